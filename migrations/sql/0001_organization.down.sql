@@ -1,0 +1,2 @@
+DROP TABLE organization;
+REVOKE USAGE ON SCHEMA public FROM sentryops_app, sentryops_auth, sentryops_fleet;

@@ -1,0 +1,239 @@
+//! The database roles: `sentryops_owner` owns and migrates; `sentryops_app`, `sentryops_auth`, `sentryops_fleet` are
+//! taken by transactions of the login, which inherits nothing and is never a member of the owner.
+//!
+//! One SQL text both does it and is printed where we may not, so the two cannot differ; whether it is needed is a
+//! question of its own (`LACKING`), so a set-up that is as it should be asks for no rights. Roles are never dropped:
+//! they belong to the cluster, and another database may hold grants to them.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, GenericClient};
+use tracing::info;
+
+use crate::error::Error;
+
+/// What came of [`roles`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RolesOutcome {
+    /// All was as it should be.
+    Unchanged,
+    /// Done.
+    Made {
+        /// What had been lacking, e.g. `role sentryops_app does not exist`.
+        lacked: Vec<String>,
+    },
+    /// Nothing was done: the connected login may not. Print [`roles_sql`] for an administrator.
+    NotPermitted {
+        /// What is lacking still.
+        lacking: Vec<String>,
+    },
+}
+
+const BODY: &str = include_str!("roles.sql");
+
+/// Somebody else was faster, roles being shared by all databases; each time round somebody gets ahead.
+const RACES: [SqlState; 4] = [
+    SqlState::DUPLICATE_OBJECT,
+    SqlState::UNIQUE_VIOLATION,
+    SqlState::T_R_DEADLOCK_DETECTED,
+    SqlState::INTERNAL_ERROR, // "tuple concurrently updated"
+];
+const ATTEMPTS: u32 = 20;
+
+const LACKING: &str = "
+    WITH ours AS (
+        SELECT * FROM pg_roles WHERE rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet')
+    ), membership AS (
+        SELECT ours.rolname,
+               -- Only PostgreSQL 16 and later have these two columns.
+               COALESCE((to_jsonb(grants)->>'set_option')::boolean, true) AS may_set,
+               COALESCE((to_jsonb(grants)->>'inherit_option')::boolean, false) AS inherits
+        FROM ours
+        JOIN pg_auth_members AS grants ON grants.roleid = ours.oid
+        JOIN pg_roles AS member ON member.oid = grants.member AND member.rolname = $1
+    ), owner AS (
+        SELECT * FROM pg_roles WHERE rolname = 'sentryops_owner'
+    )
+    SELECT format('role %s does not exist', wanted) AS lack
+    FROM unnest(ARRAY['sentryops_owner', 'sentryops_app', 'sentryops_auth', 'sentryops_fleet', $1]) AS wanted
+    WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted)
+    UNION ALL
+    SELECT format('role %s may more than it should', rolname) FROM ours
+    WHERE rolsuper OR rolreplication OR rolbypassrls OR rolcanlogin OR rolinherit OR rolcreatedb OR rolcreaterole
+    UNION ALL
+    SELECT format('%s inherits the rights of its roles', $1) FROM pg_roles WHERE rolname = $1 AND rolinherit
+    UNION ALL
+    SELECT format('%s is not a member of %s', $1, rolname) FROM ours
+    WHERE rolname NOT IN (SELECT rolname FROM membership WHERE may_set)
+    UNION ALL
+    SELECT format('%s inherits the rights of %s', $1, rolname) FROM membership WHERE inherits
+    UNION ALL
+    SELECT format('sentryops_owner may not create in schema public of %s', current_database())
+    FROM pg_namespace AS space LEFT JOIN owner ON true
+    WHERE space.nspname = 'public'
+      AND COALESCE(NOT pg_has_role(owner.oid, space.nspowner, 'USAGE'), true)
+      AND (SELECT count(DISTINCT granted.privilege_type)
+           FROM aclexplode(space.nspacl) AS granted
+           WHERE granted.grantee = owner.oid AND granted.is_grantable
+             AND granted.privilege_type IN ('CREATE', 'USAGE')) < 2
+    UNION ALL
+    SELECT format('everybody may create in schema public of %s', current_database())
+    FROM pg_namespace AS space WHERE space.nspname = 'public' AND EXISTS
+        (SELECT FROM aclexplode(space.nspacl) AS granted
+         WHERE granted.grantee = 0 AND granted.privilege_type = 'CREATE')
+    UNION ALL
+    -- Who may make roles means to migrate too; anybody else is none of our business.
+    SELECT format('%s may not act as sentryops_owner', session_user) FROM owner
+    JOIN pg_roles AS us ON us.rolname = session_user
+    WHERE us.rolcreaterole AND NOT us.rolsuper AND us.rolname <> $1
+      AND NOT pg_has_role(us.oid, owner.oid,
+          CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
+
+/// The SQL that makes the roles and gives `login` its own, on Postgres 13 to 18, as often as one likes. For an
+/// administrator, connected to our database.
+pub fn roles_sql(login: &str) -> String {
+    format!(
+        "-- The database roles of SentryOps. Run this as a database administrator, connected to its database.\n\
+         -- Passwords are yours to set. To migrate without an administrator: ALTER ROLE sentryops_owner LOGIN;\n\
+         SET sentryops.login = {};\n{BODY}",
+        literal(login),
+    )
+}
+
+/// Makes the roles as [`roles_sql`] does, all or nothing. Succeeds without any rights where all is as it should be, and
+/// when others do the same at once. A `login` that does not exist is made without a password.
+///
+/// # Errors
+/// [`Error::Login`] for one that is, or can become, more than the application may be.
+pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Error> {
+    check_name(login)?;
+    check_rights(client, login).await?;
+    let failed = Error::postgres("making the database roles");
+    let mut attempt = 1;
+    loop {
+        let lacking = lacking(client, login).await.map_err(&failed)?;
+        if lacking.is_empty() {
+            return Ok(RolesOutcome::Unchanged);
+        }
+        if is_connected_as(client, login).await.map_err(&failed)? {
+            return Ok(RolesOutcome::NotPermitted { lacking });
+        }
+        match make(client, login).await {
+            Ok(still) if still.is_empty() => {
+                info!(lacked = lacking.len(), "made the database roles for {login}");
+                return Ok(RolesOutcome::Made { lacked: lacking });
+            }
+            Ok(still) => return Ok(RolesOutcome::NotPermitted { lacking: still }),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                return Ok(RolesOutcome::NotPermitted { lacking });
+            }
+            Err(error)
+                if attempt < ATTEMPTS && error.code().is_some_and(|it| RACES.contains(it)) =>
+            {
+                attempt += 1;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Runs the SQL and returns what it could not do; commits only if that is nothing. Asked again inside, because Postgres
+/// only warns when one grants what one may not.
+async fn make(client: &mut Client, login: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+    let tx = client.transaction().await?;
+    tx.batch_execute(&roles_sql(login)).await?;
+    let still = lacking(&tx, login).await?;
+    if still.is_empty() {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    Ok(still)
+}
+
+async fn lacking(
+    client: &impl GenericClient,
+    login: &str,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client.query(LACKING, &[&login]).await?;
+    Ok(rows.iter().map(|row| row.get("lack")).collect())
+}
+
+async fn is_connected_as(client: &Client, login: &str) -> Result<bool, tokio_postgres::Error> {
+    let row = client.query_one("SELECT session_user = $1::text AS is_us", &[&login]).await?;
+    Ok(row.get("is_us"))
+}
+
+fn check_name(login: &str) -> Result<(), Error> {
+    let reason = match login {
+        "sentryops_owner" | "sentryops_app" | "sentryops_auth" | "sentryops_fleet" => {
+            "is one of the roles that the application takes or must not have"
+        }
+        "" => "has no name",
+        _ if login.contains('\0') => "has a NUL in its name",
+        // Postgres would cut it, and somebody else may have the rest.
+        _ if login.len() > 63 => "has a name of more than 63 bytes",
+        _ => return Ok(()),
+    };
+    Err(Error::Login { login: login.to_owned(), reason })
+}
+
+async fn check_rights(client: &Client, login: &str) -> Result<(), Error> {
+    let row = client
+        .query_opt(
+            "SELECT login.rolsuper, login.rolbypassrls,
+                    COALESCE(pg_has_role(login.oid, owner.oid, 'MEMBER'), false) AS is_owner
+             FROM pg_roles AS login
+             LEFT JOIN pg_roles AS owner ON owner.rolname = 'sentryops_owner'
+             WHERE login.rolname = $1::text",
+            &[&login],
+        )
+        .await
+        .map_err(Error::postgres("checking the login of the application"))?;
+    let Some(row) = row else { return Ok(()) };
+    let reason = if row.get("rolsuper") {
+        "is a superuser, whom row security does not bind"
+    } else if row.get("rolbypassrls") {
+        "bypasses row security"
+    } else if row.get("is_owner") {
+        "is a member of sentryops_owner"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Login { login: login.to_owned(), reason })
+}
+
+/// A string of SQL, however the server reads backslashes.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_cannot_break_out_of_the_sql() {
+        for (login, expected) in [
+            ("ops", "'ops'"),
+            ("o'; DROP", "'o''; DROP'"),
+            (r"o\'", r"E'o\\'''"),
+            ("$roles$", "'$roles$'"),
+        ] {
+            assert_eq!(literal(login), expected);
+            assert_eq!(roles_sql(login).matches(login).count() > 0, !login.contains(['\'', '\\']));
+        }
+    }
+
+    #[test]
+    fn a_login_that_cannot_be_is_refused() {
+        for login in ["", "a\0b", "sentryops_owner", "sentryops_fleet", &"x".repeat(64)] {
+            assert!(check_name(login).is_err(), "{login:?}");
+        }
+        assert!(check_name(&"x".repeat(63)).is_ok());
+    }
+}
