@@ -1,0 +1,163 @@
+//! What can go wrong below the API: one enum, translated once at the top of each process.
+//!
+//! Constraints are named in SQL and given their sentence here, so the database holds the truth and people read words.
+
+use tokio_postgres::error::SqlState;
+
+use crate::id::ParseIdError;
+
+/// The result of a domain function.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One thing wrong with an input: where, what, and what to do instead where we can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The path to the value, e.g. `input.attributes.os_name`.
+    pub path: String,
+    /// What is wrong, as a sentence without a full stop.
+    pub message: String,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+}
+
+impl Fault {
+    /// A fault at a path, without a suggestion.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), suggestion: None }
+    }
+}
+
+/// What a domain function could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such row in this organization.
+    #[error("there is no {what} {id}")]
+    NotFound {
+        /// What was looked for, e.g. `asset`.
+        what: &'static str,
+        /// The id as the caller gave it.
+        id: String,
+    },
+    /// Bad input; all its faults at once.
+    #[error("invalid input: {}", .0.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<Fault>),
+    /// The state of things forbids it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The caller may not do this to this object, whatever its permissions say in general.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Sign-in failed; deliberately says no more.
+    #[error("Invalid email or password.")]
+    BadCredentials,
+    /// A token that is expired, revoked, forged or not ours.
+    #[error("{0}")]
+    BadToken(&'static str),
+    /// Too much at once; come back later.
+    #[error("too many requests")]
+    Busy {
+        /// When to try again.
+        retry_after: std::time::Duration,
+    },
+    /// A stored value does not mean anything to us.
+    #[error("{table}.{column} holds a value that this version does not know")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+    /// A statement failed.
+    #[error("a database statement failed")]
+    Postgres(#[source] tokio_postgres::Error),
+    /// No connection to be had.
+    #[error("no database connection")]
+    Pool(#[source] deadpool_postgres::PoolError),
+    /// The operating system gave no randomness, or a key is unusable.
+    #[error("a cryptographic operation failed: {0}")]
+    Crypto(&'static str),
+}
+
+impl Error {
+    /// One fault in the input.
+    pub fn invalid(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Fault::new(path, message)])
+    }
+
+    /// No such `what` as `id`.
+    pub fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    /// Whether the same call may succeed later: the database is away, or the transaction lost a race.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Pool(_) | Self::Busy { .. } => true,
+            Self::Postgres(error) => {
+                error.is_closed()
+                    || error.code().is_none_or(|code| {
+                        *code == SqlState::T_R_SERIALIZATION_FAILURE
+                            || *code == SqlState::T_R_DEADLOCK_DETECTED
+                            || *code == SqlState::ADMIN_SHUTDOWN
+                            || *code == SqlState::CRASH_SHUTDOWN
+                            || *code == SqlState::CANNOT_CONNECT_NOW
+                    })
+            }
+            Self::NotFound { .. }
+            | Self::Invalid(_)
+            | Self::Conflict(_)
+            | Self::Forbidden(_)
+            | Self::BadCredentials
+            | Self::BadToken(_)
+            | Self::Corrupt { .. }
+            | Self::Crypto(_) => false,
+        }
+    }
+
+    /// Whether a statement ran into its time limit.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => Self::Postgres(error),
+            other => Self::Pool(other),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let sentence = error.as_db_error().and_then(|db| db.constraint()).and_then(sentence_of);
+        match sentence {
+            Some(sentence) => Self::Conflict(sentence.to_owned()),
+            None => Self::Postgres(error),
+        }
+    }
+}
+
+impl From<ParseIdError> for Error {
+    fn from(error: ParseIdError) -> Self {
+        Self::invalid("id", error.to_string())
+    }
+}
+
+/// What the violation of a named constraint means to people.
+fn sentence_of(constraint: &str) -> Option<&'static str> {
+    Some(match constraint {
+        "organization_slug_key" => "an organization with this slug exists already",
+        "user_email_key" => "a user with this e-mail exists already",
+        "membership_pkey" => "this user is a member of the organization already",
+        "membership_keeps_owner" => {
+            "an organization keeps at least one active owner: make somebody else owner first"
+        }
+        "role_key_key" => "a role with this key exists already",
+        "membership_role_role_fkey" => "the role is still held by members: take it from them first",
+        "asset_external_id_key" => "another asset has this external id",
+        "asset_owner_fkey" => "the owner is not a member of this organization",
+        _ => return None,
+    })
+}

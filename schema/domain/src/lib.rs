@@ -1,0 +1,42 @@
+//! What is true: types, pure rules, state machines, and their SQL.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `db` | the pool, and transactions that carry their organization |
+//! | `id`, `page`, `error`, `event`, `text` | ids, keyset pages, errors, hints, enums and texts in Postgres |
+//! | `organization`, `user`, `role`, `permission`, `directive` | who belongs where, and what they may do |
+//! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
+//! | `audit` | who changed what |
+//! | `asset` | something we operate |
+//!
+//! Functions take our [`db::Tx`], which proves the organization; time comes in as `now`. No Redis, no HTTP, no
+//! resolver is known here.
+
+pub mod api_key;
+pub mod asset;
+pub mod audit;
+pub mod db;
+pub mod directive;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod identity;
+mod listing;
+pub mod login;
+pub mod organization;
+pub mod page;
+pub mod password;
+pub mod permission;
+pub mod role;
+pub mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod text;
+pub mod token;
+pub mod user;
+pub mod viewer;
+
+pub use db::{Db, Origin, Tx};
+pub use error::{Error, Fault, Result};
+pub use id::Id;
+pub use viewer::{Actor, Viewer};
