@@ -1,0 +1,96 @@
+//! What names a bucket. In Redis stands a hash of the caller's key, so that nobody reads there who
+//! logged in from where. It is not keyed: whoever can read Redis can test a guess (all of IPv4 in
+//! minutes), but keys live only until their bucket is full again. To hide more, pass a keyed hash in.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv6Addr};
+
+use sha2::{Digest, Sha256};
+
+use super::Quota;
+
+/// 128 bits: nobody finds a second key for a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Bucket([u8; 16]);
+
+impl Bucket {
+    pub(super) fn new(key: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        let mut prefix = [0; 16];
+        prefix.copy_from_slice(&digest[..16]);
+        Self(prefix)
+    }
+
+    /// One bucket for each different key; without any key, one for all.
+    pub(super) fn all(keys: &[&str]) -> Vec<Self> {
+        let mut buckets = Vec::with_capacity(keys.len().max(1));
+        for key in if keys.is_empty() { &[""] } else { keys } {
+            let bucket = Self::new(key);
+            if !buckets.contains(&bucket) {
+                buckets.push(bucket);
+            }
+        }
+        buckets
+    }
+
+    /// Where Redis keeps it.
+    pub(super) fn redis_key(self, quota: &Quota) -> String {
+        let mut key = format!("sentryops:limit:{}:", quota.name);
+        for byte in self.0 {
+            // Writing to a String cannot fail.
+            let _ = write!(key, "{byte:02x}");
+        }
+        key
+    }
+}
+
+/// The key of a client's address: IPv4 as it is, also when written as IPv6, and IPv6 by its /64,
+/// since a client has all of that. It begins with `address:`, so that no account can be called like it.
+///
+/// ```
+/// let address = "2001:db8:1:2:3:4:5:6".parse().unwrap();
+/// assert_eq!(jobs::address_bucket(address), "address:2001:db8:1:2::/64");
+/// ```
+pub fn address_bucket(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => format!("address:{address}"),
+        IpAddr::V6(address) => {
+            let network = Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64));
+            format!("address:{network}/64")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_as_what_its_client_holds() {
+        for (address, expected) in [
+            ("203.0.113.7", "address:203.0.113.7"),
+            ("::ffff:203.0.113.7", "address:203.0.113.7"),
+            ("2001:db8:1:2:3:4:5:6", "address:2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "address:2001:db8:1:2::/64"),
+            ("2001:db8:1:3::", "address:2001:db8:1:3::/64"),
+            ("::1", "address:::/64"),
+        ] {
+            assert_eq!(address_bucket(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_in_redis_tells_the_quota_and_hides_the_rest() {
+        let quota = Quota::parse("auth", "10/minute").unwrap();
+        assert_eq!(
+            Bucket::new("account:ada@example.org").redis_key(&quota),
+            "sentryops:limit:auth:3425d494c3ccb4e6da8aa8ec7da27de9"
+        );
+    }
+
+    #[test]
+    fn a_key_given_twice_counts_once_and_no_key_is_a_key() {
+        assert_eq!(Bucket::all(&["a", "b", "a"]), [Bucket::new("a"), Bucket::new("b")]);
+        assert_eq!(Bucket::all(&[]), [Bucket::new("")]);
+    }
+}

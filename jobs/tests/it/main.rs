@@ -1,0 +1,9 @@
+//! Against a real Redis: the shared one of `REDIS_URL` where that suffices, a private one where it is
+//! stopped, killed or emptied.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod limit;
+mod outage;
+mod script;
+mod server;

@@ -1,0 +1,109 @@
+//! The Redis servers of these tests.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jobs::Redis;
+use rustix::process::{Pid, Signal, kill_process};
+use uuid::Uuid;
+
+/// The Redis that all tests share: use keys of your own, empty nothing.
+pub(crate) async fn shared() -> Redis {
+    ready(&shared_url()).await
+}
+
+pub(crate) fn shared_url() -> String {
+    std::env::var("REDIS_URL")
+        .expect("REDIS_URL is not set: run the tests by `sentryops services -- cargo test`")
+}
+
+pub(crate) async fn ready(url: &str) -> Redis {
+    let redis = Redis::open(url).unwrap();
+    redis.ready(Duration::from_secs(10)).await.expect("Redis does not answer");
+    redis
+}
+
+/// Polls until it is so; fails after 20 s.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "20 s passed, but not: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A Redis of one test, on a socket in a temporary folder.
+pub(crate) struct Server {
+    folder: PathBuf,
+    password: &'static str,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let mut server = Self::absent("");
+        server.start_again();
+        server
+    }
+
+    pub(crate) fn start_with_password(password: &'static str) -> Self {
+        let mut server = Self::absent(password);
+        server.start_again();
+        server
+    }
+
+    /// Not started yet.
+    pub(crate) fn absent(password: &'static str) -> Self {
+        let folder = std::env::temp_dir().join(format!("jobs-{}", Uuid::now_v7().simple()));
+        std::fs::create_dir(&folder).unwrap();
+        Self { folder, password, child: None }
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "redis.sock"])
+            .args(["--requirepass", self.password])
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server must be installed");
+        self.child = Some(child);
+    }
+
+    pub(crate) fn socket(&self) -> String {
+        self.folder.join("redis.sock").to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}", self.socket())
+    }
+
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
