@@ -1,0 +1,149 @@
+//! Assets: the view, the queries, the mutations.
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    asset::{self, AssetFilter, AssetOrder, CreateAssetInput, LifecycleState, UpdateAssetInput},
+    directive::requires,
+    page::{PageArgs, Scope},
+    permission::Permission::{AssetDelete, AssetRead, AssetWrite},
+};
+use futures_util::future::OptionFuture;
+
+use crate::{
+    context::ContextExt,
+    error::{Error, ErrorCode, Result},
+    page::{Connection, wants_total},
+    user::User,
+};
+
+/// Something we operate.
+pub(crate) struct Asset(pub(crate) asset::Asset);
+
+/// Something we operate. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl Asset {
+    #[graphql(flatten)]
+    async fn row(&self) -> &asset::Asset {
+        &self.0
+    }
+
+    /// Who answers for it.
+    async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
+        let Some(owner) = self.0.owner_id else { return Ok(None) };
+        Ok(ctx.loaders().users.load_one(owner).await?.map(User))
+    }
+}
+
+/// Queries on assets.
+#[derive(Default)]
+pub(crate) struct AssetQuery;
+
+#[Object]
+impl AssetQuery {
+    /// One asset, by its id or by its short code. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    async fn asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id; give this or `code`.")] id: Option<Id<asset::Asset>>,
+        #[graphql(desc = "Its short code, whatever its case.")] code: Option<String>,
+    ) -> Result<Option<Asset>> {
+        let tx = ctx.read().await?;
+        let found = match (id, code) {
+            (Some(id), None) => asset::Asset::find(&tx, id).await?,
+            (None, Some(code)) => asset::Asset::find_by_code(&tx, &code).await?,
+            (None, None) | (Some(_), Some(_)) => {
+                return Err(Error::new(ErrorCode::Validation, "Give either id or code."));
+            }
+        };
+        Ok(found.map(Asset))
+    }
+
+    /// The organization's assets, newest first unless ordered otherwise. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    #[expect(clippy::too_many_arguments, reason = "the arguments of a Relay connection")]
+    async fn assets(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which ones; all without it.")] filter: Option<AssetFilter>,
+        #[graphql(desc = "In which order; newest first without it.")] order_by: Option<AssetOrder>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
+        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Asset>> {
+        let (filter, order) = (filter.unwrap_or_default(), order_by.unwrap_or_default());
+        let keys = &ctx.services().cursors;
+        let scope = Scope::new(ctx.viewer()?.org, "assets", &(&filter, order));
+        let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
+        let tx = ctx.read().await?;
+        let counting: OptionFuture<_> =
+            wants_total(ctx).then(|| asset::Asset::count(&tx, &filter)).into();
+        let (page, total) =
+            tokio::join!(asset::Asset::list(&tx, &filter, order, &request), counting);
+        let total = total.transpose()?;
+        Ok(Connection::new(page?, keys, &scope, total, |asset| asset.place(order), Asset))
+    }
+}
+
+/// Mutations of assets.
+#[derive(Default)]
+pub(crate) struct AssetMutation;
+
+#[Object]
+impl AssetMutation {
+    /// Adds an asset. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn create_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The asset.")] input: CreateAssetInput,
+    ) -> Result<Asset> {
+        let tx = ctx.write().await?;
+        let asset = asset::Asset::create(&tx, &input, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Asset(asset))
+    }
+
+    /// Changes an asset; only what is given changes. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn update_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+        #[graphql(desc = "What to change.")] input: UpdateAssetInput,
+    ) -> Result<Asset> {
+        let tx = ctx.write().await?;
+        let asset = asset::Asset::update(&tx, id, &input, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Asset(asset))
+    }
+
+    /// Moves an asset along its life; an illegal move is a conflict that names the legal ones. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn set_asset_lifecycle(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+        #[graphql(desc = "Where to.")] state: LifecycleState,
+    ) -> Result<Asset> {
+        let tx = ctx.write().await?;
+        let asset = asset::Asset::set_lifecycle(&tx, id, state, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Asset(asset))
+    }
+
+    /// Deletes an asset that is retired or disposed. Takes `ASSET_DELETE`.
+    #[graphql(directive = requires::apply(AssetDelete))]
+    async fn delete_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+    ) -> Result<Id<asset::Asset>> {
+        let tx = ctx.write().await?;
+        asset::Asset::delete(&tx, id, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+}

@@ -1,0 +1,192 @@
+//! What a resolver knows of its request: who asks, one read transaction, the loaders.
+//!
+//! All reads of a request share one read-only transaction, opened when the first needs it. A write ends it first, so a
+//! request never holds two connections; what is selected of the mutation's result opens the next.
+
+use std::{net::IpAddr, sync::Arc};
+
+use async_graphql::{Context, dataloader::DataLoader};
+use chrono::{DateTime, Utc};
+use domain::{
+    Db, Tx, Viewer,
+    identity::{Caller, Identity},
+    page::CursorKeys,
+};
+use jobs::{Decision, Limiter, Quota};
+use tokio::sync::Mutex;
+
+use crate::{
+    error::{Error, ErrorCode, Result},
+    loader::{ApiKeyLoader, RolesLoader, UserLoader},
+};
+
+/// What the schema's resolvers work with, the same for all requests.
+#[derive(Clone)]
+pub struct Services {
+    /// The database.
+    pub db: Db,
+    /// Signs people in and recognises them.
+    pub identity: Identity,
+    /// Limits across all replicas.
+    pub limiter: Limiter,
+    /// How often somebody may try to sign in or refresh.
+    pub auth_quota: Quota,
+    /// What signs cursors.
+    pub cursors: CursorKeys,
+}
+
+/// Who is at the other end of the wire, whoever they say they are.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Their address.
+    pub address: IpAddr,
+    /// The request's id.
+    pub request_id: String,
+}
+
+/// One request.
+pub(crate) struct Scope {
+    services: Arc<Services>,
+    viewer: Option<Viewer>,
+    caller: Caller,
+    reading: Mutex<Option<Arc<Tx>>>,
+}
+
+/// The loaders of one request. Never shared between requests: they would mix what different callers may see.
+pub(crate) struct Loaders {
+    pub(crate) users: DataLoader<UserLoader>,
+    pub(crate) roles: DataLoader<RolesLoader>,
+    pub(crate) api_keys: DataLoader<ApiKeyLoader>,
+}
+
+impl Loaders {
+    pub(crate) fn new(scope: &Arc<Scope>) -> Self {
+        // No delay: async-graphql resolves the fields of a list together, and waiting a millisecond only adds one.
+        let delay = std::time::Duration::ZERO;
+        Self {
+            users: DataLoader::new(UserLoader(Arc::clone(scope)), tokio::spawn).delay(delay),
+            roles: DataLoader::new(RolesLoader(Arc::clone(scope)), tokio::spawn).delay(delay),
+            api_keys: DataLoader::new(ApiKeyLoader(Arc::clone(scope)), tokio::spawn).delay(delay),
+        }
+    }
+}
+
+impl Scope {
+    pub(crate) fn new(
+        services: Arc<Services>,
+        viewer: Option<Viewer>,
+        client: Client,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let caller = Caller { address: client.address, request_id: client.request_id, now };
+        Self { services, viewer, caller, reading: Mutex::default() }
+    }
+
+    /// The request's read transaction.
+    pub(crate) async fn read(&self) -> Result<Arc<Tx>> {
+        let org = self.viewer()?.org;
+        let mut reading = self.reading.lock().await;
+        if let Some(tx) = &*reading {
+            return Ok(Arc::clone(tx));
+        }
+        let tx = Arc::new(self.services.db.read(org).await?);
+        *reading = Some(Arc::clone(&tx));
+        Ok(tx)
+    }
+
+    /// Ends the read transaction, so that its connection goes back to the pool.
+    pub(crate) async fn finish(&self) {
+        let tx = self.reading.lock().await.take().and_then(Arc::into_inner);
+        if let Some(tx) = tx
+            && let Err(error) = tx.commit().await
+        {
+            // Nothing was written; the connection is discarded.
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a read transaction did not end cleanly"
+            );
+        }
+    }
+
+    pub(crate) fn viewer(&self) -> Result<&Viewer> {
+        self.viewer.as_ref().ok_or_else(|| Error::new(ErrorCode::Unauthenticated, SIGN_IN))
+    }
+}
+
+/// What to do when nobody is signed in.
+pub(crate) const SIGN_IN: &str = "Sign in with the mutation login and send the header Authorization: Bearer <accessToken>, or an API key in its place.";
+
+/// What resolvers ask their context for.
+pub(crate) trait ContextExt<'a> {
+    /// The request.
+    fn scope(&self) -> &'a Scope;
+
+    /// Who asks; the document check has let nobody else through to where somebody is needed.
+    fn viewer(&self) -> Result<&'a Viewer> {
+        self.scope().viewer()
+    }
+
+    /// Who asks, or nobody.
+    fn viewer_or_nobody(&self) -> Option<&'a Viewer> {
+        self.scope().viewer.as_ref()
+    }
+
+    /// Address, request id and time of the request.
+    fn caller(&self) -> &'a Caller {
+        &self.scope().caller
+    }
+
+    /// The time at which the request is judged.
+    fn now(&self) -> DateTime<Utc> {
+        self.scope().caller.now
+    }
+
+    /// Services of the process.
+    fn services(&self) -> &'a Services {
+        &self.scope().services
+    }
+
+    /// The loaders of the request.
+    fn loaders(&self) -> &'a Loaders;
+
+    /// The request's read transaction.
+    async fn read(&self) -> Result<Arc<Tx>> {
+        self.scope().read().await
+    }
+
+    /// A transaction that changes rows of the viewer's organization.
+    async fn write(&self) -> Result<Tx> {
+        let scope = self.scope();
+        scope.finish().await;
+        let viewer = scope.viewer()?;
+        let origin = viewer.origin(scope.caller.address, scope.caller.request_id.clone());
+        Ok(scope.services.db.write(viewer.org, origin).await?)
+    }
+
+    /// A transaction over people, memberships, sessions and keys.
+    async fn write_people(&self) -> Result<Tx> {
+        let scope = self.scope();
+        scope.finish().await;
+        let viewer = scope.viewer()?;
+        let origin = viewer.origin(scope.caller.address, scope.caller.request_id.clone());
+        Ok(scope.services.db.auth(origin).await?)
+    }
+
+    /// Counts one attempt against a quota, in each of these buckets.
+    async fn take(&self, quota: &Quota, keys: &[&str]) -> Result<()> {
+        match self.services().limiter.take(quota, keys).await {
+            Decision::Allowed => Ok(()),
+            Decision::Refused { retry_after } => Err(Error::rate_limited(retry_after)),
+        }
+    }
+}
+
+impl<'a> ContextExt<'a> for Context<'a> {
+    fn scope(&self) -> &'a Scope {
+        self.data_unchecked::<Arc<Scope>>()
+    }
+
+    fn loaders(&self) -> &'a Loaders {
+        self.data_unchecked::<Loaders>()
+    }
+}

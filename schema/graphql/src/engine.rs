@@ -1,0 +1,290 @@
+//! The one way in, whatever the transport: limits, parsing, who asks, what they may select, execution.
+//!
+//! A document is refused before anything of it runs, or it runs whole. The order is the cheapest first: what is too
+//! large is not parsed, what is too complex asks nobody who they are, what is forbidden touches no row of the
+//! organization.
+
+use std::{collections::HashSet, sync::Arc};
+
+use async_graphql::{
+    EmptySubscription, PathSegment, Response, Schema, ServerError, Value, Variables,
+    parser::{parse_query, types::OperationType},
+};
+use chrono::Utc;
+use domain::Viewer;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    authorize::{self, Forbidden, Need},
+    context::{Client, Loaders, SIGN_IN, Scope, Services},
+    error::{Error, ErrorCode},
+    expansion::Bounded,
+    refusal::Refusal,
+    scan,
+    schema::{self, Mutation, Query},
+    shape::{Shape, Unstated},
+};
+
+/// What the endpoint shows and accepts.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Whether the schema may be asked for, and whether a mistyped name is told what it might have been.
+    pub introspection: bool,
+    /// Whether only known documents run.
+    pub allowlist: Allowlist,
+}
+
+/// Which documents run.
+#[derive(Debug, Clone, Default)]
+pub enum Allowlist {
+    /// All.
+    #[default]
+    Off,
+    /// All, and those with other digests (SHA-256, hex) are logged.
+    Log(HashSet<String>),
+    /// Those with these digests.
+    Enforce(HashSet<String>),
+}
+
+/// What kind of operation a document asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It reads.
+    Query,
+    /// It changes.
+    Mutation,
+    /// It watches.
+    Subscription,
+}
+
+/// A document within its limits, parsed; nothing of it has run.
+pub struct Prepared {
+    /// What it asks for.
+    pub operation: Operation,
+    bounded: Bounded,
+    operation_name: Option<String>,
+    variables: Variables,
+    /// It signs in or refreshes, so what stands in its bearer is not looked at.
+    ignores_bearer: bool,
+    /// It only signs out, which a bearer that is no longer good does not keep it from.
+    tolerates_bearer: bool,
+}
+
+/// What came of a document. `executed: false` is a request error: it is sent without a `data` entry.
+pub struct Answer {
+    /// The response.
+    pub response: Response,
+    /// Whether any resolver ran.
+    pub executed: bool,
+}
+
+/// The schema with its statements and limits; built once a process, cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    schema: Schema<Query, Mutation, EmptySubscription>,
+    shape: Shape,
+    services: Arc<Services>,
+    settings: Settings,
+}
+
+impl Engine {
+    /// Builds the schema and reads its statements.
+    ///
+    /// # Errors
+    /// Every output type and root field that states no permission: such a schema must not be served.
+    pub fn build(services: Services, settings: Settings) -> Result<Self, Vec<String>> {
+        let mut builder = schema::builder();
+        if !settings.introspection {
+            builder = builder.disable_introspection().disable_suggestions();
+        }
+        let schema = builder.finish();
+        let shape = Shape::read(&schema.sdl())
+            .map_err(|unstated| unstated.iter().map(Unstated::to_string).collect::<Vec<_>>())?;
+        Ok(Self(Arc::new(Inner { schema, shape, services: Arc::new(services), settings })))
+    }
+
+    /// Checks size, nesting and tokens, parses, picks the operation and measures it. Never touches the database.
+    ///
+    /// # Errors
+    /// The answer to send.
+    #[expect(clippy::result_large_err, reason = "made once a request and sent at once")]
+    pub fn prepare(
+        &self,
+        source: &str,
+        operation_name: Option<&str>,
+        mut variables: Variables,
+    ) -> Result<Prepared, Answer> {
+        self.check_allowed(source).map_err(|error| refused(&error))?;
+        scan::source(source).map_err(|refusal| refused_at(&refusal))?;
+        let document = parse_query(source).map_err(|error| {
+            let error = ServerError::from(error);
+            let mut answer = refused(&Error::new(ErrorCode::Validation, error.message));
+            answer.response.errors[0].locations = error.locations;
+            answer
+        })?;
+        let bounded = Bounded::of(document).map_err(|refusal| refused_at(&refusal))?;
+        let (operation, roots) = {
+            let chosen = bounded
+                .choose(operation_name, &mut variables)
+                .map_err(|refusal| refused_at(&refusal))?;
+            self.0.shape.cost(chosen).map_err(|refusal| refused_at(&refusal))?;
+            let roots: Vec<String> =
+                chosen.root_fields().into_iter().map(ToOwned::to_owned).collect();
+            (chosen.kind(), roots)
+        };
+        let is_mutation = operation == OperationType::Mutation;
+        Ok(Prepared {
+            operation: match operation {
+                OperationType::Query => Operation::Query,
+                OperationType::Mutation => Operation::Mutation,
+                OperationType::Subscription => Operation::Subscription,
+            },
+            bounded,
+            operation_name: operation_name.map(ToOwned::to_owned),
+            variables,
+            ignores_bearer: is_mutation
+                && roots.iter().any(|root| root == "login" || root == "refreshSession"),
+            tolerates_bearer: is_mutation
+                && !roots.is_empty()
+                && roots.iter().all(|root| root == "logout"),
+        })
+    }
+
+    fn check_allowed(&self, source: &str) -> Result<(), Error> {
+        let (known, enforced) = match &self.0.settings.allowlist {
+            Allowlist::Off => return Ok(()),
+            Allowlist::Log(known) => (known, false),
+            Allowlist::Enforce(known) => (known, true),
+        };
+        let digest: String =
+            Sha256::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
+        if known.contains(&digest) {
+            return Ok(());
+        }
+        if enforced {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "This server runs only documents that it was told of.",
+            ));
+        }
+        tracing::info!(document.sha256 = digest, "a document that is not on the list");
+        Ok(())
+    }
+
+    /// Finds out who asks, checks the whole document against what they may, executes it.
+    pub async fn execute(
+        &self,
+        prepared: Prepared,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Answer {
+        let request_id = client.request_id.clone();
+        let mut answer = match self.recognise(&prepared, bearer, &client).await {
+            Ok(viewer) => self.run(prepared, viewer, client).await,
+            Err(error) => refused(&error),
+        };
+        for error in &mut answer.response.errors {
+            let extensions = error.extensions.get_or_insert_default();
+            if extensions.get("code").is_none() {
+                // What async-graphql itself refuses: a document or a value that does not fit the schema.
+                extensions.set("code", ErrorCode::Validation.as_str());
+            }
+            extensions.set("requestId", request_id.as_str());
+        }
+        answer
+    }
+
+    async fn recognise(
+        &self,
+        prepared: &Prepared,
+        bearer: Option<&str>,
+        client: &Client,
+    ) -> Result<Option<Viewer>, Error> {
+        let Some(bearer) = bearer.filter(|_| !prepared.ignores_bearer) else { return Ok(None) };
+        match self.0.services.identity.authenticate(bearer, client.address, Utc::now()).await {
+            Ok(viewer) => Ok(Some(viewer)),
+            Err(domain::Error::BadToken(_)) if prepared.tolerates_bearer => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn run(&self, prepared: Prepared, viewer: Option<Viewer>, client: Client) -> Answer {
+        let Prepared { bounded, operation_name, mut variables, .. } = prepared;
+        let own_ids: Vec<String> = viewer.as_ref().and_then(Viewer::own_id).into_iter().collect();
+        let caller = match &viewer {
+            None => authorize::Caller::Anonymous,
+            Some(viewer) => {
+                authorize::Caller::Known { permissions: viewer.permissions, own_ids: &own_ids }
+            }
+        };
+        let forbidden = match bounded.choose(operation_name.as_deref(), &mut variables) {
+            Ok(chosen) => self.0.shape.forbidden(chosen, caller),
+            Err(refusal) => return refused_at(&refusal),
+        };
+        if !forbidden.is_empty() {
+            return Answer {
+                response: Response::from_errors(forbidden.into_iter().map(entry).collect()),
+                executed: false,
+            };
+        }
+        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, Utc::now()));
+        let mut request = async_graphql::Request::new(String::new())
+            .variables(variables)
+            .data(Loaders::new(&scope))
+            .data(Arc::clone(&scope));
+        request.operation_name = operation_name;
+        request.set_parsed_query(bounded.into_document());
+        let response = self.0.schema.execute(request).await;
+        scope.finish().await;
+        // An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
+        let executed = response.data != Value::Null
+            || response.errors.iter().any(|error| !error.path.is_empty());
+        Answer { response, executed }
+    }
+}
+
+/// The schema's text, as committed and as `sentryops schema` prints it.
+pub fn sdl() -> String {
+    schema::builder().finish().sdl()
+}
+
+/// An answer to a request that was not executed.
+pub fn refused(error: &Error) -> Answer {
+    let error = error.clone().into_graphql().into_server_error(async_graphql::Pos::default());
+    let error = ServerError { locations: Vec::new(), ..error };
+    Answer { response: Response::from_errors(vec![error]), executed: false }
+}
+
+fn refused_at(refusal: &Refusal) -> Answer {
+    let code = match refusal.code {
+        crate::refusal::Code::Validation => ErrorCode::Validation,
+        crate::refusal::Code::QueryTooComplex => ErrorCode::QueryTooComplex,
+    };
+    let mut letters = refusal.message.chars();
+    let first = letters.next().map(char::to_uppercase).into_iter().flatten().collect::<String>();
+    let mut answer = refused(&Error::new(code, format!("{first}{}.", letters.as_str())));
+    answer.response.errors[0].locations = refusal.position.into_iter().collect();
+    answer
+}
+
+/// A forbidden path as an entry of the response.
+fn entry(forbidden: Forbidden) -> ServerError {
+    let error = match forbidden.need {
+        Need::Authentication => Error::new(
+            ErrorCode::Unauthenticated,
+            format!("{} is for those signed in. {SIGN_IN}", forbidden.field),
+        ),
+        Need::Permission(permission) => Error::new(
+            ErrorCode::Forbidden,
+            format!(
+                "{} takes the permission {permission}, which you do not have in this organization.",
+                forbidden.field
+            ),
+        ),
+    };
+    let mut entry = error.into_graphql().into_server_error(forbidden.location);
+    entry.path = forbidden.path.into_iter().map(PathSegment::Field).collect();
+    entry
+}

@@ -1,0 +1,39 @@
+//! What the API shows: views, resolvers, and the checks that come before them.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `engine` | [`Engine`]: the one way in, whatever the transport |
+//! | `scan`, `expansion`, `cost`, `refusal` | what a document must not exceed |
+//! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
+//! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
+//! | `asset`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//!
+//! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
+
+// async-graphql's merged roots nest a future per object; the compiler's default of 128 levels is too few for them.
+#![recursion_limit = "256"]
+
+mod actor;
+mod api_key;
+mod asset;
+mod audit;
+mod authorize;
+mod chosen;
+mod context;
+mod cost;
+mod engine;
+mod error;
+mod expansion;
+mod loader;
+mod node;
+mod page;
+mod refusal;
+mod scan;
+mod schema;
+mod session;
+mod shape;
+mod user;
+
+pub use context::{Client, Services};
+pub use engine::{Allowlist, Answer, Engine, Operation, Prepared, Settings, refused, sdl};
+pub use error::{Error, ErrorCode};

@@ -1,0 +1,122 @@
+//! `node(id)`: any row by its id, if the caller may read its type.
+
+use async_graphql::{Context, ID, Interface, Object};
+use domain::{
+    Id, api_key, asset, audit,
+    directive::authenticated,
+    id::{self, Entity},
+    organization::Organization,
+    permission::Permission,
+    role::Role,
+    user,
+};
+
+use crate::{
+    api_key::ApiKey, asset::Asset, audit::AuditEntry, context::ContextExt, error::Result,
+    user::User,
+};
+
+/// Every type with an id.
+#[derive(Interface)]
+#[graphql(field(
+    name = "id",
+    method = "node_id",
+    ty = "ID",
+    desc = "The id: a prefix that says the type, and a UUIDv7."
+))]
+pub(crate) enum Node {
+    /// Something we operate.
+    Asset(Asset),
+    /// A person.
+    User(User),
+    /// A team.
+    Organization(Organization),
+    /// A named set of permissions.
+    Role(Role),
+    /// A program's key.
+    ApiKey(ApiKey),
+    /// A recorded change.
+    AuditEntry(AuditEntry),
+}
+
+/// A row's id whatever its type.
+trait NodeId {
+    async fn node_id(&self, _ctx: &Context<'_>) -> Result<ID>;
+}
+
+macro_rules! node_ids {
+    ($($view:ty: |$row:ident| $id:expr,)+) => {
+        $(impl NodeId for $view {
+            async fn node_id(&self, _ctx: &Context<'_>) -> Result<ID> {
+                let $row = self;
+                Ok(ID($id.to_string()))
+            }
+        })+
+    };
+}
+node_ids! {
+    Asset: |asset| asset.0.id,
+    User: |user| user.0.id,
+    Organization: |organization| organization.id,
+    Role: |role| role.id,
+    ApiKey: |key| key.0.id,
+    AuditEntry: |entry| entry.0.id,
+}
+
+/// The query on any row.
+#[derive(Default)]
+pub(crate) struct NodeQuery;
+
+#[Object]
+impl NodeQuery {
+    /// Any row by its id; what does not exist or the caller may not read is null. For everybody signed in.
+    #[graphql(directive = authenticated::apply())]
+    async fn node(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id, such as ast_01j8xq4m9ke5trv3yx2f7nbc6d.")] id: ID,
+    ) -> Result<Option<Node>> {
+        let Some((prefix, uuid)) = id::split(&id) else {
+            return Err(domain::Error::invalid(
+                "id",
+                "not an id: ids look like ast_01j8xq4m9ke5trv3yx2f7nbc6d",
+            )
+            .into());
+        };
+        let viewer = ctx.viewer()?;
+        let oneself = viewer.own_id().is_some_and(|own| own == *id);
+        let tx = ctx.read().await?;
+        Ok(match prefix {
+            asset::Asset::PREFIX if viewer.may(Permission::AssetRead) => {
+                asset::Asset::find(&tx, Id::from(uuid))
+                    .await?
+                    .map(|asset| Node::Asset(Asset(asset)))
+            }
+            user::User::PREFIX => ctx
+                .loaders()
+                .users
+                .load_one(Id::from(uuid))
+                .await?
+                .map(|user| Node::User(User(user))),
+            Organization::PREFIX if uuid == viewer.org.uuid() => {
+                Some(Node::Organization(Organization::current(&tx).await?))
+            }
+            Role::PREFIX => {
+                let roles = Role::list(&tx, viewer.org).await?;
+                roles.into_iter().find(|role| role.id.uuid() == uuid).map(Node::Role)
+            }
+            api_key::ApiKey::PREFIX if oneself || viewer.may(Permission::ApiKeyManage) => ctx
+                .loaders()
+                .api_keys
+                .load_one(Id::from(uuid))
+                .await?
+                .map(|key| Node::ApiKey(ApiKey(key))),
+            audit::AuditEntry::PREFIX if viewer.may(Permission::AuditRead) => {
+                audit::AuditEntry::find(&tx, Id::from(uuid))
+                    .await?
+                    .map(|entry| Node::AuditEntry(AuditEntry(entry)))
+            }
+            _ => None,
+        })
+    }
+}
