@@ -1,0 +1,170 @@
+//! Which of the two media types of a GraphQL answer the client wants.
+//!
+//! The most specific range decides a type's quality (RFC 9110 §12.5.1). On a tie the one named more exactly wins, then
+//! the modern type; wildcards and silence get `application/json`, as the GraphQL-over-HTTP draft asks.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header::ACCEPT};
+
+use crate::refusal::{Code, Refusal};
+
+/// A media type of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Media {
+    /// `application/graphql-response+json`: the status says whether the request was executed.
+    GraphQl,
+    /// `application/json`: 200 for every well-formed request.
+    Json,
+}
+
+impl Media {
+    pub(crate) const fn content_type(self) -> HeaderValue {
+        match self {
+            Self::GraphQl => {
+                HeaderValue::from_static("application/graphql-response+json; charset=utf-8")
+            }
+            Self::Json => HeaderValue::from_static("application/json; charset=utf-8"),
+        }
+    }
+
+    const fn essence(self) -> &'static str {
+        match self {
+            Self::GraphQl => "application/graphql-response+json",
+            Self::Json => "application/json",
+        }
+    }
+
+    /// The type the client prefers.
+    ///
+    /// # Errors
+    /// 406 where it accepts neither.
+    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, Refusal> {
+        if !headers.contains_key(ACCEPT) {
+            return Ok(Self::Json);
+        }
+        let ranges: Vec<Range> = headers
+            .get_all(ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(Range::parse)
+            .collect();
+        let wish = |media: Self| ranges.iter().filter_map(|range| range.wish(media)).max();
+        let graphql = wish(Self::GraphQl).filter(|wish| wish.quality > 0);
+        let json = wish(Self::Json).filter(|wish| wish.quality > 0);
+        match (graphql, json) {
+            (None, None) => Err(Refusal::new(
+                StatusCode::NOT_ACCEPTABLE,
+                Code::Validation,
+                "Answers are application/graphql-response+json or application/json; Accept allows neither.",
+            )),
+            (Some(_), None) => Ok(Self::GraphQl),
+            (None, Some(_)) => Ok(Self::Json),
+            (Some(graphql), Some(json)) => {
+                let better = (graphql.quality, graphql.precision) > (json.quality, json.precision);
+                let tie = (graphql.quality, graphql.precision) == (json.quality, json.precision);
+                let graphql_wins = better || (tie && graphql.precision == Precision::Exact);
+                Ok(if graphql_wins { Self::GraphQl } else { Self::Json })
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Precision {
+    Any,
+    Type,
+    Exact,
+}
+
+/// How one range values one media type; ordered so that the most precise range is the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Wish {
+    precision: Precision,
+    quality: u16,
+}
+
+struct Range {
+    essence: String,
+    quality: u16,
+}
+
+impl Range {
+    /// `None` for what is not a media range, or wants another charset: it then accepts nothing.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let essence = parts.next()?.to_ascii_lowercase();
+        let mut quality = 1000;
+        for part in parts {
+            let (name, value) = part.split_once('=')?;
+            match name.trim().to_ascii_lowercase().as_str() {
+                "q" => quality = thousandths(value.trim())?,
+                "charset" if !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8") => {
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        Some(Self { essence, quality })
+    }
+
+    fn wish(&self, media: Media) -> Option<Wish> {
+        let precision = match self.essence.as_str() {
+            "*/*" => Precision::Any,
+            "application/*" => Precision::Type,
+            essence if essence == media.essence() => Precision::Exact,
+            _ => return None,
+        };
+        Some(Wish { precision, quality: self.quality })
+    }
+}
+
+/// `0.8` → 800; at most three digits after the point and at most 1.
+fn thousandths(text: &str) -> Option<u16> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let whole = match whole {
+        "0" => 0,
+        "1" => 1000,
+        _ => return None,
+    };
+    let quality = whole + format!("{fraction:0<3}").parse::<u16>().ok()?;
+    (quality <= 1000).then_some(quality)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &str, expected: Option<Media>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        assert_eq!(Media::negotiate(&headers).ok(), expected, "{accept}");
+    }
+
+    #[test]
+    fn the_most_precise_range_decides_and_wildcards_get_json() {
+        use Media::{GraphQl, Json};
+        check("application/json", Some(Json));
+        check("application/graphql-response+json", Some(GraphQl));
+        check("application/graphql-response+json, application/json", Some(GraphQl));
+        check("application/json, application/graphql-response+json", Some(GraphQl));
+        check("application/json, application/graphql-response+json;q=0.9", Some(Json));
+        check("application/graphql-response+json;q=0, */*", Some(Json));
+        check("application/json;q=0, */*;q=0.1", Some(GraphQl));
+        check("APPLICATION/JSON; charset=UTF-8", Some(Json));
+        check("application/json; charset=latin1", None);
+        check("*/*", Some(Json));
+        check("application/*;q=0.5", Some(Json));
+        check("text/html, application/xhtml+xml, */*;q=0.8", Some(Json));
+        check("application/json, multipart/mixed", Some(Json));
+        check("text/html", None);
+        check("application/json;q=0", None);
+        check("application/json;q=1.5", None);
+        check("application/json;q=0.1234", None);
+        check("", None);
+        check(";;;=,,,", None);
+        assert_eq!(Media::negotiate(&HeaderMap::new()).ok(), Some(Json));
+    }
+}

@@ -1,0 +1,60 @@
+//! The token out of `Authorization`.
+//!
+//! A header we cannot read is passed on as a token that cannot be valid, not refused here: only the engine knows whether
+//! the operation looks at it (`login` and `refreshSession` do not).
+
+use http::{HeaderMap, header::AUTHORIZATION};
+
+/// Stands for a header that is there and cannot be read; no token is empty.
+const UNREADABLE: &str = "";
+
+/// Longer than any token of ours by far, shorter than what would cost something to verify.
+const LONGEST: usize = 4096;
+
+/// The token, [`UNREADABLE`], or `None` where no header was sent.
+pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let first = values.next()?;
+    if values.next().is_some() {
+        return Some(UNREADABLE);
+    }
+    Some(first.to_str().ok().and_then(parse).unwrap_or(UNREADABLE))
+}
+
+fn parse(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    let is_token = scheme.eq_ignore_ascii_case("bearer")
+        && token.len() <= LONGEST
+        && token.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_one_bearer_token_is_unreadable() {
+        let check = |values: &[&[u8]], expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+            }
+            assert_eq!(token(&headers), expected, "{values:?}");
+        };
+        check(&[], None);
+        check(&[b"Bearer abc.def"], Some("abc.def"));
+        check(&[b"bEARER   abc"], Some("abc"));
+        check(&[b"Bearer"], Some(""));
+        check(&[b"Bearer "], Some(""));
+        check(&[b""], Some(""));
+        check(&[b"Basic YTpi"], Some(""));
+        check(&[b"Bearer a b"], Some(""));
+        check(&[b"Bearer \xc3\xa4"], Some(""));
+        check(&[b"Bearer a", b"Bearer a"], Some(""));
+        check(&[format!("Bearer {}", "a".repeat(4097)).as_bytes()], Some(""));
+    }
+}

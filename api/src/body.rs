@@ -1,0 +1,132 @@
+//! A request's body, bounded while it is read: `Content-Length` may lie or be absent.
+//!
+//! A body over the limit is read on for a little while before it is refused. Closing a socket that still has unread
+//! bytes makes the kernel send a reset, and the client would lose the very answer that explains it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
+};
+use poem::Body;
+
+use crate::refusal::{Code, Refusal};
+
+/// How long, and how many limits' worth, we read on after the limit.
+const PATIENCE: Duration = Duration::from_secs(2);
+const OVERRUN: usize = 2;
+
+/// The whole body.
+///
+/// # Errors
+/// 413 over `limit` bytes; 400 where it ends too early.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let mut chunks = std::pin::pin!(body.into_bytes_stream());
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Refusal::malformed("The body ended before it was whole."))?;
+        if whole.len() + chunk.len() > limit {
+            drop(whole);
+            // A client that does not stop is cut off; both outcomes end in the same refusal.
+            let _ = tokio::time::timeout(PATIENCE, discard(chunks, limit * OVERRUN)).await;
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Code::Validation,
+                format!("The body is larger than {limit} bytes."),
+            ));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+async fn discard<E>(mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin, most: usize) {
+    let mut read = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        read += chunk.len();
+        if read > most {
+            return;
+        }
+    }
+}
+
+/// Refuses a body that is not plain JSON in UTF-8. A page of another origin cannot send this type without a preflight:
+/// this is our whole defence against CSRF, so it is exact.
+///
+/// # Errors
+/// 415 for any other type, charset, or encoding.
+pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let identity = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if !identity {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::Validation,
+            "The body must not be compressed.",
+        )
+        .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(value), None) => value.to_str().is_ok_and(is_json),
+        _ => false,
+    };
+    if is_json {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::Validation,
+        "The body must be sent as `Content-Type: application/json`.",
+    ))
+}
+
+/// `application/json`, alone or with `charset=utf-8`.
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    let essence = parts.next().is_some_and(|part| part.eq_ignore_ascii_case("application/json"));
+    essence
+        && parts.all(|part| {
+            part.split_once('=').is_some_and(|(name, value)| {
+                name.eq_ignore_ascii_case("charset")
+                    && value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_in_utf_8_is_json() {
+        for accepted in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
+            assert!(is_json(accepted), "{accepted}");
+        }
+        for refused in [
+            "",
+            "text/plain",
+            "text/plain; application/json",
+            "application/json, text/plain",
+            "application/json; charset=latin1",
+            "application/json; boundary=x",
+            "application/json;",
+            "application/jsonp",
+            "application/graphql",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=application/json",
+        ] {
+            assert!(!is_json(refused), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the edge needs to be told. `cli` reads the environment; nothing here does.
+//!
+//! Everything is parsed already (`Origin`, `IpNet`, `SocketAddr`): a value that could not work does not get this far.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::cors::Origin;
+
+/// The edge's configuration; [`Default`] is development on this machine.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the public port listens (`LISTEN_ADDR`). `cli` binds it and hands the listener to [`crate::Server::run`].
+    pub listen: SocketAddr,
+    /// Where health and metrics listen (`HEALTH_ADDR`); never a public address.
+    pub health_listen: SocketAddr,
+    /// Who may read our answers from a browser (`CORS_ORIGINS`), compared exactly.
+    pub cors_origins: Vec<Origin>,
+    /// Whose `X-Forwarded-For` and `X-Request-Id` we believe (`TRUSTED_PROXIES`).
+    pub trusted_proxies: Vec<IpNet>,
+    /// `ENVIRONMENT=production`: adds HSTS.
+    pub production: bool,
+    /// Serves the playground.
+    pub playground: bool,
+    /// How much and how long.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            health_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8092)),
+            cors_origins: vec![Origin::local_development()],
+            trusted_proxies: Vec::new(),
+            production: false,
+            playground: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How much one client may send, and how long anything may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest request body, in bytes.
+    pub body_bytes: usize,
+    /// Open connections of one address (IPv6: of one /64). Trusted proxies are not counted: they speak for many.
+    pub connections_per_address: usize,
+    /// From the first byte of a request (or from connecting) to the end of its head.
+    pub head_timeout: Duration,
+    /// Without progress between requests, while an answer is read, or on an upgraded connection.
+    pub idle_timeout: Duration,
+    /// From the head to the answer's head, body included.
+    pub request_timeout: Duration,
+    /// What is in flight when we are asked to stop may take this long to end.
+    pub stop_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1024 * 1024,
+            connections_per_address: 100,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            request_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Around every request, in this order: id and address, preflight, deadline, panics, envelope, CORS, headers, one log line.
+//!
+//! One middleware instead of seven layers: the order is the point, and here it can be read. Nothing of a request's text,
+//! headers or body is logged; what a client chose (path, method) is reduced to the names we know.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use graphql::Client;
+use http::{HeaderValue, Method, StatusCode};
+use poem::{Endpoint, Request, Response};
+use tracing::Instrument;
+
+use crate::{
+    client::{Proxies, REQUEST_ID},
+    config::Config,
+    cors::Cors,
+    headers::Headers,
+    refusal::Refusal,
+};
+
+/// Wraps the routes of the public port.
+pub(crate) struct Edge<E> {
+    inner: E,
+    proxies: Proxies,
+    cors: Cors,
+    headers: Headers,
+    request_timeout: Duration,
+}
+
+impl<E: Endpoint<Output = Response>> Edge<E> {
+    pub(crate) fn new(inner: E, config: &Config) -> Self {
+        Self {
+            inner,
+            proxies: Proxies(config.trusted_proxies.clone()),
+            cors: Cors(config.cors_origins.clone()),
+            headers: Headers::of(config.production),
+            request_timeout: config.limits.request_timeout,
+        }
+    }
+
+    /// The routes' answer, or ours to their silence or fall.
+    async fn answer(&self, request: Request, request_id: &str) -> Response {
+        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let refusal = match tokio::time::timeout(self.request_timeout, call).await {
+            Ok(Ok(Ok(response))) => return response,
+            Ok(Ok(Err(error))) => Refusal::from(error),
+            Ok(Err(_panic)) => {
+                // The panic hook has written its text and place; what it carries may hold anything.
+                tracing::error!(request.id = request_id, "request {request_id} panicked");
+                Refusal::internal()
+            }
+            Err(_elapsed) => Refusal::timeout(),
+        };
+        refusal.into_response(request_id)
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let peer = request
+            .remote_addr()
+            .as_socket_addr()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip);
+        let request_id = self.proxies.request_id(peer, request.headers());
+        let address = self.proxies.client(peer, request.headers());
+        let mut record = Record {
+            started: Instant::now(),
+            method: method(request.method()),
+            route: route(request.uri().path()),
+            status: None,
+            request_id: request_id.clone(),
+            address,
+        };
+        let allowed_origin = self.cors.allowed(request.headers());
+
+        let mut response = if Cors::is_preflight(request.method(), request.headers()) {
+            self.cors.preflight(request.headers())
+        } else {
+            let client = Client { address, request_id: request_id.clone() };
+            request.extensions_mut().insert(client);
+            let span = tracing::info_span!("request", request.id = %request_id);
+            self.answer(request, &request_id).instrument(span).await
+        };
+
+        Cors::apply(allowed_origin, response.headers_mut());
+        self.headers.apply(response.headers_mut());
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        record.status = Some(response.status());
+        Ok(response)
+    }
+}
+
+/// What is remembered of a request. Written when dropped, so a client that leaves before its answer is seen too.
+struct Record {
+    started: Instant,
+    method: &'static str,
+    route: &'static str,
+    /// `None`: the client left, or we stopped.
+    status: Option<StatusCode>,
+    request_id: String,
+    address: IpAddr,
+}
+
+/// nginx's word for a client that left; it never goes over the wire.
+const CLIENT_LEFT: u16 = 499;
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Self { started, method, route, status, request_id, address } = self;
+        let elapsed = started.elapsed();
+        let status = status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        metrics::counter!("sentryops_http_requests_total", "route" => *route, "status" => status.to_string())
+            .increment(1);
+        metrics::histogram!("sentryops_http_request_seconds", "route" => *route)
+            .record(elapsed.as_secs_f64());
+        let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            http.method = method,
+            http.route = route,
+            http.status = status,
+            http.ms = ms,
+            request.id = %request_id,
+            client.address = %address,
+            "{method} {route} {status} in {ms} ms",
+        );
+    }
+}
+
+/// Said once at start, for `/metrics`.
+pub(crate) fn describe_metrics() {
+    metrics::describe_counter!(
+        "sentryops_http_requests_total",
+        "Requests by route and status; 499 is a client that left before its answer."
+    );
+    metrics::describe_histogram!(
+        "sentryops_http_request_seconds",
+        metrics::Unit::Seconds,
+        "Time from the head of a request to the head of its answer."
+    );
+}
+
+/// A bounded set of names: paths are a client's choice, label values must not be.
+fn route(path: &str) -> &'static str {
+    match path {
+        "/" => "/",
+        "/graphql" => "/graphql",
+        "/playground" => "/playground",
+        "/favicon.ico" => "/favicon.ico",
+        "/.well-known/security.txt" => "/.well-known/security.txt",
+        path if path.starts_with("/playground/") => "/playground/*",
+        _ => "other",
+    }
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "OTHER",
+    }
+}

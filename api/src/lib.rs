@@ -1,0 +1,37 @@
+//! The HTTP edge: bytes from strangers in, one envelope out. Knows HTTP and [`graphql::Engine`]; no SQL, no rule.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `config` | addresses, lists, limits with their defaults |
+//! | `server` · `listener` · `connection` | routes and stop · who may connect, and how many · how long they may take |
+//! | `edge` | around every request: id, address, deadline, panics, CORS, headers, one log line, metrics |
+//! | `endpoint` · `body` · `params` · `accept` · `answer` | GraphQL over HTTP, in the order a request passes |
+//! | `gateway` | the seam to the engine, for HTTP now, sockets and SSE later |
+//! | `bearer` · `client` · `cors` · `headers` · `refusal` | one small decision each |
+//! | `playground` · `welcome` · `health` | files from the binary · `/`, security.txt · the private port |
+
+mod accept;
+mod answer;
+mod bearer;
+mod body;
+mod client;
+mod config;
+mod connection;
+mod cors;
+mod edge;
+mod endpoint;
+mod gateway;
+mod headers;
+mod health;
+mod listener;
+mod params;
+mod playground;
+mod refusal;
+mod server;
+mod welcome;
+
+pub use config::{Config, Limits};
+pub use cors::{InvalidOrigin, Origin};
+pub use gateway::Gateway;
+pub use health::{Health, Probe};
+pub use server::Server;

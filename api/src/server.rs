@@ -1,0 +1,159 @@
+//! The public port: routes, connections, stop.
+//!
+//! poem's routing and types on our own loop over hyper's HTTP/1.1. poem 3.1.12's `Server` polls a failed connection once
+//! more, so a handler outlives its client (measured: it ran to its end, 4 s after the client had left); it has no deadline
+//! for heads, and spins when `accept` fails. Given up: HTTP/2 in clear text, which only a proxy would speak. Choose again
+//! when poem drops the handler with its client.
+
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use poem::{
+    Endpoint as _, Response, Route,
+    web::{LocalAddr, RemoteAddr},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::Proxies,
+    config::{Config, Limits},
+    connection::{Connection, Pulse},
+    edge::{self, Edge},
+    endpoint::Endpoint,
+    gateway::Gateway,
+    headers::Headers,
+    listener::{Listener, Slot},
+    playground::Playground,
+    welcome::{Favicon, SecurityTxt, Welcome},
+};
+
+/// Most heads have 20 fields and 1 KiB; proxies add a few.
+const MOST_HEADERS: usize = 100;
+/// The head, and with it a GET's query string.
+const LARGEST_HEAD_BYTES: usize = 64 * 1024;
+
+/// The public port of an API process.
+pub struct Server {
+    endpoint: Edge<Route>,
+    config: Config,
+}
+
+impl Server {
+    /// Puts the routes together; nothing listens yet.
+    pub fn new(config: Config, gateway: impl Gateway) -> Self {
+        edge::describe_metrics();
+        let routes = Route::new()
+            .at("/graphql", Endpoint::new(gateway, config.limits.body_bytes))
+            .at("/", Welcome::new(config.playground))
+            .at("/favicon.ico", Favicon::new(config.playground))
+            .at("/.well-known/security.txt", SecurityTxt);
+        let routes = if config.playground {
+            routes.at("/playground", Playground).at("/playground/*file", Playground)
+        } else {
+            routes
+        };
+        Self { endpoint: Edge::new(routes, &config), config }
+    }
+
+    /// Serves until `stop`, then no longer accepts, lets what is in flight end within `limits.stop_timeout`, and returns.
+    /// Dropping the future ends every connection at once.
+    ///
+    /// # Errors
+    /// Where the listener has no address; nothing later is fatal.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let Self { endpoint, config } = self;
+        let proxies = Proxies(config.trusted_proxies);
+        let listener = Listener::new(listener, proxies, config.limits.connections_per_address);
+        serve(endpoint, listener, &config.limits, Headers::of(config.production), stop).await
+    }
+}
+
+/// The loop of both ports.
+pub(crate) async fn serve<E>(
+    endpoint: E,
+    mut listener: Listener,
+    limits: &Limits,
+    headers: Headers,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    E: poem::Endpoint<Output = Response> + 'static,
+{
+    let endpoint = Arc::new(endpoint);
+    let local = listener.local_addr()?;
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer, slot) = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let arrival = Arrival { stream, slot, local, peer };
+        let (endpoint, limits, stop) = (Arc::clone(&endpoint), limits.clone(), stop.clone());
+        connections.spawn(async move { arrival.serve(endpoint, &limits, headers, &stop).await });
+    }
+    drop(listener);
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.stop_timeout, finish).await.is_err() {
+        tracing::warn!("{} connections did not end in time and were cut", connections.len());
+    }
+    Ok(())
+}
+
+/// A connection that was let in.
+struct Arrival {
+    stream: TcpStream,
+    slot: Slot,
+    local: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl Arrival {
+    /// Until the client leaves, a deadline passes, or the request in flight at `stop` is answered. When this returns,
+    /// the handler is dropped, and with it its work in the database.
+    async fn serve<E>(
+        self,
+        endpoint: Arc<E>,
+        limits: &Limits,
+        headers: Headers,
+        stop: &CancellationToken,
+    ) where
+        E: poem::Endpoint<Output = Response> + 'static,
+    {
+        let Self { stream, slot, local, peer } = self;
+        let pulse = Pulse::new(limits);
+        let stream = Connection::new(stream, slot, Arc::clone(&pulse), headers);
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            pulse.requested();
+            let (endpoint, pulse) = (Arc::clone(&endpoint), Arc::clone(&pulse));
+            async move {
+                let (local, remote) = (LocalAddr(local.into()), RemoteAddr(peer.into()));
+                let request = (request, local, remote, http::uri::Scheme::HTTP).into();
+                let response = endpoint.get_response(request).await;
+                pulse.answered(response.status());
+                Ok::<http::Response<_>, Infallible>(response.into())
+            }
+        });
+        let connection = http1::Builder::new()
+            .max_headers(MOST_HEADERS)
+            .max_header_size(LARGEST_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, client.address = %peer.ip(), "a connection ended early");
+        }
+    }
+}

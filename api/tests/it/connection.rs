@@ -1,0 +1,190 @@
+//! How many connections, and for how long.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    scratch::{Edge, Event, soon},
+    wire::{connect, connect_from, exchange, next, post, post_and_stay, request},
+};
+
+const HELLO: &str = r#"{"query":"{ hello }"}"#;
+const ATTACKER: [u8; 4] = [127, 0, 0, 2];
+
+/// Whether the server has closed, or reset, the connection.
+async fn closes(stream: &mut tokio::net::TcpStream) -> bool {
+    !matches!(soon(stream.read(&mut [0; 1024])).await, Ok(read) if read > 0)
+}
+
+#[tokio::test]
+async fn one_address_has_only_so_many_connections() {
+    let edge = Edge::hurried(|limits| limits.connections_per_address = 3).await;
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect(edge.address).await;
+        stream.write_all(&post_and_stay(HELLO)).await.unwrap();
+        assert_eq!(next(&mut stream).await.status, 200);
+        kept.push(stream);
+    }
+    assert!(closes(&mut connect(edge.address).await).await);
+    // Others are not concerned, and a place that is given back can be taken.
+    let mut other = connect_from(ATTACKER, edge.address).await;
+    other.write_all(&post(HELLO)).await.unwrap();
+    assert_eq!(next(&mut other).await.status, 200);
+    drop(kept.pop());
+    soon(async {
+        loop {
+            let mut stream = connect(edge.address).await;
+            let _ = stream.write_all(&post(HELLO)).await; // refused until the place is free
+            if matches!(stream.read(&mut [0; 16]).await, Ok(16)) {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_not_counted() {
+    let edge = Edge::with(|config| {
+        config.limits.connections_per_address = 1;
+        config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let _first = connect(edge.address).await;
+    let _second = connect(edge.address).await;
+    assert_eq!(exchange(edge.address, &post(HELLO)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_dripping_head_is_cut_at_its_deadline() {
+    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_millis(300)).await;
+    let started = Instant::now();
+    let (mut reader, mut writer) = connect(edge.address).await.into_split();
+    let drip = tokio::spawn(async move {
+        writer.write_all(b"\r\n\r\nGET / HTTP/1.1\r\n").await.unwrap();
+        while writer.write_all(b"X-A: b\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let read = soon(reader.read(&mut [0; 16])).await;
+    assert!(!matches!(read, Ok(1..)), "{read:?}");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    soon(drip).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_cut_at_the_same_deadline() {
+    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_millis(100)).await;
+    assert!(closes(&mut connect(edge.address).await).await);
+}
+
+#[tokio::test]
+async fn the_next_request_of_a_connection_has_its_own_deadline() {
+    let edge = Edge::hurried(|limits| {
+        limits.head_timeout = Duration::from_millis(200);
+        limits.idle_timeout = Duration::from_secs(20);
+    })
+    .await;
+    let mut stream = connect(edge.address).await;
+    for _ in 0..3 {
+        stream.write_all(&post_and_stay(HELLO)).await.unwrap();
+        assert_eq!(next(&mut stream).await.status, 200);
+        // Longer than the head deadline: idle is not slow.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    stream.write_all(b"GET").await.unwrap();
+    assert!(closes(&mut stream).await);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let edge = Edge::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
+    let mut stream = connect(edge.address).await;
+    stream.write_all(&post_and_stay(HELLO)).await.unwrap();
+    assert_eq!(next(&mut stream).await.status, 200);
+    assert!(closes(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_slow_body_is_bounded_by_the_request_not_by_the_head() {
+    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_millis(200)).await;
+    let mut stream = connect(edge.address).await;
+    let bytes = String::from_utf8(post(HELLO)).unwrap();
+    let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
+    let head = format!("{head}\r\nExpect: 100-continue\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(next(&mut stream).await.status, 100);
+    for byte in body.bytes() {
+        stream.write_all(&[byte]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(next(&mut stream).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let edge = Edge::hurried(|limits| limits.idle_timeout = Duration::from_millis(300)).await;
+    let asset = request("GET", "/playground/playground.js", "");
+    let length = exchange(edge.address, &asset).await.body.len();
+    let asset = String::from_utf8(asset).unwrap().replace("Connection: close\r\n", "");
+    let mut stream = connect(edge.address).await;
+    // More than the buffers of both kernels hold.
+    let answers = 40;
+    stream.write_all(asset.repeat(answers).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut read = Vec::new();
+    let _ = soon(stream.read_to_end(&mut read)).await; // a reset, or an early end
+    assert!(read.len() < answers * length, "{} bytes", read.len());
+}
+
+#[tokio::test]
+async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
+    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_secs(3)).await;
+    let mut drippers = Vec::new();
+    for number in 0..500_u16 {
+        // Five addresses, each within its cap: all of them are let in.
+        let [_, address] = (number / 100 + 2).to_be_bytes();
+        let mut stream = connect_from([127, 0, 0, address], edge.address).await;
+        drippers.push(tokio::spawn(async move {
+            while stream.write_all(b"X").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }));
+    }
+    let mut worst = Duration::ZERO;
+    for _ in 0..50 {
+        let started = Instant::now();
+        assert_eq!(exchange(edge.address, &post(HELLO)).await.status, 200);
+        worst = worst.max(started.elapsed());
+    }
+    assert!(worst < Duration::from_millis(500), "{worst:?}");
+    for dripper in drippers {
+        soon(dripper).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_work_along() {
+    let mut edge = Edge::new().await;
+    for body in [r#"{"query":"{ hangs }"}"#, r#"{"query":"query A { a: hangs }"}"#] {
+        let mut stream = connect(edge.address).await;
+        stream.write_all(&post(body)).await.unwrap();
+        assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+        let left = Instant::now();
+        drop(stream);
+        assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+        assert!(left.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_504_and_its_work_is_dropped() {
+    let mut edge =
+        Edge::hurried(|limits| limits.request_timeout = Duration::from_millis(200)).await;
+    let reply = exchange(edge.address, &post(r#"{"query":"{ hangs }"}"#)).await;
+    assert_eq!((reply.status, reply.code().as_str()), (504, "TIMEOUT"));
+    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+}

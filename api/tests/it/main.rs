@@ -1,0 +1,17 @@
+//! The edge over real sockets, one behaviour a test. The engine behind it is a scratch one: see `scratch`.
+#![expect(unreachable_pub, reason = "one test binary; nothing is public")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod answer;
+mod client;
+mod conformance;
+mod connection;
+mod cors;
+mod endpoint;
+mod headers;
+mod health;
+mod playground;
+mod record;
+mod scratch;
+mod stop;
+mod wire;

@@ -1,0 +1,194 @@
+//! A server with an engine that does on demand what a real one does by accident: hang, panic, refuse.
+//!
+//! It is a [`Gateway`] without limits or permissions: those are the engine's, and tested there.
+
+use std::net::SocketAddr;
+
+use api::{Config, Gateway, Limits, Server};
+use async_graphql::{
+    Context, ErrorExtensionValues, Name, Object, Request, Response, Schema, ServerError,
+    Subscription, Variables,
+    futures_util::{Stream, stream},
+    parser::{parse_query, types::OperationType},
+};
+use graphql::{Answer, Client, Operation};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// What happened in the engine.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    Started,
+    Dropped,
+}
+
+/// Reports when the work it lives in is dropped.
+struct Witness(mpsc::UnboundedSender<Event>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let _ = self.0.send(Event::Dropped); // a test that no longer listens
+    }
+}
+
+/// Apart from its resolver, whose macro would warn about what cannot be reached.
+fn fall() -> bool {
+    panic!("postgres at src/secret.rs")
+}
+
+pub struct Query;
+
+#[Object]
+impl Query {
+    async fn hello(&self) -> &str {
+        "world"
+    }
+
+    async fn fails(&self) -> async_graphql::Result<Option<bool>> {
+        Err("no".into())
+    }
+
+    async fn whoami(&self, ctx: &Context<'_>) -> String {
+        let client = ctx.data_unchecked::<Client>();
+        let bearer = ctx.data_unchecked::<Option<String>>();
+        format!("{} {} {bearer:?}", client.address, client.request_id)
+    }
+
+    async fn panics(&self) -> bool {
+        fall()
+    }
+
+    async fn hangs(&self, ctx: &Context<'_>) -> bool {
+        let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>();
+        let _witness = Witness(events.clone());
+        events.send(Event::Started).unwrap();
+        std::future::pending().await
+    }
+
+    async fn rests(&self, ctx: &Context<'_>, ms: u64) -> bool {
+        ctx.data_unchecked::<mpsc::UnboundedSender<Event>>().send(Event::Started).unwrap();
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        true
+    }
+}
+
+pub struct Mutation;
+
+#[Object]
+impl Mutation {
+    async fn change(&self) -> bool {
+        true
+    }
+}
+
+pub struct Ticks;
+
+#[Subscription]
+impl Ticks {
+    async fn ticks(&self) -> impl Stream<Item = u8> {
+        stream::iter([1])
+    }
+}
+
+/// The scratch engine.
+#[derive(Clone)]
+pub struct Engine {
+    schema: Schema<Query, Mutation, Ticks>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+fn refused(errors: Vec<ServerError>) -> Answer {
+    Answer { response: Response::from_errors(errors), executed: false }
+}
+
+fn error(code: &str, retry_after_ms: Option<u64>) -> ServerError {
+    let mut extensions = ErrorExtensionValues::default();
+    extensions.set("code", code);
+    if let Some(ms) = retry_after_ms {
+        extensions.set("retryAfterMs", ms);
+    }
+    let mut error = ServerError::new("No.", None);
+    error.extensions = Some(extensions);
+    error
+}
+
+impl Gateway for Engine {
+    type Prepared = Request;
+
+    fn prepare(
+        &self,
+        source: &str,
+        operation_name: Option<&str>,
+        variables: Variables,
+    ) -> Result<(Operation, Request), Answer> {
+        let document = parse_query(source).map_err(|error| refused(vec![error.into()]))?;
+        let operation = document
+            .operations
+            .iter()
+            .find(|(name, _)| operation_name.is_none() || name.map(Name::as_str) == operation_name)
+            .map(|(_, operation)| match operation.node.ty {
+                OperationType::Query => Operation::Query,
+                OperationType::Mutation => Operation::Mutation,
+                OperationType::Subscription => Operation::Subscription,
+            })
+            .ok_or_else(|| refused(vec![error("VALIDATION", None)]))?;
+        let mut request = Request::new(source).variables(variables);
+        request.operation_name = operation_name.map(ToOwned::to_owned);
+        Ok((operation, request))
+    }
+
+    async fn execute(&self, prepared: Request, bearer: Option<&str>, client: Client) -> Answer {
+        if let Some(code) = bearer.and_then(|bearer| bearer.strip_prefix("refuse-")) {
+            return refused(vec![error(code, (code == "RATE_LIMITED").then_some(1200))]);
+        }
+        let request =
+            prepared.data(client).data(bearer.map(ToOwned::to_owned)).data(self.events.clone());
+        let response = self.schema.execute(request).await;
+        let executed =
+            response.is_ok() || response.errors.iter().any(|error| !error.path.is_empty());
+        Answer { response, executed }
+    }
+}
+
+/// A running server; stopped when dropped.
+pub struct Edge {
+    pub address: SocketAddr,
+    pub events: mpsc::UnboundedReceiver<Event>,
+    pub stop: CancellationToken,
+    pub ended: JoinHandle<std::io::Result<()>>,
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.ended.abort();
+    }
+}
+
+impl Edge {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let schema = Schema::build(Query, Mutation, Ticks).finish();
+        let mut config = Config::default();
+        change(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = Server::new(config, Engine { schema, events: sender });
+        let ended = tokio::spawn(server.run(listener, stop.clone()));
+        Self { address, events, stop, ended }
+    }
+
+    /// With limits that a test can wait for.
+    pub async fn hurried(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with(|config| change(&mut config.limits)).await
+    }
+}
+
+/// Fails the test instead of hanging it.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), future).await.expect("within five seconds")
+}

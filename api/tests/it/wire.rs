@@ -1,0 +1,122 @@
+//! Requests as bytes and replies as they came: no client library that would repair either.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::scratch::soon;
+
+/// One reply.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The envelope's code; panics where this is no envelope of ours.
+    pub fn code(&self) -> String {
+        let envelope = self.json();
+        assert!(envelope.get("data").is_none(), "{self:?}");
+        let error = &envelope["errors"][0];
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{self:?}");
+        let extensions = &error["extensions"];
+        assert_eq!(extensions["requestId"].as_str(), self.header("x-request-id"), "{self:?}");
+        extensions["code"].as_str().unwrap_or_else(|| panic!("no code: {self:?}")).to_owned()
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) =
+            text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no whole head in {text:?}"));
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        Self { status, headers, body: body.to_owned() }
+    }
+}
+
+pub async fn connect(to: SocketAddr) -> TcpStream {
+    TcpStream::connect(to).await.unwrap()
+}
+
+/// From another address of this machine: all of 127/8 is ours.
+pub async fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::from(from), 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Sends bytes, reads until the server closes.
+pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
+    let mut stream = connect(to).await;
+    stream.write_all(bytes).await.unwrap();
+    last(stream).await
+}
+
+/// The reply after which the server closes.
+pub async fn last(mut stream: TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    // A reset after the reply is the server's way not to read the rest of ours.
+    let _ = soon(stream.read_to_end(&mut bytes)).await;
+    Reply::parse(&bytes)
+}
+
+/// The next reply on a connection that stays open.
+pub async fn next(stream: &mut TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        let read = soon(stream.read(&mut chunk)).await.unwrap();
+        bytes.extend_from_slice(&chunk[..read]);
+        let whole = String::from_utf8_lossy(&bytes).contains("\r\n\r\n") && {
+            let reply = Reply::parse(&bytes);
+            let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
+            reply.body.len() >= length
+        };
+        if whole {
+            return Reply::parse(&bytes);
+        }
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+/// A request without a body; `headers` is lines, each with its CRLF.
+pub fn request(method: &str, path: &str, headers: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nHost: sentryops\r\nConnection: close\r\n{headers}\r\n")
+        .into_bytes()
+}
+
+/// A POST of `body` to the endpoint with more headers.
+pub fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut bytes = request("POST", "/graphql", &format!("Content-Length: {length}\r\n{headers}"));
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A POST of JSON to the endpoint.
+pub fn post(body: &str) -> Vec<u8> {
+    post_with("Content-Type: application/json\r\n", body.as_bytes())
+}
+
+/// The same, on a connection that stays open.
+pub fn post_and_stay(body: &str) -> Vec<u8> {
+    String::from_utf8(post(body)).unwrap().replace("Connection: close\r\n", "").into_bytes()
+}
