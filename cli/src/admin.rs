@@ -1,0 +1,244 @@
+//! `sentryops admin`: organizations and people, for who holds the machine. Acts as the system, and is audited as such.
+
+use std::{io::Read, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use domain::{
+    Db, Id, Origin,
+    organization::Organization,
+    password::{self, Hasher},
+    permission::{FLEET, Permission, PermissionSet},
+    user::{CreateUserInput, User, normalise_email},
+};
+
+use crate::{
+    config::Config,
+    database::{self, Stores},
+};
+
+/// What to administer.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Make an organization.
+    CreateOrganization {
+        /// Its short name: a-z, 0-9 and -.
+        #[arg(long)]
+        slug: String,
+        /// Its name.
+        #[arg(long)]
+        name: String,
+    },
+    /// Make a person, or a member of one who is known already.
+    CreateUser {
+        /// Their e-mail.
+        #[arg(long)]
+        email: String,
+        /// Their name.
+        #[arg(long)]
+        name: String,
+        /// The key of a role: viewer, operator, admin, owner, or a custom one. May be repeated.
+        #[arg(long, required = true)]
+        role: Vec<String>,
+        /// The slug of their organization.
+        #[arg(long, default_value = "default")]
+        organization: String,
+        /// Read the password from standard input; without it one is made and printed.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Set a new password, unlock the account, end its sessions.
+    ResetPassword {
+        /// Whose.
+        #[arg(long)]
+        email: String,
+        /// Read the password from standard input; without it one is made and printed.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Grant what concerns the whole installation; what is not named is taken away.
+    Grant {
+        /// To whom.
+        #[arg(long)]
+        email: String,
+        /// As a member of which organization.
+        #[arg(long, default_value = "default")]
+        organization: String,
+        /// FLEET_READ or FLEET_MANAGE; may be repeated, and left out to take both away.
+        #[arg(long)]
+        permission: Vec<String>,
+    },
+}
+
+/// Somebody just made, and the password that is shown once.
+pub(crate) struct Newcomer {
+    /// The key of their role.
+    pub(crate) role: String,
+    /// What they sign in with.
+    pub(crate) email: String,
+    /// Their password.
+    pub(crate) password: String,
+}
+
+pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCode> {
+    let stores = Stores::visit(config).await?;
+    let done = act(arguments.action, config, &stores).await;
+    stores.stop().await?;
+    crate::print(&done?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String> {
+    // Only `up` and `migrate` migrate.
+    let db = stores.pool(2)?;
+    database::check(&db).await?;
+    match action {
+        Action::CreateOrganization { slug, name } => {
+            let tx = db.auth(Origin::system()).await?;
+            let organization = Organization::create(&tx, &slug, &name, false, Utc::now()).await?;
+            tx.commit().await?;
+            Ok(format!("{}\n", organization.id))
+        }
+        Action::CreateUser { email, name, role, organization, password_stdin } => {
+            let organization = find_organization(&db, &organization).await?;
+            create_user(&db, config, &organization, &email, &name, role, password_stdin).await
+        }
+        Action::ResetPassword { email, password_stdin } => {
+            let (password, made) = password_for(password_stdin)?;
+            let hash = hash(config, &password, &email).await?;
+            let tx = db.auth(Origin::system()).await?;
+            let id = find_user(&tx, &email).await?;
+            User::reset_password(&tx, id, &hash, Utc::now()).await?;
+            tx.commit().await?;
+            Ok(if made { format!("{password}\n") } else { String::new() })
+        }
+        Action::Grant { email, organization, permission } => {
+            let organization = find_organization(&db, &organization).await?;
+            let permissions = fleet_permissions(&permission)?;
+            let tx = db.auth(Origin::system()).await?;
+            let id = find_user(&tx, &email).await?;
+            User::grant(&tx, organization.id, id, permissions, Utc::now()).await?;
+            tx.commit().await?;
+            Ok(String::new())
+        }
+    }
+}
+
+async fn create_user(
+    db: &Db,
+    config: &Config,
+    organization: &Organization,
+    email: &str,
+    name: &str,
+    roles: Vec<String>,
+    password_stdin: bool,
+) -> Result<String> {
+    let tx = db.auth(Origin::system()).await?;
+    let known = match normalise_email(email) {
+        Some(email) => User::find_by_email(&tx, &email).await?,
+        None => None,
+    };
+    if let Some(id) = known {
+        // Known from another organization: their password is theirs and stays.
+        let user = User::join(&tx, organization.id, None, id, &roles, Utc::now()).await?;
+        tx.commit().await?;
+        return Ok(format!("{}\n", user.id));
+    }
+    tx.commit().await?;
+    let (password, made) = password_for(password_stdin)?;
+    let hash = hash(config, &password, email).await?;
+    let input = CreateUserInput { email: email.to_owned(), name: name.to_owned(), password: String::new(), roles };
+    let tx = db.auth(Origin::system()).await?;
+    let user = User::create(&tx, organization.id, None, &input, &hash, Utc::now()).await?;
+    tx.commit().await?;
+    Ok(if made { format!("{}\n{password}\n", user.id) } else { format!("{}\n", user.id) })
+}
+
+/// Makes a person with a password that is made here too, unless one is given.
+pub(crate) async fn add(
+    db: &Db,
+    config: &Config,
+    organization: &Organization,
+    email: &str,
+    name: &str,
+    role: &str,
+    password: Option<String>,
+) -> Result<Newcomer> {
+    let password = match password {
+        Some(password) => password,
+        None => one_time_password()?,
+    };
+    let hash = hash(config, &password, email).await?;
+    let input = CreateUserInput {
+        email: email.to_owned(),
+        name: name.to_owned(),
+        password: String::new(),
+        roles: vec![role.to_owned()],
+    };
+    let tx = db.auth(Origin::system()).await?;
+    User::create(&tx, organization.id, None, &input, &hash, Utc::now()).await?;
+    tx.commit().await?;
+    Ok(Newcomer { role: role.to_owned(), email: email.to_owned(), password })
+}
+
+async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {
+    let tx = db.auth(Origin::system()).await?;
+    let found = Organization::find_by_slug(&tx, slug).await?;
+    tx.commit().await?;
+    found.with_context(|| format!("--organization: there is none with the slug {slug:?}"))
+}
+
+async fn find_user(tx: &domain::Tx, email: &str) -> Result<Id<User>> {
+    let normalised = normalise_email(email).context("--email: this is no e-mail address")?;
+    User::find_by_email(tx, &normalised).await?.context("--email: there is no user with this e-mail")
+}
+
+fn fleet_permissions(names: &[String]) -> Result<PermissionSet> {
+    let mut set = PermissionSet::EMPTY;
+    for name in names {
+        match Permission::parse(name) {
+            Some(permission) if FLEET.contains(permission) => set = set.union(PermissionSet::of(&[permission])),
+            Some(_) | None => bail!("--permission: {name:?} is not one of FLEET_READ, FLEET_MANAGE; roles give the rest"),
+        }
+    }
+    Ok(set)
+}
+
+/// From standard input, or made here; and whether it was made.
+fn password_for(stdin: bool) -> Result<(String, bool)> {
+    if !stdin {
+        return Ok((one_time_password()?, true));
+    }
+    let mut password = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut password).context("the password cannot be read")?;
+    Ok((password.trim_end_matches(['\r', '\n']).to_owned(), false))
+}
+
+async fn hash(config: &Config, password: &str, email: &str) -> Result<String> {
+    let local = email.split('@').next().unwrap_or_default();
+    if let Err(fault) = password::check("the password", password, &[email, local], false) {
+        bail!("{} {}", fault.path, fault.message);
+    }
+    let cost = password::Cost {
+        memory_kib: config.argon2.memory_kib,
+        passes: config.argon2.passes,
+        lanes: config.argon2.lanes,
+    };
+    Ok(Hasher::new(cost, 1)?.hash(password).await?)
+}
+
+/// Five groups of five letters that are not mistaken for each other: 125 bits.
+fn one_time_password() -> Result<String> {
+    const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz-";
+    let mut bytes = [0_u8; 25];
+    getrandom::fill(&mut bytes).context("the system gives no randomness")?;
+    let letters: Vec<char> = bytes.iter().map(|byte| LETTERS[usize::from(byte % 31)] as char).collect();
+    Ok(letters.chunks(5).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-"))
+}

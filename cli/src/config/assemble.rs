@@ -1,0 +1,181 @@
+//! From single settings to the [`Config`], and what must hold between settings.
+//!
+//! Each function reads everything before it gives up anything with `?`, so that all faults are noted.
+
+use std::{
+    io::{IsTerminal, stderr},
+    num::{NonZeroU32, NonZeroUsize},
+    thread::available_parallelism,
+};
+
+use super::{
+    Allowlist, Argon2, Config, Documents, Environment, Expected, GraphQl, Hsts, Http, KeyRing,
+    Limits, Log, LogFilter, LogFormat, Sessions,
+    reader::{Noted, Reader},
+    value::{boolean, documents, duration, folder, list, network, redis_url, socket, within},
+};
+
+const MINUTE: u64 = 60;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+/// The whole configuration.
+pub(super) fn config(
+    reader: &mut Reader<'_>,
+    environment: Result<Environment, Noted>,
+) -> Result<Config, Noted> {
+    let listen = reader.get("LISTEN_ADDR", socket);
+    let health = reader.get("HEALTH_ADDR", socket);
+    let data_dir = reader.get("DATA_DIR", folder);
+    let database_url = reader.find("DATABASE_URL", str::parse);
+    let database_owner_url = reader.find("DATABASE_OWNER_URL", str::parse);
+    let database_pool_size = reader.get("DATABASE_POOL_SIZE", within(1..=1000));
+    let redis_url = reader.find("REDIS_URL", redis_url);
+    let jwt_keys = reader.find("JWT_KEYS", KeyRing::parse);
+    let encryption_keys = reader.find("ENCRYPTION_KEYS", KeyRing::parse);
+    let http = read_http(reader, environment);
+    let limits = read_limits(reader);
+    let sessions = read_sessions(reader);
+    let argon2 = read_argon2(reader);
+    let graphql = read_graphql(reader);
+    let log = read_log(reader, environment);
+
+    if let (Ok(listen), Ok(health)) = (listen, health)
+        && listen == health
+        && listen.port() != 0
+    {
+        reader.note("HEALTH_ADDR", "expected another address or port than LISTEN_ADDR");
+    }
+    if let (Ok(Some(jwt)), Ok(Some(encryption))) = (&jwt_keys, &encryption_keys)
+        && jwt.shares_a_key_with(encryption)
+    {
+        reader.note("ENCRYPTION_KEYS", "expected keys that are not in JWT_KEYS as well");
+    }
+    if let (Ok(Environment::Production), Ok(listen), Ok(http)) = (environment, listen, &http)
+        && !listen.ip().is_loopback()
+        && (!http.is_behind_tls_proxy || http.trusted_proxies.is_empty())
+    {
+        let why = "expected a loopback address in production, or BEHIND_TLS_PROXY=true and \
+                   TRUSTED_PROXIES set: nobody may sign in over plain HTTP";
+        reader.note("LISTEN_ADDR", why);
+    }
+
+    Ok(Config {
+        environment: environment?,
+        listen: listen?,
+        health: health?,
+        data_dir: data_dir?,
+        database_url: database_url?,
+        database_owner_url: database_owner_url?,
+        database_pool_size: database_pool_size?,
+        redis_url: redis_url?,
+        jwt_keys: jwt_keys?,
+        encryption_keys: encryption_keys?,
+        http: http?,
+        limits: limits?,
+        sessions: sessions?,
+        argon2: argon2?,
+        graphql: graphql?,
+        log: log?,
+        warnings: Vec::new(),
+    })
+}
+
+fn read_http(
+    reader: &mut Reader<'_>,
+    environment: Result<Environment, Noted>,
+) -> Result<Http, Noted> {
+    let cors_origins = reader.get("CORS_ORIGINS", list(str::parse));
+    let trusted_proxies = reader.get("TRUSTED_PROXIES", list(network));
+    let is_behind_tls_proxy = reader.get("BEHIND_TLS_PROXY", boolean);
+    let connections_per_address = reader.get("CONNECTIONS_PER_ADDRESS", nonzero(1_000_000));
+    let max_age = reader.get("HSTS_MAX_AGE", duration(1, 0..=63_072_000 * 5));
+    let preload = reader.get("HSTS_PRELOAD", boolean);
+    let hsts = Hsts { max_age: max_age?, preload: preload? };
+    Ok(Http {
+        cors_origins: cors_origins?,
+        trusted_proxies: trusted_proxies?,
+        is_behind_tls_proxy: is_behind_tls_proxy?,
+        connections_per_address: connections_per_address?,
+        hsts: (environment? == Environment::Production).then_some(hsts),
+    })
+}
+
+fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Noted> {
+    let auth = reader.get("AUTH_LIMIT", str::parse);
+    let scan = reader.get("SCAN_LIMIT", str::parse);
+    let login_ip_block = reader.get("LOGIN_IP_BLOCK_MINUTES", duration(MINUTE, 1..=1440));
+    Ok(Limits { auth: auth?, scan: scan?, login_ip_block: login_ip_block? })
+}
+
+fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, Noted> {
+    let access = reader.get("ACCESS_TOKEN_EXPIRE_MINUTES", duration(MINUTE, 1..=60));
+    let refresh = reader.get("REFRESH_TOKEN_EXPIRE_DAYS", duration(DAY, 1..=90));
+    let idle = reader.find("SESSION_IDLE_MINUTES", duration(MINUTE, 1..=129_600));
+    let max_per_user = reader.get("SESSION_MAX_PER_USER", nonzero(1000));
+    let max_per_admin = reader.get("SESSION_MAX_PER_ADMIN", nonzero(1000));
+    Ok(Sessions {
+        access_token_life: access?,
+        refresh_token_life: refresh?,
+        idle: idle?,
+        max_per_user: max_per_user?,
+        max_per_admin: max_per_admin?,
+    })
+}
+
+fn read_argon2(reader: &mut Reader<'_>) -> Result<Argon2, Noted> {
+    let memory_kib = reader.get("ARGON2_M_KIB", within(19_456..=4_194_304));
+    let passes = reader.get("ARGON2_T", within(2..=64));
+    let lanes = reader.get("ARGON2_P", within(1..=64));
+    let cores = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let max_parallel = reader.find("ARGON2_MAX_PARALLEL", nonzero(1024));
+    Ok(Argon2 {
+        memory_kib: memory_kib?,
+        passes: passes?,
+        lanes: lanes?,
+        max_parallel: max_parallel?.and_then(|n| n.try_into().ok()).unwrap_or(cores),
+    })
+}
+
+fn read_graphql(reader: &mut Reader<'_>) -> Result<GraphQl, Noted> {
+    let introspection = reader.get("GRAPHQL_INTROSPECTION", boolean);
+    let playground = reader.get("GRAPHQL_PLAYGROUND", boolean);
+    let allowlist = read_allowlist(reader);
+    Ok(GraphQl { introspection: introspection?, playground: playground?, allowlist: allowlist? })
+}
+
+fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, Noted> {
+    type WithList = fn(Documents) -> Allowlist;
+    let with_list = reader.get("GRAPHQL_ALLOWLIST", |text| match text {
+        "off" => Ok(None),
+        "log" => Ok(Some(Allowlist::Log as WithList)),
+        "enforce" => Ok(Some(Allowlist::Enforce as WithList)),
+        _ => Err("off, log or enforce".into()),
+    })?;
+    let Some(with_list) = with_list else { return Ok(Allowlist::Off) };
+    let documents = reader.find("GRAPHQL_ALLOWLIST_FILE", documents)?;
+    documents
+        .map(with_list)
+        .ok_or_else(|| reader.note("GRAPHQL_ALLOWLIST_FILE", "missing; GRAPHQL_ALLOWLIST needs it"))
+}
+
+fn read_log(
+    reader: &mut Reader<'_>,
+    environment: Result<Environment, Noted>,
+) -> Result<Log, Noted> {
+    let format = reader.find("LOG_FORMAT", str::parse);
+    let filter: Result<LogFilter, _> = reader.get("LOG_LEVEL", str::parse);
+    let is_forced = reader.get("LOG_LEVEL_FORCE", boolean);
+    if let (Ok(Environment::Production), Ok(filter), Ok(false)) = (environment, &filter, is_forced)
+        && !filter.is_at_most_info()
+    {
+        let why = "expected nothing below info in production, unless LOG_LEVEL_FORCE=true";
+        reader.note("LOG_LEVEL", why);
+    }
+    let usual = LogFormat::usual(environment?, stderr().is_terminal());
+    Ok(Log { format: format?.unwrap_or(usual), filter: filter? })
+}
+
+fn nonzero(most: u32) -> impl Fn(&str) -> Result<NonZeroU32, Expected> {
+    let number = within(1..=most);
+    move |text| number(text).map(|number| NonZeroU32::new(number).expect("it is 1 at least"))
+}

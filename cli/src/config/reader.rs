@@ -1,0 +1,154 @@
+//! Reads settings one by one and collects what is wrong with them.
+//!
+//! A value comes from `FOO`, or from the file that `FOO_FILE` names (Docker and Kubernetes mount secrets as files); an empty
+//! variable counts as absent, because Compose cannot leave one out. **No message holds any part of a value**: parsers return
+//! what they expected, never what they found.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    fs::File,
+    io::{self, ErrorKind, Read},
+    os::unix::fs::PermissionsExt,
+};
+
+use super::{Command, Environment, Setting};
+
+/// What a value should have been, to be read after "expected".
+pub(crate) type Expected = Cow<'static, str>;
+
+const LARGEST_FILE_BYTES: u64 = 64 * 1024;
+
+/// A variable whose value will not do. Its text never holds that value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The variable, e.g. `LISTEN_ADDR`, or `LISTEN_ADDR_FILE` if the value came from there.
+    pub variable: String,
+    /// What is wrong, to be read after the variable's name.
+    pub complaint: Cow<'static, str>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.complaint)
+    }
+}
+
+/// Stands for a fault that has been noted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noted;
+
+/// The settings of one process, and the faults found so far.
+pub(super) struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    command: Command,
+    environment: Environment,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader that takes its defaults for `environment`.
+    pub(super) const fn new(
+        command: Command,
+        environment: Environment,
+        lookup: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Self { lookup, command, environment, faults: Vec::new() }
+    }
+
+    /// The value of a setting that has a default.
+    pub(super) fn get<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Expected>,
+    ) -> Result<T, Noted> {
+        self.find(name, parse)?.ok_or_else(|| self.note(name, "has no default"))
+    }
+
+    /// The value of a setting that may be absent.
+    pub(super) fn find<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Expected>,
+    ) -> Result<Option<T>, Noted> {
+        let setting = Setting::find(name).expect("the table has every setting that is read");
+        let (variable, value) = match self.given(setting)? {
+            Some(given) => given,
+            None => match setting.default_in(self.environment) {
+                Some(default) => (name.to_owned(), default.to_owned()),
+                None if setting.required.applies(self.command, self.environment) => {
+                    let (who, meaning) = (setting.required.describe(), setting.meaning);
+                    let why = format!("missing (required by {who}): {meaning}");
+                    return Err(self.note(name, why));
+                }
+                None => return Ok(None),
+            },
+        };
+        if value.chars().any(|letter| letter.is_control() || letter == char::REPLACEMENT_CHARACTER)
+        {
+            return Err(self.note(variable, "expected one line of UTF-8 text"));
+        }
+        parse(&value)
+            .map(Some)
+            .map_err(|expected| self.note(variable, format!("expected {expected}")))
+    }
+
+    /// Notes that `variable` is wrong.
+    pub(super) fn note(
+        &mut self,
+        variable: impl Into<String>,
+        complaint: impl Into<Cow<'static, str>>,
+    ) -> Noted {
+        self.faults.push(Fault { variable: variable.into(), complaint: complaint.into() });
+        Noted
+    }
+
+    /// What was given, and the variable that gave it.
+    fn given(&mut self, setting: &Setting) -> Result<Option<(String, String)>, Noted> {
+        let look = |variable: &str| (self.lookup)(variable).filter(|value| !value.is_empty());
+        let value = look(setting.name);
+        let file = setting.file_variable().and_then(|variable| Some((look(&variable)?, variable)));
+        match (value, file) {
+            (None, None) => Ok(None),
+            (Some(value), None) => Ok(Some((setting.name.to_owned(), value))),
+            (Some(_), Some((_, variable))) => {
+                Err(self
+                    .note(setting.name, format!("expected either this or {variable}, not both")))
+            }
+            (None, Some((path, variable))) => {
+                let private =
+                    setting.is_secret && matches!(self.environment, Environment::Production);
+                match read_line(&path, private) {
+                    Ok(value) => Ok(Some((variable, value))),
+                    Err(complaint) => Err(self.note(variable, complaint)),
+                }
+            }
+        }
+    }
+}
+
+/// The text of a file up to the newline that ends it.
+fn read_line(path: &str, private: bool) -> Result<String, Cow<'static, str>> {
+    let unreadable = |error: io::Error| {
+        let why = match error.kind() {
+            ErrorKind::NotFound => "there is none",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::InvalidData => "it is not UTF-8",
+            ErrorKind::IsADirectory => "it is a folder",
+            _ => "reading failed",
+        };
+        Cow::from(format!("expected the path of a file that can be read: {why}"))
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    if private && mode & 0o044 != 0 {
+        return Err("expected a file that neither group nor others may read: chmod 600".into());
+    }
+    let mut text = String::new();
+    file.take(LARGEST_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+    let value = text.trim_end_matches(['\n', '\r']);
+    if value.is_empty() {
+        return Err("expected a file that is not empty".into());
+    }
+    Ok(value.to_owned())
+}

@@ -1,0 +1,224 @@
+//! What values look like: one type or one parser for each form.
+
+use std::{
+    collections::HashMap, fs, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use url::Url;
+
+use super::{Expected, Secret};
+
+/// A count in a span of time, e.g. `10/minute`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In how long.
+    pub per: Duration,
+}
+
+impl FromStr for Rate {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        let rate = || {
+            let (count, unit) = text.split_once('/')?;
+            let seconds = match unit.trim() {
+                "second" => 1,
+                "minute" => 60,
+                "hour" => 60 * 60,
+                "day" => 24 * 60 * 60,
+                _ => return None,
+            };
+            Some(Self { count: digits(count.trim())?, per: Duration::from_secs(seconds) })
+        };
+        rate().ok_or("a count and a unit, such as 10/minute (second, minute, hour or day)".into())
+    }
+}
+
+/// Whose pages may call us: exactly what a browser sends as `Origin`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin(String);
+
+impl Origin {
+    /// The origin as browsers send it.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Origin {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        Url::parse(text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && !text.contains('*'))
+            .map(|url| url.origin().ascii_serialization())
+            .filter(|origin| origin == text)
+            .map(Self)
+            .ok_or(
+                "origins as browsers send them, such as https://ops.example.com or \
+                 http://localhost:3000: no *, null, path, capitals or default port"
+                    .into(),
+            )
+    }
+}
+
+/// Where a Postgres is, and with whose rights.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseUrl {
+    /// The URL, to hand to a child process.
+    pub url: Secret<String>,
+    /// The same, to connect with.
+    pub options: tokio_postgres::Config,
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        let has_scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        text.parse()
+            .ok()
+            .filter(|options: &tokio_postgres::Config| {
+                has_scheme && !options.get_hosts().is_empty() && options.get_user().is_some()
+            })
+            .map(|options| Self { url: Secret::new(text.to_owned()), options })
+            .ok_or(
+                "postgres://user:password@host:5432/database, with ?sslmode=require for TLS".into(),
+            )
+    }
+}
+
+/// The URL of a Redis.
+pub(super) fn redis_url(text: &str) -> Result<Secret<Url>, Expected> {
+    let is_redis = |url: &Url| match url.scheme() {
+        "redis" | "rediss" => url.has_host(),
+        "redis+unix" => !matches!(url.path(), "" | "/"),
+        _ => false,
+    };
+    Url::parse(text).ok().filter(is_redis).map(Secret::new).ok_or(
+        "redis://[user:password@]host:6379[/0], rediss://… for TLS or redis+unix:///path".into(),
+    )
+}
+
+/// Documents by their SHA-256 in lower-case hex.
+pub(crate) type Documents = HashMap<String, String>;
+
+/// The documents in the file at `path`: one JSON object, SHA-256 → document.
+pub(super) fn documents(path: &str) -> Result<Documents, Expected> {
+    let text = fs::read(path).map_err(|_| "the path of a JSON file that can be read")?;
+    let documents: Documents = serde_json::from_slice(&text)
+        .map_err(|_| "a JSON file with one object: SHA-256 in hex → document")?;
+    let fits = |(hash, document): (&String, &String)| {
+        *hash == format!("{:x}", Sha256::digest(document.as_bytes()))
+    };
+    if documents.is_empty() || !documents.iter().all(fits) {
+        return Err("documents under their own SHA-256 in lower-case hex, one at least".into());
+    }
+    Ok(documents)
+}
+
+/// What is logged, in the words of tracing's `EnvFilter`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter itself.
+    pub(crate) fn env_filter(&self) -> EnvFilter {
+        Self::parse(&self.0).expect("it was parsed when it was read")
+    }
+
+    /// Whether it lets nothing below `info` through.
+    pub(crate) fn is_at_most_info(&self) -> bool {
+        self.env_filter().max_level_hint().is_some_and(|level| level <= LevelFilter::INFO)
+    }
+
+    // Without regular expressions: a filter is written by the operator, yet need not be able to hang us.
+    fn parse(text: &str) -> Option<EnvFilter> {
+        EnvFilter::builder().with_regex(false).parse(text).ok()
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        // `inof` would be understood as a target of that name, everything else be silent.
+        let is_level =
+            |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+        let is_plain = text.contains('[') || text.split(',').all(is_level);
+        (is_plain && Self::parse(text).is_some()).then(|| Self(text.to_owned())).ok_or(
+            "off, error, warn, info, debug or trace, or directives such as warn,api=info".into(),
+        )
+    }
+}
+
+/// One of `true` and `false`.
+pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
+    text.parse().map_err(|_| "true or false".into())
+}
+
+/// An address and a port.
+pub(super) fn socket(text: &str) -> Result<std::net::SocketAddr, Expected> {
+    text.parse()
+        .map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
+}
+
+/// The path of a folder.
+#[expect(clippy::unnecessary_wraps, reason = "the form of a parser")]
+pub(super) fn folder(text: &str) -> Result<PathBuf, Expected> {
+    Ok(PathBuf::from(text))
+}
+
+/// A whole number within bounds.
+pub(super) fn within<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Expected>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    move |text| {
+        digits(text).filter(|number| bounds.contains(number)).ok_or_else(|| {
+            format!("a whole number from {} to {}", bounds.start(), bounds.end()).into()
+        })
+    }
+}
+
+/// A whole number of some unit within bounds, as a duration.
+pub(super) fn duration(
+    unit_seconds: u64,
+    bounds: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<Duration, Expected> {
+    let count = within(bounds);
+    move |text| count(text).map(|count| Duration::from_secs(count * unit_seconds))
+}
+
+/// A comma list, which may be empty.
+pub(super) fn list<T>(
+    item: impl Fn(&str) -> Result<T, Expected>,
+) -> impl Fn(&str) -> Result<Vec<T>, Expected> {
+    move |text| match text.trim() {
+        "" => Ok(Vec::new()),
+        text => text.split(',').map(|part| item(part.trim())).collect(),
+    }
+}
+
+/// A network, or an address as the network of just itself.
+pub(super) fn network(text: &str) -> Result<IpNet, Expected> {
+    let address = || text.parse().ok().map(|address: std::net::IpAddr| address.into());
+    text.parse()
+        .ok()
+        .or_else(address)
+        // With bits behind the mask it is unclear which network was meant, and /0 would trust everybody.
+        .filter(|network: &IpNet| network.trunc() == *network && network.prefix_len() > 0)
+        .ok_or("addresses or networks such as 10.0.0.7, 10.1.0.0/16 or fd00::/8".into())
+}
+
+/// A number of plain digits: `parse` alone would take `+5`.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}

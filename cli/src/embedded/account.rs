@@ -1,0 +1,269 @@
+//! The user the children run as. Ours, unless that is root: then whoever owns the cluster already, else `postgres`,
+//! `sentryops` or `nobody`. std drops the supplementary groups whenever root sets a uid, so no `unsafe` is needed for that.
+//!
+//! Folders that others could have prepared (`/tmp`) are taken through one descriptor: opened without following links,
+//! looked at, and changed through that same descriptor. What we find with another owner we refuse.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::OFlags;
+use rustix::process::{getegid, geteuid};
+
+/// System users that may run the children of a root process, in order of preference.
+const PREFERRED: [&str; 3] = ["postgres", "sentryops", "nobody"];
+
+/// More than any file that we read is long.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// Whom the children run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Account {
+    /// Chooses for a machine whose cluster, if there is one, lies in the first of these folders that exists.
+    pub(super) fn choose(clusters: &[PathBuf]) -> Result<Self> {
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let we = geteuid().as_raw();
+        let cluster =
+            clusters.iter().find_map(|path| Some((path, fs::symlink_metadata(path).ok()?)));
+        if let Some((path, cluster)) = &cluster {
+            if !cluster.is_dir() {
+                bail!("{} is not a folder: link the data folder as a whole", path.display());
+            }
+            if we != 0 && cluster.uid() != we {
+                let owner = name_of(&passwd, cluster.uid());
+                bail!("{} belongs to user {owner}: run as that user, or as root", path.display());
+            }
+        }
+        match cluster {
+            _ if we != 0 => {
+                Ok(Self { name: name_of(&passwd, we), uid: we, gid: getegid().as_raw() })
+            }
+            Some((_, cluster)) if cluster.uid() != 0 => {
+                let name = name_of(&passwd, cluster.uid());
+                Ok(Self { name, uid: cluster.uid(), gid: cluster.gid() })
+            }
+            _ => preferred(&passwd).with_context(|| {
+                format!(
+                    "we are root, and Postgres refuses to run as root, but none of the users {} exists: \
+                     make one, for example by `useradd --system sentryops`",
+                    PREFERRED.join(", "),
+                )
+            }),
+        }
+    }
+
+    /// Makes a command run as this user.
+    pub(super) fn dress(&self, command: &mut Command) {
+        if geteuid().is_root() {
+            command.uid(self.uid).gid(self.gid);
+        }
+    }
+
+    /// Whether this user may enter a folder, tried rather than computed: mode bits do not tell of access lists.
+    pub(super) fn can_enter(&self, folder: &Path) -> Result<bool> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", ":"]).current_dir(folder).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.dress(&mut command);
+        match command.status() {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::ACCESS.raw_os_error()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("run a program as user {}", self.name))
+            }
+        }
+    }
+
+    /// Makes a folder that only this user (and root) can look into, or takes the one that is there.
+    ///
+    /// # Errors
+    /// When it is a link, no folder, or somebody else's.
+    pub(super) fn own_folder(&self, folder: &Path) -> Result<()> {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("make the folder {}", folder.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let opened = open_folder(folder)
+            .with_context(|| format!("{} is not a folder of ours", folder.display()))?;
+        let owner = opened.metadata()?.uid();
+        if owner != self.uid && owner != geteuid().as_raw() {
+            bail!(
+                "{} belongs to user id {owner}, not to us: somebody else made it, so we do not use it",
+                folder.display()
+            );
+        }
+        self.adopt(&opened)?;
+        opened.set_permissions(Permissions::from_mode(0o700))?;
+        Ok(())
+    }
+
+    /// Writes a file for this user's eyes only, whole or not at all.
+    pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let file = create_beside(path)?;
+        self.adopt(&file.1)?;
+        finish(file, path, content)
+    }
+
+    fn adopt(&self, opened: &File) -> io::Result<()> {
+        if geteuid().is_root() { fchown(opened, Some(self.uid), Some(self.gid)) } else { Ok(()) }
+    }
+}
+
+/// Writes a file of our own, whole or not at all, with this mode.
+pub(super) fn write_own(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let file = create_beside(path)?;
+    file.1.set_permissions(Permissions::from_mode(mode))?;
+    finish(file, path, content)
+}
+
+/// Opens a folder that others may have prepared, but no link in its place.
+pub(super) fn open_folder(folder: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(folder)
+}
+
+/// Reads a small file that others may have prepared; `None` if there is none.
+///
+/// # Errors
+/// Also when it is a link: a child must not make us, who may be root, read for it.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    // Not to hang on a pipe either.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let read = || -> io::Result<Option<String>> {
+        let file =
+            match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+            {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a plain file"));
+        }
+        let mut text = String::new();
+        file.take(SMALL_BYTES).read_to_string(&mut text)?;
+        Ok(Some(text))
+    };
+    read().with_context(|| format!("read {}", path.display()))
+}
+
+fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", beside.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    // `create_new` follows no link.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)
+        .with_context(|| format!("write {}", beside.display()))?;
+    Ok((beside, file))
+}
+
+fn finish((beside, mut file): (PathBuf, File), path: &Path, content: &[u8]) -> Result<()> {
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, path))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// Lines of `/etc/passwd`: name, uid, gid. System users are always local, so no name service is asked.
+fn users(passwd: &str) -> impl Iterator<Item = (&str, u32, u32)> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        Some((name, fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
+    })
+}
+
+fn preferred(passwd: &str) -> Option<Account> {
+    PREFERRED.iter().find_map(|wanted| {
+        let (name, uid, gid) = users(passwd).find(|(name, ..)| name == wanted)?;
+        (uid != 0).then(|| Account { name: name.to_owned(), uid, gid })
+    })
+}
+
+fn name_of(passwd: &str, uid: u32) -> String {
+    users(passwd)
+        .find(|(_, other, _)| *other == uid)
+        .map_or_else(|| format!("#{uid}"), |(name, ..)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nbroken\nnobody:x:65534:65534::/:/bin/false\n";
+
+    #[test]
+    fn the_preferred_user_is_the_first_that_exists_and_is_not_root() {
+        let check = |line: &str, expected: &str| {
+            let found = preferred(&format!("{PASSWD}{line}\n")).map(|account| account.name);
+            assert_eq!(found.as_deref(), Some(expected), "{line}");
+        };
+        check("", "nobody");
+        check("sentryops:x:990:990::/:/bin/false", "sentryops");
+        check("postgres:x:101:104::/:/bin/sh", "postgres");
+        check("postgres:x:0:0::/:/bin/sh", "nobody");
+        assert_eq!(preferred("root:x:0:0::/:/bin/sh"), None);
+    }
+
+    #[test]
+    fn an_unknown_user_is_named_by_number() {
+        assert_eq!(name_of(PASSWD, 0), "root");
+        assert_eq!(name_of(PASSWD, 4711), "#4711");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_private_folder_is_refused() {
+        let account = Account::choose(&[]).unwrap();
+        let base = std::env::temp_dir().join(format!("sentryops-account-{}", std::process::id()));
+        fs::create_dir_all(base.join("target")).unwrap();
+        std::os::unix::fs::symlink(base.join("target"), base.join("link")).unwrap();
+        let refused = account.own_folder(&base.join("link"));
+        let accepted = account.own_folder(&base.join("new"));
+        let mode = fs::metadata(base.join("new")).map(|folder| folder.mode() & 0o777);
+        fs::remove_dir_all(&base).unwrap();
+        assert!(refused.is_err());
+        accepted.unwrap();
+        assert_eq!(mode.unwrap(), 0o700);
+    }
+
+    #[test]
+    fn a_link_is_not_read() {
+        let base = std::env::temp_dir().join(format!("sentryops-read-{}", std::process::id()));
+        fs::create_dir_all(&base).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", base.join("link")).unwrap();
+        fs::write(base.join("file"), "text").unwrap();
+        let read = ["link", "file", "missing"].map(|name| read(&base.join(name)));
+        fs::remove_dir_all(&base).unwrap();
+        assert!(read[0].is_err());
+        assert_eq!(read[1].as_ref().unwrap().as_deref(), Some("text"));
+        assert_eq!(read[2].as_ref().unwrap().as_deref(), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! Where the programs are on this machine. `PATH` first, so that the operator decides; then where distributions put
+//! versions of Postgres side by side, newest first. A cluster is only ever run by the major version that made it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The oldest major version that our schema is tested on.
+const OLDEST_MAJOR: u32 = 15;
+
+/// Folders of programs that a short `PATH` (cron, systemd) may lack.
+const STANDARD: [&str; 5] =
+    ["usr/local/bin", "usr/bin", "usr/local/sbin", "usr/sbin", "opt/homebrew/bin"];
+
+/// Where versions lie side by side: parent folder, what stands before the version, folder of programs in it.
+const VERSIONED: [(&str, &str, &str); 6] = [
+    ("usr/lib/postgresql", "", "bin"),          // Debian, Ubuntu
+    ("usr", "pgsql-", "bin"),                   // Fedora, RHEL from postgresql.org
+    ("usr/lib", "postgresql", "bin"),           // SUSE
+    ("usr/libexec", "postgresql", ""),          // Alpine
+    ("opt/homebrew/opt", "postgresql@", "bin"), // macOS, Apple silicon
+    ("usr/local/opt", "postgresql@", "bin"),    // macOS, Intel
+];
+
+/// The two programs of one Postgres version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Postgres {
+    pub(super) major: u32,
+    pub(super) server: PathBuf,
+    pub(super) initdb: PathBuf,
+}
+
+/// The folders that are searched, in order.
+#[derive(Debug)]
+pub(super) struct Search {
+    folders: Vec<PathBuf>,
+}
+
+impl Search {
+    /// `PATH` and the folders of the distributions.
+    pub(super) fn of_this_machine() -> Self {
+        Self::below(Path::new("/"), &env::var_os("PATH").unwrap_or_default())
+    }
+
+    fn below(root: &Path, path: &OsStr) -> Self {
+        // Not `.` and the like: what root runs must not depend on where it stands.
+        let mut folders: Vec<PathBuf> =
+            env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
+        folders.extend(STANDARD.iter().map(|folder| root.join(folder)));
+        let mut versions: Vec<(u32, PathBuf)> = VERSIONED
+            .iter()
+            .flat_map(|(parent, before, programs)| {
+                let entries = fs::read_dir(root.join(parent)).into_iter().flatten().flatten();
+                entries.filter_map(move |entry| {
+                    let major = entry.file_name().to_str()?.strip_prefix(before)?.parse().ok()?;
+                    Some((major, entry.path().join(programs)))
+                })
+            })
+            .collect();
+        versions.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+        folders.extend(versions.into_iter().map(|(_, folder)| folder));
+        Self { folders }
+    }
+
+    /// The programs for a cluster of a certain major version, or for a new cluster.
+    ///
+    /// # Errors
+    /// Says which package to install.
+    pub(super) fn postgres(
+        &self,
+        cluster: Option<u32>,
+        major_of: impl Fn(&Path) -> Option<u32>,
+    ) -> Result<Postgres> {
+        let mut others = Vec::new();
+        for folder in &self.folders {
+            let (postgres, initdb) = (folder.join("postgres"), folder.join("initdb"));
+            if !postgres.is_file() || !initdb.is_file() {
+                continue;
+            }
+            match major_of(&postgres) {
+                Some(major) if cluster.map_or(major >= OLDEST_MAJOR, |wanted| wanted == major) => {
+                    return Ok(Postgres { major, server: postgres, initdb });
+                }
+                Some(major) => others.push(format!("{major} in {}", folder.display())),
+                None => others.push(format!("one that does not run in {}", folder.display())),
+            }
+        }
+        let found = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+        match cluster {
+            Some(major) => bail!(
+                "the data folder was made by PostgreSQL {major}, which is not installed (found: {found}). \
+                 Install it: `apt install postgresql-{major}` (Debian), `dnf install postgresql{major}-server` (Fedora), \
+                 `brew install postgresql@{major}` (macOS)"
+            ),
+            None => bail!(
+                "PostgreSQL {OLDEST_MAJOR} or newer is not installed (found: {found}). \
+                 Install it: `apt install postgresql` (Debian), `dnf install postgresql-server` (Fedora), \
+                 `brew install postgresql@17` (macOS); or set DATABASE_URL to use a server that you have"
+            ),
+        }
+    }
+
+    /// The Redis or Valkey server.
+    ///
+    /// # Errors
+    /// Says which package to install.
+    pub(super) fn redis(&self) -> Result<PathBuf> {
+        ["redis-server", "valkey-server"]
+            .iter()
+            .flat_map(|name| self.folders.iter().map(move |folder| folder.join(name)))
+            .find(|program| program.is_file())
+            .context(
+                "neither redis-server nor valkey-server is installed. \
+                 Install one: `apt install redis-server` (Debian), `dnf install valkey` (Fedora), \
+                 `brew install redis` (macOS); or set REDIS_URL to use a server that you have",
+            )
+    }
+}
+
+/// The major version in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+pub(super) fn parse_major(version: &str) -> Option<u32> {
+    let number = version.split_once("(PostgreSQL) ")?.1;
+    let end = number.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(number.len());
+    number[..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine on which these programs are installed; `search` gets its root.
+    fn on_machine<T>(name: &str, programs: &[&str], search: impl FnOnce(&Path) -> T) -> T {
+        let root = env::temp_dir().join(format!("sentryops-program-{}-{name}", std::process::id()));
+        for program in programs {
+            let program = root.join(program);
+            fs::create_dir_all(program.parent().unwrap()).unwrap();
+            fs::write(program, "").unwrap();
+        }
+        fs::create_dir_all(&root).unwrap();
+        let found = search(&root);
+        fs::remove_dir_all(&root).unwrap();
+        found
+    }
+
+    fn by_path(program: &Path) -> Option<u32> {
+        let digits = |part: &OsStr| part.to_str()?.rsplit(['-', '@']).next()?.parse().ok();
+        program.iter().find_map(digits)
+    }
+
+    const MACHINE: [&str; 7] = [
+        "usr/lib/postgresql/9/bin/postgres",
+        "usr/lib/postgresql/15/bin/postgres",
+        "usr/lib/postgresql/15/bin/initdb",
+        "usr/pgsql-16/bin/postgres",
+        "usr/pgsql-16/bin/initdb",
+        "opt/homebrew/opt/postgresql@17/bin/postgres", // the client package only: no initdb
+        "usr/bin/valkey-server",
+    ];
+
+    #[test]
+    fn the_newest_complete_postgres_is_taken_unless_a_cluster_asks_for_its_own() {
+        on_machine("newest", &MACHINE, |root| {
+            let search = Search::below(root, OsStr::new("relative:"));
+            let check = |cluster, expected: &str| {
+                let found = search.postgres(cluster, by_path).unwrap();
+                assert_eq!(found.initdb, root.join(expected));
+            };
+            check(None, "usr/pgsql-16/bin/initdb");
+            check(Some(16), "usr/pgsql-16/bin/initdb");
+            check(Some(15), "usr/lib/postgresql/15/bin/initdb");
+            assert_eq!(search.redis().unwrap(), root.join("usr/bin/valkey-server"));
+        });
+    }
+
+    #[test]
+    fn path_comes_before_the_folders_of_the_distribution() {
+        let programs = [&MACHINE[..], &["mine-15/postgres", "mine-15/initdb"]].concat();
+        on_machine("path", &programs, |root| {
+            let search = Search::below(root, root.join("mine-15").as_os_str());
+            let found = search.postgres(None, by_path).unwrap();
+            assert_eq!(found.server, root.join("mine-15/postgres"));
+        });
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_packages() {
+        on_machine("missing", &MACHINE[..1], |root| {
+            let search = Search::below(root, OsStr::new(""));
+            let none = search.postgres(None, by_path).unwrap_err().to_string();
+            for words in ["apt install postgresql", "postgresql-server", "postgresql@17"] {
+                assert!(none.contains(words), "{none}");
+            }
+            let other = search.postgres(Some(14), by_path).unwrap_err().to_string();
+            assert!(other.contains("made by PostgreSQL 14"), "{other}");
+            let redis = search.redis().unwrap_err().to_string();
+            for words in ["apt install redis-server", "dnf install valkey", "brew install redis"] {
+                assert!(redis.contains(words), "{redis}");
+            }
+        });
+    }
+
+    #[test]
+    fn major_versions_are_read_from_what_postgres_says() {
+        let check = |said: &str, expected| assert_eq!(parse_major(said), expected, "{said}");
+        check("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15));
+        check("postgres (PostgreSQL) 18beta1\n", Some(18));
+        check("postgres (PostgreSQL) 17", Some(17));
+        check("redis 7", None);
+    }
+}

@@ -1,0 +1,117 @@
+//! The binary `sentryops`: configuration, telemetry, embedded services, commands.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `config`, `telemetry` | what the environment says, and what we say |
+//! | `embedded` | private Postgres and Redis as children |
+//! | `database` | where Postgres and Redis are, given or private; roles and migrations on them |
+//! | `serve` | the API of one process, until it is told to stop |
+//! | `up`, `demo` | everything in one process; the demo organization |
+//! | `admin`, `migrate`, `services`, `doctor` | a command each |
+
+mod admin;
+mod config;
+mod database;
+mod demo;
+mod doctor;
+mod embedded;
+mod migrate;
+mod serve;
+mod services;
+mod telemetry;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use config::Config;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A self-hosted IT operations command center.
+#[derive(Parser)]
+#[command(name = "sentryops", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything in one process: private Postgres and Redis where none are given, migrations, API.
+    Up(up::Arguments),
+    /// The GraphQL server. Stateless: start as many as you like.
+    Api,
+    /// Versioned migrations of the database, and its roles.
+    Migrate(migrate::Arguments),
+    /// Run a command with a private, empty Postgres and Redis in its environment.
+    Services(services::Arguments),
+    /// Organizations and people, from the command line.
+    Admin(admin::Arguments),
+    /// Print the GraphQL schema.
+    Schema,
+    /// Check the configuration and what it points at.
+    Doctor,
+}
+
+impl Command {
+    const fn config(&self) -> config::Command {
+        match self {
+            Self::Up(_) => config::Command::Up,
+            Self::Api => config::Command::Api,
+            Self::Migrate(_) => config::Command::Migrate,
+            Self::Services(_) => config::Command::Services,
+            Self::Admin(_) => config::Command::Admin,
+            Self::Schema => config::Command::Schema,
+            Self::Doctor => config::Command::Doctor,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // First of all: rustls takes no provider by itself where two could serve.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let command = Arguments::parse().command;
+    if matches!(command, Command::Schema) {
+        return print(&graphql::sdl());
+    }
+    let config = match Config::from_env(command.config()) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprint!("{}", config::render(&faults));
+            return ExitCode::from(config::EXIT_CODE);
+        }
+    };
+    match run(command, config) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sentryops: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    telemetry::start(&config.log)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    match command {
+        Command::Up(arguments) => up::run(arguments, config).await,
+        Command::Api => serve::run(config).await,
+        Command::Migrate(arguments) => migrate::run(arguments, &config).await,
+        Command::Services(arguments) => services::run(arguments).await,
+        Command::Admin(arguments) => admin::run(arguments, &config).await,
+        Command::Doctor => doctor::run(&config).await,
+        Command::Schema => Ok(print(&graphql::sdl())),
+    }
+}
+
+/// What a command has to say, on standard output; a reader that went away is no failure of ours.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,103 @@
+//! `sentryops migrate`: the schema of the database, and its roles.
+
+use std::{fmt::Write, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use migrations::{RolesOutcome, State};
+
+use crate::{
+    config::Config,
+    database::{Stores, connect, login_of},
+};
+
+/// What to migrate.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Apply what is pending.
+    Up,
+    /// Take down everything above a version.
+    Down {
+        /// The version to keep; 0 takes down everything.
+        #[arg(long)]
+        to: i32,
+    },
+    /// List the migrations and what has become of them.
+    Status,
+    /// Make the database roles, or print the SQL where that is not permitted (exit code 3).
+    Roles,
+}
+
+/// The SQL has been printed for somebody who may run it.
+const PRINTED: u8 = 3;
+
+pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCode> {
+    let stores = Stores::visit(config).await?;
+    let done = act(arguments.action, &stores).await;
+    stores.stop().await?;
+    let (text, code) = done?;
+    crate::print(&text);
+    Ok(code)
+}
+
+async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
+    if let (Some(admin), false) = (&stores.admin, matches!(action, Action::Roles)) {
+        // A private cluster may be new: nobody but us could make its roles.
+        let (mut client, _connection) = connect(admin).await?;
+        migrations::roles(&mut client, &login_of(&stores.app)?).await?;
+    }
+    let privileged = stores.admin.as_ref().filter(|_| matches!(action, Action::Roles)).or(stores.owner.as_ref());
+    let url = privileged.context("DATABASE_OWNER_URL is not set: migrations need the login that owns the tables")?;
+    let (mut client, _connection) = connect(url).await?;
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    match action {
+        Action::Up => {
+            for applied in migrations::up(&mut client).await? {
+                let _ = writeln!(text, "up    {:04} {} in {:.1?}", applied.version, applied.name, applied.elapsed);
+            }
+        }
+        Action::Down { to } => {
+            for applied in migrations::down(&mut client, to).await? {
+                let _ = writeln!(text, "down  {:04} {} in {:.1?}", applied.version, applied.name, applied.elapsed);
+            }
+        }
+        Action::Status => {
+            for status in migrations::status(&mut client).await? {
+                let state = match status.state {
+                    State::Applied { at } => format!("applied {}", at.format("%F %T UTC")),
+                    State::Changed { at } => format!("applied {}, and CHANGED since", at.format("%F %T UTC")),
+                    State::Pending => "pending".to_owned(),
+                    State::Unknown { at } => format!("applied {}, unknown to this version", at.format("%F %T UTC")),
+                };
+                let _ = writeln!(text, "{:04} {:<24} {state}", status.version, status.name);
+            }
+        }
+        Action::Roles => {
+            let login = login_of(&stores.app)?;
+            match migrations::roles(&mut client, &login).await? {
+                RolesOutcome::Unchanged => text.push_str("the roles are as they should be\n"),
+                RolesOutcome::Made { lacked } => {
+                    for lack in lacked {
+                        let _ = writeln!(text, "mended: {lack}");
+                    }
+                }
+                RolesOutcome::NotPermitted { lacking } => {
+                    for lack in lacking {
+                        let _ = writeln!(text, "-- lacking: {lack}");
+                    }
+                    text.push_str("-- This login may not make roles. Let an administrator of the database run:\n");
+                    text.push_str(&migrations::roles_sql(&login));
+                    return Ok((text, ExitCode::from(PRINTED)));
+                }
+            }
+        }
+    }
+    Ok((text, ExitCode::SUCCESS))
+}

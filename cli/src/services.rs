@@ -1,0 +1,62 @@
+//! `sentryops services -- COMMAND`: a command with a private, empty Postgres and Redis, thrown away afterwards.
+
+use std::{os::unix::process::ExitStatusExt, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{
+    database::connect,
+    embedded::{Services, Want},
+};
+
+/// What to run.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The command and its arguments, after `--`.
+    #[arg(required = true, last = true)]
+    command: Vec<String>,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let services = Services::start_scratch(Want::BOTH).await?;
+    let status = execute(&arguments.command, &services).await;
+    services.stop().await?;
+    Ok(status?)
+}
+
+async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {
+    let urls = services.database.as_ref().context("the private Postgres did not start")?;
+    let redis = services.redis_url.as_ref().context("the private Redis did not start")?;
+    {
+        let (mut client, _connection) = connect(&urls.admin).await?;
+        migrations::roles(&mut client, "sentryops").await?;
+        let (mut client, _connection) = connect(&urls.owner).await?;
+        migrations::up(&mut client).await?;
+    }
+    let (program, arguments) = command.split_first().context("there is no command")?;
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("DATABASE_URL", &urls.app)
+        .env("DATABASE_OWNER_URL", &urls.owner)
+        .env("TEST_ADMIN_URL", &urls.admin)
+        .env("REDIS_URL", redis)
+        .spawn()
+        .with_context(|| format!("{program} cannot be run"))?;
+    // Ctrl-C reaches the command by itself, being of our group; SIGTERM is passed on, so that it can end in order.
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status?,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {
+                if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // It may have just ended.
+                }
+            }
+        }
+    };
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}

@@ -1,0 +1,101 @@
+//! `sentryops up`: everything in one process, and the first people of a fresh installation.
+
+use std::{fmt::Write, process::ExitCode};
+
+use anyhow::{Result, bail};
+use chrono::Utc;
+use clap::Args;
+use domain::{Db, Origin, organization::Organization, user::User};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Newcomer},
+    config::{Config, Environment},
+    database::{self, Stores},
+    demo,
+    serve::{Api, stop_on_signal},
+};
+
+/// What `up` is told.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Load a demo organization, labelled as such, the first time.
+    #[arg(long)]
+    demo: bool,
+}
+
+/// The organization that a single team never notices.
+const DEFAULT_SLUG: &str = "default";
+
+pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<ExitCode> {
+    if arguments.demo && config.environment == Environment::Production {
+        bail!("a demo organization is not for ENVIRONMENT=production: leave out --demo");
+    }
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    config.generate_missing_keys()?;
+    let mut stores = tokio::select! {
+        started = Stores::start(&config) => started?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    let served = serve(&arguments, &config, &mut stores, &stop).await;
+    stop.cancel();
+    let stopped = stores.stop().await;
+    served?;
+    stopped?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(arguments: &Arguments, config: &Config, stores: &mut Stores, stop: &CancellationToken) -> Result<()> {
+    stores.migrate().await?;
+    let db = stores.pool(config.database_pool_size)?;
+    database::check(&db).await?;
+    let newcomers = people(arguments, config, &db).await?;
+    let api = Api::bind(config, db, &stores.redis).await?;
+    crate::print(&greeting(config, &api, &newcomers));
+    match &mut stores.services {
+        None => api.serve(stop.clone()).await,
+        Some(services) => tokio::select! {
+            served = api.serve(stop.clone()) => served,
+            died = services.died() => bail!("{died}"),
+        },
+    }
+}
+
+/// Makes the first organization and its people, and says who is new.
+async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<Newcomer>> {
+    let tx = db.auth(Origin::system()).await?;
+    let default = match Organization::find_by_slug(&tx, DEFAULT_SLUG).await? {
+        Some(organization) => organization,
+        None => Organization::create(&tx, DEFAULT_SLUG, "Default", false, Utc::now()).await?,
+    };
+    tx.commit().await?;
+    if arguments.demo {
+        return demo::load(db, config).await;
+    }
+    let tx = db.read(default.id).await?;
+    let members = User::count(&tx).await?;
+    tx.commit().await?;
+    if members > 0 {
+        return Ok(Vec::new());
+    }
+    let newcomer = admin::add(db, config, &default, "admin@localhost", "Admin", "owner", None).await?;
+    Ok(vec![newcomer])
+}
+
+fn greeting(config: &Config, api: &Api, newcomers: &[Newcomer]) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    if !newcomers.is_empty() {
+        let _ = writeln!(text, "\nPasswords for the first sign-in, shown this once:\n");
+        for Newcomer { role, email, password } in newcomers {
+            let _ = writeln!(text, "  {role:<9} {email:<24} {password}");
+        }
+    }
+    let _ = writeln!(text, "\nSentryOps is up on http://{}", api.address);
+    if config.graphql.playground {
+        let _ = writeln!(text, "  playground  http://{}/playground", api.address);
+    }
+    let _ = writeln!(text, "  health      http://{}/readyz\n", config.health);
+    text
+}
