@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+/** Collects whatever a quiet, self-contained page would not do. @param {string} origin */
+function watch(context, page, origin) {
+  const noise = [];
+  page.on('console', (message) => noise.push(`console ${message.type()}: ${message.text()}`));
+  page.on('pageerror', (error) => noise.push(`page error: ${error.message}`));
+  page.on('requestfailed', (request) => noise.push(`failed: ${request.url()}`));
+  page.on('response', (response) => response.status() >= 400 && noise.push(`${response.status()}: ${response.url()}`));
+  context.on('request', (request) => new URL(request.url()).origin === origin || noise.push(`foreign: ${request.url().slice(0, 100)}`));
+  context.on('page', () => noise.push('a second page was opened'));
+  return noise;
+}
+
+/** Presses run and gives back what the server answered to that operation. */
+async function execute(page, operationName) {
+  const answer = page.waitForResponse(
+    (response) => response.request().postDataJSON()?.operationName === operationName,
+  );
+  await page.getByRole('button', { name: /execute query/i }).click();
+  const result = await (await answer).json();
+  assert.ok(!result.errors, `${operationName}: ${JSON.stringify(result.errors)}`);
+  return result.data;
+}
+
+/** @param {string} url @param {{email: string, password: string}} person */
+async function walk(page, url, person) {
+  const response = await page.goto(`${url}/`);
+  assert.match(page.url(), /\/playground\/?$/, '/ does not lead to the playground');
+  assert.equal(await page.title(), 'SentryOps playground');
+  const policy = response.headers()['content-security-policy'] ?? '';
+  assert.match(policy, /default-src 'none'/, 'the playground has no strict CSP');
+  assert.doesNotMatch(policy, /unsafe-|\*|https?:/, `the CSP is wide: ${policy}`);
+
+  const status = page.getByRole('status');
+  await status.getByText('Not signed in').waitFor();
+  await page.getByRole('region', { name: 'Variables' }).locator('.CodeMirror').first().click();
+  await page.keyboard.press('Control+A');
+  await page.keyboard.insertText(JSON.stringify(person));
+  await execute(page, 'SignIn');
+  await status.getByText('Signed in', { exact: true }).waitFor();
+
+  await page.locator('#graphiql-session-tab-2').click();
+  const { assets } = await execute(page, 'Assets');
+  assert.ok(assets.nodes.length > 0, 'no assets');
+  await page.locator('.result-window').getByText(`"${assets.nodes[0].name}"`).first().waitFor();
+
+  await page.getByRole('button', { name: 'Show Documentation Explorer' }).click();
+  const docs = page.locator('.graphiql-doc-explorer');
+  await docs.getByRole('link', { name: 'Query', exact: true }).click();
+  await docs.getByText('assets', { exact: true }).waitFor();
+  return assets.nodes.length;
+}
+
+/**
+ * A person signs in on the playground, looks at the assets and at the documentation.
+ *
+ * @param {{url: string, person?: {email: string, password: string}, chromium: string, screenshot?: string}} options
+ * @returns {Promise<string>}
+ */
+export async function browser({ url, person, chromium: executablePath, screenshot }) {
+  if (!person) throw new Error('needs --credentials with --url');
+  const folder = await mkdtemp(join(tmpdir(), 'conformance-browser-'));
+  let context;
+  try {
+    const viewport = { width: 1280, height: 800 };
+    context = await chromium.launchPersistentContext(folder, { executablePath, args: FLAGS, viewport });
+    context.setDefaultTimeout(15_000);
+    const page = context.pages()[0];
+    const noise = watch(context, page, new URL(url).origin);
+    try {
+      const shown = await walk(page, url, person);
+      await page.waitForTimeout(500); // what is late to complain
+      assert.ok(noise.length === 0, `not quiet:\n${noise.join('\n')}`);
+      return `signed in, ${shown} assets, documentation; no console message, no foreign request`;
+    } catch (error) {
+      if (noise.length > 0 && !error.message.startsWith('not quiet')) error.message += `\n${noise.join('\n')}`;
+      throw error;
+    } finally {
+      if (screenshot) await page.screenshot({ path: screenshot });
+    }
+  } finally {
+    await context?.close();
+    await rm(folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,101 @@
+// Conformance, as clients meet it: the GraphQL over HTTP audits, GraphQL Code Generator, Chromium.
+import { parseArgs } from 'node:util';
+import { audits } from './audits.mjs';
+import { browser } from './browser.mjs';
+import { codegen } from './codegen.mjs';
+import { start, stop } from './server.mjs';
+
+const STEPS = { audits, codegen, browser };
+const USAGE = `node run.mjs --binary PATH [--only audits,codegen,browser] [--screenshot FILE]
+node run.mjs --url URL --credentials EMAIL:PASSWORD --schema FILE [--only …] [--screenshot FILE]
+
+  --binary PATH        the sentryops binary: started with up --demo, asked for its SDL
+  --url URL            a server that runs already, instead of starting one
+  --credentials E:P    who signs in there
+  --schema FILE        the SDL, instead of the binary's
+  --only STEPS         some of audits, codegen, browser
+  --screenshot FILE    a PNG of the playground as the browser step leaves it
+  --chromium PATH      (CHROMIUM, else /usr/bin/chromium)`;
+
+/** @param {string} problem @returns {never} */
+function refuse(problem) {
+  console.error(`${problem}\n\n${USAGE}`);
+  process.exit(2);
+}
+
+function options() {
+  const names = ['binary', 'url', 'credentials', 'schema', 'only', 'screenshot', 'chromium'];
+  let values;
+  try {
+    const flags = Object.fromEntries(names.map((name) => [name, { type: 'string' }]));
+    ({ values } = parseArgs({ options: { ...flags, help: { type: 'boolean', short: 'h' } } }));
+  } catch (error) {
+    refuse(error.message);
+  }
+  if (values.help) {
+    console.log(USAGE);
+    process.exit(0);
+  }
+  const only = values.only?.split(',') ?? Object.keys(STEPS);
+  for (const name of only) if (!(name in STEPS)) refuse(`no step is called ${name}`);
+  const served = only.some((name) => name !== 'codegen');
+  if (served && !values.binary && !values.url) refuse('needs --binary or --url');
+  if (only.includes('codegen') && !values.binary && !values.schema) refuse('codegen needs --binary or --schema');
+  const [, email, password] = /^([^:]+):(.+)$/.exec(values.credentials ?? '') ?? [];
+  if (values.url && only.includes('browser') && !password) refuse('browser needs --credentials with --url');
+  return {
+    ...values,
+    only,
+    served,
+    url: values.url?.replace(/\/+$/, ''),
+    person: password ? { email, password } : undefined,
+    chromium: values.chromium ?? process.env.CHROMIUM ?? '/usr/bin/chromium',
+  };
+}
+
+const given = options();
+const rows = [];
+const details = [];
+
+/** @param {string} name @param {() => Promise<string>} work what succeeded, or throws */
+async function step(name, work) {
+  const began = performance.now();
+  let row = ['ok', ''];
+  try {
+    row[1] = await work();
+  } catch (error) {
+    const [first, ...rest] = String(error?.message ?? error).split('\n');
+    row = ['FAILED', first];
+    if (rest.length > 0) details.push(`${name}: ${first}\n${rest.join('\n')}`);
+  }
+  rows.push([name, row[0], `${((performance.now() - began) / 1000).toFixed(1)} s`, row[1]]);
+  return row[0] === 'ok';
+}
+
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, async () => {
+    await stop().catch(() => {});
+    process.exit(130);
+  });
+}
+
+let server;
+let target = { ...given };
+const up =
+  !given.served ||
+  given.url ||
+  (await step('start', async () => {
+    server = await start(given.binary);
+    target = { ...given, url: server.url, person: given.person ?? server.people.admin };
+    return `up --demo, ready, ${Object.keys(server.people).length} people`;
+  }));
+for (const name of given.only) {
+  if (up || name === 'codegen') await step(name, () => STEPS[name](target));
+}
+if (server) await step('stop', stop);
+
+for (const [name, result, time, text] of rows) {
+  console.log(`${name.padEnd(8)} ${result.padEnd(6)} ${time.padStart(7)}  ${text}`);
+}
+for (const detail of details) console.error(`\n${detail}`);
+process.exitCode = rows.every(([, result]) => result === 'ok') ? 0 : 1;
