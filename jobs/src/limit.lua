@@ -16,7 +16,7 @@ for i, key in ipairs(KEYS) do
   refused = refused or waits[i] > 0
 end
 
-if true then
+if not refused then
   for i, key in ipairs(KEYS) do
     -- Once full, a bucket says no more than a missing one.
     local ttl_ms = math.ceil((full_at[i] - now) / 1000)
