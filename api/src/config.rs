@@ -22,8 +22,8 @@ pub struct Config {
     pub cors_origins: Vec<Origin>,
     /// Whose `X-Forwarded-For` and `X-Request-Id` we believe (`TRUSTED_PROXIES`).
     pub trusted_proxies: Vec<IpNet>,
-    /// `ENVIRONMENT=production`: adds HSTS.
-    pub production: bool,
+    /// For how long browsers shall use HTTPS only; none in development, where it would lock `localhost`.
+    pub hsts: Option<Hsts>,
     /// Serves the playground.
     pub playground: bool,
     /// How much and how long.
@@ -37,11 +37,20 @@ impl Default for Config {
             health_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8092)),
             cors_origins: vec![Origin::local_development()],
             trusted_proxies: Vec::new(),
-            production: false,
+            hsts: None,
             playground: true,
             limits: Limits::default(),
         }
     }
+}
+
+/// For how long browsers shall use HTTPS only, subdomains included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    /// Whole seconds of it are sent (`HSTS_MAX_AGE`).
+    pub max_age: Duration,
+    /// Whether browsers may ship it (`HSTS_PRELOAD`).
+    pub preload: bool,
 }
 
 /// How much one client may send, and how long anything may take.

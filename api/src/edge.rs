@@ -38,7 +38,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             inner,
             proxies: Proxies(config.trusted_proxies.clone()),
             cors: Cors(config.cors_origins.clone()),
-            headers: Headers::of(config.production),
+            headers: Headers::of(config.hsts),
             request_timeout: config.limits.request_timeout,
         }
     }

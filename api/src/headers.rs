@@ -13,6 +13,7 @@ use http::{
 
 use crate::{
     client::REQUEST_ID,
+    config::Hsts,
     refusal::{Code, Refusal},
 };
 
@@ -42,38 +43,36 @@ const UNLESS_SAID: [(HeaderName, HeaderValue); 2] = [
     ),
 ];
 
-const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000; includeSubDomains; preload");
-
 /// Which headers this deployment sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Headers {
-    /// Without HSTS: it would lock `localhost` to HTTPS for two years.
-    Development,
-    Production,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Headers {
+    hsts: Option<HeaderValue>,
 }
 
 impl Headers {
-    pub(crate) const fn of(production: bool) -> Self {
-        if production { Self::Production } else { Self::Development }
+    pub(crate) fn of(hsts: Option<Hsts>) -> Self {
+        let value = |Hsts { max_age, preload }: Hsts| {
+            let preload = if preload { "; preload" } else { "" };
+            let text = format!("max-age={}; includeSubDomains{preload}", max_age.as_secs());
+            HeaderValue::from_str(&text).expect("digits and plain words are a header value")
+        };
+        Self { hsts: hsts.map(value) }
     }
 
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         for (name, value) in ALWAYS {
             headers.insert(name, value);
         }
         for (name, value) in UNLESS_SAID {
             headers.entry(name).or_insert(value);
         }
-        match self {
-            Self::Development => {}
-            Self::Production => {
-                headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
-            }
+        if let Some(hsts) = &self.hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
     }
 
     /// What we send instead of hyper's bare refusal of bytes that are no request.
-    pub(crate) fn unreadable_request(self, status: StatusCode, request_id: &str) -> Vec<u8> {
+    pub(crate) fn unreadable_request(&self, status: StatusCode, request_id: &str) -> Vec<u8> {
         let message = match status {
             StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
                 "The head of the request is too large."

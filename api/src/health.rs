@@ -65,7 +65,7 @@ impl Health {
         // Private and asked by few: no cap, all addresses are trusted with connections.
         let everyone = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
         let listener = Listener::new(listener, Proxies(everyone), usize::MAX);
-        serve(self, listener, limits, Headers::Development, stop).await
+        serve(self, listener, limits, Headers::default(), stop).await
     }
 
     async fn answer(&self, request: &Request) -> Result<Response, Refusal> {
@@ -144,7 +144,7 @@ impl poem::Endpoint for Health {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(&Uuid::now_v7().to_string()),
         };
-        Headers::Development.apply(response.headers_mut());
+        Headers::default().apply(response.headers_mut());
         Ok(response)
     }
 }

@@ -30,7 +30,7 @@ mod refusal;
 mod server;
 mod welcome;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Hsts, Limits};
 pub use cors::{InvalidOrigin, Origin};
 pub use gateway::Gateway;
 pub use health::{Health, Probe};

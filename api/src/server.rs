@@ -69,7 +69,7 @@ impl Server {
         let Self { endpoint, config } = self;
         let proxies = Proxies(config.trusted_proxies);
         let listener = Listener::new(listener, proxies, config.limits.connections_per_address);
-        serve(endpoint, listener, &config.limits, Headers::of(config.production), stop).await
+        serve(endpoint, listener, &config.limits, Headers::of(config.hsts), stop).await
     }
 }
 
@@ -95,6 +95,7 @@ where
         };
         let arrival = Arrival { stream, slot, local, peer };
         let (endpoint, limits, stop) = (Arc::clone(&endpoint), limits.clone(), stop.clone());
+        let headers = headers.clone();
         connections.spawn(async move { arrival.serve(endpoint, &limits, headers, &stop).await });
     }
     drop(listener);

@@ -154,7 +154,12 @@ async fn create_user(
     tx.commit().await?;
     let (password, made) = password_for(password_stdin)?;
     let hash = hash(config, &password, email).await?;
-    let input = CreateUserInput { email: email.to_owned(), name: name.to_owned(), password: String::new(), roles };
+    let input = CreateUserInput {
+        email: email.to_owned(),
+        name: name.to_owned(),
+        password: String::new(),
+        roles,
+    };
     let tx = db.auth(Origin::system()).await?;
     let user = User::create(&tx, organization.id, None, &input, &hash, Utc::now()).await?;
     tx.commit().await?;
@@ -197,15 +202,21 @@ async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {
 
 async fn find_user(tx: &domain::Tx, email: &str) -> Result<Id<User>> {
     let normalised = normalise_email(email).context("--email: this is no e-mail address")?;
-    User::find_by_email(tx, &normalised).await?.context("--email: there is no user with this e-mail")
+    User::find_by_email(tx, &normalised)
+        .await?
+        .context("--email: there is no user with this e-mail")
 }
 
 fn fleet_permissions(names: &[String]) -> Result<PermissionSet> {
     let mut set = PermissionSet::EMPTY;
     for name in names {
         match Permission::parse(name) {
-            Some(permission) if FLEET.contains(permission) => set = set.union(PermissionSet::of(&[permission])),
-            Some(_) | None => bail!("--permission: {name:?} is not one of FLEET_READ, FLEET_MANAGE; roles give the rest"),
+            Some(permission) if FLEET.contains(permission) => {
+                set = set.union(PermissionSet::of(&[permission]))
+            }
+            Some(_) | None => bail!(
+                "--permission: {name:?} is not one of FLEET_READ, FLEET_MANAGE; roles give the rest"
+            ),
         }
     }
     Ok(set)
@@ -217,7 +228,10 @@ fn password_for(stdin: bool) -> Result<(String, bool)> {
         return Ok((one_time_password()?, true));
     }
     let mut password = String::new();
-    std::io::stdin().take(4096).read_to_string(&mut password).context("the password cannot be read")?;
+    std::io::stdin()
+        .take(4096)
+        .read_to_string(&mut password)
+        .context("the password cannot be read")?;
     Ok((password.trim_end_matches(['\r', '\n']).to_owned(), false))
 }
 
@@ -239,6 +253,11 @@ fn one_time_password() -> Result<String> {
     const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz-";
     let mut bytes = [0_u8; 25];
     getrandom::fill(&mut bytes).context("the system gives no randomness")?;
-    let letters: Vec<char> = bytes.iter().map(|byte| LETTERS[usize::from(byte % 31)] as char).collect();
-    Ok(letters.chunks(5).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-"))
+    let letters: Vec<char> =
+        bytes.iter().map(|byte| LETTERS[usize::from(byte % 31)] as char).collect();
+    Ok(letters
+        .chunks(5)
+        .map(|group| group.iter().collect::<String>())
+        .collect::<Vec<_>>()
+        .join("-"))
 }

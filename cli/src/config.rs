@@ -25,11 +25,13 @@ mod setting;
 mod tests;
 mod value;
 
-pub(crate) use key_ring::{Key, KeyRing};
+pub(crate) use key_ring::KeyRing;
 use reader::Reader;
 pub(crate) use reader::{Expected, Fault};
 pub(crate) use secret::Secret;
-pub(crate) use setting::{Required, SETTINGS, Setting, Standard, markdown, near_misses};
+#[cfg(test)]
+pub(crate) use setting::SETTINGS;
+pub(crate) use setting::{Setting, markdown, near_misses};
 pub(crate) use value::{DatabaseUrl, Documents, LogFilter, Origin, Rate};
 
 /// What a process with a wrong configuration exits with.
@@ -131,8 +133,6 @@ pub(crate) struct Hsts {
 pub(crate) struct Limits {
     /// Sign-ins and refreshes, per account and per address.
     pub auth: Rate,
-    /// Expensive work, per user.
-    pub scan: Rate,
     /// How long an address with too many failed sign-ins is refused.
     pub login_ip_block: Duration,
 }

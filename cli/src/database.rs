@@ -29,7 +29,8 @@ pub(crate) struct Stores {
 impl Stores {
     /// Starts what is not given and says where everything is.
     pub(crate) async fn start(config: &Config) -> Result<Self> {
-        let want = Want { postgres: config.database_url.is_none(), redis: config.redis_url.is_none() };
+        let want =
+            Want { postgres: config.database_url.is_none(), redis: config.redis_url.is_none() };
         let services = if want.postgres || want.redis {
             Some(Services::start(&config.data_dir, want).await?)
         } else {
@@ -71,7 +72,8 @@ impl Stores {
         if let Some(urls) = embedded::running(&config.data_dir).await? {
             return Self::of(config, Some(urls), None, None);
         }
-        let services = Services::start(&config.data_dir, Want { postgres: true, redis: false }).await?;
+        let services =
+            Services::start(&config.data_dir, Want { postgres: true, redis: false }).await?;
         let urls = services.database.clone();
         Self::of(config, urls, None, Some(services))
     }
@@ -85,7 +87,9 @@ impl Stores {
     pub(crate) async fn migrate(&self) -> Result<()> {
         if let Some(admin) = &self.admin {
             let (mut client, _connection) = connect(admin).await?;
-            migrations::roles(&mut client, &login_of(&self.app)?).await.context("the database roles could not be made")?;
+            migrations::roles(&mut client, &login_of(&self.app)?)
+                .await
+                .context("the database roles could not be made")?;
         }
         let Some(owner) = &self.owner else { return Ok(()) };
         let (mut client, _connection) = connect(owner).await?;
@@ -121,7 +125,9 @@ impl Drop for Connection {
 pub(crate) async fn connect(url: &str) -> Result<(tokio_postgres::Client, Connection)> {
     let config: tokio_postgres::Config = url.parse().context("the Postgres URL cannot be used")?;
     let unavailable = "Postgres does not answer";
-    if matches!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Disable) || is_local(&config) {
+    if matches!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Disable)
+        || is_local(&config)
+    {
         let (client, connection) = config.connect(NoTls).await.context(unavailable)?;
         return Ok((client, Connection(tokio::spawn(async move { drop(connection.await) }))));
     }
@@ -138,7 +144,9 @@ pub(crate) async fn check(db: &Db) -> Result<()> {
     db.check_login().await?;
     let (version, latest) = (db.schema_version().await?, migrations::latest());
     if version < latest {
-        bail!("the database's schema is at {version}, this version needs {latest}: run `sentryops migrate up`");
+        bail!(
+            "the database's schema is at {version}, this version needs {latest}: run `sentryops migrate up`"
+        );
     }
     Ok(())
 }

@@ -26,7 +26,9 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
     };
     tx.commit().await?;
     let mut newcomers = Vec::new();
-    for (role, name) in [("admin", "Ada Admin"), ("operator", "Otto Operator"), ("viewer", "Vera Viewer")] {
+    for (role, name) in
+        [("admin", "Ada Admin"), ("operator", "Otto Operator"), ("viewer", "Vera Viewer")]
+    {
         let email = format!("{role}@demo.example");
         let tx = db.auth(Origin::system()).await?;
         let known = User::find_by_email(&tx, &email).await?;
@@ -47,23 +49,34 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
 }
 
 /// Name, type, environment, lifecycle, location, description, attributes.
-type Row = (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str, Value);
+type Row =
+    (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str, Value);
 
 fn assets() -> Vec<CreateAssetInput> {
     rows()
         .into_iter()
-        .map(|(name, asset_type, environment, lifecycle_state, location, description, attributes)| CreateAssetInput {
-            name: name.to_owned(),
-            asset_type,
-            environment,
-            lifecycle_state,
-            external_id: Some(format!("demo:{name}")),
-            location: Some(location.to_owned()),
-            description: Some(description.to_owned()),
-            owner: None,
-            attributes: Some(attributes),
-            custom_fields: None,
-        })
+        .map(
+            |(
+                name,
+                asset_type,
+                environment,
+                lifecycle_state,
+                location,
+                description,
+                attributes,
+            )| CreateAssetInput {
+                name: name.to_owned(),
+                asset_type,
+                environment,
+                lifecycle_state,
+                external_id: Some(format!("demo:{name}")),
+                location: Some(location.to_owned()),
+                description: Some(description.to_owned()),
+                owner: None,
+                attributes: Some(attributes),
+                custom_fields: None,
+            },
+        )
         .collect()
 }
 

@@ -3,12 +3,21 @@
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
 use anyhow::Result;
+use clap::Args;
 
 use crate::{
     config::{Config, Environment},
     database::Stores,
     embedded,
 };
+
+/// What to look at.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Print every setting with its default, and check nothing.
+    #[arg(long)]
+    pub(crate) settings: bool,
+}
 
 /// What came of one check.
 enum Finding {
@@ -18,7 +27,8 @@ enum Finding {
 }
 
 pub(crate) async fn run(config: &Config) -> Result<ExitCode> {
-    let mut findings = vec![Finding::Good("the configuration is complete and every value can be used".to_owned())];
+    let mut findings =
+        vec![Finding::Good("the configuration is complete and every value can be used".to_owned())];
     findings.extend(settings(config));
     findings.extend(database(config).await);
     findings.push(redis(config).await);
@@ -42,7 +52,10 @@ pub(crate) async fn run(config: &Config) -> Result<ExitCode> {
 fn settings(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<_> = config.warnings.iter().cloned().map(Finding::Note).collect();
     if config.environment == Environment::Development {
-        findings.push(Finding::Note("ENVIRONMENT is development: introspection, playground and a cheaper password hash".into()));
+        findings.push(Finding::Note(
+            "ENVIRONMENT is development: introspection, playground and a cheaper password hash"
+                .into(),
+        ));
     } else {
         if config.graphql.introspection {
             findings.push(Finding::Note("GRAPHQL_INTROSPECTION is on in production".into()));
@@ -52,7 +65,9 @@ fn settings(config: &Config) -> Vec<Finding> {
         }
     }
     if !config.health.ip().is_loopback() {
-        findings.push(Finding::Note("HEALTH_ADDR is reachable from other machines: metrics have no sign-in".into()));
+        findings.push(Finding::Note(
+            "HEALTH_ADDR is reachable from other machines: metrics have no sign-in".into(),
+        ));
     }
     findings
 }
@@ -64,20 +79,31 @@ async fn database(config: &Config) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if config.database_url.is_none() {
-        findings.push(Finding::Good(format!("Postgres is private, below {}", config.data_dir.display())));
+        findings.push(Finding::Good(format!(
+            "Postgres is private, below {}",
+            config.data_dir.display()
+        )));
     }
     match stores.pool(1) {
         Err(error) => findings.push(Finding::Bad(format!("{error:#}"))),
         Ok(db) => {
             findings.push(match db.check_login().await {
-                Ok(()) => Finding::Good("the login may do nothing by itself and takes the three roles".into()),
+                Ok(()) => Finding::Good(
+                    "the login may do nothing by itself and takes the three roles".into(),
+                ),
                 Err(refusal) => Finding::Bad(refusal.to_string()),
             });
             let latest = migrations::latest();
             findings.push(match db.schema_version().await {
-                Ok(version) if version == latest => Finding::Good(format!("the schema is at {version}")),
-                Ok(version) if version > latest => Finding::Note(format!("the schema is at {version}, newer than this version's {latest}")),
-                Ok(version) => Finding::Bad(format!("the schema is at {version} of {latest}: run `sentryops migrate up`")),
+                Ok(version) if version == latest => {
+                    Finding::Good(format!("the schema is at {version}"))
+                }
+                Ok(version) if version > latest => Finding::Note(format!(
+                    "the schema is at {version}, newer than this version's {latest}"
+                )),
+                Ok(version) => Finding::Bad(format!(
+                    "the schema is at {version} of {latest}: run `sentryops migrate up`"
+                )),
                 Err(error) => Finding::Bad(format!("the schema's version cannot be read: {error}")),
             });
         }

@@ -185,11 +185,6 @@ impl Services {
         Ok(())
     }
 
-    /// Where the data is: the folder that was asked for, unless the children may not enter it.
-    pub(crate) fn data_dir(&self) -> &Path {
-        &self.home.data
-    }
-
     /// Resolves when a service has ended that nobody asked to end, with a sentence that names it. Never resolves while all
     /// is well. May be dropped and called again. It also keeps the logs small, so await it for as long as the services run.
     pub(crate) async fn died(&mut self) -> String {

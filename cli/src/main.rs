@@ -52,7 +52,7 @@ enum Command {
     /// Print the GraphQL schema.
     Schema,
     /// Check the configuration and what it points at.
-    Doctor,
+    Doctor(doctor::Arguments),
 }
 
 impl Command {
@@ -64,7 +64,7 @@ impl Command {
             Self::Services(_) => config::Command::Services,
             Self::Admin(_) => config::Command::Admin,
             Self::Schema => config::Command::Schema,
-            Self::Doctor => config::Command::Doctor,
+            Self::Doctor(_) => config::Command::Doctor,
         }
     }
 }
@@ -73,8 +73,11 @@ fn main() -> ExitCode {
     // First of all: rustls takes no provider by itself where two could serve.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let command = Arguments::parse().command;
-    if matches!(command, Command::Schema) {
-        return print(&graphql::sdl());
+    // Neither of these depends on a configuration that is right.
+    match &command {
+        Command::Schema => return print(&graphql::sdl()),
+        Command::Doctor(arguments) if arguments.settings => return print(&config::markdown()),
+        _ => {}
     }
     let config = match Config::from_env(command.config()) {
         Ok(config) => config,
@@ -104,8 +107,8 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Migrate(arguments) => migrate::run(arguments, &config).await,
         Command::Services(arguments) => services::run(arguments).await,
         Command::Admin(arguments) => admin::run(arguments, &config).await,
-        Command::Doctor => doctor::run(&config).await,
-        Command::Schema => Ok(print(&graphql::sdl())),
+        Command::Doctor(_) => doctor::run(&config).await,
+        Command::Schema => unreachable!("printed above, before there was a configuration"),
     }
 }
 

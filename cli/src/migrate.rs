@@ -52,29 +52,43 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
         let (mut client, _connection) = connect(admin).await?;
         migrations::roles(&mut client, &login_of(&stores.app)?).await?;
     }
-    let privileged = stores.admin.as_ref().filter(|_| matches!(action, Action::Roles)).or(stores.owner.as_ref());
-    let url = privileged.context("DATABASE_OWNER_URL is not set: migrations need the login that owns the tables")?;
+    let privileged =
+        stores.admin.as_ref().filter(|_| matches!(action, Action::Roles)).or(stores.owner.as_ref());
+    let url = privileged
+        .context("DATABASE_OWNER_URL is not set: migrations need the login that owns the tables")?;
     let (mut client, _connection) = connect(url).await?;
     let mut text = String::new();
     // Writing to a String cannot fail.
     match action {
         Action::Up => {
             for applied in migrations::up(&mut client).await? {
-                let _ = writeln!(text, "up    {:04} {} in {:.1?}", applied.version, applied.name, applied.elapsed);
+                let _ = writeln!(
+                    text,
+                    "up    {:04} {} in {:.1?}",
+                    applied.version, applied.name, applied.elapsed
+                );
             }
         }
         Action::Down { to } => {
             for applied in migrations::down(&mut client, to).await? {
-                let _ = writeln!(text, "down  {:04} {} in {:.1?}", applied.version, applied.name, applied.elapsed);
+                let _ = writeln!(
+                    text,
+                    "down  {:04} {} in {:.1?}",
+                    applied.version, applied.name, applied.elapsed
+                );
             }
         }
         Action::Status => {
             for status in migrations::status(&mut client).await? {
                 let state = match status.state {
                     State::Applied { at } => format!("applied {}", at.format("%F %T UTC")),
-                    State::Changed { at } => format!("applied {}, and CHANGED since", at.format("%F %T UTC")),
+                    State::Changed { at } => {
+                        format!("applied {}, and CHANGED since", at.format("%F %T UTC"))
+                    }
                     State::Pending => "pending".to_owned(),
-                    State::Unknown { at } => format!("applied {}, unknown to this version", at.format("%F %T UTC")),
+                    State::Unknown { at } => {
+                        format!("applied {}, unknown to this version", at.format("%F %T UTC"))
+                    }
                 };
                 let _ = writeln!(text, "{:04} {:<24} {state}", status.version, status.name);
             }

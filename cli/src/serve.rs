@@ -5,7 +5,9 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context, Result, anyhow};
 use api::{Health, Probe, Server};
 use chrono::TimeDelta;
-use domain::{Db, identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys};
+use domain::{
+    Db, identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys,
+};
 use graphql::{Allowlist, Engine, Services, Settings};
 use jobs::{Limiter, Quota, Redis};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -16,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, Config, Environment, KeyRing},
+    config::{self, Config, KeyRing},
     database::{self, Stores},
 };
 
@@ -27,10 +29,18 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     // A login that row security would not hold must not serve for one request; an absent database may come back.
     match db.check_login().await {
         Ok(()) => {}
-        Err(domain::db::LoginRefusal::Unavailable(_)) => tracing::warn!("Postgres does not answer yet"),
+        Err(domain::db::LoginRefusal::Unavailable(_)) => {
+            tracing::warn!("Postgres does not answer yet")
+        }
         Err(refusal) => return Err(refusal.into()),
     }
     let api = Api::bind(&config, db, &stores.redis).await?;
+    let (address, health) = (api.address, api.health.local_addr()?);
+    tracing::info!(
+        api.address = %address,
+        health.address = %health,
+        "GraphQL is served on http://{address}/graphql"
+    );
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     api.serve(stop).await?;
@@ -39,7 +49,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
 
 /// Cancels on SIGTERM or SIGINT.
 pub(crate) async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be heard: end this process with SIGKILL");
         return;
@@ -67,7 +78,8 @@ pub(crate) struct Api {
 impl Api {
     /// Builds the schema, binds both ports.
     pub(crate) async fn bind(config: &Config, db: Db, redis_url: &str) -> Result<Self> {
-        let metrics = PrometheusBuilder::new().install_recorder().context("metrics were started twice")?;
+        let metrics =
+            PrometheusBuilder::new().install_recorder().context("metrics were started twice")?;
         let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
         let engine = engine(config, db.clone(), redis.clone())?;
         let listener = bind(config.listen, "LISTEN_ADDR").await?;
@@ -135,10 +147,20 @@ pub(crate) fn engine(config: &Config, db: Db, redis: Redis) -> Result<Engine> {
     let keys = TokenKeys::new(pairs(config.jwt_keys.as_ref().context("JWT_KEYS is not set")?));
     let ring = config.encryption_keys.as_ref().context("ENCRYPTION_KEYS is not set")?;
     let services = Services {
-        identity: Identity::new(db.clone(), hasher, keys, policy, time(config.limits.login_ip_block)?),
+        identity: Identity::new(
+            db.clone(),
+            hasher,
+            keys,
+            policy,
+            time(config.limits.login_ip_block)?,
+        ),
         db,
         limiter: Limiter::new(redis),
-        auth_quota: Quota { name: "auth", count: config.limits.auth.count, per: config.limits.auth.per },
+        auth_quota: Quota {
+            name: "auth",
+            count: config.limits.auth.count,
+            per: config.limits.auth.per,
+        },
         cursors: CursorKeys::derive(ring.keys().iter().map(|key| key.secret.expose().as_slice())),
     };
     let digests = |documents: &config::Documents| documents.keys().cloned().collect();
@@ -160,14 +182,16 @@ fn pairs(ring: &KeyRing) -> impl Iterator<Item = (&str, &[u8])> {
 
 fn edge(config: &Config) -> Result<api::Config> {
     let origins = config.http.cors_origins.iter().map(|origin| origin.as_str().parse());
-    let production = config.environment == Environment::Production;
     let defaults = api::Config::default();
     Ok(api::Config {
         listen: config.listen,
         health_listen: config.health,
         cors_origins: origins.collect::<Result<_, _>>().context("CORS_ORIGINS cannot be used")?,
         trusted_proxies: config.http.trusted_proxies.clone(),
-        production,
+        hsts: config
+            .http
+            .hsts
+            .map(|hsts| api::Hsts { max_age: hsts.max_age, preload: hsts.preload }),
         playground: config.graphql.playground,
         limits: api::Limits {
             connections_per_address: config.http.connections_per_address.get() as usize,
@@ -180,17 +204,28 @@ fn edge(config: &Config) -> Result<api::Config> {
 fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
     let behind = db.clone();
     vec![
-        ("postgres", Arc::new(move || {
-            let db = db.clone();
-            Box::pin(async move { db.ping().await.map_err(|error| format!("{error:?}")) })
-        })),
-        ("migrations", Arc::new(move || {
-            let db = behind.clone();
-            Box::pin(async move { database::check(&db).await.map_err(|error| format!("{error:#}")) })
-        })),
-        ("redis", Arc::new(move || {
-            let redis = redis.clone();
-            Box::pin(async move { redis.ping().await.map_err(|error| error.to_string()) })
-        })),
+        (
+            "postgres",
+            Arc::new(move || {
+                let db = db.clone();
+                Box::pin(async move { db.ping().await.map_err(|error| format!("{error:?}")) })
+            }),
+        ),
+        (
+            "migrations",
+            Arc::new(move || {
+                let db = behind.clone();
+                Box::pin(
+                    async move { database::check(&db).await.map_err(|error| format!("{error:#}")) },
+                )
+            }),
+        ),
+        (
+            "redis",
+            Arc::new(move || {
+                let redis = redis.clone();
+                Box::pin(async move { redis.ping().await.map_err(|error| error.to_string()) })
+            }),
+        ),
     ]
 }

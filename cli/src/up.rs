@@ -46,7 +46,12 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(arguments: &Arguments, config: &Config, stores: &mut Stores, stop: &CancellationToken) -> Result<()> {
+async fn serve(
+    arguments: &Arguments,
+    config: &Config,
+    stores: &mut Stores,
+    stop: &CancellationToken,
+) -> Result<()> {
     stores.migrate().await?;
     let db = stores.pool(config.database_pool_size)?;
     database::check(&db).await?;
@@ -79,7 +84,8 @@ async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<N
     if members > 0 {
         return Ok(Vec::new());
     }
-    let newcomer = admin::add(db, config, &default, "admin@localhost", "Admin", "owner", None).await?;
+    let newcomer =
+        admin::add(db, config, &default, "admin@localhost", "Admin", "owner", None).await?;
     Ok(vec![newcomer])
 }
 

@@ -1,5 +1,7 @@
 //! Every response, error or not, carries the same headers.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 
 use crate::{
@@ -101,7 +103,10 @@ async fn on_bytes_that_are_no_request() {
 
 #[tokio::test]
 async fn hsts_is_for_production_only() {
-    let production = Edge::with(|config| config.production = true).await;
+    let production = Edge::with(|config| {
+        config.hsts = Some(api::Hsts { max_age: Duration::from_secs(63_072_000), preload: true });
+    })
+    .await;
     let reply = exchange(production.address, &request("GET", "/nothing", "")).await;
     let expected = Some("max-age=63072000; includeSubDomains; preload");
     assert_eq!(reply.header("strict-transport-security"), expected);

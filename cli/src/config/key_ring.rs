@@ -70,11 +70,6 @@ impl KeyRing {
         Ok(Self(keys))
     }
 
-    /// The key that signs and encrypts.
-    pub(crate) fn current(&self) -> &Key {
-        &self.0[0]
-    }
-
     /// All keys, the current one first.
     pub(crate) fn keys(&self) -> &[Key] {
         &self.0
@@ -227,8 +222,8 @@ mod tests {
             hex(&bytes).to_uppercase(),
         ] {
             let ring = KeyRing::parse(&format!("2025-11:{secret}")).unwrap();
-            assert_eq!(ring.current().kid, "2025-11");
-            assert_eq!(ring.current().secret.expose(), &bytes);
+            assert_eq!(ring.keys()[0].kid, "2025-11");
+            assert_eq!(ring.keys()[0].secret.expose(), &bytes);
         }
     }
 
@@ -238,7 +233,7 @@ mod tests {
         let ring = KeyRing::parse(&format!("new:{a}, old:{b}")).unwrap();
         let kids: Vec<_> = ring.keys().iter().map(|key| key.kid.as_str()).collect();
         assert_eq!(kids, ["new", "old"]);
-        assert_eq!(ring.current().kid, "new");
+        assert_eq!(ring.keys()[0].kid, "new");
     }
 
     #[test]
@@ -308,7 +303,7 @@ mod tests {
     fn a_ring_is_generated_once_by_whoever_comes_first_and_for_its_owner_only() {
         let folder = std::env::temp_dir().join(format!("ring-{}", hex(&random::<8>().unwrap())));
         let path = folder.join("secrets/jwt_keys");
-        let load = || KeyRing::load_or_generate(&path).unwrap().current().secret.expose().clone();
+        let load = || KeyRing::load_or_generate(&path).unwrap().keys()[0].secret.expose().clone();
         let secrets: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()

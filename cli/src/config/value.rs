@@ -72,10 +72,8 @@ impl FromStr for Origin {
 /// Where a Postgres is, and with whose rights.
 #[derive(Debug, Clone)]
 pub(crate) struct DatabaseUrl {
-    /// The URL, to hand to a child process.
+    /// The URL; it holds a password.
     pub url: Secret<String>,
-    /// The same, to connect with.
-    pub options: tokio_postgres::Config,
 }
 
 impl FromStr for DatabaseUrl {
@@ -88,7 +86,7 @@ impl FromStr for DatabaseUrl {
             .filter(|options: &tokio_postgres::Config| {
                 has_scheme && !options.get_hosts().is_empty() && options.get_user().is_some()
             })
-            .map(|options| Self { url: Secret::new(text.to_owned()), options })
+            .map(|_| Self { url: Secret::new(text.to_owned()) })
             .ok_or(
                 "postgres://user:password@host:5432/database, with ?sslmode=require for TLS".into(),
             )

@@ -259,8 +259,9 @@ fn parse_network(text: &str) -> Option<IpNet> {
 }
 
 fn checksum(prefix: &str, secret: &str) -> String {
-    let sum = Sha256::digest(format!("{SCHEME}{prefix}_{secret}"));
-    sum[..3].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut sum = format!("{:x}", Sha256::digest(format!("{SCHEME}{prefix}_{secret}")));
+    sum.truncate(6);
+    sum
 }
 
 /// The prefix of a text that is a key by its looks and checksum.

@@ -58,9 +58,8 @@ impl LifecycleState {
     /// Where it may go from here.
     pub const fn next(self) -> &'static [Self] {
         match self {
-            Self::Provisioning => &[Self::Active, Self::Retired],
             Self::Active => &[Self::Maintenance, Self::Retired],
-            Self::Maintenance => &[Self::Active, Self::Retired],
+            Self::Provisioning | Self::Maintenance => &[Self::Active, Self::Retired],
             Self::Retired => &[Self::Active, Self::Disposed],
             Self::Disposed => &[],
         }
@@ -401,13 +400,13 @@ impl Asset {
             MaybeUndefined::Undefined => {}
             MaybeUndefined::Null => faults.push(Fault::new("input.name", "cannot be cleared")),
             MaybeUndefined::Value(name) => {
-                after.name = text::check("input.name", name, text::NAME, &mut faults)
+                after.name = text::check("input.name", name, text::NAME, &mut faults);
             }
         }
         match patch.environment {
             MaybeUndefined::Undefined => {}
             MaybeUndefined::Null => {
-                faults.push(Fault::new("input.environment", "cannot be cleared"))
+                faults.push(Fault::new("input.environment", "cannot be cleared"));
             }
             MaybeUndefined::Value(environment) => after.environment = environment,
         }
@@ -420,7 +419,7 @@ impl Asset {
                 MaybeUndefined::Undefined => {}
                 MaybeUndefined::Null => *field = None,
                 MaybeUndefined::Value(text) => {
-                    *field = text::check_optional(path, Some(text), rule, &mut faults)
+                    *field = text::check_optional(path, Some(text), rule, &mut faults);
                 }
             }
         }
@@ -437,7 +436,7 @@ impl Asset {
                 MaybeUndefined::Undefined => {}
                 MaybeUndefined::Null => *field = json!({}),
                 MaybeUndefined::Value(changes) => {
-                    *field = object(path, field, Some(changes), &mut faults)
+                    *field = object(path, field, Some(changes), &mut faults);
                 }
             }
         }

@@ -219,14 +219,11 @@ impl Db {
         let exists: Option<Row> = tx
             .opt("SELECT 1 AS one WHERE to_regclass('public.schema_migration') IS NOT NULL", &[])
             .await?;
-        let version = match exists {
-            None => 0,
-            Some(_) => {
-                let row: Row = tx
-                    .one("SELECT coalesce(max(version), 0) AS version FROM schema_migration", &[])
-                    .await?;
-                row.try_get("version")?
-            }
+        let version = if exists.is_some() {
+            let sql = "SELECT coalesce(max(version), 0) AS version FROM schema_migration";
+            tx.one::<Row>(sql, &[]).await?.try_get("version")?
+        } else {
+            0
         };
         tx.commit().await?;
         Ok(version)

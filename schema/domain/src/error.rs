@@ -85,8 +85,8 @@ impl Error {
     }
 
     /// No such `what` as `id`.
-    pub fn not_found(what: &'static str, id: impl ToString) -> Self {
-        Self::NotFound { what, id: id.to_string() }
+    pub fn not_found(what: &'static str, id: impl std::fmt::Display) -> Self {
+        Self::NotFound { what, id: format!("{id}") }
     }
 
     /// Whether the same call may succeed later: the database is away, or the transaction lost a race.

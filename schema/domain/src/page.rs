@@ -11,7 +11,7 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Fault, Result},
     id::Id,
     organization::Organization,
 };
@@ -155,20 +155,17 @@ impl PageArgs {
     pub fn check(&self, keys: &CursorKeys, scope: &Scope) -> Result<PageRequest> {
         let mut faults = Vec::new();
         let mut size = |name: &str, given: Option<i32>| {
-            given.map(|rows| match usize::try_from(rows) {
-                Ok(rows @ 1..=MAX_SIZE) => rows,
-                _ => {
-                    faults.push(crate::error::Fault::new(
-                        name,
-                        format!("{name} is {rows}, but a page has between 1 and {MAX_SIZE} rows"),
-                    ));
-                    DEFAULT_SIZE
-                }
-            })
+            let rows = given?;
+            let valid = usize::try_from(rows).ok().filter(|rows| (1..=MAX_SIZE).contains(rows));
+            if valid.is_none() {
+                let message = format!("is {rows}, but a page has between 1 and {MAX_SIZE} rows");
+                faults.push(Fault::new(name, message));
+            }
+            Some(valid.unwrap_or(DEFAULT_SIZE))
         };
         let (first, last) = (size("first", self.first), size("last", self.last));
         if first.is_some() && last.is_some() {
-            faults.push(crate::error::Fault::new("last", "give first or last, not both"));
+            faults.push(Fault::new("last", "give first or last, not both"));
         }
         let mut place = |name: &str, given: &Option<String>| {
             given.as_ref().and_then(|cursor| match Place::parse(cursor, keys, scope, name) {

@@ -403,7 +403,12 @@ impl User {
     }
 
     /// Sets a password from the command line, for all organizations that the person belongs to.
-    pub async fn reset_password(tx: &Tx, id: Id<Self>, hash: &str, now: DateTime<Utc>) -> Result<()> {
+    pub async fn reset_password(
+        tx: &Tx,
+        id: Id<Self>,
+        hash: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         Self::set_password(tx, id, hash, None, now).await?;
         for organization in Organization::of_user(tx, id).await? {
             Entry::happened("user.password_reset", id).record_in(tx, organization.id, now).await?;

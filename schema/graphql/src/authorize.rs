@@ -159,6 +159,9 @@ impl<'a> Checker<'a> {
         if place.is_narrowed && on.kind == Kind::Object {
             required = required.and(on.requirement);
         }
+        if self.is_nobody(name, place.on) {
+            return;
+        }
         self.path.push(selected.response_key().node.as_str());
         let lacking = self.lacking(required);
         let listed = self.list(field, place, lacking);
@@ -170,6 +173,13 @@ impl<'a> Checker<'a> {
         };
         self.set(&selected.selection_set, below);
         self.path.pop();
+    }
+
+    /// `viewer` is null when nobody is signed in, so nothing below it runs: asking for it is how a client finds out.
+    fn is_nobody(&self, name: &str, on: TypeId) -> bool {
+        matches!(self.caller, Caller::Anonymous)
+            && name == "viewer"
+            && self.shape.root(OperationType::Query) == Some(on)
     }
 
     fn lacking(&self, required: Requirement) -> Lacking {

@@ -19,6 +19,7 @@ use crate::{
     context::{Client, Loaders, SIGN_IN, Scope, Services},
     error::{Error, ErrorCode},
     expansion::Bounded,
+    order::Keys,
     refusal::Refusal,
     scan,
     schema::{self, Mutation, Query},
@@ -219,8 +220,8 @@ impl Engine {
                 authorize::Caller::Known { permissions: viewer.permissions, own_ids: &own_ids }
             }
         };
-        let forbidden = match bounded.choose(operation_name.as_deref(), &mut variables) {
-            Ok(chosen) => self.0.shape.forbidden(chosen, caller),
+        let (forbidden, keys) = match bounded.choose(operation_name.as_deref(), &mut variables) {
+            Ok(chosen) => (self.0.shape.forbidden(chosen, caller), Keys::of(chosen)),
             Err(refusal) => return refused_at(&refusal),
         };
         if !forbidden.is_empty() {
@@ -236,8 +237,9 @@ impl Engine {
             .data(Arc::clone(&scope));
         request.operation_name = operation_name;
         request.set_parsed_query(bounded.into_document());
-        let response = self.0.schema.execute(request).await;
+        let mut response = self.0.schema.execute(request).await;
         scope.finish().await;
+        keys.arrange(&mut response.data);
         // An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
         let executed = response.data != Value::Null
             || response.errors.iter().any(|error| !error.path.is_empty());

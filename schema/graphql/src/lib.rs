@@ -2,7 +2,7 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `engine` | [`Engine`]: the one way in, whatever the transport |
+//! | `engine`, `order` | [`Engine`]: the one way in, whatever the transport; the order of an answer's keys |
 //! | `scan`, `expansion`, `cost`, `refusal` | what a document must not exceed |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
@@ -26,6 +26,7 @@ mod error;
 mod expansion;
 mod loader;
 mod node;
+mod order;
 mod page;
 mod refusal;
 mod scan;

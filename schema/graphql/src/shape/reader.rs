@@ -1,0 +1,191 @@
+//! From the SDL to a shape: types by name, fields, and what each states.
+//!
+//! Must stay true: a statement that cannot be understood is a fault, never no statement.
+
+use std::collections::HashMap;
+
+use async_graphql::{
+    Name, Positioned, Value,
+    parser::{
+        parse_schema,
+        types::{
+            BaseType, ConstDirective, FieldDefinition, InputValueDefinition, SchemaDefinition,
+            Type as Reference, TypeDefinition, TypeKind, TypeSystemDefinition,
+        },
+    },
+};
+use domain::permission::{Permission, PermissionSet};
+
+use super::{Field, Kind, PAGE, Requirement, Shape, Type, TypeId, Unstated};
+
+#[derive(Debug, Default)]
+struct Statement {
+    requirement: Requirement,
+    is_stated: bool,
+    or_oneself: bool,
+}
+
+/// The SDL on its way to a shape.
+#[derive(Default)]
+pub(super) struct Reader {
+    types: Vec<Type>,
+    by_name: HashMap<Box<str>, TypeId>,
+    roots: [Option<String>; 3],
+    pub(super) unstated: Vec<Unstated>,
+}
+
+impl Reader {
+    pub(super) fn definitions(&mut self, sdl: &str) {
+        let Ok(document) = parse_schema(sdl) else {
+            self.unstated("schema", "cannot be read");
+            return;
+        };
+        for definition in &document.definitions {
+            match definition {
+                TypeSystemDefinition::Schema(schema) => self.schema(&schema.node),
+                TypeSystemDefinition::Type(definition) => self.definition(&definition.node),
+                TypeSystemDefinition::Directive(_) => {}
+            }
+        }
+    }
+
+    fn schema(&mut self, schema: &SchemaDefinition) {
+        let name =
+            |root: &Option<Positioned<Name>>| root.as_ref().map(|name| name.node.to_string());
+        self.roots = [name(&schema.query), name(&schema.mutation), name(&schema.subscription)];
+    }
+
+    fn definition(&mut self, definition: &TypeDefinition) {
+        let (kind, fields, interfaces): (_, &[_], &[_]) = match &definition.kind {
+            TypeKind::Object(object) => (Kind::Object, &object.fields, &object.implements),
+            TypeKind::Interface(interface) => {
+                (Kind::Interface, &interface.fields, &interface.implements)
+            }
+            TypeKind::Union(_) => (Kind::Union, &[], &[]),
+            TypeKind::Scalar | TypeKind::Enum(_) | TypeKind::InputObject(_) => {
+                (Kind::Leaf, &[], &[])
+            }
+        };
+        let name = definition.name.node.as_str();
+        let statement = self.statement(name, &definition.directives);
+        if kind != Kind::Object && statement.is_stated {
+            self.unstated(name, "is no object: state it on its objects or fields");
+        }
+        if statement.or_oneself {
+            self.unstated(name, "@orOneself stands on fields");
+        }
+        let id = self.type_id(name);
+        let fields: Vec<_> = fields.iter().map(|field| self.field(name, &field.node)).collect();
+        let entry = &mut self.types[id.0];
+        entry.kind = kind;
+        entry.requirement = entry.requirement.and(statement.requirement);
+        entry.has_statement |= statement.is_stated;
+        entry.interfaces.extend(interfaces.iter().map(|name| name.node.as_str().into()));
+        entry.fields.extend(fields);
+    }
+
+    fn field(&mut self, type_name: &str, definition: &FieldDefinition) -> (Box<str>, Field) {
+        let name = definition.name.node.as_str();
+        let statement = self.statement(&format!("{type_name}.{name}"), &definition.directives);
+        let mut paging = definition
+            .arguments
+            .iter()
+            .map(|argument| &argument.node)
+            .filter(|argument| matches!(argument.name.node.as_str(), "first" | "last"));
+        let page = paging.clone().next().map(|_| paging.find_map(default_of).unwrap_or(PAGE));
+        let (returns, is_list) = self.named(&definition.ty.node);
+        let field = Field {
+            returns,
+            is_list,
+            page,
+            own: statement.requirement,
+            or_oneself: statement.or_oneself,
+            has_statement: statement.is_stated,
+        };
+        (name.into(), field)
+    }
+
+    fn statement(&mut self, name: &str, directives: &[Positioned<ConstDirective>]) -> Statement {
+        let mut statement = Statement::default();
+        let mut is_public = false;
+        for directive in directives {
+            let directive = &directive.node;
+            match directive.name.node.as_str() {
+                "public" => is_public = true,
+                "authenticated" => statement.requirement.authentication = true,
+                "orOneself" => statement.or_oneself = true,
+                "requiresPermission" => {
+                    let permission =
+                        match directive.get_argument("permission").map(|value| &value.node) {
+                            Some(Value::Enum(permission)) => Permission::parse(permission),
+                            Some(Value::String(permission)) => Permission::parse(permission),
+                            _ => None,
+                        };
+                    let Some(permission) = permission else {
+                        self.unstated(name, "requires a permission that does not exist");
+                        continue;
+                    };
+                    statement.requirement.authentication = true;
+                    let permissions = &mut statement.requirement.permissions;
+                    *permissions = permissions.union(PermissionSet::of(&[permission]));
+                }
+                _ => {}
+            }
+        }
+        if is_public && statement.requirement.authentication {
+            self.unstated(name, "is @public and is not");
+        }
+        if statement.or_oneself && statement.requirement.permissions.is_empty() {
+            self.unstated(name, "@orOneself stands beside @requiresPermission");
+        }
+        statement.is_stated = is_public || statement.requirement.authentication;
+        statement
+    }
+
+    fn named(&mut self, reference: &Reference) -> (TypeId, bool) {
+        match &reference.base {
+            BaseType::Named(name) => (self.type_id(name), false),
+            BaseType::List(inner) => (self.named(inner).0, true),
+        }
+    }
+
+    /// Its place, which it gets when it is first named: a type that is named and never defined is a built-in scalar.
+    fn type_id(&mut self, name: &str) -> TypeId {
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
+        }
+        let id = TypeId(self.types.len());
+        self.types.push(Type {
+            name: name.into(),
+            kind: Kind::Leaf,
+            requirement: Requirement::default(),
+            is_connection: false,
+            has_statement: false,
+            interfaces: Vec::new(),
+            fields: HashMap::new(),
+        });
+        self.by_name.insert(name.into(), id);
+        id
+    }
+
+    fn unstated(&mut self, name: &str, reason: &'static str) {
+        self.unstated.push(Unstated { name: name.to_owned(), reason });
+    }
+
+    pub(super) fn shape(&mut self) -> Shape {
+        let [query, mutation, subscription] = std::mem::take(&mut self.roots)
+            .map(|name| name.and_then(|name| self.by_name.get(name.as_str()).copied()));
+        if query.is_none() {
+            self.unstated("schema", "has no query type");
+        }
+        let (types, by_name) = (std::mem::take(&mut self.types), std::mem::take(&mut self.by_name));
+        Shape { types, by_name, query, mutation, subscription }
+    }
+}
+
+fn default_of(argument: &InputValueDefinition) -> Option<i64> {
+    match argument.default_value.as_ref().map(|default| &default.node) {
+        Some(Value::Number(number)) => number.as_i64(),
+        _ => None,
+    }
+}
