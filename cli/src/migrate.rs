@@ -98,6 +98,9 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
             match migrations::roles(&mut client, &login).await? {
                 RolesOutcome::Unchanged => text.push_str("the roles are as they should be\n"),
                 RolesOutcome::Made { lacked } => {
+                    if let Some(password) = password_of_new(&login, &lacked, &stores.app)? {
+                        migrations::set_password(&client, &login, &password).await?;
+                    }
                     for lack in lacked {
                         let _ = writeln!(text, "mended: {lack}");
                     }
@@ -114,4 +117,14 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
         }
     }
     Ok((text, ExitCode::SUCCESS))
+}
+
+/// The password in `DATABASE_URL`, if its login did not exist before.
+fn password_of_new(login: &str, lacked: &[String], url: &str) -> Result<Option<String>> {
+    let missing = format!("role {login} does not exist");
+    if !lacked.contains(&missing) {
+        return Ok(None);
+    }
+    let config: tokio_postgres::Config = url.parse().context("DATABASE_URL cannot be used")?;
+    Ok(config.get_password().map(|password| String::from_utf8_lossy(password).into_owned()))
 }

@@ -24,6 +24,6 @@ mod status;
 pub use error::{Error, Failure};
 pub use lock::Holder;
 pub use migration::{Direction, Migration, all, latest};
-pub use roles::{RolesOutcome, roles, roles_sql};
+pub use roles::{RolesOutcome, roles, roles_sql, set_password};
 pub use runner::{Applied, down, down_to, up, up_to};
 pub use status::{State, Status, status, status_of, version};

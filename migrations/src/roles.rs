@@ -158,6 +158,19 @@ async fn lacking(
     Ok(rows.iter().map(|row| row.get("lack")).collect())
 }
 
+/// Gives a login that [`roles`] has just made the password that the application will connect with.
+///
+/// # Errors
+/// The connected login may not change it.
+pub async fn set_password(client: &Client, login: &str, password: &str) -> Result<(), Error> {
+    let doing = "setting the password of the application's login";
+    let failed = Error::postgres(doing);
+    // DDL takes no parameters: the server quotes them for us.
+    let sql = "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text) AS statement";
+    let row = client.query_one(sql, &[&login, &password]).await.map_err(&failed)?;
+    client.batch_execute(row.get("statement")).await.map_err(failed)
+}
+
 async fn is_connected_as(client: &Client, login: &str) -> Result<bool, tokio_postgres::Error> {
     let row = client.query_one("SELECT session_user = $1::text AS is_us", &[&login]).await?;
     Ok(row.get("is_us"))
