@@ -3,7 +3,6 @@
 use std::{io::Read, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use chrono::Utc;
 use clap::{Args, Subcommand};
 use domain::{
     Db, Id, Origin,
@@ -71,7 +70,7 @@ enum Action {
         /// As a member of which organization.
         #[arg(long, default_value = "default")]
         organization: String,
-        /// FLEET_READ or FLEET_MANAGE; may be repeated, and left out to take both away.
+        /// `FLEET_READ` or `FLEET_MANAGE`; may be repeated, and left out to take both away.
         #[arg(long)]
         permission: Vec<String>,
     },
@@ -102,7 +101,7 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String>
     match action {
         Action::CreateOrganization { slug, name } => {
             let tx = db.auth(Origin::system()).await?;
-            let organization = Organization::create(&tx, &slug, &name, false, Utc::now()).await?;
+            let organization = Organization::create(&tx, &slug, &name, false, crate::now()).await?;
             tx.commit().await?;
             Ok(format!("{}\n", organization.id))
         }
@@ -115,7 +114,7 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String>
             let hash = hash(config, &password, &email).await?;
             let tx = db.auth(Origin::system()).await?;
             let id = find_user(&tx, &email).await?;
-            User::reset_password(&tx, id, &hash, Utc::now()).await?;
+            User::reset_password(&tx, id, &hash, crate::now()).await?;
             tx.commit().await?;
             Ok(if made { format!("{password}\n") } else { String::new() })
         }
@@ -124,7 +123,7 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String>
             let permissions = fleet_permissions(&permission)?;
             let tx = db.auth(Origin::system()).await?;
             let id = find_user(&tx, &email).await?;
-            User::grant(&tx, organization.id, id, permissions, Utc::now()).await?;
+            User::grant(&tx, organization.id, id, permissions, crate::now()).await?;
             tx.commit().await?;
             Ok(String::new())
         }
@@ -147,7 +146,7 @@ async fn create_user(
     };
     if let Some(id) = known {
         // Known from another organization: their password is theirs and stays.
-        let user = User::join(&tx, organization.id, None, id, &roles, Utc::now()).await?;
+        let user = User::join(&tx, organization.id, None, id, &roles, crate::now()).await?;
         tx.commit().await?;
         return Ok(format!("{}\n", user.id));
     }
@@ -161,7 +160,7 @@ async fn create_user(
         roles,
     };
     let tx = db.auth(Origin::system()).await?;
-    let user = User::create(&tx, organization.id, None, &input, &hash, Utc::now()).await?;
+    let user = User::create(&tx, organization.id, None, &input, &hash, crate::now()).await?;
     tx.commit().await?;
     Ok(if made { format!("{}\n{password}\n", user.id) } else { format!("{}\n", user.id) })
 }
@@ -188,7 +187,7 @@ pub(crate) async fn add(
         roles: vec![role.to_owned()],
     };
     let tx = db.auth(Origin::system()).await?;
-    User::create(&tx, organization.id, None, &input, &hash, Utc::now()).await?;
+    User::create(&tx, organization.id, None, &input, &hash, crate::now()).await?;
     tx.commit().await?;
     Ok(Newcomer { role: role.to_owned(), email: email.to_owned(), password })
 }
@@ -212,7 +211,7 @@ fn fleet_permissions(names: &[String]) -> Result<PermissionSet> {
     for name in names {
         match Permission::parse(name) {
             Some(permission) if FLEET.contains(permission) => {
-                set = set.union(PermissionSet::of(&[permission]))
+                set = set.union(PermissionSet::of(&[permission]));
             }
             Some(_) | None => bail!(
                 "--permission: {name:?} is not one of FLEET_READ, FLEET_MANAGE; roles give the rest"

@@ -1,7 +1,6 @@
 //! The demo organization: three people and thirty assets of a small company, labelled as a demonstration.
 
 use anyhow::Result;
-use chrono::Utc;
 use domain::{
     Db, Origin,
     asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
@@ -22,7 +21,7 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
     let tx = db.auth(Origin::system()).await?;
     let organization = match Organization::find_by_slug(&tx, SLUG).await? {
         Some(organization) => organization,
-        None => Organization::create(&tx, SLUG, "Demo (example data)", true, Utc::now()).await?,
+        None => Organization::create(&tx, SLUG, "Demo (example data)", true, crate::now()).await?,
     };
     tx.commit().await?;
     let mut newcomers = Vec::new();
@@ -41,7 +40,7 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
     let tx = db.write(organization.id, Origin::system()).await?;
     if Asset::count(&tx, &domain::asset::AssetFilter::default()).await? == 0 {
         for asset in assets() {
-            Asset::create(&tx, &asset, Utc::now()).await?;
+            Asset::create(&tx, &asset, crate::now()).await?;
         }
     }
     tx.commit().await?;

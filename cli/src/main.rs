@@ -118,3 +118,12 @@ fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
+
+/// The time at which a command acts.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line is an edge: below it, time comes in"
+)]
+fn now() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}

@@ -30,7 +30,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     match db.check_login().await {
         Ok(()) => {}
         Err(domain::db::LoginRefusal::Unavailable(_)) => {
-            tracing::warn!("Postgres does not answer yet")
+            tracing::warn!("Postgres does not answer yet");
         }
         Err(refusal) => return Err(refusal.into()),
     }

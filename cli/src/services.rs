@@ -22,7 +22,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let services = Services::start_scratch(Want::BOTH).await?;
     let status = execute(&arguments.command, &services).await;
     services.stop().await?;
-    Ok(status?)
+    status
 }
 
 async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {

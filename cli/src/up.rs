@@ -3,7 +3,6 @@
 use std::{fmt::Write, process::ExitCode};
 
 use anyhow::{Result, bail};
-use chrono::Utc;
 use clap::Args;
 use domain::{Db, Origin, organization::Organization, user::User};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +71,7 @@ async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<N
     let tx = db.auth(Origin::system()).await?;
     let default = match Organization::find_by_slug(&tx, DEFAULT_SLUG).await? {
         Some(organization) => organization,
-        None => Organization::create(&tx, DEFAULT_SLUG, "Default", false, Utc::now()).await?,
+        None => Organization::create(&tx, DEFAULT_SLUG, "Default", false, crate::now()).await?,
     };
     tx.commit().await?;
     if arguments.demo {

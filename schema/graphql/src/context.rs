@@ -1,19 +1,20 @@
 //! What a resolver knows of its request: who asks, one read transaction, the loaders.
 //!
 //! All reads of a request share one read-only transaction, opened when the first needs it. A write ends it first, so a
-//! request never holds two connections; what is selected of the mutation's result opens the next.
+//! request never holds two connections; what is selected of the mutation's result opens the next. A resolver lets the
+//! transaction go before it awaits a loader: one that waits for it to end would keep the loader from starting.
 
 use std::{net::IpAddr, sync::Arc};
 
 use async_graphql::{Context, dataloader::DataLoader};
 use chrono::{DateTime, Utc};
 use domain::{
-    Db, Tx, Viewer,
+    Db, Origin, Tx, Viewer,
     identity::{Caller, Identity},
     page::CursorKeys,
 };
 use jobs::{Decision, Limiter, Quota};
-use tokio::sync::Mutex;
+use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use crate::{
     error::{Error, ErrorCode, Result},
@@ -49,7 +50,7 @@ pub(crate) struct Scope {
     services: Arc<Services>,
     viewer: Option<Viewer>,
     caller: Caller,
-    reading: Mutex<Option<Arc<Tx>>>,
+    reading: Arc<RwLock<OnceCell<Tx>>>,
 }
 
 /// The loaders of one request. Never shared between requests: they would mix what different callers may see.
@@ -79,37 +80,50 @@ impl Scope {
         now: DateTime<Utc>,
     ) -> Self {
         let caller = Caller { address: client.address, request_id: client.request_id, now };
-        Self { services, viewer, caller, reading: Mutex::default() }
+        Self { services, viewer, caller, reading: Arc::default() }
     }
 
-    /// The request's read transaction.
-    pub(crate) async fn read(&self) -> Result<Arc<Tx>> {
+    /// The request's read transaction, to be let go before anything else of the request is awaited.
+    pub(crate) async fn read(&self) -> Result<Reading> {
         let org = self.viewer()?.org;
-        let mut reading = self.reading.lock().await;
-        if let Some(tx) = &*reading {
-            return Ok(Arc::clone(tx));
-        }
-        let tx = Arc::new(self.services.db.read(org).await?);
-        *reading = Some(Arc::clone(&tx));
-        Ok(tx)
+        let reading = Arc::clone(&self.reading).read_owned().await;
+        reading.get_or_try_init(|| self.services.db.read(org)).await?;
+        Ok(OwnedRwLockReadGuard::map(reading, |tx| tx.get().expect("it has just been opened")))
+    }
+
+    /// Reads what belongs to people rather than to an organization; waits until nobody uses the read transaction.
+    pub(crate) async fn read_people<T>(
+        &self,
+        read: impl AsyncFnOnce(&Tx) -> domain::Result<T>,
+    ) -> Result<T> {
+        let mut reading = self.reading.write().await;
+        end(&mut reading).await;
+        let tx = self.services.db.auth(Origin::system()).await?;
+        let found = read(&tx).await?;
+        tx.commit().await?;
+        Ok(found)
     }
 
     /// Ends the read transaction, so that its connection goes back to the pool.
     pub(crate) async fn finish(&self) {
-        let tx = self.reading.lock().await.take().and_then(Arc::into_inner);
-        if let Some(tx) = tx
-            && let Err(error) = tx.commit().await
-        {
-            // Nothing was written; the connection is discarded.
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "a read transaction did not end cleanly"
-            );
-        }
+        end(&mut *self.reading.write().await).await;
     }
 
     pub(crate) fn viewer(&self) -> Result<&Viewer> {
         self.viewer.as_ref().ok_or_else(|| Error::new(ErrorCode::Unauthenticated, SIGN_IN))
+    }
+}
+
+/// The read transaction while somebody uses it.
+pub(crate) type Reading = OwnedRwLockReadGuard<OnceCell<Tx>, Tx>;
+
+async fn end(reading: &mut OnceCell<Tx>) {
+    if let Some(tx) = reading.take()
+        && let Err(error) = tx.commit().await
+    {
+        // Nothing was written; the connection is discarded.
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, "a read transaction did not end cleanly");
     }
 }
 
@@ -150,7 +164,7 @@ pub(crate) trait ContextExt<'a> {
     fn loaders(&self) -> &'a Loaders;
 
     /// The request's read transaction.
-    async fn read(&self) -> Result<Arc<Tx>> {
+    async fn read(&self) -> Result<Reading> {
         self.scope().read().await
     }
 

@@ -144,7 +144,6 @@ impl From<domain::Error> for Error {
             Cause::BadCredentials => Self::new(ErrorCode::Unauthenticated, error.to_string()),
             Cause::BadToken(reason) => Self::new(ErrorCode::Unauthenticated, sentence(reason)),
             Cause::Busy { retry_after } => Self::rate_limited(retry_after),
-            Cause::Corrupt { .. } | Cause::Crypto(_) => internal(&error),
             Cause::Postgres(_) if error.is_timeout() => {
                 Self::new(ErrorCode::Timeout, "The database took too long: ask for less at once.")
             }
@@ -158,7 +157,9 @@ impl From<domain::Error> for Error {
                     )
                 }
             }
-            Cause::Postgres(_) | Cause::Pool(_) => internal(&error),
+            Cause::Corrupt { .. } | Cause::Crypto(_) | Cause::Postgres(_) | Cause::Pool(_) => {
+                internal(&error)
+            }
         }
     }
 }

@@ -8,12 +8,13 @@ use domain::{
     organization::Organization,
     permission::Permission,
     role::Role,
-    user,
+    session, user,
+    viewer::Viewer,
 };
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, context::ContextExt, error::Result,
-    user::User,
+    session::Session, user::User,
 };
 
 /// Every type with an id.
@@ -33,6 +34,8 @@ pub(crate) enum Node {
     Organization(Organization),
     /// A named set of permissions.
     Role(Role),
+    /// One sign-in of the viewer's own.
+    Session(Session),
     /// A program's key.
     ApiKey(ApiKey),
     /// A recorded change.
@@ -59,6 +62,7 @@ node_ids! {
     User: |user| user.0.id,
     Organization: |organization| organization.id,
     Role: |role| role.id,
+    Session: |session| session.id,
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
 }
@@ -85,10 +89,9 @@ impl NodeQuery {
         };
         let viewer = ctx.viewer()?;
         let oneself = viewer.own_id().is_some_and(|own| own == *id);
-        let tx = ctx.read().await?;
         Ok(match prefix {
             asset::Asset::PREFIX if viewer.may(Permission::AssetRead) => {
-                asset::Asset::find(&tx, Id::from(uuid))
+                asset::Asset::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|asset| Node::Asset(Asset(asset)))
             }
@@ -99,11 +102,14 @@ impl NodeQuery {
                 .await?
                 .map(|user| Node::User(User(user))),
             Organization::PREFIX if uuid == viewer.org.uuid() => {
-                Some(Node::Organization(Organization::current(&tx).await?))
+                Some(Node::Organization(Organization::current(&*ctx.read().await?).await?))
             }
             Role::PREFIX => {
-                let roles = Role::list(&tx, viewer.org).await?;
+                let roles = Role::list(&*ctx.read().await?, viewer.org).await?;
                 roles.into_iter().find(|role| role.id.uuid() == uuid).map(Node::Role)
+            }
+            session::Session::PREFIX => {
+                own_session(ctx, viewer, Id::from(uuid)).await?.map(Node::Session)
             }
             api_key::ApiKey::PREFIX if oneself || viewer.may(Permission::ApiKeyManage) => ctx
                 .loaders()
@@ -112,11 +118,25 @@ impl NodeQuery {
                 .await?
                 .map(|key| Node::ApiKey(ApiKey(key))),
             audit::AuditEntry::PREFIX if viewer.may(Permission::AuditRead) => {
-                audit::AuditEntry::find(&tx, Id::from(uuid))
+                audit::AuditEntry::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|entry| Node::AuditEntry(AuditEntry(entry)))
             }
             _ => None,
         })
     }
+}
+
+/// A live session, if it is the viewer's own: nobody reads somebody else's.
+async fn own_session(
+    ctx: &Context<'_>,
+    viewer: &Viewer,
+    id: Id<session::Session>,
+) -> Result<Option<Session>> {
+    let Some(user) = viewer.user() else { return Ok(None) };
+    let now = ctx.now();
+    let sessions =
+        ctx.scope().read_people(async |tx| session::Session::of_user(tx, user, now).await).await?;
+    let own = sessions.into_iter().find(|session| session.id == id);
+    Ok(own.map(|session| Session::new(session, viewer.session)))
 }

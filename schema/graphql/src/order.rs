@@ -34,7 +34,7 @@ impl Keys {
                     below.collect(chosen, &field.node.selection_set);
                 }
                 Selection::InlineFragment(inline) => {
-                    self.collect(chosen, &inline.node.selection_set)
+                    self.collect(chosen, &inline.node.selection_set);
                 }
                 Selection::FragmentSpread(spread) => {
                     if let Some(fragment) = chosen.fragment(&spread.node.fragment_name.node) {

@@ -3,7 +3,7 @@
 use async_graphql::{Context, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id, Origin,
+    Id,
     directive::{authenticated, public},
     identity::Tokens,
     organization::Organization,
@@ -25,7 +25,7 @@ use crate::{
 #[graphql(directive = authenticated::apply())]
 pub(crate) struct Session {
     /// Its id.
-    id: Id<session::Session>,
+    pub(crate) id: Id<session::Session>,
     /// The address it was opened from.
     source_ip: String,
     /// When it was opened.
@@ -36,6 +36,20 @@ pub(crate) struct Session {
     expires_at: DateTime<Utc>,
     /// Whether it is the one that asks.
     current: bool,
+}
+
+impl Session {
+    /// The view of a session, where `current` asks.
+    pub(crate) fn new(session: session::Session, current: Option<Id<session::Session>>) -> Self {
+        Self {
+            current: current == Some(session.id),
+            id: session.id,
+            source_ip: session.source_ip,
+            created_at: session.created_at,
+            last_seen_at: session.last_seen_at,
+            expires_at: session.expires_at,
+        }
+    }
 }
 
 /// Who asks.
@@ -61,11 +75,7 @@ impl Viewer {
         let Some(user) = self.0.user() else {
             return Ok(vec![Organization::current(&*ctx.read().await?).await?]);
         };
-        ctx.scope().finish().await;
-        let tx = ctx.services().db.auth(Origin::system()).await?;
-        let organizations = Organization::of_user(&tx, user).await?;
-        tx.commit().await?;
-        Ok(organizations)
+        ctx.scope().read_people(async |tx| Organization::of_user(tx, user).await).await
     }
 
     /// Its roles there; an API key has none, only permissions.
@@ -82,18 +92,12 @@ impl Viewer {
     /// Its own sessions that are alive, newest first.
     async fn sessions(&self, ctx: &Context<'_>) -> Result<Vec<Session>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
-        ctx.scope().finish().await;
-        let tx = ctx.services().db.auth(Origin::system()).await?;
-        let sessions = session::Session::of_user(&tx, user, ctx.now()).await?;
-        tx.commit().await?;
-        let view = |session: session::Session| Session {
-            current: self.0.session == Some(session.id),
-            id: session.id,
-            source_ip: session.source_ip,
-            created_at: session.created_at,
-            last_seen_at: session.last_seen_at,
-            expires_at: session.expires_at,
-        };
+        let now = ctx.now();
+        let sessions = ctx
+            .scope()
+            .read_people(async |tx| session::Session::of_user(tx, user, now).await)
+            .await?;
+        let view = |session| Session::new(session, self.0.session);
         Ok(sessions.into_iter().map(view).collect())
     }
 }
