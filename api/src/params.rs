@@ -9,9 +9,6 @@ use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
 
-/// How deep variables may nest; inputs of our schema need 5.
-const VARIABLES_DEPTH: usize = 32;
-
 /// A request's parameters, of the right types; the document has not been looked at.
 #[derive(Debug)]
 pub(crate) struct Params {
@@ -110,11 +107,6 @@ impl Raw {
         };
         object("extensions", self.extensions)?;
         let variables = Value::Object(object("variables", self.variables)?);
-        if !nests_within(&variables, VARIABLES_DEPTH) {
-            return Err(Refusal::malformed(format!(
-                "`variables` must not nest deeper than {VARIABLES_DEPTH}."
-            )));
-        }
         Ok(Params { query, operation_name, variables: Variables::from_json(variables) })
     }
 }
@@ -124,17 +116,6 @@ fn object(name: &str, value: Option<Value>) -> Result<Map<String, Value>, Refusa
         Some(Value::Object(object)) => Ok(object),
         None | Some(Value::Null) => Ok(Map::new()),
         Some(_) => Err(Refusal::malformed(format!("`{name}` must be an object."))),
-    }
-}
-
-/// Recursion is safe here: `serde_json` refuses what nests deeper than 128.
-fn nests_within(value: &Value, depth: usize) -> bool {
-    match value {
-        Value::Array(items) => depth > 0 && items.iter().all(|item| nests_within(item, depth - 1)),
-        Value::Object(fields) => {
-            depth > 0 && fields.values().all(|field| nests_within(field, depth - 1))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
 

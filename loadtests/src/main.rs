@@ -1,1 +1,84 @@
-fn main() {}
+//! Load scenarios: start the binary and speak to it as users do.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `start`, `read` | a scenario each |
+//! | `question` | what `read` asks, and what a right answer is |
+//! | `seed` | the organization that `read` asks about |
+//! | `server`, `peer` | what is asked: sentryops, and others that answer the same |
+//! | `stores` | Postgres and Redis that all of them share in one run |
+//! | `statements` | what a server sends to Postgres, counted on the wire |
+//! | `load` | a closed loop over keep-alive connections |
+//! | `client` | HTTP/1.1 and GraphQL, as little as a client can be |
+//! | `usage` | CPU and memory of processes, from `/proc` |
+//! | `child` | a process that ends with us |
+//! | `folder` | what a run writes, removed with it |
+//! | `report` | tables for people, JSON for programs |
+//!
+//! Linux only, because of `/proc`. Client and server share the machine: what the client took, and what neither took, stands
+//! beside each number.
+
+mod child;
+mod client;
+mod folder;
+mod load;
+mod peer;
+mod question;
+mod read;
+mod report;
+mod seed;
+mod server;
+mod start;
+mod statements;
+mod stores;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Load scenarios of `SentryOps`.
+#[derive(Parser)]
+#[command(name = "loadtests", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Seconds from `sentryops up --demo` to the first answer, and memory when idle.
+    Start(start::Arguments),
+    /// Queries under load: requests per second, latency, CPU and statements per request.
+    Read(read::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().scenario) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadtests: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread: what the client takes is then one number, and the second core is the server's.
+#[tokio::main(flavor = "current_thread")]
+async fn run(scenario: Scenario) -> Result<()> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Whatever wins: dropping the scenario ends what it started.
+    tokio::select! {
+        done = async {
+            match scenario {
+                Scenario::Start(arguments) => start::run(&arguments).await,
+                Scenario::Read(arguments) => read::run(&arguments).await,
+            }
+        } => done,
+        _ = terminate.recv() => bail!("told to end"),
+        _ = interrupt.recv() => bail!("interrupted"),
+    }
+}

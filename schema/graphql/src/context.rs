@@ -4,7 +4,7 @@
 //! request never holds two connections; what is selected of the mutation's result opens the next. A resolver lets the
 //! transaction go before it awaits a loader: one that waits for it to end would keep the loader from starting.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use async_graphql::{Context, dataloader::DataLoader};
 use chrono::{DateTime, Utc};
@@ -13,8 +13,10 @@ use domain::{
     identity::{Caller, Identity},
     page::CursorKeys,
 };
+use futures_util::future::BoxFuture;
 use jobs::{Decision, Limiter, Quota};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     error::{Error, ErrorCode, Result},
@@ -58,18 +60,29 @@ pub(crate) struct Loaders {
     pub(crate) users: DataLoader<UserLoader>,
     pub(crate) roles: DataLoader<RolesLoader>,
     pub(crate) api_keys: DataLoader<ApiKeyLoader>,
+    /// Ends what they have started when the request is dropped: a load runs in a task of its own, and would go on.
+    _running: DropGuard,
 }
 
 impl Loaders {
     pub(crate) fn new(scope: &Arc<Scope>) -> Self {
-        // No delay: async-graphql resolves the fields of a list together, and waiting a millisecond only adds one.
-        let delay = std::time::Duration::ZERO;
+        let dropped = CancellationToken::new();
         Self {
-            users: DataLoader::new(UserLoader(Arc::clone(scope)), tokio::spawn).delay(delay),
-            roles: DataLoader::new(RolesLoader(Arc::clone(scope)), tokio::spawn).delay(delay),
-            api_keys: DataLoader::new(ApiKeyLoader(Arc::clone(scope)), tokio::spawn).delay(delay),
+            users: loader(UserLoader(Arc::clone(scope)), &dropped),
+            roles: loader(RolesLoader(Arc::clone(scope)), &dropped),
+            api_keys: loader(ApiKeyLoader(Arc::clone(scope)), &dropped),
+            _running: dropped.drop_guard(),
         }
     }
+}
+
+fn loader<L>(loads: L, dropped: &CancellationToken) -> DataLoader<L> {
+    let dropped = dropped.clone();
+    let spawn = move |load: BoxFuture<'static, ()>| {
+        tokio::spawn(dropped.clone().run_until_cancelled_owned(load))
+    };
+    // No delay: async-graphql resolves the fields of a list together, and waiting a millisecond only adds one.
+    DataLoader::new(loads, spawn).delay(Duration::ZERO)
 }
 
 impl Scope {

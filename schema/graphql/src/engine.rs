@@ -119,6 +119,7 @@ impl Engine {
     ) -> Result<Prepared, Answer> {
         self.check_allowed(source).map_err(|error| refused(&error))?;
         scan::source(source).map_err(|refusal| refused_at(&refusal))?;
+        scan::variables(&variables).map_err(|refusal| refused_at(&refusal))?;
         let document = parse_query(source).map_err(|error| {
             let error = ServerError::from(error);
             let mut answer = refused(&Error::new(ErrorCode::Validation, error.message));

@@ -14,16 +14,6 @@ pub(crate) enum Code {
     QueryTooComplex,
 }
 
-impl Code {
-    /// The name in `extensions.code`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Validation => "VALIDATION",
-            Self::QueryTooComplex => "QUERY_TOO_COMPLEX",
-        }
-    }
-}
-
 /// A document that is not executed, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {

@@ -6,7 +6,7 @@
 //! `NESTING` 64: the parser itself stops selections at 64, introspection is 15 deep, and a debug build on a 2 MiB stack
 //! parses 317 levels of the worst construct (object literals). Choose again with another parser.
 
-use async_graphql::Pos;
+use async_graphql::{Pos, Value, Variables};
 
 use crate::refusal::{Refusal, grouped};
 
@@ -33,45 +33,32 @@ pub(crate) fn source(source: &str) -> Result<(), Refusal> {
     Lexer { bytes: source.as_bytes(), at: 0 }.run()
 }
 
-/// Whether the raw JSON text of the variables may be handed to serde. It may still be no JSON at all.
-pub(crate) fn variables(json: &[u8]) -> Result<(), Refusal> {
-    if json.len() > VARIABLES {
-        let (size, limit) = (grouped(json.len() as u64), grouped(VARIABLES as u64));
-        return Err(Refusal::too_complex(
-            None,
-            format!("the variables have {size} bytes, the limit is {limit}"),
-        ));
-    }
-    let (depth, at) = json_depth(json);
-    if depth > VARIABLES_NESTING {
-        let message = format!(
-            "the variables nest {depth} deep at byte {at}, the limit is {VARIABLES_NESTING}"
-        );
+/// Whether the variables are within bounds; serde has let none in that nest deeper than 128.
+pub(crate) fn variables(variables: &Variables) -> Result<(), Refusal> {
+    let size = serde_json::to_vec(variables).map_or(usize::MAX, |json| json.len());
+    if size > VARIABLES {
+        let (size, limit) = (grouped(size as u64), grouped(VARIABLES as u64));
+        let message = format!("the variables have {size} bytes as JSON, the limit is {limit}");
         return Err(Refusal::too_complex(None, message));
     }
-    Ok(())
+    let deepest = variables.iter().map(|(name, value)| (depth(value) + 1, name)).max();
+    match deepest {
+        Some((depth, name)) if depth > VARIABLES_NESTING => {
+            let message =
+                format!("the variable {name} nests {depth} deep, the limit is {VARIABLES_NESTING}");
+            Err(Refusal::too_complex(None, message))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
-/// The deepest nesting of objects and arrays in a JSON text, and the byte where it is reached first.
-pub(crate) fn json_depth(json: &[u8]) -> (usize, usize) {
-    let (mut open, mut deepest, mut deepest_at) = (0_usize, 0, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for (at, byte) in json.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                open += 1;
-                if open > deepest {
-                    (deepest, deepest_at) = (open, at);
-                }
-            }
-            b'}' | b']' if !in_string => open = open.saturating_sub(1),
-            _ => {}
-        }
+/// Objects and lists within each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
-    (deepest, deepest_at)
 }
 
 struct Lexer<'a> {

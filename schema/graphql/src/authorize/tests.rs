@@ -59,17 +59,23 @@ fn who_is_not_signed_in_gets_what_is_public() {
     }
     anybody_may("{node(id: 1){id}}", &["node needs authentication for Query.node"]);
     anybody_may("{h: health{a: asset{id}}}", &["h.a needs authentication for Health.asset"]);
-    anybody_may(
-        "{viewer{organization{name}}}",
-        &["viewer.organization needs authentication for Viewer.organization"],
+    // `viewer` is null for them, so nothing below it runs; that holds for this field and no other, whatever its alias.
+    for null in [
+        "{viewer{organization{name} actor{... on User{name email} ... on ApiKey{id}}}}",
+        "{...F} fragment F on Query{me: viewer{organization{name}}}",
+    ] {
+        anybody_may(null, &[]);
+    }
+    may(
+        &[],
+        "{viewer{actor{... on ApiKey{name}}}}",
+        "{}",
+        &["viewer.actor.name needs API_KEY_MANAGE for ApiKey.name"],
     );
+    anybody_may("{viewer: node(id: 1){id}}", &["viewer needs authentication for Query.node"]);
     anybody_may(
-        "{viewer{actor{... on User{name email} ... on ApiKey{id}}}}",
-        &[
-            "viewer.actor.name needs authentication for User.name",
-            "viewer.actor.email needs authentication for User.email",
-            "viewer.actor.id needs authentication for ApiKey.id",
-        ],
+        "{viewer{organization{name}} health{asset{id} viewer{organization{name}}}}",
+        &["health.asset needs authentication for Health.asset"],
     );
     anybody_may(
         "mutation{changePassword}",

@@ -1,0 +1,34 @@
+//! The binary as users and attackers meet it: real processes, real sockets, a database for each test that needs its own.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `server` · `client` · `team` · `wire` | a running `sentryops api` · requests to it · people in it · bytes to it |
+//! | `floors` | who may import whom |
+//! | `matrix`, `matrix/table`, `matrix/sdl` | everything that states a permission, times everybody who may ask |
+//! | `bad_input` · `tokens` · `config` | requests, bearers and settings that are wrong |
+//! | `attacks` · `errors` | documents made to hurt · two thousand damaged requests |
+//! | `sessions` · `limits` | several replicas: what is revoked on one, and what is counted on all |
+//! | `cancel` · `logs` · `commands` · `embedded` | clients that leave · what is written down · the other commands · private services |
+//!
+//! Run it under `sentryops services --`. Redis is shared, and limits count by address and account: each team has its own
+//! loopback address. Nothing here waits for a time to pass, only for a fact ([`server::until`]).
+#![expect(unreachable_pub, reason = "one test binary; nothing is public")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod attacks;
+mod bad_input;
+mod cancel;
+mod client;
+mod commands;
+mod config;
+mod embedded;
+mod errors;
+mod floors;
+mod limits;
+mod logs;
+mod matrix;
+mod server;
+mod sessions;
+mod team;
+mod tokens;
+mod wire;

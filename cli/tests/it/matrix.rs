@@ -1,0 +1,345 @@
+//! Who may do what: every statement of the contract times everybody who may ask, as HTTP requests.
+//!
+//! Refused means: the code, every forbidden path, no `data`, and not a row changed. Anything else is not refused, unless a
+//! resolver says that the thing is not for keys. A stranger, who may do everything at home, gets and changes nothing here.
+
+mod sdl;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use table::{KEY_FIELDS, Needs, ROLES, Row, USER_FIELDS, needs_no_statement, rows};
+use tokio_postgres::Client as Postgres;
+
+use crate::{
+    client::{Answer, Client},
+    server::{Site, command, run, text},
+    team::{PASSWORD, Person, Team, chrono_now, sign_in, unique, word},
+};
+
+/// In the names of everything that a stranger must never see.
+const CANARY: &str = "canary-7b1f";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Anonymous,
+    Viewer,
+    Operator,
+    Admin,
+    Owner,
+    /// With exactly what the row takes.
+    KeyWith,
+    /// With everything but that.
+    KeyWithout,
+    /// The owner of another organization.
+    Stranger,
+}
+
+const CALLERS: [Caller; 8] = [
+    Caller::Anonymous,
+    Caller::Viewer,
+    Caller::Operator,
+    Caller::Admin,
+    Caller::Owner,
+    Caller::KeyWith,
+    Caller::KeyWithout,
+    Caller::Stranger,
+];
+
+impl Caller {
+    fn is_key(self) -> bool {
+        matches!(self, Self::KeyWith | Self::KeyWithout)
+    }
+
+    /// The code of the refusal, if it must be one.
+    fn refusal(self, needs: Needs) -> Option<&'static str> {
+        let rank = match self {
+            Self::Anonymous => return (needs != Needs::Nobody).then_some("UNAUTHENTICATED"),
+            Self::Viewer => 0,
+            Self::Operator => 1,
+            Self::Admin => 2,
+            Self::Owner | Self::Stranger => 3,
+            Self::KeyWith => return None,
+            Self::KeyWithout => {
+                return matches!(needs, Needs::Take(_)).then_some("FORBIDDEN");
+            }
+        };
+        let Needs::Take(permission) = needs else { return None };
+        let has = ROLES[..=rank].iter().any(|(_, permissions)| permissions.contains(&permission));
+        (!has).then_some("FORBIDDEN")
+    }
+}
+
+#[test]
+fn every_statement_of_the_schema_has_its_row() {
+    let stated = sdl::read(&text(&run(command(&["schema"]), "").stdout));
+    let table: BTreeMap<_, _> =
+        rows().into_iter().map(|row| (row.of, (row.states, row.own))).collect();
+    assert_eq!(table, stated.statements);
+    let known: BTreeSet<_> = stated
+        .types
+        .iter()
+        .filter(|name| !needs_no_statement(name) && !table.contains_key(*name))
+        .collect();
+    assert_eq!(known, BTreeSet::new(), "types without a statement");
+}
+
+/// An organization with one of each thing, everybody who asks, and a superuser who watches.
+struct Scene {
+    team: Team,
+    people: [Person; 4],
+    stranger: Person,
+    keys: BTreeMap<&'static str, [String; 2]>,
+    ids: Vec<(&'static str, String)>,
+    postgres: Postgres,
+}
+
+impl Scene {
+    async fn set(site: &Site, team: Team, other: Team) -> Self {
+        let owner = team.owner.client.clone();
+        let role = "mutation { saveRole(key: \"manager\", name: \"Manager\", permissions: [USER_MANAGE]) { id } }";
+        let role = word(&owner.get_data(role, json!({})).await["saveRole"]["id"]);
+        let mut people = Vec::new();
+        for (role, _) in &ROLES[..3] {
+            people.push(team.member(role).await);
+        }
+        people.push(team.owner.clone());
+        let user = team.invite("viewer", &format!("User {CANARY}")).await;
+        let victim = team.invite("manager", "Victim").await;
+        let leaver = team.invite("manager", "Leaver").await;
+        let key = team.api_key(&format!("Key {CANARY}"), &["ASSET_READ"]).await.0;
+        let old_key = team.api_key("Old key", &["ASSET_READ"]).await.0;
+        let asset = team.asset(&format!("Asset {CANARY}"), "ACTIVE").await;
+        let retired = team.asset("Retired", "RETIRED").await;
+        let entries = "{ auditEntries(first: 1) { nodes { id } } }";
+        let entries = owner.get_data(entries, json!({})).await;
+        let session = "{ viewer { sessions { id current } } }";
+        let session = other.owner.client.get_data(session, json!({})).await;
+        let mut keys = BTreeMap::new();
+        let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let taken = rows().into_iter().filter_map(|row| match row.takes {
+            Needs::Take(permission) => Some(permission),
+            Needs::Nobody | Needs::SignIn => None,
+        });
+        for permission in taken.collect::<BTreeSet<_>>() {
+            let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
+            let (_, with) = team.api_key("With", &[permission]).await;
+            let (_, without) = team.api_key("Without", &others).await;
+            keys.insert(permission, [with, without]);
+        }
+        let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
+        let new_key =
+            format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
+        let ids = vec![
+            ("%organization", team.id.clone()),
+            ("%other", other.id.clone()),
+            ("%retired", retired),
+            ("%role", role),
+            ("%user", user.0),
+            ("%victim", victim.0),
+            ("%leaver", leaver.0),
+            ("%key", key),
+            ("%old_key", old_key),
+            ("%asset", asset),
+            ("%entry", word(&entries["auditEntries"]["nodes"][0]["id"])),
+            // Of somebody else, wherever the caller is: nobody may end it.
+            ("%session", word(&session["viewer"]["sessions"][0]["id"])),
+            ("%new_key", new_key),
+            ("%new_password", "eleven-Loud-herons-62-fen".into()),
+            ("%password", PASSWORD.into()),
+            ("%email", user.1),
+        ];
+        let postgres = site.db.superuser().await;
+        let people = people.try_into().ok().unwrap();
+        Self { team, people, stranger: other.owner, keys, ids, postgres }
+    }
+
+    fn client(&self, caller: Caller, needs: Needs) -> Client {
+        let keys = match needs {
+            Needs::Take(permission) => &self.keys[permission],
+            Needs::Nobody | Needs::SignIn => &self.keys["ASSET_READ"],
+        };
+        match caller {
+            Caller::Anonymous => self.team.nobody.clone(),
+            Caller::Viewer => self.people[0].client.clone(),
+            Caller::Operator => self.people[1].client.clone(),
+            Caller::Admin => self.people[2].client.clone(),
+            Caller::Owner => self.people[3].client.clone(),
+            Caller::KeyWith => self.team.nobody.with(&keys[0]),
+            Caller::KeyWithout => self.team.nobody.with(&keys[1]),
+            Caller::Stranger => self.stranger.client.clone(),
+        }
+    }
+
+    async fn ask(&self, caller: Caller, row: &Row) -> Answer {
+        let mut document = row.document.clone();
+        if document.contains("%new_user") {
+            let email = format!("new-{}@matrix.test", unique());
+            let input = format!(
+                "{{ email: \"{email}\", name: \"New\", password: \"{PASSWORD}\", roles: [\"manager\"] }}"
+            );
+            document = document.replace("%new_user", &input);
+        }
+        if document.contains("%refresh") {
+            let email = &self.ids.iter().find(|(name, _)| *name == "%email").unwrap().1;
+            let refresh = sign_in(&self.team.nobody, "", email).await.refresh;
+            document = document.replace("%refresh", &refresh);
+        }
+        // The longest name first: `%user` must not eat the start of another.
+        let mut ids: Vec<_> = self.ids.iter().collect();
+        ids.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        for (name, id) in ids {
+            document = document.replace(name, id);
+        }
+        self.client(caller, row.takes).ask(&document).await
+    }
+
+    /// All that the organization is, but for when somebody was last seen.
+    async fn fingerprint(&self) -> Vec<String> {
+        let org = domain::id::split(&self.team.id).unwrap().1;
+        let mut prints = Vec::new();
+        let mine = "org_id = $1";
+        let (people, tokens) = (
+            "id IN (SELECT user_id FROM membership WHERE org_id = $1)",
+            "session_id IN (SELECT id FROM session WHERE org_id = $1)",
+        );
+        for (table, condition) in [
+            ("asset", mine),
+            ("role", mine),
+            ("membership", mine),
+            ("membership_role", mine),
+            ("api_key", mine),
+            ("session", mine),
+            ("audit_entry", mine),
+            ("\"user\"", people),
+            ("refresh_token", tokens),
+        ] {
+            let sql = format!(
+                "SELECT count(*) || ' ' || coalesce(md5(string_agg(line, ',' ORDER BY line)), '') FROM
+                 (SELECT (to_jsonb(t) - 'last_seen_at' - 'last_used_at')::text AS line FROM {table} t WHERE {condition}) l"
+            );
+            let print: String = self.postgres.query_one(&sql, &[&org]).await.unwrap().get(0);
+            prints.push(format!("{table} {print}"));
+        }
+        prints
+    }
+}
+
+async fn scene() -> (Scene, Site, crate::server::Api) {
+    let site = Site::new().await;
+    let api = site.api_with(&[("SESSION_MAX_PER_USER", "1000"), ("SESSION_MAX_PER_ADMIN", "1000")]);
+    let api = api.await;
+    let team = Team::new(&site, &api).await;
+    let other = Team::new(&site, &api).await;
+    let scene = Scene::set(&site, team, other).await;
+    (scene, site, api)
+}
+
+#[tokio::test]
+async fn everybody_may_do_what_the_table_says_and_nothing_else() {
+    let (scene, _site, _api) = scene().await;
+    let mut asked = 0;
+    for row in rows() {
+        let (refused, allowed): (Vec<_>, Vec<_>) =
+            CALLERS.into_iter().partition(|caller| caller.refusal(row.takes).is_some());
+        // A stranger's request may change the stranger's own organization.
+        let (strangers, allowed): (Vec<_>, Vec<_>) =
+            allowed.into_iter().partition(|caller| *caller == Caller::Stranger);
+        let before = scene.fingerprint().await;
+        for caller in refused {
+            let answer = scene.ask(caller, &row).await;
+            let code = caller.refusal(row.takes).unwrap();
+            answer.assert_well_formed();
+            let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
+            assert!(answer.codes().iter().all(|found| *found == code), "{seen}");
+            assert!(answer.is_not_executed(), "{seen}");
+            if caller == Caller::Anonymous {
+                assert!(row.path.starts_with(&answer.paths()[0]), "{seen}");
+            } else {
+                assert_eq!(answer.paths(), [row.path.clone()], "{seen}");
+            }
+            asked += 1;
+        }
+        for caller in strangers {
+            let answer = scene.ask(caller, &row).await;
+            let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
+            assert!(!answer.codes().contains(&"FORBIDDEN"), "{seen}");
+            assert!(!answer.codes().contains(&"UNAUTHENTICATED"), "{seen}");
+            assert!(!answer.text.contains(CANARY), "{seen}");
+            asked += 1;
+        }
+        if row.takes != Needs::Nobody {
+            assert_eq!(scene.fingerprint().await, before, "{} changed something", row.of);
+        }
+        for caller in allowed {
+            let answer = scene.ask(caller, &row).await;
+            answer.assert_well_formed();
+            let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
+            if row.people_only && caller.is_key() {
+                assert_eq!(answer.codes(), ["FORBIDDEN"], "{seen}");
+                assert!(!answer.is_not_executed(), "{seen}");
+            } else {
+                assert!(!answer.codes().contains(&"FORBIDDEN"), "{seen}");
+                assert!(!answer.codes().contains(&"UNAUTHENTICATED"), "{seen}");
+                assert_eq!(answer.body["data"].is_null() && !row.is_mutation(), false, "{seen}");
+            }
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, rows().len() * CALLERS.len());
+}
+
+#[tokio::test]
+async fn everybody_sees_all_of_oneself_and_little_of_others() {
+    let (team, _world) = Team::of_world().await;
+    let viewer = team.member("viewer").await;
+    let (own, secret) = team.api_key("Own", &["ASSET_READ"]).await;
+    let (other, _) = team.api_key("Other", &["ASSET_READ"]).await;
+    let key = team.nobody.with(secret);
+    let check = async |client: &Client, of: &str, own: &str, other: &str, fields: &[&str]| {
+        let fields = fields.join(" ");
+        let by_actor = format!("{{ viewer {{ actor {{ ... on {of} {{ id name {fields} }} }} }} }}");
+        let seen = client.get_data(&by_actor, json!({})).await;
+        assert_eq!(seen["viewer"]["actor"]["id"], own);
+        let by_id =
+            format!("query($id: ID!) {{ node(id: $id) {{ ... on {of} {{ id name {fields} }} }} }}");
+        let seen = client.get_data(&by_id, json!({ "id": own })).await;
+        assert_eq!(seen["node"]["id"], own);
+        let refused = client.ask_with(&by_id, json!({ "id": other })).await;
+        assert!(refused.codes().iter().all(|code| *code == "FORBIDDEN"), "{}", refused.text);
+        let paths: Vec<_> = fields
+            .split(' ')
+            .filter(|word| !["{", "}", "key", "id"].contains(word))
+            .map(|field| format!("node.{field}"))
+            .collect();
+        assert_eq!(refused.paths(), paths);
+        let two = format!(
+            "{{ own: node(id: \"{own}\") {{ ...F }} other: node(id: \"{other}\") {{ ...F }} }} fragment F on {of} {{ {fields} }}"
+        );
+        let refused = client.ask(&two).await;
+        assert!(refused.paths().iter().all(|path| path.starts_with("other.")), "{}", refused.text);
+        assert!(refused.is_not_executed());
+    };
+    check(&viewer.client, "User", &viewer.id, &team.owner.id, &USER_FIELDS).await;
+    check(&key, "ApiKey", &own, &other, &KEY_FIELDS).await;
+}
+
+#[tokio::test]
+async fn a_refusal_lists_every_path_and_skips_what_does_not_run() {
+    let (team, _world) = Team::of_world().await;
+    let viewer = team.member("viewer").await.client;
+    let document = "query($no: Boolean!) {
+        mine: assets { nodes { owner { name mail: email } } }
+        ...Rest
+        keys: apiKeys @include(if: $no) { name }
+        audit: auditEntries @skip(if: $no) { nodes { action } }
+    }
+    fragment Rest on Query { people: users { nodes { id } } }";
+    let answer = viewer.ask_with(document, json!({ "no": false })).await;
+    assert_eq!(answer.paths(), ["mine.nodes.owner.mail", "people", "audit"], "{}", answer.text);
+    assert_eq!(answer.codes(), ["FORBIDDEN"; 3]);
+    assert!(answer.is_not_executed());
+    let answer = viewer.ask_with(document, json!({ "no": true })).await;
+    assert_eq!(answer.paths(), ["mine.nodes.owner.mail", "people", "keys"], "{}", answer.text);
+}

@@ -1,0 +1,254 @@
+//! The contract as a table, written from `api.graphql` by hand: never from the schema that it is held against.
+//!
+//! A new type, root field or field with a statement of its own needs a row here; without one the test fails.
+
+use Needs::{Nobody, SignIn, Take};
+
+/// The built-in roles, each with all of the ones before.
+pub(super) const ROLES: [(&str, &[&str]); 4] = [
+    (
+        "viewer",
+        &[
+            "ASSET_READ",
+            "COMPLIANCE_READ",
+            "SERVICE_READ",
+            "INCIDENT_READ",
+            "TRIAGE_READ",
+            "JOB_READ",
+            "BUDGET_READ",
+        ],
+    ),
+    (
+        "operator",
+        &[
+            "ASSET_WRITE",
+            "ASSET_IMPORT",
+            "COMPLIANCE_RUN",
+            "SERVICE_WRITE",
+            "CHECK_RUN",
+            "INCIDENT_WRITE",
+            "TRIAGE_RUN",
+            "TRIAGE_REVIEW",
+            "SCHEDULE_WRITE",
+        ],
+    ),
+    (
+        "admin",
+        &[
+            "ASSET_DELETE",
+            "COMPLIANCE_WRITE",
+            "WAIVER_GRANT",
+            "JOB_MANAGE",
+            "AUDIT_READ",
+            "USER_READ",
+            "USER_MANAGE",
+            "API_KEY_MANAGE",
+            "SECRET_MANAGE",
+        ],
+    ),
+    ("owner", &["ROLE_MANAGE", "ORGANIZATION_MANAGE"]),
+];
+
+/// What a row takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: open to everybody.
+    Nobody,
+    /// Being signed in.
+    SignIn,
+    /// A permission.
+    Take(&'static str),
+}
+
+/// One statement: what it is about, what it states, and a document that selects it.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// `Query.assets`, `Asset` or `User.email`, as the schema has it.
+    pub(super) of: String,
+    /// What it states.
+    pub(super) states: Needs,
+    /// What the document takes: the same, but for types that only lie below something else.
+    pub(super) takes: Needs,
+    /// Whether it is open to oneself.
+    pub(super) own: bool,
+    /// Whether it is for people: a key is told so by the resolver.
+    pub(super) people_only: bool,
+    /// With ids of the organization as `%asset`, `%user` and so on.
+    pub(super) document: String,
+    /// Where the refusal must point.
+    pub(super) path: String,
+}
+
+impl Row {
+    fn new(of: &str, states: Needs, path: &str, document: &str) -> Self {
+        Self {
+            of: of.to_owned(),
+            states,
+            takes: states,
+            own: false,
+            people_only: false,
+            document: document.to_owned(),
+            path: path.to_owned(),
+        }
+    }
+
+    fn query(name: &str, states: Needs, selection: &str) -> Self {
+        Self::new(&format!("Query.{name}"), states, name, &format!("{{ {selection} }}"))
+    }
+
+    fn mutation(name: &str, states: Needs, selection: &str) -> Self {
+        let document = format!("mutation {{ {name}{selection} }}");
+        Self::new(&format!("Mutation.{name}"), states, name, &document)
+    }
+
+    /// A type that `node(id:)` finds.
+    fn node(of: &str, states: Needs, id: &str, field: &str) -> Self {
+        let document = format!("{{ node(id: \"{id}\") {{ ... on {of} {{ {field} }} }} }}");
+        Self::new(of, states, &format!("node.{field}"), &document)
+    }
+
+    fn taking(self, takes: Needs, path: &str) -> Self {
+        Self { takes, path: path.to_owned(), ..self }
+    }
+
+    fn for_people(self) -> Self {
+        Self { people_only: true, ..self }
+    }
+
+    pub(super) fn is_mutation(&self) -> bool {
+        self.document.starts_with("mutation")
+    }
+}
+
+/// Types without rows of their own: roots, and what takes its node's statement.
+pub(super) fn needs_no_statement(name: &str) -> bool {
+    matches!(name, "Query" | "Mutation" | "Subscription" | "PageInfo")
+        || name.ends_with("Connection")
+        || name.ends_with("Edge")
+}
+
+/// Every row; `Mutation.logout` is last, since it ends the caller's session.
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = root_queries();
+    rows.extend(types());
+    rows.extend(own_fields());
+    rows.extend(mutations());
+    rows
+}
+
+fn root_queries() -> Vec<Row> {
+    vec![
+        Row::query("viewer", Nobody, "viewer { permissions organization { slug } }"),
+        Row::query("node", SignIn, "node(id: \"%user\") { id }"),
+        Row::query("asset", Take("ASSET_READ"), "asset(id: \"%asset\") { name }"),
+        Row::query("assets", Take("ASSET_READ"), "assets { totalCount nodes { name } }"),
+        Row::query("auditEntries", Take("AUDIT_READ"), "auditEntries { nodes { action } }"),
+        Row::query("users", Take("USER_READ"), "users { nodes { name email } }"),
+        Row::query("roles", Take("USER_READ"), "roles { key name }"),
+        Row::query("apiKeys", Take("API_KEY_MANAGE"), "apiKeys { name prefix }"),
+    ]
+}
+
+fn types() -> Vec<Row> {
+    let key = "mutation { createApiKey(input: %new_key) { secret apiKey { name } } }";
+    let login = "mutation { login(email: \"%email\", password: \"%password\")";
+    vec![
+        Row::node("Asset", Take("ASSET_READ"), "%asset", "name"),
+        Row::node("AuditEntry", Take("AUDIT_READ"), "%entry", "action"),
+        Row::node("Organization", SignIn, "%organization", "slug"),
+        Row::node("Role", SignIn, "%role", "key"),
+        Row::node("User", SignIn, "%user", "name"),
+        Row::node("ApiKey", SignIn, "%key", "name"),
+        Row::new("CreatedApiKey", Take("API_KEY_MANAGE"), "createApiKey", key).for_people(),
+        // Below `viewer`, which is null where nobody is signed in.
+        Row::new("Viewer", Nobody, "", "{ viewer { actor { __typename } } }"),
+        Row::new("Session", SignIn, "", "{ viewer { sessions { id } } }").taking(Nobody, ""),
+        Row::new("LoginPayload", Nobody, "", &format!("{login} {{ mfaChallenge }} }}")),
+        Row::new("Tokens", Nobody, "", &format!("{login} {{ tokens {{ accessExpiresAt }} }} }}")),
+        Row::new(
+            "System",
+            SignIn,
+            "",
+            "{ auditEntries { nodes { actor { ... on System { name } } } } }",
+        )
+        .taking(Take("AUDIT_READ"), "auditEntries"),
+    ]
+}
+
+/// The fields that are for oneself and for those who may see everybody's.
+pub(super) const USER_FIELDS: [&str; 6] =
+    ["email", "active", "mfaEnabled", "createdAt", "lastSeenAt", "roles { key }"];
+pub(super) const KEY_FIELDS: [&str; 8] = [
+    "prefix",
+    "permissions",
+    "allowedCidrs",
+    "createdBy { id }",
+    "createdAt",
+    "expiresAt",
+    "lastUsedAt",
+    "revokedAt",
+];
+
+fn own_fields() -> Vec<Row> {
+    let field = |of: &str, needs, id, selection: &str| {
+        let name = selection.split(' ').next().unwrap();
+        let row = Row::node(of, needs, id, selection);
+        Row { of: format!("{of}.{name}"), own: true, path: format!("node.{name}"), ..row }
+    };
+    let users = USER_FIELDS.map(|name| field("User", Take("USER_READ"), "%user", name));
+    let keys = KEY_FIELDS.map(|name| field("ApiKey", Take("API_KEY_MANAGE"), "%key", name));
+    users.into_iter().chain(keys).collect()
+}
+
+fn mutations() -> Vec<Row> {
+    let (write, manage) = (Take("ASSET_WRITE"), Take("USER_MANAGE"));
+    let rows = [
+        Row::mutation(
+            "login",
+            Nobody,
+            "(email: \"%email\", password: \"%password\") { mfaChallenge }",
+        ),
+        Row::mutation("refreshSession", Nobody, "(refreshToken: \"%refresh\") { accessExpiresAt }"),
+        Row::mutation("switchOrganization", SignIn, "(organization: \"%other\") { accessToken }")
+            .for_people(),
+        Row::mutation("changePassword", SignIn, "(current: \"wrong\", new: \"%new_password\")")
+            .for_people(),
+        Row::mutation("revokeSession", SignIn, "(id: \"%session\")"),
+        Row::mutation("createUser", manage, "(input: %new_user) { id }"),
+        Row::mutation("updateUser", manage, "(id: \"%victim\", input: { name: \"New\" }) { id }"),
+        Row::mutation("setUserRoles", manage, "(user: \"%victim\", roles: [\"manager\"]) { id }"),
+        Row::mutation("revokeUserSessions", manage, "(user: \"%victim\")"),
+        Row::mutation("deactivateUser", manage, "(user: \"%leaver\") { id }"),
+        Row::mutation(
+            "saveRole",
+            Take("ROLE_MANAGE"),
+            "(key: \"made\", name: \"Made\", permissions: [ROLE_MANAGE]) { id }",
+        ),
+        Row::mutation("deleteRole", Take("ROLE_MANAGE"), "(key: \"made\")"),
+        Row::mutation(
+            "createApiKey",
+            Take("API_KEY_MANAGE"),
+            "(input: %new_key) { apiKey { id } }",
+        )
+        .for_people(),
+        Row::mutation("revokeApiKey", Take("API_KEY_MANAGE"), "(id: \"%old_key\")"),
+        Row::mutation("createAsset", write, "(input: { name: \"Made\", type: HOST }) { id }"),
+        Row::mutation(
+            "updateAsset",
+            write,
+            "(id: \"%asset\", input: { location: \"Here\" }) { id }",
+        ),
+        Row::mutation("setAssetLifecycle", write, "(id: \"%asset\", state: MAINTENANCE) { id }"),
+        Row::mutation("deleteAsset", Take("ASSET_DELETE"), "(id: \"%retired\")"),
+        Row::mutation("logout", Nobody, ""),
+    ];
+    rows.into_iter()
+        // What a mutation returns may take more than itself: an asset takes ASSET_READ.
+        .map(|row| match row.of.as_str() {
+            "Mutation.createAsset" | "Mutation.updateAsset" | "Mutation.setAssetLifecycle" => {
+                Row { document: row.document.replace("{ id }", "{ __typename }"), ..row }
+            }
+            _ => row,
+        })
+        .collect()
+}

@@ -1,0 +1,40 @@
+//! A folder of this run below the system's temporary one; removed when dropped.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+
+/// A temporary folder.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one.
+    pub(crate) fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sentryops-loadtests-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        let folder = Self(path);
+        // Run as root, the private Postgres is somebody else, who must be able to pass through.
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o711))?;
+        Ok(folder)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What remains is in the system's temporary folder.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,128 @@
+//! What `read` asks, and what a right answer is.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::seed;
+
+/// Rows of the pages that are asked for.
+const ROWS: usize = 20;
+
+/// One document, asked again and again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    /// Its name in the JSON report.
+    pub(crate) key: &'static str,
+    /// What people are told.
+    pub(crate) title: &'static str,
+    /// The document.
+    pub(crate) query: &'static str,
+    /// Whether the bearer goes with it.
+    pub(crate) is_signed_in: bool,
+}
+
+/// The list that has a target.
+pub(crate) const LIST: &str = "list";
+
+/// All, the cheapest first.
+pub(crate) const QUESTIONS: [Question; 6] = [
+    Question {
+        key: "trivial",
+        title: "{ __typename } without a bearer",
+        query: "{ __typename }",
+        is_signed_in: false,
+    },
+    Question {
+        key: "bearer",
+        title: "{ __typename } with a bearer",
+        query: "{ __typename }",
+        is_signed_in: true,
+    },
+    Question {
+        key: "viewer",
+        title: "{ viewer { organization { name } } }",
+        query: "{ viewer { organization { name } } }",
+        is_signed_in: true,
+    },
+    Question {
+        key: LIST,
+        title: "20 assets, each with its owner",
+        query: "{ assets(first: 20) { nodes { id code name type lifecycleState environment owner { id name } } } }",
+        is_signed_in: true,
+    },
+    Question {
+        key: "list-total",
+        title: "the same, with totalCount",
+        query: "{ assets(first: 20) { totalCount nodes { id code name type lifecycleState environment owner { id name } } } }",
+        is_signed_in: true,
+    },
+    Question {
+        key: "list-text",
+        title: "the same, of those whose name or code contains a text (20 of 1,000)",
+        query: "{ assets(first: 20, filter: { text: \"edge\" }) { nodes { id code name type lifecycleState environment owner { id name } } } }",
+        is_signed_in: true,
+    },
+];
+
+impl Question {
+    /// Refuses an answer that says less than it was asked for.
+    pub(crate) fn check(&self, data: &Value) -> Result<()> {
+        let Some(page) = data.get("assets") else {
+            let expected = match data.get("viewer") {
+                Some(_) => json!({ "viewer": { "organization": { "name": seed::ORGANIZATION } } }),
+                None => json!({ "__typename": "Query" }),
+            };
+            ensure!(*data == expected, "{}: answered {data}", self.key);
+            return Ok(());
+        };
+        let nodes = page["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is_whole = |node: &&Value| {
+            node["owner"]["name"].is_string() && node["code"].is_string() && node["type"].is_string()
+        };
+        let whole = nodes.iter().filter(is_whole).count();
+        ensure!(whole == ROWS, "{}: {whole} whole rows instead of {ROWS}: {data}", self.key);
+        if let Some(total) = page.get("totalCount") {
+            ensure!(*total == json!(seed::ASSETS), "{}: {total} in total", self.key);
+        }
+        Ok(())
+    }
+}
+
+/// An answer without its ids: ours are typed, a peer's are not.
+pub(crate) fn without_ids(mut answer: Value) -> Value {
+    match &mut answer {
+        Value::Object(fields) => {
+            fields.remove("id");
+            fields.values_mut().for_each(|value| *value = without_ids(value.take()));
+        }
+        Value::Array(values) => {
+            values.iter_mut().for_each(|value| *value = without_ids(value.take()));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_less_is_refused() {
+        let list = QUESTIONS[3];
+        let node = json!({ "code": "A", "type": "HOST", "owner": { "name": "O" } });
+        assert!(list.check(&json!({ "assets": { "nodes": vec![node.clone(); 20] } })).is_ok());
+        assert!(list.check(&json!({ "assets": { "nodes": vec![node.clone(); 19] } })).is_err());
+        let mut ownerless = vec![node; 20];
+        ownerless[7]["owner"] = Value::Null;
+        assert!(list.check(&json!({ "assets": { "nodes": ownerless } })).is_err());
+        assert!(QUESTIONS[0].check(&json!({ "__typename": "Query" })).is_ok());
+        assert!(QUESTIONS[2].check(&json!({ "viewer": null })).is_err());
+    }
+
+    #[test]
+    fn ids_are_left_out_at_all_depths() {
+        let answer = json!({ "nodes": [{ "id": 1, "owner": { "id": 2, "name": "O" } }] });
+        assert_eq!(without_ids(answer), json!({ "nodes": [{ "owner": { "name": "O" } }] }));
+    }
+}

@@ -1,0 +1,153 @@
+//! What a scenario has to say: tables for people on standard output, JSON for programs in a file.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// Rows under a heading; the first column is of words, the others of numbers.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty one.
+    pub(crate) fn new(heading: &[&str]) -> Self {
+        Self { rows: vec![heading.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// As text, its columns aligned.
+    pub(crate) fn render(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        };
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::from(" ");
+            for (column, cell) in row.iter().enumerate() {
+                let width = width(column);
+                // Writing to a String cannot fail.
+                let _ = match column {
+                    0 => write!(line, " {cell:<width$}"),
+                    _ => write!(line, "  {cell:>width$}"),
+                };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// What all reports begin with.
+#[derive(Debug, Serialize)]
+pub(crate) struct Circumstances {
+    /// The binary that was started.
+    pub(crate) binary: String,
+    /// What it calls itself.
+    pub(crate) version: String,
+    /// Of the processor.
+    pub(crate) model: String,
+    /// That we may use.
+    pub(crate) cores: usize,
+    /// How many processes wanted a core in the last minute before the run.
+    pub(crate) load_average: String,
+    /// A shorter run than what is published.
+    pub(crate) is_quick: bool,
+}
+
+impl Circumstances {
+    /// Of this run.
+    pub(crate) fn of(binary: &Path, is_quick: bool) -> Result<Self> {
+        let said = crate::child::command(binary).arg("--version").output();
+        let said = said.with_context(|| format!("{} cannot be run", binary.display()))?;
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        Ok(Self {
+            binary: binary.display().to_string(),
+            version: String::from_utf8_lossy(&said.stdout).trim().to_owned(),
+            model: model.unwrap_or("an unnamed processor").to_owned(),
+            cores: std::thread::available_parallelism()?.get(),
+            load_average: load.split(' ').next().unwrap_or_default().to_owned(),
+            is_quick,
+        })
+    }
+
+    /// For people.
+    pub(crate) fn render(&self) -> String {
+        let Self { binary, version, model, cores, load_average, .. } = self;
+        let mut text =
+            format!("{version} at {binary}; {cores} cores of {model}, load average {load_average}\n");
+        if self.is_quick {
+            text.push_str("QUICK: to see that it works, not for publishing\n");
+        }
+        if binary.contains("debug") {
+            text.push_str("DEBUG BUILD (by its path): its times say nothing\n");
+        }
+        text
+    }
+}
+
+/// Writes to standard output.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush().context("write the report")
+}
+
+/// Says how far a run is, on standard error: it is no part of the report.
+pub(crate) fn progress(text: &str) {
+    eprintln!("loadtests: {text}");
+}
+
+/// Writes the report for programs, if it was asked for.
+pub(crate) fn save(file: Option<&Path>, report: &impl Serialize) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
+}
+
+/// `12345.6` as `12,346`.
+pub(crate) fn whole(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new(&["who", "µs"]);
+        table.row(["ours".to_owned(), "9".to_owned()]);
+        table.row(["theirs".to_owned(), "1,234".to_owned()]);
+        assert_eq!(table.render(), "  who        µs\n  ours        9\n  theirs  1,234\n");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (number, text) in [(0.0, "0"), (999.4, "999"), (999.5, "1,000"), (1_234_567.0, "1,234,567")] {
+            assert_eq!(whole(number), text);
+        }
+    }
+}

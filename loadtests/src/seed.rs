@@ -1,0 +1,86 @@
+//! The organization that `read` asks about: the demo's, filled up over the API.
+
+use std::{fs::File, io::Read};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::{client::Connection, server::Server};
+
+/// The demo's name.
+pub(crate) const ORGANIZATION: &str = "Demo (example data)";
+/// Assets in the end; the demo brings some.
+pub(crate) const ASSETS: u64 = 1000;
+/// People who own them, in turn; a page has about as many.
+pub(crate) const OWNERS: usize = 20;
+/// Every so many assets one is an edge: twenty in all, for the text filter to find.
+const EDGE_EVERY: u64 = 50;
+
+const LOGIN: &str = "mutation($email: String!, $password: String!) {
+    login(email: $email, password: $password) { tokens { accessToken } } }";
+const KNOWN: &str = "{ users(first: 100) { nodes { id } } assets(first: 1) { totalCount } }";
+const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
+const CREATE_ASSET: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
+
+/// Signs in and makes what is missing; the administrator's access token.
+pub(crate) async fn sow(server: &Server) -> Result<String> {
+    let (email, password) = server.administrator()?;
+    let mut connection = Connection::open(server.address).await?;
+    let variables = json!({ "email": email, "password": password });
+    let login = connection.graphql(None, LOGIN, variables).await.context("sign in")?;
+    let token = login["login"]["tokens"]["accessToken"].as_str().context("there is no token")?;
+
+    let known = connection.graphql(Some(token), KNOWN, Value::Null).await?;
+    let users = known["users"]["nodes"].as_array().context("there are no users")?;
+    let mut owners: Vec<Value> = users.iter().map(|user| user["id"].clone()).collect();
+    for number in owners.len()..OWNERS {
+        let input = json!({
+            "name": format!("Owner {number:02}"),
+            "email": format!("owner-{number:02}@demo.example"),
+            "password": password_of_nobody()?,
+        });
+        let made = connection.graphql(Some(token), CREATE_USER, json!({ "input": input })).await?;
+        owners.push(made["createUser"]["id"].clone());
+    }
+    let total = known["assets"]["totalCount"].as_u64().context("there is no totalCount")?;
+    ensure!(total < ASSETS - EDGE_EVERY, "{total} assets are there already");
+    let missing = ASSETS - total;
+    for (number, owner) in (0..missing).zip(owners.iter().cycle()) {
+        let input = asset(number, missing, owner);
+        connection.graphql(Some(token), CREATE_ASSET, json!({ "input": input })).await?;
+    }
+    Ok(token.to_owned())
+}
+
+fn asset(number: u64, missing: u64, owner: &Value) -> Value {
+    const KINDS: [(&str, &str); 5] = [
+        ("web", "HOST"),
+        ("db", "HOST"),
+        ("switch", "NETWORK_DEVICE"),
+        ("mail", "SERVICE"),
+        ("bucket", "CLOUD_RESOURCE"),
+    ];
+    let (kind, asset_type) = (0..missing)
+        .zip(KINDS.iter().cycle())
+        .find_map(|(place, kind)| (place == number % 5).then_some(*kind))
+        .unwrap_or(KINDS[0]);
+    // The oldest twenty of their kind, so that the filter looks through nearly all.
+    let is_edge = number.is_multiple_of(EDGE_EVERY);
+    let kind = if is_edge { "edge" } else { kind };
+    json!({
+        "name": format!("{kind}-{number:04}"),
+        "type": asset_type,
+        "environment": ["PROD", "STAGING", "DEV"][usize::from(number % 3 == 1) + 2 * usize::from(number % 3 == 2)],
+        "location": format!("fra1-r{:02}", number % 20),
+        "description": "Made by the load tests",
+        "owner": owner,
+        "attributes": { "os_name": "Debian 12", "disk_encrypted": number % 7 != 0, "open_ports": [22, 443] },
+    })
+}
+
+/// Nobody signs in with it.
+fn password_of_nobody() -> Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u128::from_ne_bytes(bytes).to_string())
+}

@@ -1,0 +1,229 @@
+//! What the tests start from: a house with one organization, its people, and a clock that they hold.
+
+use std::{fmt::Debug, net::IpAddr, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::{
+    Actor, Db, Error, Id, Origin, Result, Viewer,
+    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
+    identity::{Caller, Identity, Tokens},
+    organization::Organization,
+    password::{Cost, Hasher},
+    permission::{BuiltinRole, PermissionSet},
+    session::SessionPolicy,
+    testing::TestDb,
+    token::TokenKeys,
+    user::{CreateUserInput, User},
+};
+use serde_json::Value;
+use tokio_postgres::Client;
+
+/// As cheap as Argon2 goes.
+pub(crate) const COST: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
+pub(crate) const PASSWORD: &str = "correct pelican mosaic";
+pub(crate) const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
+pub(crate) const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
+
+/// So many seconds after the day on which all tests play.
+pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+pub(crate) const POLICY: SessionPolicy = SessionPolicy {
+    access_life: TimeDelta::minutes(30),
+    session_life: TimeDelta::days(14),
+    idle: None,
+    max_per_user: 10,
+    max_per_admin: 3,
+};
+
+pub(crate) fn identity(db: &Db, cost: Cost, policy: SessionPolicy) -> Identity {
+    let keys = TokenKeys::new([("k1", &b"0123456789abcdef0123456789ABCDEF"[..])]);
+    Identity::new(db.clone(), Hasher::new(cost, 2).unwrap(), keys, policy, TimeDelta::minutes(15))
+}
+
+pub(crate) fn caller(address: IpAddr, now: DateTime<Utc>) -> Caller {
+    Caller { address, request_id: "req-1".into(), now }
+}
+
+/// One organization, and whom it lets in.
+pub(crate) struct House {
+    pub(crate) db: TestDb,
+    pub(crate) identity: Identity,
+    pub(crate) org: Id<Organization>,
+}
+
+impl House {
+    pub(crate) async fn new() -> Self {
+        let db = TestDb::new().await;
+        let org = organization(&db, "acme").await;
+        Self { identity: identity(&db, COST, POLICY), db, org }
+    }
+
+    /// A member of the organization, whose password is `PASSWORD`.
+    pub(crate) async fn person(&self, email: &str, roles: &[&str]) -> Id<User> {
+        person(&self.db, self.org, email, roles).await
+    }
+
+    pub(crate) async fn login(&self, email: &str, from: IpAddr, now: i64) -> Result<Tokens> {
+        self.identity.login(email, PASSWORD, &caller(from, at(now))).await
+    }
+
+    /// Signs in from home.
+    pub(crate) async fn tokens(&self, email: &str, now: i64) -> Tokens {
+        self.login(email, HOME, now).await.unwrap()
+    }
+
+    pub(crate) async fn refresh(&self, token: &str, now: i64) -> Result<Tokens> {
+        self.identity.refresh(token, &caller(HOME, at(now))).await
+    }
+
+    pub(crate) async fn viewer(&self, bearer: &str, now: i64) -> Result<Viewer> {
+        self.identity.authenticate(bearer, HOME, at(now)).await
+    }
+
+    pub(crate) async fn asset(&self, input: CreateAssetInput) -> Asset {
+        let tx = self.db.write(self.org, Origin::system()).await.unwrap();
+        let asset = Asset::create(&tx, &input, at(0)).await.unwrap();
+        tx.commit().await.unwrap();
+        asset
+    }
+
+    /// What the audit trail says, oldest first: action and kind of actor.
+    pub(crate) async fn audit(&self) -> Vec<String> {
+        let sql = "SELECT action || ' by ' || actor_kind AS entry FROM audit_entry ORDER BY id";
+        let rows = self.db.superuser().await.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get("entry")).collect()
+    }
+
+    /// How many entries of an action the audit trail has.
+    pub(crate) async fn audited(&self, action: &str) -> usize {
+        self.audit().await.iter().filter(|entry| entry.starts_with(action)).count()
+    }
+}
+
+pub(crate) async fn organization(db: &Db, slug: &str) -> Id<Organization> {
+    let tx = db.auth(Origin::system()).await.unwrap();
+    let organization = Organization::create(&tx, slug, slug, false, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    organization.id
+}
+
+pub(crate) async fn person(
+    db: &Db,
+    org: Id<Organization>,
+    email: &str,
+    roles: &[&str],
+) -> Id<User> {
+    let hash = Hasher::new(COST, 1).unwrap().hash(PASSWORD).await.unwrap();
+    let tx = db.auth(Origin::system()).await.unwrap();
+    let user = User::create(&tx, org, None, &newcomer(email, roles), &hash, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    user.id
+}
+
+/// Makes somebody a member of one more organization.
+pub(crate) async fn join(db: &Db, org: Id<Organization>, user: Id<User>, roles: &[&str]) {
+    let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
+    let tx = db.auth(Origin::system()).await.unwrap();
+    User::join(&tx, org, None, user, &roles, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+pub(crate) fn newcomer(email: &str, roles: &[&str]) -> CreateUserInput {
+    CreateUserInput {
+        email: email.into(),
+        name: email.split('@').next().unwrap().into(),
+        password: PASSWORD.into(),
+        roles: roles.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Somebody with a built-in role, as a request would have them.
+pub(crate) fn viewer(org: Id<Organization>, user: Id<User>, role: BuiltinRole) -> Viewer {
+    Viewer {
+        actor: Actor::User(user),
+        org,
+        session: None,
+        roles: vec![role.key().into()],
+        permissions: role.permissions(),
+    }
+}
+
+/// As [`viewer`], with exactly these permissions.
+pub(crate) fn viewer_with(
+    org: Id<Organization>,
+    user: Id<User>,
+    permissions: PermissionSet,
+) -> Viewer {
+    Viewer { permissions, roles: Vec::new(), ..viewer(org, user, BuiltinRole::Viewer) }
+}
+
+pub(crate) fn host(name: &str) -> CreateAssetInput {
+    CreateAssetInput {
+        name: name.into(),
+        asset_type: AssetType::Host,
+        environment: Environment::Prod,
+        lifecycle_state: LifecycleState::Active,
+        external_id: None,
+        location: None,
+        description: None,
+        owner: None,
+        attributes: None,
+        custom_fields: None,
+    }
+}
+
+pub(crate) fn host_with(name: &str, attributes: Value) -> CreateAssetInput {
+    CreateAssetInput { attributes: Some(attributes), ..host(name) }
+}
+
+pub(crate) const SOMEBODY_WAITS: &str = "EXISTS (SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock')";
+
+/// Returns once the condition holds in the database.
+pub(crate) async fn until(client: &Client, condition: &str) {
+    let sql = format!("SELECT {condition} AS holds");
+    let waiting = async {
+        while !client.query_one(&sql, &[]).await.unwrap().get::<_, bool>("holds") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect(condition);
+}
+
+pub(crate) fn conflict<T: Debug>(result: Result<T>) -> String {
+    match result {
+        Err(Error::Conflict(sentence)) => sentence,
+        other => panic!("no conflict: {other:?}"),
+    }
+}
+
+pub(crate) fn forbidden<T: Debug>(result: Result<T>) -> String {
+    match result {
+        Err(Error::Forbidden(sentence)) => sentence,
+        other => panic!("not forbidden: {other:?}"),
+    }
+}
+
+/// The faults found, as `path message`.
+pub(crate) fn faults<T: Debug>(result: Result<T>) -> Vec<String> {
+    match result {
+        Err(Error::Invalid(faults)) => {
+            faults.iter().map(|fault| format!("{} {}", fault.path, fault.message)).collect()
+        }
+        other => panic!("not invalid: {other:?}"),
+    }
+}
+
+pub(crate) fn assert_not_found<T: Debug>(result: Result<T>) {
+    assert!(matches!(result, Err(Error::NotFound { .. })), "found: {result:?}");
+}
+
+pub(crate) fn assert_bad_token<T: Debug>(result: Result<T>) {
+    assert!(matches!(result, Err(Error::BadToken(_))), "not refused: {result:?}");
+}
+
+pub(crate) fn assert_bad_credentials<T: Debug>(result: Result<T>) {
+    assert!(matches!(result, Err(Error::BadCredentials)), "not refused: {result:?}");
+}

@@ -1,0 +1,25 @@
+//! The domain against a real Postgres; run under `sentryops services --`, or by `make test`.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `schema` | what must be true of every table, asked of the catalogue; the grants |
+//! | `db`, `tenancy` | transactions and their connections; nothing of another organization is seen or changed |
+//! | `login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
+//! | `user`, `role` | who may do what to whom |
+//! | `asset`, `audit` | the inventory, and who changed what |
+//! | `fixture` | what the tests start from |
+
+#![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
+
+mod api_key;
+mod asset;
+mod audit;
+mod db;
+mod fixture;
+mod identity;
+mod login;
+mod role;
+mod schema;
+mod session;
+mod tenancy;
+mod user;

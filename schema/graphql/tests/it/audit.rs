@@ -1,0 +1,372 @@
+//! Every mutation leaves its entry in the audit trail, in the transaction of the change; a failing one leaves none.
+//!
+//! A mutation without an entry in [`calls`] fails these tests: whoever adds one says here what it records.
+
+use domain::permission::Permission;
+use serde_json::{Value, json};
+
+use crate::{
+    sdl::roots,
+    stage::{self, ADDRESS, PASSWORD, Reply, Stage, Team, client},
+};
+
+/// A call of a mutation: who asks, the document, its variables.
+struct Call {
+    bearer: Option<String>,
+    document: &'static str,
+    variables: Value,
+}
+
+/// What is recorded of a call that goes well: the actions, in order, and who did it.
+struct Recorded {
+    actions: &'static [&'static str],
+    by: String,
+}
+
+const CREATE_ASSET: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
+
+/// An asset of the team, made by its operator.
+async fn asset(stage: &Stage, team: &Team) -> String {
+    let input = json!({ "input": { "name": "web-1", "type": "HOST", "externalId": "cmdb-1" } });
+    let reply = stage.ask(team["operator"].bearer.as_str(), CREATE_ASSET, input).await;
+    reply.data()["createAsset"]["id"].as_str().unwrap().to_owned()
+}
+
+/// A valid call of the mutation and what it records, and a call that fails within it.
+#[expect(clippy::too_many_lines, reason = "a table, a row a mutation")]
+async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, Call) {
+    let of = |role: &str| Some(team[role].bearer.clone());
+    let (owner, admin, operator) = (&team["owner"], &team["admin"], &team["operator"]);
+    let nobody = domain::Id::<domain::user::User>::new().to_string();
+    let (role, document, good, actions, bad): (&str, _, _, &[&str], _) = match mutation {
+        "login" => (
+            "",
+            "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { tokens { accessToken } } }",
+            json!({ "email": owner.email, "password": PASSWORD }),
+            &["auth.login"],
+            json!({ "email": owner.email, "password": "wrong horse" }),
+        ),
+        "refreshSession" => (
+            "",
+            "mutation($token: String!) { refreshSession(refreshToken: $token) { accessToken } }",
+            json!({ "token": owner.refresh }),
+            &["auth.refreshed"],
+            json!({ "token": "unknown" }),
+        ),
+        "logout" => ("owner", "mutation { logout }", json!({}), &["auth.logout"], Value::Null),
+        "switchOrganization" => (
+            "owner",
+            "mutation($id: ID!) { switchOrganization(organization: $id) { accessToken } }",
+            json!({ "id": team.org.id }),
+            &["session.organization_switched"],
+            json!({ "id": domain::Id::<domain::organization::Organization>::new() }),
+        ),
+        "changePassword" => (
+            "owner",
+            "mutation($current: String!) { changePassword(current: $current, new: \"another pelican mosaic\") }",
+            json!({ "current": PASSWORD }),
+            &["auth.password_changed"],
+            json!({ "current": "wrong horse" }),
+        ),
+        "revokeSession" => {
+            stage.sign_in(owner.id, owner.email.clone()).await;
+            let sessions = "{ viewer { sessions { id current } } }";
+            let reply = stage.ask(owner.bearer.as_str(), sessions, stage::nothing()).await;
+            let sessions = reply.data()["viewer"]["sessions"].as_array().unwrap();
+            let other = sessions.iter().find(|session| session["current"] == false).unwrap();
+            (
+                "owner",
+                "mutation($id: ID!) { revokeSession(id: $id) }",
+                json!({ "id": other["id"] }),
+                &["session.revoked"],
+                json!({ "id": domain::Id::<domain::session::Session>::new() }),
+            )
+        }
+        "createUser" => (
+            "admin",
+            "mutation($input: CreateUserInput!) { createUser(input: $input) { id roles { key } } }",
+            json!({ "input": { "email": "new@alfa.example", "name": "New", "password": PASSWORD } }),
+            &["user.created", "member.role_changed"],
+            json!({ "input": { "email": owner.email, "name": "New", "password": PASSWORD } }),
+        ),
+        "updateUser" => (
+            "admin",
+            "mutation($id: ID!, $input: UpdateUserInput!) { updateUser(id: $id, input: $input) { name } }",
+            json!({ "id": operator.id, "input": { "name": "Renamed", "password": "another pelican mosaic" } }),
+            &["user.updated", "session.revoked", "user.password_reset"],
+            json!({ "id": operator.id, "input": { "email": owner.email } }),
+        ),
+        "setUserRoles" => (
+            "owner",
+            "mutation($user: ID!, $roles: [String!]!) { setUserRoles(user: $user, roles: $roles) { roles { key } } }",
+            json!({ "user": operator.id, "roles": ["viewer"] }),
+            &["member.role_changed"],
+            // The last owner: refused at the commit, after the entry was written.
+            json!({ "user": owner.id, "roles": ["viewer"] }),
+        ),
+        "deactivateUser" => (
+            "owner",
+            "mutation($user: ID!) { deactivateUser(user: $user) { active } }",
+            json!({ "user": operator.id }),
+            &["member.deactivated", "session.revoked"],
+            json!({ "user": owner.id }),
+        ),
+        "revokeUserSessions" => (
+            "admin",
+            "mutation($user: ID!) { revokeUserSessions(user: $user) }",
+            json!({ "user": operator.id }),
+            &["session.revoked"],
+            json!({ "user": nobody }),
+        ),
+        "saveRole" => (
+            "owner",
+            "mutation($key: String!) { saveRole(key: $key, name: \"Night\", permissions: [CHECK_RUN]) { id } }",
+            json!({ "key": "night" }),
+            &["role.created"],
+            json!({ "key": "owner" }),
+        ),
+        "deleteRole" => {
+            let save = "mutation { saveRole(key: \"night\", name: \"Night\", permissions: [CHECK_RUN]) { id } }";
+            stage.ask(owner.bearer.as_str(), save, stage::nothing()).await.data();
+            (
+                "owner",
+                "mutation($key: String!) { deleteRole(key: $key) }",
+                json!({ "key": "night" }),
+                &["role.deleted"],
+                json!({ "key": "viewer" }),
+            )
+        }
+        "createApiKey" => {
+            let input = |at: &str| json!({ "input": { "name": "ci", "permissions": ["ASSET_READ"], "expiresAt": at } });
+            let soon = (stage::now() + chrono::TimeDelta::days(1)).to_rfc3339();
+            (
+                "admin",
+                "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { apiKey { id } } }",
+                input(&soon),
+                &["api_key.created"],
+                input("2001-01-01T00:00:00Z"),
+            )
+        }
+        "revokeApiKey" => {
+            let (key, _) = stage.api_key(team, "ci", &[Permission::AssetRead]).await;
+            (
+                "admin",
+                "mutation($id: ID!) { revokeApiKey(id: $id) }",
+                json!({ "id": key }),
+                &["api_key.revoked"],
+                json!({ "id": domain::Id::<domain::api_key::ApiKey>::new() }),
+            )
+        }
+        "createAsset" => {
+            asset(stage, team).await;
+            (
+                "operator",
+                CREATE_ASSET,
+                json!({ "input": { "name": "db-1", "type": "HOST" } }),
+                &["asset.created"],
+                json!({ "input": { "name": "db-1", "type": "HOST", "externalId": "cmdb-1" } }),
+            )
+        }
+        "updateAsset" => {
+            let id = asset(stage, team).await;
+            (
+                "operator",
+                "mutation($id: ID!, $input: UpdateAssetInput!) { updateAsset(id: $id, input: $input) { name } }",
+                json!({ "id": id, "input": { "name": "web-2" } }),
+                &["asset.updated"],
+                json!({ "id": id, "input": { "name": "web-2", "owner": nobody } }),
+            )
+        }
+        "setAssetLifecycle" => {
+            let id = asset(stage, team).await;
+            (
+                "operator",
+                "mutation($id: ID!, $state: LifecycleState!) { setAssetLifecycle(id: $id, state: $state) { name } }",
+                json!({ "id": id, "state": "RETIRED" }),
+                &["asset.lifecycle_changed"],
+                json!({ "id": id, "state": "DISPOSED" }),
+            )
+        }
+        "deleteAsset" => {
+            let id = asset(stage, team).await;
+            let still_active = asset_named(stage, team, "web-3").await;
+            let retire = "mutation($id: ID!) { setAssetLifecycle(id: $id, state: RETIRED) { id } }";
+            stage.ask(operator.bearer.as_str(), retire, json!({ "id": id })).await.data();
+            (
+                "admin",
+                "mutation($id: ID!) { deleteAsset(id: $id) }",
+                json!({ "id": id }),
+                &["asset.deleted"],
+                json!({ "id": still_active }),
+            )
+        }
+        other => panic!("the mutation {other} has no row in tests/it/audit.rs: add one"),
+    };
+    let by = match role {
+        "" => owner.id,
+        "owner" => owner.id,
+        "admin" => admin.id,
+        _ => operator.id,
+    };
+    let bearer = (!role.is_empty()).then(|| of(role)).flatten();
+    // `logout` cannot fail: with nobody signed in it does nothing.
+    let bad_bearer = if bad.is_null() { None } else { bearer.clone() };
+    let bad = if bad.is_null() { json!({}) } else { bad };
+    (
+        Call { bearer, document, variables: good },
+        Recorded { actions, by: by.to_string() },
+        Call { bearer: bad_bearer, document, variables: bad },
+    )
+}
+
+async fn asset_named(stage: &Stage, team: &Team, name: &str) -> String {
+    let input = json!({ "input": { "name": name, "type": "HOST" } });
+    let reply = stage.ask(team["operator"].bearer.as_str(), CREATE_ASSET, input).await;
+    reply.data()["createAsset"]["id"].as_str().unwrap().to_owned()
+}
+
+async fn run(stage: &Stage, call: &Call, request_id: &str) -> Reply {
+    let (bearer, variables) = (call.bearer.as_deref(), call.variables.clone());
+    stage::ask(&stage.engine, bearer, call.document, variables, client(request_id)).await
+}
+
+/// An entry: action, actor, address, request.
+type Entry = (String, Option<String>, Option<String>, Option<String>);
+
+/// The entries that are not about what a test prepared.
+async fn entries(stage: &Stage) -> Vec<Entry> {
+    let rows = stage
+        .test
+        .superuser()
+        .await
+        .query(
+            "SELECT action, actor_kind || ' ' || actor_id AS actor, host(source_ip) AS source_ip, request_id
+             FROM audit_entry WHERE request_id LIKE 'the-call%' ORDER BY id",
+            &[],
+        )
+        .await
+        .unwrap();
+    rows.iter()
+        .map(|row| (row.get("action"), row.get("actor"), row.get("source_ip"), row.get("request_id")))
+        .collect()
+}
+
+/// Everything that the database holds.
+async fn digest(stage: &Stage) -> String {
+    let client = stage.test.superuser().await;
+    let mut digest = String::new();
+    for table in [
+        "organization", "\"user\"", "role", "membership", "membership_role", "session", "refresh_token", "api_key",
+        "audit_entry", "asset",
+    ] {
+        let sql = format!("SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t");
+        let row = client.query_one(&sql, &[]).await.unwrap();
+        digest += &format!("{table} {}\n", row.get::<_, String>(0));
+    }
+    digest
+}
+
+#[tokio::test]
+async fn every_mutation_leaves_its_entry() {
+    let mut wrong = Vec::new();
+    for mutation in roots("Mutation") {
+        let stage = Stage::new().await;
+        let team = stage.team("alfa").await;
+        let (call, recorded, _) = calls(&stage, &team, &mutation).await;
+        run(&stage, &call, "the-call").await.data();
+        let uuid = recorded.by.parse::<domain::Id<domain::user::User>>().unwrap().uuid();
+        let expected: Vec<Entry> = recorded
+            .actions
+            .iter()
+            .map(|action| {
+                ((*action).to_owned(), Some(format!("user {uuid}")), Some(ADDRESS.to_owned()), Some("the-call".to_owned()))
+            })
+            .collect();
+        let found = entries(&stage).await;
+        if found != expected {
+            wrong.push((mutation, found, expected));
+        }
+    }
+    assert!(wrong.is_empty(), "mutation, recorded, expected: {wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_failing_mutation_leaves_none() {
+    let mut wrong = Vec::new();
+    for mutation in roots("Mutation") {
+        let stage = Stage::new().await;
+        let team = stage.team("alfa").await;
+        let (.., call) = calls(&stage, &team, &mutation).await;
+        let reply = run(&stage, &call, "the-call").await;
+        assert_eq!(reply.errors().is_empty(), mutation == "logout", "{mutation}: {:#}", reply.json);
+        let found: Vec<_> = entries(&stage).await.into_iter().map(|(action, ..)| action).collect();
+        let expected: &[&str] = if mutation == "login" { &["auth.login_failed"] } else { &[] };
+        if found != expected {
+            wrong.push((mutation, found));
+        }
+    }
+    assert!(wrong.is_empty(), "mutation, recorded: {wrong:#?}");
+}
+
+/// One transaction: where the entry cannot be written, the change does not happen either.
+#[tokio::test]
+async fn what_cannot_be_recorded_does_not_happen() {
+    let mut wrong = Vec::new();
+    for mutation in roots("Mutation") {
+        let stage = Stage::new().await;
+        let team = stage.team("alfa").await;
+        let (call, ..) = calls(&stage, &team, &mutation).await;
+        stage
+            .break_with(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the trail is full'; END $$;
+                 CREATE TRIGGER refuse BEFORE INSERT ON audit_entry EXECUTE FUNCTION refuse()",
+            )
+            .await;
+        let before = digest(&stage).await;
+        let reply = run(&stage, &call, "the-call").await;
+        if reply.code() != "INTERNAL" || digest(&stage).await != before {
+            wrong.push((mutation, reply.json));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn an_api_key_is_the_actor_of_what_it_changes() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let (key, secret) = stage.api_key(&team, "ci", &[Permission::AssetRead, Permission::AssetWrite]).await;
+    let call = Call {
+        bearer: Some(secret),
+        document: CREATE_ASSET,
+        variables: json!({ "input": { "name": "db-1", "type": "HOST" } }),
+    };
+    run(&stage, &call, "the-call").await.data();
+    let actor = Some(format!("api_key {}", key.uuid()));
+    assert_eq!(entries(&stage).await[0].1, actor);
+}
+
+#[tokio::test]
+async fn the_trail_shows_what_was_changed_and_by_whom() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let id = asset(&stage, &team).await;
+    let update = "mutation($id: ID!) { updateAsset(id: $id, input: { location: \"Rack 7\", attributes: { os: \"Debian\" } }) { id } }";
+    stage.ask(team["operator"].bearer.as_str(), update, json!({ "id": id })).await.data();
+    let trail = "query($id: ID!) { auditEntries(filter: { entityId: $id }) {
+        nodes { action entityType entityId changedPaths sourceIp requestId actor { ... on User { name } } }
+    } }";
+    let reply = stage.ask(team["admin"].bearer.as_str(), trail, json!({ "id": id })).await;
+    assert_eq!(
+        reply.data()["auditEntries"]["nodes"][0],
+        json!({
+            "action": "asset.updated",
+            "entityType": "asset",
+            "entityId": id,
+            "changedPaths": ["attributes.os", "location"],
+            "sourceIp": ADDRESS,
+            "requestId": "the-request",
+            "actor": { "name": "alfa operator" },
+        })
+    );
+}

@@ -1,0 +1,171 @@
+//! What clients rely on. Things are added freely; what stands here is changed or dropped only with a reason, and then
+//! here too.
+
+use std::collections::BTreeMap;
+
+use async_graphql::{
+    Positioned,
+    parser::types::{ConstDirective, InputValueDefinition, TypeDefinition, TypeKind},
+};
+
+use crate::sdl::{fields, types};
+
+/// The part of the contract that is served today, in its own words.
+const CONTRACT: &str = r"
+scalar DateTime
+scalar JSON
+
+interface Node { id: ID! }
+union Actor = User | ApiKey | System
+
+type Role { id: ID! key: String! name: String! permissions: [Permission!]! builtin: Boolean! }
+enum Permission {
+  ASSET_READ ASSET_WRITE ASSET_DELETE ASSET_IMPORT COMPLIANCE_READ COMPLIANCE_RUN COMPLIANCE_WRITE WAIVER_GRANT
+  SERVICE_READ SERVICE_WRITE CHECK_RUN INCIDENT_READ INCIDENT_WRITE TRIAGE_READ TRIAGE_RUN TRIAGE_REVIEW
+  JOB_READ JOB_MANAGE SCHEDULE_WRITE BUDGET_READ AUDIT_READ USER_READ USER_MANAGE ROLE_MANAGE API_KEY_MANAGE
+  SECRET_MANAGE ORGANIZATION_MANAGE FLEET_READ FLEET_MANAGE
+}
+enum ErrorCode { UNAUTHENTICATED FORBIDDEN NOT_FOUND VALIDATION CONFLICT RATE_LIMITED QUERY_TOO_COMPLEX BUDGET_EXHAUSTED BUDGET_UNAVAILABLE AI_DISABLED DEPENDENCY_UNAVAILABLE TIMEOUT INTERNAL }
+
+type Query {
+  viewer: Viewer @public
+  node(id: ID!): Node @authenticated
+  asset(id: ID, code: String): Asset @requiresPermission(permission: ASSET_READ)
+  assets(filter: AssetFilter, orderBy: AssetOrder, first: Int, after: String, last: Int, before: String): AssetConnection! @requiresPermission(permission: ASSET_READ)
+  auditEntries(filter: AuditFilter, first: Int, after: String): AuditEntryConnection! @requiresPermission(permission: AUDIT_READ)
+  users(first: Int, after: String): UserConnection! @requiresPermission(permission: USER_READ)
+  roles: [Role!]! @requiresPermission(permission: USER_READ)
+  apiKeys: [ApiKey!]! @requiresPermission(permission: API_KEY_MANAGE)
+}
+
+type Mutation {
+  login(email: String!, password: String!): LoginPayload! @public
+  refreshSession(refreshToken: String!): Tokens! @public
+  logout: Boolean! @public
+  switchOrganization(organization: ID!): Tokens! @authenticated
+  changePassword(current: String!, new: String!): Boolean! @authenticated
+  revokeSession(id: ID!): ID! @authenticated
+  createUser(input: CreateUserInput!): User! @requiresPermission(permission: USER_MANAGE)
+  updateUser(id: ID!, input: UpdateUserInput!): User! @requiresPermission(permission: USER_MANAGE)
+  setUserRoles(user: ID!, roles: [String!]!): User! @requiresPermission(permission: USER_MANAGE)
+  deactivateUser(user: ID!): User! @requiresPermission(permission: USER_MANAGE)
+  createApiKey(input: CreateApiKeyInput!): CreatedApiKey! @requiresPermission(permission: API_KEY_MANAGE)
+  revokeApiKey(id: ID!): ID! @requiresPermission(permission: API_KEY_MANAGE)
+  createAsset(input: CreateAssetInput!): Asset! @requiresPermission(permission: ASSET_WRITE)
+  updateAsset(id: ID!, input: UpdateAssetInput!): Asset! @requiresPermission(permission: ASSET_WRITE)
+  setAssetLifecycle(id: ID!, state: LifecycleState!): Asset! @requiresPermission(permission: ASSET_WRITE)
+  deleteAsset(id: ID!): ID! @requiresPermission(permission: ASSET_DELETE)
+}
+
+type LoginPayload { tokens: Tokens mfaChallenge: String }
+type Tokens { accessToken: String! accessExpiresAt: DateTime! refreshToken: String! refreshExpiresAt: DateTime! }
+type Viewer { actor: Actor! organization: Organization! organizations: [Organization!]! roles: [Role!]! permissions: [Permission!]! sessions: [Session!]! }
+type User { id: ID! name: String! email: String! roles: [Role!]! active: Boolean! mfaEnabled: Boolean! createdAt: DateTime! lastSeenAt: DateTime }
+type Organization { id: ID! slug: String! name: String! }
+
+enum AssetType { HOST NETWORK_DEVICE SERVICE SOFTWARE_LICENSE CLOUD_RESOURCE }
+enum LifecycleState { PROVISIONING ACTIVE MAINTENANCE RETIRED DISPOSED }
+enum Environment { PROD STAGING DEV }
+type Asset {
+  id: ID! code: String! externalId: String name: String! type: AssetType! lifecycleState: LifecycleState! environment: Environment!
+  location: String description: String owner: User attributes: JSON! customFields: JSON! createdAt: DateTime! updatedAt: DateTime!
+}
+input CreateAssetInput { name: String! type: AssetType! environment: Environment = PROD lifecycleState: LifecycleState = ACTIVE externalId: String location: String description: String owner: ID attributes: JSON customFields: JSON }
+input UpdateAssetInput { name: String environment: Environment externalId: String location: String description: String owner: ID attributes: JSON customFields: JSON }
+input AssetFilter { type: [AssetType!] environment: [Environment!] lifecycleState: [LifecycleState!] owner: ID text: String }
+type AssetConnection { edges: [AssetEdge!]! nodes: [Asset!]! pageInfo: PageInfo! totalCount: Int }
+type AssetEdge { cursor: String! node: Asset! }
+type PageInfo { hasNextPage: Boolean! hasPreviousPage: Boolean! startCursor: String endCursor: String }
+type AuditEntry { id: ID! at: DateTime! actor: Actor action: String! entityType: String! entityId: ID! changedPaths: [String!]! before: JSON after: JSON sourceIp: String requestId: String }
+";
+
+/// The schema as lines that two can be compared by: `Query.asset(id)` is `ID`, `Permission.ASSET_READ` is a value.
+fn lines(definitions: &[TypeDefinition]) -> BTreeMap<String, String> {
+    let mut lines = BTreeMap::new();
+    for definition in definitions {
+        let name = &definition.name.node;
+        let kind = match &definition.kind {
+            TypeKind::Scalar => "scalar",
+            TypeKind::Object(_) => "type",
+            TypeKind::Interface(_) => "interface",
+            TypeKind::Union(union) => {
+                for member in &union.members {
+                    lines.insert(format!("{name} = {}", member.node), "member".to_owned());
+                }
+                "union"
+            }
+            TypeKind::Enum(all) => {
+                for value in &all.values {
+                    lines.insert(format!("{name}.{}", value.node.value.node), "value".to_owned());
+                }
+                "enum"
+            }
+            TypeKind::InputObject(object) => {
+                for field in &object.fields {
+                    lines.insert(format!("{name}.{}", field.node.name.node), input(&field.node));
+                }
+                "input"
+            }
+        };
+        lines.insert(name.to_string(), kind.to_owned());
+        for field in fields(definition) {
+            let path = format!("{name}.{}", field.node.name.node);
+            for argument in &field.node.arguments {
+                lines
+                    .insert(format!("{path}({})", argument.node.name.node), input(&argument.node));
+            }
+            if matches!(name.as_str(), "Query" | "Mutation" | "Subscription") {
+                lines.insert(format!("{path} takes"), statement(&field.node.directives));
+            }
+            lines.insert(path, field.node.ty.node.to_string());
+        }
+    }
+    lines
+}
+
+fn input(input: &InputValueDefinition) -> String {
+    let default = input.default_value.as_ref();
+    let default = default.map(|default| format!(" = {}", default.node)).unwrap_or_default();
+    format!("{}{default}", input.ty.node)
+}
+
+fn statement(directives: &[Positioned<ConstDirective>]) -> String {
+    let said = directives.iter().map(|directive| {
+        let permission = directive.node.get_argument("permission");
+        let permission = permission.map(|permission| permission.node.to_string());
+        format!("@{} {}", directive.node.name.node, permission.unwrap_or_default())
+    });
+    said.collect()
+}
+
+#[test]
+fn what_clients_rely_on_is_served() {
+    let (promised, served) = (lines(&types(CONTRACT)), lines(&types(&graphql::sdl())));
+    let broken: Vec<_> = promised
+        .iter()
+        .filter(|(name, promise)| served.get(*name) != Some(promise))
+        .map(|(name, promise)| (name, promise, served.get(name)))
+        .collect();
+    assert!(broken.is_empty(), "name, promised, served: {broken:#?}");
+}
+
+#[test]
+fn what_was_added_asks_nothing_of_clients_that_do_not_know_it() {
+    let (promised, served) = (lines(&types(CONTRACT)), lines(&types(&graphql::sdl())));
+    let inputs = types(CONTRACT).into_iter().filter_map(|definition| match definition.kind {
+        TypeKind::InputObject(_) => Some(definition.name.node.to_string()),
+        _ => None,
+    });
+    let inputs: Vec<_> = inputs.collect();
+    let demanded = served.iter().filter(|(name, _)| !promised.contains_key(*name));
+    let demanded = demanded.filter(|(name, demand)| {
+        let (owner, is_input) = match (name.split_once('('), name.split_once('.')) {
+            (Some((field, _)), _) => (field.to_owned(), true),
+            (None, Some((owner, _))) => (owner.to_owned(), inputs.iter().any(|one| one == owner)),
+            (None, None) => return false,
+        };
+        is_input && promised.contains_key(&owner) && demand.ends_with('!')
+    });
+    let demanded: Vec<_> = demanded.collect();
+    assert!(demanded.is_empty(), "new and required: {demanded:#?}");
+}

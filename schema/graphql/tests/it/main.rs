@@ -1,0 +1,23 @@
+//! The API against a real Postgres and Redis, through [`graphql::Engine`] as the HTTP edge uses it.
+//!
+//! | file | what is held there |
+//! |---|---|
+//! | `stage`, `wire` | the engine on a database of its own with a team or two; what a pool sends to Postgres |
+//! | `sdl`, `contract` | the committed schema, its descriptions and statements; what clients rely on |
+//! | `tenancy` | two organizations, random requests, dropped and failing ones: nothing foreign is seen or changed |
+//! | `audit` | every mutation leaves its entry, in the transaction of the change |
+//! | `statements`, `requests` | how many statements a list costs; one transaction and one connection a request |
+//! | `errors`, `paging` | codes and sentences; pages in both directions |
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod audit;
+mod contract;
+mod errors;
+mod paging;
+mod requests;
+mod sdl;
+mod stage;
+mod statements;
+mod tenancy;
+mod wire;

@@ -1,0 +1,308 @@
+//! A request and its transactions: one to read, one connection at once, none for what is refused.
+
+use std::time::Duration;
+
+use domain::Id;
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::{
+    stage::{Reply, Stage, Team, nothing},
+    wire::Wire,
+};
+
+const CREATE: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
+
+/// Everything that a viewer can be asked beside everything else.
+const BUSY: &str = "query($id: ID!) {
+    viewer { organizations { name } sessions { id } organization { name } roles { key } actor { ... on User { name roles { key } } } }
+    node(id: $id) { id ... on User { name roles { key } } }
+    assets(first: 10) { totalCount nodes { name owner { name roles { key } } } }
+    users(first: 10) { totalCount nodes { name roles { key } } }
+    auditEntries(first: 10) { nodes { action actor { ... on User { name } } } }
+    roles { key }
+    apiKeys { name createdBy { name } }
+}";
+
+async fn add_asset(stage: &Stage, team: &Team) {
+    let input = json!({ "input": { "name": "web-1", "type": "HOST", "owner": team["viewer"].id } });
+    stage.ask(team["owner"].bearer.as_str(), CREATE, input).await.data();
+}
+
+/// Fails where requests wait for each other's connections, before the pool itself gives up after five seconds.
+async fn promptly(reply: impl Future<Output = Reply>) -> Reply {
+    tokio::time::timeout(Duration::from_secs(4), reply).await.expect("it waits for a connection of its own")
+}
+
+#[tokio::test]
+async fn all_that_a_document_reads_is_read_in_one_transaction() {
+    let (stage, wire) = Wire::stage(4).await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    wire.look();
+    let document = "query($id: ID!) {
+        node(id: $id) { ... on User { name roles { key } } }
+        viewer { organization { name } roles { key } }
+        assets(first: 10) { totalCount nodes { name owner { name roles { key } } } }
+        users(first: 10) { nodes { name roles { key } } }
+        roles { key }
+    }";
+    let owner = &team["owner"];
+    stage.ask(owner.bearer.as_str(), document, json!({ "id": owner.id })).await.data();
+    let seen = wire.look();
+    assert_eq!((seen.count("BEGIN READ ONLY"), seen.count("BEGIN")), (1, 2), "{seen:#?}");
+}
+
+#[tokio::test]
+async fn a_request_opens_no_transaction_beside_another() {
+    let (stage, wire) = Wire::stage(8).await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    wire.look();
+    let owner = &team["owner"];
+    promptly(stage.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
+    let seen = wire.look();
+    assert_eq!(seen.most_open, 1, "{:#?}", seen.statements);
+}
+
+#[tokio::test]
+async fn a_request_hands_its_connection_back_in_order() {
+    let (stage, wire) = Wire::stage(1).await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    wire.look();
+    let owner = &team["owner"];
+    for _ in 0..3 {
+        promptly(stage.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
+    }
+    assert_eq!(wire.look().connections, 0, "connections were thrown away and made anew");
+}
+
+/// Pairs of what may be selected together, on the one connection that there is.
+#[tokio::test]
+async fn one_connection_is_enough_for_any_document() {
+    let stage = Stage::narrow(1).await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    let parts = [
+        "viewer { organizations { name } }",
+        "viewer { sessions { id } }",
+        "viewer { organization { name } roles { key } actor { ... on User { name } } }",
+        "node(id: $id) { id ... on User { name } }",
+        "assets { nodes { name owner { name } } totalCount }",
+        "users { nodes { name roles { key } } totalCount }",
+        "auditEntries { nodes { action actor { ... on User { name } } } }",
+        "apiKeys { name createdBy { name } }",
+    ];
+    let owner = &team["owner"];
+    let mut stuck = Vec::new();
+    for one in parts {
+        for other in parts {
+            let document = format!("query($id: ID!) {{ {one} {other} use: node(id: $id) {{ id }} }}");
+            let asked = stage.ask(owner.bearer.as_str(), &document, json!({ "id": owner.id }));
+            match tokio::time::timeout(Duration::from_secs(2), asked).await {
+                Ok(reply) if reply.errors().is_empty() => {}
+                other => stuck.push((document, other.map(|reply| reply.json))),
+            }
+        }
+    }
+    assert!(stuck.is_empty(), "{} documents: {:#?}", stuck.len(), stuck.first());
+}
+
+#[tokio::test]
+async fn a_mutation_and_what_is_selected_of_its_result_share_one_connection() {
+    let stage = Stage::narrow(1).await;
+    let team = stage.team("alfa").await;
+    let document = "mutation($owner: ID!) {
+        a: createAsset(input: { name: \"web-1\", type: HOST, owner: $owner }) { name owner { name roles { key } } }
+        b: createAsset(input: { name: \"web-2\", type: HOST, owner: $owner }) { name owner { name roles { key } } }
+        updateUser(id: $owner, input: { name: \"Renamed\", password: \"another pelican mosaic\" }) { name roles { key } }
+        c: setUserRoles(user: $owner, roles: [\"operator\"]) { name roles { key } }
+    }";
+    let variables = json!({ "owner": team["viewer"].id });
+    let reply = promptly(stage.ask(team["owner"].bearer.as_str(), document, variables)).await;
+    assert_snapshot!(serde_json::to_string_pretty(reply.data()).unwrap(), @r#""#);
+}
+
+#[tokio::test]
+async fn requests_at_once_share_few_connections() {
+    let stage = Stage::narrow(2).await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    let owner = &team["owner"];
+    let asked = (0..24).map(|_| stage.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id })));
+    for reply in futures_util::future::join_all(asked).await {
+        reply.data();
+    }
+}
+
+#[tokio::test]
+async fn the_second_of_two_mutations_sees_the_first() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document = "mutation {
+        made: saveRole(key: \"night\", name: \"Night\", permissions: [CHECK_RUN]) { key }
+        held: createUser(input: { email: \"n@alfa.example\", name: \"N\", password: \"correct pelican mosaic\", roles: [\"night\"] }) { roles { key } }
+    }";
+    let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+    assert_eq!(
+        reply.data(),
+        &json!({ "made": { "key": "night" }, "held": { "roles": [{ "key": "night" }] } })
+    );
+}
+
+#[tokio::test]
+async fn the_first_of_two_mutations_stays_when_the_second_fails() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document = "mutation {
+        a: createAsset(input: { name: \"web-1\", type: HOST, externalId: \"x\" }) { name }
+        b: createAsset(input: { name: \"web-2\", type: HOST, externalId: \"x\" }) { name }
+    }";
+    let bearer = team["owner"].bearer.as_str();
+    let reply = stage.ask(bearer, document, nothing()).await;
+    assert_eq!((reply.code(), &reply.error()["path"]), ("CONFLICT", &json!(["b"])));
+    let reply = stage.ask(bearer, "{ assets { nodes { name } } }", nothing()).await;
+    assert_eq!(reply.data(), &json!({ "assets": { "nodes": [{ "name": "web-1" }] } }));
+}
+
+#[tokio::test]
+async fn what_is_refused_for_its_looks_touches_no_database() {
+    let (stage, wire) = Wire::stage(1).await;
+    let team = stage.team("alfa").await;
+    wire.look();
+    let many = |times: usize, part: &str| part.repeat(times);
+    let nested = format!("{{ viewer {} {} }}", many(40, "{ a "), many(40, "}"));
+    for (what, document) in [
+        ("no GraphQL", "{ viewer {".to_owned()),
+        ("too large", format!("{{ viewer {{ {} }} }}", many(20_000, "roles "))),
+        ("too deep", nested),
+        ("too many roots", format!("{{ {} }}", (0..21).map(|n| format!("a{n}: roles {{ key }} ")).collect::<String>())),
+        ("too expensive", format!("{{ {} }}", (0..20).map(|n| format!("a{n}: users(first: 100) {{ nodes {{ roles {{ key }} }} }} ")).collect::<String>())),
+        ("two sign-ins", "mutation { a: login(email: \"\", password: \"\") { mfaChallenge } b: login(email: \"\", password: \"\") { mfaChallenge } }".to_owned()),
+    ] {
+        let reply = stage.ask(team["owner"].bearer.as_str(), &document, nothing()).await;
+        assert!(!reply.executed && !reply.errors().is_empty(), "{what}: {:#}", reply.json);
+        let seen = wire.look();
+        assert!(seen.statements.is_empty(), "{what}: {seen:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
+    let (stage, wire) = Wire::stage(1).await;
+    let team = stage.team("alfa").await;
+    wire.look();
+    let viewer = Some(team["viewer"].bearer.as_str());
+    for (document, bearer, code) in [
+        ("{ assets { nodes { name } } }", None, "UNAUTHENTICATED"),
+        ("mutation { deleteRole(key: \"x\") }", None, "UNAUTHENTICATED"),
+        ("{ viewer { roles { key } } users { nodes { name } } }", viewer, "FORBIDDEN"),
+        ("mutation { deleteRole(key: \"x\") }", viewer, "FORBIDDEN"),
+        ("{ assets { nodes { nmae } } }", viewer, "VALIDATION"),
+        ("query($id: ID!) { node(id: $id) { id } }", viewer, "VALIDATION"),
+    ] {
+        let reply = stage.ask(bearer, document, nothing()).await;
+        assert_eq!(reply.json["errors"][0]["extensions"]["code"], code, "{:#}", reply.json);
+        assert!(!reply.executed, "{document}");
+        let seen = wire.look();
+        let recognised = usize::from(bearer.is_some());
+        assert_eq!(seen.count("BEGIN"), recognised, "{document}: {seen:#?}");
+        assert_eq!(seen.count("BEGIN READ ONLY"), 0, "{document}: {seen:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_refused_whole() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document = "mutation {
+        createAsset(input: { name: \"web-1\", type: HOST }) { id }
+        saveRole(key: \"night\", name: \"Night\", permissions: []) { id }
+    }";
+    let reply = stage.ask(team["operator"].bearer.as_str(), document, nothing()).await;
+    assert_eq!((reply.code(), &reply.error()["path"]), ("FORBIDDEN", &json!(["saveRole"])));
+    let reply = stage.ask(team["operator"].bearer.as_str(), "{ assets { totalCount } }", nothing()).await;
+    assert_eq!(reply.data()["assets"]["totalCount"], 0);
+}
+
+#[tokio::test]
+async fn keys_stand_in_the_order_of_the_document() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    let document = "{
+        z: roles { name key }
+        assets { nodes { owner { roles { key } name } name code: type } totalCount }
+        ...F
+        viewer { permissions actor { __typename ... on User { name id } } }
+        a: __typename
+    } fragment F on Query { users(first: 1) { pageInfo { hasNextPage } nodes { name id: __typename } } }";
+    let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let data = reply.data();
+    let asset = &data["assets"]["nodes"][0];
+    let found = [
+        data, &data["z"][0], &data["assets"], asset, &asset["owner"], &data["users"], &data["users"]["nodes"][0],
+        &data["viewer"], &data["viewer"]["actor"],
+    ];
+    assert_eq!(
+        found.map(keys),
+        [
+            "z assets users viewer a", "name key", "nodes totalCount", "owner name code", "roles name",
+            "pageInfo nodes", "name id", "permissions actor", "__typename name id",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_viewer_who_is_nobody_is_null_whatever_is_asked_of_them() {
+    let stage = Stage::new().await;
+    for document in [
+        "{ viewer { organization { name } actor { ... on User { name email } } sessions { id } } }",
+        "{ who: viewer { organizations { name } roles { key } } }",
+        "{ ...F } fragment F on Query { viewer { permissions } }",
+    ] {
+        let reply = stage.ask(None, document, nothing()).await;
+        let who = reply.data().as_object().unwrap().values().collect::<Vec<_>>();
+        assert_eq!(who, [&Value::Null], "{document}");
+    }
+}
+
+#[tokio::test]
+async fn a_bearer_that_is_no_good_is_refused_except_to_sign_in_or_out() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let owner = &team["owner"];
+    stage.ask(owner.bearer.as_str(), "mutation { logout }", nothing()).await.data();
+    let over = owner.bearer.as_str();
+    assert_eq!(stage.ask(over, "{ viewer { permissions } }", nothing()).await.code(), "UNAUTHENTICATED");
+    stage.ask(over, "mutation { logout }", nothing()).await.data();
+    let login = "mutation($email: String!) { login(email: $email, password: \"correct pelican mosaic\") { tokens { accessToken } } }";
+    stage.ask(over, login, json!({ "email": owner.email })).await.data();
+}
+
+#[tokio::test]
+async fn a_node_is_found_by_its_id_whatever_its_type() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    add_asset(&stage, &team).await;
+    let (key, _) = stage.api_key(&team, "ci", &[domain::permission::Permission::AssetRead]).await;
+    let owner = team["owner"].bearer.as_str();
+    let ids = "{ assets { nodes { id } } roles { id } auditEntries(first: 1) { nodes { id } } viewer { organization { id } } }";
+    let ids = stage.ask(owner, ids, nothing()).await.data().clone();
+    let document = "query($id: ID!) { node(id: $id) { __typename id } }";
+    for (kind, id) in [
+        ("Asset", &ids["assets"]["nodes"][0]["id"]),
+        ("Role", &ids["roles"][0]["id"]),
+        ("AuditEntry", &ids["auditEntries"]["nodes"][0]["id"]),
+        ("Organization", &ids["viewer"]["organization"]["id"]),
+        ("User", &json!(team["viewer"].id)),
+        ("ApiKey", &json!(key)),
+    ] {
+        let reply = stage.ask(owner, document, json!({ "id": id })).await;
+        assert_eq!(reply.data(), &json!({ "node": { "__typename": kind, "id": id } }));
+    }
+    let gone = Id::<domain::asset::Asset>::new();
+    assert_eq!(stage.ask(owner, document, json!({ "id": gone })).await.data(), &json!({ "node": null }));
+}

@@ -1,0 +1,158 @@
+//! The schema's text: committed, described, stated.
+
+use async_graphql::parser::{
+    parse_schema,
+    types::{
+        ConstDirective, FieldDefinition, InputValueDefinition, TypeDefinition, TypeKind,
+        TypeSystemDefinition,
+    },
+};
+use async_graphql::{Positioned, Value};
+
+/// The committed schema: what people read and clients rely on.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql");
+
+/// The type definitions of a schema's text.
+pub(crate) fn types(sdl: &str) -> Vec<TypeDefinition> {
+    let document = parse_schema(sdl).unwrap();
+    let types = document.definitions.into_iter().filter_map(|definition| match definition {
+        TypeSystemDefinition::Type(definition) => Some(definition.node),
+        TypeSystemDefinition::Schema(_) | TypeSystemDefinition::Directive(_) => None,
+    });
+    types.collect()
+}
+
+/// The fields of an object or interface.
+pub(crate) fn fields(definition: &TypeDefinition) -> &[Positioned<FieldDefinition>] {
+    match &definition.kind {
+        TypeKind::Object(object) => &object.fields,
+        TypeKind::Interface(interface) => &interface.fields,
+        TypeKind::Scalar | TypeKind::Union(_) | TypeKind::Enum(_) | TypeKind::InputObject(_) => &[],
+    }
+}
+
+/// The names of a root's fields.
+pub(crate) fn roots(root: &str) -> Vec<String> {
+    let types = types(&graphql::sdl());
+    let root = types.iter().find(|definition| definition.name.node == root).unwrap();
+    fields(root).iter().map(|field| field.node.name.node.to_string()).collect()
+}
+
+fn text(description: Option<&Positioned<String>>) -> &str {
+    description.map_or("", |text| text.node.as_str())
+}
+
+/// The permissions that directives state.
+fn permissions(directives: &[Positioned<ConstDirective>]) -> Vec<String> {
+    let requires = directives.iter().filter(|one| one.node.name.node == "requiresPermission");
+    let permission = requires.map(|one| match &one.node.get_argument("permission").unwrap().node {
+        Value::Enum(permission) => permission.to_string(),
+        other => panic!("{other} is no permission"),
+    });
+    permission.collect()
+}
+
+#[test]
+fn the_schema_is_the_committed_one() {
+    let current = format!("{}\n", graphql::sdl().trim_end());
+    if std::env::var_os("UPDATE_SDL").is_some() {
+        std::fs::write(FILE, &current).unwrap();
+    }
+    let committed = std::fs::read_to_string(FILE).unwrap_or_default();
+    let differing = committed.lines().zip(current.lines()).position(|(old, new)| old != new);
+    let line = differing.unwrap_or_else(|| committed.lines().count().min(current.lines().count()));
+    assert!(
+        committed == current,
+        "schema/graphql/schema.graphql is not the schema any more, from line {} on:\n  committed: {}\n  current:   {}\n\
+         If the change is meant: run this test with UPDATE_SDL=1, read the diff as a client would, and commit it.",
+        line + 1,
+        committed.lines().nth(line).unwrap_or("(ends)"),
+        current.lines().nth(line).unwrap_or("(ends)"),
+    );
+}
+
+#[test]
+fn everything_in_the_schema_is_described() {
+    let mut silent = Vec::new();
+    let mut hear = |name: String, description: &Option<Positioned<String>>| {
+        if text(description.as_ref()).trim().is_empty() {
+            silent.push(name);
+        }
+    };
+    for definition in types(&graphql::sdl()) {
+        let name = &definition.name.node;
+        hear(name.to_string(), &definition.description);
+        let mut inputs = |owner: &str, inputs: &[Positioned<InputValueDefinition>]| {
+            for input in inputs {
+                hear(format!("{owner}.{}", input.node.name.node), &input.node.description);
+            }
+        };
+        for field in fields(&definition) {
+            inputs(&format!("{name}.{}", field.node.name.node), &field.node.arguments);
+        }
+        if let TypeKind::InputObject(object) = &definition.kind {
+            inputs(name, &object.fields);
+        }
+        for field in fields(&definition) {
+            hear(format!("{name}.{}", field.node.name.node), &field.node.description);
+        }
+        if let TypeKind::Enum(all) = &definition.kind {
+            for value in &all.values {
+                hear(format!("{name}.{}", value.node.value.node), &value.node.description);
+            }
+        }
+    }
+    assert!(silent.is_empty(), "without a description: {silent:#?}");
+}
+
+/// A client that sees no directives (introspection has none) reads there what a field takes.
+#[test]
+fn descriptions_name_the_permission_that_is_required() {
+    let mut silent = Vec::new();
+    for definition in types(&graphql::sdl()) {
+        let name = &definition.name.node;
+        let of_type = text(definition.description.as_ref());
+        for permission in permissions(&definition.directives) {
+            if !of_type.contains(&permission) {
+                silent.push(format!("{name}: {permission}"));
+            }
+        }
+        let is_root = matches!(name.as_str(), "Query" | "Mutation" | "Subscription");
+        for field in fields(&definition) {
+            let of_field = text(field.node.description.as_ref());
+            for permission in permissions(&field.node.directives) {
+                if !of_field.contains(&permission) && (is_root || !of_type.contains(&permission)) {
+                    silent.push(format!("{name}.{}: {permission}", field.node.name.node));
+                }
+            }
+        }
+    }
+    assert!(silent.is_empty(), "do not name what they take: {silent:#?}");
+}
+
+#[test]
+fn every_root_field_states_who_may() {
+    let statements = ["public", "authenticated", "requiresPermission"];
+    for definition in types(&graphql::sdl()) {
+        if !matches!(definition.name.node.as_str(), "Query" | "Mutation" | "Subscription") {
+            continue;
+        }
+        for field in fields(&definition) {
+            let stated = field
+                .node
+                .directives
+                .iter()
+                .filter(|directive| statements.contains(&directive.node.name.node.as_str()));
+            assert_eq!(stated.count(), 1, "{}.{}", definition.name.node, field.node.name.node);
+        }
+    }
+}
+
+#[test]
+fn rust_does_not_show_in_descriptions() {
+    let sdl = graphql::sdl();
+    let words = ["Option<", "Vec<", "<Utc>", "::", "domain", "Row"];
+    let shown: Vec<_> =
+        sdl.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect();
+    assert!(shown.is_empty(), "{shown:#?}");
+}

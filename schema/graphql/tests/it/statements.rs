@@ -1,0 +1,93 @@
+//! What a list costs: as many statements for a hundred rows as for five.
+
+use serde_json::json;
+
+use crate::{
+    stage::{Stage, Team},
+    wire::{Seen, Wire},
+};
+
+/// Statements of a request at most: recognising who asks, one transaction, the list and its relations.
+const MOST: usize = 12;
+
+/// Members `1..=count`, each with a role, an asset that they own, and the entry of their doing so.
+async fn populate(stage: &Stage, team: &Team, count: usize) {
+    let org = team.org.id.uuid();
+    stage
+        .break_with(&format!(
+            "INSERT INTO \"user\" (id, email, name, created_at)
+             SELECT gen_random_uuid(), n || '@rows.example', 'member ' || n, now() FROM generate_series(1, {count}) AS n;
+             INSERT INTO membership (org_id, user_id, created_at)
+             SELECT '{org}', id, now() FROM \"user\" WHERE email LIKE '%@rows.example';
+             INSERT INTO membership_role (org_id, user_id, role_id)
+             SELECT '{org}', \"user\".id, role.id FROM \"user\", role
+             WHERE email LIKE '%@rows.example' AND role.org_id = '{org}' AND role.key IN ('viewer', 'operator');
+             INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, owner_id, created_at, updated_at)
+             SELECT '{org}', gen_random_uuid(), 'HST-' || row_number() OVER (), 'host', 'HOST', 'ACTIVE', 'PROD', id, now(), now()
+             FROM \"user\" WHERE email LIKE '%@rows.example';
+             DELETE FROM audit_entry;
+             INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths)
+             SELECT '{org}', gen_random_uuid(), now(), 'user', id, 'asset.created', 'asset', id, '{{}}'
+             FROM \"user\" WHERE email LIKE '%@rows.example'"
+        ))
+        .await;
+}
+
+/// What the owner's document costs with 5 and with 100 rows; `names` counts what tells that all were there.
+async fn costs(document: &str, names: &str) -> [Seen; 2] {
+    let mut costs = Vec::new();
+    for rows in [5, 100] {
+        let (stage, wire) = Wire::stage(4).await;
+        let team = stage.team("alfa").await;
+        populate(&stage, &team, rows).await;
+        let owner = team["owner"].bearer.as_str();
+        stage.ask(owner, "{ viewer { permissions } }", json!({})).await.data();
+        wire.look();
+        let reply = stage.ask(owner, document, json!({})).await;
+        let shown = reply.data().to_string().matches(names).count();
+        assert!(shown >= rows.min(95), "{shown} of {rows} rows: {:#}", reply.json);
+        costs.push(wire.look());
+    }
+    costs.try_into().unwrap()
+}
+
+async fn check(document: &str, names: &str) {
+    let [few, many] = costs(document, names).await;
+    assert_eq!(few.statements, many.statements, "the statements depend on the rows");
+    assert!(many.statements.len() <= MOST, "{:#?}", many.statements);
+}
+
+#[tokio::test]
+async fn assets_with_their_owners() {
+    check("{ assets(first: 100) { nodes { name owner { name } } } }", "member").await;
+}
+
+#[tokio::test]
+async fn assets_with_their_owners_roles() {
+    check("{ assets(first: 100) { nodes { name owner { name roles { key } } } } }", "member").await;
+}
+
+#[tokio::test]
+async fn members_with_their_roles() {
+    check("{ users(first: 100) { nodes { name roles { key name } } } }", "member").await;
+}
+
+#[tokio::test]
+async fn entries_with_their_actors() {
+    let document = "{ auditEntries(first: 100) { nodes { action actor { ... on User { name roles { key } } ... on ApiKey { name } } } } }";
+    check(document, "member").await;
+}
+
+#[tokio::test]
+async fn the_same_list_under_two_names_shares_its_loads() {
+    let document = "{ a: assets(first: 50) { nodes { owner { name } } } b: assets(last: 50) { edges { node { owner { name } } } } }";
+    check(document, "member").await;
+}
+
+#[tokio::test]
+async fn two_relations_of_a_row_are_one_load_each() {
+    let document = "{ assets(first: 100) { edges { cursor node { owner { id name email } again: owner { name roles { key } } } } } }";
+    let [_, many] = costs(document, "member").await;
+    assert!(many.statements.len() <= MOST, "{:#?}", many.statements);
+    assert_eq!(many.count("FROM membership_role"), 2, "one of the session's own, one of the loader: {many:#?}");
+}
