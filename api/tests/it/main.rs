@@ -4,7 +4,6 @@
 
 mod answer;
 mod client;
-mod conformance;
 mod connection;
 mod cors;
 mod endpoint;

@@ -524,49 +524,6 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
         slowest = slowest.max(start.elapsed());
     }
     assert!(parsed > 400 && within > 300, "{parsed} parsed, {within} within limits");
-    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
-}
-
-/// `cargo test --release -- --ignored --nocapture timings`
-#[test]
-#[ignore = "measures"]
-#[expect(clippy::print_stderr, reason = "it reports")]
-fn timings() {
-    let shape = shape();
-    let long = format!(
-        "query($n: Int){{viewer{{actor{{... on User{{name email}}}}}} assets(first: $n){{edges{{node{{{}...F}}}}}}}} fragment F on Asset{{id name owner{{name}} tags{{name}} findings(first: 3){{edges{{node{{id}}}}}}}}",
-        "id name ".repeat(19)
-    );
-    for source in ["{ping}", &long] {
-        let time = |what: &str, run: &mut dyn FnMut()| {
-            let start = Instant::now();
-            for _ in 0..20_000 {
-                run();
-            }
-            eprintln!("{what:>10} {:>8.2} µs", start.elapsed().as_secs_f64() / 20_000.0 * 1e6);
-        };
-        let document = parse_query(source).unwrap();
-        let mut variables: Variables = serde_json::from_str(r#"{"n": 20}"#).unwrap();
-        let copy = document.clone();
-        let bounded = Bounded::of(document).unwrap();
-        let permissions = BuiltinRole::Admin.permissions();
-        let caller = Caller::Known { permissions, own_ids: &own() };
-        let fields = shape.cost(bounded.choose(None, &mut variables).unwrap()).unwrap().fields;
-        eprintln!("{fields} fields, {} bytes", source.len());
-        time("scan", &mut || scan::source(source).unwrap());
-        time("parse", &mut || drop(parse_query(source).unwrap()));
-        time("copy", &mut || drop(copy.clone()));
-        time("copy+expand", &mut || drop(Bounded::of(copy.clone()).unwrap()));
-        time("cost", &mut || {
-            assert!(shape.cost(bounded.choose(None, &mut variables).unwrap()).is_ok());
-        });
-        time("forbidden", &mut || {
-            assert!(
-                shape.forbidden(bounded.choose(None, &mut variables).unwrap(), caller).is_empty()
-            );
-        });
-        time("anonymous", &mut || {
-            drop(shape.forbidden(bounded.choose(None, &mut variables).unwrap(), Caller::Anonymous));
-        });
-    }
+    // Not a benchmark: a walk that explodes takes minutes.
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }
