@@ -9,7 +9,7 @@ use domain::{
     Db, identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys,
 };
 use graphql::{Allowlist, Engine, Services, Settings};
-use jobs::{Limiter, Quota, Redis};
+use jobs::{Limiter, Quota, Redis, event::Publisher};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
     net::TcpListener,
@@ -35,12 +35,6 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
         Err(refusal) => return Err(refusal.into()),
     }
     let api = Api::bind(&config, db, &stores.redis).await?;
-    let (address, health) = (api.address, api.health.local_addr()?);
-    tracing::info!(
-        api.address = %address,
-        health.address = %health,
-        "GraphQL is served on http://{address}/graphql"
-    );
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     api.serve(stop).await?;
@@ -81,6 +75,9 @@ impl Api {
         let metrics =
             PrometheusBuilder::new().install_recorder().context("metrics were started twice")?;
         let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
+        let (publisher, publishing) = Publisher::new(redis.clone());
+        tokio::spawn(publishing);
+        let db = db.publishing(move |events| publisher.publish(events));
         let engine = engine(config, db.clone(), redis.clone())?;
         let listener = bind(config.listen, "LISTEN_ADDR").await?;
         let health = bind(config.health, "HEALTH_ADDR").await?;
@@ -100,6 +97,12 @@ impl Api {
 
     /// Serves until it is told to stop; health goes last, so that the stopping can be watched.
     pub(crate) async fn serve(self, stop: CancellationToken) -> Result<()> {
+        let (address, health) = (self.address, self.health.local_addr()?);
+        tracing::info!(
+            api.address = %address,
+            health.address = %health,
+            "GraphQL is served on http://{address}/graphql"
+        );
         let stopped = CancellationToken::new();
         let health = Health::new(self.probes, self.metrics.clone(), stop.clone());
         let health = tokio::spawn({

@@ -10,11 +10,13 @@
 //! | `limit/wall` | the local limits: in front of Redis, and instead of it |
 //! | `limit/breaker` | when Redis is not asked |
 //! | `limit/fleet` | the heartbeat that counts processes and probes Redis |
+//! | `event` | [`event::Publisher`]: hints that rows changed, after the commit |
 //! | `error` | [`Error`], one for the crate |
 //!
 //! Redis holds nothing that we would miss: without it limits are enforced per process.
 
 mod error;
+pub mod event;
 mod limit;
 mod redis;
 

@@ -68,6 +68,14 @@ impl Redis {
         patient(&self.client, PATIENCE).ping(None).await.map_err(Error::Redis)
     }
 
+    /// Tells a channel's listeners, if there are any.
+    pub(crate) async fn publish(&self, channel: &'static str, message: String) -> Result<()> {
+        let command = CustomCommand::new_static("PUBLISH", None, false);
+        let words = vec![Value::from(channel), Value::from(message)];
+        let listeners = patient(&self.client, PATIENCE).custom::<Value, _>(command, words).await;
+        listeners.map(drop).map_err(Error::Redis)
+    }
+
     /// Waits until Redis answers, but no longer than `patience`: at start, so that the first requests
     /// are not decided without it.
     pub async fn ready(&self, patience: Duration) -> Result<()> {

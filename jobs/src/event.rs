@@ -1,0 +1,68 @@
+//! Hints on Redis that rows changed: published after the commit, ids only, and lost without regret.
+//!
+//! A commit never waits for Redis: what cannot be queued or sent is dropped and counted, and whoever listens reads the
+//! row again anyway. One channel for all organizations, because a listener asks Postgres under its own.
+
+use domain::event::Event;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::Redis;
+
+/// The channel; an event is a JSON object `{"org", "kind", "id"}`.
+pub const CHANNEL: &str = "sentryops:event";
+/// Events that may wait for Redis.
+const WAITING: usize = 4096;
+
+/// Takes events from anywhere in the process.
+#[derive(Debug, Clone)]
+pub struct Publisher(mpsc::Sender<Event>);
+
+impl Publisher {
+    /// The publisher, and the work of sending what it takes: to be spawned, and over when the last clone is dropped.
+    pub fn new(redis: Redis) -> (Self, impl Future<Output = ()> + Send) {
+        let (sender, mut waiting) = mpsc::channel(WAITING);
+        let work = async move {
+            while let Some(event) = waiting.recv().await {
+                let text = text(&event);
+                if let Err(error) = redis.publish(CHANNEL, text).await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "an event was lost");
+                    lost();
+                }
+            }
+        };
+        (Self(sender), work)
+    }
+
+    /// Queues events; never waits.
+    pub fn publish(&self, events: Vec<Event>) {
+        for event in events {
+            if self.0.try_send(event).is_err() {
+                lost();
+            }
+        }
+    }
+}
+
+fn text(event: &Event) -> String {
+    serde_json::to_value(event).unwrap_or(Value::Null).to_string()
+}
+
+fn lost() {
+    metrics::counter!("sentryops_events_lost_total").increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Id, asset::Asset, organization::Organization};
+
+    use super::*;
+
+    #[test]
+    fn an_event_carries_ids_and_nothing_else() {
+        let (org, id) = (Id::<Organization>::new(), Id::<Asset>::new());
+        let text = text(&Event::changed(org, id));
+        let (org, id) = (org.uuid(), id.uuid());
+        assert_eq!(text, format!(r#"{{"id":"{id}","kind":"ast","org":"{org}"}}"#));
+    }
+}
