@@ -5,7 +5,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 target := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance
+.PHONY: help demo test check conformance load
 
 help: ## list the commands
 	@awk -F ': ## ' '/^[a-z]+: ## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
@@ -31,3 +31,9 @@ conformance: ## GraphQL over HTTP, audited from outside by graphql-http and a br
 	cargo build --release --locked --bin sentryops
 	cd loadtests/conformance && npm ci
 	node loadtests/conformance/run.mjs --binary $(target)/release/sentryops
+
+load: ## what it costs: time to the first answer, memory, CPU per request beside a peer's
+	@docker/install
+	cargo build --release --locked --bin sentryops --bin loadtests
+	$(target)/release/loadtests start --binary $(target)/release/sentryops
+	$(target)/release/loadtests read --peers --binary $(target)/release/sentryops

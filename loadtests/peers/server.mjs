@@ -203,5 +203,5 @@ const address = await app.listen({ host: '127.0.0.1', port: 0 });
 console.log(JSON.stringify({ address: address.replace('http://', ''), token: await token() }));
 process.once('SIGTERM', async () => {
   await app.close();
-  await pool.end();
+  process.exit();
 });

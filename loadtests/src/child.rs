@@ -13,7 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Longer than `up` may take for its private services.
-const STOP_WITHIN: Duration = Duration::from_secs(60);
+const STOP_WITHIN: Duration = Duration::from_mins(1);
+const POLL_EVERY: Duration = Duration::from_millis(5);
 /// What reaches a child of our own environment: the rest would make runs differ.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH"];
 
@@ -75,39 +76,49 @@ impl Child {
     ///
     /// # Errors
     /// When it did not end in time or not with success; it is gone nevertheless.
-    pub(crate) fn stop(mut self) -> Result<Duration> {
+    pub(crate) async fn stop(mut self) -> Result<Duration> {
         let began = Instant::now();
+        self.terminate()?;
+        // Others of our tasks may have to serve it until it is gone, so this does not block.
+        while self.process.try_wait()?.is_none() && began.elapsed() < STOP_WITHIN {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        let took = began.elapsed();
         let status = self.end()?;
-        ensure!(
-            status.success(),
-            "{} stopped badly ({status}):\n{}",
-            self.name,
-            self.last_words()
-        );
-        Ok(began.elapsed())
+        ensure!(status.success(), "{} stopped badly ({status}):\n{}", self.name, self.last_words());
+        Ok(took)
+    }
+
+    fn terminate(&mut self) -> Result<()> {
+        if self.process.try_wait()?.is_none() {
+            // Not waited for yet, so the number is still its own.
+            kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+        }
+        Ok(())
     }
 
     fn end(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.process.try_wait()? {
             return Ok(status);
         }
-        // Not waited for yet, so the number is still its own.
-        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
-        let deadline = Instant::now() + STOP_WITHIN;
-        while Instant::now() < deadline {
-            if let Some(status) = self.process.try_wait()? {
-                return Ok(status);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
         kill_process_group(Pid::from_child(&self.process), Signal::KILL)?;
         Ok(self.process.wait()?)
+    }
+
+    fn stop_blocking(&mut self) -> Result<()> {
+        self.terminate()?;
+        let deadline = Instant::now() + STOP_WITHIN;
+        while self.process.try_wait()?.is_none() && Instant::now() < deadline {
+            thread::sleep(POLL_EVERY);
+        }
+        self.end()?;
+        Ok(())
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = self.stop_blocking() {
             eprintln!("loadtests: {} could not be ended: {error:#}", self.name);
         }
     }

@@ -146,7 +146,7 @@ mod tests {
         };
         check(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", None);
         check(b"HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\n\r\n{}", Some((44, 200, 2)));
-        check(b"HTTP/1.1 503 \r\nContent-Length:0\r\n\r\n", Some((34, 503, 0)));
+        check(b"HTTP/1.1 503 \r\nContent-Length:0\r\n\r\n", Some((35, 503, 0)));
         assert!(Head::parse(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
     }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// How much the peer asks of Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,8 @@ pub(crate) fn install() -> Result<()> {
     progress("npm ci for the peers");
     let mut npm = Command::new("npm");
     // Its output is no part of the report.
-    let status = npm.args(["ci", "--silent"]).current_dir(FOLDER).stdout(std::io::stderr()).status();
+    let status =
+        npm.args(["ci", "--silent"]).current_dir(FOLDER).stdout(std::io::stderr()).status();
     let status = status.context("npm cannot be run: peers need Node 20 or newer")?;
     ensure!(status.success(), "npm ci failed in {FOLDER}");
     Ok(())
@@ -110,7 +111,7 @@ impl Peer {
     }
 
     /// Asks it to end.
-    pub(crate) fn stop(self) -> Result<()> {
-        self.child.stop().map(drop)
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.child.stop().await.map(drop)
     }
 }

@@ -77,7 +77,9 @@ impl Question {
         };
         let nodes = page["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_whole = |node: &&Value| {
-            node["owner"]["name"].is_string() && node["code"].is_string() && node["type"].is_string()
+            node["owner"]["name"].is_string()
+                && node["code"].is_string()
+                && node["type"].is_string()
         };
         let whole = nodes.iter().filter(is_whole).count();
         ensure!(whole == ROWS, "{}: {whole} whole rows instead of {ROWS}: {data}", self.key);
@@ -93,10 +95,14 @@ pub(crate) fn without_ids(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
             fields.remove("id");
-            fields.values_mut().for_each(|value| *value = without_ids(value.take()));
+            for value in fields.values_mut() {
+                *value = without_ids(value.take());
+            }
         }
         Value::Array(values) => {
-            values.iter_mut().for_each(|value| *value = without_ids(value.take()));
+            for value in values {
+                *value = without_ids(value.take());
+            }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }

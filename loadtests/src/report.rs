@@ -73,7 +73,8 @@ impl Circumstances {
         let said = crate::child::command(binary).arg("--version").output();
         let said = said.with_context(|| format!("{} cannot be run", binary.display()))?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+        let model =
+            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Ok(Self {
             binary: binary.display().to_string(),
@@ -88,13 +89,19 @@ impl Circumstances {
     /// For people.
     pub(crate) fn render(&self) -> String {
         let Self { binary, version, model, cores, load_average, .. } = self;
-        let mut text =
-            format!("{version} at {binary}; {cores} cores of {model}, load average {load_average}\n");
+        let mut text = format!(
+            "{version} at {binary}; {cores} cores of {model}, load average {load_average}\n"
+        );
         if self.is_quick {
             text.push_str("QUICK: to see that it works, not for publishing\n");
         }
         if binary.contains("debug") {
-            text.push_str("DEBUG BUILD (by its path): its times say nothing\n");
+            text.push_str("DEBUG BUILD of sentryops, by its path: its times say nothing\n");
+        }
+        if cfg!(debug_assertions) {
+            text.push_str(
+                "DEBUG BUILD of loadtests: the client takes more of the machine than it must\n",
+            );
         }
         text
     }
@@ -146,7 +153,9 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        for (number, text) in [(0.0, "0"), (999.4, "999"), (999.5, "1,000"), (1_234_567.0, "1,234,567")] {
+        for (number, text) in
+            [(0.0, "0"), (999.4, "999"), (999.5, "1,000"), (1_234_567.0, "1,234,567")]
+        {
             assert_eq!(whole(number), text);
         }
     }

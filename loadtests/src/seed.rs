@@ -10,17 +10,18 @@ use crate::{client::Connection, server::Server};
 /// The demo's name.
 pub(crate) const ORGANIZATION: &str = "Demo (example data)";
 /// Assets in the end; the demo brings some.
-pub(crate) const ASSETS: u64 = 1000;
+pub(crate) const ASSETS: usize = 1000;
 /// People who own them, in turn; a page has about as many.
 pub(crate) const OWNERS: usize = 20;
-/// Every so many assets one is an edge: twenty in all, for the text filter to find.
-const EDGE_EVERY: u64 = 50;
+/// Every so many assets one is an edge: twenty in all, a full page for the text filter, which so looks at every row.
+const EDGE_EVERY: usize = 50;
 
 const LOGIN: &str = "mutation($email: String!, $password: String!) {
     login(email: $email, password: $password) { tokens { accessToken } } }";
 const KNOWN: &str = "{ users(first: 100) { nodes { id } } assets(first: 1) { totalCount } }";
 const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
-const CREATE_ASSET: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
+const CREATE_ASSET: &str =
+    "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
 
 /// Signs in and makes what is missing; the administrator's access token.
 pub(crate) async fn sow(server: &Server) -> Result<String> {
@@ -43,16 +44,16 @@ pub(crate) async fn sow(server: &Server) -> Result<String> {
         owners.push(made["createUser"]["id"].clone());
     }
     let total = known["assets"]["totalCount"].as_u64().context("there is no totalCount")?;
-    ensure!(total < ASSETS - EDGE_EVERY, "{total} assets are there already");
-    let missing = ASSETS - total;
-    for (number, owner) in (0..missing).zip(owners.iter().cycle()) {
-        let input = asset(number, missing, owner);
+    let total = usize::try_from(total)?;
+    ensure!(total < EDGE_EVERY, "{total} assets are there already");
+    for (number, owner) in (0..ASSETS - total).zip(owners.iter().cycle()) {
+        let input = asset(number, owner);
         connection.graphql(Some(token), CREATE_ASSET, json!({ "input": input })).await?;
     }
     Ok(token.to_owned())
 }
 
-fn asset(number: u64, missing: u64, owner: &Value) -> Value {
+fn asset(number: usize, owner: &Value) -> Value {
     const KINDS: [(&str, &str); 5] = [
         ("web", "HOST"),
         ("db", "HOST"),
@@ -60,21 +61,16 @@ fn asset(number: u64, missing: u64, owner: &Value) -> Value {
         ("mail", "SERVICE"),
         ("bucket", "CLOUD_RESOURCE"),
     ];
-    let (kind, asset_type) = (0..missing)
-        .zip(KINDS.iter().cycle())
-        .find_map(|(place, kind)| (place == number % 5).then_some(*kind))
-        .unwrap_or(KINDS[0]);
-    // The oldest twenty of their kind, so that the filter looks through nearly all.
-    let is_edge = number.is_multiple_of(EDGE_EVERY);
-    let kind = if is_edge { "edge" } else { kind };
+    let (kind, asset_type) = KINDS[number % KINDS.len()];
+    let kind = if number.is_multiple_of(EDGE_EVERY) { "edge" } else { kind };
     json!({
         "name": format!("{kind}-{number:04}"),
         "type": asset_type,
-        "environment": ["PROD", "STAGING", "DEV"][usize::from(number % 3 == 1) + 2 * usize::from(number % 3 == 2)],
+        "environment": (["PROD", "STAGING", "DEV"][number % 3]),
         "location": format!("fra1-r{:02}", number % 20),
         "description": "Made by the load tests",
         "owner": owner,
-        "attributes": { "os_name": "Debian 12", "disk_encrypted": number % 7 != 0, "open_ports": [22, 443] },
+        "attributes": { "os_name": "Debian 12", "disk_encrypted": !number.is_multiple_of(7), "open_ports": [22, 443] },
     })
 }
 

@@ -16,7 +16,7 @@ use crate::{
     stores::Stores,
 };
 
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 const ASK_EVERY: Duration = Duration::from_millis(2);
 /// Where `up` keeps the keys it made, below its data folder.
 const KEYS: [(&str, &str); 2] =
@@ -74,11 +74,7 @@ impl Server {
             child.check()?;
             tokio::time::sleep(ASK_EVERY).await;
         }
-        bail!(
-            "{name} did not answer in {} s:\n{}",
-            READY_WITHIN.as_secs(),
-            child.last_words()
-        )
+        bail!("{name} did not answer in {} s:\n{}", READY_WITHIN.as_secs(), child.last_words())
     }
 
     /// Its process.
@@ -92,9 +88,14 @@ impl Server {
         administrator(&output).context("`up --demo` printed no administrator's password")
     }
 
+    /// What there is to say when it fails.
+    pub(crate) fn last_words(&self) -> String {
+        format!("measuring failed; the server's log ended with\n{}\n", self.child.last_words())
+    }
+
     /// Asks it to end; how long that took.
-    pub(crate) fn stop(self) -> Result<Duration> {
-        self.child.stop()
+    pub(crate) async fn stop(self) -> Result<Duration> {
+        self.child.stop().await
     }
 }
 
@@ -117,11 +118,9 @@ fn free_addresses() -> Result<[SocketAddr; 2]> {
 }
 
 fn administrator(output: &str) -> Option<(String, String)> {
-    output.lines().find_map(|line| {
-        match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
-            ["admin", email, password] => Some((email.to_owned(), password.to_owned())),
-            _ => None,
-        }
+    output.lines().find_map(|line| match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+        ["admin", email, password] => Some((email.to_owned(), password.to_owned())),
+        _ => None,
     })
 }
 

@@ -44,9 +44,8 @@ pub(crate) fn enter(binary: &Path) -> Result<()> {
 impl Stores {
     /// Those that `sentryops services` started us with.
     pub(crate) fn inside() -> Result<Self> {
-        let given = |name| {
-            env::var(name).with_context(|| format!("{name} is not set: leave out --inside"))
-        };
+        let given =
+            |name| env::var(name).with_context(|| format!("{name} is not set: leave out --inside"));
         Ok(Self {
             database: given("DATABASE_URL")?,
             owner: given("DATABASE_OWNER_URL")?,

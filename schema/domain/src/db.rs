@@ -189,10 +189,10 @@ impl Db {
         origin: Origin,
     ) -> Result<Tx> {
         let connection = self.pool.get().await?;
-        // The uuid and the names are ours, never a caller's text; SET takes no parameters.
+        // The uuid and the names are ours, never a caller's text. `set_config(…, true)` is SET LOCAL, as one statement.
         let org_id = org.map(|org| org.uuid().to_string()).unwrap_or_default();
         let begin = format!(
-            "BEGIN {mode}; SET LOCAL ROLE {}; SET LOCAL app.org_id = '{org_id}'",
+            "BEGIN {mode}; SELECT set_config('role', '{}', true), set_config('app.org_id', '{org_id}', true)",
             role.name()
         );
         let tx = Tx {
