@@ -44,10 +44,11 @@ CREATE TABLE membership_role (
 CREATE INDEX membership_role_role_idx ON membership_role (org_id, role_id);
 
 -- An organization that once had an owner keeps an active one. Checked at commit, behind a lock on the organization:
--- of two owners who demote each other at once, the second to commit sees the first one's demotion and fails.
+-- of two owners who demote each other at once, the second to commit sees the first one's demotion and fails. The lock
+-- lets foreign keys refer to the organization meanwhile: both have written their audit entries, and would deadlock.
 CREATE FUNCTION membership_keeps_owner() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM 1 FROM organization WHERE id = OLD.org_id FOR UPDATE;
+    PERFORM 1 FROM organization WHERE id = OLD.org_id FOR NO KEY UPDATE;
     IF EXISTS (
         SELECT FROM role WHERE role.org_id = OLD.org_id AND role.key = 'owner' AND role.builtin
     ) AND NOT EXISTS (
@@ -65,13 +66,20 @@ END $$;
 CREATE FUNCTION membership_role_is_owner(org uuid, role_row uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT FROM role WHERE org_id = org AND id = role_row AND key = 'owner' AND builtin)
 $$;
+CREATE FUNCTION membership_is_owner(org uuid, member uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM membership_role
+        WHERE org_id = org AND user_id = member AND membership_role_is_owner(org_id, role_id)
+    )
+$$;
 CREATE CONSTRAINT TRIGGER membership_role_keeps_owner
     AFTER DELETE OR UPDATE ON membership_role DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (membership_role_is_owner(OLD.org_id, OLD.role_id))
     EXECUTE FUNCTION membership_keeps_owner();
 CREATE CONSTRAINT TRIGGER membership_active_keeps_owner
     AFTER UPDATE OF active ON membership DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW WHEN (OLD.active AND NOT NEW.active) EXECUTE FUNCTION membership_keeps_owner();
+    FOR EACH ROW WHEN (OLD.active AND NOT NEW.active AND membership_is_owner(OLD.org_id, OLD.user_id))
+    EXECUTE FUNCTION membership_keeps_owner();
 
 ALTER TABLE "user" ENABLE ROW LEVEL SECURITY;
 ALTER TABLE "user" FORCE ROW LEVEL SECURITY;

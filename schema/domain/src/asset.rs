@@ -9,6 +9,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     audit::Entry,
@@ -275,6 +276,9 @@ impl Asset {
 
     /// The asset of that short code, or `None`.
     pub async fn find_by_code(tx: &Tx, code: &str) -> Result<Option<Self>> {
+        if code.contains('\0') {
+            return Ok(None); // Postgres has no such text, and refuses it as a parameter.
+        }
         tx.opt(&format!("{SELECT} WHERE code = $1"), &[&code.to_uppercase()]).await
     }
 
@@ -551,10 +555,12 @@ struct FilterValues<'a> {
 impl<'a> FilterValues<'a> {
     fn of(filter: &'a AssetFilter) -> Result<Self> {
         let text = filter.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        if text.is_some_and(|text| text.chars().count() > 255) {
+        // Composed, as names are stored.
+        let text: Option<String> = text.map(|text| text.nfc().collect());
+        if text.as_ref().is_some_and(|text| text.chars().count() > 255) {
             return Err(Error::invalid("filter.text", "has more than 255 characters"));
         }
-        if text.is_some_and(|text| text.contains('\0')) {
+        if text.as_ref().is_some_and(|text| text.contains('\0')) {
             return Err(Error::invalid("filter.text", "holds the control character U+0000"));
         }
         Ok(Self {
@@ -571,7 +577,7 @@ impl<'a> FilterValues<'a> {
                 .as_ref()
                 .map(|all| all.iter().map(|one| one.as_str()).collect()),
             owner: filter.owner.as_ref(),
-            pattern: text.map(like_pattern),
+            pattern: text.as_deref().map(like_pattern),
         })
     }
 
@@ -604,6 +610,8 @@ fn like_pattern(text: &str) -> String {
 
 /// Bytes of `attributes` or `customFields` at most, as JSON.
 const OBJECT_BYTES: usize = 20_000;
+/// Levels of them at most: Postgres would keep more than `serde_json` reads back.
+const OBJECT_LEVELS: usize = 32;
 
 /// An object after merging the changes by key, `null` removing one.
 fn object(path: &str, current: &Value, changes: Option<&Value>, faults: &mut Vec<Fault>) -> Value {
@@ -623,10 +631,15 @@ fn object(path: &str, current: &Value, changes: Option<&Value>, faults: &mut Vec
         if holds_nul(value) {
             faults.push(Fault::new(format!("{path}.{key}"), "holds the control character U+0000"));
         }
+        if !fits(value, OBJECT_LEVELS - 1) {
+            let message = format!("is nested deeper than {OBJECT_LEVELS} levels");
+            faults.push(Fault::new(format!("{path}.{key}"), message));
+            continue;
+        }
         if value.is_null() {
             merged.remove(key);
         } else {
-            merged.insert(key.clone(), value.clone());
+            merged.insert(key.clone(), as_stored(value));
         }
     }
     let merged = Value::Object(merged);
@@ -638,6 +651,32 @@ fn object(path: &str, current: &Value, changes: Option<&Value>, faults: &mut Vec
         ));
     }
     merged
+}
+
+/// Whether a value has at most so many levels of lists and objects.
+fn fits(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
+        Value::Object(map) => levels > 0 && map.values().all(|item| fits(item, levels - 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}
+
+/// A value as it comes back from Postgres, which writes numbers without exponents: 1e16 is an integer then, and would
+/// differ from itself when it is given again.
+fn as_stored(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .filter(|number| number.abs() >= 1e16)
+            .and_then(|number| number.to_string().parse().ok())
+            .unwrap_or_else(|| value.clone()),
+        Value::Array(items) => items.iter().map(as_stored).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), as_stored(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 /// Postgres cannot keep U+0000 in JSON.

@@ -97,17 +97,20 @@ const SELECT: &str = "SELECT id, at, actor_kind, actor_id, action, entity_type, 
 impl AuditQuery {
     fn listing(&self) -> Listing<'_> {
         let mut listing = Listing::default();
-        if let Some(entity_type) = &self.entity_type {
-            listing.only("entity_type = ?", entity_type);
+        let texts = [("entity_type = ?", &self.entity_type), ("action = ?", &self.action)];
+        for (condition, text) in texts {
+            match text {
+                None => {}
+                // Postgres has no such text, and refuses it as a parameter.
+                Some(text) if text.contains('\0') => listing.none(),
+                Some(text) => listing.only(condition, text),
+            }
         }
         if let Some(entity_id) = &self.entity_id {
             listing.only("entity_id = ?", entity_id);
         }
         if let Some(actor_id) = &self.actor_id {
             listing.only("actor_id = ?", actor_id);
-        }
-        if let Some(action) = &self.action {
-            listing.only("action = ?", action);
         }
         listing
     }

@@ -229,19 +229,28 @@ impl Db {
         Ok(version)
     }
 
-    /// Refuses a login that row security would not hold: superuser, BYPASSRLS, the owner, or one that inherits.
+    /// Refuses a login that row security would not hold: that is, or may become, superuser, BYPASSRLS or the owner, or
+    /// that inherits.
     pub async fn check_login(&self) -> Result<(), LoginRefusal> {
         let unavailable = |error: Error| LoginRefusal::Unavailable(error);
         let connection = self.pool.get().await.map_err(|error| unavailable(error.into()))?;
         let row = connection
             .query_one(
-                "SELECT rolsuper, rolbypassrls,
-                        coalesce(pg_has_role(oid, to_regrole('sentryops_owner'), 'MEMBER'), false) AS is_owner,
-                        coalesce(pg_has_role(oid, to_regrole('sentryops_app'), 'MEMBER'), false) AS app,
-                        coalesce(pg_has_role(oid, to_regrole('sentryops_auth'), 'MEMBER'), false) AS auth,
-                        coalesce(pg_has_role(oid, to_regrole('sentryops_fleet'), 'MEMBER'), false) AS fleet,
-                        coalesce(pg_has_role(oid, to_regrole('sentryops_app'), 'USAGE'), false) AS inherits
-                 FROM pg_roles WHERE rolname = session_user",
+                // Before PostgreSQL 16 every member may take the role; since then the membership says so.
+                "SELECT EXISTS (SELECT FROM pg_roles AS strong
+                                WHERE strong.rolsuper AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolsuper,
+                        EXISTS (SELECT FROM pg_roles AS strong
+                                WHERE strong.rolbypassrls AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolbypassrls,
+                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_owner'), 'MEMBER'), false) AS is_owner,
+                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_app'), take), false) AS app,
+                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_auth'), take), false) AS auth,
+                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_fleet'), take), false) AS fleet,
+                        EXISTS (SELECT FROM pg_roles AS ours
+                                WHERE ours.rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet')
+                                  AND pg_has_role(login.oid, ours.oid, 'USAGE')) AS inherits
+                 FROM pg_roles AS login, (SELECT CASE WHEN current_setting('server_version_num')::int >= 160000
+                                                 THEN 'SET' ELSE 'MEMBER' END) AS version (take)
+                 WHERE login.rolname = session_user",
                 &[],
             )
             .await
@@ -339,8 +348,12 @@ impl Tx {
     }
 
     /// Ends it; what it changed is durable, and its events are sent.
+    ///
+    /// # Errors
+    /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
     pub async fn commit(mut self) -> Result<()> {
-        self.client().batch_execute("COMMIT").await?;
+        // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
+        self.client().batch_execute("SELECT; COMMIT").await?;
         self.connection = None; // Ended cleanly: back to the pool.
         let events = std::mem::take(
             &mut *self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner),

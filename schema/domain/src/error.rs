@@ -94,8 +94,10 @@ impl Error {
         match self {
             Self::Pool(_) | Self::Busy { .. } => true,
             Self::Postgres(error) => {
+                let cause = std::error::Error::source(error);
+                let is_broken = || cause.is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
                 error.is_closed()
-                    || error.code().is_none_or(|code| {
+                    || error.code().map_or_else(is_broken, |code| {
                         *code == SqlState::T_R_SERIALIZATION_FAILURE
                             || *code == SqlState::T_R_DEADLOCK_DETECTED
                             || *code == SqlState::ADMIN_SHUTDOWN

@@ -72,6 +72,8 @@ pub struct Identity {
 struct Account {
     user: Id<User>,
     hash: Option<String>,
+    /// Tells whether the password is still the one that was looked at; a rehash leaves it.
+    password_changed_at: Option<DateTime<Utc>>,
 }
 
 impl Identity {
@@ -125,7 +127,7 @@ impl Identity {
             .map_or(Actor::System, |account| Actor::User(account.user));
         let tx = self.db.auth(caller.origin(actor)).await?;
         let opened = match account.as_ref().filter(|_| matches) {
-            Some(account) => self.open(&tx, account, caller).await?,
+            Some(account) => self.open(&tx, account, &subject, caller).await?,
             None => None,
         };
         let Some((session, refresh)) = opened else {
@@ -176,28 +178,33 @@ impl Identity {
         Ok(Subject::Account { email: email.to_owned(), known: known.then_some(caller.address) })
     }
 
-    /// Opens a session in the organization that the user was in last, unless they are active in none or the password
-    /// was changed while we hashed.
+    /// Opens a session in the organization that the user was in last, unless they are active in none, or the password
+    /// was changed or the account locked while we hashed.
     async fn open(
         &self,
         tx: &Tx,
         account: &Account,
+        subject: &Subject,
         caller: &Caller,
     ) -> Result<Option<(Session, String)>> {
         let row: Option<Row> = tx
             .opt(
                 "SELECT membership.org_id FROM membership
-                 JOIN \"user\" ON \"user\".id = membership.user_id AND \"user\".password_hash = $2
+                 JOIN \"user\" ON \"user\".id = membership.user_id AND \"user\".password_changed_at IS NOT DISTINCT FROM $2
                  LEFT JOIN LATERAL (
                      SELECT max(session.created_at) AS at FROM session
                      WHERE session.user_id = membership.user_id AND session.org_id = membership.org_id
                  ) AS latest ON true
                  WHERE membership.user_id = $1 AND membership.active
-                 ORDER BY latest.at DESC NULLS LAST, membership.created_at, membership.org_id LIMIT 1",
-                &[&account.user, &account.hash],
+                 ORDER BY latest.at DESC NULLS LAST, membership.created_at, membership.org_id LIMIT 1
+                 FOR UPDATE OF \"user\"",
+                &[&account.user, &account.password_changed_at],
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
+        if Guard::hold(tx, subject).await?.is_some_and(|guard| guard.is_locked(caller.now)) {
+            return Ok(None);
+        }
         let org: Id<Organization> = row.try_get("org_id")?;
         let manages = Role::of_users(tx, org, &[account.user])
             .await?
@@ -260,8 +267,11 @@ impl Identity {
             Some(claims) => Session::viewer(&tx, claims, &self.policy, now).await,
             None => ApiKey::viewer(&tx, bearer, address, now).await,
         };
-        tx.commit().await?;
-        viewer
+        // Ended either way: to be refused must not cost a connection.
+        match viewer {
+            Ok(viewer) => tx.commit().await.map(|()| viewer),
+            Err(refusal) => tx.rollback().await.and(Err(refusal)),
+        }
     }
 
     /// Ends the viewer's session; again, or without one, changes nothing.
@@ -305,11 +315,16 @@ impl Identity {
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
         let row: Row = tx
             .one(
-                "SELECT email, name, mfa_enabled, password_hash FROM \"user\" WHERE id = $1",
+                "SELECT email, name, mfa_enabled, password_hash, password_changed_at FROM \"user\" WHERE id = $1",
                 &[&user],
             )
             .await?;
-        let subject = Subject::Account { email: row.try_get("email")?, known: None };
+        let account = Account {
+            user,
+            hash: row.try_get("password_hash")?,
+            password_changed_at: row.try_get("password_changed_at")?,
+        };
+        let subject = self.subject(&tx, row.try_get("email")?, Some(&account), caller).await?;
         let locked =
             Guard::find(&tx, &subject).await?.is_some_and(|guard| guard.is_locked(caller.now));
         let organizations = Organization::of_user(&tx, user).await?;
@@ -324,15 +339,28 @@ impl Identity {
         );
         password::check("new", new, &context, row.try_get("mfa_enabled")?)
             .map_err(|fault| Error::Invalid(vec![fault]))?;
-        let stored: Option<&str> = row.try_get("password_hash")?;
-        if !self.hasher.verify(current, stored.filter(|_| !locked)).await? {
-            let tx = self.db.auth(caller.origin(viewer.actor)).await?;
-            Guard::fail(&tx, &subject, self.address_block, caller.now).await?;
-            tx.commit().await?;
-            return Err(Error::invalid("current", "is not the current password"));
+        let wrong = || Err(Error::invalid("current", "is not the current password"));
+        let stored = account.hash.as_deref().filter(|_| !locked);
+        if !self.hasher.verify(current, stored).await? {
+            if !locked {
+                let tx = self.db.auth(caller.origin(viewer.actor)).await?;
+                Guard::fail(&tx, &subject, self.address_block, caller.now).await?;
+                tx.commit().await?;
+            }
+            return wrong();
         }
         let hash = self.hasher.hash(new).await?;
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
+        let unchanged: Option<Row> = tx
+            .opt(
+                "SELECT id FROM \"user\" WHERE id = $1 AND password_changed_at IS NOT DISTINCT FROM $2 FOR UPDATE",
+                &[&user, &account.password_changed_at],
+            )
+            .await?;
+        if unchanged.is_none() {
+            tx.rollback().await?;
+            return wrong(); // Any more: it was reset while we hashed.
+        }
         User::set_password(&tx, user, &hash, Some(session), caller.now).await?;
         Entry::happened("auth.password_changed", user)
             .record_in(&tx, viewer.org, caller.now)
@@ -353,8 +381,18 @@ fn no_session() -> Error {
 }
 
 async fn find_account(tx: &Tx, email: &str) -> Result<Option<Account>> {
-    let row: Option<Row> =
-        tx.opt("SELECT id, password_hash FROM \"user\" WHERE email = $1", &[&email]).await?;
-    row.map(|row| Ok(Account { user: row.try_get("id")?, hash: row.try_get("password_hash")? }))
-        .transpose()
+    let row: Option<Row> = tx
+        .opt(
+            "SELECT id, password_hash, password_changed_at FROM \"user\" WHERE email = $1",
+            &[&email],
+        )
+        .await?;
+    row.map(|row| {
+        Ok(Account {
+            user: row.try_get("id")?,
+            hash: row.try_get("password_hash")?,
+            password_changed_at: row.try_get("password_changed_at")?,
+        })
+    })
+    .transpose()
 }

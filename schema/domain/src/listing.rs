@@ -32,6 +32,11 @@ impl<'a> Listing<'a> {
         self.conditions.push(condition.replace('?', &place));
     }
 
+    /// No row at all.
+    pub(crate) fn none(&mut self) {
+        self.conditions.push("false".to_owned());
+    }
+
     fn bind(&mut self, param: Param<'a>) -> String {
         self.params.push(param);
         format!("${}", self.params.len())

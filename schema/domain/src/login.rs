@@ -12,7 +12,9 @@ use tokio_postgres::Row;
 use crate::{
     db::{FromRow, Tx},
     error::Result,
+    id::Id,
     token::digest,
+    user::User,
 };
 
 /// Failures within the window that lock an account for the first time.
@@ -156,6 +158,16 @@ impl Guard {
         .await
     }
 
+    /// As [`Guard::find`], locked for the rest of the transaction: what fails meanwhile is waited for.
+    pub async fn hold(tx: &Tx, subject: &Subject) -> Result<Option<Self>> {
+        tx.opt(
+            "SELECT failures, consecutive, locks, window_started_at, locked_until
+             FROM login_guard WHERE scope = $1 AND key = $2 FOR UPDATE",
+            &[&subject.scope(), &subject.key()],
+        )
+        .await
+    }
+
     /// Counts one more failure. Takes a transaction of `Db::auth`.
     pub async fn fail(
         tx: &Tx,
@@ -164,17 +176,14 @@ impl Guard {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let (scope, key) = (subject.scope(), subject.key());
-        tx.exec(
-            "INSERT INTO login_guard (scope, key, failures, consecutive, locks, window_started_at, updated_at)
-             VALUES ($1, $2, 0, 0, 0, $3, $3) ON CONFLICT DO NOTHING",
-            &[&scope, &key, &now],
-        )
-        .await?;
+        // Made or locked in one statement: between two, a success elsewhere could forget the row.
         let guard: Self = tx
             .one(
-                "SELECT failures, consecutive, locks, window_started_at, locked_until
-                 FROM login_guard WHERE scope = $1 AND key = $2 FOR UPDATE",
-                &[&scope, &key],
+                "INSERT INTO login_guard (scope, key, failures, consecutive, locks, window_started_at, updated_at)
+                 VALUES ($1, $2, 0, 0, 0, $3, $3)
+                 ON CONFLICT (scope, key) DO UPDATE SET updated_at = EXCLUDED.updated_at
+                 RETURNING failures, consecutive, locks, window_started_at, locked_until",
+                &[&scope, &key, &now],
             )
             .await?;
         let next = match subject {
@@ -191,13 +200,29 @@ impl Guard {
         Ok(next)
     }
 
-    /// Forgets a subject's failures: it signed in, or its password was reset. Takes a transaction of `Db::auth`.
+    /// Forgets a subject's failures: it signed in. Takes a transaction of `Db::auth`.
     pub async fn clear(tx: &Tx, subject: &Subject) -> Result<()> {
         tx.exec(
             "DELETE FROM login_guard WHERE scope = $1 AND key = $2",
             &[&subject.scope(), &subject.key()],
         )
         .await?;
+        Ok(())
+    }
+
+    /// Forgets an account's failures, those at its user's own addresses too: its password was set. Takes a transaction
+    /// of `Db::auth`.
+    pub async fn clear_account(tx: &Tx, user: Id<User>, email: &str) -> Result<()> {
+        let rows: Vec<Row> =
+            tx.all("SELECT DISTINCT source_ip FROM session WHERE user_id = $1", &[&user]).await?;
+        let known = |row: &Row| Ok(Some(row.try_get("source_ip")?));
+        let known: Vec<Option<IpAddr>> = rows.iter().map(known).collect::<Result<_>>()?;
+        let subjects = std::iter::once(None)
+            .chain(known)
+            .map(|known| Subject::Account { email: email.to_owned(), known });
+        let keys: Vec<_> = subjects.map(|subject| subject.key()).collect();
+        tx.exec("DELETE FROM login_guard WHERE scope = 'account' AND key = ANY($1)", &[&keys])
+            .await?;
         Ok(())
     }
 }

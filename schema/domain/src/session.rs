@@ -144,7 +144,7 @@ impl Session {
         let _: Row = tx.one("SELECT id FROM \"user\" WHERE id = $1 FOR UPDATE", &[&user]).await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
-             ORDER BY created_at DESC OFFSET $3"
+             ORDER BY created_at DESC, id DESC OFFSET $3"
         );
         let surplus: Vec<Self> = tx.all(&sql, &[&user, &now, &(max - 1).max(0)]).await?;
         for session in surplus {
@@ -192,13 +192,7 @@ impl Session {
         now: DateTime<Utc>,
     ) -> Result<Refreshed> {
         let hash = digest(token);
-        // One conditional statement decides: of fifty who present the same token, the row lock lets one through.
-        let used = tx
-            .exec(
-                "UPDATE refresh_token SET used_at = $2 WHERE token_hash = $1 AND used_at IS NULL",
-                &[&hash, &now],
-            )
-            .await?;
+        // The session first, then its tokens, as everybody who locks both: else two would wait for each other.
         let sql = format!(
             "SELECT {COLUMNS} FROM refresh_token
              JOIN session ON session.id = refresh_token.session_id
@@ -209,6 +203,13 @@ impl Session {
         let Some(session) = tx.opt::<Self>(&sql, &[&hash, &now]).await? else {
             return Ok(Refreshed::Refused);
         };
+        // One conditional statement decides: of fifty who present the same token, one is let through.
+        let used = tx
+            .exec(
+                "UPDATE refresh_token SET used_at = $2 WHERE token_hash = $1 AND used_at IS NULL",
+                &[&hash, &now],
+            )
+            .await?;
         if used == 0 {
             session.end(tx, EndReason::RefreshReuse, now).await?;
             return Ok(Refreshed::Reused);
@@ -262,9 +263,10 @@ impl Session {
             return Err(OVER);
         }
         if last_seen_at + TimeDelta::minutes(1) < now {
-            tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&claims.sid, &now])
-                .await?;
+            // The user before the session, as a sign-in that ends this one locks them.
             tx.exec("UPDATE \"user\" SET last_seen_at = $2 WHERE id = $1", &[&claims.sub, &now])
+                .await?;
+            tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&claims.sid, &now])
                 .await?;
         }
         let roles: Vec<String> = row.try_get("roles")?;

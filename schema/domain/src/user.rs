@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Fault, Result},
     id::{Entity, Id},
     listing::{Listing, Order},
-    login::{Guard, Subject},
+    login::Guard,
     organization::Organization,
     page::{Page, PageRequest, Place},
     permission::{FLEET, Permission, PermissionSet},
@@ -142,8 +142,9 @@ impl User {
 
     /// A member, locked for the rest of the transaction, which is one of `Db::auth`.
     pub async fn member(tx: &Tx, org: Id<Organization>, id: Id<Self>) -> Result<Self> {
+        // Not FOR UPDATE: a sign-in holds the user while its session's foreign key asks for the membership.
         let sql = format!(
-            "{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = $2 FOR UPDATE OF membership"
+            "{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = $2 FOR NO KEY UPDATE OF membership"
         );
         tx.opt(&sql, &[&org, &id]).await?.ok_or_else(|| Error::not_found("user", id))
     }
@@ -338,16 +339,17 @@ impl User {
                 "use deactivateUser, which also ends their sessions",
             ));
         }
+        if password_hash.is_some() && viewer.user() == Some(id) {
+            faults.push(Fault::new(
+                "input.password",
+                "is your own: use changePassword, which asks for the current one",
+            ));
+        }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
         let personal = name.is_some() || email.is_some() || password_hash.is_some();
-        if personal
-            && Organization::of_user(tx, id)
-                .await?
-                .iter()
-                .any(|organization| organization.id != viewer.org)
-        {
+        if personal && Self::is_member_elsewhere(tx, viewer.org, id).await? {
             return Err(Error::Conflict(
                 "this person belongs to another organization too: they change their own name and password, or the installation's operator does".into(),
             ));
@@ -393,7 +395,7 @@ impl User {
                 &[&id, &hash, &now],
             )
             .await?;
-        Guard::clear(tx, &Subject::Account { email: row.try_get("email")?, known: None }).await?;
+        Guard::clear_account(tx, id, row.try_get("email")?).await?;
         for session in Session::of_user(tx, id, now).await? {
             if Some(session.id) != keep {
                 session.end(tx, EndReason::PasswordChanged, now).await?;
@@ -436,13 +438,31 @@ impl User {
             .await
     }
 
-    /// Nobody manages somebody who may do more than they themselves.
+    /// Whether the person belongs to another organization; one that keeps them out may let them in again.
+    async fn is_member_elsewhere(tx: &Tx, org: Id<Organization>, id: Id<Self>) -> Result<bool> {
+        let row: Row = tx
+            .one(
+                "SELECT EXISTS (SELECT FROM membership WHERE user_id = $1 AND org_id <> $2) AS elsewhere",
+                &[&id, &org],
+            )
+            .await?;
+        Ok(row.try_get("elsewhere")?)
+    }
+
+    /// Nobody manages somebody who may do more than they themselves, in the organization or of the installation.
     async fn refuse_stronger(tx: &Tx, viewer: &Viewer, id: Id<Self>) -> Result<()> {
         let held = Role::of_users(tx, viewer.org, &[id]).await?;
+        let row: Row = tx
+            .one(
+                "SELECT permissions FROM membership WHERE org_id = $1 AND user_id = $2",
+                &[&viewer.org, &id],
+            )
+            .await?;
+        let granted: Vec<&str> = row.try_get("permissions")?;
         let set = held
             .iter()
             .map(|(_, role)| role.set())
-            .fold(PermissionSet::EMPTY, PermissionSet::union);
+            .fold(PermissionSet::from_names(granted), PermissionSet::union);
         if viewer.permissions.covers(set) {
             return Ok(());
         }

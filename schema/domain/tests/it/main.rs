@@ -6,7 +6,7 @@
 //! | `db`, `tenancy` | transactions and their connections; nothing of another organization is seen or changed |
 //! | `login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
 //! | `user`, `role` | who may do what to whom |
-//! | `asset`, `audit` | the inventory, and who changed what |
+//! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
 //! | `fixture` | what the tests start from |
 
 #![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
@@ -17,6 +17,7 @@ mod audit;
 mod db;
 mod fixture;
 mod identity;
+mod listing;
 mod login;
 mod role;
 mod schema;
