@@ -62,10 +62,6 @@ impl Client {
         Self { bearer: Some(bearer.into()), ..self.clone() }
     }
 
-    pub fn anonymous(&self) -> Self {
-        Self { bearer: None, ..self.clone() }
-    }
-
     /// The same caller at another replica.
     pub fn at(&self, api: &Api) -> Self {
         Self { url: api.url(), ..self.clone() }

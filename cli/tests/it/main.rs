@@ -22,6 +22,7 @@ mod client;
 mod commands;
 mod config;
 mod embedded;
+
 mod errors;
 mod floors;
 mod limits;

@@ -18,6 +18,10 @@ use crate::{
     team::{PASSWORD, Person, Team, chrono_now, sign_in, unique, word},
 };
 
+/// What nobody in the scene can do, permitted or not: there is no such session, organization, password.
+const TRIED_IN_VAIN: [&str; 3] =
+    ["Mutation.switchOrganization", "Mutation.changePassword", "Mutation.revokeSession"];
+
 /// In the names of everything that a stranger must never see.
 const CANARY: &str = "canary-7b1f";
 
@@ -28,7 +32,7 @@ enum Caller {
     Operator,
     Admin,
     Owner,
-    /// With exactly what the row takes.
+    /// With exactly what the row takes, and what it returns.
     KeyWith,
     /// With everything but that.
     KeyWithout,
@@ -115,7 +119,8 @@ impl Scene {
         let entries = "{ auditEntries(first: 1) { nodes { id } } }";
         let entries = owner.get_data(entries, json!({})).await;
         let session = "{ viewer { sessions { id current } } }";
-        let session = other.owner.client.get_data(session, json!({})).await;
+        let bystander = other.member("viewer").await;
+        let session = bystander.client.get_data(session, json!({})).await;
         let mut keys = BTreeMap::new();
         let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         let taken = rows().into_iter().filter_map(|row| match row.takes {
@@ -124,7 +129,7 @@ impl Scene {
         });
         for permission in taken.collect::<BTreeSet<_>>() {
             let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
-            let (_, with) = team.api_key("With", &[permission]).await;
+            let (_, with) = team.api_key("With", &Row::permissions(permission)).await;
             let (_, without) = team.api_key("Without", &others).await;
             keys.insert(permission, [with, without]);
         }
@@ -198,13 +203,8 @@ impl Scene {
     /// All that the organization is, but for when somebody was last seen.
     async fn fingerprint(&self) -> Vec<String> {
         let org = domain::id::split(&self.team.id).unwrap().1;
-        let mut prints = Vec::new();
         let mine = "org_id = $1";
-        let (people, tokens) = (
-            "id IN (SELECT user_id FROM membership WHERE org_id = $1)",
-            "session_id IN (SELECT id FROM session WHERE org_id = $1)",
-        );
-        for (table, condition) in [
+        let tables = [
             ("asset", mine),
             ("role", mine),
             ("membership", mine),
@@ -212,17 +212,17 @@ impl Scene {
             ("api_key", mine),
             ("session", mine),
             ("audit_entry", mine),
-            ("\"user\"", people),
-            ("refresh_token", tokens),
-        ] {
-            let sql = format!(
-                "SELECT count(*) || ' ' || coalesce(md5(string_agg(line, ',' ORDER BY line)), '') FROM
-                 (SELECT (to_jsonb(t) - 'last_seen_at' - 'last_used_at')::text AS line FROM {table} t WHERE {condition}) l"
-            );
-            let print: String = self.postgres.query_one(&sql, &[&org]).await.unwrap().get(0);
-            prints.push(format!("{table} {print}"));
-        }
-        prints
+            ("\"user\"", "id IN (SELECT user_id FROM membership WHERE org_id = $1)"),
+            ("refresh_token", "session_id IN (SELECT id FROM session WHERE org_id = $1)"),
+        ];
+        let prints = tables.map(|(table, condition)| {
+            format!(
+                "SELECT '{table} ' || count(*) || ' ' || coalesce(md5(string_agg(line, ',' ORDER BY line)), '') AS print
+                 FROM (SELECT (to_jsonb(t) - 'last_seen_at' - 'last_used_at')::text AS line FROM {table} t WHERE {condition}) l"
+            )
+        });
+        let rows = self.postgres.query(&prints.join(" UNION ALL "), &[&org]).await.unwrap();
+        rows.iter().map(|row| row.get("print")).collect()
     }
 }
 
@@ -257,7 +257,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             if caller == Caller::Anonymous {
                 assert!(row.path.starts_with(&answer.paths()[0]), "{seen}");
             } else {
-                assert_eq!(answer.paths(), [row.path.clone()], "{seen}");
+                assert_eq!(answer.paths(), [row.path.as_str()], "{seen}");
             }
             asked += 1;
         }
@@ -272,17 +272,20 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
         if row.takes != Needs::Nobody {
             assert_eq!(scene.fingerprint().await, before, "{} changed something", row.of);
         }
-        for caller in allowed {
+        for (index, caller) in allowed.into_iter().enumerate() {
             let answer = scene.ask(caller, &row).await;
             answer.assert_well_formed();
             let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
+            // The first does it; what comes after may find it done. A document that is wrong proves nothing.
+            let in_vain = TRIED_IN_VAIN.contains(&row.of.as_str());
+            assert!(index > 0 || in_vain || answer.errors().is_empty(), "{seen}");
             if row.people_only && caller.is_key() {
                 assert_eq!(answer.codes(), ["FORBIDDEN"], "{seen}");
                 assert!(!answer.is_not_executed(), "{seen}");
             } else {
                 assert!(!answer.codes().contains(&"FORBIDDEN"), "{seen}");
                 assert!(!answer.codes().contains(&"UNAUTHENTICATED"), "{seen}");
-                assert_eq!(answer.body["data"].is_null() && !row.is_mutation(), false, "{seen}");
+                assert!(row.is_mutation() || !answer.body["data"].is_null(), "{seen}");
             }
             asked += 1;
         }
@@ -342,4 +345,16 @@ async fn a_refusal_lists_every_path_and_skips_what_does_not_run() {
     assert!(answer.is_not_executed());
     let answer = viewer.ask_with(document, json!({ "no": true })).await;
     assert_eq!(answer.paths(), ["mine.nodes.owner.mail", "people", "keys"], "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_mutation_takes_what_it_states_and_what_it_returns() {
+    let (team, _world) = Team::of_world().await;
+    let (_, secret) = team.api_key("Writes", &["ASSET_WRITE"]).await;
+    let document = "mutation { createAsset(input: { name: \"Unseen\", type: HOST }) { id } }";
+    let answer = team.nobody.with(secret).ask(document).await;
+    assert_eq!(answer.codes(), ["FORBIDDEN"]);
+    assert!(answer.message().contains("ASSET_READ"), "{}", answer.text);
+    let assets = team.owner.client.get_data("{ assets { totalCount } }", json!({})).await;
+    assert_eq!(assets["assets"]["totalCount"], 0);
 }

@@ -24,11 +24,7 @@ pub async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 /// The same with a deadline that is part of the promise.
-pub async fn within<T>(
-    time: Duration,
-    what: &str,
-    mut found: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn within<T>(time: Duration, what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(fact) = found().await {
@@ -178,6 +174,15 @@ impl Api {
             .send()
             .await
             .map_or(0, |answer| answer.status().as_u16())
+    }
+
+    /// The sum of a counter of its `/metrics`, whatever the labels; 0 where it has not counted yet.
+    pub async fn counted(&self, name: &str) -> usize {
+        let url = format!("http://{}/metrics", self.health);
+        let answer = Client::http("127.0.0.1".parse().unwrap()).get(url).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let values = text.lines().filter(|line| line.starts_with(name));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
     }
 
     pub fn url(&self) -> String {

@@ -14,7 +14,8 @@ use crate::{
 
 pub const PASSWORD: &str = "nine-Quiet-otters-84-ford";
 
-const LOGIN: &str = "mutation($email: String!, $password: String!) { login(email: $email, password: $password) {
+const LOGIN: &str =
+    "mutation($email: String!, $password: String!) { login(email: $email, password: $password) {
     tokens { accessToken refreshToken } } }";
 
 /// A number that no other call of this run gives.

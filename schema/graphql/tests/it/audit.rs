@@ -23,7 +23,8 @@ struct Recorded {
     by: String,
 }
 
-const CREATE_ASSET: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
+const CREATE_ASSET: &str =
+    "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
 
 /// An asset of the team, made by its operator.
 async fn asset(stage: &Stage, team: &Team) -> String {
@@ -35,7 +36,6 @@ async fn asset(stage: &Stage, team: &Team) -> String {
 /// A valid call of the mutation and what it records, and a call that fails within it.
 #[expect(clippy::too_many_lines, reason = "a table, a row a mutation")]
 async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, Call) {
-    let of = |role: &str| Some(team[role].bearer.clone());
     let (owner, admin, operator) = (&team["owner"], &team["admin"], &team["operator"]);
     let nobody = domain::Id::<domain::user::User>::new().to_string();
     let (role, document, good, actions, bad): (&str, _, _, &[&str], _) = match mutation {
@@ -85,7 +85,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
         "createUser" => (
             "admin",
             "mutation($input: CreateUserInput!) { createUser(input: $input) { id roles { key } } }",
-            json!({ "input": { "email": "new@alfa.example", "name": "New", "password": PASSWORD } }),
+            json!({ "input": { "email": "new@created.example", "name": "New", "password": PASSWORD } }),
             &["user.created", "member.role_changed"],
             json!({ "input": { "email": owner.email, "name": "New", "password": PASSWORD } }),
         ),
@@ -203,12 +203,11 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
         other => panic!("the mutation {other} has no row in tests/it/audit.rs: add one"),
     };
     let by = match role {
-        "" => owner.id,
-        "owner" => owner.id,
+        "" | "owner" => owner.id,
         "admin" => admin.id,
         _ => operator.id,
     };
-    let bearer = (!role.is_empty()).then(|| of(role)).flatten();
+    let bearer = (!role.is_empty()).then(|| team[role].bearer.clone());
     // `logout` cannot fail: with nobody signed in it does nothing.
     let bad_bearer = if bad.is_null() { None } else { bearer.clone() };
     let bad = if bad.is_null() { json!({}) } else { bad };
@@ -233,35 +232,47 @@ async fn run(stage: &Stage, call: &Call, request_id: &str) -> Reply {
 /// An entry: action, actor, address, request.
 type Entry = (String, Option<String>, Option<String>, Option<String>);
 
-/// The entries that are not about what a test prepared.
-async fn entries(stage: &Stage) -> Vec<Entry> {
+/// The entries of that request.
+async fn entries(stage: &Stage, request_id: &str) -> Vec<Entry> {
     let rows = stage
         .test
         .superuser()
         .await
         .query(
             "SELECT action, actor_kind || ' ' || actor_id AS actor, host(source_ip) AS source_ip, request_id
-             FROM audit_entry WHERE request_id LIKE 'the-call%' ORDER BY id",
-            &[],
+             FROM audit_entry WHERE request_id = $1 ORDER BY id",
+            &[&request_id],
         )
         .await
         .unwrap();
     rows.iter()
-        .map(|row| (row.get("action"), row.get("actor"), row.get("source_ip"), row.get("request_id")))
+        .map(|row| {
+            (row.get("action"), row.get("actor"), row.get("source_ip"), row.get("request_id"))
+        })
         .collect()
 }
 
 /// Everything that the database holds.
-async fn digest(stage: &Stage) -> String {
+async fn digest(stage: &Stage) -> Vec<(&'static str, String)> {
     let client = stage.test.superuser().await;
-    let mut digest = String::new();
+    let mut digest = Vec::new();
     for table in [
-        "organization", "\"user\"", "role", "membership", "membership_role", "session", "refresh_token", "api_key",
-        "audit_entry", "asset",
+        "organization",
+        "\"user\"",
+        "role",
+        "membership",
+        "membership_role",
+        "session",
+        "refresh_token",
+        "api_key",
+        "audit_entry",
+        "asset",
     ] {
-        let sql = format!("SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t");
+        let sql = format!(
+            "SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t"
+        );
         let row = client.query_one(&sql, &[]).await.unwrap();
-        digest += &format!("{table} {}\n", row.get::<_, String>(0));
+        digest.push((table, row.get(0)));
     }
     digest
 }
@@ -269,20 +280,25 @@ async fn digest(stage: &Stage) -> String {
 #[tokio::test]
 async fn every_mutation_leaves_its_entry() {
     let mut wrong = Vec::new();
+    let stage = Stage::new().await;
     for mutation in roots("Mutation") {
-        let stage = Stage::new().await;
-        let team = stage.team("alfa").await;
+        let team = stage.team(&mutation.to_lowercase()).await;
         let (call, recorded, _) = calls(&stage, &team, &mutation).await;
-        run(&stage, &call, "the-call").await.data();
+        run(&stage, &call, &mutation).await.data();
         let uuid = recorded.by.parse::<domain::Id<domain::user::User>>().unwrap().uuid();
         let expected: Vec<Entry> = recorded
             .actions
             .iter()
             .map(|action| {
-                ((*action).to_owned(), Some(format!("user {uuid}")), Some(ADDRESS.to_owned()), Some("the-call".to_owned()))
+                (
+                    (*action).to_owned(),
+                    Some(format!("user {uuid}")),
+                    Some(ADDRESS.to_owned()),
+                    Some(mutation.clone()),
+                )
             })
             .collect();
-        let found = entries(&stage).await;
+        let found = entries(&stage, &mutation).await;
         if found != expected {
             wrong.push((mutation, found, expected));
         }
@@ -293,13 +309,14 @@ async fn every_mutation_leaves_its_entry() {
 #[tokio::test]
 async fn a_failing_mutation_leaves_none() {
     let mut wrong = Vec::new();
+    let stage = Stage::new().await;
     for mutation in roots("Mutation") {
-        let stage = Stage::new().await;
-        let team = stage.team("alfa").await;
+        let team = stage.team(&mutation.to_lowercase()).await;
         let (.., call) = calls(&stage, &team, &mutation).await;
-        let reply = run(&stage, &call, "the-call").await;
+        let reply = run(&stage, &call, &mutation).await;
         assert_eq!(reply.errors().is_empty(), mutation == "logout", "{mutation}: {:#}", reply.json);
-        let found: Vec<_> = entries(&stage).await.into_iter().map(|(action, ..)| action).collect();
+        let found: Vec<_> =
+            entries(&stage, &mutation).await.into_iter().map(|(action, ..)| action).collect();
         let expected: &[&str] = if mutation == "login" { &["auth.login_failed"] } else { &[] };
         if found != expected {
             wrong.push((mutation, found));
@@ -312,18 +329,21 @@ async fn a_failing_mutation_leaves_none() {
 #[tokio::test]
 async fn what_cannot_be_recorded_does_not_happen() {
     let mut wrong = Vec::new();
+    let stage = Stage::new().await;
+    stage
+        .break_with(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the trail is full'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON audit_entry EXECUTE FUNCTION refuse();
+             ALTER TABLE audit_entry DISABLE TRIGGER refuse",
+        )
+        .await;
     for mutation in roots("Mutation") {
-        let stage = Stage::new().await;
-        let team = stage.team("alfa").await;
+        let team = stage.team(&mutation.to_lowercase()).await;
         let (call, ..) = calls(&stage, &team, &mutation).await;
-        stage
-            .break_with(
-                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the trail is full'; END $$;
-                 CREATE TRIGGER refuse BEFORE INSERT ON audit_entry EXECUTE FUNCTION refuse()",
-            )
-            .await;
+        stage.break_with("ALTER TABLE audit_entry ENABLE TRIGGER refuse").await;
         let before = digest(&stage).await;
-        let reply = run(&stage, &call, "the-call").await;
+        let reply = run(&stage, &call, &mutation).await;
+        stage.break_with("ALTER TABLE audit_entry DISABLE TRIGGER refuse").await;
         if reply.code() != "INTERNAL" || digest(&stage).await != before {
             wrong.push((mutation, reply.json));
         }
@@ -335,7 +355,8 @@ async fn what_cannot_be_recorded_does_not_happen() {
 async fn an_api_key_is_the_actor_of_what_it_changes() {
     let stage = Stage::new().await;
     let team = stage.team("alfa").await;
-    let (key, secret) = stage.api_key(&team, "ci", &[Permission::AssetRead, Permission::AssetWrite]).await;
+    let (key, secret) =
+        stage.api_key(&team, "ci", &[Permission::AssetRead, Permission::AssetWrite]).await;
     let call = Call {
         bearer: Some(secret),
         document: CREATE_ASSET,
@@ -343,7 +364,7 @@ async fn an_api_key_is_the_actor_of_what_it_changes() {
     };
     run(&stage, &call, "the-call").await.data();
     let actor = Some(format!("api_key {}", key.uuid()));
-    assert_eq!(entries(&stage).await[0].1, actor);
+    assert_eq!(entries(&stage, "the-call").await[0].1, actor);
 }
 
 #[tokio::test]

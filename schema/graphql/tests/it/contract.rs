@@ -111,8 +111,7 @@ fn lines(definitions: &[TypeDefinition]) -> BTreeMap<String, String> {
         for field in fields(definition) {
             let path = format!("{name}.{}", field.node.name.node);
             for argument in &field.node.arguments {
-                lines
-                    .insert(format!("{path}({})", argument.node.name.node), input(&argument.node));
+                lines.insert(format!("{path}({})", argument.node.name.node), input(&argument.node));
             }
             if matches!(name.as_str(), "Query" | "Mutation" | "Subscription") {
                 lines.insert(format!("{path} takes"), statement(&field.node.directives));

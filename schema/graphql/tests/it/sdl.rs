@@ -152,7 +152,8 @@ fn every_root_field_states_who_may() {
 fn rust_does_not_show_in_descriptions() {
     let sdl = graphql::sdl();
     let words = ["Option<", "Vec<", "<Utc>", "::", "domain", "Row"];
-    let shown: Vec<_> =
-        sdl.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect();
+    // async-graphql's own words on its scalar, which cannot be given others.
+    let lines = sdl.lines().filter(|line| *line != "Implement the DateTime<Utc> scalar");
+    let shown: Vec<_> = lines.filter(|line| words.iter().any(|word| line.contains(word))).collect();
     assert!(shown.is_empty(), "{shown:#?}");
 }

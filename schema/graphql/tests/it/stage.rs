@@ -61,6 +61,8 @@ pub(crate) struct Person {
 pub(crate) struct Reply {
     pub(crate) executed: bool,
     pub(crate) json: Value,
+    /// As it is sent, keys in their order.
+    pub(crate) text: String,
 }
 
 /// Signs people in on this database, with cheap hashes.
@@ -123,7 +125,7 @@ impl Stage {
     }
 
     /// An organization of that slug; its people are called `<slug> <role>`.
-    pub(crate) async fn team(&self, slug: &'static str) -> Team {
+    pub(crate) async fn team(&self, slug: &str) -> Team {
         let tx = self.test.auth(Origin::system()).await.unwrap();
         let org =
             Organization::create(&tx, slug, &format!("{slug} team"), false, now()).await.unwrap();
@@ -233,7 +235,8 @@ pub(crate) async fn ask(
         Err(refused) => refused,
     };
     let Answer { response, executed } = answer;
-    Reply { executed, json: serde_json::to_value(&response).unwrap() }
+    let text = serde_json::to_string(&response).unwrap();
+    Reply { executed, json: serde_json::from_str(&text).unwrap(), text }
 }
 
 impl Reply {

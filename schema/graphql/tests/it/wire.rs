@@ -153,7 +153,7 @@ impl Connection {
 
     fn sent(&mut self, statement: String) {
         let begins = statement.starts_with("BEGIN");
-        let ends = matches!(statement.as_str(), "COMMIT" | "ROLLBACK");
+        let ends = statement.ends_with("COMMIT") || statement.ends_with("ROLLBACK");
         self.wire.0.lock().unwrap().statements.push(statement);
         if begins != ends {
             self.opened(begins);

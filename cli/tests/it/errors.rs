@@ -1,0 +1,238 @@
+//! Two thousand damaged requests: none is a defect of ours, none says what we are made of.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Answer, Client},
+    server::Site,
+    team::Team,
+};
+
+const REQUESTS: usize = 2_000;
+
+/// Xorshift: the same two thousand every time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).unwrap()
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+        of[self.below(of.len())]
+    }
+}
+
+/// What is thrown into documents and values.
+const SPLINTERS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    "(",
+    ")",
+    ":",
+    "!",
+    "$",
+    "@",
+    "...",
+    "|",
+    "&",
+    "=",
+    "\\",
+    "\"",
+    "\"\"\"",
+    "#",
+    "null",
+    "true",
+    "-1",
+    "0",
+    "1e999",
+    "2147483648",
+    "99999999999999999999",
+    "on",
+    "fragment",
+    "query",
+    "mutation",
+    "subscription",
+    "__typename",
+    "__schema",
+    "Asset",
+    "\\u0000",
+    "\\ud800",
+    "\u{202e}",
+    "\u{1f980}",
+    "é",
+    "'",
+    "';--",
+    "%",
+    "{{7*7}}",
+    "../..",
+    "\u{0}",
+    "first",
+    "after",
+    "node",
+    "HOST",
+    " ",
+    "",
+];
+
+fn seeds(team: &Team, asset: &str) -> Vec<Value> {
+    let create = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name attributes owner { name } } }";
+    let update = "mutation($id: ID!, $input: UpdateAssetInput!) { updateAsset(id: $id, input: $input) { id updatedAt } }";
+    let list = "query($first: Int, $after: String, $filter: AssetFilter, $order: AssetOrder) {
+        assets(first: $first, after: $after, filter: $filter, orderBy: $order) { totalCount pageInfo { endCursor hasNextPage } edges { cursor node { ...A } } } }
+        fragment A on Asset { id code name type lifecycleState environment location attributes customFields owner { id name email } }";
+    vec![
+        json!({ "query": list, "variables": { "first": 5, "after": null, "filter": { "type": ["HOST"], "text": "a", "owner": team.owner.id }, "order": { "field": "NAME", "direction": "DESC" } } }),
+        json!({ "query": create, "variables": { "input": { "name": "A", "type": "HOST", "externalId": "x", "attributes": { "os": "linux", "n": [1, 2.5, null] }, "customFields": { "k": { "v": true } }, "owner": team.owner.id } } }),
+        json!({ "query": update, "variables": { "id": asset, "input": { "name": "B", "location": null, "attributes": { "os": null }, "description": "d" } } }),
+        json!({ "query": "query($id: ID!) { node(id: $id) { __typename id ... on Asset { name } ... on User { email roles { key permissions } } } viewer { actor { ... on User { id } } organization { slug } sessions { id current sourceIp } } }", "variables": { "id": asset } }),
+        json!({ "query": "query($f: AuditFilter) { auditEntries(first: 3, filter: $f) { nodes { id at action entityId changedPaths before after actor { __typename ... on User { name } } } } }", "variables": { "f": { "entityType": "asset", "entityId": asset, "actorId": team.owner.id, "action": "asset.created" } } }),
+        json!({ "query": "{ users(first: 2) { nodes { id name email roles { key } } } roles { key name builtin } apiKeys { name prefix allowedCidrs createdBy { name } } }" }),
+        json!({ "query": "mutation($s: LifecycleState!, $id: ID!) { setAssetLifecycle(id: $id, state: $s) { lifecycleState } }", "variables": { "id": asset, "s": "MAINTENANCE" } }),
+        json!({ "query": "mutation($p: [Permission!]!) { saveRole(key: \"k\", name: \"n\", permissions: $p) { id } }", "variables": { "p": ["ASSET_READ"] } }),
+        json!({ "query": "mutation($i: CreateApiKeyInput!) { createApiKey(input: $i) { apiKey { id } } }", "variables": { "i": { "name": "k", "permissions": ["ASSET_READ"], "expiresAt": "2027-01-01T00:00:00Z", "allowedCidrs": ["10.0.0.0/8"] } } }),
+        json!({ "query": "query Named { __type(name: \"Asset\") { name fields { name args { name } } } }", "operationName": "Named", "extensions": {} }),
+    ]
+}
+
+/// Damages some text: cut, doubled, swapped or splintered.
+fn damaged(text: &str, dice: &mut Dice) -> String {
+    let mut letters: Vec<char> = text.chars().collect();
+    for _ in 0..=dice.below(3) {
+        let at = dice.below(letters.len() + 1);
+        let end = (at + 1 + dice.below(8)).min(letters.len());
+        match dice.below(4) {
+            0 => drop(letters.drain(at.min(end)..end)),
+            1 => {
+                let again: Vec<_> = letters[at.min(end)..end].to_vec();
+                letters.splice(at..at, again);
+            }
+            2 if letters.len() > 1 => {
+                let (a, b) = (dice.below(letters.len()), dice.below(letters.len()));
+                letters.swap(a, b);
+            }
+            _ => drop(letters.splice(at..at, dice.pick(SPLINTERS).chars())),
+        }
+    }
+    letters.into_iter().collect()
+}
+
+/// Puts something else in the place of one value, somewhere below.
+fn swap_one(value: &mut Value, dice: &mut Dice) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() && dice.below(4) > 0 => {
+            let index = dice.below(fields.len());
+            swap_one(fields.values_mut().nth(index).unwrap(), dice);
+        }
+        Value::Array(items) if !items.is_empty() && dice.below(4) > 0 => {
+            let index = dice.below(items.len());
+            swap_one(&mut items[index], dice);
+        }
+        Value::String(text) if dice.below(2) == 0 => *text = damaged(text, dice),
+        other => {
+            *other = match dice.below(8) {
+                0 => Value::Null,
+                1 => json!(-1),
+                2 => json!(1e300),
+                3 => json!(dice.pick(SPLINTERS)),
+                4 => json!([]),
+                5 => json!({ "a": [{}] }),
+                6 => json!("x".repeat(300)),
+                _ => json!(true),
+            };
+        }
+    }
+}
+
+fn request(seeds: &[Value], dice: &mut Dice) -> Vec<u8> {
+    let mut body = seeds[dice.below(seeds.len())].clone();
+    match dice.below(10) {
+        0 | 1 => damaged(&body.to_string(), dice).into_bytes(),
+        2 => {
+            let mut bytes = body.to_string().into_bytes();
+            let at = dice.below(bytes.len());
+            bytes[at] = u8::try_from(dice.below(256)).unwrap();
+            bytes
+        }
+        3..=5 if body.get("variables").is_some() => {
+            swap_one(&mut body["variables"], dice);
+            body.to_string().into_bytes()
+        }
+        _ => {
+            body["query"] = damaged(body["query"].as_str().unwrap(), dice).into();
+            body.to_string().into_bytes()
+        }
+    }
+}
+
+/// What must not be in an answer, unless the request said it first.
+fn assert_says_nothing(sent: &[u8], answer: &Answer) {
+    let (lower, sent) = (answer.text.to_lowercase(), String::from_utf8_lossy(sent).to_lowercase());
+    for word in [
+        "panicked",
+        "postgres",
+        "src/",
+        ".rs:",
+        "tokio",
+        "sqlstate",
+        "relation \"",
+        "stack backtrace",
+    ] {
+        assert!(!lower.contains(word), "{word}: {sent} {}", answer.text);
+    }
+    // serde's words; our own sentences put a comma after the line.
+    let is_serde = lower.match_indices("at line ").any(|(at, _)| {
+        let rest = lower[at + 8..].trim_start_matches(|letter: char| letter.is_ascii_digit());
+        rest.starts_with(" column")
+    });
+    assert!(!is_serde, "{sent} {}", answer.text);
+    assert!(!answer.text.contains("SELECT "), "{sent} {}", answer.text);
+}
+
+#[tokio::test]
+async fn two_thousand_damaged_requests_meet_no_defect() {
+    let site = Site::new().await;
+    let api = site.api().await;
+    let team = Team::new(&site, &api).await;
+    let asset = team.asset("Seed", "ACTIVE").await;
+    let seeds = Arc::new(seeds(&team, &asset));
+    for (index, seed) in seeds.iter().enumerate() {
+        let answer = Answer::of(team.owner.client.post().json(seed)).await;
+        assert_eq!(answer.codes(), Vec::<&str>::new(), "seed {index}: {}", answer.text);
+    }
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..4_u64 {
+        let (client, seeds): (Client, _) = (team.owner.client.clone(), Arc::clone(&seeds));
+        workers.spawn(async move {
+            let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (worker + 1));
+            let mut refused = 0;
+            for _ in 0..REQUESTS / 4 {
+                let body = request(&seeds, &mut dice);
+                let post = client.post().header("content-type", "application/json");
+                let answer = Answer::of(post.body(body.clone())).await;
+                answer.assert_well_formed();
+                let sent = String::from_utf8_lossy(&body);
+                assert!(!answer.codes().contains(&"INTERNAL"), "{sent} {}", answer.text);
+                assert!(answer.status < 500, "{sent} {}", answer.text);
+                assert_says_nothing(&body, &answer);
+                refused += usize::from(!answer.errors().is_empty());
+            }
+            refused
+        });
+    }
+    let refused: usize = workers.join_all().await.into_iter().sum();
+    eprintln!("{refused} of {REQUESTS} damaged requests were refused");
+    assert!(refused > REQUESTS / 2, "{refused}: the damage does no harm");
+    let answer = team.owner.client.ask("{ viewer { permissions } }").await;
+    assert_eq!(answer.codes(), Vec::<&str>::new(), "{}", answer.text);
+    let log = api.log();
+    let defects: Vec<_> = log.lines().filter(|line| line.contains("\"ERROR\"")).collect();
+    assert_eq!(defects, Vec::<&str>::new());
+}

@@ -1,0 +1,408 @@
+//! What a client learns of a failure: a code, a sentence, faults; never what the driver said.
+
+use domain::{Db, Id, asset::Asset, testing::TestDb, user::User};
+use insta::assert_json_snapshot;
+use jobs::Quota;
+use serde_json::{Value, json};
+
+use crate::stage::{self, PASSWORD, Reply, Stage, ample, client, nothing};
+
+const CREATE: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
+
+/// Asks as the owner of a fresh team.
+async fn ask(document: &str, variables: Value) -> Reply {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    stage.ask(team["owner"].bearer.as_str(), document, variables).await
+}
+
+/// What an operator reads in a log belongs there: not a word of it here.
+#[track_caller]
+fn says_nothing_of_the_machine(reply: &Reply) {
+    let said = Value::from(reply.errors().to_vec()).to_string().to_lowercase();
+    for word in [
+        "postgres",
+        "sqlstate",
+        "relation",
+        "constraint",
+        "panick",
+        "src/",
+        "at line",
+        "_key",
+        "_fkey",
+        "_check",
+        "pool",
+        "tokio",
+        "socket",
+        "secret cause",
+    ] {
+        assert!(!said.contains(word), "{word}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let id = Id::<Asset>::new();
+    let document = "mutation($id: ID!) { updateAsset(id: $id, input: {}) { id } }";
+    let reply = ask(document, json!({ "id": id })).await;
+    assert_eq!(reply.code(), "NOT_FOUND");
+    assert_eq!(reply.error()["message"], format!("There is no asset {id}."));
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_as_things_are_is_a_conflict() {
+    let document = "mutation {
+        createAsset(input: { name: \"a\", type: HOST, externalId: \"x\" }) { id }
+        again: createAsset(input: { name: \"b\", type: HOST, externalId: \"x\" }) { id }
+    }";
+    let reply = ask(document, nothing()).await;
+    assert_eq!(reply.code(), "CONFLICT");
+    assert_eq!(reply.error()["message"], "Another asset has this external id.");
+    says_nothing_of_the_machine(&reply);
+}
+
+#[tokio::test]
+async fn an_owner_from_nowhere_is_a_conflict() {
+    let input = json!({ "input": { "name": "a", "type": "HOST", "owner": Id::<User>::new() } });
+    let reply = ask(CREATE, input).await;
+    assert_eq!(reply.error()["message"], "The owner is not a member of this organization.");
+    says_nothing_of_the_machine(&reply);
+}
+
+#[tokio::test]
+async fn the_last_owner_stays() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document = "mutation($user: ID!) { deactivateUser(user: $user) { id } }";
+    let reply = stage
+        .ask(team["owner"].bearer.as_str(), document, json!({ "user": team["owner"].id }))
+        .await;
+    assert_eq!(reply.code(), "CONFLICT", "{:#}", reply.json);
+    says_nothing_of_the_machine(&reply);
+}
+
+#[tokio::test]
+async fn all_faults_of_an_asset_are_told_at_once() {
+    let input = json!({
+        "name": " ", "type": "HOST", "location": "a\nb", "description": "x".repeat(4097), "externalId": "y".repeat(256),
+        "attributes": [1], "customFields": { "": 1, "b": "\0" },
+    });
+    let reply = ask(CREATE, json!({ "input": input })).await;
+    assert_eq!(reply.code(), "VALIDATION");
+    assert_json_snapshot!(reply.error()["extensions"]["fields"], @r#"
+    [
+      {
+        "message": "has 256 characters, at most 255 are allowed",
+        "path": "input.externalId"
+      },
+      {
+        "message": "must not be empty",
+        "path": "input.name"
+      },
+      {
+        "message": "holds the control character U+000A",
+        "path": "input.location"
+      },
+      {
+        "message": "has 4097 characters, at most 4096 are allowed",
+        "path": "input.description"
+      },
+      {
+        "message": "must be an object, such as {\"os_name\": \"Debian\"}",
+        "path": "input.attributes"
+      },
+      {
+        "message": "a key has 1 to 64 characters and no control characters",
+        "path": "input.customFields."
+      },
+      {
+        "message": "holds the control character U+0000",
+        "path": "input.customFields.b"
+      }
+    ]
+    "#);
+}
+
+#[tokio::test]
+async fn all_faults_of_a_person_are_told_at_once() {
+    let document = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
+    let input = json!({ "email": "nobody", "name": "", "password": "short", "roles": ["viewer"] });
+    let mut faults = ask(document, json!({ "input": input })).await;
+    faults.json["errors"][0]["extensions"]["fields"]
+        .as_array_mut()
+        .unwrap()
+        .sort_by_key(Value::to_string);
+    assert_eq!(faults.faults(), ["input.password", "input.email", "input.name"]);
+}
+
+#[tokio::test]
+async fn a_role_that_is_not_there_is_told_where_and_what_there_is() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document =
+        "mutation($user: ID!) { setUserRoles(user: $user, roles: [\"viewer\", \"ownr\"]) { id } }";
+    let reply = stage
+        .ask(team["owner"].bearer.as_str(), document, json!({ "user": team["viewer"].id }))
+        .await;
+    assert_json_snapshot!(reply.error()["extensions"]["fields"], @r#"
+    [
+      {
+        "message": "there is no role of this key",
+        "path": "roles.1",
+        "suggestion": "viewer, operator, admin, owner"
+      }
+    ]
+    "#);
+}
+
+#[tokio::test]
+async fn a_fault_of_an_input_is_named_by_its_path_in_the_input() {
+    let document = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
+    let input =
+        json!({ "email": "n@alfa.example", "name": "N", "password": PASSWORD, "roles": ["ownr"] });
+    assert_eq!(ask(document, json!({ "input": input })).await.faults(), ["input.roles.0"]);
+}
+
+#[tokio::test]
+async fn an_id_of_another_type_says_which() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let id = team["viewer"].id;
+    for document in
+        ["query($id: ID!) { asset(id: $id) { id } }", "mutation($id: ID!) { deleteAsset(id: $id) }"]
+    {
+        let reply = stage.ask(team["owner"].bearer.as_str(), document, json!({ "id": id })).await;
+        assert_eq!(reply.code(), "VALIDATION");
+        let message = reply.error()["message"].as_str().unwrap();
+        assert!(message.contains("this is the id of a user, not of an asset"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_id_is_a_validation_everywhere() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    for document in [
+        "{ node(id: \"7\") { id } }",
+        "{ asset(id: \"7\") { id } }",
+        "{ assets(filter: { owner: \"7\" }) { nodes { id } } }",
+        "{ auditEntries(filter: { entityId: \"7\" }) { nodes { id } } }",
+        "{ auditEntries(filter: { actorId: \"\" }) { nodes { id } } }",
+        "mutation { createAsset(input: { name: \"a\", type: HOST, owner: \"7\" }) { id } }",
+        "mutation { revokeSession(id: \"ses_7\") }",
+        "mutation { revokeApiKey(id: \"\") }",
+        "mutation { deactivateUser(user: \"usr_\") { id } }",
+        "mutation { switchOrganization(organization: 7) { accessToken } }",
+    ] {
+        let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+        assert_eq!(reply.code(), "VALIDATION", "{document}: {:#}", reply.json);
+        says_nothing_of_the_machine(&reply);
+    }
+}
+
+/// Postgres keeps no U+0000: a text that holds it is refused before it reaches the driver.
+#[tokio::test]
+async fn a_text_that_cannot_be_kept_is_a_validation_everywhere() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let mut wrong = Vec::new();
+    for document in [
+        "query($t: String!) { assets(filter: { text: $t }) { nodes { id } } }",
+        "mutation($t: String!) { createAsset(input: { name: $t, type: HOST }) { id } }",
+        "mutation($t: String!) { createUser(input: { name: $t, email: \"n@alfa.example\", password: \"correct pelican mosaic\" }) { id } }",
+        "mutation($t: String!) { createUser(input: { name: \"N\", email: $t, password: \"correct pelican mosaic\" }) { id } }",
+        "mutation($t: String!) { saveRole(key: $t, name: \"Night\", permissions: []) { id } }",
+        "mutation($t: String!) { saveRole(key: \"night\", name: $t, permissions: []) { id } }",
+    ] {
+        let reply = stage
+            .ask(team["owner"].bearer.as_str(), document, json!({ "t": "n\0@b.example" }))
+            .await;
+        says_nothing_of_the_machine(&reply);
+        if reply.code() != "VALIDATION" {
+            wrong.push((document, reply.code().to_owned()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn what_is_looked_up_by_a_text_that_cannot_be_is_not_found() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let owner = team["owner"].bearer.as_str();
+    let nul = || json!({ "t": "n\0" });
+    let reply = stage.ask(owner, "mutation($t: String!) { deleteRole(key: $t) }", nul()).await;
+    assert_eq!(reply.code(), "NOT_FOUND", "{:#}", reply.json);
+    let document = "query($t: String!) {
+        asset(code: $t) { id }
+        a: auditEntries(filter: { action: $t }) { totalCount nodes { id } }
+        b: auditEntries(filter: { entityType: $t }) { totalCount nodes { id } }
+    }";
+    let none = json!({ "totalCount": 0, "nodes": [] });
+    let reply = stage.ask(owner, document, nul()).await;
+    assert_eq!(reply.data(), &json!({ "asset": null, "a": none, "b": none }));
+}
+
+#[tokio::test]
+async fn a_sign_in_fails_in_the_same_words_whatever_is_wrong() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document = "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { mfaChallenge } }";
+    let mut said = Vec::new();
+    for (email, password) in [
+        (team["viewer"].email.as_str(), "wrong horse"),
+        ("nobody@alfa.example", PASSWORD),
+        ("no e-mail", PASSWORD),
+        ("n\0@alfa.example", PASSWORD),
+        (team["viewer"].email.as_str(), "\0"),
+    ] {
+        let reply =
+            stage.ask(None, document, json!({ "email": email, "password": password })).await;
+        said.push(reply.error().clone());
+    }
+    assert_eq!(said[0]["message"], "Invalid email or password.");
+    assert!(said.iter().all(|one| *one == said[0]), "{said:#?}");
+}
+
+#[tokio::test]
+async fn too_many_sign_ins_are_told_when_to_come_back() {
+    let test = TestDb::new().await;
+    let db = test.db.clone();
+    let stage = Stage::on(test, db, Quota::parse("auth-of-errors", "2/hour").unwrap()).await;
+    let document = "mutation($email: String!) { login(email: $email, password: \"wrong horse\") { mfaChallenge } }";
+    let email = format!("{}@alfa.example", Id::<User>::new());
+    let mut codes = Vec::new();
+    let mut last = None;
+    for _ in 0..3 {
+        let reply = stage.ask(None, document, json!({ "email": email })).await;
+        codes.push(reply.code().to_owned());
+        last = Some(reply);
+    }
+    assert_eq!(codes, ["UNAUTHENTICATED", "UNAUTHENTICATED", "RATE_LIMITED"]);
+    let wait = last.unwrap().error()["extensions"]["retryAfterMs"].as_u64().unwrap();
+    assert!((1_700_000..=1_800_000).contains(&wait), "a half of an hour: {wait}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_told_so() {
+    let (stage, team) = {
+        let stage = Stage::new().await;
+        let team = stage.team("alfa").await;
+        (stage, team)
+    };
+    // Nobody listens on port 1.
+    let dead =
+        Db::new("postgresql://somebody:secret@127.0.0.1:1/nowhere", 2, "sentryops-test").unwrap();
+    let engine = stage::engine(dead, ample()).await;
+    let login = "mutation { login(email: \"a@b.example\", password: \"x\") { mfaChallenge } }";
+    for (bearer, document) in
+        [(Some(team["owner"].bearer.as_str()), "{ assets { nodes { id } } }"), (None, login)]
+    {
+        let reply = stage::ask(&engine, bearer, document, nothing(), client("r")).await;
+        assert_eq!(reply.code(), "DEPENDENCY_UNAVAILABLE");
+        assert_eq!(reply.error()["extensions"]["retryAfterMs"], 1000);
+        says_nothing_of_the_machine(&reply);
+    }
+    drop(stage);
+}
+
+#[tokio::test]
+async fn what_needs_no_database_is_answered_without() {
+    let dead = Db::new("postgresql://somebody@127.0.0.1:1/nowhere", 2, "sentryops-test").unwrap();
+    let engine = stage::engine(dead, ample()).await;
+    let reply =
+        stage::ask(&engine, None, "{ viewer { permissions } __typename }", nothing(), client("r"))
+            .await;
+    assert_eq!(reply.data(), &json!({ "viewer": null, "__typename": "Query" }));
+}
+
+/// What Postgres may say to any statement, and what becomes of it.
+#[tokio::test]
+async fn what_the_database_says_becomes_one_of_our_codes() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let input = json!({ "input": { "name": "a", "type": "HOST" } });
+    let mut wrong = Vec::new();
+    for (state, code) in [
+        ("57014", "TIMEOUT"),                // query_canceled: statement_timeout
+        ("55P03", "TIMEOUT"),                // lock_not_available: lock_timeout
+        ("40001", "DEPENDENCY_UNAVAILABLE"), // serialization_failure
+        ("40P01", "DEPENDENCY_UNAVAILABLE"), // deadlock_detected
+        ("57P01", "DEPENDENCY_UNAVAILABLE"), // admin_shutdown
+        ("57P03", "DEPENDENCY_UNAVAILABLE"), // cannot_connect_now
+        ("53300", "DEPENDENCY_UNAVAILABLE"), // too_many_connections
+        ("53100", "DEPENDENCY_UNAVAILABLE"), // disk_full
+        ("25006", "DEPENDENCY_UNAVAILABLE"), // read_only_sql_transaction: the primary has moved
+        ("42703", "INTERNAL"),               // undefined_column
+        ("23514", "INTERNAL"),               // a check that nobody gave a sentence
+        ("22021", "INTERNAL"),               // character_not_in_repertoire
+        ("XX000", "INTERNAL"),
+    ] {
+        let raise = format!(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE 'the secret cause in relation asset' USING ERRCODE = '{state}'; END $$;
+             DROP TRIGGER IF EXISTS refuse ON asset;
+             CREATE TRIGGER refuse BEFORE INSERT ON asset EXECUTE FUNCTION refuse()"
+        );
+        stage.break_with(&raise).await;
+        let reply = stage.ask(team["owner"].bearer.as_str(), CREATE, input.clone()).await;
+        says_nothing_of_the_machine(&reply);
+        if reply.code() != code {
+            wrong.push((state, reply.code().to_owned(), code));
+        }
+    }
+    assert!(wrong.is_empty(), "state, code, expected: {wrong:#?}");
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_a_timeout() {
+    let test = TestDb::new().await;
+    let separator = if test.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{separator}options=-c%20statement_timeout%3D50", test.url);
+    let db = Db::new(&url, 2, "sentryops-test").unwrap();
+    let stage = Stage::on(test, db, ample()).await;
+    let team = stage.team("alfa").await;
+    // A lock that nobody gives up for as long as the client lives.
+    let holder = stage.test.superuser().await;
+    holder.batch_execute("BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reply =
+        stage.ask(team["owner"].bearer.as_str(), "{ assets { nodes { id } } }", nothing()).await;
+    assert_eq!(reply.code(), "TIMEOUT", "{:#}", reply.json);
+    says_nothing_of_the_machine(&reply);
+}
+
+/// The connection is thrown away with its transaction; the next request gets another.
+#[tokio::test]
+async fn a_connection_that_breaks_is_replaced() {
+    let stage = Stage::narrow(1).await;
+    let team = stage.team("alfa").await;
+    let owner = team["owner"].bearer.as_str();
+    stage.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
+    stage
+        .break_with(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+             WHERE datname = current_database() AND usename = 'sentryops_test'",
+        )
+        .await;
+    let reply = stage.ask(owner, "{ assets { nodes { id } } }", nothing()).await;
+    assert!(
+        reply.errors().is_empty() || reply.code() == "DEPENDENCY_UNAVAILABLE",
+        "{:#}",
+        reply.json
+    );
+    stage.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
+}
+
+#[tokio::test]
+async fn each_error_names_the_request() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let document = "{ a: node(id: \"7\") { id } b: node(id: \"8\") { id } }";
+    let reply = stage.ask(team["viewer"].bearer.as_str(), document, nothing()).await;
+    let ids: Vec<_> =
+        reply.errors().iter().map(|error| &error["extensions"]["requestId"]).collect();
+    assert_eq!(ids, ["the-request", "the-request"]);
+    let reply =
+        stage.ask(team["viewer"].bearer.as_str(), "{ users { nodes { id } } }", nothing()).await;
+    assert_eq!(reply.error()["extensions"]["requestId"], "the-request");
+}

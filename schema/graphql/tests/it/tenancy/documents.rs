@@ -1,0 +1,271 @@
+//! What requests at random ask. A new root field needs a document here.
+
+use serde_json::{Value, json};
+
+use super::{Dice, Fuzz, MARKS};
+use crate::stage::{self, PASSWORD};
+
+/// Everything of an asset, of people and of entries: where a foreign row might show.
+const FRAGMENTS: &str = "
+    fragment U on User { id name email roles { id key name } }
+    fragment P on User { id name }
+    fragment K on ApiKey { id name prefix createdBy { ...P } }
+    fragment A on Asset { id code name externalId owner { ...U } attributes customFields }
+    fragment E on AuditEntry { id action entityId before after requestId actor { ...U ...KP } }
+    fragment KP on ApiKey { id name }
+    fragment O on Organization { id slug name }
+    fragment R on Role { id key name }
+    fragment V on Viewer { actor { ...U } organization { ...O } organizations { ...O } roles { ...R } sessions { id sourceIp } }
+";
+
+/// The documents: what each is called, and its text. Variables are `$asset $asset2 $user $user2 $key $session $role $entry $org
+/// $any $any2 $cursor $first $last $text`, drawn anew for each request.
+pub(super) const DOCUMENTS: &[(&str, &str)] = &[
+    ("viewer", "{ viewer { ...V } }"),
+    ("node", "{ node(id: $any) { id __typename ...A ...U ...K ...E ...O ...R } }"),
+    (
+        "node",
+        "{ a: node(id: $any) { id ...P ...A ...R } b: node(id: $any2) { id ...U ...O } c: node(id: $user) { id ...P } }",
+    ),
+    (
+        "node",
+        "{ node(id: $any) { id ...P ...KP ...O ...R } viewer { permissions organization { ...O } } }",
+    ),
+    ("asset", "{ asset(id: $asset) { ...A } }"),
+    ("asset", "{ asset(code: $code) { id name owner { ...P } } }"),
+    (
+        "asset",
+        "{ a: asset(id: $asset) { id name owner { ...P } } b: asset(id: $asset2) { id name owner { ...P } } }",
+    ),
+    ("assets", "{ assets(first: $first) { totalCount nodes { ...A } } }"),
+    (
+        "assets",
+        "{ assets(first: $first, after: $cursor, orderBy: { field: NAME }) { pageInfo { endCursor } edges { cursor node { id name owner { ...P } } } } }",
+    ),
+    (
+        "assets",
+        "{ assets(filter: { owner: $user }) { totalCount nodes { id name owner { ...P } } } }",
+    ),
+    (
+        "assets",
+        "{ assets(filter: { text: $text }, last: $last, before: $cursor) { pageInfo { startCursor } nodes { id name owner { ...P } } } }",
+    ),
+    (
+        "auditEntries",
+        "{ auditEntries(first: $first) { totalCount pageInfo { endCursor } nodes { ...E } } }",
+    ),
+    (
+        "auditEntries",
+        "{ auditEntries(filter: { entityId: $any }, last: $last) { totalCount nodes { ...E } } }",
+    ),
+    (
+        "auditEntries",
+        "{ auditEntries(filter: { actorId: $any }, first: $first, after: $cursor) { nodes { ...E } } }",
+    ),
+    (
+        "users",
+        "{ users(first: $first, after: $cursor) { totalCount pageInfo { endCursor } nodes { ...U } } }",
+    ),
+    (
+        "users",
+        "{ users(last: $last) { nodes { ...U } } viewer { ...V } assets(first: 5) { nodes { ...A } } }",
+    ),
+    ("roles", "{ roles { ...R } }"),
+    ("apiKeys", "{ apiKeys { ...K } }"),
+    ("login", "mutation { login(email: $email, password: $password) { tokens { accessToken } } }"),
+    ("refreshSession", "mutation { refreshSession(refreshToken: $refresh) { accessToken } }"),
+    ("logout", "mutation { logout }"),
+    ("switchOrganization", "mutation { switchOrganization(organization: $org) { accessToken } }"),
+    ("changePassword", "mutation { changePassword(current: $password, new: $password2) }"),
+    ("revokeSession", "mutation { revokeSession(id: $session) }"),
+    (
+        "createUser",
+        "mutation { createUser(input: { email: $newEmail, name: $text, password: $password2, roles: $roles }) { ...U } }",
+    ),
+    ("updateUser", "mutation { updateUser(id: $user, input: { name: $text }) { ...U } }"),
+    ("updateUser", "mutation { updateUser(id: $user, input: { email: $takenEmail }) { ...U } }"),
+    (
+        "updateUser",
+        "mutation { updateUser(id: $user, input: { password: $password2, active: true }) { ...U } }",
+    ),
+    ("setUserRoles", "mutation { setUserRoles(user: $user, roles: $roles) { ...U } }"),
+    ("deactivateUser", "mutation { deactivateUser(user: $user) { ...U } }"),
+    ("revokeUserSessions", "mutation { revokeUserSessions(user: $user) }"),
+    (
+        "saveRole",
+        "mutation { saveRole(key: $roleKey, name: $text, permissions: [CHECK_RUN]) { ...R } }",
+    ),
+    ("deleteRole", "mutation { deleteRole(key: $roleKey) }"),
+    (
+        "createApiKey",
+        "mutation { createApiKey(input: { name: $text, permissions: [ASSET_READ], expiresAt: $soon }) { apiKey { ...K } } }",
+    ),
+    ("revokeApiKey", "mutation { revokeApiKey(id: $key) }"),
+    (
+        "createAsset",
+        "mutation { createAsset(input: { name: $text, type: HOST, externalId: $external, owner: $user }) { ...A } }",
+    ),
+    (
+        "createAsset",
+        "mutation { a: createAsset(input: { name: $text, type: SERVICE }) { ...A } b: createAsset(input: { name: $text, type: HOST, owner: $user }) { id owner { ...P } } }",
+    ),
+    (
+        "updateAsset",
+        "mutation { updateAsset(id: $asset, input: { name: $text, owner: $user, externalId: $external, attributes: { at: $text } }) { ...A } }",
+    ),
+    (
+        "updateAsset",
+        "mutation { a: updateAsset(id: $asset, input: { owner: null }) { ...A } b: updateAsset(id: $asset2, input: { location: $text }) { ...A } }",
+    ),
+    ("setAssetLifecycle", "mutation { setAssetLifecycle(id: $asset, state: $state) { ...A } }"),
+    ("deleteAsset", "mutation { deleteAsset(id: $asset) }"),
+];
+
+/// Their variables and types.
+pub(super) const VARIABLES: &[(&str, &str)] = &[
+    ("asset", "ID!"),
+    ("asset2", "ID!"),
+    ("user", "ID!"),
+    ("user2", "ID!"),
+    ("key", "ID!"),
+    ("session", "ID!"),
+    ("org", "ID!"),
+    ("any", "ID!"),
+    ("any2", "ID!"),
+    ("cursor", "String"),
+    ("first", "Int"),
+    ("last", "Int"),
+    ("text", "String!"),
+    ("code", "String!"),
+    ("email", "String!"),
+    ("newEmail", "String!"),
+    ("takenEmail", "String!"),
+    ("password", "String!"),
+    ("password2", "String!"),
+    ("refresh", "String!"),
+    ("roles", "[String!]!"),
+    ("roleKey", "String!"),
+    ("soon", "DateTime!"),
+    ("external", "String"),
+    ("state", "LifecycleState!"),
+];
+
+impl Fuzz {
+    /// A value for a variable, of the asker's or of the other organization.
+    fn draw(&self, dice: &mut Dice, org: usize, variable: &str) -> Value {
+        let from = if dice.chance(40) { 1 - org } else { org };
+        let known = self.known.lock().unwrap();
+        let id = |dice: &mut Dice, prefix: &str| match known[from].by_prefix.get(prefix) {
+            Some(ids) if !dice.chance(3) => dice.pick(ids).clone(),
+            _ => format!("{prefix}_01j8xq4m9ke5trv3yx2f7nbc6d"),
+        };
+        let mark = MARKS[org];
+        match variable.trim_end_matches('2') {
+            "asset" => json!(id(dice, "ast")),
+            "user" => json!(id(dice, "usr")),
+            "key" => json!(id(dice, "key")),
+            "session" => json!(id(dice, "ses")),
+            "org" => json!(id(dice, "org")),
+            "any" => {
+                let prefix = *dice.pick(&["ast", "usr", "key", "ses", "org", "rol", "aud"]);
+                json!(id(dice, prefix))
+            }
+            "cursor" if known[from].cursors.is_empty() || dice.chance(30) => Value::Null,
+            "cursor" => json!(dice.pick(&known[from].cursors)),
+            "first" | "last" => json!(1 + dice.roll(12)),
+            // What is searched for may be anybody's; what is written carries the writer's mark.
+            "text" => json!(format!("{mark} thing {}", dice.roll(50))),
+            "code" if known[from].codes.is_empty() => json!("HST-00000"),
+            "code" => json!(dice.pick(&known[from].codes)),
+            "email" => json!(dice.pick(&known[org].emails)),
+            // Somebody's, perhaps of the other organization: a conflict. Nobody's e-mail changes, so that it stays one.
+            "takenEmail" => json!(dice.pick(&known[from].emails)),
+            "newEmail" if dice.chance(30) => json!(dice.pick(&known[from].emails)),
+            "newEmail" => json!(format!("new-{}@{mark}.example", dice.roll(100_000))),
+            "password" if variable == "password" && dice.chance(5) => {
+                json!("a wrong pelican mosaic")
+            }
+            "password" => json!(PASSWORD),
+            "refresh" if known[org].refreshes.is_empty() || dice.chance(20) => json!("unknown"),
+            "refresh" => json!(dice.pick(&known[org].refreshes)),
+            "roles" => {
+                let custom = format!("shift-{}", dice.roll(4));
+                json!([*dice.pick(&[
+                    "viewer",
+                    "operator",
+                    "admin",
+                    "owner",
+                    custom.as_str(),
+                    "nobody"
+                ])])
+            }
+            "roleKey" if dice.chance(20) => json!("viewer"),
+            // Keys of both organizations: their names carry the marks.
+            "roleKey" => json!(format!("shift-{}", dice.roll(4))),
+            "soon" => json!((stage::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
+            "external" if dice.chance(50) => Value::Null,
+            "external" => json!(format!("{mark}-{}", dice.roll(12))),
+            "state" => {
+                json!(*dice.pick(&["ACTIVE", "MAINTENANCE", "RETIRED", "RETIRED", "DISPOSED"]))
+            }
+            other => panic!("${other} is not drawn"),
+        }
+    }
+
+    /// The document with its variables declared and its fragments added.
+    /// `modest` ones show of people what everybody may see.
+    pub(super) fn document(
+        &self,
+        dice: &mut Dice,
+        org: usize,
+        text: &str,
+        modest: bool,
+    ) -> (String, Value) {
+        let shown = |text: &str| {
+            if modest {
+                text.replace("...U", "...P").replace("...K ", "...KP ")
+            } else {
+                text.to_owned()
+            }
+        };
+        let text = &shown(text);
+        let mut declared = Vec::new();
+        let mut values = serde_json::Map::new();
+        for (name, kind) in VARIABLES {
+            let used = text.match_indices(&format!("${name}")).any(|(at, found)| {
+                text[at + found.len()..].chars().next().is_none_or(|next| !next.is_alphanumeric())
+            });
+            if used {
+                declared.push(format!("${name}: {kind}"));
+                values.insert((*name).to_owned(), self.draw(dice, org, name));
+            }
+        }
+        let (kind, body) = text.split_once('{').unwrap();
+        let kind = if kind.trim().is_empty() { "query" } else { kind.trim() };
+        let variables =
+            if declared.is_empty() { String::new() } else { format!("({})", declared.join(", ")) };
+        let mut whole = format!("{kind}{variables} {{{body}");
+        // Fragments that a document does not use would refuse it; those used may use others.
+        let fragments: Vec<String> = FRAGMENTS
+            .lines()
+            .map(|line| shown(line.trim()))
+            .filter(|line| !line.is_empty())
+            .collect();
+        loop {
+            let missing = fragments.iter().find(|fragment| {
+                let name = fragment.split(' ').nth(1).unwrap();
+                let spread = |text: &str| {
+                    text.match_indices(&format!("...{name}")).any(|(at, found)| {
+                        text[at + found.len()..]
+                            .chars()
+                            .next()
+                            .is_none_or(|next| !next.is_alphanumeric())
+                    })
+                };
+                spread(&whole) && !whole.contains(fragment.as_str())
+            });
+            let Some(fragment) = missing else { return (whole, Value::Object(values)) };
+            whole = format!("{whole}\n{fragment}");
+        }
+    }
+}

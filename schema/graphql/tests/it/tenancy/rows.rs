@@ -1,0 +1,121 @@
+//! What the rows themselves say, read by a superuser.
+
+use std::collections::HashMap;
+
+use domain::id;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::{Fuzz, MARKS};
+
+impl Fuzz {
+    pub(super) async fn rows(&self, sql: &str) -> Vec<String> {
+        let messages = self.admin.simple_query(sql).await.unwrap();
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+            _ => None,
+        });
+        rows.collect()
+    }
+
+    /// Everything that an organization has.
+    pub(super) async fn digest(&self, org: usize) -> Vec<String> {
+        let org = self.teams[org].org.id.uuid();
+        let mut digest = Vec::new();
+        for (table, condition) in [
+            ("organization", "id = $"),
+            ("\"user\"", "id IN (SELECT user_id FROM membership WHERE org_id = $)"),
+            ("membership", "org_id = $"),
+            ("membership_role", "org_id = $"),
+            ("role", "org_id = $"),
+            ("session", "org_id = $"),
+            ("refresh_token", "session_id IN (SELECT id FROM session WHERE org_id = $)"),
+            ("api_key", "org_id = $"),
+            ("audit_entry", "org_id = $"),
+            ("asset", "org_id = $"),
+        ] {
+            let condition = condition.replace('$', &format!("'{org}'"));
+            let sql = format!(
+                "SELECT '{table} ' || count(*) || ' ' || coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t WHERE {condition}"
+            );
+            digest.extend(self.rows(&sql).await);
+        }
+        digest
+    }
+
+    /// What the rows themselves say: whose mark they carry, who made them, by which request.
+    pub(super) async fn check_rows(&self) {
+        for (org, team) in self.teams.iter().enumerate() {
+            let (uuid, own, foreign) = (team.org.id.uuid(), MARKS[org], MARKS[1 - org]);
+            for (what, sql) in [
+                (
+                    "assets with a foreign text",
+                    format!(
+                        "SELECT t::text FROM asset AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
+                    ),
+                ),
+                (
+                    "foreign entries",
+                    format!(
+                        "SELECT t::text FROM audit_entry AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
+                    ),
+                ),
+                (
+                    "foreign roles and keys",
+                    format!(
+                        "SELECT name FROM role WHERE org_id = '{uuid}' AND name ILIKE '%{foreign}%' UNION ALL SELECT name FROM api_key WHERE org_id = '{uuid}' AND name ILIKE '%{foreign}%'"
+                    ),
+                ),
+                (
+                    "members with a foreign name",
+                    format!(
+                        "SELECT \"user\".name FROM membership JOIN \"user\" ON id = user_id WHERE org_id = '{uuid}' AND (\"user\".name ILIKE '%{foreign}%' OR email ILIKE '%{foreign}%')"
+                    ),
+                ),
+                (
+                    "entries of foreign requests",
+                    format!(
+                        "SELECT t::text FROM audit_entry AS t WHERE org_id = '{uuid}' AND request_id LIKE '{foreign}-%'"
+                    ),
+                ),
+                (
+                    "entries of foreign actors",
+                    format!(
+                        "SELECT t::text FROM audit_entry AS t WHERE org_id = '{uuid}' AND actor_id IS NOT NULL AND NOT EXISTS (SELECT FROM membership WHERE org_id = '{uuid}' AND user_id = actor_id) AND NOT EXISTS (SELECT FROM api_key WHERE org_id = '{uuid}' AND id = actor_id)"
+                    ),
+                ),
+                (
+                    "people of two organizations",
+                    "SELECT user_id::text FROM membership GROUP BY user_id HAVING count(*) > 1"
+                        .to_owned(),
+                ),
+            ] {
+                for row in self.rows(&sql).await {
+                    self.fault(format!("{own}: {what}: {row}"));
+                }
+            }
+        }
+    }
+
+    /// Every id that was shown is of a row that its organization has, or had and recorded.
+    pub(super) async fn check_shown(&self) {
+        let mut owners: HashMap<String, usize> = HashMap::new();
+        for (org, team) in self.teams.iter().enumerate() {
+            let uuid = team.org.id.uuid();
+            let sql = format!(
+                "SELECT id::text FROM asset WHERE org_id = '{uuid}' UNION SELECT id::text FROM role WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM api_key WHERE org_id = '{uuid}' UNION SELECT id::text FROM audit_entry WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM session WHERE org_id = '{uuid}' UNION SELECT '{uuid}'
+                 UNION SELECT user_id::text FROM membership WHERE org_id = '{uuid}'
+                 UNION SELECT entity_id::text FROM audit_entry WHERE org_id = '{uuid}'"
+            );
+            owners.extend(self.rows(&sql).await.into_iter().map(|row| (row, org)));
+        }
+        let shown = self.shown.lock().unwrap().clone();
+        for (text, org) in shown {
+            let (_, uuid) = id::split(&text).unwrap();
+            if owners.get(&uuid.to_string()) != Some(&org) {
+                self.fault(format!("{text} was shown to {} and is not theirs", MARKS[org]));
+            }
+        }
+    }
+}
