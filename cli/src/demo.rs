@@ -66,8 +66,8 @@ fn assets() -> Vec<CreateAssetInput> {
             )| CreateAssetInput {
                 name: name.to_owned(),
                 asset_type,
-                environment,
-                lifecycle_state,
+                environment: Some(environment),
+                lifecycle_state: Some(lifecycle_state),
                 external_id: Some(format!("demo:{name}")),
                 location: Some(location.to_owned()),
                 description: Some(description.to_owned()),

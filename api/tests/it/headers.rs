@@ -104,7 +104,7 @@ async fn on_bytes_that_are_no_request() {
 #[tokio::test]
 async fn hsts_is_for_production_only() {
     let production = Edge::with(|config| {
-        config.hsts = Some(api::Hsts { max_age: Duration::from_secs(63_072_000), preload: true });
+        config.hsts = Some(api::Hsts { max_age: Duration::from_hours(17_520), preload: true });
     })
     .await;
     let reply = exchange(production.address, &request("GET", "/nothing", "")).await;

@@ -16,7 +16,8 @@ use crate::server::{Server, shared, shared_url};
 #[tokio::test]
 async fn a_published_event_reaches_a_listener() {
     let config = Config::from_url(&shared_url()).unwrap();
-    let listener: SubscriberClient = Builder::from_config(config).build_subscriber_client().unwrap();
+    let listener: SubscriberClient =
+        Builder::from_config(config).build_subscriber_client().unwrap();
     listener.init().await.unwrap();
     let mut messages = listener.message_rx();
     listener.subscribe(CHANNEL).await.unwrap();

@@ -157,11 +157,11 @@ pub struct CreateAssetInput {
     #[graphql(name = "type")]
     pub asset_type: AssetType,
     /// What it is used for.
-    #[graphql(default_with = "Environment::Prod")]
-    pub environment: Environment,
+    #[graphql(default_with = "Some(Environment::Prod)")]
+    pub environment: Option<Environment>,
     /// Where it is in its life.
-    #[graphql(default_with = "LifecycleState::Active")]
-    pub lifecycle_state: LifecycleState,
+    #[graphql(default_with = "Some(LifecycleState::Active)")]
+    pub lifecycle_state: Option<LifecycleState>,
     /// Its id in the system it comes from; unique in the organization.
     pub external_id: Option<String>,
     /// Where it is.
@@ -324,8 +324,8 @@ impl Asset {
             external_id: one_line(&input.external_id, "input.externalId", &mut faults),
             name: text::check("input.name", &input.name, text::NAME, &mut faults),
             asset_type: input.asset_type,
-            lifecycle_state: input.lifecycle_state,
-            environment: input.environment,
+            lifecycle_state: input.lifecycle_state.unwrap_or(LifecycleState::Active),
+            environment: input.environment.unwrap_or(Environment::Prod),
             location: one_line(&input.location, "input.location", &mut faults),
             description: text::check_optional(
                 "input.description",

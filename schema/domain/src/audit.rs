@@ -147,6 +147,8 @@ pub struct Entry {
     entity_id: Uuid,
     before: Option<Value>,
     after: Option<Value>,
+    /// Who did it, if not the transaction's actor.
+    actor: Option<Actor>,
 }
 
 impl Entry {
@@ -181,7 +183,13 @@ impl Entry {
         before: Option<Value>,
         after: Option<Value>,
     ) -> Self {
-        Self { action, entity_type: T::KEY, entity_id: id.uuid(), before, after }
+        Self { action, entity_type: T::KEY, entity_id: id.uuid(), before, after, actor: None }
+    }
+
+    /// By somebody who became known only in the transaction.
+    #[must_use]
+    pub fn by(self, actor: Actor) -> Self {
+        Self { actor: Some(actor), ..self }
     }
 
     /// Writes it in the organization of the transaction.
@@ -191,7 +199,7 @@ impl Entry {
 
     /// Writes it in this organization: for transactions of `Db::auth`, which have none.
     pub async fn record_in(self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<()> {
-        let (actor_kind, actor_id) = match tx.origin().actor {
+        let (actor_kind, actor_id) = match self.actor.unwrap_or(tx.origin().actor) {
             Actor::User(id) => ("user", Some(id.uuid())),
             Actor::ApiKey(id) => ("api_key", Some(id.uuid())),
             Actor::System => ("system", None),

@@ -131,7 +131,7 @@ impl Db {
             "-c statement_timeout={} -c idle_in_transaction_session_timeout=60000 -c lock_timeout=5000",
             STATEMENT_TIMEOUT.as_millis()
         );
-        let given = config.get_options().map(|own| format!("{own} {options}"));
+        let given = config.get_options().map(|own| format!("{options} {own}"));
         config
             .options(given.unwrap_or(options))
             .application_name(application_name)
@@ -200,6 +200,7 @@ impl Db {
             db: self.clone(),
             org,
             origin,
+            writes: mode == "READ WRITE",
             events: Mutex::default(),
         };
         tx.client().batch_execute(&begin).await?;
@@ -284,6 +285,7 @@ pub struct Tx {
     db: Db,
     org: Option<Id<Organization>>,
     origin: Origin,
+    writes: bool,
     events: Mutex<Vec<Event>>,
 }
 
@@ -353,7 +355,8 @@ impl Tx {
     /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
     pub async fn commit(mut self) -> Result<()> {
         // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
-        self.client().batch_execute("SELECT; COMMIT").await?;
+        let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };
+        self.client().batch_execute(end).await?;
         self.connection = None; // Ended cleanly: back to the pool.
         let events = std::mem::take(
             &mut *self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner),

@@ -84,6 +84,14 @@ impl Error {
         Self::Invalid(vec![Fault::new(path, message)])
     }
 
+    /// The same, with the paths of its faults below `parent`.
+    #[must_use]
+    pub fn within(self, parent: &str) -> Self {
+        let Self::Invalid(faults) = self else { return self };
+        let below = |fault: Fault| Fault { path: format!("{parent}.{}", fault.path), ..fault };
+        Self::Invalid(faults.into_iter().map(below).collect())
+    }
+
     /// No such `what` as `id`.
     pub fn not_found(what: &'static str, id: impl std::fmt::Display) -> Self {
         Self::NotFound { what, id: format!("{id}") }
@@ -103,6 +111,9 @@ impl Error {
                             || *code == SqlState::ADMIN_SHUTDOWN
                             || *code == SqlState::CRASH_SHUTDOWN
                             || *code == SqlState::CANNOT_CONNECT_NOW
+                            || *code == SqlState::TOO_MANY_CONNECTIONS
+                            || *code == SqlState::DISK_FULL
+                            || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                     })
             }
             Self::NotFound { .. }
@@ -116,9 +127,12 @@ impl Error {
         }
     }
 
-    /// Whether a statement ran into its time limit.
+    /// Whether a statement ran into its time limit, or waited too long for a lock.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+        let Self::Postgres(error) = self else { return false };
+        [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE]
+            .iter()
+            .any(|state| error.code() == Some(state))
     }
 }
 

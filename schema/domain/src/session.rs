@@ -219,7 +219,10 @@ impl Session {
         }
         let next = session.issue_refresh(tx, Some(&hash), now).await?;
         tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&session.id, &now]).await?;
-        Entry::happened("auth.refreshed", session.id).record_in(tx, session.org, now).await?;
+        Entry::happened("auth.refreshed", session.id)
+            .by(Actor::User(session.user))
+            .record_in(tx, session.org, now)
+            .await?;
         Ok(Refreshed::Renewed(session, next))
     }
 

@@ -86,6 +86,19 @@ pub struct CreateUserInput {
     pub roles: Vec<String>,
 }
 
+impl CreateUserInput {
+    /// The name and the e-mail as they are stored, or all that is wrong with them.
+    pub fn check(&self) -> Result<(String, String), Vec<Fault>> {
+        let mut faults = Vec::new();
+        let name = text::check("input.name", &self.name, text::NAME, &mut faults);
+        let email = normalise_email(&self.email);
+        if email.is_none() {
+            faults.push(Fault::new("input.email", "is not an e-mail address"));
+        }
+        email.filter(|_| faults.is_empty()).map(|email| (name, email)).ok_or(faults)
+    }
+}
+
 /// What to change of a person; what is absent stays.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct UpdateUserInput {
@@ -166,15 +179,7 @@ impl User {
         password_hash: &str,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        let mut faults = Vec::new();
-        let name = text::check("input.name", &input.name, text::NAME, &mut faults);
-        let email = normalise_email(&input.email);
-        if email.is_none() {
-            faults.push(Fault::new("input.email", "is not an e-mail address"));
-        }
-        if !faults.is_empty() {
-            return Err(Error::Invalid(faults));
-        }
+        let (name, email) = input.check().map_err(Error::Invalid)?;
         let id = Id::<Self>::new();
         tx.exec(
             "INSERT INTO \"user\" (id, email, name, password_hash, password_changed_at, created_at)
@@ -185,7 +190,9 @@ impl User {
         Entry::created("user.created", id, &json!({ "name": name, "email": email }))
             .record_in(tx, org, now)
             .await?;
-        Self::join(tx, org, viewer, id, &input.roles, now).await
+        Self::join(tx, org, viewer, id, &input.roles, now)
+            .await
+            .map_err(|error| error.within("input"))
     }
 
     /// Makes a person a member. Takes a transaction of `Db::auth`.
@@ -450,7 +457,10 @@ impl User {
     }
 
     /// Nobody manages somebody who may do more than they themselves, in the organization or of the installation.
-    async fn refuse_stronger(tx: &Tx, viewer: &Viewer, id: Id<Self>) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn refuse_stronger(tx: &Tx, viewer: &Viewer, id: Id<Self>) -> Result<()> {
         let held = Role::of_users(tx, viewer.org, &[id]).await?;
         let row: Row = tx
             .one(

@@ -42,6 +42,16 @@ impl<'a> Chosen<'a> {
         Self { document, operation, variables, has_heavy_variable }
     }
 
+    /// The operation itself.
+    pub(crate) fn definition(self) -> &'a OperationDefinition {
+        &self.operation.node
+    }
+
+    /// The values that it runs with, its defaults among them.
+    pub(crate) fn variables(self) -> &'a Variables {
+        self.variables
+    }
+
     /// Query, mutation or subscription.
     pub(crate) fn kind(self) -> OperationType {
         self.operation.node.ty

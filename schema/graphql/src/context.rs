@@ -13,12 +13,11 @@ use domain::{
     identity::{Caller, Identity},
     page::CursorKeys,
 };
-use futures_util::future::BoxFuture;
 use jobs::{Decision, Limiter, Quota};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
+    drive::Loads,
     error::{Error, ErrorCode, Result},
     loader::{ApiKeyLoader, RolesLoader, UserLoader},
 };
@@ -60,29 +59,23 @@ pub(crate) struct Loaders {
     pub(crate) users: DataLoader<UserLoader>,
     pub(crate) roles: DataLoader<RolesLoader>,
     pub(crate) api_keys: DataLoader<ApiKeyLoader>,
-    /// Ends what they have started when the request is dropped: a load runs in a task of its own, and would go on.
-    _running: DropGuard,
 }
 
 impl Loaders {
-    pub(crate) fn new(scope: &Arc<Scope>) -> Self {
-        let dropped = CancellationToken::new();
+    /// Loaders whose loads go to `loads`, to be driven with the execution.
+    pub(crate) fn new(scope: &Arc<Scope>, loads: &Loads) -> Self {
         Self {
-            users: loader(UserLoader(Arc::clone(scope)), &dropped),
-            roles: loader(RolesLoader(Arc::clone(scope)), &dropped),
-            api_keys: loader(ApiKeyLoader(Arc::clone(scope)), &dropped),
-            _running: dropped.drop_guard(),
+            users: loader(UserLoader(Arc::clone(scope)), loads),
+            roles: loader(RolesLoader(Arc::clone(scope)), loads),
+            api_keys: loader(ApiKeyLoader(Arc::clone(scope)), loads),
         }
     }
 }
 
-fn loader<L>(loads: L, dropped: &CancellationToken) -> DataLoader<L> {
-    let dropped = dropped.clone();
-    let spawn = move |load: BoxFuture<'static, ()>| {
-        tokio::spawn(dropped.clone().run_until_cancelled_owned(load))
-    };
-    // No delay: async-graphql resolves the fields of a list together, and waiting a millisecond only adds one.
-    DataLoader::new(loads, spawn).delay(Duration::ZERO)
+fn loader<L>(loads_rows: L, loads: &Loads) -> DataLoader<L> {
+    let loads = loads.clone();
+    // No delay: a load starts when the execution has nothing else to do.
+    DataLoader::new(loads_rows, move |load| loads.push(load)).delay(Duration::ZERO)
 }
 
 impl Scope {

@@ -17,8 +17,10 @@ use sha2::{Digest, Sha256};
 use crate::{
     authorize::{self, Forbidden, Need},
     context::{Client, Loaders, SIGN_IN, Scope, Services},
+    drive::{Loads, drive},
     error::{Error, ErrorCode},
     expansion::Bounded,
+    input::Inputs,
     order::Keys,
     refusal::Refusal,
     scan,
@@ -86,6 +88,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     schema: Schema<Query, Mutation, EmptySubscription>,
     shape: Shape,
+    inputs: Inputs,
     services: Arc<Services>,
     settings: Settings,
 }
@@ -101,9 +104,11 @@ impl Engine {
             builder = builder.disable_introspection().disable_suggestions();
         }
         let schema = builder.finish();
-        let shape = Shape::read(&schema.sdl())
+        let sdl = schema.sdl();
+        let shape = Shape::read(&sdl)
             .map_err(|unstated| unstated.iter().map(Unstated::to_string).collect::<Vec<_>>())?;
-        Ok(Self(Arc::new(Inner { schema, shape, services: Arc::new(services), settings })))
+        let (inputs, services) = (Inputs::read(&sdl), Arc::new(services));
+        Ok(Self(Arc::new(Inner { schema, shape, inputs, services, settings })))
     }
 
     /// Checks size, nesting and tokens, parses, picks the operation and measures it. Never touches the database.
@@ -132,6 +137,10 @@ impl Engine {
                 .choose(operation_name, &mut variables)
                 .map_err(|refusal| refused_at(&refusal))?;
             self.0.shape.cost(chosen).map_err(|refusal| refused_at(&refusal))?;
+            self.0
+                .inputs
+                .check(chosen.definition(), chosen.variables())
+                .map_err(|refusal| refused_at(&refusal))?;
             let roots: Vec<String> =
                 chosen.root_fields().into_iter().map(ToOwned::to_owned).collect();
             (chosen.kind(), roots)
@@ -246,20 +255,33 @@ impl Engine {
             };
         }
         let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let loads = Loads::default();
         let mut request = async_graphql::Request::new(String::new())
             .variables(variables)
-            .data(Loaders::new(&scope))
+            .data(Loaders::new(&scope, &loads))
             .data(Arc::clone(&scope));
         request.operation_name = operation_name;
         request.set_parsed_query(bounded.into_document());
-        let mut response = self.0.schema.execute(request).await;
+        let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
         scope.finish().await;
         keys.arrange(&mut response.data);
         // An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
-        let executed = response.data != Value::Null
-            || response.errors.iter().any(|error| !error.path.is_empty());
+        let executed = (response.data != Value::Null
+            || response.errors.iter().any(|error| !error.path.is_empty()))
+            && !is_limited(&response);
         Answer { response, executed }
     }
+}
+
+/// Whether a limit refused all that was asked for, so that nothing ran: transports have a status for that.
+fn is_limited(response: &Response) -> bool {
+    let code = Some(&Value::from(ErrorCode::RateLimited.as_str()));
+    let is_code = |error: &ServerError| {
+        error.extensions.as_ref().is_some_and(|extensions| extensions.get("code") == code)
+    };
+    response.data == Value::Null
+        && !response.errors.is_empty()
+        && response.errors.iter().all(is_code)
 }
 
 /// The schema's text, as committed and as `sentryops schema` prints it.

@@ -3,7 +3,8 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `engine`, `order` | [`Engine`]: the one way in, whatever the transport; the order of an answer's keys |
-//! | `scan`, `expansion`, `cost`, `refusal` | what a document must not exceed |
+//! | `scan`, `expansion`, `cost`, `input`, `refusal` | what a document must not exceed, and what its variables must be |
+//! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
 //! | `asset`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
@@ -21,9 +22,11 @@ mod authorize;
 mod chosen;
 mod context;
 mod cost;
+mod drive;
 mod engine;
 mod error;
 mod expansion;
+mod input;
 mod loader;
 mod node;
 mod order;

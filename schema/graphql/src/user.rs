@@ -87,7 +87,17 @@ impl UserMutation {
         #[graphql(desc = "The person.")] input: CreateUserInput,
     ) -> Result<User> {
         let viewer = ctx.viewer()?;
-        let hash = hash_new(ctx, &input.password, &input.email, &input.name).await?;
+        let hash = hash_new(ctx, &input.password, &input.email, &input.name).await;
+        // All faults at once: those of the password are no reason to hold back the others.
+        let hash = match (hash, input.check()) {
+            (Ok(hash), Ok(_)) => hash,
+            (Ok(_), Err(faults)) => return Err(domain::Error::Invalid(faults).into()),
+            (Err(domain::Error::Invalid(mut faults)), Err(others)) => {
+                faults.splice(0..0, others);
+                return Err(domain::Error::Invalid(faults).into());
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
         let tx = ctx.write_people().await?;
         let user =
             user::User::create(&tx, viewer.org, Some(viewer), &input, &hash, ctx.now()).await?;
@@ -161,6 +171,7 @@ impl UserMutation {
         let viewer = ctx.viewer()?;
         let tx = ctx.write_people().await?;
         let member = user::User::member(&tx, viewer.org, user).await?;
+        user::User::refuse_stronger(&tx, viewer, member.id).await?;
         let mut sessions = Session::of_user(&tx, member.id, ctx.now()).await?;
         sessions.retain(|session| session.org == viewer.org);
         for session in &sessions {
@@ -202,8 +213,13 @@ impl UserMutation {
 }
 
 /// Checks and hashes a password that is set for somebody else, outside of any transaction.
-async fn hash_new(ctx: &Context<'_>, password: &str, email: &str, name: &str) -> Result<String> {
+async fn hash_new(
+    ctx: &Context<'_>,
+    password: &str,
+    email: &str,
+    name: &str,
+) -> domain::Result<String> {
     ctx.scope().finish().await;
     let context = [email, email.split('@').next().unwrap_or_default(), name];
-    Ok(ctx.services().identity.hash_new("input.password", password, &context).await?)
+    ctx.services().identity.hash_new("input.password", password, &context).await
 }

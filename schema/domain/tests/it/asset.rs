@@ -49,8 +49,8 @@ fn attributes(changes: Value) -> UpdateAssetInput {
 
 fn whole(owner: Option<Id<domain::user::User>>) -> CreateAssetInput {
     CreateAssetInput {
-        environment: Environment::Staging,
-        lifecycle_state: LifecycleState::Provisioning,
+        environment: Some(Environment::Staging),
+        lifecycle_state: Some(LifecycleState::Provisioning),
         external_id: Some("snipe-7".into()),
         location: Some("Rack 4".into()),
         description: Some("first line\nsecond line".into()),
@@ -79,8 +79,12 @@ async fn every_type_environment_and_state_of_the_code_is_one_of_the_database() {
     for asset_type in AssetType::ALL.iter().copied() {
         for environment in Environment::ALL.iter().copied() {
             for lifecycle_state in LifecycleState::ALL.iter().copied() {
-                let input =
-                    CreateAssetInput { asset_type, environment, lifecycle_state, ..host("x") };
+                let input = CreateAssetInput {
+                    asset_type,
+                    environment: Some(environment),
+                    lifecycle_state: Some(lifecycle_state),
+                    ..host("x")
+                };
                 create(&house, &input).await.unwrap();
             }
         }
@@ -192,7 +196,8 @@ async fn a_life_moves_along_legal_transitions_only() {
     let house = House::new().await;
     for from in LifecycleState::ALL.iter().copied() {
         for to in LifecycleState::ALL.iter().copied().filter(|to| *to != from) {
-            let asset = house.asset(CreateAssetInput { lifecycle_state: from, ..host("x") }).await;
+            let asset =
+                house.asset(CreateAssetInput { lifecycle_state: Some(from), ..host("x") }).await;
             let moved = set_lifecycle(&house, asset.id, to).await;
             if legal.contains(&(from, to)) {
                 assert_eq!(moved.unwrap().lifecycle_state, to);
@@ -218,7 +223,9 @@ async fn an_illegal_move_names_the_legal_ones() {
 async fn only_what_is_at_the_end_of_its_life_is_deleted() {
     let house = House::new().await;
     for lifecycle_state in LifecycleState::ALL.iter().copied() {
-        let asset = house.asset(CreateAssetInput { lifecycle_state, ..host("x") }).await;
+        let asset = house
+            .asset(CreateAssetInput { lifecycle_state: Some(lifecycle_state), ..host("x") })
+            .await;
         let tx = house.db.write(house.org, Origin::system()).await.unwrap();
         let deleted = Asset::delete(&tx, asset.id, at(1)).await;
         if matches!(lifecycle_state, LifecycleState::Retired | LifecycleState::Disposed) {

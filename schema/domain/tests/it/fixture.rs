@@ -174,8 +174,8 @@ pub(crate) fn host(name: &str) -> CreateAssetInput {
     CreateAssetInput {
         name: name.into(),
         asset_type: AssetType::Host,
-        environment: Environment::Prod,
-        lifecycle_state: LifecycleState::Active,
+        environment: Some(Environment::Prod),
+        lifecycle_state: Some(LifecycleState::Active),
         external_id: None,
         location: None,
         description: None,

@@ -28,8 +28,8 @@ async fn assets_are_filtered_by_what_they_are() {
     let ada = house.person("ada@x.com", &["viewer"]).await;
     house.asset(CreateAssetInput { owner: Some(ada), ..host("a") }).await;
     house.asset(CreateAssetInput { asset_type: AssetType::Service, ..host("b") }).await;
-    house.asset(CreateAssetInput { environment: Environment::Dev, ..host("c") }).await;
-    let retired = CreateAssetInput { lifecycle_state: LifecycleState::Retired, ..host("d") };
+    house.asset(CreateAssetInput { environment: Some(Environment::Dev), ..host("c") }).await;
+    let retired = CreateAssetInput { lifecycle_state: Some(LifecycleState::Retired), ..host("d") };
     house.asset(retired).await;
     let none = AssetFilter::default;
     assert_eq!(names(&house, none()).await, ["a", "b", "c", "d"]);
