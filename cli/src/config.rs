@@ -2,7 +2,7 @@
 //!
 //! All faults are reported together, each names its variable and none shows a value; the process then exits with
 //! [`EXIT_CODE`]. What comes out is typed, so nobody parses again later. We chose variables over a file because containers,
-//! systemd and CI all set them; choose again when a setting becomes a list of records. What there is stands in [`SETTINGS`].
+//! systemd and CI all set them; choose again when a setting becomes a list of records. What there is stands in the table of `setting`.
 
 use std::{
     fmt::Write,

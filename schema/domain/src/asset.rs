@@ -1,15 +1,15 @@
-//! Something we operate: a host, a device, a service, a licence, a cloud resource.
+//! Something we operate: a host, a device, a service, a licence, a cloud resource. (`asset/query`: which are asked for;
+//! `asset/object`: their JSON.)
 //!
 //! Its life moves along legal transitions only, and it is deleted only from the end of it: deleting is for what was
 //! retired, and not a way to lose the history of something that runs. Attributes and custom fields are JSON objects
 //! that merge by key on update.
 
-use async_graphql::{Enum, InputObject, MaybeUndefined, SimpleObject};
+use async_graphql::{InputObject, MaybeUndefined, SimpleObject};
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio_postgres::Row;
-use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     audit::Entry,
@@ -17,11 +17,16 @@ use crate::{
     error::{Error, Fault, Result},
     event::Event,
     id::{Entity, Id},
-    listing::{Listing, Order},
     page::{Page, PageRequest, Place},
     text::{self, text_enum},
     user::User,
 };
+
+mod object;
+mod query;
+
+use query::FilterValues;
+pub use query::{AssetFilter, AssetOrder, AssetOrderField, OrderDirection};
 
 text_enum! {
     /// What kind of thing an asset is.
@@ -198,72 +203,6 @@ pub struct UpdateAssetInput {
     pub custom_fields: MaybeUndefined<Value>,
 }
 
-/// Which assets to list; what is given must all hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
-pub struct AssetFilter {
-    /// Of one of these types.
-    #[graphql(name = "type")]
-    pub asset_type: Option<Vec<AssetType>>,
-    /// Used for one of these.
-    pub environment: Option<Vec<Environment>>,
-    /// In one of these states.
-    pub lifecycle_state: Option<Vec<LifecycleState>>,
-    /// This user answers for it.
-    pub owner: Option<Id<User>>,
-    /// Name or code contain this text, whatever its case; up to 255 characters.
-    pub text: Option<String>,
-}
-
-/// What assets are ordered by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-pub enum AssetOrderField {
-    /// When they were created.
-    CreatedAt,
-    /// When they were last changed.
-    UpdatedAt,
-    /// By name.
-    Name,
-    /// By short code.
-    Code,
-}
-
-/// Which way a list goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-pub enum OrderDirection {
-    /// Smallest or oldest first.
-    Asc,
-    /// Largest or newest first.
-    Desc,
-}
-
-/// How assets are ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, InputObject)]
-pub struct AssetOrder {
-    /// By what.
-    pub field: AssetOrderField,
-    /// Which way.
-    #[graphql(default_with = "OrderDirection::Asc")]
-    pub direction: OrderDirection,
-}
-
-impl Default for AssetOrder {
-    fn default() -> Self {
-        Self { field: AssetOrderField::CreatedAt, direction: OrderDirection::Desc }
-    }
-}
-
-impl AssetOrder {
-    const fn sql(self) -> Order {
-        let column = match self.field {
-            AssetOrderField::CreatedAt => None, // Ids are made in the order of time.
-            AssetOrderField::UpdatedAt => Some(("updated_at", "timestamptz")),
-            AssetOrderField::Name => Some(("name", "text")),
-            AssetOrderField::Code => Some(("code", "text")),
-        };
-        Order { column, id: "id", descending: matches!(self.direction, OrderDirection::Desc) }
-    }
-}
-
 const SELECT: &str =
     "SELECT id, code, external_id, name, type, lifecycle_state, environment, location, description,
     owner_id, attributes, custom_fields, created_at, updated_at FROM asset";
@@ -334,13 +273,13 @@ impl Asset {
                 &mut faults,
             ),
             owner_id: input.owner,
-            attributes: object(
+            attributes: object::merge(
                 "input.attributes",
                 &json!({}),
                 input.attributes.as_ref(),
                 &mut faults,
             ),
-            custom_fields: object(
+            custom_fields: object::merge(
                 "input.customFields",
                 &json!({}),
                 input.custom_fields.as_ref(),
@@ -440,7 +379,7 @@ impl Asset {
                 MaybeUndefined::Undefined => {}
                 MaybeUndefined::Null => *field = json!({}),
                 MaybeUndefined::Value(changes) => {
-                    *field = object(path, field, Some(changes), &mut faults);
+                    *field = object::merge(path, field, Some(changes), &mut faults);
                 }
             }
         }
@@ -543,152 +482,6 @@ impl Asset {
     }
 }
 
-/// A filter's values in the form that a statement binds.
-struct FilterValues<'a> {
-    types: Option<Vec<&'static str>>,
-    environments: Option<Vec<&'static str>>,
-    states: Option<Vec<&'static str>>,
-    owner: Option<&'a Id<User>>,
-    pattern: Option<String>,
-}
-
-impl<'a> FilterValues<'a> {
-    fn of(filter: &'a AssetFilter) -> Result<Self> {
-        let text = filter.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        // Composed, as names are stored.
-        let text: Option<String> = text.map(|text| text.nfc().collect());
-        if text.as_ref().is_some_and(|text| text.chars().count() > 255) {
-            return Err(Error::invalid("filter.text", "has more than 255 characters"));
-        }
-        if text.as_ref().is_some_and(|text| text.contains('\0')) {
-            return Err(Error::invalid("filter.text", "holds the control character U+0000"));
-        }
-        Ok(Self {
-            types: filter
-                .asset_type
-                .as_ref()
-                .map(|all| all.iter().map(|one| one.as_str()).collect()),
-            environments: filter
-                .environment
-                .as_ref()
-                .map(|all| all.iter().map(|one| one.as_str()).collect()),
-            states: filter
-                .lifecycle_state
-                .as_ref()
-                .map(|all| all.iter().map(|one| one.as_str()).collect()),
-            owner: filter.owner.as_ref(),
-            pattern: text.as_deref().map(like_pattern),
-        })
-    }
-
-    fn listing(&self) -> Listing<'_> {
-        let mut listing = Listing::default();
-        if let Some(types) = &self.types {
-            listing.only("type = ANY(?)", types);
-        }
-        if let Some(environments) = &self.environments {
-            listing.only("environment = ANY(?)", environments);
-        }
-        if let Some(states) = &self.states {
-            listing.only("lifecycle_state = ANY(?)", states);
-        }
-        if let Some(owner) = self.owner {
-            listing.only("owner_id = ?", owner);
-        }
-        if let Some(pattern) = &self.pattern {
-            listing.only("(name ILIKE ? OR code ILIKE ?)", pattern);
-        }
-        listing
-    }
-}
-
-/// A pattern that finds the text anywhere, with what `LIKE` would interpret taken literally.
-fn like_pattern(text: &str) -> String {
-    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
-    format!("%{escaped}%")
-}
-
-/// Bytes of `attributes` or `customFields` at most, as JSON.
-const OBJECT_BYTES: usize = 20_000;
-/// Levels of them at most: Postgres would keep more than `serde_json` reads back.
-const OBJECT_LEVELS: usize = 32;
-
-/// An object after merging the changes by key, `null` removing one.
-fn object(path: &str, current: &Value, changes: Option<&Value>, faults: &mut Vec<Fault>) -> Value {
-    let Some(changes) = changes else { return current.clone() };
-    let Value::Object(changes) = changes else {
-        faults.push(Fault::new(path, "must be an object, such as {\"os_name\": \"Debian\"}"));
-        return current.clone();
-    };
-    let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
-    for (key, value) in changes {
-        if key.is_empty() || key.chars().count() > 64 || key.chars().any(char::is_control) {
-            faults.push(Fault::new(
-                format!("{path}.{key}"),
-                "a key has 1 to 64 characters and no control characters",
-            ));
-        }
-        if holds_nul(value) {
-            faults.push(Fault::new(format!("{path}.{key}"), "holds the control character U+0000"));
-        }
-        if !fits(value, OBJECT_LEVELS - 1) {
-            let message = format!("is nested deeper than {OBJECT_LEVELS} levels");
-            faults.push(Fault::new(format!("{path}.{key}"), message));
-            continue;
-        }
-        if value.is_null() {
-            merged.remove(key);
-        } else {
-            merged.insert(key.clone(), as_stored(value));
-        }
-    }
-    let merged = Value::Object(merged);
-    let bytes = merged.to_string().len();
-    if bytes > OBJECT_BYTES {
-        faults.push(Fault::new(
-            path,
-            format!("would have {bytes} bytes as JSON, at most {OBJECT_BYTES} are kept"),
-        ));
-    }
-    merged
-}
-
-/// Whether a value has at most so many levels of lists and objects.
-fn fits(value: &Value, levels: usize) -> bool {
-    match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
-        Value::Object(map) => levels > 0 && map.values().all(|item| fits(item, levels - 1)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
-    }
-}
-
-/// A value as it comes back from Postgres, which writes numbers without exponents: 1e16 is an integer then, and would
-/// differ from itself when it is given again.
-fn as_stored(value: &Value) -> Value {
-    match value {
-        Value::Number(number) if number.is_f64() => number
-            .as_f64()
-            .filter(|number| number.abs() >= 1e16)
-            .and_then(|number| number.to_string().parse().ok())
-            .unwrap_or_else(|| value.clone()),
-        Value::Array(items) => items.iter().map(as_stored).collect(),
-        Value::Object(map) => {
-            map.iter().map(|(key, value)| (key.clone(), as_stored(value))).collect()
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-    }
-}
-
-/// Postgres cannot keep U+0000 in JSON.
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
 /// A fresh short code: the type's prefix and letters that are not mistaken for each other.
 fn code(asset_type: AssetType, length: usize) -> Result<String> {
     const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -708,34 +501,6 @@ fn code(asset_type: AssetType, length: usize) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_are_literal() {
-        assert_eq!(like_pattern(r"50%_a\b"), r"%50\%\_a\\b%");
-    }
-
-    #[test]
-    fn objects_merge_by_key_and_null_removes() {
-        let mut faults = Vec::new();
-        let merged =
-            object("a", &json!({"x": 1, "y": 2}), Some(&json!({"x": null, "z": [3]})), &mut faults);
-        assert_eq!((merged, faults), (json!({"y": 2, "z": [3]}), vec![]));
-    }
-
-    #[test]
-    fn what_is_no_object_or_too_large_is_refused() {
-        for bad in [
-            json!([1]),
-            json!("x"),
-            json!({"k": "x".repeat(20_001)}),
-            json!({"": 1}),
-            json!({"k": "\0"}),
-        ] {
-            let mut faults = Vec::new();
-            object("a", &json!({}), Some(&bad), &mut faults);
-            assert_eq!(faults.len(), 1, "{bad}");
-        }
-    }
 
     #[test]
     fn nothing_follows_the_end() {
