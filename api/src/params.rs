@@ -187,17 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn variables_nest_at_most_32_deep() {
-        let nested = |depth: usize| {
-            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
-            body(&format!(r#"{{"query":"a","variables":{{"v":{open}{close}}}}}"#))
-        };
-        assert!(nested(31).is_ok());
-        assert_eq!(nested(32).unwrap_err(), "`variables` must not nest deeper than 32.");
-        assert!(nested(100_000).unwrap_err().starts_with("The body is not valid JSON"));
-    }
-
-    #[test]
     fn a_query_string_is_read_strictly() {
         let params = query("query=%7Ba%7D&operationName=A+b&variables=%7B%22x%22:1%7D&other=1");
         let params = params.unwrap();

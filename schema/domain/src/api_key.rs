@@ -200,7 +200,7 @@ impl ApiKey {
     /// Who a key is, as of now. Takes a transaction of `Db::auth`.
     ///
     /// # Errors
-    /// `BadToken` where it is unknown, revoked, expired, or used from elsewhere than it may be.
+    /// `BadToken` where it is unknown, revoked, expired, used from elsewhere than it may be, or its maker deactivated.
     pub async fn viewer(
         tx: &Tx,
         text: &str,
@@ -211,7 +211,11 @@ impl ApiKey {
             "the API key is unknown, revoked, expired or not allowed from this address",
         );
         let prefix = well_formed(text).ok_or(REFUSED)?;
-        let sql = format!("SELECT {COLUMNS}, org_id, secret_hash FROM api_key WHERE prefix = $1");
+        let sql = format!(
+            "SELECT {COLUMNS}, org_id, secret_hash FROM api_key WHERE prefix = $1 AND EXISTS
+                 (SELECT FROM membership WHERE membership.org_id = api_key.org_id
+                    AND membership.user_id = api_key.created_by AND membership.active)"
+        );
         let row: Row = tx.opt(&sql, &[&prefix]).await?.ok_or(REFUSED)?;
         let key = Self::from_row(&row)?;
         let hash: Vec<u8> = row.try_get("secret_hash")?;

@@ -114,6 +114,8 @@ impl Error {
                             || *code == SqlState::TOO_MANY_CONNECTIONS
                             || *code == SqlState::DISK_FULL
                             || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+                            // Another read of the request failed, and says why.
+                            || *code == SqlState::IN_FAILED_SQL_TRANSACTION
                     })
             }
             Self::NotFound { .. }

@@ -170,7 +170,12 @@ impl Role {
             return Err(Error::Conflict(format!("{key} is built in and cannot be deleted")));
         }
         refuse_beyond(viewer, role.set())?;
-        tx.exec("DELETE FROM role WHERE org_id = $1 AND id = $2", &[&viewer.org, &role.id]).await?;
+        let deleted = tx
+            .exec("DELETE FROM role WHERE org_id = $1 AND id = $2", &[&viewer.org, &role.id])
+            .await?;
+        if deleted == 0 {
+            return Err(Error::not_found("role", key)); // Somebody else was faster.
+        }
         Entry::deleted("role.deleted", role.id, role.snapshot())
             .record_in(tx, viewer.org, now)
             .await?;

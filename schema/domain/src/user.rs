@@ -230,6 +230,7 @@ impl User {
         let mut faults = Vec::new();
         for (index, key) in keys.iter().enumerate() {
             match known.iter().find(|role| role.key == *key) {
+                Some(role) if wanted.contains(role) => {}
                 Some(role) => wanted.push(role.clone()),
                 None => faults.push(Fault {
                     path: format!("roles.{index}"),
@@ -251,16 +252,18 @@ impl User {
         }
         let held: Vec<Role> =
             Role::of_users(tx, org, &[id]).await?.into_iter().map(|(_, role)| role).collect();
-        let differing = wanted
+        let differing: Vec<&Role> = wanted
             .iter()
             .filter(|role| !held.contains(role))
-            .chain(held.iter().filter(|role| !wanted.contains(role)));
-        let touched = differing.map(Role::set).fold(PermissionSet::EMPTY, PermissionSet::union);
+            .chain(held.iter().filter(|role| !wanted.contains(role)))
+            .collect();
+        if differing.is_empty() {
+            return Ok(user);
+        }
+        let sets = differing.into_iter().map(Role::set);
+        let touched = sets.fold(PermissionSet::EMPTY, PermissionSet::union);
         if let Some(viewer) = viewer {
             role::refuse_beyond(viewer, touched)?;
-        }
-        if touched.is_empty() && wanted.len() == held.len() {
-            return Ok(user);
         }
         let wanted_ids: Vec<_> = wanted.iter().map(|role| role.id.uuid()).collect();
         tx.exec(

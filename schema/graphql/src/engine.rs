@@ -244,10 +244,15 @@ impl Engine {
                 authorize::Caller::Known { permissions: viewer.permissions, own_ids: &own_ids }
             }
         };
-        let (forbidden, keys) = match bounded.choose(operation_name.as_deref(), &mut variables) {
-            Ok(chosen) => (self.0.shape.forbidden(chosen, caller), Keys::of(chosen)),
-            Err(refusal) => return refused_at(&refusal),
-        };
+        let (forbidden, keys, is_alone) =
+            match bounded.choose(operation_name.as_deref(), &mut variables) {
+                Ok(chosen) => {
+                    let roots = chosen.root_fields();
+                    let is_alone = roots.iter().filter(|name| **name != "__typename").count() == 1;
+                    (self.0.shape.forbidden(chosen, caller), Keys::of(chosen), is_alone)
+                }
+                Err(refusal) => return refused_at(&refusal),
+            };
         if !forbidden.is_empty() {
             return Answer {
                 response: Response::from_errors(forbidden.into_iter().map(entry).collect()),
@@ -268,12 +273,13 @@ impl Engine {
         // An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
         let executed = (response.data != Value::Null
             || response.errors.iter().any(|error| !error.path.is_empty()))
-            && !is_limited(&response);
+            && !(is_alone && is_limited(&response));
         Answer { response, executed }
     }
 }
 
-/// Whether a limit refused all that was asked for, so that nothing ran: transports have a status for that.
+/// Whether a limit refused all that was asked for; of a single root field that means that nothing ran, and transports
+/// have a status for that.
 fn is_limited(response: &Response) -> bool {
     let code = Some(&Value::from(ErrorCode::RateLimited.as_str()));
     let is_code = |error: &ServerError| {

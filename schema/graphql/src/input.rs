@@ -130,7 +130,9 @@ fn is_builtin(name: &str, value: &Value) -> bool {
         "String" => matches!(value, Value::String(_)),
         "Boolean" => matches!(value, Value::Boolean(_)),
         "ID" => matches!(value, Value::String(_) | Value::Number(_)),
-        "Int" => matches!(value, Value::Number(number) if number.is_i64() || number.is_u64()),
+        "Int" => {
+            matches!(value, Value::Number(number) if number.as_i64().is_some_and(|int| i32::try_from(int).is_ok()))
+        }
         "Float" => matches!(value, Value::Number(_)),
         _ => true,
     }
