@@ -4,6 +4,8 @@
 //! Its life moves along legal transitions only, and it is deleted only from the end of it: deleting is for what was
 //! retired, and not a way to lose the history of something that runs. Attributes and custom fields are JSON objects
 //! that merge by key on update.
+//!
+//! Long, because the shape, its two inputs and every write of it stand together: a new field touches all of them.
 
 use async_graphql::{InputObject, MaybeUndefined, SimpleObject};
 use chrono::{DateTime, SubsecRound, Utc};

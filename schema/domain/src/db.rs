@@ -4,6 +4,8 @@
 //! (NOINHERIT), so a statement that slipped out of its transaction is refused by Postgres. A connection returns to the
 //! pool only after its transaction ended cleanly: a request dropped half-way would otherwise hand its organization to
 //! the next borrower. Dropping a transaction discards the connection and cancels what it is still running.
+//!
+//! Long by the check of the login, which belongs to the roles that transactions take.
 
 use std::{
     net::IpAddr,

@@ -2,6 +2,8 @@
 //!
 //! Whoever manages users manages an organization's members. What belongs to the person everywhere (name, e-mail,
 //! password) they may change only for people who belong to no other organization: it would be a way in elsewhere.
+//!
+//! Long, because each write repeats whom it may touch and what ends with it; apart, one of them would be forgotten.
 
 use async_graphql::{InputObject, SimpleObject};
 use chrono::{DateTime, Utc};

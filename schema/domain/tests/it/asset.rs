@@ -1,4 +1,6 @@
 //! The inventory: patches and lives. Longer than most: the property test at its end keeps its model beside it.
+//!
+//! Long, because there is a test for each promise of an input.
 
 use std::collections::BTreeSet;
 

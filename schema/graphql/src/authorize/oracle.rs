@@ -1,5 +1,7 @@
 //! The check against the executor itself: random valid documents run on a real schema whose resolvers write down what
 //! they were asked for. Whatever ran without being refused must have been allowed, by a table written down apart.
+//!
+//! Long, because the schema, its table and the generator of documents are of no use apart.
 
 use std::{
     fmt::Write,

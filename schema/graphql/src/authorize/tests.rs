@@ -1,3 +1,5 @@
+//! Who may select what, as tables. Long, because there is a row for each way around the check that we could think of.
+
 use std::{
     fmt::Write,
     time::{Duration, Instant},

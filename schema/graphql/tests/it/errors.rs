@@ -1,4 +1,6 @@
 //! What a client learns of a failure: a code, a sentence, faults; never what the driver said.
+//!
+//! Long, because there is a test for each code.
 
 use domain::{Db, Id, asset::Asset, testing::TestDb, user::User};
 use insta::assert_json_snapshot;

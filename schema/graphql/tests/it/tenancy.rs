@@ -3,6 +3,8 @@
 //!
 //! 2,000 requests in the suite; `FUZZ_REQUESTS=10000 FUZZ_SEED=7` for more and others. Everything that belongs to an
 //! organization carries its mark, and every request id begins with the organization that asks.
+//!
+//! Long: one generator, one checker, and what they share.
 
 use std::{
     collections::{BTreeMap, HashMap},
