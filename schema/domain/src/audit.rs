@@ -56,12 +56,8 @@ impl Entity for AuditEntry {
 impl FromRow for AuditEntry {
     fn from_row(row: &Row) -> Result<Self> {
         let actor_id: Option<Uuid> = row.try_get("actor_id")?;
-        let actor = match (row.try_get("actor_kind")?, actor_id) {
-            ("user", Some(id)) => Actor::User(Id::from(id)),
-            ("api_key", Some(id)) => Actor::ApiKey(Id::from(id)),
-            ("system", None) => Actor::System,
-            _ => return Err(Error::Corrupt { table: "audit_entry", column: "actor_kind" }),
-        };
+        let actor = Actor::from_columns(row.try_get("actor_kind")?, actor_id)
+            .ok_or(Error::Corrupt { table: "audit_entry", column: "actor_kind" })?;
         Ok(Self {
             id: row.try_get("id")?,
             at: row.try_get("at")?,
@@ -199,11 +195,7 @@ impl Entry {
 
     /// Writes it in this organization: for transactions of `Db::auth`, which have none.
     pub async fn record_in(self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<()> {
-        let (actor_kind, actor_id) = match self.actor.unwrap_or(tx.origin().actor) {
-            Actor::User(id) => ("user", Some(id.uuid())),
-            Actor::ApiKey(id) => ("api_key", Some(id.uuid())),
-            Actor::System => ("system", None),
-        };
+        let (actor_kind, actor_id) = self.actor.unwrap_or(tx.origin().actor).columns();
         let paths = changed_paths(self.before.as_ref(), self.after.as_ref());
         tx.exec(
             "INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id,

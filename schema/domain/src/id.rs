@@ -38,6 +38,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::api_key::ApiKey>(),
     names::<crate::asset::Asset>(),
     names::<crate::audit::AuditEntry>(),
+    names::<crate::job::Job>(),
 ];
 
 /// The id of a `T`.

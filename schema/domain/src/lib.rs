@@ -8,6 +8,7 @@
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
 //! | `asset` | something we operate |
+//! | `job` | an order to a worker, as people see it |
 //!
 //! Functions take our [`db::Tx`], which proves the organization; time comes in as `now`. No Redis, no HTTP, no
 //! resolver is known here.
@@ -21,6 +22,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod identity;
+pub mod job;
 mod listing;
 pub mod login;
 pub mod organization;

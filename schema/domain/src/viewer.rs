@@ -1,5 +1,7 @@
 //! Who asks: the actor, the organization it is signed in to, and what it may do there.
 
+use uuid::Uuid;
+
 use crate::{
     api_key::ApiKey,
     db::Origin,
@@ -19,6 +21,27 @@ pub enum Actor {
     ApiKey(Id<ApiKey>),
     /// SentryOps itself, or its operator on the command line.
     System,
+}
+
+impl Actor {
+    /// As rows keep it: what it is, and its id.
+    pub fn columns(self) -> (&'static str, Option<Uuid>) {
+        match self {
+            Self::User(id) => ("user", Some(id.uuid())),
+            Self::ApiKey(id) => ("api_key", Some(id.uuid())),
+            Self::System => ("system", None),
+        }
+    }
+
+    /// What a row keeps, or `None` if it means nothing to us.
+    pub fn from_columns(kind: &str, id: Option<Uuid>) -> Option<Self> {
+        match (kind, id) {
+            ("user", Some(id)) => Some(Self::User(Id::from(id))),
+            ("api_key", Some(id)) => Some(Self::ApiKey(Id::from(id))),
+            ("system", None) => Some(Self::System),
+            _ => None,
+        }
+    }
 }
 
 /// Somebody signed in. Made anew for each request from the session's or the key's row.
