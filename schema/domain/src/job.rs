@@ -124,7 +124,7 @@ impl FromRow for Job {
     }
 }
 
-/// Live and ended jobs alike; each side uses its index on (org_id, id).
+/// Live and ended jobs alike; each side uses its index on `(org_id, id)`.
 const ALL: &str = "(SELECT id, queue, kind, state, attempt, max_attempts, priority, run_at, queued_at, started_at,
         NULL::timestamptz AS finished_at, error, worker, actor_kind, actor_id, subject FROM job
     UNION ALL

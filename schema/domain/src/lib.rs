@@ -9,6 +9,7 @@
 //! | `audit` | who changed what |
 //! | `asset` | something we operate |
 //! | `job` | an order to a worker, as people see it |
+//! | `worker` | a process that takes jobs |
 //!
 //! Functions take our [`db::Tx`], which proves the organization; time comes in as `now`. No Redis, no HTTP, no
 //! resolver is known here.
@@ -37,6 +38,7 @@ pub mod text;
 pub mod token;
 pub mod user;
 pub mod viewer;
+pub mod worker;
 
 pub use db::{Db, Origin, Tx};
 pub use error::{Error, Fault, Result};
