@@ -19,6 +19,7 @@
 //! | `limit/breaker` | when Redis is not asked |
 //! | `limit/fleet` | the heartbeat that counts processes and probes Redis |
 //! | `event` | [`event::Publisher`]: hints that rows changed, after the commit |
+//! | `event/listener` · `event/hub` | [`event::Listener`]: one subscriber connection a process · who hears of what |
 //! | `error` | [`Error`], one for the crate |
 //!
 //! Redis holds nothing that we would miss: without it limits are enforced per process, and queues are polled.
