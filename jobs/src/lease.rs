@@ -372,6 +372,12 @@ impl FromRow for Reaped {
     }
 }
 
+/// Makes the partitions of the days to come and drops those older than `keep_days`.
+pub async fn rotate_history(tx: &Tx, keep_days: u16) -> Result<()> {
+    let sql = "SELECT count(*) AS dropped FROM job_history_rotate($1)";
+    tx.one::<tokio_postgres::Row>(sql, &[&i32::from(keep_days)]).await.map(drop)
+}
+
 /// Whether a newer job of the same key waits.
 const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
     WHERE twin.org_id = job.org_id AND twin.kind = job.kind AND twin.unique_key = job.unique_key

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A row of an organization changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// Whose row.
     pub org: Uuid,
