@@ -33,6 +33,8 @@ pub struct Services {
     pub limiter: Limiter,
     /// How often somebody may try to sign in or refresh.
     pub auth_quota: Quota,
+    /// How often somebody, and an organization, may start a scan.
+    pub scan_quota: Quota,
     /// What signs cursors.
     pub cursors: CursorKeys,
 }
