@@ -53,7 +53,7 @@ impl Handlers {
     pub fn on_ended<J, F, Fut>(mut self, function: F) -> Self
     where
         J: Job,
-        F: Fn(Context, Ended<J>) -> Fut + Send + Sync + 'static,
+        F: Fn(Context, Ended) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let handler = Handler {

@@ -21,8 +21,9 @@ mod tend;
 pub use context::{Clock, Context};
 pub use fleet::{Error, Fleet, QueueSettings, Settings};
 pub use handlers::Handlers;
+use jobs::scan::ScanShard;
 
 /// The handlers of this product.
 pub fn handlers() -> Handlers {
-    Handlers::new().on(scan::shard).on_ended(scan::shard_ended)
+    Handlers::new().on(scan::shard).on_ended::<ScanShard, _, _>(scan::shard_ended)
 }

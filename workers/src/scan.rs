@@ -1,6 +1,9 @@
 //! Compliance runs: each shard is judged and counted in one transaction, which also ends its job.
 
-use domain::run::{self, Run};
+use domain::{
+    Id,
+    run::{self, Run},
+};
 use jobs::{Failure, job::Ended, scan::ScanShard};
 
 use crate::context::Context;
@@ -20,14 +23,16 @@ pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
 }
 
 /// A shard will not be done, so neither will its run.
-pub async fn shard_ended(context: Context, ended: Ended<ScanShard>) -> Result<(), Failure> {
-    let tx = context.finish().await?;
+pub async fn shard_ended(context: Context, ended: Ended) -> Result<(), Failure> {
+    let subject = ended.subject.unwrap_or_default();
+    let run = subject.parse::<Id<Run>>().map_err(|error| Failure::abort(error.to_string()))?;
     let outcome = ended.outcome.as_str().to_lowercase();
     let reason = match ended.error {
         Some(error) => format!("a shard was {outcome}: {error}"),
         None => format!("a shard was {outcome}"),
     };
-    Run::fail(&tx, ended.job.run, &reason, context.now()).await?;
+    let tx = context.finish().await?;
+    Run::fail(&tx, run, &reason, context.now()).await?;
     tx.commit().await?;
     Ok(())
 }
