@@ -20,8 +20,11 @@ pub(crate) struct Query(SessionQuery, NodeQuery, AssetQuery, AuditQueries, UserQ
 #[derive(MergedObject, Default)]
 pub(crate) struct Mutation(SessionMutation, UserMutation, ApiKeyMutation, AssetMutation);
 
+/// What can be watched.
+pub(crate) type Subscription = EmptySubscription;
+
 /// The schema, before it is known whether it may be asked for.
-pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     // Depth, cost and the like are ours, measured before execution; see `cost`.
     Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .register_output_type::<ErrorCode>()
