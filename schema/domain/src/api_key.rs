@@ -17,6 +17,7 @@ use crate::{
     db::{FromRow, Tx},
     error::{Error, Fault, Result},
     id::{Entity, Id},
+    organization::Organization,
     permission::{FLEET, Permission, PermissionSet},
     role, text,
     token::{digest, opaque},
@@ -233,6 +234,27 @@ impl ApiKey {
             roles: Vec::new(),
             permissions: key.permissions.iter().copied().collect(),
         })
+    }
+
+    /// What a key may do as of `now`, wherever it is used from; nothing where it is revoked, expired or its maker
+    /// deactivated. Takes a transaction of `Db::auth`.
+    pub(crate) async fn permissions(
+        tx: &Tx,
+        org: Id<Organization>,
+        id: Id<Self>,
+        now: DateTime<Utc>,
+    ) -> Result<PermissionSet> {
+        let row: Option<Row> = tx
+            .opt(
+                "SELECT api_key.permissions FROM api_key
+                 JOIN membership ON membership.org_id = api_key.org_id AND membership.user_id = api_key.created_by
+                 WHERE api_key.org_id = $1 AND api_key.id = $2 AND revoked_at IS NULL AND expires_at > $3
+                   AND membership.active",
+                &[&org, &id, &now],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(PermissionSet::EMPTY) };
+        Ok(PermissionSet::from_names(row.try_get::<_, Vec<&str>>("permissions")?))
     }
 
     fn is_usable(&self, address: IpAddr, now: DateTime<Utc>) -> bool {

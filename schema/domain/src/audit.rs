@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     db::{FromRow, Tx},
     error::{Error, Result},
+    event::Event,
     id::{Entity, Id},
     listing::{Listing, Order},
     organization::Organization,
@@ -56,12 +57,8 @@ impl Entity for AuditEntry {
 impl FromRow for AuditEntry {
     fn from_row(row: &Row) -> Result<Self> {
         let actor_id: Option<Uuid> = row.try_get("actor_id")?;
-        let actor = match (row.try_get("actor_kind")?, actor_id) {
-            ("user", Some(id)) => Actor::User(Id::from(id)),
-            ("api_key", Some(id)) => Actor::ApiKey(Id::from(id)),
-            ("system", None) => Actor::System,
-            _ => return Err(Error::Corrupt { table: "audit_entry", column: "actor_kind" }),
-        };
+        let actor = Actor::from_columns(row.try_get("actor_kind")?, actor_id)
+            .ok_or(Error::Corrupt { table: "audit_entry", column: "actor_kind" })?;
         Ok(Self {
             id: row.try_get("id")?,
             at: row.try_get("at")?,
@@ -199,11 +196,7 @@ impl Entry {
 
     /// Writes it in this organization: for transactions of `Db::auth`, which have none.
     pub async fn record_in(self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<()> {
-        let (actor_kind, actor_id) = match self.actor.unwrap_or(tx.origin().actor) {
-            Actor::User(id) => ("user", Some(id.uuid())),
-            Actor::ApiKey(id) => ("api_key", Some(id.uuid())),
-            Actor::System => ("system", None),
-        };
+        let (actor_kind, actor_id) = self.actor.unwrap_or(tx.origin().actor).columns();
         let paths = changed_paths(self.before.as_ref(), self.after.as_ref());
         tx.exec(
             "INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id,
@@ -226,8 +219,18 @@ impl Entry {
             ],
         )
         .await?;
+        if changes_rights(&self.action) {
+            tx.emit(Event::rights(org));
+        }
         Ok(())
     }
+}
+
+/// Whether somebody may do less after it than before, or more: who holds a connection open for them looks again.
+fn changes_rights(action: &str) -> bool {
+    let of = action.split('.').next().unwrap_or_default();
+    matches!(of, "session" | "user" | "member" | "role" | "api_key")
+        || matches!(action, "auth.logout" | "auth.refresh_reuse" | "auth.password_changed")
 }
 
 /// The key paths at which two values differ, sorted; a missing side differs everywhere.

@@ -38,6 +38,8 @@ const ENTITIES: &[Names] = &[
     names::<crate::api_key::ApiKey>(),
     names::<crate::asset::Asset>(),
     names::<crate::audit::AuditEntry>(),
+    names::<crate::job::Job>(),
+    names::<crate::run::Run>(),
 ];
 
 /// The id of a `T`.

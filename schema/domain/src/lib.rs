@@ -8,6 +8,9 @@
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
 //! | `asset` | something we operate |
+//! | `run` | a compliance run and its shards |
+//! | `job` | an order to a worker, as people see it |
+//! | `worker` | a process that takes jobs |
 //!
 //! Functions take our [`db::Tx`], which proves the organization; time comes in as `now`. No Redis, no HTTP, no
 //! resolver is known here.
@@ -21,6 +24,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod identity;
+pub mod job;
 mod listing;
 pub mod login;
 pub mod organization;
@@ -28,6 +32,7 @@ pub mod page;
 pub mod password;
 pub mod permission;
 pub mod role;
+pub mod run;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -35,6 +40,7 @@ pub mod text;
 pub mod token;
 pub mod user;
 pub mod viewer;
+pub mod worker;
 
 pub use db::{Db, Origin, Tx};
 pub use error::{Error, Fault, Result};

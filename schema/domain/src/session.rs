@@ -347,7 +347,7 @@ impl Session {
 }
 
 /// What somebody may do: built-in roles by the code, custom ones by their rows, and what the installation granted.
-fn permissions(roles: &[String], custom: &[&str], granted: &[&str]) -> PermissionSet {
+pub(crate) fn permissions(roles: &[String], custom: &[&str], granted: &[&str]) -> PermissionSet {
     let builtin = roles
         .iter()
         .filter_map(|key| BuiltinRole::parse(key))

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_graphql::{
@@ -20,6 +21,12 @@ use futures_util::{Stream, stream};
 use jobs::event::{Hints, Topic};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
+
+mod recent;
+mod roots;
+
+pub(crate) use recent::Recent;
+pub(crate) use roots::{JobSubscription, RunSubscription};
 
 use crate::{
     chosen::Chosen,
@@ -34,6 +41,8 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Watch {
     hints: Mutex<Option<Hints>>,
+    spacing: Mutex<Duration>,
+    recent: Mutex<Recent>,
     has_ended: AtomicBool,
 }
 
@@ -58,6 +67,16 @@ impl Watch {
             *hints = Some(ctx.services().listener.subscribe(topic));
         }
         Ok(())
+    }
+
+    /// Executes no more often than this, however many hints come.
+    pub(crate) fn at_most_every(&self, spacing: Duration) {
+        *lock(&self.spacing) = spacing;
+    }
+
+    /// What was sent lately.
+    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
+        lock(&self.recent)
     }
 
     /// What is being sent is the last.
@@ -156,7 +175,8 @@ impl Subscription {
         }
         *lock(&self.watch.hints) = hints;
         // What comes in the meantime melts into the one execution.
-        sleep_until(executed_at + self.watching.debounce).await;
+        let spacing = self.watching.debounce.max(*lock(&self.watch.spacing));
+        sleep_until(executed_at + spacing).await;
     }
 
     async fn execute(&mut self) {

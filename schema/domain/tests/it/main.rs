@@ -5,8 +5,9 @@
 //! | `schema` | what must be true of every table, asked of the catalogue; the grants |
 //! | `db`, `tenancy` | transactions and their connections; nothing of another organization is seen or changed |
 //! | `login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
-//! | `user`, `role` | who may do what to whom |
+//! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
+//! | `worker` | the fleet |
 //! | `fixture` | what the tests start from |
 
 #![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
@@ -24,3 +25,5 @@ mod schema;
 mod session;
 mod tenancy;
 mod user;
+mod viewer;
+mod worker;

@@ -1,0 +1,2 @@
+DROP FUNCTION job_history_rotate(integer);
+DROP TABLE job_history;
