@@ -7,7 +7,7 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, StreamExt, future, stream};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
 use graphql::{Answer, Client, Error, ErrorCode, Lost, Recognised, refused};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -112,46 +112,37 @@ impl<G: Gateway> poem::Endpoint for Streams<G> {
     }
 }
 
+const COMPLETE: &[u8] = b"event: complete\ndata:\n\n";
+
 /// Answers as events, until they end or the right to them does.
 fn events(
     answers: impl Stream<Item = Answer> + Send + 'static,
-    lost: impl Future<Output = Lost> + Send + 'static,
+    lost: BoxFuture<'static, Lost>,
     place: Option<Place>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
-    let lost = lost.map(|lost| {
-        refused(&match lost {
-            Lost::Access => Error::new(
-                ErrorCode::Unauthenticated,
-                "The session or key has ended: sign in again.",
-            ),
-            Lost::Rights => {
-                Error::new(ErrorCode::Forbidden, "Your rights have changed: ask again.")
+    stream::unfold(Some((answers.boxed(), lost, place)), |open| async {
+        let (mut answers, mut lost, place) = open?;
+        tokio::select! {
+            biased;
+            lost = &mut lost => {
+                Some(([&answer_event(&farewell(lost))[..], COMPLETE].concat().into(), None))
             }
-        })
-    });
-    // The one that ends first ends the stream; what is lost is looked at first.
-    let answers = answers.map(Some).chain(stream::once(future::ready(None)));
-    let merged = stream::select_with_strategy(
-        lost.into_stream().map(|answer| (answer_event(&answer), true)),
-        answers.map(|answer| match answer {
-            Some(answer) => (answer_event(&answer), false),
-            None => (Bytes::new(), true),
-        }),
-        |(): &mut ()| stream::PollNext::Left,
-    );
-    let mut place = Some(place);
-    merged
-        .scan(false, |is_over, (event, is_last)| {
-            let event = (!std::mem::replace(is_over, is_last)).then_some((event, is_last));
-            future::ready(event)
-        })
-        .map(move |(event, is_last)| {
-            if is_last {
-                place.take();
-                return [&event[..], b"event: complete\ndata:\n\n"].concat().into();
-            }
-            event
-        })
+            answer = answers.next() => Some(match answer {
+                Some(answer) => (answer_event(&answer), Some((answers, lost, place))),
+                None => (Bytes::from_static(COMPLETE), None),
+            }),
+        }
+    })
+}
+
+/// Why nothing more is sent.
+fn farewell(lost: Lost) -> Answer {
+    refused(&match lost {
+        Lost::Access => {
+            Error::new(ErrorCode::Unauthenticated, "The session or key has ended: sign in again.")
+        }
+        Lost::Rights => Error::new(ErrorCode::Forbidden, "Your rights have changed: ask again."),
+    })
 }
 
 fn answer_event(answer: &Answer) -> Bytes {

@@ -33,7 +33,14 @@ use super::{
     outbox::{Full, Outbox, Waiting},
     places::{Place, Places},
 };
-use crate::{answer::code, bearer, config::Limits, gateway::Gateway, operation, params::Params};
+use crate::{
+    answer::{code, sign},
+    bearer,
+    config::Limits,
+    gateway::Gateway,
+    operation,
+    params::Params,
+};
 
 /// Read and written at a time.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -318,18 +325,19 @@ impl<'a, G: Gateway> Talk<'a, G> {
         if self.running.contains_key(&id) {
             return Err(Close::duplicate(&id));
         }
-        let most = self.session.limits.sockets.operations;
-        if self.running.len() >= most {
-            let message =
-                format!("A socket has at most {most} operations at once: end another first.");
-            let refused = refused(&Error::new(ErrorCode::RateLimited, message));
-            return self.say(&id, &refused, outbox).map(drop);
-        }
-        self.operations_begun += 1;
         let client = Client {
             request_id: Uuid::now_v7().to_string(),
             ..self.session.opening.client.clone()
         };
+        let most = self.session.limits.sockets.operations;
+        if self.running.len() >= most {
+            let message =
+                format!("A socket has at most {most} operations at once: end another first.");
+            let mut refused = refused(&Error::new(ErrorCode::RateLimited, message));
+            sign(&mut refused, &client.request_id);
+            return self.say(&id, &refused, outbox).map(drop);
+        }
+        self.operations_begun += 1;
         let (gateway, time) = (&self.session.gateway, self.session.limits.request_timeout);
         let answers = operation::answers(gateway, params, bearer.clone(), client, time);
         let (steps, handle) = abortable(steps(id.clone(), answers));
