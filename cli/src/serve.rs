@@ -8,8 +8,11 @@ use chrono::TimeDelta;
 use domain::{
     Db, identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys,
 };
-use graphql::{Allowlist, Engine, Services, Settings};
-use jobs::{Limiter, Quota, Redis, event::Publisher};
+use graphql::{Allowlist, Engine, Services, Settings, Watching};
+use jobs::{
+    Limiter, Quota, Redis,
+    event::{Listener, Publisher},
+};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
     net::TcpListener,
@@ -78,7 +81,10 @@ impl Api {
         let (publisher, publishing) = Publisher::new(redis.clone());
         tokio::spawn(publishing);
         let db = db.publishing(move |events| publisher.publish(events));
-        let engine = engine(config, db.clone(), redis.clone())?;
+        let (listener, listening) =
+            Listener::new(redis_url, redis.clone()).context("REDIS_URL cannot be used")?;
+        tokio::spawn(listening);
+        let engine = engine(config, db.clone(), redis.clone(), listener)?;
         let listener = bind(config.listen, "LISTEN_ADDR").await?;
         let health = bind(config.health, "HEALTH_ADDR").await?;
         let address = listener.local_addr()?;
@@ -131,7 +137,7 @@ async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener> {
 }
 
 /// The GraphQL engine as the configuration wants it.
-pub(crate) fn engine(config: &Config, db: Db, redis: Redis) -> Result<Engine> {
+pub(crate) fn engine(config: &Config, db: Db, redis: Redis, listener: Listener) -> Result<Engine> {
     let sessions = &config.sessions;
     let time = |life: Duration| TimeDelta::from_std(life).context("a configured time is too long");
     let policy = SessionPolicy {
@@ -159,6 +165,7 @@ pub(crate) fn engine(config: &Config, db: Db, redis: Redis) -> Result<Engine> {
         ),
         db,
         limiter: Limiter::new(redis),
+        listener,
         auth_quota: Quota {
             name: "auth",
             count: config.limits.auth.count,
@@ -179,6 +186,7 @@ pub(crate) fn engine(config: &Config, db: Db, redis: Redis) -> Result<Engine> {
             config::Allowlist::Log(documents) => Allowlist::Log(digests(documents)),
             config::Allowlist::Enforce(documents) => Allowlist::Enforce(digests(documents)),
         },
+        watching: Watching::default(),
     };
     Engine::build(services, settings)
         .map_err(|unstated| anyhow!("the schema states no permission for: {}", unstated.join(", ")))

@@ -18,6 +18,10 @@ use crate::{
     viewer::Actor,
 };
 
+mod changed;
+
+pub use changed::{Changed, MOST};
+
 text_enum! {
     /// A class of jobs, with workers of its own.
     Queue in "job"."queue" {
