@@ -9,6 +9,12 @@ use tokio::sync::mpsc;
 
 use crate::Redis;
 
+mod hub;
+mod listener;
+
+pub use hub::{Hints, Pace, Topic};
+pub use listener::Listener;
+
 /// The channel; an event is a JSON object `{"org", "kind", "id"}`.
 pub const CHANNEL: &str = "sentryops:event";
 /// Events that may wait for Redis.

@@ -69,7 +69,7 @@ impl Redis {
     }
 
     /// Tells a channel's listeners, if there are any.
-    pub(crate) async fn publish(&self, channel: &'static str, message: String) -> Result<()> {
+    pub(crate) async fn publish(&self, channel: &str, message: String) -> Result<()> {
         let command = CustomCommand::new_static("PUBLISH", None, false);
         let words = vec![Value::from(channel), Value::from(message)];
         let listeners = patient(&self.client, PATIENCE).custom::<Value, _>(command, words).await;
@@ -172,7 +172,8 @@ async fn muteness(client: &Client) {
     }
 }
 
-fn config(url: &str) -> Result<Config> {
+/// What fred needs to know of a URL.
+pub(crate) fn config(url: &str) -> Result<Config> {
     const FORMS: &str = "it must begin with redis://, rediss://, redis+unix:// or unix://";
     let (scheme, rest) = url.split_once("://").ok_or(Error::Url(FORMS))?;
     let url = match scheme {

@@ -8,10 +8,10 @@ use fred::{
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{Builder, config::Config},
 };
-use jobs::event::{CHANNEL, Publisher};
+use jobs::event::{CHANNEL, Hints, Listener, Pace, Publisher, Topic};
 use tokio::time::timeout;
 
-use crate::server::{Server, shared, shared_url};
+use crate::server::{Server, eventually, ready, shared, shared_url};
 
 #[tokio::test]
 async fn a_published_event_reaches_a_listener() {
@@ -49,4 +49,90 @@ async fn nobody_waits_while_redis_is_away() {
     let event = Event::changed(Id::<Organization>::new(), Id::<Asset>::new());
     publisher.publish(vec![event; 10_000]);
     work.abort();
+}
+
+const KINDS: &[&str] = &["ast"];
+/// Only a hint ends such a wait.
+const NEVER: Pace = Pace { listening: Duration::from_hours(1), deaf: Duration::from_hours(1) };
+
+async fn told(hints: &mut Hints) {
+    timeout(Duration::from_secs(10), hints.next(NEVER)).await.expect("told within ten seconds");
+}
+
+/// A process that hears: its publisher, its ears.
+struct Process {
+    publisher: Publisher,
+    listener: Listener,
+    _work: [tokio_util::task::AbortOnDropHandle<()>; 2],
+}
+
+impl Process {
+    async fn at(url: &str) -> Self {
+        let redis = ready(url).await;
+        let (publisher, publishing) = Publisher::new(redis.clone());
+        let (listener, listening) = Listener::new(url, redis).unwrap();
+        let work = [tokio::spawn(publishing), tokio::spawn(listening)];
+        let work = work.map(tokio_util::task::AbortOnDropHandle::new);
+        eventually("hints are heard", async || listener.is_listening()).await;
+        Self { publisher, listener, _work: work }
+    }
+}
+
+#[tokio::test]
+async fn a_hint_is_heard_in_another_process() {
+    let (here, there) = (Process::at(&shared_url()).await, Process::at(&shared_url()).await);
+    let (org, id) = (Id::<Organization>::new(), Id::<Asset>::new());
+    let mut hints = there.listener.subscribe(Topic::row(org, KINDS, id.uuid()));
+    here.publisher.publish(vec![Event::changed(org, id)]);
+    told(&mut hints).await;
+}
+
+#[tokio::test]
+async fn what_is_no_hint_is_nothing() {
+    let process = Process::at(&shared_url()).await;
+    let (org, id) = (Id::<Organization>::new(), Id::<Asset>::new());
+    let mut hints = process.listener.subscribe(Topic::all(org, KINDS));
+    let config = Config::from_url(&shared_url()).unwrap();
+    let forger = Builder::from_config(config).build().unwrap();
+    forger.init().await.unwrap();
+    let (org_id, long) = (org.uuid(), "x".repeat(10_000));
+    for message in [
+        "",
+        "null",
+        "{",
+        "\u{0}",
+        r#"{"org":"x","kind":"ast","id":"y"}"#,
+        &format!(r#"{{"org":"{org_id}","kind":"ast"}}"#),
+        &format!(r#"{{"org":"{org_id}","kind":"{long}","id":"{org_id}"}}"#),
+    ] {
+        let _: i64 = forger.publish(CHANNEL, message).await.unwrap();
+    }
+    let quiet = timeout(Duration::from_millis(200), hints.next(NEVER)).await;
+    assert!(quiet.is_err());
+    process.publisher.publish(vec![Event::changed(org, id)]);
+    told(&mut hints).await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_subscribers_poll_and_are_told_when_it_is_back() {
+    let mut server = Server::start();
+    let process = Process::at(&server.url()).await;
+    let mut hints = process.listener.subscribe(Topic::all(Id::new(), KINDS));
+    server.kill();
+    eventually("nothing is heard", async || !process.listener.is_listening()).await;
+    let pace = Pace { deaf: Duration::from_millis(1), ..NEVER };
+    timeout(Duration::from_secs(1), hints.next(pace)).await.expect("polled");
+    server.start_again();
+    told(&mut hints).await;
+    assert!(process.listener.is_listening());
+}
+
+#[tokio::test]
+async fn a_mute_redis_counts_as_away() {
+    let server = Server::start();
+    let process = Process::at(&server.url()).await;
+    server.stop();
+    eventually("nothing is heard", async || !process.listener.is_listening()).await;
+    server.go_on();
+    eventually("hints are heard", async || process.listener.is_listening()).await;
 }

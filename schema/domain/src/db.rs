@@ -52,6 +52,7 @@ impl FromRow for Row {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    config: Arc<tokio_postgres::Config>,
     tls: MakeRustlsConnect,
     publish: Arc<dyn Fn(Vec<Event>) + Send + Sync>,
 }
@@ -141,19 +142,13 @@ impl Db {
             .keepalives_idle(Duration::from_secs(10))
             .tcp_user_timeout(Duration::from_secs(10));
         let tls = tls();
-        let manager = Manager::from_config(
-            config,
-            tls.clone(),
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
-        let pool = Pool::builder(manager)
-            .max_size(pool_size)
-            .wait_timeout(Some(POOL_WAIT))
-            .create_timeout(Some(POOL_WAIT))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|_| Error::Crypto("the connection pool has no runtime"))?;
-        Ok(Self { pool, tls, publish: Arc::new(|_| ()) })
+        let config = Arc::new(config);
+        Ok(Self { pool: pool(&config, &tls, pool_size)?, config, tls, publish: Arc::new(|_| ()) })
+    }
+
+    /// The same database over connections of its own, which no other user of this one can exhaust.
+    pub fn apart(&self, pool_size: usize) -> Result<Self> {
+        Ok(Self { pool: pool(&self.config, &self.tls, pool_size)?, ..self.clone() })
     }
 
     /// The same database, with somewhere for committed events to go. They are hints and may be lost.
@@ -278,6 +273,21 @@ impl Db {
         }
         Ok(())
     }
+}
+
+fn pool(config: &tokio_postgres::Config, tls: &MakeRustlsConnect, size: usize) -> Result<Pool> {
+    let manager = Manager::from_config(
+        config.clone(),
+        tls.clone(),
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(POOL_WAIT))
+        .create_timeout(Some(POOL_WAIT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|_| Error::Crypto("the connection pool has no runtime"))
 }
 
 /// A transaction: it proves the organization, and collects the events to send once it is committed.

@@ -8,6 +8,7 @@
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
 //! | `asset` | something we operate |
+//! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
 //!
@@ -31,6 +32,7 @@ pub mod page;
 pub mod password;
 pub mod permission;
 pub mod role;
+pub mod run;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,422 @@
+//! The queue in SQL: claim, renew, finish, settle, reap, promote. Every statement that ends a job asks for its fence.
+//!
+//! Postgres' clock decides throughout. A claim takes rows that nobody else is taking (`SKIP LOCKED`), so workers never
+//! wait for each other. `claim` is one statement prepared as it stands: inside a function its LIMIT would be planned as
+//! a tenth of the rows. A job that ended with its worker is a suspect: it is claimed alone, so that what kills its
+//! process cannot take the same neighbours with it again and again until they are buried too.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::{
+    Actor, Error, Id, Result, Tx,
+    db::FromRow,
+    job::{Job as Row, Queue},
+    organization::Organization,
+    permission::Permission,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A claim's identity: what every later statement about it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// Whose job.
+    pub org: Id<Organization>,
+    /// Which.
+    pub id: Id<Row>,
+    /// The number of this claim.
+    pub fence: i32,
+}
+
+/// A job that this process has claimed.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The claim.
+    pub lease: Lease,
+    /// Its queue.
+    pub queue: Queue,
+    /// What is to be done.
+    pub kind: String,
+    /// The version of its payload.
+    pub version: i16,
+    /// Its payload.
+    pub payload: Value,
+    /// Starts so far, this one included.
+    pub attempt: i16,
+    /// Starts after which it is buried.
+    pub max_attempts: i16,
+    /// On whose behalf.
+    pub actor: Actor,
+    /// What the actor must still be allowed to do.
+    pub permission: Option<Permission>,
+    /// When it was pushed.
+    pub queued_at: DateTime<Utc>,
+    /// Whether an attempt of it ended with its worker.
+    pub is_suspect: bool,
+    order: (i32, DateTime<Utc>, Id<Row>),
+}
+
+impl FromRow for Claimed {
+    fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
+        let lease = Lease {
+            org: row.try_get("org_id")?,
+            id: row.try_get("id")?,
+            fence: row.try_get("fence")?,
+        };
+        let permission: Option<&str> = row.try_get("permission")?;
+        Ok(Self {
+            queue: Queue::from_column(row.try_get("queue")?)?,
+            kind: row.try_get("kind")?,
+            version: row.try_get("version")?,
+            payload: row.try_get("payload")?,
+            attempt: row.try_get("attempt")?,
+            max_attempts: row.try_get("max_attempts")?,
+            actor: Actor::from_columns(row.try_get("actor_kind")?, row.try_get("actor_id")?)
+                .ok_or(Error::Corrupt { table: "job", column: "actor_kind" })?,
+            permission: permission
+                .map(|name| {
+                    Permission::parse(name)
+                        .ok_or(Error::Corrupt { table: "job", column: "permission" })
+                })
+                .transpose()?,
+            queued_at: row.try_get("queued_at")?,
+            is_suspect: row.try_get("is_suspect")?,
+            order: (-row.try_get::<_, i32>("priority")?, row.try_get("run_at")?, lease.id),
+            lease,
+        })
+    }
+}
+
+/// Whom a claim is for, and what it can do.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// The worker process, of this boot.
+    pub worker: Uuid,
+    /// The queue.
+    pub queue: Queue,
+    /// The kinds it knows.
+    pub kinds: Vec<String>,
+    /// Their versions, side by side with the kinds.
+    pub versions: Vec<i16>,
+    /// How long a claim lasts unless renewed.
+    pub lease: Duration,
+}
+
+/// What both claims do with the rows they chose.
+const CLAIM: &str = "UPDATE job SET state = 'RUNNING', lease_until = now() + $3 * interval '1 ms', worker = $4,
+        attempt = attempt + 1, fence = fence + 1, started_at = now(), changed_at = now()
+     FROM ready WHERE job.org_id = ready.org_id AND job.id = ready.id
+     RETURNING job.org_id, job.id, fence, queue, kind, version, payload, attempt, max_attempts,
+               actor_kind, actor_id, permission, queued_at, priority, run_at, crashes > 0 AS is_suspect";
+
+impl Claimant {
+    /// Up to `most` jobs in the order of the queue.
+    pub async fn claim(&self, tx: &Tx, most: usize) -> Result<Vec<Claimed>> {
+        let sql = format!(
+            "WITH ready AS MATERIALIZED (
+                 SELECT org_id, id FROM job
+                 WHERE queue = $1 AND state = 'WAITING' AND crashes = 0
+                   AND (kind, version) IN (SELECT * FROM unnest($5::text[], $6::smallint[]))
+                 ORDER BY priority DESC, run_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) {CLAIM}"
+        );
+        self.take(tx, &sql, most).await
+    }
+
+    /// One suspect, if there is any.
+    pub async fn claim_suspect(&self, tx: &Tx) -> Result<Option<Claimed>> {
+        let sql = format!(
+            "WITH ready AS MATERIALIZED (
+                 SELECT org_id, id FROM job
+                 WHERE queue = $1 AND state = 'WAITING' AND crashes > 0
+                   AND (kind, version) IN (SELECT * FROM unnest($5::text[], $6::smallint[]))
+                 ORDER BY run_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) {CLAIM}"
+        );
+        Ok(self.take(tx, &sql, 1).await?.pop())
+    }
+
+    async fn take(&self, tx: &Tx, sql: &str, most: usize) -> Result<Vec<Claimed>> {
+        let mut claimed: Vec<Claimed> = tx
+            .all(
+                sql,
+                &[
+                    &self.queue.as_str(),
+                    &i64::try_from(most).unwrap_or(i64::MAX),
+                    &millis(self.lease),
+                    &self.worker,
+                    &self.kinds,
+                    &self.versions,
+                ],
+            )
+            .await?;
+        claimed.sort_unstable_by_key(|claimed| claimed.order);
+        Ok(claimed)
+    }
+}
+
+/// Makes waiting what was scheduled for a time that has come; returns how many, and how long until the next.
+pub async fn promote(tx: &Tx, queue: Queue) -> Result<(u64, Option<Duration>)> {
+    let queue = queue.as_str();
+    let promoted = tx.exec(
+        "UPDATE job SET state = 'WAITING', changed_at = now()
+         FROM (SELECT org_id, id FROM job WHERE queue = $1 AND state = 'SCHEDULED' AND run_at <= now()
+               ORDER BY run_at LIMIT 1000 FOR UPDATE SKIP LOCKED) AS due
+         WHERE job.org_id = due.org_id AND job.id = due.id",
+        &[&queue],
+    )
+    .await?;
+    let row: tokio_postgres::Row = tx
+        .one(
+            "SELECT ceil(extract(epoch FROM min(run_at) - now()) * 1000)::bigint AS wait_ms
+             FROM job WHERE queue = $1 AND state = 'SCHEDULED'",
+            &[&queue],
+        )
+        .await?;
+    let wait: Option<i64> = row.try_get("wait_ms")?;
+    Ok((promoted, wait.map(|wait| Duration::from_millis(wait.max(0).unsigned_abs()))))
+}
+
+/// What a renewal found.
+#[derive(Debug)]
+pub struct Renewed {
+    /// The job.
+    pub id: Id<Row>,
+    /// Whether the claim still holds.
+    pub is_held: bool,
+    /// Whether somebody wants it ended.
+    pub is_cancelling: bool,
+}
+
+impl FromRow for Renewed {
+    fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            is_held: row.try_get("is_held")?,
+            is_cancelling: row.try_get("is_cancelling")?,
+        })
+    }
+}
+
+/// Prolongs claims. A row that is locked is being ended or cancelled right now: it is not waited for, only read.
+pub async fn renew(tx: &Tx, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    let Columns { orgs, ids, fences } = Columns::of(leases);
+    tx.all(
+        "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
+              free AS (SELECT job.org_id, job.id FROM job JOIN held USING (org_id, id, fence)
+                       WHERE state = 'RUNNING' FOR UPDATE OF job SKIP LOCKED),
+              renewed AS (UPDATE job SET lease_until = now() + $4 * interval '1 ms' FROM free
+                          WHERE job.org_id = free.org_id AND job.id = free.id)
+         SELECT held.id, job.id IS NOT NULL AS is_held, coalesce(job.is_cancelling, false) AS is_cancelling
+         FROM held LEFT JOIN job ON job.org_id = held.org_id AND job.id = held.id AND job.fence = held.fence
+                                AND job.state = 'RUNNING'",
+        &[&orgs, &ids, &fences, &millis(lease)],
+    )
+    .await
+}
+
+const TO_HISTORY: &str = "INSERT INTO job_history (id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
+            actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)";
+
+/// Ends jobs that were done; returns how many of the claims still held.
+pub async fn finish(tx: &Tx, leases: &[Lease]) -> Result<u64> {
+    let Columns { orgs, ids, fences } = Columns::of(leases);
+    let sql = format!(
+        "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
+              gone AS (DELETE FROM job USING held
+                       WHERE job.org_id = held.org_id AND job.id = held.id AND job.fence = held.fence AND state = 'RUNNING'
+                       RETURNING job.*)
+         {TO_HISTORY}
+         SELECT id, org_id, queue, kind, subject, 'SUCCEEDED', priority, attempt, max_attempts, worker,
+                actor_kind, actor_id, NULL, run_at, queued_at, started_at, now() FROM gone"
+    );
+    tx.exec(&sql, &[&orgs, &ids, &fences]).await
+}
+
+/// What becomes of a job that was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Tried again after a wait.
+    Retry {
+        /// Why.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
+    /// Tried again after a wait, without costing an attempt.
+    Snooze {
+        /// Why.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
+    /// Given back as if it had not been started.
+    Release,
+    /// Dead until somebody decides.
+    Bury {
+        /// Why.
+        reason: String,
+    },
+    /// Ended by somebody, or by a right that was lost.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Verdict {
+    fn columns(&self) -> (&'static str, Option<&str>, i64) {
+        match self {
+            Self::Retry { reason, after } => ("RETRY", Some(reason), millis(*after)),
+            Self::Snooze { reason, after } => ("SNOOZE", Some(reason), millis(*after)),
+            Self::Release => ("RELEASE", None, 0),
+            Self::Bury { reason } => ("BURY", Some(reason), 0),
+            Self::Cancel { reason } => ("CANCEL", Some(reason), 0),
+        }
+    }
+}
+
+/// Ends claims otherwise than well; returns how many of them still held.
+///
+/// A job that somebody wants ended is ended instead of waiting again, and one whose key has been pushed anew meanwhile
+/// gives way to the newer.
+///
+/// # Errors
+/// Also where a twin was pushed at this very moment: the same call again sees it.
+pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
+    let leases: Vec<Lease> = settled.iter().map(|(lease, _)| *lease).collect();
+    let Columns { orgs, ids, fences } = Columns::of(&leases);
+    let mut verdicts = Vec::with_capacity(settled.len());
+    let mut reasons = Vec::with_capacity(settled.len());
+    let mut waits = Vec::with_capacity(settled.len());
+    for (_, verdict) in settled {
+        let (verdict, reason, wait) = verdict.columns();
+        verdicts.push(verdict);
+        // Postgres has no such character.
+        reasons.push(reason.map(|reason| reason.replace('\0', "\u{fffd}")));
+        waits.push(wait);
+    }
+    let sql = format!(
+        "WITH held AS (
+             SELECT job.*, given.reason, given.wait_ms,
+                    CASE WHEN given.verdict = 'BURY' THEN 'BURY'
+                         WHEN given.verdict = 'CANCEL' OR job.is_cancelling THEN 'CANCEL'
+                         WHEN {HAS_TWIN} THEN 'MERGE'
+                         ELSE given.verdict END AS verdict
+             FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::bigint[])
+                  AS given (org_id, id, fence, verdict, reason, wait_ms)
+             JOIN job USING (org_id, id, fence) WHERE job.state = 'RUNNING' FOR UPDATE OF job),
+         kept AS (
+             UPDATE job SET
+                 state = CASE WHEN verdict = 'BURY' THEN 'BURIED'
+                              WHEN verdict = 'RELEASE' OR wait_ms = 0 THEN 'WAITING' ELSE 'SCHEDULED' END,
+                 attempt = CASE WHEN verdict IN ('SNOOZE', 'RELEASE') THEN greatest(job.attempt - 1, 0) ELSE job.attempt END,
+                 run_at = CASE WHEN verdict IN ('RETRY', 'SNOOZE') THEN now() + wait_ms * interval '1 ms' ELSE job.run_at END,
+                 error = coalesce(reason, job.error), lease_until = NULL, is_cancelling = false, changed_at = now()
+             FROM held
+             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
+         {END}
+         SELECT count(*) AS settled FROM held"
+    );
+    let row: tokio_postgres::Row =
+        tx.one(&sql, &[&orgs, &ids, &fences, &verdicts, &reasons, &waits]).await?;
+    Ok(row.try_get::<_, i64>("settled")?.unsigned_abs())
+}
+
+/// Takes back what no worker renewed: its worker is gone, or cut off. Returns how many, and the organizations and queues
+/// that have work again.
+pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
+    let sql = format!(
+        "WITH held AS (
+             SELECT job.*, $1::text AS reason,
+                    CASE WHEN job.is_cancelling THEN 'CANCEL'
+                         WHEN job.attempt >= job.max_attempts THEN 'BURY'
+                         WHEN {HAS_TWIN} THEN 'MERGE'
+                         ELSE 'RELEASE' END AS verdict
+             FROM job WHERE state = 'RUNNING' AND lease_until < now()
+             ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED),
+         kept AS (
+             UPDATE job SET state = CASE WHEN verdict = 'BURY' THEN 'BURIED' ELSE 'WAITING' END,
+                            crashes = job.crashes + 1, error = reason, lease_until = NULL, changed_at = now()
+             FROM held
+             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
+         {END}
+         SELECT org_id, queue, kind, id, verdict = 'BURY' AS is_buried FROM held"
+    );
+    tx.all(&sql, &[&"its worker ended, or lost its lease, while it ran"]).await
+}
+
+/// A job whose worker is gone.
+#[derive(Debug)]
+pub struct Reaped {
+    /// Whose.
+    pub org: Id<Organization>,
+    /// Its queue.
+    pub queue: Queue,
+    /// What it does.
+    pub kind: String,
+    /// Which.
+    pub id: Id<Row>,
+    /// Whether that was its last attempt.
+    pub is_buried: bool,
+}
+
+impl FromRow for Reaped {
+    fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
+        Ok(Self {
+            org: row.try_get("org_id")?,
+            queue: Queue::from_column(row.try_get("queue")?)?,
+            kind: row.try_get("kind")?,
+            id: row.try_get("id")?,
+            is_buried: row.try_get("is_buried")?,
+        })
+    }
+}
+
+/// Whether a newer job of the same key waits.
+const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
+    WHERE twin.org_id = job.org_id AND twin.kind = job.kind AND twin.unique_key = job.unique_key
+      AND twin.state IN ('WAITING', 'SCHEDULED'))";
+
+/// The rest of `settle` and `reap`: what leaves the queue goes to the history, and the kind of a watched job is told.
+/// (The id is a UUIDv7, which Postgres makes by itself only from 18 on.)
+const END: &str = "gone AS (
+        DELETE FROM job USING held
+        WHERE job.org_id = held.org_id AND job.id = held.id AND verdict IN ('CANCEL', 'MERGE')),
+    recorded AS (
+        INSERT INTO job_history (id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
+                                 actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)
+        SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
+               CASE verdict WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
+               run_at, queued_at, started_at, now()
+        FROM held WHERE verdict IN ('CANCEL', 'MERGE')),
+    told AS (
+        INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
+                         actor_kind, queued_at, changed_at)
+        SELECT org_id,
+               (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7'
+                || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid,
+               queue, kind || '.ended', version,
+               jsonb_build_object('outcome', CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END,
+                                  'error', reason, 'job', payload),
+               subject, 'WAITING', least(priority, 0) + 1000000, now(), 20, 'system', now(), now()
+        FROM held WHERE watched AND verdict IN ('BURY', 'CANCEL'))";
+
+struct Columns {
+    orgs: Vec<Id<Organization>>,
+    ids: Vec<Id<Row>>,
+    fences: Vec<i32>,
+}
+
+impl Columns {
+    fn of(leases: &[Lease]) -> Self {
+        Self {
+            orgs: leases.iter().map(|lease| lease.org).collect(),
+            ids: leases.iter().map(|lease| lease.id).collect(),
+            fences: leases.iter().map(|lease| lease.fence).collect(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
