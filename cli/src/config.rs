@@ -133,6 +133,8 @@ pub(crate) struct Hsts {
 pub(crate) struct Limits {
     /// Sign-ins and refreshes, per account and per address.
     pub auth: Rate,
+    /// Starts of scans, per person and per organization.
+    pub scan: Rate,
     /// How long an address with too many failed sign-ins is refused.
     pub login_ip_block: Duration,
 }

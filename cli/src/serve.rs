@@ -171,6 +171,11 @@ pub(crate) fn engine(config: &Config, db: Db, redis: Redis, listener: Listener) 
             count: config.limits.auth.count,
             per: config.limits.auth.per,
         },
+        scan_quota: Quota {
+            name: "scan",
+            count: config.limits.scan.count,
+            per: config.limits.scan.per,
+        },
         cursors: CursorKeys::derive(ring.keys().iter().map(|key| key.secret.expose().as_slice())),
     };
     let digests = |documents: &config::Documents| documents.keys().cloned().collect();

@@ -104,7 +104,7 @@ pub struct Claimant {
 }
 
 /// What both claims do with the rows they chose.
-const CLAIM: &str = "UPDATE job SET state = 'RUNNING', lease_until = now() + $3 * interval '1 ms', worker = $4,
+const CLAIM: &str = "UPDATE job SET state = 'RUNNING', lease_until = now() + $3::bigint * interval '1 ms', worker = $4,
         attempt = attempt + 1, fence = fence + 1, started_at = now(), changed_at = now()
      FROM ready WHERE job.org_id = ready.org_id AND job.id = ready.id
      RETURNING job.org_id, job.id, fence, queue, kind, version, payload, attempt, max_attempts,
@@ -204,7 +204,7 @@ pub async fn renew(tx: &Tx, leases: &[Lease], lease: Duration) -> Result<Vec<Ren
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
               free AS (SELECT job.org_id, job.id FROM job JOIN held USING (org_id, id, fence)
                        WHERE state = 'RUNNING' FOR UPDATE OF job SKIP LOCKED),
-              renewed AS (UPDATE job SET lease_until = now() + $4 * interval '1 ms' FROM free
+              renewed AS (UPDATE job SET lease_until = now() + $4::bigint * interval '1 ms' FROM free
                           WHERE job.org_id = free.org_id AND job.id = free.id)
          SELECT held.id, job.id IS NOT NULL AS is_held, coalesce(job.is_cancelling, false) AS is_cancelling
          FROM held LEFT JOIN job ON job.org_id = held.org_id AND job.id = held.id AND job.fence = held.fence
@@ -372,6 +372,12 @@ impl FromRow for Reaped {
     }
 }
 
+/// Makes the partitions of the days to come and drops those older than `keep_days`.
+pub async fn rotate_history(tx: &Tx, keep_days: u16) -> Result<()> {
+    let sql = "SELECT count(*) AS dropped FROM job_history_rotate($1)";
+    tx.one::<tokio_postgres::Row>(sql, &[&i32::from(keep_days)]).await.map(drop)
+}
+
 /// Whether a newer job of the same key waits.
 const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
     WHERE twin.org_id = job.org_id AND twin.kind = job.kind AND twin.unique_key = job.unique_key
@@ -397,7 +403,7 @@ const END: &str = "gone AS (
                 || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid,
                queue, kind || '.ended', version,
                jsonb_build_object('outcome', CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END,
-                                  'error', reason, 'job', payload),
+                                  'error', reason, 'subject', subject),
                subject, 'WAITING', least(priority, 0) + 1000000, now(), 20, 'system', now(), now()
         FROM held WHERE watched AND verdict IN ('BURY', 'CANCEL'))";
 

@@ -102,8 +102,9 @@ fn read_http(
 
 fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Noted> {
     let auth = reader.get("AUTH_LIMIT", str::parse);
+    let scan = reader.get("SCAN_LIMIT", str::parse);
     let login_ip_block = reader.get("LOGIN_IP_BLOCK_MINUTES", duration(MINUTE, 1..=1440));
-    Ok(Limits { auth: auth?, login_ip_block: login_ip_block? })
+    Ok(Limits { auth: auth?, scan: scan?, login_ip_block: login_ip_block? })
 }
 
 fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, Noted> {

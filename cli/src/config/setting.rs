@@ -198,6 +198,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     open("HSTS_MAX_AGE", Fixed("63072000"), Never, "Seconds for which browsers must use HTTPS; sent in production only."),
     open("HSTS_PRELOAD", Fixed("true"), Never, "Adds `preload` to that header."),
     open("AUTH_LIMIT", Fixed("10/minute"), Never, "Sign-ins and refreshes per account and per address: a count per `second`, `minute`, `hour` or `day`."),
+    open("SCAN_LIMIT", Fixed("6/minute"), Never, "Starts of compliance runs per person or key and per organization, as above."),
     open("LOGIN_IP_BLOCK_MINUTES", Fixed("15"), Never, "How long an address with too many failed sign-ins is refused (1 to 1440)."),
     open("ACCESS_TOKEN_EXPIRE_MINUTES", Fixed("30"), Never, "Life of an access token (1 to 60)."),
     open("REFRESH_TOKEN_EXPIRE_DAYS", Fixed("14"), Never, "Life of a session; refreshing does not prolong it (1 to 90)."),

@@ -15,7 +15,7 @@ use crate::{
 pub const RIGHTS: &str = "rights";
 
 /// A row of an organization changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// Whose row.
     pub org: Uuid,

@@ -35,6 +35,8 @@ pub struct Services {
     pub listener: Listener,
     /// How often somebody may try to sign in or refresh.
     pub auth_quota: Quota,
+    /// How often somebody, and an organization, may start a scan.
+    pub scan_quota: Quota,
     /// What signs cursors.
     pub cursors: CursorKeys,
 }

@@ -8,7 +8,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `compliance`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -21,6 +21,7 @@ mod asset;
 mod audit;
 mod authorize;
 mod chosen;
+mod compliance;
 mod context;
 mod cost;
 mod drive;

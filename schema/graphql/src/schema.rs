@@ -6,6 +6,7 @@ use crate::{
     api_key::{ApiKeyMutation, ApiKeyQuery},
     asset::{AssetMutation, AssetQuery},
     audit::AuditQueries,
+    compliance::{ComplianceMutation, ComplianceQuery},
     error::ErrorCode,
     node::NodeQuery,
     session::{SessionMutation, SessionQuery},
@@ -15,11 +16,25 @@ use crate::{
 
 /// What can be read.
 #[derive(MergedObject, Default)]
-pub(crate) struct Query(SessionQuery, NodeQuery, AssetQuery, AuditQueries, UserQuery, ApiKeyQuery);
+pub(crate) struct Query(
+    SessionQuery,
+    NodeQuery,
+    AssetQuery,
+    AuditQueries,
+    UserQuery,
+    ApiKeyQuery,
+    ComplianceQuery,
+);
 
 /// What can be done.
 #[derive(MergedObject, Default)]
-pub(crate) struct Mutation(SessionMutation, UserMutation, ApiKeyMutation, AssetMutation);
+pub(crate) struct Mutation(
+    SessionMutation,
+    UserMutation,
+    ApiKeyMutation,
+    AssetMutation,
+    ComplianceMutation,
+);
 
 /// What can be watched.
 #[derive(MergedSubscription, Default)]

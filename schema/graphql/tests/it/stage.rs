@@ -111,6 +111,7 @@ pub(crate) async fn engine_with(
         limiter: Limiter::new(redis),
         listener,
         auth_quota,
+        scan_quota: Quota::parse("scan", "1000000/second").unwrap(),
         cursors: CursorKeys::derive([[9; 32].as_slice()]),
     };
     let settings = Settings { introspection: true, watching, ..Settings::default() };
