@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     Actor, Error, Id, Result, Tx,
     db::FromRow,
-    job::{Job as Row, Queue},
+    job::{ENDED_INSERT, Job as Row, Queue},
     organization::Organization,
     permission::Permission,
 };
@@ -295,6 +295,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
         reasons.push(reason.map(|reason| reason.replace('\0', "\u{fffd}")));
         waits.push(wait);
     }
+    let end = end();
     let sql = format!(
         "WITH held AS (
              SELECT job.*, given.reason, given.wait_ms,
@@ -314,7 +315,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
                  error = coalesce(reason, job.error), lease_until = NULL, is_cancelling = false, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
-         {END}
+         {end}
          SELECT count(*) AS settled FROM held"
     );
     let row: tokio_postgres::Row =
@@ -325,6 +326,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
 /// Takes back what no worker renewed: its worker is gone, or cut off. Returns how many, and the organizations and queues
 /// that have work again.
 pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
+    let end = end();
     let sql = format!(
         "WITH held AS (
              SELECT job.*, $1::text AS reason,
@@ -339,7 +341,7 @@ pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
                             crashes = job.crashes + 1, error = reason, lease_until = NULL, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
-         {END}
+         {end}
          SELECT org_id, queue, kind, id, verdict = 'BURY' AS is_buried FROM held"
     );
     tx.all(&sql, &[&"its worker ended, or lost its lease, while it ran"]).await
@@ -384,28 +386,24 @@ const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
       AND twin.state IN ('WAITING', 'SCHEDULED'))";
 
 /// The rest of `settle` and `reap`: what leaves the queue goes to the history, and the kind of a watched job is told.
-/// (The id is a UUIDv7, which Postgres makes by itself only from 18 on.)
-const END: &str = "gone AS (
-        DELETE FROM job USING held
-        WHERE job.org_id = held.org_id AND job.id = held.id AND verdict IN ('CANCEL', 'MERGE')),
-    recorded AS (
-        INSERT INTO job_history (id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
-                                 actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)
-        SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
-               CASE verdict WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
-               run_at, queued_at, started_at, now()
-        FROM held WHERE verdict IN ('CANCEL', 'MERGE')),
-    told AS (
-        INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
-                         actor_kind, queued_at, changed_at)
-        SELECT org_id,
-               (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7'
-                || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid,
-               queue, kind || '.ended', version,
-               jsonb_build_object('outcome', CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END,
-                                  'error', reason, 'subject', subject),
-               subject, 'WAITING', least(priority, 0) + 1000000, now(), 20, 'system', now(), now()
-        FROM held WHERE watched AND verdict IN ('BURY', 'CANCEL'))";
+fn end() -> String {
+    format!(
+        "gone AS (
+             DELETE FROM job USING held
+             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict IN ('CANCEL', 'MERGE')),
+         recorded AS (
+             {TO_HISTORY}
+             SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
+                    CASE verdict WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
+                    run_at, queued_at, started_at, now()
+             FROM held WHERE verdict IN ('CANCEL', 'MERGE')),
+         ended AS (
+             SELECT org_id, queue, kind, version, subject, priority, watched, reason AS error,
+                    CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END AS outcome
+             FROM held WHERE verdict IN ('BURY', 'CANCEL')),
+         told AS ({ENDED_INSERT})"
+    )
+}
 
 struct Columns {
     orgs: Vec<Id<Organization>>,

@@ -1,7 +1,10 @@
-//! A job as people see it: waiting, running or buried in `job`, or ended in `job_history`; one shape for both.
+//! A job as people see it: waiting, running or buried in `job`, or ended in `job_history`; one shape for both. (`job/query`:
+//! which are asked for; `job/verb`: what people may do to one; `job/ended`: how a watched one tells that it ended;
+//! `job/stats`: a queue in numbers.)
 //!
 //! How jobs are pushed, leased and finished is the queue's business (crate `jobs`); here is what the API shows, and what
-//! people may do to a job: retry a buried one, discard it, cancel what has not ended.
+//! people may do to a job: retry a buried one, discard it, cancel what has not ended. All times of a job are Postgres'
+//! own `now()`: the clocks of workers and servers need not agree.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -13,6 +16,7 @@ use crate::{
     directive::requires,
     error::{Error, Result},
     id::{Entity, Id},
+    page::{Page, PageRequest, Place},
     permission::Permission,
     text::text_enum,
     viewer::Actor,
@@ -21,6 +25,16 @@ use crate::{
 mod changed;
 
 pub use changed::{Changed, MOST};
+mod ended;
+mod query;
+mod stats;
+mod verb;
+
+pub use ended::{ENDED_INSERT, NEW_ID};
+use query::FilterValues;
+pub use query::JobFilter;
+pub use stats::QueueStats;
+pub use verb::RETRY_ALL_MAX;
 
 text_enum! {
     /// A class of jobs, with workers of its own.
@@ -96,6 +110,11 @@ pub struct Job {
     pub actor: Actor,
     /// What it is about, as an id.
     pub subject: Option<String>,
+    /// Whether it was told to end while it runs, and its worker has yet to notice.
+    pub is_cancelling: bool,
+    /// When it last went from one state to another.
+    #[graphql(skip)]
+    pub changed_at: DateTime<Utc>,
 }
 
 impl Entity for Job {
@@ -124,20 +143,70 @@ impl FromRow for Job {
             actor: Actor::from_columns(row.try_get("actor_kind")?, actor_id)
                 .ok_or(Error::Corrupt { table: "job", column: "actor_kind" })?,
             subject: row.try_get("subject")?,
+            is_cancelling: row.try_get("is_cancelling")?,
+            changed_at: row.try_get("changed_at")?,
         })
     }
 }
 
-/// Live and ended jobs alike; each side uses its index on `(org_id, id)`.
-const ALL: &str = "(SELECT id, queue, kind, state, attempt, max_attempts, priority, run_at, queued_at, started_at,
-        NULL::timestamptz AS finished_at, error, worker, actor_kind, actor_id, subject FROM job
-    UNION ALL
-    SELECT id, queue, kind, outcome AS state, attempt, max_attempts, priority, run_at, queued_at, started_at,
-        finished_at, error, worker, actor_kind, actor_id, subject FROM job_history) AS job";
+/// The columns of a job that has not ended.
+const LIVE: &str =
+    "id, queue, kind, state, attempt, max_attempts, priority, run_at, queued_at, started_at,
+    NULL::timestamptz AS finished_at, error, worker, actor_kind, actor_id, subject, is_cancelling, changed_at";
+/// The same of one that has.
+const ENDED: &str =
+    "id, queue, kind, outcome AS state, attempt, max_attempts, priority, run_at, queued_at, started_at,
+    finished_at, error, worker, actor_kind, actor_id, subject, false AS is_cancelling, finished_at AS changed_at";
 
 impl Job {
     /// The job, or `None`.
     pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
-        tx.opt(&format!("SELECT * FROM {ALL} WHERE id = $1"), &[&id]).await
+        let sql = format!(
+            "SELECT {LIVE} FROM job WHERE id = $1 UNION ALL SELECT {ENDED} FROM job_history WHERE id = $1"
+        );
+        tx.opt(&sql, &[&id]).await
+    }
+
+    /// The job.
+    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
+        Self::find(tx, id).await?.ok_or_else(|| Error::not_found("job", id))
+    }
+
+    /// A page of those that the filter lets through, the last pushed first.
+    pub async fn list(tx: &Tx, filter: &JobFilter, page: &PageRequest) -> Result<Page<Self>> {
+        let values = FilterValues::of(filter);
+        values.listing().page_of(tx, values.sides(), query::ORDER, page).await
+    }
+
+    /// How many the filter lets through.
+    pub async fn count(tx: &Tx, filter: &JobFilter) -> Result<i64> {
+        let values = FilterValues::of(filter);
+        values.listing().count_of(tx, values.sides()).await
+    }
+
+    /// Its place in the list.
+    pub fn place(&self) -> Place {
+        Place { value: String::new(), id: self.id.uuid() }
+    }
+
+    /// Those that changed after `since`, in the order of change, `limit` at most: go on from the last one's `changed_at`.
+    ///
+    /// A change is dated when its transaction began and seen when that ends. Whoever follows the changes asks for a few
+    /// seconds again and leaves out what they had.
+    pub async fn changed_since(
+        tx: &Tx,
+        queue: Option<Queue>,
+        since: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<Vec<Self>> {
+        let sql = format!(
+            "(SELECT {LIVE} FROM job WHERE changed_at > $1 AND ($2::text IS NULL OR queue = $2)
+              ORDER BY changed_at, id LIMIT $3)
+             UNION ALL
+             (SELECT {ENDED} FROM job_history WHERE finished_at > $1 AND ($2::text IS NULL OR queue = $2)
+              ORDER BY finished_at, id LIMIT $3)
+             ORDER BY changed_at, id LIMIT $3"
+        );
+        tx.all(&sql, &[&since, &queue.map(Queue::as_str), &limit]).await
     }
 }

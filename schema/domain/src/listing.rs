@@ -1,5 +1,9 @@
 //! A list as SQL: filters and keyset order put together from fragments that stand in our code, never from a caller's
 //! text. The organization is not among the conditions: row security adds it.
+//!
+//! What is live in one table and ended in another is listed as one. Each side is then ordered and cut by itself, because
+//! over a `UNION ALL` Postgres would read and sort all rows of the organization: row security's condition, which makes
+//! an index on `(org_id, id)` one on the id, counts only within a side.
 
 use crate::{
     db::{FromRow, Param, Tx},
@@ -16,6 +20,16 @@ pub(crate) struct Order {
     pub(crate) id: &'static str,
     /// Largest first.
     pub(crate) descending: bool,
+}
+
+/// One of the tables that are listed as one.
+pub(crate) struct Side<'a> {
+    /// Its columns, named as on every side.
+    pub(crate) columns: &'static str,
+    /// Its name.
+    pub(crate) from: &'static str,
+    /// What must hold for its rows beside the conditions of the list; `?` stands for the parameter.
+    pub(crate) only: Option<(&'static str, Option<Param<'a>>)>,
 }
 
 /// Conditions and their parameters.
@@ -46,9 +60,31 @@ impl<'a> Listing<'a> {
         if self.conditions.is_empty() { "true".to_owned() } else { self.conditions.join(" AND ") }
     }
 
+    /// The conditions and their parameters, for a statement of one's own.
+    pub(crate) fn into_sql(self) -> (String, Vec<Param<'a>>) {
+        (self.filter(), self.params)
+    }
+
     /// How many rows there are.
     pub(crate) async fn count(&self, tx: &Tx, from: &'static str) -> Result<i64> {
         let sql = format!("SELECT count(*) AS total FROM {from} WHERE {}", self.filter());
+        let row: tokio_postgres::Row = tx.one(&sql, &self.params).await?;
+        Ok(row.try_get("total")?)
+    }
+
+    /// How many rows there are on all sides.
+    pub(crate) async fn count_of(mut self, tx: &Tx, sides: Vec<Side<'a>>) -> Result<i64> {
+        let counts: Vec<_> = sides
+            .into_iter()
+            .map(|side| {
+                let filter = self.filter_of(&side);
+                format!("(SELECT count(*) FROM {} WHERE {filter})", side.from)
+            })
+            .collect();
+        if counts.is_empty() {
+            return Ok(0);
+        }
+        let sql = format!("SELECT {} AS total", counts.join(" + "));
         let row: tokio_postgres::Row = tx.one(&sql, &self.params).await?;
         Ok(row.try_get("total")?)
     }
@@ -61,6 +97,39 @@ impl<'a> Listing<'a> {
         order: Order,
         request: &'a PageRequest,
     ) -> Result<Page<T>> {
+        let tail = self.bounds(order, request);
+        let sql = format!("{select} WHERE {} {tail}", self.filter());
+        Ok(Page::cut(tx.all(&sql, &self.params).await?, request))
+    }
+
+    /// The page that was asked for, of several tables as if they were one.
+    pub(crate) async fn page_of<T: FromRow>(
+        mut self,
+        tx: &Tx,
+        sides: Vec<Side<'a>>,
+        order: Order,
+        request: &'a PageRequest,
+    ) -> Result<Page<T>> {
+        if sides.is_empty() {
+            return Ok(Page::cut(Vec::new(), request));
+        }
+        let tail = self.bounds(order, request);
+        let parts: Vec<_> = sides
+            .into_iter()
+            .map(|side| {
+                let filter = self.filter_of(&side);
+                format!("(SELECT {} FROM {} WHERE {filter} {tail})", side.columns, side.from)
+            })
+            .collect();
+        let sql = match &parts[..] {
+            [one] => one.clone(),
+            _ => format!("{} {tail}", parts.join(" UNION ALL ")),
+        };
+        Ok(Page::cut(tx.all(&sql, &self.params).await?, request))
+    }
+
+    /// Keeps to the page's bounds; returns how to order and cut what they let through.
+    fn bounds(&mut self, order: Order, request: &'a PageRequest) -> String {
         let bounds = [(&request.after, order.descending), (&request.before, !order.descending)];
         for (place, below) in bounds {
             let Some(place) = place else { continue };
@@ -78,12 +147,15 @@ impl<'a> Listing<'a> {
         let direction = if order.descending == request.backward { "ASC" } else { "DESC" };
         let column =
             order.column.map(|(column, _)| format!("{column} {direction}, ")).unwrap_or_default();
-        let sql = format!(
-            "{select} WHERE {} ORDER BY {column}{} {direction} LIMIT {}",
-            self.filter(),
-            order.id,
-            request.size + 1,
-        );
-        Ok(Page::cut(tx.all(&sql, &self.params).await?, request))
+        format!("ORDER BY {column}{} {direction} LIMIT {}", order.id, request.size + 1)
+    }
+
+    fn filter_of(&mut self, side: &Side<'a>) -> String {
+        let own = match side.only {
+            None => return self.filter(),
+            Some((condition, None)) => condition.to_owned(),
+            Some((condition, Some(param))) => condition.replace('?', &self.bind(param)),
+        };
+        format!("{} AND {own}", self.filter())
     }
 }

@@ -38,7 +38,7 @@ impl Job {
         let at = tx.one::<Row>("SELECT now() AS at", &[]).await?.try_get("at")?;
         let Some(since) = since else { return Ok(Changed { jobs: Vec::new(), at }) };
         let live = format!(
-            "SELECT {COLUMNS}, state, NULL::timestamptz AS finished_at, changed_at FROM job
+            "SELECT {COLUMNS}, is_cancelling, state, NULL::timestamptz AS finished_at, changed_at FROM job
              WHERE changed_at > $1 AND ($3::text IS NULL OR queue = $3)"
         );
         let latest = format!("ORDER BY changed_at DESC, id LIMIT {MOST}");
@@ -48,7 +48,7 @@ impl Job {
                  UNION ALL ({live} AND id <= $2 AND state = 'RUNNING' {latest})
                  UNION ALL ({live} AND id <= $2 AND state = 'SCHEDULED' {latest})
                  UNION ALL ({live} AND id <= $2 AND state = 'BURIED' {latest})
-                 UNION ALL (SELECT {COLUMNS}, outcome AS state, finished_at, finished_at AS changed_at FROM job_history
+                 UNION ALL (SELECT {COLUMNS}, false AS is_cancelling, outcome AS state, finished_at, finished_at AS changed_at FROM job_history
                             WHERE finished_at > $1 AND ($3::text IS NULL OR queue = $3)
                             ORDER BY finished_at DESC, id LIMIT {MOST})
              ) AS job {latest}"

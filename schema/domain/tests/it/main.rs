@@ -7,7 +7,7 @@
 //! | `login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
 //! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
-//! | `worker` | the fleet |
+//! | `job`, `worker` | the fleet: what is to be done, and who does it |
 //! | `fixture` | what the tests start from |
 
 #![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
@@ -18,6 +18,7 @@ mod audit;
 mod db;
 mod fixture;
 mod identity;
+mod job;
 mod listing;
 mod login;
 mod role;
