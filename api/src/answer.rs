@@ -20,6 +20,16 @@ struct RequestError<'a> {
     errors: &'a [ServerError],
 }
 
+/// Names the request in each error that does not.
+pub(crate) fn sign(answer: &mut Answer, request_id: &str) {
+    for error in &mut answer.response.errors {
+        let extensions = error.extensions.get_or_insert_default();
+        if extensions.get("requestId").is_none() {
+            extensions.set("requestId", request_id);
+        }
+    }
+}
+
 /// The response that carries `answer` as `media`.
 ///
 /// # Errors
@@ -29,12 +39,7 @@ pub(crate) fn respond(
     media: Media,
     request_id: &str,
 ) -> Result<Response, Refusal> {
-    for error in &mut answer.response.errors {
-        let extensions = error.extensions.get_or_insert_default();
-        if extensions.get("requestId").is_none() {
-            extensions.set("requestId", request_id);
-        }
-    }
+    sign(&mut answer, request_id);
     let body = if answer.executed {
         serde_json::to_vec(&answer.response)
     } else {
@@ -78,7 +83,8 @@ fn status(code: Option<&str>) -> StatusCode {
     }
 }
 
-fn code(error: &ServerError) -> Option<&str> {
+/// The error's code.
+pub(crate) fn code(error: &ServerError) -> Option<&str> {
     match error.extensions.as_ref()?.get("code")? {
         Value::String(code) => Some(code),
         Value::Enum(code) => Some(code),

@@ -21,7 +21,8 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     Some(first.to_str().ok().and_then(parse).unwrap_or(UNREADABLE))
 }
 
-fn parse(value: &str) -> Option<&str> {
+/// The token of a header's value, if that is what it is.
+pub(crate) fn parse(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_matches(' ');
     let is_token = scheme.eq_ignore_ascii_case("bearer")

@@ -68,6 +68,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// What is in flight when we are asked to stop may take this long to end.
     pub stop_timeout: Duration,
+    /// What stays open: sockets and streams.
+    pub sockets: Sockets,
 }
 
 impl Default for Limits {
@@ -79,6 +81,49 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(1),
             request_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
+            sockets: Sockets::default(),
+        }
+    }
+}
+
+/// How much one client may keep open, and how long it may be silent.
+#[derive(Debug, Clone)]
+pub struct Sockets {
+    /// Sockets of one user or API key, in this process.
+    pub per_holder: usize,
+    /// Streams over SSE of one user or API key, in this process.
+    pub streams_per_holder: usize,
+    /// Operations at once on one socket.
+    pub operations: usize,
+    /// The largest message to us, in bytes.
+    pub message_bytes: usize,
+    /// Messages that may wait for a client that reads slowly.
+    pub queue_messages: usize,
+    /// Their bytes, and so the largest message from us.
+    pub queue_bytes: usize,
+    /// From the upgrade to `connection_init`.
+    pub init_timeout: Duration,
+    /// Between two pings; a client that is silent from one to the next is gone.
+    pub ping: Duration,
+    /// How long a client may take to read the close frame and answer it.
+    pub close_timeout: Duration,
+    /// Between two comments on a silent SSE stream.
+    pub keep_alive: Duration,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Self {
+            per_holder: 5,
+            streams_per_holder: 20,
+            operations: 20,
+            message_bytes: 64 * 1024,
+            queue_messages: 256,
+            queue_bytes: 1024 * 1024,
+            init_timeout: Duration::from_secs(3),
+            ping: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(15),
         }
     }
 }

@@ -9,7 +9,7 @@ use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
         ORIGIN, VARY,
     },
 };
@@ -96,6 +96,12 @@ impl Cors {
         }
     }
 
+    /// Whether a socket may be opened. Browsers ask nobody before they do, and let the page read what comes: so this is
+    /// the only check. Without an origin it is no browser; with one it is our own page's or one of the list.
+    pub(crate) fn may_open(&self, request: &HeaderMap) -> bool {
+        !request.contains_key(ORIGIN) || is_own(request) || self.allowed(request).is_some()
+    }
+
     /// The request's origin, if it is one of ours and there is only one.
     pub(crate) fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
         let mut origins = request.get_all(ORIGIN).iter();
@@ -107,9 +113,45 @@ impl Cors {
     }
 }
 
+/// Whether the page comes from where the request goes. The scheme is not compared: a proxy may have taken it off.
+fn is_own(request: &HeaderMap) -> bool {
+    let mut origins = request.get_all(ORIGIN).iter();
+    let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
+    let Some(host) = request.get(HOST) else { return false };
+    let authority = [b"http://".as_slice(), b"https://"]
+        .into_iter()
+        .find_map(|scheme| origin.as_bytes().strip_prefix(scheme));
+    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_opens_from_our_own_page_from_the_list_and_from_no_browser() {
+        let cors = Cors(vec!["https://console.example.com".parse().unwrap()]);
+        for (origins, may) in [
+            (&[][..], true),
+            (&["http://ops.example.com:8080"], true),
+            (&["https://ops.example.com:8080"], true),
+            (&["https://console.example.com"], true),
+            (&["http://console.example.com"], false),
+            (&["http://ops.example.com"], false),
+            (&["https://evil.example"], false),
+            (&["null"], false),
+            (&[""], false),
+            (&["ops.example.com:8080"], false),
+            (&["http://ops.example.com:8080", "https://console.example.com"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("ops.example.com:8080"));
+            for origin in origins {
+                headers.append(ORIGIN, HeaderValue::from_static(origin));
+            }
+            assert_eq!(cors.may_open(&headers), may, "{origins:?}");
+        }
+    }
 
     #[test]
     fn only_a_canonical_web_origin_is_an_origin() {

@@ -153,6 +153,7 @@ fn route(path: &str) -> &'static str {
     match path {
         "/" => "/",
         "/graphql" => "/graphql",
+        "/graphql/stream" => "/graphql/stream",
         "/playground" => "/playground",
         "/favicon.ico" => "/favicon.ico",
         "/.well-known/security.txt" => "/.well-known/security.txt",

@@ -3,6 +3,8 @@
 //! All 61 audits of npm `graphql-http` pass. A request passes: method → media type of the answer → body, bounded → type of
 //! the body → parameters → limits and parsing → kind of operation → execution. Whatever stops it is one envelope.
 
+use std::sync::Arc;
+
 use graphql::{Client, Operation};
 use http::{
     HeaderValue, Method, StatusCode,
@@ -16,20 +18,25 @@ use crate::{
     gateway::Gateway,
     params::Params,
     refusal::{Code, Refusal},
+    socket::Sockets,
 };
 
 /// `/graphql`.
 pub(crate) struct Endpoint<G> {
-    gateway: G,
+    gateway: Arc<G>,
     body_bytes: usize,
+    sockets: Sockets<G>,
 }
 
 impl<G: Gateway> Endpoint<G> {
-    pub(crate) const fn new(gateway: G, body_bytes: usize) -> Self {
-        Self { gateway, body_bytes }
+    pub(crate) const fn new(gateway: Arc<G>, body_bytes: usize, sockets: Sockets<G>) -> Self {
+        Self { gateway, body_bytes, sockets }
     }
 
     async fn answer(&self, request: &mut Request) -> Result<Response, Refusal> {
+        if Sockets::<G>::is_upgrade(request) {
+            return self.sockets.open(request);
+        }
         let method = request.method().clone();
         if method != Method::GET && method != Method::POST {
             return Err(Refusal::method("GET, POST"));

@@ -5,12 +5,13 @@
 //! hangs, or answers with a chosen code, which no database makes the real one do. Nothing is `dyn`: it costs nothing.
 
 use async_graphql::Variables;
-use graphql::{Answer, Client, Engine, Operation, Prepared};
+use futures_util::Stream;
+use graphql::{Answer, Client, Engine, Operation, Prepared, Recognised};
 
 /// What a transport asks of the engine, in this order.
 pub trait Gateway: Send + Sync + 'static {
     /// A document that passed its limits; nothing has been executed.
-    type Prepared: Send;
+    type Prepared: Send + 'static;
 
     /// Checks and parses. Never touches the database, so a transport may call it before anybody is known.
     ///
@@ -31,6 +32,22 @@ pub trait Gateway: Send + Sync + 'static {
         bearer: Option<&str>,
         client: Client,
     ) -> impl Future<Output = Answer> + Send;
+
+    /// Executes a subscription again and again, each time with rights as of then. Ends by itself after an answer that was
+    /// not executed, and where there is nothing more to come. Dropping the stream cancels its work.
+    fn subscribe(
+        &self,
+        prepared: Self::Prepared,
+        bearer: Option<String>,
+        client: Client,
+    ) -> impl Stream<Item = Answer> + Send + 'static;
+
+    /// Who stands behind a bearer, watched from now on: for what stays open longer than a request.
+    fn recognise(
+        &self,
+        bearer: String,
+        client: Client,
+    ) -> impl Future<Output = Result<Recognised, Answer>> + Send;
 }
 
 impl Gateway for Engine {
@@ -48,5 +65,18 @@ impl Gateway for Engine {
 
     async fn execute(&self, prepared: Prepared, bearer: Option<&str>, client: Client) -> Answer {
         Self::execute(self, prepared, bearer, client).await
+    }
+
+    fn subscribe(
+        &self,
+        prepared: Prepared,
+        bearer: Option<String>,
+        client: Client,
+    ) -> impl Stream<Item = Answer> + Send + 'static {
+        Self::subscribe(self, prepared, bearer, client)
+    }
+
+    async fn recognise(&self, bearer: String, client: Client) -> Result<Recognised, Answer> {
+        Self::recognise(self, bearer, client).await
     }
 }

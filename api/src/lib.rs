@@ -6,7 +6,8 @@
 //! | `server` · `listener` · `connection` | routes and stop · who may connect, and how many · how long they may take |
 //! | `edge` | around every request: id, address, deadline, panics, CORS, headers, one log line, metrics |
 //! | `endpoint` · `body` · `params` · `accept` · `answer` | GraphQL over HTTP, in the order a request passes |
-//! | `gateway` | the seam to the engine, for HTTP now, sockets and SSE later |
+//! | `gateway` · `operation` | the seam to the engine, for all transports · one operation where answers are many |
+//! | `socket` · `sse` | `graphql-transport-ws` on `/graphql` · Server-Sent Events on `/graphql/stream` |
 //! | `bearer` · `client` · `cors` · `headers` · `refusal` | one small decision each |
 //! | `playground` · `welcome` · `health` | files from the binary · `/`, security.txt · the private port |
 
@@ -24,13 +25,16 @@ mod gateway;
 mod headers;
 mod health;
 mod listener;
+mod operation;
 mod params;
 mod playground;
 mod refusal;
 mod server;
+mod socket;
+mod sse;
 mod welcome;
 
-pub use config::{Config, Hsts, Limits};
+pub use config::{Config, Hsts, Limits, Sockets};
 pub use cors::{InvalidOrigin, Origin};
 pub use gateway::Gateway;
 pub use health::{Health, Probe};

@@ -19,7 +19,7 @@ pub(crate) struct Params {
 
 /// The parameters before their types are checked, so that each can be named in its refusal.
 #[derive(Default, Deserialize)]
-struct Raw {
+pub(crate) struct Raw {
     query: Option<Value>,
     #[serde(rename = "operationName")]
     operation_name: Option<Value>,
@@ -94,7 +94,11 @@ impl Params {
 }
 
 impl Raw {
-    fn check(self) -> Result<Params, Refusal> {
+    /// The parameters, if each has its type.
+    ///
+    /// # Errors
+    /// 400 for one that is absent or of another type.
+    pub(crate) fn check(self) -> Result<Params, Refusal> {
         let query = match self.query {
             Some(Value::String(query)) => query,
             None => return Err(Refusal::malformed("`query` is missing.")),

@@ -18,7 +18,9 @@ use crate::accept::Media;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     Validation,
+    Forbidden,
     NotFound,
+    RateLimited,
     Timeout,
     Internal,
 }
@@ -27,7 +29,9 @@ impl Code {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Validation => "VALIDATION",
+            Self::Forbidden => "FORBIDDEN",
             Self::NotFound => "NOT_FOUND",
+            Self::RateLimited => "RATE_LIMITED",
             Self::Timeout => "TIMEOUT",
             Self::Internal => "INTERNAL",
         }

@@ -5,7 +5,13 @@
 //! for heads, and spins when `accept` fails. Given up: HTTP/2 in clear text, which only a proxy would speak. Choose again
 //! when poem drops the handler with its client.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, OnceLock},
+};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -29,6 +35,8 @@ use crate::{
     headers::Headers,
     listener::{Listener, Slot},
     playground::Playground,
+    socket::{Continuation, Sockets},
+    sse::Streams,
     welcome::{Favicon, SecurityTxt, Welcome},
 };
 
@@ -41,14 +49,20 @@ const LARGEST_HEAD_BYTES: usize = 64 * 1024;
 pub struct Server {
     endpoint: Edge<Route>,
     config: Config,
+    /// Heard by what would stay open for ever.
+    stopping: CancellationToken,
 }
 
 impl Server {
     /// Puts the routes together; nothing listens yet.
     pub fn new(config: Config, gateway: impl Gateway) -> Self {
         edge::describe_metrics();
+        let (gateway, stopping) = (Arc::new(gateway), CancellationToken::new());
+        let sockets = Sockets::new(Arc::clone(&gateway), &config, stopping.clone());
+        let streams = Streams::new(Arc::clone(&gateway), &config, stopping.clone());
         let routes = Route::new()
-            .at("/graphql", Endpoint::new(gateway, config.limits.body_bytes))
+            .at("/graphql", Endpoint::new(gateway, config.limits.body_bytes, sockets))
+            .at("/graphql/stream", streams)
             .at("/", Welcome::new(config.playground))
             .at("/favicon.ico", Favicon::new(config.playground))
             .at("/.well-known/security.txt", SecurityTxt);
@@ -57,7 +71,7 @@ impl Server {
         } else {
             routes
         };
-        Self { endpoint: Edge::new(routes, &config), config }
+        Self { endpoint: Edge::new(routes, &config), config, stopping }
     }
 
     /// Serves until `stop`, then no longer accepts, lets what is in flight end within `limits.stop_timeout`, and returns.
@@ -66,10 +80,19 @@ impl Server {
     /// # Errors
     /// Where the listener has no address; nothing later is fatal.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let Self { endpoint, config } = self;
+        let Self { endpoint, config, stopping } = self;
         let proxies = Proxies(config.trusted_proxies);
         let listener = Listener::new(listener, proxies, config.limits.connections_per_address);
-        serve(endpoint, listener, &config.limits, Headers::of(config.hsts), stop).await
+        let passed_on = stop.clone();
+        let passing_on = async move {
+            passed_on.cancelled().await;
+            stopping.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            served = serve(endpoint, listener, &config.limits, Headers::of(config.hsts), stop) => served,
+            never = passing_on => never,
+        }
     }
 }
 
@@ -128,14 +151,21 @@ impl Arrival {
     {
         let Self { stream, slot, local, peer } = self;
         let pulse = Pulse::new(limits);
+        let continuation = Arc::new(OnceLock::<Continuation>::new());
+        let continued = Arc::clone(&continuation);
         let stream = Connection::new(stream, slot, Arc::clone(&pulse), headers);
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             pulse.requested();
             let (endpoint, pulse) = (Arc::clone(&endpoint), Arc::clone(&pulse));
+            let continued = Arc::clone(&continued);
             async move {
                 let (local, remote) = (LocalAddr(local.into()), RemoteAddr(peer.into()));
                 let request = (request, local, remote, http::uri::Scheme::HTTP).into();
-                let response = endpoint.get_response(request).await;
+                let mut response = endpoint.get_response(request).await;
+                if let Some(work) = response.extensions_mut().remove::<Continuation>() {
+                    // A connection is upgraded once: nothing is read as HTTP after it.
+                    let _ = continued.set(work);
+                }
                 pulse.answered(response.status());
                 Ok::<http::Response<_>, Infallible>(response.into())
             }
@@ -155,6 +185,9 @@ impl Arrival {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, client.address = %peer.ip(), "a connection ended early");
+        }
+        if let Some(work) = continuation.get().and_then(Continuation::take) {
+            work.await;
         }
     }
 }

@@ -118,6 +118,11 @@ impl PostgresBackend {
         let backend = Self { settings, buffer, layer, places, closing: Some(everything) };
         (backend, Running { wake, work })
     }
+
+    /// How it works.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
 }
 
 /// Resolves when every claim has been told of.
@@ -270,7 +275,7 @@ fn ending(held: &Held, error: BoxDynError, attempt: i16, most: i16) -> Ending {
         Ok(Interruption::Stopped(Stop::Cancelled)) => {
             return Ending::Not(Verdict::Cancel { reason: "cancelled while it ran".to_owned() });
         }
-        // A panic, as apalis' layer tells it.
+        // Of a layer in between.
         Err(error) => Failure::retry(error.to_string()),
     };
     Ending::Not(match failure {

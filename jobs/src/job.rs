@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use domain::{job::Queue, permission::Permission};
+use domain::{
+    job::{JobState, Queue},
+    permission::Permission,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// An order: what is to be done, by name and ids.
@@ -35,11 +38,11 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
 
 /// What became of a watched job that did not succeed: the payload of `<kind>.ended`.
 #[derive(Debug, Clone, serde::Deserialize)]
-pub struct Ended<J> {
+pub struct Ended {
     /// How it ended.
-    pub outcome: domain::job::JobState,
+    pub outcome: JobState,
     /// Why, if it failed.
     pub error: Option<String>,
-    /// The job.
-    pub job: J,
+    /// What it was about. Not its payload: that it could not be read may be why it ended.
+    pub subject: Option<String>,
 }

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     Actor, Error, Id, Result, Tx,
     db::FromRow,
-    job::{Job as Row, Queue},
+    job::{ENDED_INSERT, Job as Row, Queue},
     organization::Organization,
     permission::Permission,
 };
@@ -104,7 +104,7 @@ pub struct Claimant {
 }
 
 /// What both claims do with the rows they chose.
-const CLAIM: &str = "UPDATE job SET state = 'RUNNING', lease_until = now() + $3 * interval '1 ms', worker = $4,
+const CLAIM: &str = "UPDATE job SET state = 'RUNNING', lease_until = now() + $3::bigint * interval '1 ms', worker = $4,
         attempt = attempt + 1, fence = fence + 1, started_at = now(), changed_at = now()
      FROM ready WHERE job.org_id = ready.org_id AND job.id = ready.id
      RETURNING job.org_id, job.id, fence, queue, kind, version, payload, attempt, max_attempts,
@@ -204,7 +204,7 @@ pub async fn renew(tx: &Tx, leases: &[Lease], lease: Duration) -> Result<Vec<Ren
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
               free AS (SELECT job.org_id, job.id FROM job JOIN held USING (org_id, id, fence)
                        WHERE state = 'RUNNING' FOR UPDATE OF job SKIP LOCKED),
-              renewed AS (UPDATE job SET lease_until = now() + $4 * interval '1 ms' FROM free
+              renewed AS (UPDATE job SET lease_until = now() + $4::bigint * interval '1 ms' FROM free
                           WHERE job.org_id = free.org_id AND job.id = free.id)
          SELECT held.id, job.id IS NOT NULL AS is_held, coalesce(job.is_cancelling, false) AS is_cancelling
          FROM held LEFT JOIN job ON job.org_id = held.org_id AND job.id = held.id AND job.fence = held.fence
@@ -295,6 +295,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
         reasons.push(reason.map(|reason| reason.replace('\0', "\u{fffd}")));
         waits.push(wait);
     }
+    let end = end();
     let sql = format!(
         "WITH held AS (
              SELECT job.*, given.reason, given.wait_ms,
@@ -314,7 +315,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
                  error = coalesce(reason, job.error), lease_until = NULL, is_cancelling = false, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
-         {END}
+         {end}
          SELECT count(*) AS settled FROM held"
     );
     let row: tokio_postgres::Row =
@@ -325,6 +326,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
 /// Takes back what no worker renewed: its worker is gone, or cut off. Returns how many, and the organizations and queues
 /// that have work again.
 pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
+    let end = end();
     let sql = format!(
         "WITH held AS (
              SELECT job.*, $1::text AS reason,
@@ -339,7 +341,7 @@ pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
                             crashes = job.crashes + 1, error = reason, lease_until = NULL, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
-         {END}
+         {end}
          SELECT org_id, queue, kind, id, verdict = 'BURY' AS is_buried FROM held"
     );
     tx.all(&sql, &[&"its worker ended, or lost its lease, while it ran"]).await
@@ -372,34 +374,36 @@ impl FromRow for Reaped {
     }
 }
 
+/// Makes the partitions of the days to come and drops those older than `keep_days`.
+pub async fn rotate_history(tx: &Tx, keep_days: u16) -> Result<()> {
+    let sql = "SELECT count(*) AS dropped FROM job_history_rotate($1)";
+    tx.one::<tokio_postgres::Row>(sql, &[&i32::from(keep_days)]).await.map(drop)
+}
+
 /// Whether a newer job of the same key waits.
 const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
     WHERE twin.org_id = job.org_id AND twin.kind = job.kind AND twin.unique_key = job.unique_key
       AND twin.state IN ('WAITING', 'SCHEDULED'))";
 
 /// The rest of `settle` and `reap`: what leaves the queue goes to the history, and the kind of a watched job is told.
-/// (The id is a UUIDv7, which Postgres makes by itself only from 18 on.)
-const END: &str = "gone AS (
-        DELETE FROM job USING held
-        WHERE job.org_id = held.org_id AND job.id = held.id AND verdict IN ('CANCEL', 'MERGE')),
-    recorded AS (
-        INSERT INTO job_history (id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
-                                 actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)
-        SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
-               CASE verdict WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
-               run_at, queued_at, started_at, now()
-        FROM held WHERE verdict IN ('CANCEL', 'MERGE')),
-    told AS (
-        INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
-                         actor_kind, queued_at, changed_at)
-        SELECT org_id,
-               (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7'
-                || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid,
-               queue, kind || '.ended', version,
-               jsonb_build_object('outcome', CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END,
-                                  'error', reason, 'job', payload),
-               subject, 'WAITING', least(priority, 0) + 1000000, now(), 20, 'system', now(), now()
-        FROM held WHERE watched AND verdict IN ('BURY', 'CANCEL'))";
+fn end() -> String {
+    format!(
+        "gone AS (
+             DELETE FROM job USING held
+             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict IN ('CANCEL', 'MERGE')),
+         recorded AS (
+             {TO_HISTORY}
+             SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
+                    CASE verdict WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
+                    run_at, queued_at, started_at, now()
+             FROM held WHERE verdict IN ('CANCEL', 'MERGE')),
+         ended AS (
+             SELECT org_id, queue, kind, version, subject, priority, watched, reason AS error,
+                    CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END AS outcome
+             FROM held WHERE verdict IN ('BURY', 'CANCEL')),
+         told AS ({ENDED_INSERT})"
+    )
+}
 
 struct Columns {
     orgs: Vec<Id<Organization>>,

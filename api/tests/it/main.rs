@@ -12,5 +12,7 @@ mod health;
 mod playground;
 mod record;
 mod scratch;
+mod socket;
+mod sse;
 mod stop;
 mod wire;

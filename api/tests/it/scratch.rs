@@ -8,11 +8,16 @@ use api::{Config, Gateway, Limits, Server};
 use async_graphql::{
     Context, ErrorExtensionValues, Name, Object, Request, Response, Schema, ServerError,
     Subscription, Variables,
-    futures_util::{Stream, stream},
+    futures_util::{FutureExt, Stream, StreamExt, stream},
     parser::{parse_query, types::OperationType},
 };
-use graphql::{Answer, Client, Operation};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::Duration};
+use graphql::{Answer, Client, Lost, Operation, Recognised};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// What happened in the engine.
@@ -86,7 +91,29 @@ pub struct Ticks;
 #[Subscription]
 impl Ticks {
     async fn ticks(&self) -> impl Stream<Item = u8> {
-        stream::iter([1])
+        stream::iter([1, 2])
+    }
+
+    /// Says nothing, and reports when it is dropped.
+    async fn silence(&self, ctx: &Context<'_>) -> impl Stream<Item = u8> + use<> {
+        let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>().clone();
+        events.send(Event::Started).unwrap();
+        let witness = Witness(events);
+        stream::pending().inspect(move |_: &u8| {
+            let _ = &witness;
+        })
+    }
+
+    /// So many answers of so many bytes, one a millisecond.
+    async fn flood(&self, count: usize, bytes: usize) -> impl Stream<Item = String> {
+        stream::iter(0..count).then(move |_| async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            "x".repeat(bytes)
+        })
+    }
+
+    async fn panics(&self) -> impl Stream<Item = u8> {
+        stream::iter([1]).map(|_| u8::from(fall()))
     }
 }
 
@@ -95,6 +122,7 @@ impl Ticks {
 pub struct Engine {
     schema: Schema<Query, Mutation, Ticks>,
     events: mpsc::UnboundedSender<Event>,
+    lost: broadcast::Sender<Lost>,
 }
 
 fn refused(errors: Vec<ServerError>) -> Answer {
@@ -148,12 +176,41 @@ impl Gateway for Engine {
             response.is_ok() || response.errors.iter().any(|error| !error.path.is_empty());
         Answer { response, executed }
     }
+
+    fn subscribe(
+        &self,
+        prepared: Request,
+        bearer: Option<String>,
+        client: Client,
+    ) -> impl Stream<Item = Answer> + Send + 'static {
+        let request = prepared.data(client).data(bearer).data(self.events.clone());
+        self.schema.execute_stream(request).map(|response| Answer {
+            executed: response.is_ok()
+                || response.errors.iter().any(|error| !error.path.is_empty()),
+            response,
+        })
+    }
+
+    /// Everybody, by the bearer as their name; `hang` takes for ever.
+    async fn recognise(&self, bearer: String, _: Client) -> Result<Recognised, Answer> {
+        if let Some(code) = bearer.strip_prefix("refuse-") {
+            return Err(refused(vec![error(code, None)]));
+        }
+        if bearer == "hang" {
+            std::future::pending().await
+        }
+        let mut lost = self.lost.subscribe();
+        let lost = async move { lost.recv().await.unwrap_or(Lost::Access) }.boxed();
+        Ok(Recognised { holder: Some(bearer.clone()), bearer: Some(bearer), lost })
+    }
 }
 
 /// A running server; stopped when dropped.
 pub struct Edge {
     pub address: SocketAddr,
     pub events: mpsc::UnboundedReceiver<Event>,
+    /// Takes from everybody who is recognised what they have.
+    pub lost: broadcast::Sender<Lost>,
     pub stop: CancellationToken,
     pub ended: JoinHandle<std::io::Result<()>>,
 }
@@ -177,9 +234,10 @@ impl Edge {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let server = Server::new(config, Engine { schema, events: sender });
+        let lost = broadcast::channel(16).0;
+        let server = Server::new(config, Engine { schema, events: sender, lost: lost.clone() });
         let ended = tokio::spawn(server.run(listener, stop.clone()));
-        Self { address, events, stop, ended }
+        Self { address, events, lost, stop, ended }
     }
 
     /// With limits that a test can wait for.

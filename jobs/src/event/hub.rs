@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Id, event::Event, organization::Organization};
+use domain::{Id, event::Event, job::Queue, organization::Organization};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -62,12 +62,24 @@ type Subscribers = HashMap<Uuid, HashMap<u64, (Topic, Arc<Notify>)>>;
 /// The subscribers of a process.
 pub(super) struct Hub {
     subscribers: Mutex<(u64, Subscribers)>,
+    /// Who takes from which queue, whoever's jobs are ready.
+    takers: Mutex<Vec<(String, Arc<Notify>)>>,
     is_listening: watch::Sender<bool>,
 }
 
 impl Hub {
     pub(super) fn new() -> Self {
-        Self { subscribers: Mutex::default(), is_listening: watch::Sender::new(false) }
+        Self {
+            subscribers: Mutex::default(),
+            takers: Mutex::default(),
+            is_listening: watch::Sender::new(false),
+        }
+    }
+
+    /// Raises this flag for as long as the process lives whenever jobs are ready in the queue.
+    pub(super) fn wake(&self, queue: Queue, flag: Arc<Notify>) {
+        let kind = format!("queue.{}", queue.as_str().to_lowercase());
+        self.takers.lock().unwrap_or_else(PoisonError::into_inner).push((kind, flag));
     }
 
     pub(super) fn subscribe(self: &Arc<Self>, topic: Topic) -> Hints {
@@ -84,6 +96,11 @@ impl Hub {
 
     /// Passes a hint on to whom it concerns.
     pub(super) fn tell(&self, event: &Event) {
+        for (kind, flag) in self.takers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if *kind == event.kind {
+                flag.notify_one();
+            }
+        }
         if let Some(of_org) = self.lock().1.get(&event.org) {
             for (topic, flag) in of_org.values() {
                 if topic.concerns(event) {

@@ -7,14 +7,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domain::event::Event;
+use domain::{event::Event, job::Queue};
 use fred::{
     clients::SubscriberClient,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{Builder, Message, config::Config},
 };
 use tokio::{
-    sync::broadcast::error::RecvError,
+    sync::{Notify, broadcast::error::RecvError},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -77,6 +77,11 @@ impl Listener {
     /// A place among those who hear; take it before the first look at the rows, or a change in between is missed.
     pub fn subscribe(&self, topic: Topic) -> Hints {
         self.0.subscribe(topic)
+    }
+
+    /// Raises this flag for as long as the process lives whenever jobs are ready in the queue, whoever's they are.
+    pub fn wake(&self, queue: Queue, flag: Arc<Notify>) {
+        self.0.wake(queue, flag);
     }
 
     /// Whether hints arrive.

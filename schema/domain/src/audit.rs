@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     db::{FromRow, Tx},
     error::{Error, Result},
+    event::Event,
     id::{Entity, Id},
     listing::{Listing, Order},
     organization::Organization,
@@ -218,8 +219,18 @@ impl Entry {
             ],
         )
         .await?;
+        if changes_rights(&self.action) {
+            tx.emit(Event::rights(org));
+        }
         Ok(())
     }
+}
+
+/// Whether somebody may do less after it than before, or more: who holds a connection open for them looks again.
+fn changes_rights(action: &str) -> bool {
+    let of = action.split('.').next().unwrap_or_default();
+    matches!(of, "session" | "user" | "member" | "role" | "api_key")
+        || matches!(action, "auth.logout" | "auth.refresh_reuse" | "auth.password_changed")
 }
 
 /// The key paths at which two values differ, sorted; a missing side differs everywhere.

@@ -11,8 +11,11 @@ use crate::{
     organization::Organization,
 };
 
+/// The kind of an event that says: what somebody may do in the organization changed. Its id is the organization's.
+pub const RIGHTS: &str = "rights";
+
 /// A row of an organization changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// Whose row.
     pub org: Uuid,
@@ -26,6 +29,11 @@ impl Event {
     /// This row of this organization changed.
     pub fn changed<T: Entity>(org: Id<Organization>, id: Id<T>) -> Self {
         Self { org: org.uuid(), kind: T::PREFIX.to_owned(), id: id.uuid() }
+    }
+
+    /// What somebody may do in this organization changed: a session ended, a role, a member or a key changed.
+    pub fn rights(org: Id<Organization>) -> Self {
+        Self { org: org.uuid(), kind: RIGHTS.to_owned(), id: org.uuid() }
     }
 
     /// Jobs of this organization are ready in that queue: who takes from it need not wait for the next poll.

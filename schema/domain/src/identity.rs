@@ -274,6 +274,12 @@ impl Identity {
         }
     }
 
+    /// When an access token ends; an API key is asked each time instead.
+    pub fn expires_at(&self, bearer: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let claims = self.keys.verify(bearer, now).ok()?;
+        DateTime::from_timestamp(claims.exp, 0)
+    }
+
     /// Ends the viewer's session; again, or without one, changes nothing.
     pub async fn logout(&self, viewer: &Viewer, caller: &Caller) -> Result<()> {
         let Some(id) = viewer.session else { return Ok(()) };

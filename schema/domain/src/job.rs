@@ -22,6 +22,9 @@ use crate::{
     viewer::Actor,
 };
 
+mod changed;
+
+pub use changed::{Changed, MOST};
 mod ended;
 mod query;
 mod stats;

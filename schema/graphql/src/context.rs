@@ -13,7 +13,7 @@ use domain::{
     identity::{Caller, Identity},
     page::CursorKeys,
 };
-use jobs::{Decision, Limiter, Quota};
+use jobs::{Decision, Limiter, Quota, event::Listener};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use crate::{
@@ -31,8 +31,12 @@ pub struct Services {
     pub identity: Identity,
     /// Limits across all replicas.
     pub limiter: Limiter,
+    /// Hears which rows changed.
+    pub listener: Listener,
     /// How often somebody may try to sign in or refresh.
     pub auth_quota: Quota,
+    /// How often somebody, and an organization, may start a scan.
+    pub scan_quota: Quota,
     /// What signs cursors.
     pub cursors: CursorKeys,
 }

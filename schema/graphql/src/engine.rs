@@ -7,11 +7,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use async_graphql::{
-    EmptySubscription, PathSegment, Response, Schema, ServerError, Value, Variables,
+    PathSegment, Request, Response, Schema, ServerError, Value, Variables,
     parser::{parse_query, types::OperationType},
 };
 use chrono::{DateTime, Utc};
 use domain::Viewer;
+use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -24,8 +25,10 @@ use crate::{
     order::Keys,
     refusal::Refusal,
     scan,
-    schema::{self, Mutation, Query},
+    schema::{self, Mutation, Query, Subscription},
     shape::{Shape, Unstated},
+    subscription::{self, Watch},
+    watch::Watching,
 };
 
 /// What the endpoint shows and accepts.
@@ -35,6 +38,8 @@ pub struct Settings {
     pub introspection: bool,
     /// Whether only known documents run.
     pub allowlist: Allowlist,
+    /// How subscriptions, and what they run on, keep up with the rows.
+    pub watching: Watching,
 }
 
 /// Which documents run.
@@ -86,7 +91,7 @@ pub struct Answer {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    schema: Schema<Query, Mutation, EmptySubscription>,
+    schema: Schema<Query, Mutation, Subscription>,
     shape: Shape,
     inputs: Inputs,
     services: Arc<Services>,
@@ -136,6 +141,7 @@ impl Engine {
             let chosen = bounded
                 .choose(operation_name, &mut variables)
                 .map_err(|refusal| refused_at(&refusal))?;
+            subscription::check_root(chosen).map_err(|refusal| refused_at(&refusal))?;
             self.0.shape.cost(chosen).map_err(|refusal| refused_at(&refusal))?;
             self.0
                 .inputs
@@ -199,22 +205,46 @@ impl Engine {
     ) -> Answer {
         let now = Utc::now();
         let request_id = client.request_id.clone();
-        let mut answer = match self.recognise(&prepared, bearer, &client, now).await {
+        let mut answer = match self.viewer(&prepared, bearer, &client, now).await {
             Ok(viewer) => self.run(prepared, viewer, client, now).await,
             Err(error) => refused(&error),
         };
-        for error in &mut answer.response.errors {
-            let extensions = error.extensions.get_or_insert_default();
-            if extensions.get("code").is_none() {
-                // What async-graphql itself refuses: a document or a value that does not fit the schema.
-                extensions.set("code", ErrorCode::Validation.as_str());
-            }
-            extensions.set("requestId", request_id.as_str());
-        }
+        sign(&mut answer.response, &request_id);
         answer
     }
 
-    async fn recognise(
+    /// One execution of a subscription: the answers that it gives now. As [`Engine::execute`], but the document stays.
+    #[expect(clippy::disallowed_methods, reason = "the edge at which an execution gets its time")]
+    pub(crate) async fn tick(
+        &self,
+        prepared: &Prepared,
+        bearer: Option<&str>,
+        client: Client,
+        watch: &Arc<Watch>,
+    ) -> Vec<Answer> {
+        let now = Utc::now();
+        let request_id = client.request_id.clone();
+        let mut answers = match self.viewer(prepared, bearer, &client, now).await {
+            Ok(viewer) => self.watch(prepared, viewer, client, now, watch).await,
+            Err(error) => vec![refused(&error)],
+        };
+        for answer in &mut answers {
+            sign(&mut answer.response, &request_id);
+        }
+        answers
+    }
+
+    /// Services of the process.
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// How subscriptions keep up.
+    pub(crate) fn watching(&self) -> &Watching {
+        &self.0.settings.watching
+    }
+
+    async fn viewer(
         &self,
         prepared: &Prepared,
         bearer: Option<&str>,
@@ -237,57 +267,131 @@ impl Engine {
         now: DateTime<Utc>,
     ) -> Answer {
         let Prepared { bounded, operation_name, mut variables, .. } = prepared;
-        let own_ids: Vec<String> = viewer.as_ref().and_then(Viewer::own_id).into_iter().collect();
-        let caller = match &viewer {
+        let (keys, is_alone) = match self.admit(
+            &bounded,
+            operation_name.as_deref(),
+            &mut variables,
+            viewer.as_ref(),
+        ) {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let loads = Loads::default();
+        let request = request(bounded, operation_name, variables, &scope, &loads);
+        let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
+        scope.finish().await;
+        keys.arrange(&mut response.data);
+        let executed = has_run(&response) && !(is_alone && is_limited(&response));
+        Answer { response, executed }
+    }
+
+    async fn watch(
+        &self,
+        prepared: &Prepared,
+        viewer: Option<Viewer>,
+        client: Client,
+        now: DateTime<Utc>,
+        watch: &Arc<Watch>,
+    ) -> Vec<Answer> {
+        let Prepared { bounded, operation_name, variables, .. } = prepared;
+        let (name, mut variables) = (operation_name.clone(), variables.clone());
+        let keys = match self.admit(bounded, name.as_deref(), &mut variables, viewer.as_ref()) {
+            Ok((keys, _)) => keys,
+            Err(refused) => return vec![refused],
+        };
+        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let loads = Loads::default();
+        let request = request(bounded.clone(), name, variables, &scope, &loads);
+        let stream = self.0.schema.execute_stream(request.data(Arc::clone(watch)));
+        let responses = drive(Box::pin(stream.collect::<Vec<_>>()), loads).await;
+        scope.finish().await;
+        let answers = responses.into_iter().map(|mut response| {
+            keys.arrange(&mut response.data);
+            Answer { executed: has_run(&response), response }
+        });
+        answers.collect()
+    }
+
+    /// Checks the whole document against what the viewer may; the order of the answer's keys, and whether it is of one
+    /// root field.
+    #[expect(clippy::result_large_err, reason = "made once a request and sent at once")]
+    fn admit(
+        &self,
+        bounded: &Bounded,
+        operation_name: Option<&str>,
+        variables: &mut Variables,
+        viewer: Option<&Viewer>,
+    ) -> Result<(Keys, bool), Answer> {
+        let own_ids: Vec<String> = viewer.and_then(Viewer::own_id).into_iter().collect();
+        let caller = match viewer {
             None => authorize::Caller::Anonymous,
             Some(viewer) => {
                 authorize::Caller::Known { permissions: viewer.permissions, own_ids: &own_ids }
             }
         };
-        let (forbidden, keys, is_alone) =
-            match bounded.choose(operation_name.as_deref(), &mut variables) {
-                Ok(chosen) => {
-                    let roots = chosen.root_fields();
-                    let is_alone = roots.iter().filter(|name| **name != "__typename").count() == 1;
-                    (self.0.shape.forbidden(chosen, caller), Keys::of(chosen), is_alone)
-                }
-                Err(refusal) => return refused_at(&refusal),
-            };
+        let chosen =
+            bounded.choose(operation_name, variables).map_err(|refusal| refused_at(&refusal))?;
+        let forbidden = self.0.shape.forbidden(chosen, caller);
         if !forbidden.is_empty() {
-            return Answer {
-                response: Response::from_errors(forbidden.into_iter().map(entry).collect()),
-                executed: false,
-            };
+            let entries = forbidden.into_iter().map(entry).collect();
+            return Err(Answer { response: Response::from_errors(entries), executed: false });
         }
-        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
-        let loads = Loads::default();
-        let mut request = async_graphql::Request::new(String::new())
-            .variables(variables)
-            .data(Loaders::new(&scope, &loads))
-            .data(Arc::clone(&scope));
-        request.operation_name = operation_name;
-        request.set_parsed_query(bounded.into_document());
-        let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
-        scope.finish().await;
-        keys.arrange(&mut response.data);
-        // An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
-        let executed = (response.data != Value::Null
-            || response.errors.iter().any(|error| !error.path.is_empty()))
-            && !(is_alone && is_limited(&response));
-        Answer { response, executed }
+        let roots = chosen.root_fields();
+        let is_alone = roots.iter().filter(|name| **name != "__typename").count() == 1;
+        Ok((Keys::of(chosen), is_alone))
     }
+}
+
+/// What async-graphql executes.
+fn request(
+    bounded: Bounded,
+    operation_name: Option<String>,
+    variables: Variables,
+    scope: &Arc<Scope>,
+    loads: &Loads,
+) -> Request {
+    let mut request = Request::new(String::new())
+        .variables(variables)
+        .data(Loaders::new(scope, loads))
+        .data(Arc::clone(scope));
+    request.operation_name = operation_name;
+    request.set_parsed_query(bounded.into_document());
+    request
+}
+
+/// An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
+fn has_run(response: &Response) -> bool {
+    response.data != Value::Null || response.errors.iter().any(|error| !error.path.is_empty())
 }
 
 /// Whether a limit refused all that was asked for; of a single root field that means that nothing ran, and transports
 /// have a status for that.
 fn is_limited(response: &Response) -> bool {
-    let code = Some(&Value::from(ErrorCode::RateLimited.as_str()));
-    let is_code = |error: &ServerError| {
-        error.extensions.as_ref().is_some_and(|extensions| extensions.get("code") == code)
-    };
+    let is_limit = |error| code(error) == Some(ErrorCode::RateLimited.as_str());
     response.data == Value::Null
         && !response.errors.is_empty()
-        && response.errors.iter().all(is_code)
+        && response.errors.iter().all(is_limit)
+}
+
+/// The code of an error.
+pub(crate) fn code(error: &ServerError) -> Option<&str> {
+    match error.extensions.as_ref()?.get("code")? {
+        Value::String(code) => Some(code),
+        _ => None,
+    }
+}
+
+/// Gives every error a code, and names the request.
+pub(crate) fn sign(response: &mut Response, request_id: &str) {
+    for error in &mut response.errors {
+        let extensions = error.extensions.get_or_insert_default();
+        if extensions.get("code").is_none() {
+            // What async-graphql itself refuses: a document or a value that does not fit the schema.
+            extensions.set("code", ErrorCode::Validation.as_str());
+        }
+        extensions.set("requestId", request_id);
+    }
 }
 
 /// The schema's text, as committed and as `sentryops schema` prints it.

@@ -27,7 +27,7 @@ pub(crate) const NESTING: u32 = 32;
 pub(crate) const DIRECTIVES: usize = 10;
 
 /// A parsed document without fragment cycles, whose expansion is small enough to be walked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bounded(ExecutableDocument);
 
 impl Bounded {

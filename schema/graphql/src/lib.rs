@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `engine`, `order` | [`Engine`]: the one way in, whatever the transport; the order of an answer's keys |
 //! | `scan`, `expansion`, `cost`, `input`, `refusal` | what a document must not exceed, and what its variables must be |
+//! | `subscription`, `watch` | a document executed again and again; rights over time |
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `compliance`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -20,6 +21,7 @@ mod asset;
 mod audit;
 mod authorize;
 mod chosen;
+mod compliance;
 mod context;
 mod cost;
 mod drive;
@@ -27,17 +29,22 @@ mod engine;
 mod error;
 mod expansion;
 mod input;
+mod job;
 mod loader;
 mod node;
 mod order;
 mod page;
 mod refusal;
+mod run;
 mod scan;
 mod schema;
 mod session;
 mod shape;
+mod subscription;
 mod user;
+mod watch;
 
 pub use context::{Client, Services};
 pub use engine::{Allowlist, Answer, Engine, Operation, Prepared, Settings, refused, sdl};
 pub use error::{Error, ErrorCode};
+pub use watch::{Lost, Recognised, Watching};

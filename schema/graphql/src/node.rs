@@ -8,13 +8,13 @@ use domain::{
     organization::Organization,
     permission::Permission,
     role::Role,
-    session, user,
+    run, session, user,
     viewer::Viewer,
 };
 
 use crate::{
-    api_key::ApiKey, asset::Asset, audit::AuditEntry, context::ContextExt, error::Result,
-    session::Session, user::User,
+    api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
+    context::ContextExt, error::Result, session::Session, user::User,
 };
 
 /// Every type with an id.
@@ -40,6 +40,8 @@ pub(crate) enum Node {
     ApiKey(ApiKey),
     /// A recorded change.
     AuditEntry(AuditEntry),
+    /// One compliance run.
+    ComplianceRun(ComplianceRun),
 }
 
 /// A row's id whatever its type.
@@ -65,6 +67,7 @@ node_ids! {
     Session: |session| session.id,
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
+    ComplianceRun: |run| run.0.id,
 }
 
 /// The query on any row.
@@ -121,6 +124,11 @@ impl NodeQuery {
                 audit::AuditEntry::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|entry| Node::AuditEntry(AuditEntry(entry)))
+            }
+            run::Run::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                run::Run::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|run| Node::ComplianceRun(ComplianceRun(run)))
             }
             _ => None,
         })

@@ -1,28 +1,48 @@
 //! The schema: the roots, put together of a file's worth each.
 
-use async_graphql::{EmptySubscription, MergedObject, Schema, SchemaBuilder};
+use async_graphql::{MergedObject, MergedSubscription, Schema, SchemaBuilder};
 
 use crate::{
     api_key::{ApiKeyMutation, ApiKeyQuery},
     asset::{AssetMutation, AssetQuery},
     audit::AuditQueries,
+    compliance::{ComplianceMutation, ComplianceQuery},
     error::ErrorCode,
     node::NodeQuery,
     session::{SessionMutation, SessionQuery},
+    subscription::{JobSubscription, RunSubscription},
     user::{UserMutation, UserQuery},
 };
 
 /// What can be read.
 #[derive(MergedObject, Default)]
-pub(crate) struct Query(SessionQuery, NodeQuery, AssetQuery, AuditQueries, UserQuery, ApiKeyQuery);
+pub(crate) struct Query(
+    SessionQuery,
+    NodeQuery,
+    AssetQuery,
+    AuditQueries,
+    UserQuery,
+    ApiKeyQuery,
+    ComplianceQuery,
+);
 
 /// What can be done.
 #[derive(MergedObject, Default)]
-pub(crate) struct Mutation(SessionMutation, UserMutation, ApiKeyMutation, AssetMutation);
+pub(crate) struct Mutation(
+    SessionMutation,
+    UserMutation,
+    ApiKeyMutation,
+    AssetMutation,
+    ComplianceMutation,
+);
+
+/// What can be watched.
+#[derive(MergedSubscription, Default)]
+pub(crate) struct Subscription(RunSubscription, JobSubscription);
 
 /// The schema, before it is known whether it may be asked for.
-pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
+pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     // Depth, cost and the like are ours, measured before execution; see `cost`.
-    Schema::build(Query::default(), Mutation::default(), EmptySubscription)
+    Schema::build(Query::default(), Mutation::default(), Subscription::default())
         .register_output_type::<ErrorCode>()
 }

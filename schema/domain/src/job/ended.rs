@@ -19,7 +19,8 @@ pub const NEW_ID: &str = new_id!();
 /// Pushes what tells of watched jobs that they ended. Part of a statement that has a `WITH ended AS (…)`: rows of `job`
 /// as they were, and as `outcome` what became of them, `BURIED`, `DISCARDED` or `CANCELLED`.
 ///
-/// The payload is `{"outcome": …, "error": …, "job": <the payload of the ended one>}`. It runs as the system, before what
+/// The payload is `{"outcome": …, "error": …, "subject": …}`; not the payload of the ended one: that it could not be read
+/// may be why it ended. It runs as the system, before what
 /// else waits, and is not watched itself. Kinds of watched jobs have at most 58 letters, as 64 is what fits a kind.
 pub const ENDED_INSERT: &str = concat!(
     "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
@@ -27,7 +28,7 @@ pub const ENDED_INSERT: &str = concat!(
      SELECT ",
     new_id!(),
     ", org_id, queue, kind || '.ended', version,
-            jsonb_build_object('outcome', outcome, 'error', error, 'job', payload), subject, 'WAITING',
+            jsonb_build_object('outcome', outcome, 'error', error, 'subject', subject), subject, 'WAITING',
             least(priority::bigint + 1000000, 2147483647)::integer, now(), 20, 'system', now(), now()
      FROM ended WHERE watched"
 );

@@ -92,6 +92,8 @@ pub(crate) async fn engine(db: Db, auth_quota: Quota) -> Engine {
         db,
         limiter: Limiter::new(redis),
         auth_quota,
+        scan_quota: Quota::parse("scan", "1000000/second").unwrap(),
+        listener: jobs::event::Listener::deaf(),
         cursors: CursorKeys::derive([[9; 32].as_slice()]),
     };
     Engine::build(services, Settings { introspection: true, ..Settings::default() }).unwrap()

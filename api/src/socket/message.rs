@@ -1,0 +1,171 @@
+//! The messages of `graphql-transport-ws`, read strictly and written.
+
+use graphql::Answer;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value, json};
+
+use super::close::Close;
+use crate::params::{Params, Raw};
+
+/// Longer ids than any client makes would be memory for nothing.
+const LONGEST_ID: usize = 256;
+
+/// What a client says.
+pub(super) enum Incoming {
+    /// `connection_init` with its payload.
+    Init(Map<String, Value>),
+    /// `ping`, and what it brings along.
+    Ping(Option<Value>),
+    /// `pong`.
+    Pong,
+    /// `subscribe`: an operation of any kind.
+    Subscribe { id: String, params: Params },
+    /// `complete`: the client has heard enough.
+    Complete { id: String },
+}
+
+#[derive(Deserialize)]
+struct Head {
+    r#type: String,
+    id: Option<Value>,
+    #[expect(dead_code, reason = "read by type below; here only to be there once")]
+    payload: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct WithPayload {
+    payload: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Subscribe {
+    payload: Raw,
+}
+
+impl Incoming {
+    /// One message.
+    ///
+    /// # Errors
+    /// 4400 for whatever is none.
+    pub(super) fn parse(text: &str) -> Result<Self, Close> {
+        let head: Head = serde_json::from_str(text)
+            .map_err(|_| Close::invalid("Invalid message: not one JSON object with a type"))?;
+        let payload = || {
+            serde_json::from_str::<WithPayload>(text)
+                .map(|message| message.payload)
+                .map_err(|_| Close::invalid("Invalid message: its payload cannot be read"))
+        };
+        let id = |id: Option<Value>| match id {
+            Some(Value::String(id)) if !id.is_empty() && id.len() <= LONGEST_ID => Ok(id),
+            _ => Err(Close::invalid("Invalid message: its id must be a short text")),
+        };
+        match head.r#type.as_str() {
+            "connection_init" => match payload()? {
+                Some(Value::Object(payload)) => Ok(Self::Init(payload)),
+                None | Some(Value::Null) => Ok(Self::Init(Map::new())),
+                Some(_) => Err(Close::invalid("Invalid message: its payload must be an object")),
+            },
+            "ping" => Ok(Self::Ping(payload()?)),
+            "pong" => Ok(Self::Pong),
+            "complete" => Ok(Self::Complete { id: id(head.id)? }),
+            "subscribe" => {
+                let id = id(head.id)?;
+                let message: Subscribe = serde_json::from_str(text).map_err(|_| {
+                    Close::invalid("Invalid message: its payload must be an object of parameters")
+                })?;
+                let params = message
+                    .payload
+                    .check()
+                    .map_err(|refusal| Close::invalid(format!("Invalid message: {refusal}")))?;
+                Ok(Self::Subscribe { id, params })
+            }
+            _ => Err(Close::invalid("Invalid message: unknown type")),
+        }
+    }
+}
+
+/// `connection_ack`.
+pub(super) fn ack() -> String {
+    json!({ "type": "connection_ack" }).to_string()
+}
+
+/// `pong` with what the ping brought along.
+pub(super) fn pong(payload: Option<Value>) -> String {
+    match payload {
+        Some(payload) => json!({ "type": "pong", "payload": payload }).to_string(),
+        None => json!({ "type": "pong" }).to_string(),
+    }
+}
+
+/// `next` with an answer, or `error` where nothing of it was executed.
+pub(super) fn answer(id: &str, answer: &Answer) -> serde_json::Result<String> {
+    #[derive(serde::Serialize)]
+    struct Outgoing<'a, T> {
+        id: &'a str,
+        r#type: &'static str,
+        payload: T,
+    }
+    if answer.executed {
+        serde_json::to_string(&Outgoing { id, r#type: "next", payload: &answer.response })
+    } else {
+        serde_json::to_string(&Outgoing { id, r#type: "error", payload: &answer.response.errors })
+    }
+}
+
+/// `complete`: nothing more comes.
+pub(super) fn complete(id: &str) -> String {
+    json!({ "id": id, "type": "complete" }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_message_is_refused_with_4400() {
+        for text in [
+            "",
+            "x",
+            "7",
+            "[]",
+            "{}",
+            r#"{"type":7}"#,
+            r#"{"type":"start","id":"1","payload":{"query":"{a}"}}"#,
+            r#"{"type":"ping"} x"#,
+            r#"{"type":"ping","type":"pong"}"#,
+            r#"{"type":"connection_init","payload":[]}"#,
+            r#"{"type":"connection_init","payload":"x"}"#,
+            r#"{"type":"subscribe","payload":{"query":"{a}"}}"#,
+            r#"{"type":"subscribe","id":"","payload":{"query":"{a}"}}"#,
+            r#"{"type":"subscribe","id":1,"payload":{"query":"{a}"}}"#,
+            r#"{"type":"subscribe","id":"1"}"#,
+            r#"{"type":"subscribe","id":"1","payload":{}}"#,
+            r#"{"type":"subscribe","id":"1","payload":{"query":7}}"#,
+            r#"{"type":"subscribe","id":"1","payload":{"query":"{a}","variables":[]}}"#,
+            r#"{"type":"subscribe","id":"1","payload":{"query":"{a}","query":"{b}"}}"#,
+            r#"{"type":"subscribe","id":"1","payload":{"query":"{a}"},"payload":{"query":"{b}"}}"#,
+            r#"{"type":"complete"}"#,
+        ] {
+            let Err(close) = Incoming::parse(text) else { panic!("{text} was read") };
+            assert_eq!(close.code, 4400, "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_are_read() {
+        let parse = |text| Incoming::parse(text).ok().unwrap();
+        assert!(
+            matches!(parse(r#"{"type":"connection_init"}"#), Incoming::Init(map) if map.is_empty())
+        );
+        let init = parse(r#"{"type":"connection_init","payload":{"Authorization":"Bearer x"}}"#);
+        assert!(matches!(init, Incoming::Init(map) if map.len() == 1));
+        assert!(matches!(parse(r#"{"type":"ping"}"#), Incoming::Ping(None)));
+        assert!(matches!(parse(r#"{"type":"pong","payload":{}}"#), Incoming::Pong));
+        let subscribe = parse(
+            r#"{"id":"a","type":"subscribe","payload":{"query":"{a}","operationName":null,"variables":{"x":1},"extensions":{}}}"#,
+        );
+        assert!(
+            matches!(subscribe, Incoming::Subscribe { id, params } if id == "a" && params.variables.len() == 1)
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! What waits to be written: bounded in messages and in bytes, so that a stuck reader costs little and holds up nobody.
+//!
+//! What is being written counts until it is written.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+
+/// The end that is filled.
+pub(super) struct Outbox {
+    queue: mpsc::Sender<Message>,
+    bytes: Arc<AtomicUsize>,
+    most_bytes: usize,
+}
+
+/// The end that is emptied.
+pub(super) struct Waiting {
+    queue: mpsc::Receiver<Message>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// No more fits: the client is too slow.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Outbox {
+    pub(super) fn new(most_messages: usize, most_bytes: usize) -> (Self, Waiting) {
+        let (sender, receiver) = mpsc::channel(most_messages);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let outbox = Self { queue: sender, bytes: Arc::clone(&bytes), most_bytes };
+        (outbox, Waiting { queue: receiver, bytes })
+    }
+
+    /// Queues a message; never waits.
+    pub(super) fn push(&self, message: impl Into<Message>) -> Result<(), Full> {
+        let message = message.into();
+        let before = self.bytes.fetch_add(message.len(), Ordering::Relaxed);
+        if before + message.len() > self.most_bytes {
+            return Err(Full);
+        }
+        self.queue.try_send(message).map_err(|_| Full)
+    }
+}
+
+impl Waiting {
+    /// The next message to write.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        self.queue.recv().await
+    }
+
+    /// So many bytes have been written.
+    pub(super) fn written(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_and_bytes_are_bounded_until_they_are_written() {
+        let (outbox, mut waiting) = Outbox::new(2, 10);
+        assert_eq!(outbox.push("12345678"), Ok(()));
+        let first = waiting.next().await.unwrap();
+        assert_eq!(outbox.push("123"), Err(Full), "the first is not written yet");
+        let (outbox, waiting_too) = Outbox::new(2, 10);
+        drop(waiting_too);
+        assert_eq!(outbox.push("1"), Err(Full));
+        waiting.written(first.len());
+        let (outbox, _waiting) = Outbox::new(2, 10);
+        assert_eq!(
+            [outbox.push("1"), outbox.push("2"), outbox.push("3")],
+            [Ok(()), Ok(()), Err(Full)]
+        );
+    }
+}

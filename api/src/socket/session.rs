@@ -1,0 +1,406 @@
+//! One socket from `101` to its end: `graphql-transport-ws`, its limits and its deadlines, in one task.
+//!
+//! Must stay true: what could go on for ever has a deadline (init, pings, the close), what could grow has a bound
+//! (messages, operations, the queue), and whatever ends the right to listen is looked at before anything is written.
+//! Dropping the session drops its operations, and with them their work in the database.
+
+use std::{collections::HashMap, pin::pin, sync::Arc};
+
+use futures_util::{
+    FutureExt, SinkExt, Stream, StreamExt,
+    future::{self, BoxFuture, FusedFuture},
+    stream::{self, AbortHandle, BoxStream, SelectAll, SplitSink, SplitStream, abortable},
+};
+use graphql::{Answer, Client, Error, ErrorCode, Lost, Recognised, refused};
+use serde_json::{Map, Value};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    close::Close,
+    message::{self, Incoming},
+    outbox::{Full, Outbox, Waiting},
+    places::{Place, Places},
+};
+use crate::{
+    answer::{code, sign},
+    bearer,
+    config::Limits,
+    gateway::Gateway,
+    operation,
+    params::Params,
+};
+
+/// Read and written at a time.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// What the handshake knew of the client.
+pub(super) struct Opening {
+    pub(super) bearer: Option<String>,
+    pub(super) client: Client,
+}
+
+/// A socket that has been promised.
+pub(super) struct Session<G> {
+    gateway: Arc<G>,
+    limits: Arc<Limits>,
+    places: Places,
+    opening: Opening,
+}
+
+/// Who talks.
+enum Party {
+    /// Nobody has said yet; until then.
+    Awaited(Instant),
+    /// Who they say they are is being looked up.
+    Judged(BoxFuture<'static, Result<Recognised, Answer>>),
+    /// Operations run with this bearer.
+    Known { bearer: Option<String>, _place: Option<Place> },
+}
+
+/// What an operation says.
+enum Step {
+    Answer(Answer),
+    End,
+}
+
+type Operations = SelectAll<BoxStream<'static, (String, Step)>>;
+
+/// Why a session ends without a close frame of ours: there is nobody to read it.
+struct Gone;
+
+impl<G: Gateway> Session<G> {
+    pub(super) fn new(
+        gateway: Arc<G>,
+        limits: Arc<Limits>,
+        places: Places,
+        opening: Opening,
+    ) -> Self {
+        Self { gateway, limits, places, opening }
+    }
+
+    /// Until the client leaves, or we have a reason to close.
+    pub(super) async fn run(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+        stopping: &CancellationToken,
+    ) {
+        let limits = &self.limits.sockets;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER_BYTES)
+            .write_buffer_size(BUFFER_BYTES)
+            .max_message_size(Some(limits.message_bytes))
+            .max_frame_size(Some(limits.message_bytes));
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+        let (mut sink, mut source) = socket.split();
+        let (address, request_id) = (self.opening.client.address, &self.opening.client.request_id);
+        let (opened_at, close_timeout) = (Instant::now(), limits.close_timeout);
+        metrics::gauge!("sentryops_sockets").increment(1.0);
+        let mut talk = Talk::new(&self);
+        let ended = talk.go(&mut sink, &mut source, stopping).await;
+        let operations = talk.operations_begun;
+        drop(talk);
+        metrics::gauge!("sentryops_sockets").decrement(1.0);
+        let code = match &ended {
+            Ok(close) => close.code,
+            Err(Gone) => 1006,
+        };
+        metrics::counter!("sentryops_sockets_closed_total", "code" => code.to_string())
+            .increment(1);
+        tracing::info!(
+            socket.code = code,
+            socket.operations = operations,
+            socket.seconds = opened_at.elapsed().as_secs(),
+            request.id = %request_id,
+            client.address = %address,
+            "a socket was closed with {code} after {operations} operations",
+        );
+        if let Ok(close) = ended {
+            // Whoever does not take it in time does not get it.
+            let _ = timeout(close_timeout, say_goodbye(sink, source, &close)).await;
+        }
+    }
+}
+
+/// Sends the close frame, and reads on until the client has answered it: closing a socket with unread bytes makes the
+/// kernel reset it, and the client would lose the very frame that explains the end.
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(
+    mut sink: SplitSink<WebSocketStream<S>, Message>,
+    mut source: SplitStream<WebSocketStream<S>>,
+    close: &Close,
+) {
+    if sink.send(Message::Close(Some(close.frame()))).await.is_err() {
+        return;
+    }
+    while let Some(message) = source.next().await {
+        if message.is_err() {
+            break;
+        }
+    }
+    // Frames that cannot be read any more are read as bytes.
+    if let Ok(mut socket) = source.reunite(sink) {
+        let mut bytes = [0; 1024];
+        while socket.get_mut().read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+    }
+}
+
+/// Writes what waits.
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    mut waiting: Waiting,
+) {
+    while let Some(message) = waiting.next().await {
+        let bytes = message.len();
+        if sink.send(message).await.is_err() {
+            return;
+        }
+        waiting.written(bytes);
+    }
+}
+
+/// The conversation.
+struct Talk<'a, G> {
+    session: &'a Session<G>,
+    party: Party,
+    lost: future::Fuse<BoxFuture<'static, Lost>>,
+    operations: Operations,
+    running: HashMap<String, AbortHandle>,
+    operations_begun: u64,
+    is_alive: bool,
+}
+
+impl<'a, G: Gateway> Talk<'a, G> {
+    fn new(session: &'a Session<G>) -> Self {
+        let due = Instant::now() + session.limits.sockets.init_timeout;
+        Self {
+            session,
+            party: Party::Awaited(due),
+            lost: future::Fuse::terminated(),
+            operations: SelectAll::new(),
+            running: HashMap::new(),
+            operations_begun: 0,
+            is_alive: true,
+        }
+    }
+
+    async fn go<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        sink: &mut SplitSink<WebSocketStream<S>, Message>,
+        source: &mut SplitStream<WebSocketStream<S>>,
+        stopping: &CancellationToken,
+    ) -> Result<Close, Gone> {
+        let limits = &self.session.limits.sockets;
+        let (outbox, waiting) = Outbox::new(limits.queue_messages, limits.queue_bytes);
+        let mut writing = pin!(write(sink, waiting));
+        let mut pings = interval_at(Instant::now() + limits.ping, limits.ping);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = match &self.party {
+                Party::Awaited(due) => Some(*due),
+                Party::Judged(_) | Party::Known { .. } => None,
+            };
+            let said = tokio::select! {
+                biased;
+                () = stopping.cancelled() => Err(Close::GOING_AWAY),
+                lost = &mut self.lost, if !self.lost.is_terminated() => Err(match lost {
+                    Lost::Access => Close::BAD_TOKEN,
+                    Lost::Rights => Close::FEWER_RIGHTS,
+                }),
+                () = &mut writing => return Err(Gone),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    Err(Close::NO_INIT)
+                }
+                _ = pings.tick() => {
+                    if !std::mem::replace(&mut self.is_alive, false) {
+                        return Err(Gone);
+                    }
+                    outbox.push(Message::Ping(tungstenite::Bytes::new())).map_err(slow)
+                }
+                judgement = judgement(&mut self.party) => self.judged(judgement, &outbox),
+                Some((id, step)) = self.operations.next(), if !self.operations.is_empty() => {
+                    self.step(&id, step, &outbox)
+                }
+                message = source.next() => match message {
+                    None => return Err(Gone),
+                    Some(Err(error)) => Err(Close::of(&error).ok_or(Gone)?),
+                    Some(Ok(message)) => {
+                        self.is_alive = true;
+                        match message {
+                            Message::Text(text) => self.hear(&text, &outbox),
+                            Message::Binary(_) => Err(Close::invalid("Invalid message: not text")),
+                            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+                            // tungstenite answers it when it is read on.
+                            Message::Close(_) => {
+                                let _ = timeout(limits.close_timeout, source.next()).await;
+                                return Err(Gone);
+                            }
+                        }
+                    }
+                },
+            };
+            if let Err(close) = said {
+                return Ok(close);
+            }
+        }
+    }
+
+    fn hear(&mut self, text: &str, outbox: &Outbox) -> Result<(), Close> {
+        match Incoming::parse(text)? {
+            Incoming::Init(payload) => self.init(&payload),
+            Incoming::Ping(payload) => outbox.push(message::pong(payload)).map_err(slow),
+            Incoming::Pong => Ok(()),
+            Incoming::Subscribe { id, params } => self.subscribe(id, params, outbox),
+            Incoming::Complete { id } => {
+                // It may have ended at the same moment.
+                if let Some(operation) = self.running.remove(&id) {
+                    operation.abort();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Credentials stand in the payload, as browsers cannot set headers here, or in the handshake.
+    fn init(&mut self, payload: &Map<String, Value>) -> Result<(), Close> {
+        if !matches!(self.party, Party::Awaited(_)) {
+            return Err(Close::SECOND_INIT);
+        }
+        let Opening { bearer, client } = &self.session.opening;
+        let given = match (payload.get("Authorization"), payload.get("authorization")) {
+            (None | Some(Value::Null), None | Some(Value::Null)) => bearer.clone(),
+            (Some(Value::String(header)), None) | (None, Some(Value::String(header))) => {
+                Some(bearer::parse(header).unwrap_or_default().to_owned())
+            }
+            _ => return Err(Close::FORBIDDEN),
+        };
+        self.party = Party::Judged(match given {
+            // A header that is there and is no bearer.
+            Some(bearer) if bearer.is_empty() => return Err(Close::FORBIDDEN),
+            Some(bearer) => {
+                let (gateway, client) = (Arc::clone(&self.session.gateway), client.clone());
+                async move { gateway.recognise(bearer, client).await }.boxed()
+            }
+            None => future::ready(Ok(Recognised::nobody())).boxed(),
+        });
+        Ok(())
+    }
+
+    fn judged(
+        &mut self,
+        judgement: Result<Recognised, Answer>,
+        outbox: &Outbox,
+    ) -> Result<(), Close> {
+        let recognised =
+            judgement.map_err(|refused| match refused.response.errors.first().and_then(code) {
+                Some("UNAUTHENTICATED") => Close::BAD_TOKEN,
+                Some("FORBIDDEN") => Close::FORBIDDEN,
+                _ => Close::UNAVAILABLE,
+            })?;
+        let Recognised { bearer, holder, lost } = recognised;
+        let place = match holder {
+            None => None,
+            Some(holder) => {
+                let most = self.session.limits.sockets.per_holder;
+                Some(self.session.places.enter(&holder, most).ok_or(Close::TOO_MANY)?)
+            }
+        };
+        self.lost = lost.fuse();
+        self.party = Party::Known { bearer, _place: place };
+        outbox.push(message::ack()).map_err(slow)
+    }
+
+    fn subscribe(&mut self, id: String, params: Params, outbox: &Outbox) -> Result<(), Close> {
+        let Party::Known { bearer, .. } = &self.party else { return Err(Close::TOO_EARLY) };
+        if self.running.contains_key(&id) {
+            return Err(Close::duplicate(&id));
+        }
+        let client = Client {
+            request_id: Uuid::now_v7().to_string(),
+            ..self.session.opening.client.clone()
+        };
+        let most = self.session.limits.sockets.operations;
+        if self.running.len() >= most {
+            let message =
+                format!("A socket has at most {most} operations at once: end another first.");
+            let mut refused = refused(&Error::new(ErrorCode::RateLimited, message));
+            sign(&mut refused, &client.request_id);
+            return self.say(&id, &refused, outbox).map(drop);
+        }
+        self.operations_begun += 1;
+        let (gateway, time) = (&self.session.gateway, self.session.limits.request_timeout);
+        let answers = operation::answers(gateway, params, bearer.clone(), client, time);
+        let (steps, handle) = abortable(steps(id.clone(), answers));
+        self.running.insert(id, handle);
+        self.operations.push(steps.boxed());
+        Ok(())
+    }
+
+    fn step(&mut self, id: &str, step: Step, outbox: &Outbox) -> Result<(), Close> {
+        match step {
+            Step::Answer(answer) => {
+                if !self.say(id, &answer, outbox)?
+                    && let Some(operation) = self.running.remove(id)
+                {
+                    operation.abort();
+                }
+                Ok(())
+            }
+            Step::End => {
+                self.running.remove(id);
+                outbox.push(message::complete(id)).map_err(slow)
+            }
+        }
+    }
+
+    /// Queues an answer; whether more of the operation may follow.
+    fn say(&self, id: &str, answer: &Answer, outbox: &Outbox) -> Result<bool, Close> {
+        let most = self.session.limits.sockets.queue_bytes;
+        let (text, goes_on) = match message::answer(id, answer) {
+            Ok(text) if text.len() <= most => (text, answer.executed),
+            Ok(_) => (too_large(id, most), false),
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be written as JSON");
+                return Err(Close::UNAVAILABLE);
+            }
+        };
+        outbox.push(text).map_err(slow).map(|()| goes_on)
+    }
+}
+
+/// The judgement that is awaited; never, where none is.
+async fn judgement(party: &mut Party) -> Result<Recognised, Answer> {
+    match party {
+        Party::Judged(judgement) => judgement.await,
+        Party::Awaited(_) | Party::Known { .. } => future::pending().await,
+    }
+}
+
+/// An operation's answers, and its end where the last of them was executed.
+fn steps(
+    id: String,
+    answers: impl Stream<Item = Answer> + Send + 'static,
+) -> impl Stream<Item = (String, Step)> + Send + 'static {
+    let end = stream::once(future::ready(Step::End));
+    answers.map(Step::Answer).chain(end).map(move |step| (id.clone(), step))
+}
+
+fn slow(_: Full) -> Close {
+    Close::SLOW
+}
+
+fn too_large(id: &str, most: usize) -> String {
+    let message = format!("The answer is larger than {most} bytes: ask for less, or over HTTP.");
+    let refused = refused(&Error::new(ErrorCode::QueryTooComplex, message));
+    message::answer(id, &refused).expect("our own words are JSON")
+}

@@ -1,0 +1,116 @@
+//! Compliance runs: the view, the queries, the mutations.
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    directive::{authenticated, requires},
+    page::{PageArgs, Scope},
+    permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
+    run::{self, RunTrigger},
+};
+use futures_util::future::OptionFuture;
+use jobs::scan::push_shards;
+
+use crate::{
+    actor::{Actor, actor},
+    context::ContextExt,
+    error::Result,
+    page::{Connection, wants_total},
+};
+
+/// One compliance run.
+pub(crate) struct ComplianceRun(pub(crate) run::Run);
+
+/// One compliance run. Everybody signed in sees where it is, so that whoever may only start runs can wait for them; what
+/// it found takes `COMPLIANCE_READ`.
+#[Object(directive = authenticated::apply())]
+impl ComplianceRun {
+    #[graphql(flatten)]
+    async fn row(&self) -> &run::Run {
+        &self.0
+    }
+
+    /// On whose behalf it runs.
+    async fn started_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
+        actor(ctx, self.0.actor).await
+    }
+}
+
+/// Queries on compliance.
+#[derive(Default)]
+pub(crate) struct ComplianceQuery;
+
+#[Object]
+impl ComplianceQuery {
+    /// One run, or null. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(ComplianceRead))]
+    async fn compliance_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id.")] id: Id<run::Run>,
+    ) -> Result<Option<ComplianceRun>> {
+        Ok(run::Run::find(&*ctx.read().await?, id).await?.map(ComplianceRun))
+    }
+
+    /// The organization's runs, newest first. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(ComplianceRead))]
+    async fn compliance_runs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
+        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+    ) -> Result<Connection<ComplianceRun>> {
+        let keys = &ctx.services().cursors;
+        let scope = Scope::new(ctx.viewer()?.org, "complianceRuns", &());
+        let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
+        let tx = ctx.read().await?;
+        let counting: OptionFuture<_> = wants_total(ctx).then(|| run::Run::count(&tx)).into();
+        let (page, total) = tokio::join!(run::Run::list(&tx, &request), counting);
+        let total = total.transpose()?;
+        Ok(Connection::new(page?, keys, &scope, total, run::Run::place, ComplianceRun))
+    }
+}
+
+/// Mutations of compliance.
+#[derive(Default)]
+pub(crate) struct ComplianceMutation;
+
+#[Object]
+impl ComplianceMutation {
+    /// Judges all assets in operation by every rule; answers at once, workers do it. Takes `COMPLIANCE_RUN`.
+    #[graphql(directive = requires::apply(MayRun))]
+    async fn start_compliance_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(
+            desc = "A text of yours, up to 255 characters: the same one again starts nothing and answers with the first run."
+        )]
+        idempotency_key: Option<String>,
+    ) -> Result<ComplianceRun> {
+        let viewer = ctx.viewer()?;
+        let own = viewer.own_id().unwrap_or_default();
+        let buckets = [format!("scan:actor:{own}"), format!("scan:org:{}", viewer.org)];
+        ctx.take(&ctx.services().scan_quota, &buckets.each_ref().map(String::as_str)).await?;
+        let tx = ctx.write().await?;
+        let started =
+            run::Run::start(&tx, RunTrigger::Manual, idempotency_key.as_deref(), ctx.now()).await?;
+        let run = push_shards(&tx, started).await?;
+        tx.commit().await?;
+        Ok(ComplianceRun(run))
+    }
+
+    /// Ends a run before it is done. Takes `COMPLIANCE_RUN`.
+    #[graphql(directive = requires::apply(MayRun))]
+    async fn cancel_compliance_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id.")] id: Id<run::Run>,
+    ) -> Result<ComplianceRun> {
+        let tx = ctx.write().await?;
+        let run = run::Run::cancel(&tx, id, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(ComplianceRun(run))
+    }
+}

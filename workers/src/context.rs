@@ -1,0 +1,71 @@
+//! What a handler knows of its job, and how it finishes it.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::{Actor, Db, Id, Origin, Result, Tx, job::Job as Row, organization::Organization};
+use jobs::Taken;
+
+/// What time it is: the second of the two seams, so that tests can step it.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// One attempt of a job.
+#[derive(Clone)]
+pub struct Context {
+    db: Db,
+    taken: Taken,
+    clock: Clock,
+}
+
+impl Context {
+    pub(crate) const fn new(db: Db, taken: Taken, clock: Clock) -> Self {
+        Self { db, taken, clock }
+    }
+
+    /// The job.
+    pub const fn job(&self) -> Id<Row> {
+        self.taken.claimed.lease.id
+    }
+
+    /// Whose job it is.
+    pub const fn org(&self) -> Id<Organization> {
+        self.taken.claimed.lease.org
+    }
+
+    /// On whose behalf it runs.
+    pub const fn actor(&self) -> Actor {
+        self.taken.claimed.actor
+    }
+
+    /// Which attempt this is, from 1.
+    pub const fn attempt(&self) -> i16 {
+        self.taken.claimed.attempt
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+
+    /// A read-only transaction of the job's organization.
+    pub async fn read(&self) -> Result<Tx> {
+        self.db.read(self.org()).await
+    }
+
+    /// A transaction that changes rows of the job's organization, on behalf of the job's actor.
+    pub async fn write(&self) -> Result<Tx> {
+        let request_id = Some(self.job().to_string());
+        self.db.write(self.org(), Origin { actor: self.actor(), source_ip: None, request_id }).await
+    }
+
+    /// A transaction in which the job is done: commit it with its effects, and they happen once even when the job runs
+    /// twice.
+    ///
+    /// # Errors
+    /// `Conflict` if another worker has taken the job over.
+    pub async fn finish(&self) -> Result<Tx> {
+        let tx = self.write().await?;
+        self.taken.held.complete(&tx).await?;
+        Ok(tx)
+    }
+}

@@ -1,0 +1,96 @@
+//! One attempt of a job: its right is checked again, then its function runs until it is done, out of time, or stopped.
+
+use std::{any::Any, sync::Arc};
+
+use domain::{Db, Origin, audit::Entry, viewer};
+use jobs::{Failure, Taken, backend::Interruption, held::Stop};
+use tracing::Instrument;
+
+use crate::{
+    context::{Clock, Context},
+    handlers::Handlers,
+};
+
+/// What every attempt works with.
+#[derive(Clone)]
+pub(crate) struct Dispatcher {
+    pub(crate) db: Db,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) clock: Clock,
+}
+
+impl Dispatcher {
+    /// Runs one attempt on a task of its own: one job's work does not hold up another's, and its panic is a failure.
+    pub(crate) async fn run(self, taken: Taken) -> Result<(), Interruption> {
+        match tokio::spawn(self.attempt(taken)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => Err(Interruption::Failed(Failure::retry(told(&*panic)))),
+                // Aborted: only a runtime that ends does that.
+                Err(_) => Err(Interruption::Stopped(Stop::Shutdown)),
+            },
+        }
+    }
+
+    async fn attempt(self, taken: Taken) -> Result<(), Interruption> {
+        let claimed = &taken.claimed;
+        let Some(handler) = self.handlers.find(&claimed.kind, claimed.version).cloned() else {
+            return Err(Interruption::Failed(Failure::abort("no handler knows this kind")));
+        };
+        let span = tracing::info_span!(
+            "job",
+            job.id = %claimed.lease.id,
+            job.kind = claimed.kind,
+            job.attempt = claimed.attempt,
+            organization.id = %claimed.lease.org
+        );
+        let held = Arc::clone(&taken.held);
+        held.start(handler.timeout);
+        let payload = taken.claimed.payload.clone();
+        let context = Context::new(self.db.clone(), taken.clone(), Arc::clone(&self.clock));
+        let work = async {
+            self.authorize(&taken, &context).await?;
+            (handler.run)(context, payload).await
+        };
+        tokio::select! {
+            biased;
+            stop = held.stopped() => Err(Interruption::Stopped(stop)),
+            done = tokio::time::timeout(handler.timeout, work.instrument(span)) => {
+                done.unwrap_or_else(|_| {
+                    let seconds = handler.timeout.as_secs_f32();
+                    Err(Failure::retry(format!("it was not done within {seconds} s")))
+                })
+                .map_err(Interruption::Failed)
+            }
+        }
+    }
+
+    /// A job carries who wants it, never rights: what its actor may do is asked now.
+    async fn authorize(&self, taken: &Taken, context: &Context) -> Result<(), Failure> {
+        let claimed = &taken.claimed;
+        let Some(permission) = claimed.permission else { return Ok(()) };
+        let (org, actor, now) = (claimed.lease.org, claimed.actor, context.now());
+        let tx = self.db.auth(Origin::system()).await?;
+        let may = viewer::may(&tx, org, actor, permission, now).await?;
+        tx.commit().await?;
+        if may {
+            return Ok(());
+        }
+        let tx = context.write().await?;
+        Entry::happened("job.denied_at_run", claimed.lease.id).record(&tx, now).await?;
+        tx.commit().await?;
+        Err(Failure::Denied {
+            reason: format!("its actor no longer has the permission {permission}"),
+        })
+    }
+}
+
+/// What a panic says, if it says something; its place is in the log.
+fn told(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    format!("it panicked: {text}")
+}

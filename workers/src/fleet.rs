@@ -1,0 +1,280 @@
+//! One process of the fleet: an apalis worker for each queue, leases on a thread of their own, and an end in good order.
+//!
+//! On stop nothing new is claimed and what was claimed but not started goes back at once, without costing an attempt;
+//! what runs has `drain` to finish, then it is stopped and goes back too. A job that cannot be stopped ends the process:
+//! the lease thread sees to that even when every other thread is held up by such jobs.
+
+use std::{process, sync::Arc, time::Duration};
+
+use apalis::{
+    layers::WorkerBuilderExt,
+    prelude::{WorkerBuilder, WorkerError},
+};
+use domain::{
+    Db,
+    job::Queue,
+    worker::{NewWorker, Worker},
+};
+use futures_util::FutureExt;
+use jobs::{
+    Taken,
+    backend::{self, PostgresBackend, Running},
+    event::Listener,
+    held::{Holder, Keeping, Stop, keep},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{context::Clock, dispatch::Dispatcher, handlers::Handlers, tend::Tender};
+
+/// What a process exits with when a job cannot be stopped.
+const EXIT_STUCK: i32 = 70;
+/// How long telling the last endings may take.
+const TELLING: Duration = Duration::from_secs(5);
+
+/// How one queue is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Jobs at a time.
+    pub concurrency: usize,
+    /// Jobs claimed ahead.
+    pub prefetch: usize,
+}
+
+impl QueueSettings {
+    /// What suits a queue unless somebody knows better: long jobs are not claimed ahead, short ones in hundreds.
+    pub fn of(queue: Queue) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let (concurrency, prefetch) = match queue {
+            Queue::Scan => (2 * cores, 0),
+            Queue::Probe => (64, 200),
+            Queue::Triage => (4, 0),
+            Queue::Import => (cores, 0),
+            Queue::Notify => (16, 32),
+            Queue::Upkeep => (32, 500),
+        };
+        Self { concurrency, prefetch }
+    }
+}
+
+/// How a process works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The queues it takes from.
+    pub queues: Vec<(Queue, QueueSettings)>,
+    /// How leases are kept.
+    pub keeping: Keeping,
+    /// How long running jobs may go on after a stop.
+    pub drain: Duration,
+    /// How often it is looked for lost leases and due schedules.
+    pub tend_every: Duration,
+    /// Days for which it is kept what became of jobs.
+    pub history_days: u16,
+    /// The version it is of.
+    pub version: String,
+    /// The machine it runs on.
+    pub host: String,
+}
+
+/// Why a fleet ended although nobody asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A job does not stop: the process has to end, and to be started again by whoever looks after it.
+    #[error("a job does not stop although its time is up: this process has to end")]
+    Stuck,
+    /// The leases cannot be kept.
+    #[error("the leases of jobs cannot be kept: no connection of their own")]
+    Leases(#[source] domain::Error),
+    /// There is no thread for the leases.
+    #[error("the thread that keeps the leases could not be started")]
+    Thread(#[source] std::io::Error),
+    /// A queue's worker ended.
+    #[error("the worker of a queue ended early")]
+    Worker(#[source] Option<WorkerError>),
+}
+
+/// One process of the fleet.
+pub struct Fleet {
+    db: Db,
+    listener: Listener,
+    handlers: Arc<Handlers>,
+    clock: Clock,
+    settings: Settings,
+}
+
+impl Fleet {
+    /// A process that does these jobs.
+    pub fn new(
+        db: Db,
+        listener: Listener,
+        handlers: Handlers,
+        clock: Clock,
+        settings: Settings,
+    ) -> Self {
+        Self { db, listener, handlers: Arc::new(handlers), clock, settings }
+    }
+
+    /// Works until it is told to stop, then ends in good order.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let me = self.new_worker();
+        let holder = Holder::default();
+        let (stuck, kept) = (CancellationToken::new(), CancellationToken::new());
+        // Ends the lease thread also where this future is dropped.
+        let _kept = kept.clone().drop_guard();
+        let keeper = Keeper {
+            holder: holder.clone(),
+            db: self.db.apart(1).map_err(Error::Leases)?,
+            keeping: self.settings.keeping,
+            drain: self.settings.drain,
+            stop: kept.clone(),
+            stuck: stuck.clone(),
+        };
+        let keeper = keeper.start().map_err(Error::Thread)?;
+
+        let draining = CancellationToken::new();
+        let (mut queues, mut beside) = (JoinSet::new(), JoinSet::new());
+        for (queue, settings) in &self.settings.queues {
+            let settings = backend::Settings {
+                worker: me.id,
+                queue: *queue,
+                kinds: self.handlers.kinds(*queue),
+                concurrency: settings.concurrency,
+                prefetch: settings.prefetch,
+                lease: self.settings.keeping.lease,
+            };
+            let (backend, Running { wake, work }) =
+                PostgresBackend::new(&self.db, &holder, settings, draining.clone());
+            self.listener.wake(*queue, wake);
+            beside.spawn(work);
+            queues.spawn(self.work_on(backend, draining.clone()));
+        }
+        let tender = tokio::spawn(self.tender(&me, &holder, &draining, &kept).run());
+        tracing::info!(worker.id = %me.id, worker.capacity = me.capacity, "taking jobs");
+
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            () = stuck.cancelled() => Err(Error::Stuck),
+            Some(ended) = queues.join_next() => {
+                Err(ended.unwrap_or(Ok(())).err().unwrap_or(Error::Worker(None)))
+            }
+        };
+        draining.cancel();
+        drain(&holder, &mut queues, self.settings.drain).await;
+        kept.cancel();
+        // It only tends; what it was at is rolled back.
+        let _ = tender.await;
+        self.leave(me.id).await;
+        beside.abort_all();
+        // The thread waits for nothing but its own statement.
+        let _ = tokio::task::spawn_blocking(move || keeper.join()).await;
+        ended
+    }
+
+    fn new_worker(&self) -> NewWorker {
+        let capacity: usize = self.settings.queues.iter().map(|(_, queue)| queue.concurrency).sum();
+        NewWorker {
+            id: Uuid::now_v7(),
+            host: self.settings.host.clone(),
+            version: self.settings.version.clone(),
+            queues: self.settings.queues.iter().map(|(queue, _)| *queue).collect(),
+            capacity: i32::try_from(capacity).unwrap_or(i32::MAX),
+        }
+    }
+
+    fn tender(
+        &self,
+        me: &NewWorker,
+        holder: &Holder,
+        draining: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Tender {
+        Tender {
+            db: self.db.clone(),
+            me: me.clone(),
+            holder: holder.clone(),
+            history_days: self.settings.history_days,
+            every: self.settings.tend_every,
+            draining: draining.clone(),
+            stop: stop.clone(),
+        }
+    }
+
+    /// One queue's apalis worker: so many at a time.
+    fn work_on(
+        &self,
+        backend: PostgresBackend,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let dispatcher = Dispatcher {
+            db: self.db.clone(),
+            handlers: Arc::clone(&self.handlers),
+            clock: Arc::clone(&self.clock),
+        };
+        let settings = backend.settings().clone();
+        let worker = WorkerBuilder::new(settings.queue.as_str())
+            .backend(backend)
+            .concurrency(settings.concurrency)
+            .build(move |taken: Taken| dispatcher.clone().run(taken));
+        async move {
+            let signal = stop.cancelled_owned().map(Ok::<(), WorkerError>);
+            worker.run_until(signal).await.map_err(|error| Error::Worker(Some(error)))
+        }
+    }
+
+    async fn leave(&self, id: Uuid) {
+        let left = async {
+            let tx = self.db.fleet().await?;
+            Worker::leave(&tx, id).await?;
+            tx.commit().await
+        };
+        // Whoever is silent is forgotten in any case.
+        let _ = tokio::time::timeout(TELLING, left).await;
+    }
+}
+
+/// Lets running jobs finish, then stops them, then waits until all is told.
+async fn drain(holder: &Holder, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
+    let ended = async { while queues.join_next().await.is_some() {} };
+    tokio::pin!(ended);
+    if tokio::time::timeout(drain, &mut ended).await.is_ok() {
+        return;
+    }
+    let jobs = holder.count();
+    tracing::warn!(jobs, "stopping jobs that were not done in time: they run again elsewhere");
+    holder.stop_all(Stop::Shutdown);
+    if tokio::time::timeout(TELLING, ended).await.is_err() {
+        let jobs = holder.count();
+        tracing::error!(jobs, "some jobs could not be given back: their leases end by themselves");
+    }
+}
+
+/// The thread that renews leases. It also ends the process when a job that cannot be stopped keeps it from ending.
+struct Keeper {
+    holder: Holder,
+    db: Db,
+    keeping: Keeping,
+    drain: Duration,
+    stop: CancellationToken,
+    stuck: CancellationToken,
+}
+
+impl Keeper {
+    fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("leases".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let last_resort = async {
+                    self.stuck.cancelled().await;
+                    tokio::time::sleep(self.drain + 2 * TELLING).await;
+                    tracing::error!("ending this process: a job does not stop");
+                    process::exit(EXIT_STUCK)
+                };
+                tokio::select! {
+                    () = keep(&self.holder, &self.db, self.keeping, &self.stop, &self.stuck) => {}
+                    () = last_resort => {}
+                }
+            });
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! Which function does which kind of job.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+
+use domain::job::Queue;
+use jobs::{Failure, Job, job::Ended};
+use serde_json::Value;
+
+use crate::context::Context;
+
+type Handled = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+/// One kind's function.
+pub(crate) struct Handler {
+    /// How long an attempt may take.
+    pub(crate) timeout: Duration,
+    /// Reads the payload and does the job.
+    pub(crate) run: Box<dyn Fn(Context, Value) -> Handled + Send + Sync>,
+}
+
+/// Functions by kind and version.
+#[derive(Clone, Default)]
+pub struct Handlers(HashMap<(String, i16), (Queue, Arc<Handler>)>);
+
+impl Handlers {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This function does jobs of this kind.
+    #[must_use]
+    pub fn on<J, F, Fut>(mut self, function: F) -> Self
+    where
+        J: Job,
+        F: Fn(Context, J) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let handler = Handler {
+            timeout: J::TIMEOUT,
+            run: Box::new(move |context, payload| match read(J::KIND, payload) {
+                Ok(job) => Box::pin(function(context, job)),
+                Err(failure) => Box::pin(std::future::ready(Err(failure))),
+            }),
+        };
+        self.insert::<J>(J::KIND, handler);
+        self
+    }
+
+    /// This function is told of jobs of this kind that were buried, discarded or cancelled.
+    #[must_use]
+    pub fn on_ended<J, F, Fut>(mut self, function: F) -> Self
+    where
+        J: Job,
+        F: Fn(Context, Ended) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let handler = Handler {
+            timeout: J::TIMEOUT,
+            run: Box::new(move |context, payload| match read(J::KIND, payload) {
+                Ok(ended) => Box::pin(function(context, ended)),
+                Err(failure) => Box::pin(std::future::ready(Err(failure))),
+            }),
+        };
+        self.insert::<J>(&format!("{}.ended", J::KIND), handler);
+        self
+    }
+
+    fn insert<J: Job>(&mut self, kind: &str, handler: Handler) {
+        let handler = Arc::new(handler);
+        for version in J::READS {
+            self.0.insert((kind.to_owned(), *version), (J::QUEUE, Arc::clone(&handler)));
+        }
+    }
+
+    /// The kinds of a queue that are known here.
+    pub(crate) fn kinds(&self, queue: Queue) -> Vec<(String, i16)> {
+        self.0.iter().filter(|(_, (of, _))| *of == queue).map(|(kind, _)| kind.clone()).collect()
+    }
+
+    pub(crate) fn find(&self, kind: &str, version: i16) -> Option<&Arc<Handler>> {
+        self.0.get(&(kind.to_owned(), version)).map(|(_, handler)| handler)
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(kind: &str, payload: Value) -> Result<T, Failure> {
+    serde_json::from_value(payload)
+        .map_err(|error| Failure::abort(format!("the payload of {kind} cannot be read: {error}")))
+}

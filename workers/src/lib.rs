@@ -1,0 +1,29 @@
+//! The fleet: processes that take jobs from the queues and do them.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `handlers` | [`Handlers`]: which function does which kind |
+//! | `context` | [`Context`]: what a handler knows of its job, and how it finishes it |
+//! | `dispatch` | one attempt: right, time limit, stop, span |
+//! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
+//! | `tend` | what every process also does: reaping, beating, due schedules, old history |
+//! | `scan` | compliance runs |
+//!
+//! Every process is the same and any number may run: what has to be done once is claimed from rows.
+
+mod context;
+mod dispatch;
+mod fleet;
+mod handlers;
+pub mod scan;
+mod tend;
+
+pub use context::{Clock, Context};
+pub use fleet::{Error, Fleet, QueueSettings, Settings};
+pub use handlers::Handlers;
+use jobs::scan::ScanShard;
+
+/// The handlers of this product.
+pub fn handlers() -> Handlers {
+    Handlers::new().on(scan::shard).on_ended::<ScanShard, _, _>(scan::shard_ended)
+}

@@ -1,0 +1,38 @@
+//! Compliance runs: each shard is judged and counted in one transaction, which also ends its job.
+
+use domain::{
+    Id,
+    run::{self, Run},
+};
+use jobs::{Failure, job::Ended, scan::ScanShard};
+
+use crate::context::Context;
+
+/// Judges a shard's assets.
+pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
+    let tx = context.write().await?;
+    let is_open = Run::begin_shard(&tx, job.run).await?;
+    tx.commit().await?;
+    let tx = context.finish().await?;
+    if is_open {
+        let counts = run::judge(&tx, job.range).await?;
+        Run::close_shard(&tx, job.run, counts, context.now()).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// A shard will not be done, so neither will its run.
+pub async fn shard_ended(context: Context, ended: Ended) -> Result<(), Failure> {
+    let subject = ended.subject.unwrap_or_default();
+    let run = subject.parse::<Id<Run>>().map_err(|error| Failure::abort(error.to_string()))?;
+    let outcome = ended.outcome.as_str().to_lowercase();
+    let reason = match ended.error {
+        Some(error) => format!("a shard was {outcome}: {error}"),
+        None => format!("a shard was {outcome}"),
+    };
+    let tx = context.finish().await?;
+    Run::fail(&tx, run, &reason, context.now()).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! What every process does besides jobs: it beats, takes back lost leases, and keeps the history's partitions.
+//!
+//! All of it is safe to do twice at once; rows that somebody else is at are skipped.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use domain::{
+    Db,
+    event::Event,
+    worker::{NewWorker, Worker},
+};
+use jobs::{held::Holder, lease};
+use tokio_util::sync::CancellationToken;
+
+/// How often a worker says that it is there.
+const BEAT: Duration = Duration::from_secs(5);
+/// How often old history and silent workers are looked for.
+const TIDY: Duration = Duration::from_mins(10);
+/// After an outage of the database everybody renews what they hold before anything is taken back.
+const TRUCE: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct Tender {
+    pub(crate) db: Db,
+    pub(crate) me: NewWorker,
+    pub(crate) holder: Holder,
+    pub(crate) history_days: u16,
+    pub(crate) every: Duration,
+    pub(crate) draining: CancellationToken,
+    pub(crate) stop: CancellationToken,
+}
+
+/// When what was done last.
+#[derive(Default)]
+struct Done {
+    beat: Option<Instant>,
+    tidy: Option<Instant>,
+}
+
+fn is_due(at: Option<Instant>, every: Duration) -> bool {
+    at.is_none_or(|at| at.elapsed() >= every)
+}
+
+impl Tender {
+    /// Until told to stop.
+    pub(crate) async fn run(self) {
+        let mut done = Done::default();
+        let mut reached_at = Instant::now();
+        let mut truce_until = None;
+        let mut tick = tokio::time::interval(self.every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            if reached_at.elapsed() > TRUCE.max(2 * self.every) {
+                truce_until = Some(Instant::now() + TRUCE);
+            }
+            let is_truce = truce_until.is_some_and(|until| Instant::now() < until);
+            match self.tend(&mut done, is_truce).await {
+                Ok(()) => reached_at = Instant::now(),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, "the queues were not tended this time");
+                }
+            }
+        }
+    }
+
+    async fn tend(&self, done: &mut Done, is_truce: bool) -> domain::Result<()> {
+        if is_due(done.beat, BEAT) {
+            self.beat().await?;
+            done.beat = Some(Instant::now());
+        }
+        if !is_truce {
+            self.reap().await?;
+        }
+        if is_due(done.tidy, TIDY) {
+            self.tidy().await?;
+            done.tidy = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn beat(&self) -> domain::Result<()> {
+        let tx = self.db.fleet().await?;
+        let running = i32::try_from(self.holder.count()).unwrap_or(i32::MAX);
+        if !Worker::beat(&tx, self.me.id, running, self.draining.is_cancelled()).await? {
+            Worker::register(&tx, &self.me).await?;
+        }
+        tx.commit().await
+    }
+
+    async fn reap(&self) -> domain::Result<()> {
+        let tx = self.db.fleet().await?;
+        let reaped = lease::reap(&tx).await?;
+        let ready: HashSet<_> = reaped.iter().map(|job| (job.org, job.queue)).collect();
+        for (org, queue) in ready {
+            tx.emit(Event::ready(org, queue));
+        }
+        tx.commit().await?;
+        for job in reaped {
+            let (id, kind) = (job.id, &job.kind);
+            metrics::counter!("sentryops_jobs_crashed_total", "queue" => job.queue.as_str())
+                .increment(1);
+            if job.is_buried {
+                tracing::error!(job.id = %id, job.kind = kind, "job {id} is buried: its attempts ended with their workers");
+            } else {
+                tracing::warn!(job.id = %id, job.kind = kind, "job {id} runs again: its worker is gone");
+            }
+        }
+        Ok(())
+    }
+
+    async fn tidy(&self) -> domain::Result<()> {
+        let tx = self.db.fleet().await?;
+        lease::rotate_history(&tx, self.history_days).await?;
+        Worker::forget(&tx).await?;
+        tx.commit().await
+    }
+}

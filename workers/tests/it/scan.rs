@@ -1,0 +1,135 @@
+//! Compliance runs through the fleet.
+
+use domain::{
+    Id,
+    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
+    run::{Run, RunState, RunTrigger},
+};
+use jobs::scan::push_shards;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, at, eventually};
+
+fn host(name: String, attributes: Value) -> CreateAssetInput {
+    CreateAssetInput {
+        name,
+        asset_type: AssetType::Host,
+        environment: Some(Environment::Prod),
+        lifecycle_state: Some(LifecycleState::Active),
+        external_id: None,
+        location: None,
+        description: None,
+        owner: None,
+        attributes: Some(attributes),
+        custom_fields: None,
+    }
+}
+
+async fn start(stage: &Stage, key: Option<&str>) -> Run {
+    let tx = stage.write().await;
+    let started = Run::start(&tx, RunTrigger::Manual, key, at()).await.unwrap();
+    let run = push_shards(&tx, started).await.unwrap();
+    tx.commit().await.unwrap();
+    run
+}
+
+async fn run(stage: &Stage, id: Id<Run>) -> Run {
+    let tx = stage.db.read(stage.org).await.unwrap();
+    let run = Run::get(&tx, id).await.unwrap();
+    tx.commit().await.unwrap();
+    run
+}
+
+async fn until(stage: &Stage, id: Id<Run>, state: RunState) -> Run {
+    eventually(async || run(stage, id).await.state == state).await;
+    run(stage, id).await
+}
+
+/// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
+async fn many_assets(stage: &Stage, count: usize) {
+    let org = stage.org.uuid();
+    stage
+        .meddle(&format!(
+            "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
+             SELECT '{org}', gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD',
+                    CASE n % 3 WHEN 0 THEN '{{\"disk_encrypted\": true}}' WHEN 1 THEN '{{\"disk_encrypted\": false}}' ELSE '{{}}' END::jsonb,
+                    now(), now()
+             FROM generate_series(1, {count}) AS n"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_run_judges_what_is_in_operation() {
+    let stage = Stage::new().await;
+    let tx = stage.write().await;
+    let facts = [json!({"disk_encrypted": true}), json!({"disk_encrypted": false}), json!({})];
+    for (number, attributes) in facts.into_iter().enumerate() {
+        Asset::create(&tx, &host(format!("host {number}"), attributes), at()).await.unwrap();
+    }
+    let old = host("old".to_owned(), json!({}));
+    let retired = CreateAssetInput { lifecycle_state: Some(LifecycleState::Retired), ..old };
+    Asset::create(&tx, &retired, at()).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.start();
+    let started = start(&stage, None).await;
+    assert_eq!((started.state, started.shards), (RunState::Queued, 1));
+    let run = until(&stage, started.id, RunState::Succeeded).await;
+    assert_eq!((run.assets, run.passed, run.failed, run.not_assessed), (3, 1, 4, 1));
+    assert_eq!(run.finished_at, Some(at()));
+    assert_eq!(stage.audited("compliance_run.finished").await, 1);
+}
+
+#[tokio::test]
+async fn a_killed_worker_changes_nothing_about_the_result() {
+    let stage = Stage::new().await;
+    many_assets(&stage, 30_000).await;
+    stage.start();
+    let started = start(&stage, None).await;
+    assert_eq!(started.shards, 16);
+    stage.start();
+    eventually(async || run(&stage, started.id).await.shards_done > 0).await;
+    stage.kill_first();
+    let run = until(&stage, started.id, RunState::Succeeded).await;
+    assert_eq!((run.assets, run.shards_done), (30_000, 16));
+    assert_eq!((run.passed, run.failed, run.not_assessed), (10_000, 40_000, 10_000));
+}
+
+#[tokio::test]
+async fn the_same_key_starts_nothing_twice() {
+    let stage = Stage::new().await;
+    let first = start(&stage, Some("today")).await;
+    let again = start(&stage, Some("today")).await;
+    let other = start(&stage, Some("tomorrow")).await;
+    assert_eq!(first.id, again.id);
+    assert_ne!(first.id, other.id);
+    assert_eq!(stage.count("SELECT id FROM job").await, 2);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_is_not_judged_any_more() {
+    let stage = Stage::new().await;
+    let started = start(&stage, None).await;
+    let tx = stage.write().await;
+    Run::cancel(&tx, started.id, at()).await.unwrap();
+    tx.commit().await.unwrap();
+    let tx = stage.write().await;
+    let again = Run::cancel(&tx, started.id, at()).await.unwrap_err();
+    assert_eq!(again.to_string(), "the run has ended already: it is CANCELLED");
+    drop(tx);
+    stage.start();
+    eventually(async || stage.count("SELECT id FROM job").await == 0).await;
+    let run = run(&stage, started.id).await;
+    assert_eq!((run.state, run.shards_done), (RunState::Cancelled, 0));
+}
+
+#[tokio::test]
+async fn a_run_of_which_a_shard_is_buried_has_failed() {
+    let stage = Stage::new().await;
+    let started = start(&stage, None).await;
+    stage.meddle("UPDATE job SET payload = jsonb_set(payload, '{range}', '7')").await;
+    stage.start();
+    let run = until(&stage, started.id, RunState::Failed).await;
+    let error = run.error.unwrap();
+    assert!(error.starts_with("a shard was buried: the payload of scan.shard"), "{error}");
+}

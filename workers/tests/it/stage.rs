@@ -1,0 +1,238 @@
+//! What the tests start from: a database, an organization, a table for effects, and fleets that do jobs of these tests.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use domain::{
+    Actor, Db, Id, Origin, Tx,
+    job::{Job as Row, JobState, Queue},
+    organization::Organization,
+    testing::TestDb,
+};
+use jobs::{Failure, Job, event::Listener, held::Keeping};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
+
+/// As short as a loaded machine keeps.
+pub(crate) const KEEPING: Keeping = Keeping {
+    lease: Duration::from_millis(2000),
+    every: Duration::from_millis(300),
+    grace: Duration::from_secs(60),
+};
+
+/// Does what it is told to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Drill {
+    pub(crate) name: String,
+    pub(crate) does: Does,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Does {
+    /// Writes its effect in the transaction that ends it.
+    Effect,
+    /// Waits for the test's leave, then as above.
+    Wait,
+    Fail,
+    FailOnce,
+    Abort,
+    Panic,
+    Hang,
+    SnoozeTwice,
+}
+
+impl Job for Drill {
+    const QUEUE: Queue = Queue::Upkeep;
+    const KIND: &'static str = "test.drill";
+    const ATTEMPTS: i16 = 2;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// What happens while fleets run, and what the test lets happen.
+#[derive(Clone)]
+pub(crate) struct Log {
+    started: Arc<Mutex<Vec<String>>>,
+    pub(crate) leave: Arc<Semaphore>,
+}
+
+impl Log {
+    pub(crate) fn started(&self) -> Vec<String> {
+        self.started.lock().unwrap().clone()
+    }
+
+    pub(crate) async fn until_started(&self, count: usize) {
+        eventually(async || self.started().len() >= count).await;
+    }
+}
+
+pub(crate) struct Stage {
+    pub(crate) db: TestDb,
+    pub(crate) org: Id<Organization>,
+    pub(crate) log: Log,
+    running: Mutex<Vec<(CancellationToken, JoinHandle<()>)>>,
+}
+
+pub(crate) fn at() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+pub(crate) async fn organization(db: &Db, slug: &str) -> Id<Organization> {
+    let tx = db.auth(Origin::system()).await.unwrap();
+    let organization = Organization::create(&tx, slug, slug, false, at()).await.unwrap();
+    tx.commit().await.unwrap();
+    organization.id
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        let db = TestDb::new().await;
+        let org = organization(&db, "acme").await;
+        let superuser = db.superuser().await;
+        superuser
+            .batch_execute("CREATE TABLE effect (name text); GRANT ALL ON effect TO sentryops_app")
+            .await
+            .unwrap();
+        let log = Log { started: Arc::default(), leave: Arc::new(Semaphore::new(0)) };
+        Self { db, org, log, running: Mutex::default() }
+    }
+
+    pub(crate) async fn write(&self) -> Tx {
+        self.db.write(self.org, Origin::system()).await.unwrap()
+    }
+
+    pub(crate) async fn write_as(&self, actor: Actor) -> Tx {
+        let origin = Origin { actor, source_ip: None, request_id: None };
+        self.db.write(self.org, origin).await.unwrap()
+    }
+
+    /// As superuser: what no code of ours does.
+    pub(crate) async fn meddle(&self, sql: &str) {
+        self.db.superuser().await.batch_execute(sql).await.unwrap();
+    }
+
+    /// How many rows it finds.
+    pub(crate) async fn count(&self, sql: &str) -> usize {
+        self.db.superuser().await.query(sql, &[]).await.unwrap().len()
+    }
+
+    pub(crate) async fn push(&self, name: &str, does: Does) -> Id<Row> {
+        let tx = self.write().await;
+        let job = Drill { name: name.to_owned(), does };
+        let id = jobs::push(&tx, &job).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub(crate) fn settings(concurrency: usize, prefetch: usize) -> Settings {
+        Settings {
+            queues: [Queue::Upkeep, Queue::Scan]
+                .map(|queue| (queue, QueueSettings { concurrency, prefetch }))
+                .to_vec(),
+            keeping: KEEPING,
+            drain: Duration::from_secs(10),
+            tend_every: Duration::from_millis(100),
+            history_days: 30,
+            version: "test".to_owned(),
+            host: "test".to_owned(),
+        }
+    }
+
+    pub(crate) fn handlers(&self) -> Handlers {
+        let log = self.log.clone();
+        workers::handlers().on(move |context, drill| do_drill(log.clone(), context, drill))
+    }
+
+    /// A fleet of one process; ends with the stage.
+    pub(crate) fn start(&self) -> CancellationToken {
+        self.start_with(self.handlers(), Self::settings(4, 8))
+    }
+
+    pub(crate) fn start_with(&self, handlers: Handlers, settings: Settings) -> CancellationToken {
+        let clock = Arc::new(at);
+        // Hears no hints: the poll must do.
+        let fleet = Fleet::new(self.db.db.clone(), Listener::deaf(), handlers, clock, settings);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move { fleet.run(stop).await.unwrap() }
+        });
+        self.running.lock().unwrap().push((stop.clone(), running));
+        stop
+    }
+
+    /// As SIGKILL: nothing of it gets a word in.
+    pub(crate) fn kill_first(&self) {
+        let (_, running) = self.running.lock().unwrap().remove(0);
+        running.abort();
+    }
+
+    pub(crate) async fn stop_all(&self) {
+        let running = std::mem::take(&mut *self.running.lock().unwrap());
+        for (stop, running) in running {
+            stop.cancel();
+            running.await.unwrap();
+        }
+    }
+
+    pub(crate) async fn job(&self, id: Id<Row>) -> Option<Row> {
+        let tx = self.db.read(self.org).await.unwrap();
+        let job = Row::find(&tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+        job
+    }
+
+    /// Waits until the job is in that state.
+    pub(crate) async fn until(&self, id: Id<Row>, state: JobState) -> Row {
+        eventually(async || self.job(id).await.is_some_and(|job| job.state == state)).await;
+        self.job(id).await.unwrap()
+    }
+
+    /// How often each effect happened.
+    pub(crate) async fn effects(&self) -> HashMap<String, i64> {
+        let tx = self.db.read(self.org).await.unwrap();
+        let sql = "SELECT name, count(*) AS times FROM effect GROUP BY name";
+        let rows: Vec<tokio_postgres::Row> = tx.all(sql, &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        rows.iter().map(|row| (row.get("name"), row.get("times"))).collect()
+    }
+
+    pub(crate) async fn audited(&self, action: &str) -> usize {
+        self.count(&format!("SELECT id FROM audit_entry WHERE action = '{action}'")).await
+    }
+}
+
+async fn do_drill(log: Log, context: Context, drill: Drill) -> Result<(), Failure> {
+    log.started.lock().unwrap().push(drill.name.clone());
+    match drill.does {
+        Does::Wait => log.leave.acquire().await.unwrap().forget(),
+        Does::Fail => return Err(Failure::retry("it always fails")),
+        Does::FailOnce if context.attempt() == 1 => return Err(Failure::retry("once")),
+        Does::Abort => return Err(Failure::abort("it is hopeless")),
+        Does::Panic => panic!("it panics"),
+        Does::Hang => std::future::pending().await,
+        Does::SnoozeTwice if log.started().len() < 3 => {
+            return Err(Failure::snooze("not now", Duration::ZERO));
+        }
+        Does::Effect | Does::FailOnce | Does::SnoozeTwice => {}
+    }
+    let tx = context.finish().await?;
+    tx.exec("INSERT INTO effect (name) VALUES ($1)", &[&drill.name]).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Waits for a condition, for as long as a loaded machine may need.
+pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), waiting).await.expect("it happens in the end");
+}
