@@ -38,6 +38,7 @@ mod message;
 mod outbox;
 pub(crate) mod places;
 mod session;
+mod wire;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 

@@ -7,31 +7,26 @@
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
 use futures_util::{
-    FutureExt, SinkExt, Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     future::{self, BoxFuture, FusedFuture},
-    stream::{self, AbortHandle, BoxStream, SelectAll, SplitSink, SplitStream, abortable},
+    stream::{self, AbortHandle, BoxStream, SelectAll, abortable},
 };
 use graphql::{Answer, Client, Error, ErrorCode, Lost, Recognised, refused};
 use serde_json::{Map, Value};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        protocol::{Role, WebSocketConfig},
-    },
-};
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     close::Close,
     message::{self, Incoming},
-    outbox::{Full, Outbox, Waiting},
+    outbox::{Full, Outbox},
     places::{Place, Places},
+    wire::{self, Sink, Source},
 };
 use crate::{
     answer::{code, sign},
@@ -41,9 +36,6 @@ use crate::{
     operation,
     params::Params,
 };
-
-/// Read and written at a time.
-const BUFFER_BYTES: usize = 8 * 1024;
 
 /// What the handshake knew of the client.
 pub(super) struct Opening {
@@ -69,13 +61,8 @@ enum Party {
     Known { bearer: Option<String>, _place: Option<Place> },
 }
 
-/// What an operation says.
-enum Step {
-    Answer(Answer),
-    End,
-}
-
-type Operations = SelectAll<BoxStream<'static, (String, Step)>>;
+/// What operations say: an answer, or none any more.
+type Operations = SelectAll<BoxStream<'static, (String, Option<Answer>)>>;
 
 /// Why a session ends without a close frame of ours: there is nobody to read it.
 struct Gone;
@@ -97,13 +84,7 @@ impl<G: Gateway> Session<G> {
         stopping: &CancellationToken,
     ) {
         let limits = &self.limits.sockets;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(BUFFER_BYTES)
-            .write_buffer_size(BUFFER_BYTES)
-            .max_message_size(Some(limits.message_bytes))
-            .max_frame_size(Some(limits.message_bytes));
-        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        let (mut sink, mut source) = socket.split();
+        let (mut sink, mut source) = wire::open(stream, limits.message_bytes).await;
         let (address, request_id) = (self.opening.client.address, &self.opening.client.request_id);
         let (opened_at, close_timeout) = (Instant::now(), limits.close_timeout);
         metrics::gauge!("sentryops_sockets").increment(1.0);
@@ -128,44 +109,8 @@ impl<G: Gateway> Session<G> {
         );
         if let Ok(close) = ended {
             // Whoever does not take it in time does not get it.
-            let _ = timeout(close_timeout, say_goodbye(sink, source, &close)).await;
+            let _ = timeout(close_timeout, wire::close(sink, source, &close)).await;
         }
-    }
-}
-
-/// Sends the close frame, and reads on until the client has answered it: closing a socket with unread bytes makes the
-/// kernel reset it, and the client would lose the very frame that explains the end.
-async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(
-    mut sink: SplitSink<WebSocketStream<S>, Message>,
-    mut source: SplitStream<WebSocketStream<S>>,
-    close: &Close,
-) {
-    if sink.send(Message::Close(Some(close.frame()))).await.is_err() {
-        return;
-    }
-    while let Some(message) = source.next().await {
-        if message.is_err() {
-            break;
-        }
-    }
-    // Frames that cannot be read any more are read as bytes.
-    if let Ok(mut socket) = source.reunite(sink) {
-        let mut bytes = [0; 1024];
-        while socket.get_mut().read(&mut bytes).await.is_ok_and(|read| read > 0) {}
-    }
-}
-
-/// Writes what waits.
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(
-    sink: &mut SplitSink<WebSocketStream<S>, Message>,
-    mut waiting: Waiting,
-) {
-    while let Some(message) = waiting.next().await {
-        let bytes = message.len();
-        if sink.send(message).await.is_err() {
-            return;
-        }
-        waiting.written(bytes);
     }
 }
 
@@ -196,13 +141,13 @@ impl<'a, G: Gateway> Talk<'a, G> {
 
     async fn go<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
-        sink: &mut SplitSink<WebSocketStream<S>, Message>,
-        source: &mut SplitStream<WebSocketStream<S>>,
+        sink: &mut Sink<S>,
+        source: &mut Source<S>,
         stopping: &CancellationToken,
     ) -> Result<Close, Gone> {
         let limits = &self.session.limits.sockets;
-        let (outbox, waiting) = Outbox::new(limits.queue_messages, limits.queue_bytes);
-        let mut writing = pin!(write(sink, waiting));
+        let (outbox, queue) = Outbox::new(limits.queue_messages, limits.queue_bytes);
+        let mut writing = pin!(wire::write(sink, queue));
         let mut pings = interval_at(Instant::now() + limits.ping, limits.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -228,8 +173,8 @@ impl<'a, G: Gateway> Talk<'a, G> {
                     outbox.push(Message::Ping(tungstenite::Bytes::new())).map_err(slow)
                 }
                 judgement = judgement(&mut self.party) => self.judged(judgement, &outbox),
-                Some((id, step)) = self.operations.next(), if !self.operations.is_empty() => {
-                    self.step(&id, step, &outbox)
+                Some((id, answer)) = self.operations.next(), if !self.operations.is_empty() => {
+                    self.step(&id, answer, &outbox)
                 }
                 message = source.next() => match message {
                     None => return Err(Gone),
@@ -346,21 +291,17 @@ impl<'a, G: Gateway> Talk<'a, G> {
         Ok(())
     }
 
-    fn step(&mut self, id: &str, step: Step, outbox: &Outbox) -> Result<(), Close> {
-        match step {
-            Step::Answer(answer) => {
-                if !self.say(id, &answer, outbox)?
-                    && let Some(operation) = self.running.remove(id)
-                {
-                    operation.abort();
-                }
-                Ok(())
-            }
-            Step::End => {
-                self.running.remove(id);
-                outbox.push(message::complete(id)).map_err(slow)
-            }
+    fn step(&mut self, id: &str, answer: Option<Answer>, outbox: &Outbox) -> Result<(), Close> {
+        let Some(answer) = answer else {
+            self.running.remove(id);
+            return outbox.push(message::complete(id)).map_err(slow);
+        };
+        if !self.say(id, &answer, outbox)?
+            && let Some(operation) = self.running.remove(id)
+        {
+            operation.abort();
         }
+        Ok(())
     }
 
     /// Queues an answer; whether more of the operation may follow.
@@ -390,9 +331,9 @@ async fn judgement(party: &mut Party) -> Result<Recognised, Answer> {
 fn steps(
     id: String,
     answers: impl Stream<Item = Answer> + Send + 'static,
-) -> impl Stream<Item = (String, Step)> + Send + 'static {
-    let end = stream::once(future::ready(Step::End));
-    answers.map(Step::Answer).chain(end).map(move |step| (id.clone(), step))
+) -> impl Stream<Item = (String, Option<Answer>)> + Send + 'static {
+    let end = stream::once(future::ready(None));
+    answers.map(Some).chain(end).map(move |step| (id.clone(), step))
 }
 
 fn slow(_: Full) -> Close {

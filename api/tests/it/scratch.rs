@@ -197,7 +197,7 @@ impl Gateway for Engine {
             return Err(refused(vec![error(code, None)]));
         }
         if bearer == "hang" {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         let mut lost = self.lost.subscribe();
         let lost = async move { lost.recv().await.unwrap_or(Lost::Access) }.boxed();

@@ -9,7 +9,7 @@ use std::{
 use reqwest::{RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
-use crate::server::Api;
+use crate::{server::Api, socket::Socket};
 
 /// What `extensions.code` may be, from the contract.
 pub const CODES: [&str; 13] = [
@@ -65,6 +65,12 @@ impl Client {
     /// The same caller at another replica.
     pub fn at(&self, api: &Api) -> Self {
         Self { url: api.url(), ..self.clone() }
+    }
+
+    /// A socket of the same caller.
+    pub async fn socket(&self) -> Socket {
+        let address = self.url.strip_prefix("http://").and_then(|url| url.strip_suffix("/graphql"));
+        Socket::at(address.unwrap().parse().unwrap(), self.bearer.as_deref()).await.unwrap()
     }
 
     fn signed(&self, request: RequestBuilder) -> RequestBuilder {

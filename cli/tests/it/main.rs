@@ -30,6 +30,8 @@ mod logs;
 mod matrix;
 mod server;
 mod sessions;
+mod socket;
+mod sockets;
 mod team;
 mod tokens;
 mod wire;

@@ -6,11 +6,17 @@
 mod sdl;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use domain::{Id, run::Run};
+use reqwest::header::HeaderMap;
 use serde_json::json;
 use table::{KEY_FIELDS, Needs, ROLES, Row, USER_FIELDS, needs_no_statement, rows};
 use tokio_postgres::Client as Postgres;
+use uuid::Uuid;
 
 use crate::{
     client::{Answer, Client},
@@ -89,6 +95,14 @@ fn every_statement_of_the_schema_has_its_row() {
     assert_eq!(known, BTreeSet::new(), "types without a statement");
 }
 
+const RUN: &str =
+    "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, shards, started_at)
+    VALUES ($1, $2, 'QUEUED', 'MANUAL', 'system', 1, now())";
+
+fn org(team: &Team) -> Uuid {
+    domain::id::split(&team.id).unwrap().1
+}
+
 /// An organization with one of each thing, everybody who asks, and a superuser who watches.
 struct Scene {
     team: Team,
@@ -133,6 +147,7 @@ impl Scene {
             let (_, without) = team.api_key("Without", &others).await;
             keys.insert(permission, [with, without]);
         }
+        let run = Id::<Run>::new();
         let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
         let new_key =
             format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
@@ -147,6 +162,7 @@ impl Scene {
             ("%key", key),
             ("%old_key", old_key),
             ("%asset", asset),
+            ("%run", run.to_string()),
             ("%entry", word(&entries["auditEntries"]["nodes"][0]["id"])),
             // Of somebody else, wherever the caller is: nobody may end it.
             ("%session", word(&session["viewer"]["sessions"][0]["id"])),
@@ -156,6 +172,7 @@ impl Scene {
             ("%email", user.1),
         ];
         let postgres = site.db.superuser().await;
+        postgres.execute(RUN, &[&org(&team), &run.uuid()]).await.unwrap();
         let people = people.try_into().ok().unwrap();
         Self { team, people, stranger: other.owner, keys, ids, postgres }
     }
@@ -197,12 +214,17 @@ impl Scene {
         for (name, id) in ids {
             document = document.replace(name, id);
         }
-        self.client(caller, row.takes).ask(&document).await
+        let client = self.client(caller, row.takes);
+        if row.is_subscription() {
+            watch(&client, &document).await
+        } else {
+            client.ask(&document).await
+        }
     }
 
     /// All that the organization is, but for when somebody was last seen.
     async fn fingerprint(&self) -> Vec<String> {
-        let org = domain::id::split(&self.team.id).unwrap().1;
+        let org = org(&self.team);
         let mine = "org_id = $1";
         let tables = [
             ("asset", mine),
@@ -211,6 +233,8 @@ impl Scene {
             ("membership_role", mine),
             ("api_key", mine),
             ("session", mine),
+            ("job", mine),
+            ("compliance_run", mine),
             ("audit_entry", mine),
             ("\"user\"", "id IN (SELECT user_id FROM membership WHERE org_id = $1)"),
             ("refresh_token", "session_id IN (SELECT id FROM session WHERE org_id = $1)"),
@@ -224,6 +248,23 @@ impl Scene {
         let rows = self.postgres.query(&prints.join(" UNION ALL "), &[&org]).await.unwrap();
         rows.iter().map(|row| row.get("print")).collect()
     }
+}
+
+/// What a subscription says first, on a socket; one that is let in may have nothing to say yet.
+async fn watch(client: &Client, document: &str) -> Answer {
+    let mut socket = client.socket().await;
+    socket.subscribe("1", document, json!({})).await;
+    let message = match socket.next_within(Duration::from_millis(500)).await {
+        None => json!({ "type": "next", "payload": { "data": {} } }),
+        Some(message) => message.unwrap(),
+    };
+    socket.leave().await;
+    let payload = message["payload"].clone();
+    let body = if message["type"] == "error" { json!({ "errors": payload }) } else { payload };
+    let mut headers = HeaderMap::new();
+    let id = body["errors"][0]["extensions"]["requestId"].as_str().unwrap_or("none");
+    headers.insert("x-request-id", id.parse().unwrap());
+    Answer { status: 101, headers, text: body.to_string(), body }
 }
 
 async fn scene() -> (Scene, Site, crate::server::Api) {

@@ -219,7 +219,7 @@ impl Entry {
             ],
         )
         .await?;
-        if changes_rights(&self.action) {
+        if changes_rights(self.action) {
             tx.emit(Event::rights(org));
         }
         Ok(())

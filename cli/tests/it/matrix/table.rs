@@ -123,8 +123,16 @@ impl Row {
         }
     }
 
+    fn subscription(of: &str, states: Needs, path: &str, selection: &str) -> Self {
+        Self::new(of, states, path, &format!("subscription {{ {selection} }}"))
+    }
+
     pub(super) fn is_mutation(&self) -> bool {
         self.document.starts_with("mutation")
+    }
+
+    pub(super) fn is_subscription(&self) -> bool {
+        self.document.starts_with("subscription")
     }
 }
 
@@ -140,6 +148,7 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = root_queries();
     rows.extend(types());
     rows.extend(own_fields());
+    rows.extend(subscriptions());
     rows.extend(mutations());
     rows
 }
@@ -206,6 +215,24 @@ fn own_fields() -> Vec<Row> {
     let users = USER_FIELDS.map(|name| field("User", Take("USER_READ"), "%user", name));
     let keys = KEY_FIELDS.map(|name| field("ApiKey", Take("API_KEY_MANAGE"), "%key", name));
     users.into_iter().chain(keys).collect()
+}
+
+fn subscriptions() -> Vec<Row> {
+    let reads = Take("COMPLIANCE_READ");
+    let run = |of: &str, states, selection: &str| {
+        let selection = format!("complianceRun(id: \"%run\") {{ {selection} }}");
+        Row::subscription(of, states, "complianceRun", &selection)
+    };
+    let outcome = ["error", "assets", "passed", "failed", "notAssessed"];
+    let outcome = outcome.map(|field| run(&format!("ComplianceRun.{field}"), reads, field));
+    let mut rows = vec![
+        run("Subscription.complianceRun", reads, "state"),
+        run("ComplianceRun", SignIn, "id").taking(reads, "complianceRun"),
+        Row::subscription("Subscription.jobs", Take("JOB_READ"), "jobs", "jobs { state }"),
+        Row::subscription("Job", Take("JOB_READ"), "jobs", "jobs(queue: SCAN) { id }"),
+    ];
+    rows.extend(outcome);
+    rows
 }
 
 fn mutations() -> Vec<Row> {

@@ -7,6 +7,7 @@
 //! | `tenancy` | two organizations, random requests, dropped and failing ones: nothing foreign is seen or changed |
 //! | `audit` | every mutation leaves its entry, in the transaction of the change |
 //! | `statements`, `requests` | how many statements a list costs; one transaction and one connection a request |
+//! | `subscriptions` | what is watched is sent, to whom may see it, with and without Redis; rights over time |
 //! | `errors`, `paging` | codes and sentences; pages in both directions |
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
@@ -19,5 +20,6 @@ mod requests;
 mod sdl;
 mod stage;
 mod statements;
+mod subscriptions;
 mod tenancy;
 mod wire;

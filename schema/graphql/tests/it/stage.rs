@@ -17,8 +17,8 @@ use domain::{
     token::TokenKeys,
     user::{CreateUserInput, User},
 };
-use graphql::{Answer, Client, Engine, Services, Settings};
-use jobs::{Limiter, Quota, Redis};
+use graphql::{Answer, Client, Engine, Services, Settings, Watching};
+use jobs::{Limiter, Quota, Redis, event::Listener};
 use serde_json::{Value, json};
 
 /// Everybody's password.
@@ -67,9 +67,14 @@ pub(crate) struct Reply {
 
 /// Signs people in on this database, with cheap hashes.
 fn identity(db: Db) -> (Identity, Hasher) {
+    identity_with(db, TimeDelta::minutes(30))
+}
+
+/// The same, with access tokens of that life.
+fn identity_with(db: Db, access_life: TimeDelta) -> (Identity, Hasher) {
     let hasher = Hasher::new(Cost { memory_kib: 64, passes: 1, lanes: 1 }, 16).unwrap();
     let policy = SessionPolicy {
-        access_life: TimeDelta::minutes(30),
+        access_life,
         session_life: TimeDelta::days(14),
         idle: None,
         max_per_user: 5,
@@ -82,21 +87,35 @@ fn identity(db: Db) -> (Identity, Hasher) {
 
 /// The engine on that database.
 pub(crate) async fn engine(db: Db, auth_quota: Quota) -> Engine {
-    let redis = Redis::open(&std::env::var("REDIS_URL").expect(
+    engine_with(db, auth_quota, Listener::deaf(), Watching::default()).await
+}
+
+pub(crate) fn redis_url() -> String {
+    std::env::var("REDIS_URL").expect(
         "REDIS_URL is not set: run the tests with `make test`, or under `sentryops services --`",
-    ))
-    .unwrap();
+    )
+}
+
+/// The same, with ears, and keeping up with the rows as a test needs it.
+pub(crate) async fn engine_with(
+    db: Db,
+    auth_quota: Quota,
+    listener: Listener,
+    watching: Watching,
+) -> Engine {
+    let redis = Redis::open(&redis_url()).unwrap();
     redis.ready(Duration::from_secs(10)).await.unwrap();
     let services = Services {
         identity: identity(db.clone()).0,
         db,
         limiter: Limiter::new(redis),
+        listener,
         auth_quota,
         scan_quota: Quota::parse("scan", "1000000/second").unwrap(),
-        listener: jobs::event::Listener::deaf(),
         cursors: CursorKeys::derive([[9; 32].as_slice()]),
     };
-    Engine::build(services, Settings { introspection: true, ..Settings::default() }).unwrap()
+    let settings = Settings { introspection: true, watching, ..Settings::default() };
+    Engine::build(services, settings).unwrap()
 }
 
 /// A quota that no test reaches.
@@ -165,6 +184,12 @@ impl Stage {
     pub(crate) async fn sign_in(&self, id: Id<User>, email: String) -> Person {
         let tokens = self.identity.login(&email, PASSWORD, &caller()).await.unwrap();
         Person { id, email, bearer: tokens.access_token, refresh: tokens.refresh_token }
+    }
+
+    /// A bearer that ends soon.
+    pub(crate) async fn short_lived(&self, email: &str, life: Duration) -> String {
+        let (identity, _) = identity_with(self.test.db.clone(), TimeDelta::from_std(life).unwrap());
+        identity.login(email, PASSWORD, &caller()).await.unwrap().access_token
     }
 
     /// Who stands behind a bearer.
@@ -236,9 +261,14 @@ pub(crate) async fn ask(
         Ok(prepared) => engine.execute(prepared, bearer, client).await,
         Err(refused) => refused,
     };
-    let Answer { response, executed } = answer;
-    let text = serde_json::to_string(&response).unwrap();
-    Reply { executed, json: serde_json::from_str(&text).unwrap(), text }
+    answer.into()
+}
+
+impl From<Answer> for Reply {
+    fn from(Answer { response, executed }: Answer) -> Self {
+        let text = serde_json::to_string(&response).unwrap();
+        Self { executed, json: serde_json::from_str(&text).unwrap(), text }
+    }
 }
 
 impl Reply {

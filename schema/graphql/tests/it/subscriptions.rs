@@ -1,0 +1,470 @@
+//! What is watched is sent, as often as it changes, to whom may see it, and to nobody else.
+
+use std::{pin::Pin, time::Duration};
+
+use async_graphql::{
+    Variables,
+    futures_util::{Stream, StreamExt},
+};
+use domain::{
+    Db, Id, Origin,
+    organization::Organization,
+    permission::Permission,
+    run::{Counts, Run, RunTrigger, Started},
+};
+use graphql::{Engine, Lost, Watching};
+use jobs::{
+    Redis,
+    event::{Listener, Pace, Publisher},
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::stage::{Reply, Stage, Team, ample, client, engine_with, nothing, now, redis_url};
+
+const RUN: &str =
+    "subscription($id: ID!) { complianceRun(id: $id) { id state shards shardsDone } }";
+
+/// Only hints wake anybody.
+const HINTS: Watching = Watching {
+    recheck: Duration::from_hours(1),
+    debounce: Duration::from_millis(1),
+    pace: Pace { listening: Duration::from_hours(1), deaf: Duration::from_hours(1) },
+};
+/// Nobody gets a hint.
+const POLLS: Watching = Watching {
+    recheck: Duration::from_millis(20),
+    pace: Pace { listening: Duration::from_hours(1), deaf: Duration::from_millis(20) },
+    ..HINTS
+};
+
+/// A subscription while it lasts.
+struct Watched(Pin<Box<dyn Stream<Item = Reply> + Send>>);
+
+impl Watched {
+    async fn next(&mut self) -> Option<Reply> {
+        let next = timeout(Duration::from_secs(10), self.0.next());
+        next.await.expect("an answer or the end within ten seconds")
+    }
+
+    /// The shards done of the next answer.
+    async fn shards_done(&mut self) -> i64 {
+        let reply = self.next().await.expect("an answer");
+        reply.data()["complianceRun"]["shardsDone"].as_i64().unwrap()
+    }
+
+    /// Nothing comes for a while.
+    async fn is_quiet(&mut self) -> bool {
+        timeout(Duration::from_millis(150), self.0.next()).await.is_err()
+    }
+
+    /// Nothing more comes, ever.
+    async fn ends(&mut self) {
+        if let Some(reply) = self.next().await {
+            panic!("not over: {:#}", reply.json);
+        }
+    }
+}
+
+/// A stage on which changes are heard, or polled for.
+struct Set {
+    stage: Stage,
+    engine: Engine,
+    /// Its commits are published.
+    db: Db,
+    team: Team,
+}
+
+impl Set {
+    async fn hearing() -> Self {
+        let (stage, redis) = (Stage::new().await, Redis::open(&redis_url()).unwrap());
+        redis.ready(Duration::from_secs(10)).await.unwrap();
+        let (publisher, publishing) = Publisher::new(redis.clone());
+        let (listener, listening) = Listener::new(&redis_url(), redis).unwrap();
+        tokio::spawn(publishing);
+        tokio::spawn(listening);
+        let heard = async {
+            while !listener.is_listening() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), heard).await.unwrap();
+        let db = stage.test.db.clone().publishing(move |events| publisher.publish(events));
+        Self::on(stage, db, listener, HINTS).await
+    }
+
+    async fn polling() -> Self {
+        let stage = Stage::new().await;
+        let db = stage.test.db.clone();
+        Self::on(stage, db, Listener::deaf(), POLLS).await
+    }
+
+    async fn on(stage: Stage, db: Db, listener: Listener, watching: Watching) -> Self {
+        let engine = engine_with(db.clone(), ample(), listener, watching).await;
+        let team = stage.team("alfa").await;
+        Self { stage, engine, db, team }
+    }
+
+    fn watch(&self, bearer: Option<&str>, document: &str, variables: Value) -> Watched {
+        let variables = Variables::from_json(variables);
+        let answers = match self.engine.prepare(document, None, variables) {
+            Ok(prepared) => {
+                let bearer = bearer.map(ToOwned::to_owned);
+                self.engine.subscribe(prepared, bearer, client("a-watch")).boxed()
+            }
+            Err(refused) => async_graphql::futures_util::stream::iter([refused]).boxed(),
+        };
+        Watched(answers.map(Reply::from).boxed())
+    }
+
+    fn watch_run(&self, role: &str, run: Id<Run>) -> Watched {
+        self.watch(Some(&self.team[role].bearer), RUN, json!({ "id": run }))
+    }
+
+    /// A run of so many shards.
+    async fn run(&self, shards: i32) -> Id<Run> {
+        run(&self.db, &self.team.org, shards).await
+    }
+
+    async fn close_shard(&self, run: Id<Run>) {
+        let tx = self.db.write(self.team.org.id, Origin::system()).await.unwrap();
+        Run::close_shard(&tx, run, Counts::default(), now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn owner(&self, document: &str, variables: Value) {
+        let owner = Some(self.team["owner"].bearer.as_str());
+        let reply = crate::stage::ask(&self.engine, owner, document, variables, client("x")).await;
+        reply.data();
+    }
+}
+
+async fn run(db: &Db, org: &Organization, shards: i32) -> Id<Run> {
+    let tx = db.write(org.id, Origin::system()).await.unwrap();
+    let started = Run::start(&tx, RunTrigger::Manual, None, now()).await.unwrap();
+    let Started::New(run, _) = started else { panic!("an old run") };
+    let sql = "UPDATE compliance_run SET shards = $2 WHERE id = $1";
+    tx.exec(sql, &[&run.id, &shards]).await.unwrap();
+    tx.commit().await.unwrap();
+    run.id
+}
+
+async fn a_run_is_followed(set: Set) {
+    let run = set.run(2).await;
+    let mut watched = set.watch_run("viewer", run);
+    assert_eq!(watched.shards_done().await, 0);
+    set.close_shard(run).await;
+    assert_eq!(watched.shards_done().await, 1);
+    set.close_shard(run).await;
+    let last = watched.next().await.unwrap();
+    assert_eq!(
+        last.data()["complianceRun"],
+        json!({ "id": run, "state": "SUCCEEDED", "shards": 2, "shardsDone": 2 })
+    );
+    watched.ends().await;
+}
+
+#[tokio::test]
+async fn a_run_is_sent_at_once_and_at_each_advance_and_the_subscription_ends_with_it() {
+    a_run_is_followed(Set::hearing().await).await;
+}
+
+#[tokio::test]
+async fn without_redis_it_is_sent_all_the_same() {
+    a_run_is_followed(Set::polling().await).await;
+}
+
+#[tokio::test]
+async fn a_run_that_has_ended_is_sent_once() {
+    let set = Set::polling().await;
+    let run = set.run(1).await;
+    set.close_shard(run).await;
+    let mut watched = set.watch_run("viewer", run);
+    assert_eq!(watched.shards_done().await, 1);
+    watched.ends().await;
+}
+
+#[tokio::test]
+async fn what_does_not_differ_is_not_sent_again() {
+    let set = Set::polling().await;
+    let run = set.run(2).await;
+    let mut watched = set.watch_run("viewer", run);
+    assert_eq!(watched.shards_done().await, 0);
+    assert!(watched.is_quiet().await);
+    set.close_shard(run).await;
+    assert_eq!(watched.shards_done().await, 1);
+}
+
+#[tokio::test]
+async fn a_burst_is_sent_as_what_came_of_it() {
+    let set = Set::hearing().await;
+    let run = set.run(40).await;
+    let mut watched = set.watch_run("viewer", run);
+    assert_eq!(watched.shards_done().await, 0);
+    // Nobody reads meanwhile: forty hints melt into one.
+    for _ in 0..39 {
+        set.close_shard(run).await;
+    }
+    let mut answers = 0;
+    while watched.shards_done().await < 39 {
+        answers += 1;
+    }
+    assert!(answers <= 2, "{answers} answers before the last");
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_is_anothers_ends_with_not_found() {
+    let set = Set::polling().await;
+    let other = set.stage.team("bravo").await;
+    let foreign = run(&set.db, &other.org, 1).await;
+    for id in [Id::<Run>::new(), foreign] {
+        let mut watched = set.watch_run("owner", id);
+        let reply = watched.next().await.unwrap();
+        assert_eq!((reply.code(), &reply.json["data"]), ("NOT_FOUND", &Value::Null));
+        assert_eq!(reply.error()["path"], json!(["complianceRun"]));
+        watched.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_see_it_is_refused_before_anything_runs() {
+    let set = Set::polling().await;
+    let run = set.run(1).await;
+    let (_, key) = set.stage.api_key(&set.team, "ci", &[Permission::AssetRead]).await;
+    for (bearer, code) in [
+        (None, "UNAUTHENTICATED"),
+        (Some("x"), "UNAUTHENTICATED"),
+        (Some(key.as_str()), "FORBIDDEN"),
+    ] {
+        let mut watched = set.watch(bearer, RUN, json!({ "id": run }));
+        let reply = watched.next().await.unwrap();
+        assert!(!reply.executed);
+        assert_eq!(reply.errors()[0]["extensions"]["code"], code);
+        assert_eq!(reply.errors()[0]["extensions"]["requestId"], "a-watch");
+        watched.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn rights_are_looked_at_each_time() {
+    let set = Set::polling().await;
+    let run = set.run(3).await;
+    let demote = "mutation($id: ID!) { setUserRoles(user: $id, roles: [\"bare\"]) { id } }";
+    let bare =
+        "mutation { saveRole(key: \"bare\", name: \"Bare\", permissions: [ASSET_READ]) { id } }";
+    let revoke = "mutation($id: ID!) { revokeUserSessions(user: $id) }";
+    set.owner(bare, nothing()).await;
+    for (role, mutation, code) in
+        [("viewer", demote, "FORBIDDEN"), ("operator", revoke, "UNAUTHENTICATED")]
+    {
+        let mut watched = set.watch_run(role, run);
+        watched.shards_done().await;
+        set.owner(mutation, json!({ "id": set.team[role].id })).await;
+        set.close_shard(run).await;
+        let reply = watched.next().await.unwrap();
+        assert!(!reply.executed, "{:#}", reply.json);
+        assert_eq!(reply.errors()[0]["extensions"]["code"], code);
+        watched.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn a_defect_of_ours_ends_it() {
+    let set = Set::polling().await;
+    let run = set.run(2).await;
+    let mut watched = set.watch_run("viewer", run);
+    assert_eq!(watched.shards_done().await, 0);
+    set.stage.break_with("ALTER TABLE session RENAME TO away").await;
+    assert_eq!(watched.next().await.unwrap().code(), "INTERNAL");
+    watched.ends().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_database_is_waited_for() {
+    let set = Set::polling().await;
+    let run = set.run(2).await;
+    let mut watched = set.watch_run("viewer", run);
+    assert_eq!(watched.shards_done().await, 0);
+    // Each connection of the pool is cut where it stands.
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for _ in 0..3 {
+        set.stage.break_with(cut).await;
+        assert!(watched.is_quiet().await);
+    }
+    set.close_shard(run).await;
+    assert_eq!(watched.shards_done().await, 1);
+}
+
+#[tokio::test]
+async fn a_subscription_is_one_field_that_is_there() {
+    let set = Set::polling().await;
+    let owner = set.team["owner"].bearer.clone();
+    for document in [
+        "subscription { jobs { id } other: jobs { id } }",
+        "subscription { jobs { id } __typename }",
+        "subscription { __typename }",
+        "subscription { __schema { queryType { name } } }",
+        "subscription { __type(name: \"Job\") { name } }",
+        "subscription { jobs @skip(if: true) { id } }",
+        "subscription { jobs @include(if: false) { id } }",
+        "subscription { ...F } fragment F on Subscription { jobs { id } }",
+        "subscription { ... on Subscription { jobs { id } } }",
+        "subscription { assets { totalCount } }",
+        "subscription { jobs(queue: NOWHERE) { id } }",
+    ] {
+        let mut watched = set.watch(Some(&owner), document, nothing());
+        let reply = watched.next().await.unwrap();
+        assert!(!reply.executed, "{document}: {:#}", reply.json);
+        assert_eq!(reply.code(), "VALIDATION", "{document}");
+        watched.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn limits_hold_for_subscriptions_too() {
+    let set = Set::polling().await;
+    let aliases = (0..40).map(|n| format!("a{n}: id")).collect::<Vec<_>>().join(" ");
+    let document = format!("subscription {{ jobs {{ {aliases} }} }}");
+    let mut watched = set.watch(Some(&set.team["owner"].bearer), &document, nothing());
+    assert_eq!(watched.next().await.unwrap().code(), "QUERY_TOO_COMPLEX");
+}
+
+#[tokio::test]
+async fn what_is_watched_holds_no_connection_in_between() {
+    let stage = Stage::narrow(1).await;
+    let db = Db::new(&stage.test.url, 1, "sentryops-test").unwrap();
+    let set = Set::on(stage, db, Listener::deaf(), POLLS).await;
+    let run = set.run(2).await;
+    let mut watched: Vec<_> = (0..5).map(|_| set.watch_run("viewer", run)).collect();
+    for one in &mut watched {
+        one.shards_done().await;
+    }
+    set.close_shard(run).await;
+    for one in &mut watched {
+        assert_eq!(one.shards_done().await, 1);
+    }
+}
+
+/// A job that waits, as a row.
+async fn job(set: &Set, org: &Organization, queue: &str) -> String {
+    let id = Id::<domain::job::Job>::new();
+    let tx = set.db.write(org.id, Origin::system()).await.unwrap();
+    let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind, queued_at, changed_at)
+        VALUES ($1, $2, $3, 'test', 1, '{}', 'WAITING', 0, now(), 3, 'system', now(), now())";
+    tx.exec(sql, &[&id, &org.id, &queue]).await.unwrap();
+    tx.emit(domain::event::Event::jobs(org.id));
+    tx.commit().await.unwrap();
+    id.to_string()
+}
+
+async fn jobs_are_followed(set: Set) {
+    let bearer = set.team["viewer"].bearer.as_str();
+    let other = set.stage.team("bravo").await;
+    job(&set, &set.team.org, "SCAN").await;
+    let document =
+        "subscription($queue: Queue) { jobs(queue: $queue) { id state actor { __typename } } }";
+    let mut all = set.watch(Some(bearer), document, nothing());
+    let mut probes = set.watch(Some(bearer), document, json!({ "queue": "PROBE" }));
+    assert!(all.is_quiet().await && probes.is_quiet().await, "what was there before is no news");
+    job(&set, &other.org, "SCAN").await;
+    let scan = job(&set, &set.team.org, "SCAN").await;
+    let news = |reply: Option<Reply>| reply.unwrap().data()["jobs"].clone();
+    let system = json!({ "__typename": "System" });
+    assert_eq!(news(all.next().await), json!({ "id": scan, "state": "WAITING", "actor": system }));
+    let probe = job(&set, &set.team.org, "PROBE").await;
+    assert_eq!(news(all.next().await)["id"], json!(probe));
+    assert_eq!(news(probes.next().await)["id"], json!(probe));
+    let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
+    let sql = "UPDATE job SET state = 'BURIED', changed_at = now() WHERE state = 'WAITING' AND queue = 'PROBE'";
+    tx.exec(sql, &[]).await.unwrap();
+    tx.emit(domain::event::Event::jobs(set.team.org.id));
+    tx.commit().await.unwrap();
+    assert_eq!(news(probes.next().await)["state"], "BURIED");
+    assert_eq!(news(all.next().await)["state"], "BURIED");
+    assert!(all.is_quiet().await);
+}
+
+#[tokio::test]
+async fn jobs_are_sent_as_they_change_by_queue_and_to_their_organization() {
+    jobs_are_followed(Set::hearing().await).await;
+}
+
+#[tokio::test]
+async fn without_redis_jobs_are_sent_all_the_same() {
+    jobs_are_followed(Set::polling().await).await;
+}
+
+/// What becomes of somebody who keeps something open.
+async fn lost(set: &Set, bearer: &str, change: impl Future<Output = ()>) -> Lost {
+    let recognised = set.engine.recognise(bearer.to_owned(), client("open")).await;
+    let Ok(mut recognised) = recognised else { panic!("not recognised") };
+    assert!(timeout(Duration::from_millis(60), &mut recognised.lost).await.is_err());
+    change.await;
+    timeout(Duration::from_secs(5), recognised.lost).await.expect("noticed")
+}
+
+#[tokio::test]
+async fn whoever_loses_access_or_rights_is_noticed_by_hint_and_without() {
+    for set in [Set::hearing().await, Set::polling().await] {
+        let bare = "mutation { saveRole(key: \"bare\", name: \"Bare\", permissions: [ASSET_READ]) { id } }";
+        set.owner(bare, nothing()).await;
+        let (key, secret) = set.stage.api_key(&set.team, "ci", &[Permission::AssetRead]).await;
+        let logout = async {
+            let bearer = Some(set.team["admin"].bearer.as_str());
+            let document = "mutation { logout }";
+            crate::stage::ask(&set.engine, bearer, document, nothing(), client("x")).await.data();
+        };
+        assert_eq!(lost(&set, &set.team["admin"].bearer, logout).await, Lost::Access);
+        for (bearer, id, mutation, expected) in [
+            (
+                &set.team["viewer"].bearer,
+                set.team["viewer"].id.to_string(),
+                "setUserRoles(user: $id, roles: [\"bare\"]) { id }",
+                Lost::Rights,
+            ),
+            (
+                &set.team["operator"].bearer,
+                set.team["operator"].id.to_string(),
+                "deactivateUser(user: $id) { id }",
+                Lost::Access,
+            ),
+            (&secret, key.to_string(), "revokeApiKey(id: $id)", Lost::Access),
+        ] {
+            let document = format!("mutation($id: ID!) {{ {mutation} }}");
+            let change = set.owner(&document, json!({ "id": id }));
+            assert_eq!(lost(&set, bearer, change).await, expected, "{mutation}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_rights_are_no_loss() {
+    let set = Set::polling().await;
+    let recognised = set.engine.recognise(set.team["viewer"].bearer.clone(), client("open")).await;
+    let Ok(mut recognised) = recognised else { panic!("not recognised") };
+    assert_eq!(recognised.holder, Some(set.team["viewer"].id.to_string()));
+    let promote = "mutation($id: ID!) { setUserRoles(user: $id, roles: [\"operator\"]) { id } }";
+    set.owner(promote, json!({ "id": set.team["viewer"].id })).await;
+    assert!(timeout(Duration::from_millis(150), &mut recognised.lost).await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_good_is_not_recognised() {
+    let set = Set::polling().await;
+    for bearer in ["", "x", "sok_x"] {
+        let refused = set.engine.recognise(bearer.to_owned(), client("open")).await.err().unwrap();
+        let reply = Reply::from(refused);
+        assert_eq!((reply.executed, reply.code()), (false, "UNAUTHENTICATED"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_token_opened_ends_with_it() {
+    let set = Set::polling().await;
+    let bearer = set.stage.short_lived(&set.team["viewer"].email, Duration::from_secs(1)).await;
+    let recognised = set.engine.recognise(bearer, client("open")).await;
+    let Ok(recognised) = recognised else { panic!("not recognised") };
+    let lost = timeout(Duration::from_millis(1500), recognised.lost).await;
+    assert_eq!(lost.expect("at its end, not when the leeway is over"), Lost::Access);
+}
