@@ -86,11 +86,11 @@ impl JobQuery {
         ctx: &Context<'_>,
         #[graphql(
             desc = "Count the jobs of all organizations, not only the viewer's. Takes `FLEET_READ`.",
-            default = false
+            default_with = "Some(false)"
         )]
-        fleet: bool,
+        fleet: Option<bool>,
     ) -> Result<Vec<QueueStats>> {
-        if !fleet {
+        if fleet != Some(true) {
             return Ok(QueueStats::list(&*ctx.read().await?).await?);
         }
         // Directives know no arguments, so what this one takes is checked here.
