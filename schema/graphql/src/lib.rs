@@ -35,7 +35,6 @@ mod node;
 mod order;
 mod page;
 mod refusal;
-mod run;
 mod scan;
 mod schema;
 mod session;

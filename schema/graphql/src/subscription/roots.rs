@@ -14,7 +14,7 @@ use domain::{
 use futures_util::{Stream, stream};
 
 use super::Watch;
-use crate::{context::ContextExt, error::Result, job::Job, run::ComplianceRun};
+use crate::{compliance::ComplianceRun, context::ContextExt, error::Result, job::Job};
 
 /// Queues move faster than anybody reads.
 const JOBS: Duration = Duration::from_millis(500);
