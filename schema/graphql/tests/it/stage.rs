@@ -112,7 +112,6 @@ pub(crate) async fn engine_with(
         listener,
         auth_quota,
         scan_quota: Quota::parse("scan", "1000000/second").unwrap(),
-        listener: jobs::event::Listener::deaf(),
         cursors: CursorKeys::derive([[9; 32].as_slice()]),
     };
     let settings = Settings { introspection: true, watching, ..Settings::default() };
