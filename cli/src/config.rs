@@ -13,8 +13,10 @@ use std::{
     time::Duration,
 };
 
+use domain::job::Queue;
 use ipnet::IpNet;
 use url::Url;
+use workers::QueueSettings;
 
 mod assemble;
 mod key_ring;
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Up,
     /// `sentryops api`: the GraphQL server.
     Api,
+    /// `sentryops worker`: the fleet.
+    Worker,
     /// `sentryops migrate`.
     Migrate,
     /// `sentryops services`.
@@ -98,6 +102,8 @@ pub(crate) struct Config {
     pub argon2: Argon2,
     /// What GraphQL clients may ask.
     pub graphql: GraphQl,
+    /// Which jobs are taken, how many at a time.
+    pub workers: Workers,
     /// What is logged and how.
     pub log: Log,
     /// Likely slips of the pen, to be logged once logging works.
@@ -165,6 +171,15 @@ pub(crate) struct Argon2 {
     pub lanes: u32,
     /// Hashes at the same time.
     pub max_parallel: NonZeroUsize,
+}
+
+/// Which jobs are taken, how many at a time.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    /// The queues to take from.
+    pub queues: Vec<(Queue, QueueSettings)>,
+    /// Days for which it is kept what became of jobs.
+    pub history_days: u16,
 }
 
 /// What GraphQL clients may ask.

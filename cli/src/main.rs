@@ -5,7 +5,8 @@
 //! | `config`, `telemetry` | what the environment says, and what we say |
 //! | `embedded` | private Postgres and Redis as children |
 //! | `database` | where Postgres and Redis are, given or private; roles and migrations on them |
-//! | `serve` | the API of one process, until it is told to stop |
+//! | `process` | what every serving process has: database, hints, health |
+//! | `serve`, `worker` | the API of one process; the fleet of one process |
 //! | `up`, `demo` | everything in one process; the demo organization |
 //! | `admin`, `migrate`, `services`, `doctor` | a command each |
 
@@ -16,10 +17,12 @@ mod demo;
 mod doctor;
 mod embedded;
 mod migrate;
+mod process;
 mod serve;
 mod services;
 mod telemetry;
 mod up;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -39,10 +42,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything in one process: private Postgres and Redis where none are given, migrations, API.
+    /// Everything in one process: private Postgres and Redis where none are given, migrations, API, workers.
     Up(up::Arguments),
     /// The GraphQL server. Stateless: start as many as you like.
     Api,
+    /// The worker fleet. Stateless: start as many as you like.
+    Worker(worker::Arguments),
     /// Versioned migrations of the database, and its roles.
     Migrate(migrate::Arguments),
     /// Run a command with a private, empty Postgres and Redis in its environment.
@@ -60,6 +65,7 @@ impl Command {
         match self {
             Self::Up(_) => config::Command::Up,
             Self::Api => config::Command::Api,
+            Self::Worker(_) => config::Command::Worker,
             Self::Migrate(_) => config::Command::Migrate,
             Self::Services(_) => config::Command::Services,
             Self::Admin(_) => config::Command::Admin,
@@ -104,6 +110,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(arguments) => up::run(arguments, config).await,
         Command::Api => serve::run(config).await,
+        Command::Worker(arguments) => worker::run(arguments, config).await,
         Command::Migrate(arguments) => migrate::run(arguments, &config).await,
         Command::Services(arguments) => services::run(arguments).await,
         Command::Admin(arguments) => admin::run(arguments, &config).await,

@@ -1,63 +1,35 @@
-//! The API of one process: what `sentryops api` is, and the larger part of `sentryops up`.
+//! The API of one process: what `sentryops api` is, and a part of `sentryops up`.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use api::{Health, Probe, Server};
+use api::Server;
 use chrono::TimeDelta;
 use domain::{
-    Db, identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys,
+    identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys,
 };
 use graphql::{Allowlist, Engine, Services, Settings, Watching};
-use jobs::{
-    Limiter, Quota, Redis,
-    event::{Listener, Publisher},
-};
-use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use jobs::{Limiter, Quota};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config, KeyRing},
-    database::{self, Stores},
+    database::Stores,
+    process::{self, Process},
 };
 
 /// `sentryops api`.
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let stores = Stores::start(&config).await?;
     let db = stores.pool(config.database_pool_size)?;
-    // A login that row security would not hold must not serve for one request; an absent database may come back.
-    match db.check_login().await {
-        Ok(()) => {}
-        Err(domain::db::LoginRefusal::Unavailable(_)) => {
-            tracing::warn!("Postgres does not answer yet");
-        }
-        Err(refusal) => return Err(refusal.into()),
-    }
-    let api = Api::bind(&config, db, &stores.redis).await?;
+    process::check_login(&db).await?;
+    let process = Process::start(&config, db, &stores.redis).await?;
+    let api = Api::bind(&config, &process).await?;
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone()));
-    api.serve(stop).await?;
+    tokio::spawn(process::stop_on_signal(stop.clone()));
+    process.watch(stop.clone(), api.serve(stop)).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Cancels on SIGTERM or SIGINT.
-pub(crate) async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be heard: end this process with SIGKILL");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping");
-    stop.cancel();
 }
 
 /// An API that is bound and ready to serve.
@@ -66,78 +38,28 @@ pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     server: Server,
     listener: TcpListener,
-    health: TcpListener,
-    limits: api::Limits,
-    probes: Vec<(&'static str, Probe)>,
-    metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
 
 impl Api {
-    /// Builds the schema, binds both ports.
-    pub(crate) async fn bind(config: &Config, db: Db, redis_url: &str) -> Result<Self> {
-        let metrics =
-            PrometheusBuilder::new().install_recorder().context("metrics were started twice")?;
-        let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
-        let (publisher, publishing) = Publisher::new(redis.clone());
-        tokio::spawn(publishing);
-        let db = db.publishing(move |events| publisher.publish(events));
-        let (listener, listening) =
-            Listener::new(redis_url, redis.clone()).context("REDIS_URL cannot be used")?;
-        tokio::spawn(listening);
-        let engine = engine(config, db.clone(), redis.clone(), listener)?;
-        let listener = bind(config.listen, "LISTEN_ADDR").await?;
-        let health = bind(config.health, "HEALTH_ADDR").await?;
+    /// Builds the schema, binds the port.
+    pub(crate) async fn bind(config: &Config, process: &Process) -> Result<Self> {
+        let engine = engine(config, process)?;
+        let listener = process::bind(config.listen, "LISTEN_ADDR").await?;
         let address = listener.local_addr()?;
-        let edge = edge(config)?;
-        let limits = edge.limits.clone();
-        Ok(Self {
-            address,
-            server: Server::new(edge, engine),
-            listener,
-            health,
-            limits,
-            probes: probes(db, redis),
-            metrics,
-        })
+        Ok(Self { address, server: Server::new(edge(config)?, engine), listener })
     }
 
-    /// Serves until it is told to stop; health goes last, so that the stopping can be watched.
+    /// Serves until it is told to stop.
     pub(crate) async fn serve(self, stop: CancellationToken) -> Result<()> {
-        let (address, health) = (self.address, self.health.local_addr()?);
-        tracing::info!(
-            api.address = %address,
-            health.address = %health,
-            "GraphQL is served on http://{address}/graphql"
-        );
-        let stopped = CancellationToken::new();
-        let health = Health::new(self.probes, self.metrics.clone(), stop.clone());
-        let health = tokio::spawn({
-            let (limits, stopped, listener) = (self.limits, stopped.clone(), self.health);
-            async move { health.run(listener, &limits, stopped).await }
-        });
-        let upkeep = tokio::spawn(async move {
-            let mut minute = tokio::time::interval(Duration::from_secs(5));
-            loop {
-                minute.tick().await;
-                self.metrics.run_upkeep();
-            }
-        });
-        let served = self.server.run(self.listener, stop).await;
-        stopped.cancel();
-        upkeep.abort();
-        health.await.context("the health port ended early")??;
-        served.context("the API port ended early")
+        let address = self.address;
+        tracing::info!(api.address = %address, "GraphQL is served on http://{address}/graphql");
+        self.server.run(self.listener, stop).await.context("the API port ended early")
     }
-}
-
-async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{variable}: nothing can listen on {address}"))
 }
 
 /// The GraphQL engine as the configuration wants it.
-pub(crate) fn engine(config: &Config, db: Db, redis: Redis, listener: Listener) -> Result<Engine> {
+pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
+    let (db, redis, listener) = (process.db.clone(), process.redis.clone(), process.hints.clone());
     let sessions = &config.sessions;
     let time = |life: Duration| TimeDelta::from_std(life).context("a configured time is too long");
     let policy = SessionPolicy {
@@ -214,34 +136,4 @@ fn edge(config: &Config) -> Result<api::Config> {
             ..defaults.limits
         },
     })
-}
-
-/// What this process needs, asked by `/readyz`.
-fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
-    let behind = db.clone();
-    vec![
-        (
-            "postgres",
-            Arc::new(move || {
-                let db = db.clone();
-                Box::pin(async move { db.ping().await.map_err(|error| format!("{error:?}")) })
-            }),
-        ),
-        (
-            "migrations",
-            Arc::new(move || {
-                let db = behind.clone();
-                Box::pin(
-                    async move { database::check(&db).await.map_err(|error| format!("{error:#}")) },
-                )
-            }),
-        ),
-        (
-            "redis",
-            Arc::new(move || {
-                let redis = redis.clone();
-                Box::pin(async move { redis.ping().await.map_err(|error| error.to_string()) })
-            }),
-        ),
-    ]
 }

@@ -12,7 +12,9 @@ use crate::{
     config::{Config, Environment},
     database::{self, Stores},
     demo,
-    serve::{Api, stop_on_signal},
+    process::{Process, stop_on_signal},
+    serve::Api,
+    worker,
 };
 
 /// What `up` is told.
@@ -55,12 +57,28 @@ async fn serve(
     let db = stores.pool(config.database_pool_size)?;
     database::check(&db).await?;
     let newcomers = people(arguments, config, &db).await?;
-    let api = Api::bind(config, db, &stores.redis).await?;
+    let process = Process::start(config, db, &stores.redis).await?;
+    let api = Api::bind(config, &process).await?;
+    let fleet = worker::fleet(config, &process);
     crate::print(&greeting(config, &api, &newcomers));
+    // Whichever ends first ends the other, in good order.
+    let served = async {
+        let _other = stop.clone().drop_guard();
+        api.serve(stop.clone()).await
+    };
+    let worked = async {
+        let _other = stop.clone().drop_guard();
+        Ok(fleet.run(stop.clone()).await?)
+    };
+    let work = async {
+        let (served, worked) = tokio::join!(served, worked);
+        served.and(worked)
+    };
+    let work = process.watch(stop.clone(), work);
     match &mut stores.services {
-        None => api.serve(stop.clone()).await,
+        None => work.await,
         Some(services) => tokio::select! {
-            served = api.serve(stop.clone()) => served,
+            worked = work => worked,
             died = services.died() => bail!("{died}"),
         },
     }

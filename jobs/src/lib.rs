@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `job` | [`Job`], what is to be done: queue, kind, version, attempts |
 //! | `push` | [`push`], [`push_all`], [`Push`]: in the transaction of the change that wants it |
-//! | `scan` | the jobs of compliance runs |
+//! | `scan`, `schedule` | the jobs of compliance runs; what is due, as jobs |
 //! | `lease` | the queue in SQL: claim, renew, finish, settle, reap, promote |
 //! | `fetch`, `settle` | claiming ahead, telling in batches how jobs ended |
 //! | `held` | the claims of this process, renewed on a thread of their own |
@@ -37,6 +37,7 @@ pub mod push;
 mod redis;
 mod retry;
 pub mod scan;
+pub mod schedule;
 mod settle;
 
 pub use error::{Error, Result};

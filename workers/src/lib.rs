@@ -25,5 +25,8 @@ use jobs::scan::ScanShard;
 
 /// The handlers of this product.
 pub fn handlers() -> Handlers {
-    Handlers::new().on(scan::shard).on_ended::<ScanShard, _, _>(scan::shard_ended)
+    Handlers::new()
+        .on(scan::shard)
+        .on(scan::scheduled)
+        .on_ended::<ScanShard, _, _>(scan::shard_ended)
 }

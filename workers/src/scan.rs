@@ -2,9 +2,14 @@
 
 use domain::{
     Id,
-    run::{self, Run},
+    run::{self, Run, RunTrigger},
 };
-use jobs::{Failure, job::Ended, scan::ScanShard};
+use jobs::{
+    Failure,
+    job::Ended,
+    scan::{ScanShard, push_shards},
+    schedule::ScheduledRun,
+};
 
 use crate::context::Context;
 
@@ -18,6 +23,15 @@ pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
         let counts = run::judge(&tx, job.range).await?;
         Run::close_shard(&tx, job.run, counts, context.now()).await?;
     }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Starts the run of a schedule's tick: once, however often the tick is told.
+pub async fn scheduled(context: Context, job: ScheduledRun) -> Result<(), Failure> {
+    let tx = context.finish().await?;
+    let started = Run::start(&tx, RunTrigger::Schedule, Some(&job.key), context.now()).await?;
+    push_shards(&tx, started).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What every process does besides jobs: it beats, takes back lost leases, and keeps the history's partitions.
+//! What every process does besides jobs: it beats, takes back lost leases, pushes what is due, and keeps
+//! the history's partitions.
 //!
 //! All of it is safe to do twice at once; rows that somebody else is at are skipped.
 
@@ -12,7 +13,7 @@ use domain::{
     event::Event,
     worker::{NewWorker, Worker},
 };
-use jobs::{held::Holder, lease};
+use jobs::{held::Holder, lease, schedule};
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker says that it is there.
@@ -79,6 +80,7 @@ impl Tender {
         if !is_truce {
             self.reap().await?;
         }
+        self.schedule().await?;
         if is_due(done.tidy, TIDY) {
             self.tidy().await?;
             done.tidy = Some(Instant::now());
@@ -114,6 +116,14 @@ impl Tender {
             }
         }
         Ok(())
+    }
+
+    /// By Postgres' clock: those of workers need not agree.
+    async fn schedule(&self) -> domain::Result<()> {
+        let tx = self.db.fleet().await?;
+        let now = tx.now().await?;
+        schedule::push_due(&tx, now).await?;
+        tx.commit().await
     }
 
     async fn tidy(&self) -> domain::Result<()> {

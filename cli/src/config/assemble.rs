@@ -8,9 +8,12 @@ use std::{
     thread::available_parallelism,
 };
 
+use domain::job::Queue;
+use workers::QueueSettings;
+
 use super::{
     Allowlist, Argon2, Config, Documents, Environment, Expected, GraphQl, Hsts, Http, KeyRing,
-    Limits, Log, LogFilter, LogFormat, Sessions,
+    Limits, Log, LogFilter, LogFormat, Sessions, Workers,
     reader::{Noted, Reader},
     value::{boolean, documents, duration, folder, list, network, redis_url, socket, within},
 };
@@ -37,6 +40,7 @@ pub(super) fn config(
     let sessions = read_sessions(reader);
     let argon2 = read_argon2(reader);
     let graphql = read_graphql(reader);
+    let workers = read_workers(reader);
     let log = read_log(reader, environment);
 
     if let (Ok(listen), Ok(health)) = (listen, health)
@@ -75,6 +79,7 @@ pub(super) fn config(
         sessions: sessions?,
         argon2: argon2?,
         graphql: graphql?,
+        workers: workers?,
         log: log?,
         warnings: Vec::new(),
     })
@@ -105,6 +110,44 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Noted> {
     let scan = reader.get("SCAN_LIMIT", str::parse);
     let login_ip_block = reader.get("LOGIN_IP_BLOCK_MINUTES", duration(MINUTE, 1..=1440));
     Ok(Limits { auth: auth?, scan: scan?, login_ip_block: login_ip_block? })
+}
+
+fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, Noted> {
+    let chosen = reader.get("WORKER_QUEUES", list(queue));
+    let given: Vec<_> = CONCURRENCY
+        .iter()
+        .map(|(queue, setting)| (*queue, reader.find(setting, nonzero(10_000))))
+        .collect();
+    let history_days = reader.get("JOB_HISTORY_DAYS", within(1..=3650));
+    let chosen = chosen?;
+    let mut queues = Vec::new();
+    for (queue, given) in given {
+        let standard = QueueSettings::of(queue);
+        let concurrency =
+            given?.map_or(standard.concurrency, |given: NonZeroU32| given.get() as usize);
+        if chosen.is_empty() || chosen.contains(&queue) {
+            queues.push((queue, QueueSettings { concurrency, ..standard }));
+        }
+    }
+    Ok(Workers { queues, history_days: history_days? })
+}
+
+/// Which setting says how many jobs of a queue run at a time.
+const CONCURRENCY: &[(Queue, &str)] = &[
+    (Queue::Scan, "WORKER_CONCURRENCY_SCAN"),
+    (Queue::Probe, "WORKER_CONCURRENCY_PROBE"),
+    (Queue::Triage, "WORKER_CONCURRENCY_TRIAGE"),
+    (Queue::Import, "WORKER_CONCURRENCY_IMPORT"),
+    (Queue::Notify, "WORKER_CONCURRENCY_NOTIFY"),
+    (Queue::Upkeep, "WORKER_CONCURRENCY_UPKEEP"),
+];
+
+fn queue(text: &str) -> Result<Queue, Expected> {
+    Queue::ALL
+        .iter()
+        .copied()
+        .find(|queue| queue.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "a comma list of scan, probe, triage, import, notify, upkeep".into())
 }
 
 fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, Noted> {

@@ -53,7 +53,7 @@ fn every_floor_above_the_domain_builds_on_it() {
     let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
     let names: BTreeSet<_> =
         metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
-    for name in ["migrations", "domain", "jobs", "graphql", "api", "cli"] {
+    for name in ["migrations", "domain", "jobs", "graphql", "workers", "api", "cli"] {
         assert!(names.contains(name), "{name} is gone: adapt the table of floors");
     }
 }

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{
     Row,
@@ -319,6 +320,11 @@ impl Tx {
     /// Who caused it.
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// When it began, by Postgres' clock: the one that all processes share, whatever their own show.
+    pub async fn now(&self) -> Result<DateTime<Utc>> {
+        Ok(self.one::<Row>("SELECT now() AS now", &[]).await?.try_get("now")?)
     }
 
     /// Remembers a hint to send after the commit.

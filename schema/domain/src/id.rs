@@ -39,6 +39,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::asset::Asset>(),
     names::<crate::audit::AuditEntry>(),
     names::<crate::job::Job>(),
+    names::<crate::schedule::Schedule>(),
     names::<crate::run::Run>(),
 ];
 

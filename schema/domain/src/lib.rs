@@ -11,6 +11,7 @@
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
+//! | `schedule` | what is to be done at which times |
 //!
 //! Functions take our [`db::Tx`], which proves the organization; time comes in as `now`. No Redis, no HTTP, no
 //! resolver is known here.
@@ -33,6 +34,7 @@ pub mod password;
 pub mod permission;
 pub mod role;
 pub mod run;
+pub mod schedule;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -7,4 +7,5 @@ mod failing;
 mod losing;
 mod order;
 mod scan;
+mod schedule;
 mod stage;

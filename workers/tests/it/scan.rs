@@ -40,8 +40,8 @@ async fn run(stage: &Stage, id: Id<Run>) -> Run {
     run
 }
 
-async fn until(stage: &Stage, id: Id<Run>, state: RunState) -> Run {
-    eventually(async || run(stage, id).await.state == state).await;
+async fn until(stage: &Stage, id: Id<Run>, wanted: RunState) -> Run {
+    eventually(async || run(stage, id).await.state == wanted).await;
     run(stage, id).await
 }
 

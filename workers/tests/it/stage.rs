@@ -21,9 +21,9 @@ use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
 
 /// As short as a loaded machine keeps.
 pub(crate) const KEEPING: Keeping = Keeping {
-    lease: Duration::from_millis(2000),
+    lease: Duration::from_secs(2),
     every: Duration::from_millis(300),
-    grace: Duration::from_secs(60),
+    grace: Duration::from_mins(1),
 };
 
 /// Does what it is told to.

@@ -37,7 +37,7 @@ pub(super) struct FilterValues<'a> {
 
 impl JobState {
     /// Whether nothing becomes of it any more.
-    pub const fn is_ended(self) -> bool {
+    pub const fn has_ended(self) -> bool {
         match self {
             Self::Waiting | Self::Scheduled | Self::Running | Self::Buried => false,
             Self::Succeeded | Self::Cancelled | Self::Discarded => true,
@@ -51,7 +51,7 @@ impl<'a> FilterValues<'a> {
             queues: filter.queue.as_ref().map(|all| all.iter().map(|one| one.as_str()).collect()),
             states: filter.state.as_ref().map(|all| {
                 [false, true].map(|ended| {
-                    let of_side = all.iter().filter(|state| state.is_ended() == ended);
+                    let of_side = all.iter().filter(|state| state.has_ended() == ended);
                     of_side.map(|state| state.as_str()).collect()
                 })
             }),

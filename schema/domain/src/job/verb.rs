@@ -131,7 +131,7 @@ impl Job {
             return Ok(());
         }
         let state = self.state.as_str();
-        Err(Error::Conflict(if self.state.is_ended() {
+        Err(Error::Conflict(if self.state.has_ended() {
             format!("this job has ended: {state}")
         } else {
             format!("this job is {state}: {advice}")

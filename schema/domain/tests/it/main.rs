@@ -7,7 +7,7 @@
 //! | `login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
 //! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
-//! | `job`, `worker` | the fleet: what is to be done, and who does it |
+//! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
 #![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
@@ -22,6 +22,7 @@ mod job;
 mod listing;
 mod login;
 mod role;
+mod schedule;
 mod schema;
 mod session;
 mod tenancy;

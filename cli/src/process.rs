@@ -1,0 +1,141 @@
+//! What every serving process has: its database, hints from Redis, health and metrics on a port of their own.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use api::{Health, Probe};
+use domain::Db;
+use jobs::{
+    Redis,
+    event::{Listener, Publisher},
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Config, database};
+
+/// A serving process.
+pub(crate) struct Process {
+    /// The database; what is committed is told on Redis.
+    pub(crate) db: Db,
+    /// Redis.
+    pub(crate) redis: Redis,
+    /// What others tell there.
+    pub(crate) hints: Listener,
+    health: TcpListener,
+    metrics: PrometheusHandle,
+}
+
+impl Process {
+    /// Binds the health port; nothing is waited for that may be away.
+    pub(crate) async fn start(config: &Config, db: Db, redis_url: &str) -> Result<Self> {
+        let metrics =
+            PrometheusBuilder::new().install_recorder().context("metrics were started twice")?;
+        let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
+        let (publisher, publishing) = Publisher::new(redis.clone());
+        tokio::spawn(publishing);
+        let db = db.publishing(move |events| publisher.publish(events));
+        let (hints, listening) =
+            Listener::new(redis_url, redis.clone()).context("REDIS_URL cannot be used")?;
+        tokio::spawn(listening);
+        let health = bind(config.health, "HEALTH_ADDR").await?;
+        Ok(Self { db, redis, hints, health, metrics })
+    }
+
+    /// Serves health and metrics for as long as the work takes, so that its stopping can be watched.
+    pub(crate) async fn watch(
+        self,
+        stop: CancellationToken,
+        work: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let address = self.health.local_addr()?;
+        tracing::info!(health.address = %address, "health is told on http://{address}/readyz");
+        let stopped = CancellationToken::new();
+        let health = Health::new(probes(self.db, self.redis), self.metrics.clone(), stop);
+        let health = tokio::spawn({
+            let (listener, stopped) = (self.health, stopped.clone());
+            async move { health.run(listener, &api::Limits::default(), stopped).await }
+        });
+        let upkeep = tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                tick.tick().await;
+                self.metrics.run_upkeep();
+            }
+        });
+        let worked = work.await;
+        stopped.cancel();
+        upkeep.abort();
+        health.await.context("the health port ended early")??;
+        worked
+    }
+}
+
+/// A login that row security would not hold must not serve for one request; an absent database may come back.
+pub(crate) async fn check_login(db: &Db) -> Result<()> {
+    match db.check_login().await {
+        Ok(()) => Ok(()),
+        Err(domain::db::LoginRefusal::Unavailable(_)) => {
+            tracing::warn!("Postgres does not answer yet");
+            Ok(())
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Cancels on SIGTERM or SIGINT.
+pub(crate) async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be heard: end this process with SIGKILL");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+}
+
+/// A port to listen on.
+pub(crate) async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{variable}: nothing can listen on {address}"))
+}
+
+/// What this process needs, asked by `/readyz`.
+fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
+    let behind = db.clone();
+    vec![
+        (
+            "postgres",
+            Arc::new(move || {
+                let db = db.clone();
+                Box::pin(async move { db.ping().await.map_err(|error| format!("{error:?}")) })
+            }),
+        ),
+        (
+            "migrations",
+            Arc::new(move || {
+                let db = behind.clone();
+                Box::pin(
+                    async move { database::check(&db).await.map_err(|error| format!("{error:#}")) },
+                )
+            }),
+        ),
+        (
+            "redis",
+            Arc::new(move || {
+                let redis = redis.clone();
+                Box::pin(async move { redis.ping().await.map_err(|error| error.to_string()) })
+            }),
+        ),
+    ]
+}

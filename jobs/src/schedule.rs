@@ -1,0 +1,53 @@
+//! Jobs of schedules.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    Id, Result, Tx,
+    job::Queue,
+    permission::Permission,
+    schedule::{Schedule, ScheduleAction, Tick},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Job, Push};
+
+/// Ticks claimed at a time.
+const BATCH: i64 = 200;
+
+/// Starts the compliance run of a tick.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledRun {
+    /// The schedule.
+    pub schedule: Id<Schedule>,
+    /// The same for the same tick, and for no other.
+    pub key: String,
+}
+
+impl Job for ScheduledRun {
+    const QUEUE: Queue = Queue::Scan;
+    const KIND: &'static str = "scan.scheduled";
+    const PERMISSION: Option<Permission> = Some(Permission::ComplianceRun);
+
+    fn subject(&self) -> Option<String> {
+        Some(self.schedule.to_string())
+    }
+}
+
+/// Claims what is due and pushes what it says, in one transaction of `Db::fleet`; returns how many ticks that were. Any
+/// number of processes may call this at once.
+pub async fn push_due(tx: &Tx, now: DateTime<Utc>) -> Result<usize> {
+    let ticks = Schedule::claim_due(tx, now, BATCH).await?;
+    for tick in &ticks {
+        push(tx, tick).await?;
+    }
+    Ok(ticks.len())
+}
+
+async fn push(tx: &Tx, tick: &Tick) -> Result<()> {
+    match tick.action {
+        ScheduleAction::ComplianceRun => {
+            let job = ScheduledRun { schedule: tick.schedule, key: tick.key() };
+            Push::new(&job).on_behalf(tick.org, tick.actor).send(tx).await.map(drop)
+        }
+    }
+}

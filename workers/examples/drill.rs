@@ -1,0 +1,204 @@
+//! A fleet with kinds of its own, as somebody would build it who embeds ours: what the load scenarios measure and kill.
+//!
+//! ```text
+//! drill work CONCURRENCY PREFETCH          takes jobs until SIGTERM
+//! drill push KIND COUNT BATCH [NUMBER]     pushes jobs, BATCH a transaction, and prints how long it took in ms
+//! drill singles COUNT CLIENTS              pushes jobs one a transaction, from so many at once
+//! drill paced PER_SECOND SECONDS           pushes jobs one by one, at a pace
+//! ```
+//! KIND is one of noop, sleep (NUMBER ms), effect (NUMBER ms; leaves one row in the table `drill_effect`), panic, abort,
+//! spin, allocate (NUMBER MiB). `DATABASE_URL` and `REDIS_URL` say where; the organization is the first there is.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measuring")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use domain::{Db, Id, Origin, job::Queue, organization::Organization};
+use jobs::{
+    Failure, Job, Redis,
+    event::{Listener, Publisher},
+    held::Keeping,
+    push, push_all,
+};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
+
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $name:ident = $kind:literal, $attempts:literal, $seconds:literal;)+) => {
+        $($(#[$meta])*
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        struct $name { number: u64, id: uuid::Uuid }
+        impl Job for $name {
+            const QUEUE: Queue = Queue::Upkeep;
+            const KIND: &'static str = $kind;
+            const ATTEMPTS: i16 = $attempts;
+            const TIMEOUT: Duration = Duration::from_secs($seconds);
+        })+
+
+        async fn push_kind(db: &Db, org: Id<Organization>, kind: &str, count: usize, batch: usize, number: u64) {
+            match kind {
+                $($kind => {
+                    let mut left = count;
+                    while left > 0 {
+                        let now = left.min(batch);
+                        let jobs: Vec<$name> =
+                            (0..now).map(|_| $name { number, id: uuid::Uuid::now_v7() }).collect();
+                        let tx = db.write(org, Origin::system()).await.unwrap();
+                        push_all(&tx, &jobs).await.unwrap();
+                        tx.commit().await.unwrap();
+                        left -= now;
+                    }
+                })+
+                other => panic!("there is no kind {other}"),
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Nothing.
+    Noop = "noop", 5, 60;
+    /// Waits.
+    Sleep = "sleep", 5, 60;
+    /// Waits, then leaves a row in the transaction that ends it.
+    Effect = "effect", 100, 60;
+    /// Panics.
+    Panic = "panic", 3, 60;
+    /// Kills its process.
+    Abort = "abort", 3, 60;
+    /// Never awaits.
+    Spin = "spin", 2, 1;
+    /// Takes memory.
+    Allocate = "allocate", 3, 60;
+}
+
+async fn noop(_: Context, _: Noop) -> Result<(), Failure> {
+    Ok(())
+}
+
+async fn sleep(_: Context, job: Sleep) -> Result<(), Failure> {
+    tokio::time::sleep(Duration::from_millis(job.number)).await;
+    Ok(())
+}
+
+async fn effect(context: Context, job: Effect) -> Result<(), Failure> {
+    tokio::time::sleep(Duration::from_millis(job.number)).await;
+    let tx = context.finish().await?;
+    tx.exec("INSERT INTO drill_effect (id) VALUES ($1)", &[&job.id]).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn panic(_: Context, _: Panic) -> Result<(), Failure> {
+    panic!("as it was told")
+}
+
+async fn abort(_: Context, _: Abort) -> Result<(), Failure> {
+    std::process::abort()
+}
+
+async fn spin(_: Context, _: Spin) -> Result<(), Failure> {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+async fn allocate(_: Context, job: Allocate) -> Result<(), Failure> {
+    let memory = vec![1_u8; usize::try_from(job.number).unwrap() << 20];
+    Err(Failure::retry(format!("took {} bytes", std::hint::black_box(&memory).len())))
+}
+
+async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
+    let handlers =
+        Handlers::new().on(noop).on(sleep).on(effect).on(panic).on(abort).on(spin).on(allocate);
+    let settings = Settings {
+        queues: vec![(Queue::Upkeep, QueueSettings { concurrency, prefetch })],
+        keeping: Keeping::default(),
+        drain: Duration::from_secs(30),
+        tend_every: Duration::from_secs(1),
+        history_days: 30,
+        version: "drill".to_owned(),
+        host: "drill".to_owned(),
+    };
+    #[expect(clippy::disallowed_methods, reason = "an edge: below it, time comes in")]
+    let clock = Arc::new(chrono::Utc::now);
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let kind = tokio::signal::unix::SignalKind::terminate();
+            tokio::signal::unix::signal(kind).unwrap().recv().await;
+            stop.cancel();
+        }
+    });
+    if let Err(error) = Fleet::new(db, listener, handlers, clock, settings).run(stop).await {
+        println!("{error}");
+        // A runtime would wait for the job that does not stop.
+        std::process::exit(70);
+    }
+}
+
+async fn singles(db: &Db, org: Id<Organization>, count: usize, clients: usize) {
+    let mut pushing = tokio::task::JoinSet::new();
+    for _ in 0..clients {
+        let db = db.clone();
+        pushing.spawn(async move {
+            for _ in 0..count / clients {
+                push_one(&db, org).await;
+            }
+        });
+    }
+    pushing.join_all().await;
+}
+
+async fn paced(db: &Db, org: Id<Organization>, per_second: u32, seconds: u32) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
+    for _ in 0..per_second * seconds {
+        tick.tick().await;
+        push_one(db, org).await;
+    }
+}
+
+async fn push_one(db: &Db, org: Id<Organization>) {
+    let tx = db.write(org, Origin::system()).await.unwrap();
+    push(&tx, &Noop { number: 0, id: uuid::Uuid::now_v7() }).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let text = |place: usize| arguments.get(place).map_or("", String::as_str);
+    let number = |place: usize| text(place).parse::<usize>().unwrap_or_default();
+    let redis_url = std::env::var("REDIS_URL").unwrap();
+    let redis = Redis::open(&redis_url).unwrap();
+    let (publisher, publishing) = Publisher::new(redis.clone());
+    tokio::spawn(publishing);
+    let db = Db::new(&std::env::var("DATABASE_URL").unwrap(), 16, "drill").unwrap();
+    let db = db.publishing(move |events| publisher.publish(events));
+    if text(0) == "work" {
+        let (listener, listening) = Listener::new(&redis_url, redis).unwrap();
+        tokio::spawn(listening);
+        return work(db, listener, number(1), number(2)).await;
+    }
+    let tx = db.auth(Origin::system()).await.unwrap();
+    let org = Organization::find_by_slug(&tx, "default").await.unwrap().unwrap().id;
+    tx.commit().await.unwrap();
+    let started = Instant::now();
+    match text(0) {
+        "push" => push_kind(&db, org, text(1), number(2), number(3), number(4) as u64).await,
+        "singles" => singles(&db, org, number(1), number(2)).await,
+        "paced" => {
+            let count = |place| u32::try_from(number(place)).unwrap();
+            paced(&db, org, count(1), count(2)).await;
+        }
+        other => panic!("there is no command {other}"),
+    }
+    println!("{}", started.elapsed().as_millis());
+    // The last hints have 5 ms to go out together.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
