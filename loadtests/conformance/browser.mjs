@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-const FLAGS = [
+/** How Chromium is started. */
+export const FLAGS = [
   '--headless',
   '--no-sandbox',
   '--disable-gpu',
@@ -15,14 +16,19 @@ const FLAGS = [
   '--disable-sync',
 ];
 
-/** Collects whatever a quiet, self-contained page would not do. @param {string} origin */
-function watch(context, page, origin) {
+/** Collects whatever a quiet, self-contained page would not do. @param {string[]} origins it may talk to */
+export function watch(context, page, ...origins) {
   const noise = [];
   page.on('console', (message) => noise.push(`console ${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => noise.push(`page error: ${error.message}`));
-  page.on('requestfailed', (request) => noise.push(`failed: ${request.url()}`));
+  // What the page itself breaks off is no failure: so a stream is left.
+  const isLeft = (request) => request.failure()?.errorText === 'net::ERR_ABORTED';
+  page.on('requestfailed', (request) => isLeft(request) || noise.push(`failed: ${request.url()}`));
   page.on('response', (response) => response.status() >= 400 && noise.push(`${response.status()}: ${response.url()}`));
-  context.on('request', (request) => new URL(request.url()).origin === origin || noise.push(`foreign: ${request.url().slice(0, 100)}`));
+  context.on('request', (request) => {
+    const { origin, protocol } = new URL(request.url());
+    if (protocol !== 'data:' && !origins.includes(origin)) noise.push(`foreign: ${request.url().slice(0, 100)}`);
+  });
   context.on('page', () => noise.push('a second page was opened'));
   return noise;
 }
@@ -36,6 +42,25 @@ async function execute(page, operationName) {
   const result = await (await answer).json();
   assert.ok(!result.errors, `${operationName}: ${JSON.stringify(result.errors)}`);
   return result.data;
+}
+
+/** Writes a document into the query editor. */
+async function write(page, query) {
+  await page.locator('.graphiql-query-editor .CodeMirror').first().click();
+  await page.keyboard.press('Control+A');
+  await page.keyboard.insertText(query);
+}
+
+/** Starts a run and watches it: subscriptions come as they happen. */
+async function watchRun(page) {
+  await page.locator('#graphiql-session-tab-3').click();
+  await page.getByRole('button', { name: /execute query/i }).click(); // the prepared tab watches jobs
+  await page.getByRole('button', { name: /stop query/i }).click();
+  await write(page, 'mutation Start { startComplianceRun { id } }');
+  const { startComplianceRun } = await execute(page, 'Start');
+  await write(page, `subscription Watch { complianceRun(id: "${startComplianceRun.id}") { __typename shardsDone } }`);
+  await page.getByRole('button', { name: /execute query/i }).click();
+  await page.locator('.result-window').getByText('"ComplianceRun"').first().waitFor();
 }
 
 /** @param {string} url @param {{email: string, password: string}} person */
@@ -59,6 +84,8 @@ async function walk(page, url, person) {
   const { assets } = await execute(page, 'Assets');
   assert.ok(assets.nodes.length > 0, 'no assets');
   await page.locator('.result-window').getByText(`"${assets.nodes[0].name}"`).first().waitFor();
+
+  await watchRun(page);
 
   await page.getByRole('button', { name: 'Show Documentation Explorer' }).click();
   const docs = page.locator('.graphiql-doc-explorer');
@@ -87,7 +114,7 @@ export async function browser({ url, person, chromium: executablePath, screensho
       const shown = await walk(page, url, person);
       await page.waitForTimeout(500); // what is late to complain
       assert.ok(noise.length === 0, `not quiet:\n${noise.join('\n')}`);
-      return `signed in, ${shown} assets, documentation; no console message, no foreign request`;
+      return `signed in, ${shown} assets, a subscription, documentation; no console message, no foreign request`;
     } catch (error) {
       if (noise.length > 0 && !error.message.startsWith('not quiet')) error.message += `\n${noise.join('\n')}`;
       throw error;

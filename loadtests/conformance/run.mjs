@@ -1,19 +1,22 @@
-// Conformance, as clients meet it: the GraphQL over HTTP audits, GraphQL Code Generator, Chromium.
+// Conformance, as clients meet it: the GraphQL over HTTP audits, GraphQL Code Generator, Apollo Client, graphql-ws and
+// graphql-sse in a browser, the playground.
 import { parseArgs } from 'node:util';
 import { audits } from './audits.mjs';
 import { browser } from './browser.mjs';
+import { clients } from './clients.mjs';
 import { codegen } from './codegen.mjs';
 import { start, stop } from './server.mjs';
 
-const STEPS = { audits, codegen, browser };
-const USAGE = `node run.mjs --binary PATH [--only audits,codegen,browser] [--screenshot FILE]
+// The clients are made of what codegen generates.
+const STEPS = { audits, codegen, clients, browser };
+const USAGE = `node run.mjs --binary PATH [--only audits,codegen,clients,browser] [--screenshot FILE]
 node run.mjs --url URL --credentials EMAIL:PASSWORD --schema FILE [--only …] [--screenshot FILE]
 
   --binary PATH        the sentryops binary: started with up --demo, asked for its SDL
   --url URL            a server that runs already, instead of starting one
   --credentials E:P    who signs in there
   --schema FILE        the SDL, instead of the binary's
-  --only STEPS         some of audits, codegen, browser
+  --only STEPS         some of audits, codegen, clients, browser
   --screenshot FILE    a PNG of the playground as the browser step leaves it
   --chromium PATH      (CHROMIUM, else /usr/bin/chromium)`;
 
@@ -42,7 +45,9 @@ function options() {
   if (served && !values.binary && !values.url) refuse('needs --binary or --url');
   if (only.includes('codegen') && !values.binary && !values.schema) refuse('codegen needs --binary or --schema');
   const [, email, password] = /^([^:]+):(.+)$/.exec(values.credentials ?? '') ?? [];
-  if (values.url && only.includes('browser') && !password) refuse('browser needs --credentials with --url');
+  if (values.url && !password && only.some((name) => name === 'browser' || name === 'clients')) {
+    refuse('browser and clients need --credentials with --url');
+  }
   return {
     ...values,
     only,

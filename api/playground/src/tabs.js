@@ -72,4 +72,19 @@ query Assets {
 }
 `,
   },
+  {
+    query: `# Watch the queues: each job as it changes.
+# Start a run in another tab, and look here;
+# the stop button ends it.
+subscription Jobs {
+  jobs {
+    id
+    queue
+    kind
+    state
+    attempt
+  }
+}
+`,
+  },
 ];

@@ -163,6 +163,12 @@ fn root_queries() -> Vec<Row> {
         Row::query("users", Take("USER_READ"), "users { nodes { name email } }"),
         Row::query("roles", Take("USER_READ"), "roles { key name }"),
         Row::query("apiKeys", Take("API_KEY_MANAGE"), "apiKeys { name prefix }"),
+        Row::query(
+            "complianceRun",
+            Take("COMPLIANCE_READ"),
+            "complianceRun(id: \"%run\") { state passed }",
+        ),
+        Row::query("complianceRuns", Take("COMPLIANCE_READ"), "complianceRuns { totalCount }"),
     ]
 }
 
@@ -275,6 +281,8 @@ fn mutations() -> Vec<Row> {
         ),
         Row::mutation("setAssetLifecycle", write, "(id: \"%asset\", state: MAINTENANCE) { id }"),
         Row::mutation("deleteAsset", Take("ASSET_DELETE"), "(id: \"%retired\")"),
+        Row::mutation("startComplianceRun", Take("COMPLIANCE_RUN"), " { id }"),
+        Row::mutation("cancelComplianceRun", Take("COMPLIANCE_RUN"), "(id: \"%run\") { id }"),
         Row::mutation("logout", Nobody, ""),
     ];
     rows.into()
