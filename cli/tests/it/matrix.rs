@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Id, run::Run};
+use domain::{Id, job::Job, run::Run};
 use reqwest::header::HeaderMap;
 use serde_json::json;
 use table::{KEY_FIELDS, Needs, ROLES, Row, USER_FIELDS, needs_no_statement, rows};
@@ -70,7 +70,8 @@ impl Caller {
             Self::Operator => 1,
             Self::Admin => 2,
             Self::Owner | Self::Stranger => 3,
-            Self::KeyWith => return None,
+            // What concerns the installation is nobody's by a role, and cannot be given to a key.
+            Self::KeyWith => return needs.is_of_installation().then_some("FORBIDDEN"),
             Self::KeyWithout => {
                 return matches!(needs, Needs::Take(_)).then_some("FORBIDDEN");
             }
@@ -98,6 +99,10 @@ fn every_statement_of_the_schema_has_its_row() {
 const RUN: &str =
     "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, shards, started_at)
     VALUES ($1, $2, 'QUEUED', 'MANUAL', 'system', 1, now())";
+
+const JOB: &str = "INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
+                     actor_kind, queued_at, changed_at)
+    VALUES ($1, $2, 'SCAN', 'scan.shard', 1, '{}', $4, $3, 0, now(), 3, 'system', now(), now())";
 
 fn org(team: &Team) -> Uuid {
     domain::id::split(&team.id).unwrap().1
@@ -143,11 +148,20 @@ impl Scene {
         });
         for permission in taken.collect::<BTreeSet<_>>() {
             let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
-            let (_, with) = team.api_key("With", &Row::permissions(permission)).await;
             let (_, without) = team.api_key("Without", &others).await;
+            let with = if Needs::Take(permission).is_of_installation() {
+                without.clone()
+            } else {
+                team.api_key("With", &Row::permissions(permission)).await.1
+            };
             keys.insert(permission, [with, without]);
         }
         let run = Id::<Run>::new();
+        let jobs = [Id::<Job>::new(), Id::new(), Id::new()];
+        let save = format!(
+            "mutation {{ saveSchedule(input: {{ name: \"Schedule {CANARY}\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }}) {{ id }} }}"
+        );
+        let schedule = owner.get_data(&save, json!({})).await;
         let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
         let new_key =
             format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
@@ -163,6 +177,10 @@ impl Scene {
             ("%old_key", old_key),
             ("%asset", asset),
             ("%run", run.to_string()),
+            ("%waiting", jobs[0].to_string()),
+            ("%buried", jobs[1].to_string()),
+            ("%given_up", jobs[2].to_string()),
+            ("%schedule", word(&schedule["saveSchedule"]["id"])),
             ("%entry", word(&entries["auditEntries"]["nodes"][0]["id"])),
             // Of somebody else, wherever the caller is: nobody may end it.
             ("%session", word(&session["viewer"]["sessions"][0]["id"])),
@@ -173,6 +191,10 @@ impl Scene {
         ];
         let postgres = site.db.superuser().await;
         postgres.execute(RUN, &[&org(&team), &run.uuid()]).await.unwrap();
+        for (id, state) in jobs.iter().zip(["WAITING", "BURIED", "BURIED"]) {
+            let about = format!("Job {CANARY}");
+            postgres.execute(JOB, &[&org(&team), &id.uuid(), &state, &about]).await.unwrap();
+        }
         let people = people.try_into().ok().unwrap();
         Self { team, people, stranger: other.owner, keys, ids, postgres }
     }
@@ -234,6 +256,8 @@ impl Scene {
             ("api_key", mine),
             ("session", mine),
             ("job", mine),
+            ("job_history", mine),
+            ("schedule", mine),
             ("compliance_run", mine),
             ("audit_entry", mine),
             ("\"user\"", "id IN (SELECT user_id FROM membership WHERE org_id = $1)"),

@@ -60,6 +60,13 @@ pub(super) enum Needs {
     Take(&'static str),
 }
 
+impl Needs {
+    /// Whether it concerns the installation, not one organization: granted on the command line only.
+    pub(super) fn is_of_installation(self) -> bool {
+        matches!(self, Take(permission) if permission.starts_with("FLEET_"))
+    }
+}
+
 /// One statement: what it is about, what it states, and a document that selects it.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
@@ -119,6 +126,9 @@ impl Row {
     pub(super) fn permissions(permission: &'static str) -> Vec<&'static str> {
         match permission {
             "ASSET_WRITE" => vec!["ASSET_WRITE", "ASSET_READ"],
+            "JOB_MANAGE" => vec!["JOB_MANAGE", "JOB_READ"],
+            // What a schedule does is for who may do it by hand.
+            "SCHEDULE_WRITE" => vec!["SCHEDULE_WRITE", "COMPLIANCE_RUN", "JOB_READ"],
             permission => vec![permission],
         }
     }
@@ -168,7 +178,16 @@ fn root_queries() -> Vec<Row> {
             Take("COMPLIANCE_READ"),
             "complianceRun(id: \"%run\") { state passed }",
         ),
-        Row::query("complianceRuns", Take("COMPLIANCE_READ"), "complianceRuns { totalCount }"),
+        Row::query(
+            "complianceRuns",
+            Take("COMPLIANCE_READ"),
+            "complianceRuns { totalCount nodes { state } }",
+        ),
+        Row::query("job", Take("JOB_READ"), "job(id: \"%buried\") { state subject }"),
+        Row::query("jobs", Take("JOB_READ"), "jobs { totalCount nodes { state subject } }"),
+        Row::query("queues", Take("JOB_READ"), "queues { queue waiting }"),
+        Row::query("workers", Take("FLEET_READ"), "workers { host }"),
+        Row::query("schedules", Take("JOB_READ"), "schedules { name nextRunAt }"),
     ]
 }
 
@@ -180,6 +199,9 @@ fn types() -> Vec<Row> {
         Row::node("AuditEntry", Take("AUDIT_READ"), "%entry", "action"),
         Row::node("Organization", SignIn, "%organization", "slug"),
         Row::node("Role", SignIn, "%role", "key"),
+        Row::node("Schedule", Take("JOB_READ"), "%schedule", "name"),
+        Row::new("QueueStats", Take("JOB_READ"), "queues", "{ queues { oldestWaitingSeconds } }"),
+        Row::new("Worker", Take("FLEET_READ"), "workers", "{ workers { id } }"),
         Row::node("User", SignIn, "%user", "name"),
         Row::node("ApiKey", SignIn, "%key", "name"),
         Row::new("CreatedApiKey", Take("API_KEY_MANAGE"), "createApiKey", key).for_people(),
@@ -243,6 +265,8 @@ fn subscriptions() -> Vec<Row> {
 
 fn mutations() -> Vec<Row> {
     let (write, manage) = (Take("ASSET_WRITE"), Take("USER_MANAGE"));
+    let (run, jobs, schedule) =
+        (Take("COMPLIANCE_RUN"), Take("JOB_MANAGE"), Take("SCHEDULE_WRITE"));
     let rows = [
         Row::mutation(
             "login",
@@ -281,8 +305,18 @@ fn mutations() -> Vec<Row> {
         ),
         Row::mutation("setAssetLifecycle", write, "(id: \"%asset\", state: MAINTENANCE) { id }"),
         Row::mutation("deleteAsset", Take("ASSET_DELETE"), "(id: \"%retired\")"),
-        Row::mutation("startComplianceRun", Take("COMPLIANCE_RUN"), " { id }"),
-        Row::mutation("cancelComplianceRun", Take("COMPLIANCE_RUN"), "(id: \"%run\") { id }"),
+        Row::mutation("startComplianceRun", run, "(idempotencyKey: \"made\") { id state }"),
+        Row::mutation("cancelComplianceRun", run, "(id: \"%run\") { id state }"),
+        Row::mutation("retryJob", jobs, "(id: \"%buried\") { id }"),
+        Row::mutation("retryJobs", jobs, "(filter: { kind: \"none\" })"),
+        Row::mutation("discardJob", jobs, "(id: \"%given_up\") { id }"),
+        Row::mutation("cancelJob", jobs, "(id: \"%waiting\") { id }"),
+        Row::mutation(
+            "saveSchedule",
+            schedule,
+            "(input: { name: \"Made\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }) { id }",
+        ),
+        Row::mutation("deleteSchedule", schedule, "(id: \"%schedule\")"),
         Row::mutation("logout", Nobody, ""),
     ];
     rows.into()

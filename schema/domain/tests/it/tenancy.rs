@@ -6,9 +6,12 @@ use domain::{
     api_key::{ApiKey, NewApiKey},
     asset::{Asset, AssetFilter, AssetOrder, CreateAssetInput, LifecycleState, UpdateAssetInput},
     audit::{AuditEntry, AuditQuery},
+    job::{Job, NEW_ID},
     organization::Organization,
     page::PageRequest,
     permission::{BuiltinRole, Permission},
+    run::{Run, RunTrigger},
+    schedule::{Schedule, ScheduleAction, ScheduleInput},
     testing::TestDb,
     user::User,
 };
@@ -42,6 +45,26 @@ async fn tenant(db: &TestDb, slug: &str) -> Tenant {
     tx.commit().await.unwrap();
     let tx = db.write(org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, &host("same name"), at(0)).await.unwrap();
+    let input = ScheduleInput {
+        name: slug.into(),
+        cron: "0 2 * * *".into(),
+        time_zone: "UTC".into(),
+        action: ScheduleAction::ComplianceRun,
+        enabled: true,
+    };
+    Schedule::save(&tx, &owner, &input, at(0)).await.unwrap();
+    Run::start(&tx, RunTrigger::Manual, None, at(0)).await.unwrap();
+    for _ in 0..2 {
+        let sql = format!(
+            "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind,
+                              queued_at, changed_at)
+             VALUES ({NEW_ID}, $1, 'SCAN', 'scan.shard', 1, '{{}}', 'WAITING', 0, now(), 3, 'system', now(), now()) RETURNING id"
+        );
+        let job: Row = tx.one(&sql, &[&org]).await.unwrap();
+        if count(&tx, "job").await == 2 {
+            Job::cancel(&tx, job.get("id"), at(0)).await.unwrap();
+        }
+    }
     let audit = AuditEntry::list(&tx, &AuditQuery::default(), &ALL).await.unwrap().rows[0].id;
     tx.commit().await.unwrap();
     Tenant { org, user, key: key.id, asset, audit }
@@ -58,7 +81,7 @@ async fn count(tx: &Tx, table: &str) -> i64 {
     row.get("rows")
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 12] = [
     "organization",
     "\"user\"",
     "role",
@@ -67,6 +90,10 @@ const TABLES: [&str; 8] = [
     "api_key",
     "audit_entry",
     "asset",
+    "job",
+    "job_history",
+    "compliance_run",
+    "schedule",
 ];
 
 #[tokio::test]
