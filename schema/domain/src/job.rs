@@ -1,6 +1,6 @@
 //! A job as people see it: waiting, running or buried in `job`, or ended in `job_history`; one shape for both. (`job/query`:
 //! which are asked for; `job/verb`: what people may do to one; `job/ended`: how a watched one tells that it ended;
-//! `job/stats`: a queue in numbers.)
+//! `job/changed`: which changed lately; `job/stats`: a queue in numbers.)
 //!
 //! How jobs are pushed, leased and finished is the queue's business (crate `jobs`); here is what the API shows, and what
 //! people may do to a job: retry a buried one, discard it, cancel what has not ended. All times of a job are Postgres'
@@ -23,13 +23,12 @@ use crate::{
 };
 
 mod changed;
-
-pub use changed::{Changed, MOST};
 mod ended;
 mod query;
 mod stats;
 mod verb;
 
+pub use changed::{Changed, MOST};
 pub use ended::{ENDED_INSERT, NEW_ID};
 use query::FilterValues;
 pub use query::JobFilter;
@@ -112,9 +111,6 @@ pub struct Job {
     pub subject: Option<String>,
     /// Whether it was told to end while it runs, and its worker has yet to notice.
     pub is_cancelling: bool,
-    /// When it last went from one state to another.
-    #[graphql(skip)]
-    pub changed_at: DateTime<Utc>,
 }
 
 impl Entity for Job {
@@ -144,7 +140,6 @@ impl FromRow for Job {
                 .ok_or(Error::Corrupt { table: "job", column: "actor_kind" })?,
             subject: row.try_get("subject")?,
             is_cancelling: row.try_get("is_cancelling")?,
-            changed_at: row.try_get("changed_at")?,
         })
     }
 }
@@ -152,11 +147,11 @@ impl FromRow for Job {
 /// The columns of a job that has not ended.
 const LIVE: &str =
     "id, queue, kind, state, attempt, max_attempts, priority, run_at, queued_at, started_at,
-    NULL::timestamptz AS finished_at, error, worker, actor_kind, actor_id, subject, is_cancelling, changed_at";
+    NULL::timestamptz AS finished_at, error, worker, actor_kind, actor_id, subject, is_cancelling";
 /// The same of one that has.
 const ENDED: &str =
     "id, queue, kind, outcome AS state, attempt, max_attempts, priority, run_at, queued_at, started_at,
-    finished_at, error, worker, actor_kind, actor_id, subject, false AS is_cancelling, finished_at AS changed_at";
+    finished_at, error, worker, actor_kind, actor_id, subject, false AS is_cancelling";
 
 impl Job {
     /// The job, or `None`.
@@ -187,26 +182,5 @@ impl Job {
     /// Its place in the list.
     pub fn place(&self) -> Place {
         Place { value: String::new(), id: self.id.uuid() }
-    }
-
-    /// Those that changed after `since`, in the order of change, `limit` at most: go on from the last one's `changed_at`.
-    ///
-    /// A change is dated when its transaction began and seen when that ends. Whoever follows the changes asks for a few
-    /// seconds again and leaves out what they had.
-    pub async fn changed_since(
-        tx: &Tx,
-        queue: Option<Queue>,
-        since: DateTime<Utc>,
-        limit: i64,
-    ) -> Result<Vec<Self>> {
-        let sql = format!(
-            "(SELECT {LIVE} FROM job WHERE changed_at > $1 AND ($2::text IS NULL OR queue = $2)
-              ORDER BY changed_at, id LIMIT $3)
-             UNION ALL
-             (SELECT {ENDED} FROM job_history WHERE finished_at > $1 AND ($2::text IS NULL OR queue = $2)
-              ORDER BY finished_at, id LIMIT $3)
-             ORDER BY changed_at, id LIMIT $3"
-        );
-        tx.all(&sql, &[&since, &queue.map(Queue::as_str), &limit]).await
     }
 }

@@ -114,6 +114,20 @@ impl Scope {
         Ok(found)
     }
 
+    /// Reads what belongs to the installation rather than to an organization, as [`Scope::read_people`] does. Only
+    /// for who has `FLEET_READ`.
+    pub(crate) async fn read_fleet<T>(
+        &self,
+        read: impl AsyncFnOnce(&Tx) -> domain::Result<T>,
+    ) -> Result<T> {
+        let mut reading = self.reading.write().await;
+        end(&mut reading).await;
+        let tx = self.services.db.fleet().await?;
+        let found = read(&tx).await?;
+        tx.commit().await?;
+        Ok(found)
+    }
+
     /// Ends the read transaction, so that its connection goes back to the pool.
     pub(crate) async fn finish(&self) {
         end(&mut *self.reading.write().await).await;

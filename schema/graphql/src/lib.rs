@@ -8,7 +8,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `compliance`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -36,12 +36,14 @@ mod order;
 mod page;
 mod refusal;
 mod scan;
+mod schedule;
 mod schema;
 mod session;
 mod shape;
 mod subscription;
 mod user;
 mod watch;
+mod worker;
 
 pub use context::{Client, Services};
 pub use engine::{Allowlist, Answer, Engine, Operation, Prepared, Settings, refused, sdl};

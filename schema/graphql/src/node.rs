@@ -5,16 +5,17 @@ use domain::{
     Id, api_key, asset, audit,
     directive::authenticated,
     id::{self, Entity},
+    job,
     organization::Organization,
     permission::Permission,
     role::Role,
-    run, session, user,
+    run, schedule, session, user,
     viewer::Viewer,
 };
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
-    context::ContextExt, error::Result, session::Session, user::User,
+    context::ContextExt, error::Result, job::Job, schedule::Schedule, session::Session, user::User,
 };
 
 /// Every type with an id.
@@ -42,6 +43,10 @@ pub(crate) enum Node {
     AuditEntry(AuditEntry),
     /// One compliance run.
     ComplianceRun(ComplianceRun),
+    /// An order to a worker.
+    Job(Job),
+    /// What is to be done at which times.
+    Schedule(Schedule),
 }
 
 /// A row's id whatever its type.
@@ -68,6 +73,8 @@ node_ids! {
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
     ComplianceRun: |run| run.0.id,
+    Job: |job| job.0.id,
+    Schedule: |schedule| schedule.0.id,
 }
 
 /// The query on any row.
@@ -129,6 +136,16 @@ impl NodeQuery {
                 run::Run::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|run| Node::ComplianceRun(ComplianceRun(run)))
+            }
+            job::Job::PREFIX if viewer.may(Permission::JobRead) => {
+                job::Job::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|job| Node::Job(Job(job)))
+            }
+            schedule::Schedule::PREFIX if viewer.may(Permission::JobRead) => {
+                schedule::Schedule::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|schedule| Node::Schedule(Schedule(schedule)))
             }
             _ => None,
         })

@@ -8,10 +8,13 @@ use crate::{
     audit::AuditQueries,
     compliance::{ComplianceMutation, ComplianceQuery},
     error::ErrorCode,
+    job::{JobMutation, JobQuery},
     node::NodeQuery,
+    schedule::{ScheduleMutation, ScheduleQuery},
     session::{SessionMutation, SessionQuery},
     subscription::{JobSubscription, RunSubscription},
     user::{UserMutation, UserQuery},
+    worker::WorkerQuery,
 };
 
 /// What can be read.
@@ -24,6 +27,9 @@ pub(crate) struct Query(
     UserQuery,
     ApiKeyQuery,
     ComplianceQuery,
+    JobQuery,
+    WorkerQuery,
+    ScheduleQuery,
 );
 
 /// What can be done.
@@ -34,6 +40,8 @@ pub(crate) struct Mutation(
     ApiKeyMutation,
     AssetMutation,
     ComplianceMutation,
+    JobMutation,
+    ScheduleMutation,
 );
 
 /// What can be watched.

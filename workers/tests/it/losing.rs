@@ -78,6 +78,22 @@ async fn a_lost_lease_stops_the_job() {
 }
 
 #[tokio::test]
+async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
+    let stage = Stage::new().await;
+    stage.push("a", Does::Hang).await;
+    let mut settings = Stage::settings(4, 0);
+    settings.keeping.lease = Duration::from_secs(6);
+    stage.start_with(stage.handlers(), settings);
+    stage.log.until_started(1).await;
+    stage.meddle("REVOKE UPDATE ON job FROM sentryops_fleet").await;
+    eventually(async || stage.log.ended() == ["a"]).await;
+    assert_eq!(stage.count("SELECT id FROM job WHERE lease_until > clock_timestamp()").await, 1);
+    // Once it can be written again, nothing is lost.
+    stage.meddle("GRANT UPDATE ON job TO sentryops_fleet").await;
+    stage.log.until_started(2).await;
+}
+
+#[tokio::test]
 async fn a_job_outlives_a_worker_that_does_not_know_it() {
     let stage = Stage::new().await;
     let id = stage.push("a", Does::Effect).await;

@@ -4,6 +4,7 @@
 
 mod ending;
 mod failing;
+mod history;
 mod losing;
 mod order;
 mod scan;

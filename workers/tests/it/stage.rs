@@ -58,12 +58,18 @@ impl Job for Drill {
 #[derive(Clone)]
 pub(crate) struct Log {
     started: Arc<Mutex<Vec<String>>>,
+    ended: Arc<Mutex<Vec<String>>>,
     pub(crate) leave: Arc<Semaphore>,
 }
 
 impl Log {
     pub(crate) fn started(&self) -> Vec<String> {
         self.started.lock().unwrap().clone()
+    }
+
+    /// Whose work is over, done or stopped.
+    pub(crate) fn ended(&self) -> Vec<String> {
+        self.ended.lock().unwrap().clone()
     }
 
     pub(crate) async fn until_started(&self, count: usize) {
@@ -98,7 +104,11 @@ impl Stage {
             .batch_execute("CREATE TABLE effect (name text); GRANT ALL ON effect TO sentryops_app")
             .await
             .unwrap();
-        let log = Log { started: Arc::default(), leave: Arc::new(Semaphore::new(0)) };
+        let log = Log {
+            started: Arc::default(),
+            ended: Arc::default(),
+            leave: Arc::new(Semaphore::new(0)),
+        };
         Self { db, org, log, running: Mutex::default() }
     }
 
@@ -207,8 +217,18 @@ impl Stage {
     }
 }
 
+/// Tells when a handler's work is dropped.
+struct Ends(Log, String);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.ended.lock().unwrap().push(self.1.clone());
+    }
+}
+
 async fn do_drill(log: Log, context: Context, drill: Drill) -> Result<(), Failure> {
     log.started.lock().unwrap().push(drill.name.clone());
+    let _ends = Ends(log.clone(), drill.name.clone());
     match drill.does {
         Does::Wait => log.leave.acquire().await.unwrap().forget(),
         Does::Fail => return Err(Failure::retry("it always fails")),

@@ -20,8 +20,8 @@ pub const NEW_ID: &str = new_id!();
 /// as they were, and as `outcome` what became of them, `BURIED`, `DISCARDED` or `CANCELLED`.
 ///
 /// The payload is `{"outcome": …, "error": …, "subject": …}`; not the payload of the ended one: that it could not be read
-/// may be why it ended. It runs as the system, before what
-/// else waits, and is not watched itself. Kinds of watched jobs have at most 58 letters, as 64 is what fits a kind.
+/// may be why it ended. It runs as the system, before what else waits, and is not watched itself. Kinds of watched jobs
+/// have at most 58 letters, as 64 is what fits a kind.
 pub const ENDED_INSERT: &str = concat!(
     "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
                       actor_kind, queued_at, changed_at)

@@ -261,7 +261,7 @@ async fn a_buried_job_waits_again_with_all_its_attempts() {
         (job.state, job.attempt, job.error.as_deref()),
         (JobState::Waiting, 0, Some("it broke"))
     );
-    assert_eq!(job.run_at, job.changed_at);
+    assert!(job.run_at > job.queued_at - TimeDelta::minutes(1));
     assert_eq!(get(&house, id).await, job);
     let sql =
         "SELECT count(*) AS jobs FROM job WHERE crashes = 0 AND fence = 0 AND lease_until IS NULL";
@@ -421,7 +421,7 @@ async fn a_watched_job_tells_how_it_ended() {
         let error = if outcome == "CANCELLED" { None } else { Some("it broke") };
         assert_eq!(
             row.get::<_, serde_json::Value>("payload"),
-            serde_json::json!({ "outcome": outcome, "error": error, "job": { "n": 7 } })
+            serde_json::json!({ "outcome": outcome, "error": error, "subject": "run_1" })
         );
         let priority = if outcome == "CANCELLED" { i32::MAX } else { 1_000_005 };
         assert_eq!((row.get::<_, i32>("priority"), row.get::<_, i16>("version")), (priority, 2));
@@ -448,23 +448,6 @@ async fn ids_made_by_postgres_are_as_ours() {
         assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
         assert!(millis(id) + 1000 >= millis(&before) && millis(id) < millis(&before) + 60_000);
     }
-}
-
-#[tokio::test]
-async fn changes_are_followed_in_their_order() {
-    let house = House::new().await;
-    let a = push(&house, house.org, "").await;
-    let b = ended(&house, house.org, "SUCCEEDED", "").await;
-    let c = push(&house, house.org, BURIED).await;
-    let tx = house.db.read(house.org).await.unwrap();
-    let since = Job::get(&tx, a).await.unwrap().changed_at - TimeDelta::seconds(1);
-    let changed =
-        async |queue, since, limit| Job::changed_since(&tx, queue, since, limit).await.unwrap();
-    let ids = |jobs: Vec<Job>| jobs.into_iter().map(|job| job.id).collect::<Vec<_>>();
-    let first = changed(None, since, 2).await;
-    assert_eq!(ids(first.clone()), [a, b]);
-    assert_eq!(ids(changed(None, first[1].changed_at, 2).await), [c]);
-    assert_eq!(ids(changed(Some(Queue::Scan), since, 9).await), [a, c]);
 }
 
 #[tokio::test]
@@ -521,6 +504,4 @@ async fn a_job_of_another_organization_is_neither_seen_nor_touched() {
         }
     }
     assert_eq!(listed(&house, &JobFilter::default()).await, []);
-    let tx = house.db.read(house.org).await.unwrap();
-    assert!(Job::changed_since(&tx, None, at(-100_000_000), 10).await.unwrap().is_empty());
 }

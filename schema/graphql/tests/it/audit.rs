@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sdl::roots,
-    stage::{self, ADDRESS, PASSWORD, Reply, Stage, Team, client},
+    stage::{self, ADDRESS, BURIED, PASSWORD, Reply, Stage, Team, client},
 };
 
 /// A call of a mutation: who asks, the document, its variables.
@@ -25,6 +25,8 @@ struct Recorded {
 
 const CREATE_ASSET: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
+
+const SAVE_SCHEDULE: &str = "mutation($cron: String!) { saveSchedule(input: { name: \"nightly\", cron: $cron, action: COMPLIANCE_RUN }) { id } }";
 
 /// An asset of the team, made by its operator.
 async fn asset(stage: &Stage, team: &Team) -> String {
@@ -200,6 +202,73 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 json!({ "id": still_active }),
             )
         }
+        "startComplianceRun" => (
+            "operator",
+            "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id } }",
+            json!({ "key": "today" }),
+            &["compliance_run.started"],
+            json!({ "key": "" }),
+        ),
+        "cancelComplianceRun" => {
+            let start = "mutation { startComplianceRun { id } }";
+            let started = stage.ask(operator.bearer.as_str(), start, json!({})).await;
+            (
+                "operator",
+                "mutation($id: ID!) { cancelComplianceRun(id: $id) { id } }",
+                json!({ "id": started.data()["startComplianceRun"]["id"] }),
+                &["compliance_run.cancelled"],
+                json!({ "id": domain::Id::<domain::run::Run>::new() }),
+            )
+        }
+        "retryJob" => (
+            "admin",
+            "mutation($id: ID!) { retryJob(id: $id) { state } }",
+            json!({ "id": stage.job(team, BURIED).await }),
+            &["job.retried"],
+            json!({ "id": stage.job(team, "").await }),
+        ),
+        "retryJobs" => {
+            stage.job(team, BURIED).await;
+            (
+                "admin",
+                "mutation($filter: JobFilter!) { retryJobs(filter: $filter) }",
+                json!({ "filter": { "queue": "SCAN" } }),
+                &["jobs.retried"],
+                json!({ "filter": { "state": ["RUNNING"] } }),
+            )
+        }
+        "discardJob" => (
+            "admin",
+            "mutation($id: ID!) { discardJob(id: $id) { state } }",
+            json!({ "id": stage.job(team, BURIED).await }),
+            &["job.discarded"],
+            json!({ "id": stage.job(team, "").await }),
+        ),
+        "cancelJob" => (
+            "admin",
+            "mutation($id: ID!) { cancelJob(id: $id) { state } }",
+            json!({ "id": stage.job(team, "watched = true").await }),
+            &["job.cancelled"],
+            json!({ "id": stage.job(team, BURIED).await }),
+        ),
+        "saveSchedule" => (
+            "operator",
+            SAVE_SCHEDULE,
+            json!({ "cron": "0 2 * * *" }),
+            &["schedule.created"],
+            json!({ "cron": "0 24 * * *" }),
+        ),
+        "deleteSchedule" => {
+            let cron = json!({ "cron": "0 2 * * *" });
+            let saved = stage.ask(operator.bearer.as_str(), SAVE_SCHEDULE, cron).await;
+            (
+                "operator",
+                "mutation($id: ID!) { deleteSchedule(id: $id) }",
+                json!({ "id": saved.data()["saveSchedule"]["id"] }),
+                &["schedule.deleted"],
+                json!({ "id": domain::Id::<domain::schedule::Schedule>::new() }),
+            )
+        }
         other => panic!("the mutation {other} has no row in tests/it/audit.rs: add one"),
     };
     let by = match role {
@@ -267,6 +336,10 @@ async fn digest(stage: &Stage) -> Vec<(&'static str, String)> {
         "api_key",
         "audit_entry",
         "asset",
+        "job",
+        "job_history",
+        "compliance_run",
+        "schedule",
     ] {
         let sql = format!(
             "SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t"

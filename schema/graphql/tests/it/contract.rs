@@ -32,6 +32,11 @@ type Query {
   node(id: ID!): Node @authenticated
   asset(id: ID, code: String): Asset @requiresPermission(permission: ASSET_READ)
   assets(filter: AssetFilter, orderBy: AssetOrder, first: Int, after: String, last: Int, before: String): AssetConnection! @requiresPermission(permission: ASSET_READ)
+  job(id: ID!): Job @requiresPermission(permission: JOB_READ)
+  jobs(filter: JobFilter, first: Int, after: String): JobConnection! @requiresPermission(permission: JOB_READ)
+  queues: [QueueStats!]! @requiresPermission(permission: JOB_READ)
+  workers: [Worker!]! @requiresPermission(permission: FLEET_READ)
+  schedules: [Schedule!]! @requiresPermission(permission: JOB_READ)
   auditEntries(filter: AuditFilter, first: Int, after: String): AuditEntryConnection! @requiresPermission(permission: AUDIT_READ)
   users(first: Int, after: String): UserConnection! @requiresPermission(permission: USER_READ)
   roles: [Role!]! @requiresPermission(permission: USER_READ)
@@ -55,6 +60,12 @@ type Mutation {
   updateAsset(id: ID!, input: UpdateAssetInput!): Asset! @requiresPermission(permission: ASSET_WRITE)
   setAssetLifecycle(id: ID!, state: LifecycleState!): Asset! @requiresPermission(permission: ASSET_WRITE)
   deleteAsset(id: ID!): ID! @requiresPermission(permission: ASSET_DELETE)
+  retryJobs(filter: JobFilter!): Int! @requiresPermission(permission: JOB_MANAGE)
+  retryJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
+  discardJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
+  cancelJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
+  saveSchedule(input: ScheduleInput!): Schedule! @requiresPermission(permission: SCHEDULE_WRITE)
+  deleteSchedule(id: ID!): ID! @requiresPermission(permission: SCHEDULE_WRITE)
 }
 
 type LoginPayload { tokens: Tokens mfaChallenge: String }
@@ -76,6 +87,13 @@ input AssetFilter { type: [AssetType!] environment: [Environment!] lifecycleStat
 type AssetConnection { edges: [AssetEdge!]! nodes: [Asset!]! pageInfo: PageInfo! totalCount: Int }
 type AssetEdge { cursor: String! node: Asset! }
 type PageInfo { hasNextPage: Boolean! hasPreviousPage: Boolean! startCursor: String endCursor: String }
+enum Queue { SCAN PROBE TRIAGE IMPORT NOTIFY UPKEEP }
+enum JobState { WAITING SCHEDULED RUNNING SUCCEEDED BURIED CANCELLED DISCARDED }
+type Job { id: ID! queue: Queue! kind: String! state: JobState! attempt: Int! maxAttempts: Int! priority: Int! runAt: DateTime! queuedAt: DateTime! startedAt: DateTime finishedAt: DateTime error: String worker: String actor: Actor subject: String }
+type QueueStats { queue: Queue! waiting: Int! scheduled: Int! running: Int! buried: Int! oldestWaitingSeconds: Float donePerMinute: Float! failedPerMinute: Float! }
+type Worker { id: String! host: String! queues: [Queue!]! running: Int! capacity: Int! version: String! startedAt: DateTime! lastSeenAt: DateTime! }
+type Schedule { id: ID! name: String! cron: String! timeZone: String! action: ScheduleAction! enabled: Boolean! lastRunAt: DateTime nextRunAt: DateTime }
+enum ScheduleAction { COMPLIANCE_RUN }
 type AuditEntry { id: ID! at: DateTime! actor: Actor action: String! entityType: String! entityId: ID! changedPaths: [String!]! before: JSON after: JSON sourceIp: String requestId: String }
 ";
 

@@ -8,6 +8,7 @@
 //! | `audit` | every mutation leaves its entry, in the transaction of the change |
 //! | `statements`, `requests` | how many statements a list costs; one transaction and one connection a request |
 //! | `subscriptions` | what is watched is sent, to whom may see it, with and without Redis; rights over time |
+//! | `fleet` | jobs, queues, workers and schedules as people see them and change them |
 //! | `errors`, `paging` | codes and sentences; pages in both directions |
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
@@ -15,6 +16,7 @@
 mod audit;
 mod contract;
 mod errors;
+mod fleet;
 mod paging;
 mod requests;
 mod sdl;

@@ -86,6 +86,10 @@ async fn one_connection_is_enough_for_any_document() {
     let stage = Stage::narrow(1).await;
     let team = stage.team("alfa").await;
     add_asset(&stage, &team).await;
+    stage.break_with("UPDATE membership SET permissions = '{FLEET_READ}'").await;
+    stage
+        .job(&team, &format!("actor_kind = 'user', actor_id = '{}'", team["owner"].id.uuid()))
+        .await;
     let parts = [
         "viewer { organizations { name } }",
         "viewer { sessions { id } }",
@@ -95,6 +99,10 @@ async fn one_connection_is_enough_for_any_document() {
         "users { nodes { name roles { key } } totalCount }",
         "auditEntries { nodes { action actor { ... on User { name } } } }",
         "apiKeys { name createdBy { name } }",
+        "jobs { nodes { kind actor { ... on User { name } } } totalCount }",
+        "queues(fleet: true) { waiting }",
+        "workers { host }",
+        "schedules { name actor { ... on User { name } } }",
     ];
     let owner = &team["owner"];
     let mut stuck = Vec::new();
@@ -346,7 +354,10 @@ async fn a_node_is_found_by_its_id_whatever_its_type() {
     let team = stage.team("alfa").await;
     add_asset(&stage, &team).await;
     let (key, _) = stage.api_key(&team, "ci", &[domain::permission::Permission::AssetRead]).await;
+    let job = stage.job(&team, "").await;
     let owner = team["owner"].bearer.as_str();
+    let save = "mutation { saveSchedule(input: { name: \"nightly\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }) { id } }";
+    let saved = stage.ask(owner, save, nothing()).await.data().clone();
     let ids = "{ assets { nodes { id } } roles { id } auditEntries(first: 1) { nodes { id } } viewer { organization { id } } }";
     let ids = stage.ask(owner, ids, nothing()).await.data().clone();
     let document = "query($id: ID!) { node(id: $id) { __typename id } }";
@@ -357,6 +368,8 @@ async fn a_node_is_found_by_its_id_whatever_its_type() {
         ("Organization", &ids["viewer"]["organization"]["id"]),
         ("User", &json!(team["viewer"].id)),
         ("ApiKey", &json!(key)),
+        ("Job", &json!(job)),
+        ("Schedule", &saved["saveSchedule"]["id"]),
     ] {
         let reply = stage.ask(owner, document, json!({ "id": id })).await;
         assert_eq!(reply.data(), &json!({ "node": { "__typename": kind, "id": id } }));

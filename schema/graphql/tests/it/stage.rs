@@ -8,6 +8,7 @@ use domain::{
     Db, Id, Origin, Viewer,
     api_key::{ApiKey, NewApiKey},
     identity::{Caller, Identity},
+    job::Job,
     organization::Organization,
     page::CursorKeys,
     password::{Cost, Hasher},
@@ -23,6 +24,8 @@ use serde_json::{Value, json};
 
 /// Everybody's password.
 pub(crate) const PASSWORD: &str = "correct pelican mosaic";
+/// What makes a waiting job a buried one.
+pub(crate) const BURIED: &str = "state = 'BURIED', attempt = 3, error = 'it broke'";
 /// Where requests come from.
 pub(crate) const ADDRESS: &str = "192.0.2.7";
 
@@ -225,6 +228,21 @@ impl Stage {
         variables: Value,
     ) -> Reply {
         ask(&self.engine, bearer.into(), document, variables, client("the-request")).await
+    }
+
+    /// A waiting job of the team, with these columns set otherwise.
+    pub(crate) async fn job(&self, team: &Team, set: &str) -> Id<Job> {
+        let id = Id::<Job>::new();
+        let client = self.test.superuser().await;
+        let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at,
+                                    max_attempts, actor_kind, queued_at, changed_at)
+            VALUES ($1, $2, 'SCAN', 'scan.shard', 1, '{}', 'run_1', 'WAITING', 0, now(), 3, 'system', now(), now())";
+        client.execute(sql, &[&id.uuid(), &team.org.id.uuid()]).await.unwrap();
+        if !set.is_empty() {
+            let sql = format!("UPDATE job SET {set} WHERE id = $1");
+            client.execute(&sql, &[&id.uuid()]).await.unwrap();
+        }
+        id
     }
 
     /// Statements of a superuser, e.g. to break something.

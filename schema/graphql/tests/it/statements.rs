@@ -25,6 +25,13 @@ async fn populate(stage: &Stage, team: &Team, count: usize) {
              INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, owner_id, created_at, updated_at)
              SELECT '{org}', gen_random_uuid(), 'HST-' || row_number() OVER (), 'host', 'HOST', 'ACTIVE', 'PROD', id, now(), now()
              FROM \"user\" WHERE email LIKE '%@rows.example';
+             INSERT INTO job (org_id, id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind,
+                              actor_id, queued_at, changed_at)
+             SELECT '{org}', gen_random_uuid(), 'SCAN', 'scan.shard', 1, '{{}}', 'WAITING', 0, now(), 3, 'user', id, now(), now()
+             FROM \"user\" WHERE email LIKE '%@rows.example';
+             INSERT INTO schedule (org_id, id, name, cron, time_zone, action, enabled, actor_kind, actor_id, created_at, updated_at)
+             SELECT '{org}', gen_random_uuid(), email, '0 2 * * *', 'UTC', 'COMPLIANCE_RUN', false, 'user', id, now(), now()
+             FROM \"user\" WHERE email LIKE '%@rows.example';
              DELETE FROM audit_entry;
              INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths)
              SELECT '{org}', gen_random_uuid(), now(), 'user', id, 'asset.created', 'asset', id, '{{}}'
@@ -89,6 +96,17 @@ async fn members_with_their_roles() {
 async fn entries_with_their_actors() {
     let document = "{ auditEntries(first: 100) { nodes { action actor { ... on User { name roles { key } } ... on ApiKey { name } } } } }";
     check(document, "member").await;
+}
+
+#[tokio::test]
+async fn jobs_with_their_actors() {
+    let document = "{ jobs(first: 100, filter: { queue: SCAN }) { totalCount nodes { kind state worker actor { ... on User { name roles { key } } } } } }";
+    check(document, "member").await;
+}
+
+#[tokio::test]
+async fn schedules_with_their_actors() {
+    check("{ schedules { name nextRunAt actor { ... on User { name } } } }", "member").await;
 }
 
 /// How many depends on which list is there first; it stays few.

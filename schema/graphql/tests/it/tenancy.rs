@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sdl::{fields, roots, types},
-    stage::{self, PASSWORD, Person, Reply, Stage, Team},
+    stage::{self, BURIED, PASSWORD, Person, Reply, Stage, Team},
 };
 
 mod documents;
@@ -172,7 +172,7 @@ impl Fuzz {
         fuzz
     }
 
-    /// Thirty assets and a custom role for each, and what their first pages show.
+    /// Thirty assets, twelve jobs, and what their first pages show.
     async fn furnish(&self) {
         for (org, team) in self.teams.iter().enumerate() {
             let owner = team["owner"].bearer.as_str();
@@ -188,6 +188,13 @@ impl Fuzz {
                 let mut known = self.known.lock().unwrap();
                 known[org].learn(asset["id"].as_str().unwrap());
                 known[org].codes.push(asset["code"].as_str().unwrap().to_owned());
+            }
+            for number in 0..12 {
+                let state = ["", "watched = true", BURIED][number % 3];
+                let mark = format!("subject = '{0} thing {number}', kind = '{0}'", MARKS[org]);
+                let set = if state.is_empty() { mark } else { format!("{mark}, {state}") };
+                let job = self.stage.job(team, &set).await;
+                self.known.lock().unwrap()[org].learn(&job.to_string());
             }
             let list = "{
                 roles { id } viewer { sessions { id } } auditEntries(first: 20) { nodes { id } edges { cursor } }

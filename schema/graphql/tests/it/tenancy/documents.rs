@@ -15,14 +15,16 @@ const FRAGMENTS: &str = "
     fragment KP on ApiKey { id name }
     fragment O on Organization { id slug name }
     fragment R on Role { id key name }
+    fragment C on ComplianceRun { id state startedBy { ...U ...KP } }
+    fragment J on Job { id kind state error worker subject actor { ...U ...KP } }
+    fragment S on Schedule { id name cron actor { ...U ...KP } }
     fragment V on Viewer { actor { ...U } organization { ...O } organizations { ...O } roles { ...R } sessions { id sourceIp } }
 ";
 
-/// The documents: what each is called, and its text. Variables are `$asset $asset2 $user $user2 $key $session $role $entry $org
-/// $any $any2 $cursor $first $last $text`, drawn anew for each request.
+/// The documents: what each is called, and its text. Its variables, such as `$asset`, are drawn anew for each request.
 pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("viewer", "{ viewer { ...V } }"),
-    ("node", "{ node(id: $any) { id __typename ...A ...U ...K ...E ...O ...R } }"),
+    ("node", "{ node(id: $any) { id __typename ...A ...U ...K ...E ...O ...R ...C ...J ...S } }"),
     (
         "node",
         "{ a: node(id: $any) { id ...P ...A ...R } b: node(id: $any2) { id ...U ...O } c: node(id: $user) { id ...P } }",
@@ -70,6 +72,25 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
         "users",
         "{ users(last: $last) { nodes { ...U } } viewer { ...V } assets(first: 5) { nodes { ...A } } }",
     ),
+    ("complianceRun", "{ complianceRun(id: $run) { ...C } }"),
+    (
+        "complianceRuns",
+        "{ complianceRuns(first: $first, after: $cursor) { totalCount pageInfo { endCursor } nodes { ...C } } }",
+    ),
+    ("job", "{ job(id: $job) { ...J } }"),
+    (
+        "jobs",
+        "{ jobs(first: $first, after: $cursor) { totalCount pageInfo { endCursor } nodes { ...J } } }",
+    ),
+    (
+        "jobs",
+        "{ jobs(last: $last, filter: { state: [BURIED, CANCELLED, DISCARDED] }) { totalCount nodes { ...J } } }",
+    ),
+    ("jobs", "{ jobs(filter: { subject: $text }) { totalCount nodes { ...J } } }"),
+    ("queues", "{ queues { queue waiting buried donePerMinute } }"),
+    ("queues", "{ queues(fleet: true) { queue waiting } }"),
+    ("workers", "{ workers { id host } }"),
+    ("schedules", "{ schedules { ...S } }"),
     ("roles", "{ roles { ...R } }"),
     ("apiKeys", "{ apiKeys { ...K } }"),
     ("login", "mutation { login(email: $email, password: $password) { tokens { accessToken } } }"),
@@ -119,6 +140,17 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ),
     ("setAssetLifecycle", "mutation { setAssetLifecycle(id: $asset, state: $state) { ...A } }"),
     ("deleteAsset", "mutation { deleteAsset(id: $asset) }"),
+    ("startComplianceRun", "mutation { startComplianceRun(idempotencyKey: $text) { ...C } }"),
+    ("cancelComplianceRun", "mutation { cancelComplianceRun(id: $run) { ...C } }"),
+    ("retryJob", "mutation { retryJob(id: $job) { ...J } }"),
+    ("retryJobs", "mutation { retryJobs(filter: { subject: $text }) }"),
+    ("discardJob", "mutation { discardJob(id: $job) { ...J } }"),
+    ("cancelJob", "mutation { cancelJob(id: $job) { ...J } }"),
+    (
+        "saveSchedule",
+        "mutation { saveSchedule(input: { name: $text, cron: \"0 2 * * *\", action: COMPLIANCE_RUN }) { ...S } }",
+    ),
+    ("deleteSchedule", "mutation { deleteSchedule(id: $schedule) }"),
 ];
 
 /// Their variables and types.
@@ -130,6 +162,9 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("key", "ID!"),
     ("session", "ID!"),
     ("org", "ID!"),
+    ("run", "ID!"),
+    ("job", "ID!"),
+    ("schedule", "ID!"),
     ("any", "ID!"),
     ("any2", "ID!"),
     ("cursor", "String"),
@@ -166,8 +201,12 @@ impl Fuzz {
             "key" => json!(id(dice, "key")),
             "session" => json!(id(dice, "ses")),
             "org" => json!(id(dice, "org")),
+            "run" => json!(id(dice, "run")),
+            "job" => json!(id(dice, "job")),
+            "schedule" => json!(id(dice, "sch")),
             "any" => {
-                let prefix = *dice.pick(&["ast", "usr", "key", "ses", "org", "rol", "aud"]);
+                let prefix = *dice
+                    .pick(&["ast", "usr", "key", "ses", "org", "rol", "aud", "run", "job", "sch"]);
                 json!(id(dice, prefix))
             }
             "cursor" if known[from].cursors.is_empty() || dice.chance(30) => Value::Null,

@@ -32,6 +32,10 @@ impl Fuzz {
             ("api_key", "org_id = $"),
             ("audit_entry", "org_id = $"),
             ("asset", "org_id = $"),
+            ("compliance_run", "org_id = $"),
+            ("job", "org_id = $"),
+            ("job_history", "org_id = $"),
+            ("schedule", "org_id = $"),
         ] {
             let condition = condition.replace('$', &format!("'{org}'"));
             let sql = format!(
@@ -51,6 +55,15 @@ impl Fuzz {
                     "assets with a foreign text",
                     format!(
                         "SELECT t::text FROM asset AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
+                    ),
+                ),
+                (
+                    "jobs and schedules with a foreign text",
+                    format!(
+                        "SELECT t::text FROM job AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM job_history AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM schedule AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM compliance_run AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
                     ),
                 ),
                 (
@@ -105,6 +118,8 @@ impl Fuzz {
                 "SELECT id::text FROM asset WHERE org_id = '{uuid}' UNION SELECT id::text FROM role WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM api_key WHERE org_id = '{uuid}' UNION SELECT id::text FROM audit_entry WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM session WHERE org_id = '{uuid}' UNION SELECT '{uuid}'
+                 UNION SELECT id::text FROM job WHERE org_id = '{uuid}' UNION SELECT id::text FROM job_history WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM schedule WHERE org_id = '{uuid}' UNION SELECT id::text FROM compliance_run WHERE org_id = '{uuid}'
                  UNION SELECT user_id::text FROM membership WHERE org_id = '{uuid}'
                  UNION SELECT entity_id::text FROM audit_entry WHERE org_id = '{uuid}'"
             );
