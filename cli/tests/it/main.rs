@@ -8,6 +8,7 @@
 //! | `bad_input` · `tokens` · `config` | requests, bearers and settings that are wrong |
 //! | `attacks` · `errors` | documents made to hurt · two thousand damaged requests |
 //! | `sessions` · `limits` | several replicas: what is revoked on one, and what is counted on all |
+//! | `socket`, `sockets` | a client of `graphql-transport-ws` · what is watched arrives, and ends with the right to it |
 //! | `cancel` · `logs` · `commands` · `embedded` | clients that leave · what is written down · the other commands · private services |
 //!
 //! Run it under `sentryops services --`. Redis is shared, and limits count by address and account: each team has its own

@@ -58,9 +58,13 @@ impl JobSubscription {
         let watch = Watch::of(ctx);
         watch.listen(ctx, &[job::Job::PREFIX], None)?;
         watch.at_most_every(JOBS);
-        let since = watch.recent().since();
-        let changed = job::Job::changed(&*ctx.read().await?, queue, since).await?;
-        let jobs = watch.recent().take_new(changed.jobs, |job| job.id.uuid(), changed.at);
+        let (since, alive) = watch.recent().begin();
+        let changed = job::Job::changed(&*ctx.read().await?, queue, since, &alive).await?;
+        let mut recent = watch.recent();
+        let jobs = recent.take_new(changed.jobs, |job| job.id.uuid(), changed.at);
+        for job in &jobs {
+            recent.note(job.id.uuid(), job.finished_at.is_none());
+        }
         Ok(stream::iter(jobs.into_iter().map(Job)))
     }
 }

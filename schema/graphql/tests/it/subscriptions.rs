@@ -382,7 +382,33 @@ async fn jobs_are_followed(set: Set) {
     tx.commit().await.unwrap();
     assert_eq!(news(probes.next().await)["state"], "BURIED");
     assert_eq!(news(all.next().await)["state"], "BURIED");
+    // Pushed long ago, it is found in the history only by who saw it alive.
+    let old = Id::<domain::job::Job>::from(uuid::Uuid::from_u128(7)).to_string();
+    let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
+    let sql = "UPDATE job SET id = '00000000-0000-0000-0000-000000000007', state = 'BURIED', changed_at = now() WHERE id = $1";
+    tx.exec(sql, &[&scan.parse::<Id<domain::job::Job>>().unwrap()]).await.unwrap();
+    tx.emit(domain::event::Event::jobs(set.team.org.id));
+    tx.commit().await.unwrap();
+    assert_eq!(news(all.next().await)["id"], json!(old));
+    for id in [&old, &probe] {
+        finish(&set, id).await;
+        let ended = news(all.next().await);
+        assert_eq!((&ended["id"], &ended["state"]), (&json!(id), &json!("SUCCEEDED")));
+    }
+    assert_eq!(news(probes.next().await)["state"], "SUCCEEDED");
     assert!(all.is_quiet().await);
+}
+
+/// The job's row moves to the history.
+async fn finish(set: &Set, id: &str) {
+    let id: Id<domain::job::Job> = id.parse().unwrap();
+    let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
+    let sql = "WITH done AS (DELETE FROM job WHERE id = $1 RETURNING *)
+        INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at, queued_at, finished_at)
+        SELECT id, org_id, queue, kind, 'SUCCEEDED', priority, attempt, max_attempts, actor_kind, run_at, queued_at, now() FROM done";
+    tx.exec(sql, &[&id]).await.unwrap();
+    tx.emit(domain::event::Event::jobs(set.team.org.id));
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
