@@ -46,14 +46,17 @@ impl Process {
         Ok(Self { db, redis, hints, health, metrics })
     }
 
+    /// Where health and metrics are served.
+    pub(crate) fn health_address(&self) -> Result<SocketAddr> {
+        Ok(self.health.local_addr()?)
+    }
+
     /// Serves health and metrics for as long as the work takes, so that its stopping can be watched.
     pub(crate) async fn watch(
         self,
         stop: CancellationToken,
         work: impl Future<Output = Result<()>>,
     ) -> Result<()> {
-        let address = self.health.local_addr()?;
-        tracing::info!(health.address = %address, "health is told on http://{address}/readyz");
         let stopped = CancellationToken::new();
         let health = Health::new(probes(self.db, self.redis), self.metrics.clone(), stop);
         let health = tokio::spawn({

@@ -36,6 +36,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
 pub(crate) struct Api {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    health: SocketAddr,
     server: Server,
     listener: TcpListener,
 }
@@ -46,13 +47,18 @@ impl Api {
         let engine = engine(config, process)?;
         let listener = process::bind(config.listen, "LISTEN_ADDR").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, server: Server::new(edge(config)?, engine), listener })
+        let (health, server) = (process.health_address()?, Server::new(edge(config)?, engine));
+        Ok(Self { address, health, server, listener })
     }
 
     /// Serves until it is told to stop.
     pub(crate) async fn serve(self, stop: CancellationToken) -> Result<()> {
         let address = self.address;
-        tracing::info!(api.address = %address, "GraphQL is served on http://{address}/graphql");
+        tracing::info!(
+            api.address = %address,
+            health.address = %self.health,
+            "GraphQL is served on http://{address}/graphql"
+        );
         self.server.run(self.listener, stop).await.context("the API port ended early")
     }
 }

@@ -42,6 +42,8 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
     process::check_login(&db).await?;
     let process = Process::start(&config, db, &stores.redis).await?;
     let fleet = fleet(&config, &process);
+    let health = process.health_address()?;
+    tracing::info!(health.address = %health, "this worker's health is on http://{health}/readyz");
     let stop = CancellationToken::new();
     tokio::spawn(process::stop_on_signal(stop.clone()));
     let work = async { Ok(fleet.run(stop.clone()).await?) };

@@ -9,6 +9,7 @@
 //! | `attacks` · `errors` | documents made to hurt · two thousand damaged requests |
 //! | `sessions` · `limits` | several replicas: what is revoked on one, and what is counted on all |
 //! | `socket`, `sockets` | a client of `graphql-transport-ws` · what is watched arrives, and ends with the right to it |
+//! | `fleet` | `sentryops worker`, and runs whose workers are killed |
 //! | `cancel` · `logs` · `commands` · `embedded` | clients that leave · what is written down · the other commands · private services |
 //!
 //! Run it under `sentryops services --`. Redis is shared, and limits count by address and account: each team has its own
@@ -23,8 +24,8 @@ mod client;
 mod commands;
 mod config;
 mod embedded;
-
 mod errors;
+mod fleet;
 mod floors;
 mod limits;
 mod logs;

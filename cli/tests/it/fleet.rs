@@ -1,0 +1,129 @@
+//! `sentryops worker` as processes, and what becomes of a run when they are killed.
+
+use std::{
+    process::{Child, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    client::Client,
+    server::{Api, Site, command, run, text, until, within},
+    team::Team,
+};
+
+const START: &str =
+    "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id state } }";
+const RUN: &str = "query($id: ID!) { complianceRun(id: $id) { state assets shards shardsDone passed failed notAssessed } }";
+
+/// A running `sentryops worker`.
+struct Worker(Child);
+
+impl Worker {
+    fn start(site: &Site) -> Self {
+        let mut command = site.command(&["worker"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.0.id().cast_signed()).unwrap(), signal).unwrap();
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        until("the worker has ended", async || self.0.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // It may have ended.
+        let _ = self.0.wait();
+    }
+}
+
+/// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
+async fn many_assets(site: &Site, team: &Team, count: usize) {
+    let org = team.id.parse::<domain::Id<domain::organization::Organization>>().unwrap().uuid();
+    let sql = format!(
+        "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
+         SELECT '{org}', gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD',
+                CASE n % 3 WHEN 0 THEN '{{\"disk_encrypted\": true}}' WHEN 1 THEN '{{\"disk_encrypted\": false}}' ELSE '{{}}' END::jsonb,
+                now(), now()
+         FROM generate_series(1, {count}) AS n"
+    );
+    site.db.superuser().await.batch_execute(&sql).await.unwrap();
+}
+
+async fn start(client: &Client, key: Option<&str>) -> Value {
+    let answer = client.ask_with(START, json!({ "key": key })).await;
+    answer.body["data"]["startComplianceRun"].clone()
+}
+
+#[tokio::test]
+async fn killed_workers_change_nothing_about_a_run() {
+    let site = Site::new().await;
+    let api = Api::start(site.command(&["api"])).await;
+    let team = Team::new(&site, &api).await;
+    many_assets(&site, &team, 90_000).await;
+    let owner = &team.owner.client;
+    let mut workers = [Worker::start(&site), Worker::start(&site)];
+    let run = start(owner, None).await["id"].as_str().unwrap().to_owned();
+    let read = async || {
+        owner.ask_with(RUN, json!({ "id": run })).await.body["data"]["complianceRun"].clone()
+    };
+    for worker in &mut workers {
+        let before = read().await["shardsDone"].as_i64().unwrap();
+        until("a shard is done", async || {
+            (read().await["shardsDone"].as_i64().unwrap() > before
+                || read().await["state"] == "SUCCEEDED")
+                .then_some(())
+        })
+        .await;
+        worker.signal(Signal::KILL);
+        *worker = Worker::start(&site);
+    }
+    // What the killed ones had runs again once its lease is over.
+    let run = within(Duration::from_secs(60), "the run has ended", async || {
+        let run = read().await;
+        (run["state"] == "SUCCEEDED").then_some(run)
+    })
+    .await;
+    assert_eq!(
+        run,
+        json!({
+            "state": "SUCCEEDED", "assets": 90_000, "shards": 46, "shardsDone": 46,
+            "passed": 30_000, "failed": 120_000, "notAssessed": 30_000,
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_ends_well() {
+    let site = Site::new().await;
+    let mut worker = Worker::start(&site);
+    let superuser = site.db.superuser().await;
+    until("the worker is registered", async || {
+        (!superuser.query("SELECT id FROM worker", &[]).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    worker.signal(Signal::TERM);
+    assert!(worker.ended().await.success());
+    assert!(superuser.query("SELECT id FROM worker", &[]).await.unwrap().is_empty());
+}
+
+#[test]
+fn a_queue_that_is_none_is_told() {
+    let mut command = command(&["worker", "--queue", "scans"]);
+    command.envs([
+        ("DATABASE_URL", "postgres://a@127.0.0.1:1/b"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+    ]);
+    let output = run(command, "");
+    assert!(!output.status.success());
+    let told = text(&output.stderr);
+    let expected = "--queue scans: there is no such queue; there are scan, probe, triage, import, notify, upkeep";
+    assert!(told.contains(expected), "{told}");
+}
