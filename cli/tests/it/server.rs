@@ -154,10 +154,12 @@ impl Api {
         });
         let serves = async || {
             let log = text(&log.lock().unwrap());
-            let line = log.lines().find(|line| line.contains("api.address"))?;
-            let line: Value = serde_json::from_str(line).unwrap();
-            let address = |name: &str| line[name].as_str().unwrap().parse::<SocketAddr>().unwrap();
-            Some((address("api.address"), address("health.address")))
+            let address = |name: &str| {
+                let line = log.lines().find(|line| line.contains(name))?;
+                let line: Value = serde_json::from_str(line).unwrap();
+                Some(line[name].as_str().unwrap().parse::<SocketAddr>().unwrap())
+            };
+            Some((address("api.address")?, address("health.address")?))
         };
         let (address, health) = until("the API says where it serves", serves).await;
         let api = Self { child, address, health, log, reader: Some(reader) };
