@@ -39,7 +39,7 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
         started = Stores::start(&config) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let served = serve(&arguments, &config, &mut stores, &stop).await;
+    let served = Box::pin(serve(&arguments, &config, &mut stores, &stop)).await;
     stop.cancel();
     let stopped = stores.stop().await;
     served?;
@@ -74,7 +74,7 @@ async fn serve(
         let (served, worked) = tokio::join!(served, worked);
         served.and(worked)
     };
-    let work = process.watch(stop.clone(), work);
+    let work = Box::pin(process.watch(stop.clone(), work));
     match &mut stores.services {
         None => work.await,
         Some(services) => tokio::select! {

@@ -53,14 +53,11 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
 
 fn queue(name: &str) -> Result<Queue> {
     let known = Queue::ALL.iter().find(|queue| queue.as_str().eq_ignore_ascii_case(name));
-    match known {
-        Some(queue) => Ok(*queue),
-        None => {
-            let names: Vec<_> =
-                Queue::ALL.iter().map(|queue| queue.as_str().to_lowercase()).collect();
-            bail!("--queue {name}: there is no such queue; there are {}", names.join(", "))
-        }
-    }
+    let Some(queue) = known else {
+        let names: Vec<_> = Queue::ALL.iter().map(|queue| queue.as_str().to_lowercase()).collect();
+        bail!("--queue {name}: there is no such queue; there are {}", names.join(", "))
+    };
+    Ok(*queue)
 }
 
 /// The fleet of this process.

@@ -3,7 +3,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `job` | [`Job`], what is to be done: queue, kind, version, attempts |
-//! | `push` | [`push`], [`push_all`], [`Push`]: in the transaction of the change that wants it |
+//! | `push` | [`push()`], [`push_all`], [`Push`]: in the transaction of the change that wants it |
 //! | `scan`, `schedule` | the jobs of compliance runs; what is due, as jobs |
 //! | `lease` | the queue in SQL: claim, renew, finish, settle, reap, promote |
 //! | `fetch`, `settle` | claiming ahead, telling in batches how jobs ended |

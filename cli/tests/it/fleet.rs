@@ -86,7 +86,7 @@ async fn killed_workers_change_nothing_about_a_run() {
         *worker = Worker::start(&site);
     }
     // What the killed ones had runs again once its lease is over.
-    let run = within(Duration::from_secs(60), "the run has ended", async || {
+    let run = within(Duration::from_mins(1), "the run has ended", async || {
         let run = read().await;
         (run["state"] == "SUCCEEDED").then_some(run)
     })
