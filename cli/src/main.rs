@@ -92,23 +92,32 @@ fn main() -> ExitCode {
             return ExitCode::from(config::EXIT_CODE);
         }
     };
-    match run(command, config) {
-        Ok(code) => code,
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("sentryops: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("sentryops: there are no threads to run on: {error}");
+            return ExitCode::FAILURE;
         }
-    }
+    };
+    let ended = runtime.block_on(Box::pin(run(command, config)));
+    // Waits for nobody: a job that does not stop would keep this process from ending.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(|error| {
+        eprintln!("sentryops: {error:#}");
+        match error.downcast_ref() {
+            Some(workers::Error::Stuck) => ExitCode::from(workers::EXIT_STUCK),
+            _ => ExitCode::FAILURE,
+        }
+    })
 }
 
-#[tokio::main]
 async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     telemetry::start(&config.log)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     match command {
-        Command::Up(arguments) => up::run(arguments, config).await,
+        Command::Up(arguments) => Box::pin(up::run(arguments, config)).await,
         Command::Api => serve::run(config).await,
         Command::Worker(arguments) => worker::run(arguments, config).await,
         Command::Migrate(arguments) => migrate::run(arguments, &config).await,

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::{context::Clock, dispatch::Dispatcher, handlers::Handlers, tend::Tender};
 
 /// What a process exits with when a job cannot be stopped.
-const EXIT_STUCK: i32 = 70;
+pub const EXIT_STUCK: u8 = 70;
 /// How long telling the last endings may take.
 const TELLING: Duration = Duration::from_secs(5);
 
@@ -268,7 +268,7 @@ impl Keeper {
                     self.stuck.cancelled().await;
                     tokio::time::sleep(self.drain + 2 * TELLING).await;
                     tracing::error!("ending this process: a job does not stop");
-                    process::exit(EXIT_STUCK)
+                    process::exit(EXIT_STUCK.into())
                 };
                 tokio::select! {
                     () = keep(&self.holder, &self.db, self.keeping, &self.stop, &self.stuck) => {}

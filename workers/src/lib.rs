@@ -19,7 +19,7 @@ pub mod scan;
 mod tend;
 
 pub use context::{Clock, Context};
-pub use fleet::{Error, Fleet, QueueSettings, Settings};
+pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
 pub use handlers::Handlers;
 use jobs::scan::ScanShard;
 
