@@ -28,10 +28,11 @@ use tower_service::Service;
 use uuid::Uuid;
 
 use crate::{
+    claim::Claimant,
     failure::Failure,
     fetch::{Buffer, Fetcher, Taken},
     held::{Held, Holder, Stop},
-    lease::{Claimant, Verdict},
+    lease::Verdict,
     retry::backoff,
     settle::{Desk, Ending, Settler},
 };

@@ -1,13 +1,14 @@
 //! Hints on Redis that rows changed: published after the commit, ids only, and lost without regret.
 //!
-//! A commit never waits for Redis: what cannot be queued or sent is dropped and counted, and whoever listens reads the
-//! row again anyway. One channel for all organizations, because a listener asks Postgres under its own.
+//! A commit never waits for Redis: what cannot be sent now is sent when Redis is back, what cannot be kept until then is
+//! dropped and counted, and whoever listens reads the row again anyway. One channel for all organizations, because a
+//! listener asks Postgres under its own.
 
 use std::{collections::HashSet, time::Duration};
 
 use domain::event::Event;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::Redis;
 
@@ -25,6 +26,9 @@ const WAITING: usize = 4096;
 /// Between two rounds of sending: the first hint goes at once, the many behind it together.
 const APART: Duration = Duration::from_millis(5);
 
+/// When Redis took none, it is asked again after this time.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// Takes events from anywhere in the process.
 #[derive(Debug, Clone)]
 pub struct Publisher(mpsc::Sender<Event>);
@@ -35,16 +39,27 @@ impl Publisher {
         let (sender, mut waiting) = mpsc::channel(WAITING);
         let work = async move {
             let mut events = Vec::with_capacity(WAITING);
-            while waiting.recv_many(&mut events, WAITING).await > 0 {
-                // A hint says "read again": twice in a moment is once.
-                let distinct: HashSet<Event> = events.drain(..).collect();
-                for event in distinct {
-                    if let Err(error) = redis.publish(CHANNEL, text(&event)).await {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::debug!(error, "an event was lost");
+            // A hint says "read again": twice in a moment is once.
+            let mut unsent = HashSet::new();
+            loop {
+                let received = waiting.recv_many(&mut events, WAITING);
+                let is_open = if unsent.is_empty() {
+                    received.await > 0
+                } else {
+                    timeout(AGAIN, received).await.is_ok_and(|received| received > 0)
+                        || !waiting.is_closed()
+                };
+                if !is_open {
+                    return;
+                }
+                for event in events.drain(..) {
+                    if unsent.len() < WAITING {
+                        unsent.insert(event);
+                    } else {
                         lost();
                     }
                 }
+                send(&redis, &mut unsent).await;
                 tokio::time::sleep(APART).await;
             }
         };
@@ -58,6 +73,18 @@ impl Publisher {
                 lost();
             }
         }
+    }
+}
+
+/// Sends until all are sent, or Redis does not take one.
+async fn send(redis: &Redis, unsent: &mut HashSet<Event>) {
+    while let Some(event) = unsent.iter().next().cloned() {
+        if let Err(error) = redis.publish(CHANNEL, text(&event)).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, unsent = unsent.len(), "hints cannot be sent now");
+            return;
+        }
+        unsent.remove(&event);
     }
 }
 

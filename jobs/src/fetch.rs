@@ -15,8 +15,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claim::{self, Claimant, Claimed},
     held::{Held, Holder},
-    lease::{self, Claimant, Claimed, Verdict},
+    lease::Verdict,
     settle::{Ending, Settler},
 };
 
@@ -151,7 +152,7 @@ impl Fetcher {
         }
         *tended_at = Some(Instant::now());
         let tx = self.db.fleet().await?;
-        let (promoted, due_in) = lease::promote(&tx, self.claimant.queue).await?;
+        let (promoted, due_in) = claim::promote(&tx, self.claimant.queue).await?;
         let suspect =
             if self.places.available_permits() > 0 && !self.suspect.load(Ordering::Acquire) {
                 self.claimant.claim_suspect(&tx).await?

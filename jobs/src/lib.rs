@@ -5,7 +5,7 @@
 //! | `job` | [`Job`], what is to be done: queue, kind, version, attempts |
 //! | `push` | [`push()`], [`push_all`], [`Push`]: in the transaction of the change that wants it |
 //! | `scan`, `schedule` | the jobs of compliance runs; what is due, as jobs |
-//! | `lease` | the queue in SQL: claim, renew, finish, settle, reap, promote |
+//! | `claim`, `lease` | the queue in SQL: claim, promote; renew, finish, settle, reap |
 //! | `fetch`, `settle` | claiming ahead, telling in batches how jobs ended |
 //! | `held` | the claims of this process, renewed on a thread of their own |
 //! | `backend` | all of that as a backend of apalis, and the layer that hears how a job ended |
@@ -25,6 +25,7 @@
 //! Redis holds nothing that we would miss: without it limits are enforced per process, and queues are polled.
 
 pub mod backend;
+pub mod claim;
 mod error;
 pub mod event;
 pub mod failure;

@@ -154,7 +154,6 @@ async fn what_is_watched_on_one_replica_is_heard_from_another() {
         assert_eq!(shards_done(&socket.next().await.unwrap()), 1);
     }
     eprintln!("an advance was sent to two replicas' sockets within {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]

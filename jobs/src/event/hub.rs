@@ -53,7 +53,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { listening: Duration::from_secs(30), deaf: Duration::from_secs(2) }
+        Self { listening: Duration::from_secs(5), deaf: Duration::from_secs(2) }
     }
 }
 

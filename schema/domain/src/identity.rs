@@ -2,6 +2,8 @@
 //!
 //! A failed sign-in always costs the same work and says the same words, whether the e-mail is unknown, the password
 //! wrong, the user inactive or the account locked. No transaction is open while a password is hashed.
+//!
+//! Long, because every way to prove it ends in the same viewer, and each refusal must say what the others say.
 
 use std::net::IpAddr;
 

@@ -3,6 +3,8 @@
 //! A document is refused before anything of it runs, or it runs whole. The order is the cheapest first: what is too
 //! large is not parsed, what is too complex asks nobody who they are, what is forbidden touches no row of the
 //! organization.
+//!
+//! Long, because what runs once and what is watched pass the same steps in the same order, seen side by side here.
 
 use std::{collections::HashSet, sync::Arc};
 
