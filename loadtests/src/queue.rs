@@ -5,7 +5,7 @@
 //! | `ground` | the stores, and processes that push and take jobs |
 //! | `ledger` | what became of jobs, and whether that is right |
 //! | `finding` | figures beside their targets, and checks |
-//! | `rate`, `kill`, `poison`, `outage` | the parts |
+//! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
 //! | `store` | Postgres and Redis, crashed and started again |
 //! | `random` | randomness that a seed repeats |
 //!
@@ -21,6 +21,7 @@ mod outage;
 mod poison;
 mod random;
 mod rate;
+mod runs;
 mod store;
 
 use std::{
@@ -84,6 +85,8 @@ enum Part {
     Fairness,
     /// Workers killed at random moments.
     Kill,
+    /// Compliance runs while workers are killed.
+    Runs,
     /// Jobs that panic, abort, never end, or take memory.
     Poison,
     /// Redis emptied, silent, gone.
@@ -147,6 +150,7 @@ async fn take(part: Part, ground: &mut Ground) -> Result<Finding> {
         Part::Latency => rate::latency(ground).await,
         Part::Fairness => rate::fairness(ground).await,
         Part::Kill => kill::run(ground).await,
+        Part::Runs => runs::run(ground).await,
         Part::Poison => poison::run(ground).await,
         Part::Redis => outage::redis(ground).await,
         Part::Postgres => outage::postgres(ground).await,

@@ -15,6 +15,7 @@ use super::{ledger::Ledger, store::Store};
 use crate::{
     child::{self, Child},
     folder::Folder,
+    server::Server,
     stores::Stores,
 };
 
@@ -154,13 +155,24 @@ impl Ground {
         self.drill(&["push", kind, &count, &batch, &number], Hints::Redis).await
     }
 
-    /// Starts a process that takes jobs.
-    pub(crate) async fn work(&self, pace: Pace, hints: Hints) -> Result<Worker> {
+    /// Starts `sentryops worker` for one queue, with the keys that `up` made.
+    pub(crate) async fn serve(&self, queue: &str) -> Result<Worker> {
+        let command = Server::worker(&self.binary, self.folder.path(), &self.stores, queue)?;
+        self.seen(|| Child::spawn(&self.name("worker"), self.folder.path(), command)).await
+    }
+
+    /// Starts a process that takes jobs, and does not wait for it to be seen: it may end before that.
+    pub(crate) fn spawn(&self, pace: Pace, hints: Hints) -> Result<Child> {
         let mut command = self.command(hints);
         command
             .arg("work")
             .args([pace.concurrency, pace.prefetch].map(|number| number.to_string()));
-        self.start("drill", command).await
+        Child::spawn(&self.name("drill"), self.folder.path(), command)
+    }
+
+    /// Starts a process that takes jobs.
+    pub(crate) async fn work(&self, pace: Pace, hints: Hints) -> Result<Worker> {
+        self.seen(|| self.spawn(pace, hints)).await
     }
 
     /// Starts some of them.
@@ -172,10 +184,10 @@ impl Ground {
         Ok(fleet)
     }
 
-    /// Starts a process that registers itself as a worker; to be called for one at a time.
-    pub(crate) async fn start(&self, name: &str, command: std::process::Command) -> Result<Worker> {
+    /// Starts a process and waits until it registers itself as a worker; to be called for one at a time.
+    pub(crate) async fn seen(&self, spawn: impl FnOnce() -> Result<Child>) -> Result<Worker> {
         let known = self.ledger.workers().await?;
-        let mut child = Child::spawn(&self.name(name), self.folder.path(), command)?;
+        let mut child = spawn()?;
         let began = Instant::now();
         while began.elapsed() < SEEN_WITHIN {
             let seen = self.ledger.workers().await?;
@@ -185,7 +197,7 @@ impl Ground {
             child.check()?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        bail!("{name} was not seen within {} s:\n{}", SEEN_WITHIN.as_secs(), child.last_words())
+        bail!("a worker was not seen within {} s:\n{}", SEEN_WITHIN.as_secs(), child.last_words())
     }
 }
 

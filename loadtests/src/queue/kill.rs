@@ -1,4 +1,4 @@
-//! Part 6: worker processes killed at random moments, one after the other, while jobs run and are pushed.
+//! Worker processes killed at random moments, one after the other, while jobs run and are pushed.
 
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use crate::report::progress;
 const PROCESSES: usize = 4;
 const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
 /// Between two kills.
-const APART: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1000));
+const APART: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
 /// The longest job.
 const LONGEST: Duration = Duration::from_secs(3);
 /// Pushed between two kills.
 const JOBS: usize = 10;
+const DONE: &str = "SELECT count(DISTINCT id) FROM job_history WHERE outcome = 'SUCCEEDED'";
 const PATIENCE: Duration = Duration::from_mins(15);
 
 /// Who was killed, and when by Postgres' clock.
@@ -40,7 +41,12 @@ impl Killed {
     }
 
     /// From a kill to the next start of each job that the killed process held.
-    pub(crate) async fn takeovers(&self, ledger: &Ledger, finding: &mut Finding) -> Result<()> {
+    pub(crate) async fn takeovers(
+        &self,
+        ledger: &Ledger,
+        finding: &mut Finding,
+        when: &str,
+    ) -> Result<()> {
         let after = |what: &str, fences: &str| {
             format!(
                 "SELECT extract(epoch FROM next.at - killed.at)
@@ -56,9 +62,9 @@ impl Killed {
         ] {
             let (spread, count) =
                 ledger.spread(&after(what, fences), &[&self.workers, &self.at]).await?;
-            finding.figure(format!("{name}: jobs"), ledger::int(count), "");
+            finding.figure(format!("{when}{name}: jobs"), ledger::int(count), "");
             for (percentile, value) in ["p50", "p99", "max"].into_iter().zip(spread) {
-                finding.aimed(format!("{name}: {percentile}"), value, "s", target);
+                finding.aimed(format!("{when}{name}: {percentile}"), value, "s", target);
             }
         }
         Ok(())
@@ -73,7 +79,8 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
         "kill",
         format!(
             "{kills} × kill -9 of one of {PROCESSES} processes ({PACE}) every {} to {} ms, restarted at once; jobs of 0 to {} s \
-             that leave a row; seed {}.",
+             that leave a row; seed {}. \
+             Busy: one kill of two processes that have far more to do.",
             APART.0.as_millis(),
             APART.1.as_millis(),
             LONGEST.as_secs(),
@@ -105,6 +112,29 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
     let buried = ground.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
     finding.check("jobs buried", buried, 0);
     ground.ledger.audit(&mut finding, pushed).await?;
-    killed.takeovers(&ground.ledger, &mut finding).await?;
+    killed.takeovers(&ground.ledger, &mut finding, "").await?;
+    busy(ground, &mut finding).await?;
     Ok(finding)
+}
+
+/// One kill while more work waits than there are hands for: what the killed process held must not wait behind all of it.
+async fn busy(ground: &Ground, finding: &mut Finding) -> Result<()> {
+    const PROCESSES: usize = 2;
+    const MILLIS: u64 = 500;
+    const JOBS: usize = 1500;
+    ground.ledger.clear().await?;
+    ground.ledger.watch().await?;
+    ground.push("effect", JOBS, JOBS, MILLIS).await?;
+    let mut fleet = ground.fleet(PROCESSES, PACE).await?;
+    tokio::time::sleep(LONGEST).await;
+    let mut killed = Killed::default();
+    killed.kill(&ground.ledger, fleet.swap_remove(0)).await?;
+    fleet.push(ground.work(PACE, Hints::Redis).await?);
+    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    let idle_at = ground.ledger.now().await? - killed.at[0];
+    stop(fleet).await?;
+    finding.figure("busy: kill to an empty queue", idle_at.as_seconds_f64(), "s");
+    let lost = JOBS - usize::try_from(ground.ledger.count(DONE).await?)?;
+    finding.check("busy: jobs lost", i64::try_from(lost)?, 0);
+    killed.takeovers(&ground.ledger, finding, "busy: ").await
 }

@@ -39,7 +39,7 @@ const FORGET: &str = "
     DROP TRIGGER IF EXISTS drill_started ON job;
     DROP TRIGGER IF EXISTS drill_reaped ON job;
     TRUNCATE job, job_history, drill_effect, drill_event;";
-/// `sentryops services` forgets both when it stops, so it does not sync; what is lost by a crash is the question here.
+/// `sentryops services` turns these off, since what it holds is thrown away; here it is asked what a crash loses.
 const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 
 /// A connection that looks.
@@ -143,10 +143,20 @@ impl Ledger {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{left} jobs are left after {} s", patience.as_secs());
+                let seconds = patience.as_secs();
+                bail!("{left} jobs are left after {seconds} s:\n{}", self.left().await?);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    async fn left(&self) -> Result<String> {
+        let sql = "SELECT concat_ws(' ', count(*), kind, state, 'attempt', attempt, 'of', max_attempts, 'crashes', crashes,
+                          'lease', round(extract(epoch FROM min(lease_until) - now())), 's', 'worker', worker)
+            FROM job GROUP BY kind, state, attempt, max_attempts, crashes, worker ORDER BY count(*) DESC LIMIT 20";
+        let rows = self.0.query(sql, &[]).await?;
+        let lines = rows.iter().map(|row| Ok(row.try_get(0)?));
+        Ok(lines.collect::<Result<Vec<String>>>()?.join("\n"))
     }
 
     /// What must hold of the jobs that were watched, once all are over: none lost, none done twice, no effect missing or

@@ -1,4 +1,4 @@
-//! Parts 8 and 9: Redis emptied, silent and gone; Postgres crashed again and again; jobs go on all the while.
+//! Redis emptied, silent and gone; Postgres crashed again and again; jobs go on all the while.
 
 use std::{
     io::{Read, Write},
@@ -193,7 +193,7 @@ async fn reopen(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)> {
                 return Ok((ledger, at));
             }
             Err(error) => {
-                ensure!(Instant::now() < deadline, "Postgres does not come back: {error:#}")
+                ensure!(Instant::now() < deadline, "Postgres does not come back: {error:#}");
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

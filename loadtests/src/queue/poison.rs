@@ -1,4 +1,4 @@
-//! Part 7: jobs that panic, abort, never await or take memory, beside jobs that do nothing wrong.
+//! Jobs that panic, abort, never await or take memory, beside jobs that do nothing wrong.
 
 use std::{
     cell::Cell,
@@ -9,9 +9,10 @@ use anyhow::Result;
 
 use super::{
     finding::Finding,
-    ground::{Ground, Hints, Pace, Worker},
+    ground::{Ground, Hints, Pace},
     ledger,
 };
+use crate::child::Child;
 
 const PROCESSES: usize = 2;
 const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
@@ -25,6 +26,15 @@ const START: &str = "SELECT extract(epoch FROM min(start.at) - min(push.at)) * 1
     FROM drill_event AS push JOIN drill_event AS start USING (id)
     WHERE push.what = 'pushed' AND start.what = 'started' AND push.kind = 'noop' GROUP BY id";
 
+/// From the push to the end.
+const DONE: &str = "SELECT extract(epoch FROM finished_at - queued_at) * 1000 FROM job_history WHERE kind = 'noop'";
+
+/// Start and end, in percentiles.
+struct Latency {
+    start: [f64; 3],
+    done: [f64; 3],
+}
+
 /// See the module.
 pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
     let (usual, poisoned): (u32, u32) = ground.either((30, 120), (10, 60));
@@ -33,16 +43,25 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
         format!(
             "100 no-op jobs/s into {PROCESSES} processes ({PACE}), restarted when they end: {usual} s alone, then at least \
              {poisoned} s beside jobs that panic, abort, never await and take 100 MiB, until those are buried. \
-             Start: from the push to the first start."
+             Start: from the push to the first claim."
         ),
     );
     let alone = phase(ground, usual, false, &mut finding).await?;
     let beside = phase(ground, poisoned, true, &mut finding).await?;
-    for ((what, alone), beside) in ["p50", "p99", "max"].into_iter().zip(alone).zip(beside) {
-        finding.figure(format!("alone: start {what}"), alone, "ms");
-        finding.figure(format!("beside poison: start {what}"), beside, "ms");
-        if what == "p99" {
-            finding.aimed("p99 beside poison", beside / alone, "× alone", "< 2");
+    for (what, alone, beside) in
+        [("start", alone.start, beside.start), ("done", alone.done, beside.done)]
+    {
+        for ((share, alone), beside) in ["p50", "p99", "max"].into_iter().zip(alone).zip(beside) {
+            finding.figure(format!("alone: {what} {share}"), alone, "ms");
+            finding.figure(format!("beside poison: {what} {share}"), beside, "ms");
+            if share == "p99" {
+                finding.aimed(
+                    format!("{what} p99 beside poison"),
+                    beside / alone,
+                    "× alone",
+                    "< 2",
+                );
+            }
         }
     }
     for (kind, _, count, attempts) in POISON {
@@ -73,10 +92,11 @@ async fn phase(
     seconds: u32,
     is_poisoned: bool,
     finding: &mut Finding,
-) -> Result<[f64; 3]> {
+) -> Result<Latency> {
     ground.ledger.clear().await?;
     ground.ledger.watch().await?;
-    let fleet = ground.fleet(PROCESSES, PACE).await?;
+    let fleet = (0..PROCESSES).map(|_| ground.spawn(PACE, Hints::Redis));
+    let fleet = fleet.collect::<Result<Vec<_>>>()?;
     let is_over = Cell::new(false);
     let began = Instant::now();
     let work = async {
@@ -84,12 +104,10 @@ async fn phase(
         is_over.set(true);
         done
     };
-    let (worked, kept) = tokio::join!(work, keep(ground, fleet, &is_over));
-    worked?;
-    let (fleet, ends) = kept?;
+    let ((), (fleet, ends)) = tokio::try_join!(work, keep(ground, fleet, &is_over))?;
     // One of them may be draining, and hold on to a job that never ends.
     for worker in fleet {
-        worker.child.kill()?;
+        worker.kill()?;
     }
     let name = if is_poisoned { "beside poison" } else { "alone" };
     if is_poisoned {
@@ -102,7 +120,9 @@ async fn phase(
     let again = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND attempt > 1";
     let again = ground.ledger.count(again).await?;
     finding.figure(format!("{name}: good jobs started again"), ledger::int(again), "");
-    Ok(ground.ledger.spread(START, &[]).await?.0)
+    let (start, _) = ground.ledger.spread(START, &[]).await?;
+    let (done, _) = ground.ledger.spread(DONE, &[]).await?;
+    Ok(Latency { start, done })
 }
 
 async fn push(ground: &Ground, seconds: u32, is_poisoned: bool) -> Result<()> {
@@ -126,20 +146,20 @@ async fn push(ground: &Ground, seconds: u32, is_poisoned: bool) -> Result<()> {
 /// Starts processes again when they have ended, as whoever looks after them does; how many ended.
 async fn keep(
     ground: &Ground,
-    mut fleet: Vec<Worker>,
+    mut fleet: Vec<Child>,
     is_over: &Cell<bool>,
-) -> Result<(Vec<Worker>, u32)> {
+) -> Result<(Vec<Child>, u32)> {
     let mut ends = 0;
     while !is_over.get() {
         let mut gone = None;
         for (place, worker) in fleet.iter_mut().enumerate() {
-            if !worker.child.is_running()? {
+            if !worker.is_running()? {
                 gone = Some(place);
             }
         }
         if let Some(place) = gone {
             ends += 1;
-            fleet[place] = ground.work(PACE, Hints::Redis).await?;
+            fleet[place] = ground.spawn(PACE, Hints::Redis)?;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

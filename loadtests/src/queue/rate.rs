@@ -75,7 +75,7 @@ pub(crate) async fn drain(
     })
 }
 
-/// Part 1: jobs that do nothing.
+/// Jobs that do nothing.
 pub(crate) async fn noop(ground: &Ground) -> Result<Finding> {
     let count = ground.either(100_000, 20_000);
     let mut finding = Finding::new(
@@ -108,7 +108,7 @@ pub(crate) async fn noop(ground: &Ground) -> Result<Finding> {
     Ok(finding)
 }
 
-/// Part 2: jobs that wait for something else.
+/// Jobs that wait for something else.
 pub(crate) async fn sleep(ground: &Ground) -> Result<Finding> {
     const PACE: Pace = Pace { concurrency: 32, prefetch: 32 };
     const MILLIS: u64 = 20;
@@ -144,7 +144,7 @@ pub(crate) async fn sleep(ground: &Ground) -> Result<Finding> {
     Ok(finding)
 }
 
-/// Part 3: pushing.
+/// Pushing.
 pub(crate) async fn enqueue(ground: &Ground) -> Result<Finding> {
     let mut finding = Finding::new(
         "enqueue",
@@ -175,7 +175,7 @@ pub(crate) async fn enqueue(ground: &Ground) -> Result<Finding> {
     Ok(finding)
 }
 
-/// Part 4: from the push to the start.
+/// From the push to the start.
 pub(crate) async fn latency(ground: &Ground) -> Result<Finding> {
     const DONE: &str = "SELECT extract(epoch FROM finished_at - queued_at) * 1000 FROM job_history";
     let seconds: u32 = ground.either(30, 5);
@@ -213,7 +213,7 @@ pub(crate) async fn latency(ground: &Ground) -> Result<Finding> {
     Ok(finding)
 }
 
-/// Part 5: whoever comes later with little does not wait for all of a large batch.
+/// Whoever comes later with little does not wait for all of a large batch.
 pub(crate) async fn fairness(ground: &Ground) -> Result<Finding> {
     const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
     const MILLIS: u64 = 20;
