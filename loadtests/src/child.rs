@@ -89,12 +89,27 @@ impl Child {
         Ok(took)
     }
 
-    fn terminate(&mut self) -> Result<()> {
-        if self.process.try_wait()?.is_none() {
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.end().map(drop)
+    }
+
+    /// Whether it is still there.
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_none())
+    }
+
+    /// Sends it a signal, if it is still there.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.is_running()? {
             // Not waited for yet, so the number is still its own.
-            kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+            kill_process(Pid::from_child(&self.process), signal)?;
         }
         Ok(())
+    }
+
+    fn terminate(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)
     }
 
     fn end(&mut self) -> Result<ExitStatus> {

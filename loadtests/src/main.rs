@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `start`, `read` | a scenario each |
+//! | `start`, `read`, `queue` | a scenario each |
 //! | `question` | what `read` asks, and what a right answer is |
 //! | `seed` | the organization that `read` asks about |
 //! | `server`, `peer` | what is asked: sentryops, and others that answer the same |
@@ -24,6 +24,7 @@ mod folder;
 mod load;
 mod peer;
 mod question;
+mod queue;
 mod read;
 mod report;
 mod seed;
@@ -53,6 +54,8 @@ enum Scenario {
     Start(start::Arguments),
     /// Queries under load: requests per second, latency, CPU and statements per request.
     Read(read::Arguments),
+    /// The job queue: its rates and latencies, and what it loses while processes and stores are killed.
+    Queue(queue::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,7 @@ async fn run(scenario: Scenario) -> Result<()> {
             match scenario {
                 Scenario::Start(arguments) => start::run(&arguments).await,
                 Scenario::Read(arguments) => read::run(&arguments).await,
+                Scenario::Queue(arguments) => queue::run(&arguments).await,
             }
         } => done,
         _ = terminate.recv() => bail!("told to end"),

@@ -23,14 +23,21 @@ const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input
 const CREATE_ASSET: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
 
-/// Signs in and makes what is missing; the administrator's access token.
-pub(crate) async fn sow(server: &Server) -> Result<String> {
+/// The administrator's access token.
+pub(crate) async fn sign_in(server: &Server) -> Result<String> {
     let (email, password) = server.administrator()?;
     let mut connection = Connection::open(server.address).await?;
     let variables = json!({ "email": email, "password": password });
     let login = connection.graphql(None, LOGIN, variables).await.context("sign in")?;
     let token = login["login"]["tokens"]["accessToken"].as_str().context("there is no token")?;
+    Ok(token.to_owned())
+}
 
+/// Signs in and makes what is missing; the administrator's access token.
+pub(crate) async fn sow(server: &Server) -> Result<String> {
+    let token = sign_in(server).await?;
+    let token = token.as_str();
+    let mut connection = Connection::open(server.address).await?;
     let known = connection.graphql(Some(token), KNOWN, Value::Null).await?;
     let users = known["users"]["nodes"].as_array().context("there are no users")?;
     let mut owners: Vec<Value> = users.iter().map(|user| user["id"].clone()).collect();

@@ -56,6 +56,22 @@ impl Server {
         Self::start("api", folder, command).await
     }
 
+    /// `worker` on the same stores, with the same keys, for one queue.
+    pub(crate) fn worker(
+        binary: &Path,
+        folder: &Path,
+        stores: &Stores,
+        queue: &str,
+    ) -> Result<Command> {
+        let [health, _] = free_addresses()?;
+        let mut command = child::command(binary);
+        command.args(["worker", "--queue", queue]).env("HEALTH_ADDR", health.to_string());
+        command.env("DATABASE_URL", &stores.database).env("REDIS_URL", &stores.redis);
+        command.envs(KEYS.map(|(name, file)| (name, data(folder).join(file))));
+        command.env("DATA_DIR", data(folder));
+        Ok(command)
+    }
+
     async fn start(name: &str, folder: &Path, mut command: Command) -> Result<Self> {
         let [address, health] = free_addresses()?;
         command
@@ -63,6 +79,7 @@ impl Server {
             .env("LISTEN_ADDR", address.to_string())
             .env("HEALTH_ADDR", health.to_string())
             .env("AUTH_LIMIT", "1000000/second")
+            .env("SCAN_LIMIT", "1000000/second")
             .env("CONNECTIONS_PER_ADDRESS", "10000")
             .env("ACCESS_TOKEN_EXPIRE_MINUTES", "60");
         let began = Instant::now();

@@ -1,8 +1,8 @@
 //! Postgres and Redis that all servers of a run share: those of `sentryops services`, under which the scenario runs.
 //!
 //! `up` alone would do for us, but tells nobody the passwords of its private Postgres, and a peer must read the same rows.
-//! These services do not sync to disk; nothing that is measured here writes. Addresses out of the caller's environment
-//! are never used: a scenario fills what it is given.
+//! These services do not sync to disk; `queue`, which measures what writes, makes them. Addresses out of the caller's
+//! environment are never used: a scenario fills what it is given.
 
 use std::{
     env,

@@ -85,8 +85,13 @@ impl Sub for Cpu {
     }
 }
 
+/// Taken so far by one process.
+pub(crate) fn of_process(pid: u32) -> Result<Duration> {
+    Ok(Stat::of(pid)?.own)
+}
+
 /// A process of one thread each below it. Their scheduler's nanoseconds, because a tick is much for each of twenty.
-fn of_tree(root: u32) -> Result<Duration> {
+pub(crate) fn of_tree(root: u32) -> Result<Duration> {
     let root_stat = Stat::of(root)?;
     let below = descendants(root)?;
     Ok(below.iter().map(|(pid, stat)| precise(*pid).unwrap_or(stat.own)).sum::<Duration>()
@@ -99,7 +104,7 @@ fn precise(pid: u32) -> Option<Duration> {
     text.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-fn of_machine() -> Result<Duration> {
+pub(crate) fn of_machine() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
     busy(&text).context("understand /proc/stat")
 }

@@ -1,0 +1,185 @@
+//! The job queue: its rates and latencies, and what it loses while processes and stores are killed.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `ground` | the stores, and processes that push and take jobs |
+//! | `ledger` | what became of jobs, and whether that is right |
+//! | `finding` | figures beside their targets, and checks |
+//! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
+//! | `store` | Postgres and Redis, crashed and started again |
+//! | `random` | randomness that a seed repeats |
+//!
+//! Jobs are those of the example `drill` of the crate `workers`. Everything runs under `sentryops services`, made durable
+//! first: fsync, synchronous commits, whole pages. Only what is lost, doubled or wrong fails the run; figures stand beside
+//! their targets, since the machine is shared with whoever else is on it.
+
+mod finding;
+mod ground;
+mod kill;
+mod ledger;
+mod outage;
+mod poison;
+mod random;
+mod rate;
+mod runs;
+mod store;
+
+use std::{
+    fs::File,
+    io::Write,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::{
+    folder::Folder,
+    load::percentile,
+    report::{self, Circumstances, progress},
+    stores,
+};
+use finding::Finding;
+use ground::Ground;
+
+/// What `queue` is told.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Fewer jobs and fewer kills: to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/sentryops")]
+    binary: PathBuf,
+    /// The example of the crate `workers` that pushes and takes jobs.
+    #[arg(long, default_value = "target/release/examples/drill")]
+    drill: PathBuf,
+    /// Writes the report as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// These parts only.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
+    only: Vec<Part>,
+    /// What randomness begins with; a new one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// We run under `sentryops services` already.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+/// A part of the scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A backlog of jobs that do nothing.
+    Drain,
+    /// Jobs that wait, in more and more processes.
+    Sleep,
+    /// Pushing.
+    Enqueue,
+    /// From the push to the start.
+    Latency,
+    /// A small batch behind a large one.
+    Fairness,
+    /// Workers killed at random moments.
+    Kill,
+    /// Compliance runs while workers are killed.
+    Runs,
+    /// Jobs that panic, abort, never end, or take memory.
+    Poison,
+    /// Redis emptied, silent, gone.
+    Redis,
+    /// Postgres crashed again and again.
+    Postgres,
+}
+
+#[derive(Serialize)]
+struct Report {
+    scenario: &'static str,
+    circumstances: Circumstances,
+    seed: u64,
+    /// A write of a page and its sync, the median.
+    sync_microseconds: f64,
+    findings: Vec<Finding>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
+    if !arguments.inside {
+        let missing = || {
+            format!(
+                "{} is missing: cargo build -p workers --release --example drill",
+                arguments.drill.display()
+            )
+        };
+        File::open(&arguments.drill).with_context(missing)?;
+        return stores::enter(&arguments.binary);
+    }
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
+    };
+    let mut ground =
+        Ground::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
+    let sync_microseconds = sync(&ground.folder)?;
+    let mut findings = Vec::new();
+    for part in Part::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(part) {
+            continue;
+        }
+        progress(&format!("queue: {part:?}"));
+        findings.push(take(*part, &mut ground).await.with_context(|| format!("{part:?}"))?);
+    }
+    let report = Report { scenario: "queue", circumstances, seed, sync_microseconds, findings };
+    report::print(&report.render())?;
+    report::save(arguments.json.as_deref(), &report)?;
+    let wrong: Vec<_> = report.findings.iter().flat_map(Finding::wrong).collect();
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+async fn take(part: Part, ground: &mut Ground) -> Result<Finding> {
+    match part {
+        Part::Drain => rate::noop(ground).await,
+        Part::Sleep => rate::sleep(ground).await,
+        Part::Enqueue => rate::enqueue(ground).await,
+        Part::Latency => rate::latency(ground).await,
+        Part::Fairness => rate::fairness(ground).await,
+        Part::Kill => kill::run(ground).await,
+        Part::Runs => runs::run(ground).await,
+        Part::Poison => poison::run(ground).await,
+        Part::Redis => outage::redis(ground).await,
+        Part::Postgres => outage::postgres(ground).await,
+    }
+}
+
+/// What a commit waits for here: a page, written and synced, where the database is, too.
+fn sync(folder: &Folder) -> Result<f64> {
+    let mut file = File::create(folder.path().join("sync"))?;
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        file.write_all(&[1; 8192])?;
+        file.sync_data()?;
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    Ok(percentile(&took, 50).unwrap_or(Duration::ZERO).as_secs_f64() * 1e6)
+}
+
+impl Report {
+    fn render(&self) -> String {
+        let findings: Vec<_> = self.findings.iter().map(Finding::render).collect();
+        format!(
+            "queue: durable (fsync, synchronous_commit and full_page_writes are on; a page is synced in {:.0} µs), seed {}\n{}\n{}",
+            self.sync_microseconds,
+            self.seed,
+            self.circumstances.render(),
+            findings.join("\n"),
+        )
+    }
+}

@@ -1,0 +1,194 @@
+//! What became of jobs, read from Postgres as a superuser, past row security.
+//!
+//! While it watches, triggers write down each push, start and taking-back at the time it happens, in the transaction that
+//! makes it so: the checks compare this with what the queue says in the end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Utc};
+use tokio_postgres::{Client, NoTls, types::ToSql};
+use uuid::Uuid;
+
+use super::finding::Finding;
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Jobs that are not over.
+pub(crate) const LIVE: &str = "SELECT count(*) FROM job WHERE state <> 'BURIED'";
+
+const MAKE: &str = "
+    CREATE TABLE drill_effect (id uuid NOT NULL);
+    GRANT INSERT ON drill_effect TO sentryops_app;
+    CREATE TABLE drill_event (
+        what text NOT NULL, id uuid NOT NULL, kind text NOT NULL, fence integer NOT NULL,
+        worker uuid, mark uuid, at timestamptz NOT NULL);
+    CREATE FUNCTION drill_note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        INSERT INTO drill_event VALUES (
+            TG_ARGV[0], NEW.id, NEW.kind, NEW.fence, NEW.worker, (NEW.payload ->> 'id')::uuid, clock_timestamp());
+        RETURN NULL;
+    END $$;";
+const WATCH: &str = "
+    CREATE TRIGGER drill_pushed AFTER INSERT ON job FOR EACH ROW EXECUTE FUNCTION drill_note('pushed');
+    CREATE TRIGGER drill_started AFTER UPDATE OF fence ON job FOR EACH ROW
+        WHEN (NEW.fence > OLD.fence) EXECUTE FUNCTION drill_note('started');
+    CREATE TRIGGER drill_reaped AFTER UPDATE OF crashes ON job FOR EACH ROW
+        WHEN (NEW.crashes > OLD.crashes) EXECUTE FUNCTION drill_note('reaped');";
+const FORGET: &str = "
+    DROP TRIGGER IF EXISTS drill_pushed ON job;
+    DROP TRIGGER IF EXISTS drill_started ON job;
+    DROP TRIGGER IF EXISTS drill_reaped ON job;
+    TRUNCATE job, job_history, drill_effect, drill_event;";
+/// `sentryops services` turns these off, since what it holds is thrown away; here it is asked what a crash loses.
+const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+
+/// A connection that looks.
+pub(crate) struct Ledger(Client);
+
+impl Ledger {
+    /// Connects.
+    pub(crate) async fn open(url: &str) -> Result<Self> {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+        // Ends with the client, or with Postgres, and then the next query says so.
+        tokio::spawn(connection);
+        Ok(Self(client))
+    }
+
+    /// Makes what the checks need, and turns on what was turned off for speed.
+    pub(crate) async fn prepare(&self, url: &str) -> Result<()> {
+        self.0.batch_execute(MAKE).await.context("make the tables of the checks")?;
+        for setting in DURABLE {
+            self.0.batch_execute(&format!("ALTER SYSTEM SET {setting} = on")).await?;
+        }
+        self.0.batch_execute("SELECT pg_reload_conf()").await?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !Self::open(url).await?.is_durable().await? {
+            ensure!(Instant::now() < deadline, "Postgres does not become durable");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.0.batch_execute("CHECKPOINT").await.context("checkpoint")
+    }
+
+    async fn is_durable(&self) -> Result<bool> {
+        for setting in DURABLE {
+            let row = self.0.query_one(&format!("SHOW {setting}"), &[]).await?;
+            if row.try_get::<_, &str>(0)? != "on" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// An empty queue, unwatched.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        self.0.batch_execute(FORGET).await.context("empty the queue")?;
+        self.0.batch_execute("VACUUM ANALYZE job").await.context("vacuum")
+    }
+
+    /// From now on all is written down.
+    pub(crate) async fn watch(&self) -> Result<()> {
+        self.0.batch_execute(WATCH).await.context("watch the queue")
+    }
+
+    /// Whatever has to be said besides.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
+        self.0.batch_execute(sql).await.with_context(|| sql.to_owned())
+    }
+
+    /// Postgres' clock.
+    pub(crate) async fn now(&self) -> Result<DateTime<Utc>> {
+        Ok(self.0.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
+    }
+
+    /// One whole number.
+    pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
+        let row = self.0.query_one(sql, &[]).await.with_context(|| sql.to_owned())?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// One number; 0 where there is none.
+    pub(crate) async fn number(&self, sql: &str, given: &[&(dyn ToSql + Sync)]) -> Result<f64> {
+        let row = self.0.query_one(sql, given).await.with_context(|| sql.to_owned())?;
+        Ok(row.try_get::<_, Option<f64>>(0)?.unwrap_or_default())
+    }
+
+    /// The 50th and the 99th percentile and the largest of what a query of one column says, and how many there are.
+    pub(crate) async fn spread(
+        &self,
+        sql: &str,
+        given: &[&(dyn ToSql + Sync)],
+    ) -> Result<([f64; 3], i64)> {
+        let sql = format!(
+            "SELECT percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY value::float8), count(*)
+             FROM ({sql}) AS found (value)"
+        );
+        let row = self.0.query_one(&sql, given).await.with_context(|| sql.clone())?;
+        let found: Option<Vec<f64>> = row.try_get(0)?;
+        let spread = found.and_then(|found| <[f64; 3]>::try_from(found).ok()).unwrap_or_default();
+        Ok((spread, row.try_get(1)?))
+    }
+
+    /// The worker processes that have ever been seen.
+    pub(crate) async fn workers(&self) -> Result<Vec<Uuid>> {
+        let rows = self.0.query("SELECT id FROM worker", &[]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Waits until a count has come down to 0.
+    pub(crate) async fn wait(&self, sql: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = self.count(sql).await?;
+            if left == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let seconds = patience.as_secs();
+                bail!("{left} jobs are left after {seconds} s:\n{}", self.left().await?);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn left(&self) -> Result<String> {
+        let sql = "SELECT concat_ws(' ', count(*), kind, state, 'attempt', attempt, 'of', max_attempts, 'crashes', crashes,
+                          'lease', round(extract(epoch FROM min(lease_until) - now())), 's', 'worker', worker)
+            FROM job GROUP BY kind, state, attempt, max_attempts, crashes, worker ORDER BY count(*) DESC LIMIT 20";
+        let rows = self.0.query(sql, &[]).await?;
+        let lines = rows.iter().map(|row| Ok(row.try_get(0)?));
+        Ok(lines.collect::<Result<Vec<String>>>()?.join("\n"))
+    }
+
+    /// What must hold of the jobs that were watched, once all are over: none lost, none done twice, no effect missing or
+    /// doubled. `acknowledged` is how many the pushers were told of.
+    pub(crate) async fn audit(&self, finding: &mut Finding, acknowledged: i64) -> Result<()> {
+        let pushed = self.count("SELECT count(*) FROM drill_event WHERE what = 'pushed'").await?;
+        finding.figure("jobs pushed", int(pushed), "");
+        let lost = "SELECT count(*) FROM drill_event AS event WHERE what = 'pushed'
+            AND NOT EXISTS (SELECT FROM job WHERE job.id = event.id)
+            AND NOT EXISTS (SELECT FROM job_history AS history WHERE history.id = event.id AND outcome = 'SUCCEEDED')";
+        let lost = self.count(lost).await? + (acknowledged - pushed).max(0);
+        finding.check("jobs lost", lost, 0);
+        let twice = "SELECT count(*) - count(DISTINCT id) FROM job_history";
+        finding.check("jobs ended twice", self.count(twice).await?, 0);
+        let both = "SELECT count(*) FROM job JOIN job_history USING (id)";
+        finding.check("jobs ended and still there", self.count(both).await?, 0);
+        let twice = "SELECT count(*) - count(DISTINCT id) FROM drill_effect";
+        finding.check("effects twice", self.count(twice).await?, 0);
+        let missing =
+            "SELECT count(*) FROM drill_event AS event JOIN job_history AS history USING (id)
+            WHERE what = 'pushed' AND event.kind = 'effect' AND outcome = 'SUCCEEDED'
+              AND NOT EXISTS (SELECT FROM drill_effect WHERE drill_effect.id = event.mark)";
+        finding.check("effects missing", self.count(missing).await?, 0);
+        let early = "SELECT count(*) FROM drill_effect AS effect
+            WHERE NOT EXISTS (SELECT FROM drill_event AS event JOIN job_history AS history USING (id)
+                              WHERE what = 'pushed' AND event.mark = effect.id)";
+        finding.check("effects of jobs that have not ended", self.count(early).await?, 0);
+        Ok(())
+    }
+}
+
+/// As a figure; none of our counts is beyond 2³¹.
+pub(crate) fn int(count: i64) -> f64 {
+    i32::try_from(count).map_or(f64::NAN, f64::from)
+}

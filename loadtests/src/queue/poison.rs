@@ -1,0 +1,167 @@
+//! Jobs that panic, abort, never await or take memory, beside jobs that do nothing wrong.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use super::{
+    finding::Finding,
+    ground::{Ground, Hints, Pace},
+    ledger,
+};
+use crate::child::Child;
+
+const PROCESSES: usize = 2;
+const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
+/// Kinds of the drill, with their number, how many, and the attempts that each has.
+const POISON: [(&str, u64, usize, i32); 4] =
+    [("panic", 0, 3, 3), ("abort", 0, 2, 3), ("spin", 0, 1, 2), ("allocate", 100, 3, 3)];
+const PATIENCE: Duration = Duration::from_mins(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// From the push to the first start, as it was written down.
+const START: &str = "SELECT extract(epoch FROM min(start.at) - min(push.at)) * 1000
+    FROM drill_event AS push JOIN drill_event AS start USING (id)
+    WHERE push.what = 'pushed' AND start.what = 'started' AND push.kind = 'noop' GROUP BY id";
+
+/// From the push to the end.
+const DONE: &str = "SELECT extract(epoch FROM finished_at - queued_at) * 1000 FROM job_history WHERE kind = 'noop'";
+
+/// Start and end, in percentiles.
+struct Latency {
+    start: [f64; 3],
+    done: [f64; 3],
+}
+
+/// See the module.
+pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
+    let (usual, poisoned): (u32, u32) = ground.either((30, 120), (10, 60));
+    let mut finding = Finding::new(
+        "poison",
+        format!(
+            "100 no-op jobs/s into {PROCESSES} processes ({PACE}), restarted when they end: {usual} s alone, then at least \
+             {poisoned} s beside jobs that panic, abort, never await and take 100 MiB, until those are buried. \
+             Start: from the push to the first claim."
+        ),
+    );
+    let alone = phase(ground, usual, false, &mut finding).await?;
+    let beside = phase(ground, poisoned, true, &mut finding).await?;
+    for (what, alone, beside) in
+        [("start", alone.start, beside.start), ("done", alone.done, beside.done)]
+    {
+        for ((share, alone), beside) in ["p50", "p99", "max"].into_iter().zip(alone).zip(beside) {
+            finding.figure(format!("alone: {what} {share}"), alone, "ms");
+            finding.figure(format!("beside poison: {what} {share}"), beside, "ms");
+            if share == "p99" {
+                finding.aimed(
+                    format!("{what} p99 beside poison"),
+                    beside / alone,
+                    "× alone",
+                    "< 2",
+                );
+            }
+        }
+    }
+    for (kind, _, count, attempts) in POISON {
+        let buried = format!(
+            "SELECT count(*) FROM job WHERE kind = '{kind}' AND state = 'BURIED' AND attempt = {attempts}"
+        );
+        let buried = ground.ledger.count(&buried).await?;
+        finding.check(
+            format!("{kind}: buried after {attempts} attempts"),
+            buried,
+            i64::try_from(count)?,
+        );
+        let starts =
+            format!("SELECT count(*) FROM drill_event WHERE kind = '{kind}' AND what = 'started'");
+        let starts = ground.ledger.count(&starts).await?;
+        finding.check(
+            format!("{kind}: starts"),
+            starts,
+            i64::try_from(count)? * i64::from(attempts),
+        );
+    }
+    Ok(finding)
+}
+
+/// Paced jobs for so many seconds, with or without poison; their start latency.
+async fn phase(
+    ground: &Ground,
+    seconds: u32,
+    is_poisoned: bool,
+    finding: &mut Finding,
+) -> Result<Latency> {
+    ground.ledger.clear().await?;
+    ground.ledger.watch().await?;
+    let fleet = (0..PROCESSES).map(|_| ground.spawn(PACE, Hints::Redis));
+    let fleet = fleet.collect::<Result<Vec<_>>>()?;
+    let is_over = Cell::new(false);
+    let began = Instant::now();
+    let work = async {
+        let done = push(ground, seconds, is_poisoned).await;
+        is_over.set(true);
+        done
+    };
+    let ((), (fleet, ends)) = tokio::try_join!(work, keep(ground, fleet, &is_over))?;
+    // One of them may be draining, and hold on to a job that never ends.
+    for worker in fleet {
+        worker.kill()?;
+    }
+    let name = if is_poisoned { "beside poison" } else { "alone" };
+    if is_poisoned {
+        finding.figure("processes that ended", f64::from(ends), "");
+        finding.figure("all poison buried after", began.elapsed().as_secs_f64(), "s");
+    }
+    let good = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND outcome = 'SUCCEEDED'";
+    let good = ground.ledger.count(good).await?;
+    finding.check(format!("{name}: good jobs done"), good, i64::from(100 * seconds));
+    let again = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND attempt > 1";
+    let again = ground.ledger.count(again).await?;
+    finding.figure(format!("{name}: good jobs started again"), ledger::int(again), "");
+    let (start, _) = ground.ledger.spread(START, &[]).await?;
+    let (done, _) = ground.ledger.spread(DONE, &[]).await?;
+    Ok(Latency { start, done })
+}
+
+async fn push(ground: &Ground, seconds: u32, is_poisoned: bool) -> Result<()> {
+    let seconds = seconds.to_string();
+    let paced = ["paced", "100", &seconds];
+    let paced = ground.drill(&paced, Hints::Redis);
+    let poison = async {
+        if is_poisoned {
+            for (kind, number, count, _) in POISON {
+                ground.push(kind, count, count, number).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let (paced, poison) = tokio::join!(paced, poison);
+    paced?;
+    poison?;
+    ground.ledger.wait(ledger::LIVE, PATIENCE).await
+}
+
+/// Starts processes again when they have ended, as whoever looks after them does; how many ended.
+async fn keep(
+    ground: &Ground,
+    mut fleet: Vec<Child>,
+    is_over: &Cell<bool>,
+) -> Result<(Vec<Child>, u32)> {
+    let mut ends = 0;
+    while !is_over.get() {
+        let mut gone = None;
+        for (place, worker) in fleet.iter_mut().enumerate() {
+            if !worker.is_running()? {
+                gone = Some(place);
+            }
+        }
+        if let Some(place) = gone {
+            ends += 1;
+            fleet[place] = ground.spawn(PACE, Hints::Redis)?;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok((fleet, ends))
+}

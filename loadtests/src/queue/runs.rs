@@ -1,0 +1,110 @@
+//! Compliance runs, started over the API, while `sentryops worker` processes are killed at random moments.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{
+    finding::Finding,
+    ground::{Ground, stop},
+    kill::Killed,
+    ledger,
+    random::Random,
+};
+use crate::{
+    client::Connection,
+    report::progress,
+    seed::{self, ORGANIZATION},
+    server::Server,
+};
+
+const PROCESSES: usize = 3;
+const ASSETS: u32 = 100_000;
+/// Between two kills.
+const APART: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(700));
+const PATIENCE: Duration = Duration::from_mins(10);
+const START: &str = "mutation($key: String!) { startComplianceRun(idempotencyKey: $key) { id } }";
+/// What each run has to find: the assets do not change.
+const WRONG: &str = "SELECT count(*) FROM compliance_run AS run
+    WHERE run.shards_done <> run.shards OR NOT EXISTS (SELECT FROM (
+        SELECT count(*)::int,
+               (count(owner_id) + count(*) FILTER (WHERE attributes->'disk_encrypted' = 'true'))::int,
+               (count(*) FILTER (WHERE owner_id IS NULL)
+                + count(*) FILTER (WHERE attributes->'disk_encrypted' = 'false'))::int,
+               count(*) FILTER (WHERE (attributes->'disk_encrypted' IN ('true', 'false')) IS NOT TRUE)::int
+        FROM asset WHERE asset.org_id = run.org_id AND lifecycle_state NOT IN ('RETIRED', 'DISPOSED'))
+            AS plain (assets, passed, failed, not_assessed)
+        WHERE (run.assets, run.passed, run.failed, run.not_assessed)
+            = (plain.assets, plain.passed, plain.failed, plain.not_assessed))";
+
+/// See the module.
+pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
+    let kills = ground.either(100, 10);
+    let mut random = Random::new(ground.seed);
+    let mut finding = Finding::new(
+        "runs",
+        format!(
+            "{kills} × kill -9 of one of {PROCESSES} `sentryops worker` every {} to {} ms, restarted at once; a compliance run of \
+             {ASSETS} assets is started over the API between two kills; seed {}.",
+            APART.0.as_millis(),
+            APART.1.as_millis(),
+            ground.seed
+        ),
+    );
+    ground.ledger.clear().await?;
+    let (api, token) = prepare(ground).await?;
+    let mut connection = Connection::open(api.address).await?;
+    ground.ledger.watch().await?;
+    let mut fleet = Vec::new();
+    for _ in 0..PROCESSES {
+        fleet.push(ground.serve("scan").await?);
+    }
+    let mut killed = Killed::default();
+    for kill in 1..=kills {
+        let key = json!({ "key": format!("{}-{kill}", ground.seed) });
+        connection.graphql(Some(&token), START, key).await?;
+        tokio::time::sleep(random.between(APART.0, APART.1)).await;
+        let victim = fleet.swap_remove(random.below(fleet.len()));
+        killed.kill(&ground.ledger, victim).await?;
+        fleet.push(ground.serve("scan").await?);
+        if kill % 20 == 0 {
+            progress(&format!("queue: {kill} of {kills} kills"));
+        }
+    }
+    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    stop(fleet).await?;
+    api.stop().await?;
+    let count = |sql: &'static str| ground.ledger.count(sql);
+    finding.check("runs", count("SELECT count(*) FROM compliance_run").await?, kills);
+    let done = "SELECT count(*) FROM compliance_run WHERE state = 'SUCCEEDED'";
+    finding.check("runs that succeeded", count(done).await?, kills);
+    finding.check("runs with other counts than a plain query", count(WRONG).await?, 0);
+    let buried = "SELECT count(*) FROM job WHERE state = 'BURIED'";
+    finding.check("shards buried", count(buried).await?, 0);
+    let shards = count("SELECT coalesce(sum(shards), 0) FROM compliance_run").await?;
+    ground.ledger.audit(&mut finding, shards).await?;
+    killed.takeovers(&ground.ledger, &mut finding, "").await?;
+    Ok(finding)
+}
+
+/// The demo, with more assets, and an API without workers.
+async fn prepare(ground: &Ground) -> Result<(Server, String)> {
+    let server = Server::up(&ground.binary, ground.folder.path(), Some(&ground.stores)).await?;
+    let token = seed::sign_in(&server).await.context("sign in")?;
+    server.stop().await?;
+    ground
+        .ledger
+        .execute(&format!(
+            "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
+             SELECT id, gen_random_uuid(), 'LOAD-' || number, 'load-' || number, 'HOST', 'ACTIVE', 'PROD',
+                    CASE number % 3 WHEN 0 THEN '{{}}' ELSE jsonb_build_object('disk_encrypted', number % 3 = 1) END,
+                    now(), now()
+             FROM organization, generate_series(1, {ASSETS}) AS number WHERE organization.name = '{ORGANIZATION}'"
+        ))
+        .await?;
+    ground.ledger.execute("ANALYZE asset").await?;
+    let api =
+        Server::api(&ground.binary, ground.folder.path(), &ground.stores, &ground.stores.database);
+    Ok((api.await?, token))
+}

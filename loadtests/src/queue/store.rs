@@ -1,0 +1,147 @@
+//! Postgres and Redis themselves, crashed and started again as they were.
+//!
+//! `sentryops services` starts them, but does not mind if they die: from then on they are ours.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::MetadataExt,
+        process::{CommandExt, parent_id},
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{child, usage};
+
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A store that `sentryops services` or we have started.
+pub(crate) struct Store {
+    pid: u32,
+    program: PathBuf,
+    folder: PathBuf,
+    arguments: Vec<String>,
+    input: Option<String>,
+    owner: (u32, u32),
+    ours: Option<std::process::Child>,
+}
+
+impl Store {
+    /// The Postgres below the process that started us.
+    pub(crate) fn postgres() -> Result<Self> {
+        let mut store = Self::named("postgres")?;
+        let line = fs::read(format!("/proc/{}/cmdline", store.pid))?;
+        let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        store.arguments = words
+            .skip(1)
+            .map(|word| Ok(String::from_utf8(word.to_vec())?))
+            .collect::<Result<_>>()?;
+        Ok(store)
+    }
+
+    /// The Redis below the process that started us, at this address.
+    pub(crate) fn redis(url: &str) -> Result<Self> {
+        let mut store = Self::named("redis-server").or_else(|_| Self::named("valkey-server"))?;
+        let (password, socket) =
+            redis_address(url).context("the address of Redis is not that of a private one")?;
+        // It does not say again what it read from its standard input.
+        store.input = Some(format!(
+            "port 0\nunixsocket {socket}\nunixsocketperm 700\nrequirepass {password}\nsave \"\"\nappendonly no\n"
+        ));
+        store.arguments = vec!["-".to_owned()];
+        Ok(store)
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let pid = usage::child_named(parent_id(), name)?;
+        let of = |what: &str| format!("/proc/{pid}/{what}");
+        let owner = fs::metadata(format!("/proc/{pid}"))?;
+        Ok(Self {
+            pid,
+            program: fs::read_link(of("exe")).context("find the program of a store")?,
+            folder: fs::read_link(of("cwd")).context("find the folder of a store")?,
+            arguments: Vec::new(),
+            input: None,
+            owner: (owner.uid(), owner.gid()),
+            ours: None,
+        })
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("it has no number")?, signal)?)
+    }
+
+    /// Ends it by this signal, without ceremony, and waits until it is gone.
+    pub(crate) async fn crash(&mut self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        let deadline = Instant::now() + GONE_WITHIN;
+        while self.is_there()? {
+            ensure!(Instant::now() < deadline, "process {} does not end", self.pid);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn is_there(&mut self) -> Result<bool> {
+        match &mut self.ours {
+            Some(process) => Ok(process.try_wait()?.is_none()),
+            // Whoever started it waits for it, so its number goes with it.
+            None => Ok(fs::exists(format!("/proc/{}", self.pid))?),
+        }
+    }
+
+    /// Starts it again, as it was.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let mut command: Command = child::command(&self.program);
+        command.args(&self.arguments).current_dir(&self.folder).env("LC_ALL", "C").process_group(0);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        if self.owner.0 != rustix::process::geteuid().as_raw() {
+            command.uid(self.owner.0).gid(self.owner.1);
+        }
+        let mut process =
+            command.spawn().with_context(|| format!("start {}", self.program.display()))?;
+        if let (Some(mut input), Some(text)) = (process.stdin.take(), &self.input) {
+            std::io::Write::write_all(&mut input, text.as_bytes())?;
+        }
+        self.pid = process.id();
+        self.ours = Some(process);
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.ours.take() {
+            // What is left, `sentryops services` ends by its folder.
+            let _ = kill_process(Pid::from_child(&process), Signal::INT);
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Password and socket.
+pub(crate) fn redis_address(url: &str) -> Option<(&str, &str)> {
+    let (password, rest) = url.strip_prefix("redis+unix://:")?.split_once('@')?;
+    Some((password, &rest[rest.find('/')?..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_private_redis_is_taken_apart() {
+        let check = |url, expected| assert_eq!(redis_address(url), expected);
+        check("redis+unix://:pass-1@local/run/x/redis.sock", Some(("pass-1", "/run/x/redis.sock")));
+        check("redis://localhost:6379", None);
+    }
+}
