@@ -52,7 +52,7 @@ impl QueueSettings {
             Queue::Triage => (4, 0),
             Queue::Import => (cores, 0),
             Queue::Notify => (16, 32),
-            Queue::Upkeep => (32, 500),
+            Queue::Upkeep => (32, 1000),
         };
         Self { concurrency, prefetch }
     }

@@ -9,7 +9,9 @@ async fn days_are_dropped_when_they_are_old_and_made_before_they_come() {
     let stage = Stage::new().await;
     stage
         .meddle(
-            "CREATE TABLE job_history_20200101 PARTITION OF job_history FOR VALUES FROM ('2020-01-01') TO ('2020-01-02');
+            "SET ROLE sentryops_owner;
+             CREATE TABLE job_history_20200101 PARTITION OF job_history FOR VALUES FROM ('2020-01-01') TO ('2020-01-02');
+             RESET ROLE;
              INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at,
                                       queued_at, finished_at)
              SELECT gen_random_uuid(), gen_random_uuid(), 'SCAN', 'x', 'SUCCEEDED', 0, 1, 5, 'system', at, at, at
