@@ -1,4 +1,4 @@
-//! GraphQL over HTTP, our own: the stock endpoint runs batches, mutations over GET, and `text/plain` (`STACK.md`).
+//! GraphQL over HTTP, our own: the stock endpoint runs batches, mutations over GET, and `text/plain`.
 //!
 //! All 61 audits of npm `graphql-http` pass. A request passes: method → media type of the answer → body, bounded → type of
 //! the body → parameters → limits and parsing → kind of operation → execution. Whatever stops it is one envelope.

@@ -1,7 +1,7 @@
 //! `GET /graphql` upgraded to a WebSocket that speaks `graphql-transport-ws`: the handshake.
 //!
 //! Our own, because the stock one closes with the wrong codes, lets a second operation of the same id replace the first,
-//! waits for ever for `connection_init`, never pings and does not know that a session ended (`STACK.md`). Framing is
+//! waits for ever for `connection_init`, never pings and does not know that a session ended. Framing is
 //! tungstenite's. Another sub-protocol gets HTTP 400 and not 4406: a browser to which none of its protocols is confirmed
 //! drops the socket before it would read a close code. The socket runs in its connection's task, so it is counted,
 //! stopped and cut like any request.

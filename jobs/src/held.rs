@@ -78,6 +78,7 @@ impl Held {
 
     /// Its handler starts, and may take so long.
     pub fn start(&self, timeout: Duration) {
+        // A claim is started once.
         let _already = self.started.set((Instant::now(), timeout));
     }
 

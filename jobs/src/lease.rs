@@ -1,8 +1,9 @@
-//! A lease in SQL: renew, finish, settle, reap. Every statement that ends a job asks for its fence. (`claim`: how a lease
-//! is taken.)
+//! A lease in SQL: renew, finish, settle, reap. (`claim`: how it is taken.) Every statement of a claimant asks for its
+//! fence; `reap` asks that its time is up.
 //!
-//! Postgres' clock decides throughout. What a claim holds is found by its key and `lease_until`, never by its state: to
-//! statistics of a quiet hour the partial index on running jobs looks empty, and it would be read whole.
+//! Postgres' clock decides throughout. What a claimant holds is found by its key and `lease_until`, never by its state:
+//! to statistics of a quiet hour the partial index on running jobs looks empty, and it would be read whole. Only `reap`,
+//! which has no key, goes by that index.
 
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub async fn finish(tx: &Tx, leases: &[Lease]) -> Result<u64> {
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
               gone AS (DELETE FROM job USING held
                        WHERE job.org_id = held.org_id AND job.id = held.id AND job.fence = held.fence AND job.lease_until IS NOT NULL
-                       RETURNING job.*)
+                       RETURNING {HELD})
          {TO_HISTORY}
          SELECT id, org_id, queue, kind, subject, 'SUCCEEDED', priority, attempt, max_attempts, worker,
                 actor_kind, actor_id, NULL, run_at, queued_at, started_at, now() FROM gone"
@@ -146,7 +147,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
     let end = end();
     let sql = format!(
         "WITH held AS (
-             SELECT job.*, given.reason, given.wait_ms,
+             SELECT {HELD}, given.reason, given.wait_ms,
                     CASE WHEN given.verdict = 'BURY' THEN 'BURY'
                          WHEN given.verdict = 'CANCEL' OR job.is_cancelling THEN 'CANCEL'
                          WHEN {HAS_TWIN} THEN 'MERGE'
@@ -171,13 +172,12 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
     Ok(row.try_get::<_, i64>("settled")?.unsigned_abs())
 }
 
-/// Takes back what no worker renewed: its worker is gone, or cut off. Returns how many, and the organizations and queues
-/// that have work again.
+/// Takes back what no worker renewed, at most 500 at a time: its worker is gone, or cut off.
 pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
     let end = end();
     let sql = format!(
         "WITH held AS (
-             SELECT job.*, $1::text AS reason,
+             SELECT {HELD}, $1::text AS reason,
                     CASE WHEN job.is_cancelling THEN 'CANCEL'
                          WHEN job.attempt >= job.max_attempts THEN 'BURY'
                          WHEN {HAS_TWIN} THEN 'MERGE'
@@ -222,11 +222,9 @@ impl FromRow for Reaped {
     }
 }
 
-/// Makes the partitions of the days to come and drops those older than `keep_days`.
-pub async fn rotate_history(tx: &Tx, keep_days: u16) -> Result<()> {
-    let sql = "SELECT count(*) AS dropped FROM job_history_rotate($1)";
-    tx.one::<tokio_postgres::Row>(sql, &[&i32::from(keep_days)]).await.map(drop)
-}
+/// What is needed of a job whose claim ends; not its payload.
+const HELD: &str = "job.id, job.org_id, job.queue, job.kind, job.version, job.subject, job.priority, job.attempt, job.max_attempts,
+    job.worker, job.watched, job.actor_kind, job.actor_id, job.run_at, job.queued_at, job.started_at";
 
 /// Whether a newer job of the same key waits.
 const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin

@@ -6,6 +6,7 @@
 //! | `push` | [`push()`], [`push_all`], [`Push`]: in the transaction of the change that wants it |
 //! | `scan`, `schedule` | the jobs of compliance runs; what is due, as jobs |
 //! | `claim`, `lease` | the queue in SQL: claim, promote; renew, finish, settle, reap |
+//! | `history` | what became of jobs, by the day |
 //! | `fetch`, `settle` | claiming ahead, telling in batches how jobs ended |
 //! | `held` | the claims of this process, renewed on a thread of their own |
 //! | `backend` | all of that as a backend of apalis, and the layer that hears how a job ended |
@@ -31,6 +32,7 @@ pub mod event;
 pub mod failure;
 mod fetch;
 pub mod held;
+pub mod history;
 pub mod job;
 pub mod lease;
 mod limit;

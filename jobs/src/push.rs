@@ -25,14 +25,13 @@ pub struct Push<'a, J> {
     job: &'a J,
     key: Option<&'a str>,
     run_at: Option<DateTime<Utc>>,
-    priority: i32,
     on_behalf: Option<(Id<Organization>, Actor)>,
 }
 
 impl<'a, J: Job> Push<'a, J> {
     /// As soon as a worker is free, for the organization and the actor of the transaction.
     pub const fn new(job: &'a J) -> Self {
-        Self { job, key: None, run_at: None, priority: 0, on_behalf: None }
+        Self { job, key: None, run_at: None, on_behalf: None }
     }
 
     /// Merged with the job of this key that still waits, if there is one; the earlier time counts.
@@ -44,12 +43,6 @@ impl<'a, J: Job> Push<'a, J> {
     /// Not before this time.
     pub const fn run_at(mut self, run_at: DateTime<Utc>) -> Self {
         self.run_at = Some(run_at);
-        self
-    }
-
-    /// Higher ones go first; 0 is the usual.
-    pub const fn priority(mut self, priority: i32) -> Self {
-        self.priority = priority;
         self
     }
 
@@ -68,8 +61,8 @@ impl<'a, J: Job> Push<'a, J> {
                 "INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at,
                                   max_attempts, unique_key, watched, actor_kind, actor_id, permission, queued_at, changed_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7,
-                         CASE WHEN $9::timestamptz > now() THEN 'SCHEDULED' ELSE 'WAITING' END,
-                         $8, coalesce($9, now()), $10, $11, $12, $13, $14, $15, now(), now())
+                         CASE WHEN $8::timestamptz > now() THEN 'SCHEDULED' ELSE 'WAITING' END,
+                         0, coalesce($8, now()), $9, $10, $11, $12, $13, $14, now(), now())
                  ON CONFLICT (org_id, kind, unique_key) WHERE unique_key IS NOT NULL AND state IN ('WAITING', 'SCHEDULED')
                  DO UPDATE SET run_at = LEAST(job.run_at, EXCLUDED.run_at),
                                state = CASE WHEN EXCLUDED.state = 'WAITING' THEN 'WAITING' ELSE job.state END
@@ -82,7 +75,6 @@ impl<'a, J: Job> Push<'a, J> {
                     &J::VERSION,
                     &payload(self.job),
                     &self.job.subject(),
-                    &self.priority,
                     &self.run_at,
                     &J::ATTEMPTS,
                     &self.key,
@@ -95,9 +87,8 @@ impl<'a, J: Job> Push<'a, J> {
             .await?;
         if row.is_ready {
             tx.emit(Event::ready(org, J::QUEUE));
-        } else {
-            tx.emit(Event::jobs(org));
         }
+        tx.emit(Event::jobs(org));
         Ok(row.id)
     }
 }
@@ -153,6 +144,7 @@ pub async fn push_all<J: Job>(tx: &Tx, jobs: &[J]) -> Result<()> {
     )
     .await?;
     tx.emit(Event::ready(org, J::QUEUE));
+    tx.emit(Event::jobs(org));
     Ok(())
 }
 

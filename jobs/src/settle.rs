@@ -89,15 +89,25 @@ impl Desk {
         if !done.is_empty() {
             self.insist(Batch::Done(&done)).await;
         }
-        if !settled.is_empty() && self.attempt(Batch::Not(&settled)).await.is_err() {
-            // One of them is in the way of the others: each by itself.
-            for one in &settled {
-                self.insist(Batch::Not(std::slice::from_ref(one))).await;
-            }
+        if !settled.is_empty() {
+            self.settle(&settled).await;
         }
         self.holder.forget(batch.iter().map(|(held, _)| &held.lease));
         self.places.add_permits(batch.len());
         self.wake.notify_one();
+    }
+
+    async fn settle(&self, settled: &[(Lease, Verdict)]) {
+        match self.attempt(Batch::Not(settled)).await {
+            Ok(()) => {}
+            Err(error) if error.is_transient() => self.insist(Batch::Not(settled)).await,
+            // One of them is in the way of the others: each by itself.
+            Err(_) => {
+                for one in settled {
+                    self.insist(Batch::Not(std::slice::from_ref(one))).await;
+                }
+            }
+        }
     }
 
     /// Until it is told, or turns out to be impossible: then the lease ends by itself and the job runs again.
@@ -126,6 +136,7 @@ impl Desk {
             Batch::Not(settled) => {
                 for org in organizations(settled.iter().map(|(lease, _)| lease)) {
                     tx.emit(Event::ready(org, self.queue));
+                    tx.emit(Event::jobs(org));
                 }
                 (settled.len(), lease::settle(&tx, settled).await?)
             }

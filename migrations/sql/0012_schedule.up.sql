@@ -11,7 +11,6 @@ CREATE TABLE schedule (
     actor_kind  text        NOT NULL CONSTRAINT schedule_actor_kind_check CHECK (actor_kind IN ('user', 'api_key', 'system')),
     actor_id    uuid,
     -- The time by the clock of the expression; next_run_at adds the spread.
-    last_tick   timestamptz,
     next_tick   timestamptz,
     last_run_at timestamptz,
     next_run_at timestamptz,

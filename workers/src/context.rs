@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{Actor, Db, Id, Origin, Result, Tx, job::Job as Row, organization::Organization};
 use jobs::Taken;
 
-/// What time it is: the second of the two seams, so that tests can step it.
+/// What time it is: passed in, so that tests can step it.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// One attempt of a job.
@@ -45,11 +45,6 @@ impl Context {
     /// What time it is.
     pub fn now(&self) -> DateTime<Utc> {
         (self.clock)()
-    }
-
-    /// A read-only transaction of the job's organization.
-    pub async fn read(&self) -> Result<Tx> {
-        self.db.read(self.org()).await
     }
 
     /// A transaction that changes rows of the job's organization, on behalf of the job's actor.

@@ -1,6 +1,6 @@
 //! One attempt of a job: its right is checked again, then its function runs until it is done, out of time, or stopped.
 
-use std::{any::Any, sync::Arc};
+use std::sync::Arc;
 
 use domain::{Db, Origin, audit::Entry, viewer};
 use jobs::{Failure, Taken, backend::Interruption, held::Stop};
@@ -8,8 +8,10 @@ use tracing::Instrument;
 
 use crate::{
     context::{Clock, Context},
-    handlers::Handlers,
+    handler::Handlers,
 };
+
+const PANICKED: &str = "it panicked: the worker's log says where";
 
 /// What every attempt works with.
 #[derive(Clone)]
@@ -24,11 +26,10 @@ impl Dispatcher {
     pub(crate) async fn run(self, taken: Taken) -> Result<(), Interruption> {
         match tokio::spawn(self.attempt(taken)).await {
             Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => Err(Interruption::Failed(Failure::retry(told(&*panic)))),
-                // Aborted: only a runtime that ends does that.
-                Err(_) => Err(Interruption::Stopped(Stop::Shutdown)),
-            },
+            // What a panic says may be anything: it is for the log, not for whoever reads jobs.
+            Err(error) if error.is_panic() => Err(Interruption::Failed(Failure::retry(PANICKED))),
+            // Aborted: only a runtime that ends does that.
+            Err(_) => Err(Interruption::Stopped(Stop::Shutdown)),
         }
     }
 
@@ -83,14 +84,4 @@ impl Dispatcher {
             reason: format!("its actor no longer has the permission {permission}"),
         })
     }
-}
-
-/// What a panic says, if it says something; its place is in the log.
-fn told(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    format!("it panicked: {text}")
 }

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{context::Clock, dispatch::Dispatcher, handlers::Handlers, tend::Tender};
+use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, tend::Tender};
 
 /// What a process exits with when a job cannot be stopped.
 pub const EXIT_STUCK: u8 = 70;

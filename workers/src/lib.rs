@@ -2,7 +2,7 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `handlers` | [`Handlers`]: which function does which kind |
+//! | `handler` | [`Handlers`]: which function does which kind |
 //! | `context` | [`Context`]: what a handler knows of its job, and how it finishes it |
 //! | `dispatch` | one attempt: right, time limit, stop, span |
 //! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
@@ -14,13 +14,13 @@
 mod context;
 mod dispatch;
 mod fleet;
-mod handlers;
+mod handler;
 pub mod scan;
 mod tend;
 
 pub use context::{Clock, Context};
 pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
-pub use handlers::Handlers;
+pub use handler::Handlers;
 use jobs::scan::ScanShard;
 
 /// The handlers of this product.

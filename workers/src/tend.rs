@@ -13,7 +13,7 @@ use domain::{
     event::Event,
     worker::{NewWorker, Worker},
 };
-use jobs::{held::Holder, lease, schedule};
+use jobs::{held::Holder, history, lease, schedule};
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker says that it is there.
@@ -23,7 +23,7 @@ const TIDY: Duration = Duration::from_mins(10);
 /// After an outage of the database everybody renews what they hold before anything is taken back.
 const TRUCE: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// What one process tends, and until when.
 pub(crate) struct Tender {
     pub(crate) db: Db,
     pub(crate) me: NewWorker,
@@ -103,6 +103,7 @@ impl Tender {
         let ready: HashSet<_> = reaped.iter().map(|job| (job.org, job.queue)).collect();
         for (org, queue) in ready {
             tx.emit(Event::ready(org, queue));
+            tx.emit(Event::jobs(org));
         }
         tx.commit().await?;
         for job in reaped {
@@ -128,7 +129,7 @@ impl Tender {
 
     async fn tidy(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
-        lease::rotate_history(&tx, self.history_days).await?;
+        history::rotate(&tx, self.history_days).await?;
         Worker::forget(&tx).await?;
         tx.commit().await
     }

@@ -68,10 +68,10 @@ mod tests {
         assert_eq!(outbox.push("12345678"), Ok(()));
         let first = waiting.next().await.unwrap();
         assert_eq!(outbox.push("123"), Err(Full), "the first is not written yet");
-        let (outbox, waiting_too) = Outbox::new(2, 10);
-        drop(waiting_too);
-        assert_eq!(outbox.push("1"), Err(Full));
         waiting.written(first.len());
+        assert_eq!(outbox.push("1234567890"), Ok(()), "what is written no longer counts");
+        drop(waiting);
+        assert_eq!(outbox.push(""), Err(Full), "nobody writes any more");
         let (outbox, _waiting) = Outbox::new(2, 10);
         assert_eq!(
             [outbox.push("1"), outbox.push("2"), outbox.push("3")],

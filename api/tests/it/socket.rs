@@ -1,4 +1,6 @@
 //! `graphql-transport-ws`: what is promised, and every way in which a socket ends.
+//!
+//! Long: one client, and a test for each row of the table in `socket/close`.
 
 use std::{net::SocketAddr, time::Duration};
 

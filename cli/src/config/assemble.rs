@@ -113,13 +113,13 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Noted> {
 }
 
 fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, Noted> {
-    let chosen = reader.get("WORKER_QUEUES", list(queue));
+    let chosen = reader.find("WORKER_QUEUES", list(queue));
     let given: Vec<_> = CONCURRENCY
         .iter()
         .map(|(queue, setting)| (*queue, reader.find(setting, nonzero(10_000))))
         .collect();
     let history_days = reader.get("JOB_HISTORY_DAYS", within(1..=3650));
-    let chosen = chosen?;
+    let chosen = chosen?.unwrap_or_default();
     let mut queues = Vec::new();
     for (queue, given) in given {
         let standard = QueueSettings::of(queue);

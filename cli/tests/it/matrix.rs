@@ -2,6 +2,8 @@
 //!
 //! Refused means: the code, every forbidden path, no `data`, and not a row changed. Anything else is not refused, unless a
 //! resolver says that the thing is not for keys. A stranger, who may do everything at home, gets and changes nothing here.
+//!
+//! Long: who asks, what is made for them, and the walk belong together.
 
 mod sdl;
 mod table;

@@ -78,7 +78,7 @@ impl Hub {
 
     /// Raises this flag for as long as the process lives whenever jobs are ready in the queue.
     pub(super) fn wake(&self, queue: Queue, flag: Arc<Notify>) {
-        let kind = format!("queue.{}", queue.as_str().to_lowercase());
+        let kind = Event::ready_kind(queue);
         self.takers.lock().unwrap_or_else(PoisonError::into_inner).push((kind, flag));
     }
 
@@ -110,7 +110,7 @@ impl Hub {
         }
     }
 
-    /// Tells everybody that something may have changed: hints were lost.
+    /// Tells every subscriber that something may have changed: hints were lost. Who takes jobs looks each second anyway.
     pub(super) fn tell_all(&self) {
         for (_, flag) in self.lock().1.values().flat_map(HashMap::values) {
             flag.notify_one();

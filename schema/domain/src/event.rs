@@ -38,8 +38,12 @@ impl Event {
 
     /// Jobs of this organization are ready in that queue: who takes from it need not wait for the next poll.
     pub fn ready(org: Id<Organization>, queue: Queue) -> Self {
-        let kind = format!("queue.{}", queue.as_str().to_lowercase());
-        Self { org: org.uuid(), kind, id: Uuid::nil() }
+        Self { org: org.uuid(), kind: Self::ready_kind(queue), id: Uuid::nil() }
+    }
+
+    /// The kind of such hints.
+    pub fn ready_kind(queue: Queue) -> String {
+        format!("queue.{}", queue.as_str().to_lowercase())
     }
 
     /// Jobs of this organization changed.

@@ -78,7 +78,7 @@ pub struct Run {
     #[graphql(skip)]
     pub actor: Actor,
     /// Why it failed. Takes `COMPLIANCE_READ`.
-    #[graphql(directive = requires::apply(Permission::ComplianceRead))]
+    #[graphql(name = "reason", directive = requires::apply(Permission::ComplianceRead))]
     pub error: Option<String>,
     /// Assets judged so far. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
@@ -262,7 +262,8 @@ impl Run {
 
     /// Ends a run of which a shard will not be done.
     pub async fn fail(tx: &Tx, id: Id<Self>, reason: &str, now: DateTime<Utc>) -> Result<()> {
-        Self::end(tx, id, RunState::Failed, Some(reason), now).await.map(drop)
+        let action = "compliance_run.failed";
+        Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
     }
 
     /// Ends a run before it is done; its remaining shards do nothing.
@@ -270,7 +271,8 @@ impl Run {
     /// # Errors
     /// `Conflict` if it has ended already.
     pub async fn cancel(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
-        if !Self::end(tx, id, RunState::Cancelled, None, now).await? {
+        let action = "compliance_run.cancelled";
+        if !Self::end(tx, id, RunState::Cancelled, action, None, now).await? {
             let state = Self::get(tx, id).await?.state;
             return Err(Error::Conflict(format!(
                 "the run has ended already: it is {}",
@@ -284,6 +286,7 @@ impl Run {
         tx: &Tx,
         id: Id<Self>,
         state: RunState,
+        action: &'static str,
         reason: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<bool> {
@@ -298,12 +301,6 @@ impl Run {
             )
             .await?;
         let Some(before) = before else { return Ok(false) };
-        let action = match state {
-            RunState::Cancelled => "compliance_run.cancelled",
-            RunState::Failed | RunState::Queued | RunState::Running | RunState::Succeeded => {
-                "compliance_run.failed"
-            }
-        };
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
         Entry::changed(action, id, before, after).record(tx, now).await?;

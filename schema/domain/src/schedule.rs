@@ -133,8 +133,9 @@ pub struct ScheduleInput {
     pub name: String,
     /// When: minute, hour, day, month and weekday, as in a crontab. `0 2 * * *` is every night at two.
     pub cron: String,
-    /// By the clocks of which place, as IANA calls it, e.g. `Europe/Berlin`. Where they are put forward, what was skipped
-    /// is done when they go on; where they are put back, what is at certain hours is done once.
+    /// By the clocks of which place, as IANA calls it, e.g. `Europe/Berlin`. What is at certain hours is done
+    /// once a day: skipped by a clock put forward, when it goes on; repeated by one put back, the first time. What is at
+    /// every hour counts the hours that pass.
     #[graphql(default_with = "\"UTC\".to_owned()")]
     pub time_zone: String,
     /// What to do.

@@ -30,13 +30,16 @@ async fn a_job_is_buried_after_exactly_its_attempts() {
 }
 
 #[tokio::test]
-async fn a_panic_costs_an_attempt_and_its_text_is_kept() {
+async fn a_panic_costs_an_attempt_and_harms_no_neighbour() {
     let stage = Stage::new().await;
     stage.start();
     let panics = stage.push("a", Does::Panic).await;
     let neighbour = stage.push("b", Does::Effect).await;
     let job = stage.until(panics, JobState::Buried).await;
-    assert_eq!((job.attempt, job.error.as_deref()), (2, Some("it panicked: it panics")));
+    assert_eq!(
+        (job.attempt, job.error.as_deref()),
+        (2, Some("it panicked: the worker's log says where"))
+    );
     stage.until(neighbour, JobState::Succeeded).await;
 }
 

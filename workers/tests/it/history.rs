@@ -1,6 +1,6 @@
 //! What is kept of jobs that ended.
 
-use jobs::lease;
+use jobs::history;
 
 use crate::stage::Stage;
 
@@ -19,7 +19,7 @@ async fn days_are_dropped_when_they_are_old_and_made_before_they_come() {
         )
         .await;
     let tx = stage.db.fleet().await.unwrap();
-    lease::rotate_history(&tx, 30).await.unwrap();
+    history::rotate(&tx, 30).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(stage.count("SELECT id FROM job_history").await, 0);
     let days = "SELECT relname FROM pg_class WHERE relname ~ '^job_history_[0-9]{8}$'";

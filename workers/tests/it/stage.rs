@@ -176,7 +176,7 @@ impl Stage {
         stop
     }
 
-    /// As SIGKILL: nothing of it gets a word in.
+    /// Nearly as SIGKILL: nothing is renewed or told any more; a handler that goes on is refused by its fence.
     pub(crate) fn kill_first(&self) {
         let (_, running) = self.running.lock().unwrap().remove(0);
         running.abort();

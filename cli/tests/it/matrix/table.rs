@@ -1,4 +1,4 @@
-//! The contract as a table, written from `api.graphql` by hand: never from the schema that it is held against.
+//! The contract as a table, written from the API's contract by hand: never from the schema that it is held against.
 //!
 //! A new type, root field or field with a statement of its own needs a row here; without one the test fails.
 

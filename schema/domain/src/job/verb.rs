@@ -82,7 +82,7 @@ impl Job {
         }
         if retried > 0 {
             let what = json!({ "filter": filter, "retried": retried });
-            Entry::created("jobs.retried", tx.org(), &what).record(tx, now).await?;
+            Entry::created("job.all_retried", tx.org(), &what).record(tx, now).await?;
             tx.emit(Event::jobs(tx.org()));
         }
         Ok(retried)
@@ -112,7 +112,8 @@ impl Job {
         if before.is_cancelling {
             return Ok(before);
         }
-        tx.exec("UPDATE job SET is_cancelling = true WHERE id = $1", &[&id]).await?;
+        tx.exec("UPDATE job SET is_cancelling = true, changed_at = now() WHERE id = $1", &[&id])
+            .await?;
         let after = Self { is_cancelling: true, ..before.clone() };
         after.record(tx, "job.cancelled", &before, now).await?;
         tx.emit(Event::jobs(tx.org()));

@@ -94,7 +94,7 @@ impl Claims {
             return Ok(());
         }
         tx.exec(
-            "UPDATE schedule SET last_tick = schedule.next_tick, last_run_at = $1,
+            "UPDATE schedule SET last_run_at = $1,
                                  next_tick = claim.next_tick, next_run_at = claim.next_run_at
              FROM unnest($2::uuid[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
                   AS claim (org_id, id, next_tick, next_run_at)

@@ -1,4 +1,6 @@
 //! Jobs as people see them, and what they may do to them.
+//!
+//! Long: one noun, and each state of it times each verb.
 
 use std::{
     collections::BTreeSet,

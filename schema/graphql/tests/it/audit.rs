@@ -1,6 +1,8 @@
 //! Every mutation leaves its entry in the audit trail, in the transaction of the change; a failing one leaves none.
 //!
 //! A mutation without an entry in [`calls`] fails these tests: whoever adds one says here what it records.
+//!
+//! Long: every mutation stands here with what it must leave.
 
 use domain::permission::Permission;
 use serde_json::{Value, json};

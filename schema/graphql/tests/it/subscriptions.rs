@@ -1,4 +1,6 @@
 //! What is watched is sent, as often as it changes, to whom may see it, and to nobody else.
+//!
+//! Long: one stage, and each way in which a watched document may end.
 
 use std::{pin::Pin, time::Duration};
 

@@ -4,6 +4,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use domain::job::Queue;
 use jobs::{Failure, Job, job::Ended};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::context::Context;
@@ -16,6 +17,24 @@ pub(crate) struct Handler {
     pub(crate) timeout: Duration,
     /// Reads the payload and does the job.
     pub(crate) run: Box<dyn Fn(Context, Value) -> Handled + Send + Sync>,
+}
+
+impl Handler {
+    fn of<J, P, F, Fut>(function: F) -> Self
+    where
+        J: Job,
+        P: DeserializeOwned,
+        F: Fn(Context, P) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let run = move |context, payload| -> Handled {
+            match read(J::KIND, payload) {
+                Ok(job) => Box::pin(function(context, job)),
+                Err(failure) => Box::pin(std::future::ready(Err(failure))),
+            }
+        };
+        Self { timeout: J::TIMEOUT, run: Box::new(run) }
+    }
 }
 
 /// Functions by kind and version.
@@ -37,14 +56,7 @@ impl Handlers {
         F: Fn(Context, J) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        let handler = Handler {
-            timeout: J::TIMEOUT,
-            run: Box::new(move |context, payload| match read(J::KIND, payload) {
-                Ok(job) => Box::pin(function(context, job)),
-                Err(failure) => Box::pin(std::future::ready(Err(failure))),
-            }),
-        };
-        self.insert::<J>(J::KIND, handler);
+        self.insert::<J>(J::KIND, Handler::of::<J, _, _, _>(function));
         self
     }
 
@@ -56,14 +68,8 @@ impl Handlers {
         F: Fn(Context, Ended) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        let handler = Handler {
-            timeout: J::TIMEOUT,
-            run: Box::new(move |context, payload| match read(J::KIND, payload) {
-                Ok(ended) => Box::pin(function(context, ended)),
-                Err(failure) => Box::pin(std::future::ready(Err(failure))),
-            }),
-        };
-        self.insert::<J>(&format!("{}.ended", J::KIND), handler);
+        let kind = format!("{}.ended", J::KIND);
+        self.insert::<J>(&kind, Handler::of::<J, _, _, _>(function));
         self
     }
 
@@ -84,7 +90,7 @@ impl Handlers {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(kind: &str, payload: Value) -> Result<T, Failure> {
+fn read<T: DeserializeOwned>(kind: &str, payload: Value) -> Result<T, Failure> {
     serde_json::from_value(payload)
         .map_err(|error| Failure::abort(format!("the payload of {kind} cannot be read: {error}")))
 }
