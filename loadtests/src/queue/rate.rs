@@ -48,7 +48,7 @@ pub(crate) async fn drain(
     let mut fleet = ground.fleet(processes, pace).await?;
     pause(&mut fleet)?;
     ground.push(kind.0, count, BATCH, kind.1).await?;
-    ground.ledger.execute("CHECKPOINT; ANALYZE job").await?;
+    ground.ledger.execute("ANALYZE job").await?;
     let taken = |fleet: &[super::ground::Worker]| -> Result<_> {
         let workers = fleet.iter().map(|worker| usage::of_process(worker.child.pid()));
         let workers = workers.sum::<Result<Duration>>()?;
