@@ -188,6 +188,8 @@ async fn main() {
     let tx = db.auth(Origin::system()).await.unwrap();
     let org = Organization::find_by_slug(&tx, "default").await.unwrap().unwrap().id;
     tx.commit().await.unwrap();
+    // A push is soon over: its hint must not come before the connection that carries it.
+    let _away = redis.ready(Duration::from_secs(1)).await;
     let started = Instant::now();
     match text(0) {
         "push" => push_kind(&db, org, text(1), number(2), number(3), number(4) as u64).await,

@@ -20,6 +20,7 @@ const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
 const POISON: [(&str, u64, usize, i32); 4] =
     [("panic", 0, 3, 3), ("abort", 0, 2, 3), ("spin", 0, 1, 2), ("allocate", 100, 3, 3)];
 const PATIENCE: Duration = Duration::from_mins(10);
+const REST: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// From the push to the first start, as it was written down.
 const START: &str = "SELECT extract(epoch FROM min(start.at) - min(push.at)) * 1000
@@ -95,8 +96,10 @@ async fn phase(
 ) -> Result<Latency> {
     ground.ledger.clear().await?;
     ground.ledger.watch().await?;
-    let fleet = (0..PROCESSES).map(|_| ground.spawn(PACE, Hints::Redis));
-    let fleet = fleet.collect::<Result<Vec<_>>>()?;
+    // Seen, and listening: what a process does at its start is not what is asked.
+    let fleet = ground.fleet(PROCESSES, PACE).await?;
+    tokio::time::sleep(REST).await;
+    let fleet = fleet.into_iter().map(|worker| worker.child).collect();
     let is_over = Cell::new(false);
     let began = Instant::now();
     let work = async {

@@ -48,7 +48,7 @@ pub(crate) async fn drain(
     let mut fleet = ground.fleet(processes, pace).await?;
     pause(&mut fleet)?;
     ground.push(kind.0, count, BATCH, kind.1).await?;
-    ground.ledger.execute("CHECKPOINT; ANALYZE job").await?;
+    ground.ledger.execute("ANALYZE job").await?;
     let taken = |fleet: &[super::ground::Worker]| -> Result<_> {
         let workers = fleet.iter().map(|worker| usage::of_process(worker.child.pid()));
         let workers = workers.sum::<Result<Duration>>()?;
@@ -94,6 +94,10 @@ pub(crate) async fn noop(ground: &Ground) -> Result<Finding> {
         let Drained { postgres, workers, machine, .. } = drained;
         finding.figure(format!("{what}: CPU of Postgres"), postgres.as_secs_f64(), "s");
         finding.figure(format!("{what}: CPU of workers"), workers.as_secs_f64(), "s");
+        for (whose, taken) in [("Postgres", postgres), ("workers", workers)] {
+            let each = taken.as_secs_f64() * 1e6 / f64::from(u32::try_from(count)?);
+            finding.figure(format!("{what}: CPU of {whose} a job"), each, "µs");
+        }
         let others = machine.saturating_sub(postgres + workers);
         finding.figure(format!("{what}: CPU of others"), others.as_secs_f64(), "s");
         if processes == 1 {
