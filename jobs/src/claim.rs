@@ -1,8 +1,8 @@
 //! Taking jobs from a queue, in SQL: claim, promote.
 //!
 //! A claim takes rows that nobody else is taking (`SKIP LOCKED`), so workers never wait for each other. A job that ended
-//! with its worker is a suspect: it is claimed alone, so that what kills its process cannot take the same neighbours with
-//! it again and again until they are buried too.
+//! with its worker and has few attempts left is a suspect: it is claimed alone, so that what kills its process cannot take
+//! the same neighbours with it again and again until they are buried too.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub struct Claimed {
     pub permission: Option<Permission>,
     /// When it was pushed.
     pub queued_at: DateTime<Utc>,
-    /// Whether an attempt of it ended with its worker.
+    /// Whether it may be what kills workers.
     pub is_suspect: bool,
     order: (i32, DateTime<Utc>, Id<Row>),
 }
@@ -103,19 +103,19 @@ fn claiming(chosen: &str) -> String {
              WHERE queue = $1 AND state = 'WAITING' AND (kind, version) IN (SELECT kind, version FROM unnest($5::text[], $6::smallint[]) AS known (kind, version))
                AND {chosen} LIMIT $2 FOR UPDATE SKIP LOCKED))
          RETURNING org_id, id, fence, queue, kind, version, payload, attempt, max_attempts,
-                   actor_kind, actor_id, permission, queued_at, priority, run_at, crashes > 0 AS is_suspect"
+                   actor_kind, actor_id, permission, queued_at, priority, run_at, is_suspect"
     )
 }
 
 impl Claimant {
     /// Up to `most` jobs in the order of the queue.
     pub async fn claim(&self, tx: &Tx, most: usize) -> Result<Vec<Claimed>> {
-        self.take(tx, &claiming("crashes = 0 ORDER BY priority DESC, run_at, id"), most).await
+        self.take(tx, &claiming("NOT is_suspect ORDER BY priority DESC, run_at, id"), most).await
     }
 
     /// One suspect, if there is any.
     pub async fn claim_suspect(&self, tx: &Tx) -> Result<Option<Claimed>> {
-        Ok(self.take(tx, &claiming("crashes > 0 ORDER BY run_at, id"), 1).await?.pop())
+        Ok(self.take(tx, &claiming("is_suspect ORDER BY run_at, id"), 1).await?.pop())
     }
 
     async fn take(&self, tx: &Tx, sql: &str, most: usize) -> Result<Vec<Claimed>> {

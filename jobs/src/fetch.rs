@@ -54,8 +54,17 @@ impl Buffer {
         self.lock().pop_front()
     }
 
+    /// A suspect goes first: it has waited for its own kind only.
     fn push(&self, taken: impl Iterator<Item = Taken>) {
-        self.lock().extend(taken);
+        let mut waiting = self.lock();
+        for taken in taken {
+            if taken.claimed.is_suspect {
+                waiting.push_front(taken);
+            } else {
+                waiting.push_back(taken);
+            }
+        }
+        drop(waiting);
         self.waker.wake();
     }
 
@@ -153,12 +162,11 @@ impl Fetcher {
         *tended_at = Some(Instant::now());
         let tx = self.db.fleet().await?;
         let (promoted, due_in) = claim::promote(&tx, self.claimant.queue).await?;
-        let suspect =
-            if self.places.available_permits() > 0 && !self.suspect.load(Ordering::Acquire) {
-                self.claimant.claim_suspect(&tx).await?
-            } else {
-                None
-            };
+        let suspect = if self.suspect.load(Ordering::Acquire) {
+            None
+        } else {
+            self.claimant.claim_suspect(&tx).await?
+        };
         tx.commit().await?;
         self.take(suspect.into_iter().collect());
         Ok(Look { is_full: is_full || promoted > 0, due_in })
@@ -168,16 +176,18 @@ impl Fetcher {
         if claimed.is_empty() {
             return;
         }
-        if claimed.iter().any(|claimed| claimed.is_suspect) {
+        let ordinary = claimed.iter().filter(|claimed| !claimed.is_suspect).count();
+        if ordinary < claimed.len() {
             self.suspect.store(true, Ordering::Release);
         }
         // Only this task takes places, so they are there.
         if let Ok(places) =
-            self.places.try_acquire_many(u32::try_from(claimed.len()).unwrap_or(u32::MAX))
+            self.places.try_acquire_many(u32::try_from(ordinary).unwrap_or(u32::MAX))
         {
             places.forget();
         }
-        let held = self.holder.hold(claimed.iter().map(|claimed| claimed.lease));
+        let held =
+            self.holder.hold(claimed.iter().map(|claimed| (claimed.lease, !claimed.is_suspect)));
         let taken = claimed.into_iter().zip(held).map(|(claimed, held)| Taken { claimed, held });
         self.buffer.push(taken);
     }

@@ -57,6 +57,8 @@ pub enum Stop {
 pub struct Held {
     /// The claim.
     pub lease: Lease,
+    /// Whether it takes one of the places for claims; a suspect has a place of its own.
+    pub(crate) takes_place: bool,
     started: OnceLock<(Instant, Duration)>,
     stop: CancellationToken,
     reason: OnceLock<Stop>,
@@ -65,9 +67,10 @@ pub struct Held {
 }
 
 impl Held {
-    fn new(lease: Lease) -> Self {
+    fn new(lease: Lease, takes_place: bool) -> Self {
         Self {
             lease,
+            takes_place,
             started: OnceLock::new(),
             stop: CancellationToken::new(),
             reason: OnceLock::new(),
@@ -136,11 +139,11 @@ impl Holder {
     }
 
     /// Takes note of claims.
-    pub(crate) fn hold(&self, leases: impl Iterator<Item = Lease>) -> Vec<Arc<Held>> {
+    pub(crate) fn hold(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Held>> {
         let mut held = self.lock();
         leases
-            .map(|lease| {
-                let claim = Arc::new(Held::new(lease));
+            .map(|(lease, takes_place)| {
+                let claim = Arc::new(Held::new(lease, takes_place));
                 held.insert(lease.id, Arc::clone(&claim));
                 claim
             })

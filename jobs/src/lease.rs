@@ -186,7 +186,7 @@ pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
              ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED),
          kept AS (
              UPDATE job SET state = CASE WHEN verdict = 'BURY' THEN 'BURIED' ELSE 'WAITING' END,
-                            crashes = job.crashes + 1, error = reason, lease_until = NULL, changed_at = now()
+                            is_suspect = job.attempt + {SUSPECT_LEFT} >= job.max_attempts, error = reason, lease_until = NULL, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
          {end}
@@ -221,6 +221,10 @@ impl FromRow for Reaped {
         })
     }
 }
+
+/// A job that ended with its worker is a suspect when it has so many attempts left: enough of them for those who only ran
+/// beside what killed it, and for it to prove itself alone.
+const SUSPECT_LEFT: i16 = 2;
 
 /// What is needed of a job whose claim ends; not its payload.
 const HELD: &str = "job.id, job.org_id, job.queue, job.kind, job.version, job.subject, job.priority, job.attempt, job.max_attempts,

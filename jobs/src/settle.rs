@@ -93,7 +93,7 @@ impl Desk {
             self.settle(&settled).await;
         }
         self.holder.forget(batch.iter().map(|(held, _)| &held.lease));
-        self.places.add_permits(batch.len());
+        self.places.add_permits(batch.iter().filter(|(held, _)| held.takes_place).count());
         self.wake.notify_one();
     }
 

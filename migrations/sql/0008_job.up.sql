@@ -18,8 +18,8 @@ CREATE TABLE job (
     run_at           timestamptz NOT NULL,
     attempt          smallint    NOT NULL DEFAULT 0,
     max_attempts     smallint    NOT NULL CONSTRAINT job_max_attempts_check CHECK (max_attempts > 0),
-    -- Attempts that ended with their worker. Such a job may be what killed it, so it runs apart from others like it.
-    crashes          smallint    NOT NULL DEFAULT 0,
+    -- It ended with its worker and has few attempts left: it may be what kills workers, and runs apart from its like.
+    is_suspect       boolean     NOT NULL DEFAULT false,
     fence            integer     NOT NULL DEFAULT 0,
     lease_until      timestamptz,
     worker           uuid,
@@ -41,8 +41,8 @@ CREATE TABLE job (
     CONSTRAINT job_actor_check CHECK ((actor_kind = 'system') = (actor_id IS NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.05);
-CREATE INDEX job_ready_idx ON job (queue, priority DESC, run_at, id) WHERE state = 'WAITING' AND crashes = 0;
-CREATE INDEX job_suspect_idx ON job (queue, run_at, id) WHERE state = 'WAITING' AND crashes > 0;
+CREATE INDEX job_ready_idx ON job (queue, priority DESC, run_at, id) WHERE state = 'WAITING' AND NOT is_suspect;
+CREATE INDEX job_suspect_idx ON job (queue, run_at, id) WHERE state = 'WAITING' AND is_suspect;
 CREATE INDEX job_scheduled_idx ON job (queue, run_at) WHERE state = 'SCHEDULED';
 CREATE INDEX job_lease_idx ON job (lease_until) WHERE state = 'RUNNING';
 CREATE INDEX job_buried_idx ON job (org_id, id) WHERE state = 'BURIED';

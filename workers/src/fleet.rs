@@ -30,6 +30,8 @@ use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, tend::Tende
 
 /// What a process exits with when a job cannot be stopped.
 pub const EXIT_STUCK: u8 = 70;
+/// How long others may go on beside a job that cannot be stopped: nobody takes jobs here meanwhile.
+const STUCK_DRAIN: Duration = Duration::from_secs(5);
 /// How long telling the last endings may take.
 const TELLING: Duration = Duration::from_secs(5);
 
@@ -126,7 +128,6 @@ impl Fleet {
             holder: holder.clone(),
             db: self.db.apart(1).map_err(Error::Leases)?,
             keeping: self.settings.keeping,
-            drain: self.settings.drain,
             stop: kept.clone(),
             stuck: stuck.clone(),
         };
@@ -160,7 +161,8 @@ impl Fleet {
             }
         };
         draining.cancel();
-        drain(&holder, &mut queues, self.settings.drain).await;
+        let time = if ended.is_ok() { self.settings.drain } else { STUCK_DRAIN };
+        drain(&holder, &mut queues, time).await;
         kept.cancel();
         // It only tends; what it was at is rolled back.
         let _ = tender.await;
@@ -235,7 +237,13 @@ impl Fleet {
 
 /// Lets running jobs finish, then stops them, then waits until all is told.
 async fn drain(holder: &Holder, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
-    let ended = async { while queues.join_next().await.is_some() {} };
+    let ended = async {
+        while queues.join_next().await.is_some() {}
+        // A suspect takes no place, so its queue does not wait until it is told of.
+        while holder.count() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
     tokio::pin!(ended);
     if tokio::time::timeout(drain, &mut ended).await.is_ok() {
         return;
@@ -254,7 +262,6 @@ struct Keeper {
     holder: Holder,
     db: Db,
     keeping: Keeping,
-    drain: Duration,
     stop: CancellationToken,
     stuck: CancellationToken,
 }
@@ -266,7 +273,7 @@ impl Keeper {
             runtime.block_on(async {
                 let last_resort = async {
                     self.stuck.cancelled().await;
-                    tokio::time::sleep(self.drain + 2 * TELLING).await;
+                    tokio::time::sleep(STUCK_DRAIN + 2 * TELLING).await;
                     tracing::error!("ending this process: a job does not stop");
                     process::exit(EXIT_STUCK.into())
                 };

@@ -32,8 +32,8 @@ const WATCH: &str = "
     CREATE TRIGGER drill_pushed AFTER INSERT ON job FOR EACH ROW EXECUTE FUNCTION drill_note('pushed');
     CREATE TRIGGER drill_started AFTER UPDATE OF fence ON job FOR EACH ROW
         WHEN (NEW.fence > OLD.fence) EXECUTE FUNCTION drill_note('started');
-    CREATE TRIGGER drill_reaped AFTER UPDATE OF crashes ON job FOR EACH ROW
-        WHEN (NEW.crashes > OLD.crashes) EXECUTE FUNCTION drill_note('reaped');";
+    CREATE TRIGGER drill_reaped AFTER UPDATE OF is_suspect ON job FOR EACH ROW
+        WHEN (OLD.state = 'RUNNING') EXECUTE FUNCTION drill_note('reaped');";
 const FORGET: &str = "
     DROP TRIGGER IF EXISTS drill_pushed ON job;
     DROP TRIGGER IF EXISTS drill_started ON job;
@@ -151,9 +151,9 @@ impl Ledger {
     }
 
     async fn left(&self) -> Result<String> {
-        let sql = "SELECT concat_ws(' ', count(*), kind, state, 'attempt', attempt, 'of', max_attempts, 'crashes', crashes,
+        let sql = "SELECT concat_ws(' ', count(*), kind, state, 'attempt', attempt, 'of', max_attempts, 'suspect', is_suspect,
                           'lease', round(extract(epoch FROM min(lease_until) - now())), 's', 'worker', worker)
-            FROM job GROUP BY kind, state, attempt, max_attempts, crashes, worker ORDER BY count(*) DESC LIMIT 20";
+            FROM job GROUP BY kind, state, attempt, max_attempts, is_suspect, worker ORDER BY count(*) DESC LIMIT 20";
         let rows = self.0.query(sql, &[]).await?;
         let lines = rows.iter().map(|row| Ok(row.try_get(0)?));
         Ok(lines.collect::<Result<Vec<String>>>()?.join("\n"))

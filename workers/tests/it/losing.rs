@@ -131,7 +131,7 @@ async fn a_suspect_runs_apart_from_other_suspects() {
         jobs::push(&tx, &Suspect {}).await.unwrap();
     }
     tx.commit().await.unwrap();
-    stage.meddle("UPDATE job SET crashes = 1").await;
+    stage.meddle("UPDATE job SET is_suspect = true").await;
     stage.start_with(stage.handlers().on(count), Stage::settings(8, 8));
     eventually(async || stage.count("SELECT id FROM job").await == 0).await;
     assert_eq!(MOST.load(Ordering::SeqCst), 1);

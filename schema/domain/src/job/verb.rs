@@ -28,7 +28,7 @@ impl Job {
         let before = Self::lock(tx, id).await?;
         before.refuse_unless(&[JobState::Buried], "only what is BURIED is retried")?;
         let sql = format!(
-            "UPDATE job SET state = 'WAITING', attempt = 0, crashes = 0, is_cancelling = false, run_at = now(),
+            "UPDATE job SET state = 'WAITING', attempt = 0, is_suspect = false, is_cancelling = false, run_at = now(),
                             changed_at = now()
              WHERE id = $1 RETURNING {LIVE}"
         );
@@ -70,7 +70,7 @@ impl Job {
              chosen AS (SELECT DISTINCT ON (kind, coalesce(unique_key, id::text)) id FROM buried
                         ORDER BY kind, coalesce(unique_key, id::text), id),
              retried AS (
-                 UPDATE job SET state = 'WAITING', attempt = 0, crashes = 0, is_cancelling = false, run_at = now(),
+                 UPDATE job SET state = 'WAITING', attempt = 0, is_suspect = false, is_cancelling = false, run_at = now(),
                                 changed_at = now()
                  FROM chosen WHERE job.id = chosen.id RETURNING job.queue)
              SELECT queue, count(*) AS jobs FROM retried GROUP BY queue"

@@ -25,7 +25,7 @@ const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, 
 const WAITING: &str = "";
 const SCHEDULED: &str = "state = 'SCHEDULED'";
 const RUNNING: &str = "state = 'RUNNING', lease_until = now() + interval '20 s', attempt = 1";
-const BURIED: &str = "state = 'BURIED', attempt = 3, crashes = 1, error = 'it broke'";
+const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 'it broke'";
 
 /// A waiting job as the queue pushes it, with these columns set otherwise.
 async fn push(house: &House, org: Id<Organization>, set: &str) -> Id<Job> {
@@ -265,8 +265,7 @@ async fn a_buried_job_waits_again_with_all_its_attempts() {
     );
     assert!(job.run_at > job.queued_at - TimeDelta::minutes(1));
     assert_eq!(get(&house, id).await, job);
-    let sql =
-        "SELECT count(*) AS jobs FROM job WHERE crashes = 0 AND fence = 0 AND lease_until IS NULL";
+    let sql = "SELECT count(*) AS jobs FROM job WHERE NOT is_suspect AND fence = 0 AND lease_until IS NULL";
     let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>("jobs"), 1);
     assert_eq!(house.audited("job.retried by system").await, 1);
