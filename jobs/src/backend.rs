@@ -67,8 +67,10 @@ pub struct PostgresBackend {
 pub struct Running {
     /// Wakes the fetcher: there may be work.
     pub wake: Arc<Notify>,
-    /// Fetching and settling, to be spawned; over once the queue is stopped and everything is told.
-    pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Fetching, to be spawned; over once the queue is stopped and what was not started is on its way back.
+    pub fetching: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Settling, to be spawned; never over while the queue is worked on.
+    pub settling: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl PostgresBackend {
@@ -112,12 +114,9 @@ impl PostgresBackend {
             stop,
         };
         let layer = AckLayer { settler, suspect, wake: Arc::clone(&wake) };
-        let work = Box::pin(async move {
-            tokio::join!(fetcher.run(), settling);
-        });
         let everything = places_closing(Arc::clone(&places), total);
         let backend = Self { settings, buffer, layer, places, closing: Some(everything) };
-        (backend, Running { wake, work })
+        (backend, Running { wake, fetching: Box::pin(fetcher.run()), settling: Box::pin(settling) })
     }
 
     /// How it works.
@@ -272,7 +271,10 @@ fn ending(held: &Held, error: BoxDynError, attempt: i16, most: i16) -> Ending {
     let failure = match error.downcast::<Interruption>().map(|interruption| *interruption) {
         Ok(Interruption::Failed(failure)) => failure,
         Ok(Interruption::Stopped(Stop::Lost)) => return Ending::Silent,
-        Ok(Interruption::Stopped(Stop::Shutdown)) => return Ending::Not(Verdict::Release),
+        // If somebody has it by now, the fence says so.
+        Ok(Interruption::Stopped(Stop::Unrenewed | Stop::Shutdown)) => {
+            return Ending::Not(Verdict::Release);
+        }
         Ok(Interruption::Stopped(Stop::Cancelled)) => {
             return Ending::Not(Verdict::Cancel { reason: "cancelled while it ran".to_owned() });
         }

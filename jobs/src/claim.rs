@@ -100,7 +100,7 @@ fn claiming(chosen: &str) -> String {
                         attempt = attempt + 1, fence = fence + 1, started_at = now(), changed_at = now()
          WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM job
-             WHERE queue = $1 AND state = 'WAITING' AND (kind, version) IN (SELECT kind, version FROM unnest($5::text[], $6::smallint[]) AS known (kind, version))
+             WHERE queue = $1 AND state = 'WAITING' AND (permission IS NULL OR permission = ANY ($7)) AND (kind, version) IN (SELECT kind, version FROM unnest($5::text[], $6::smallint[]) AS known (kind, version))
                AND {chosen} LIMIT $2 FOR UPDATE SKIP LOCKED))
          RETURNING org_id, id, fence, queue, kind, version, payload, attempt, max_attempts,
                    actor_kind, actor_id, permission, queued_at, priority, run_at, is_suspect"
@@ -129,6 +129,8 @@ impl Claimant {
                     &self.worker,
                     &self.kinds,
                     &self.versions,
+                    // A right that only a newer version knows is left to it, as an unknown kind is.
+                    &Permission::ALL.iter().map(|known| known.as_str()).collect::<Vec<_>>(),
                 ],
             )
             .await?;

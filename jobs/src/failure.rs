@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 /// Why a job did not end well this time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
@@ -48,6 +50,12 @@ impl Failure {
     }
 }
 
+fn is_its_own(cause: &tokio_postgres::Error) -> bool {
+    [SqlState::IN_FAILED_SQL_TRANSACTION, SqlState::READ_ONLY_SQL_TRANSACTION]
+        .iter()
+        .any(|state| cause.code() == Some(state))
+}
+
 /// How long to wait for a database that is away.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -61,6 +69,8 @@ impl From<domain::Error> for Failure {
                 Self::Abort { reason }
             }
             Cause::Busy { retry_after } => Self::Snooze { reason, after: *retry_after },
+            // What the handler did in its transaction, it does again next time.
+            Cause::Postgres(cause) if is_its_own(cause) => Self::retry(reason),
             Cause::Postgres(_) | Cause::Pool(_) if error.is_transient() => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the database is away");
                 Self::snooze("the database is away", AWAY)

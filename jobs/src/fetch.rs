@@ -25,6 +25,8 @@ use crate::{
 const POLL: Duration = Duration::from_secs(1);
 /// While the queue is busy, this often it is looked for what has become due, and for suspects.
 const TEND: Duration = Duration::from_millis(100);
+/// Between two looks, however many hints come: a queue that was found empty is left alone for a moment.
+const APART: Duration = Duration::from_millis(2);
 /// So many jobs are claimed at a time.
 const BATCH: usize = 500;
 
@@ -133,9 +135,10 @@ impl Fetcher {
                     POLL / 4
                 }
             };
+            let looked_at = tokio::time::Instant::now();
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => tokio::time::sleep_until(looked_at + APART).await,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -146,6 +149,10 @@ impl Fetcher {
 
     async fn look(&self, tended_at: &mut Option<Instant>) -> domain::Result<Look> {
         let most = self.places.available_permits().min(BATCH);
+        // Taken before the claim, so that whoever waits for all places at a stop waits for this one, too.
+        let Ok(mut places) = self.places.try_acquire_many(u32::try_from(most).unwrap_or(0)) else {
+            return Ok(Look { is_full: false, due_in: None });
+        };
         let tx = self.db.fleet().await?;
         let claimed = self.claimant.claim(&tx, most).await?;
         let is_full = claimed.len() == most;
@@ -154,6 +161,10 @@ impl Fetcher {
         } else {
             tx.commit().await?;
         }
+        if let Some(taken) = places.split(claimed.len()) {
+            taken.forget();
+        }
+        drop(places);
         self.take(claimed);
         let is_due = tended_at.is_none_or(|at| at.elapsed() >= TEND);
         if is_full && !is_due {
@@ -176,15 +187,8 @@ impl Fetcher {
         if claimed.is_empty() {
             return;
         }
-        let ordinary = claimed.iter().filter(|claimed| !claimed.is_suspect).count();
-        if ordinary < claimed.len() {
+        if claimed.iter().any(|claimed| claimed.is_suspect) {
             self.suspect.store(true, Ordering::Release);
-        }
-        // Only this task takes places, so they are there.
-        if let Ok(places) =
-            self.places.try_acquire_many(u32::try_from(ordinary).unwrap_or(u32::MAX))
-        {
-            places.forget();
         }
         let held =
             self.holder.hold(claimed.iter().map(|claimed| (claimed.lease, !claimed.is_suspect)));

@@ -44,8 +44,10 @@ impl Default for Keeping {
 /// Why a job is to stop before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Its claim is, or may be, somebody else's.
+    /// Its claim is somebody else's.
     Lost,
+    /// Its claim could not be renewed, and may soon be somebody else's.
+    Unrenewed,
     /// Somebody wants it ended.
     Cancelled,
     /// The process ends.
@@ -62,6 +64,7 @@ pub struct Held {
     started: OnceLock<(Instant, Duration)>,
     stop: CancellationToken,
     reason: OnceLock<Stop>,
+    is_completing: AtomicBool,
     is_ending: AtomicBool,
     is_finished: AtomicBool,
 }
@@ -74,6 +77,7 @@ impl Held {
             started: OnceLock::new(),
             stop: CancellationToken::new(),
             reason: OnceLock::new(),
+            is_completing: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_finished: AtomicBool::new(false),
         }
@@ -103,7 +107,7 @@ impl Held {
     /// # Errors
     /// `Conflict` if the claim is somebody else's by now: the transaction must not be committed.
     pub async fn complete(&self, tx: &Tx) -> domain::Result<()> {
-        self.is_ending.store(true, Ordering::Release);
+        self.is_completing.store(true, Ordering::Release);
         if lease::finish(tx, &[self.lease]).await? == 0 {
             return Err(Error::Conflict("another worker has taken this job over".to_owned()));
         }
@@ -220,7 +224,7 @@ fn give_up(held: &[Arc<Held>]) {
         );
     }
     for held in held {
-        held.stop(Stop::Lost);
+        held.stop(Stop::Unrenewed);
     }
 }
 
@@ -252,7 +256,7 @@ async fn renew(db: &Db, held: &[Arc<Held>], lease: Duration) -> domain::Result<(
     let by_id: HashMap<_, _> = held.iter().map(|held| (held.lease.id, held)).collect();
     for renewed in renewed {
         let Some(held) = by_id.get(&renewed.id) else { continue };
-        if held.is_ending.load(Ordering::Acquire) {
+        if held.is_ending.load(Ordering::Acquire) || held.is_completing.load(Ordering::Acquire) {
             continue; // Gone because it is done.
         }
         if !renewed.is_held {

@@ -183,6 +183,10 @@ pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
                          WHEN {HAS_TWIN} THEN 'MERGE'
                          ELSE 'RELEASE' END AS verdict
              FROM job WHERE state = 'RUNNING' AND lease_until < now()
+               -- One of a key at a time: the next time it sees that the other waits.
+               AND NOT EXISTS (SELECT FROM job AS elder
+                               WHERE elder.org_id = job.org_id AND elder.kind = job.kind AND elder.unique_key = job.unique_key
+                                 AND elder.state = 'RUNNING' AND elder.lease_until < now() AND elder.id < job.id)
              ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED),
          kept AS (
              UPDATE job SET state = CASE WHEN verdict = 'BURY' THEN 'BURIED' ELSE 'WAITING' END,

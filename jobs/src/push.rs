@@ -34,7 +34,8 @@ impl<'a, J: Job> Push<'a, J> {
         Self { job, key: None, run_at: None, on_behalf: None }
     }
 
-    /// Merged with the job of this key that still waits, if there is one; the earlier time counts.
+    /// Merged with the job of this key that still waits, if there is one: the earlier time counts, unless it waits
+    /// because it failed, and it runs for the later actor.
     pub const fn key(mut self, key: &'a str) -> Self {
         self.key = Some(key);
         self
@@ -64,8 +65,9 @@ impl<'a, J: Job> Push<'a, J> {
                          CASE WHEN $8::timestamptz > now() THEN 'SCHEDULED' ELSE 'WAITING' END,
                          0, coalesce($8, now()), $9, $10, $11, $12, $13, $14, now(), now())
                  ON CONFLICT (org_id, kind, unique_key) WHERE unique_key IS NOT NULL AND state IN ('WAITING', 'SCHEDULED')
-                 DO UPDATE SET run_at = LEAST(job.run_at, EXCLUDED.run_at),
-                               state = CASE WHEN EXCLUDED.state = 'WAITING' THEN 'WAITING' ELSE job.state END
+                 DO UPDATE SET run_at = CASE WHEN job.error IS NULL THEN LEAST(job.run_at, EXCLUDED.run_at) ELSE job.run_at END,
+                               state = CASE WHEN job.error IS NULL AND EXCLUDED.state = 'WAITING' THEN 'WAITING' ELSE job.state END,
+                               actor_kind = EXCLUDED.actor_kind, actor_id = EXCLUDED.actor_id, permission = EXCLUDED.permission
                  RETURNING id, state = 'WAITING' AS is_ready",
                 &[
                     &org,

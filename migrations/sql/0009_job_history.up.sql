@@ -43,7 +43,11 @@ DECLARE
     day    date;
     name   text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('job_history_rotate'));
+    IF NOT pg_try_advisory_xact_lock(hashtext('job_history_rotate')) THEN
+        RETURN;
+    END IF;
+    -- Jobs that end must not queue behind a lock that a long reader keeps us from.
+    PERFORM set_config('lock_timeout', '200ms', true);
     FOR day IN SELECT today + offsets FROM generate_series(0, 7) AS offsets LOOP
         name := 'job_history_' || to_char(day, 'YYYYMMDD');
         IF to_regclass('public.' || name) IS NULL THEN

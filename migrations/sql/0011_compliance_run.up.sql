@@ -7,7 +7,8 @@ CREATE TABLE compliance_run (
     trigger         text        NOT NULL CONSTRAINT compliance_run_trigger_check CHECK (trigger IN ('MANUAL', 'SCHEDULE')),
     actor_kind      text        NOT NULL CONSTRAINT compliance_run_actor_kind_check CHECK (actor_kind IN ('user', 'api_key', 'system')),
     actor_id        uuid,
-    idempotency_key text        CONSTRAINT compliance_run_idempotency_key_check CHECK (length(idempotency_key) BETWEEN 1 AND 255),
+    -- Begins with whose it is.
+    idempotency_key text        CONSTRAINT compliance_run_idempotency_key_check CHECK (length(idempotency_key) BETWEEN 1 AND 320),
     -- Why it failed.
     error           text,
     assets          integer     NOT NULL DEFAULT 0,

@@ -18,7 +18,7 @@ use domain::{
 use futures_util::FutureExt;
 use jobs::{
     Taken,
-    backend::{self, PostgresBackend, Running},
+    backend::{self, PostgresBackend},
     event::Listener,
     held::{Holder, Keeping, Stop, keep},
 };
@@ -88,6 +88,9 @@ pub enum Error {
     /// The leases cannot be kept.
     #[error("the leases of jobs cannot be kept: no connection of their own")]
     Leases(#[source] domain::Error),
+    /// A part of the fleet ended early; its panic is in the log.
+    #[error("{0} jobs ended early: this process cannot go on")]
+    Ended(&'static str),
     /// There is no thread for the leases.
     #[error("the thread that keeps the leases could not be started")]
     Thread(#[source] std::io::Error),
@@ -121,7 +124,8 @@ impl Fleet {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let me = self.new_worker();
         let holder = Holder::default();
-        let (stuck, kept) = (CancellationToken::new(), CancellationToken::new());
+        let (stuck, kept, gone) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         // Ends the lease thread also where this future is dropped.
         let _kept = kept.clone().drop_guard();
         let keeper = Keeper {
@@ -130,11 +134,13 @@ impl Fleet {
             keeping: self.settings.keeping,
             stop: kept.clone(),
             stuck: stuck.clone(),
+            gone: gone.clone(),
         };
         let keeper = keeper.start().map_err(Error::Thread)?;
 
         let draining = CancellationToken::new();
-        let (mut queues, mut beside) = (JoinSet::new(), JoinSet::new());
+        let (mut queues, mut fetching, mut settling) =
+            (JoinSet::new(), JoinSet::new(), JoinSet::new());
         for (queue, settings) in &self.settings.queues {
             let settings = backend::Settings {
                 worker: me.id,
@@ -144,13 +150,14 @@ impl Fleet {
                 prefetch: settings.prefetch,
                 lease: self.settings.keeping.lease,
             };
-            let (backend, Running { wake, work }) =
+            let (backend, running) =
                 PostgresBackend::new(&self.db, &holder, settings, draining.clone());
-            self.listener.wake(*queue, wake);
-            beside.spawn(work);
+            self.listener.wake(*queue, running.wake);
+            fetching.spawn(running.fetching);
+            settling.spawn(running.settling);
             queues.spawn(self.work_on(backend, draining.clone()));
         }
-        let tender = tokio::spawn(self.tender(&me, &holder, &draining, &kept).run());
+        let mut tender = tokio::spawn(self.tender(&me, &holder, &draining, &kept).run());
         tracing::info!(worker.id = %me.id, worker.capacity = me.capacity, "taking jobs");
 
         let ended = tokio::select! {
@@ -159,15 +166,22 @@ impl Fleet {
             Some(ended) = queues.join_next() => {
                 Err(ended.unwrap_or(Ok(())).err().unwrap_or(Error::Worker(None)))
             }
+            Some(_) = fetching.join_next() => Err(Error::Ended("claiming")),
+            Some(_) = settling.join_next() => Err(Error::Ended("settling")),
+            _ = &mut tender => Err(Error::Ended("tending")),
+            () = gone.cancelled() => Err(Error::Ended("renewing")),
         };
         draining.cancel();
+        // A claim that is under way is noted before anything is waited for.
+        let claimed = async { while fetching.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(TELLING, claimed).await;
         let time = if ended.is_ok() { self.settings.drain } else { STUCK_DRAIN };
         drain(&holder, &mut queues, time).await;
         kept.cancel();
-        // It only tends; what it was at is rolled back.
-        let _ = tender.await;
+        // What it was at is rolled back.
+        tender.abort();
         self.leave(me.id).await;
-        beside.abort_all();
+        settling.abort_all();
         // The thread waits for nothing but its own statement.
         let _ = tokio::task::spawn_blocking(move || keeper.join()).await;
         ended
@@ -264,12 +278,15 @@ struct Keeper {
     keeping: Keeping,
     stop: CancellationToken,
     stuck: CancellationToken,
+    /// Cancelled when the thread ends, for whatever reason.
+    gone: CancellationToken,
 }
 
 impl Keeper {
     fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("leases".to_owned()).spawn(move || {
+            let _gone = self.gone.clone().drop_guard();
             runtime.block_on(async {
                 let last_resort = async {
                     self.stuck.cancelled().await;

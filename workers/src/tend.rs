@@ -41,6 +41,14 @@ struct Done {
     tidy: Option<Instant>,
 }
 
+/// Whether it could be done.
+fn told(what: &'static str, done: domain::Result<()>) -> bool {
+    let Err(error) = done else { return true };
+    let error = &error as &dyn std::error::Error;
+    tracing::warn!(error, "could not {what} this time");
+    false
+}
+
 fn is_due(at: Option<Instant>, every: Duration) -> bool {
     at.is_none_or(|at| at.elapsed() >= every)
 }
@@ -62,30 +70,28 @@ impl Tender {
                 truce_until = Some(Instant::now() + TRUCE);
             }
             let is_truce = truce_until.is_some_and(|until| Instant::now() < until);
-            match self.tend(&mut done, is_truce).await {
-                Ok(()) => reached_at = Instant::now(),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::debug!(error, "the queues were not tended this time");
-                }
+            if self.tend(&mut done, is_truce).await {
+                reached_at = Instant::now();
             }
         }
     }
 
-    async fn tend(&self, done: &mut Done, is_truce: bool) -> domain::Result<()> {
+    /// Each by itself: what keeps one from being done must not keep the others. Returns whether the database was reached.
+    async fn tend(&self, done: &mut Done, is_truce: bool) -> bool {
+        let mut is_reached = false;
         if is_due(done.beat, BEAT) {
-            self.beat().await?;
+            is_reached |= told("beat", self.beat().await);
             done.beat = Some(Instant::now());
         }
         if !is_truce {
-            self.reap().await?;
+            is_reached |= told("take back jobs of lost workers", self.reap().await);
         }
-        self.schedule().await?;
+        is_reached |= told("push what is due", self.schedule().await);
         if is_due(done.tidy, TIDY) {
-            self.tidy().await?;
+            told("tidy the history", self.tidy().await);
             done.tidy = Some(Instant::now());
         }
-        Ok(())
+        is_reached
     }
 
     async fn beat(&self) -> domain::Result<()> {

@@ -165,7 +165,7 @@ const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, error, as
     not_assessed, started_at, finished_at FROM compliance_run";
 
 impl Run {
-    /// Starts a run of all assets in operation, for the transaction's actor. A key that was used before starts nothing.
+    /// Starts a run of all assets in operation, for the transaction's actor. A key that the actor used before starts nothing.
     pub async fn start(
         tx: &Tx,
         trigger: RunTrigger,
@@ -179,6 +179,12 @@ impl Run {
         }
         let ranges = AssetRange::cut(tx, SHARD).await?;
         let (actor_kind, actor_id) = tx.origin().actor.columns();
+        // Everybody has keys of their own, and so have schedules: nobody can use up another's.
+        let whose = match trigger {
+            RunTrigger::Schedule => "schedule".to_owned(),
+            RunTrigger::Manual => format!("{actor_kind} {}", actor_id.unwrap_or_default()),
+        };
+        let idempotency_key = idempotency_key.map(|key| format!("{whose} {key}"));
         let id = Id::<Self>::new();
         let made = tx
             .exec(

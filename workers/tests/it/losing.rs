@@ -11,11 +11,11 @@ use domain::{
     permission::Permission,
     user::User,
 };
-use jobs::{Failure, Job};
+use jobs::{Failure, Job, Push};
 use serde::{Deserialize, Serialize};
 use workers::Context;
 
-use crate::stage::{Does, Stage, eventually};
+use crate::stage::{Does, Drill, Stage, eventually};
 
 #[tokio::test]
 async fn a_killed_workers_jobs_run_again_elsewhere() {
@@ -80,7 +80,7 @@ async fn a_lost_lease_stops_the_job() {
 #[tokio::test]
 async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
     let stage = Stage::new().await;
-    stage.push("a", Does::Hang).await;
+    let id = stage.push("a", Does::Hang).await;
     let mut settings = Stage::settings(4, 0);
     settings.keeping.lease = Duration::from_secs(6);
     stage.start_with(stage.handlers(), settings);
@@ -88,9 +88,44 @@ async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
     stage.meddle("REVOKE UPDATE ON job FROM sentryops_fleet").await;
     eventually(async || stage.log.ended() == ["a"]).await;
     assert_eq!(stage.count("SELECT id FROM job WHERE lease_until > clock_timestamp()").await, 1);
-    // Once it can be written again, nothing is lost.
+    // Once it can be written again, nothing is lost, not even an attempt.
     stage.meddle("GRANT UPDATE ON job TO sentryops_fleet").await;
     stage.log.until_started(2).await;
+    assert_eq!(stage.job(id).await.unwrap().attempt, 1);
+}
+
+#[tokio::test]
+async fn two_lost_jobs_of_one_key_are_one_again_and_keep_nobody_from_being_taken_back() {
+    let stage = Stage::new().await;
+    let other = stage.push("other", Does::Effect).await;
+    for _ in 0..2 {
+        let tx = stage.write().await;
+        let job = Drill { name: "a".to_owned(), does: Does::Effect };
+        Push::new(&job).key("k").send(&tx).await.unwrap();
+        tx.commit().await.unwrap();
+        // As workers that have died leave them.
+        stage
+            .meddle(
+                "UPDATE job SET state = 'RUNNING', attempt = 1, fence = 1, lease_until = now() - interval '1 s'
+                 WHERE state = 'WAITING'",
+            )
+            .await;
+    }
+    stage.start();
+    stage.until(other, JobState::Succeeded).await;
+    eventually(async || stage.count("SELECT id FROM job").await == 0).await;
+    assert_eq!(stage.effects().await["a"], 1);
+}
+
+#[tokio::test]
+async fn a_right_that_only_a_newer_version_knows_is_left_to_it() {
+    let stage = Stage::new().await;
+    let newer = stage.push("a", Does::Effect).await;
+    stage.meddle("UPDATE job SET permission = 'REPORT_SIGN'").await;
+    let known = stage.push("b", Does::Effect).await;
+    stage.start();
+    stage.until(known, JobState::Succeeded).await;
+    assert_eq!(stage.job(newer).await.unwrap().state, JobState::Waiting);
 }
 
 #[tokio::test]

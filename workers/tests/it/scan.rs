@@ -1,7 +1,7 @@
 //! Compliance runs through the fleet.
 
 use domain::{
-    Id,
+    Actor, Id,
     asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
     run::{Run, RunState, RunTrigger},
 };
@@ -104,6 +104,20 @@ async fn the_same_key_starts_nothing_twice() {
     assert_eq!(first.id, again.id);
     assert_ne!(first.id, other.id);
     assert_eq!(stage.count("SELECT id FROM job").await, 2);
+}
+
+#[tokio::test]
+async fn nobody_uses_up_the_key_of_somebody_else() {
+    let stage = Stage::new().await;
+    let first = start(&stage, Some("today")).await;
+    let tx = stage.write_as(Actor::User(Id::new())).await;
+    let started = Run::start(&tx, RunTrigger::Manual, Some("today"), at()).await.unwrap();
+    let other = push_shards(&tx, started).await.unwrap();
+    let started = Run::start(&tx, RunTrigger::Schedule, Some("today"), at()).await.unwrap();
+    let scheduled = push_shards(&tx, started).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_ne!(first.id, other.id);
+    assert_ne!(other.id, scheduled.id);
 }
 
 #[tokio::test]

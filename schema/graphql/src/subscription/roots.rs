@@ -58,6 +58,7 @@ impl JobSubscription {
         let watch = Watch::of(ctx);
         watch.listen(ctx, &[job::Job::PREFIX], None)?;
         watch.at_most_every(JOBS);
+        watch.each_counts();
         let (since, alive) = watch.recent().begin();
         let changed = job::Job::changed(&*ctx.read().await?, queue, since, &alive).await?;
         let mut recent = watch.recent();
