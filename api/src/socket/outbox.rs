@@ -64,10 +64,12 @@ mod tests {
 
     #[tokio::test]
     async fn messages_and_bytes_are_bounded_until_they_are_written() {
+        let (outbox, _waiting) = Outbox::new(2, 10);
+        assert_eq!(outbox.push("12345678"), Ok(()));
+        assert_eq!(outbox.push("123"), Err(Full), "the first is not written yet");
         let (outbox, mut waiting) = Outbox::new(2, 10);
         assert_eq!(outbox.push("12345678"), Ok(()));
         let first = waiting.next().await.unwrap();
-        assert_eq!(outbox.push("123"), Err(Full), "the first is not written yet");
         waiting.written(first.len());
         assert_eq!(outbox.push("1234567890"), Ok(()), "what is written no longer counts");
         drop(waiting);
