@@ -251,7 +251,7 @@ fn subscriptions() -> Vec<Row> {
         let selection = format!("complianceRun(id: \"%run\") {{ {selection} }}");
         Row::subscription(of, states, "complianceRun", &selection)
     };
-    let outcome = ["error", "assets", "passed", "failed", "notAssessed"];
+    let outcome = ["reason", "assets", "passed", "failed", "notAssessed"];
     let outcome = outcome.map(|field| run(&format!("ComplianceRun.{field}"), reads, field));
     let mut rows = vec![
         run("Subscription.complianceRun", reads, "state"),

@@ -339,14 +339,14 @@ async fn many_are_retried_at_once_and_of_twins_the_first() {
     }
     let foreigner = Job::get(&house.db.read(other).await.unwrap(), foreign).await.unwrap();
     assert_eq!(foreigner.state, JobState::Buried);
-    let sql = "SELECT after, entity_id FROM audit_entry WHERE action = 'jobs.retried'";
+    let sql = "SELECT after, entity_id FROM audit_entry WHERE action = 'job.all_retried'";
     let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
     let after: serde_json::Value = row.get("after");
     assert_eq!(after, serde_json::json!({ "filter": { "queue": ["SCAN"] }, "retried": 3 }));
     assert_eq!(row.get::<_, uuid::Uuid>("entity_id"), house.org.uuid());
     let again = commit(&house, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
     assert_eq!(again.unwrap(), 0);
-    assert_eq!(house.audited("jobs.retried").await, 1, "nothing happened the second time");
+    assert_eq!(house.audited("job.all_retried").await, 1, "nothing happened the second time");
     let wrong = states(&[JobState::Buried, JobState::Running]);
     let refusal = commit(&house, async |tx| Job::retry_all(tx, &wrong, at(0)).await).await;
     assert_eq!(

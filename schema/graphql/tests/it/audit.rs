@@ -235,7 +235,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "admin",
                 "mutation($filter: JobFilter!) { retryJobs(filter: $filter) }",
                 json!({ "filter": { "queue": "SCAN" } }),
-                &["jobs.retried"],
+                &["job.all_retried"],
                 json!({ "filter": { "state": ["RUNNING"] } }),
             )
         }
