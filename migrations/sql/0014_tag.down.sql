@@ -1,0 +1,2 @@
+DROP TABLE asset_tag;
+DROP TABLE tag;

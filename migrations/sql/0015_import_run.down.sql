@@ -1,0 +1,4 @@
+DROP TABLE import_key;
+DROP TABLE import_error;
+DROP TABLE import_chunk;
+DROP TABLE import_run;
