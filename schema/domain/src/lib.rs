@@ -25,6 +25,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod identity;
+pub mod import;
 pub mod job;
 mod listing;
 pub mod login;
