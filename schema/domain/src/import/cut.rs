@@ -9,7 +9,7 @@
 
 use crate::{
     error::{Error, Fault},
-    import::ImportFormat,
+    import::{Chunk, ImportFormat, RowFault},
 };
 
 mod csv;
@@ -26,35 +26,6 @@ pub const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// What was meant by a file in another encoding.
 const SAVE_AS_UTF_8: &str = "save the file as UTF-8 (in Excel: CSV UTF-8)";
-
-/// Whole rows, one after the other.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chunk {
-    /// The number of its first row, faulty or not. CSV: the header is row 1; JSON: the first element is row 1.
-    pub first_row: i32,
-    /// How many rows it has, faulty ones included.
-    pub rows: i32,
-    /// The rows that can be read, as they came, in UTF-8 and without U+0000, each ended by a line feed. CSV keeps its
-    /// quotes, and with them the line breaks inside of cells; JSON is one element a line.
-    pub content: Vec<u8>,
-    /// The number of each row in `content`.
-    pub numbers: Vec<i32>,
-    /// What is wrong with the rows that are left out.
-    pub faults: Vec<RowFault>,
-}
-
-/// Why a row cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowFault {
-    /// The row's number.
-    pub row: i32,
-    /// In which column, where that can be told.
-    pub column: Option<String>,
-    /// What is wrong, as a sentence without a full stop.
-    pub message: String,
-    /// What was probably meant.
-    pub suggestion: Option<String>,
-}
 
 impl RowFault {
     fn new(row: i32, message: impl Into<String>) -> Self {
@@ -252,20 +223,16 @@ impl Filling {
         self.open.content.extend_from_slice(content);
         self.open.content.push(b'\n');
         self.open.numbers.push(row);
-        self.count(row);
+        self.count();
     }
 
     /// A row that is left out.
     fn refuse(&mut self, fault: RowFault) {
-        let row = fault.row;
         self.open.faults.push(fault);
-        self.count(row);
+        self.count();
     }
 
-    fn count(&mut self, row: i32) {
-        if self.open.rows == 0 {
-            self.open.first_row = row;
-        }
+    fn count(&mut self) {
         self.open.rows += 1;
         if self.open.rows == CHUNK_ROWS {
             self.close();
