@@ -29,6 +29,7 @@ mod column;
 pub mod cut;
 mod life;
 
+pub(crate) use column::Column;
 pub use column::check_columns;
 pub use life::Sweep;
 

@@ -10,7 +10,8 @@
 //! | `tag` | a word that people group assets by |
 //! | `asset`, `attribute` | something we operate, and what can be known of it |
 //! | `end_of_life` | until when systems get security updates |
-//! | `import` | a file of assets or dependencies on its way in |
+//! | `import`, `export` | a file of assets or dependencies on its way in, and out |
+//! | `formula` | cells that a spreadsheet would run |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -28,6 +29,8 @@ pub mod directive;
 pub mod end_of_life;
 pub mod error;
 pub mod event;
+pub mod export;
+pub mod formula;
 pub mod id;
 pub mod identity;
 pub mod import;
