@@ -28,6 +28,7 @@ pub mod directive;
 pub mod end_of_life;
 pub mod error;
 pub mod event;
+mod formula;
 pub mod id;
 pub mod identity;
 pub mod import;
