@@ -72,12 +72,7 @@ pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<
             Wanted::Same(_) => unchanged += 1,
         }
     }
-    let outcome = Outcome {
-        created: count(&added),
-        updated: count(&changed),
-        unchanged,
-        faults,
-    };
+    let outcome = Outcome { created: count(&added), updated: count(&changed), unchanged, faults };
     if !run.dry_run {
         let drafts = changed.iter().flat_map(|change| [&change.before, &change.after]);
         let names = Draft::tag_names(tx, added.iter().chain(drafts)).await?;
@@ -152,10 +147,16 @@ fn new(
         return None;
     }
     if patch.name.is_undefined() {
-        faults.push(Fault::new("name", "is missing: there is no such asset yet, and a new one needs a name"));
+        faults.push(Fault::new(
+            "name",
+            "is missing: there is no such asset yet, and a new one needs a name",
+        ));
     }
     let Some(asset_type) = patch.asset_type else {
-        faults.push(Fault::new("type", "is missing: there is no such asset yet, and a new one needs a type"));
+        faults.push(Fault::new(
+            "type",
+            "is missing: there is no such asset yet, and a new one needs a type",
+        ));
         return None;
     };
     let mut blank = Draft::new(asset_type, now);

@@ -75,7 +75,8 @@ fn csv_cells(
     record: &csv::StringRecord,
 ) -> Result<Cells, Vec<RowFault>> {
     // A spreadsheet may leave out empty cells at the end; cells too many are a quote or a comma gone wrong.
-    if record.len() > columns.len() && record.iter().skip(columns.len()).any(|cell| !cell.is_empty())
+    if record.len() > columns.len()
+        && record.iter().skip(columns.len()).any(|cell| !cell.is_empty())
     {
         let message = format!(
             "has {} cells, but the header has {}: a text with a comma in it stands in quotes",
@@ -203,7 +204,8 @@ impl AssetRow {
                     let code = code.trim().to_uppercase();
                     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
                     if code.len() > 16 || !code.chars().all(fits) {
-                        let message = "is no short code: letters, digits and dashes, such as HST-4F7K2";
+                        let message =
+                            "is no short code: letters, digits and dashes, such as HST-4F7K2";
                         faults.push(Fault::new(name, message));
                         return None;
                     }
@@ -320,10 +322,6 @@ pub(super) fn of_column(number: i32, wrong: Fault) -> RowFault {
     }
 }
 
-pub(super) fn fault(
-    row: i32,
-    column: Option<String>,
-    message: impl Into<String>,
-) -> RowFault {
+pub(super) fn fault(row: i32, column: Option<String>, message: impl Into<String>) -> RowFault {
     RowFault { row, column, message: message.into(), suggestion: None }
 }
