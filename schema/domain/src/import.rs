@@ -29,6 +29,7 @@ use crate::{
 
 mod assets;
 mod column;
+pub mod cut;
 mod life;
 mod row;
 
