@@ -18,7 +18,6 @@ use crate::{
     audit::Entry,
     db::{FromRow, Tx},
     error::{Error, Result},
-    id::Id,
     import::{Column, ImportKind},
 };
 
@@ -180,21 +179,21 @@ struct Keys {
 impl Keys {
     async fn collect(tx: &Tx) -> Result<Self> {
         let mut keys = Self::default();
-        let mut after = Uuid::nil();
+        let (mut after, spaces) = (Uuid::nil(), spaces());
         loop {
             let part: Row = tx
                 .one(
                     "WITH part AS MATERIALIZED (SELECT id, attributes, custom_fields FROM asset
                                                 WHERE id > $1 ORDER BY id LIMIT $2),
                           custom AS MATERIALIZED (
-                              SELECT DISTINCT key, jsonb_typeof(value) = 'string' AND value <> '\"\"' AS is_text
+                              SELECT DISTINCT key, jsonb_typeof(value) = 'string' AND btrim(value #>> '{}', $3) <> '' AS is_text
                               FROM part, jsonb_each(custom_fields))
                      SELECT (SELECT count(*) FROM part) AS assets,
                             (SELECT id FROM part ORDER BY id DESC LIMIT 1) AS last,
                             ARRAY(SELECT DISTINCT jsonb_object_keys(attributes) FROM part) AS attributes,
                             ARRAY(SELECT key FROM custom WHERE is_text) AS texts,
                             ARRAY(SELECT key FROM custom WHERE NOT is_text) AS others",
-                    &[&after, &COLLECTED],
+                    &[&after, &COLLECTED, &spaces],
                 )
                 .await?;
             let assets: i64 = part.try_get("assets")?;
@@ -267,7 +266,8 @@ impl Exported {
             known.map(|(key, value)| (format!("attributes.{key}"), attribute::cell(value))),
         );
         for (key, value) in object(&asset.custom_fields, "custom_fields")? {
-            let text = value.as_str().filter(|text| !text.is_empty());
+            // A cell of spaces would say nothing.
+            let text = value.as_str().filter(|text| !text.trim().is_empty());
             let column = Column::of_custom(key, text.is_some());
             // A text whose key looks like a JSON column's is in one.
             let is_json = text.is_none() || column.ends_with(":json");
@@ -277,6 +277,11 @@ impl Exported {
         }
         Ok(cells)
     }
+}
+
+/// What [`str::trim`] takes off, for Postgres.
+fn spaces() -> String {
+    ('\0'..='\u{3000}').filter(|character| character.is_whitespace()).collect()
 }
 
 fn object<'a>(value: &'a Value, column: &'static str) -> Result<&'a Map<String, Value>> {

@@ -7,6 +7,8 @@
 //! worker creates nothing twice, and which of two equal rows comes first does not depend on luck. Given up: chunks at the
 //! same time; one after the other takes in over 10,000 rows a second.
 
+use std::collections::HashMap;
+
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -25,13 +27,15 @@ use crate::{
     viewer::Actor,
 };
 
+mod assets;
 mod column;
 pub mod cut;
 mod life;
+mod row;
 
 pub(crate) use column::Column;
 pub use column::check_columns;
-pub use life::Sweep;
+pub use life::{Begun, Outcome, Sweep};
 
 text_enum! {
     /// What the rows of a file are.
@@ -250,4 +254,38 @@ impl ImportError {
     pub fn place(&self) -> Place {
         Place { value: self.row.to_string(), id: self.id }
     }
+}
+
+/// Imports the rows of a chunk, or in a dry run says what would come of them.
+pub async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<Outcome> {
+    match begun.table.kind {
+        ImportKind::Assets => assets::apply(tx, begun, now).await,
+        ImportKind::Dependencies => Ok(Outcome::default()),
+    }
+}
+
+/// Which row of the run each of these keys came in first.
+async fn first_rows<'a>(
+    tx: &Tx,
+    run: Id<ImportRun>,
+    keys: impl Iterator<Item = (i32, &'a str)>,
+) -> Result<HashMap<String, i32>> {
+    let (numbers, keys): (Vec<i32>, Vec<&str>) = keys.unzip();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    tx.exec(
+        "INSERT INTO import_key (org_id, run_id, key, \"row\")
+         SELECT $1, $2, key, \"row\" FROM UNNEST($3::text[], $4::int[]) WITH ORDINALITY AS given (key, \"row\", place)
+         ORDER BY place ON CONFLICT DO NOTHING",
+        &[&tx.org(), &run, &keys, &numbers],
+    )
+    .await?;
+    let rows: Vec<Row> = tx
+        .all(
+            "SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = ANY($2)",
+            &[&run, &keys],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("key")?, row.try_get("row")?))).collect()
 }

@@ -30,7 +30,7 @@ pub mod end_of_life;
 pub mod error;
 pub mod event;
 pub mod export;
-pub mod formula;
+mod formula;
 pub mod id;
 pub mod identity;
 pub mod import;

@@ -180,6 +180,7 @@ pub(crate) fn host(name: &str) -> CreateAssetInput {
         location: None,
         description: None,
         owner: None,
+        tags: None,
         attributes: None,
         custom_fields: None,
     }
