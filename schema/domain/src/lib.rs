@@ -37,7 +37,7 @@ pub mod import;
 pub mod job;
 mod listing;
 pub mod login;
-mod nearest;
+pub mod nearest;
 pub mod organization;
 pub mod page;
 pub mod password;
