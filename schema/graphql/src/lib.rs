@@ -9,7 +9,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `tag`, `import`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod expansion;
 mod export;
+mod import;
 mod input;
 mod job;
 mod loader;
@@ -44,6 +45,7 @@ mod schema;
 mod session;
 mod shape;
 mod subscription;
+mod tag;
 mod upload;
 mod user;
 mod watch;
