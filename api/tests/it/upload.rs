@@ -189,10 +189,10 @@ async fn who_sends_without_looking_gets_the_refusal_all_the_same() {
 #[tokio::test]
 async fn what_says_that_it_is_too_large_is_not_read() {
     let mut edge = Edge::new().await;
-    for (length, status) in [(512 * 1024 * 1024 + 1, 413), (u64::MAX, 413)] {
+    for length in [512 * 1024 * 1024 + 1, 1_u64 << 60] {
         let headers = format!("{CSV}Expect: 100-continue\r\nContent-Length: {length}\r\n");
         let reply = exchange(edge.address, &request("POST", ASSETS, &headers)).await;
-        assert_eq!((reply.status, reply.code().as_str()), (status, "VALIDATION"), "{length}");
+        assert_eq!((reply.status, reply.code().as_str()), (413, "VALIDATION"), "{length}");
     }
     assert!(edge.events.try_recv().is_err());
 }
