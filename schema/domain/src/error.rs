@@ -176,6 +176,10 @@ fn sentence_of(constraint: &str) -> Option<&'static str> {
         "membership_role_role_fkey" => "the role is still held by members: take it from them first",
         "asset_external_id_key" => "another asset has this external id",
         "asset_owner_fkey" => "the owner is not a member of this organization",
+        "dependency_source_target_key" => {
+            "the source needs this target already: remove that dependency to say it anew"
+        }
+        "custody_holder_fkey" => "the holder is not a member of this organization",
         "schedule_name_key" => "a schedule of this name was made meanwhile: save it again",
         "job_unique_idx" => {
             "another job of this kind and key waits already: it does what this one would"

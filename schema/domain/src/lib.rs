@@ -7,7 +7,10 @@
 //! | `organization`, `user`, `role`, `permission`, `directive` | who belongs where, and what they may do |
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
-//! | `asset` | something we operate |
+//! | `asset`, `label` | something we operate, and the code on its label |
+//! | `dependency` | what an asset needs, and what is reached along it |
+//! | `custody` | who holds an asset |
+//! | `change` | what changed of an asset, without values |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -19,13 +22,17 @@
 pub mod api_key;
 pub mod asset;
 pub mod audit;
+pub mod change;
+pub mod custody;
 pub mod db;
+pub mod dependency;
 pub mod directive;
 pub mod error;
 pub mod event;
 pub mod id;
 pub mod identity;
 pub mod job;
+pub mod label;
 mod listing;
 pub mod login;
 pub mod organization;

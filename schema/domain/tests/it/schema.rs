@@ -100,6 +100,8 @@ sentryops_app   api_key          SELECT(org_id,id,name,prefix,permissions,allowe
 sentryops_app   asset            DELETE INSERT SELECT UPDATE
 sentryops_app   audit_entry      INSERT SELECT
 sentryops_app   compliance_run   INSERT SELECT UPDATE
+sentryops_app   custody          INSERT SELECT UPDATE
+sentryops_app   dependency       DELETE INSERT SELECT UPDATE
 sentryops_app   job              DELETE INSERT SELECT UPDATE
 sentryops_app   job_history      INSERT SELECT
 sentryops_app   membership       SELECT
