@@ -101,6 +101,8 @@ sentryops_app   asset            DELETE INSERT SELECT UPDATE
 sentryops_app   asset_tag        DELETE INSERT SELECT
 sentryops_app   audit_entry      INSERT SELECT
 sentryops_app   compliance_run   INSERT SELECT UPDATE
+sentryops_app   custody          INSERT SELECT UPDATE
+sentryops_app   dependency       DELETE INSERT SELECT UPDATE
 sentryops_app   import_chunk     DELETE INSERT SELECT
 sentryops_app   import_error     INSERT SELECT
 sentryops_app   import_key       DELETE INSERT SELECT
