@@ -13,7 +13,8 @@
 //! | `dependency` | what an asset needs, and what is reached along it |
 //! | `custody` | who holds an asset |
 //! | `change` | what changed of an asset, without values |
-//! | `import` | a file of assets or dependencies on its way in |
+//! | `import`, `export` | a file of assets or dependencies on its way in, and out |
+//! | `formula` | cells that a spreadsheet would run |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -34,6 +35,7 @@ pub mod directive;
 pub mod end_of_life;
 pub mod error;
 pub mod event;
+pub mod export;
 mod formula;
 pub mod id;
 pub mod identity;
@@ -42,7 +44,7 @@ pub mod job;
 pub mod label;
 mod listing;
 pub mod login;
-mod nearest;
+pub mod nearest;
 pub mod organization;
 pub mod page;
 pub mod password;

@@ -1,10 +1,7 @@
 //! What was probably meant: the known name most like a wrong one.
 
 /// The name most like it, whatever its case; none where nothing is alike.
-pub(crate) fn nearest<'a>(
-    asked: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let letters = folded(asked);
     let whole: String = letters.iter().collect();
     let distance = |known: &'a str| {

@@ -8,6 +8,7 @@
 //! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
 //! | `dependency`, `custody` | what needs what, and who holds what |
+//! | `export` | the inventory as files |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
@@ -19,6 +20,7 @@ mod audit;
 mod custody;
 mod db;
 mod dependency;
+mod export;
 mod fixture;
 mod identity;
 mod job;
