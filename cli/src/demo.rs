@@ -72,6 +72,7 @@ fn assets() -> Vec<CreateAssetInput> {
                 location: Some(location.to_owned()),
                 description: Some(description.to_owned()),
                 owner: None,
+                tags: None,
                 attributes: Some(attributes),
                 custom_fields: None,
             },

@@ -7,9 +7,12 @@
 //! | `organization`, `user`, `role`, `permission`, `directive` | who belongs where, and what they may do |
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
-//! | `tag` | a word that people group assets by |
-//! | `asset`, `attribute` | something we operate, and what can be known of it |
+//! | `asset`, `label` | something we operate, and the code on its label |
+//! | `attribute`, `tag` | what can be known of it, and the words it is grouped by |
 //! | `end_of_life` | until when systems get security updates |
+//! | `dependency` | what an asset needs, and what is reached along it |
+//! | `custody` | who holds an asset |
+//! | `change` | what changed of an asset, without values |
 //! | `import`, `export` | a file of assets or dependencies on its way in, and out |
 //! | `formula` | cells that a spreadsheet would run |
 //! | `run` | a compliance run and its shards |
@@ -24,7 +27,10 @@ pub mod api_key;
 pub mod asset;
 pub mod attribute;
 pub mod audit;
+pub mod change;
+pub mod custody;
 pub mod db;
+pub mod dependency;
 pub mod directive;
 pub mod end_of_life;
 pub mod error;
@@ -35,6 +41,7 @@ pub mod id;
 pub mod identity;
 pub mod import;
 pub mod job;
+pub mod label;
 mod listing;
 pub mod login;
 pub mod nearest;

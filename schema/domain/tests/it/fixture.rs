@@ -186,8 +186,8 @@ pub(crate) fn host(name: &str) -> CreateAssetInput {
     }
 }
 
-pub(crate) fn host_with(name: &str, attributes: Value) -> CreateAssetInput {
-    CreateAssetInput { attributes: Some(attributes), ..host(name) }
+pub(crate) fn host_with(name: &str, custom_fields: Value) -> CreateAssetInput {
+    CreateAssetInput { custom_fields: Some(custom_fields), ..host(name) }
 }
 
 /// Runs all of them at once.
