@@ -10,12 +10,14 @@
 //! | `subscriptions` | what is watched is sent, to whom may see it, with and without Redis; rights over time |
 //! | `fleet` | jobs, queues, workers and schedules as people see them and change them |
 //! | `errors`, `paging` | codes and sentences; pages in both directions |
+//! | `files` | uploads however they end, exports |
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod audit;
 mod contract;
 mod errors;
+mod files;
 mod fleet;
 mod paging;
 mod requests;
