@@ -8,6 +8,7 @@
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
 //! | `asset` | something we operate |
+//! | `end_of_life` | until when systems get security updates |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -21,6 +22,7 @@ pub mod asset;
 pub mod audit;
 pub mod db;
 pub mod directive;
+pub mod end_of_life;
 pub mod error;
 pub mod event;
 pub mod id;
