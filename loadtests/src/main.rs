@@ -13,6 +13,8 @@
 //! | `usage` | CPU and memory of processes, from `/proc` |
 //! | `child` | a process that ends with us |
 //! | `folder` | what a run writes, removed with it |
+//! | `random` | randomness that a seed repeats |
+//! | `finding` | figures beside their targets, and checks |
 //! | `report` | tables for people, JSON for programs |
 //!
 //! Linux only, because of `/proc`. Client and server share the machine: what the client took, and what neither took, stands
@@ -20,11 +22,13 @@
 
 mod child;
 mod client;
+mod finding;
 mod folder;
 mod load;
 mod peer;
 mod question;
 mod queue;
+mod random;
 mod read;
 mod report;
 mod seed;

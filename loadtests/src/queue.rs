@@ -4,22 +4,18 @@
 //! |---|---|
 //! | `ground` | the stores, and processes that push and take jobs |
 //! | `ledger` | what became of jobs, and whether that is right |
-//! | `finding` | figures beside their targets, and checks |
 //! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
 //! | `store` | Postgres and Redis, crashed and started again |
-//! | `random` | randomness that a seed repeats |
 //!
 //! Jobs are those of the example `drill` of the crate `workers`. Everything runs under `sentryops services`, made durable
 //! first: fsync, synchronous commits, whole pages. Only what is lost, doubled or wrong fails the run; figures stand beside
 //! their targets, since the machine is shared with whoever else is on it.
 
-mod finding;
 mod ground;
 mod kill;
 mod ledger;
 mod outage;
 mod poison;
-mod random;
 mod rate;
 mod runs;
 mod store;
@@ -36,12 +32,12 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::{
+    finding::Finding,
     folder::Folder,
     load::percentile,
     report::{self, Circumstances, progress},
     stores,
 };
-use finding::Finding;
 use ground::Ground;
 
 /// What `queue` is told.
