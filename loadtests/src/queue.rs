@@ -35,6 +35,7 @@ use crate::{
     finding::Finding,
     folder::Folder,
     load::percentile,
+    random,
     report::{self, Circumstances, progress},
     stores,
 };
@@ -113,10 +114,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         File::open(&arguments.drill).with_context(missing)?;
         return stores::enter(&arguments.binary);
     }
-    let seed = match arguments.seed {
-        Some(seed) => seed,
-        None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
-    };
+    let seed = random::seed(arguments.seed)?;
     let mut ground =
         Ground::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
     let sync_microseconds = sync(&ground.folder)?;
