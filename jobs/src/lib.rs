@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `job` | [`Job`], what is to be done: queue, kind, version, attempts |
 //! | `push` | [`push()`], [`push_all`], [`Push`]: in the transaction of the change that wants it |
-//! | `scan`, `schedule` | the jobs of compliance runs; what is due, as jobs |
+//! | `scan`, `import`, `schedule` | the jobs of compliance runs and of imports; what is due, as jobs |
 //! | `claim`, `lease` | the queue in SQL: claim, promote; renew, finish, settle, reap |
 //! | `history` | what became of jobs, by the day |
 //! | `fetch`, `settle` | claiming ahead, telling in batches how jobs ended |
@@ -33,6 +33,7 @@ pub mod failure;
 mod fetch;
 pub mod held;
 pub mod history;
+pub mod import;
 pub mod job;
 pub mod lease;
 mod limit;

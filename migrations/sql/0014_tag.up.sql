@@ -3,12 +3,13 @@ CREATE TABLE tag (
     org_id     uuid        NOT NULL CONSTRAINT tag_org_id_fkey REFERENCES organization,
     id         uuid        NOT NULL,
     name       text        NOT NULL CONSTRAINT tag_name_check CHECK (length(name) BETWEEN 1 AND 64),
+    -- The name in lower case, by Unicode's rules whatever the database's locale: "Prod" and "prod" are one tag.
+    folded     text        NOT NULL,
     color      text        NOT NULL CONSTRAINT tag_color_check CHECK (color ~ '^#[0-9a-f]{6}$'),
     created_at timestamptz NOT NULL,
-    PRIMARY KEY (org_id, id)
+    PRIMARY KEY (org_id, id),
+    CONSTRAINT tag_name_key UNIQUE (org_id, folded)
 );
--- "Prod" and "prod" are one tag: an import must not make the second.
-CREATE UNIQUE INDEX tag_name_key ON tag (org_id, lower(name));
 
 CREATE TABLE asset_tag (
     org_id   uuid NOT NULL CONSTRAINT asset_tag_org_id_fkey REFERENCES organization,

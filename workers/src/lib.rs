@@ -8,6 +8,7 @@
 //! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
 //! | `tend` | what every process also does: reaping, beating, due schedules, old history |
 //! | `scan` | compliance runs |
+//! | `import` | files of assets and dependencies |
 //!
 //! Every process is the same and any number may run: what has to be done once is claimed from rows.
 
@@ -15,13 +16,14 @@ mod context;
 mod dispatch;
 mod fleet;
 mod handler;
+pub mod import;
 pub mod scan;
 mod tend;
 
 pub use context::{Clock, Context};
 pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
 pub use handler::Handlers;
-use jobs::scan::ScanShard;
+use jobs::{import::ImportChunk, scan::ScanShard};
 
 /// The handlers of this product.
 pub fn handlers() -> Handlers {
@@ -29,4 +31,7 @@ pub fn handlers() -> Handlers {
         .on(scan::shard)
         .on(scan::scheduled)
         .on_ended::<ScanShard, _, _>(scan::shard_ended)
+        .on(import::chunk)
+        .on(import::sweep)
+        .on_ended::<ImportChunk, _, _>(import::chunk_ended)
 }

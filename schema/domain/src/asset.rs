@@ -1,5 +1,6 @@
 //! Something we operate: a host, a device, a service, a licence, a cloud resource. (`asset/query`: which are asked for;
-//! `asset/object`: their JSON.)
+//! `asset/patch`: what changes of one; `asset/fact`: how we know what we know; `asset/object`: its JSON; `asset/store`: how
+//! any number of them are written.)
 //!
 //! Its life moves along legal transitions only, and it is deleted only from the end of it: deleting is for what was
 //! retired, and not a way to lose the history of something that runs. Attributes and custom fields are JSON objects
@@ -7,28 +8,38 @@
 //!
 //! Long, because the shape, its two inputs and every write of it stand together: a new field touches all of them.
 
+use std::{iter, slice};
+
 use async_graphql::{InputObject, MaybeUndefined, SimpleObject};
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::{
     audit::Entry,
     db::{FromRow, Tx},
-    error::{Error, Fault, Result},
+    error::{Error, Result},
     event::Event,
     id::{Entity, Id},
     page::{Page, PageRequest, Place},
-    text::{self, text_enum},
+    tag::Tag,
+    text::text_enum,
     user::User,
 };
 
+mod fact;
 mod object;
+mod patch;
 mod query;
+mod store;
 
+pub(crate) use fact::Known;
+pub use fact::{Fact, FactSource};
+pub(crate) use patch::Patch;
 use query::FilterValues;
 pub use query::{AssetFilter, AssetOrder, AssetOrderField, OrderDirection};
+pub(crate) use store::{Change, Draft, insert_all, update_all};
 
 text_enum! {
     /// What kind of thing an asset is.
@@ -71,6 +82,24 @@ impl LifecycleState {
             Self::Retired => &[Self::Active, Self::Disposed],
             Self::Disposed => &[],
         }
+    }
+
+    /// Whether it may go there, or stay.
+    ///
+    /// # Errors
+    /// A sentence that names where it may go instead.
+    pub fn check_next(self, state: Self) -> Result<(), String> {
+        if self == state || self.next().contains(&state) {
+            return Ok(());
+        }
+        let legal = match self.next() {
+            [] => "nothing follows it".to_owned(),
+            next => {
+                let names: Vec<_> = next.iter().map(|state| state.as_str()).collect();
+                format!("it may become {}", names.join(" or "))
+            }
+        };
+        Err(format!("is {} and cannot become {}: {legal}", self.as_str(), state.as_str()))
     }
 }
 
@@ -116,8 +145,12 @@ pub struct Asset {
     #[graphql(skip)]
     #[serde(rename = "owner")]
     pub owner_id: Option<Id<User>>,
-    /// What is known of it, by attribute.
+    /// What is known of it, by attribute, as it was told; `facts` adds how we know it and what follows from it.
     pub attributes: Value,
+    /// How we know each of them, and since when: `{"os_name": ["IMPORTED", milliseconds]}`.
+    #[graphql(skip)]
+    #[serde(skip)]
+    pub sources: Value,
     /// What else the team keeps of it, by name.
     pub custom_fields: Value,
     /// When it was created here.
@@ -148,6 +181,7 @@ impl FromRow for Asset {
             description: row.try_get("description")?,
             owner_id: row.try_get("owner_id")?,
             attributes: row.try_get("attributes")?,
+            sources: row.try_get("sources")?,
             custom_fields: row.try_get("custom_fields")?,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
@@ -177,7 +211,9 @@ pub struct CreateAssetInput {
     pub description: Option<String>,
     /// Who answers for it: a member of the organization.
     pub owner: Option<Id<User>>,
-    /// What is known of it: an object, by attribute.
+    /// Its tags.
+    pub tags: Option<Vec<Id<Tag>>>,
+    /// What is known of it: an object, by attribute; the query `attributes` lists them.
     pub attributes: Option<Value>,
     /// What else to keep: an object, by name.
     pub custom_fields: Option<Value>,
@@ -199,6 +235,8 @@ pub struct UpdateAssetInput {
     pub description: MaybeUndefined<String>,
     /// Who answers for it: a member of the organization.
     pub owner: MaybeUndefined<Id<User>>,
+    /// Its tags: these and no others.
+    pub tags: MaybeUndefined<Vec<Id<Tag>>>,
     /// What is known of it: an object, merged by attribute.
     pub attributes: MaybeUndefined<Value>,
     /// What else to keep: an object, merged by name.
@@ -207,7 +245,7 @@ pub struct UpdateAssetInput {
 
 const SELECT: &str =
     "SELECT id, code, external_id, name, type, lifecycle_state, environment, location, description,
-    owner_id, attributes, custom_fields, created_at, updated_at FROM asset";
+    owner_id, attributes, sources, custom_fields, created_at, updated_at FROM asset";
 
 impl Asset {
     /// The asset, or `None`.
@@ -255,80 +293,17 @@ impl Asset {
     /// Adds one.
     pub async fn create(tx: &Tx, input: &CreateAssetInput, now: DateTime<Utc>) -> Result<Self> {
         let mut faults = Vec::new();
-        let one_line = |text: &Option<String>, path: &str, faults: &mut Vec<Fault>| {
-            text::check_optional(path, text.as_deref(), text::NAME, faults)
-        };
-        let now = now.trunc_subsecs(6); // As Postgres keeps it.
-        let mut asset = Self {
-            id: Id::new(),
-            code: String::new(),
-            external_id: one_line(&input.external_id, "input.externalId", &mut faults),
-            name: text::check("input.name", &input.name, text::NAME, &mut faults),
-            asset_type: input.asset_type,
-            lifecycle_state: input.lifecycle_state.unwrap_or(LifecycleState::Active),
-            environment: input.environment.unwrap_or(Environment::Prod),
-            location: one_line(&input.location, "input.location", &mut faults),
-            description: text::check_optional(
-                "input.description",
-                input.description.as_deref(),
-                text::DESCRIPTION,
-                &mut faults,
-            ),
-            owner_id: input.owner,
-            attributes: object::merge(
-                "input.attributes",
-                &json!({}),
-                input.attributes.as_ref(),
-                &mut faults,
-            ),
-            custom_fields: object::merge(
-                "input.customFields",
-                &json!({}),
-                input.custom_fields.as_ref(),
-                &mut faults,
-            ),
-            created_at: now,
-            updated_at: now,
-        };
+        let blank = Draft::new(input.asset_type, now);
+        let mut draft = Patch::of_new(input).apply(&blank, Known::declared(now), &mut faults);
+        draft.asset.lifecycle_state = input.lifecycle_state.unwrap_or(LifecycleState::Active);
+        draft.asset.environment = input.environment.unwrap_or(Environment::Prod);
         if !faults.is_empty() {
-            return Err(Error::Invalid(faults));
+            return Err(Error::Invalid(faults).within("input"));
         }
-        // Eight tries of 33 million codes; the last of 10^15.
-        for attempt in 0..8 {
-            asset.code = code(asset.asset_type, if attempt < 7 { 5 } else { 10 })?;
-            let added = tx
-                .exec(
-                    "INSERT INTO asset (org_id, id, code, external_id, name, type, lifecycle_state, environment, location,
-                                        description, owner_id, attributes, custom_fields, created_at, updated_at)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
-                     ON CONFLICT ON CONSTRAINT asset_code_key DO NOTHING",
-                    &[
-                        &tx.org(),
-                        &asset.id,
-                        &asset.code,
-                        &asset.external_id,
-                        &asset.name,
-                        &asset.asset_type.as_str(),
-                        &asset.lifecycle_state.as_str(),
-                        &asset.environment.as_str(),
-                        &asset.location,
-                        &asset.description,
-                        &asset.owner_id,
-                        &asset.attributes,
-                        &asset.custom_fields,
-                        &now,
-                    ],
-                )
-                .await?;
-            if added == 1 {
-                Entry::created("asset.created", asset.id, &asset.snapshot())
-                    .record(tx, now)
-                    .await?;
-                tx.emit(Event::changed(tx.org(), asset.id));
-                return Ok(asset);
-            }
-        }
-        Err(Error::Conflict("no free short code was found: try again".into()))
+        let names = Draft::tag_names(tx, iter::once(&draft)).await?;
+        insert_all(tx, slice::from_mut(&mut draft), &names, now).await?;
+        tx.emit(Event::changed(tx.org(), draft.asset.id));
+        Ok(draft.asset)
     }
 
     /// Changes what the patch gives.
@@ -340,55 +315,11 @@ impl Asset {
     ) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         let mut faults = Vec::new();
-        let mut after = before.clone();
-        match &patch.name {
-            MaybeUndefined::Undefined => {}
-            MaybeUndefined::Null => faults.push(Fault::new("input.name", "cannot be cleared")),
-            MaybeUndefined::Value(name) => {
-                after.name = text::check("input.name", name, text::NAME, &mut faults);
-            }
-        }
-        match patch.environment {
-            MaybeUndefined::Undefined => {}
-            MaybeUndefined::Null => {
-                faults.push(Fault::new("input.environment", "cannot be cleared"));
-            }
-            MaybeUndefined::Value(environment) => after.environment = environment,
-        }
-        for (given, rule, path, field) in [
-            (&patch.external_id, text::NAME, "input.externalId", &mut after.external_id),
-            (&patch.location, text::NAME, "input.location", &mut after.location),
-            (&patch.description, text::DESCRIPTION, "input.description", &mut after.description),
-        ] {
-            match given {
-                MaybeUndefined::Undefined => {}
-                MaybeUndefined::Null => *field = None,
-                MaybeUndefined::Value(text) => {
-                    *field = text::check_optional(path, Some(text), rule, &mut faults);
-                }
-            }
-        }
-        match patch.owner {
-            MaybeUndefined::Undefined => {}
-            MaybeUndefined::Null => after.owner_id = None,
-            MaybeUndefined::Value(owner) => after.owner_id = Some(owner),
-        }
-        for (given, path, field) in [
-            (&patch.attributes, "input.attributes", &mut after.attributes),
-            (&patch.custom_fields, "input.customFields", &mut after.custom_fields),
-        ] {
-            match given {
-                MaybeUndefined::Undefined => {}
-                MaybeUndefined::Null => *field = json!({}),
-                MaybeUndefined::Value(changes) => {
-                    *field = object::merge(path, field, Some(changes), &mut faults);
-                }
-            }
-        }
+        let after = Patch::of_change(patch).apply(&before, Known::declared(now), &mut faults);
         if !faults.is_empty() {
-            return Err(Error::Invalid(faults));
+            return Err(Error::Invalid(faults).within("input"));
         }
-        after.store(tx, &before, "asset.updated", now).await
+        Self::store(tx, Change { action: "asset.updated", before, after }, now).await
     }
 
     /// Moves it along its life.
@@ -402,102 +333,45 @@ impl Asset {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
-        let from = before.lifecycle_state;
-        if from != state && !from.next().contains(&state) {
-            let legal = match from.next() {
-                [] => "nothing follows it".to_owned(),
-                next => format!(
-                    "it may become {}",
-                    next.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(" or ")
-                ),
-            };
-            return Err(Error::Conflict(format!(
-                "the asset is {} and cannot become {}: {legal}",
-                from.as_str(),
-                state.as_str()
-            )));
-        }
-        Self { lifecycle_state: state, ..before.clone() }
-            .store(tx, &before, "asset.lifecycle_changed", now)
-            .await
+        let legal = before.asset.lifecycle_state.check_next(state);
+        legal.map_err(|message| Error::Conflict(format!("the asset {message}")))?;
+        let mut after = before.clone();
+        after.asset.lifecycle_state = state;
+        Self::store(tx, Change { action: "asset.lifecycle_changed", before, after }, now).await
     }
 
     /// Deletes it, if its life is over.
     pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
-        let asset = Self::lock(tx, id).await?;
-        if !matches!(asset.lifecycle_state, LifecycleState::Retired | LifecycleState::Disposed) {
+        let draft = Self::lock(tx, id).await?;
+        let state = draft.asset.lifecycle_state;
+        if !matches!(state, LifecycleState::Retired | LifecycleState::Disposed) {
             return Err(Error::Conflict(format!(
                 "the asset is {}: only what is RETIRED or DISPOSED can be deleted, so call setAssetLifecycle first",
-                asset.lifecycle_state.as_str()
+                state.as_str()
             )));
         }
+        let names = Draft::tag_names(tx, iter::once(&draft)).await?;
         tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
-        Entry::deleted("asset.deleted", id, asset.snapshot()).record(tx, now).await?;
+        Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(())
     }
 
-    async fn lock(tx: &Tx, id: Id<Self>) -> Result<Self> {
-        tx.opt(&format!("{SELECT} WHERE id = $1 FOR UPDATE"), &[&id])
-            .await?
-            .ok_or_else(|| Error::not_found("asset", id))
+    async fn lock(tx: &Tx, id: Id<Self>) -> Result<Draft> {
+        let found = Draft::lock_all(tx, &[id]).await?;
+        found.into_iter().next().ok_or_else(|| Error::not_found("asset", id))
     }
 
-    /// Writes what differs from `before`, and nothing where nothing does.
-    async fn store(
-        mut self,
-        tx: &Tx,
-        before: &Self,
-        action: &'static str,
-        now: DateTime<Utc>,
-    ) -> Result<Self> {
-        if self == *before {
-            return Ok(self);
+    /// Writes what differs, and nothing where nothing does.
+    async fn store(tx: &Tx, mut change: Change, now: DateTime<Utc>) -> Result<Self> {
+        if change.before != change.after {
+            let drafts = [&change.before, &change.after].into_iter();
+            let names = Draft::tag_names(tx, drafts).await?;
+            update_all(tx, slice::from_mut(&mut change), &names, now).await?;
+            tx.emit(Event::changed(tx.org(), change.after.asset.id));
         }
-        self.updated_at = now.trunc_subsecs(6);
-        tx.exec(
-            "UPDATE asset SET external_id = $2, name = $3, lifecycle_state = $4, environment = $5, location = $6,
-                              description = $7, owner_id = $8, attributes = $9, custom_fields = $10, updated_at = $11
-             WHERE id = $1",
-            &[
-                &self.id,
-                &self.external_id,
-                &self.name,
-                &self.lifecycle_state.as_str(),
-                &self.environment.as_str(),
-                &self.location,
-                &self.description,
-                &self.owner_id,
-                &self.attributes,
-                &self.custom_fields,
-                &self.updated_at,
-            ],
-        )
-        .await?;
-        Entry::changed(action, self.id, before.snapshot(), self.snapshot()).record(tx, now).await?;
-        tx.emit(Event::changed(tx.org(), self.id));
-        Ok(self)
+        Ok(change.after.asset)
     }
-
-    fn snapshot(&self) -> Value {
-        serde_json::to_value(self).expect("an asset is plain data")
-    }
-}
-
-/// A fresh short code: the type's prefix and letters that are not mistaken for each other.
-fn code(asset_type: AssetType, length: usize) -> Result<String> {
-    const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let prefix = match asset_type {
-        AssetType::Host => "HST",
-        AssetType::NetworkDevice => "NET",
-        AssetType::Service => "SVC",
-        AssetType::SoftwareLicense => "LIC",
-        AssetType::CloudResource => "CLD",
-    };
-    let random = crate::token::random()?;
-    let body: String =
-        random.iter().take(length).map(|byte| LETTERS[usize::from(byte % 32)] as char).collect();
-    Ok(format!("{prefix}-{body}"))
 }
 
 #[cfg(test)]
@@ -513,12 +387,5 @@ mod tests {
                     && !state.next().contains(&LifecycleState::Provisioning)
             );
         }
-    }
-
-    #[test]
-    fn codes_avoid_letters_that_look_alike() {
-        let code = code(AssetType::Host, 10).unwrap();
-        assert!(code.starts_with("HST-") && code.len() == 14);
-        assert!(!code[4..].contains(['I', 'L', 'O', 'U']));
     }
 }

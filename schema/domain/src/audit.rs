@@ -196,30 +196,59 @@ impl Entry {
 
     /// Writes it in this organization: for transactions of `Db::auth`, which have none.
     pub async fn record_in(self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<()> {
-        let (actor_kind, actor_id) = self.actor.unwrap_or(tx.origin().actor).columns();
-        let paths = changed_paths(self.before.as_ref(), self.after.as_ref());
+        Self::write_all(tx, org, vec![self], now).await
+    }
+
+    /// Writes any number of them in the organization of the transaction, in one statement.
+    pub async fn record_all(tx: &Tx, entries: Vec<Self>, now: DateTime<Utc>) -> Result<()> {
+        Self::write_all(tx, tx.org(), entries, now).await
+    }
+
+    async fn write_all(
+        tx: &Tx,
+        org: Id<Organization>,
+        entries: Vec<Self>,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        macro_rules! column {
+            ($entry:ident => $value:expr) => {
+                &entries.iter().map(|$entry| $value).collect::<Vec<_>>()
+            };
+        }
+        let actors: Vec<_> = entries
+            .iter()
+            .map(|entry| entry.actor.unwrap_or(tx.origin().actor).columns())
+            .collect();
+        // Arrays of arrays have one length in Postgres; no path holds this character, which keys write escaped.
+        let paths = |entry: &Self| {
+            changed_paths(entry.before.as_ref(), entry.after.as_ref()).join("\u{1f}")
+        };
         tx.exec(
-            "INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id,
-                                      changed_paths, before, after, source_ip, request_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            "INSERT INTO audit_entry (org_id, at, source_ip, request_id, id, actor_kind, actor_id, action, entity_type,
+                                      entity_id, changed_paths, before, after)
+             SELECT $1, $2, $3, $4, id, actor_kind, actor_id, action, entity_type, entity_id,
+                    string_to_array(paths, E'\\x1f'), before, after
+             FROM UNNEST($5::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[], $10::uuid[], $11::text[],
+                         $12::jsonb[], $13::jsonb[])
+                  AS entry (id, actor_kind, actor_id, action, entity_type, entity_id, paths, before, after)",
             &[
                 &org,
-                &Id::<AuditEntry>::new(),
                 &now,
-                &actor_kind,
-                &actor_id,
-                &self.action,
-                &self.entity_type,
-                &self.entity_id,
-                &paths,
-                &self.before,
-                &self.after,
                 &tx.origin().source_ip,
                 &tx.origin().request_id,
+                column!(_entry => Id::<AuditEntry>::new()),
+                &actors.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+                &actors.iter().map(|(_, id)| *id).collect::<Vec<_>>(),
+                column!(entry => entry.action),
+                column!(entry => entry.entity_type),
+                column!(entry => entry.entity_id),
+                column!(entry => paths(entry)),
+                column!(entry => &entry.before),
+                column!(entry => &entry.after),
             ],
         )
         .await?;
-        if changes_rights(self.action) {
+        if entries.iter().any(|entry| changes_rights(entry.action)) {
             tx.emit(Event::rights(org));
         }
         Ok(())

@@ -176,6 +176,9 @@ fn sentence_of(constraint: &str) -> Option<&'static str> {
         "membership_role_role_fkey" => "the role is still held by members: take it from them first",
         "asset_external_id_key" => "another asset has this external id",
         "asset_owner_fkey" => "the owner is not a member of this organization",
+        "asset_code_key" => "another asset has this code",
+        "tag_name_key" => "there is a tag of this name already",
+        "asset_tag_tag_fkey" => "a tag was deleted meanwhile: look at the tags again",
         "schedule_name_key" => "a schedule of this name was made meanwhile: save it again",
         "job_unique_idx" => {
             "another job of this kind and key waits already: it does what this one would"

@@ -41,6 +41,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::job::Job>(),
     names::<crate::schedule::Schedule>(),
     names::<crate::run::Run>(),
+    names::<crate::import::ImportRun>(),
 ];
 
 /// The id of a `T`.

@@ -7,8 +7,10 @@
 //! | `organization`, `user`, `role`, `permission`, `directive` | who belongs where, and what they may do |
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
-//! | `asset` | something we operate |
+//! | `tag` | a word that people group assets by |
+//! | `asset`, `attribute` | something we operate, and what can be known of it |
 //! | `end_of_life` | until when systems get security updates |
+//! | `import` | a file of assets or dependencies on its way in |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -19,17 +21,21 @@
 
 pub mod api_key;
 pub mod asset;
+pub mod attribute;
 pub mod audit;
 pub mod db;
 pub mod directive;
 pub mod end_of_life;
 pub mod error;
 pub mod event;
+mod formula;
 pub mod id;
 pub mod identity;
+pub mod import;
 pub mod job;
 mod listing;
 pub mod login;
+mod nearest;
 pub mod organization;
 pub mod page;
 pub mod password;
@@ -38,6 +44,7 @@ pub mod role;
 pub mod run;
 pub mod schedule;
 pub mod session;
+pub mod tag;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod text;

@@ -3,10 +3,13 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    asset::{self, AssetFilter, AssetOrder, CreateAssetInput, LifecycleState, UpdateAssetInput},
+    asset::{
+        self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
+    },
     directive::requires,
     page::{PageArgs, Scope},
     permission::Permission::{AssetDelete, AssetRead, AssetWrite},
+    tag::Tag,
 };
 use futures_util::future::OptionFuture;
 
@@ -26,6 +29,16 @@ impl Asset {
     #[graphql(flatten)]
     async fn row(&self) -> &asset::Asset {
         &self.0
+    }
+
+    /// What is known of it, by key, with what follows from it: each with how we know it and since when.
+    async fn facts(&self, ctx: &Context<'_>) -> Vec<Fact> {
+        self.0.facts(ctx.now())
+    }
+
+    /// Its tags, by name.
+    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
+        Ok(ctx.loaders().tags.load_one(self.0.id).await?.unwrap_or_default())
     }
 
     /// Who answers for it.

@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 use crate::{
     drive::Loads,
     error::{Error, ErrorCode, Result},
-    loader::{ApiKeyLoader, RolesLoader, UserLoader},
+    loader::{ApiKeyLoader, RolesLoader, TagLoader, UserLoader},
 };
 
 /// What the schema's resolvers work with, the same for all requests.
@@ -63,6 +63,7 @@ pub(crate) struct Loaders {
     pub(crate) users: DataLoader<UserLoader>,
     pub(crate) roles: DataLoader<RolesLoader>,
     pub(crate) api_keys: DataLoader<ApiKeyLoader>,
+    pub(crate) tags: DataLoader<TagLoader>,
 }
 
 impl Loaders {
@@ -72,6 +73,7 @@ impl Loaders {
             users: loader(UserLoader(Arc::clone(scope)), loads),
             roles: loader(RolesLoader(Arc::clone(scope)), loads),
             api_keys: loader(ApiKeyLoader(Arc::clone(scope)), loads),
+            tags: loader(TagLoader(Arc::clone(scope)), loads),
         }
     }
 }

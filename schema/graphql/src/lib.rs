@@ -8,7 +8,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `tag`, `import`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -28,6 +28,7 @@ mod drive;
 mod engine;
 mod error;
 mod expansion;
+mod import;
 mod input;
 mod job;
 mod loader;
@@ -41,6 +42,7 @@ mod schema;
 mod session;
 mod shape;
 mod subscription;
+mod tag;
 mod user;
 mod watch;
 mod worker;

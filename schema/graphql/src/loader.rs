@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_graphql::dataloader::Loader;
-use domain::{Id, api_key::ApiKey, role::Role, user::User};
+use domain::{Id, api_key::ApiKey, asset::Asset, role::Role, tag::Tag, user::User};
 
 use crate::{context::Scope, error::Error};
 
@@ -34,6 +34,22 @@ impl Loader<Id<User>> for RolesLoader {
             roles.entry(user).or_default().push(role);
         }
         Ok(roles)
+    }
+}
+
+/// The tags of assets.
+pub(crate) struct TagLoader(pub(crate) Arc<Scope>);
+
+impl Loader<Id<Asset>> for TagLoader {
+    type Value = Vec<Tag>;
+    type Error = Error;
+
+    async fn load(&self, ids: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, Vec<Tag>>, Error> {
+        let mut tags: HashMap<Id<Asset>, Vec<Tag>> = HashMap::new();
+        for (asset, tag) in Tag::of_assets(&*self.0.read().await?, ids).await? {
+            tags.entry(asset).or_default().push(tag);
+        }
+        Ok(tags)
     }
 }
 

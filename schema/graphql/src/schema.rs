@@ -8,11 +8,13 @@ use crate::{
     audit::AuditQueries,
     compliance::{ComplianceMutation, ComplianceQuery},
     error::ErrorCode,
+    import::{ImportMutation, ImportQuery},
     job::{JobMutation, JobQuery},
     node::NodeQuery,
     schedule::{ScheduleMutation, ScheduleQuery},
     session::{SessionMutation, SessionQuery},
-    subscription::{JobSubscription, RunSubscription},
+    subscription::{ImportSubscription, JobSubscription, RunSubscription},
+    tag::{TagMutation, TagQuery},
     user::{UserMutation, UserQuery},
     worker::WorkerQuery,
 };
@@ -23,6 +25,8 @@ pub(crate) struct Query(
     SessionQuery,
     NodeQuery,
     AssetQuery,
+    TagQuery,
+    ImportQuery,
     AuditQueries,
     UserQuery,
     ApiKeyQuery,
@@ -39,6 +43,8 @@ pub(crate) struct Mutation(
     UserMutation,
     ApiKeyMutation,
     AssetMutation,
+    TagMutation,
+    ImportMutation,
     ComplianceMutation,
     JobMutation,
     ScheduleMutation,
@@ -46,7 +52,7 @@ pub(crate) struct Mutation(
 
 /// What can be watched.
 #[derive(MergedSubscription, Default)]
-pub(crate) struct Subscription(RunSubscription, JobSubscription);
+pub(crate) struct Subscription(RunSubscription, ImportSubscription, JobSubscription);
 
 /// The schema, before it is known whether it may be asked for.
 pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {

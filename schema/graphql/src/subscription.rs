@@ -26,7 +26,7 @@ mod recent;
 mod roots;
 
 pub(crate) use recent::Recent;
-pub(crate) use roots::{JobSubscription, RunSubscription};
+pub(crate) use roots::{ImportSubscription, JobSubscription, RunSubscription};
 
 use crate::{
     chosen::Chosen,

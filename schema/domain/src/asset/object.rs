@@ -1,4 +1,4 @@
-//! The JSON objects of an asset, attributes and custom fields: merged by key, bounded, kept as Postgres gives them back.
+//! The JSON objects of an asset: custom fields merged by key, both bounded, kept as Postgres gives them back.
 
 use serde_json::{Map, Value};
 
@@ -13,12 +13,11 @@ const OBJECT_LEVELS: usize = 32;
 pub(super) fn merge(
     path: &str,
     current: &Value,
-    changes: Option<&Value>,
+    changes: &Value,
     faults: &mut Vec<Fault>,
 ) -> Value {
-    let Some(changes) = changes else { return current.clone() };
     let Value::Object(changes) = changes else {
-        faults.push(Fault::new(path, "must be an object, such as {\"os_name\": \"Debian\"}"));
+        faults.push(Fault::new(path, "must be an object, such as {\"room\": \"B12\"}"));
         return current.clone();
     };
     let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
@@ -44,14 +43,19 @@ pub(super) fn merge(
         }
     }
     let merged = Value::Object(merged);
-    let bytes = merged.to_string().len();
+    check_size(path, &merged, faults);
+    merged
+}
+
+/// That an object is not larger than what is kept.
+pub(super) fn check_size(path: &str, object: &Value, faults: &mut Vec<Fault>) {
+    let bytes = object.to_string().len();
     if bytes > OBJECT_BYTES {
         faults.push(Fault::new(
             path,
             format!("would have {bytes} bytes as JSON, at most {OBJECT_BYTES} are kept"),
         ));
     }
-    merged
 }
 
 /// Whether a value has at most so many levels of lists and objects.
@@ -100,7 +104,7 @@ mod tests {
     fn objects_merge_by_key_and_null_removes() {
         let mut faults = Vec::new();
         let merged =
-            merge("a", &json!({"x": 1, "y": 2}), Some(&json!({"x": null, "z": [3]})), &mut faults);
+            merge("a", &json!({"x": 1, "y": 2}), &json!({"x": null, "z": [3]}), &mut faults);
         assert_eq!((merged, faults), (json!({"y": 2, "z": [3]}), vec![]));
     }
 
@@ -114,7 +118,7 @@ mod tests {
             json!({"k": "\0"}),
         ] {
             let mut faults = Vec::new();
-            merge("a", &json!({}), Some(&bad), &mut faults);
+            merge("a", &json!({}), &bad, &mut faults);
             assert_eq!(faults.len(), 1, "{bad}");
         }
     }

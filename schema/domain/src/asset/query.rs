@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     id::Id,
     listing::{Listing, Order},
+    tag::Tag,
     user::User,
 };
 
@@ -23,6 +24,8 @@ pub struct AssetFilter {
     pub lifecycle_state: Option<Vec<LifecycleState>>,
     /// This user answers for it.
     pub owner: Option<Id<User>>,
+    /// It carries this tag.
+    pub tag: Option<Id<Tag>>,
     /// Name or code contain this text, whatever its case; up to 255 characters.
     pub text: Option<String>,
 }
@@ -82,6 +85,7 @@ pub(super) struct FilterValues<'a> {
     environments: Option<Vec<&'static str>>,
     states: Option<Vec<&'static str>>,
     owner: Option<&'a Id<User>>,
+    tag: Option<&'a Id<Tag>>,
     pattern: Option<String>,
 }
 
@@ -110,6 +114,7 @@ impl<'a> FilterValues<'a> {
                 .as_ref()
                 .map(|all| all.iter().map(|one| one.as_str()).collect()),
             owner: filter.owner.as_ref(),
+            tag: filter.tag.as_ref(),
             pattern: text.as_deref().map(like_pattern),
         })
     }
@@ -127,6 +132,9 @@ impl<'a> FilterValues<'a> {
         }
         if let Some(owner) = self.owner {
             listing.only("owner_id = ?", owner);
+        }
+        if let Some(tag) = self.tag {
+            listing.only("id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
         }
         if let Some(pattern) = &self.pattern {
             listing.only("(name ILIKE ? OR code ILIKE ?)", pattern);

@@ -2,7 +2,10 @@
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use crate::error::Fault;
+use crate::{
+    error::Fault,
+    nearest::{folded, letters_between},
+};
 
 /// The zone of that name.
 ///
@@ -21,12 +24,7 @@ pub(super) fn parse(name: &str, path: &str) -> Result<Tz, Fault> {
 
 /// The name most like it: whatever its case, with spaces, without the continent, or with some letters wrong.
 fn nearest(name: &str) -> Option<&'static str> {
-    let asked: Vec<char> = name
-        .chars()
-        .take(64)
-        .flat_map(char::to_lowercase)
-        .map(|c| if c == ' ' { '_' } else { c })
-        .collect();
+    let asked = folded(&name.replace(' ', "_"));
     let distance = |known: &&'static str| {
         let whole = known.to_lowercase();
         let city = whole.rsplit('/').next().unwrap_or(&whole);
@@ -39,21 +37,6 @@ fn nearest(name: &str) -> Option<&'static str> {
         .min()
         .filter(|(distance, ..)| *distance * 3 <= asked.len())
         .map(|(.., known)| known)
-}
-
-/// How many letters must be added, removed or changed to make one of the other.
-fn letters_between(one: &[char], other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=one.len()).collect();
-    for (line, letter) in other.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (place, asked) in one.iter().enumerate() {
-            let changed = diagonal + usize::from(*asked != letter);
-            diagonal = row[place + 1];
-            row[place + 1] = changed.min(row[place] + 1).min(diagonal + 1);
-        }
-    }
-    row[one.len()]
 }
 
 #[cfg(test)]

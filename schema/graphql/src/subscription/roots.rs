@@ -7,14 +7,17 @@ use domain::{
     Id,
     directive::requires,
     id::Entity,
+    import,
     job::{self, Queue},
-    permission::Permission::{ComplianceRead, JobRead},
+    permission::Permission::{AssetRead, ComplianceRead, JobRead},
     run::Run,
 };
 use futures_util::{Stream, stream};
 
 use super::Watch;
-use crate::{compliance::ComplianceRun, context::ContextExt, error::Result, job::Job};
+use crate::{
+    compliance::ComplianceRun, context::ContextExt, error::Result, import::ImportRun, job::Job,
+};
 
 /// Queues move faster than anybody reads.
 const JOBS: Duration = Duration::from_millis(500);
@@ -39,6 +42,29 @@ impl RunSubscription {
             watch.end();
         }
         Ok(stream::iter([ComplianceRun(run)]))
+    }
+}
+
+/// Subscriptions to imports.
+#[derive(Default)]
+pub(crate) struct ImportSubscription;
+
+#[Subscription]
+impl ImportSubscription {
+    /// An import: at once, then at each advance; ends with the import. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    async fn import_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<import::ImportRun>,
+    ) -> Result<impl Stream<Item = ImportRun> + use<>> {
+        let watch = Watch::of(ctx);
+        watch.listen(ctx, &[import::ImportRun::PREFIX], Some(id.uuid()))?;
+        let run = import::ImportRun::get(&*ctx.read().await?, id).await?;
+        if run.state.has_ended() {
+            watch.end();
+        }
+        Ok(stream::iter([ImportRun(run)]))
     }
 }
 

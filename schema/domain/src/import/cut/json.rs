@@ -1,0 +1,379 @@
+//! Where an element of JSON ends: in a list, or one object after the other (as in NDJSON).
+//!
+//! Brackets are matched and strings respected, so an element may stand on many lines or share one; it is written again on
+//! one line. In a list, what breaks the brackets or a string breaks the file, because nobody can tell where the next
+//! element begins. Without a list a new line that begins with `{` can: there only the broken element is left out.
+//!
+//! Long, because a list and a sequence share their elements and differ in what follows a broken one.
+
+use serde::de::IgnoredAny;
+
+use super::{FileFault, Filling, ROW_BYTES, RowFault, SAVE_AS_UTF_8, check_text};
+
+/// Levels of lists and objects in an element at most.
+const LEVELS: usize = 32;
+
+/// The elements of a file.
+#[derive(Debug, Default)]
+pub(super) struct Elements {
+    place: Place,
+    element: Element,
+    /// How many elements were ended.
+    ended: i32,
+}
+
+/// Where in the file the next byte stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    /// Before anything.
+    #[default]
+    Start,
+    /// Behind `[`.
+    ListStart,
+    /// Behind a comma of the list.
+    BeforeElement,
+    /// In an element of the list.
+    InElement,
+    /// Behind an element of the list.
+    AfterElement,
+    /// Behind `]`.
+    End,
+    /// Between objects that stand one after the other.
+    Between,
+    /// In one of them.
+    InObject,
+    /// In what is none, or no longer; it ends with the line.
+    Astray,
+}
+
+/// An element being read.
+#[derive(Debug, Default)]
+struct Element {
+    /// Without the spaces between its tokens, unless it is too large.
+    text: Vec<u8>,
+    bytes: u64,
+    is_too_large: bool,
+    /// How many lists and objects are open, and which of them, innermost first, are lists.
+    levels: usize,
+    lists: u64,
+    is_too_deep: bool,
+    inside: Inside,
+    /// A NUL is written as an escape.
+    holds_nul: bool,
+    /// Space since the last token; a new line among it.
+    is_spaced: bool,
+    is_on_new_line: bool,
+    /// The last byte that is no space.
+    last: u8,
+}
+
+/// Whether a string is being read, and of an escape in it how much.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Inside {
+    #[default]
+    Tokens,
+    String,
+    Escape,
+    /// So many digits are still to come; all so far were 0.
+    Zeros(u8),
+}
+
+/// What a byte did to an element.
+enum Step {
+    /// It belongs to it.
+    On,
+    /// It was its last.
+    Ended,
+    /// The element ended before it.
+    EndedBefore,
+    /// It cannot stand here.
+    Broken(String),
+}
+
+impl Elements {
+    pub(super) fn push(&mut self, bytes: &[u8], filling: &mut Filling) -> Result<(), FileFault> {
+        bytes.iter().try_for_each(|byte| self.take(*byte, filling))
+    }
+
+    pub(super) fn finish(&mut self, filling: &mut Filling) -> Result<(), FileFault> {
+        match self.place {
+            Place::Start => Err(FileFault::new("is empty").suggesting(EXPECTED)),
+            Place::End | Place::Between | Place::Astray => Ok(()),
+            Place::InObject => {
+                self.break_off("is never closed: the file ends inside of it", filling);
+                Ok(())
+            }
+            Place::ListStart | Place::BeforeElement | Place::InElement | Place::AfterElement => {
+                let message = format!(
+                    "breaks off after {} whole elements: its list is never closed",
+                    self.ended
+                );
+                Err(FileFault::new(message).suggesting("send it again, whole"))
+            }
+        }
+    }
+
+    fn take(&mut self, byte: u8, filling: &mut Filling) -> Result<(), FileFault> {
+        let is_space = is_space(byte);
+        self.place = match (self.place, byte) {
+            (Place::InElement | Place::InObject, _) => return self.take_into(byte, filling),
+            (Place::Astray, b'\n' | b'\r') => Place::Between,
+            (place, _) if is_space || place == Place::Astray => place,
+            (Place::Start, b'[') => Place::ListStart,
+            (Place::Start | Place::Between, b'{') => {
+                return self.begin(Place::InObject, byte, filling);
+            }
+            (Place::ListStart, b']') | (Place::AfterElement, b']') => Place::End,
+            (Place::AfterElement, b',') => Place::BeforeElement,
+            (Place::ListStart | Place::BeforeElement, b',' | b']' | b'}') => {
+                let message = format!("has no element {} before `{}`", self.ended + 1, shown(byte));
+                return Err(FileFault::new(message));
+            }
+            (Place::ListStart | Place::BeforeElement, _) => {
+                return self.begin(Place::InElement, byte, filling);
+            }
+            (Place::Start, _) => {
+                let message = format!("is not JSON: it begins with `{}`", shown(byte));
+                return Err(FileFault::new(message).suggesting(EXPECTED));
+            }
+            (Place::AfterElement, _) => {
+                let message =
+                    format!("has `{}` after element {} of its list", shown(byte), self.ended);
+                return Err(FileFault::new(message).suggesting("elements are parted by commas"));
+            }
+            (Place::End, _) => {
+                let message = format!("goes on with `{}` after the end of its list", shown(byte));
+                return Err(FileFault::new(message).suggesting("put all elements into one list"));
+            }
+            (Place::Between, b',') => {
+                let message = format!("has a comma after object {}, but no list", self.ended);
+                return Err(FileFault::new(message)
+                    .suggesting("put the objects into a list, [{…}, {…}], or one on each line"));
+            }
+            (Place::Between, _) => {
+                let message = format!("is no object: it begins with `{}`", shown(byte));
+                self.break_off(message, filling);
+                Place::Astray
+            }
+            (Place::Astray, _) => Place::Astray,
+        };
+        Ok(())
+    }
+
+    fn begin(&mut self, place: Place, byte: u8, filling: &mut Filling) -> Result<(), FileFault> {
+        self.place = place;
+        self.take_into(byte, filling)
+    }
+
+    /// A byte inside of an element, or right behind it.
+    fn take_into(&mut self, byte: u8, filling: &mut Filling) -> Result<(), FileFault> {
+        let is_listed = self.place == Place::InElement;
+        if !is_listed && self.element.is_left_open_before(byte) {
+            self.break_off("is never closed: the next line begins another", filling);
+            return self.begin(Place::InObject, byte, filling);
+        }
+        match self.element.take(byte) {
+            Step::On => Ok(()),
+            Step::Ended => {
+                self.end(is_listed, filling);
+                Ok(())
+            }
+            Step::EndedBefore => {
+                self.end(is_listed, filling);
+                self.take(byte, filling)
+            }
+            Step::Broken(message) if is_listed => {
+                let message = format!("cannot be read on: element {} {message}", self.ended + 1);
+                Err(FileFault::new(message))
+            }
+            Step::Broken(message) => {
+                self.break_off(message, filling);
+                self.place = if is_line_end(byte) { Place::Between } else { Place::Astray };
+                Ok(())
+            }
+        }
+    }
+
+    fn end(&mut self, is_listed: bool, filling: &mut Filling) {
+        self.place = if is_listed { Place::AfterElement } else { Place::Between };
+        self.ended = self.ended.saturating_add(1);
+        match self.element.fault(self.ended) {
+            None => filling.keep(self.ended, &self.element.text),
+            Some(fault) => filling.refuse(fault),
+        }
+        self.element.clear();
+    }
+
+    /// Leaves out the element that is being read.
+    fn break_off(&mut self, message: impl Into<String>, filling: &mut Filling) {
+        self.ended = self.ended.saturating_add(1);
+        filling.refuse(RowFault::new(self.ended, message));
+        self.element.clear();
+    }
+}
+
+const EXPECTED: &str =
+    "send a list of objects, [{…}, {…}], or one object on each line; for CSV say format=csv";
+
+impl Element {
+    fn take(&mut self, byte: u8) -> Step {
+        self.bytes += 1;
+        if self.inside != Inside::Tokens {
+            return self.take_into_string(byte);
+        }
+        if self.levels == 0
+            && self.last != 0
+            && (is_space(byte) || matches!(byte, b',' | b']' | b'}'))
+        {
+            return Step::EndedBefore;
+        }
+        if is_space(byte) {
+            self.is_spaced = true;
+            self.is_on_new_line |= is_line_end(byte);
+            return Step::On;
+        }
+        if std::mem::take(&mut self.is_spaced) && !is_structural(self.last) && !is_structural(byte)
+        {
+            self.keep(b' '); // `1 2` is broken and must stay so.
+        }
+        self.is_on_new_line = false;
+        self.keep(byte);
+        self.last = byte;
+        match byte {
+            b'"' => self.inside = Inside::String,
+            b'{' | b'[' => self.open(byte == b'['),
+            b'}' | b']' => return self.close(byte),
+            _ => {}
+        }
+        Step::On
+    }
+
+    fn take_into_string(&mut self, byte: u8) -> Step {
+        if is_line_end(byte) {
+            return Step::Broken("holds a text that is not closed on its line".to_owned());
+        }
+        self.keep(byte);
+        self.inside = match (self.inside, byte) {
+            (Inside::String, b'\\') => Inside::Escape,
+            (Inside::Escape, b'u') => Inside::Zeros(4),
+            (Inside::Zeros(1), b'0') => {
+                self.holds_nul = true;
+                Inside::String
+            }
+            (Inside::Zeros(left), b'0') => Inside::Zeros(left - 1),
+            (Inside::String | Inside::Zeros(_), b'"') => {
+                self.last = b'"';
+                if self.levels == 0 {
+                    return Step::Ended;
+                }
+                Inside::Tokens
+            }
+            (Inside::Zeros(_), b'\\') => Inside::Escape,
+            (Inside::String | Inside::Escape | Inside::Zeros(_) | Inside::Tokens, _) => {
+                Inside::String
+            }
+        };
+        Step::On
+    }
+
+    fn open(&mut self, is_list: bool) {
+        self.levels += 1;
+        self.lists = self.lists << 1 | u64::from(is_list);
+        if self.levels > LEVELS {
+            self.is_too_deep = true;
+            self.forget();
+        }
+    }
+
+    fn close(&mut self, byte: u8) -> Step {
+        // Deeper than `lists` knows they are only counted; the element is refused anyway.
+        let is_matched = self.is_too_deep || (self.lists & 1 == 1) == (byte == b']');
+        if !is_matched {
+            let opened = if byte == b']' { '{' } else { '[' };
+            return Step::Broken(format!("closes `{opened}` with `{}`", shown(byte)));
+        }
+        self.levels -= 1;
+        self.lists >>= 1;
+        if self.levels == 0 { Step::Ended } else { Step::On }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.is_too_large || self.is_too_deep {
+            return;
+        }
+        if self.text.len() == ROW_BYTES {
+            self.is_too_large = true;
+            self.forget();
+        } else {
+            self.text.push(byte);
+        }
+    }
+
+    /// What is left out need not be kept.
+    fn forget(&mut self) {
+        self.text = Vec::new();
+    }
+
+    /// Whether an object that stands on lines of its own begins with this byte, where nothing may begin.
+    fn is_left_open_before(&self, byte: u8) -> bool {
+        let is_in_list = self.lists & 1 == 1;
+        let may_begin = match self.last {
+            b':' => true,
+            b'[' | b',' => is_in_list,
+            _ => false,
+        };
+        byte == b'{' && self.inside == Inside::Tokens && self.is_on_new_line && !may_begin
+    }
+
+    fn fault(&self, row: i32) -> Option<RowFault> {
+        if self.is_too_deep {
+            return Some(RowFault::new(row, format!("is nested deeper than {LEVELS} levels")));
+        }
+        if self.is_too_large {
+            let message =
+                format!("has {} bytes, at most {ROW_BYTES} are read of a row", self.bytes);
+            return Some(RowFault::new(row, message));
+        }
+        if let Err((_, message)) = check_text(&self.text) {
+            return Some(RowFault::new(row, message).suggesting(SAVE_AS_UTF_8));
+        }
+        if self.holds_nul {
+            return Some(RowFault::new(row, "holds the control character U+0000"));
+        }
+        if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.text) {
+            // Where it says is said of our one line, not of the file.
+            let error = error.to_string();
+            let reason = error.split(" at line ").next().unwrap_or_default();
+            return Some(RowFault::new(row, format!("is not JSON: {reason}")));
+        }
+        let is_object = self.text.first() == Some(&b'{');
+        (!is_object).then(|| RowFault::new(row, "is no object").suggesting(EXPECTED))
+    }
+
+    fn clear(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        *self = Self { text, ..Self::default() };
+    }
+}
+
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+const fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+const fn is_structural(byte: u8) -> bool {
+    matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b':')
+}
+
+/// A byte in a sentence.
+fn shown(byte: u8) -> String {
+    if byte.is_ascii() {
+        char::from(byte).escape_default().to_string()
+    } else {
+        format!("0x{byte:02X}")
+    }
+}

@@ -1,0 +1,406 @@
+//! Cutting, held against the `csv` crate and against itself.
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// A file, and what was read of it.
+struct Cut {
+    columns: Vec<String>,
+    delimiter: Option<u8>,
+    chunks: Vec<Chunk>,
+}
+
+/// The chunks of a file that comes in these pieces.
+fn cut<'a>(
+    format: ImportFormat,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Cut, FileFault> {
+    let mut cutter = Cutter::new(format);
+    let mut chunks = Vec::new();
+    for piece in pieces {
+        chunks.extend(cutter.push(piece)?);
+    }
+    chunks.extend(cutter.finish()?);
+    let (columns, delimiter) =
+        (cutter.header().map(<[_]>::to_vec).unwrap_or_default(), cutter.delimiter());
+    Ok(Cut { columns, delimiter, chunks })
+}
+
+fn csv(text: impl AsRef<[u8]>) -> Result<Cut, FileFault> {
+    cut(ImportFormat::Csv, [text.as_ref()])
+}
+
+fn json(text: impl AsRef<[u8]>) -> Result<Cut, FileFault> {
+    cut(ImportFormat::Json, [text.as_ref()])
+}
+
+/// `number: row` of what can be read, then `number column: message` of what cannot.
+fn told(cut: Result<Cut, FileFault>) -> Vec<String> {
+    let Cut { chunks, .. } = match cut {
+        Ok(cut) => cut,
+        Err(fault) => return vec![fault.message],
+    };
+    let mut told = Vec::new();
+    for chunk in &chunks {
+        let content = std::str::from_utf8(&chunk.content).unwrap();
+        let rows: Vec<&str> = content.split_terminator('\n').collect();
+        if chunk.numbers.len() == rows.len() {
+            told.extend(chunk.numbers.iter().zip(rows).map(|(n, row)| format!("{n}: {row}")));
+        } else {
+            told.push(format!("{:?}: {content:?}", chunk.numbers));
+        }
+        told.extend(chunk.faults.iter().map(|fault| {
+            let column = fault.column.as_deref().unwrap_or("-");
+            format!("{} {column}: {}", fault.row, fault.message)
+        }));
+    }
+    told
+}
+
+#[test]
+fn rows_are_numbered_as_a_spreadsheet_shows_them() {
+    assert_eq!(
+        told(csv("a,b\n1,2\n\n3,4\r\n\r\n5,6\r7,8")),
+        ["2: 1,2", "4: 3,4", "6: 5,6", "7: 7,8"]
+    );
+    assert_eq!(told(csv("\n\na,b\n1,2\n")), ["4: 1,2"]);
+    let quoted = csv("a,b\n\"x\r\ny\",\"say \"\"hi\"\", you\"\nz,\n").unwrap();
+    let [chunk] = &quoted.chunks[..] else { panic!("one chunk") };
+    assert_eq!(chunk.content, b"\"x\r\ny\",\"say \"\"hi\"\", you\"\nz,\n");
+    assert_eq!((chunk.rows, &chunk.numbers[..]), (2, &[2, 3][..]));
+}
+
+#[test]
+fn the_header_says_the_columns_and_what_parts_them() {
+    for (file, columns, delimiter) in [
+        ("code, name ,type\n", vec!["code", "name", "type"], b','),
+        ("\u{feff}code,name", vec!["code", "name"], b','),
+        ("code;name\r\n", vec!["code", "name"], b';'),
+        ("code\tna;me", vec!["code\tna", "me"], b';'),
+        ("code\tname", vec!["code", "name"], b'\t'),
+        ("name", vec!["name"], b','),
+        ("code;\"custom. a, \"\"b\"\" \"\n", vec!["code", "custom. a, \"b\" "], b';'),
+    ] {
+        let cut = csv(file).unwrap();
+        let read: Vec<&str> = cut.columns.iter().map(String::as_str).collect();
+        assert_eq!((read, cut.delimiter), (columns, Some(delimiter)), "{file:?}");
+        assert_eq!(cut.chunks, []);
+    }
+}
+
+#[test]
+fn what_is_no_csv_is_refused_as_a_whole() {
+    for (file, message) in [
+        (&b""[..], "is empty"),
+        (b"\n \xef", "holds the byte 0xEF, which is not UTF-8 here, in its header"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"\r\n\r\n", "is empty"),
+        (b",,,\n1,2,3\n", "has a header without any column"),
+        (b"\x1f\x8b\x08\x00\x00", "is compressed (gzip)"),
+        (b"\x1f\x8b", "is compressed (gzip)"),
+        (b"PK\x03\x04\x14", "is a zip archive, or an Excel workbook, which is one"),
+        (b"\xff\xfea\x00,\x00", "is in UTF-16 or UTF-32"),
+        (b"\xfe\xff\x00a", "is in UTF-16"),
+        (b"a\x00b\x00", "is in UTF-16 or UTF-32, or is no text"),
+        (b"\x00\x00\xfe\xff", "is in UTF-16 or UTF-32, or is no text"),
+        (b"[{\"name\": \"a\"}]", "looks like JSON, and should be CSV"),
+        (b"a,\"b\n1,2\n", "opens a quote in its header that is never closed"),
+        (b"code,\x00,c\n", "holds the control character U+0000, in its header"),
+    ] {
+        assert_eq!(told(csv(file)), [message], "{file:?}");
+    }
+    let long = "x".repeat(ROW_BYTES + 1);
+    assert_eq!(told(csv(&long)), ["has a header of more than 262144 bytes"]);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_left_out_and_the_rest_goes_on() {
+    let file = b"code,name\nA,\xe9t\xe9\nB,ok\nC\x00,x\n,\"\xff\n\"\nD,ok\n";
+    assert_eq!(
+        told(csv(file)),
+        [
+            "3: B,ok",
+            "6: D,ok",
+            "2 name: holds the byte 0xE9, which is not UTF-8 here",
+            "4 code: holds the control character U+0000",
+            "5 name: holds the byte 0xFF, which is not UTF-8 here",
+        ]
+    );
+}
+
+#[test]
+fn a_cell_of_100_mb_is_one_fault_and_is_not_kept() {
+    let mut cutter = Cutter::new(ImportFormat::Csv);
+    cutter.push(b"code,name\nA,x\nB,\"").unwrap();
+    let piece = vec![b'\n'; 1024 * 1024];
+    for _ in 0..100 {
+        assert_eq!(cutter.push(&piece).unwrap(), []);
+        let Format::Csv(rows) = &cutter.format else { panic!("it is CSV") };
+        assert!(rows.kept_bytes() <= ROW_BYTES);
+    }
+    cutter.push(b"\"\nC,y\n").unwrap();
+    let chunks = cutter.finish();
+    let told = told(chunks.map(|chunks| Cut { columns: Vec::new(), delimiter: None, chunks }));
+    assert_eq!(
+        told,
+        ["2: A,x", "4: C,y", "3 name: has 104857604 bytes, at most 262144 are read of a row"]
+    );
+}
+
+#[test]
+fn a_row_may_be_as_large_as_the_limit_says() {
+    let row = |bytes: usize| format!("a\n{}\nb\n", "x".repeat(bytes));
+    assert!(csv(row(ROW_BYTES)).unwrap().chunks.iter().all(|chunk| chunk.faults.is_empty()));
+    let faults = csv(row(ROW_BYTES + 1)).unwrap().chunks.remove(0).faults;
+    assert_eq!(faults[0].message, "has 262145 bytes, at most 262144 are read of a row");
+}
+
+#[test]
+fn a_quote_that_is_never_closed_is_said_where_it_was_opened() {
+    let told = told(csv("a,b\n1,2\n3,\"4\n5,6\n7,8\n"));
+    assert_eq!(told[0], "2: 1,2");
+    assert!(told[1].starts_with("3 b: opens a quote that is never closed: the rest"), "{told:?}");
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn chunks_end_at_a_thousand_rows_or_a_mebibyte() {
+    let rows = |cut: Result<Cut, FileFault>| -> Vec<i32> {
+        cut.unwrap().chunks.iter().map(|chunk| chunk.rows).collect()
+    };
+    let short = format!("a\n{}", "x\n".repeat(2_001));
+    assert_eq!(rows(csv(short)), [1_000, 1_000, 1]);
+    let faulty = [b"a\n".to_vec(), b"\xff\n".repeat(1_500)].concat();
+    assert_eq!(rows(csv(faulty)), [1_000, 500]);
+    let long = format!("a\n{}", format!("{}\n", "x".repeat(200 * 1024)).repeat(7));
+    assert_eq!(rows(csv(long)), [5, 2]);
+}
+
+#[test]
+fn a_file_over_512_mib_is_refused() {
+    for format in [ImportFormat::Csv, ImportFormat::Json] {
+        let mut cutter = Cutter::new(format);
+        cutter.bytes = FILE_BYTES - 6;
+        assert_eq!(cutter.push(b"      "), Ok(vec![]));
+        assert_eq!(cutter.push(b" ").unwrap_err().message, "is larger than 512 MiB");
+    }
+}
+
+#[test]
+fn elements_stand_in_a_list_or_one_after_the_other() {
+    for (file, expected) in [
+        ("[]", &[][..]),
+        (" \n[ {\"a\" : 1 } ,\r\n {\"b\":\n[1, 2]}]\n", &["1: {\"a\":1}", "2: {\"b\":[1,2]}"]),
+        ("{\"a\":1}\n{\"b\":\"x y\"}\n", &["1: {\"a\":1}", "2: {\"b\":\"x y\"}"]),
+        ("\u{feff}{\n  \"a\": \"}\\\"\"\n}{\"b\": {}}", &["1: {\"a\":\"}\\\"\"}", "2: {\"b\":{}}"]),
+        ("{\"a\":[\n{\"b\":1},\n{\"b\":2}\n]}", &["1: {\"a\":[{\"b\":1},{\"b\":2}]}"]),
+    ] {
+        assert_eq!(told(json(file)), expected, "{file}");
+    }
+}
+
+#[test]
+fn an_element_that_cannot_be_read_is_left_out_and_the_rest_goes_on() {
+    let deep = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(ROW_BYTES));
+    for (element, message) in [
+        ("1", "is no object"),
+        ("\"x\"", "is no object"),
+        ("null", "is no object"),
+        ("[{}]", "is no object"),
+        ("{\"a\": 1 2}", "is not JSON: expected `,` or `}`"),
+        ("{\"a\": 1\n2}", "is not JSON: expected `,` or `}`"),
+        ("{'a': 1}", "is not JSON: key must be a string"),
+        ("{\"a\": \"\\u0000\"}", "holds the control character U+0000"),
+        ("{\"a\": \"\\x\"}", "is not JSON: invalid escape"),
+        (&deep(33), "is nested deeper than 32 levels"),
+        (&deep(200), "is nested deeper than 32 levels"),
+        (&large, "has 262152 bytes, at most 262144 are read of a row"),
+    ] {
+        let expected =
+            ["1: {\"a\":1}", "3: {\"b\":2}", &format!("2 -: {message}")].map(ToOwned::to_owned);
+        let list = format!("[{{\"a\":1}},{element},{{\"b\":2}}]");
+        assert_eq!(told(json(&list)), expected, "{}", &list[..list.len().min(80)]);
+    }
+    assert_eq!(told(json(deep(32))).len(), 1);
+    assert!(told(json(deep(32)))[0].starts_with("1: {"));
+    let latin = b"{\"a\":\"\xe9\"}\n{\"a\":1}";
+    let expected = ["2: {\"a\":1}", "1 -: holds the byte 0xE9, which is not UTF-8 here"];
+    assert_eq!(told(json(latin)), expected);
+}
+
+#[test]
+fn without_a_list_a_broken_line_breaks_only_itself() {
+    for (line, message) in [
+        ("{\"a\": 1", "is never closed: the next line begins another"),
+        ("{\"a\": \"x", "holds a text that is not closed on its line"),
+        ("{\"a\": 1]}", "closes `{` with `]`"),
+        ("nonsense {}", "is no object: it begins with `n`"),
+        ("]", "is no object: it begins with `]`"),
+    ] {
+        let expected =
+            ["1: {\"a\":1}", "3: {\"b\":2}", &format!("2 -: {message}")].map(ToOwned::to_owned);
+        assert_eq!(told(json(format!("{{\"a\":1}}\n{line}\n{{\"b\":2}}\n"))), expected, "{line}");
+    }
+    let expected = ["1: {\"a\":1}", "2 -: is never closed: the file ends inside of it"];
+    assert_eq!(told(json("{\"a\":1}\n{\"b\":[1,\n")), expected);
+}
+
+#[test]
+fn what_is_no_json_is_refused_as_a_whole() {
+    for (file, message) in [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("name,type\n", "is not JSON: it begins with `n`"),
+        ("\"a\"", "is not JSON: it begins with `\\\"`"),
+        ("[{\"a\":1}", "breaks off after 1 whole elements: its list is never closed"),
+        ("[{\"a\":1},", "breaks off after 1 whole elements: its list is never closed"),
+        ("[{\"a\":1},]", "has no element 2 before `]`"),
+        ("[{\"a\":1} {\"b\":1}]", "has `{` after element 1 of its list"),
+        ("[{\"a\":1}]{}", "goes on with `{` after the end of its list"),
+        ("[{\"a\":[1}]", "cannot be read on: element 1 closes `[` with `}`"),
+        (
+            "[{\"a\":\"x\n\"}]",
+            "cannot be read on: element 1 holds a text that is not closed on its line",
+        ),
+        ("{\"a\":1},{\"b\":2}", "has a comma after object 1, but no list"),
+    ] {
+        assert_eq!(told(json(file)), [message], "{file}");
+    }
+}
+
+/// Where to cut, as shares of the whole.
+fn pieces<'a>(file: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (file.len() + 1)).collect();
+    cuts.extend([0, file.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|pair| &file[pair[0]..pair[1]]).collect()
+}
+
+/// Bytes that matter to a parser, and a few that do not.
+fn noise(letters: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(letters), 0..60).prop_map(|parts| parts.concat())
+}
+
+const CSV_NOISE: &[&[u8]] = &[
+    b"\"",
+    b"\"\"",
+    b",",
+    b";",
+    b"\t",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"a",
+    b" ",
+    b"\xc3\xa4",
+    b"\xff",
+    b"\0",
+];
+const JSON_NOISE: &[&[u8]] = &[
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\"",
+    b"\\",
+    b"\n",
+    b" ",
+    b"1",
+    b"{\"a\":1}",
+    b"\"a\"",
+    b"\xff",
+    b"\\u0000",
+];
+
+proptest! {
+    #[test]
+    fn however_csv_is_split_the_chunks_are_the_same(
+        noise in noise(CSV_NOISE), cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let file = [b"code,name\n".to_vec(), noise].concat();
+        prop_assert_eq!(told(cut(ImportFormat::Csv, pieces(&file, &cuts))), told(csv(&file)));
+        let bytewise = told(cut(ImportFormat::Csv, file.chunks(1)));
+        prop_assert_eq!(bytewise, told(csv(&file)));
+    }
+
+    #[test]
+    fn however_the_header_is_split_it_is_the_same(
+        file in noise(CSV_NOISE), cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        prop_assert_eq!(told(cut(ImportFormat::Csv, pieces(&file, &cuts))), told(csv(&file)));
+    }
+
+    #[test]
+    fn however_json_is_split_the_chunks_are_the_same(
+        noise in noise(JSON_NOISE), is_list in any::<bool>(), cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let file = if is_list { [b"[".to_vec(), noise, b"]".to_vec()].concat() } else { noise };
+        prop_assert_eq!(told(cut(ImportFormat::Json, pieces(&file, &cuts))), told(json(&file)));
+    }
+
+    #[test]
+    fn the_rows_of_chunks_are_the_records_of_the_file(
+        noise in noise(&[b"\"", b"\"\"", b",", b";", b"\r", b"\n", b"\r\n", b"a", b" ", b"\xc3\xa4"]),
+    ) {
+        let file = [b"code,name\n".to_vec(), noise].concat();
+        let cut = csv(&file).unwrap();
+        let content: Vec<u8> = cut.chunks.iter().flat_map(|chunk| chunk.content.clone()).collect();
+        let numbers: usize = cut.chunks.iter().map(|chunk| chunk.numbers.len()).sum();
+        let is_whole = cut.chunks.iter().all(|chunk| chunk.faults.is_empty());
+        let mut expected = records(&file[b"code,name\n".len()..]);
+        if !is_whole {
+            expected.pop(); // The `csv` crate takes the rest of the file for the last record.
+        }
+        prop_assert_eq!(records(&content), expected);
+        prop_assert_eq!(numbers, records(&content).len());
+    }
+
+    #[test]
+    fn what_is_json_comes_out_as_it_went_in(
+        values in prop::collection::vec(object(), 0..8), is_list in any::<bool>(), is_pretty in any::<bool>(),
+    ) {
+        let texts: Vec<String> = values.iter().map(|value| {
+            if is_pretty { serde_json::to_string_pretty(value).unwrap() } else { value.to_string() }
+        }).collect();
+        let file = if is_list { format!("[{}]", texts.join(",\n")) } else { texts.join("\n") };
+        prop_assume!(is_list || !values.is_empty());
+        let cut = json(&file).unwrap();
+        let content: Vec<u8> = cut.chunks.iter().flat_map(|chunk| chunk.content.clone()).collect();
+        let lines: Vec<Value> = content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap()).collect();
+        prop_assert_eq!(lines, values);
+    }
+}
+
+fn records(file: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    ::csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(file)
+        .byte_records()
+        .map(|record| record.unwrap().iter().map(<[u8]>::to_vec).collect())
+        .collect()
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[ -~\n\t\u{e4}\u{1f600}]{0,8}".prop_map(Value::from),
+    ];
+    let value = leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-z{}\"]{0,3}", inner, 0..4)
+                .prop_map(|map| map.into_iter().collect::<Value>()),
+        ]
+    });
+    prop::collection::btree_map("[a-z\\[,]{1,4}", value, 0..4)
+        .prop_map(|map| map.into_iter().collect::<Value>())
+}

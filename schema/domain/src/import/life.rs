@@ -1,0 +1,384 @@
+//! The states of a run: opened, rows come, received, chunk after chunk done, ended; and what is cleared away afterwards.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+
+use super::{Chunk, ImportKind, ImportOrder, ImportRun, Opened, RowFault, Table};
+use crate::{
+    audit::Entry,
+    db::Tx,
+    error::{Error, Result},
+    event::Event,
+    id::{Entity, Id},
+    run::RunState,
+};
+
+/// Imports of one organization that may be under way at a time: each may hold 512 MiB.
+const OPEN_RUNS: i64 = 5;
+/// Errors of one run that are kept; all are counted.
+const ERRORS_KEPT: i32 = 10_000;
+/// An upload that was silent for so long will not go on: whoever received it is gone.
+const ABANDONED: TimeDelta = TimeDelta::minutes(10);
+/// Rows that a sweep takes away at a time.
+const SWEPT: i64 = 20_000;
+
+const SELECT: &str = "SELECT id, state, kind, format, dry_run, empty_cells, actor_kind, actor_id, error, rows, done, created,
+    updated, unchanged, failed, started_at, received_at, finished_at FROM import_run";
+
+/// A chunk to be imported now.
+#[derive(Debug)]
+pub struct Begun {
+    /// Its run.
+    pub run: ImportRun,
+    /// What its rows' cells are.
+    pub table: Table,
+    /// The rows.
+    pub chunk: Chunk,
+}
+
+/// What a chunk's rows came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Rows that made something new.
+    pub created: i32,
+    /// Rows that changed something.
+    pub updated: i32,
+    /// Rows that said what was known.
+    pub unchanged: i32,
+    /// What is wrong with the others.
+    pub faults: Vec<RowFault>,
+}
+
+/// What a look at what a run leaves behind found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// All is clear.
+    Clear,
+    /// There is more to take away.
+    More,
+    /// It is under way: look again later.
+    Open,
+}
+
+impl ImportRun {
+    /// Opens a run: its rows may come.
+    ///
+    /// # Errors
+    /// `Conflict` while five of the organization's are under way.
+    pub async fn open(tx: &Tx, order: &ImportOrder, now: DateTime<Utc>) -> Result<Opened> {
+        if let Some(key) = &order.idempotency_key
+            && (key.is_empty() || key.chars().count() > 255 || key.contains('\0'))
+        {
+            return Err(Error::invalid("idempotencyKey", "must have 1 to 255 characters"));
+        }
+        let (actor_kind, actor_id) = tx.origin().actor.columns();
+        // Everybody has keys of their own: nobody can use up another's.
+        let idempotency_key = order
+            .idempotency_key
+            .as_ref()
+            .map(|key| format!("{actor_kind} {} {key}", actor_id.unwrap_or_default()));
+        if let Some(key) = &idempotency_key
+            && let Some(run) =
+                tx.opt(&format!("{SELECT} WHERE idempotency_key = $1"), &[key]).await?
+        {
+            return Ok(Opened::Before(run));
+        }
+        let open: Row = tx
+            .one("SELECT count(*) AS open FROM import_run WHERE finished_at IS NULL", &[])
+            .await?;
+        if open.try_get::<_, i64>("open")? >= OPEN_RUNS {
+            return Err(Error::Conflict(format!(
+                "{OPEN_RUNS} imports are under way: wait for one to end, or cancel it"
+            )));
+        }
+        let id = Id::<Self>::new();
+        let made = tx
+            .exec(
+                "INSERT INTO import_run (org_id, id, kind, format, state, dry_run, empty_cells, actor_kind, actor_id,
+                                         idempotency_key, started_at, advanced_at)
+                 VALUES ($1, $2, $3, $4, 'QUEUED', $5, $6, $7, $8, $9, $10, now())
+                 ON CONFLICT (org_id, idempotency_key) DO NOTHING",
+                &[
+                    &tx.org(),
+                    &id,
+                    &order.kind.as_str(),
+                    &order.format.as_str(),
+                    &order.dry_run,
+                    &order.empty_cells.as_str(),
+                    &actor_kind,
+                    &actor_id,
+                    &idempotency_key,
+                    &now,
+                ],
+            )
+            .await?;
+        if made == 0 {
+            let run = tx
+                .one(&format!("{SELECT} WHERE idempotency_key = $1"), &[&idempotency_key])
+                .await?;
+            return Ok(Opened::Before(run));
+        }
+        let what = json!({ "kind": order.kind, "format": order.format, "dryRun": order.dry_run });
+        Entry::created("import_run.started", id, &what).record(tx, now).await?;
+        Self::get(tx, id).await.map(Opened::New)
+    }
+
+    /// Keeps a part of the file until it is imported.
+    ///
+    /// # Errors
+    /// `Conflict` if the run has ended meanwhile.
+    pub async fn add_chunk(tx: &Tx, id: Id<Self>, table: &Table, chunk: &Chunk) -> Result<()> {
+        let place: Option<Row> = tx
+            .opt(
+                "UPDATE import_run SET chunks = chunks + 1, rows = rows + $2, advanced_at = now()
+                 WHERE id = $1 AND state = 'QUEUED' AND received_at IS NULL RETURNING chunks - 1 AS place",
+                &[&id, &chunk.rows],
+            )
+            .await?;
+        let Some(place) = place else {
+            return Err(Error::Conflict("the import has ended meanwhile".into()));
+        };
+        tx.exec(
+            "INSERT INTO import_chunk (org_id, run_id, place, kind, columns, delimiter, rows, numbers, content)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            &[
+                &tx.org(),
+                &id,
+                &place.try_get::<_, i32>("place")?,
+                &table.kind.as_str(),
+                &table.columns,
+                &char::from(table.delimiter).to_string(),
+                &chunk.rows,
+                &chunk.numbers,
+                &chunk.content,
+            ],
+        )
+        .await?;
+        Self::keep_faults(tx, id, table.kind, &chunk.faults).await?;
+        tx.emit(Event::changed(tx.org(), id));
+        Ok(())
+    }
+
+    /// Notes that all rows have come. A file without rows is done.
+    ///
+    /// # Errors
+    /// `Conflict` if the run has ended meanwhile.
+    pub async fn received(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+        let noted = tx
+            .exec(
+                "UPDATE import_run SET received_at = $2, advanced_at = now(),
+                     state = CASE WHEN chunks = 0 THEN 'SUCCEEDED' ELSE state END,
+                     finished_at = CASE WHEN chunks = 0 THEN $2::timestamptz END
+                 WHERE id = $1 AND state = 'QUEUED' AND received_at IS NULL",
+                &[&id, &now],
+            )
+            .await?;
+        if noted == 0 {
+            return Err(Error::Conflict("the import has ended meanwhile".into()));
+        }
+        tx.emit(Event::changed(tx.org(), id));
+        Self::get(tx, id).await
+    }
+
+    /// Takes a chunk to import it in this transaction; none if there is nothing to do any more. The row stays locked, so
+    /// a cancellation waits.
+    pub async fn begin_chunk(tx: &Tx, id: Id<Self>, place: i32) -> Result<Option<Begun>> {
+        let run: Option<Self> = tx
+            .opt(
+                &format!(
+                    "{SELECT} WHERE id = $1 AND state IN ('QUEUED', 'RUNNING') AND chunks_done = $2 FOR UPDATE"
+                ),
+                &[&id, &place],
+            )
+            .await?;
+        let Some(run) = run else { return Ok(None) };
+        let chunk: Row = tx
+            .one(
+                "DELETE FROM import_chunk WHERE run_id = $1 AND place = $2
+                 RETURNING kind, columns, delimiter, rows, numbers, content",
+                &[&id, &place],
+            )
+            .await?;
+        let table = Table {
+            kind: ImportKind::from_column(chunk.try_get("kind")?)?,
+            columns: chunk.try_get("columns")?,
+            delimiter: chunk
+                .try_get::<_, &str>("delimiter")?
+                .bytes()
+                .next()
+                .ok_or(Error::Corrupt { table: "import_chunk", column: "delimiter" })?,
+        };
+        let chunk = Chunk {
+            rows: chunk.try_get("rows")?,
+            numbers: chunk.try_get("numbers")?,
+            content: chunk.try_get("content")?,
+            faults: Vec::new(),
+        };
+        Ok(Some(Begun { run, table, chunk }))
+    }
+
+    /// Counts a chunk's rows; the place of the next chunk, or none when it was the last and the run has ended.
+    pub async fn close_chunk(
+        tx: &Tx,
+        begun: &Begun,
+        outcome: &Outcome,
+        now: DateTime<Utc>,
+    ) -> Result<Option<i32>> {
+        let id = begun.run.id;
+        Self::keep_faults(tx, id, begun.table.kind, &outcome.faults).await?;
+        let Outcome { created, updated, unchanged, .. } = outcome;
+        let failed = begun.chunk.rows - created - updated - unchanged;
+        let row: Row = tx
+            .one(
+                "UPDATE import_run SET
+                     chunks_done = chunks_done + 1, done = done + $2, created = created + $3, updated = updated + $4,
+                     unchanged = unchanged + $5, failed = failed + $6, advanced_at = now(),
+                     state = CASE WHEN chunks_done + 1 = chunks THEN 'SUCCEEDED' ELSE 'RUNNING' END,
+                     finished_at = CASE WHEN chunks_done + 1 = chunks THEN $7::timestamptz END
+                 WHERE id = $1 RETURNING chunks_done, state = 'SUCCEEDED' AS is_last",
+                &[&id, &begun.chunk.rows, created, updated, unchanged, &failed, &now],
+            )
+            .await?;
+        tx.emit(Event::changed(tx.org(), id));
+        if !row.try_get::<_, bool>("is_last")? {
+            return Ok(Some(row.try_get("chunks_done")?));
+        }
+        let run = Self::get(tx, id).await?;
+        let before = json!({ "state": RunState::Running });
+        Entry::changed("import_run.finished", id, before, run.result()).record(tx, now).await?;
+        Ok(None)
+    }
+
+    /// Ends a run that cannot go on; what is imported stays.
+    pub async fn fail(tx: &Tx, id: Id<Self>, reason: &str, now: DateTime<Utc>) -> Result<()> {
+        let action = "import_run.failed";
+        Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
+    }
+
+    /// Ends a run before it is done; what is imported stays.
+    ///
+    /// # Errors
+    /// `Conflict` if it has ended already.
+    pub async fn cancel(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+        let action = "import_run.cancelled";
+        if !Self::end(tx, id, RunState::Cancelled, action, None, now).await? {
+            let state = Self::get(tx, id).await?.state;
+            return Err(Error::Conflict(format!(
+                "the import has ended already: it is {}",
+                state.as_str()
+            )));
+        }
+        Self::get(tx, id).await
+    }
+
+    async fn end(
+        tx: &Tx,
+        id: Id<Self>,
+        state: RunState,
+        action: &'static str,
+        reason: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let before: Option<Row> = tx
+            .opt(
+                "WITH before AS (SELECT org_id, id, state FROM import_run
+                                 WHERE id = $1 AND state IN ('QUEUED', 'RUNNING') FOR UPDATE)
+                 UPDATE import_run AS run SET state = $2, error = $3, finished_at = $4
+                 FROM before WHERE run.org_id = before.org_id AND run.id = before.id
+                 RETURNING before.state",
+                &[&id, &state.as_str(), &reason, &now],
+            )
+            .await?;
+        let Some(before) = before else { return Ok(false) };
+        let before = json!({ "state": before.try_get::<_, &str>("state")? });
+        let after = json!({ "state": state, "error": reason });
+        Entry::changed(action, id, before, after).record(tx, now).await?;
+        tx.emit(Event::changed(tx.org(), id));
+        Ok(true)
+    }
+
+    /// Clears away what an ended run no longer needs, a part at a time, and ends one whose upload was abandoned.
+    pub async fn sweep(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Sweep> {
+        let run: Option<Row> = tx
+            .opt(
+                "SELECT finished_at IS NOT NULL AS has_ended,
+                        received_at IS NULL AND advanced_at < now() - $2::bigint * interval '1 ms' AS is_abandoned
+                 FROM import_run WHERE id = $1 FOR UPDATE",
+                &[&id, &ABANDONED.num_milliseconds()],
+            )
+            .await?;
+        let Some(run) = run else { return Ok(Sweep::Clear) };
+        if run.try_get("is_abandoned")? && !run.try_get::<_, bool>("has_ended")? {
+            Self::fail(tx, id, "the upload broke off: nothing of it was imported", now).await?;
+        } else if !run.try_get::<_, bool>("has_ended")? {
+            return Ok(Sweep::Open);
+        }
+        let chunks = tx
+            .exec(
+                "DELETE FROM import_chunk WHERE run_id = $1 AND place IN
+                     (SELECT place FROM import_chunk WHERE run_id = $1 ORDER BY place LIMIT 50)",
+                &[&id],
+            )
+            .await?;
+        let keys = tx
+            .exec(
+                "DELETE FROM import_key WHERE run_id = $1 AND key IN
+                     (SELECT key FROM import_key WHERE run_id = $1 LIMIT $2)",
+                &[&id, &SWEPT],
+            )
+            .await?;
+        Ok(if chunks + keys == 0 { Sweep::Clear } else { Sweep::More })
+    }
+
+    /// The run, or `None`.
+    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+        tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
+    }
+
+    /// The run.
+    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
+        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(Self::NAME, id))
+    }
+
+    async fn keep_faults(
+        tx: &Tx,
+        id: Id<Self>,
+        kind: ImportKind,
+        faults: &[RowFault],
+    ) -> Result<()> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let kept: Row = tx
+            .one(
+                "WITH before AS (SELECT org_id, id, errors_kept FROM import_run WHERE id = $1 FOR UPDATE)
+                 UPDATE import_run AS run SET errors_kept = LEAST(before.errors_kept + $2, $3)
+                 FROM before WHERE run.org_id = before.org_id AND run.id = before.id
+                 RETURNING before.errors_kept AS before, run.errors_kept AS after",
+                &[&id, &i32::try_from(faults.len()).unwrap_or(ERRORS_KEPT), &ERRORS_KEPT],
+            )
+            .await?;
+        let room = kept.try_get::<_, i32>("after")? - kept.try_get::<_, i32>("before")?;
+        let faults = &faults[..usize::try_from(room).unwrap_or_default()];
+        let ids: Vec<_> = faults.iter().map(|_| uuid::Uuid::now_v7()).collect();
+        let rows: Vec<_> = faults.iter().map(|fault| fault.row).collect();
+        let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_deref()).collect();
+        let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+        let suggestions: Vec<_> = faults.iter().map(|fault| fault.suggestion.as_deref()).collect();
+        tx.exec(
+            "INSERT INTO import_error (org_id, run_id, kind, id, \"row\", \"column\", message, suggestion)
+             SELECT $1, $2, $3, * FROM UNNEST($4::uuid[], $5::int[], $6::text[], $7::text[], $8::text[])",
+            &[&tx.org(), &id, &kind.as_str(), &ids, &rows, &columns, &messages, &suggestions],
+        )
+        .await?;
+        Ok(())
+    }
+
+    fn result(&self) -> Value {
+        json!({
+            "state": self.state, "rows": self.rows, "created": self.created, "updated": self.updated,
+            "unchanged": self.unchanged, "failed": self.failed,
+        })
+    }
+}

@@ -1,0 +1,327 @@
+//! A chunk's rows, read: of each what its columns say, or what is wrong with it.
+
+use async_graphql::MaybeUndefined::{self, Null, Undefined};
+use serde_json::{Map, Value};
+
+use super::{
+    Chunk, EmptyCells, ImportFormat, ImportKind, RowFault, Table,
+    column::{Column, read_columns},
+};
+use crate::{
+    asset::{AssetType, Environment, LifecycleState, Patch},
+    error::{Fault, Result},
+    formula,
+    nearest::nearest,
+    tag,
+    text::{self, check_optional},
+};
+
+/// What a row says of an asset.
+#[derive(Debug)]
+pub(super) struct AssetRow {
+    pub(super) number: i32,
+    pub(super) code: Option<String>,
+    pub(super) external_id: Option<String>,
+    /// Without owner and tags, which are names here.
+    pub(super) patch: Patch,
+    pub(super) owner: MaybeUndefined<String>,
+    pub(super) tags: MaybeUndefined<Vec<String>>,
+}
+
+/// What one row says, column by column.
+pub(super) struct Cells {
+    pub(super) number: i32,
+    pub(super) cells: Vec<(Column, Value)>,
+}
+
+/// The rows of a chunk in the order of the file, each with what it says or with its faults.
+pub(super) fn read(
+    table: &Table,
+    format: ImportFormat,
+    empty: EmptyCells,
+    chunk: &Chunk,
+) -> Result<Vec<Result<Cells, Vec<RowFault>>>> {
+    match format {
+        ImportFormat::Csv => read_csv(table, empty, chunk),
+        ImportFormat::Json => Ok(read_json(table.kind, chunk)),
+    }
+}
+
+fn read_csv(
+    table: &Table,
+    empty: EmptyCells,
+    chunk: &Chunk,
+) -> Result<Vec<Result<Cells, Vec<RowFault>>>> {
+    let columns = read_columns(table.kind, &table.columns)?;
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(table.delimiter)
+        .from_reader(chunk.content.as_slice());
+    let mut rows = Vec::with_capacity(chunk.numbers.len());
+    for (number, record) in chunk.numbers.iter().zip(reader.records()) {
+        rows.push(match record {
+            Ok(record) => csv_cells(&columns, empty, *number, &record),
+            Err(error) => Err(vec![fault(*number, None, format!("cannot be read: {error}"))]),
+        });
+    }
+    Ok(rows)
+}
+
+fn csv_cells(
+    columns: &[Column],
+    empty: EmptyCells,
+    number: i32,
+    record: &csv::StringRecord,
+) -> Result<Cells, Vec<RowFault>> {
+    // A spreadsheet may leave out empty cells at the end; cells too many are a quote or a comma gone wrong.
+    if record.len() > columns.len()
+        && record.iter().skip(columns.len()).any(|cell| !cell.is_empty())
+    {
+        let message = format!(
+            "has {} cells, but the header has {}: a text with a comma in it stands in quotes",
+            record.len(),
+            columns.len()
+        );
+        return Err(vec![fault(number, None, message)]);
+    }
+    let mut cells = Vec::with_capacity(columns.len());
+    let mut faults = Vec::new();
+    for (column, cell) in columns.iter().zip(record) {
+        let text = formula::restore(cell);
+        let value = if text.trim().is_empty() {
+            match empty {
+                EmptyCells::Keep => continue,
+                EmptyCells::Clear => Value::Null,
+            }
+        } else if let Column::CustomJson(key) = column {
+            match serde_json::from_str(text) {
+                Ok(value) => value,
+                Err(error) => {
+                    let name = Column::of_custom(key, false);
+                    faults.push(fault(number, Some(name), format!("is not JSON: {error}")));
+                    continue;
+                }
+            }
+        } else {
+            Value::String(text.to_owned())
+        };
+        cells.push((column.clone(), value));
+    }
+    if faults.is_empty() { Ok(Cells { number, cells }) } else { Err(faults) }
+}
+
+fn read_json(kind: ImportKind, chunk: &Chunk) -> Vec<Result<Cells, Vec<RowFault>>> {
+    let lines = chunk.content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    chunk
+        .numbers
+        .iter()
+        .zip(lines)
+        .map(|(number, line)| match serde_json::from_slice::<Value>(line) {
+            Ok(Value::Object(object)) => json_cells(kind, *number, object),
+            Ok(_) => {
+                Err(vec![fault(*number, None, "must be an object, such as {\"name\": \"web-1\"}")])
+            }
+            Err(error) => Err(vec![fault(*number, None, format!("is not JSON: {error}"))]),
+        })
+        .collect()
+}
+
+fn json_cells(
+    kind: ImportKind,
+    number: i32,
+    object: Map<String, Value>,
+) -> Result<Cells, Vec<RowFault>> {
+    let (mut cells, mut faults) = (Vec::with_capacity(object.len()), Vec::new());
+    let mut add = |name: &str, value: Value| match Column::parse(kind, name) {
+        Ok(column) => cells.push((column, value)),
+        Err(wrong) => faults.push(of_column(number, wrong)),
+    };
+    for (name, value) in object {
+        let prefix = match name.as_str() {
+            "attributes" => "attributes.",
+            "custom" | "customFields" | "custom_fields" => "custom.",
+            name => {
+                add(name, value);
+                continue;
+            }
+        };
+        match value {
+            Value::Object(inner) => {
+                for (key, value) in inner {
+                    let suffix = if prefix == "custom." { ":json" } else { "" };
+                    add(&format!("{prefix}{key}{suffix}"), value);
+                }
+            }
+            Value::Null => {}
+            _ => add(&format!("{prefix}{value}"), Value::Null),
+        }
+    }
+    if faults.is_empty() { Ok(Cells { number, cells }) } else { Err(faults) }
+}
+
+impl AssetRow {
+    /// What the cells say.
+    pub(super) fn of(Cells { number, cells }: Cells) -> Result<Self, Vec<RowFault>> {
+        let mut row = Self {
+            number,
+            code: None,
+            external_id: None,
+            patch: Patch::default(),
+            owner: Undefined,
+            tags: Undefined,
+        };
+        let mut faults = Vec::new();
+        let (mut attributes, mut custom) = (Map::new(), Map::new());
+        for (column, value) in cells {
+            match column {
+                Column::Field(name) => row.set(name, value, &mut faults),
+                Column::Attribute(_, name) => {
+                    attributes.insert(name, value);
+                }
+                Column::Custom(key) | Column::CustomJson(key) => {
+                    custom.insert(key, value);
+                }
+            }
+        }
+        if !attributes.is_empty() {
+            row.patch.attributes = MaybeUndefined::Value(Value::Object(attributes));
+        }
+        if !custom.is_empty() {
+            row.patch.custom_fields = MaybeUndefined::Value(Value::Object(custom));
+        }
+        if faults.is_empty() {
+            Ok(row)
+        } else {
+            Err(faults.into_iter().map(|fault| of_column(number, fault)).collect())
+        }
+    }
+
+    fn set(&mut self, name: &'static str, value: Value, faults: &mut Vec<Fault>) {
+        match name {
+            "code" => {
+                self.code = optional(name, value, faults).and_then(|code| {
+                    let code = code.trim().to_uppercase();
+                    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+                    if code.len() > 16 || !code.chars().all(fits) {
+                        let message =
+                            "is no short code: letters, digits and dashes, such as HST-4F7K2";
+                        faults.push(Fault::new(name, message));
+                        return None;
+                    }
+                    Some(code)
+                });
+            }
+            "external_id" => {
+                let text = optional(name, value, faults);
+                self.external_id = check_optional(name, text.as_deref(), text::NAME, faults);
+            }
+            "name" => self.patch.name = texts(name, value, faults),
+            "location" => self.patch.location = texts(name, value, faults),
+            "description" => self.patch.description = texts(name, value, faults),
+            "asset_type" => {
+                self.patch.asset_type = choice(name, value, AssetType::ALL, faults).take();
+            }
+            "environment" => {
+                self.patch.environment = choice(name, value, Environment::ALL, faults);
+            }
+            "lifecycle_state" => {
+                self.patch.lifecycle_state =
+                    choice(name, value, LifecycleState::ALL, faults).take();
+            }
+            "owner" => {
+                self.owner = texts(name, value, faults)
+                    .map_value(|email: String| email.trim().to_lowercase());
+            }
+            "tags" => self.tags = tags(name, value, faults),
+            _ => {}
+        }
+    }
+}
+
+/// The text of a value; none for null.
+fn optional(path: &str, value: Value, faults: &mut Vec<Fault>) -> Option<String> {
+    texts(path, value, faults).take()
+}
+
+pub(super) fn texts(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<String> {
+    match value {
+        Value::Null => Null,
+        Value::String(text) => MaybeUndefined::Value(text),
+        Value::Number(number) => MaybeUndefined::Value(number.to_string()),
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+            faults.push(Fault::new(path, "must be a text"));
+            Undefined
+        }
+    }
+}
+
+/// One of an enum's names, whatever its case.
+pub(super) fn choice<T: Copy + Named>(
+    path: &str,
+    value: Value,
+    all: &'static [T],
+    faults: &mut Vec<Fault>,
+) -> MaybeUndefined<T> {
+    let Some(given) = optional(path, value, faults) else { return Null };
+    let folded = given.trim().to_uppercase().replace([' ', '-'], "_");
+    if let Some(found) = all.iter().find(|known| known.name() == folded) {
+        return MaybeUndefined::Value(*found);
+    }
+    let names: Vec<String> = all.iter().map(|known| known.name().to_lowercase()).collect();
+    let near = nearest(&folded, names.iter().map(String::as_str)).map(str::to_owned);
+    let message = format!("{:?} is none of {}", given.trim(), names.join(", "));
+    faults.push(Fault { suggestion: near, ..Fault::new(path, message) });
+    Undefined
+}
+
+/// An enum of ours.
+pub(super) trait Named: 'static {
+    /// As in Postgres and in the API.
+    fn name(&self) -> &'static str;
+}
+
+macro_rules! named {
+    ($($name:ty),+) => { $(impl Named for $name { fn name(&self) -> &'static str { self.as_str() } })+ };
+}
+named!(AssetType, Environment, LifecycleState);
+
+fn tags(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<Vec<String>> {
+    let names: Vec<String> = match value {
+        Value::Null => return Null,
+        Value::String(text) => text.split([',', ';']).map(str::to_owned).collect(),
+        Value::Array(items) => {
+            let texts = items.into_iter().filter_map(|item| optional(path, item, faults));
+            texts.collect()
+        }
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            faults.push(Fault::new(path, "must be tags, separated by commas"));
+            return Undefined;
+        }
+    };
+    let names = names.iter().filter(|name| !name.trim().is_empty());
+    MaybeUndefined::Value(names.map(|name| tag::check_name(path, name, faults)).collect())
+}
+
+/// A fault of the API's input as one of a file's row.
+pub(super) fn of_column(number: i32, wrong: Fault) -> RowFault {
+    let column = match wrong.path.as_str() {
+        "externalId" => "external_id".to_owned(),
+        "type" => "asset_type".to_owned(),
+        "lifecycleState" => "lifecycle_state".to_owned(),
+        path => match path.strip_prefix("customFields") {
+            Some(rest) => format!("custom{rest}"),
+            None => path.to_owned(),
+        },
+    };
+    RowFault {
+        row: number,
+        column: Some(column),
+        message: wrong.message,
+        suggestion: wrong.suggestion,
+    }
+}
+
+pub(super) fn fault(row: i32, column: Option<String>, message: impl Into<String>) -> RowFault {
+    RowFault { row, column, message: message.into(), suggestion: None }
+}

@@ -1,0 +1,68 @@
+//! Tags and attributes: what assets are grouped by, and what can be known of them.
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    attribute::Attribute,
+    directive::requires,
+    permission::Permission::{AssetRead, AssetWrite},
+    tag::Tag,
+};
+
+use crate::{context::ContextExt, error::Result};
+
+/// Queries on tags and attributes.
+#[derive(Default)]
+pub(crate) struct TagQuery;
+
+#[Object]
+impl TagQuery {
+    /// The organization's tags, by name. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
+        Ok(Tag::list(&*ctx.read().await?).await?)
+    }
+
+    /// What can be known of an asset, by key. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    async fn attributes(&self) -> Vec<Attribute> {
+        Attribute::all().to_vec()
+    }
+}
+
+/// Mutations of tags.
+#[derive(Default)]
+pub(crate) struct TagMutation;
+
+#[Object]
+impl TagMutation {
+    /// Adds a tag. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn create_tag(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its name, up to 64 characters without commas and semicolons.")]
+        name: String,
+        #[graphql(desc = "What it is shown in: # and six hexadecimal digits.")] color: Option<
+            String,
+        >,
+    ) -> Result<Tag> {
+        let tx = ctx.write().await?;
+        let tag = Tag::create(&tx, &name, color.as_deref(), ctx.now()).await?;
+        tx.commit().await?;
+        Ok(tag)
+    }
+
+    /// Takes a tag from all assets, and away. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn delete_tag(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<Tag>,
+    ) -> Result<Id<Tag>> {
+        let tx = ctx.write().await?;
+        Tag::delete(&tx, id, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+}
