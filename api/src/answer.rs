@@ -30,6 +30,16 @@ pub(crate) fn sign(answer: &mut Answer, request_id: &str) {
     }
 }
 
+/// The response that refuses what is no GraphQL: JSON, and the status says it.
+///
+/// # Errors
+/// As [`respond`].
+pub(crate) fn refuse(answer: Answer, request_id: &str) -> Result<Response, Refusal> {
+    let mut response = respond(answer, Media::GraphQl, request_id)?;
+    response.headers_mut().insert(CONTENT_TYPE, Media::Json.content_type());
+    Ok(response)
+}
+
 /// The response that carries `answer` as `media`.
 ///
 /// # Errors

@@ -66,6 +66,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// From the head to the answer's head, body included.
     pub request_timeout: Duration,
+    /// What an upload must bring in each `idle_timeout` for which we wait for it; its `request_timeout` is each part's.
+    pub upload_progress_bytes: usize,
+    /// Uploads and exports at once of one user or API key, in this process.
+    pub transfers_per_holder: usize,
     /// What is in flight when we are asked to stop may take this long to end.
     pub stop_timeout: Duration,
     /// What stays open: sockets and streams.
@@ -80,6 +84,8 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             request_timeout: Duration::from_secs(30),
+            upload_progress_bytes: 64 * 1024,
+            transfers_per_holder: 5,
             stop_timeout: Duration::from_secs(30),
             sockets: Sockets::default(),
         }

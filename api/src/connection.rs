@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `Head` | `head_timeout` after connecting, or after a request's first byte | the service is called |
 //! | `Request` | `request_timeout` (and the grace to say so) after the head | the service has answered |
+//! | `Receiving` | `idle_timeout` and `request_timeout` after the last piece of an upload; the upload itself is stricter | the service has answered |
 //! | `Open` | `idle_timeout` after the last byte written | the next request's first byte |
 //! | `Upgraded` | `idle_timeout` after the last byte, either way | never |
 
@@ -36,6 +37,7 @@ const GRACE: Duration = Duration::from_secs(5);
 enum Phase {
     Head,
     Request,
+    Receiving,
     Open,
     Upgraded,
 }
@@ -57,6 +59,14 @@ impl Pulse {
         self.enter(Phase::Request, self.limits.request_timeout + GRACE);
     }
 
+    /// An upload goes on: a piece of it is waited for, or has come.
+    pub(crate) fn receiving(&self) {
+        self.enter(
+            Phase::Receiving,
+            self.limits.idle_timeout + self.limits.request_timeout + GRACE,
+        );
+    }
+
     /// The service has answered; the bytes follow.
     pub(crate) fn answered(&self, status: StatusCode) {
         let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
@@ -69,7 +79,7 @@ impl Pulse {
             Phase::Open => self.enter(Phase::Head, self.limits.head_timeout),
             Phase::Upgraded => self.enter(Phase::Upgraded, self.limits.idle_timeout),
             // More of the same head, or of a body: the deadline stands, however many bytes come.
-            Phase::Head | Phase::Request => {}
+            Phase::Head | Phase::Request | Phase::Receiving => {}
         }
     }
 
@@ -78,7 +88,7 @@ impl Pulse {
             Phase::Head | Phase::Open => self.enter(Phase::Open, self.limits.idle_timeout),
             Phase::Upgraded => self.enter(Phase::Upgraded, self.limits.idle_timeout),
             // `100 Continue`, not yet the answer.
-            Phase::Request => {}
+            Phase::Request | Phase::Receiving => {}
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     cors::Cors,
     headers::Headers,
     refusal::Refusal,
+    upload,
 };
 
 /// Wraps the routes of the public port.
@@ -45,8 +46,10 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
 
     /// The routes' answer, or ours to their silence or fall.
     async fn answer(&self, request: Request, request_id: &str) -> Response {
+        let is_endless = upload::is_endless(request.uri().path());
+        let timeout = if is_endless { Duration::MAX } else { self.request_timeout };
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let refusal = match tokio::time::timeout(self.request_timeout, call).await {
+        let refusal = match tokio::time::timeout(timeout, call).await {
             Ok(Ok(Ok(response))) => return response,
             Ok(Ok(Err(error))) => Refusal::from(error),
             Ok(Err(_panic)) => {
@@ -154,6 +157,10 @@ fn route(path: &str) -> &'static str {
         "/" => "/",
         "/graphql" => "/graphql",
         "/graphql/stream" => "/graphql/stream",
+        "/import/assets" => "/import/assets",
+        "/import/dependencies" => "/import/dependencies",
+        "/export/assets.csv" => "/export/assets.csv",
+        "/export/dependencies.csv" => "/export/dependencies.csv",
         "/playground" => "/playground",
         "/favicon.ico" => "/favicon.ico",
         "/.well-known/security.txt" => "/.well-known/security.txt",

@@ -5,8 +5,12 @@
 //! hangs, or answers with a chosen code, which no database makes the real one do. Nothing is `dyn`: it costs nothing.
 
 use async_graphql::Variables;
+use bytes::Bytes;
+use domain::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
-use graphql::{Answer, Client, Engine, Operation, Prepared, Recognised};
+use graphql::{
+    Answer, BrokenOff, Client, Engine, Error, Operation, Prepared, Received, Recognised,
+};
 
 /// What a transport asks of the engine, in this order.
 pub trait Gateway: Send + Sync + 'static {
@@ -48,6 +52,28 @@ pub trait Gateway: Send + Sync + 'static {
         bearer: String,
         client: Client,
     ) -> impl Future<Output = Result<Recognised, Answer>> + Send;
+
+    /// Takes in a file. Nothing is asked of `pieces` before it is known that the caller may; dropping the future ends it.
+    fn upload(
+        &self,
+        order: ImportOrder,
+        bearer: Option<&str>,
+        client: Client,
+        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    ) -> impl Future<Output = Result<Received, Answer>> + Send;
+
+    /// Gives out a file. An error in the stream means that it is not whole.
+    fn export(
+        &self,
+        kind: ImportKind,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> impl Future<
+        Output = Result<
+            impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<Self> + 'static,
+            Answer,
+        >,
+    > + Send;
 }
 
 impl Gateway for Engine {
@@ -78,5 +104,24 @@ impl Gateway for Engine {
 
     async fn recognise(&self, bearer: String, client: Client) -> Result<Recognised, Answer> {
         Self::recognise(self, bearer, client).await
+    }
+
+    async fn upload(
+        &self,
+        order: ImportOrder,
+        bearer: Option<&str>,
+        client: Client,
+        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    ) -> Result<Received, Answer> {
+        Self::upload(self, order, bearer, client, pieces).await
+    }
+
+    async fn export(
+        &self,
+        kind: ImportKind,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<> + 'static, Answer> {
+        Self::export(self, kind, bearer, client).await
     }
 }

@@ -8,6 +8,7 @@
 //! | `endpoint` · `body` · `params` · `accept` · `answer` | GraphQL over HTTP, in the order a request passes |
 //! | `gateway` · `operation` | the seam to the engine, for all transports · one operation where answers are many |
 //! | `socket` · `sse` | `graphql-transport-ws` on `/graphql` · Server-Sent Events on `/graphql/stream` |
+//! | `upload` · `export` | files in and out: `/import/*`, `/export/*` |
 //! | `bearer` · `client` · `cors` · `headers` · `refusal` | one small decision each |
 //! | `playground` · `welcome` · `health` | files from the binary · `/`, security.txt · the private port |
 
@@ -21,6 +22,7 @@ mod connection;
 mod cors;
 mod edge;
 mod endpoint;
+mod export;
 mod gateway;
 mod headers;
 mod health;
@@ -32,6 +34,7 @@ mod refusal;
 mod server;
 mod socket;
 mod sse;
+mod upload;
 mod welcome;
 
 pub use config::{Config, Hsts, Limits, Sockets};

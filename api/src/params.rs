@@ -63,9 +63,8 @@ impl Params {
     /// 400 for a parameter that is absent, there twice, or not readable.
     pub(crate) fn from_query(query: &str) -> Result<Self, Refusal> {
         let mut raw = Raw::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(name) = decode(name) else { return Err(unreadable()) };
+        for pair in pairs(query) {
+            let (name, value) = pair?;
             let (slot, is_json) = match name.as_str() {
                 "query" => (&mut raw.query, false),
                 "operationName" => (&mut raw.operation_name, false),
@@ -76,7 +75,7 @@ impl Params {
             if slot.is_some() {
                 return Err(Refusal::malformed(format!("`{name}` is there twice.")));
             }
-            let value = decode(value).ok_or_else(unreadable)?;
+            let value = value()?;
             *slot = Some(if is_json {
                 serde_json::from_str(&value).map_err(|error| {
                     Refusal::malformed(format!(
@@ -113,6 +112,17 @@ impl Raw {
         let variables = Value::Object(object("variables", self.variables)?);
         Ok(Params { query, operation_name, variables: Variables::from_json(variables) })
     }
+}
+
+/// The names of a query string, each with what reads its value.
+pub(crate) fn pairs<'a>(
+    query: &'a str,
+) -> impl Iterator<Item = Result<(String, impl Fn() -> Result<String, Refusal> + 'a), Refusal>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name).ok_or_else(unreadable)?;
+        Ok((name, move || decode(value).ok_or_else(unreadable)))
+    })
 }
 
 fn object(name: &str, value: Option<Value>) -> Result<Map<String, Value>, Refusal> {

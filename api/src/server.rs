@@ -31,12 +31,14 @@ use crate::{
     connection::{Connection, Pulse},
     edge::{self, Edge},
     endpoint::Endpoint,
+    export::{self, Export},
     gateway::Gateway,
     headers::Headers,
     listener::{Listener, Slot},
     playground::Playground,
-    socket::{Continuation, Sockets},
+    socket::{Continuation, Sockets, places::Places},
     sse::Streams,
+    upload::{self, Upload},
     welcome::{Favicon, SecurityTxt, Welcome},
 };
 
@@ -60,7 +62,8 @@ impl Server {
         let (gateway, stopping) = (Arc::new(gateway), CancellationToken::new());
         let sockets = Sockets::new(Arc::clone(&gateway), &config, stopping.clone());
         let streams = Streams::new(Arc::clone(&gateway), &config, stopping.clone());
-        let routes = Route::new()
+        let files = files(&gateway, &config.limits, &stopping);
+        let routes = files
             .at("/graphql", Endpoint::new(gateway, config.limits.body_bytes, sockets))
             .at("/graphql/stream", streams)
             .at("/", Welcome::new(config.playground))
@@ -94,6 +97,18 @@ impl Server {
             never = passing_on => never,
         }
     }
+}
+
+/// Files in and out, which share their places.
+fn files<G: Gateway>(gateway: &Arc<G>, limits: &Limits, stopping: &CancellationToken) -> Route {
+    let places = Places::default();
+    let routes = upload::ROUTES.into_iter().fold(Route::new(), |routes, (path, kind)| {
+        let gateway = Arc::clone(gateway);
+        routes.at(path, Upload::new(kind, gateway, limits, places.clone(), stopping.clone()))
+    });
+    export::ROUTES.into_iter().fold(routes, |routes, (path, kind)| {
+        routes.at(path, Export::new(kind, Arc::clone(gateway), limits, places.clone()))
+    })
 }
 
 /// The loop of both ports.
@@ -154,8 +169,9 @@ impl Arrival {
         let continuation = Arc::new(OnceLock::<Continuation>::new());
         let continued = Arc::clone(&continuation);
         let stream = Connection::new(stream, slot, Arc::clone(&pulse), headers);
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             pulse.requested();
+            request.extensions_mut().insert(Arc::clone(&pulse));
             let (endpoint, pulse) = (Arc::clone(&endpoint), Arc::clone(&pulse));
             let continued = Arc::clone(&continued);
             async move {

@@ -5,6 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use http::StatusCode;
+
+use crate::refusal::{Code, Refusal};
+
 /// The counters; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Places(Arc<Mutex<HashMap<String, usize>>>);
@@ -19,6 +23,20 @@ impl Places {
         }
         *count += 1;
         Some(Place { places: self.clone(), holder: holder.to_owned() })
+    }
+
+    /// A place for a file on its way in or out.
+    ///
+    /// # Errors
+    /// 429 where the holder has `most` under way.
+    pub(crate) fn transfer(&self, holder: &str, most: usize) -> Result<Place, Refusal> {
+        self.enter(holder, most).ok_or_else(|| {
+            Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::RateLimited,
+                format!("You have {most} uploads and exports under way: let one end first."),
+            )
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {

@@ -261,6 +261,11 @@ impl Asset {
         tx.opt(&format!("{SELECT} WHERE code = $1"), &[&code.to_uppercase()]).await
     }
 
+    /// Those that there are of these.
+    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+        tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
+    }
+
     /// A page of those that the filter lets through.
     pub async fn list(
         tx: &Tx,

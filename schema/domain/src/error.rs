@@ -179,6 +179,10 @@ fn sentence_of(constraint: &str) -> Option<&'static str> {
         "asset_code_key" => "another asset has this code",
         "tag_name_key" => "there is a tag of this name already",
         "asset_tag_tag_fkey" => "a tag was deleted meanwhile: look at the tags again",
+        "dependency_source_target_key" => {
+            "the source needs this target already: remove that dependency to say it anew"
+        }
+        "custody_holder_fkey" => "the holder is not a member of this organization",
         "schedule_name_key" => "a schedule of this name was made meanwhile: save it again",
         "job_unique_idx" => {
             "another job of this kind and key waits already: it does what this one would"

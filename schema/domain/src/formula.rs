@@ -52,7 +52,7 @@ mod tests {
         fn nothing_is_lost_and_nothing_runs(text in "['=+@a\t\n-]{0,6}") {
             let cell = neutralise(&text);
             prop_assert!(!is_formula(&cell));
-            prop_assert_eq!(restore(&cell), text);
+            prop_assert_eq!(restore(&cell), &text);
         }
     }
 }

@@ -37,6 +37,8 @@ const ENTITIES: &[Names] = &[
     names::<crate::session::Session>(),
     names::<crate::api_key::ApiKey>(),
     names::<crate::asset::Asset>(),
+    names::<crate::dependency::Dependency>(),
+    names::<crate::custody::Custody>(),
     names::<crate::audit::AuditEntry>(),
     names::<crate::job::Job>(),
     names::<crate::schedule::Schedule>(),

@@ -33,6 +33,7 @@ pub mod cut;
 mod life;
 mod row;
 
+pub(crate) use column::Column;
 pub use column::check_columns;
 pub use life::{Begun, Outcome, Sweep};
 

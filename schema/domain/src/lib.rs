@@ -7,10 +7,14 @@
 //! | `organization`, `user`, `role`, `permission`, `directive` | who belongs where, and what they may do |
 //! | `identity`, `login`, `password`, `session`, `token`, `api_key`, `viewer` | how somebody proves who they are |
 //! | `audit` | who changed what |
-//! | `tag` | a word that people group assets by |
-//! | `asset`, `attribute` | something we operate, and what can be known of it |
+//! | `asset`, `label` | something we operate, and the code on its label |
+//! | `attribute`, `tag` | what can be known of it, and the words it is grouped by |
 //! | `end_of_life` | until when systems get security updates |
-//! | `import` | a file of assets or dependencies on its way in |
+//! | `dependency` | what an asset needs, and what is reached along it |
+//! | `custody` | who holds an asset |
+//! | `change` | what changed of an asset, without values |
+//! | `import`, `export` | a file of assets or dependencies on its way in, and out |
+//! | `formula` | cells that a spreadsheet would run |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -23,19 +27,24 @@ pub mod api_key;
 pub mod asset;
 pub mod attribute;
 pub mod audit;
+pub mod change;
+pub mod custody;
 pub mod db;
+pub mod dependency;
 pub mod directive;
 pub mod end_of_life;
 pub mod error;
 pub mod event;
+pub mod export;
 mod formula;
 pub mod id;
 pub mod identity;
 pub mod import;
 pub mod job;
+pub mod label;
 mod listing;
 pub mod login;
-mod nearest;
+pub mod nearest;
 pub mod organization;
 pub mod page;
 pub mod password;

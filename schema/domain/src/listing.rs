@@ -5,6 +5,11 @@
 //! over a `UNION ALL` Postgres would read and sort all rows of the organization: row security's condition, which makes
 //! an index on `(org_id, id)` one on the id, counts only within a side.
 
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
 use crate::{
     db::{FromRow, Param, Tx},
     error::Result,
@@ -68,7 +73,7 @@ impl<'a> Listing<'a> {
     /// How many rows there are.
     pub(crate) async fn count(&self, tx: &Tx, from: &'static str) -> Result<i64> {
         let sql = format!("SELECT count(*) AS total FROM {from} WHERE {}", self.filter());
-        let row: tokio_postgres::Row = tx.one(&sql, &self.params).await?;
+        let row: Row = tx.one(&sql, &self.params).await?;
         Ok(row.try_get("total")?)
     }
 
@@ -85,7 +90,7 @@ impl<'a> Listing<'a> {
             return Ok(0);
         }
         let sql = format!("SELECT {} AS total", counts.join(" + "));
-        let row: tokio_postgres::Row = tx.one(&sql, &self.params).await?;
+        let row: Row = tx.one(&sql, &self.params).await?;
         Ok(row.try_get("total")?)
     }
 
@@ -100,6 +105,50 @@ impl<'a> Listing<'a> {
         let tail = self.bounds(order, request);
         let sql = format!("{select} WHERE {} {tail}", self.filter());
         Ok(Page::cut(tx.all(&sql, &self.params).await?, request))
+    }
+
+    /// As [`Listing::page`], of each of these owners by itself, in one statement. `owner` is the column that names it.
+    pub(crate) async fn page_of_each<T: FromRow>(
+        mut self,
+        tx: &Tx,
+        side: Side<'a>,
+        (owner, owners): (&'static str, &'a Vec<Uuid>),
+        order: Order,
+        request: &'a PageRequest,
+    ) -> Result<HashMap<Uuid, Page<T>>> {
+        let owners_place = self.bind(owners);
+        let tail = self.bounds(order, request);
+        let filter = self.filter_of(&side);
+        let sql = format!(
+            "SELECT owner.id AS owner_id, of_owner.* FROM unnest({owners_place}::uuid[]) AS owner (id)
+             CROSS JOIN LATERAL (SELECT {} FROM {} WHERE {owner} = owner.id AND {filter} {tail}) AS of_owner",
+            side.columns, side.from
+        );
+        let rows: Vec<Row> = tx.all(&sql, &self.params).await?;
+        let mut pages: HashMap<Uuid, Vec<T>> =
+            owners.iter().map(|owner| (*owner, Vec::new())).collect();
+        for row in rows {
+            pages.entry(row.try_get("owner_id")?).or_default().push(T::from_row(&row)?);
+        }
+        let cut = |(owner, rows)| (owner, Page::cut(rows, request));
+        Ok(pages.into_iter().map(cut).collect())
+    }
+
+    /// How many rows each of these owners has; those without any are left out.
+    pub(crate) async fn count_of_each(
+        mut self,
+        tx: &Tx,
+        from: &'static str,
+        (owner, owners): (&'static str, &'a Vec<Uuid>),
+    ) -> Result<HashMap<Uuid, i64>> {
+        let owners = self.bind(owners);
+        let sql = format!(
+            "SELECT {owner} AS owner_id, count(*) AS total FROM {from}
+             WHERE {owner} = ANY ({owners}::uuid[]) AND {} GROUP BY {owner}",
+            self.filter()
+        );
+        let rows: Vec<Row> = tx.all(&sql, &self.params).await?;
+        rows.iter().map(|row| Ok((row.try_get("owner_id")?, row.try_get("total")?))).collect()
     }
 
     /// The page that was asked for, of several tables as if they were one.

@@ -84,7 +84,7 @@ impl Scope {
 }
 
 /// A row's place in its list: the value it is ordered by, as text that sorts in SQL after a cast, and its id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The ordering value; empty where the id alone orders.
     pub value: String,
@@ -135,7 +135,7 @@ pub struct PageArgs {
 }
 
 /// A checked request for a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     /// Rows at most.
     pub size: usize,

@@ -51,13 +51,11 @@ impl ImportRun {
     ) -> Result<Connection<ImportError>> {
         let keys = &ctx.services().cursors;
         let scope = Scope::new(ctx.viewer()?.org, "importErrors", &self.0.id);
-        let request =
-            PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
+        let request = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
             wants_total(ctx).then(|| ImportError::count(&tx, self.0.id)).into();
-        let (page, total) =
-            tokio::join!(ImportError::list(&tx, self.0.id, &request), counting);
+        let (page, total) = tokio::join!(ImportError::list(&tx, self.0.id, &request), counting);
         let total = total.transpose()?;
         Ok(Connection::new(page?, keys, &scope, total, ImportError::place, |error| error))
     }

@@ -5,6 +5,7 @@
 //! | `engine`, `order` | [`Engine`]: the one way in, whatever the transport; the order of an answer's keys |
 //! | `scan`, `expansion`, `cost`, `input`, `refusal` | what a document must not exceed, and what its variables must be |
 //! | `subscription`, `watch` | a document executed again and again; rights over time |
+//! | `upload`, `export`, `permit` | files in and out, which are no documents; who may |
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
@@ -28,6 +29,7 @@ mod drive;
 mod engine;
 mod error;
 mod expansion;
+mod export;
 mod import;
 mod input;
 mod job;
@@ -35,6 +37,7 @@ mod loader;
 mod node;
 mod order;
 mod page;
+mod permit;
 mod refusal;
 mod scan;
 mod schedule;
@@ -43,6 +46,7 @@ mod session;
 mod shape;
 mod subscription;
 mod tag;
+mod upload;
 mod user;
 mod watch;
 mod worker;
@@ -50,4 +54,5 @@ mod worker;
 pub use context::{Client, Services};
 pub use engine::{Allowlist, Answer, Engine, Operation, Prepared, Settings, refused, sdl};
 pub use error::{Error, ErrorCode};
+pub use upload::{BrokenOff, Received};
 pub use watch::{Lost, Recognised, Watching};

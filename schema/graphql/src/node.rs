@@ -5,17 +5,20 @@ use domain::{
     Id, api_key, asset, audit,
     directive::authenticated,
     id::{self, Entity},
-    job,
+    import, job,
     organization::Organization,
     permission::Permission,
     role::Role,
-    run, schedule, session, user,
+    run, schedule, session,
+    tag::Tag,
+    user,
     viewer::Viewer,
 };
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
-    context::ContextExt, error::Result, job::Job, schedule::Schedule, session::Session, user::User,
+    context::ContextExt, error::Result, import::ImportRun, job::Job, schedule::Schedule,
+    session::Session, user::User,
 };
 
 /// Every type with an id.
@@ -47,6 +50,10 @@ pub(crate) enum Node {
     Job(Job),
     /// What is to be done at which times.
     Schedule(Schedule),
+    /// A word that people group assets by.
+    Tag(Tag),
+    /// One import.
+    ImportRun(ImportRun),
 }
 
 /// A row's id whatever its type.
@@ -73,6 +80,8 @@ node_ids! {
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
     ComplianceRun: |run| run.0.id,
+    Tag: |tag| tag.id,
+    ImportRun: |run| run.0.id,
     Job: |job| job.0.id,
     Schedule: |schedule| schedule.0.id,
 }
@@ -146,6 +155,14 @@ impl NodeQuery {
                 schedule::Schedule::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|schedule| Node::Schedule(Schedule(schedule)))
+            }
+            Tag::PREFIX if viewer.may(Permission::AssetRead) => {
+                Tag::find(&*ctx.read().await?, Id::from(uuid)).await?.map(Node::Tag)
+            }
+            import::ImportRun::PREFIX if viewer.may(Permission::AssetRead) => {
+                import::ImportRun::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|run| Node::ImportRun(ImportRun(run)))
             }
             _ => None,
         })

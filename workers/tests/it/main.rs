@@ -5,6 +5,7 @@
 mod ending;
 mod failing;
 mod history;
+mod import;
 mod losing;
 mod order;
 mod scan;

@@ -20,6 +20,7 @@ fn host(name: String, attributes: Value) -> CreateAssetInput {
         location: None,
         description: None,
         owner: None,
+        tags: None,
         attributes: Some(attributes),
         custom_fields: None,
     }

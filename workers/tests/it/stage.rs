@@ -141,7 +141,7 @@ impl Stage {
 
     pub(crate) fn settings(concurrency: usize, prefetch: usize) -> Settings {
         Settings {
-            queues: [Queue::Upkeep, Queue::Scan]
+            queues: [Queue::Upkeep, Queue::Scan, Queue::Import]
                 .map(|queue| (queue, QueueSettings { concurrency, prefetch }))
                 .to_vec(),
             keeping: KEEPING,

@@ -16,7 +16,7 @@ const JSON: &str = ":json";
 
 /// What the cells of a column say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Column {
+pub(crate) enum Column {
     /// A field of an asset or a dependency, by the name of its column.
     Field(&'static str),
     /// An attribute, by its key and by the name that was used.

@@ -284,7 +284,9 @@ impl ImportRun {
             .opt(
                 "WITH before AS (SELECT org_id, id, state FROM import_run
                                  WHERE id = $1 AND state IN ('QUEUED', 'RUNNING') FOR UPDATE)
-                 UPDATE import_run AS run SET state = $2, error = $3, finished_at = $4
+                 UPDATE import_run AS run SET state = $2, error = $3, finished_at = $4,
+                     -- What never came whole may be sent again under the same key.
+                     idempotency_key = CASE WHEN run.received_at IS NOT NULL THEN run.idempotency_key END
                  FROM before WHERE run.org_id = before.org_id AND run.id = before.id
                  RETURNING before.state",
                 &[&id, &state.as_str(), &reason, &now],

@@ -45,8 +45,8 @@ async fn stored(house: &House, id: Id<Asset>) -> Asset {
     Asset::find(&tx, id).await.unwrap().unwrap()
 }
 
-fn attributes(changes: Value) -> UpdateAssetInput {
-    UpdateAssetInput { attributes: Given(changes), ..Default::default() }
+fn custom_fields(changes: Value) -> UpdateAssetInput {
+    UpdateAssetInput { custom_fields: Given(changes), ..Default::default() }
 }
 
 fn whole(owner: Option<Id<domain::user::User>>) -> CreateAssetInput {
@@ -57,8 +57,8 @@ fn whole(owner: Option<Id<domain::user::User>>) -> CreateAssetInput {
         location: Some("Rack 4".into()),
         description: Some("first line\nsecond line".into()),
         owner,
-        custom_fields: Some(json!({"cost centre": "4711"})),
-        ..host_with("billing-db-1", json!({"os": "Debian", "disk": {"size_gb": 10}}))
+        attributes: Some(json!({"os_name": "Debian 12", "open_ports": [22]})),
+        ..host_with("billing-db-1", json!({"cost centre": "4711", "disk": {"size_gb": 10}}))
     }
 }
 
@@ -144,11 +144,15 @@ async fn objects_merge_by_key_and_null_removes_one() {
     let house = House::new().await;
     let asset =
         house.asset(host_with("x", json!({"a": 1, "b": {"c": 1, "d": 2}, "n": null}))).await;
-    assert_eq!(asset.attributes, json!({"a": 1, "b": {"c": 1, "d": 2}}));
-    let patch = attributes(json!({"a": null, "b": {"c": 3}, "e": [null]}));
+    assert_eq!(asset.custom_fields, json!({"a": 1, "b": {"c": 1, "d": 2}}));
+    let patch = custom_fields(json!({"a": null, "b": {"c": 3}, "e": [null]}));
     let after = update(&house, asset.id, &patch, 1).await.unwrap();
-    assert_eq!(after.attributes, json!({"b": {"c": 3}, "e": [null]}), "values are replaced whole");
-    assert_eq!(stored(&house, asset.id).await.attributes, after.attributes);
+    assert_eq!(
+        after.custom_fields,
+        json!({"b": {"c": 3}, "e": [null]}),
+        "values are replaced whole"
+    );
+    assert_eq!(stored(&house, asset.id).await.custom_fields, after.custom_fields);
 }
 
 #[tokio::test]
@@ -159,7 +163,7 @@ async fn a_patch_that_changes_nothing_leaves_no_trace() {
         name: Given("  billing-db-1 ".into()),
         environment: Given(Environment::Staging),
         owner: Null,
-        attributes: Given(json!({"os": "Debian", "absent": null})),
+        attributes: Given(json!({"os_name": " Debian 12 ", "open_ports": "22", "model": null})),
         ..Default::default()
     };
     for patch in [UpdateAssetInput::default(), same] {
@@ -177,8 +181,8 @@ async fn numbers_come_back_as_they_were_given() {
         "zero": -0.0, "tenths": 0.1 + 0.2, "long": 1.234_567_890_123_456_7e-7, "whole": 1.0
     });
     let asset = house.asset(host_with("x", given.clone())).await;
-    assert_eq!(stored(&house, asset.id).await.attributes, asset.attributes);
-    let again = update(&house, asset.id, &attributes(given), 9).await.unwrap();
+    assert_eq!(stored(&house, asset.id).await.custom_fields, asset.custom_fields);
+    let again = update(&house, asset.id, &custom_fields(given), 9).await.unwrap();
     assert_eq!(again.updated_at, at(0), "nothing changed");
 }
 
@@ -266,11 +270,11 @@ async fn all_faults_are_said_at_once() {
         ..host(" ")
     };
     let expected = [
-        "input.externalId has 256 characters, at most 255 are allowed",
         "input.name must not be empty",
+        "input.externalId has 256 characters, at most 255 are allowed",
         "input.location holds the control character U+202E",
         "input.description holds the control character U+0000",
-        "input.attributes must be an object, such as {\"os_name\": \"Debian\"}",
+        "input.attributes must be an object, such as {\"os_name\": \"Debian 12\"}",
         "input.customFields. a key has 1 to 64 characters and no control characters",
         "input.customFields.k holds the control character U+0000",
     ];
@@ -303,10 +307,10 @@ async fn an_object_has_its_limits() {
     let sized = |bytes: usize| json!({"k": "x".repeat(bytes - r#"{"k":""}"#.len())});
     let asset = create(&house, &host_with("x", sized(20_000))).await.unwrap();
     let over = faults(create(&house, &host_with("x", sized(20_001))).await);
-    assert_eq!(over, ["input.attributes would have 20001 bytes as JSON, at most 20000 are kept"]);
-    let more = update(&house, asset.id, &attributes(json!({"l": 1})), 1).await;
+    assert_eq!(over, ["input.customFields would have 20001 bytes as JSON, at most 20000 are kept"]);
+    let more = update(&house, asset.id, &custom_fields(json!({"l": 1})), 1).await;
     assert_eq!(faults(more).len(), 1, "what counts is what would be stored");
-    let swapped = attributes(json!({"k": null, "l": 1}));
+    let swapped = custom_fields(json!({"k": null, "l": 1}));
     update(&house, asset.id, &swapped, 1).await.unwrap();
 }
 
@@ -318,7 +322,7 @@ async fn what_is_nested_too_deep_to_be_read_again_is_refused() {
     assert_eq!(stored(&house, asset.id).await, asset);
     for depth in [32, 130, 1000] {
         let refusal = create(&house, &host_with("x", json!({"k": nested(depth)}))).await;
-        assert_eq!(faults(refusal), ["input.attributes.k is nested deeper than 32 levels"]);
+        assert_eq!(faults(refusal), ["input.customFields.k is nested deeper than 32 levels"]);
     }
 }
 
@@ -327,18 +331,18 @@ async fn two_updates_at_once_of_different_keys_both_survive() {
     let house = House::new().await;
     let asset = house.asset(host("x")).await;
     let first = house.db.write(house.org, Origin::system()).await.unwrap();
-    Asset::update(&first, asset.id, &attributes(json!({"a": 1})), at(1)).await.unwrap();
+    Asset::update(&first, asset.id, &custom_fields(json!({"a": 1})), at(1)).await.unwrap();
     let superuser = house.db.superuser().await;
-    let second = attributes(json!({"b": 2}));
+    let second = custom_fields(json!({"b": 2}));
     let (updated, ()) = tokio::join!(update(&house, asset.id, &second, 2), async {
         until(&superuser, SOMEBODY_WAITS).await;
         first.commit().await.unwrap();
     });
-    assert_eq!(updated.unwrap().attributes, json!({"a": 1, "b": 2}));
+    assert_eq!(updated.unwrap().custom_fields, json!({"a": 1, "b": 2}));
     let sql = "SELECT changed_paths FROM audit_entry WHERE action = 'asset.updated' ORDER BY id";
     let rows = superuser.query(sql, &[]).await.unwrap();
     let paths: Vec<Vec<String>> = rows.iter().map(|row| row.get("changed_paths")).collect();
-    assert_eq!(paths, [["attributes.a"], ["attributes.b"]]);
+    assert_eq!(paths, [["customFields.a"], ["customFields.b"]]);
 }
 
 const KEYS: [&str; 5] = ["os", "ram_gb", "a.b", "with space", "ä\"quoted"];
@@ -380,10 +384,10 @@ fn merged(current: &Map<String, Value>, patch: &Map<String, Value>) -> Map<Strin
     kept.collect()
 }
 
-/// The keys of `attributes` that the paths name.
+/// The keys of `customFields` that the paths name.
 fn named(paths: &[String]) -> BTreeSet<&str> {
     let named = paths.iter().map(|path| {
-        let below = path.strip_prefix("attributes.").expect("nothing else was changed");
+        let below = path.strip_prefix("customFields.").expect("nothing else was changed");
         let is_of = |key: &&str| {
             let quoted = format!("{key:?}");
             let rest = below.strip_prefix(&quoted).or_else(|| below.strip_prefix(key));
@@ -399,9 +403,9 @@ async fn patches_follow_the_model(house: &House, patches: &[Map<String, Value>])
     let asset = house.asset(host("x")).await;
     for (number, patch) in (1..).zip(patches) {
         let next = merged(&model, patch);
-        let change = attributes(Value::Object(patch.clone()));
+        let change = custom_fields(Value::Object(patch.clone()));
         let after = update(house, asset.id, &change, number).await.unwrap();
-        assert_eq!(after.attributes, stored(house, asset.id).await.attributes);
+        assert_eq!(after.custom_fields, stored(house, asset.id).await.custom_fields);
         let differing: BTreeSet<&str> =
             KEYS.into_iter().filter(|key| model.get(*key) != next.get(*key)).collect();
         let sql = "SELECT changed_paths FROM audit_entry WHERE entity_id = $1 AND at = $2 AND action = 'asset.updated'";
@@ -411,7 +415,7 @@ async fn patches_follow_the_model(house: &House, patches: &[Map<String, Value>])
         assert_eq!(named(&paths), differing, "{model:?} → {next:?}: {paths:?}");
         // Given once more, it changes nothing.
         assert_eq!(update(house, asset.id, &change, 99).await.unwrap(), after);
-        assert_eq!(after.attributes, canonical(&Value::Object(next.clone())));
+        assert_eq!(after.custom_fields, canonical(&Value::Object(next.clone())));
         model = next;
     }
 }

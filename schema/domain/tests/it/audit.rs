@@ -60,7 +60,7 @@ async fn an_entry_says_who_did_it_from_where_and_what_differs() {
     let patch = UpdateAssetInput {
         name: MaybeUndefined::Value("web-2".into()),
         owner: MaybeUndefined::Value(ada),
-        attributes: MaybeUndefined::Value(
+        custom_fields: MaybeUndefined::Value(
             json!({"os": null, "disk": {"size_gb": 20}, "a.b": 1, "ram_gb": 4}),
         ),
         ..Default::default()
@@ -78,10 +78,10 @@ async fn an_entry_says_who_did_it_from_where_and_what_differs() {
     assert_eq!(
         entry.changed_paths,
         [
-            "attributes.\"a.b\"",
-            "attributes.disk.size_gb",
-            "attributes.os",
-            "attributes.ram_gb",
+            "customFields.\"a.b\"",
+            "customFields.disk.size_gb",
+            "customFields.os",
+            "customFields.ram_gb",
             "name",
             "owner"
         ]

@@ -180,13 +180,14 @@ pub(crate) fn host(name: &str) -> CreateAssetInput {
         location: None,
         description: None,
         owner: None,
+        tags: None,
         attributes: None,
         custom_fields: None,
     }
 }
 
-pub(crate) fn host_with(name: &str, attributes: Value) -> CreateAssetInput {
-    CreateAssetInput { attributes: Some(attributes), ..host(name) }
+pub(crate) fn host_with(name: &str, custom_fields: Value) -> CreateAssetInput {
+    CreateAssetInput { custom_fields: Some(custom_fields), ..host(name) }
 }
 
 /// Runs all of them at once.

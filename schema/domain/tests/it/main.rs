@@ -7,6 +7,8 @@
 //! | `login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
 //! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
+//! | `dependency`, `custody` | what needs what, and who holds what |
+//! | `export` | the inventory as files |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
@@ -15,7 +17,10 @@
 mod api_key;
 mod asset;
 mod audit;
+mod custody;
 mod db;
+mod dependency;
+mod export;
 mod fixture;
 mod identity;
 mod job;

@@ -98,8 +98,15 @@ async fn the_grants_are_these() {
     let expected = "\
 sentryops_app   api_key          SELECT(org_id,id,name,prefix,permissions,allowed_cidrs,created_by,created_at,expires_at,last_used_at,revoked_at)
 sentryops_app   asset            DELETE INSERT SELECT UPDATE
+sentryops_app   asset_tag        DELETE INSERT SELECT
 sentryops_app   audit_entry      INSERT SELECT
 sentryops_app   compliance_run   INSERT SELECT UPDATE
+sentryops_app   custody          INSERT SELECT UPDATE
+sentryops_app   dependency       DELETE INSERT SELECT UPDATE
+sentryops_app   import_chunk     DELETE INSERT SELECT
+sentryops_app   import_error     INSERT SELECT
+sentryops_app   import_key       DELETE INSERT SELECT
+sentryops_app   import_run       INSERT SELECT UPDATE
 sentryops_app   job              DELETE INSERT SELECT UPDATE
 sentryops_app   job_history      INSERT SELECT
 sentryops_app   membership       SELECT
@@ -109,6 +116,7 @@ sentryops_app   role             SELECT
 sentryops_app   schedule         DELETE INSERT SELECT UPDATE
 sentryops_app   schema_migration SELECT
 sentryops_app   session          SELECT
+sentryops_app   tag              DELETE INSERT SELECT
 sentryops_app   user             SELECT(id,email,name,mfa_enabled,created_at,last_seen_at)
 sentryops_auth  api_key          INSERT SELECT UPDATE
 sentryops_auth  audit_entry      INSERT

@@ -6,6 +6,8 @@ use domain::{
     api_key::{ApiKey, NewApiKey},
     asset::{Asset, AssetFilter, AssetOrder, CreateAssetInput, LifecycleState, UpdateAssetInput},
     audit::{AuditEntry, AuditQuery},
+    custody::Custody,
+    dependency::Dependency,
     job::{Job, NEW_ID},
     organization::Organization,
     page::PageRequest,
@@ -45,6 +47,9 @@ async fn tenant(db: &TestDb, slug: &str) -> Tenant {
     tx.commit().await.unwrap();
     let tx = db.write(org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, &host("same name"), at(0)).await.unwrap();
+    let needed = Asset::create(&tx, &host("another"), at(0)).await.unwrap();
+    Dependency::add(&tx, asset.id, needed.id, None, None, at(0)).await.unwrap();
+    Custody::check_out(&tx, asset.id, user, None, at(0)).await.unwrap();
     let input = ScheduleInput {
         name: slug.into(),
         cron: "0 2 * * *".into(),
@@ -81,7 +86,7 @@ async fn count(tx: &Tx, table: &str) -> i64 {
     row.get("rows")
 }
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "organization",
     "\"user\"",
     "role",
@@ -90,6 +95,8 @@ const TABLES: [&str; 12] = [
     "api_key",
     "audit_entry",
     "asset",
+    "dependency",
+    "custody",
     "job",
     "job_history",
     "compliance_run",
@@ -154,10 +161,10 @@ async fn an_asset_of_another_organization_is_not_found() {
 async fn statements_that_name_no_organization_touch_ones_own_rows() {
     let (db, acme, evil) = two().await;
     let tx = db.write(evil.org, Origin::system()).await.unwrap();
-    assert_eq!(tx.exec("UPDATE asset SET name = 'mine'", &[]).await.unwrap(), 1);
+    assert_eq!(tx.exec("UPDATE asset SET name = 'mine'", &[]).await.unwrap(), 2);
     let theirs = tx.exec("UPDATE asset SET name = 'mine' WHERE org_id = $1", &[&acme.org]).await;
     assert_eq!(theirs.unwrap(), 0);
-    assert_eq!(tx.exec("DELETE FROM asset", &[]).await.unwrap(), 1);
+    assert_eq!(tx.exec("DELETE FROM asset", &[]).await.unwrap(), 2);
     tx.commit().await.unwrap();
     let tx = db.read(acme.org).await.unwrap();
     assert_eq!(Asset::find(&tx, acme.asset.id).await.unwrap(), Some(acme.asset));
@@ -228,7 +235,7 @@ async fn the_audit_trail_of_another_organization_is_not_seen() {
     let theirs = about(acme.asset.id.uuid());
     assert!(AuditEntry::list(&tx, &theirs, &ALL).await.unwrap().rows.is_empty());
     assert_eq!(AuditEntry::count(&tx, &theirs).await.unwrap(), 0);
-    assert_eq!(AuditEntry::count(&tx, &about(evil.asset.id.uuid())).await.unwrap(), 1);
+    assert_eq!(AuditEntry::count(&tx, &about(evil.asset.id.uuid())).await.unwrap(), 3);
 }
 
 #[tokio::test]

@@ -1,0 +1,168 @@
+//! What the URL and the type of an upload say: `?format=csv&dryRun=true&emptyCells=clear&idempotencyKey=…`.
+
+use domain::{
+    Fault,
+    import::{EmptyCells, ImportFormat, ImportKind, ImportOrder},
+    nearest::nearest,
+};
+use graphql::{Error, ErrorCode};
+use http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE};
+
+use crate::{
+    params,
+    refusal::{Code, Refusal},
+};
+
+const PARAMETERS: [&str; 4] = ["format", "dryRun", "emptyCells", "idempotencyKey"];
+
+/// Why it is no order.
+pub(super) enum Wrong {
+    /// The request cannot be read, or is of a type that we do not.
+    Refused(Refusal),
+    /// The parameters have faults; all of them.
+    Parameters(Error),
+}
+
+impl From<Refusal> for Wrong {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The order of an upload. The parameter `format` goes before the type that the request says.
+///
+/// # Errors
+/// What is wrong with the parameters, or 415 where nothing says what the file is.
+pub(super) fn read(kind: ImportKind, uri: &Uri, headers: &HeaderMap) -> Result<ImportOrder, Wrong> {
+    let parameters = Parameters::read(uri.query().unwrap_or_default())?;
+    let format = match (parameters.format, Said::by(headers)) {
+        (Some(format), Said::Format(_) | Said::Nothing) => format,
+        (None, Said::Format(format)) => format,
+        (None, Said::Nothing) | (_, Said::Form) => return Err(how_to_send(kind).into()),
+        (_, Said::OtherCharset) => return Err(other_charset().into()),
+    };
+    Ok(ImportOrder {
+        kind,
+        format,
+        dry_run: parameters.dry_run,
+        empty_cells: parameters.empty_cells.unwrap_or(EmptyCells::Keep),
+        idempotency_key: parameters.idempotency_key,
+    })
+}
+
+#[derive(Debug, Default)]
+struct Parameters {
+    format: Option<ImportFormat>,
+    dry_run: bool,
+    empty_cells: Option<EmptyCells>,
+    idempotency_key: Option<String>,
+}
+
+impl Parameters {
+    fn read(query: &str) -> Result<Self, Wrong> {
+        let mut parameters = Self::default();
+        let (mut seen, mut faults) = (Vec::new(), Vec::new());
+        for pair in params::pairs(query) {
+            let (name, value) = pair?;
+            if seen.contains(&name) {
+                faults.push(Fault::new(name, "is there twice"));
+                continue;
+            }
+            if let Err(fault) = parameters.set(&name, value()?) {
+                faults.push(fault);
+            }
+            seen.push(name);
+        }
+        if faults.is_empty() { Ok(parameters) } else { Err(Wrong::Parameters(bad(faults))) }
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), Fault> {
+        match name {
+            "format" => {
+                let formats = [("csv", ImportFormat::Csv), ("json", ImportFormat::Json)];
+                self.format = Some(one_of(name, &value, formats)?);
+            }
+            "dryRun" => self.dry_run = one_of(name, &value, [("true", true), ("false", false)])?,
+            "emptyCells" => {
+                let meanings = [("keep", EmptyCells::Keep), ("clear", EmptyCells::Clear)];
+                self.empty_cells = Some(one_of(name, &value, meanings)?);
+            }
+            "idempotencyKey" => self.idempotency_key = Some(value),
+            unknown => {
+                let message = format!(
+                    "there is no parameter {unknown:?}: there are {}",
+                    PARAMETERS.join(", ")
+                );
+                let suggestion = nearest(unknown, PARAMETERS).map(str::to_owned);
+                return Err(Fault { suggestion, ..Fault::new(unknown, message) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_of<T: Copy>(name: &str, value: &str, known: [(&'static str, T); 2]) -> Result<T, Fault> {
+    let found = known.iter().find(|(text, _)| value.eq_ignore_ascii_case(text));
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let [one, other] = known.map(|(text, _)| text);
+        let suggestion = nearest(value, [one, other]).map(str::to_owned);
+        let message = format!("must be {one} or {other}, not {value:?}");
+        Fault { suggestion, ..Fault::new(name, message) }
+    })
+}
+
+fn bad(fields: Vec<Fault>) -> Error {
+    let message = match fields.as_slice() {
+        [fault] => format!("{}: {}.", fault.path, fault.message),
+        faults => format!("The URL has {} faults: see extensions.fields.", faults.len()),
+    };
+    Error { fields, ..Error::new(ErrorCode::Validation, message) }
+}
+
+/// What `Content-Type` says.
+enum Said {
+    Format(ImportFormat),
+    /// That the file is in a form, among other things.
+    Form,
+    /// That it is not in UTF-8.
+    OtherCharset,
+    /// Nothing, or what a tool says that was not told.
+    Nothing,
+}
+
+impl Said {
+    fn by(headers: &HeaderMap) -> Self {
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        let (Some(value), None) = (types.next(), types.next()) else { return Self::Nothing };
+        let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        let mut parts = value.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        let charset = parts.find_map(|part| part.strip_prefix("charset="));
+        let is_utf_8 = |charset: &str| matches!(charset.trim_matches('"'), "utf-8" | "us-ascii");
+        match essence {
+            "multipart/form-data" => Self::Form,
+            _ if !charset.is_none_or(is_utf_8) => Self::OtherCharset,
+            "text/csv" => Self::Format(ImportFormat::Csv),
+            "application/json" | "application/x-ndjson" | "application/ndjson" => {
+                Self::Format(ImportFormat::Json)
+            }
+            _ => Self::Nothing,
+        }
+    }
+}
+
+fn how_to_send(kind: ImportKind) -> Refusal {
+    let name = match kind {
+        ImportKind::Assets => "assets",
+        ImportKind::Dependencies => "dependencies",
+    };
+    let message = format!(
+        "Send the file itself as text/csv, application/json or application/x-ndjson, not in a form: curl --data-binary @{name}.csv -H 'Content-Type: text/csv' -H 'Authorization: Bearer …' …/import/{name}"
+    );
+    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
+}
+
+fn other_charset() -> Refusal {
+    let message = "The file must be in UTF-8: save it so, and say charset=utf-8 or nothing.";
+    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
+}

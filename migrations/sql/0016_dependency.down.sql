@@ -1,0 +1,2 @@
+DROP INDEX asset_service_idx;
+DROP TABLE dependency;

@@ -1,0 +1,268 @@
+//! Imports through the fleet.
+
+use domain::{
+    Id,
+    asset::{Asset, AssetFilter, AssetOrder, FactSource},
+    import::{
+        EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
+        cut::Cutter,
+    },
+    page::PageRequest,
+    run::RunState,
+};
+use jobs::import::{push_first, push_look};
+use serde_json::json;
+
+use crate::stage::{Stage, at, eventually};
+
+const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
+
+fn order(kind: ImportKind, format: ImportFormat) -> ImportOrder {
+    ImportOrder {
+        kind,
+        format,
+        dry_run: false,
+        empty_cells: EmptyCells::Keep,
+        idempotency_key: None,
+    }
+}
+
+/// Gives a file to the fleet, as an upload does.
+async fn send(stage: &Stage, order: &ImportOrder, file: &str) -> Id<ImportRun> {
+    let tx = stage.write().await;
+    let Opened::New(run) = ImportRun::open(&tx, order, at()).await.unwrap() else {
+        panic!("the key is new")
+    };
+    push_look(&tx, run.id, at()).await.unwrap();
+    let mut cutter = Cutter::new(order.format);
+    let mut chunks = cutter.push(file.as_bytes()).unwrap();
+    chunks.extend(cutter.finish().unwrap());
+    let table = Table {
+        kind: order.kind,
+        columns: cutter.header().map(<[String]>::to_vec).unwrap_or_default(),
+        delimiter: cutter.delimiter().unwrap_or(b','),
+    };
+    for chunk in &chunks {
+        ImportRun::add_chunk(&tx, run.id, &table, chunk).await.unwrap();
+    }
+    let run = ImportRun::received(&tx, run.id, at()).await.unwrap();
+    push_first(&tx, &run).await.unwrap();
+    tx.commit().await.unwrap();
+    run.id
+}
+
+async fn ended(stage: &Stage, id: Id<ImportRun>) -> ImportRun {
+    let read = async || {
+        let tx = stage.db.read(stage.org).await.unwrap();
+        let run = ImportRun::get(&tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+        run
+    };
+    eventually(async || read().await.state.has_ended()).await;
+    read().await
+}
+
+/// Imports a file and waits for its end: created, updated, unchanged, failed.
+async fn import(stage: &Stage, order: &ImportOrder, file: &str) -> (i32, i32, i32, i32) {
+    let id = send(stage, order, file).await;
+    let run = ended(stage, id).await;
+    assert_eq!((run.state, run.error.as_deref()), (RunState::Succeeded, None));
+    assert_eq!(run.done, run.rows);
+    (run.created, run.updated, run.unchanged, run.failed)
+}
+
+async fn assets(stage: &Stage) -> Vec<Asset> {
+    let tx = stage.db.read(stage.org).await.unwrap();
+    let page = Asset::list(&tx, &AssetFilter::default(), AssetOrder::default(), &ALL).await;
+    let mut assets = page.unwrap().rows;
+    tx.commit().await.unwrap();
+    assets.sort_by(|one, other| one.name.cmp(&other.name));
+    assets
+}
+
+/// What was wrong with which row and column.
+async fn errors(stage: &Stage, run: Id<ImportRun>) -> Vec<String> {
+    let tx = stage.db.read(stage.org).await.unwrap();
+    let page = ImportError::list(&tx, run, &ALL).await.unwrap();
+    tx.commit().await.unwrap();
+    let told = page.rows.into_iter().map(|error| {
+        let column = error.column.unwrap_or_default();
+        let suggestion = error.suggestion.map(|text| format!(" ({text}?)")).unwrap_or_default();
+        format!("{} {column}: {}{suggestion}", error.row, error.message)
+    });
+    told.collect()
+}
+
+const CSV: ImportFormat = ImportFormat::Csv;
+
+#[tokio::test]
+async fn a_file_is_imported_and_the_same_file_again_changes_nothing() {
+    let stage = Stage::new().await;
+    stage.start();
+    let file = "external_id,name,asset_type,environment,tags,attributes.os_name,attributes.open_ports,custom.serial\n\
+                n:1,web-1,host,prod,\"vm,edge\",Ubuntu Linux 20.04,443 22,007\n\
+                n:2,sw-1,network_device,staging,,,,\n";
+    let order = order(ImportKind::Assets, CSV);
+    assert_eq!(import(&stage, &order, file).await, (2, 0, 0, 0));
+    let imported = assets(&stage).await;
+    assert_eq!(
+        imported[1].attributes,
+        json!({"os_name": "Ubuntu Linux 20.04", "open_ports": [22, 443]})
+    );
+    assert_eq!(imported[1].custom_fields, json!({"serial": "007"}));
+    let facts: Vec<_> = imported[1]
+        .facts(at())
+        .into_iter()
+        .map(|fact| (fact.key, fact.value, fact.source))
+        .collect();
+    assert_eq!(
+        facts,
+        [
+            ("open_ports".to_owned(), json!([22, 443]), FactSource::Imported),
+            ("os_name".to_owned(), json!("Ubuntu Linux 20.04"), FactSource::Imported),
+            ("os_supported".to_owned(), json!(false), FactSource::Derived),
+        ]
+    );
+    assert_eq!(import(&stage, &order, file).await, (0, 0, 2, 0));
+    assert_eq!(assets(&stage).await, imported);
+    assert_eq!(stage.audited("asset.created").await, 2);
+    assert_eq!(stage.audited("asset.updated").await, 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_by_row_and_column_and_the_rest_is_imported() {
+    let stage = Stage::new().await;
+    stage.start();
+    let file = "external_id,name,type,environment,owner,attributes.disk_encrypted,attributes.open_ports\n\
+                n:1,web-1,host,prod,,yes,22\n\
+                n:2,web-2,hots,prod,,maybe,22\n\
+                n:1,web-3,host,prod,,,\n\
+                n:4,web-4,host,prod,nobody@x.com,,\n\
+                n:5,,host,prod,,,\n\
+                n:6,web-6,host,prod,,perhaps,70000\n\
+                n:7,web-7,host,prod,,,,too,many\n\
+                n:8,web-8,host,production,,,\n";
+    let id = send(&stage, &order(ImportKind::Assets, CSV), file).await;
+    let run = ended(&stage, id).await;
+    assert_eq!((run.rows, run.created, run.failed), (8, 1, 7));
+    assert_eq!(
+        errors(&stage, id).await,
+        [
+            "3 asset_type: \"hots\" is none of host, network_device, service, software_license, cloud_resource (host?)",
+            "4 external_id: this asset stands in row 2 already: only that row counts",
+            "5 owner: no member has the e-mail \"nobody@x.com\"",
+            "6 name: is missing: there is no such asset yet, and a new one needs a name",
+            "7 attributes.disk_encrypted: must be true or false (yes, no, on, off, enabled and disabled are read, too), not \"perhaps\"",
+            "7 attributes.open_ports: must be between 0 and 65535, not 70000",
+            "8 : has 9 cells, but the header has 7: a text with a comma in it stands in quotes",
+            "9 environment: \"production\" is none of prod, staging, dev (prod?)",
+        ]
+    );
+    assert_eq!(assets(&stage).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_come_and_changes_nothing() {
+    let stage = Stage::new().await;
+    stage.start();
+    let kept = order(ImportKind::Assets, CSV);
+    import(&stage, &kept, "external_id,name,type,tags\nn:1,web-1,host,vm\nn:2,web-2,host,vm\n")
+        .await;
+    let before = assets(&stage).await;
+    let dry = ImportOrder { dry_run: true, ..kept };
+    let file = "external_id,name,type,tags\nn:1,web-1,host,vm\nn:2,other,host,new\nn:3,web-3,host,new\nn:3,web-3,host,\n";
+    assert_eq!(import(&stage, &dry, file).await, (1, 1, 1, 1));
+    assert_eq!(assets(&stage).await, before);
+    assert_eq!(stage.audited("asset.updated").await, 0);
+    assert_eq!(stage.audited("tag.created").await, 1);
+}
+
+#[tokio::test]
+async fn an_empty_cell_keeps_or_clears_as_ordered() {
+    let stage = Stage::new().await;
+    stage.start();
+    let keep = order(ImportKind::Assets, CSV);
+    import(
+        &stage,
+        &keep,
+        "external_id,name,type,location,attributes.model\nn:1,web-1,host,B12,R740\n",
+    )
+    .await;
+    let file = "external_id,location,attributes.model\nn:1,,\n";
+    assert_eq!(import(&stage, &keep, file).await, (0, 0, 1, 0));
+    let clear = ImportOrder { empty_cells: EmptyCells::Clear, ..keep };
+    assert_eq!(import(&stage, &clear, file).await, (0, 1, 0, 0));
+    let asset = &assets(&stage).await[0];
+    assert_eq!((&asset.location, &asset.attributes), (&None, &json!({})));
+}
+
+#[tokio::test]
+async fn json_says_the_same_as_csv_and_null_clears() {
+    let stage = Stage::new().await;
+    stage.start();
+    let json = order(ImportKind::Assets, ImportFormat::Json);
+    let file = r#"[{"externalId": "n:1", "name": "web-1", "type": "HOST", "tags": ["vm"], "attributes": {"os_eol": true},
+                    "customFields": {"seats": 5}}, {"external_id": "n:2", "name": "web-2"}, 7]"#;
+    assert_eq!(import(&stage, &json, file).await, (1, 0, 0, 2));
+    let asset = &assets(&stage).await[0];
+    assert_eq!(asset.attributes, json!({"os_supported": false}));
+    assert_eq!(asset.custom_fields, json!({"seats": 5}));
+    let file = r#"{"externalId": "n:1", "attributes": {"os_supported": null}, "customFields": {"seats": null}}"#;
+    assert_eq!(import(&stage, &json, file).await, (0, 1, 0, 0));
+    let asset = &assets(&stage).await[0];
+    assert_eq!((&asset.attributes, &asset.custom_fields), (&json!({}), &json!({})));
+}
+
+#[tokio::test]
+async fn a_short_code_finds_its_asset_and_a_new_one_is_kept() {
+    let stage = Stage::new().await;
+    stage.start();
+    let order = order(ImportKind::Assets, CSV);
+    let file = "code,name,type\nhst-label,web-1,host\n";
+    assert_eq!(import(&stage, &order, file).await, (1, 0, 0, 0));
+    assert_eq!(assets(&stage).await[0].code, "HST-LABEL");
+    let file = "code,external_id,name\nHST-LABEL,n:1,web-one\n";
+    assert_eq!(import(&stage, &order, file).await, (0, 1, 0, 0));
+    let asset = &assets(&stage).await[0];
+    assert_eq!((asset.name.as_str(), asset.external_id.as_deref()), ("web-one", Some("n:1")));
+    import(&stage, &order, "external_id,name,type\nn:2,web-2,host\n").await;
+    let id = send(&stage, &order, "code,external_id\nHST-LABEL,n:2\n").await;
+    assert_eq!(ended(&stage, id).await.failed, 1);
+    assert_eq!(
+        errors(&stage, id).await,
+        ["2 code: HST-LABEL is another asset than the one of this external id"]
+    );
+}
+
+#[tokio::test]
+async fn many_chunks_are_imported_in_the_order_of_the_file() {
+    let stage = Stage::new().await;
+    stage.start();
+    let mut file = "external_id,name,type\n".to_owned();
+    for row in 0..2_500 {
+        file += &format!("n:{row},host {row},host\n");
+    }
+    file += "n:7,again,host\n";
+    let id = send(&stage, &order(ImportKind::Assets, CSV), &file).await;
+    let run = ended(&stage, id).await;
+    assert_eq!((run.rows, run.created, run.failed), (2_501, 2_500, 1));
+    assert_eq!(
+        errors(&stage, id).await,
+        ["2502 external_id: this asset stands in row 9 already: only that row counts"]
+    );
+    assert_eq!(stage.audited("asset.created").await, 2_500);
+}
+
+#[tokio::test]
+async fn what_an_ended_run_needed_is_swept_away() {
+    let stage = Stage::new().await;
+    stage.start();
+    import(&stage, &order(ImportKind::Assets, CSV), "external_id,name,type\nn:1,web-1,host\n")
+        .await;
+    let superuser = stage.db.superuser().await;
+    eventually(async || {
+        let sql = "SELECT (SELECT count(*) FROM import_key) + (SELECT count(*) FROM import_chunk)";
+        superuser.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+}
