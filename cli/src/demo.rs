@@ -1,12 +1,16 @@
-//! The demo organization: six people, thirty assets of a small company with their owners and tags, labelled as a demonstration.
+//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as
+//! a demonstration.
 //! (`demo/company`: what it consists of.)
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
+use chrono::TimeDelta;
 use domain::{
     Db, Id, Origin, Tx,
     asset::{Asset, AssetFilter, CreateAssetInput},
+    custody::Custody,
+    dependency::Dependency,
     organization::Organization,
     tag::Tag,
     user::User,
@@ -19,7 +23,7 @@ use crate::{
 
 mod company;
 
-use company::{COLLEAGUES, PEOPLE, TAGS, Thing};
+use company::{COLLEAGUES, HELD, NEEDS, PEOPLE, TAGS, Thing};
 
 const SLUG: &str = "demo";
 
@@ -94,8 +98,21 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
             tags.insert(name.to_owned(), Tag::create(tx, name, Some(color), now).await?.id);
         }
     }
+    let mut assets = HashMap::new();
     for thing in company::things(now) {
-        Asset::create(tx, &input(&thing, people, &tags), now).await?;
+        let asset = Asset::create(tx, &input(&thing, people, &tags), now).await?;
+        assets.insert(thing.name, asset.id);
+    }
+    for (source, target, kind, criticality) in NEEDS {
+        let (source, target) = (assets[source], assets[target]);
+        Dependency::add(tx, source, target, Some(kind), Some(criticality), now).await?;
+    }
+    for (asset, holder, notes, since, returned) in HELD {
+        let ago = |days| now - TimeDelta::days(days);
+        Custody::check_out(tx, assets[asset], people[holder], Some(notes), ago(since)).await?;
+        if let Some((notes, until)) = returned {
+            Custody::check_in(tx, assets[asset], Some(notes), ago(until)).await?;
+        }
     }
     Ok(())
 }

@@ -5,10 +5,13 @@
 //! them a few days before a verdict turns.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use domain::asset::{
-    AssetType::{self, CloudResource, Host, NetworkDevice, Service, SoftwareLicense},
-    Environment::{self, Dev, Prod, Staging},
-    LifecycleState::{self, Active, Maintenance, Provisioning, Retired},
+use domain::{
+    asset::{
+        AssetType::{self, CloudResource, Host, NetworkDevice, Service, SoftwareLicense},
+        Environment::{self, Dev, Prod, Staging},
+        LifecycleState::{self, Active, Maintenance, Provisioning, Retired},
+    },
+    dependency::Criticality::{self, Critical, High, Low, Medium},
 };
 use serde_json::{Map, Value, json};
 
@@ -33,6 +36,45 @@ pub(super) const TAGS: [(&str, &str); 7] = [
     ("office", "#7c3aed"),
     ("build", "#64748b"),
 ];
+
+/// What needs what, what for, and how much.
+#[rustfmt::skip] // One line an edge reads as the table that it is.
+pub(super) const NEEDS: [(&str, &str, &str, Criticality); 22] = [
+    ("shop", "shop-web-1", "runs on", High),
+    ("shop", "shop-web-2", "runs on", High),
+    ("shop", "dns-zone", "name", Critical),
+    ("shop-web-1", "shop-db-1", "database", Critical),
+    ("shop-web-2", "shop-db-1", "database", Critical),
+    ("shop-web-1", "assets-bucket", "pictures", Medium),
+    ("shop-web-2", "assets-bucket", "pictures", Medium),
+    ("shop-db-2", "shop-db-1", "replication", Medium),
+    ("billing", "billing-app-1", "runs on", Critical),
+    ("billing", "mail", "sends invoices", Low),
+    ("billing-app-1", "billing-db-1", "database", Critical),
+    ("mail", "mail-1", "runs on", Critical),
+    ("intranet", "files-1", "documents", High),
+    ("backup-1", "backup-bucket", "copies", High),
+    ("backup-1", "backup-software", "licence", Medium),
+    ("shop-web-1", "fra1-core-sw-1", "network", High),
+    ("shop-web-2", "fra1-core-sw-2", "network", High),
+    ("shop-db-1", "fra1-core-sw-1", "network", Critical),
+    ("billing-app-1", "fra1-core-sw-2", "network", High),
+    ("mail-1", "fra1-core-sw-1", "network", High),
+    ("fra1-core-sw-1", "fra1-fw-1", "uplink", Critical),
+    ("fra1-core-sw-2", "fra1-fw-1", "uplink", Critical),
+];
+
+/// Who held what: the asset, the holder, why, how many days ago; and with which words it came back how many days ago.
+#[rustfmt::skip]
+pub(super) const HELD: [Held; 4] = [
+    ("berlin-ap-1", "nils", "New antenna", 12, Some(("Mounted again", 11))),
+    ("berlin-ap-1", "nils", "Resets itself every night", 2, None),
+    ("files-1", "operator", "A disk is swapped", 40, Some(("Rebuilt", 38))),
+    ("ide-licences", "priya", "For the new colleagues", 5, None),
+];
+
+/// See [`HELD`].
+pub(super) type Held = (&'static str, &'static str, &'static str, i64, Option<(&'static str, i64)>);
 
 /// Something that the company operates.
 pub(super) struct Thing {
@@ -174,6 +216,25 @@ mod tests {
         let used: HashSet<_> =
             things.iter().flat_map(|thing| thing.tags.split_whitespace()).collect();
         assert_eq!(used, TAGS.iter().map(|(name, _)| *name).collect());
+    }
+
+    #[test]
+    fn what_is_needed_and_held_is_there() {
+        let things = things(now());
+        let names: HashSet<_> = things.iter().map(|thing| thing.name).collect();
+        let mut seen = HashSet::new();
+        for (source, target, ..) in NEEDS {
+            assert!(names.contains(source) && names.contains(target), "{source} {target}");
+            assert!(source != target && seen.insert((source, target)), "{source} {target}");
+        }
+        for (asset, who, _, since, returned) in HELD {
+            assert!(names.contains(asset), "{asset}");
+            assert!(
+                PEOPLE.iter().any(|(known, _)| *known == who)
+                    || COLLEAGUES.iter().any(|(known, ..)| *known == who)
+            );
+            assert!(returned.is_none_or(|(_, until)| until < since), "{asset}");
+        }
     }
 
     /// Whether a thing passes, for each rule that asks nothing of its owner; `None`: not assessed.
