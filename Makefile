@@ -32,10 +32,12 @@ conformance: ## GraphQL over HTTP, audited from outside by graphql-http and a br
 	cd loadtests/conformance && npm ci
 	node loadtests/conformance/run.mjs --binary $(target)/release/sentryops
 
-load: ## what it costs: time to the first answer, memory, CPU per request beside a peer's, jobs a second, jobs lost
+load: ## what it costs: time to the first answer, memory, CPU per request beside a peer's, jobs and imported rows a second, what is lost
 	@docker/install
 	cargo build --release --locked --bin sentryops --bin loadtests
 	cargo build --release --locked --package workers --example drill
 	$(target)/release/loadtests start --binary $(target)/release/sentryops
 	$(target)/release/loadtests read --peers --binary $(target)/release/sentryops
+	$(target)/release/loadtests import --kill --binary $(target)/release/sentryops
+	$(target)/release/loadtests graph --binary $(target)/release/sentryops
 	$(target)/release/loadtests queue --quick --binary $(target)/release/sentryops --drill $(target)/release/examples/drill

@@ -1,18 +1,29 @@
-//! The demo organization: three people and thirty assets of a small company, labelled as a demonstration.
+//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as
+//! a demonstration.
+//! (`demo/company`: what it consists of.)
 
-use anyhow::Result;
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use chrono::TimeDelta;
 use domain::{
-    Db, Origin,
-    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
+    Db, Id, Origin, Tx,
+    asset::{Asset, AssetFilter, CreateAssetInput},
+    custody::Custody,
+    dependency::Dependency,
     organization::Organization,
+    tag::Tag,
     user::User,
 };
-use serde_json::{Value, json};
 
 use crate::{
     admin::{self, Newcomer},
     config::Config,
 };
+
+mod company;
+
+use company::{COLLEAGUES, HELD, NEEDS, PEOPLE, TAGS, Thing};
 
 const SLUG: &str = "demo";
 
@@ -25,113 +36,103 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
     };
     tx.commit().await?;
     let mut newcomers = Vec::new();
-    for (role, name) in
-        [("admin", "Ada Admin"), ("operator", "Otto Operator"), ("viewer", "Vera Viewer")]
-    {
-        let email = format!("{role}@demo.example");
-        let tx = db.auth(Origin::system()).await?;
-        let known = User::find_by_email(&tx, &email).await?;
-        tx.commit().await?;
-        if known.is_none() {
-            newcomers.push(admin::add(db, config, &organization, &email, name, role, None).await?);
-        }
+    for (role, name) in PEOPLE {
+        newcomers.extend(join(db, config, &organization, role, name, role).await?);
     }
+    for (who, name, role) in COLLEAGUES {
+        // They are to own things, not to sign in: nobody learns their passwords, and an administrator can make new ones.
+        join(db, config, &organization, who, name, role).await?;
+    }
+    let people = people(db).await?;
     // All or none: one transaction, so a demo with some assets is one that somebody changed.
     let tx = db.write(organization.id, Origin::system()).await?;
-    if Asset::count(&tx, &domain::asset::AssetFilter::default()).await? == 0 {
-        for asset in assets() {
-            Asset::create(&tx, &asset, crate::now()).await?;
-        }
+    if Asset::count(&tx, &AssetFilter::default()).await? == 0 {
+        fill(&tx, &people).await?;
     }
     tx.commit().await?;
     Ok(newcomers)
 }
 
-/// Name, type, environment, lifecycle, location, description, attributes.
-type Row =
-    (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str, Value);
-
-fn assets() -> Vec<CreateAssetInput> {
-    rows()
-        .into_iter()
-        .map(
-            |(
-                name,
-                asset_type,
-                environment,
-                lifecycle_state,
-                location,
-                description,
-                attributes,
-            )| CreateAssetInput {
-                name: name.to_owned(),
-                asset_type,
-                environment: Some(environment),
-                lifecycle_state: Some(lifecycle_state),
-                external_id: Some(format!("demo:{name}")),
-                location: Some(location.to_owned()),
-                description: Some(description.to_owned()),
-                owner: None,
-                tags: None,
-                attributes: Some(attributes),
-                custom_fields: None,
-            },
-        )
-        .collect()
+/// Makes somebody who is not known yet.
+async fn join(
+    db: &Db,
+    config: &Config,
+    organization: &Organization,
+    who: &str,
+    name: &str,
+    role: &str,
+) -> Result<Option<Newcomer>> {
+    let email = email(who);
+    let tx = db.auth(Origin::system()).await?;
+    let known = User::find_by_email(&tx, &email).await?;
+    tx.commit().await?;
+    match known {
+        Some(_) => Ok(None),
+        None => Ok(Some(admin::add(db, config, organization, &email, name, role, None).await?)),
+    }
 }
 
-#[rustfmt::skip] // One line an asset reads as the table that it is.
-fn rows() -> Vec<Row> {
-    use AssetType::{CloudResource, Host, NetworkDevice, Service, SoftwareLicense};
-    use Environment::{Dev, Prod, Staging};
-    use LifecycleState::{Active, Maintenance, Provisioning, Retired};
-    let linux = |os: &str, encrypted: bool, open_ports: &[u16]| json!({
-        "os_name": os, "disk_encrypted": encrypted, "firewall_enabled": true, "open_ports": open_ports,
-    });
-    vec![
-        ("shop-web-1", Host, Prod, Active, "fra1-r03", "Web shop, front end", linux("Debian 12", true, &[22, 443])),
-        ("shop-web-2", Host, Prod, Active, "fra1-r04", "Web shop, front end", linux("Debian 12", true, &[22, 443])),
-        ("shop-db-1", Host, Prod, Active, "fra1-r03", "Orders and customers, primary", linux("Debian 12", true, &[22, 5432])),
-        ("shop-db-2", Host, Prod, Active, "fra1-r04", "Orders and customers, replica", linux("Debian 12", false, &[22, 5432])),
-        ("billing-app-1", Host, Prod, Active, "fra1-r05", "Invoices", linux("Ubuntu 22.04", true, &[22, 8443])),
-        ("billing-db-1", Host, Prod, Maintenance, "fra1-r05", "Invoices, database", linux("Ubuntu 20.04", true, &[22, 3306])),
-        ("mail-1", Host, Prod, Active, "fra1-r02", "Mail relay", linux("Debian 11", true, &[22, 25, 587])),
-        ("files-1", Host, Prod, Active, "office-berlin", "File share of the office", json!({"os_name": "Windows Server 2019", "open_ports": [445, 3389], "firewall_enabled": true})),
-        ("backup-1", Host, Prod, Active, "office-berlin", "Nightly backups", linux("Debian 12", true, &[22])),
-        ("monitor-1", Host, Prod, Active, "fra1-r02", "Metrics and alerts", linux("Debian 12", true, &[22, 9090])),
-        ("shop-staging-1", Host, Staging, Active, "fra1-r07", "Web shop, rehearsal", linux("Debian 12", true, &[22, 443])),
-        ("billing-staging-1", Host, Staging, Active, "fra1-r07", "Invoices, rehearsal", linux("Ubuntu 22.04", true, &[22, 8443])),
-        ("ci-runner-1", Host, Dev, Active, "fra1-r08", "Builds and tests", linux("Debian 12", false, &[22])),
-        ("ci-runner-2", Host, Dev, Provisioning, "fra1-r08", "Builds and tests", linux("Debian 13", true, &[22])),
-        ("old-shop-1", Host, Prod, Retired, "fra1-r01", "The shop before 2023", linux("Debian 9", false, &[21, 22, 80])),
-        ("fra1-core-sw-1", NetworkDevice, Prod, Active, "fra1-r01", "Core switch", json!({"os_name": "Arista EOS", "logging_enabled": true})),
-        ("fra1-core-sw-2", NetworkDevice, Prod, Active, "fra1-r01", "Core switch", json!({"os_name": "Arista EOS", "logging_enabled": true})),
-        ("fra1-fw-1", NetworkDevice, Prod, Active, "fra1-r01", "Firewall", json!({"os_name": "OPNsense", "has_default_credentials": false})),
-        ("berlin-sw-1", NetworkDevice, Prod, Active, "office-berlin", "Office switch", json!({"os_name": "Cisco IOS"})),
-        ("berlin-ap-1", NetworkDevice, Prod, Active, "office-berlin", "Wireless, ground floor", json!({"has_default_credentials": true})),
-        ("shop", Service, Prod, Active, "fra1", "What customers see", json!({"encryption_in_transit": true})),
-        ("billing", Service, Prod, Active, "fra1", "What accounting sees", json!({"encryption_in_transit": true})),
-        ("mail", Service, Prod, Active, "fra1", "Mail of the company", json!({"encryption_in_transit": true})),
-        ("intranet", Service, Prod, Active, "office-berlin", "Wiki and calendar", json!({"encryption_in_transit": false})),
-        ("office-suite", SoftwareLicense, Prod, Active, "office-berlin", "42 seats, yearly", json!({})),
-        ("ide-licences", SoftwareLicense, Dev, Active, "office-berlin", "8 seats, yearly", json!({})),
-        ("backup-software", SoftwareLicense, Prod, Active, "office-berlin", "2 servers", json!({})),
-        ("assets-bucket", CloudResource, Prod, Active, "eu-central-1", "Product pictures", json!({"disk_encrypted": true})),
-        ("backup-bucket", CloudResource, Prod, Active, "eu-west-1", "Copies of the backups", json!({"disk_encrypted": true})),
-        ("dns-zone", CloudResource, Prod, Active, "global", "example.com and its subdomains", json!({})),
-    ]
+fn email(who: &str) -> String {
+    format!("{who}@demo.example")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Everybody's id.
+async fn people(db: &Db) -> Result<HashMap<&'static str, Id<User>>> {
+    let tx = db.auth(Origin::system()).await?;
+    let mut people = HashMap::new();
+    for who in PEOPLE.iter().map(|(who, _)| who).chain(COLLEAGUES.iter().map(|(who, ..)| who)) {
+        let id = User::find_by_email(&tx, &email(who)).await?;
+        people.insert(*who, id.with_context(|| format!("{who} of the demo is gone"))?);
+    }
+    tx.commit().await?;
+    Ok(people)
+}
 
-    #[test]
-    fn there_are_thirty_assets_of_every_type() {
-        let assets = assets();
-        assert_eq!(assets.len(), 30);
-        for asset_type in AssetType::ALL {
-            assert!(assets.iter().any(|asset| asset.asset_type == *asset_type), "{asset_type:?}");
+/// Everything but the people, into an organization without assets.
+async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
+    let now = crate::now();
+    let mut tags: HashMap<String, Id<Tag>> =
+        Tag::list(tx).await?.into_iter().map(|tag| (tag.name, tag.id)).collect();
+    for (name, color) in TAGS {
+        if !tags.contains_key(name) {
+            tags.insert(name.to_owned(), Tag::create(tx, name, Some(color), now).await?.id);
         }
+    }
+    let mut assets = HashMap::new();
+    for thing in company::things(now) {
+        let asset = Asset::create(tx, &input(&thing, people, &tags), now).await?;
+        assets.insert(thing.name, asset.id);
+    }
+    for (source, target, kind, criticality) in NEEDS {
+        let (source, target) = (assets[source], assets[target]);
+        Dependency::add(tx, source, target, Some(kind), Some(criticality), now).await?;
+    }
+    for (asset, holder, notes, since, returned) in HELD {
+        let ago = |days| now - TimeDelta::days(days);
+        Custody::check_out(tx, assets[asset], people[holder], Some(notes), ago(since)).await?;
+        if let Some((notes, until)) = returned {
+            Custody::check_in(tx, assets[asset], Some(notes), ago(until)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn input(
+    thing: &Thing,
+    people: &HashMap<&'static str, Id<User>>,
+    tags: &HashMap<String, Id<Tag>>,
+) -> CreateAssetInput {
+    CreateAssetInput {
+        name: thing.name.to_owned(),
+        asset_type: thing.asset_type,
+        environment: Some(thing.environment),
+        lifecycle_state: Some(thing.lifecycle_state),
+        external_id: Some(format!("demo:{}", thing.name)),
+        location: Some(thing.location.to_owned()),
+        description: Some(thing.description.to_owned()),
+        owner: people.get(thing.owner).copied(),
+        tags: Some(thing.tags.split(' ').filter_map(|tag| tags.get(tag).copied()).collect()),
+        attributes: Some(thing.attributes.clone()),
+        custom_fields: None,
     }
 }

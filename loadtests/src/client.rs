@@ -1,17 +1,20 @@
 //! HTTP/1.1 and GraphQL, as little as a client can be: requests are bytes made once, answers are read by their
 //! `Content-Length`. By hand, because the client shares two cores with the server: whatever it takes, the server lacks.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    fs::File,
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     time::timeout,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What of a file is in memory at a time.
+const PIECE: usize = 256 * 1024;
 
 /// A request for GraphQL, complete as bytes.
 pub(crate) fn request(
@@ -61,6 +64,36 @@ impl Connection {
     /// Sends a request and reads its answer.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         self.stream.write_all(request).await.context("send a request")?;
+        self.answer().await
+    }
+
+    /// Sends a CSV file as the body of a request, piece by piece.
+    pub(crate) async fn send_file(
+        &mut self,
+        path: &str,
+        token: &str,
+        file: &Path,
+    ) -> Result<Answer<'_>> {
+        let name = file.display();
+        let file = File::open(file).await.with_context(|| format!("open {name}"))?;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/csv\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n",
+            self.address,
+            file.metadata().await?.len(),
+        );
+        self.stream.write_all(head.as_bytes()).await.context("send a request")?;
+        let mut file = BufReader::with_capacity(PIECE, file);
+        let sent = tokio::io::copy_buf(&mut file, &mut self.stream).await;
+        // Who refuses a file does not read it to its end: the answer says why better than the broken pipe.
+        let address = self.address;
+        match (self.answer().await, sent) {
+            (Ok(answer), _) => Ok(answer),
+            (Err(_), Err(error)) => Err(error).with_context(|| format!("send {name} to {address}")),
+            (Err(error), Ok(_)) => Err(error),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer<'_>> {
         self.buffer.clear();
         let head = loop {
             self.fill().await?;

@@ -2,9 +2,12 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `start`, `read`, `queue` | a scenario each |
+//! | `start`, `read`, `queue`, `import`, `graph` | a scenario each |
 //! | `question` | what `read` asks, and what a right answer is |
 //! | `seed` | the organization that `read` asks about |
+//! | `inventory` | made-up inventories of any size, as files to import |
+//! | `site` | an API and workers, each a process of its own, with organizations to fill |
+//! | `upload` | a file uploaded for import, and its run |
 //! | `server`, `peer` | what is asked: sentryops, and others that answer the same |
 //! | `stores` | Postgres and Redis that all of them share in one run |
 //! | `statements` | what a server sends to Postgres, counted on the wire |
@@ -13,6 +16,8 @@
 //! | `usage` | CPU and memory of processes, from `/proc` |
 //! | `child` | a process that ends with us |
 //! | `folder` | what a run writes, removed with it |
+//! | `random` | randomness that a seed repeats |
+//! | `finding` | figures beside their targets, and checks |
 //! | `report` | tables for people, JSON for programs |
 //!
 //! Linux only, because of `/proc`. Client and server share the machine: what the client took, and what neither took, stands
@@ -20,18 +25,25 @@
 
 mod child;
 mod client;
+mod finding;
 mod folder;
+mod graph;
+mod import;
+mod inventory;
 mod load;
 mod peer;
 mod question;
 mod queue;
+mod random;
 mod read;
 mod report;
 mod seed;
 mod server;
+mod site;
 mod start;
 mod statements;
 mod stores;
+mod upload;
 mod usage;
 
 use std::process::ExitCode;
@@ -56,6 +68,12 @@ enum Scenario {
     Read(read::Arguments),
     /// The job queue: its rates and latencies, and what it loses while processes and stores are killed.
     Queue(queue::Arguments),
+    /// Blast radii and pages of large inventories: latencies, and whether the counts are right.
+    Graph(graph::Arguments),
+    /// Writes a made-up inventory as files to import; measures nothing.
+    Inventory(inventory::Arguments),
+    /// Files imported: rows per second, memory, and what is lost or doubled while workers are killed.
+    Import(import::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +98,9 @@ async fn run(scenario: Scenario) -> Result<()> {
                 Scenario::Start(arguments) => start::run(&arguments).await,
                 Scenario::Read(arguments) => read::run(&arguments).await,
                 Scenario::Queue(arguments) => queue::run(&arguments).await,
+                Scenario::Graph(arguments) => graph::run(&arguments).await,
+                Scenario::Inventory(arguments) => inventory::run(&arguments),
+                Scenario::Import(arguments) => import::run(&arguments).await,
             }
         } => done,
         _ = terminate.recv() => bail!("told to end"),

@@ -4,22 +4,18 @@
 //! |---|---|
 //! | `ground` | the stores, and processes that push and take jobs |
 //! | `ledger` | what became of jobs, and whether that is right |
-//! | `finding` | figures beside their targets, and checks |
 //! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
 //! | `store` | Postgres and Redis, crashed and started again |
-//! | `random` | randomness that a seed repeats |
 //!
 //! Jobs are those of the example `drill` of the crate `workers`. Everything runs under `sentryops services`, made durable
 //! first: fsync, synchronous commits, whole pages. Only what is lost, doubled or wrong fails the run; figures stand beside
 //! their targets, since the machine is shared with whoever else is on it.
 
-mod finding;
 mod ground;
 mod kill;
 mod ledger;
 mod outage;
 mod poison;
-mod random;
 mod rate;
 mod runs;
 mod store;
@@ -36,12 +32,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::{
+    finding::Finding,
     folder::Folder,
     load::percentile,
+    random,
     report::{self, Circumstances, progress},
     stores,
 };
-use finding::Finding;
 use ground::Ground;
 
 /// What `queue` is told.
@@ -117,10 +114,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         File::open(&arguments.drill).with_context(missing)?;
         return stores::enter(&arguments.binary);
     }
-    let seed = match arguments.seed {
-        Some(seed) => seed,
-        None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
-    };
+    let seed = random::seed(arguments.seed)?;
     let mut ground =
         Ground::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
     let sync_microseconds = sync(&ground.folder)?;

@@ -1,6 +1,6 @@
 //! The organization that `read` asks about: the demo's, filled up over the API.
 
-use std::{fs::File, io::Read};
+use std::{fs::File, io::Read, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -26,7 +26,12 @@ const CREATE_ASSET: &str =
 /// The administrator's access token.
 pub(crate) async fn sign_in(server: &Server) -> Result<String> {
     let (email, password) = server.administrator()?;
-    let mut connection = Connection::open(server.address).await?;
+    token(server.address, &email, &password).await
+}
+
+/// Somebody's access token.
+pub(crate) async fn token(address: SocketAddr, email: &str, password: &str) -> Result<String> {
+    let mut connection = Connection::open(address).await?;
     let variables = json!({ "email": email, "password": password });
     let login = connection.graphql(None, LOGIN, variables).await.context("sign in")?;
     let token = login["login"]["tokens"]["accessToken"].as_str().context("there is no token")?;

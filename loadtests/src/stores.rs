@@ -1,19 +1,25 @@
 //! Postgres and Redis that all servers of a run share: those of `sentryops services`, under which the scenario runs.
 //!
 //! `up` alone would do for us, but tells nobody the passwords of its private Postgres, and a peer must read the same rows.
-//! These services do not sync to disk; `queue`, which measures what writes, makes them. Addresses out of the caller's
+//! These services do not sync to disk; scenarios that measure what writes make them. Addresses out of the caller's
 //! environment are never used: a scenario fills what it is given.
 
 use std::{
     env,
     os::unix::process::{CommandExt, parent_id},
     path::Path,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use tokio_postgres::NoTls;
+use anyhow::{Context, Result, ensure};
+use tokio_postgres::{Client, NoTls};
 
 use crate::{child, usage};
+
+/// `sentryops services` turns these off, since what it holds is thrown away.
+const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+const DURABLE_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where they are.
 pub(crate) struct Stores {
@@ -55,13 +61,47 @@ impl Stores {
         })
     }
 
+    /// A connection to Postgres as a superuser.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        connect(&self.admin).await
+    }
+
     /// What autovacuum would do in the middle of the run.
     pub(crate) async fn vacuum(&self) -> Result<()> {
-        let (client, connection) =
-            tokio_postgres::connect(&self.admin, NoTls).await.context("connect to Postgres")?;
-        let connection = tokio::spawn(connection);
-        client.batch_execute("VACUUM ANALYZE").await.context("vacuum")?;
-        drop(client);
-        connection.await?.context("leave Postgres")
+        self.connect().await?.batch_execute("VACUUM ANALYZE").await.context("vacuum")
     }
+
+    /// Turns on what was turned off for speed.
+    pub(crate) async fn make_durable(&self) -> Result<()> {
+        let client = self.connect().await?;
+        for setting in DURABLE {
+            client.batch_execute(&format!("ALTER SYSTEM SET {setting} = on")).await?;
+        }
+        client.batch_execute("SELECT pg_reload_conf()").await?;
+        let deadline = Instant::now() + DURABLE_WITHIN;
+        while !is_durable(&self.connect().await?).await? {
+            ensure!(Instant::now() < deadline, "Postgres does not become durable");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        client.batch_execute("CHECKPOINT").await.context("checkpoint")
+    }
+}
+
+/// A connection to Postgres at this address.
+pub(crate) async fn connect(url: &str) -> Result<Client> {
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.context("connect to Postgres")?;
+    // Ends with the client, or with Postgres, and then the next query says so.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn is_durable(client: &Client) -> Result<bool> {
+    for setting in DURABLE {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await?;
+        if row.try_get::<_, &str>(0)? != "on" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

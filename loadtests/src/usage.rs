@@ -183,6 +183,22 @@ impl Memory {
     }
 }
 
+/// The most that a process has had resident since [`forget_peak`] or its start, in KiB, as the kernel kept it.
+pub(crate) fn peak_kib(pid: u32) -> Result<u32> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    peak.with_context(|| format!("understand {path}"))
+}
+
+/// From now on the peak is what comes.
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    // See proc_pid_clear_refs(5).
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").with_context(|| format!("write {path}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +220,17 @@ mod tests {
     fn waiting_is_not_busy() {
         let text = "cpu  100 1 50 9999 999 2 3 4 88 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
         assert_eq!(busy(text), Some(Duration::from_millis(1600)));
+    }
+
+    #[test]
+    fn a_peak_is_forgotten() {
+        let pid = std::process::id();
+        let large = vec![1_u8; 64 << 20];
+        let with = peak_kib(pid).unwrap();
+        assert!(with > 64 << 10, "{with} KiB, {}", large.len());
+        drop(large);
+        forget_peak(pid).unwrap();
+        assert!(peak_kib(pid).unwrap() + (32 << 10) < with);
     }
 
     #[test]

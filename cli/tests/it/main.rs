@@ -10,6 +10,7 @@
 //! | `sessions` · `limits` | several replicas: what is revoked on one, and what is counted on all |
 //! | `socket`, `sockets` | a client of `graphql-transport-ws` · what is watched arrives, and ends with the right to it |
 //! | `fleet` | `sentryops worker`, and runs whose workers are killed |
+//! | `this_machine` | the script that says what a machine is, on made-up machines |
 //! | `cancel` · `logs` · `commands` · `embedded` | clients that leave · what is written down · the other commands · private services |
 //!
 //! Run it under `sentryops services --`. Redis is shared, and limits count by address and account: each team has its own
@@ -35,5 +36,6 @@ mod sessions;
 mod socket;
 mod sockets;
 mod team;
+mod this_machine;
 mod tokens;
 mod wire;

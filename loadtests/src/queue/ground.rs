@@ -85,8 +85,9 @@ impl Ground {
         seed: u64,
     ) -> Result<Self> {
         let stores = Stores::inside()?;
-        let ledger = Ledger::open(&stores.admin).await.context("connect to Postgres")?;
-        ledger.prepare(&stores.admin).await?;
+        stores.make_durable().await?;
+        let ledger = Ledger::open(&stores.admin).await?;
+        ledger.prepare().await?;
         let ground = Self {
             stores,
             ledger,

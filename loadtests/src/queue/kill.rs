@@ -7,12 +7,10 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    finding::Finding,
     ground::{Ground, Hints, Pace, Worker, stop},
     ledger::{self, Ledger},
-    random::Random,
 };
-use crate::report::progress;
+use crate::{finding::Finding, random::Random, report::progress};
 
 const PROCESSES: usize = 4;
 const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };

@@ -5,12 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, NoTls, types::ToSql};
+use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
 
-use super::finding::Finding;
+use crate::{finding::Finding, stores};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Jobs that are not over.
@@ -39,8 +39,6 @@ const FORGET: &str = "
     DROP TRIGGER IF EXISTS drill_started ON job;
     DROP TRIGGER IF EXISTS drill_reaped ON job;
     TRUNCATE job, job_history, drill_effect, drill_event;";
-/// `sentryops services` turns these off, since what it holds is thrown away; here it is asked what a crash loses.
-const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 
 /// A connection that looks.
 pub(crate) struct Ledger(Client);
@@ -48,35 +46,12 @@ pub(crate) struct Ledger(Client);
 impl Ledger {
     /// Connects.
     pub(crate) async fn open(url: &str) -> Result<Self> {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-        // Ends with the client, or with Postgres, and then the next query says so.
-        tokio::spawn(connection);
-        Ok(Self(client))
+        Ok(Self(stores::connect(url).await?))
     }
 
-    /// Makes what the checks need, and turns on what was turned off for speed.
-    pub(crate) async fn prepare(&self, url: &str) -> Result<()> {
-        self.0.batch_execute(MAKE).await.context("make the tables of the checks")?;
-        for setting in DURABLE {
-            self.0.batch_execute(&format!("ALTER SYSTEM SET {setting} = on")).await?;
-        }
-        self.0.batch_execute("SELECT pg_reload_conf()").await?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !Self::open(url).await?.is_durable().await? {
-            ensure!(Instant::now() < deadline, "Postgres does not become durable");
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        self.0.batch_execute("CHECKPOINT").await.context("checkpoint")
-    }
-
-    async fn is_durable(&self) -> Result<bool> {
-        for setting in DURABLE {
-            let row = self.0.query_one(&format!("SHOW {setting}"), &[]).await?;
-            if row.try_get::<_, &str>(0)? != "on" {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Makes what the checks need.
+    pub(crate) async fn prepare(&self) -> Result<()> {
+        self.0.batch_execute(MAKE).await.context("make the tables of the checks")
     }
 
     /// An empty queue, unwatched.

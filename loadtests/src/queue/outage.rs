@@ -10,14 +10,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{
-    finding::Finding,
     ground::{Ground, Hints, Pace, stop},
     ledger::{self, Ledger},
-    random::Random,
     rate::{self, SHORT},
     store::{self, Store},
 };
-use crate::report::progress;
+use crate::{finding::Finding, random::Random, report::progress};
 
 const PATIENCE: Duration = Duration::from_mins(10);
 const BACK_WITHIN: Duration = Duration::from_mins(2);

@@ -8,11 +8,10 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    finding::Finding,
     ground::{Ground, Hints, Pace},
     ledger,
 };
-use crate::child::Child;
+use crate::{child::Child, finding::Finding};
 
 const PROCESSES: usize = 2;
 const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };

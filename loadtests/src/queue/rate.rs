@@ -4,11 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{
-    finding::Finding,
-    ground::{Ground, Hints, Pace, pause, resume, stop},
-};
-use crate::usage;
+use super::ground::{Ground, Hints, Pace, pause, resume, stop};
+use crate::{finding::Finding, usage};
 
 /// What drains short jobs.
 pub(crate) const SHORT: Pace = Pace { concurrency: 64, prefetch: 500 };

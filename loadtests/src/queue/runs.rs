@@ -6,14 +6,14 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    finding::Finding,
     ground::{Ground, stop},
     kill::Killed,
     ledger,
-    random::Random,
 };
 use crate::{
     client::Connection,
+    finding::Finding,
+    random::Random,
     report::progress,
     seed::{self, ORGANIZATION},
     server::Server,

@@ -1,4 +1,4 @@
-//! What a part of the scenario found: figures beside their targets, and checks that decide.
+//! What a part of a scenario found: figures beside their targets, and checks that decide.
 
 use serde::Serialize;
 

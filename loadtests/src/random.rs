@@ -1,6 +1,16 @@
 //! Randomness that a seed repeats: splitmix64.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+/// What is given, or a new one each time: the report says it, so that a run can be repeated.
+pub(crate) fn seed(given: Option<u64>) -> Result<u64> {
+    Ok(match given {
+        Some(seed) => seed,
+        None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    })
+}
 
 /// A source of random numbers.
 #[derive(Debug)]
@@ -25,6 +35,22 @@ impl Random {
         usize::try_from(self.next() % end as u64).unwrap_or_default()
     }
 
+    /// Numbers of one place, such as a row: whoever writes the thousandth need not know the others.
+    pub(crate) const fn at(seed: u64, place: usize) -> Self {
+        // Far from the step of `next`, so that neighbours share no numbers.
+        Self(seed.wrapping_add((place as u64).wrapping_mul(0xd134_2543_de82_ef95)))
+    }
+
+    /// True so often of a hundred times.
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of them; there is one.
+    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
     /// From the one to the other, in whole milliseconds.
     pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let range = most.saturating_sub(least).as_millis().max(1);
@@ -46,5 +72,14 @@ mod tests {
         assert_eq!(numbers(1), numbers(1));
         assert_ne!(numbers(1), numbers(2));
         assert!(numbers(3).iter().all(|number| *number < 7));
+    }
+
+    #[test]
+    fn places_beside_each_other_have_numbers_of_their_own() {
+        let first = |place| Random::at(1, place).next();
+        let numbers: std::collections::HashSet<_> = (0..1000).map(first).collect();
+        assert_eq!(numbers.len(), 1000);
+        let heads = (0..1000).filter(|place| Random::at(1, *place).chance(50)).count();
+        assert!((400..600).contains(&heads), "{heads}");
     }
 }

@@ -1,0 +1,283 @@
+//! The demo's company: who works there, what it runs, and what is known of that.
+//!
+//! Every rule is assessed on some assets; every one passes on some and fails on some, but for a second factor of owners, which
+//! nobody has yet. Some facts are missing, as they are in life. Ages and expiries count from the moment of loading, some of
+//! them a few days before a verdict turns.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use domain::{
+    asset::{
+        AssetType::{self, CloudResource, Host, NetworkDevice, Service, SoftwareLicense},
+        Environment::{self, Dev, Prod, Staging},
+        LifecycleState::{self, Active, Maintenance, Provisioning, Retired},
+    },
+    dependency::Criticality::{self, Critical, High, Low, Medium},
+};
+use serde_json::{Map, Value, json};
+
+/// Who signs in: the part of the e-mail before the @, which is their role, and their name.
+pub(super) const PEOPLE: [(&str, &str); 3] =
+    [("admin", "Ada Admin"), ("operator", "Otto Operator"), ("viewer", "Vera Viewer")];
+
+/// Who only owns and holds things: as above, and their role.
+pub(super) const COLLEAGUES: [(&str, &str, &str); 3] = [
+    ("nils", "Nils Network", "operator"),
+    ("priya", "Priya Platform", "operator"),
+    ("felix", "Felix Finance", "viewer"),
+];
+
+/// Names and colours.
+pub(super) const TAGS: [(&str, &str); 7] = [
+    ("customer-facing", "#2563eb"),
+    ("personal-data", "#dc2626"),
+    ("payment", "#d97706"),
+    ("network", "#0891b2"),
+    ("backup", "#059669"),
+    ("office", "#7c3aed"),
+    ("build", "#64748b"),
+];
+
+/// What needs what, what for, and how much.
+#[rustfmt::skip] // One line an edge reads as the table that it is.
+pub(super) const NEEDS: [(&str, &str, &str, Criticality); 22] = [
+    ("shop", "shop-web-1", "runs on", High),
+    ("shop", "shop-web-2", "runs on", High),
+    ("shop", "dns-zone", "name", Critical),
+    ("shop-web-1", "shop-db-1", "database", Critical),
+    ("shop-web-2", "shop-db-1", "database", Critical),
+    ("shop-web-1", "assets-bucket", "pictures", Medium),
+    ("shop-web-2", "assets-bucket", "pictures", Medium),
+    ("shop-db-2", "shop-db-1", "replication", Medium),
+    ("billing", "billing-app-1", "runs on", Critical),
+    ("billing", "mail", "sends invoices", Low),
+    ("billing-app-1", "billing-db-1", "database", Critical),
+    ("mail", "mail-1", "runs on", Critical),
+    ("intranet", "files-1", "documents", High),
+    ("backup-1", "backup-bucket", "copies", High),
+    ("backup-1", "backup-software", "licence", Medium),
+    ("shop-web-1", "fra1-core-sw-1", "network", High),
+    ("shop-web-2", "fra1-core-sw-2", "network", High),
+    ("shop-db-1", "fra1-core-sw-1", "network", Critical),
+    ("billing-app-1", "fra1-core-sw-2", "network", High),
+    ("mail-1", "fra1-core-sw-1", "network", High),
+    ("fra1-core-sw-1", "fra1-fw-1", "uplink", Critical),
+    ("fra1-core-sw-2", "fra1-fw-1", "uplink", Critical),
+];
+
+/// Who held what: the asset, the holder, why, how many days ago; and with which words it came back how many days ago.
+#[rustfmt::skip]
+pub(super) const HELD: [Held; 4] = [
+    ("berlin-ap-1", "nils", "New antenna", 12, Some(("Mounted again", 11))),
+    ("berlin-ap-1", "nils", "Resets itself every night", 2, None),
+    ("files-1", "operator", "A disk is swapped", 40, Some(("Rebuilt", 38))),
+    ("ide-licences", "priya", "For the new colleagues", 5, None),
+];
+
+/// See [`HELD`].
+pub(super) type Held = (&'static str, &'static str, &'static str, i64, Option<(&'static str, i64)>);
+
+/// Something that the company operates.
+pub(super) struct Thing {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What kind of thing it is.
+    pub(super) asset_type: AssetType,
+    /// What it is used for.
+    pub(super) environment: Environment,
+    /// Where it is in its life.
+    pub(super) lifecycle_state: LifecycleState,
+    /// Where it is.
+    pub(super) location: &'static str,
+    /// What there is to say about it.
+    pub(super) description: &'static str,
+    /// Who answers for it; nobody, if empty.
+    pub(super) owner: &'static str,
+    /// Its tags, separated by spaces.
+    pub(super) tags: &'static str,
+    /// What is known of it.
+    pub(super) attributes: Value,
+}
+
+/// All that the company operates, as it is known then.
+#[rustfmt::skip] // One line a thing reads as the table that it is.
+#[expect(clippy::too_many_lines, reason = "a table")]
+pub(super) fn things(now: DateTime<Utc>) -> Vec<Thing> {
+    let days = |days: i64| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    // A machine as it should be; what differs is said where it is, and null is what nobody knows.
+    let machine = |os: &str, open_ports: &[u16], differs: Value| {
+        let known = json!({
+            "os_name": os, "open_ports": open_ports, "disk_encrypted": true, "encryption_in_transit": true,
+            "edr_installed": true, "antivirus_installed": true, "has_default_credentials": false,
+            "password_max_age_days": 90, "logging_enabled": true, "log_retention_days": 90, "firewall_enabled": true,
+            "last_backup_at": days(-1), "last_patched_at": days(-6),
+        });
+        with(known, differs)
+    };
+    let device = |os: &str, differs: Value| {
+        let known = json!({
+            "os_name": os, "os_supported": true, "has_default_credentials": false, "encryption_in_transit": true,
+            "logging_enabled": true, "log_retention_days": 30, "open_ports": [22], "last_patched_at": days(-20),
+            "last_backup_at": days(-3),
+        });
+        with(known, differs)
+    };
+    let service = |certificate: i64, differs: Value| {
+        let known = json!({ "encryption_in_transit": true, "logging_enabled": true, "tls_cert_expires_at": days(certificate) });
+        with(known, differs)
+    };
+    let row = |(name, asset_type, environment, lifecycle_state, location, description): Basics, owner, tags, attributes| {
+        Thing { name, asset_type, environment, lifecycle_state, location, description, owner, tags, attributes }
+    };
+    vec![
+        row(("shop-web-1", Host, Prod, Active, "fra1-r03", "Web shop, front end"), "priya", "customer-facing", machine("Debian GNU/Linux 12 (bookworm)", &[22, 443], json!({ "tls_cert_expires_at": days(75) }))),
+        row(("shop-web-2", Host, Prod, Active, "fra1-r04", "Web shop, front end"), "priya", "customer-facing", machine("Debian GNU/Linux 12 (bookworm)", &[22, 443], json!({ "tls_cert_expires_at": days(75), "last_patched_at": days(-28) }))),
+        row(("shop-db-1", Host, Prod, Active, "fra1-r03", "Orders and customers, primary"), "priya", "personal-data payment", machine("Debian GNU/Linux 12 (bookworm)", &[22, 5432], json!({}))),
+        row(("shop-db-2", Host, Prod, Active, "fra1-r04", "Orders and customers, replica"), "priya", "personal-data payment", machine("Debian GNU/Linux 12 (bookworm)", &[22, 5432], json!({ "disk_encrypted": false, "last_backup_at": null }))),
+        row(("billing-app-1", Host, Prod, Active, "fra1-r05", "Invoices"), "operator", "payment", machine("Ubuntu 22.04.5 LTS", &[22, 8443], json!({ "edr_installed": false, "tls_cert_expires_at": days(12) }))),
+        row(("billing-db-1", Host, Prod, Maintenance, "fra1-r05", "Invoices, database"), "operator", "payment personal-data", machine("Ubuntu 20.04.6 LTS", &[22, 3306], json!({ "last_patched_at": days(-190), "password_max_age_days": 365 }))),
+        row(("mail-1", Host, Prod, Active, "fra1-r02", "Mail relay"), "operator", "personal-data", machine("Debian GNU/Linux 11 (bullseye)", &[22, 25, 587], json!({ "tls_cert_expires_at": days(33), "log_retention_days": 14 }))),
+        row(("files-1", Host, Prod, Active, "office-berlin", "File share of the office"), "", "office personal-data", machine("Microsoft Windows Server 2019 Standard", &[445, 3389], json!({ "disk_encrypted": null, "antivirus_installed": false, "last_backup_at": days(-16) }))),
+        row(("backup-1", Host, Prod, Active, "office-berlin", "Nightly backups"), "operator", "backup", machine("Debian GNU/Linux 12 (bookworm)", &[22], json!({ "last_backup_at": null, "edr_installed": null }))),
+        row(("monitor-1", Host, Prod, Active, "fra1-r02", "Metrics and alerts"), "nils", "", machine("Debian GNU/Linux 13 (trixie)", &[22, 9090], json!({ "last_backup_at": days(-6) }))),
+        row(("shop-staging-1", Host, Staging, Active, "fra1-r07", "Web shop, rehearsal"), "priya", "", machine("Debian GNU/Linux 12 (bookworm)", &[22, 443], json!({ "last_backup_at": null, "tls_cert_expires_at": days(-4), "edr_installed": null, "antivirus_installed": null }))),
+        row(("billing-staging-1", Host, Staging, Active, "fra1-r07", "Invoices, rehearsal"), "", "", machine("Ubuntu 22.04.5 LTS", &[22, 8443], json!({ "last_backup_at": null, "firewall_enabled": false, "logging_enabled": null, "log_retention_days": null }))),
+        row(("ci-runner-1", Host, Dev, Active, "fra1-r08", "Builds and tests"), "priya", "build", machine("Debian GNU/Linux 12 (bookworm)", &[22], json!({ "disk_encrypted": false, "logging_enabled": false, "log_retention_days": null, "last_backup_at": null, "antivirus_installed": null }))),
+        row(("ci-runner-2", Host, Dev, Provisioning, "fra1-r08", "Builds and tests"), "priya", "build", json!({ "os_name": "Debian GNU/Linux 13 (trixie)", "open_ports": [22], "disk_encrypted": true })),
+        row(("old-shop-1", Host, Prod, Retired, "fra1-r01", "The shop before 2023"), "", "", json!({ "os_name": "Debian GNU/Linux 9 (stretch)", "open_ports": [21, 22, 80], "disk_encrypted": false, "firewall_enabled": false })),
+        row(("fra1-core-sw-1", NetworkDevice, Prod, Active, "fra1-r01", "Core switch"), "nils", "network", device("Arista EOS 4.31", json!({}))),
+        row(("fra1-core-sw-2", NetworkDevice, Prod, Active, "fra1-r01", "Core switch"), "nils", "network", device("Arista EOS 4.31", json!({ "last_backup_at": null }))),
+        row(("fra1-fw-1", NetworkDevice, Prod, Active, "fra1-r01", "Firewall"), "nils", "network", device("OPNsense 24.7", json!({ "firewall_enabled": true, "open_ports": [22, 443] }))),
+        row(("berlin-sw-1", NetworkDevice, Prod, Active, "office-berlin", "Office switch"), "nils", "network office", device("Cisco IOS 12.2", json!({ "os_supported": false, "open_ports": [22, 23], "encryption_in_transit": false, "last_patched_at": null, "logging_enabled": null, "log_retention_days": null }))),
+        row(("berlin-ap-1", NetworkDevice, Prod, Active, "office-berlin", "Wireless, ground floor"), "", "network office", json!({ "has_default_credentials": true, "open_ports": [80] })),
+        row(("shop", Service, Prod, Active, "fra1", "What customers see"), "priya", "customer-facing payment", service(75, json!({}))),
+        row(("billing", Service, Prod, Active, "fra1", "What accounting sees"), "felix", "payment", service(12, json!({}))),
+        row(("mail", Service, Prod, Active, "fra1", "Mail of the company"), "operator", "personal-data", service(33, json!({}))),
+        row(("intranet", Service, Prod, Active, "office-berlin", "Wiki and calendar"), "", "office", json!({ "encryption_in_transit": false })),
+        row(("office-suite", SoftwareLicense, Prod, Active, "office-berlin", "42 seats, yearly"), "felix", "office", json!({})),
+        row(("ide-licences", SoftwareLicense, Dev, Active, "office-berlin", "8 seats, yearly"), "felix", "build", json!({})),
+        row(("backup-software", SoftwareLicense, Prod, Active, "office-berlin", "2 servers"), "felix", "backup", json!({})),
+        row(("assets-bucket", CloudResource, Prod, Active, "eu-central-1", "Product pictures"), "priya", "customer-facing", json!({ "disk_encrypted": true, "encryption_in_transit": true, "logging_enabled": true, "log_retention_days": 365 })),
+        row(("backup-bucket", CloudResource, Prod, Active, "eu-west-1", "Copies of the backups"), "operator", "backup personal-data", json!({ "disk_encrypted": true, "encryption_in_transit": true, "logging_enabled": false, "last_backup_at": days(-1) })),
+        row(("dns-zone", CloudResource, Prod, Active, "global", "example.com and its subdomains"), "nils", "network customer-facing", json!({})),
+    ]
+}
+
+/// What a thing is, whoever owns it.
+type Basics = (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str);
+
+/// What is known, with what differs; null is not known.
+fn with(known: Value, differs: Value) -> Value {
+    let mut facts = Map::new();
+    for object in [known, differs] {
+        let Value::Object(object) = object else { continue };
+        facts.extend(object);
+    }
+    facts.retain(|_, value| !value.is_null());
+    Value::Object(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use domain::end_of_life;
+
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn there_are_thirty_things_of_every_type_each_with_its_own_name() {
+        let things = things(now());
+        assert_eq!(things.len(), 30);
+        assert_eq!(things.iter().map(|thing| thing.name).collect::<HashSet<_>>().len(), 30);
+        for asset_type in AssetType::ALL {
+            assert!(things.iter().any(|thing| thing.asset_type == *asset_type), "{asset_type:?}");
+        }
+    }
+
+    #[test]
+    fn every_owner_works_there_and_everybody_and_every_tag_is_of_use() {
+        let things = things(now());
+        let people: HashSet<_> = PEOPLE
+            .iter()
+            .map(|(who, _)| *who)
+            .chain(COLLEAGUES.iter().map(|(who, ..)| *who))
+            .collect();
+        assert_eq!(people.len(), 6);
+        let owners: HashSet<_> =
+            things.iter().map(|thing| thing.owner).filter(|who| !who.is_empty()).collect();
+        assert!(owners.is_subset(&people), "{owners:?}");
+        for (colleague, ..) in COLLEAGUES {
+            assert!(owners.contains(colleague), "{colleague} owns nothing");
+        }
+        let used: HashSet<_> =
+            things.iter().flat_map(|thing| thing.tags.split_whitespace()).collect();
+        assert_eq!(used, TAGS.iter().map(|(name, _)| *name).collect());
+    }
+
+    #[test]
+    fn what_is_needed_and_held_is_there() {
+        let things = things(now());
+        let names: HashSet<_> = things.iter().map(|thing| thing.name).collect();
+        let mut seen = HashSet::new();
+        for (source, target, ..) in NEEDS {
+            assert!(names.contains(source) && names.contains(target), "{source} {target}");
+            assert!(source != target && seen.insert((source, target)), "{source} {target}");
+        }
+        for (asset, who, _, since, returned) in HELD {
+            assert!(names.contains(asset), "{asset}");
+            assert!(
+                PEOPLE.iter().any(|(known, _)| *known == who)
+                    || COLLEAGUES.iter().any(|(known, ..)| *known == who)
+            );
+            assert!(returned.is_none_or(|(_, until)| until < since), "{asset}");
+        }
+    }
+
+    /// Whether a thing passes, for each rule that asks nothing of its owner; `None`: not assessed.
+    fn verdicts(thing: &Thing) -> [(&'static str, Option<bool>); 15] {
+        let fact = |key: &str| thing.attributes.get(key);
+        let is = |key: &str| fact(key)?.as_bool();
+        let number = |key: &str| fact(key)?.as_i64();
+        let age = |key: &str| {
+            let at: DateTime<Utc> = fact(key)?.as_str()?.parse().ok()?;
+            Some((now() - at).num_days())
+        };
+        let ports = fact("open_ports").and_then(Value::as_array);
+        let is_risky = |port: &Value| [21, 23, 445, 2323, 3389].contains(&port.as_u64().unwrap());
+        let derived =
+            || Some(end_of_life::of(fact("os_name")?.as_str()?, None)?.is_supported_at(now()));
+        [
+            ("disk-encryption", is("disk_encrypted")),
+            ("encryption-in-transit", is("encryption_in_transit")),
+            ("edr-present", is("edr_installed")),
+            ("antivirus-present", is("antivirus_installed")),
+            ("no-default-credentials", is("has_default_credentials").map(|has| !has)),
+            ("password-max-age", number("password_max_age_days").map(|days| days <= 90)),
+            ("has-owner", Some(!thing.owner.is_empty())),
+            ("logging-enabled", is("logging_enabled")),
+            ("log-retention", number("log_retention_days").map(|days| days >= 30)),
+            ("backup-recency", age("last_backup_at").map(|days| days <= 7)),
+            ("firewall-enabled", is("firewall_enabled")),
+            ("no-high-risk-open-ports", ports.map(|ports| !ports.iter().any(is_risky))),
+            ("tls-cert-expiry", age("tls_cert_expires_at").map(|days| -days >= 30)),
+            ("patch-age", age("last_patched_at").map(|days| days < 30)),
+            ("os-supported", is("os_supported").or_else(derived)),
+        ]
+    }
+
+    #[test]
+    fn every_rule_passes_on_something_and_fails_on_something() {
+        let things = things(now());
+        let in_scope: Vec<_> =
+            things.iter().filter(|thing| thing.lifecycle_state != Retired).map(verdicts).collect();
+        for (at, (rule, _)) in in_scope[0].iter().enumerate() {
+            for verdict in [Some(true), Some(false)] {
+                assert!(in_scope.iter().any(|of| of[at].1 == verdict), "{rule}: {verdict:?}");
+            }
+        }
+    }
+}

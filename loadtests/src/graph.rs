@@ -1,0 +1,287 @@
+//! Blast radii and pages of assets, asked over HTTP: of an inventory in tiers, and of one at random, each in an organization of
+//! its own and imported as users do it.
+//!
+//! The inventory knows what needs what, so every count that is answered is held against a walk of our own. One connection,
+//! one question at a time: what is measured is what a user waits.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    client::Connection,
+    finding::Finding,
+    inventory::{Graph, Inventory, Shape, Tier},
+    load::percentile,
+    random::Random,
+    report::{self, Circumstances, progress},
+    site::{Site, Tenant},
+    stores,
+    upload::{self, Kind},
+};
+
+/// How far a blast radius goes.
+const DEPTH: usize = 10;
+/// Nodes that come with its counts.
+const NODES: usize = 100;
+const PAGE: usize = 50;
+const FIND: &str =
+    "query($name: String!) { assets(first: 2, filter: { text: $name }) { nodes { id name } } }";
+const BLAST: &str = "query($id: ID!) {
+    asset(id: $id) { blastRadius(depth: 10) { assets services truncated nodes { depth asset { name } } } } }";
+const LIST: &str = "query($after: String) {
+    assets(first: 50, after: $after) { nodes { id code name type lifecycleState environment } pageInfo { hasNextPage endCursor } } }";
+const SEARCH: &str = "query($text: String!) {
+    assets(first: 50, filter: { text: $text }) { nodes { id code name type lifecycleState environment } } }";
+
+/// What `graph` is told.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Fewer assets and fewer questions: to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/sentryops")]
+    binary: PathBuf,
+    /// Writes the report as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Assets of each inventory: 100,000, or 5,000 with `--quick`; each needs about three others.
+    #[arg(long)]
+    rows: Option<usize>,
+    /// These inventories only.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SHAPE,…")]
+    only: Vec<Shape>,
+    /// What randomness begins with; a new one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// We run under `sentryops services` already.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    scenario: &'static str,
+    circumstances: Circumstances,
+    seed: u64,
+    findings: Vec<Finding>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
+    if !arguments.inside {
+        return stores::enter(&arguments.binary);
+    }
+    let assets = arguments.rows.unwrap_or(if arguments.quick { 5_000 } else { 100_000 });
+    let questions = if arguments.quick { 20 } else { 200 };
+    let seed = crate::random::seed(arguments.seed)?;
+    let at: DateTime<Utc> = std::time::SystemTime::now().into();
+    let site = Site::open(&arguments.binary).await?;
+    let mut findings = Vec::new();
+    for shape in [Shape::Tiers, Shape::Random] {
+        if arguments.only.is_empty() || arguments.only.contains(&shape) {
+            let inventory = Inventory { shape, assets, seed, at };
+            findings.push(measure(&site, &inventory, questions).await?);
+        }
+    }
+    site.close().await?;
+    let report = Report { scenario: "graph", circumstances, seed, findings };
+    report::print(&report.render())?;
+    report::save(arguments.json.as_deref(), &report)?;
+    let wrong: Vec<_> = report.findings.iter().flat_map(Finding::wrong).collect();
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+async fn measure(site: &Site, inventory: &Inventory, questions: usize) -> Result<Finding> {
+    let shape = inventory.shape;
+    progress(&format!("graph: {shape:?}: import"));
+    let tenant = site.tenant(shape.word()).await?;
+    let files = inventory.write(site.folder.path())?;
+    upload::import(site, &tenant, Kind::Assets, &files.assets).await?;
+    upload::import(site, &tenant, Kind::Dependencies, &files.dependencies).await?;
+    site.stores.vacuum().await?;
+    let mut finding = Finding::new(
+        shape.word(),
+        format!(
+            "{} assets, {} dependencies; {questions} questions each, one at a time; seed {}.",
+            report::whole(f64::from(u32::try_from(inventory.assets)?)),
+            report::whole(f64::from(u32::try_from(files.edges)?)),
+            inventory.seed
+        ),
+    );
+    let mut asker =
+        Asker { connection: Connection::open(site.api.address).await?, tenant: &tenant };
+    let graph = inventory.graph();
+    let mut random = Random::new(inventory.seed);
+    progress(&format!("graph: {shape:?}: blast radii"));
+    match shape {
+        Shape::Tiers => {
+            let switches = roots(inventory, &mut random, questions, |tier| tier == Tier::Switch);
+            asker.blasts(&mut finding, &graph, inventory, "of a switch", "≤ 50", &switches).await?;
+            let any = roots(inventory, &mut random, questions, |_| true);
+            asker.blasts(&mut finding, &graph, inventory, "of any", "≤ 50", &any).await?;
+        }
+        Shape::Random => {
+            let any = roots(inventory, &mut random, questions, |_| true);
+            asker.blasts(&mut finding, &graph, inventory, "of any", "≤ 500", &any).await?;
+        }
+    }
+    progress(&format!("graph: {shape:?}: pages"));
+    asker.pages(&mut finding, questions).await?;
+    asker.searches(&mut finding, inventory, &mut random, questions).await?;
+    Ok(finding)
+}
+
+/// Assets of these tiers, at random.
+fn roots(
+    inventory: &Inventory,
+    random: &mut Random,
+    count: usize,
+    is_wanted: impl Fn(Tier) -> bool,
+) -> Vec<usize> {
+    let mut roots = Vec::new();
+    while roots.len() < count {
+        let number = random.below(inventory.assets);
+        if is_wanted(inventory.tier(number)) {
+            roots.push(number);
+        }
+    }
+    roots
+}
+
+/// One connection that asks.
+struct Asker<'a> {
+    connection: Connection,
+    tenant: &'a Tenant,
+}
+
+impl Asker<'_> {
+    async fn ask(&mut self, query: &str, given: Value) -> Result<(Value, Duration)> {
+        let began = Instant::now();
+        let data = self.connection.graphql(Some(&self.tenant.token), query, given).await?;
+        Ok((data, began.elapsed()))
+    }
+
+    async fn blasts(
+        &mut self,
+        finding: &mut Finding,
+        graph: &Graph,
+        inventory: &Inventory,
+        whose: &str,
+        target: &'static str,
+        roots: &[usize],
+    ) -> Result<()> {
+        let (mut took, mut reaches, mut wrong) = (Vec::new(), Vec::new(), 0);
+        for root in roots {
+            let name = inventory.name(*root);
+            let found = self.ask(FIND, json!({ "name": name })).await?.0;
+            let nodes = found["assets"]["nodes"].as_array().context("assets have nodes")?;
+            ensure!(nodes.len() == 1, "{name} was found {} times", nodes.len());
+            let (answer, elapsed) = self.ask(BLAST, json!({ "id": nodes[0]["id"] })).await?;
+            took.push(elapsed);
+            let hit = graph.reach(*root, DEPTH);
+            let services =
+                hit.iter().filter(|at| inventory.tier(**at) == Tier::Application).count();
+            let blast = &answer["asset"]["blastRadius"];
+            let nodes = blast["nodes"].as_array().map_or(0, Vec::len);
+            let is_right = blast["assets"] == json!(hit.len())
+                && blast["services"] == json!(services)
+                && blast["truncated"] == json!(hit.len() > NODES)
+                && nodes == hit.len().min(NODES);
+            wrong += i64::from(!is_right);
+            reaches.push(hit.len());
+        }
+        reaches.sort_unstable();
+        for (name, share) in [("median", 50), ("most", 100)] {
+            let reach = percentile(&reaches, share).unwrap_or_default();
+            finding.figure(
+                format!("blast radius {whose}: {name}"),
+                f64::from(u32::try_from(reach)?),
+                "assets",
+            );
+        }
+        latencies(finding, &format!("blast radius {whose}"), took, Some(target));
+        finding.check(format!("blast radius {whose}: other than our own walk"), wrong, 0);
+        Ok(())
+    }
+
+    async fn pages(&mut self, finding: &mut Finding, count: usize) -> Result<()> {
+        let (mut took, mut after, mut short) = (Vec::new(), Value::Null, 0);
+        for _ in 0..count {
+            let (answer, elapsed) = self.ask(LIST, json!({ "after": after })).await?;
+            took.push(elapsed);
+            let page = &answer["assets"];
+            let is_last = page["pageInfo"]["hasNextPage"] != json!(true);
+            let nodes = page["nodes"].as_array().map_or(0, Vec::len);
+            short += i64::from(nodes != PAGE && !is_last);
+            after = if is_last { Value::Null } else { page["pageInfo"]["endCursor"].clone() };
+        }
+        latencies(finding, "a page of 50, one after the other", took, None);
+        finding.check("pages that were not full", short, 0);
+        Ok(())
+    }
+
+    async fn searches(
+        &mut self,
+        finding: &mut Finding,
+        inventory: &Inventory,
+        random: &mut Random,
+        count: usize,
+    ) -> Result<()> {
+        for (what, cut) in [("a whole name", 0), ("a part of many names", 2)] {
+            let (mut took, mut empty) = (Vec::new(), 0);
+            for _ in 0..count {
+                let name = inventory.name(random.below(inventory.assets));
+                let text = &name[..name.len() - cut];
+                let (answer, elapsed) = self.ask(SEARCH, json!({ "text": text })).await?;
+                took.push(elapsed);
+                let nodes = answer["assets"]["nodes"].as_array().map_or(0, Vec::len);
+                empty += i64::from(nodes == 0);
+            }
+            latencies(finding, &format!("a page of 50 by {what}"), took, None);
+            finding.check(format!("by {what}: nothing found"), empty, 0);
+        }
+        Ok(())
+    }
+}
+
+fn latencies(
+    finding: &mut Finding,
+    what: &str,
+    mut took: Vec<Duration>,
+    target: Option<&'static str>,
+) {
+    took.sort_unstable();
+    for share in [50, 95, 99, 100] {
+        let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
+        match target {
+            Some(target) if share == 95 => {
+                finding.aimed(format!("{what}: p95"), value, "ms", target);
+            }
+            _ => finding.figure(format!("{what}: p{share}"), value, "ms"),
+        }
+    }
+}
+
+impl Report {
+    fn render(&self) -> String {
+        let findings: Vec<_> = self.findings.iter().map(Finding::render).collect();
+        format!(
+            "graph: seed {}\n{}\n{}",
+            self.seed,
+            self.circumstances.render(),
+            findings.join("\n")
+        )
+    }
+}

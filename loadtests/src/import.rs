@@ -1,0 +1,233 @@
+//! Files imported as users do it: uploaded over HTTP, taken by a worker, followed to the end of the run over GraphQL.
+//!
+//! A made-up inventory is imported, then the same file again, then its dependencies; with `--kill`, once more into an
+//! organization of its own while worker processes are killed, and then everything must be as after the quiet import. API and
+//! worker are processes of their own, so that each one's memory is known. The stores sync to disk.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    finding::Finding,
+    inventory::{Inventory, Shape, Written},
+    random::Random,
+    report::{self, Circumstances, progress},
+    site::{Site, Tenant},
+    stores,
+    upload::{self, Imported, Kind, Upload},
+};
+
+const TARGET: &str = "≥ 10,000";
+/// Worker processes while they are killed.
+const PROCESSES: usize = 2;
+/// From seeing that an import moves to the kill.
+const MOVES_FOR: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(800));
+
+const ASSETS: &str = "SELECT count(*) FROM asset JOIN organization ON organization.id = asset.org_id WHERE slug = $1";
+const TWICE: &str = "SELECT count(*) - count(DISTINCT external_id) FROM asset
+    JOIN organization ON organization.id = asset.org_id WHERE slug = $1";
+const AUDITED: &str =
+    "SELECT count(*) FROM audit_entry JOIN organization ON organization.id = audit_entry.org_id
+    WHERE slug = $1 AND action = 'asset.created'";
+const EDGES: &str = "SELECT count(*) FROM dependency JOIN organization ON organization.id = dependency.org_id WHERE slug = $1";
+const CHUNKS: &str = "SELECT count(*) FROM import_chunk JOIN organization ON organization.id = import_chunk.org_id WHERE slug = $1";
+
+/// What `import` is told.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Fewer rows and fewer kills: to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/sentryops")]
+    binary: PathBuf,
+    /// Writes the report as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rows of the file: 100,000, or 5,000 with `--quick`.
+    #[arg(long)]
+    rows: Option<usize>,
+    /// Kills worker processes during one more import.
+    #[arg(long)]
+    kill: bool,
+    /// What randomness begins with; a new one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// We run under `sentryops services` already.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    scenario: &'static str,
+    circumstances: Circumstances,
+    seed: u64,
+    findings: Vec<Finding>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
+    if !arguments.inside {
+        return stores::enter(&arguments.binary);
+    }
+    let assets = arguments.rows.unwrap_or(if arguments.quick { 5_000 } else { 100_000 });
+    let seed = crate::random::seed(arguments.seed)?;
+    let at: DateTime<Utc> = std::time::SystemTime::now().into();
+    let inventory = Inventory { shape: Shape::Tiers, assets, seed, at };
+    let mut site = Site::open(&arguments.binary).await?;
+    progress(&format!("import: {assets} assets to files"));
+    let files = inventory.write(site.folder.path())?;
+    let mut findings = vec![quiet(&site, &inventory, &files).await?];
+    if arguments.kill {
+        let kills = if arguments.quick { 3 } else { 10 };
+        findings.push(killed(&mut site, &inventory, &files.assets, kills).await?);
+    }
+    site.close().await?;
+    let report = Report { scenario: "import", circumstances, seed, findings };
+    report::print(&report.render())?;
+    report::save(arguments.json.as_deref(), &report)?;
+    let wrong: Vec<_> = report.findings.iter().flat_map(Finding::wrong).collect();
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+/// Nobody is killed.
+async fn quiet(site: &Site, inventory: &Inventory, files: &Written) -> Result<Finding> {
+    let tenant = site.tenant("quiet").await?;
+    let bytes = std::fs::metadata(&files.assets)?.len();
+    let mut finding = Finding::new(
+        "import",
+        format!(
+            "{} assets in {} MiB, {} dependencies; one API and one worker; memory is resident at most (PSS: the most that was seen).",
+            report::whole(number(inventory.assets)),
+            bytes >> 20,
+            report::whole(number(files.edges)),
+        ),
+    );
+    let rows = i64::try_from(inventory.assets)?;
+    for (what, kind, file, expected) in [
+        ("assets", Kind::Assets, &files.assets, [rows, 0]),
+        ("the same again", Kind::Assets, &files.assets, [0, rows]),
+        ("dependencies", Kind::Dependencies, &files.dependencies, [i64::try_from(files.edges)?, 0]),
+        ("they again", Kind::Dependencies, &files.dependencies, [0, i64::try_from(files.edges)?]),
+    ] {
+        progress(&format!("import: {what}"));
+        let imported = upload::import(site, &tenant, kind, file).await?;
+        figures(&mut finding, what, &imported);
+        let run = &imported.run;
+        finding.check(format!("{what}: created"), run.created, expected[0]);
+        finding.check(format!("{what}: unchanged"), run.unchanged, expected[1]);
+    }
+    checks(site, &tenant, &mut finding, inventory).await?;
+    finding.check(
+        "dependencies there",
+        site.count(&tenant, EDGES).await?,
+        i64::try_from(files.edges)?,
+    );
+    Ok(finding)
+}
+
+/// Worker processes are killed while they import.
+async fn killed(
+    site: &mut Site,
+    inventory: &Inventory,
+    file: &Path,
+    kills: usize,
+) -> Result<Finding> {
+    progress("import: kills");
+    let tenant = site.tenant("killed").await?;
+    let mut random = Random::new(inventory.seed);
+    while site.workers.len() < PROCESSES {
+        site.start_worker()?;
+    }
+    let mut upload = Upload::send(site, &tenant, Kind::Assets, file).await?;
+    let (mut seen, mut done, mut kill_at) = (0, 0, None);
+    let (run, took) = upload
+        .follow(&tenant, |run| {
+            if run.done > seen && kill_at.is_none() {
+                kill_at = Some(Instant::now() + random.between(MOVES_FOR.0, MOVES_FOR.1));
+            }
+            if done < kills && kill_at.is_some_and(|at| at <= Instant::now()) {
+                site.workers.swap_remove(random.below(site.workers.len())).kill()?;
+                site.start_worker()?;
+                (seen, kill_at) = (run.done, None);
+                done += 1;
+            }
+            Ok(())
+        })
+        .await?;
+    let mut finding = Finding::new(
+        "kill",
+        format!(
+            "kill -9 of one of {PROCESSES} workers at a random moment up to {} ms after the import had moved, restarted at once; seed {}.",
+            MOVES_FOR.1.as_millis(),
+            inventory.seed
+        ),
+    );
+    finding.figure("kills", number(done), "");
+    finding.figure("upload and import", took.as_secs_f64(), "s");
+    let rows = i64::try_from(inventory.assets)?;
+    finding.check("rows", run.rows, rows);
+    finding.check("done", run.done, rows);
+    finding.check("created", run.created, rows);
+    finding.check("updated", run.updated, 0);
+    finding.check("unchanged", run.unchanged, 0);
+    checks(site, &tenant, &mut finding, inventory).await?;
+    Ok(finding)
+}
+
+fn figures(finding: &mut Finding, what: &str, imported: &Imported) {
+    let Imported { run, uploaded_in, took, api, worker } = imported;
+    let rate = |took: &Duration| {
+        number(usize::try_from(run.rows).unwrap_or_default()) / took.as_secs_f64()
+    };
+    let mebibytes = |kib: u32| f64::from(kib) / 1024.0;
+    finding.figure(format!("{what}: upload"), rate(uploaded_in), "rows/s");
+    finding.aimed(format!("{what}: upload and import"), rate(took), "rows/s", TARGET);
+    for (process, memory) in [("API", api), ("worker", worker)] {
+        finding.figure(format!("{what}: {process}"), mebibytes(memory.rss_kib), "MiB");
+        finding.figure(format!("{what}: {process}, PSS"), mebibytes(memory.pss_kib), "MiB");
+    }
+}
+
+/// What must be so after an import of the assets, whatever happened meanwhile.
+async fn checks(
+    site: &Site,
+    tenant: &Tenant,
+    finding: &mut Finding,
+    inventory: &Inventory,
+) -> Result<()> {
+    let rows = i64::try_from(inventory.assets)?;
+    finding.check("assets there", site.count(tenant, ASSETS).await?, rows);
+    finding.check("assets there twice", site.count(tenant, TWICE).await?, 0);
+    finding.check("audited as created", site.count(tenant, AUDITED).await?, rows);
+    finding.check("chunks left behind", site.count(tenant, CHUNKS).await?, 0);
+    Ok(())
+}
+
+/// As a figure; none of our counts is beyond 2³².
+fn number(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::NAN, f64::from)
+}
+
+impl Report {
+    fn render(&self) -> String {
+        let findings: Vec<_> = self.findings.iter().map(Finding::render).collect();
+        format!(
+            "import: durable stores, seed {}\n{}\n{}",
+            self.seed,
+            self.circumstances.render(),
+            findings.join("\n")
+        )
+    }
+}
