@@ -121,7 +121,7 @@ async fn check_levels(document: &str, once: &[&str], most: usize) {
 
 #[tokio::test]
 async fn assets_with_both_directions_and_what_leads_there() {
-    let document = "{ assets(first: 90) { nodes {
+    let document = "{ assets(first: 100) { nodes {
         dependsOn(depth: 3, first: 3) { depth asset { name } via { kind source { name } target { name } } }
         dependents(depth: 3, first: 3) { depth asset { name } }
         owner { name }
@@ -136,7 +136,7 @@ async fn assets_with_both_directions_and_what_leads_there() {
 
 #[tokio::test]
 async fn assets_with_their_blast_radii() {
-    let document = "{ assets(first: 90) { nodes {
+    let document = "{ assets(first: 100) { nodes {
         owner { name } blastRadius(depth: 4, first: 5) { assets services truncated nodes { depth asset { name owner { name } } } }
     } } }";
     check_levels(document, &["AS services"], 12).await;
