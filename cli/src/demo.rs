@@ -1,6 +1,5 @@
-//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as
-//! a demonstration.
-//! (`demo/company`: what it consists of.)
+//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as a
+//! demonstration. (`demo/company`: what it consists of.)
 
 use std::collections::HashMap;
 
