@@ -1,8 +1,11 @@
-//! What an asset needs: the *source* needs the *target*. (`dependency/reach`: what is reached along them.)
+//! What an asset needs: the *source* needs the *target*. (`dependency/reach`: what is reached along them;
+//! `dependency/store`: how any number of them are written.)
 //!
 //! Cycles are allowed, because operations has them; an asset that needs itself, or the same one twice, is not. A
 //! dependency is part of its source: the audit trail keeps it there, so that an asset's history says when it began to
 //! need what.
+
+use std::slice;
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -22,11 +25,13 @@ use crate::{
 };
 
 mod reach;
+mod store;
 
 pub use reach::{BlastRadius, Bounds, Direction, Reached, blast_radius, reach};
+pub(crate) use store::{insert_all, update_all};
 
 /// A kind: one line, up to 50 characters.
-const KIND: Rule = Rule { max: 50, multiline: false };
+pub(crate) const KIND: Rule = Rule { max: 50, multiline: false };
 
 text_enum! {
     /// How much an asset needs another.
@@ -144,23 +149,8 @@ impl Dependency {
             criticality,
             created_at: now.trunc_subsecs(6), // As Postgres keeps it.
         };
-        tx.exec(
-            "INSERT INTO dependency (org_id, id, source_id, target_id, kind, criticality, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            &[
-                &tx.org(),
-                &dependency.id,
-                &source,
-                &target,
-                &dependency.kind,
-                &criticality.map(Criticality::as_str),
-                &dependency.created_at,
-            ],
-        )
-        .await?;
-        let (without, with) = dependency.snapshots();
-        let entry = Entry::changed("asset.dependency_added", source, without, with);
-        dependency.record(tx, entry, now).await?;
+        insert_all(tx, slice::from_ref(&dependency), now).await?;
+        dependency.tell(tx);
         Ok(dependency)
     }
 
@@ -176,15 +166,30 @@ impl Dependency {
             .ok_or_else(|| Error::not_found("dependency", id))?;
         let (without, with) = removed.snapshots();
         let entry = Entry::changed("asset.dependency_removed", removed.source_id, with, without);
-        removed.record(tx, entry, now).await?;
+        entry.record(tx, now).await?;
+        removed.tell(tx);
         Ok(removed)
     }
 
-    async fn record(&self, tx: &Tx, entry: Entry, now: DateTime<Utc>) -> Result<()> {
-        entry.record(tx, now).await?;
+    /// Those between these sources and targets, pair by pair, locked in the order of their ids.
+    pub(crate) async fn lock_all(
+        tx: &Tx,
+        sources: &[Id<Asset>],
+        targets: &[Id<Asset>],
+    ) -> Result<Vec<Self>> {
+        tx.all(
+            &format!(
+                "{SELECT} WHERE (source_id, target_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
+                 ORDER BY id FOR UPDATE"
+            ),
+            &[&sources, &targets],
+        )
+        .await
+    }
+
+    fn tell(&self, tx: &Tx) {
         tx.emit(Event::changed(tx.org(), self.source_id));
         tx.emit(Event::changed(tx.org(), self.id));
-        Ok(())
     }
 
     /// What its source needs without it, and with it. Null, not absent: its path is then the target, whatever it says.

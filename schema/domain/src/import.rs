@@ -30,6 +30,7 @@ use crate::{
 mod assets;
 mod column;
 pub mod cut;
+mod dependencies;
 mod life;
 mod row;
 
@@ -260,7 +261,7 @@ impl ImportError {
 pub async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<Outcome> {
     match begun.table.kind {
         ImportKind::Assets => assets::apply(tx, begun, now).await,
-        ImportKind::Dependencies => Ok(Outcome::default()),
+        ImportKind::Dependencies => dependencies::apply(tx, begun, now).await,
     }
 }
 
@@ -288,4 +289,8 @@ async fn first_rows<'a>(
         )
         .await?;
     rows.iter().map(|row| Ok((row.try_get("key")?, row.try_get("row")?))).collect()
+}
+
+fn count<T>(rows: &[T]) -> i32 {
+    i32::try_from(rows.len()).expect("a chunk has a thousand rows")
 }

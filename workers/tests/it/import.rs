@@ -266,3 +266,55 @@ async fn what_an_ended_run_needed_is_swept_away() {
     })
     .await;
 }
+
+async fn edges(stage: &Stage) -> Vec<String> {
+    let superuser = stage.db.superuser().await;
+    let sql = "SELECT source.name || ' needs ' || target.name || coalesce(' ' || kind, '') || coalesce(' ' || criticality, '')
+        FROM dependency JOIN asset AS source ON source.id = source_id JOIN asset AS target ON target.id = target_id ORDER BY 1";
+    superuser.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn three_hosts(stage: &Stage) {
+    let file = "external_id,code,name,type\nn:1,HST-1,a,host\nn:2,,b,host\nn:3,,c,host\n";
+    import(stage, &order(ImportKind::Assets, CSV), file).await;
+}
+
+#[tokio::test]
+async fn dependencies_are_added_said_anew_and_unchanged() {
+    let stage = Stage::new().await;
+    stage.start();
+    three_hosts(&stage).await;
+    let order = order(ImportKind::Dependencies, CSV);
+    let file = "source_external_id,target_external_id,target_code,kind,criticality\n\
+                n:2,n:1,,runs_on,high\nn:3,,hst-1,uplink,\n";
+    assert_eq!(import(&stage, &order, file).await, (2, 0, 0, 0));
+    assert_eq!(edges(&stage).await, ["b needs a runs_on HIGH", "c needs a uplink"]);
+    assert_eq!(import(&stage, &order, file).await, (0, 0, 2, 0));
+    let file = "source_external_id,target_external_id,kind\nn:2,n:1,hosts\nn:1,n:2,\n";
+    assert_eq!(import(&stage, &order, file).await, (1, 1, 0, 0));
+    assert_eq!(edges(&stage).await, ["a needs b", "b needs a hosts HIGH", "c needs a uplink"]);
+    assert_eq!(stage.audited("asset.dependency_changed").await, 1);
+}
+
+#[tokio::test]
+async fn wrong_dependencies_are_told_and_the_others_imported() {
+    let stage = Stage::new().await;
+    stage.start();
+    three_hosts(&stage).await;
+    let file = "source_external_id,source_code,target_external_id,kind,criticality\n\
+                n:1,,n:1,,\nn:1,,n:9,,\nn:1,,n:2,,hgih\n,,n:2,,\nn:2,HST-1,n:3,,\nn:1,,n:3,,\nn:1,,n:3,,\n";
+    let id = send(&stage, &order(ImportKind::Dependencies, CSV), file).await;
+    let run = ended(&stage, id).await;
+    assert_eq!((run.created, run.failed), (1, 6));
+    assert_eq!(
+        errors(&stage, id).await,
+        [
+            "2 target_external_id: is the source itself: an asset cannot need itself",
+            "3 target_external_id: there is no asset with the external id \"n:9\"",
+            "4 criticality: \"hgih\" is none of low, medium, high, critical (high?)",
+            "5 source_external_id: is missing: give source_external_id or source_code",
+            "6 source_external_id: is another asset than that of source_code",
+            "8 : this dependency stands in row 7 already: only that row counts",
+        ]
+    );
+}

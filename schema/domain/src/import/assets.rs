@@ -72,7 +72,12 @@ pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<
             Wanted::Same(_) => unchanged += 1,
         }
     }
-    let outcome = Outcome { created: count(&added), updated: count(&changed), unchanged, faults };
+    let outcome = Outcome {
+        created: super::count(&added),
+        updated: super::count(&changed),
+        unchanged,
+        faults,
+    };
     if !run.dry_run {
         let drafts = changed.iter().flat_map(|change| [&change.before, &change.after]);
         let names = Draft::tag_names(tx, added.iter().chain(drafts)).await?;
@@ -80,10 +85,6 @@ pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<
         update_all(tx, &mut changed, &names, now).await?;
     }
     Ok(outcome)
-}
-
-fn count<T>(rows: &[T]) -> i32 {
-    i32::try_from(rows.len()).expect("a chunk has a thousand rows")
 }
 
 /// What is to become of a row's asset, or what forbids it.
