@@ -11,7 +11,12 @@ use async_graphql::{
     futures_util::{FutureExt, Stream, StreamExt, stream},
     parser::{parse_query, types::OperationType},
 };
-use graphql::{Answer, Client, Lost, Operation, Recognised};
+use bytes::Bytes;
+use domain::{
+    Id,
+    import::{ImportFormat, ImportKind, ImportOrder},
+};
+use graphql::{Answer, BrokenOff, Client, ErrorCode, Lost, Operation, Received, Recognised};
 use tokio::{
     net::TcpListener,
     sync::{broadcast, mpsc},
@@ -25,6 +30,14 @@ use tokio_util::sync::CancellationToken;
 pub enum Event {
     Started,
     Dropped,
+    /// What an upload was ordered as; nothing of it has been asked for.
+    Ordered(String),
+    /// A piece of an upload has come.
+    Came(usize),
+    /// An upload broke off.
+    BrokenOff(BrokenOff),
+    /// A page of an export was made.
+    Made,
 }
 
 /// Reports when the work it lives in is dropped.
@@ -202,6 +215,80 @@ impl Gateway for Engine {
         let mut lost = self.lost.subscribe();
         let lost = async move { lost.recv().await.unwrap_or(Lost::Access) }.boxed();
         Ok(Recognised { holder: Some(bearer.clone()), bearer: Some(bearer), lost })
+    }
+
+    /// Counts bytes as rows. `forbid` may not; `picky` refuses after the first piece.
+    async fn upload(
+        &self,
+        order: ImportOrder,
+        bearer: Option<&str>,
+        _: Client,
+        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    ) -> Result<Received, Answer> {
+        match bearer {
+            None => return Err(refused(vec![error("UNAUTHENTICATED", None)])),
+            Some("forbid") => return Err(refused(vec![error("FORBIDDEN", None)])),
+            Some(_) => {}
+        }
+        let _witness = Witness(self.events.clone());
+        let format = match order.format {
+            ImportFormat::Csv => "csv",
+            ImportFormat::Json => "json",
+        };
+        let ordered = format!(
+            "{} {format} {} {} {:?}",
+            order.kind.as_str(),
+            order.dry_run,
+            order.empty_cells.as_str(),
+            order.idempotency_key
+        );
+        self.events.send(Event::Ordered(ordered)).unwrap();
+        let mut pieces = std::pin::pin!(pieces);
+        let mut bytes = 0;
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) => {
+                    bytes += piece.len();
+                    self.events.send(Event::Came(piece.len())).unwrap();
+                }
+                Err(broken) => {
+                    self.events.send(Event::BrokenOff(broken)).unwrap();
+                    return Err(refused(vec![error("TIMEOUT", None)]));
+                }
+            }
+            if bearer == Some("picky") {
+                return Err(refused(vec![error("VALIDATION", None)]));
+            }
+        }
+        Ok(Received { id: Id::default(), rows: i32::try_from(bytes).unwrap() })
+    }
+
+    /// Three pages; `fails` gets one and an error, `endless` does not come to an end.
+    async fn export(
+        &self,
+        _: ImportKind,
+        bearer: Option<&str>,
+        _: Client,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, graphql::Error>> + Send + use<> + 'static, Answer>
+    {
+        let bearer = bearer.ok_or_else(|| refused(vec![error("UNAUTHENTICATED", None)]))?;
+        if bearer == "forbid" {
+            return Err(refused(vec![error("FORBIDDEN", None)]));
+        }
+        let (fails, pages) = (bearer == "fails", if bearer == "endless" { usize::MAX } else { 3 });
+        let (witness, events) = (Witness(self.events.clone()), self.events.clone());
+        Ok(stream::iter(0..pages).map(move |page| {
+            let _ = &witness;
+            let _ = events.send(Event::Made); // a test that no longer listens
+            if fails && page == 1 {
+                return Err(graphql::Error::new(ErrorCode::Internal, "postgres at src/secret.rs"));
+            }
+            Ok(if pages == 3 {
+                format!("page {page}\r\n").into_bytes()
+            } else {
+                vec![b'x'; 64 * 1024]
+            })
+        }))
     }
 }
 

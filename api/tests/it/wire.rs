@@ -24,7 +24,21 @@ impl Reply {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        let text = match self.header("transfer-encoding") {
+            Some("chunked") => self.unchunked(),
+            _ => self.body.clone(),
+        };
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn unchunked(&self) -> String {
+        let (mut text, mut rest) = (String::new(), self.body.as_str());
+        while let Some((length, chunk)) = rest.split_once("\r\n") {
+            let length = usize::from_str_radix(length, 16).unwrap();
+            text.push_str(&chunk[..length]);
+            rest = chunk[length..].strip_prefix("\r\n").unwrap();
+        }
+        text
     }
 
     /// The envelope's code; panics where this is no envelope of ours.

@@ -137,6 +137,12 @@ impl Scene {
         let old_key = team.api_key("Old key", &["ASSET_READ"]).await.0;
         let asset = team.asset(&format!("Asset {CANARY}"), "ACTIVE").await;
         let retired = team.asset("Retired", "RETIRED").await;
+        let [needed, lent] =
+            [team.asset("Needed", "ACTIVE").await, team.asset("Lent", "ACTIVE").await];
+        let add = "mutation($id: ID!, $needed: ID!) { addDependency(source: $id, target: $needed) { id } }";
+        let dependency = owner.get_data(add, json!({ "id": lent, "needed": needed })).await;
+        let lend = "mutation($id: ID!, $to: ID!) { checkOutAsset(id: $id, holder: $to) { id } }";
+        let custody = owner.get_data(lend, json!({ "id": lent, "to": user.0 })).await;
         let entries = "{ auditEntries(first: 1) { nodes { id } } }";
         let entries = owner.get_data(entries, json!({})).await;
         let session = "{ viewer { sessions { id current } } }";
@@ -171,6 +177,10 @@ impl Scene {
             ("%organization", team.id.clone()),
             ("%other", other.id.clone()),
             ("%retired", retired),
+            ("%needed", needed),
+            ("%lent", lent),
+            ("%dependency", word(&dependency["addDependency"]["id"])),
+            ("%custody", word(&custody["checkOutAsset"]["id"])),
             ("%role", role),
             ("%user", user.0),
             ("%victim", victim.0),
@@ -252,6 +262,8 @@ impl Scene {
         let mine = "org_id = $1";
         let tables = [
             ("asset", mine),
+            ("dependency", mine),
+            ("custody", mine),
             ("role", mine),
             ("membership", mine),
             ("membership_role", mine),

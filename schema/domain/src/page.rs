@@ -202,6 +202,9 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
+    /// Of a list without rows.
+    pub const EMPTY: Self = Self { rows: Vec::new(), has_next: false, has_previous: false };
+
     /// From the rows of a statement that was asked for one more than the page holds, in the direction of the request.
     pub fn cut(mut rows: Vec<T>, request: &PageRequest) -> Self {
         let more = rows.len() > request.size;

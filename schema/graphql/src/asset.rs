@@ -6,7 +6,9 @@ use domain::{
     asset::{
         self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
     },
+    dependency::{Bounds, Direction},
     directive::requires,
+    label,
     page::{PageArgs, Scope},
     permission::Permission::{AssetDelete, AssetRead, AssetWrite},
     tag::Tag,
@@ -14,7 +16,10 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{
+    change::{self, Change},
     context::ContextExt,
+    custody::{self, Custody},
+    dependency::{self, BlastRadius, Reached},
     error::{Error, ErrorCode, Result},
     page::{Connection, wants_total},
     user::User,
@@ -45,6 +50,85 @@ impl Asset {
     async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         let Some(owner) = self.0.owner_id else { return Ok(None) };
         Ok(ctx.loaders().users.load_one(owner).await?.map(User))
+    }
+
+    /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
+    async fn depends_on(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        depth: Option<i32>,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+            i32,
+        >,
+    ) -> Result<Vec<Reached>> {
+        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
+        dependency::reach(ctx, self.0.id, Direction::DependsOn, bounds).await
+    }
+
+    /// What needs it, directly or not: the nearest first, then by name; each once, and never itself.
+    async fn dependents(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        depth: Option<i32>,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+            i32,
+        >,
+    ) -> Result<Vec<Reached>> {
+        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
+        dependency::reach(ctx, self.0.id, Direction::Dependents, bounds).await
+    }
+
+    /// What its failure takes along: all that needs it, directly or not.
+    async fn blast_radius(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(10)")]
+        depth: Option<i32>,
+        #[graphql(
+            desc = "How many nodes at most, up to 100; the counts are whole whatever it is.",
+            default_with = "Some(100)"
+        )]
+        first: Option<i32>,
+    ) -> Result<BlastRadius> {
+        let bounds = Bounds::check(depth.unwrap_or(10), first.unwrap_or(100))?;
+        dependency::blast_radius(ctx, self.0.id, bounds).await
+    }
+
+    /// Who holds it now, if somebody does.
+    async fn custody(&self, ctx: &Context<'_>) -> Result<Option<Custody>> {
+        custody::current(ctx, self.0.id).await
+    }
+
+    /// Who holds it and who did, newest first.
+    async fn custody_history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Custody>> {
+        custody::history(ctx, self.0.id, first, after).await
+    }
+
+    /// What changed of it, newest first: by whom and where, without values, which only `auditEntries` has.
+    async fn changes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Change>> {
+        change::changes(ctx, self.0.id, first, after).await
+    }
+
+    /// The QR code of its short code as an SVG document, for a label of any size.
+    async fn qr_svg(&self) -> String {
+        label::svg(&self.0.code)
+    }
+
+    /// The QR code of its short code as a PNG image, in a `data:` URL.
+    async fn qr_png(&self) -> String {
+        label::png_data_url(&self.0.code)
     }
 }
 

@@ -19,7 +19,10 @@ use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 use crate::{
     drive::Loads,
     error::{Error, ErrorCode, Result},
-    loader::{ApiKeyLoader, RolesLoader, TagLoader, UserLoader},
+    loader::{
+        ApiKeyLoader, AssetLoader, BlastLoader, ChangePageLoader, CustodyLoader, CustodyPageLoader,
+        ReachLoader, RolesLoader, TagLoader, UserLoader,
+    },
 };
 
 /// What the schema's resolvers work with, the same for all requests.
@@ -64,6 +67,12 @@ pub(crate) struct Loaders {
     pub(crate) roles: DataLoader<RolesLoader>,
     pub(crate) api_keys: DataLoader<ApiKeyLoader>,
     pub(crate) tags: DataLoader<TagLoader>,
+    pub(crate) assets: DataLoader<AssetLoader>,
+    pub(crate) reach: DataLoader<ReachLoader>,
+    pub(crate) blast_radii: DataLoader<BlastLoader>,
+    pub(crate) custodies: DataLoader<CustodyLoader>,
+    pub(crate) custody_pages: DataLoader<CustodyPageLoader>,
+    pub(crate) change_pages: DataLoader<ChangePageLoader>,
 }
 
 impl Loaders {
@@ -74,6 +83,12 @@ impl Loaders {
             roles: loader(RolesLoader(Arc::clone(scope)), loads),
             api_keys: loader(ApiKeyLoader(Arc::clone(scope)), loads),
             tags: loader(TagLoader(Arc::clone(scope)), loads),
+            assets: loader(AssetLoader(Arc::clone(scope)), loads),
+            reach: loader(ReachLoader(Arc::clone(scope)), loads),
+            blast_radii: loader(BlastLoader(Arc::clone(scope)), loads),
+            custodies: loader(CustodyLoader(Arc::clone(scope)), loads),
+            custody_pages: loader(CustodyPageLoader(Arc::clone(scope)), loads),
+            change_pages: loader(ChangePageLoader(Arc::clone(scope)), loads),
         }
     }
 }

@@ -151,7 +151,7 @@ struct Place {
     depth: u32,
     /// How many objects of the type the answer may hold here.
     rows: u64,
-    /// The rows of the connection that is selected on.
+    /// The rows that the field of what is selected on was asked for.
     page: i64,
 }
 
@@ -215,7 +215,9 @@ impl<'a> Measurer<'a> {
             self.cost.values = self.cost.values.saturating_add(place.rows);
         }
         let page = self.asked(selected, definition);
-        let is_page = self.shape.get(on).is_connection && matches!(name, "edges" | "nodes");
+        // Whatever holds the rows that its own field was asked for, connection or not.
+        let holds_page = self.shape.get(on).is_connection || definition.page.is_none();
+        let is_page = holds_page && matches!(name, "edges" | "nodes");
         let factor = if returned.kind == Kind::Leaf || !definition.is_list {
             1
         } else if is_page {

@@ -9,7 +9,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `tag`, `import`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `tag`, `import`, `dependency`, `custody`, `change`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -21,10 +21,13 @@ mod api_key;
 mod asset;
 mod audit;
 mod authorize;
+mod change;
 mod chosen;
 mod compliance;
 mod context;
 mod cost;
+mod custody;
+mod dependency;
 mod drive;
 mod engine;
 mod error;

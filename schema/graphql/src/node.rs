@@ -2,7 +2,7 @@
 
 use async_graphql::{Context, ID, Interface, Object};
 use domain::{
-    Id, api_key, asset, audit,
+    Id, api_key, asset, audit, custody, dependency,
     directive::authenticated,
     id::{self, Entity},
     import, job,
@@ -17,8 +17,8 @@ use domain::{
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
-    context::ContextExt, error::Result, import::ImportRun, job::Job, schedule::Schedule,
-    session::Session, user::User,
+    context::ContextExt, custody::Custody, dependency::Dependency, error::Result,
+    import::ImportRun, job::Job, schedule::Schedule, session::Session, user::User,
 };
 
 /// Every type with an id.
@@ -32,6 +32,10 @@ use crate::{
 pub(crate) enum Node {
     /// Something we operate.
     Asset(Asset),
+    /// What an asset needs.
+    Dependency(Dependency),
+    /// Somebody holding an asset, now or once.
+    Custody(Custody),
     /// A person.
     User(User),
     /// A team.
@@ -73,6 +77,8 @@ macro_rules! node_ids {
 }
 node_ids! {
     Asset: |asset| asset.0.id,
+    Dependency: |dependency| dependency.0.id,
+    Custody: |custody| custody.0.id,
     User: |user| user.0.id,
     Organization: |organization| organization.id,
     Role: |role| role.id,
@@ -113,6 +119,16 @@ impl NodeQuery {
                 asset::Asset::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|asset| Node::Asset(Asset(asset)))
+            }
+            dependency::Dependency::PREFIX if viewer.may(Permission::AssetRead) => {
+                dependency::Dependency::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|dependency| Node::Dependency(Dependency(dependency)))
+            }
+            custody::Custody::PREFIX if viewer.may(Permission::AssetRead) => {
+                custody::Custody::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|custody| Node::Custody(Custody(custody)))
             }
             user::User::PREFIX => ctx
                 .loaders()

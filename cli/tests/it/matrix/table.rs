@@ -192,10 +192,19 @@ fn root_queries() -> Vec<Row> {
 }
 
 fn types() -> Vec<Row> {
+    let of_asset = |of: &str, selection: &str| {
+        let document = format!("{{ asset(id: \"%lent\") {{ {selection} }} }}");
+        Row::new(of, Take("ASSET_READ"), "asset", &document)
+    };
     let key = "mutation { createApiKey(input: %new_key) { secret apiKey { name } } }";
     let login = "mutation { login(email: \"%email\", password: \"%password\")";
     vec![
         Row::node("Asset", Take("ASSET_READ"), "%asset", "name"),
+        Row::node("Dependency", Take("ASSET_READ"), "%dependency", "kind"),
+        Row::node("Custody", Take("ASSET_READ"), "%custody", "notes"),
+        of_asset("Reached", "dependsOn { depth }"),
+        of_asset("BlastRadius", "blastRadius { assets }"),
+        of_asset("Change", "changes { nodes { action } }"),
         Row::node("AuditEntry", Take("AUDIT_READ"), "%entry", "action"),
         Row::node("Organization", SignIn, "%organization", "slug"),
         Row::node("Role", SignIn, "%role", "key"),
@@ -304,6 +313,10 @@ fn mutations() -> Vec<Row> {
             "(id: \"%asset\", input: { location: \"Here\" }) { id }",
         ),
         Row::mutation("setAssetLifecycle", write, "(id: \"%asset\", state: MAINTENANCE) { id }"),
+        Row::mutation("addDependency", write, "(source: \"%asset\", target: \"%needed\") { id }"),
+        Row::mutation("removeDependency", write, "(id: \"%dependency\")"),
+        Row::mutation("checkOutAsset", write, "(id: \"%asset\", holder: \"%user\") { id }"),
+        Row::mutation("checkInAsset", write, "(id: \"%lent\") { id }"),
         Row::mutation("deleteAsset", Take("ASSET_DELETE"), "(id: \"%retired\")"),
         Row::mutation("startComplianceRun", run, "(idempotencyKey: \"made\") { id state }"),
         Row::mutation("cancelComplianceRun", run, "(id: \"%run\") { id state }"),

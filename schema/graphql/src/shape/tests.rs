@@ -23,8 +23,10 @@ pub(crate) const SDL: &str = r"
         findings(first: Int, after: String): FindingConnection!
         dependsOn(depth: Int = 1, first: Int = 100): [Asset!]!
         history(last: Int = 20): [Finding!]!
+        blastRadius(depth: Int = 10, first: Int = 100): BlastRadius!
         secret: Secret
     }
+    type BlastRadius @requiresPermission(permission: ASSET_READ) { assets: Int! nodes: [Asset!]! }
     type Tag @requiresPermission(permission: ASSET_READ) { name: String! assets: [Asset!]! }
     type Finding implements Node @requiresPermission(permission: COMPLIANCE_READ) { id: ID! asset: Asset! actor: Actor }
     type Secret @requiresPermission(permission: SECRET_MANAGE) { name: String! }

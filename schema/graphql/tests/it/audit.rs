@@ -28,6 +28,10 @@ struct Recorded {
 const CREATE_ASSET: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
 
+const ADD_DEPENDENCY: &str = "mutation($source: ID!, $target: ID!) { addDependency(source: $source, target: $target) { id } }";
+
+const CHECK_OUT: &str = "mutation($id: ID!, $holder: ID!) { checkOutAsset(id: $id, holder: $holder, notes: \"for travel\") { id } }";
+
 const SAVE_SCHEDULE: &str = "mutation($cron: String!) { saveSchedule(input: { name: \"nightly\", cron: $cron, action: COMPLIANCE_RUN }) { id } }";
 
 /// An asset of the team, made by its operator.
@@ -204,6 +208,52 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 json!({ "id": still_active }),
             )
         }
+        "addDependency" => {
+            let (web, db) = (asset(stage, team).await, asset_named(stage, team, "db-1").await);
+            let both = json!({ "source": web, "target": db });
+            stage.ask(operator.bearer.as_str(), ADD_DEPENDENCY, both.clone()).await.data();
+            (
+                "operator",
+                ADD_DEPENDENCY,
+                json!({ "source": db, "target": web }),
+                &["asset.dependency_added"],
+                both,
+            )
+        }
+        "removeDependency" => {
+            let (web, db) = (asset(stage, team).await, asset_named(stage, team, "db-1").await);
+            let both = json!({ "source": web, "target": db });
+            let added = stage.ask(operator.bearer.as_str(), ADD_DEPENDENCY, both).await;
+            (
+                "operator",
+                "mutation($id: ID!) { removeDependency(id: $id) }",
+                json!({ "id": added.data()["addDependency"]["id"] }),
+                &["asset.dependency_removed"],
+                json!({ "id": domain::Id::<domain::dependency::Dependency>::new() }),
+            )
+        }
+        "checkOutAsset" => {
+            let id = asset(stage, team).await;
+            (
+                "operator",
+                CHECK_OUT,
+                json!({ "id": id, "holder": admin.id }),
+                &["asset.checked_out"],
+                json!({ "id": id, "holder": nobody }),
+            )
+        }
+        "checkInAsset" => {
+            let (held, free) = (asset(stage, team).await, asset_named(stage, team, "db-1").await);
+            let lend = json!({ "id": held, "holder": admin.id });
+            stage.ask(operator.bearer.as_str(), CHECK_OUT, lend).await.data();
+            (
+                "operator",
+                "mutation($id: ID!) { checkInAsset(id: $id) { id } }",
+                json!({ "id": held }),
+                &["asset.checked_in"],
+                json!({ "id": free }),
+            )
+        }
         "startComplianceRun" => (
             "operator",
             "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id } }",
@@ -338,6 +388,8 @@ async fn digest(stage: &Stage) -> Vec<(&'static str, String)> {
         "api_key",
         "audit_entry",
         "asset",
+        "dependency",
+        "custody",
         "job",
         "job_history",
         "compliance_run",

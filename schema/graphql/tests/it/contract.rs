@@ -60,6 +60,10 @@ type Mutation {
   updateAsset(id: ID!, input: UpdateAssetInput!): Asset! @requiresPermission(permission: ASSET_WRITE)
   setAssetLifecycle(id: ID!, state: LifecycleState!): Asset! @requiresPermission(permission: ASSET_WRITE)
   deleteAsset(id: ID!): ID! @requiresPermission(permission: ASSET_DELETE)
+  addDependency(source: ID!, target: ID!, kind: String, criticality: Criticality): Dependency! @requiresPermission(permission: ASSET_WRITE)
+  removeDependency(id: ID!): ID! @requiresPermission(permission: ASSET_WRITE)
+  checkOutAsset(id: ID!, holder: ID!, notes: String): Custody! @requiresPermission(permission: ASSET_WRITE)
+  checkInAsset(id: ID!, notes: String): Custody! @requiresPermission(permission: ASSET_WRITE)
   retryJobs(filter: JobFilter!): Int! @requiresPermission(permission: JOB_MANAGE)
   retryJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
   discardJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
@@ -80,7 +84,25 @@ enum Environment { PROD STAGING DEV }
 type Asset {
   id: ID! code: String! externalId: String name: String! type: AssetType! lifecycleState: LifecycleState! environment: Environment!
   location: String description: String owner: User attributes: JSON! customFields: JSON! createdAt: DateTime! updatedAt: DateTime!
+  dependsOn(depth: Int = 1, first: Int = 100): [Reached!]! dependents(depth: Int = 1, first: Int = 100): [Reached!]!
+  blastRadius(depth: Int = 10, first: Int = 100): BlastRadius!
+  custody: Custody custodyHistory(first: Int, after: String): CustodyConnection!
+  changes(first: Int, after: String): ChangeConnection!
+  qrSvg: String! qrPng: String!
 }
+enum Criticality { LOW MEDIUM HIGH CRITICAL }
+type Reached { asset: Asset! depth: Int! via: Dependency! }
+type BlastRadius { assets: Int! services: Int! nodes: [Reached!]! truncated: Boolean! }
+type Dependency { id: ID! source: Asset! target: Asset! kind: String criticality: Criticality createdAt: DateTime! }
+type Custody {
+  id: ID! asset: Asset! holder: User notes: String checkedOutAt: DateTime! checkedOutBy: Actor
+  returnNotes: String checkedInAt: DateTime checkedInBy: Actor
+}
+type CustodyConnection { edges: [CustodyEdge!]! nodes: [Custody!]! pageInfo: PageInfo! totalCount: Int }
+type CustodyEdge { cursor: String! node: Custody! }
+type Change { id: ID! at: DateTime! actor: Actor action: String! paths: [String!]! }
+type ChangeConnection { edges: [ChangeEdge!]! nodes: [Change!]! pageInfo: PageInfo! totalCount: Int }
+type ChangeEdge { cursor: String! node: Change! }
 input CreateAssetInput { name: String! type: AssetType! environment: Environment = PROD lifecycleState: LifecycleState = ACTIVE externalId: String location: String description: String owner: ID attributes: JSON customFields: JSON }
 input UpdateAssetInput { name: String environment: Environment externalId: String location: String description: String owner: ID attributes: JSON customFields: JSON }
 input AssetFilter { type: [AssetType!] environment: [Environment!] lifecycleState: [LifecycleState!] owner: ID text: String }

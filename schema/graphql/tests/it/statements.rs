@@ -25,6 +25,15 @@ async fn populate(stage: &Stage, team: &Team, count: usize) {
              INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, owner_id, created_at, updated_at)
              SELECT '{org}', gen_random_uuid(), 'HST-' || row_number() OVER (), 'host', 'HOST', 'ACTIVE', 'PROD', id, now(), now()
              FROM \"user\" WHERE email LIKE '%@rows.example';
+             INSERT INTO dependency (org_id, id, source_id, target_id, created_at)
+             SELECT '{org}', gen_random_uuid(), source.id, target.id, now()
+             FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM asset WHERE org_id = '{org}') AS source
+             JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM asset WHERE org_id = '{org}') AS target
+               ON target.n % {count} IN ((source.n + 1) % {count}, (source.n + 2) % {count});
+             INSERT INTO custody (org_id, id, asset_id, holder_id, checked_out_at, checked_out_by_kind, checked_out_by_id,
+                                  checked_in_at, checked_in_by_kind)
+             SELECT '{org}', gen_random_uuid(), asset.id, owner_id, now(), 'user', owner_id, returned.at, returned.by
+             FROM asset, (VALUES (NULL::timestamptz, NULL), (now(), 'system')) AS returned (at, by) WHERE org_id = '{org}';
              INSERT INTO job (org_id, id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind,
                               actor_id, queued_at, changed_at)
              SELECT '{org}', gen_random_uuid(), 'SCAN', 'scan.shard', 1, '{{}}', 'WAITING', 0, now(), 3, 'user', id, now(), now()
@@ -35,7 +44,10 @@ async fn populate(stage: &Stage, team: &Team, count: usize) {
              DELETE FROM audit_entry;
              INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths)
              SELECT '{org}', gen_random_uuid(), now(), 'user', id, 'asset.created', 'asset', id, '{{}}'
-             FROM \"user\" WHERE email LIKE '%@rows.example'"
+             FROM \"user\" WHERE email LIKE '%@rows.example';
+             INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths)
+             SELECT '{org}', gen_random_uuid(), now(), 'user', owner_id, 'asset.updated', 'asset', asset.id, '{{name}}'
+             FROM asset WHERE org_id = '{org}'"
         ))
         .await;
 }
@@ -56,9 +68,7 @@ async fn costs(document: &str, names: &str) -> [Seen; 2] {
         let mut seen = wire.look();
         let org = team.org.id.uuid().to_string();
         for statement in &mut seen.statements {
-            // Enough to tell them apart.
-            let words = statement.replace(&org, "…");
-            *statement = words.split_whitespace().take(8).collect::<Vec<_>>().join(" ");
+            *statement = statement.replace(&org, "…");
         }
         costs.push(seen);
     }
@@ -67,9 +77,14 @@ async fn costs(document: &str, names: &str) -> [Seen; 2] {
 
 async fn check(document: &str, names: &str) {
     let [mut few, mut many] = costs(document, names).await;
-    // A page and its count go out together, in either order.
-    few.statements.sort();
-    many.statements.sort();
+    for seen in [&mut few, &mut many] {
+        for statement in &mut seen.statements {
+            // Enough to tell them apart.
+            *statement = statement.split_whitespace().take(8).collect::<Vec<_>>().join(" ");
+        }
+        // A page and its count go out together, in either order.
+        seen.statements.sort();
+    }
     assert!(
         few.statements == many.statements,
         "5 rows cost {} statements, 100 rows {}: {:#?}",
@@ -83,6 +98,69 @@ async fn check(document: &str, names: &str) {
 #[tokio::test]
 async fn assets_with_their_owners() {
     check("{ assets(first: 100) { nodes { name owner { name } } } }", "member").await;
+}
+
+#[tokio::test]
+async fn assets_with_their_owners_dependents_and_custody() {
+    let document = "{ assets(first: 100) { nodes {
+        name owner { name } dependents(first: 5) { depth asset { name owner { name } } } custody { holder { name } notes }
+    } } }";
+    check(document, "member").await;
+}
+
+/// As [`check`] for what loads people and assets at several levels, which come together or not: what is counted is the
+/// statements of each of these texts, one whatever the number of rows, and all of them.
+async fn check_levels(document: &str, once: &[&str], most: usize) {
+    for seen in costs(document, "member").await {
+        for text in once {
+            assert_eq!(seen.count(text), 1, "{text}: {seen:#?}");
+        }
+        assert!(seen.statements.len() <= most, "{seen:#?}");
+    }
+}
+
+#[tokio::test]
+async fn assets_with_both_directions_and_what_leads_there() {
+    let document = "{ assets(first: 90) { nodes {
+        dependsOn(depth: 3, first: 3) { depth asset { name } via { kind source { name } target { name } } }
+        dependents(depth: 3, first: 3) { depth asset { name } }
+        owner { name }
+    } } }";
+    check_levels(
+        document,
+        &["source_id = ANY (walk.frontier)", "target_id = ANY (walk.frontier)"],
+        16,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn assets_with_their_blast_radii() {
+    let document = "{ assets(first: 90) { nodes {
+        owner { name } blastRadius(depth: 4, first: 5) { assets services truncated nodes { depth asset { name owner { name } } } }
+    } } }";
+    check_levels(document, &["AS services"], 12).await;
+}
+
+#[tokio::test]
+async fn assets_with_their_changes_and_custodies() {
+    let document = "{ assets(first: 100) { nodes {
+        changes(first: 3) { totalCount nodes { action paths actor { ... on User { name } } } }
+        custodyHistory(first: 3) { totalCount nodes { checkedInAt holder { name } checkedOutBy { ... on User { name } } } }
+    } } }";
+    let once =
+        ["FROM audit_entry WHERE entity_id = owner.id", "FROM custody WHERE asset_id = owner.id"];
+    check_levels(document, &once, 14).await;
+}
+
+/// A statement for each set of arguments, however many assets there are.
+#[tokio::test]
+async fn the_same_walk_with_two_bounds_is_two_statements() {
+    let document = "{ assets(first: 100) { nodes {
+        owner { name } a: dependents(depth: 2, first: 3) { depth } b: dependents(depth: 2, first: 3) { depth } c: dependents(first: 3) { depth }
+    } } }";
+    let [_, many] = costs(document, "member").await;
+    assert_eq!(many.count("WITH RECURSIVE walk"), 2, "{many:#?}");
 }
 
 #[tokio::test]

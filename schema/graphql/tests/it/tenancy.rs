@@ -168,6 +168,13 @@ impl Fuzz {
             faults: Mutex::default(),
             tally: Tally::default(),
         };
+        // What is deleted was theirs, and is recorded under its asset only.
+        let remember = "CREATE TABLE gone (org_id uuid, id uuid);
+            CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+            BEGIN INSERT INTO public.gone VALUES (OLD.org_id, OLD.id); RETURN NULL; END $$;
+            CREATE TRIGGER remember AFTER DELETE ON dependency FOR EACH ROW EXECUTE FUNCTION remember();
+            CREATE TRIGGER remember AFTER DELETE ON custody FOR EACH ROW EXECUTE FUNCTION remember();";
+        fuzz.admin.batch_execute(remember).await.unwrap();
         fuzz.furnish().await;
         fuzz
     }

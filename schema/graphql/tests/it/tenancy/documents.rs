@@ -11,6 +11,12 @@ const FRAGMENTS: &str = "
     fragment P on User { id name }
     fragment K on ApiKey { id name prefix createdBy { ...P } }
     fragment A on Asset { id code name externalId owner { ...U } attributes customFields }
+    fragment D on Dependency { id kind source { ...N } target { ...N } }
+    fragment H on Custody { id notes returnNotes asset { ...N } holder { ...U } checkedOutBy { ...U ...KP } checkedInBy { ...U ...KP } }
+    fragment N on Asset { id name }
+    fragment T on Change { id action paths actor { ...U ...KP } }
+    fragment W on Asset { dependsOn(depth: 3, first: 4) { asset { ...N } via { ...D } } dependents(first: 4) { asset { ...N } } blastRadius(first: 3) { assets services nodes { asset { ...N } } } }
+    fragment X on Asset { custody { ...H } custodyHistory(first: 3) { totalCount nodes { ...H } } changes(first: 3) { totalCount pageInfo { endCursor } nodes { ...T } } }
     fragment E on AuditEntry { id action entityId before after requestId actor { ...U ...KP } }
     fragment KP on ApiKey { id name }
     fragment O on Organization { id slug name }
@@ -24,7 +30,10 @@ const FRAGMENTS: &str = "
 /// The documents: what each is called, and its text. Its variables, such as `$asset`, are drawn anew for each request.
 pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("viewer", "{ viewer { ...V } }"),
-    ("node", "{ node(id: $any) { id __typename ...A ...U ...K ...E ...O ...R ...C ...J ...S } }"),
+    (
+        "node",
+        "{ node(id: $any) { id __typename ...A ...D ...H ...U ...K ...E ...O ...R ...C ...J ...S } }",
+    ),
     (
         "node",
         "{ a: node(id: $any) { id ...P ...A ...R } b: node(id: $any2) { id ...U ...O } c: node(id: $user) { id ...P } }",
@@ -34,6 +43,12 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
         "{ node(id: $any) { id ...P ...KP ...O ...R } viewer { permissions organization { ...O } } }",
     ),
     ("asset", "{ asset(id: $asset) { ...A } }"),
+    ("asset", "{ asset(id: $asset) { ...A ...W ...X } }"),
+    (
+        "asset",
+        "{ asset(id: $asset) { changes(first: $first, after: $cursor) { nodes { ...T } } custodyHistory(first: $first, after: $cursor) { nodes { ...H } } } }",
+    ),
+    ("assets", "{ assets(first: $first) { nodes { ...N ...W ...X } } }"),
     ("asset", "{ asset(code: $code) { id name owner { ...P } } }"),
     (
         "asset",
@@ -140,6 +155,24 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ),
     ("setAssetLifecycle", "mutation { setAssetLifecycle(id: $asset, state: $state) { ...A } }"),
     ("deleteAsset", "mutation { deleteAsset(id: $asset) }"),
+    (
+        "addDependency",
+        "mutation { addDependency(source: $asset, target: $asset2, kind: $text) { ...D } }",
+    ),
+    (
+        "addDependency",
+        "mutation { addDependency(target: $asset, source: $asset2, criticality: HIGH) { source { ...W } target { ...W } } }",
+    ),
+    ("removeDependency", "mutation { removeDependency(id: $dependency) }"),
+    (
+        "checkOutAsset",
+        "mutation { checkOutAsset(id: $asset, holder: $user, notes: $text) { ...H } }",
+    ),
+    (
+        "checkOutAsset",
+        "mutation { checkOutAsset(holder: $user, id: $asset) { id asset { ...X } } }",
+    ),
+    ("checkInAsset", "mutation { checkInAsset(id: $asset, notes: $text) { ...H } }"),
     ("startComplianceRun", "mutation { startComplianceRun(idempotencyKey: $text) { ...C } }"),
     ("cancelComplianceRun", "mutation { cancelComplianceRun(id: $run) { ...C } }"),
     ("retryJob", "mutation { retryJob(id: $job) { ...J } }"),
@@ -165,6 +198,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("run", "ID!"),
     ("job", "ID!"),
     ("schedule", "ID!"),
+    ("dependency", "ID!"),
     ("any", "ID!"),
     ("any2", "ID!"),
     ("cursor", "String"),
@@ -204,9 +238,12 @@ impl Fuzz {
             "run" => json!(id(dice, "run")),
             "job" => json!(id(dice, "job")),
             "schedule" => json!(id(dice, "sch")),
+            "dependency" => json!(id(dice, "dep")),
             "any" => {
-                let prefix = *dice
-                    .pick(&["ast", "usr", "key", "ses", "org", "rol", "aud", "run", "job", "sch"]);
+                let prefix = *dice.pick(&[
+                    "ast", "dep", "cus", "usr", "key", "ses", "org", "rol", "aud", "run", "job",
+                    "sch",
+                ]);
                 json!(id(dice, prefix))
             }
             "cursor" if known[from].cursors.is_empty() || dice.chance(30) => Value::Null,

@@ -32,6 +32,8 @@ impl Fuzz {
             ("api_key", "org_id = $"),
             ("audit_entry", "org_id = $"),
             ("asset", "org_id = $"),
+            ("dependency", "org_id = $"),
+            ("custody", "org_id = $"),
             ("compliance_run", "org_id = $"),
             ("job", "org_id = $"),
             ("job_history", "org_id = $"),
@@ -58,9 +60,11 @@ impl Fuzz {
                     ),
                 ),
                 (
-                    "jobs and schedules with a foreign text",
+                    "rows with a foreign text",
                     format!(
-                        "SELECT t::text FROM job AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                        "SELECT t::text FROM dependency AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM custody AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM job AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM job_history AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM schedule AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM compliance_run AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
@@ -120,6 +124,8 @@ impl Fuzz {
                  UNION SELECT id::text FROM session WHERE org_id = '{uuid}' UNION SELECT '{uuid}'
                  UNION SELECT id::text FROM job WHERE org_id = '{uuid}' UNION SELECT id::text FROM job_history WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM schedule WHERE org_id = '{uuid}' UNION SELECT id::text FROM compliance_run WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM dependency WHERE org_id = '{uuid}' UNION SELECT id::text FROM custody WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM gone WHERE org_id = '{uuid}'
                  UNION SELECT user_id::text FROM membership WHERE org_id = '{uuid}'
                  UNION SELECT entity_id::text FROM audit_entry WHERE org_id = '{uuid}'"
             );
