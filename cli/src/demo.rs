@@ -1,6 +1,5 @@
-//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as
-//! a demonstration.
-//! (`demo/company`: what it consists of.)
+//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as a
+//! demonstration. (`demo/company`: what it consists of.)
 
 use std::collections::HashMap;
 
@@ -134,5 +133,37 @@ fn input(
         tags: Some(thing.tags.split(' ').filter_map(|tag| tags.get(tag).copied()).collect()),
         attributes: Some(thing.attributes.clone()),
         custom_fields: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{asset::AssetOrder, page::PageRequest, testing::TestDb};
+
+    use super::*;
+    use crate::config::Command;
+
+    #[tokio::test]
+    async fn the_demo_is_loaded_once_and_whole() {
+        let db = TestDb::new().await;
+        let config = Config::read(Command::Up, |_| None).unwrap();
+        let first: Vec<_> = load(&db, &config).await.unwrap();
+        assert_eq!(
+            first.iter().map(|one| one.role.as_str()).collect::<Vec<_>>(),
+            ["admin", "operator", "viewer"]
+        );
+        assert!(load(&db, &config).await.unwrap().is_empty());
+        let tx = db.auth(Origin::system()).await.unwrap();
+        let organization = Organization::find_by_slug(&tx, SLUG).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let tx = db.read(organization.id).await.unwrap();
+        let all = PageRequest { size: 100, backward: false, after: None, before: None };
+        let filter = AssetFilter::default();
+        let assets = Asset::list(&tx, &filter, AssetOrder::default(), &all).await.unwrap().rows;
+        let assets: Vec<_> = assets.iter().map(|asset| asset.id).collect();
+        assert_eq!(assets.len(), 30);
+        assert_eq!(Tag::list(&tx).await.unwrap().len(), 7);
+        assert_eq!(Dependency::list(&tx, &all).await.unwrap().rows.len(), 22);
+        assert_eq!(Custody::open_of(&tx, &assets).await.unwrap().len(), 2);
     }
 }

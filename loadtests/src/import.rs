@@ -22,6 +22,7 @@ use crate::{
     site::{Site, Tenant},
     stores,
     upload::{self, Imported, Kind, Upload},
+    usage::Memory,
 };
 
 const TARGET: &str = "≥ 10,000";
@@ -108,7 +109,8 @@ async fn quiet(site: &Site, inventory: &Inventory, files: &Written) -> Result<Fi
     let mut finding = Finding::new(
         "import",
         format!(
-            "{} assets in {} MiB, {} dependencies; one API and one worker; memory is resident at most (PSS: the most that was seen).",
+            "{} assets in {} MiB, {} dependencies; one API and one worker; memory is resident at most (PSS: the most that was seen); \
+             CPU is user and system time, of Postgres that of all its processes.",
             report::whole(number(inventory.assets)),
             bytes >> 20,
             report::whole(number(files.edges)),
@@ -187,16 +189,19 @@ async fn killed(
 }
 
 fn figures(finding: &mut Finding, what: &str, imported: &Imported) {
-    let Imported { run, uploaded_in, took, api, worker } = imported;
-    let rate = |took: &Duration| {
-        number(usize::try_from(run.rows).unwrap_or_default()) / took.as_secs_f64()
-    };
+    let Imported { run, uploaded_in, took, api, worker, postgres } = imported;
+    let rows = number(usize::try_from(run.rows).unwrap_or_default());
+    let rate = |took: &Duration| rows / took.as_secs_f64();
     let mebibytes = |kib: u32| f64::from(kib) / 1024.0;
     finding.figure(format!("{what}: upload"), rate(uploaded_in), "rows/s");
     finding.aimed(format!("{what}: upload and import"), rate(took), "rows/s", TARGET);
-    for (process, memory) in [("API", api), ("worker", worker)] {
-        finding.figure(format!("{what}: {process}"), mebibytes(memory.rss_kib), "MiB");
-        finding.figure(format!("{what}: {process}, PSS"), mebibytes(memory.pss_kib), "MiB");
+    for (who, cpu) in [("API", &api.cpu), ("worker", &worker.cpu), ("Postgres", postgres)] {
+        finding.figure(format!("{what}: CPU, {who}"), cpu.as_secs_f64() * 1e6 / rows, "µs a row");
+    }
+    for (who, taken) in [("API", api), ("worker", worker)] {
+        let Memory { rss_kib, pss_kib } = taken.memory;
+        finding.figure(format!("{what}: memory, {who}"), mebibytes(rss_kib), "MiB");
+        finding.figure(format!("{what}: memory, {who}, PSS"), mebibytes(pss_kib), "MiB");
     }
 }
 

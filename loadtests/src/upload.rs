@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -70,6 +70,15 @@ pub(crate) struct Upload {
     connection: Connection,
 }
 
+/// What an import took of the machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// Resident at most, and in proportion the most that was seen.
+    pub(crate) memory: Memory,
+    /// User and system time.
+    pub(crate) cpu: Duration,
+}
+
 /// What came of it.
 pub(crate) struct Imported {
     /// Its last word.
@@ -78,10 +87,36 @@ pub(crate) struct Imported {
     pub(crate) uploaded_in: Duration,
     /// From the first byte to the end of the run.
     pub(crate) took: Duration,
-    /// Of the API: resident at most, and in proportion the most that was seen.
-    pub(crate) api: Memory,
-    /// Of the worker, alike; nothing where there are several.
-    pub(crate) worker: Memory,
+    /// By the API.
+    pub(crate) api: Taken,
+    /// By the one worker.
+    pub(crate) worker: Taken,
+    /// The CPU of Postgres, all its processes.
+    pub(crate) postgres: Duration,
+}
+
+/// Looks at a process while something is imported.
+struct Watched {
+    pid: u32,
+    pss_kib: u32,
+    cpu: Duration,
+}
+
+impl Watched {
+    fn begin(pid: u32) -> Result<Self> {
+        usage::forget_peak(pid)?;
+        Ok(Self { pid, pss_kib: 0, cpu: usage::of_process(pid)? })
+    }
+
+    fn look(&mut self) -> Result<()> {
+        self.pss_kib = self.pss_kib.max(Memory::of(self.pid)?.pss_kib);
+        Ok(())
+    }
+
+    fn taken(&self) -> Result<Taken> {
+        let memory = Memory { rss_kib: usage::peak_kib(self.pid)?, pss_kib: self.pss_kib };
+        Ok(Taken { memory, cpu: usage::of_process(self.pid)?.saturating_sub(self.cpu) })
+    }
 }
 
 impl Upload {
@@ -150,29 +185,17 @@ impl Upload {
     }
 }
 
-/// Uploads a file and waits for its end, with an eye on memory.
+/// Uploads a file and waits for its end, with an eye on what that takes. For a site of one worker.
 pub(crate) async fn import(
     site: &Site,
     tenant: &Tenant,
     kind: Kind,
     file: &Path,
 ) -> Result<Imported> {
-    let api = site.api.pid();
-    let worker = match &site.workers[..] {
-        [worker] => Some(worker.pid()),
-        _ => None,
-    };
-    for pid in worker.into_iter().chain([api]) {
-        usage::forget_peak(pid)?;
-    }
-    let (mut api_pss, mut worker_pss) = (0, 0);
-    let mut see = || -> Result<()> {
-        api_pss = api_pss.max(Memory::of(api)?.pss_kib);
-        if let Some(worker) = worker {
-            worker_pss = worker_pss.max(Memory::of(worker)?.pss_kib);
-        }
-        Ok(())
-    };
+    let [worker] = &site.workers[..] else { bail!("more than one worker is not watched") };
+    let (mut api, mut worker) = (Watched::begin(site.api.pid())?, Watched::begin(worker.pid())?);
+    let before = usage::of_tree(site.stores.postgres)?;
+    let mut look = || api.look().and_then(|()| worker.look());
     let mut upload = {
         let sending = Upload::send(site, tenant, kind, file);
         tokio::pin!(sending);
@@ -180,20 +203,17 @@ pub(crate) async fn import(
         loop {
             tokio::select! {
                 sent = &mut sending => break sent?,
-                _ = every.tick() => see()?,
+                _ = every.tick() => look()?,
             }
         }
     };
-    let (run, took) = upload.follow(tenant, |_| see()).await?;
-    let peak = |pid| usage::peak_kib(pid);
+    let (run, took) = upload.follow(tenant, |_| look()).await?;
     Ok(Imported {
         run,
         uploaded_in: upload.took,
         took,
-        api: Memory { rss_kib: peak(api)?, pss_kib: api_pss },
-        worker: Memory {
-            rss_kib: worker.map(peak).transpose()?.unwrap_or_default(),
-            pss_kib: worker_pss,
-        },
+        api: api.taken()?,
+        worker: worker.taken()?,
+        postgres: usage::of_tree(site.stores.postgres)?.saturating_sub(before),
     })
 }
