@@ -22,10 +22,12 @@ pub(super) fn merge(
     };
     let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
     for (key, value) in changes {
-        if key.is_empty() || key.chars().count() > 64 || key.chars().any(char::is_control) {
+        // The header of a file is trimmed, so a key with spaces around it would not come back.
+        let is_key = !key.is_empty() && key.chars().count() <= 64 && key.trim() == key;
+        if !is_key || key.chars().any(char::is_control) {
             faults.push(Fault::new(
                 format!("{path}.{key}"),
-                "a key has 1 to 64 characters and no control characters",
+                "a key has 1 to 64 characters, no control characters and no spaces around it",
             ));
         }
         if holds_nul(value) {

@@ -275,7 +275,7 @@ async fn all_faults_are_said_at_once() {
         "input.location holds the control character U+202E",
         "input.description holds the control character U+0000",
         "input.attributes must be an object, such as {\"os_name\": \"Debian 12\"}",
-        "input.customFields. a key has 1 to 64 characters and no control characters",
+        "input.customFields. a key has 1 to 64 characters, no control characters and no spaces around it",
         "input.customFields.k holds the control character U+0000",
     ];
     assert_eq!(faults(create(&house, &input).await), expected);

@@ -8,7 +8,7 @@
 //! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
 //! | `dependency`, `custody` | what needs what, and who holds what |
-//! | `export` | the inventory as files |
+//! | `export`, `round_trip` | the inventory as files, and back |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
@@ -28,6 +28,7 @@ mod job;
 mod listing;
 mod login;
 mod role;
+mod round_trip;
 mod schedule;
 mod schema;
 mod session;

@@ -114,7 +114,7 @@ async fn all_faults_of_an_asset_are_told_at_once() {
         "path": "input.attributes"
       },
       {
-        "message": "a key has 1 to 64 characters and no control characters",
+        "message": "a key has 1 to 64 characters, no control characters and no spaces around it",
         "path": "input.customFields."
       },
       {
