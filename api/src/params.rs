@@ -115,9 +115,9 @@ impl Raw {
 }
 
 /// The names of a query string, each with what reads its value.
-pub(crate) fn pairs<'a>(
-    query: &'a str,
-) -> impl Iterator<Item = Result<(String, impl Fn() -> Result<String, Refusal> + 'a), Refusal>> {
+pub(crate) fn pairs(
+    query: &str,
+) -> impl Iterator<Item = Result<(String, impl Fn() -> Result<String, Refusal>), Refusal>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name).ok_or_else(unreadable)?;

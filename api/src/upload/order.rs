@@ -36,8 +36,7 @@ impl From<Refusal> for Wrong {
 pub(super) fn read(kind: ImportKind, uri: &Uri, headers: &HeaderMap) -> Result<ImportOrder, Wrong> {
     let parameters = Parameters::read(uri.query().unwrap_or_default())?;
     let format = match (parameters.format, Said::by(headers)) {
-        (Some(format), Said::Format(_) | Said::Nothing) => format,
-        (None, Said::Format(format)) => format,
+        (Some(format), Said::Format(_) | Said::Nothing) | (None, Said::Format(format)) => format,
         (None, Said::Nothing) | (_, Said::Form) => return Err(how_to_send(kind).into()),
         (_, Said::OtherCharset) => return Err(other_charset().into()),
     };

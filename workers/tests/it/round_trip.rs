@@ -38,13 +38,13 @@ fn nasty(place: usize, text: &str, environment: Environment) -> CreateAssetInput
         asset_type: AssetType::ALL[place % AssetType::ALL.len()],
         environment: Some(environment),
         lifecycle_state: Some(LifecycleState::Active),
-        external_id: (place % 2 == 0).then(|| format!("{text}{place}")),
+        external_id: place.is_multiple_of(2).then(|| format!("{text}{place}")),
         location: Some(text.to_owned()),
         description: Some(format!("{text}\nsecond \"line\", {text}")),
         owner: None,
         tags: None,
         attributes: Some(json!({
-            "os_name": text, "disk_encrypted": place % 2 == 0, "open_ports": [22, 443], "cpu_cores": place + 1,
+            "os_name": text, "disk_encrypted": place.is_multiple_of(2), "open_ports": [22, 443], "cpu_cores": place + 1,
             "ip_addresses": ["10.0.0.1", "::1"], "last_backup_at": "2026-05-31T18:00:00Z",
         })),
         custom_fields: Some(json!({

@@ -79,7 +79,8 @@ async fn a_whole_file_waits_in_chunks_for_its_first_job() {
 async fn many_rows_are_many_chunks() {
     let stage = Stage::new().await;
     let team = stage.team("acme").await;
-    let rows: String = (0..2_500).map(|row| format!("{{\"name\": \"n-{row}\"}}\n")).collect();
+    let rows: Vec<_> = (0..2_500).map(|row| format!("{{\"name\": \"n-{row}\"}}\n")).collect();
+    let rows = rows.concat();
     let order = order(ImportKind::Assets, ImportFormat::Json);
     let received = upload(&stage, &team, order, pieces(&[&rows])).await.unwrap();
     assert_eq!((received.rows, count(&stage, "import_chunk").await), (2_500, 3));
@@ -227,8 +228,8 @@ async fn a_run_that_is_cancelled_takes_no_more_rows() {
     let team = stage.team("acme").await;
     let rows = "x\n".repeat(1_000);
     let (engine, bearer) = (stage.engine.clone(), team["operator"].bearer.clone());
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Piece>(1);
-    let sent = stream::unfold(receiver, async |mut sent| Some((sent.recv().await?, sent)));
+    let (sender, coming) = tokio::sync::mpsc::channel::<Piece>(1);
+    let sent = stream::unfold(coming, async |mut sent| Some((sent.recv().await?, sent)));
     let upload = tokio::spawn(async move {
         let received = engine.upload(assets(), Some(&bearer), client("up"), sent).await;
         received.map_err(Reply::from)

@@ -31,9 +31,10 @@ impl State {
     /// The state after one more byte of a row.
     const fn after(self, byte: u8, is_delimiter: bool) -> Self {
         match (self, byte) {
-            (Self::RowStart | Self::CellStart | Self::AfterQuote, b'"') => Self::Quoted,
             (Self::Quoted, b'"') => Self::AfterQuote,
-            (Self::Quoted, _) => Self::Quoted,
+            (Self::RowStart | Self::CellStart | Self::AfterQuote, b'"') | (Self::Quoted, _) => {
+                Self::Quoted
+            }
             (_, _) if is_delimiter => Self::CellStart,
             (_, _) => Self::Cell,
         }
@@ -254,8 +255,7 @@ impl Header {
             );
         }
         let delimiter = delimiter(row);
-        let columns: Vec<String> =
-            cells(row, delimiter).into_iter().map(|cell| cell.name()).collect();
+        let columns: Vec<String> = cells(row, delimiter).into_iter().map(Cell::name).collect();
         if columns.iter().all(String::is_empty) {
             return Err(FileFault::new("has a header without any column").suggesting(
                 "the first row names the columns, such as code,name,asset_type,environment",

@@ -52,19 +52,32 @@ struct Element {
     /// Without the spaces between its tokens, unless it is too large.
     text: Vec<u8>,
     bytes: u64,
-    is_too_large: bool,
+    unread: Option<Unread>,
     /// How many lists and objects are open, and which of them, innermost first, are lists.
     levels: usize,
     lists: u64,
-    is_too_deep: bool,
     inside: Inside,
-    /// A NUL is written as an escape.
-    holds_nul: bool,
-    /// Space since the last token; a new line among it.
-    is_spaced: bool,
-    is_on_new_line: bool,
+    gap: Gap,
     /// The last byte that is no space.
     last: u8,
+}
+
+/// Why an element is left out whatever follows, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unread {
+    /// It has U+0000, written as an escape.
+    Nul,
+    TooLarge,
+    TooDeep,
+}
+
+/// What stands since the last token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Gap {
+    #[default]
+    None,
+    Space,
+    NewLine,
 }
 
 /// Whether a string is being read, and of an escape in it how much.
@@ -123,7 +136,7 @@ impl Elements {
             (Place::Start | Place::Between, b'{') => {
                 return self.begin(Place::InObject, byte, filling);
             }
-            (Place::ListStart, b']') | (Place::AfterElement, b']') => Place::End,
+            (Place::ListStart | Place::AfterElement, b']') => Place::End,
             (Place::AfterElement, b',') => Place::BeforeElement,
             (Place::ListStart | Place::BeforeElement, b',' | b']' | b'}') => {
                 let message = format!("has no element {} before `{}`", self.ended + 1, shown(byte));
@@ -228,15 +241,14 @@ impl Element {
             return Step::EndedBefore;
         }
         if is_space(byte) {
-            self.is_spaced = true;
-            self.is_on_new_line |= is_line_end(byte);
+            let gap = if is_line_end(byte) { Gap::NewLine } else { Gap::Space };
+            self.gap = self.gap.max(gap);
             return Step::On;
         }
-        if std::mem::take(&mut self.is_spaced) && !is_structural(self.last) && !is_structural(byte)
-        {
+        let is_apart = std::mem::take(&mut self.gap) != Gap::None;
+        if is_apart && !is_structural(self.last) && !is_structural(byte) {
             self.keep(b' '); // `1 2` is broken and must stay so.
         }
-        self.is_on_new_line = false;
         self.keep(byte);
         self.last = byte;
         match byte {
@@ -254,10 +266,9 @@ impl Element {
         }
         self.keep(byte);
         self.inside = match (self.inside, byte) {
-            (Inside::String, b'\\') => Inside::Escape,
             (Inside::Escape, b'u') => Inside::Zeros(4),
             (Inside::Zeros(1), b'0') => {
-                self.holds_nul = true;
+                self.leave_out(Unread::Nul);
                 Inside::String
             }
             (Inside::Zeros(left), b'0') => Inside::Zeros(left - 1),
@@ -268,7 +279,7 @@ impl Element {
                 }
                 Inside::Tokens
             }
-            (Inside::Zeros(_), b'\\') => Inside::Escape,
+            (Inside::String | Inside::Zeros(_), b'\\') => Inside::Escape,
             (Inside::String | Inside::Escape | Inside::Zeros(_) | Inside::Tokens, _) => {
                 Inside::String
             }
@@ -280,14 +291,14 @@ impl Element {
         self.levels += 1;
         self.lists = self.lists << 1 | u64::from(is_list);
         if self.levels > LEVELS {
-            self.is_too_deep = true;
-            self.forget();
+            self.leave_out(Unread::TooDeep);
         }
     }
 
     fn close(&mut self, byte: u8) -> Step {
         // Deeper than `lists` knows they are only counted; the element is refused anyway.
-        let is_matched = self.is_too_deep || (self.lists & 1 == 1) == (byte == b']');
+        let is_matched =
+            self.unread == Some(Unread::TooDeep) || (self.lists & 1 == 1) == (byte == b']');
         if !is_matched {
             let opened = if byte == b']' { '{' } else { '[' };
             return Step::Broken(format!("closes `{opened}` with `{}`", shown(byte)));
@@ -298,20 +309,22 @@ impl Element {
     }
 
     fn keep(&mut self, byte: u8) {
-        if self.is_too_large || self.is_too_deep {
+        if self.unread > Some(Unread::Nul) {
             return;
         }
         if self.text.len() == ROW_BYTES {
-            self.is_too_large = true;
-            self.forget();
+            self.leave_out(Unread::TooLarge);
         } else {
             self.text.push(byte);
         }
     }
 
-    /// What is left out need not be kept.
-    fn forget(&mut self) {
-        self.text = Vec::new();
+    /// What is left out need not be kept; where only a NUL is, other faults may still be found.
+    fn leave_out(&mut self, why: Unread) {
+        self.unread = self.unread.max(Some(why));
+        if why > Unread::Nul {
+            self.text = Vec::new();
+        }
     }
 
     /// Whether an object that stands on lines of its own begins with this byte, where nothing may begin.
@@ -322,22 +335,24 @@ impl Element {
             b'[' | b',' => is_in_list,
             _ => false,
         };
-        byte == b'{' && self.inside == Inside::Tokens && self.is_on_new_line && !may_begin
+        byte == b'{' && self.inside == Inside::Tokens && self.gap == Gap::NewLine && !may_begin
     }
 
     fn fault(&self, row: i32) -> Option<RowFault> {
-        if self.is_too_deep {
-            return Some(RowFault::new(row, format!("is nested deeper than {LEVELS} levels")));
-        }
-        if self.is_too_large {
-            let message =
-                format!("has {} bytes, at most {ROW_BYTES} are read of a row", self.bytes);
+        let message = match self.unread {
+            Some(Unread::TooDeep) => Some(format!("is nested deeper than {LEVELS} levels")),
+            Some(Unread::TooLarge) => {
+                Some(format!("has {} bytes, at most {ROW_BYTES} are read of a row", self.bytes))
+            }
+            Some(Unread::Nul) | None => None,
+        };
+        if let Some(message) = message {
             return Some(RowFault::new(row, message));
         }
         if let Err((_, message)) = check_text(&self.text) {
             return Some(RowFault::new(row, message).suggesting(SAVE_AS_UTF_8));
         }
-        if self.holds_nul {
+        if self.unread == Some(Unread::Nul) {
             return Some(RowFault::new(row, "holds the control character U+0000"));
         }
         if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.text) {
