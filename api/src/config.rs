@@ -66,7 +66,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// From the head to the answer's head, body included.
     pub request_timeout: Duration,
-    /// What an upload must bring in each `idle_timeout` for which we wait for it; its `request_timeout` is each part's.
+    /// What an upload must bring in each `idle_timeout` for which we wait for its bytes; there is no deadline for all of it.
+    /// Ten minutes of it must bring a chunk (1 MiB), or the run counts as abandoned.
     pub upload_progress_bytes: usize,
     /// Uploads and exports at once of one user or API key, in this process.
     pub transfers_per_holder: usize,
@@ -84,7 +85,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             request_timeout: Duration::from_secs(30),
-            upload_progress_bytes: 64 * 1024,
+            upload_progress_bytes: 128 * 1024,
             transfers_per_holder: 5,
             stop_timeout: Duration::from_secs(30),
             sockets: Sockets::default(),

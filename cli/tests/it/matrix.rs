@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Id, job::Job, run::Run};
+use domain::{Id, import::ImportRun, job::Job, run::Run};
 use reqwest::header::HeaderMap;
 use serde_json::json;
 use table::{KEY_FIELDS, Needs, ROLES, Row, USER_FIELDS, needs_no_statement, rows};
@@ -102,6 +102,9 @@ const RUN: &str =
     "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, shards, started_at)
     VALUES ($1, $2, 'QUEUED', 'MANUAL', 'system', 1, now())";
 
+const IMPORT: &str = "INSERT INTO import_run (org_id, id, kind, format, state, dry_run, empty_cells, actor_kind, started_at, advanced_at)
+    VALUES ($1, $2, 'ASSETS', 'CSV', 'QUEUED', false, 'KEEP', 'system', now(), now())";
+
 const JOB: &str = "INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
                      actor_kind, queued_at, changed_at)
     VALUES ($1, $2, 'SCAN', 'scan.shard', 1, '{}', $4, $3, 0, now(), 3, 'system', now(), now())";
@@ -143,6 +146,8 @@ impl Scene {
         let dependency = owner.get_data(add, json!({ "id": lent, "needed": needed })).await;
         let lend = "mutation($id: ID!, $to: ID!) { checkOutAsset(id: $id, holder: $to) { id } }";
         let custody = owner.get_data(lend, json!({ "id": lent, "to": user.0 })).await;
+        let tag = format!("mutation {{ createTag(name: \"Tag {CANARY}\") {{ id }} }}");
+        let tag = owner.get_data(&tag, json!({})).await;
         let entries = "{ auditEntries(first: 1) { nodes { id } } }";
         let entries = owner.get_data(entries, json!({})).await;
         let session = "{ viewer { sessions { id current } } }";
@@ -165,6 +170,7 @@ impl Scene {
             keys.insert(permission, [with, without]);
         }
         let run = Id::<Run>::new();
+        let import = Id::<ImportRun>::new();
         let jobs = [Id::<Job>::new(), Id::new(), Id::new()];
         let save = format!(
             "mutation {{ saveSchedule(input: {{ name: \"Schedule {CANARY}\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }}) {{ id }} }}"
@@ -189,6 +195,8 @@ impl Scene {
             ("%old_key", old_key),
             ("%asset", asset),
             ("%run", run.to_string()),
+            ("%import", import.to_string()),
+            ("%tag", word(&tag["createTag"]["id"])),
             ("%waiting", jobs[0].to_string()),
             ("%buried", jobs[1].to_string()),
             ("%given_up", jobs[2].to_string()),
@@ -203,6 +211,7 @@ impl Scene {
         ];
         let postgres = site.db.superuser().await;
         postgres.execute(RUN, &[&org(&team), &run.uuid()]).await.unwrap();
+        postgres.execute(IMPORT, &[&org(&team), &import.uuid()]).await.unwrap();
         for (id, state) in jobs.iter().zip(["WAITING", "BURIED", "BURIED"]) {
             let about = format!("Job {CANARY}");
             postgres.execute(JOB, &[&org(&team), &id.uuid(), &state, &about]).await.unwrap();

@@ -33,7 +33,7 @@ pub enum AttributeType {
     TextList,
 }
 
-/// Something that can be known of an asset.
+/// Something that can be known of an asset. Takes `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct Attribute {

@@ -90,17 +90,17 @@ pub struct ImportRun {
     /// Why it failed. Takes `ASSET_READ`.
     #[graphql(name = "reason", directive = requires::apply(Permission::AssetRead))]
     pub error: Option<String>,
-    /// Rows that have come.
+    /// How many rows have come.
     pub rows: i32,
-    /// Rows that are done: created, updated, unchanged or failed.
+    /// How many are done: created, updated, unchanged or failed.
     pub done: i32,
-    /// Rows that made something new.
+    /// How many made something new.
     pub created: i32,
-    /// Rows that changed something.
+    /// How many changed something.
     pub updated: i32,
-    /// Rows that said what was known.
+    /// How many said what was known.
     pub unchanged: i32,
-    /// Rows that could not be imported; see `errors`.
+    /// How many could not be imported; see `errors`.
     pub failed: i32,
     /// When it was started.
     pub started_at: DateTime<Utc>,
@@ -203,7 +203,7 @@ pub struct RowFault {
     pub suggestion: Option<String>,
 }
 
-/// What is wrong with a row of a file.
+/// What is wrong with a row of a file. Takes `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct ImportError {

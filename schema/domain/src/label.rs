@@ -2,6 +2,8 @@
 //!
 //! Error correction M (a seventh of it may be scratched off), a border of two modules.
 
+use std::fmt::Write;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use qrcode::{Color, EcLevel, QrCode};
 
@@ -25,7 +27,8 @@ pub fn svg(code: &str) -> String {
             if length > 0 {
                 let (x, y) = ((column + BORDER) * SVG_SCALE, (row + BORDER) * SVG_SCALE);
                 let width = length * SVG_SCALE;
-                dark.push_str(&format!("M{x} {y}h{width}v{SVG_SCALE}h-{width}z"));
+                write!(dark, "M{x} {y}h{width}v{SVG_SCALE}h-{width}z")
+                    .expect("a string takes what is written");
             }
             column += length.max(1);
         }
@@ -52,8 +55,8 @@ pub fn png_data_url(code: &str) -> String {
         }
     }
     let mut file = Vec::new();
-    let side = u32::try_from(size).expect("a label is a few hundred pixels wide");
-    let mut encoder = png::Encoder::new(&mut file, side, side);
+    let pixels_a_line = u32::try_from(size).expect("a label is a few hundred pixels wide");
+    let mut encoder = png::Encoder::new(&mut file, pixels_a_line, pixels_a_line);
     encoder.set_color(png::ColorType::Grayscale);
     encoder.set_depth(png::BitDepth::One);
     encoder
@@ -93,7 +96,7 @@ mod tests {
 
     /// What a camera reads.
     fn read(size: usize, is_dark: impl Fn(usize, usize) -> bool) -> String {
-        let mut image = rqrr::PreparedImage::prepare_from_bitmap(size, size, |x, y| is_dark(x, y));
+        let mut image = rqrr::PreparedImage::prepare_from_bitmap(size, size, is_dark);
         let grids = image.detect_grids();
         let [grid] = grids.as_slice() else { panic!("{} codes", grids.len()) };
         let (meta, text) = grid.decode().unwrap();

@@ -30,7 +30,7 @@ const COLOR: &str = "#64748b";
 /// Tags of one organization: more are no grouping.
 const MOST: i64 = 10_000;
 
-/// A word that people group assets by.
+/// A word that people group assets by. Takes `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject, Serialize)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct Tag {

@@ -71,8 +71,8 @@ pub(crate) struct ImportAssetsInput {
     /// Which asset needs which, imported after the assets; written in the same format.
     dependencies: Option<String>,
     /// Only say what would be done.
-    #[graphql(default)]
-    dry_run: bool,
+    #[graphql(default_with = "Some(false)")]
+    dry_run: Option<bool>,
     /// What an empty cell of a CSV file says.
     #[graphql(default_with = "EmptyCells::Keep")]
     empty_cells: EmptyCells,
@@ -115,7 +115,7 @@ impl ImportMutation {
         let order = ImportOrder {
             kind: ImportKind::Assets,
             format: input.format,
-            dry_run: input.dry_run,
+            dry_run: input.dry_run.unwrap_or_default(),
             empty_cells: input.empty_cells,
             idempotency_key: input.idempotency_key,
         };

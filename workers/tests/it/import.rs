@@ -17,7 +17,7 @@ use crate::stage::{Stage, at, eventually};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-fn order(kind: ImportKind, format: ImportFormat) -> ImportOrder {
+pub(crate) fn order(kind: ImportKind, format: ImportFormat) -> ImportOrder {
     ImportOrder {
         kind,
         format,
@@ -63,7 +63,7 @@ async fn ended(stage: &Stage, id: Id<ImportRun>) -> ImportRun {
 }
 
 /// Imports a file and waits for its end: created, updated, unchanged, failed.
-async fn import(stage: &Stage, order: &ImportOrder, file: &str) -> (i32, i32, i32, i32) {
+pub(crate) async fn import(stage: &Stage, order: &ImportOrder, file: &str) -> (i32, i32, i32, i32) {
     let id = send(stage, order, file).await;
     let run = ended(stage, id).await;
     assert_eq!((run.state, run.error.as_deref()), (RunState::Succeeded, None));

@@ -8,6 +8,7 @@ mod history;
 mod import;
 mod losing;
 mod order;
+mod round_trip;
 mod scan;
 mod schedule;
 mod stage;

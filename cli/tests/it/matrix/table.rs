@@ -169,6 +169,9 @@ fn root_queries() -> Vec<Row> {
         Row::query("node", SignIn, "node(id: \"%user\") { id }"),
         Row::query("asset", Take("ASSET_READ"), "asset(id: \"%asset\") { name }"),
         Row::query("assets", Take("ASSET_READ"), "assets { totalCount nodes { name } }"),
+        Row::query("tags", Take("ASSET_READ"), "tags { name }"),
+        Row::query("attributes", Take("ASSET_READ"), "attributes { key }"),
+        Row::query("importRun", Take("ASSET_READ"), "importRun(id: \"%import\") { state rows }"),
         Row::query("auditEntries", Take("AUDIT_READ"), "auditEntries { nodes { action } }"),
         Row::query("users", Take("USER_READ"), "users { nodes { name email } }"),
         Row::query("roles", Take("USER_READ"), "roles { key name }"),
@@ -200,6 +203,15 @@ fn types() -> Vec<Row> {
     let login = "mutation { login(email: \"%email\", password: \"%password\")";
     vec![
         Row::node("Asset", Take("ASSET_READ"), "%asset", "name"),
+        Row::node("Tag", Take("ASSET_READ"), "%tag", "name"),
+        Row::new("Attribute", Take("ASSET_READ"), "attributes", "{ attributes { unit } }"),
+        of_asset("Fact", "facts { key }"),
+        Row::new(
+            "ImportError",
+            Take("ASSET_READ"),
+            "importRun",
+            "{ importRun(id: \"%import\") { errors { nodes { row } } } }",
+        ),
         Row::node("Dependency", Take("ASSET_READ"), "%dependency", "kind"),
         Row::node("Custody", Take("ASSET_READ"), "%custody", "notes"),
         of_asset("Reached", "dependsOn { depth }"),
@@ -260,11 +272,19 @@ fn subscriptions() -> Vec<Row> {
         let selection = format!("complianceRun(id: \"%run\") {{ {selection} }}");
         Row::subscription(of, states, "complianceRun", &selection)
     };
+    let import = |of: &str, states, selection: &str| {
+        let selection = format!("importRun(id: \"%import\") {{ {selection} }}");
+        Row::subscription(of, states, "importRun", &selection)
+    };
     let outcome = ["reason", "assets", "passed", "failed", "notAssessed"];
     let outcome = outcome.map(|field| run(&format!("ComplianceRun.{field}"), reads, field));
     let mut rows = vec![
         run("Subscription.complianceRun", reads, "state"),
         run("ComplianceRun", SignIn, "id").taking(reads, "complianceRun"),
+        import("Subscription.importRun", Take("ASSET_READ"), "state"),
+        import("ImportRun", SignIn, "id").taking(Take("ASSET_READ"), "importRun"),
+        import("ImportRun.reason", Take("ASSET_READ"), "reason"),
+        import("ImportRun.errors", Take("ASSET_READ"), "errors { totalCount }"),
         Row::subscription("Subscription.jobs", Take("JOB_READ"), "jobs", "jobs { state }"),
         Row::subscription("Job", Take("JOB_READ"), "jobs", "jobs(queue: SCAN) { id }"),
     ];
@@ -317,6 +337,14 @@ fn mutations() -> Vec<Row> {
         Row::mutation("removeDependency", write, "(id: \"%dependency\")"),
         Row::mutation("checkOutAsset", write, "(id: \"%asset\", holder: \"%user\") { id }"),
         Row::mutation("checkInAsset", write, "(id: \"%lent\") { id }"),
+        Row::mutation("createTag", write, "(name: \"Made\") { id }"),
+        Row::mutation("deleteTag", write, "(id: \"%tag\")"),
+        Row::mutation(
+            "importAssets",
+            Take("ASSET_IMPORT"),
+            "(input: { format: CSV, content: \"external_id,name,type\\nmade:1,Made,host\" }) { id state }",
+        ),
+        Row::mutation("cancelImportRun", Take("ASSET_IMPORT"), "(id: \"%import\") { id }"),
         Row::mutation("deleteAsset", Take("ASSET_DELETE"), "(id: \"%retired\")"),
         Row::mutation("startComplianceRun", run, "(idempotencyKey: \"made\") { id state }"),
         Row::mutation("cancelComplianceRun", run, "(id: \"%run\") { id state }"),

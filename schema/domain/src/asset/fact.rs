@@ -30,7 +30,7 @@ text_enum! {
     }
 }
 
-/// Something that is known of an asset.
+/// Something that is known of an asset. Takes `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct Fact {

@@ -325,8 +325,9 @@ impl ImportRun {
             .await?;
         let keys = tx
             .exec(
-                "DELETE FROM import_key WHERE run_id = $1 AND key IN
-                     (SELECT key FROM import_key WHERE run_id = $1 LIMIT $2)",
+                // Up to a key, not a set of them: fresh rows have no statistics, and a join of them would be a nested loop.
+                "DELETE FROM import_key WHERE run_id = $1 AND key <=
+                     (SELECT max(key) FROM (SELECT key FROM import_key WHERE run_id = $1 ORDER BY key LIMIT $2) AS part)",
                 &[&id, &SWEPT],
             )
             .await?;

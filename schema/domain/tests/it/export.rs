@@ -3,6 +3,7 @@
 use domain::{
     Error, Origin, Result,
     asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
+    dependency::{Criticality, Dependency},
     export::{Export, Owners},
     import::ImportKind,
     tag::Tag,
@@ -105,6 +106,26 @@ async fn an_asset_is_told_in_the_columns_that_import_it_again() {
         .collect();
     assert_eq!(told, expected);
     assert_eq!(records.len(), 3);
+}
+
+#[tokio::test]
+async fn a_dependency_is_told_by_codes_and_external_ids() {
+    let house = House::new().await;
+    let known = CreateAssetInput { external_id: Some("snipe-7".into()), ..host("a") };
+    let (a, b) = (add(&house, &known).await, add(&house, &host("b")).await);
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let high = Some(Criticality::High);
+    Dependency::add(&tx, a.id, b.id, Some("+runs on"), high, at(0)).await.unwrap();
+    Dependency::add(&tx, b.id, a.id, None, None, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    let records = export(&house, ImportKind::Dependencies, Owners::Told).await;
+    let header = "source_code source_external_id target_code target_external_id kind criticality";
+    let expected = [
+        header.split(' ').collect(),
+        vec![a.code.as_str(), "snipe-7", b.code.as_str(), "", "'+runs on", "high"],
+        vec![b.code.as_str(), "", a.code.as_str(), "snipe-7", "", ""],
+    ];
+    assert_eq!(records, expected);
 }
 
 #[tokio::test]

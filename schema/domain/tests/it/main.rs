@@ -23,6 +23,7 @@ mod dependency;
 mod export;
 mod fixture;
 mod identity;
+mod import;
 mod job;
 mod listing;
 mod login;

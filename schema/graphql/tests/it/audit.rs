@@ -28,6 +28,7 @@ struct Recorded {
 const CREATE_ASSET: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
 
+const IMPORT_ASSETS: &str = "mutation($content: String!) { importAssets(input: { format: CSV, content: $content }) { id } }";
 const ADD_DEPENDENCY: &str = "mutation($source: ID!, $target: ID!) { addDependency(source: $source, target: $target) { id } }";
 
 const CHECK_OUT: &str = "mutation($id: ID!, $holder: ID!) { checkOutAsset(id: $id, holder: $holder, notes: \"for travel\") { id } }";
@@ -252,6 +253,42 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 json!({ "id": held }),
                 &["asset.checked_in"],
                 json!({ "id": free }),
+            )
+        }
+        "createTag" => (
+            "operator",
+            "mutation($name: String!) { createTag(name: $name) { id } }",
+            json!({ "name": "edge" }),
+            &["tag.created"],
+            json!({ "name": "a,b" }),
+        ),
+        "deleteTag" => {
+            let create = "mutation { createTag(name: \"edge\") { id } }";
+            let made = stage.ask(operator.bearer.as_str(), create, json!({})).await;
+            (
+                "operator",
+                "mutation($id: ID!) { deleteTag(id: $id) }",
+                json!({ "id": made.data()["createTag"]["id"] }),
+                &["tag.deleted"],
+                json!({ "id": domain::Id::<domain::tag::Tag>::new() }),
+            )
+        }
+        "importAssets" => (
+            "operator",
+            IMPORT_ASSETS,
+            json!({ "content": "name,type\nweb-1,host\n" }),
+            &["import_run.started"],
+            json!({ "content": "nmae,type\nweb-1,host\n" }),
+        ),
+        "cancelImportRun" => {
+            let content = json!({ "content": "name,type\nweb-1,host\n" });
+            let started = stage.ask(operator.bearer.as_str(), IMPORT_ASSETS, content).await;
+            (
+                "operator",
+                "mutation($id: ID!) { cancelImportRun(id: $id) { id } }",
+                json!({ "id": started.data()["importAssets"]["id"] }),
+                &["import_run.cancelled"],
+                json!({ "id": domain::Id::<domain::import::ImportRun>::new() }),
             )
         }
         "startComplianceRun" => (
@@ -499,7 +536,7 @@ async fn the_trail_shows_what_was_changed_and_by_whom() {
     let stage = Stage::new().await;
     let team = stage.team("alfa").await;
     let id = asset(&stage, &team).await;
-    let update = "mutation($id: ID!) { updateAsset(id: $id, input: { location: \"Rack 7\", attributes: { os: \"Debian\" } }) { id } }";
+    let update = "mutation($id: ID!) { updateAsset(id: $id, input: { location: \"Rack 7\", attributes: { os_name: \"Debian 12\" } }) { id } }";
     stage.ask(team["operator"].bearer.as_str(), update, json!({ "id": id })).await.data();
     let trail = "query($id: ID!) { auditEntries(filter: { entityId: $id }) {
         nodes { action entityType entityId changedPaths sourceIp requestId actor { ... on User { name } } }
@@ -511,7 +548,7 @@ async fn the_trail_shows_what_was_changed_and_by_whom() {
             "action": "asset.updated",
             "entityType": "asset",
             "entityId": id,
-            "changedPaths": ["attributes.os", "location"],
+            "changedPaths": ["attributes.os_name", "location"],
             "sourceIp": ADDRESS,
             "requestId": "the-request",
             "actor": { "name": "alfa operator" },

@@ -37,6 +37,9 @@ type Query {
   queues: [QueueStats!]! @requiresPermission(permission: JOB_READ)
   workers: [Worker!]! @requiresPermission(permission: FLEET_READ)
   schedules: [Schedule!]! @requiresPermission(permission: JOB_READ)
+  attributes: [Attribute!]! @requiresPermission(permission: ASSET_READ)
+  tags: [Tag!]! @requiresPermission(permission: ASSET_READ)
+  importRun(id: ID!): ImportRun @requiresPermission(permission: ASSET_READ)
   auditEntries(filter: AuditFilter, first: Int, after: String): AuditEntryConnection! @requiresPermission(permission: AUDIT_READ)
   users(first: Int, after: String): UserConnection! @requiresPermission(permission: USER_READ)
   roles: [Role!]! @requiresPermission(permission: USER_READ)
@@ -60,6 +63,9 @@ type Mutation {
   updateAsset(id: ID!, input: UpdateAssetInput!): Asset! @requiresPermission(permission: ASSET_WRITE)
   setAssetLifecycle(id: ID!, state: LifecycleState!): Asset! @requiresPermission(permission: ASSET_WRITE)
   deleteAsset(id: ID!): ID! @requiresPermission(permission: ASSET_DELETE)
+  createTag(name: String!, color: String): Tag! @requiresPermission(permission: ASSET_WRITE)
+  deleteTag(id: ID!): ID! @requiresPermission(permission: ASSET_WRITE)
+  importAssets(input: ImportAssetsInput!): ImportRun! @requiresPermission(permission: ASSET_IMPORT)
   addDependency(source: ID!, target: ID!, kind: String, criticality: Criticality): Dependency! @requiresPermission(permission: ASSET_WRITE)
   removeDependency(id: ID!): ID! @requiresPermission(permission: ASSET_WRITE)
   checkOutAsset(id: ID!, holder: ID!, notes: String): Custody! @requiresPermission(permission: ASSET_WRITE)
@@ -83,7 +89,8 @@ enum LifecycleState { PROVISIONING ACTIVE MAINTENANCE RETIRED DISPOSED }
 enum Environment { PROD STAGING DEV }
 type Asset {
   id: ID! code: String! externalId: String name: String! type: AssetType! lifecycleState: LifecycleState! environment: Environment!
-  location: String description: String owner: User attributes: JSON! customFields: JSON! createdAt: DateTime! updatedAt: DateTime!
+  location: String description: String owner: User tags: [Tag!]! attributes: JSON! customFields: JSON! createdAt: DateTime! updatedAt: DateTime!
+  facts: [Fact!]!
   dependsOn(depth: Int = 1, first: Int = 100): [Reached!]! dependents(depth: Int = 1, first: Int = 100): [Reached!]!
   blastRadius(depth: Int = 10, first: Int = 100): BlastRadius!
   custody: Custody custodyHistory(first: Int, after: String): CustodyConnection!
@@ -91,6 +98,13 @@ type Asset {
   qrSvg: String! qrPng: String!
 }
 enum Criticality { LOW MEDIUM HIGH CRITICAL }
+type Attribute { key: String! type: AttributeType! unit: String aliases: [String!]! description: String! }
+enum ImportFormat { CSV JSON }
+input ImportAssetsInput { format: ImportFormat! content: String! dependencies: String dryRun: Boolean = false idempotencyKey: String }
+type ImportRun {
+  id: ID! state: RunState! dryRun: Boolean! rows: Int! done: Int! created: Int! updated: Int! unchanged: Int! failed: Int!
+  errors(first: Int, after: String): ImportErrorConnection! startedBy: Actor startedAt: DateTime! finishedAt: DateTime
+}
 type Reached { asset: Asset! depth: Int! via: Dependency! }
 type BlastRadius { assets: Int! services: Int! nodes: [Reached!]! truncated: Boolean! }
 type Dependency { id: ID! source: Asset! target: Asset! kind: String criticality: Criticality createdAt: DateTime! }
@@ -103,9 +117,9 @@ type CustodyEdge { cursor: String! node: Custody! }
 type Change { id: ID! at: DateTime! actor: Actor action: String! paths: [String!]! }
 type ChangeConnection { edges: [ChangeEdge!]! nodes: [Change!]! pageInfo: PageInfo! totalCount: Int }
 type ChangeEdge { cursor: String! node: Change! }
-input CreateAssetInput { name: String! type: AssetType! environment: Environment = PROD lifecycleState: LifecycleState = ACTIVE externalId: String location: String description: String owner: ID attributes: JSON customFields: JSON }
-input UpdateAssetInput { name: String environment: Environment externalId: String location: String description: String owner: ID attributes: JSON customFields: JSON }
-input AssetFilter { type: [AssetType!] environment: [Environment!] lifecycleState: [LifecycleState!] owner: ID text: String }
+input CreateAssetInput { name: String! type: AssetType! environment: Environment = PROD lifecycleState: LifecycleState = ACTIVE externalId: String location: String description: String owner: ID tags: [ID!] attributes: JSON customFields: JSON }
+input UpdateAssetInput { name: String environment: Environment externalId: String location: String description: String owner: ID tags: [ID!] attributes: JSON customFields: JSON }
+input AssetFilter { type: [AssetType!] environment: [Environment!] lifecycleState: [LifecycleState!] owner: ID tag: ID text: String }
 type AssetConnection { edges: [AssetEdge!]! nodes: [Asset!]! pageInfo: PageInfo! totalCount: Int }
 type AssetEdge { cursor: String! node: Asset! }
 type PageInfo { hasNextPage: Boolean! hasPreviousPage: Boolean! startCursor: String endCursor: String }

@@ -94,12 +94,12 @@ async fn all_faults_of_an_asset_are_told_at_once() {
     assert_json_snapshot!(reply.error()["extensions"]["fields"], @r#"
     [
       {
-        "message": "has 256 characters, at most 255 are allowed",
-        "path": "input.externalId"
-      },
-      {
         "message": "must not be empty",
         "path": "input.name"
+      },
+      {
+        "message": "has 256 characters, at most 255 are allowed",
+        "path": "input.externalId"
       },
       {
         "message": "holds the control character U+000A",
@@ -110,7 +110,7 @@ async fn all_faults_of_an_asset_are_told_at_once() {
         "path": "input.description"
       },
       {
-        "message": "must be an object, such as {\"os_name\": \"Debian\"}",
+        "message": "must be an object, such as {\"os_name\": \"Debian 12\"}",
         "path": "input.attributes"
       },
       {

@@ -21,6 +21,8 @@ const FRAGMENTS: &str = "
     fragment KP on ApiKey { id name }
     fragment O on Organization { id slug name }
     fragment R on Role { id key name }
+    fragment T on Tag { id name color }
+    fragment I on ImportRun { id state rows reason errors { nodes { row column message } } startedBy { ...U ...KP } }
     fragment C on ComplianceRun { id state startedBy { ...U ...KP } }
     fragment J on Job { id kind state error worker subject actor { ...U ...KP } }
     fragment S on Schedule { id name cron actor { ...U ...KP } }
@@ -32,7 +34,7 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("viewer", "{ viewer { ...V } }"),
     (
         "node",
-        "{ node(id: $any) { id __typename ...A ...D ...H ...U ...K ...E ...O ...R ...C ...J ...S } }",
+        "{ node(id: $any) { id __typename ...A ...D ...H ...U ...K ...E ...O ...R ...C ...J ...S ...T ...I } }",
     ),
     (
         "node",
@@ -87,6 +89,13 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
         "users",
         "{ users(last: $last) { nodes { ...U } } viewer { ...V } assets(first: 5) { nodes { ...A } } }",
     ),
+    (
+        "tags",
+        "{ tags { ...T } assets(first: 5) { nodes { id tags { ...T } facts { key value } } } }",
+    ),
+    ("assets", "{ assets(filter: { tag: $tag }) { totalCount nodes { id tags { ...T } } } }"),
+    ("attributes", "{ attributes { key aliases } }"),
+    ("importRun", "{ importRun(id: $import) { ...I } }"),
     ("complianceRun", "{ complianceRun(id: $run) { ...C } }"),
     (
         "complianceRuns",
@@ -147,7 +156,7 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ),
     (
         "updateAsset",
-        "mutation { updateAsset(id: $asset, input: { name: $text, owner: $user, externalId: $external, attributes: { at: $text } }) { ...A } }",
+        "mutation { updateAsset(id: $asset, input: { name: $text, owner: $user, externalId: $external, attributes: { model: $text } }) { ...A } }",
     ),
     (
         "updateAsset",
@@ -173,6 +182,17 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
         "mutation { checkOutAsset(holder: $user, id: $asset) { id asset { ...X } } }",
     ),
     ("checkInAsset", "mutation { checkInAsset(id: $asset, notes: $text) { ...H } }"),
+    ("createTag", "mutation { createTag(name: $text) { ...T } }"),
+    ("deleteTag", "mutation { deleteTag(id: $tag) }"),
+    (
+        "updateAsset",
+        "mutation { updateAsset(id: $asset, input: { tags: [$tag, $tag2] }) { id tags { ...T } } }",
+    ),
+    (
+        "importAssets",
+        "mutation { importAssets(input: { format: CSV, content: $file, dependencies: $edges, idempotencyKey: $text }) { ...I } }",
+    ),
+    ("cancelImportRun", "mutation { cancelImportRun(id: $import) { ...I } }"),
     ("startComplianceRun", "mutation { startComplianceRun(idempotencyKey: $text) { ...C } }"),
     ("cancelComplianceRun", "mutation { cancelComplianceRun(id: $run) { ...C } }"),
     ("retryJob", "mutation { retryJob(id: $job) { ...J } }"),
@@ -199,6 +219,11 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("job", "ID!"),
     ("schedule", "ID!"),
     ("dependency", "ID!"),
+    ("tag", "ID!"),
+    ("tag2", "ID!"),
+    ("import", "ID!"),
+    ("file", "String!"),
+    ("edges", "String"),
     ("any", "ID!"),
     ("any2", "ID!"),
     ("cursor", "String"),
@@ -239,10 +264,23 @@ impl Fuzz {
             "job" => json!(id(dice, "job")),
             "schedule" => json!(id(dice, "sch")),
             "dependency" => json!(id(dice, "dep")),
+            "tag" => json!(id(dice, "tag")),
+            "import" => json!(id(dice, "imp")),
+            "file" => json!(format!(
+                "external_id,name,type\n{mark}-{},{mark} thing,host\n",
+                dice.roll(12)
+            )),
+            "edges" if dice.chance(50) => Value::Null,
+            "edges" => json!(format!(
+                "source_external_id,target_external_id\n{mark}-{},{}-{}\n",
+                dice.roll(12),
+                MARKS[from],
+                dice.roll(12)
+            )),
             "any" => {
                 let prefix = *dice.pick(&[
                     "ast", "dep", "cus", "usr", "key", "ses", "org", "rol", "aud", "run", "job",
-                    "sch",
+                    "sch", "tag", "imp",
                 ]);
                 json!(id(dice, prefix))
             }

@@ -34,6 +34,10 @@ impl Fuzz {
             ("asset", "org_id = $"),
             ("dependency", "org_id = $"),
             ("custody", "org_id = $"),
+            ("tag", "org_id = $"),
+            ("asset_tag", "org_id = $"),
+            ("import_run", "org_id = $"),
+            ("import_chunk", "org_id = $"),
             ("compliance_run", "org_id = $"),
             ("job", "org_id = $"),
             ("job_history", "org_id = $"),
@@ -64,6 +68,8 @@ impl Fuzz {
                     format!(
                         "SELECT t::text FROM dependency AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM custody AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM tag AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM import_run AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM job AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM job_history AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM schedule AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
@@ -125,6 +131,7 @@ impl Fuzz {
                  UNION SELECT id::text FROM job WHERE org_id = '{uuid}' UNION SELECT id::text FROM job_history WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM schedule WHERE org_id = '{uuid}' UNION SELECT id::text FROM compliance_run WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM dependency WHERE org_id = '{uuid}' UNION SELECT id::text FROM custody WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM tag WHERE org_id = '{uuid}' UNION SELECT id::text FROM import_run WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM gone WHERE org_id = '{uuid}'
                  UNION SELECT user_id::text FROM membership WHERE org_id = '{uuid}'
                  UNION SELECT entity_id::text FROM audit_entry WHERE org_id = '{uuid}'"
