@@ -129,6 +129,9 @@ async fn measure(site: &Site, inventory: &Inventory, questions: usize) -> Result
         Shape::Tiers => {
             let switches = roots(inventory, &mut random, questions, |tier| tier == Tier::Switch);
             asker.blasts(&mut finding, &graph, inventory, "of a switch", "≤ 50", &switches).await?;
+            let core: Vec<_> =
+                inventory.core_switches().into_iter().cycle().take(questions).collect();
+            asker.blasts(&mut finding, &graph, inventory, "of the core", "≤ 50", &core).await?;
             let any = roots(inventory, &mut random, questions, |_| true);
             asker.blasts(&mut finding, &graph, inventory, "of any", "≤ 50", &any).await?;
         }

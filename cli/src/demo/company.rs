@@ -100,7 +100,6 @@ pub(super) struct Thing {
 
 /// All that the company operates, as it is known then.
 #[rustfmt::skip] // One line a thing reads as the table that it is.
-#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn things(now: DateTime<Utc>) -> Vec<Thing> {
     let days = |days: i64| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Secs, true);
     // A machine as it should be; what differs is said where it is, and null is what nobody knows.

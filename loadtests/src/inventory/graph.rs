@@ -96,7 +96,7 @@ impl Inventory {
             }
         };
         let pod = self.pod(number);
-        let core = pod.switches.start..pod.switches.end.min(pod.switches.start + 2);
+        let core = pod.core();
         match (self.shape, self.tier(number)) {
             (Shape::Random, _) => need(&(0..self.assets), ANY, "uses"),
             (Shape::Tiers, Tier::Switch) if core.contains(&number) => {}
@@ -110,6 +110,12 @@ impl Inventory {
             (Shape::Tiers, Tier::LoadBalancer) => need(&pod.applications, 11, "routes_to"),
         }
         targets
+    }
+
+    /// The switches that all others of their pod need; in tiers nothing reaches further.
+    pub(crate) fn core_switches(&self) -> Vec<usize> {
+        let is_core = |number: &usize| self.pod(*number).core().contains(number);
+        (0..self.assets).filter(is_core).collect()
     }
 
     /// All of it at once, for walks; some bytes an asset and edge.
@@ -168,6 +174,11 @@ impl Pod {
         let applications = databases.end..assets.end.saturating_sub(hundredths(5));
         Self { switches, hosts, databases, applications }
     }
+
+    /// Two of the switches, where there are as many.
+    fn core(&self) -> Range<usize> {
+        self.switches.start..self.switches.end.min(self.switches.start + 2)
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +229,9 @@ mod tests {
         let reaches: Vec<_> = switches.map(|switch| graph.reach(switch, 10).len()).collect();
         assert_eq!(reaches.len(), 100);
         assert!(reaches.iter().all(|reach| (300..POD).contains(reach)), "{reaches:?}");
-        assert!(reaches.iter().any(|reach| *reach > 4_000), "{reaches:?}");
+        let cores = inventory.core_switches();
+        assert_eq!(cores.len(), 4);
+        assert!(cores.iter().all(|core| graph.reach(*core, 10).len() > 4_000), "{reaches:?}");
     }
 
     #[test]
