@@ -41,6 +41,10 @@ async fn populate(stage: &Stage, team: &Team, count: usize) {
              INSERT INTO schedule (org_id, id, name, cron, time_zone, action, enabled, actor_kind, actor_id, created_at, updated_at)
              SELECT '{org}', gen_random_uuid(), email, '0 2 * * *', 'UTC', 'COMPLIANCE_RUN', false, 'user', id, now(), now()
              FROM \"user\" WHERE email LIKE '%@rows.example';
+             INSERT INTO tag (org_id, id, name, folded, color, created_at)
+             SELECT '{org}', gen_random_uuid(), 'tag ' || n, 'tag ' || n, '#64748b', now() FROM generate_series(1, 3) AS n;
+             INSERT INTO asset_tag (org_id, asset_id, tag_id)
+             SELECT '{org}', asset.id, tag.id FROM asset JOIN tag USING (org_id) WHERE org_id = '{org}';
              DELETE FROM audit_entry;
              INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths)
              SELECT '{org}', gen_random_uuid(), now(), 'user', id, 'asset.created', 'asset', id, '{{}}'
@@ -101,9 +105,9 @@ async fn assets_with_their_owners() {
 }
 
 #[tokio::test]
-async fn assets_with_their_owners_dependents_and_custody() {
+async fn assets_with_their_owners_tags_facts_dependents_and_custody() {
     let document = "{ assets(first: 100) { nodes {
-        name owner { name } dependents(first: 5) { depth asset { name owner { name } } } custody { holder { name } notes }
+        name owner { name } tags { name } facts { key value source } dependents(first: 5) { depth asset { name owner { name } } } custody { holder { name } notes }
     } } }";
     check(document, "member").await;
 }
