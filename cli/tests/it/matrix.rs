@@ -144,8 +144,9 @@ impl Scene {
             [team.asset("Needed", "ACTIVE").await, team.asset("Lent", "ACTIVE").await];
         let add = "mutation($id: ID!, $needed: ID!) { addDependency(source: $id, target: $needed) { id } }";
         let dependency = owner.get_data(add, json!({ "id": lent, "needed": needed })).await;
-        let lend = "mutation($id: ID!, $to: ID!) { checkOutAsset(id: $id, holder: $to) { id } }";
-        let custody = owner.get_data(lend, json!({ "id": lent, "to": user.0 })).await;
+        let hand_out =
+            "mutation($id: ID!, $to: ID!) { checkOutAsset(id: $id, holder: $to) { id } }";
+        let custody = owner.get_data(hand_out, json!({ "id": lent, "to": user.0 })).await;
         let tag = format!("mutation {{ createTag(name: \"Tag {CANARY}\") {{ id }} }}");
         let tag = owner.get_data(&tag, json!({})).await;
         let entries = "{ auditEntries(first: 1) { nodes { id } } }";

@@ -19,6 +19,7 @@ use tokio_postgres::Row;
 use crate::{
     audit::Entry,
     db::{FromRow, Tx},
+    dependency::Dependency,
     error::{Error, Result},
     event::Event,
     id::{Entity, Id},
@@ -356,6 +357,7 @@ impl Asset {
             )));
         }
         let names = Draft::tag_names(tx, iter::once(&draft)).await?;
+        Dependency::remove_all_of(tx, id, now).await?;
         tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
         Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));

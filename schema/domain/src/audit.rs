@@ -210,6 +210,9 @@ impl Entry {
         entries: Vec<Self>,
         now: DateTime<Utc>,
     ) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         macro_rules! column {
             ($entry:ident => $value:expr) => {
                 &entries.iter().map(|$entry| $value).collect::<Vec<_>>()

@@ -171,6 +171,24 @@ impl Dependency {
         Ok(removed)
     }
 
+    /// Takes away all of an asset that is about to go, and says so to those who needed it.
+    pub(crate) async fn remove_all_of(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+        let removed: Vec<Self> = tx
+            .all(
+                "DELETE FROM dependency WHERE source_id = $1 OR target_id = $1
+                 RETURNING id, source_id, target_id, kind, criticality, created_at",
+                &[&asset],
+            )
+            .await?;
+        let entries = removed.iter().filter(|one| one.source_id != asset).map(|one| {
+            let (without, with) = one.snapshots();
+            Entry::changed("asset.dependency_removed", one.source_id, with, without)
+        });
+        Entry::record_all(tx, entries.collect(), now).await?;
+        removed.iter().for_each(|one| one.tell(tx));
+        Ok(())
+    }
+
     /// Those between these sources and targets, pair by pair, locked in the order of their ids.
     pub(crate) async fn lock_all(
         tx: &Tx,

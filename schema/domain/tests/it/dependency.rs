@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use domain::{
     Id, Origin, Result,
     asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
+    audit::{AuditEntry, AuditQuery},
     dependency::{BlastRadius, Bounds, Criticality, Dependency, Direction, blast_radius, reach},
     page::PageRequest,
     testing::TestDb,
@@ -384,4 +385,20 @@ async fn no_dependency_joins_two_organizations() {
         )
         .await;
     assert!(forced.is_err());
+}
+
+#[tokio::test]
+async fn whoever_needed_a_deleted_asset_is_told() {
+    let house = House::new().await;
+    let needed = house.asset(host("db")).await;
+    let source = house.asset(host("web")).await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    Dependency::add(&tx, source.id, needed.id, None, None, at(1)).await.unwrap();
+    Asset::set_lifecycle(&tx, needed.id, LifecycleState::Retired, at(2)).await.unwrap();
+    Asset::delete(&tx, needed.id, at(3)).await.unwrap();
+    let query = AuditQuery { entity_id: Some(source.id.uuid()), ..Default::default() };
+    let page = PageRequest { size: 1, backward: false, after: None, before: None };
+    let entry = AuditEntry::list(&tx, &query, &page).await.unwrap().rows.remove(0);
+    assert_eq!(entry.action, "asset.dependency_removed");
+    assert_eq!(entry.changed_paths, [format!("dependsOn.{}", needed.id)]);
 }
