@@ -12,7 +12,7 @@ CREATE TABLE tag (
 );
 
 CREATE TABLE asset_tag (
-    org_id   uuid NOT NULL CONSTRAINT asset_tag_org_id_fkey REFERENCES organization,
+    org_id   uuid NOT NULL,
     asset_id uuid NOT NULL,
     tag_id   uuid NOT NULL,
     PRIMARY KEY (org_id, asset_id, tag_id),

@@ -39,7 +39,7 @@ CREATE TABLE import_run (
 CREATE INDEX import_run_open_idx ON import_run (org_id) WHERE finished_at IS NULL;
 
 CREATE TABLE import_chunk (
-    org_id    uuid    NOT NULL CONSTRAINT import_chunk_org_id_fkey REFERENCES organization,
+    org_id    uuid    NOT NULL,
     run_id    uuid    NOT NULL,
     place     integer NOT NULL,
     kind      text    NOT NULL CONSTRAINT import_chunk_kind_check CHECK (kind IN ('ASSETS', 'DEPENDENCIES')),
@@ -59,7 +59,7 @@ ALTER TABLE import_chunk ALTER COLUMN content SET STORAGE EXTERNAL;
 
 -- What is wrong with a row.
 CREATE TABLE import_error (
-    org_id     uuid    NOT NULL CONSTRAINT import_error_org_id_fkey REFERENCES organization,
+    org_id     uuid    NOT NULL,
     id         uuid    NOT NULL,
     run_id     uuid    NOT NULL,
     kind       text    NOT NULL CONSTRAINT import_error_kind_check CHECK (kind IN ('ASSETS', 'DEPENDENCIES')),
@@ -74,7 +74,7 @@ CREATE INDEX import_error_run_idx ON import_error (org_id, run_id, "row", id);
 
 -- What a run's rows are about, and which row came first: the second of the same is told so. Goes when the run has ended.
 CREATE TABLE import_key (
-    org_id uuid    NOT NULL CONSTRAINT import_key_org_id_fkey REFERENCES organization,
+    org_id uuid    NOT NULL,
     run_id uuid    NOT NULL,
     key    text    NOT NULL,
     "row"  integer NOT NULL,

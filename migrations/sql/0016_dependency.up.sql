@@ -1,7 +1,7 @@
 -- What an asset needs: the source needs the target. Asked from both ends, so it is indexed from both; a walk reads the
 -- indexes only. It goes with either asset.
 CREATE TABLE dependency (
-    org_id      uuid        NOT NULL CONSTRAINT dependency_org_id_fkey REFERENCES organization,
+    org_id      uuid        NOT NULL,
     id          uuid        NOT NULL,
     source_id   uuid        NOT NULL,
     target_id   uuid        NOT NULL,

@@ -1,6 +1,6 @@
 -- Who holds an asset, from check-out to check-in; open while it is not checked in, and at most one of an asset is.
 CREATE TABLE custody (
-    org_id               uuid        NOT NULL CONSTRAINT custody_org_id_fkey REFERENCES organization,
+    org_id               uuid        NOT NULL,
     id                   uuid        NOT NULL,
     asset_id             uuid        NOT NULL,
     holder_id            uuid        NOT NULL,
