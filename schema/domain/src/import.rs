@@ -34,8 +34,8 @@ mod dependencies;
 mod life;
 mod row;
 
-pub(crate) use column::Column;
 pub use column::check_columns;
+pub(crate) use column::{AssetField, Column, DependencyField, MOST_COLUMNS};
 pub use life::{Begun, Outcome, Sweep};
 
 text_enum! {

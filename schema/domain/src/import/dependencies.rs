@@ -1,6 +1,9 @@
 //! A chunk of dependencies: both assets found, by external id, else by short code; added, or said anew.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, HashSet},
+};
 
 use async_graphql::MaybeUndefined::{self, Null, Undefined};
 use chrono::{DateTime, SubsecRound, Utc};
@@ -9,7 +12,7 @@ use tokio_postgres::Row;
 
 use super::{
     RowFault,
-    column::Column,
+    column::{Column, DependencyField},
     life::{Begun, Outcome},
     row::{self, Cells, Named},
 };
@@ -19,7 +22,7 @@ use crate::{
     dependency::{Criticality, Dependency, KIND, insert_all, update_all},
     error::{Fault, Result},
     id::Id,
-    text::check_optional,
+    text::{NAME, beginning, check_optional},
 };
 
 impl Named for Criticality {
@@ -56,38 +59,48 @@ impl DependencyRow {
         };
         let mut faults = Vec::new();
         for (column, value) in cells {
-            if let Column::Field(name) = column {
-                row.set(name, value, &mut faults);
+            match column {
+                Column::Dependency(field) => row.set(field, value, &mut faults),
+                Column::Asset(_)
+                | Column::Attribute(..)
+                | Column::Custom(_)
+                | Column::CustomJson(_) => {
+                    unreachable!("a column of dependencies is read as one of their fields")
+                }
             }
         }
-        if faults.is_empty() {
-            Ok(row)
-        } else {
-            Err(faults.into_iter().map(|fault| row::of_column(number, fault)).collect())
-        }
+        if faults.is_empty() { Ok(row) } else { Err(row::of_columns(number, faults)) }
     }
 
-    fn set(&mut self, name: &'static str, value: Value, faults: &mut Vec<Fault>) {
-        let mut text = |value| {
+    fn set(&mut self, field: DependencyField, value: Value, faults: &mut Vec<Fault>) {
+        let name = field.name();
+        let optional = |value, rule, faults: &mut Vec<Fault>| {
             let text = row::texts(name, value, faults).take();
-            text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            check_optional(name, text.as_deref(), rule, faults)
         };
-        match name {
-            "source_external_id" => self.source.external_id = text(value),
-            "source_code" => self.source.code = text(value).map(|code| code.to_uppercase()),
-            "target_external_id" => self.target.external_id = text(value),
-            "target_code" => self.target.code = text(value).map(|code| code.to_uppercase()),
-            "kind" => {
+        match field {
+            DependencyField::SourceExternalId => {
+                self.source.external_id = optional(value, NAME, faults);
+            }
+            DependencyField::SourceCode => {
+                self.source.code = optional(value, NAME, faults).map(|code| code.to_uppercase());
+            }
+            DependencyField::TargetExternalId => {
+                self.target.external_id = optional(value, NAME, faults);
+            }
+            DependencyField::TargetCode => {
+                self.target.code = optional(value, NAME, faults).map(|code| code.to_uppercase());
+            }
+            DependencyField::Kind => {
                 self.kind = match row::texts(name, value, faults) {
                     MaybeUndefined::Value(kind) => check_optional(name, Some(&kind), KIND, faults)
                         .map_or(Null, MaybeUndefined::Value),
                     other => other,
                 };
             }
-            "criticality" => {
+            DependencyField::Criticality => {
                 self.criticality = row::choice(name, value, Criticality::ALL, faults);
             }
-            _ => {}
         }
     }
 }
@@ -194,6 +207,7 @@ struct Assets {
 }
 
 impl Assets {
+    /// Holds them in the order of their ids, as everybody does who locks several, so that none is deleted meanwhile.
     async fn of_rows(tx: &Tx, begun: &Begun, rows: &[DependencyRow]) -> Result<Self> {
         let names = || rows.iter().flat_map(|row| [&row.source, &row.target]);
         let external_ids: BTreeSet<&str> =
@@ -203,8 +217,10 @@ impl Assets {
             (external_ids.into_iter().collect(), codes.into_iter().collect());
         let found: Vec<Row> = tx
             .all(
-                "SELECT id, external_id, code FROM asset WHERE external_id = ANY($1)
-                 UNION SELECT id, external_id, code FROM asset WHERE code = ANY($2)",
+                "SELECT id, external_id, code FROM asset
+                 WHERE id IN (SELECT id FROM asset WHERE external_id = ANY($1)
+                              UNION SELECT id FROM asset WHERE code = ANY($2))
+                 ORDER BY id FOR KEY SHARE",
                 &[&external_ids, &codes],
             )
             .await?;
@@ -264,9 +280,11 @@ impl Assets {
             (Some(Some(found)), _) | (None, Some(Some(found))) => return Some(found),
             // An external id counts first; the code of another system may be the same by chance.
             (Some(None), _) => {
-                format!("there is no asset with the external id {:?}", text(external_id))
+                format!("there is no asset with the external id {:?}", text(external_id.as_deref()))
             }
-            (None, Some(None)) => format!("there is no asset with the code {:?}", text(code)),
+            (None, Some(None)) => {
+                format!("there is no asset with the code {:?}", text(code.as_deref()))
+            }
         };
         faults.push(Fault::new(column, message));
         None
@@ -281,8 +299,8 @@ impl Assets {
     }
 }
 
-fn text(name: &Option<String>) -> &str {
-    name.as_deref().unwrap_or_default()
+fn text(name: Option<&str>) -> Cow<'_, str> {
+    beginning(name.unwrap_or_default())
 }
 
 impl Name {
