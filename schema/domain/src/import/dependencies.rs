@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
 };
 
 use async_graphql::MaybeUndefined::{self, Null, Undefined};
@@ -110,15 +110,15 @@ impl DependencyRow {
 #[derive(Debug, Clone)]
 enum Found {
     Asset(Id<Asset>),
-    /// In a dry run: one that an earlier row would have added, by its name there.
-    Coming(String),
+    /// In a dry run: one that an earlier row would have added, by that row.
+    Coming(i32),
 }
 
 impl Found {
     fn key(&self) -> String {
         match self {
             Self::Asset(id) => id.to_string(),
-            Self::Coming(name) => name.clone(),
+            Self::Coming(row) => format!("row {row}"),
         }
     }
 }
@@ -208,7 +208,8 @@ fn want(
 struct Assets {
     by_external_id: HashMap<String, Id<Asset>>,
     by_code: HashMap<String, Id<Asset>>,
-    coming: HashSet<String>,
+    /// In a dry run, what the names that earlier rows would have given would stand for.
+    coming: HashMap<String, Found>,
 }
 
 impl Assets {
@@ -232,7 +233,7 @@ impl Assets {
         let mut assets = Self {
             by_external_id: HashMap::with_capacity(found.len()),
             by_code: HashMap::with_capacity(found.len()),
-            coming: HashSet::new(),
+            coming: HashMap::new(),
         };
         for row in found {
             let id = row.try_get("id")?;
@@ -242,21 +243,43 @@ impl Assets {
             assets.by_code.insert(row.try_get("code")?, id);
         }
         if begun.run.dry_run {
-            let keys: Vec<String> = external_ids
-                .iter()
-                .map(|id| format!("e:{id}"))
-                .chain(codes.iter().map(|code| format!("c:{code}")))
-                .collect();
-            let coming: Vec<Row> = tx
-                .all(
-                    "SELECT key FROM import_key WHERE run_id = $1 AND key = ANY($2)",
-                    &[&begun.run.id, &keys],
-                )
-                .await?;
-            assets.coming =
-                coming.iter().map(|row| row.try_get("key")).collect::<Result<_, _>>()?;
+            assets.find_coming(tx, begun, &external_ids, &codes).await?;
         }
         Ok(assets)
+    }
+
+    /// One row may give an asset both of its names, or a new name to one that is there.
+    async fn find_coming(
+        &mut self,
+        tx: &Tx,
+        begun: &Begun,
+        external_ids: &[&str],
+        codes: &[&str],
+    ) -> Result<()> {
+        let there: HashMap<String, Id<Asset>> =
+            self.by_code.values().map(|id| (format!("a:{id}"), *id)).collect();
+        let names = external_ids.iter().map(|id| format!("e:{id}"));
+        let names = names.chain(codes.iter().map(|code| format!("c:{code}")));
+        let keys: Vec<String> = names.chain(there.keys().cloned()).collect();
+        let rows: Vec<Row> = tx
+            .all(
+                "SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = ANY($2)",
+                &[&begun.run.id, &keys],
+            )
+            .await?;
+        let mut changing: HashMap<i32, Id<Asset>> = HashMap::new();
+        let mut named = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (key, number): (String, i32) = (row.try_get("key")?, row.try_get("row")?);
+            match there.get(&key) {
+                Some(id) => drop(changing.insert(number, *id)),
+                None => named.push((key, number)),
+            }
+        }
+        let found =
+            |row: i32| changing.get(&row).map_or(Found::Coming(row), |id| Found::Asset(*id));
+        self.coming = named.into_iter().map(|(key, row)| (key, found(row))).collect();
+        Ok(())
     }
 
     fn of_row(&self, row: &DependencyRow) -> Result<(Found, Found), Vec<Fault>> {
@@ -296,10 +319,7 @@ impl Assets {
     }
 
     fn find(&self, known: &HashMap<String, Id<Asset>>, kind: &str, name: &str) -> Option<Found> {
-        let coming = || {
-            let key = format!("{kind}:{name}");
-            self.coming.contains(&key).then_some(Found::Coming(key))
-        };
+        let coming = || self.coming.get(&format!("{kind}:{name}")).cloned();
         known.get(name).map(|id| Found::Asset(*id)).or_else(coming)
     }
 }
