@@ -268,17 +268,17 @@ impl Assets {
             )
             .await?;
         let mut changing: HashMap<i32, Id<Asset>> = HashMap::new();
-        let mut named = Vec::with_capacity(rows.len());
+        let mut rows_of = Vec::with_capacity(rows.len());
         for row in &rows {
             let (key, number): (String, i32) = (row.try_get("key")?, row.try_get("row")?);
             match there.get(&key) {
                 Some(id) => drop(changing.insert(number, *id)),
-                None => named.push((key, number)),
+                None => rows_of.push((key, number)),
             }
         }
         let found =
             |row: i32| changing.get(&row).map_or(Found::Coming(row), |id| Found::Asset(*id));
-        self.coming = named.into_iter().map(|(key, row)| (key, found(row))).collect();
+        self.coming = rows_of.into_iter().map(|(key, row)| (key, found(row))).collect();
         Ok(())
     }
 

@@ -72,7 +72,7 @@ async fn tried(
     ] {
         let columns = header.split(' ').map(str::to_owned).collect();
         let rows = i32::try_from(lines.len()).unwrap();
-        let content = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let content = lines.join("\n") + "\n";
         let chunk = Chunk {
             rows,
             numbers: (2..2 + rows).collect(),
