@@ -28,7 +28,7 @@ use table::Table;
 /// Rows of a page.
 const PAGE_ROWS: i64 = 1_000;
 /// Assets whose keys one statement collects: well within its time, however many keys each of them has.
-const COLLECTED: i64 = 2_000;
+const COLLECTED: i64 = 500;
 
 /// Whether the e-mail addresses of assets' owners are told. A file without them leaves owners as they are when it is
 /// imported again.
@@ -163,7 +163,8 @@ impl Keys {
     async fn collect(tx: &Tx) -> Result<Self> {
         let mut keys = Self::default();
         let (mut after, spaces) = (Uuid::nil(), spaces());
-        let known: Vec<&str> = Attribute::all().iter().map(|known| known.key.as_str()).collect();
+        let mut unseen: Vec<&str> =
+            Attribute::all().iter().map(|known| known.key.as_str()).collect();
         // Of each custom field at most two columns: so many fields are too many in any case.
         let most = i64::try_from(2 * MOST_COLUMNS + 1).unwrap_or(i64::MAX);
         loop {
@@ -176,16 +177,17 @@ impl Keys {
                               FROM part, jsonb_each(custom_fields) LIMIT $5)
                      SELECT (SELECT count(*) FROM part) AS assets,
                             (SELECT id FROM part ORDER BY id DESC LIMIT 1) AS last,
-                            ARRAY(SELECT DISTINCT key FROM part, jsonb_object_keys(attributes) AS key
-                                  WHERE key = ANY($4)) AS attributes,
+                            ARRAY(SELECT key FROM UNNEST($4::text[]) AS key
+                                  WHERE EXISTS (SELECT FROM part WHERE attributes ? key)) AS attributes,
                             ARRAY(SELECT key FROM custom WHERE is_text) AS texts,
                             ARRAY(SELECT key FROM custom WHERE NOT is_text) AS others",
-                    &[&after, &COLLECTED, &spaces, &known, &most],
+                    &[&after, &COLLECTED, &spaces, &unseen, &most],
                 )
                 .await?;
             let assets: i64 = part.try_get("assets")?;
             keys.assets += assets;
             keys.attributes.extend(part.try_get::<_, Vec<String>>("attributes")?);
+            unseen.retain(|key| !keys.attributes.contains(*key));
             for (column, is_text) in [("texts", true), ("others", false)] {
                 let names: Vec<String> = part.try_get(column)?;
                 keys.custom.extend(names.iter().map(|key| Column::of_custom(key, is_text)));
