@@ -189,7 +189,7 @@ impl Dependency {
         Ok(())
     }
 
-    /// Those between these sources and targets, pair by pair, locked in the order of their ids.
+    /// Those between these sources and targets, pair by pair, locked in this order.
     pub(crate) async fn lock_all(
         tx: &Tx,
         sources: &[Id<Asset>],
@@ -197,8 +197,9 @@ impl Dependency {
     ) -> Result<Vec<Self>> {
         tx.all(
             &format!(
-                "{SELECT} WHERE (source_id, target_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
-                 ORDER BY id FOR UPDATE"
+                "SELECT found.* FROM UNNEST($1::uuid[], $2::uuid[]) AS given (source_id, target_id)
+                 CROSS JOIN LATERAL ({SELECT} WHERE dependency.source_id = given.source_id
+                                     AND dependency.target_id = given.target_id LIMIT 1 FOR NO KEY UPDATE) AS found"
             ),
             &[&sources, &targets],
         )
