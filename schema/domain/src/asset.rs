@@ -36,7 +36,7 @@ mod query;
 mod store;
 
 pub(crate) use fact::Known;
-pub use fact::{Fact, FactSource};
+pub use fact::{Fact, FactSource, Sources};
 pub(crate) use patch::Patch;
 use query::FilterValues;
 pub use query::{AssetFilter, AssetOrder, AssetOrderField, OrderDirection};
@@ -148,10 +148,10 @@ pub struct Asset {
     pub owner_id: Option<Id<User>>,
     /// What is known of it, by attribute, as it was told; `facts` adds how we know it and what follows from it.
     pub attributes: Value,
-    /// How we know each of them, and since when: `{"os_name": ["IMPORTED", milliseconds]}`.
+    /// How we know each of them, and since when.
     #[graphql(skip)]
     #[serde(skip)]
-    pub sources: Value,
+    pub sources: Sources,
     /// What else the team keeps of it, by name.
     pub custom_fields: Value,
     /// When it was created here.
@@ -182,7 +182,7 @@ impl FromRow for Asset {
             description: row.try_get("description")?,
             owner_id: row.try_get("owner_id")?,
             attributes: row.try_get("attributes")?,
-            sources: row.try_get("sources")?,
+            sources: Sources::from_column(row.try_get("sources")?)?,
             custom_fields: row.try_get("custom_fields")?,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,

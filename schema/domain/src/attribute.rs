@@ -10,7 +10,9 @@ use std::{iter, sync::LazyLock};
 use async_graphql::{Enum, SimpleObject};
 use serde_json::Value;
 
-use crate::{directive::requires, error::Fault, nearest::nearest, permission::Permission};
+use crate::{
+    directive::requires, error::Fault, nearest::nearest, permission::Permission, text::beginning,
+};
 
 mod value;
 
@@ -23,7 +25,7 @@ pub enum AttributeType {
     Boolean,
     /// A whole number.
     Integer,
-    /// A time in RFC 3339 and UTC; also read from a date, a local time without a zone (taken as UTC), and seconds since 1970.
+    /// A time in RFC 3339 and UTC; also read from a date, a local time without a zone (taken as UTC), and seconds since 1970, from 1990 on.
     DateTime,
     /// A line of text.
     Text,
@@ -155,7 +157,8 @@ pub fn find(name: &str, path: &str) -> Result<&'static Attribute, Fault> {
         ..Fault::new(
             path,
             format!(
-                "{name:?} is no attribute: the query attributes lists them, and what else you want to keep is a custom field"
+                "{:?} is no attribute: the query attributes lists them, and what else you want to keep is a custom field",
+                beginning(name)
             ),
         )
     })

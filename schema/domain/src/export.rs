@@ -18,7 +18,7 @@ use crate::{
     audit::Entry,
     db::{FromRow, Tx},
     error::{Error, Result},
-    import::{Column, ImportKind},
+    import::{AssetField, Column, DependencyField, ImportKind, MOST_COLUMNS},
 };
 
 mod table;
@@ -27,29 +27,8 @@ use table::Table;
 
 /// Rows of a page.
 const PAGE_ROWS: i64 = 1_000;
-/// Assets whose keys one statement collects: well within its time.
-const COLLECTED: i64 = 20_000;
-
-const ASSET_FIELDS: [&str; 8] = [
-    "code",
-    "external_id",
-    "name",
-    "asset_type",
-    "environment",
-    "lifecycle_state",
-    "location",
-    "description",
-];
-const OWNER: &str = "owner";
-const TAGS: &str = "tags";
-const DEPENDENCY_FIELDS: [&str; 6] = [
-    "source_code",
-    "source_external_id",
-    "target_code",
-    "target_external_id",
-    "kind",
-    "criticality",
-];
+/// Assets whose keys one statement collects: well within its time, however many keys each of them has.
+const COLLECTED: i64 = 2_000;
 
 /// Whether the e-mail addresses of assets' owners are told. A file without them leaves owners as they are when it is
 /// imported again.
@@ -87,7 +66,8 @@ impl Export {
             }
             ImportKind::Dependencies => {
                 let row: Row = tx.one("SELECT count(*) AS rows FROM dependency", &[]).await?;
-                let table = Table::new(DEPENDENCY_FIELDS.map(str::to_owned));
+                let fields = DependencyField::ALL.iter().map(|field| field.name().to_owned());
+                let table = Table::new(fields);
                 (table, row.try_get("rows")?, "dependency.exported")
             }
         };
@@ -154,11 +134,11 @@ impl Export {
             .await?;
         for row in &rows {
             let mut cells = HashMap::new();
-            for field in DEPENDENCY_FIELDS {
-                let text: Option<String> = row.try_get(field)?;
-                let is_enum = field == "criticality";
+            for field in DependencyField::ALL {
+                let text: Option<String> = row.try_get(field.name())?;
+                let is_enum = *field == DependencyField::Criticality;
                 let text = text.map(|text| if is_enum { text.to_lowercase() } else { text });
-                cells.insert(field.to_owned(), text.unwrap_or_default());
+                cells.insert(field.name().to_owned(), text.unwrap_or_default());
             }
             self.table.put(&cells, content)?;
         }
@@ -177,9 +157,15 @@ struct Keys {
 }
 
 impl Keys {
+    /// # Errors
+    /// `Conflict` where there are more than an import reads: what goes out must come in again, and nobody's export may
+    /// fill the memory of all.
     async fn collect(tx: &Tx) -> Result<Self> {
         let mut keys = Self::default();
         let (mut after, spaces) = (Uuid::nil(), spaces());
+        let known: Vec<&str> = Attribute::all().iter().map(|known| known.key.as_str()).collect();
+        // Of each custom field at most two columns: so many fields are too many in any case.
+        let most = i64::try_from(2 * MOST_COLUMNS + 1).unwrap_or(i64::MAX);
         loop {
             let part: Row = tx
                 .one(
@@ -187,13 +173,14 @@ impl Keys {
                                                 WHERE id > $1 ORDER BY id LIMIT $2),
                           custom AS MATERIALIZED (
                               SELECT DISTINCT key, jsonb_typeof(value) = 'string' AND btrim(value #>> '{}', $3) <> '' AS is_text
-                              FROM part, jsonb_each(custom_fields))
+                              FROM part, jsonb_each(custom_fields) LIMIT $5)
                      SELECT (SELECT count(*) FROM part) AS assets,
                             (SELECT id FROM part ORDER BY id DESC LIMIT 1) AS last,
-                            ARRAY(SELECT DISTINCT jsonb_object_keys(attributes) FROM part) AS attributes,
+                            ARRAY(SELECT DISTINCT key FROM part, jsonb_object_keys(attributes) AS key
+                                  WHERE key = ANY($4)) AS attributes,
                             ARRAY(SELECT key FROM custom WHERE is_text) AS texts,
                             ARRAY(SELECT key FROM custom WHERE NOT is_text) AS others",
-                    &[&after, &COLLECTED, &spaces],
+                    &[&after, &COLLECTED, &spaces, &known, &most],
                 )
                 .await?;
             let assets: i64 = part.try_get("assets")?;
@@ -203,24 +190,35 @@ impl Keys {
                 let names: Vec<String> = part.try_get(column)?;
                 keys.custom.extend(names.iter().map(|key| Column::of_custom(key, is_text)));
             }
+            keys.check()?;
             match part.try_get("last")? {
                 Some(last) if assets == COLLECTED => after = last,
                 Some(_) | None => return Ok(keys),
             }
         }
     }
+
+    fn check(&self) -> Result<()> {
+        let room = MOST_COLUMNS - AssetField::ALL.len() - Attribute::all().len();
+        if self.custom.len() <= room {
+            return Ok(());
+        }
+        Err(Error::Conflict(format!(
+            "the assets have more than {room} different custom fields, too many for one file's columns: clear those that \
+             are not needed, such as by importing external_id and custom.<name> with emptyCells=clear"
+        )))
+    }
 }
 
 fn asset_table(keys: &Keys, owners: Owners) -> Table {
-    let owner = match owners {
-        Owners::Told => Some(OWNER.to_owned()),
-        Owners::Withheld => None,
-    };
-    let attributes = keys.attributes.iter().filter(|key| Attribute::of_key(key).is_some());
-    let columns = ASSET_FIELDS.map(str::to_owned).into_iter().chain(owner);
-    let columns = columns.chain([TAGS.to_owned()]);
-    let columns = columns.chain(attributes.map(|key| format!("attributes.{key}")));
-    Table::new(columns.chain(keys.custom.iter().cloned()))
+    let attributes = keys.attributes.iter().map(|key| format!("attributes.{key}"));
+    let columns = fields(owners).map(|field| field.name().to_owned());
+    Table::new(columns.chain(attributes).chain(keys.custom.iter().cloned()))
+}
+
+fn fields(owners: Owners) -> impl Iterator<Item = AssetField> {
+    let is_told = move |field: &AssetField| *field != AssetField::Owner || owners == Owners::Told;
+    AssetField::ALL.iter().copied().filter(is_told)
 }
 
 /// An asset with what a file tells of its relations.
@@ -243,23 +241,9 @@ impl FromRow for Exported {
 impl Exported {
     /// Its cells by their columns.
     fn cells(&self, owners: Owners) -> Result<HashMap<String, String>> {
-        let Self { asset, owner, tags } = self;
-        let texts = [
-            asset.code.clone(),
-            asset.external_id.clone().unwrap_or_default(),
-            asset.name.clone(),
-            asset.asset_type.as_str().to_lowercase(),
-            asset.environment.as_str().to_lowercase(),
-            asset.lifecycle_state.as_str().to_lowercase(),
-            asset.location.clone().unwrap_or_default(),
-            asset.description.clone().unwrap_or_default(),
-        ];
+        let asset = &self.asset;
         let mut cells: HashMap<String, String> =
-            ASSET_FIELDS.map(str::to_owned).into_iter().zip(texts).collect();
-        if owners == Owners::Told {
-            cells.insert(OWNER.to_owned(), owner.clone().unwrap_or_default());
-        }
-        cells.insert(TAGS.to_owned(), tags.join(","));
+            fields(owners).map(|field| (field.name().to_owned(), self.cell(field))).collect();
         let known = object(&asset.attributes, "attributes")?;
         let known = known.iter().filter(|(key, _)| Attribute::of_key(key).is_some());
         cells.extend(
@@ -276,6 +260,23 @@ impl Exported {
             cells.insert(column, cell);
         }
         Ok(cells)
+    }
+
+    fn cell(&self, field: AssetField) -> String {
+        let Self { asset, owner, tags } = self;
+        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+        match field {
+            AssetField::Code => asset.code.clone(),
+            AssetField::ExternalId => optional(&asset.external_id),
+            AssetField::Name => asset.name.clone(),
+            AssetField::Type => asset.asset_type.as_str().to_lowercase(),
+            AssetField::Environment => asset.environment.as_str().to_lowercase(),
+            AssetField::LifecycleState => asset.lifecycle_state.as_str().to_lowercase(),
+            AssetField::Location => optional(&asset.location),
+            AssetField::Description => optional(&asset.description),
+            AssetField::Owner => optional(owner),
+            AssetField::Tags => tags.join(","),
+        }
     }
 }
 

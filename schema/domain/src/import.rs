@@ -33,8 +33,8 @@ mod life;
 mod once;
 mod row;
 
-pub(crate) use column::Column;
 pub use column::check_columns;
+pub(crate) use column::{AssetField, Column, DependencyField, MOST_COLUMNS};
 pub use life::{Begun, Outcome, Sweep};
 
 text_enum! {

@@ -15,6 +15,7 @@
 //! | `change` | what changed of an asset, without values |
 //! | `import`, `export` | a file of assets or dependencies on its way in, and out |
 //! | `formula` | cells that a spreadsheet would run |
+//! | `nearest` | what was probably meant by a wrong name |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |

@@ -3,6 +3,8 @@
 //! What people type is stored as they typed it, in Unicode's composed form (NFC) so that equal looks are equal bytes.
 //! Characters that would break a log line or turn a line of text around are refused, not silently removed.
 
+use std::borrow::Cow;
+
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::Fault;
@@ -54,6 +56,9 @@ pub const NAME: Rule = Rule { max: 255, multiline: false };
 /// A description: up to 4096 characters.
 pub const DESCRIPTION: Rule = Rule { max: 4096, multiline: true };
 
+/// Characters of what was given that an error repeats at most.
+const SHOWN: usize = 100;
+
 /// The text trimmed and composed, or what is wrong with it.
 pub fn check(path: &str, text: &str, rule: Rule, faults: &mut Vec<Fault>) -> String {
     let composed: String = text.trim().nfc().collect();
@@ -80,6 +85,14 @@ pub fn check_optional(
     faults: &mut Vec<Fault>,
 ) -> Option<String> {
     text.filter(|text| !text.trim().is_empty()).map(|text| check(path, text, rule, faults))
+}
+
+/// The beginning of what was given: enough to find it again, and no more, however long it is.
+pub(crate) fn beginning(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Control characters and those that reverse the direction of what follows.

@@ -8,7 +8,6 @@ mod history;
 mod import;
 mod losing;
 mod order;
-mod round_trip;
 mod scan;
 mod schedule;
 mod stage;

@@ -2,16 +2,21 @@
 //!
 //! What is derived is never stored: it follows from the facts that are, and from the day on which it is asked.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_graphql::SimpleObject;
-use chrono::{DateTime, Utc};
-use serde_json::{Map, Value, json};
+use bytes::BytesMut;
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_postgres::types::{IsNull, Json, ToSql, Type, to_sql_checked};
 
 use super::Asset;
 use crate::{
     attribute::{self, Attribute, OS_SUPPORTED},
     directive::requires,
     end_of_life,
-    error::Fault,
+    error::{Error, Fault, Result},
     permission::Permission,
     text::text_enum,
 };
@@ -42,6 +47,46 @@ pub struct Fact {
     pub source: FactSource,
     /// Since when this value is known.
     pub observed_at: DateTime<Utc>,
+}
+
+/// How we know each attribute of an asset, and since when, by its key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sources(BTreeMap<String, Source>);
+
+/// Kept as `["IMPORTED", milliseconds]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Source(FactSource, #[serde(with = "chrono::serde::ts_milliseconds")] DateTime<Utc>);
+
+impl Sources {
+    /// What a column of a row holds.
+    ///
+    /// # Errors
+    /// `Corrupt` for what a newer version wrote.
+    pub(super) fn from_column(value: Value) -> Result<Self> {
+        serde_json::from_value(value)
+            .map_err(|_| Error::Corrupt { table: "asset", column: "sources" })
+    }
+
+    fn note(&mut self, key: &str, known: Known) {
+        self.0.insert(key.to_owned(), Source(known.source, known.at.trunc_subsecs(3)));
+    }
+}
+
+impl ToSql for Sources {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Json(self).to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Json<Self> as ToSql>::accepts(ty)
+    }
+
+    to_sql_checked!();
 }
 
 /// Whoever tells facts now, and when.
@@ -82,7 +127,9 @@ impl Asset {
             return None;
         }
         let system = end_of_life::of(text("os_name")?, text("os_version"))?;
-        let (_, observed_at) = self.known("os_name");
+        // As old as the last that was heard of what decides.
+        let deciding = ["os_name", "os_version"].into_iter().filter(|key| text(key).is_some());
+        let observed_at = deciding.map(|key| self.known(key).1).max()?;
         Some(Fact {
             key: OS_SUPPORTED.to_owned(),
             value: json!(system.is_supported_at(now)),
@@ -92,73 +139,139 @@ impl Asset {
     }
 
     fn known(&self, key: &str) -> (FactSource, DateTime<Utc>) {
-        let entry = self.sources.get(key);
-        let part = |place: usize| entry.and_then(|entry| entry.get(place));
-        let source =
-            part(0).and_then(Value::as_str).and_then(|text| FactSource::from_column(text).ok());
-        let at = part(1).and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
-        (source.unwrap_or(FactSource::Declared), at.unwrap_or(self.updated_at))
+        // What was known before we kept how, somebody said.
+        let before = Source(FactSource::Declared, self.updated_at);
+        let Source(source, at) = self.sources.0.get(key).copied().unwrap_or(before);
+        (source, at)
     }
 }
 
 /// Attributes and their sources after merging the changes by key: names translated, values in their one form, `null`
 /// removing a key. What is unchanged keeps its source.
 pub(super) fn merge(
-    current: (&Value, &Value),
+    current: (&Value, &Sources),
     changes: &Value,
     known: Known,
     faults: &mut Vec<Fault>,
-) -> (Value, Value) {
-    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
-    let (mut values, mut sources) = (object(current.0), object(current.1));
+) -> (Value, Sources) {
+    let mut values = current.0.as_object().cloned().unwrap_or_default();
+    let mut sources = current.1.clone();
     let Value::Object(changes) = changes else {
         faults.push(Fault::new(
             "attributes",
             "must be an object, such as {\"os_name\": \"Debian 12\"}",
         ));
-        return (Value::Object(values), Value::Object(sources));
+        return (Value::Object(values), sources);
     };
-    let mut given: Map<String, Value> = Map::new();
+    let mut given = BTreeSet::new();
     for (name, value) in changes {
         let path = format!("attributes.{name}");
-        // What an earlier version let in can still be removed.
-        if value.is_null() && values.contains_key(name) {
-            values.remove(name);
-            sources.remove(name);
-            continue;
-        }
         let attribute = match attribute::find(name, &path) {
             Ok(attribute) => attribute,
+            // What an earlier version let in can still be removed.
+            Err(_) if value.is_null() && values.remove(name).is_some() => {
+                sources.0.remove(name);
+                continue;
+            }
             Err(fault) => {
                 faults.push(fault);
                 continue;
             }
         };
         let key = attribute.key.as_str();
-        if given.insert(key.to_owned(), Value::Null).is_some() {
+        if !given.insert(key) {
             faults.push(Fault::new(path, format!("is given twice: it is another name of {key}")));
             continue;
         }
         if value.is_null() {
-            values.remove(key);
-            sources.remove(key);
+            // Under its other name an earlier version may have let it in.
+            for name in [key, name] {
+                values.remove(name);
+                sources.0.remove(name);
+            }
             continue;
         }
         match normalised(attribute, name, value) {
             Ok(value) if values.get(key) == Some(&value) => {}
             Ok(value) => {
                 values.insert(key.to_owned(), value);
-                sources.insert(
-                    key.to_owned(),
-                    json!([known.source.as_str(), known.at.timestamp_millis()]),
-                );
+                sources.note(key, known);
             }
             Err(message) => faults.push(Fault::new(path, message)),
         }
     }
-    (Value::Object(values), Value::Object(sources))
+    (Value::Object(values), sources)
 }
 
 fn normalised(attribute: &Attribute, name: &str, value: &Value) -> Result<Value, String> {
     attribute.normalise(name.trim(), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::asset::{AssetType, Draft};
+
+    fn at(hours: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::hours(hours)
+    }
+
+    fn merged(current: &Value, changes: &Value) -> (Value, Vec<String>) {
+        let mut faults = Vec::new();
+        let current = (current, &Sources::default());
+        let (values, _) = merge(current, changes, Known::declared(at(0)), &mut faults);
+        (values, faults.into_iter().map(|fault| fault.path).collect())
+    }
+
+    #[test]
+    fn a_fact_is_not_removed_and_set_at_once() {
+        let current = json!({"disk_encrypted": true});
+        let (_, faults) =
+            merged(&current, &json!({"disk_encrypted": null, "disk_encryption": true}));
+        assert_eq!(faults, ["attributes.disk_encryption"]);
+    }
+
+    #[test]
+    fn what_an_earlier_version_let_in_can_be_removed() {
+        for (current, change, kept) in [
+            (json!({"free": 1}), json!({"free": null}), json!({})),
+            (json!({"disk_encryption": "yes"}), json!({"disk_encryption": null}), json!({})),
+            (
+                json!({"disk_encryption": "yes", "disk_encrypted": true}),
+                json!({"disk_encrypted": null}),
+                json!({"disk_encryption": "yes"}),
+            ),
+        ] {
+            assert_eq!(merged(&current, &change), (kept, vec![]), "{change}");
+        }
+        assert_eq!(merged(&json!({}), &json!({"free": null})).1, ["attributes.free"]);
+    }
+
+    #[test]
+    fn what_follows_is_as_old_as_the_last_of_what_it_follows_from() {
+        let mut asset = Draft::new(AssetType::Host, at(0)).asset;
+        for (hour, told) in [(1, json!({"os_name": "Debian"})), (5, json!({"os_version": "12"}))] {
+            let current = (&asset.attributes, &asset.sources);
+            let merged = merge(current, &told, Known::declared(at(hour)), &mut Vec::new());
+            (asset.attributes, asset.sources) = merged;
+        }
+        let facts = asset.facts(at(6));
+        let derived = facts.iter().find(|fact| fact.key == OS_SUPPORTED).unwrap();
+        assert_eq!((derived.source, derived.observed_at), (FactSource::Derived, at(5)));
+    }
+
+    #[test]
+    fn sources_read_back_and_others_are_corrupt() {
+        let kept = json!({"os_name": ["IMPORTED", 1_780_000_000_125_i64]});
+        let sources = Sources::from_column(kept.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&sources).unwrap(), kept);
+        for other in
+            [json!([]), json!({"os_name": ["GUESSED", 1]}), json!({"os_name": ["IMPORTED"]})]
+        {
+            let read = Sources::from_column(other);
+            assert!(matches!(read, Err(Error::Corrupt { table: "asset", column: "sources" })));
+        }
+    }
 }

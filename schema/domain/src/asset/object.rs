@@ -22,9 +22,8 @@ pub(super) fn merge(
     };
     let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
     for (key, value) in changes {
-        // The header of a file is trimmed, so a key with spaces around it would not come back.
-        let is_key = !key.is_empty() && key.chars().count() <= 64 && key.trim() == key;
-        if !is_key || key.chars().any(char::is_control) {
+        // Spaces around a key are nearly always a slip. What an earlier version let in can stay, and be removed.
+        if !is_key(key) && !merged.contains_key(key) {
             faults.push(Fault::new(
                 format!("{path}.{key}"),
                 "a key has 1 to 64 characters, no control characters and no spaces around it",
@@ -47,6 +46,11 @@ pub(super) fn merge(
     let merged = Value::Object(merged);
     check_size(path, &merged, faults);
     merged
+}
+
+fn is_key(key: &str) -> bool {
+    let length = key.chars().count();
+    (1..=64).contains(&length) && key.trim() == key && !key.chars().any(char::is_control)
 }
 
 /// That an object is not larger than what is kept.
@@ -108,6 +112,19 @@ mod tests {
         let merged =
             merge("a", &json!({"x": 1, "y": 2}), &json!({"x": null, "z": [3]}), &mut faults);
         assert_eq!((merged, faults), (json!({"y": 2, "z": [3]}), vec![]));
+    }
+
+    #[test]
+    fn a_key_of_an_earlier_version_can_stay_and_be_removed_but_not_come() {
+        for (current, change, kept, faults) in [
+            (json!({" k": 1}), json!({" k": null}), json!({}), 0),
+            (json!({" k": 1}), json!({" k": 1}), json!({" k": 1}), 0),
+            (json!({}), json!({" k": null}), json!({}), 1),
+        ] {
+            let mut found = Vec::new();
+            assert_eq!(merge("a", &current, &change, &mut found), kept);
+            assert_eq!(found.len(), faults, "{change}");
+        }
     }
 
     #[test]

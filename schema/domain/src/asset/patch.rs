@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
-    fact::{self, Known},
+    fact::{self, Known, Sources},
     object,
     store::Draft,
 };
@@ -122,7 +122,7 @@ impl Patch {
         }
         match &self.attributes {
             Undefined => {}
-            Null => (asset.attributes, asset.sources) = (json!({}), json!({})),
+            Null => (asset.attributes, asset.sources) = (json!({}), Sources::default()),
             MaybeUndefined::Value(changes) => {
                 let current = (&asset.attributes, &asset.sources);
                 let (attributes, sources) = fact::merge(current, changes, known, faults);

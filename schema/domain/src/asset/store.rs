@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::{Asset, AssetType, Environment, LifecycleState};
+use super::{Asset, AssetType, Environment, LifecycleState, Sources};
 use crate::{
     audit::Entry,
     db::Tx,
@@ -52,7 +52,7 @@ impl Draft {
             description: None,
             owner_id: None,
             attributes: json!({}),
-            sources: json!({}),
+            sources: Sources::default(),
             custom_fields: json!({}),
             created_at: now,
             updated_at: now,

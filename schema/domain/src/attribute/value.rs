@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use unicode_normalization::UnicodeNormalization;
 
 use super::AttributeType;
+use crate::text::beginning;
 
 /// Characters of a text at most.
 const TEXT: usize = 1_024;
@@ -115,9 +116,7 @@ fn whole(number: f64) -> Option<i64> {
 
 fn date_time(value: &Value) -> Option<DateTime<Utc>> {
     let at = match value {
-        Value::Number(number) => {
-            DateTime::from_timestamp(number.as_i64().or_else(|| whole(number.as_f64()?))?, 0)
-        }
+        Value::Number(number) => seconds(number.as_i64().or_else(|| whole(number.as_f64()?))?),
         Value::String(text) => {
             let text = text.trim();
             let local =
@@ -138,13 +137,19 @@ fn date_time(value: &Value) -> Option<DateTime<Utc>> {
                     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
                     Some(date.and_hms_opt(0, 0, 0)?.and_utc())
                 })
-                .or_else(|| DateTime::from_timestamp(text.parse().ok()?, 0))
+                .or_else(|| seconds(text.parse().ok()?))
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }?;
     // What RFC 3339 can write, and people can mean.
     let years = NaiveDate::from_ymd_opt(1970, 1, 1)?..NaiveDate::from_ymd_opt(10_000, 1, 1)?;
     years.contains(&at.date_naive()).then_some(at)
+}
+
+/// Seconds since 1970, unless they are so few that a year or a date without dashes was meant: 2026, 20260531.
+fn seconds(number: i64) -> Option<DateTime<Utc>> {
+    const LEAST: i64 = 631_152_000; // 1990-01-01
+    DateTime::from_timestamp(number, 0).filter(|_| number >= LEAST)
 }
 
 fn text(value: &Value) -> Result<String, String> {
@@ -191,13 +196,8 @@ fn items(value: &Value, what: &str, separators: &[char]) -> Result<Vec<Value>, S
     Ok(items)
 }
 
-/// The beginning of what was given.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    beginning(&value.to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -248,6 +248,9 @@ mod tests {
             (DateTime, json!("31.05.2026")),
             (DateTime, json!("2026-02-30")),
             (DateTime, json!(-1)),
+            (DateTime, json!("2026")),
+            (DateTime, json!("20260531")),
+            (DateTime, json!(20_260_531)),
             (DateTime, json!(true)),
             (Text, json!("a\nb")),
             (Text, json!(" ")),

@@ -7,18 +7,78 @@ use crate::{
     attribute::{self, Attribute},
     error::{Error, Fault, Result},
     nearest::nearest,
+    text::beginning,
 };
 
 /// Columns of a file at most.
-const MOST: usize = 500;
+pub(crate) const MOST_COLUMNS: usize = 500;
 /// What a custom field whose value is not a text ends in.
 const JSON: &str = ":json";
+
+/// Characters of a custom field's name at most.
+const CUSTOM_NAME: usize = 64;
+
+/// Fields that are columns: what each is called, and what else it may be called (as in the API).
+macro_rules! fields {
+    ($(#[$meta:meta])* $name:ident { $($field:ident = $column:literal $(or $other:literal)*,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum $name { $($field,)+ }
+
+        impl $name {
+            /// All of them, in the order of an exported file.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$field,)+];
+
+            /// The name of the column.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$field => $column,)+ }
+            }
+
+            fn find(name: &str) -> Option<Self> {
+                match name {
+                    $($column $(| $other)* => Some(Self::$field),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    /// What a file says of an asset beside attributes and custom fields.
+    AssetField {
+        Code = "code" or "short_code",
+        ExternalId = "external_id" or "externalid",
+        Name = "name",
+        Type = "asset_type" or "type" or "assettype",
+        Environment = "environment",
+        LifecycleState = "lifecycle_state" or "lifecyclestate",
+        Location = "location",
+        Description = "description",
+        Owner = "owner" or "owner_email",
+        Tags = "tags",
+    }
+}
+
+fields! {
+    /// What a file says of a dependency.
+    DependencyField {
+        SourceCode = "source_code" or "sourcecode",
+        SourceExternalId = "source_external_id" or "sourceexternalid",
+        TargetCode = "target_code" or "targetcode",
+        TargetExternalId = "target_external_id" or "targetexternalid",
+        Kind = "kind",
+        Criticality = "criticality",
+    }
+}
 
 /// What the cells of a column say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Column {
-    /// A field of an asset or a dependency, by the name of its column.
-    Field(&'static str),
+    /// A field of an asset.
+    Asset(AssetField),
+    /// A field of a dependency.
+    Dependency(DependencyField),
     /// An attribute, by its key and by the name that was used.
     Attribute(&'static str, String),
     /// A custom field whose value is the cell's text.
@@ -27,35 +87,10 @@ pub(crate) enum Column {
     CustomJson(String),
 }
 
-/// A column's name, and what else it may be called (as in the API).
-type Names = (&'static str, &'static [&'static str]);
-
-const ASSET: &[Names] = &[
-    ("code", &["short_code"]),
-    ("external_id", &["externalid"]),
-    ("name", &[]),
-    ("asset_type", &["type", "assettype"]),
-    ("environment", &[]),
-    ("lifecycle_state", &["lifecyclestate"]),
-    ("location", &[]),
-    ("description", &[]),
-    ("owner", &["owner_email"]),
-    ("tags", &[]),
-];
-
-const DEPENDENCY: &[Names] = &[
-    ("source_code", &["sourcecode"]),
-    ("source_external_id", &["sourceexternalid"]),
-    ("target_code", &["targetcode"]),
-    ("target_external_id", &["targetexternalid"]),
-    ("kind", &[]),
-    ("criticality", &[]),
-];
-
-const fn fields(kind: ImportKind) -> &'static [Names] {
+fn fields(kind: ImportKind) -> Vec<&'static str> {
     match kind {
-        ImportKind::Assets => ASSET,
-        ImportKind::Dependencies => DEPENDENCY,
+        ImportKind::Assets => AssetField::ALL.iter().map(|field| field.name()).collect(),
+        ImportKind::Dependencies => DependencyField::ALL.iter().map(|field| field.name()).collect(),
     }
 }
 
@@ -65,34 +100,33 @@ impl Column {
     /// # Errors
     /// A fault at the name, which suggests the nearest.
     pub(super) fn parse(kind: ImportKind, name: &str) -> Result<Self, Fault> {
-        let name = name.trim();
+        // Spaces at the end may belong to the name of a custom field that an earlier version let in.
+        let (whole, name) = (name.trim_start(), name.trim());
         if kind == ImportKind::Assets {
             if let Some(key) = strip(name, &["attributes.", "attribute."]) {
-                let found = attribute::find(key, name).map_err(|fault| Fault {
+                let found = attribute::find(key, &beginning(name)).map_err(|fault| Fault {
                     suggestion: fault.suggestion.map(|key| format!("attributes.{key}")),
                     ..fault
                 })?;
                 return Ok(Self::Attribute(found.key.as_str(), key.trim().to_owned()));
             }
-            if let Some(key) = strip(name, &["custom.", "custom_fields.", "customfields."]) {
-                let key = key.trim();
-                return Ok(match key.strip_suffix(JSON) {
+            if let Some(key) = strip(whole, &["custom.", "custom_fields.", "customfields."]) {
+                let column = match key.strip_suffix(JSON) {
                     Some(key) => Self::CustomJson(key.to_owned()),
                     None => Self::Custom(key.to_owned()),
-                });
+                };
+                return check_custom(name, column);
             }
         }
         let folded = name.to_lowercase().replace([' ', '-'], "_");
-        let known = fields(kind)
-            .iter()
-            .find(|(field, others)| *field == folded || others.contains(&folded.as_str()));
-        match known {
-            Some((field, _)) => Ok(Self::Field(field)),
-            None => Err(Fault {
-                suggestion: suggestion(kind, &folded),
-                ..Fault::new(name, unknown(kind, name))
-            }),
-        }
+        let known = match kind {
+            ImportKind::Assets => AssetField::find(&folded).map(Self::Asset),
+            ImportKind::Dependencies => DependencyField::find(&folded).map(Self::Dependency),
+        };
+        known.ok_or_else(|| Fault {
+            suggestion: suggestion(kind, &folded),
+            ..Fault::new(beginning(name), unknown(kind, name))
+        })
     }
 
     /// The column that an exported file has for a custom field with this value.
@@ -104,7 +138,8 @@ impl Column {
     /// What it is about: no two columns of a file are about the same.
     fn subject(&self) -> String {
         match self {
-            Self::Field(name) => (*name).to_owned(),
+            Self::Asset(field) => field.name().to_owned(),
+            Self::Dependency(field) => field.name().to_owned(),
             Self::Attribute(key, _) => format!("attributes.{key}"),
             Self::Custom(key) => Self::of_custom(key, true),
             Self::CustomJson(key) => Self::of_custom(key, false),
@@ -119,12 +154,48 @@ fn strip<'a>(name: &'a str, prefixes: &[&str]) -> Option<&'a str> {
     })
 }
 
+/// That a custom field can be called so: of a file its header is refused, and not row by row.
+fn check_custom(name: &str, column: Column) -> Result<Column, Fault> {
+    let (Column::Custom(key) | Column::CustomJson(key)) = &column else { return Ok(column) };
+    if key.is_empty() || key.chars().count() > CUSTOM_NAME || key.chars().any(char::is_control) {
+        let message = format!(
+            "a custom field has a name of 1 to {CUSTOM_NAME} characters without control characters"
+        );
+        return Err(Fault::new(beginning(name), message));
+    }
+    Ok(column)
+}
+
+/// The columns so far, by what they are about.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashMap<String, String>);
+
+impl Seen {
+    /// One more.
+    ///
+    /// # Errors
+    /// A fault where one before is about the same.
+    pub(super) fn add(&mut self, column: &Column, name: &str) -> Result<(), Fault> {
+        let name = beginning(name.trim()).into_owned();
+        let Some(first) = self.0.insert(column.subject(), name.clone()) else { return Ok(()) };
+        let message = if first == name {
+            "is there twice".to_owned()
+        } else {
+            format!("says the same as the column {first:?}")
+        };
+        Err(Fault::new(name, message))
+    }
+
+    fn has(&self, subject: &str) -> bool {
+        self.0.contains_key(subject)
+    }
+}
+
 fn unknown(kind: ImportKind, name: &str) -> String {
     if name.is_empty() {
         return "a column has no name".to_owned();
     }
-    let names: Vec<_> = fields(kind).iter().map(|(field, _)| *field).collect();
-    let names = names.join(", ");
+    let (name, names) = (beginning(name), fields(kind).join(", "));
     match kind {
         ImportKind::Assets => format!(
             "there is no column {name:?}: there are {names}, attributes.<key> and custom.<name>"
@@ -140,7 +211,7 @@ fn suggestion(kind: ImportKind, folded: &str) -> Option<String> {
     {
         return Some(format!("attributes.{}", attribute.key));
     }
-    let near = nearest(folded, fields(kind).iter().map(|(field, _)| *field));
+    let near = nearest(folded, fields(kind));
     near.map(str::to_owned).or_else(|| {
         let key = (kind == ImportKind::Assets).then(|| attribute::suggestion(folded))??;
         Some(format!(
@@ -159,42 +230,36 @@ pub fn check_columns(kind: ImportKind, columns: &[String]) -> Result<()> {
 }
 
 pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Column>> {
-    if names.len() > MOST {
-        let message = format!("has {} columns, at most {MOST} are read", names.len());
+    if names.len() > MOST_COLUMNS {
+        let message = format!("has {} columns, at most {MOST_COLUMNS} are read", names.len());
         return Err(Error::invalid("header", message));
     }
     let mut faults = Vec::new();
     let mut columns = Vec::with_capacity(names.len());
-    let mut seen: HashMap<String, &str> = HashMap::new();
+    let mut seen = Seen::default();
     for name in names {
         match Column::parse(kind, name) {
             Ok(column) => {
-                if let Some(first) = seen.insert(column.subject(), name.trim()) {
-                    let message = if first == name.trim() {
-                        "is there twice".to_owned()
-                    } else {
-                        format!("says the same as the column {first:?}")
-                    };
-                    faults.push(Fault::new(name.trim(), message));
-                }
+                faults.extend(seen.add(&column, name).err());
                 columns.push(column);
             }
             Err(fault) => faults.push(fault),
         }
     }
-    let has = |field: &str| seen.contains_key(field);
     // A wrong name may be the one that is missing: it is enough to hear of that.
     if faults.is_empty() {
         match kind {
             ImportKind::Assets => {
-                if !has("external_id") && !has("code") && !has("name") {
+                if !seen.has("external_id") && !seen.has("code") && !seen.has("name") {
                     let message = "no column says which asset is meant: external_id, code or name";
                     faults.push(Fault::new("header", message));
                 }
             }
             ImportKind::Dependencies => {
                 for side in ["source", "target"] {
-                    if !has(&format!("{side}_external_id")) && !has(&format!("{side}_code")) {
+                    if !seen.has(&format!("{side}_external_id"))
+                        && !seen.has(&format!("{side}_code"))
+                    {
                         let message = format!(
                             "no column says which asset is the {side}: {side}_external_id or {side}_code"
                         );
@@ -259,6 +324,21 @@ mod tests {
             assert_eq!(check(ImportKind::Assets, header), expected, "{header}");
         }
         assert_eq!(check(ImportKind::Dependencies, "source_code,kind").len(), 1);
+    }
+
+    #[test]
+    fn a_custom_field_that_no_asset_can_have_is_refused_at_the_header() {
+        for key in ["x".repeat(65), "x".repeat(200_000), String::new(), "a\u{7}b".to_owned()] {
+            for header in [format!("name,custom.{key}"), format!("name,custom.{key}:json")] {
+                let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
+                let Err(Error::Invalid(faults)) = check_columns(ImportKind::Assets, &columns)
+                else {
+                    panic!("{} characters are too many", key.len())
+                };
+                assert!(faults[0].path.len() < 200 && faults[0].message.contains("1 to 64"));
+            }
+        }
+        assert_eq!(check(ImportKind::Assets, &format!("name,custom.{}", "x".repeat(64))), []);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use crate::{
     error::{Error, Fault},
     import::{Chunk, ImportFormat, RowFault},
+    text::beginning,
 };
 
 mod csv;
@@ -33,7 +34,7 @@ impl RowFault {
     }
 
     fn in_column(self, column: Option<String>) -> Self {
-        Self { column, ..self }
+        Self { column: column.map(|name| beginning(&name).into_owned()), ..self }
     }
 
     fn suggesting(self, suggestion: impl Into<String>) -> Self {
@@ -41,9 +42,22 @@ impl RowFault {
     }
 }
 
+/// What sort of fault a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFaultKind {
+    /// It is larger than we take.
+    TooLarge,
+    /// It is something else: compressed, a workbook, in another encoding.
+    OtherMedia,
+    /// It breaks the rules of its format.
+    Malformed,
+}
+
 /// Why a file cannot be read, or not any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileFault {
+    /// What sort of fault it is.
+    pub kind: FileFaultKind,
     /// What is wrong, as a sentence without a full stop.
     pub message: String,
     /// What to do instead.
@@ -52,7 +66,11 @@ pub struct FileFault {
 
 impl FileFault {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), suggestion: None }
+        Self { kind: FileFaultKind::Malformed, message: message.into(), suggestion: None }
+    }
+
+    fn of_other_media(message: impl Into<String>) -> Self {
+        Self { kind: FileFaultKind::OtherMedia, ..Self::new(message) }
     }
 
     fn suggesting(self, suggestion: impl Into<String>) -> Self {
@@ -62,13 +80,14 @@ impl FileFault {
     /// The file is larger than we take.
     pub fn too_large() -> Self {
         let mebibytes = FILE_BYTES / 1024 / 1024;
-        Self::new(format!("is larger than {mebibytes} MiB"))
+        let fault = Self::new(format!("is larger than {mebibytes} MiB"));
+        Self { kind: FileFaultKind::TooLarge, ..fault }
             .suggesting("send it in several files, each with the header")
     }
 }
 
 impl From<FileFault> for Error {
-    fn from(FileFault { message, suggestion }: FileFault) -> Self {
+    fn from(FileFault { message, suggestion, .. }: FileFault) -> Self {
         Self::Invalid(vec![Fault { path: "file".to_owned(), message, suggestion }])
     }
 }
@@ -174,6 +193,9 @@ impl Cutter {
 /// The longest of the marks below.
 const LONGEST_MARK: usize = 4;
 
+/// What a file in UTF-8 may begin with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What a file that is no text begins with.
 const MARKS: [(&[u8], &str); 9] = [
     (b"\x1f\x8b", "is compressed (gzip)"),
@@ -189,20 +211,18 @@ const MARKS: [(&[u8], &str); 9] = [
 
 /// The text without its byte order mark, or what else it is.
 fn text(head: &[u8]) -> Result<&[u8], FileFault> {
-    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     if let Some((_, what)) = MARKS.iter().find(|(mark, _)| head.starts_with(mark)) {
         let advice = match *what {
             what if what.contains("UTF") => SAVE_AS_UTF_8,
             what if what.contains("Excel") => "save the sheet as CSV UTF-8 and send that",
             _ => "send the file as it was before it was packed",
         };
-        return Err(FileFault::new(*what).suggesting(advice));
+        return Err(FileFault::of_other_media(*what).suggesting(advice));
     }
     // Without a mark: a letter of Latin in two or four bytes.
     if head.iter().take(LONGEST_MARK).any(|byte| *byte == 0) {
-        return Err(
-            FileFault::new("is in UTF-16 or UTF-32, or is no text").suggesting(SAVE_AS_UTF_8)
-        );
+        return Err(FileFault::of_other_media("is in UTF-16 or UTF-32, or is no text")
+            .suggesting(SAVE_AS_UTF_8));
     }
     Ok(head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head))
 }

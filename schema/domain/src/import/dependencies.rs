@@ -1,6 +1,9 @@
 //! A chunk of dependencies: both assets found, by external id, else by short code; added, or said anew.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+};
 
 use async_graphql::MaybeUndefined::{self, Null, Undefined};
 use chrono::{DateTime, SubsecRound, Utc};
@@ -9,7 +12,7 @@ use tokio_postgres::Row;
 
 use super::{
     RowFault,
-    column::Column,
+    column::{Column, DependencyField},
     life::{Begun, Outcome},
     once::{Subject, keep_first},
     row::{self, Cells, Named},
@@ -20,7 +23,7 @@ use crate::{
     dependency::{Criticality, Dependency, KIND, insert_all, update_all},
     error::{Fault, Result},
     id::Id,
-    text::check_optional,
+    text::{NAME, beginning, check_optional},
 };
 
 impl Named for Criticality {
@@ -57,38 +60,48 @@ impl DependencyRow {
         };
         let mut faults = Vec::new();
         for (column, value) in cells {
-            if let Column::Field(name) = column {
-                row.set(name, value, &mut faults);
+            match column {
+                Column::Dependency(field) => row.set(field, value, &mut faults),
+                Column::Asset(_)
+                | Column::Attribute(..)
+                | Column::Custom(_)
+                | Column::CustomJson(_) => {
+                    unreachable!("a column of dependencies is read as one of their fields")
+                }
             }
         }
-        if faults.is_empty() {
-            Ok(row)
-        } else {
-            Err(faults.into_iter().map(|fault| row::of_column(number, fault)).collect())
-        }
+        if faults.is_empty() { Ok(row) } else { Err(row::of_columns(number, faults)) }
     }
 
-    fn set(&mut self, name: &'static str, value: Value, faults: &mut Vec<Fault>) {
-        let mut text = |value| {
+    fn set(&mut self, field: DependencyField, value: Value, faults: &mut Vec<Fault>) {
+        let name = field.name();
+        let optional = |value, rule, faults: &mut Vec<Fault>| {
             let text = row::texts(name, value, faults).take();
-            text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            check_optional(name, text.as_deref(), rule, faults)
         };
-        match name {
-            "source_external_id" => self.source.external_id = text(value),
-            "source_code" => self.source.code = text(value).map(|code| code.to_uppercase()),
-            "target_external_id" => self.target.external_id = text(value),
-            "target_code" => self.target.code = text(value).map(|code| code.to_uppercase()),
-            "kind" => {
+        match field {
+            DependencyField::SourceExternalId => {
+                self.source.external_id = optional(value, NAME, faults);
+            }
+            DependencyField::SourceCode => {
+                self.source.code = optional(value, NAME, faults).map(|code| code.to_uppercase());
+            }
+            DependencyField::TargetExternalId => {
+                self.target.external_id = optional(value, NAME, faults);
+            }
+            DependencyField::TargetCode => {
+                self.target.code = optional(value, NAME, faults).map(|code| code.to_uppercase());
+            }
+            DependencyField::Kind => {
                 self.kind = match row::texts(name, value, faults) {
                     MaybeUndefined::Value(kind) => check_optional(name, Some(&kind), KIND, faults)
                         .map_or(Null, MaybeUndefined::Value),
                     other => other,
                 };
             }
-            "criticality" => {
+            DependencyField::Criticality => {
                 self.criticality = row::choice(name, value, Criticality::ALL, faults);
             }
-            _ => {}
         }
     }
 }
@@ -97,15 +110,15 @@ impl DependencyRow {
 #[derive(Debug, Clone)]
 enum Found {
     Asset(Id<Asset>),
-    /// In a dry run: one that an earlier row would have added, by its name there.
-    Coming(String),
+    /// In a dry run: one that an earlier row would have added, by that row.
+    Coming(i32),
 }
 
 impl Found {
     fn key(&self) -> String {
         match self {
             Self::Asset(id) => id.to_string(),
-            Self::Coming(name) => name.clone(),
+            Self::Coming(row) => format!("row {row}"),
         }
     }
 }
@@ -195,10 +208,12 @@ fn want(
 struct Assets {
     by_external_id: HashMap<String, Id<Asset>>,
     by_code: HashMap<String, Id<Asset>>,
-    coming: HashSet<String>,
+    /// In a dry run, what the names that earlier rows would have given would stand for.
+    coming: HashMap<String, Found>,
 }
 
 impl Assets {
+    /// Holds them in the order of their ids, as everybody does who locks several, so that none is deleted meanwhile.
     async fn of_rows(tx: &Tx, begun: &Begun, rows: &[DependencyRow]) -> Result<Self> {
         let names = || rows.iter().flat_map(|row| [&row.source, &row.target]);
         let external_ids: BTreeSet<&str> =
@@ -208,15 +223,17 @@ impl Assets {
             (external_ids.into_iter().collect(), codes.into_iter().collect());
         let found: Vec<Row> = tx
             .all(
-                "SELECT id, external_id, code FROM asset WHERE external_id = ANY($1)
-                 UNION SELECT id, external_id, code FROM asset WHERE code = ANY($2)",
+                "SELECT id, external_id, code FROM asset
+                 WHERE id IN (SELECT id FROM asset WHERE external_id = ANY($1)
+                              UNION SELECT id FROM asset WHERE code = ANY($2))
+                 ORDER BY id FOR KEY SHARE",
                 &[&external_ids, &codes],
             )
             .await?;
         let mut assets = Self {
             by_external_id: HashMap::with_capacity(found.len()),
             by_code: HashMap::with_capacity(found.len()),
-            coming: HashSet::new(),
+            coming: HashMap::new(),
         };
         for row in found {
             let id = row.try_get("id")?;
@@ -226,21 +243,43 @@ impl Assets {
             assets.by_code.insert(row.try_get("code")?, id);
         }
         if begun.run.dry_run {
-            let keys: Vec<String> = external_ids
-                .iter()
-                .map(|id| format!("e:{id}"))
-                .chain(codes.iter().map(|code| format!("c:{code}")))
-                .collect();
-            let coming: Vec<Row> = tx
-                .all(
-                    "SELECT key FROM import_key WHERE run_id = $1 AND key = ANY($2)",
-                    &[&begun.run.id, &keys],
-                )
-                .await?;
-            assets.coming =
-                coming.iter().map(|row| row.try_get("key")).collect::<Result<_, _>>()?;
+            assets.find_coming(tx, begun, &external_ids, &codes).await?;
         }
         Ok(assets)
+    }
+
+    /// One row may give an asset both of its names, or a new name to one that is there.
+    async fn find_coming(
+        &mut self,
+        tx: &Tx,
+        begun: &Begun,
+        external_ids: &[&str],
+        codes: &[&str],
+    ) -> Result<()> {
+        let there: HashMap<String, Id<Asset>> =
+            self.by_code.values().map(|id| (format!("a:{id}"), *id)).collect();
+        let names = external_ids.iter().map(|id| format!("e:{id}"));
+        let names = names.chain(codes.iter().map(|code| format!("c:{code}")));
+        let keys: Vec<String> = names.chain(there.keys().cloned()).collect();
+        let rows: Vec<Row> = tx
+            .all(
+                "SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = ANY($2)",
+                &[&begun.run.id, &keys],
+            )
+            .await?;
+        let mut changing: HashMap<i32, Id<Asset>> = HashMap::new();
+        let mut rows_of = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (key, number): (String, i32) = (row.try_get("key")?, row.try_get("row")?);
+            match there.get(&key) {
+                Some(id) => drop(changing.insert(number, *id)),
+                None => rows_of.push((key, number)),
+            }
+        }
+        let found =
+            |row: i32| changing.get(&row).map_or(Found::Coming(row), |id| Found::Asset(*id));
+        self.coming = rows_of.into_iter().map(|(key, row)| (key, found(row))).collect();
+        Ok(())
     }
 
     fn of_row(&self, row: &DependencyRow) -> Result<(Found, Found), Vec<Fault>> {
@@ -269,25 +308,24 @@ impl Assets {
             (Some(Some(found)), _) | (None, Some(Some(found))) => return Some(found),
             // An external id counts first; the code of another system may be the same by chance.
             (Some(None), _) => {
-                format!("there is no asset with the external id {:?}", text(external_id))
+                format!("there is no asset with the external id {:?}", text(external_id.as_deref()))
             }
-            (None, Some(None)) => format!("there is no asset with the code {:?}", text(code)),
+            (None, Some(None)) => {
+                format!("there is no asset with the code {:?}", text(code.as_deref()))
+            }
         };
         faults.push(Fault::new(column, message));
         None
     }
 
     fn find(&self, known: &HashMap<String, Id<Asset>>, kind: &str, name: &str) -> Option<Found> {
-        let coming = || {
-            let key = format!("{kind}:{name}");
-            self.coming.contains(&key).then_some(Found::Coming(key))
-        };
+        let coming = || self.coming.get(&format!("{kind}:{name}")).cloned();
         known.get(name).map(|id| Found::Asset(*id)).or_else(coming)
     }
 }
 
-fn text(name: &Option<String>) -> &str {
-    name.as_deref().unwrap_or_default()
+fn text(name: Option<&str>) -> Cow<'_, str> {
+    beginning(name.unwrap_or_default())
 }
 
 impl Name {

@@ -1,20 +1,25 @@
-//! A chunk's rows, read: of each what its columns say, or what is wrong with it.
+//! A chunk's rows, read: of each what its columns say, or what is wrong with it. What is wrong never repeats more than the
+//! beginning of what was sent.
 
 use async_graphql::MaybeUndefined::{self, Null, Undefined};
 use serde_json::{Map, Value};
 
 use super::{
     Chunk, EmptyCells, ImportFormat, ImportKind, RowFault, Table,
-    column::{Column, read_columns},
+    column::{AssetField, Column, Seen, read_columns},
 };
 use crate::{
     asset::{AssetType, Environment, LifecycleState, Patch},
-    error::{Fault, Result},
+    error::{Error, Fault, Result},
     formula,
     nearest::nearest,
     tag,
-    text::{self, check_optional},
+    text::{self, beginning, check_optional},
+    user::normalise_email,
 };
+
+/// Faults of one row that are told at most.
+const FAULTS: usize = 20;
 
 /// What a row says of an asset.
 #[derive(Debug)]
@@ -41,10 +46,15 @@ pub(super) fn read(
     empty: EmptyCells,
     chunk: &Chunk,
 ) -> Result<Vec<Result<Cells, Vec<RowFault>>>> {
-    match format {
-        ImportFormat::Csv => read_csv(table, empty, chunk),
-        ImportFormat::Json => Ok(read_json(table.kind, chunk)),
+    let rows = match format {
+        ImportFormat::Csv => read_csv(table, empty, chunk)?,
+        ImportFormat::Json => read_json(table.kind, chunk),
+    };
+    // One more or less, and all behind it would have the numbers of others.
+    if rows.len() != chunk.numbers.len() {
+        return Err(Error::Corrupt { table: "import_chunk", column: "numbers" });
     }
+    Ok(rows)
 }
 
 fn read_csv(
@@ -59,10 +69,11 @@ fn read_csv(
         .delimiter(table.delimiter)
         .from_reader(chunk.content.as_slice());
     let mut rows = Vec::with_capacity(chunk.numbers.len());
-    for (number, record) in chunk.numbers.iter().zip(reader.records()) {
+    for (place, record) in reader.records().enumerate() {
+        let number = chunk.numbers.get(place).copied().unwrap_or_default();
         rows.push(match record {
-            Ok(record) => csv_cells(&columns, empty, *number, &record),
-            Err(error) => Err(vec![fault(*number, None, format!("cannot be read: {error}"))]),
+            Ok(record) => csv_cells(&columns, empty, number, &record),
+            Err(error) => Err(vec![fault(number, None, format!("cannot be read: {error}"))]),
         });
     }
     Ok(rows)
@@ -113,18 +124,17 @@ fn csv_cells(
 
 fn read_json(kind: ImportKind, chunk: &Chunk) -> Vec<Result<Cells, Vec<RowFault>>> {
     let lines = chunk.content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    chunk
-        .numbers
-        .iter()
-        .zip(lines)
-        .map(|(number, line)| match serde_json::from_slice::<Value>(line) {
-            Ok(Value::Object(object)) => json_cells(kind, *number, object),
+    let read = |(place, line): (usize, &[u8])| {
+        let number = chunk.numbers.get(place).copied().unwrap_or_default();
+        match serde_json::from_slice::<Value>(line) {
+            Ok(Value::Object(object)) => json_cells(kind, number, object),
             Ok(_) => {
-                Err(vec![fault(*number, None, "must be an object, such as {\"name\": \"web-1\"}")])
+                Err(vec![fault(number, None, "must be an object, such as {\"name\": \"web-1\"}")])
             }
-            Err(error) => Err(vec![fault(*number, None, format!("is not JSON: {error}"))]),
-        })
-        .collect()
+            Err(error) => Err(vec![fault(number, None, format!("is not JSON: {error}"))]),
+        }
+    };
+    lines.enumerate().map(read).collect()
 }
 
 fn json_cells(
@@ -133,31 +143,42 @@ fn json_cells(
     object: Map<String, Value>,
 ) -> Result<Cells, Vec<RowFault>> {
     let (mut cells, mut faults) = (Vec::with_capacity(object.len()), Vec::new());
-    let mut add = |name: &str, value: Value| match Column::parse(kind, name) {
-        Ok(column) => cells.push((column, value)),
-        Err(wrong) => faults.push(of_column(number, wrong)),
+    let mut seen = Seen::default();
+    let mut add = |name: &str, value: Value, faults: &mut Vec<Fault>| {
+        if faults.len() >= FAULTS {
+            return;
+        }
+        let column = Column::parse(kind, name);
+        match column.and_then(|column| seen.add(&column, name).map(|()| column)) {
+            Ok(column) => cells.push((column, value)),
+            Err(wrong) => faults.push(wrong),
+        }
     };
     for (name, value) in object {
-        let prefix = match name.as_str() {
-            "attributes" => "attributes.",
-            "custom" | "customFields" | "custom_fields" => "custom.",
-            name => {
-                add(name, value);
+        let (prefix, suffix) = match name.as_str() {
+            "attributes" if kind == ImportKind::Assets => ("attributes.", ""),
+            "custom" | "customFields" | "custom_fields" if kind == ImportKind::Assets => {
+                ("custom.", ":json")
+            }
+            _ => {
+                add(&name, value, &mut faults);
                 continue;
             }
         };
-        match value {
-            Value::Object(inner) => {
-                for (key, value) in inner {
-                    let suffix = if prefix == "custom." { ":json" } else { "" };
-                    add(&format!("{prefix}{key}{suffix}"), value);
-                }
-            }
-            Value::Null => {}
-            _ => add(&format!("{prefix}{value}"), Value::Null),
+        let Value::Object(inner) = value else {
+            let message = "must be an object, such as {\"os_name\": \"Debian 12\"}; what is null in it is removed";
+            faults.push(Fault::new(name, message));
+            continue;
+        };
+        for (key, value) in inner {
+            add(&format!("{prefix}{key}{suffix}"), value, &mut faults);
         }
     }
-    if faults.is_empty() { Ok(Cells { number, cells }) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(Cells { number, cells })
+    } else {
+        Err(faults.into_iter().map(|fault| at_column(number, fault)).collect())
+    }
 }
 
 impl AssetRow {
@@ -175,12 +196,23 @@ impl AssetRow {
         let (mut attributes, mut custom) = (Map::new(), Map::new());
         for (column, value) in cells {
             match column {
-                Column::Field(name) => row.set(name, value, &mut faults),
+                Column::Asset(field) => row.set(field, value, &mut faults),
                 Column::Attribute(_, name) => {
                     attributes.insert(name, value);
                 }
-                Column::Custom(key) | Column::CustomJson(key) => {
-                    custom.insert(key, value);
+                // A key may have a column for texts and one for all else: of an asset at most one is filled.
+                Column::Custom(key) | Column::CustomJson(key) => match custom.get(&key) {
+                    None | Some(Value::Null) => {
+                        custom.insert(key, value);
+                    }
+                    Some(_) if value.is_null() => {}
+                    Some(_) => {
+                        let message = "is given twice, as a text and as JSON: fill one of both";
+                        faults.push(Fault::new(Column::of_custom(&key, true), message));
+                    }
+                },
+                Column::Dependency(_) => {
+                    unreachable!("a column of assets is read as one of their fields")
                 }
             }
         }
@@ -190,16 +222,13 @@ impl AssetRow {
         if !custom.is_empty() {
             row.patch.custom_fields = MaybeUndefined::Value(Value::Object(custom));
         }
-        if faults.is_empty() {
-            Ok(row)
-        } else {
-            Err(faults.into_iter().map(|fault| of_column(number, fault)).collect())
-        }
+        if faults.is_empty() { Ok(row) } else { Err(of_columns(number, faults)) }
     }
 
-    fn set(&mut self, name: &'static str, value: Value, faults: &mut Vec<Fault>) {
-        match name {
-            "code" => {
+    fn set(&mut self, field: AssetField, value: Value, faults: &mut Vec<Fault>) {
+        let name = field.name();
+        match field {
+            AssetField::Code => {
                 self.code = optional(name, value, faults).and_then(|code| {
                     let code = code.trim().to_uppercase();
                     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -212,29 +241,37 @@ impl AssetRow {
                     Some(code)
                 });
             }
-            "external_id" => {
+            AssetField::ExternalId => {
                 let text = optional(name, value, faults);
                 self.external_id = check_optional(name, text.as_deref(), text::NAME, faults);
             }
-            "name" => self.patch.name = texts(name, value, faults),
-            "location" => self.patch.location = texts(name, value, faults),
-            "description" => self.patch.description = texts(name, value, faults),
-            "asset_type" => {
+            AssetField::Name => self.patch.name = texts(name, value, faults),
+            AssetField::Location => self.patch.location = texts(name, value, faults),
+            AssetField::Description => self.patch.description = texts(name, value, faults),
+            AssetField::Type => {
                 self.patch.asset_type = choice(name, value, AssetType::ALL, faults).take();
             }
-            "environment" => {
+            AssetField::Environment => {
                 self.patch.environment = choice(name, value, Environment::ALL, faults);
             }
-            "lifecycle_state" => {
+            AssetField::LifecycleState => {
                 self.patch.lifecycle_state =
                     choice(name, value, LifecycleState::ALL, faults).take();
             }
-            "owner" => {
-                self.owner = texts(name, value, faults)
-                    .map_value(|email: String| email.trim().to_lowercase());
+            AssetField::Owner => {
+                self.owner = match texts(name, value, faults) {
+                    MaybeUndefined::Value(given) => {
+                        let Some(email) = normalise_email(&given) else {
+                            let message = format!("{:?} is no e-mail", beginning(&given));
+                            faults.push(Fault::new(name, message));
+                            return;
+                        };
+                        MaybeUndefined::Value(email)
+                    }
+                    other => other,
+                };
             }
-            "tags" => self.tags = tags(name, value, faults),
-            _ => {}
+            AssetField::Tags => self.tags = tags(name, value, faults),
         }
     }
 }
@@ -270,7 +307,7 @@ pub(super) fn choice<T: Copy + Named>(
     }
     let names: Vec<String> = all.iter().map(|known| known.name().to_lowercase()).collect();
     let near = nearest(&folded, names.iter().map(String::as_str)).map(str::to_owned);
-    let message = format!("{:?} is none of {}", given.trim(), names.join(", "));
+    let message = format!("{:?} is none of {}", beginning(given.trim()), names.join(", "));
     faults.push(Fault { suggestion: near, ..Fault::new(path, message) });
     Undefined
 }
@@ -303,9 +340,14 @@ fn tags(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<Vec
     MaybeUndefined::Value(names.map(|name| tag::check_name(path, name, faults)).collect())
 }
 
+/// Faults of the API's input as those of a file's row; of very many the first.
+pub(super) fn of_columns(number: i32, faults: Vec<Fault>) -> Vec<RowFault> {
+    faults.into_iter().take(FAULTS).map(|fault| of_column(number, fault)).collect()
+}
+
 /// A fault of the API's input as one of a file's row.
 pub(super) fn of_column(number: i32, wrong: Fault) -> RowFault {
-    let column = match wrong.path.as_str() {
+    let path = match wrong.path.as_str() {
         "externalId" => "external_id".to_owned(),
         "type" => "asset_type".to_owned(),
         "lifecycleState" => "lifecycle_state".to_owned(),
@@ -314,14 +356,17 @@ pub(super) fn of_column(number: i32, wrong: Fault) -> RowFault {
             None => path.to_owned(),
         },
     };
-    RowFault {
-        row: number,
-        column: Some(column),
-        message: wrong.message,
-        suggestion: wrong.suggestion,
-    }
+    at_column(number, Fault { path, ..wrong })
+}
+
+/// A fault at the name of a column as it was sent.
+fn at_column(number: i32, Fault { path, message, suggestion }: Fault) -> RowFault {
+    RowFault { row: number, column: Some(beginning(&path).into_owned()), message, suggestion }
 }
 
 pub(super) fn fault(row: i32, column: Option<String>, message: impl Into<String>) -> RowFault {
     RowFault { row, column, message: message.into(), suggestion: None }
 }
+
+#[cfg(test)]
+mod tests;

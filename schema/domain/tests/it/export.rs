@@ -5,7 +5,7 @@ use domain::{
     asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
     dependency::{Criticality, Dependency},
     export::{Export, Owners},
-    import::ImportKind,
+    import::{ImportKind, check_columns},
     tag::Tag,
 };
 use serde_json::json;
@@ -192,4 +192,31 @@ async fn who_exported_how_many_rows_is_noted_before_the_first_goes_out() {
     let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
     let noted: (&str, &str, uuid::Uuid, &str) = (row.get(0), row.get(1), row.get(2), row.get(3));
     assert_eq!(noted, ("asset.exported", "organization", house.org.uuid(), "3"));
+}
+
+#[tokio::test]
+async fn more_custom_fields_than_an_import_reads_are_refused_with_what_to_do() {
+    let house = House::new().await;
+    // As many assets as are not looked at together, with keys of their own.
+    let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, custom_fields, created_at, updated_at)
+        SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD',
+               (SELECT jsonb_object_agg('k' || (n * 4 + k), '') FROM generate_series(1, 4) AS k), now(), now()
+        FROM generate_series(1, $2::int) AS n";
+    let begun = async |count: i32| {
+        house.db.superuser().await.execute("DELETE FROM asset", &[]).await.unwrap();
+        house.db.superuser().await.execute(sql, &[&house.org, &count]).await.unwrap();
+        let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+        Export::begin(&tx, ImportKind::Assets, Owners::Told, at(1)).await
+    };
+    let header = String::from_utf8(begun(116).await.unwrap().header()).unwrap();
+    let columns: Vec<String> = header.trim_end().split(',').map(str::to_owned).collect();
+    assert_eq!(columns.len(), 10 + 4 * 116);
+    check_columns(ImportKind::Assets, &columns).unwrap();
+    for count in [117, 4_000] {
+        let Err(Error::Conflict(reason)) = begun(count).await else { panic!("there are too many") };
+        assert!(
+            reason.contains("more than 464") && reason.contains("emptyCells=clear"),
+            "{reason}"
+        );
+    }
 }

@@ -37,13 +37,14 @@ async fn imported(
     house: &House,
     org: Id<Organization>,
     kind: ImportKind,
+    empty_cells: EmptyCells,
     file: &[u8],
 ) -> (i32, i32, i32, Vec<String>) {
     let order = ImportOrder {
         kind,
         format: ImportFormat::Csv,
         dry_run: false,
-        empty_cells: EmptyCells::Keep,
+        empty_cells,
         idempotency_key: None,
     };
     let tx = house.db.write(org, Origin::system()).await.unwrap();
@@ -103,7 +104,8 @@ fn custom_value() -> impl Strategy<Value = Value> {
         1 => any::<bool>().prop_map(Value::from),
         1 => Just(json!("")),
         1 => Just(json!("  ")),
-        1 => Just(json!([1, {"a": "=1+1"}])),
+        1 => Just(json!([1, {"=a": "=1+1", "b": null}])),
+        1 => prop::sample::select(vec![1e300, 0.1, -0.5]).prop_map(Value::from),
         1 => Just(json!({})),
     ]
 }
@@ -114,7 +116,7 @@ fn attributes() -> impl Strategy<Value = Value> {
         prop::option::of(any::<bool>()),
         prop::option::of(ports),
         prop::option::of(filled(text(1..8))),
-        prop::option::of(0_i64..4_000_000_000),
+        prop::option::of(700_000_000_i64..4_000_000_000),
         prop::option::of(prop::collection::vec(filled("[a-z0-9:.\\[]{1,6}"), 0..3)),
     );
     known.prop_map(|(encrypted, ports, os_name, patched, addresses)| {
@@ -138,6 +140,7 @@ fn asset() -> impl Strategy<Value = (CreateAssetInput, BTreeSet<String>)> {
         Just("=key".to_owned()),
         Just("a,\"b\"".to_owned()),
         Just("Größe".to_owned()),
+        Just("=a, \"b\"; c".to_owned()),
     ];
     let tag =
         prop::sample::select(vec!["vm", "Edge", "=tag", "größe", "a b"]).prop_map(str::to_owned);
@@ -229,9 +232,11 @@ async fn comes_back(
         let count = i32::try_from(count).unwrap();
         let file = exported(house, here, kind).await;
         let shown = String::from_utf8_lossy(&file);
-        let again = imported(house, here, kind, &file).await;
-        assert_eq!(again, (0, 0, count, vec![]), "unchanged where it is: {shown}");
-        let elsewhere = imported(house, there, kind, &file).await;
+        for empty in [EmptyCells::Keep, EmptyCells::Clear] {
+            let again = imported(house, here, kind, empty, &file).await;
+            assert_eq!(again, (0, 0, count, vec![]), "unchanged where it is, {empty:?}: {shown}");
+        }
+        let elsewhere = imported(house, there, kind, EmptyCells::Keep, &file).await;
         assert_eq!(elsewhere, (count, 0, 0, vec![]), "new elsewhere: {shown}");
         let back = exported(house, there, kind).await;
         assert_eq!(String::from_utf8_lossy(&back), shown, "the same from there");

@@ -4,7 +4,7 @@
 //! as it is. Lines end in CRLF, LF or CR. Blank lines are no rows, but are counted, so that a row's number is the one that
 //! a spreadsheet shows.
 
-use super::{FileFault, Filling, ROW_BYTES, RowFault, SAVE_AS_UTF_8, check_text};
+use super::{BYTE_ORDER_MARK, FileFault, Filling, ROW_BYTES, RowFault, SAVE_AS_UTF_8, check_text};
 
 /// What the first row says.
 #[derive(Debug)]
@@ -214,6 +214,13 @@ impl Rows {
             let message =
                 format!("has {} bytes, at most {ROW_BYTES} are read of a row", self.row_bytes);
             return Some(RowFault::new(self.number, message).in_column(column(cell)));
+        }
+        // Within a file it is no mark but a letter that nobody sees, and the `csv` crate skips it at the start of a chunk.
+        if self.row.starts_with(BYTE_ORDER_MARK) {
+            let message = "begins with a byte order mark, as if another file began here";
+            return Some(RowFault::new(self.number, message).suggesting(
+                "join files without their marks and headers, or send them one by one",
+            ));
         }
         let (at, message) = check_text(&self.row).err()?;
         let cell = cells(&self.row[..at], header.delimiter).len() - 1;

@@ -1,4 +1,6 @@
 //! Cutting, held against the `csv` crate and against itself.
+//!
+//! Long, because it is a table of every way in which a file may be broken, and nothing else.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -113,6 +115,32 @@ fn what_is_no_csv_is_refused_as_a_whole() {
     }
     let long = "x".repeat(ROW_BYTES + 1);
     assert_eq!(told(csv(&long)), ["has a header of more than 262144 bytes"]);
+}
+
+#[test]
+fn a_file_tells_what_sort_of_fault_it_has() {
+    for (file, kind) in [
+        (&b"\x1f\x8b\x08\x00\x00"[..], FileFaultKind::OtherMedia),
+        (b"PK\x03\x04\x14", FileFaultKind::OtherMedia),
+        (b"a\x00b\x00", FileFaultKind::OtherMedia),
+        (b"", FileFaultKind::Malformed),
+        (b",,\n", FileFaultKind::Malformed),
+    ] {
+        assert_eq!(csv(file).err().map(|fault| fault.kind), Some(kind), "{file:?}");
+    }
+    assert_eq!(FileFault::too_large().kind, FileFaultKind::TooLarge);
+}
+
+#[test]
+fn a_row_that_begins_with_a_byte_order_mark_is_told_wherever_it_stands() {
+    let mark = "\u{feff}";
+    let rows = format!("code,name\n{}{mark}\n{mark}code,name\nB,ok\n", "A,x\n".repeat(999));
+    let told = told(csv(rows));
+    let faults: Vec<&String> = told.iter().filter(|line| line.contains(" -: ")).collect();
+    let message = "begins with a byte order mark, as if another file began here";
+    assert_eq!(faults, [&format!("1001 -: {message}"), &format!("1002 -: {message}")]);
+    assert_eq!(told.last().unwrap(), faults[1]);
+    assert!(told.contains(&"1003: B,ok".to_owned()));
 }
 
 #[test]
@@ -298,6 +326,7 @@ const CSV_NOISE: &[&[u8]] = &[
     b"\xc3\xa4",
     b"\xff",
     b"\0",
+    b"\xef\xbb\xbf",
 ];
 const JSON_NOISE: &[&[u8]] = &[
     b"{",
@@ -349,15 +378,27 @@ proptest! {
     ) {
         let file = [b"code,name\n".to_vec(), noise].concat();
         let cut = csv(&file).unwrap();
-        let content: Vec<u8> = cut.chunks.iter().flat_map(|chunk| chunk.content.clone()).collect();
-        let numbers: usize = cut.chunks.iter().map(|chunk| chunk.numbers.len()).sum();
+        let mut read = Vec::new();
+        for chunk in &cut.chunks {
+            let rows = records(&chunk.content);
+            prop_assert_eq!(rows.len(), chunk.numbers.len());
+            read.extend(rows);
+        }
         let is_whole = cut.chunks.iter().all(|chunk| chunk.faults.is_empty());
         let mut expected = records(&file[b"code,name\n".len()..]);
         if !is_whole {
             expected.pop(); // The `csv` crate takes the rest of the file for the last record.
         }
-        prop_assert_eq!(records(&content), expected);
-        prop_assert_eq!(numbers, records(&content).len());
+        prop_assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn every_chunk_has_as_many_records_as_numbers(noise in noise(CSV_NOISE), blank in 990_usize..1_000) {
+        let rows = b"a,b\n".repeat(blank);
+        let file = [&b"code,name\n"[..], &rows, &noise, b"\n", &noise].concat();
+        for chunk in csv(&file).unwrap().chunks {
+            prop_assert_eq!(records(&chunk.content).len(), chunk.numbers.len());
+        }
     }
 
     #[test]
