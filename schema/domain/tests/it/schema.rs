@@ -107,6 +107,7 @@ sentryops_app   import_chunk     DELETE INSERT SELECT
 sentryops_app   import_error     INSERT SELECT
 sentryops_app   import_key       DELETE INSERT SELECT
 sentryops_app   import_run       INSERT SELECT UPDATE
+sentryops_app   import_table     DELETE INSERT SELECT
 sentryops_app   job              DELETE INSERT SELECT UPDATE
 sentryops_app   job_history      INSERT SELECT
 sentryops_app   membership       SELECT
@@ -129,6 +130,7 @@ sentryops_auth  role             DELETE INSERT SELECT UPDATE
 sentryops_auth  schema_migration SELECT
 sentryops_auth  session          DELETE INSERT SELECT UPDATE
 sentryops_auth  user             INSERT SELECT UPDATE
+sentryops_fleet import_run       DELETE SELECT(org_id,id,finished_at)
 sentryops_fleet job              DELETE INSERT SELECT UPDATE
 sentryops_fleet job_history      INSERT SELECT
 sentryops_fleet organization     SELECT
