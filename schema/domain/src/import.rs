@@ -7,8 +7,6 @@
 //! worker creates nothing twice, and which of two equal rows comes first does not depend on luck. Given up: chunks at the
 //! same time; one after the other takes in over 10,000 rows a second.
 
-use std::collections::HashMap;
-
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -32,6 +30,7 @@ mod column;
 pub mod cut;
 mod dependencies;
 mod life;
+mod once;
 mod row;
 
 pub(crate) use column::Column;
@@ -263,32 +262,6 @@ pub async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<Outcome
         ImportKind::Assets => assets::apply(tx, begun, now).await,
         ImportKind::Dependencies => dependencies::apply(tx, begun, now).await,
     }
-}
-
-/// Which row of the run each of these keys came in first.
-async fn first_rows<'a>(
-    tx: &Tx,
-    run: Id<ImportRun>,
-    keys: impl Iterator<Item = (i32, &'a str)>,
-) -> Result<HashMap<String, i32>> {
-    let (numbers, keys): (Vec<i32>, Vec<&str>) = keys.unzip();
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    tx.exec(
-        "INSERT INTO import_key (org_id, run_id, key, \"row\")
-         SELECT $1, $2, key, \"row\" FROM UNNEST($3::text[], $4::int[]) WITH ORDINALITY AS given (key, \"row\", place)
-         ORDER BY place ON CONFLICT DO NOTHING",
-        &[&tx.org(), &run, &keys, &numbers],
-    )
-    .await?;
-    let rows: Vec<Row> = tx
-        .all(
-            "SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = ANY($2)",
-            &[&run, &keys],
-        )
-        .await?;
-    rows.iter().map(|row| Ok((row.try_get("key")?, row.try_get("row")?))).collect()
 }
 
 fn count<T>(rows: &[T]) -> i32 {

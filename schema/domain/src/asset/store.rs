@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::{Asset, AssetType, Environment, LifecycleState};
 use crate::{
     audit::Entry,
-    db::{FromRow, Tx},
+    db::Tx,
     error::{Error, Result},
     id::{Entity, Id},
     tag::Tag,
@@ -71,11 +71,20 @@ impl Draft {
 
     /// Those that are found, locked, with their tags. In the order of their ids, so that no two callers wait for each other.
     pub(crate) async fn lock_all(tx: &Tx, ids: &[Id<Asset>]) -> Result<Vec<Self>> {
-        let sql = format!(
-            "{} WHERE id = ANY($1) ORDER BY id FOR UPDATE",
-            super::SELECT.replace(" FROM asset", &format!(", {TAGS} FROM asset"))
-        );
-        tx.all(&sql, &[&ids]).await
+        // Others may refer to them meanwhile.
+        let sql = format!("{} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", super::SELECT);
+        let assets: Vec<Asset> = tx.all(&sql, &[&ids]).await?;
+        // In a statement of its own: one that waited for the lock still sees the tags of before.
+        let sql = "SELECT asset_id, tag_id FROM asset_tag WHERE asset_id = ANY($1)";
+        let mut tags: HashMap<Id<Asset>, BTreeSet<Id<Tag>>> = HashMap::new();
+        for row in tx.all::<Row>(sql, &[&ids]).await? {
+            tags.entry(row.try_get("asset_id")?).or_default().insert(row.try_get("tag_id")?);
+        }
+        let draft = |asset: Asset| {
+            let tags = tags.remove(&asset.id).unwrap_or_default();
+            Self { asset, tags }
+        };
+        Ok(assets.into_iter().map(draft).collect())
     }
 
     /// The names of all tags that these carry.
@@ -97,15 +106,6 @@ impl Draft {
             Some(unknown) => Err(Error::not_found(Tag::NAME, *unknown)),
             None => Ok(names),
         }
-    }
-}
-
-const TAGS: &str = "ARRAY(SELECT tag_id FROM asset_tag WHERE asset_tag.org_id = asset.org_id AND asset_id = asset.id) AS tags";
-
-impl FromRow for Draft {
-    fn from_row(row: &Row) -> Result<Self> {
-        let tags: Vec<Id<Tag>> = row.try_get("tags")?;
-        Ok(Self { asset: Asset::from_row(row)?, tags: tags.into_iter().collect() })
     }
 }
 
@@ -257,7 +257,8 @@ async fn add_tags(tx: &Tx, tags: &[(Id<Asset>, Id<Tag>)]) -> Result<()> {
     }
     let (assets, tags): (Vec<_>, Vec<_>) = tags.iter().copied().unzip();
     tx.exec(
-        "INSERT INTO asset_tag (org_id, asset_id, tag_id) SELECT $1, * FROM UNNEST($2::uuid[], $3::uuid[])",
+        "INSERT INTO asset_tag (org_id, asset_id, tag_id) SELECT $1, * FROM UNNEST($2::uuid[], $3::uuid[])
+         ON CONFLICT DO NOTHING",
         &[&tx.org(), &assets, &tags],
     )
     .await?;

@@ -9,21 +9,17 @@ use tokio_postgres::Row;
 
 use super::{
     life::{Begun, Outcome},
+    once::{Subject, keep_first},
     row::{self, AssetRow},
 };
 use crate::{
-    asset::{Change, Draft, FactSource, Known, insert_all, update_all},
+    asset::{Asset, Change, Draft, FactSource, Known, insert_all, update_all},
     db::Tx,
     error::{Fault, Result},
     id::Id,
-    import::RowFault,
-    nearest::nearest,
     tag::{self, Tag},
     user::User,
 };
-
-/// Members whose e-mail may be suggested for a wrong one.
-const SUGGESTED: i64 = 1_000;
 
 /// What a row comes to.
 enum Wanted {
@@ -33,12 +29,40 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn after(&self) -> &Draft {
-        match self {
-            Self::New(draft) | Self::Same(draft) => draft,
-            Self::Changed(change) => &change.after,
-        }
+    /// What no other row of the run may be about: the asset, and the names that it gets here.
+    fn subject(&self) -> Subject {
+        let external_id = |asset: &Asset| asset.external_id.as_ref().map(|id| format!("e:{id}"));
+        let id = |asset: &Asset| format!("a:{}", asset.id);
+        let (mut names, others) = match self {
+            // A code that it will be given is nobody's yet.
+            Self::New(Draft { asset, .. }) => {
+                let code = (!asset.code.is_empty()).then(|| format!("c:{}", asset.code));
+                (code.into_iter().chain(external_id(asset)).collect::<Vec<_>>(), Vec::new())
+            }
+            Self::Same(Draft { asset, .. }) => (vec![id(asset)], earlier(asset)),
+            Self::Changed(change) => {
+                let (before, after) = (&change.before.asset, &change.after.asset);
+                let mut names = vec![id(after)];
+                if before.external_id != after.external_id {
+                    names.extend(external_id(after));
+                }
+                (names, earlier(before))
+            }
+        };
+        names.sort_unstable();
+        let asset = match self {
+            Self::New(draft) | Self::Same(draft) => &draft.asset,
+            Self::Changed(change) => &change.after.asset,
+        };
+        let column = if asset.external_id.is_some() { "external_id" } else { "code" };
+        Subject { names, others, column: Some(column) }
     }
+}
+
+/// The names by which an earlier row of the run may have made it.
+fn earlier(asset: &Asset) -> Vec<String> {
+    let external_id = asset.external_id.as_ref().map(|id| format!("e:{id}"));
+    external_id.into_iter().chain([format!("c:{}", asset.code)]).collect()
 }
 
 /// Imports the chunk's rows; those that cannot be are told.
@@ -59,11 +83,11 @@ pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<
     for row in rows {
         let number = row.number;
         match want(row, &known, &people, &tags, now) {
-            Ok(draft) => wanted.push((number, draft)),
+            Ok(draft) => wanted.push((number, draft.subject(), draft)),
             Err(wrong) => faults.extend(wrong.into_iter().map(|one| row::of_column(number, one))),
         }
     }
-    let wanted = once(tx, begun, wanted, &mut faults).await?;
+    let wanted = keep_first(tx, run.id, "this asset", wanted, &mut faults).await?;
     let (mut added, mut changed, mut unchanged) = (Vec::new(), Vec::new(), 0);
     for wanted in wanted {
         match wanted {
@@ -116,6 +140,15 @@ fn want(
         (Some(place), _) | (None, Some(place)) => Some(&known.drafts[*place]),
         (None, None) => None,
     };
+    if let (Some(before), Some(code)) = (before, &row.code)
+        && before.asset.code != *code
+    {
+        let message = format!(
+            "is not this asset's code, which is {}: codes do not change",
+            before.asset.code
+        );
+        faults.push(Fault::new("code", message));
+    }
     let facts = Known { source: FactSource::Imported, at: now };
     let Some(before) = before else {
         let draft = new(&patch, row.code, facts, now, &mut faults);
@@ -205,35 +238,27 @@ impl Existing {
     }
 }
 
-/// Members by their e-mail.
-struct People {
-    by_email: HashMap<String, Id<User>>,
-    /// Some, where a row names somebody who is none of them.
-    others: Vec<String>,
-}
+/// Members by their e-mail. Who may import need not see other members' e-mails, so none is suggested for a wrong one.
+struct People(HashMap<String, Id<User>>);
 
 impl People {
     async fn of_rows(tx: &Tx, rows: &[AssetRow]) -> Result<Self> {
         let emails: BTreeSet<&str> =
             rows.iter().filter_map(|row| row.owner.value().map(String::as_str)).collect();
-        let mut people = Self { by_email: HashMap::new(), others: Vec::new() };
         if emails.is_empty() {
-            return Ok(people);
+            return Ok(Self(HashMap::new()));
         }
-        let sql = "SELECT \"user\".id, \"user\".email FROM \"user\" JOIN membership ON membership.user_id = \"user\".id
-             WHERE membership.active";
-        let asked: Vec<_> = emails.iter().copied().collect();
-        let found: Vec<Row> =
-            tx.all(&format!("{sql} AND \"user\".email = ANY($1)"), &[&asked]).await?;
-        for row in found {
-            people.by_email.insert(row.try_get("email")?, row.try_get("id")?);
-        }
-        if people.by_email.len() < emails.len() {
-            let some: Vec<Row> = tx.all(&format!("{sql} LIMIT $1"), &[&SUGGESTED]).await?;
-            people.others =
-                some.iter().map(|row| row.try_get("email")).collect::<Result<_, _>>()?;
-        }
-        Ok(people)
+        let emails: Vec<_> = emails.into_iter().collect();
+        // Also those who are deactivated: they may own what they owned.
+        let found: Vec<Row> = tx
+            .all(
+                "SELECT \"user\".id, \"user\".email FROM \"user\" JOIN membership ON membership.user_id = \"user\".id
+                 WHERE \"user\".email = ANY($1)",
+                &[&emails],
+            )
+            .await?;
+        let people = found.iter().map(|row| Ok((row.try_get("email")?, row.try_get("id")?)));
+        people.collect::<Result<_>>().map(Self)
     }
 
     fn resolve(
@@ -244,17 +269,14 @@ impl People {
         match email {
             Undefined => Undefined,
             Null => Null,
-            MaybeUndefined::Value(email) => match self.by_email.get(&email) {
-                Some(user) => MaybeUndefined::Value(*user),
-                None => {
-                    let near = nearest(&email, self.others.iter().map(String::as_str));
-                    faults.push(Fault {
-                        suggestion: near.map(str::to_owned),
-                        ..Fault::new("owner", format!("no member has the e-mail {email:?}"))
-                    });
-                    Undefined
+            MaybeUndefined::Value(email) => {
+                if let Some(user) = self.0.get(&email) {
+                    return MaybeUndefined::Value(*user);
                 }
-            },
+                let shown: String = email.chars().take(60).collect();
+                faults.push(Fault::new("owner", format!("no member has the e-mail {shown:?}")));
+                Undefined
+            }
         }
     }
 }
@@ -274,37 +296,4 @@ async fn tags(
     let known = Tag::of_names(tx, &names, is_dry_run, now).await?;
     let id = |name: &String| known.get(&tag::fold(name)).map_or_else(Id::new, |tag| tag.id);
     Ok(names.iter().map(|name| (tag::fold(name), id(name))).collect())
-}
-
-/// Keeps the first row of each asset, in this chunk and in those before.
-async fn once(
-    tx: &Tx,
-    begun: &Begun,
-    wanted: Vec<(i32, Wanted)>,
-    faults: &mut Vec<RowFault>,
-) -> Result<Vec<Wanted>> {
-    let key = |wanted: &Wanted| {
-        let asset = &wanted.after().asset;
-        match &asset.external_id {
-            Some(external_id) => Some(("external_id", format!("e:{external_id}"))),
-            None if asset.code.is_empty() => None,
-            None => Some(("code", format!("c:{}", asset.code))),
-        }
-    };
-    let keyed: Vec<_> = wanted.iter().map(|(number, wanted)| (*number, key(wanted))).collect();
-    let keys = keyed.iter().filter_map(|(number, key)| Some((*number, key.as_ref()?.1.as_str())));
-    let first = super::first_rows(tx, begun.run.id, keys).await?;
-    let mut kept = Vec::with_capacity(wanted.len());
-    for ((number, wanted), (_, key)) in wanted.into_iter().zip(keyed) {
-        let before = key.as_ref().and_then(|(_, key)| first.get(key)).filter(|row| **row != number);
-        match (before, key) {
-            (Some(before), Some((column, _))) => faults.push(row::fault(
-                number,
-                Some(column.to_owned()),
-                format!("this asset stands in row {before} already: only that row counts"),
-            )),
-            _ => kept.push(wanted),
-        }
-    }
-    Ok(kept)
 }

@@ -11,6 +11,7 @@ use super::{
     RowFault,
     column::Column,
     life::{Begun, Outcome},
+    once::{Subject, keep_first},
     row::{self, Cells, Named},
 };
 use crate::{
@@ -133,14 +134,18 @@ pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<
     let mut resolved = Vec::with_capacity(rows.len());
     for row in rows {
         match assets.of_row(&row) {
-            Ok((source, target)) => resolved.push((row, source, target)),
+            Ok((source, target)) => {
+                let names = vec![format!("d:{} {}", source.key(), target.key())];
+                let subject = Subject { names, ..Subject::default() };
+                resolved.push((row.number, subject, (row, source, target)));
+            }
             Err(wrong) => {
                 let wrong = wrong.into_iter().map(|fault| row::of_column(row.number, fault));
                 outcome.faults.extend(wrong);
             }
         }
     }
-    let resolved = once(tx, begun, resolved, &mut outcome.faults).await?;
+    let resolved = keep_first(tx, run.id, "this dependency", resolved, &mut outcome.faults).await?;
     let known = known(tx, &resolved).await?;
     let (mut added, mut changed) = (Vec::new(), Vec::new());
     for (row, source, target) in resolved {
@@ -291,33 +296,6 @@ impl Name {
         let is_by_code = self.external_id.is_none() && self.code.is_some();
         format!("{side}_{}", if is_by_code { "code" } else { "external_id" })
     }
-}
-
-/// Keeps the first row of each dependency, in this chunk and in those before.
-async fn once(
-    tx: &Tx,
-    begun: &Begun,
-    rows: Vec<(DependencyRow, Found, Found)>,
-    faults: &mut Vec<RowFault>,
-) -> Result<Vec<(DependencyRow, Found, Found)>> {
-    let keys: Vec<String> = rows
-        .iter()
-        .map(|(_, source, target)| format!("d:{} {}", source.key(), target.key()))
-        .collect();
-    let numbered = rows.iter().map(|(row, ..)| row.number).zip(keys.iter().map(String::as_str));
-    let first = super::first_rows(tx, begun.run.id, numbered).await?;
-    let mut kept = Vec::with_capacity(rows.len());
-    for (row, key) in rows.into_iter().zip(keys) {
-        match first.get(&key).filter(|first| **first != row.0.number) {
-            Some(before) => {
-                let message =
-                    format!("this dependency stands in row {before} already: only that row counts");
-                faults.push(row::fault(row.0.number, None, message));
-            }
-            None => kept.push(row),
-        }
-    }
-    Ok(kept)
 }
 
 /// The dependencies that are there already, locked.

@@ -225,12 +225,8 @@ impl ImportRun {
             )
             .await?;
         let Some(run) = run else { return Ok(None) };
-        // A plan that was made while the inventory was empty reads all of it when it is full.
-        tx.exec(
-            "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true)",
-            &[],
-        )
-        .await?;
+        // A plan that was made while the inventory was empty would read all of it when it is full.
+        tx.exec("SELECT set_config('enable_seqscan', 'off', true)", &[]).await?;
         let chunk: Row = tx
             .one(
                 "WITH chunk AS (DELETE FROM import_chunk WHERE run_id = $1 AND place = $2

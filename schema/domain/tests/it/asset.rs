@@ -11,6 +11,7 @@ use domain::{
         Asset, AssetFilter, AssetType, CreateAssetInput, Environment, LifecycleState,
         UpdateAssetInput,
     },
+    tag::Tag,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
@@ -451,4 +452,29 @@ fn any_patches_merge_as_the_model_does_and_name_the_keys_that_differ() {
         })
         .unwrap();
     runtime.block_on(async move { drop(house) });
+}
+
+#[tokio::test]
+async fn of_two_updates_of_the_tags_at_once_the_later_counts() {
+    let house = House::new().await;
+    let asset = house.asset(host("x")).await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tag = Tag::create(&tx, "edge", None, at(0)).await.unwrap().id;
+    tx.commit().await.unwrap();
+    let tagged =
+        |tags: &[Id<Tag>]| UpdateAssetInput { tags: Given(tags.to_vec()), ..Default::default() };
+    let superuser = house.db.superuser().await;
+    // Both set it; then one takes it away and the other sets it again.
+    for first_tags in [&[tag][..], &[]] {
+        let first = house.db.write(house.org, Origin::system()).await.unwrap();
+        Asset::update(&first, asset.id, &tagged(first_tags), at(1)).await.unwrap();
+        let second = tagged(&[tag]);
+        let (updated, ()) = tokio::join!(update(&house, asset.id, &second, 2), async {
+            until(&superuser, SOMEBODY_WAITS).await;
+            first.commit().await.unwrap();
+        });
+        updated.unwrap();
+        let rows = superuser.query("SELECT FROM asset_tag", &[]).await.unwrap();
+        assert_eq!(rows.len(), 1, "after {first_tags:?}");
+    }
 }

@@ -8,6 +8,7 @@
 //! | `user`, `role`, `viewer` | who may do what to whom, and still may when it is done |
 //! | `asset`, `listing`, `audit` | the inventory, its lists, and who changed what |
 //! | `dependency`, `custody` | what needs what, and who holds what |
+//! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
@@ -27,6 +28,7 @@ mod import;
 mod job;
 mod listing;
 mod login;
+mod once;
 mod role;
 mod round_trip;
 mod schedule;
