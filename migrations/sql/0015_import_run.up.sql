@@ -98,7 +98,7 @@ CREATE POLICY import_run_app ON import_run TO sentryops_app
     WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE ON import_run TO sentryops_app;
 -- What ended long ago goes with the job history.
-CREATE POLICY import_run_fleet ON import_run TO sentryops_fleet USING (finished_at IS NOT NULL);
+CREATE POLICY import_run_fleet ON import_run TO sentryops_fleet USING (finished_at IS NOT NULL) WITH CHECK (false);
 GRANT SELECT (org_id, id, finished_at), DELETE ON import_run TO sentryops_fleet;
 
 ALTER TABLE import_table ENABLE ROW LEVEL SECURITY;
