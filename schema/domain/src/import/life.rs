@@ -18,8 +18,6 @@ use crate::{
 const OPEN_RUNS: i64 = 5;
 /// Errors of one run that are kept; all are counted.
 const ERRORS_KEPT: i32 = 10_000;
-/// An upload that was silent for so long will not go on: whoever received it is gone.
-const ABANDONED: TimeDelta = TimeDelta::minutes(10);
 /// Rows that a sweep takes away at a time.
 const SWEPT: i64 = 20_000;
 /// Runs that are forgotten at a time; each may have 10,000 errors.
@@ -66,6 +64,9 @@ pub enum Sweep {
 }
 
 impl ImportRun {
+    /// An upload that brought no chunk for so long will not go on: whoever received it is gone.
+    pub const ABANDONED: TimeDelta = TimeDelta::minutes(10);
+
     /// Opens a run: its rows may come.
     ///
     /// # Errors
@@ -363,7 +364,7 @@ impl ImportRun {
                 "SELECT finished_at IS NOT NULL AS has_ended,
                         received_at IS NULL AND advanced_at < now() - $2::bigint * interval '1 ms' AS is_abandoned
                  FROM import_run WHERE id = $1 FOR UPDATE",
-                &[&id, &ABANDONED.num_milliseconds()],
+                &[&id, &Self::ABANDONED.num_milliseconds()],
             )
             .await?;
         let Some(run) = run else { return Ok(Sweep::Clear) };

@@ -117,7 +117,7 @@ sentryops_app   role             SELECT
 sentryops_app   schedule         DELETE INSERT SELECT UPDATE
 sentryops_app   schema_migration SELECT
 sentryops_app   session          SELECT
-sentryops_app   tag              DELETE INSERT SELECT
+sentryops_app   tag              DELETE INSERT SELECT UPDATE
 sentryops_app   user             SELECT(id,email,name,mfa_enabled,created_at,last_seen_at)
 sentryops_auth  api_key          INSERT SELECT UPDATE
 sentryops_auth  audit_entry      INSERT
