@@ -67,7 +67,9 @@ pub struct Limits {
     /// From the head to the answer's head, body included.
     pub request_timeout: Duration,
     /// What an upload must bring in each `idle_timeout` for which we wait for its bytes; there is no deadline for all of it.
-    /// Ten minutes of it must bring a chunk (1 MiB), or the run counts as abandoned.
+    /// Before a run counts as abandoned ([`ImportRun::ABANDONED`]) it must bring a chunk.
+    ///
+    /// [`ImportRun::ABANDONED`]: domain::import::ImportRun::ABANDONED
     pub upload_progress_bytes: usize,
     /// Uploads and exports at once of one user or API key, in this process.
     pub transfers_per_holder: usize,
@@ -132,5 +134,20 @@ impl Default for Sockets {
             close_timeout: Duration::from_secs(2),
             keep_alive: Duration::from_secs(15),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::import::{ImportRun, cut::CHUNK_BYTES};
+
+    use super::*;
+
+    #[test]
+    fn the_slowest_upload_brings_a_chunk_before_it_counts_as_abandoned() {
+        let limits = Limits::default();
+        let abandoned = ImportRun::ABANDONED.to_std().unwrap().as_secs();
+        let turns = usize::try_from(abandoned / limits.idle_timeout.as_secs()).unwrap();
+        assert!(turns * limits.upload_progress_bytes >= CHUNK_BYTES);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use chrono::TimeDelta;
 use domain::{
     Db, Id, Origin, Tx,
-    asset::{Asset, AssetFilter, CreateAssetInput},
+    asset::{Asset, AssetFilter, CreateAssetInput, UpdateAssetInput},
     custody::Custody,
     dependency::Dependency,
     organization::Organization,
@@ -87,31 +87,42 @@ async fn people(db: &Db) -> Result<HashMap<&'static str, Id<User>>> {
     Ok(people)
 }
 
-/// Everything but the people, into an organization without assets.
+/// Everything but the people, into an organization without assets. Histories begin before the first custody, and what is
+/// known of the assets is from now.
 async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
     let now = crate::now();
+    let ago = |days| now - TimeDelta::days(days);
+    let oldest = HELD.iter().map(|(.., since, _)| *since).max().unwrap_or_default();
+    let begun = ago(oldest + 1);
     let mut tags: HashMap<String, Id<Tag>> =
         Tag::list(tx).await?.into_iter().map(|tag| (tag.name, tag.id)).collect();
     for (name, color) in TAGS {
         if !tags.contains_key(name) {
-            tags.insert(name.to_owned(), Tag::create(tx, name, Some(color), now).await?.id);
+            tags.insert(name.to_owned(), Tag::create(tx, name, Some(color), begun).await?.id);
         }
     }
     let mut assets = HashMap::new();
-    for thing in company::things(now) {
-        let asset = Asset::create(tx, &input(&thing, people, &tags), now).await?;
+    let things = company::things(now);
+    for thing in &things {
+        let asset = Asset::create(tx, &input(thing, people, &tags), begun).await?;
         assets.insert(thing.name, asset.id);
     }
     for (source, target, kind, criticality) in NEEDS {
         let (source, target) = (assets[source], assets[target]);
-        Dependency::add(tx, source, target, Some(kind), Some(criticality), now).await?;
+        Dependency::add(tx, source, target, Some(kind), Some(criticality), begun).await?;
     }
     for (asset, holder, notes, since, returned) in HELD {
-        let ago = |days| now - TimeDelta::days(days);
         Custody::check_out(tx, assets[asset], people[holder], Some(notes), ago(since)).await?;
         if let Some((notes, until)) = returned {
             Custody::check_in(tx, assets[asset], Some(notes), ago(until)).await?;
         }
+    }
+    for thing in things {
+        let known = UpdateAssetInput {
+            attributes: Some(Some(thing.attributes)).into(),
+            ..UpdateAssetInput::default()
+        };
+        Asset::update(tx, assets[thing.name], &known, now).await?;
     }
     Ok(())
 }
@@ -129,16 +140,21 @@ fn input(
         external_id: Some(format!("demo:{}", thing.name)),
         location: Some(thing.location.to_owned()),
         description: Some(thing.description.to_owned()),
-        owner: people.get(thing.owner).copied(),
-        tags: Some(thing.tags.split(' ').filter_map(|tag| tags.get(tag).copied()).collect()),
-        attributes: Some(thing.attributes.clone()),
+        owner: (!thing.owner.is_empty()).then(|| people[thing.owner]),
+        tags: Some(thing.tags.split_whitespace().map(|tag| tags[tag]).collect()),
+        attributes: None,
         custom_fields: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::{asset::AssetOrder, page::PageRequest, testing::TestDb};
+    use domain::{
+        asset::AssetOrder,
+        audit::{AuditEntry, AuditQuery},
+        page::PageRequest,
+        testing::TestDb,
+    };
 
     use super::*;
     use crate::config::Command;
@@ -165,5 +181,15 @@ mod tests {
         assert_eq!(Tag::list(&tx).await.unwrap().len(), 7);
         assert_eq!(Dependency::list(&tx, &all).await.unwrap().rows.len(), 22);
         assert_eq!(Custody::open_of(&tx, &assets).await.unwrap().len(), 2);
+        let trail = AuditEntry::list(&tx, &AuditQuery::default(), &all).await.unwrap().rows;
+        for asset in assets {
+            // Newest first.
+            let times: Vec<_> = trail
+                .iter()
+                .filter(|entry| entry.entity_id == asset.uuid())
+                .map(|entry| entry.at)
+                .collect();
+            assert!(times.is_sorted_by(|newer, older| newer >= older), "{asset}: {times:?}");
+        }
     }
 }

@@ -56,6 +56,13 @@ fn is_its_own(cause: &tokio_postgres::Error) -> bool {
         .any(|state| cause.code() == Some(state))
 }
 
+/// Of two that wait for each other one loses; nothing is wrong with it.
+fn is_lost_race(cause: &tokio_postgres::Error) -> bool {
+    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
+        .iter()
+        .any(|state| cause.code() == Some(state))
+}
+
 /// How long to wait for a database that is away.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -71,6 +78,10 @@ impl From<domain::Error> for Failure {
             Cause::Busy { retry_after } => Self::Snooze { reason, after: *retry_after },
             // What the handler did in its transaction, it does again next time.
             Cause::Postgres(cause) if is_its_own(cause) => Self::retry(reason),
+            Cause::Postgres(cause) if is_lost_race(cause) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a job lost a race");
+                Self::snooze("somebody else changed the same rows at the same time", AWAY)
+            }
             Cause::Postgres(_) | Cause::Pool(_) if error.is_transient() => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the database is away");
                 Self::snooze("the database is away", AWAY)

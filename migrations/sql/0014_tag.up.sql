@@ -26,7 +26,7 @@ ALTER TABLE tag FORCE ROW LEVEL SECURITY;
 CREATE POLICY tag_app ON tag TO sentryops_app
     USING (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid)
     WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
-GRANT SELECT, INSERT, DELETE ON tag TO sentryops_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON tag TO sentryops_app;
 
 ALTER TABLE asset_tag ENABLE ROW LEVEL SECURITY;
 ALTER TABLE asset_tag FORCE ROW LEVEL SECURITY;

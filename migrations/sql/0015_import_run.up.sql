@@ -37,22 +37,32 @@ CREATE TABLE import_run (
     CONSTRAINT import_run_actor_check CHECK ((actor_kind = 'system') = (actor_id IS NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX import_run_open_idx ON import_run (org_id) WHERE finished_at IS NULL;
+CREATE INDEX import_run_finished_idx ON import_run (finished_at) WHERE finished_at IS NOT NULL;
+
+-- What the cells of a run's rows are, once for all chunks: a header may be larger than a chunk.
+CREATE TABLE import_table (
+    org_id    uuid   NOT NULL,
+    run_id    uuid   NOT NULL,
+    kind      text   NOT NULL CONSTRAINT import_table_kind_check CHECK (kind IN ('ASSETS', 'DEPENDENCIES')),
+    -- The header of a CSV file, and what stands between its cells.
+    columns   text[] NOT NULL,
+    delimiter text   NOT NULL,
+    PRIMARY KEY (org_id, run_id, kind),
+    CONSTRAINT import_table_run_fkey FOREIGN KEY (org_id, run_id) REFERENCES import_run (org_id, id) ON DELETE CASCADE
+);
 
 CREATE TABLE import_chunk (
     org_id    uuid    NOT NULL,
     run_id    uuid    NOT NULL,
     place     integer NOT NULL,
-    kind      text    NOT NULL CONSTRAINT import_chunk_kind_check CHECK (kind IN ('ASSETS', 'DEPENDENCIES')),
-    -- The header of a CSV file, and what stands between its cells.
-    columns   text[]  NOT NULL,
-    delimiter text    NOT NULL,
+    kind      text    NOT NULL,
     -- How many rows of the file this is, those without content included.
     rows      integer NOT NULL,
     -- The number in the file of each row of the content.
     numbers   integer[] NOT NULL,
     content   bytea   NOT NULL,
     PRIMARY KEY (org_id, run_id, place),
-    CONSTRAINT import_chunk_run_fkey FOREIGN KEY (org_id, run_id) REFERENCES import_run (org_id, id) ON DELETE CASCADE
+    CONSTRAINT import_chunk_table_fkey FOREIGN KEY (org_id, run_id, kind) REFERENCES import_table ON DELETE CASCADE
 );
 -- Written once, read once: compressing 512 MiB would take longer than all the rest of the upload.
 ALTER TABLE import_chunk ALTER COLUMN content SET STORAGE EXTERNAL;
@@ -64,9 +74,9 @@ CREATE TABLE import_error (
     run_id     uuid    NOT NULL,
     kind       text    NOT NULL CONSTRAINT import_error_kind_check CHECK (kind IN ('ASSETS', 'DEPENDENCIES')),
     "row"      integer NOT NULL,
-    "column"   text,
-    message    text    NOT NULL,
-    suggestion text,
+    "column"   text    CONSTRAINT import_error_column_check CHECK (length("column") <= 1000),
+    message    text    NOT NULL CONSTRAINT import_error_message_check CHECK (length(message) <= 1000),
+    suggestion text    CONSTRAINT import_error_suggestion_check CHECK (length(suggestion) <= 1000),
     PRIMARY KEY (org_id, id),
     CONSTRAINT import_error_run_fkey FOREIGN KEY (org_id, run_id) REFERENCES import_run (org_id, id) ON DELETE CASCADE
 );
@@ -87,6 +97,16 @@ CREATE POLICY import_run_app ON import_run TO sentryops_app
     USING (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid)
     WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE ON import_run TO sentryops_app;
+-- What ended long ago goes with the job history.
+CREATE POLICY import_run_fleet ON import_run TO sentryops_fleet USING (finished_at IS NOT NULL) WITH CHECK (false);
+GRANT SELECT (org_id, id, finished_at), DELETE ON import_run TO sentryops_fleet;
+
+ALTER TABLE import_table ENABLE ROW LEVEL SECURITY;
+ALTER TABLE import_table FORCE ROW LEVEL SECURITY;
+CREATE POLICY import_table_app ON import_table TO sentryops_app
+    USING (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid)
+    WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
+GRANT SELECT, INSERT, DELETE ON import_table TO sentryops_app;
 
 ALTER TABLE import_chunk ENABLE ROW LEVEL SECURITY;
 ALTER TABLE import_chunk FORCE ROW LEVEL SECURITY;

@@ -1,5 +1,5 @@
-//! What every process does besides jobs: it beats, takes back lost leases, pushes what is due, and keeps
-//! the history's partitions.
+//! What every process does besides jobs: it beats, takes back lost leases, pushes what is due, keeps the history's
+//! partitions, and forgets imports that are as old.
 //!
 //! All of it is safe to do twice at once; rows that somebody else is at are skipped.
 
@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
 use domain::{
     Db,
     event::Event,
+    import::ImportRun,
     worker::{NewWorker, Worker},
 };
 use jobs::{held::Holder, history, lease, schedule};
@@ -137,6 +139,20 @@ impl Tender {
         let tx = self.db.fleet().await?;
         history::rotate(&tx, self.history_days).await?;
         Worker::forget(&tx).await?;
-        tx.commit().await
+        tx.commit().await?;
+        self.forget_imports().await
+    }
+
+    /// A part at a time: an import may have thousands of errors.
+    async fn forget_imports(&self) -> domain::Result<()> {
+        loop {
+            let tx = self.db.fleet().await?;
+            let before = tx.now().await? - TimeDelta::days(self.history_days.into());
+            let forgotten = ImportRun::forget(&tx, before).await?;
+            tx.commit().await?;
+            if forgotten == 0 {
+                return Ok(());
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Files on their way in: what is taken, what is refused and when, and what ends an upload.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graphql::{BrokenOff, Lost};
 use tokio::{
@@ -205,8 +205,8 @@ async fn an_upload_may_take_longer_than_a_request() {
     })
     .await;
     let mut stream = begin(&edge, CSV).await;
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
         came(&mut edge).await;
     }
@@ -228,18 +228,21 @@ async fn a_silent_upload_ends_with_408() {
 async fn an_upload_that_drips_ends_with_408() {
     let mut edge = Edge::hurried(|limits| {
         limits.idle_timeout = Duration::from_millis(300);
-        limits.upload_progress_bytes = 1_000;
+        limits.upload_progress_bytes = 1024 * 1024;
     })
     .await;
-    let (reader, mut writer) = begin(&edge, CSV).await.into_split();
-    let drip = tokio::spawn(async move {
-        while writer.write_all(b"1\r\nx\r\n").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut stream = begin(&edge, CSV).await;
+    // A byte as soon as the one before has come: never silent, and never a megabyte in that time.
+    let dripping = async {
+        loop {
+            let _ = stream.write_all(b"1\r\nx\r\n").await; // Its end may close the socket first.
+            match edge.events.recv().await.expect("the edge tells how it ends") {
+                Event::Ordered(_) | Event::Came(_) => {}
+                ended => return ended,
+            }
         }
-    });
-    assert_eq!(end_of(&mut edge).await, Event::BrokenOff(BrokenOff::Slow));
-    drop(reader);
-    drip.abort();
+    };
+    assert_eq!(soon(dripping).await, Event::BrokenOff(BrokenOff::Slow));
 }
 
 #[tokio::test]

@@ -255,6 +255,47 @@ fn a_disk_counts_as_encrypted_with_all_that_it_lies_on() {
 }
 
 #[test]
+fn a_firewall_is_what_drops_all_that_no_rule_lets_in() {
+    let check = |tool: &str, rules: &str, expected: &str| {
+        let machine = Machine::new().with(&format!("this-machine.{tool}"), rules);
+        assert_eq!(machine.cell("attributes.firewall_enabled"), expected, "{tool}: {rules}");
+    };
+    let nft = |policy: &str, rules: &str, expected: &str| {
+        let chain = format!(
+            "table inet filter {{\n\tchain input {{\n\t\ttype filter hook input priority filter; policy {policy};\n{rules}\t}}\n\
+             \tchain forward {{\n\t\ttype filter hook forward priority filter; policy drop;\n\t\tdrop\n\t}}\n}}\n"
+        );
+        check("nft", &chain, expected);
+    };
+    nft("drop", "\t\ttcp dport 22 accept\n", "true");
+    nft("accept", "\t\ttcp dport { 22, 443 } accept\n\t\tdrop\n", "true");
+    nft(
+        "accept",
+        "\t\ttcp dport { 22, 443 } accept\n\t\tcounter packets 4 bytes 240 reject with icmpx admin-prohibited\n",
+        "true",
+    );
+    nft("accept", "\t\tdrop comment \"the rest\"\n", "true");
+    nft("accept", "\t\tip saddr 203.0.113.9 drop\n", "");
+    nft("accept", "\t\tip saddr @f2b { 22 } reject with icmp port-unreachable\n", "");
+    nft("accept", "\t\tjump ufw-input\n", "");
+    nft("accept", "\t\taccept\n\t\tdrop\n", "false");
+    nft("accept", "\t\ttcp dport { 22, 443 } accept\n", "false");
+    check("nft", "", "false");
+    check("iptables", "-P INPUT DROP\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n", "true");
+    check("iptables", "-P INPUT ACCEPT\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j DROP\n", "true");
+    check(
+        "iptables",
+        "-P INPUT ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n",
+        "true",
+    );
+    check("iptables", "-P INPUT ACCEPT\n-A INPUT -s 203.0.113.9/32 -j DROP\n", "");
+    check("iptables", "-P INPUT ACCEPT\n-A INPUT -j f2b-sshd\n", "");
+    check("iptables", "-P INPUT DROP\n-A INPUT -j ACCEPT\n", "");
+    check("ip6tables", "-P INPUT ACCEPT\n", "false");
+    assert_eq!(Machine::new().cell("attributes.firewall_enabled"), "");
+}
+
+#[test]
 fn logs_are_kept_as_long_as_what_goes_first() {
     let check = |machine: Machine, expected: &str| {
         assert_eq!(machine.cell("attributes.log_retention_days"), expected);

@@ -135,3 +135,21 @@ async fn each_way_down_undoes_exactly_its_way_up() {
         told(up_to(&mut client, all(), version).await);
     }
 }
+
+#[tokio::test]
+async fn what_was_known_before_facts_had_sources_is_declared() {
+    let db = TestDb::new().await;
+    let mut client = db.admin().await;
+    told(up_to(&mut client, all(), 12).await);
+    let asset = "
+        INSERT INTO organization (id, slug, name, created_at) VALUES (gen_random_uuid(), 'acme', 'Acme', now());
+        INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
+        SELECT id, gen_random_uuid(), 'A-' || n, 'web', 'HOST', 'ACTIVE', 'PROD',
+               CASE n WHEN 1 THEN '{\"os_name\": \"Debian\"}' ELSE '{}' END::jsonb, now(), '2026-05-01T00:00:00Z'
+        FROM organization, generate_series(1, 2) AS n";
+    client.batch_execute(asset).await.unwrap();
+    told(up_to(&mut client, all(), 13).await);
+    let rows = client.query("SELECT sources::text FROM asset ORDER BY code", &[]).await.unwrap();
+    let sources: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(sources, ["{\"os_name\": [\"DECLARED\", 1777593600000]}", "{}"]);
+}

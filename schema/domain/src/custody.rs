@@ -188,6 +188,24 @@ impl Custody {
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
+        let Some(closed) = Self::close(tx, asset, notes, now).await? else {
+            exists(tx, asset).await?;
+            return Err(Error::Conflict("nobody holds the asset: it is not checked out".into()));
+        };
+        Ok(closed)
+    }
+
+    /// Takes an asset that is about to go from whoever holds it.
+    pub(crate) async fn end_of(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+        Self::close(tx, asset, None, now).await.map(drop)
+    }
+
+    async fn close(
+        tx: &Tx,
+        asset: Id<Asset>,
+        notes: Option<String>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Self>> {
         let (actor_kind, actor_id) = tx.origin().actor.columns();
         let closed: Option<Self> = tx
             .opt(
@@ -198,16 +216,13 @@ impl Custody {
                 &[&asset, &notes, &now.trunc_subsecs(6), &actor_kind, &actor_id],
             )
             .await?;
-        let Some(closed) = closed else {
-            exists(tx, asset).await?;
-            return Err(Error::Conflict("nobody holds the asset: it is not checked out".into()));
-        };
+        let Some(closed) = closed else { return Ok(None) };
         let returned = match &closed.return_notes {
             Some(notes) => json!({ "returnNotes": notes }),
             None => json!({}),
         };
         closed.record(tx, "asset.checked_in", (&closed.while_held(), &returned), now).await?;
-        Ok(closed)
+        Ok(Some(closed))
     }
 
     /// What the audit trail says of it while it is open.

@@ -30,6 +30,9 @@ mod store;
 pub use reach::{BlastRadius, Bounds, Direction, Reached, blast_radius, reach};
 pub(crate) use store::{insert_all, update_all};
 
+/// Dependencies that go with an asset at most: each is an audit entry and two hints.
+const MOST_REMOVED: i64 = 10_000;
+
 /// A kind: one line, up to 50 characters.
 pub(crate) const KIND: Rule = Rule { max: 50, multiline: false };
 
@@ -171,15 +174,28 @@ impl Dependency {
         Ok(removed)
     }
 
-    /// Takes away all of an asset that is about to go, and says so to those who needed it.
+    /// Takes away all of an asset that is about to go, and says so to those who needed it. The asset is locked: none is
+    /// added meanwhile.
+    ///
+    /// # Errors
+    /// `Conflict` where these are too many for one transaction.
     pub(crate) async fn remove_all_of(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
         let removed: Vec<Self> = tx
             .all(
-                "DELETE FROM dependency WHERE source_id = $1 OR target_id = $1
-                 RETURNING id, source_id, target_id, kind, criticality, created_at",
-                &[&asset],
+                &format!(
+                    "{SELECT} WHERE source_id = $1 OR target_id = $1 ORDER BY id LIMIT $2 FOR UPDATE"
+                ),
+                &[&asset, &(MOST_REMOVED + 1)],
             )
             .await?;
+        if i64::try_from(removed.len()).is_ok_and(|count| count > MOST_REMOVED) {
+            return Err(Error::Conflict(format!(
+                "the asset has more than {MOST_REMOVED} dependencies, which are not taken away at once: call removeDependency \
+                 for some first"
+            )));
+        }
+        let ids: Vec<_> = removed.iter().map(|one| one.id).collect();
+        tx.exec("DELETE FROM dependency WHERE id = ANY($1)", &[&ids]).await?;
         let entries = removed.iter().filter(|one| one.source_id != asset).map(|one| {
             let (without, with) = one.snapshots();
             Entry::changed("asset.dependency_removed", one.source_id, with, without)
@@ -189,7 +205,7 @@ impl Dependency {
         Ok(())
     }
 
-    /// Those between these sources and targets, pair by pair, locked in the order of their ids.
+    /// Those between these sources and targets, pair by pair, locked in this order.
     pub(crate) async fn lock_all(
         tx: &Tx,
         sources: &[Id<Asset>],
@@ -197,8 +213,9 @@ impl Dependency {
     ) -> Result<Vec<Self>> {
         tx.all(
             &format!(
-                "{SELECT} WHERE (source_id, target_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
-                 ORDER BY id FOR UPDATE"
+                "SELECT found.* FROM UNNEST($1::uuid[], $2::uuid[]) AS given (source_id, target_id)
+                 CROSS JOIN LATERAL ({SELECT} WHERE dependency.source_id = given.source_id
+                                     AND dependency.target_id = given.target_id LIMIT 1 FOR NO KEY UPDATE) AS found"
             ),
             &[&sources, &targets],
         )

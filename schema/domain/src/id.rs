@@ -37,6 +37,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::session::Session>(),
     names::<crate::api_key::ApiKey>(),
     names::<crate::asset::Asset>(),
+    names::<crate::tag::Tag>(),
     names::<crate::dependency::Dependency>(),
     names::<crate::custody::Custody>(),
     names::<crate::audit::AuditEntry>(),

@@ -29,6 +29,8 @@ const NAME: text::Rule = text::Rule { max: 64, multiline: false };
 const COLOR: &str = "#64748b";
 /// Tags of one organization: more are no grouping.
 const MOST: i64 = 10_000;
+/// Assets from which a tag is taken with its deletion at most: each gets an audit entry.
+const MOST_TAGGED: i64 = 10_000;
 
 /// A word that people group assets by. Takes `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject, Serialize)]
@@ -136,19 +138,38 @@ impl Tag {
         }
         Self::check_room(tx, 1).await?;
         let tag = Self { id: Id::new(), name, color, created_at: now.trunc_subsecs(6) };
-        tag.insert(tx, now).await?;
+        tx.exec(
+            "INSERT INTO tag (org_id, id, name, folded, color, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            &[&tx.org(), &tag.id, &tag.name, &fold(&tag.name), &tag.color, &tag.created_at],
+        )
+        .await?;
+        Entry::created("tag.created", tag.id, &tag.snapshot()).record(tx, now).await?;
+        tx.emit(Event::changed(tx.org(), tag.id));
         Ok(tag)
     }
 
-    async fn insert(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-        tx.exec(
-            "INSERT INTO tag (org_id, id, name, folded, color, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-            &[&tx.org(), &self.id, &self.name, &fold(&self.name), &self.color, &self.created_at],
-        )
-        .await?;
-        Entry::created("tag.created", self.id, &self.snapshot()).record(tx, now).await?;
-        tx.emit(Event::changed(tx.org(), self.id));
-        Ok(())
+    /// Those of these names that somebody else made just now are left out.
+    async fn insert_all(tx: &Tx, names: &[&String], now: DateTime<Utc>) -> Result<Vec<Self>> {
+        let made: Vec<Self> = tx
+            .all(
+                "INSERT INTO tag (org_id, id, name, folded, color, created_at)
+                 SELECT $1, id, name, folded, $2, $3
+                 FROM UNNEST($4::uuid[], $5::text[], $6::text[]) AS new (id, name, folded)
+                 ON CONFLICT (org_id, folded) DO NOTHING RETURNING id, name, color, created_at",
+                &[
+                    &tx.org(),
+                    &COLOR,
+                    &now.trunc_subsecs(6), // As Postgres keeps it.
+                    &names.iter().map(|_| Id::<Self>::new()).collect::<Vec<_>>(),
+                    &names,
+                    &names.iter().map(|name| fold(name)).collect::<Vec<_>>(),
+                ],
+            )
+            .await?;
+        let entries = made.iter().map(|tag| Entry::created("tag.created", tag.id, &tag.snapshot()));
+        Entry::record_all(tx, entries.collect(), now).await?;
+        made.iter().for_each(|tag| tx.emit(Event::changed(tx.org(), tag.id)));
+        Ok(made)
     }
 
     /// The tags of these names by their folded names, made where there are none; in a dry run those are missing.
@@ -158,12 +179,7 @@ impl Tag {
         is_dry_run: bool,
         now: DateTime<Utc>,
     ) -> Result<HashMap<String, Self>> {
-        let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
-        let known: Vec<Self> = tx
-            .all("SELECT id, name, color, created_at FROM tag WHERE folded = ANY($1)", &[&folded])
-            .await?;
-        let mut found: HashMap<String, Self> =
-            known.into_iter().map(|tag| (fold(&tag.name), tag)).collect();
+        let mut found = Self::known(tx, names).await?;
         let mut missing: Vec<&String> =
             names.iter().filter(|name| !found.contains_key(&fold(name))).collect();
         missing.sort_by_key(|name| fold(name));
@@ -172,28 +188,78 @@ impl Tag {
             return Ok(found);
         }
         Self::check_room(tx, missing.len()).await?;
-        for name in missing {
-            let tag = Self {
-                id: Id::new(),
-                name: name.clone(),
-                color: COLOR.to_owned(),
-                created_at: now.trunc_subsecs(6),
-            };
-            tag.insert(tx, now).await?;
-            found.insert(fold(name), tag);
+        let made = Self::insert_all(tx, &missing, now).await?;
+        if made.len() < missing.len() {
+            return Self::known(tx, names).await;
         }
+        found.extend(made.into_iter().map(|tag| (fold(&tag.name), tag)));
         Ok(found)
     }
 
-    /// Takes a tag from all assets, and away. The assets' histories keep its name.
+    async fn known(tx: &Tx, names: &[String]) -> Result<HashMap<String, Self>> {
+        let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
+        let known: Vec<Self> = tx
+            .all("SELECT id, name, color, created_at FROM tag WHERE folded = ANY($1)", &[&folded])
+            .await?;
+        Ok(known.into_iter().map(|tag| (fold(&tag.name), tag)).collect())
+    }
+
+    /// Takes a tag from all assets, and away. The assets' histories say so, and keep its name.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such tag, `Conflict` where more assets have it than are changed at once.
     pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
+        // Assets before tags, and in the order of their ids, as everybody locks them.
+        let tagged: Vec<Row> = tx
+            .all(
+                "SELECT id FROM asset WHERE id IN (SELECT asset_id FROM asset_tag WHERE tag_id = $1 LIMIT $2)
+                 ORDER BY id FOR NO KEY UPDATE",
+                &[&id, &(MOST_TAGGED + 1)],
+            )
+            .await?;
+        if i64::try_from(tagged.len()).is_ok_and(|count| count > MOST_TAGGED) {
+            return Err(Error::Conflict(format!(
+                "more than {MOST_TAGGED} assets have the tag, and no more are changed at once: take it from some first, e.g. \
+                 by an import of their tags"
+            )));
+        }
         let tag: Option<Self> = tx
-            .opt("DELETE FROM tag WHERE id = $1 RETURNING id, name, color, created_at", &[&id])
+            .opt("SELECT id, name, color, created_at FROM tag WHERE id = $1 FOR UPDATE", &[&id])
             .await?;
         let tag = tag.ok_or_else(|| Error::not_found("tag", id))?;
+        // Nobody is given it any more: this is all of them.
+        tag.take_from_all(tx, now).await?;
+        tx.exec("DELETE FROM tag WHERE id = $1", &[&id]).await?;
         Entry::deleted("tag.deleted", id, tag.snapshot()).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(())
+    }
+
+    async fn take_from_all(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        let taken: Vec<Row> = tx
+            .all(
+                "WITH before AS (
+                     SELECT asset_tag.org_id, asset_tag.asset_id, array_agg(tag.name) AS names
+                     FROM asset_tag JOIN tag ON tag.org_id = asset_tag.org_id AND tag.id = asset_tag.tag_id
+                     WHERE asset_tag.asset_id IN (SELECT asset_id FROM asset_tag WHERE tag_id = $1) GROUP BY 1, 2
+                 ), taken AS (DELETE FROM asset_tag WHERE tag_id = $1 RETURNING org_id, asset_id)
+                 UPDATE asset SET updated_at = $2 FROM taken JOIN before USING (org_id, asset_id)
+                 WHERE asset.org_id = taken.org_id AND asset.id = taken.asset_id
+                 RETURNING asset.id, before.names",
+                &[&self.id, &now.trunc_subsecs(6)],
+            )
+            .await?;
+        let mut entries = Vec::with_capacity(taken.len());
+        for row in &taken {
+            let asset: Id<Asset> = row.try_get("id")?;
+            let mut before: Vec<&str> = row.try_get("names")?;
+            before.sort_unstable();
+            let after: Vec<_> = before.iter().filter(|name| **name != self.name).collect();
+            let (before, after) = (json!({ "tags": before }), json!({ "tags": after }));
+            entries.push(Entry::changed("asset.updated", asset, before, after));
+            tx.emit(Event::changed(tx.org(), asset));
+        }
+        Entry::record_all(tx, entries, now).await
     }
 
     async fn check_room(tx: &Tx, more: usize) -> Result<()> {

@@ -44,6 +44,10 @@ pub(crate) const UNBOUNDED: i64 = 10;
 /// The most rows that one list counts: more is refused by its resolver.
 pub(crate) const ROWS: i64 = 1_000;
 
+/// Fields that walk along dependencies, and how deep without `depth`. A walk may reach all that there is, however few of
+/// it are shown, so it counts by its depth: ten deep as 405 objects, a neighbour as itself alone.
+const WALKS: [(&str, i64); 3] = [("dependsOn", 1), ("dependents", 1), ("blastRadius", 10)];
+
 /// Root fields that prove or change who somebody is: one a document, and nothing beside it.
 pub(crate) const AUTHENTICATION: [&str; 4] =
     ["login", "refreshSession", "changePassword", "switchOrganization"];
@@ -228,6 +232,11 @@ impl<'a> Measurer<'a> {
         let rows = place.rows.saturating_mul(factor.clamp(1, ROWS).unsigned_abs());
         if returned.kind != Kind::Leaf {
             self.cost.objects = self.cost.objects.saturating_add(rows);
+        }
+        if let Some((_, unasked)) = WALKS.iter().find(|(walk, _)| *walk == name) {
+            let beyond = self.chosen.integer(selected, "depth").unwrap_or(*unasked) - 1;
+            let weight = 5 * beyond.clamp(0, 10).pow(2).unsigned_abs();
+            self.cost.objects = self.cost.objects.saturating_add(place.rows.saturating_mul(weight));
         }
         let depth = place.depth + 1;
         let on = Some(definition.returns);

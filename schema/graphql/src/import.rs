@@ -27,8 +27,8 @@ const TEXT_BYTES: usize = 128 * 1024;
 /// One import.
 pub(crate) struct ImportRun(pub(crate) import::ImportRun);
 
-/// One import. Everybody signed in sees where it is, so that whoever may only import can wait for it; what was wrong with
-/// its rows takes `ASSET_READ`.
+/// One import. Whoever starts one sees it in the answer; to look at it again, as at what was wrong with its rows, takes
+/// `ASSET_READ`.
 #[Object(directive = authenticated::apply())]
 impl ImportRun {
     #[graphql(flatten)]
@@ -76,7 +76,8 @@ pub(crate) struct ImportAssetsInput {
     /// What an empty cell of a CSV file says.
     #[graphql(default_with = "EmptyCells::Keep")]
     empty_cells: EmptyCells,
-    /// The same key again within the life of the run is the same import again: it starts nothing.
+    /// The same key again, for as long as the run is kept (30 days, or what `JOB_HISTORY_DAYS` says), is the same import
+    /// again: it starts nothing. It is refused where it was ordered otherwise.
     idempotency_key: Option<String>,
 }
 
@@ -139,7 +140,8 @@ impl ImportMutation {
         Ok(ImportRun(run))
     }
 
-    /// Ends an import before it is done; what is imported stays. Takes `ASSET_IMPORT`.
+    /// Ends an import before it is done; what is imported stays. It waits for rows that are being imported just now, and
+    /// answers `TIMEOUT` where they take longer: then ask again. Takes `ASSET_IMPORT`.
     #[graphql(directive = requires::apply(AssetImport))]
     async fn cancel_import_run(
         &self,

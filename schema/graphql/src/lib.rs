@@ -19,6 +19,7 @@
 mod actor;
 mod api_key;
 mod asset;
+mod attribute;
 mod audit;
 mod authorize;
 mod change;

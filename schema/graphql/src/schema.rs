@@ -5,6 +5,7 @@ use async_graphql::{MergedObject, MergedSubscription, Schema, SchemaBuilder};
 use crate::{
     api_key::{ApiKeyMutation, ApiKeyQuery},
     asset::{AssetMutation, AssetQuery},
+    attribute::AttributeQuery,
     audit::AuditQueries,
     compliance::{ComplianceMutation, ComplianceQuery},
     custody::CustodyMutation,
@@ -28,6 +29,7 @@ pub(crate) struct Query(
     NodeQuery,
     AssetQuery,
     TagQuery,
+    AttributeQuery,
     ImportQuery,
     AuditQueries,
     UserQuery,

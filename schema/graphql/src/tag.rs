@@ -1,9 +1,8 @@
-//! Tags and attributes: what assets are grouped by, and what can be known of them.
+//! Tags: what assets are grouped by.
 
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    attribute::Attribute,
     directive::requires,
     permission::Permission::{AssetRead, AssetWrite},
     tag::Tag,
@@ -11,7 +10,7 @@ use domain::{
 
 use crate::{context::ContextExt, error::Result};
 
-/// Queries on tags and attributes.
+/// Queries on tags.
 #[derive(Default)]
 pub(crate) struct TagQuery;
 
@@ -21,12 +20,6 @@ impl TagQuery {
     #[graphql(directive = requires::apply(AssetRead))]
     async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
         Ok(Tag::list(&*ctx.read().await?).await?)
-    }
-
-    /// What can be known of an asset, by key. Takes `ASSET_READ`.
-    #[graphql(directive = requires::apply(AssetRead))]
-    async fn attributes(&self) -> Vec<Attribute> {
-        Attribute::all().to_vec()
     }
 }
 
@@ -53,7 +46,7 @@ impl TagMutation {
         Ok(tag)
     }
 
-    /// Takes a tag from all assets, and away. Takes `ASSET_WRITE`.
+    /// Takes a tag from all assets, up to 10,000, and away. Takes `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn delete_tag(
         &self,

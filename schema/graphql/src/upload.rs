@@ -104,18 +104,12 @@ impl Engine {
             .await
             .map_err(|error| failed(&error, &client))?;
         let mut upload = Upload::new(self.services().db.clone(), permit, order);
-        let error = match upload.receive(pieces).await {
+        let (reason, error) = match upload.receive(pieces).await {
             Ok(received) => return Ok(received),
-            Err(Stopped::Failed(error)) => {
-                upload.fail(&error.message).await;
-                error
-            }
-            Err(Stopped::Broken(broken)) => {
-                upload.fail(broken.reason()).await;
-                broken.error()
-            }
+            Err(Stopped::Failed(error)) => (error.message.clone(), error),
+            Err(Stopped::Broken(broken)) => (broken.reason().to_owned(), broken.error()),
         };
-        Err(failed(&error, &client))
+        upload.fail(&reason).await.ok_or_else(|| failed(&error, &client))
     }
 }
 
@@ -219,13 +213,13 @@ impl Upload {
         Ok(received)
     }
 
-    /// Ends the run, if there is one.
-    async fn fail(&mut self, reason: &str) {
-        let Some(reason) = self.reason(reason) else { return };
-        if let Some(open) = &self.open {
-            self.desk.fail(open.run, &reason).await;
-        }
+    /// Ends the run, if there is one; unless it has come whole after all, and only the answer to the last commit was lost.
+    async fn fail(&mut self, reason: &str) -> Option<Received> {
+        let reason = self.reason(reason)?;
+        let run = self.open.as_ref()?.run;
+        let received = self.desk.fail(run, &reason).await;
         self.open = None;
+        received
     }
 
     /// With how much had come.
@@ -249,7 +243,7 @@ impl Drop for Upload {
         };
         let desk = Arc::clone(&self.desk);
         // The request is gone, and with it whoever could wait for this; two short statements, which end by themselves.
-        runtime.spawn(async move { desk.fail(open.run, &reason).await });
+        runtime.spawn(async move { drop(desk.fail(open.run, &reason).await) });
     }
 }
 
@@ -258,16 +252,20 @@ impl Desk {
         Ok(self.db.write(self.permit.viewer.org, self.permit.origin.clone()).await?)
     }
 
-    async fn fail(&self, run: Id<ImportRun>, reason: &str) {
+    async fn fail(&self, run: Id<ImportRun>, reason: &str) -> Option<Received> {
         let failed = async {
             let tx = self.write().await?;
-            ImportRun::fail(&tx, run, reason, now()).await?;
-            jobs::import::push_sweep(&tx, run).await?;
-            Ok::<_, Error>(tx.commit().await?)
+            let received = ImportRun::break_off(&tx, run, reason, now()).await?;
+            if received.is_none() {
+                jobs::import::push_sweep(&tx, run).await?;
+            }
+            tx.commit().await?;
+            Ok::<_, Error>(received.map(|run| Received { id: run.id, rows: run.rows }))
         };
-        if let Err(error) = failed.await {
+        failed.await.unwrap_or_else(|error| {
             tracing::warn!(run.id = %run, error = error.message, "import {run} is left to the sweep");
-        }
+            None
+        })
     }
 }
 

@@ -98,3 +98,15 @@ async fn a_payload_that_cannot_be_read_is_buried_with_the_reason() {
     assert!(error.starts_with("the payload of test.drill cannot be read: "), "{error}");
     assert!(stage.log.started().is_empty());
 }
+
+#[tokio::test]
+async fn a_lost_race_costs_no_attempt_and_is_told_as_one() {
+    let stage = Stage::new().await;
+    for code in ["40P01", "40001"] {
+        let tx = stage.write().await;
+        let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
+        let lost = tx.exec(&raise, &[]).await.unwrap_err();
+        let reason = "somebody else changed the same rows at the same time";
+        assert_eq!(Failure::from(lost), Failure::snooze(reason, Duration::from_secs(1)));
+    }
+}

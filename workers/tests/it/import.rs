@@ -4,8 +4,8 @@ use domain::{
     Id,
     asset::{Asset, AssetFilter, AssetOrder, FactSource},
     import::{
-        EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
-        cut::Cutter,
+        Chunk, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
+        RowFault, Table, cut::Cutter,
     },
     page::PageRequest,
     run::RunState,
@@ -265,6 +265,132 @@ async fn what_an_ended_run_needed_is_swept_away() {
         superuser.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
+}
+
+async fn opened(stage: &Stage, order: &ImportOrder) -> domain::Result<Opened> {
+    let tx = stage.write().await;
+    let opened = ImportRun::open(&tx, order, at()).await?;
+    tx.commit().await?;
+    Ok(opened)
+}
+
+fn new(opened: Opened) -> ImportRun {
+    let Opened::New(run) = opened else { panic!("the key is new") };
+    run
+}
+
+#[tokio::test]
+async fn a_header_is_kept_once_however_many_chunks_there_are() {
+    let stage = Stage::new().await;
+    let rows: String = (0..2_500).map(|row| format!("host {row},host\n")).collect();
+    send(&stage, &order(ImportKind::Assets, CSV), &format!("name,type\n{rows}")).await;
+    assert_eq!(stage.count("SELECT FROM import_chunk").await, 3);
+    assert_eq!(stage.count("SELECT FROM import_table WHERE columns = '{name,type}'").await, 1);
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_order_that_has_come_whole() {
+    let stage = Stage::new().await;
+    let nightly = ImportOrder {
+        idempotency_key: Some("nightly".into()),
+        dry_run: true,
+        ..order(ImportKind::Assets, CSV)
+    };
+    let run = new(opened(&stage, &nightly).await.unwrap());
+    let refused = async |order: &ImportOrder| opened(&stage, order).await.unwrap_err().to_string();
+    assert!(refused(&nightly).await.contains("still coming"));
+    let tx = stage.write().await;
+    ImportRun::received(&tx, run.id, at()).await.unwrap();
+    tx.commit().await.unwrap();
+    let Opened::Before(before) = opened(&stage, &nightly).await.unwrap() else {
+        panic!("started twice")
+    };
+    assert_eq!(before.id, run.id);
+    for other in [
+        ImportOrder { dry_run: false, ..nightly.clone() },
+        ImportOrder { kind: ImportKind::Dependencies, ..nightly.clone() },
+        ImportOrder { format: ImportFormat::Json, ..nightly.clone() },
+        ImportOrder { empty_cells: EmptyCells::Clear, ..nightly.clone() },
+    ] {
+        assert!(refused(&other).await.contains("another import"), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_uploads_at_once_no_more_are_under_way_than_may_be() {
+    let stage = Stage::new().await;
+    let order = order(ImportKind::Assets, CSV);
+    let opening = (0..8).map(|_| opened(&stage, &order));
+    let opened = futures_util::future::join_all(opening).await;
+    assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 5);
+    assert_eq!(stage.count("SELECT FROM import_run").await, 5);
+}
+
+#[tokio::test]
+async fn a_header_alone_is_recorded_as_an_import_that_ended() {
+    let stage = Stage::new().await;
+    let id = send(&stage, &order(ImportKind::Assets, CSV), "name,type\n").await;
+    assert_eq!(ended(&stage, id).await.state, RunState::Succeeded);
+    let finished = "SELECT FROM audit_entry WHERE action = 'import_run.finished' AND before->>'state' = 'QUEUED'";
+    assert_eq!(stage.count(finished).await, 1);
+}
+
+#[tokio::test]
+async fn a_run_whose_rows_have_all_come_does_not_break_off() {
+    let stage = Stage::new().await;
+    let order = order(ImportKind::Assets, CSV);
+    let whole = send(&stage, &order, "name,type\nweb-1,host\n").await;
+    let coming = new(opened(&stage, &order).await.unwrap()).id;
+    let tx = stage.write().await;
+    let left = ImportRun::break_off(&tx, whole, "the client left", at()).await.unwrap().unwrap();
+    assert_eq!((left.id, left.rows, left.state), (whole, 1, RunState::Queued));
+    assert_eq!(ImportRun::break_off(&tx, coming, "the client left", at()).await.unwrap(), None);
+    tx.commit().await.unwrap();
+    assert_eq!(ended(&stage, coming).await.state, RunState::Failed);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_an_error_is_bounded() {
+    let stage = Stage::new().await;
+    let tx = stage.write().await;
+    let run = new(ImportRun::open(&tx, &order(ImportKind::Assets, CSV), at()).await.unwrap());
+    let long = "ä".repeat(5_000);
+    let fault = RowFault {
+        row: 2,
+        column: Some(long.clone()),
+        message: long.clone(),
+        suggestion: Some(long),
+    };
+    let chunk = Chunk { rows: 1, faults: vec![fault], ..Chunk::default() };
+    let table = Table { kind: ImportKind::Assets, columns: Vec::new(), delimiter: b',' };
+    ImportRun::add_chunk(&tx, run.id, &table, &chunk).await.unwrap();
+    tx.commit().await.unwrap();
+    let kept = "SELECT FROM import_error WHERE length(\"column\" || message || suggestion) = 3000";
+    assert_eq!(stage.count(kept).await, 1);
+}
+
+#[tokio::test]
+async fn an_import_that_ended_long_ago_is_forgotten_with_its_errors() {
+    let stage = Stage::new().await;
+    stage.start();
+    let order = order(ImportKind::Assets, CSV);
+    let file = "external_id,name,type\nn:1,web-1,host\nn:1,web-1,host\n";
+    let (old, young) = (send(&stage, &order, file).await, send(&stage, &order, file).await);
+    ended(&stage, old).await;
+    ended(&stage, young).await;
+    // The tests' clock is not the database's, by which what is old is forgotten.
+    let age = |id: Id<ImportRun>, days| {
+        format!(
+            "UPDATE import_run SET finished_at = now() - interval '{days} days' WHERE id = '{}';",
+            id.uuid()
+        )
+    };
+    stage.meddle(&(age(old, 31) + &age(young, 29))).await;
+    stage.start(); // Who starts tidies at once.
+    eventually(async || stage.count("SELECT FROM import_run").await == 1).await;
+    let left = format!("SELECT FROM import_error WHERE run_id = '{}'", young.uuid());
+    assert_eq!(stage.count(&left).await, 1);
+    assert_eq!(stage.count("SELECT FROM import_error").await, 1);
 }
 
 async fn edges(stage: &Stage) -> Vec<String> {

@@ -21,6 +21,9 @@ use crate::{
     user::User,
 };
 
+/// Tags of one asset: more group nothing.
+const MOST_TAGS: usize = 50;
+
 /// What to change: what is absent stays, `null` clears.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Patch {
@@ -138,7 +141,14 @@ impl Patch {
         match &self.tags {
             Undefined => {}
             Null => after.tags = BTreeSet::new(),
-            MaybeUndefined::Value(tags) => after.tags.clone_from(tags),
+            MaybeUndefined::Value(tags) => {
+                if tags.len() > MOST_TAGS {
+                    let message =
+                        format!("are {}, an asset carries at most {MOST_TAGS}", tags.len());
+                    faults.push(Fault::new("tags", message));
+                }
+                after.tags.clone_from(tags);
+            }
         }
         after
     }

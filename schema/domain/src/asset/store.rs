@@ -71,11 +71,18 @@ impl Draft {
 
     /// Those that are found, locked, with their tags. In the order of their ids, so that no two callers wait for each other.
     pub(crate) async fn lock_all(tx: &Tx, ids: &[Id<Asset>]) -> Result<Vec<Self>> {
-        // Others may refer to them meanwhile.
-        let sql = format!("{} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", super::SELECT);
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        // Others may refer to them meanwhile. Looked up one by one: see `import/once`.
+        let sql = format!(
+            "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
+             CROSS JOIN LATERAL ({} WHERE asset.id = given.id LIMIT 1 FOR NO KEY UPDATE) AS found",
+            super::SELECT
+        );
         let assets: Vec<Asset> = tx.all(&sql, &[&ids]).await?;
         // In a statement of its own: one that waited for the lock still sees the tags of before.
-        let sql = "SELECT asset_id, tag_id FROM asset_tag WHERE asset_id = ANY($1)";
+        let sql = "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
+             CROSS JOIN LATERAL (SELECT asset_id, tag_id FROM asset_tag WHERE asset_id = given.id OFFSET 0) AS found";
         let mut tags: HashMap<Id<Asset>, BTreeSet<Id<Tag>>> = HashMap::new();
         for row in tx.all::<Row>(sql, &[&ids]).await? {
             tags.entry(row.try_get("asset_id")?).or_default().insert(row.try_get("tag_id")?);

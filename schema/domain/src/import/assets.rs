@@ -217,7 +217,10 @@ impl Existing {
         let codes: Vec<_> = rows.iter().filter_map(|row| row.code.as_deref()).collect();
         let found: Vec<Row> = tx
             .all(
-                "SELECT id FROM asset WHERE external_id = ANY($1) UNION SELECT id FROM asset WHERE code = ANY($2)",
+                "SELECT found.id FROM UNNEST($1::text[]) AS given (name)
+                 CROSS JOIN LATERAL (SELECT id FROM asset WHERE external_id = given.name LIMIT 1) AS found
+                 UNION SELECT found.id FROM UNNEST($2::text[]) AS given (name)
+                 CROSS JOIN LATERAL (SELECT id FROM asset WHERE code = given.name LIMIT 1) AS found",
                 &[&external_ids, &codes],
             )
             .await?;

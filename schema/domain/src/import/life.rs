@@ -18,10 +18,12 @@ use crate::{
 const OPEN_RUNS: i64 = 5;
 /// Errors of one run that are kept; all are counted.
 const ERRORS_KEPT: i32 = 10_000;
-/// An upload that was silent for so long will not go on: whoever received it is gone.
-const ABANDONED: TimeDelta = TimeDelta::minutes(10);
 /// Rows that a sweep takes away at a time.
 const SWEPT: i64 = 20_000;
+/// Runs that are forgotten at a time; each may have 10,000 errors.
+const FORGOTTEN: i64 = 10;
+/// Characters of what is kept of an error: it quotes what was sent.
+const SAID: usize = 1_000;
 
 const SELECT: &str = "SELECT id, state, kind, format, dry_run, empty_cells, actor_kind, actor_id, error, rows, done, created,
     updated, unchanged, failed, started_at, received_at, finished_at FROM import_run";
@@ -62,16 +64,23 @@ pub enum Sweep {
 }
 
 impl ImportRun {
+    /// An upload that brought no chunk for so long will not go on: whoever received it is gone.
+    pub const ABANDONED: TimeDelta = TimeDelta::minutes(10);
+
     /// Opens a run: its rows may come.
     ///
     /// # Errors
-    /// `Conflict` while five of the organization's are under way.
+    /// `Conflict` while five of the organization's are under way, and where the idempotency key is that of an import that
+    /// was ordered otherwise or whose rows are still coming.
     pub async fn open(tx: &Tx, order: &ImportOrder, now: DateTime<Utc>) -> Result<Opened> {
         if let Some(key) = &order.idempotency_key
             && (key.is_empty() || key.chars().count() > 255 || key.contains('\0'))
         {
             return Err(Error::invalid("idempotencyKey", "must have 1 to 255 characters"));
         }
+        // One after the other: of those that come at once, each would see too few under way.
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended('import_run ' || $1::uuid, 0))";
+        tx.exec(lock, &[&tx.org()]).await?;
         let (actor_kind, actor_id) = tx.origin().actor.columns();
         // Everybody has keys of their own: nobody can use up another's.
         let idempotency_key = order
@@ -80,8 +89,9 @@ impl ImportRun {
             .map(|key| format!("{actor_kind} {} {key}", actor_id.unwrap_or_default()));
         if let Some(key) = &idempotency_key
             && let Some(run) =
-                tx.opt(&format!("{SELECT} WHERE idempotency_key = $1"), &[key]).await?
+                tx.opt::<Self>(&format!("{SELECT} WHERE idempotency_key = $1"), &[key]).await?
         {
+            run.check_is_of(order)?;
             return Ok(Opened::Before(run));
         }
         let open: Row = tx
@@ -93,35 +103,46 @@ impl ImportRun {
             )));
         }
         let id = Id::<Self>::new();
-        let made = tx
-            .exec(
-                "INSERT INTO import_run (org_id, id, kind, format, state, dry_run, empty_cells, actor_kind, actor_id,
-                                         idempotency_key, started_at, advanced_at)
-                 VALUES ($1, $2, $3, $4, 'QUEUED', $5, $6, $7, $8, $9, $10, now())
-                 ON CONFLICT (org_id, idempotency_key) DO NOTHING",
-                &[
-                    &tx.org(),
-                    &id,
-                    &order.kind.as_str(),
-                    &order.format.as_str(),
-                    &order.dry_run,
-                    &order.empty_cells.as_str(),
-                    &actor_kind,
-                    &actor_id,
-                    &idempotency_key,
-                    &now,
-                ],
-            )
-            .await?;
-        if made == 0 {
-            let run = tx
-                .one(&format!("{SELECT} WHERE idempotency_key = $1"), &[&idempotency_key])
-                .await?;
-            return Ok(Opened::Before(run));
-        }
+        tx.exec(
+            "INSERT INTO import_run (org_id, id, kind, format, state, dry_run, empty_cells, actor_kind, actor_id,
+                                     idempotency_key, started_at, advanced_at)
+             VALUES ($1, $2, $3, $4, 'QUEUED', $5, $6, $7, $8, $9, $10, now())",
+            &[
+                &tx.org(),
+                &id,
+                &order.kind.as_str(),
+                &order.format.as_str(),
+                &order.dry_run,
+                &order.empty_cells.as_str(),
+                &actor_kind,
+                &actor_id,
+                &idempotency_key,
+                &now,
+            ],
+        )
+        .await?;
         let what = json!({ "kind": order.kind, "format": order.format, "dryRun": order.dry_run });
         Entry::created("import_run.started", id, &what).record(tx, now).await?;
         Self::get(tx, id).await.map(Opened::New)
+    }
+
+    /// Whether this is what the same key may be answered with.
+    fn check_is_of(&self, order: &ImportOrder) -> Result<()> {
+        let ordered = (order.kind, order.format, order.dry_run, order.empty_cells);
+        if (self.kind, self.format, self.dry_run, self.empty_cells) != ordered {
+            return Err(Error::Conflict(
+                "the idempotency key is that of another import, of other rows or ordered otherwise (kind, format, dryRun, emptyCells): \
+                 give this one a key of its own"
+                    .into(),
+            ));
+        }
+        if self.received_at.is_none() {
+            return Err(Error::Conflict(
+                "the rows of the import with this idempotency key are still coming: send it again once that upload has ended"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     /// Keeps a part of the file until it is imported.
@@ -132,23 +153,31 @@ impl ImportRun {
         let place: Option<Row> = tx
             .opt(
                 "UPDATE import_run SET chunks = chunks + 1, rows = rows + $2, advanced_at = now()
-                 WHERE id = $1 AND state = 'QUEUED' AND received_at IS NULL RETURNING chunks - 1 AS place",
-                &[&id, &chunk.rows],
+                 WHERE id = $1 AND state = 'QUEUED' AND received_at IS NULL
+                 RETURNING chunks - 1 AS place,
+                     EXISTS (SELECT FROM import_table WHERE run_id = $1 AND kind = $3) AS is_table_kept",
+                &[&id, &chunk.rows, &table.kind.as_str()],
             )
             .await?;
         let Some(place) = place else {
             return Err(Error::Conflict("the import has ended meanwhile".into()));
         };
+        if !place.try_get::<_, bool>("is_table_kept")? {
+            let delimiter = char::from(table.delimiter).to_string();
+            tx.exec(
+                "INSERT INTO import_table (org_id, run_id, kind, columns, delimiter) VALUES ($1, $2, $3, $4, $5)",
+                &[&tx.org(), &id, &table.kind.as_str(), &table.columns, &delimiter],
+            )
+            .await?;
+        }
         tx.exec(
-            "INSERT INTO import_chunk (org_id, run_id, place, kind, columns, delimiter, rows, numbers, content)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO import_chunk (org_id, run_id, place, kind, rows, numbers, content)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
             &[
                 &tx.org(),
                 &id,
                 &place.try_get::<_, i32>("place")?,
                 &table.kind.as_str(),
-                &table.columns,
-                &char::from(table.delimiter).to_string(),
                 &chunk.rows,
                 &chunk.numbers,
                 &chunk.content,
@@ -178,11 +207,15 @@ impl ImportRun {
             return Err(Error::Conflict("the import has ended meanwhile".into()));
         }
         tx.emit(Event::changed(tx.org(), id));
-        Self::get(tx, id).await
+        let run = Self::get(tx, id).await?;
+        if run.state.has_ended() {
+            run.record_success(tx, RunState::Queued, now).await?;
+        }
+        Ok(run)
     }
 
     /// Takes a chunk to import it in this transaction; none if there is nothing to do any more. The row stays locked, so
-    /// a cancellation waits.
+    /// a cancellation waits, for as long as its session waits for locks: behind a chunk that takes longer it times out.
     pub async fn begin_chunk(tx: &Tx, id: Id<Self>, place: i32) -> Result<Option<Begun>> {
         let run: Option<Self> = tx
             .opt(
@@ -197,8 +230,10 @@ impl ImportRun {
         tx.exec("SELECT set_config('enable_seqscan', 'off', true)", &[]).await?;
         let chunk: Row = tx
             .one(
-                "DELETE FROM import_chunk WHERE run_id = $1 AND place = $2
-                 RETURNING kind, columns, delimiter, rows, numbers, content",
+                "WITH chunk AS (DELETE FROM import_chunk WHERE run_id = $1 AND place = $2
+                                RETURNING org_id, run_id, kind, rows, numbers, content)
+                 SELECT chunk.kind, columns, delimiter, rows, numbers, content
+                 FROM chunk JOIN import_table USING (org_id, run_id, kind)",
                 &[&id, &place],
             )
             .await?;
@@ -209,7 +244,7 @@ impl ImportRun {
                 .try_get::<_, &str>("delimiter")?
                 .bytes()
                 .next()
-                .ok_or(Error::Corrupt { table: "import_chunk", column: "delimiter" })?,
+                .ok_or(Error::Corrupt { table: "import_table", column: "delimiter" })?,
         };
         let chunk = Chunk {
             rows: chunk.try_get("rows")?,
@@ -246,10 +281,14 @@ impl ImportRun {
         if !row.try_get::<_, bool>("is_last")? {
             return Ok(Some(row.try_get("chunks_done")?));
         }
-        let run = Self::get(tx, id).await?;
-        let before = json!({ "state": RunState::Running });
-        Entry::changed("import_run.finished", id, before, run.result()).record(tx, now).await?;
+        // The run is locked since the chunk was taken.
+        Self::get(tx, id).await?.record_success(tx, begun.run.state, now).await?;
         Ok(None)
+    }
+
+    async fn record_success(&self, tx: &Tx, before: RunState, now: DateTime<Utc>) -> Result<()> {
+        let before = json!({ "state": before });
+        Entry::changed("import_run.finished", self.id, before, self.result()).record(tx, now).await
     }
 
     /// Ends a run that cannot go on; what is imported stays.
@@ -258,7 +297,23 @@ impl ImportRun {
         Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
     }
 
-    /// Ends a run before it is done; what is imported stays.
+    /// Ends a run whose rows do not come whole. One whose rows have all come is left as it is, and returned: whoever sent
+    /// them did not hear so.
+    pub async fn break_off(
+        tx: &Tx,
+        id: Id<Self>,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Self>> {
+        let sql = format!("{SELECT} WHERE id = $1 FOR UPDATE");
+        let run: Self = tx.one(&sql, &[&id]).await?;
+        if run.received_at.is_some() {
+            return Ok(Some(run));
+        }
+        Self::fail(tx, id, reason, now).await.map(|()| None)
+    }
+
+    /// Ends a run before it is done; what is imported stays. While a chunk is being imported it waits for that.
     ///
     /// # Errors
     /// `Conflict` if it has ended already.
@@ -309,7 +364,7 @@ impl ImportRun {
                 "SELECT finished_at IS NOT NULL AS has_ended,
                         received_at IS NULL AND advanced_at < now() - $2::bigint * interval '1 ms' AS is_abandoned
                  FROM import_run WHERE id = $1 FOR UPDATE",
-                &[&id, &ABANDONED.num_milliseconds()],
+                &[&id, &Self::ABANDONED.num_milliseconds()],
             )
             .await?;
         let Some(run) = run else { return Ok(Sweep::Clear) };
@@ -333,7 +388,23 @@ impl ImportRun {
                 &[&id, &SWEPT],
             )
             .await?;
-        Ok(if chunks + keys == 0 { Sweep::Clear } else { Sweep::More })
+        if chunks + keys > 0 {
+            return Ok(Sweep::More);
+        }
+        tx.exec("DELETE FROM import_table WHERE run_id = $1", &[&id]).await?;
+        Ok(Sweep::Clear)
+    }
+
+    /// Forgets some of the runs of all organizations that ended before, with their errors: how many. Takes [`Db::fleet`].
+    ///
+    /// [`Db::fleet`]: crate::Db::fleet
+    pub async fn forget(tx: &Tx, before: DateTime<Utc>) -> Result<u64> {
+        tx.exec(
+            "DELETE FROM import_run WHERE (org_id, id) IN
+                 (SELECT org_id, id FROM import_run WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)",
+            &[&before, &FORGOTTEN],
+        )
+        .await
     }
 
     /// The run, or `None`.
@@ -368,9 +439,10 @@ impl ImportRun {
         let faults = &faults[..usize::try_from(room).unwrap_or_default()];
         let ids: Vec<_> = faults.iter().map(|_| uuid::Uuid::now_v7()).collect();
         let rows: Vec<_> = faults.iter().map(|fault| fault.row).collect();
-        let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_deref()).collect();
-        let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
-        let suggestions: Vec<_> = faults.iter().map(|fault| fault.suggestion.as_deref()).collect();
+        let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_deref().map(cut)).collect();
+        let messages: Vec<_> = faults.iter().map(|fault| cut(&fault.message)).collect();
+        let suggestions: Vec<_> =
+            faults.iter().map(|fault| fault.suggestion.as_deref().map(cut)).collect();
         tx.exec(
             "INSERT INTO import_error (org_id, run_id, kind, id, \"row\", \"column\", message, suggestion)
              SELECT $1, $2, $3, * FROM UNNEST($4::uuid[], $5::int[], $6::text[], $7::text[], $8::text[])",
@@ -386,4 +458,9 @@ impl ImportRun {
             "unchanged": self.unchanged, "failed": self.failed,
         })
     }
+}
+
+/// As much of it as is kept.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(SAID).map_or(text, |(end, _)| &text[..end])
 }

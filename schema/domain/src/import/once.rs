@@ -1,4 +1,7 @@
 //! Each asset and each dependency once a run: the first row that is about it counts, and the others are told so.
+//!
+//! Here and wherever an import looks up many keys, each is looked up by itself (`LATERAL … LIMIT`). With `= ANY` and the
+//! statistics of an empty table, Postgres compared every row of the run with every key: 65 % of an import's time.
 
 use std::collections::HashMap;
 
@@ -64,7 +67,8 @@ async fn first_rows<T>(
     all.extend(names);
     let first: Vec<Row> = tx
         .all(
-            "SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = ANY($2)",
+            "SELECT found.* FROM UNNEST($2::text[]) AS given (key)
+             CROSS JOIN LATERAL (SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = given.key LIMIT 1) AS found",
             &[&run, &all],
         )
         .await?;

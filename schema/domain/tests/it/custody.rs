@@ -3,6 +3,7 @@
 use domain::{
     Actor, Id, Origin, Result,
     asset::{Asset, LifecycleState},
+    audit::{AuditEntry, AuditQuery},
     change::Change,
     custody::Custody,
     page::PageRequest,
@@ -259,4 +260,18 @@ async fn a_foreign_organization_sees_and_touches_nothing() {
     assert!(Change::count_of_assets(&tx, &[laptop]).await.unwrap().is_empty());
     assert_not_found(Custody::check_in(&tx, laptop, None, at(2)).await);
     assert_not_found(Custody::check_out(&tx, laptop, ada, None, at(2)).await);
+}
+
+#[tokio::test]
+async fn an_asset_that_goes_is_taken_back_first() {
+    let (house, laptop, [ada, _]) = house().await;
+    check_out(&house, laptop, ada, Some("for the road"), 1).await.unwrap();
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    Asset::set_lifecycle(&tx, laptop, LifecycleState::Retired, at(2)).await.unwrap();
+    Asset::delete(&tx, laptop, at(3)).await.unwrap();
+    let query = AuditQuery { action: Some("asset.checked_in".into()), ..Default::default() };
+    let entries = AuditEntry::list(&tx, &query, &ALL).await.unwrap().rows;
+    let [entry] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!((entry.entity_id, entry.at), (laptop.uuid(), at(3)));
+    assert_eq!(entry.changed_paths, ["custody.holder", "custody.notes"]);
 }

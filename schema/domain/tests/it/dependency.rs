@@ -402,3 +402,26 @@ async fn whoever_needed_a_deleted_asset_is_told() {
     assert_eq!(entry.action, "asset.dependency_removed");
     assert_eq!(entry.changed_paths, [format!("dependsOn.{}", needed.id)]);
 }
+
+#[tokio::test]
+async fn an_asset_that_too_many_need_stays() {
+    let house = House::new().await;
+    let needed = house.asset(host("db")).await.id;
+    let source = house.asset(host("web")).await.id.uuid();
+    let (org, target) = (house.org.uuid(), needed.uuid());
+    let many = format!(
+        "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
+         SELECT org_id, gen_random_uuid(), 'X-' || n, name, type, lifecycle_state, environment, created_at, updated_at
+         FROM asset, generate_series(1, 10000) AS n WHERE id = '{source}';
+         INSERT INTO dependency (org_id, id, source_id, target_id, created_at)
+         SELECT org_id, gen_random_uuid(), id, '{target}', now() FROM asset WHERE org_id = '{org}' AND id <> '{target}'"
+    );
+    house.db.superuser().await.batch_execute(&many).await.unwrap();
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    Asset::set_lifecycle(&tx, needed, LifecycleState::Retired, at(2)).await.unwrap();
+    let refused = Asset::delete(&tx, needed, at(3)).await.unwrap_err().to_string();
+    assert!(refused.contains("10000 dependencies"), "{refused}");
+    tx.exec("DELETE FROM dependency WHERE source_id = $1", &[&source]).await.unwrap();
+    Asset::delete(&tx, needed, at(3)).await.unwrap();
+    assert_eq!(Asset::find(&tx, needed).await.unwrap(), None);
+}

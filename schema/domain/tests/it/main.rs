@@ -34,6 +34,7 @@ mod round_trip;
 mod schedule;
 mod schema;
 mod session;
+mod tag;
 mod tenancy;
 mod user;
 mod viewer;

@@ -92,7 +92,13 @@ async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
 #[tokio::test]
 async fn two_new_rows_of_one_code_are_one_asset() {
     let told = ["3 this asset stands in row 2 already: only that row counts"];
-    check(&[], &["HST-A,e1,one", "HST-A,e2,two", ",e3,three"], &told, &["HST-A e1 one"]).await;
+    check(
+        &[],
+        &["HST-A,e1,one", "HST-A,e2,two", "HST-C,e3,three"],
+        &told,
+        &["HST-A e1 one", "HST-C e3 three"],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ sentryops_app   import_chunk     DELETE INSERT SELECT
 sentryops_app   import_error     INSERT SELECT
 sentryops_app   import_key       DELETE INSERT SELECT
 sentryops_app   import_run       INSERT SELECT UPDATE
+sentryops_app   import_table     DELETE INSERT SELECT
 sentryops_app   job              DELETE INSERT SELECT UPDATE
 sentryops_app   job_history      INSERT SELECT
 sentryops_app   membership       SELECT
@@ -116,7 +117,7 @@ sentryops_app   role             SELECT
 sentryops_app   schedule         DELETE INSERT SELECT UPDATE
 sentryops_app   schema_migration SELECT
 sentryops_app   session          SELECT
-sentryops_app   tag              DELETE INSERT SELECT
+sentryops_app   tag              DELETE INSERT SELECT UPDATE
 sentryops_app   user             SELECT(id,email,name,mfa_enabled,created_at,last_seen_at)
 sentryops_auth  api_key          INSERT SELECT UPDATE
 sentryops_auth  audit_entry      INSERT
@@ -129,6 +130,7 @@ sentryops_auth  role             DELETE INSERT SELECT UPDATE
 sentryops_auth  schema_migration SELECT
 sentryops_auth  session          DELETE INSERT SELECT UPDATE
 sentryops_auth  user             INSERT SELECT UPDATE
+sentryops_fleet import_run       DELETE SELECT(org_id,id,finished_at)
 sentryops_fleet job              DELETE INSERT SELECT UPDATE
 sentryops_fleet job_history      INSERT SELECT
 sentryops_fleet organization     SELECT

@@ -57,11 +57,13 @@ fn objects_count_and_lists_multiply() {
         ("{actors{nodes{__typename}}}", 21),
         ("{asset{dependsOn{id}}}", 101),
         ("{asset{dependsOn(first: 3){id}}}", 4),
+        ("{asset{dependsOn(first: 3, depth: 3){id}}}", 4 + 20),
+        ("{assets(first: 10){nodes{dependsOn(first: 1, depth: 10){id}}}}", 1 + 10 + 10 + 10 * 405),
         ("{asset{history{id}}}", 21),
         // An asset, its blast radius, and as many nodes as that was asked for.
-        ("{asset{blastRadius{assets nodes{id}}}}", 102),
-        ("{asset{blastRadius(first: 3){nodes{id tags{name}}}}}", 35),
-        ("{assets(first: 10){nodes{blastRadius(first: 0){nodes{id}}}}}", 31),
+        ("{asset{blastRadius{assets nodes{id}}}}", 102 + 405),
+        ("{asset{blastRadius(first: 3){nodes{id tags{name}}}}}", 35 + 405),
+        ("{assets(first: 10){nodes{blastRadius(first: 0){nodes{id}}}}}", 31 + 10 * 405),
         ("{asset{history(last: 2){id}}}", 3),
         // One asset, a connection, ten findings, ten assets, ten connections, a hundred findings twice.
         (

@@ -68,8 +68,8 @@ async fn a_whole_file_waits_in_chunks_for_its_first_job() {
     let run = run(&stage, &team, received.id).await;
     assert_eq!((received.rows, run.rows, run.state), (2, 2, RunState::Queued));
     assert!(run.received_at.is_some());
-    let content = "import_chunk WHERE content = 'A-1,web-1,host\nA-2,web-2,host\n'::bytea
-        AND columns = '{code,name,asset_type}' AND numbers = '{2,3}' AND delimiter = ','";
+    let content = "import_chunk JOIN import_table USING (org_id, run_id, kind)
+        WHERE content = 'A-1,web-1,host\nA-2,web-2,host\n'::bytea AND columns = '{code,name,asset_type}' AND numbers = '{2,3}' AND delimiter = ','";
     assert_eq!(count(&stage, content).await, 1);
     assert_eq!(count(&stage, "job WHERE kind = 'import.chunk'").await, 1);
     assert_eq!(count(&stage, "asset").await, 0);

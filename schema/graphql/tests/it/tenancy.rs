@@ -31,7 +31,7 @@ use crate::{
 mod documents;
 mod rows;
 
-use documents::DOCUMENTS;
+use documents::{DOCUMENTS, OF_THE_FLEET};
 
 /// Requests at once.
 const AT_ONCE: usize = 16;
@@ -76,8 +76,11 @@ impl Known {
     fn learn(&mut self, id: &str) {
         let prefix = id.split('_').next().unwrap_or_default().to_owned();
         let known = self.by_prefix.entry(prefix).or_default();
-        if known.len() < 400 && !known.iter().any(|one| one == id) {
+        if !known.iter().any(|one| one == id) {
             known.push(id.to_owned());
+            if known.len() > 400 {
+                known.remove(0);
+            }
         }
     }
 }
@@ -99,7 +102,8 @@ struct Tally {
     healed: AtomicUsize,
     ids: AtomicUsize,
     codes: Mutex<BTreeMap<String, usize>>,
-    served: Mutex<BTreeMap<&'static str, usize>>,
+    /// How often each document was answered without an error.
+    served: Mutex<BTreeMap<(&'static str, &'static str), usize>>,
 }
 
 struct Fuzz {
@@ -245,7 +249,7 @@ impl Fuzz {
         self.faults.lock().unwrap().push(fault);
     }
 
-    /// One request: asked, perhaps dropped, checked.
+    /// One request of anybody for anything.
     async fn request(&self, mut dice: Dice, number: usize, only: Option<usize>) {
         let askers: Vec<_> =
             self.askers.iter().filter(|asker| only.is_none_or(|org| asker.org == org)).collect();
@@ -253,7 +257,44 @@ impl Fuzz {
         if !asker.is_strong() && dice.chance(50) {
             asker = *dice.pick(&askers);
         }
-        let (root, text) = *dice.pick(DOCUMENTS);
+        let asked = *dice.pick(DOCUMENTS);
+        self.put(dice, number, asker, asked).await;
+    }
+
+    /// Asks what luck left unanswered until it was answered once: a document that can never be served tests nothing.
+    async fn insist(&self, seed: u64) {
+        let owners: Vec<_> = self
+            .askers
+            .iter()
+            .filter(|asker| asker.member.is_some_and(|(_, role)| role == "owner"))
+            .collect();
+        for (number, document) in DOCUMENTS.iter().enumerate() {
+            for attempt in 0..300 {
+                if OF_THE_FLEET.contains(&document.1)
+                    || self.tally.served.lock().unwrap().contains_key(document)
+                {
+                    break;
+                }
+                let number = 1_000_000 + number * 1_000 + attempt;
+                let mut dice = Dice(seed ^ number as u64);
+                let owner = *dice.pick(&owners);
+                self.heal(owner).await;
+                // So that what is known last is this asker's own.
+                self.put(dice.clone(), number, owner, DOCUMENTS[0]).await;
+                self.put(dice, number, owner, *document).await;
+            }
+        }
+        self.settle().await;
+    }
+
+    /// One request: asked, perhaps dropped, checked.
+    async fn put(
+        &self,
+        mut dice: Dice,
+        number: usize,
+        asker: &Asker,
+        (root, text): (&'static str, &'static str),
+    ) {
         let modest = !asker.is_strong() && dice.chance(80);
         let (document, variables) = self.document(&mut dice, asker.org, text, modest);
         let address = IpAddr::V4(Ipv4Addr::new(
@@ -280,7 +321,7 @@ impl Fuzz {
         self.tally.answered.fetch_add(1, Ordering::Relaxed);
         self.check(asker.org, &reply, &document, &variables);
         if reply.errors().is_empty() {
-            *self.tally.served.lock().unwrap().entry(root).or_default() += 1;
+            *self.tally.served.lock().unwrap().entry((root, text)).or_default() += 1;
         }
         if reply.errors().iter().any(|error| error["extensions"]["code"] == "UNAUTHENTICATED")
             && root != "login"
@@ -450,6 +491,7 @@ async fn nothing_of_another_organization_is_seen_or_changed() {
         assert_eq!(before, after, "{} changed rows of {}", MARKS[asking], MARKS[1 - asking]);
     }
     fuzz.run(seed + 2, requests - requests / 4 * 2, None).await;
+    fuzz.insist(seed + 3).await;
     fuzz.check_rows().await;
     fuzz.check_shown().await;
     let deadlocks = fuzz
@@ -458,6 +500,12 @@ async fn nothing_of_another_organization_is_seen_or_changed() {
     let faults = fuzz.faults.lock().unwrap();
     let (tally, took) = (&fuzz.tally, started.elapsed());
     eprintln!("{tally:#?} in {took:?}, {} faults, {deadlocks:?} deadlocks", faults.len());
+    let served = tally.served.lock().unwrap();
+    let unserved: Vec<_> = DOCUMENTS
+        .iter()
+        .filter(|document| !served.contains_key(document) && !OF_THE_FLEET.contains(&document.1))
+        .collect();
+    assert!(unserved.is_empty(), "never answered without an error: {unserved:#?}");
     assert!(
         faults.is_empty(),
         "{} faults, among them:\n{}",

@@ -14,9 +14,9 @@ const FRAGMENTS: &str = "
     fragment D on Dependency { id kind source { ...N } target { ...N } }
     fragment H on Custody { id notes returnNotes asset { ...N } holder { ...U } checkedOutBy { ...U ...KP } checkedInBy { ...U ...KP } }
     fragment N on Asset { id name }
-    fragment T on Change { id action paths actor { ...U ...KP } }
+    fragment Z on Change { id action paths actor { ...U ...KP } }
     fragment W on Asset { dependsOn(depth: 3, first: 4) { asset { ...N } via { ...D } } dependents(first: 4) { asset { ...N } } blastRadius(first: 3) { assets services nodes { asset { ...N } } } }
-    fragment X on Asset { custody { ...H } custodyHistory(first: 3) { totalCount nodes { ...H } } changes(first: 3) { totalCount pageInfo { endCursor } nodes { ...T } } }
+    fragment X on Asset { custody { ...H } custodyHistory(first: 3) { totalCount nodes { ...H } } changes(first: 3) { totalCount pageInfo { endCursor } nodes { ...Z } } }
     fragment E on AuditEntry { id action entityId before after requestId actor { ...U ...KP } }
     fragment KP on ApiKey { id name }
     fragment O on Organization { id slug name }
@@ -48,7 +48,7 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("asset", "{ asset(id: $asset) { ...A ...W ...X } }"),
     (
         "asset",
-        "{ asset(id: $asset) { changes(first: $first, after: $cursor) { nodes { ...T } } custodyHistory(first: $first, after: $cursor) { nodes { ...H } } } }",
+        "{ asset(id: $asset) { changes(first: $first, after: $cursor) { nodes { ...Z } } custodyHistory(first: $first, after: $cursor) { nodes { ...H } } } }",
     ),
     ("assets", "{ assets(first: $first) { nodes { ...N ...W ...X } } }"),
     ("asset", "{ asset(code: $code) { id name owner { ...P } } }"),
@@ -206,6 +206,10 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("deleteSchedule", "mutation { deleteSchedule(id: $schedule) }"),
 ];
 
+/// Those of them that nobody in an organization may ask.
+pub(super) const OF_THE_FLEET: [&str; 2] =
+    ["{ queues(fleet: true) { queue waiting } }", "{ workers { id host } }"];
+
 /// Their variables and types.
 pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("asset", "ID!"),
@@ -250,6 +254,7 @@ impl Fuzz {
         let from = if dice.chance(40) { 1 - org } else { org };
         let known = self.known.lock().unwrap();
         let id = |dice: &mut Dice, prefix: &str| match known[from].by_prefix.get(prefix) {
+            Some(ids) if dice.chance(20) => ids[ids.len() - 1].clone(),
             Some(ids) if !dice.chance(3) => dice.pick(ids).clone(),
             _ => format!("{prefix}_01j8xq4m9ke5trv3yx2f7nbc6d"),
         };

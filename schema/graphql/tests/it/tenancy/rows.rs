@@ -37,6 +37,7 @@ impl Fuzz {
             ("tag", "org_id = $"),
             ("asset_tag", "org_id = $"),
             ("import_run", "org_id = $"),
+            ("import_table", "org_id = $"),
             ("import_chunk", "org_id = $"),
             ("compliance_run", "org_id = $"),
             ("job", "org_id = $"),
