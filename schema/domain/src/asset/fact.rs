@@ -21,6 +21,9 @@ use crate::{
     text::text_enum,
 };
 
+/// Attributes that one patch may name; each unknown one is compared with all that are known.
+const MOST_CHANGES: usize = 200;
+
 text_enum! {
     /// How we know something.
     FactSource in "asset"."sources" {
@@ -163,6 +166,12 @@ pub(super) fn merge(
         ));
         return (Value::Object(values), sources);
     };
+    if changes.len() > MOST_CHANGES {
+        let message =
+            format!("has {} keys, at most {MOST_CHANGES} are read at a time", changes.len());
+        faults.push(Fault::new("attributes", message));
+        return (Value::Object(values), sources);
+    }
     let mut given = BTreeSet::new();
     for (name, value) in changes {
         let path = format!("attributes.{name}");

@@ -223,10 +223,14 @@ impl Assets {
             (external_ids.into_iter().collect(), codes.into_iter().collect());
         let found: Vec<Row> = tx
             .all(
-                "SELECT id, external_id, code FROM asset
-                 WHERE id IN (SELECT id FROM asset WHERE external_id = ANY($1)
-                              UNION SELECT id FROM asset WHERE code = ANY($2))
-                 ORDER BY id FOR KEY SHARE",
+                "WITH named AS (
+                     SELECT found.id FROM UNNEST($1::text[]) AS given (name)
+                     CROSS JOIN LATERAL (SELECT id FROM asset WHERE external_id = given.name LIMIT 1) AS found
+                     UNION SELECT found.id FROM UNNEST($2::text[]) AS given (name)
+                     CROSS JOIN LATERAL (SELECT id FROM asset WHERE code = given.name LIMIT 1) AS found)
+                 SELECT held.* FROM (SELECT id FROM named ORDER BY id) AS named
+                 CROSS JOIN LATERAL (SELECT id, external_id, code FROM asset
+                                     WHERE asset.id = named.id LIMIT 1 FOR KEY SHARE) AS held",
                 &[&external_ids, &codes],
             )
             .await?;
@@ -263,7 +267,8 @@ impl Assets {
         let keys: Vec<String> = names.chain(there.keys().cloned()).collect();
         let rows: Vec<Row> = tx
             .all(
-                "SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = ANY($2)",
+                "SELECT found.* FROM UNNEST($2::text[]) AS given (key)
+                 CROSS JOIN LATERAL (SELECT key, \"row\" FROM import_key WHERE run_id = $1 AND key = given.key LIMIT 1) AS found",
                 &[&begun.run.id, &keys],
             )
             .await?;

@@ -232,9 +232,10 @@ impl AssetRow {
                 self.code = optional(name, value, faults).and_then(|code| {
                     let code = code.trim().to_uppercase();
                     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
-                    if code.len() > 16 || !code.chars().all(fits) {
+                    let ends = code.starts_with('-') || code.ends_with('-');
+                    if !(3..=16).contains(&code.len()) || ends || !code.chars().all(fits) {
                         let message =
-                            "is no short code: letters, digits and dashes, such as HST-4F7K2";
+                            "is no short code: 3 to 16 letters, digits and dashes between them, such as HST-4F7K2";
                         faults.push(Fault::new(name, message));
                         return None;
                     }
