@@ -254,6 +254,33 @@ async fn many_chunks_are_imported_in_the_order_of_the_file() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_killed_in_mid_import_makes_nothing_twice() {
+    let stage = Stage::new().await;
+    let rows: String =
+        (0..4_000).map(|row| format!("n:{},h,host\n", row - i32::from(row % 10 == 9))).collect();
+    let file = format!("external_id,name,type\n{rows}");
+    let id = send(&stage, &order(ImportKind::Assets, CSV), &file).await;
+    for killed in 0..3 {
+        stage.start();
+        let busy = format!(
+            "SELECT FROM import_run WHERE state NOT IN ('QUEUED', 'RUNNING') OR chunks_done > {killed} OR EXISTS
+                 (SELECT FROM job WHERE kind = 'import.chunk' AND state = 'RUNNING')"
+        );
+        eventually(async || stage.count(&busy).await == 1).await;
+        stage.kill_first();
+    }
+    stage.start();
+    let run = ended(&stage, id).await;
+    assert_eq!((run.state, run.error), (RunState::Succeeded, None));
+    let counts = [run.rows, run.done, run.created, run.updated, run.unchanged, run.failed];
+    assert_eq!(counts, [4_000, 4_000, 3_600, 0, 0, 400]);
+    assert_eq!(stage.count("SELECT FROM asset").await, 3_600);
+    assert_eq!(stage.audited("asset.created").await, 3_600);
+    assert_eq!(stage.audited("import_run.finished").await, 1);
+    assert_eq!(stage.count("SELECT FROM import_error").await, 400);
+}
+
+#[tokio::test]
 async fn what_an_ended_run_needed_is_swept_away() {
     let stage = Stage::new().await;
     stage.start();
