@@ -168,7 +168,9 @@ impl Tag {
             .await?;
         let entries = made.iter().map(|tag| Entry::created("tag.created", tag.id, &tag.snapshot()));
         Entry::record_all(tx, entries.collect(), now).await?;
-        made.iter().for_each(|tag| tx.emit(Event::changed(tx.org(), tag.id)));
+        for tag in &made {
+            tx.emit(Event::changed(tx.org(), tag.id));
+        }
         Ok(made)
     }
 
