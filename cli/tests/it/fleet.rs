@@ -108,7 +108,7 @@ async fn killed_workers_import_nothing_twice() {
     let owner = &team.owner.client;
     // Every tenth row is about the same asset as the one before.
     let rows = (0..7_000).map(|row| format!("n:{},h,host\n", row - i32::from(row % 10 == 9)));
-    let file = format!("external_id,name,type\n{}", rows.collect::<String>());
+    let file = format!("external_id,name,type\n{}", rows.collect::<Vec<_>>().concat());
     let mut workers = [Worker::start(&site), Worker::start(&site)];
     let import =
         "mutation($file: String!) { importAssets(input: { format: CSV, content: $file }) { id } }";
