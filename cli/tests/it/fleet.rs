@@ -101,6 +101,58 @@ async fn killed_workers_change_nothing_about_a_run() {
 }
 
 #[tokio::test]
+async fn killed_workers_import_nothing_twice() {
+    let site = Site::new().await;
+    let api = Api::start(site.command(&["api"])).await;
+    let team = Team::new(&site, &api).await;
+    let owner = &team.owner.client;
+    // Every tenth row is about the same asset as the one before.
+    let rows = (0..7_000).map(|row| format!("n:{},h,host\n", row - i32::from(row % 10 == 9)));
+    let file = format!("external_id,name,type\n{}", rows.collect::<Vec<_>>().concat());
+    let mut workers = [Worker::start(&site), Worker::start(&site)];
+    let import =
+        "mutation($file: String!) { importAssets(input: { format: CSV, content: $file }) { id } }";
+    let answer = owner.ask_with(import, json!({ "file": file })).await;
+    let run = answer.body["data"]["importAssets"]["id"].as_str().unwrap().to_owned();
+    let sql = "query($id: ID!) { importRun(id: $id) { state reason rows done created updated unchanged failed } }";
+    let read =
+        async || owner.ask_with(sql, json!({ "id": run })).await.body["data"]["importRun"].clone();
+    for worker in &mut workers {
+        let before = read().await["done"].as_i64().unwrap();
+        within(Duration::from_mins(1), "a chunk is done", async || {
+            let run = read().await;
+            (run["done"].as_i64().unwrap() > before || run["state"] == "SUCCEEDED").then_some(())
+        })
+        .await;
+        worker.signal(Signal::KILL);
+        *worker = Worker::start(&site);
+    }
+    let run = within(Duration::from_mins(2), "the import has ended", async || {
+        let run = read().await;
+        matches!(run["state"].as_str(), Some("SUCCEEDED" | "FAILED")).then_some(run)
+    })
+    .await;
+    assert_eq!(
+        run,
+        json!({
+            "state": "SUCCEEDED", "reason": null, "rows": 7_000, "done": 7_000,
+            "created": 6_300, "updated": 0, "unchanged": 0, "failed": 700,
+        })
+    );
+    let superuser = site.db.superuser().await;
+    for (what, count) in [
+        ("asset", 6_300),
+        ("audit_entry WHERE action = 'asset.created'", 6_300),
+        ("audit_entry WHERE action = 'import_run.finished'", 1),
+        ("import_error", 700),
+    ] {
+        let sql = format!("SELECT count(*) FROM {what}");
+        let found: i64 = superuser.query_one(&sql, &[]).await.unwrap().get(0);
+        assert_eq!(found, count, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_is_told_to_stop_ends_well() {
     let site = Site::new().await;
     let mut worker = Worker::start(&site);

@@ -201,7 +201,9 @@ impl Dependency {
             Entry::changed("asset.dependency_removed", one.source_id, with, without)
         });
         Entry::record_all(tx, entries.collect(), now).await?;
-        removed.iter().for_each(|one| one.tell(tx));
+        for one in &removed {
+            one.tell(tx);
+        }
         Ok(())
     }
 

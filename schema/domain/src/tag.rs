@@ -3,7 +3,7 @@
 //! Names are kept as they were first written and told apart whatever their case: "Prod" and "prod" are one tag. Commas
 //! and semicolons are not in them, because a file's cell separates tags by these.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, slice};
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -168,7 +168,9 @@ impl Tag {
             .await?;
         let entries = made.iter().map(|tag| Entry::created("tag.created", tag.id, &tag.snapshot()));
         Entry::record_all(tx, entries.collect(), now).await?;
-        made.iter().for_each(|tag| tx.emit(Event::changed(tx.org(), tag.id)));
+        for tag in &made {
+            tx.emit(Event::changed(tx.org(), tag.id));
+        }
         Ok(made)
     }
 
@@ -209,11 +211,9 @@ impl Tag {
     /// # Errors
     /// `NotFound` where there is no such tag, `Conflict` where more assets have it than are changed at once.
     pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
-        // Assets before tags, and in the order of their ids, as everybody locks them.
         let tagged: Vec<Row> = tx
             .all(
-                "SELECT id FROM asset WHERE id IN (SELECT asset_id FROM asset_tag WHERE tag_id = $1 LIMIT $2)
-                 ORDER BY id FOR NO KEY UPDATE",
+                "SELECT asset_id FROM asset_tag WHERE tag_id = $1 LIMIT $2",
                 &[&id, &(MOST_TAGGED + 1)],
             )
             .await?;
@@ -223,6 +223,9 @@ impl Tag {
                  by an import of their tags"
             )));
         }
+        // Assets before tags, and in the order of their ids, as everybody locks them.
+        let lock = "SELECT id FROM asset WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+        tx.exec(lock, &[&asset_ids(&tagged)?]).await?;
         let tag: Option<Self> = tx
             .opt("SELECT id, name, color, created_at FROM tag WHERE id = $1 FOR UPDATE", &[&id])
             .await?;
@@ -236,25 +239,26 @@ impl Tag {
     }
 
     async fn take_from_all(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        // One by one: a join of rows without statistics would be a nested loop.
         let taken: Vec<Row> = tx
-            .all(
-                "WITH before AS (
-                     SELECT asset_tag.org_id, asset_tag.asset_id, array_agg(tag.name) AS names
-                     FROM asset_tag JOIN tag ON tag.org_id = asset_tag.org_id AND tag.id = asset_tag.tag_id
-                     WHERE asset_tag.asset_id IN (SELECT asset_id FROM asset_tag WHERE tag_id = $1) GROUP BY 1, 2
-                 ), taken AS (DELETE FROM asset_tag WHERE tag_id = $1 RETURNING org_id, asset_id)
-                 UPDATE asset SET updated_at = $2 FROM taken JOIN before USING (org_id, asset_id)
-                 WHERE asset.org_id = taken.org_id AND asset.id = taken.asset_id
-                 RETURNING asset.id, before.names",
-                &[&self.id, &now.trunc_subsecs(6)],
-            )
+            .all("DELETE FROM asset_tag WHERE tag_id = $1 RETURNING asset_id", &[&self.id])
             .await?;
+        let taken = asset_ids(&taken)?;
+        let mut left: HashMap<Id<Asset>, Vec<String>> = HashMap::new();
+        for (asset, tag) in Self::of_assets(tx, &taken).await? {
+            left.entry(asset).or_default().push(tag.name);
+        }
+        tx.exec(
+            "UPDATE asset SET updated_at = $2 WHERE id = ANY($1)",
+            &[&taken, &now.trunc_subsecs(6)],
+        )
+        .await?;
         let mut entries = Vec::with_capacity(taken.len());
-        for row in &taken {
-            let asset: Id<Asset> = row.try_get("id")?;
-            let mut before: Vec<&str> = row.try_get("names")?;
+        for asset in taken {
+            let mut after = left.remove(&asset).unwrap_or_default();
+            after.sort_unstable();
+            let mut before = [&after[..], slice::from_ref(&self.name)].concat();
             before.sort_unstable();
-            let after: Vec<_> = before.iter().filter(|name| **name != self.name).collect();
             let (before, after) = (json!({ "tags": before }), json!({ "tags": after }));
             entries.push(Entry::changed("asset.updated", asset, before, after));
             tx.emit(Event::changed(tx.org(), asset));
@@ -276,4 +280,8 @@ impl Tag {
     fn snapshot(&self) -> Value {
         json!(self)
     }
+}
+
+fn asset_ids(rows: &[Row]) -> Result<Vec<Id<Asset>>> {
+    rows.iter().map(|row| Ok(row.try_get("asset_id")?)).collect()
 }

@@ -243,7 +243,7 @@ impl Drop for Upload {
         };
         let desk = Arc::clone(&self.desk);
         // The request is gone, and with it whoever could wait for this; two short statements, which end by themselves.
-        runtime.spawn(async move { drop(desk.fail(open.run, &reason).await) });
+        runtime.spawn(async move { desk.fail(open.run, &reason).await });
     }
 }
 

@@ -238,11 +238,8 @@ async fn a_short_code_finds_its_asset_and_a_new_one_is_kept() {
 async fn many_chunks_are_imported_in_the_order_of_the_file() {
     let stage = Stage::new().await;
     stage.start();
-    let mut file = "external_id,name,type\n".to_owned();
-    for row in 0..2_500 {
-        file += &format!("n:{row},host {row},host\n");
-    }
-    file += "n:7,again,host\n";
+    let rows: Vec<_> = (0..2_500).map(|row| format!("n:{row},host {row},host\n")).collect();
+    let file = format!("external_id,name,type\n{}n:7,again,host\n", rows.concat());
     let id = send(&stage, &order(ImportKind::Assets, CSV), &file).await;
     let run = ended(&stage, id).await;
     assert_eq!((run.rows, run.created, run.failed), (2_501, 2_500, 1));
@@ -251,6 +248,32 @@ async fn many_chunks_are_imported_in_the_order_of_the_file() {
         ["2502 external_id: this asset stands in row 9 already: only that row counts"]
     );
     assert_eq!(stage.audited("asset.created").await, 2_500);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_in_mid_import_makes_nothing_twice() {
+    let stage = Stage::new().await;
+    let rows = (0..4_000).map(|row| format!("n:{},h,host\n", row - i32::from(row % 10 == 9)));
+    let file = format!("external_id,name,type\n{}", rows.collect::<Vec<_>>().concat());
+    let id = send(&stage, &order(ImportKind::Assets, CSV), &file).await;
+    for killed in 0..3 {
+        stage.start();
+        let busy = format!(
+            "SELECT FROM import_run WHERE state NOT IN ('QUEUED', 'RUNNING') OR chunks_done > {killed} OR EXISTS
+                 (SELECT FROM job WHERE kind = 'import.chunk' AND state = 'RUNNING')"
+        );
+        eventually(async || stage.count(&busy).await == 1).await;
+        stage.kill_first();
+    }
+    stage.start();
+    let run = ended(&stage, id).await;
+    assert_eq!((run.state, run.error), (RunState::Succeeded, None));
+    let counts = [run.rows, run.done, run.created, run.updated, run.unchanged, run.failed];
+    assert_eq!(counts, [4_000, 4_000, 3_600, 0, 0, 400]);
+    assert_eq!(stage.count("SELECT FROM asset").await, 3_600);
+    assert_eq!(stage.audited("asset.created").await, 3_600);
+    assert_eq!(stage.audited("import_run.finished").await, 1);
+    assert_eq!(stage.count("SELECT FROM import_error").await, 400);
 }
 
 #[tokio::test]
@@ -282,8 +305,9 @@ fn new(opened: Opened) -> ImportRun {
 #[tokio::test]
 async fn a_header_is_kept_once_however_many_chunks_there_are() {
     let stage = Stage::new().await;
-    let rows: String = (0..2_500).map(|row| format!("host {row},host\n")).collect();
-    send(&stage, &order(ImportKind::Assets, CSV), &format!("name,type\n{rows}")).await;
+    let rows: Vec<_> = (0..2_500).map(|row| format!("host {row},host\n")).collect();
+    let file = format!("name,type\n{}", rows.concat());
+    send(&stage, &order(ImportKind::Assets, CSV), &file).await;
     assert_eq!(stage.count("SELECT FROM import_chunk").await, 3);
     assert_eq!(stage.count("SELECT FROM import_table WHERE columns = '{name,type}'").await, 1);
 }

@@ -109,7 +109,8 @@ async fn assets_with_their_owners_tags_facts_dependents_and_custody() {
     let document = "{ assets(first: 100) { nodes {
         name owner { name } tags { name } facts { key value source } dependents(first: 5) { depth asset { name owner { name } } } custody { holder { name } notes }
     } } }";
-    check(document, "member").await;
+    let once = ["FROM asset_tag", "WITH RECURSIVE walk", "SELECT id, asset_id, holder_id"];
+    check_levels(document, &once, 14).await;
 }
 
 /// As [`check`] for what loads people and assets at several levels, which come together or not: what is counted is the

@@ -257,8 +257,8 @@ impl Fuzz {
         if !asker.is_strong() && dice.chance(50) {
             asker = *dice.pick(&askers);
         }
-        let asked = *dice.pick(DOCUMENTS);
-        self.put(dice, number, asker, asked).await;
+        let document = *dice.pick(DOCUMENTS);
+        self.put(dice, number, asker, document).await;
     }
 
     /// Asks what luck left unanswered until it was answered once: a document that can never be served tests nothing.

@@ -275,7 +275,7 @@ impl Fuzz {
                 "external_id,name,type\n{mark}-{},{mark} thing,host\n",
                 dice.roll(12)
             )),
-            "edges" if dice.chance(50) => Value::Null,
+            "edges" | "external" if dice.chance(50) => Value::Null,
             "edges" => json!(format!(
                 "source_external_id,target_external_id\n{mark}-{},{}-{}\n",
                 dice.roll(12),
@@ -322,7 +322,6 @@ impl Fuzz {
             // Keys of both organizations: their names carry the marks.
             "roleKey" => json!(format!("shift-{}", dice.roll(4))),
             "soon" => json!((stage::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
-            "external" if dice.chance(50) => Value::Null,
             "external" => json!(format!("{mark}-{}", dice.roll(12))),
             "state" => {
                 json!(*dice.pick(&["ACTIVE", "MAINTENANCE", "RETIRED", "RETIRED", "DISPOSED"]))
