@@ -37,7 +37,8 @@ async fn import(
     let table = Table { kind: ImportKind::Assets, columns, delimiter: b',' };
     let numbered: Vec<_> = (2..).zip(lines).collect();
     for part in numbered.chunks(a_chunk) {
-        let content: String = part.iter().map(|(_, line)| format!("{line},host\n")).collect();
+        let lines: Vec<&str> = part.iter().map(|(_, line)| **line).collect();
+        let content = lines.join(",host\n") + ",host\n";
         let chunk = Chunk {
             rows: i32::try_from(part.len()).unwrap(),
             numbers: part.iter().map(|(number, _)| *number).collect(),
