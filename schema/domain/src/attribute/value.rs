@@ -58,7 +58,7 @@ pub(super) fn read(
     }
 }
 
-/// The cell of a file that reads back as this value, which [`read`] gave.
+/// The cell of a file that reads back as this value, which reading gave.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
