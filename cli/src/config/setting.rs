@@ -221,7 +221,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     open("WORKER_CONCURRENCY_IMPORT", Absent("number of cores"), Never, "The same for `import`."),
     open("WORKER_CONCURRENCY_NOTIFY", Absent("16"), Never, "The same for `notify`."),
     open("WORKER_CONCURRENCY_UPKEEP", Absent("32"), Never, "The same for `upkeep`."),
-    open("JOB_HISTORY_DAYS", Fixed("30"), Never, "Days for which it is kept what became of jobs (1 to 3650)."),
+    open("JOB_HISTORY_DAYS", Fixed("30"), Never, "Days for which it is kept what became of jobs, and imports with their errors (1 to 3650)."),
     open("LOG_FORMAT", Absent("`json`; `text` on a terminal in development"), Never, "`json` or `text`; logs go to standard error, one line each."),
     open("LOG_LEVEL", Fixed("info"), Never, "A level, or directives such as `warn,api=info`; production refuses `debug` and `trace`."),
     open("LOG_LEVEL_FORCE", Fixed("false"), Never, "Allows them all the same."),
