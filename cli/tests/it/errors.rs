@@ -90,8 +90,8 @@ fn seeds(team: &Team, asset: &str) -> Vec<Value> {
         fragment A on Asset { id code name type lifecycleState environment location attributes customFields owner { id name email } }";
     vec![
         json!({ "query": list, "variables": { "first": 5, "after": null, "filter": { "type": ["HOST"], "text": "a", "owner": team.owner.id }, "order": { "field": "NAME", "direction": "DESC" } } }),
-        json!({ "query": create, "variables": { "input": { "name": "A", "type": "HOST", "externalId": "x", "attributes": { "os": "linux", "n": [1, 2.5, null] }, "customFields": { "k": { "v": true } }, "owner": team.owner.id } } }),
-        json!({ "query": update, "variables": { "id": asset, "input": { "name": "B", "location": null, "attributes": { "os": null }, "description": "d" } } }),
+        json!({ "query": create, "variables": { "input": { "name": "A", "type": "HOST", "externalId": "x", "attributes": { "os_name": "linux", "open_ports": [1, "2"] }, "customFields": { "k": { "v": true } }, "owner": team.owner.id } } }),
+        json!({ "query": update, "variables": { "id": asset, "input": { "name": "B", "location": null, "attributes": { "os_name": null }, "description": "d" } } }),
         json!({ "query": "query($id: ID!) { node(id: $id) { __typename id ... on Asset { name } ... on User { email roles { key permissions } } } viewer { actor { ... on User { id } } organization { slug } sessions { id current sourceIp } } }", "variables": { "id": asset } }),
         json!({ "query": "query($f: AuditFilter) { auditEntries(first: 3, filter: $f) { nodes { id at action entityId changedPaths before after actor { __typename ... on User { name } } } } }", "variables": { "f": { "entityType": "asset", "entityId": asset, "actorId": team.owner.id, "action": "asset.created" } } }),
         json!({ "query": "{ users(first: 2) { nodes { id name email roles { key } } } roles { key name builtin } apiKeys { name prefix allowedCidrs createdBy { name } } }" }),
