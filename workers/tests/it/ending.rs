@@ -83,7 +83,7 @@ async fn a_worker_is_known_while_it_is_there() {
     };
     stage.start();
     eventually(async || workers().await.len() == 1).await;
-    assert_eq!(workers().await[0].capacity, 8);
+    assert_eq!(workers().await[0].capacity, 4 * 3, "four of each queue");
     stage.stop_all().await;
     assert!(workers().await.is_empty());
 }
