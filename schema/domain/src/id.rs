@@ -43,6 +43,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::audit::AuditEntry>(),
     names::<crate::job::Job>(),
     names::<crate::schedule::Schedule>(),
+    names::<crate::rule::Rule>(),
     names::<crate::run::Run>(),
     names::<crate::import::ImportRun>(),
 ];

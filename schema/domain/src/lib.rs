@@ -16,6 +16,8 @@
 //! | `import`, `export` | a file of assets or dependencies on its way in, and out |
 //! | `formula` | cells that a spreadsheet would run |
 //! | `nearest` | what was probably meant by a wrong name |
+//! | `posture` | what every rule says of an asset now |
+//! | `rule` | a machine-checkable condition |
 //! | `run` | a compliance run and its shards |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
@@ -50,7 +52,9 @@ pub mod organization;
 pub mod page;
 pub mod password;
 pub mod permission;
+pub mod posture;
 pub mod role;
+pub mod rule;
 pub mod run;
 pub mod schedule;
 pub mod session;

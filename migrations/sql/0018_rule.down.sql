@@ -1,0 +1,2 @@
+DROP TABLE rule_version;
+DROP TABLE rule;

@@ -1,0 +1,2 @@
+DROP TABLE posture_due;
+DROP TABLE posture;

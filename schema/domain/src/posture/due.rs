@@ -1,0 +1,50 @@
+//! What is to be judged anew, and why: written in the transaction of the change, taken by whoever judges.
+
+use uuid::Uuid;
+
+use crate::{asset::Asset, db::Tx, error::Result, id::Id, user::User};
+
+/// Whose posture a change concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// One asset's.
+    Asset(Id<Asset>),
+    /// That of all assets of an owner.
+    Owner(Id<User>),
+    /// Everybody's.
+    All,
+}
+
+/// Notes that these are to be judged anew. `reads` names what changed as rules name it (`attr.disk_encrypted`,
+/// `asset.environment`, `owner.mfa_enabled`), or a rule whose terms did (`rule.disk-encryption`); `None`: anything.
+pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
+    let assets: Vec<Option<Id<Asset>>> = changes
+        .iter()
+        .map(|(whose, _)| match whose {
+            Whose::Asset(asset) => Some(*asset),
+            Whose::Owner(_) | Whose::All => None,
+        })
+        .collect();
+    let owners: Vec<Option<Id<User>>> = changes
+        .iter()
+        .map(|(whose, _)| match whose {
+            Whose::Owner(owner) => Some(*owner),
+            Whose::Asset(_) | Whose::All => None,
+        })
+        .collect();
+    // Arrays of arrays are rectangular in Postgres, so each list comes as one text.
+    let reads: Vec<Option<String>> =
+        changes.iter().map(|(_, reads)| reads.as_ref().map(|reads| reads.join(" "))).collect();
+    tx.exec(
+        "INSERT INTO posture_due (org_id, id, asset_id, owner_id, reads)
+         SELECT $1, id, asset_id, owner_id, string_to_array(reads, ' ')
+         FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[]) AS due (id, asset_id, owner_id, reads)",
+        &[&tx.org(), &ids, &assets, &owners, &reads],
+    )
+    .await?;
+    Ok(())
+}
