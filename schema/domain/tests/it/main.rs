@@ -29,6 +29,7 @@ mod job;
 mod listing;
 mod login;
 mod once;
+mod posture;
 mod role;
 mod round_trip;
 mod schedule;

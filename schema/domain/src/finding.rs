@@ -1,0 +1,3 @@
+//! A rule that an asset breaks.
+
+pub(crate) mod transition;
