@@ -44,6 +44,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::job::Job>(),
     names::<crate::schedule::Schedule>(),
     names::<crate::rule::Rule>(),
+    names::<crate::waiver::Waiver>(),
     names::<crate::run::Run>(),
     names::<crate::import::ImportRun>(),
 ];

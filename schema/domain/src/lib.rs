@@ -19,6 +19,7 @@
 //! | `posture` | what every rule says of an asset now |
 //! | `rule` | a machine-checkable condition |
 //! | `run` | a compliance run and its shards |
+//! | `waiver` | a dated permission to leave a rule broken |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
 //! | `schedule` | what is to be done at which times |
@@ -65,6 +66,7 @@ pub mod text;
 pub mod token;
 pub mod user;
 pub mod viewer;
+pub mod waiver;
 pub mod worker;
 
 pub use db::{Db, Origin, Tx};

@@ -10,6 +10,7 @@
 //! | `dependency`, `custody` | what needs what, and who holds what |
 //! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
+//! | `waiver` | what may stay broken, until when |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
@@ -38,4 +39,5 @@ mod tag;
 mod tenancy;
 mod user;
 mod viewer;
+mod waiver;
 mod worker;
