@@ -45,6 +45,7 @@ const ENTITIES: &[Names] = &[
     names::<crate::schedule::Schedule>(),
     names::<crate::rule::Rule>(),
     names::<crate::waiver::Waiver>(),
+    names::<crate::finding::Finding>(),
     names::<crate::run::Run>(),
     names::<crate::import::ImportRun>(),
 ];
