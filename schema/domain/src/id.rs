@@ -45,6 +45,8 @@ const ENTITIES: &[Names] = &[
     names::<crate::schedule::Schedule>(),
     names::<crate::rule::Rule>(),
     names::<crate::rule::RuleVersion>(),
+    names::<crate::waiver::Waiver>(),
+    names::<crate::finding::Finding>(),
     names::<crate::run::Run>(),
     names::<crate::import::ImportRun>(),
 ];

@@ -51,8 +51,8 @@ impl<'a> Listing<'a> {
         self.conditions.push(condition.replace('?', &place));
     }
 
-    /// Only rows for which this holds.
-    pub(crate) fn always(&mut self, condition: &'static str) {
+    /// Only rows for which this holds, without a parameter.
+    pub(crate) fn holds(&mut self, condition: &'static str) {
         self.conditions.push(condition.to_owned());
     }
 

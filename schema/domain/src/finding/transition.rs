@@ -76,7 +76,7 @@ impl Transitions {
                 "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
                                       reopened, opened_at, changed_at)
                  SELECT $1, new.*, {reopened}, $2, $2
-                 FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::smallint[], $9::text[],
+                 FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
                              $10::jsonb[], $11::uuid[])
                       AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)"
             ),
@@ -106,7 +106,7 @@ impl Transitions {
         tx.exec(
             "UPDATE finding SET version_id = new.version_id, severity = new.severity, weight = new.weight, state = new.state,
                                 evidence = new.evidence, waiver_id = new.waiver_id, changed_at = $1
-             FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::smallint[], $7::text[], $8::jsonb[], $9::uuid[])
+             FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::text[], $8::jsonb[], $9::uuid[])
                   AS new (asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
              WHERE finding.asset_id = new.asset_id AND finding.rule_id = new.rule_id AND finding.ended_at IS NULL",
             &[

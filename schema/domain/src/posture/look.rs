@@ -140,12 +140,12 @@ impl<'a> Look<'a> {
                 let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
                 errors.extend(error.map(|error| (slot.to_string(), error.clone())));
             } else if ruled.applies(facts) {
-                let judgement = ruled.judge(facts, self.now);
+                let verdict = ruled.verdict(facts, self.now);
                 let waived = self.waivers.of(ruled, facts.asset).map(|(_, until)| until);
-                posture.letters[slot] = letter(judgement.verdict, waived, self.now);
-                posture.turns.extend(self.turn(ruled, facts, judgement.verdict, waived));
-                if judgement.verdict == Verdict::Error {
-                    let reason = judgement.reason.unwrap_or_default();
+                posture.letters[slot] = letter(verdict, waived, self.now);
+                posture.turns.extend(self.turn(ruled, facts, verdict, waived));
+                if verdict == Verdict::Error {
+                    let reason = ruled.judge(facts, self.now).reason.unwrap_or_default();
                     errors.insert(slot.to_string(), Value::String(reason));
                 }
             }
@@ -218,7 +218,7 @@ impl<'a> Look<'a> {
     }
 
     fn leave(&self, posture: &Posture, transitions: &mut Transitions) {
-        let broken = self.rules.all().filter(|ruled| posture.letter(ruled.slot).is_broken());
+        let broken = self.rules.all().iter().filter(|ruled| posture.letter(ruled.slot).is_broken());
         transitions.ended.extend(broken.map(|ruled| Ended {
             asset: posture.asset,
             rule: ruled.rule.id,
@@ -229,11 +229,7 @@ impl<'a> Look<'a> {
 
 /// Whether a change may change what a rule says.
 fn is_touched(ruled: &Ruled, reads: &Reads) -> bool {
-    let Some(reads) = reads else { return true };
-    reads.iter().any(|read| {
-        ruled.reads().contains(read)
-            || read.strip_prefix("rule.").is_some_and(|key| key == ruled.rule.key)
-    })
+    reads.as_ref().is_none_or(|changed| ruled.meets(changed))
 }
 
 fn letter(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> Letter {

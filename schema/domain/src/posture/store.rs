@@ -18,7 +18,7 @@ pub(crate) const SELECT: &str = "SELECT asset_id, verdicts, passed_weight, faile
     facts_hash, flips, errors, evaluated_at FROM posture";
 
 /// What is kept of the assets in a range, by asset.
-pub(super) async fn in_range(
+pub(crate) async fn in_range(
     tx: &Tx,
     range: AssetRange,
 ) -> Result<HashMap<Id<Asset>, Posture>> {

@@ -104,7 +104,7 @@ impl<'a> ScopeValues<'a> {
     /// The assets in operation that it lets through.
     pub(super) fn listing(&self) -> Listing<'_> {
         let mut listing = Listing::default();
-        listing.always("asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')");
+        listing.holds("asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')");
         if let Some(types) = &self.types {
             listing.only("asset.type = ANY(?)", types);
         }
