@@ -1,5 +1,6 @@
 //! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/look`: judging, and
-//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/store`: its SQL.)
+//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
+//! `posture/store`: its SQL.)
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
@@ -21,8 +22,10 @@ pub mod due;
 mod follow;
 pub(crate) mod look;
 pub(crate) mod store;
+mod verify;
 
-pub use follow::{Followed, Mismatch, follow, next_turn, refresh, repair, turn, verify};
+pub use follow::{Followed, follow, next_turn, refresh, turn};
+pub use verify::{Mismatch, repair, verify};
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -178,7 +181,9 @@ impl Lock {
         )
         .await?;
         let sql = match self {
-            Self::Shared => "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))",
+            Self::Shared => {
+                "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))"
+            }
             Self::Alone => "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))",
         };
         tx.exec(sql, &[&tx.org().uuid().to_string()]).await?;

@@ -118,23 +118,17 @@ impl<'a> Look<'a> {
     /// What the rules say of an asset. Those that read nothing of what changed say what they said.
     pub(crate) fn judge(&self, facts: &Facts, kept: Option<&Posture>, reads: &Reads) -> Posture {
         let mut posture = Posture {
-            asset: facts.asset,
             letters: vec![Letter::Absent; self.rules.width()],
-            score: None,
-            passed_weight: 0,
-            failed_weight: 0,
-            waived_weight: 0,
-            whole_weight: 0,
-            turns: Vec::new(),
-            errors: None,
             facts_hash: self.rules.facts_hash(facts, self.now),
-            evaluated_at: self.now,
+            ..Posture::blank(facts.asset, self.now)
         };
         let mut errors = Map::new();
         for ruled in self.rules.iter() {
             let slot = ruled.slot;
             let before = kept.filter(|_| !is_touched(ruled, reads));
-            if let Some((kept, letter)) = before.and_then(|kept| Some((kept, *kept.letters.get(slot)?))) {
+            if let Some((kept, letter)) =
+                before.and_then(|kept| Some((kept, *kept.letters.get(slot)?)))
+            {
                 posture.letters[slot] = letter;
                 posture.turns.extend(kept.turns.iter().filter(|turn| turn.slot == slot));
                 let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
@@ -168,8 +162,12 @@ impl<'a> Look<'a> {
         let flip = ruled.flip(facts, self.now, verdict);
         let end = waived.filter(|_| verdict == Verdict::Fail);
         match (flip, end) {
-            (Some(flip), Some(end)) if end < flip.at => Some(Turn { slot, at: end, to: Letter::Fail }),
-            (Some(flip), _) => Some(Turn { slot, at: flip.at, to: letter(flip.to, waived, flip.at) }),
+            (Some(flip), Some(end)) if end < flip.at => {
+                Some(Turn { slot, at: end, to: Letter::Fail })
+            }
+            (Some(flip), _) => {
+                Some(Turn { slot, at: flip.at, to: letter(flip.to, waived, flip.at) })
+            }
             (None, Some(end)) => Some(Turn { slot, at: end, to: Letter::Fail }),
             (None, None) => None,
         }
@@ -198,7 +196,11 @@ impl<'a> Look<'a> {
                     asset: facts.asset,
                     rule: ruled.rule.id,
                     // Without a verdict it is not proven to be fixed.
-                    state: if new == Letter::Pass { FindingState::Fixed } else { FindingState::OutOfScope },
+                    state: if new == Letter::Pass {
+                        FindingState::Fixed
+                    } else {
+                        FindingState::OutOfScope
+                    },
                 }),
                 (true, true) | (false, false) => {}
             }
@@ -244,7 +246,7 @@ fn letter(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Ut
 
 impl Letter {
     /// Whether there is a finding.
-    const fn is_broken(self) -> bool {
+    pub(super) const fn is_broken(self) -> bool {
         match self {
             Self::Fail | Self::Waived => true,
             Self::Pass | Self::NotAssessed | Self::Error | Self::Absent => false,
@@ -253,7 +255,24 @@ impl Letter {
 }
 
 impl Posture {
-    fn letter(&self, slot: usize) -> Letter {
+    /// Of no rule yet.
+    pub(super) const fn blank(asset: Id<Asset>, evaluated_at: DateTime<Utc>) -> Self {
+        Self {
+            asset,
+            letters: Vec::new(),
+            score: None,
+            passed_weight: 0,
+            failed_weight: 0,
+            waived_weight: 0,
+            whole_weight: 0,
+            turns: Vec::new(),
+            errors: None,
+            facts_hash: 0,
+            evaluated_at,
+        }
+    }
+
+    pub(super) fn letter(&self, slot: usize) -> Letter {
         self.letters.get(slot).copied().unwrap_or(Letter::Absent)
     }
 
@@ -281,6 +300,11 @@ impl Posture {
             && self.turns == other.turns
             && self.errors == other.errors
             && (self.passed_weight, self.failed_weight, self.waived_weight, self.whole_weight)
-                == (other.passed_weight, other.failed_weight, other.waived_weight, other.whole_weight)
+                == (
+                    other.passed_weight,
+                    other.failed_weight,
+                    other.waived_weight,
+                    other.whole_weight,
+                )
     }
 }

@@ -107,7 +107,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
     }
 
@@ -150,8 +151,15 @@ fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
 #[tokio::test]
 async fn what_is_followed_is_what_a_look_at_everything_finds() {
     let house = House::new().await;
-    let owners = [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
-    house.db.superuser().await.execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[]).await.unwrap();
+    let owners =
+        [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
+    house
+        .db
+        .superuser()
+        .await
+        .execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[])
+        .await
+        .unwrap();
     let tx = write(&house).await;
     let tag = Tag::create(&tx, "dmz", None, at(0)).await.unwrap();
     tx.commit().await.unwrap();
@@ -174,7 +182,14 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
             follow(&house, now).await;
             let followed = kept(&house).await;
             run(&house, None, now).await;
-            assert_eq!(followed, kept(&house).await, "after {edit} edits");
+            let found = kept(&house).await;
+            let differing: Vec<_> = followed
+                .iter()
+                .map(|(of, what)| (of, Some(what), found.get(of)))
+                .chain(found.iter().map(|(of, what)| (of, followed.get(of), Some(what))))
+                .filter(|(_, followed, found)| followed != found)
+                .collect();
+            assert!(differing.is_empty(), "after {edit} edits: {differing:#?}");
         }
     }
 }
@@ -201,7 +216,9 @@ async fn change(
         6 => {
             let asset = Asset::find(&tx, id).await.unwrap().unwrap();
             let next = asset.lifecycle_state.next();
-            if !next.is_empty() && (asset.lifecycle_state == LifecycleState::Retired || random.below(3) == 0) {
+            if !next.is_empty()
+                && (asset.lifecycle_state == LifecycleState::Retired || random.below(3) == 0)
+            {
                 Asset::set_lifecycle(&tx, id, *random.of(next), now).await.unwrap();
             }
         }
@@ -369,7 +386,8 @@ async fn a_run_of_a_scope_leaves_the_others_alone() {
     house.asset(host("web")).await;
     let switch = CreateAssetInput { asset_type: AssetType::NetworkDevice, ..host("switch") };
     house.asset(switch).await;
-    let scope = ScanScope { asset_type: Some(vec![AssetType::NetworkDevice]), ..Default::default() };
+    let scope =
+        ScanScope { asset_type: Some(vec![AssetType::NetworkDevice]), ..Default::default() };
     let first = run(&house, Some(&scope), at(1)).await;
     assert_eq!(first.assets, 1);
     assert_eq!(run(&house, None, at(2)).await.assets, 2);
@@ -397,7 +415,10 @@ async fn a_second_run_of_a_scope_is_the_first() {
     let house = House::new().await;
     house.asset(host("web")).await;
     let hosts = ScanScope { asset_type: Some(vec![AssetType::Host]), ..Default::default() };
-    let twice = ScanScope { asset_type: Some(vec![AssetType::Host, AssetType::Host]), ..Default::default() };
+    let twice = ScanScope {
+        asset_type: Some(vec![AssetType::Host, AssetType::Host]),
+        ..Default::default()
+    };
     let mut ids = Vec::new();
     for scope in [None, Some(&hosts), Some(&ScanScope::default()), Some(&twice)] {
         let tx = write(&house).await;
@@ -432,4 +453,14 @@ async fn what_somebody_meddled_with_is_found_and_mended() {
     follow(&house, at(3)).await;
     let tx = write(&house).await;
     assert_eq!(posture::verify(&tx, all, at(4)).await.unwrap(), []);
+    drop(tx);
+    let meddle = "UPDATE finding SET state = 'FIXED', ended_at = opened_at WHERE asset_id = $1";
+    house.db.superuser().await.execute(meddle, &[&id]).await.unwrap();
+    let tx = write(&house).await;
+    let found = posture::verify(&tx, all, at(5)).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.asset).collect::<Vec<_>>(), [id]);
+    posture::repair(&tx, &found).await.unwrap();
+    tx.commit().await.unwrap();
+    follow(&house, at(6)).await;
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["FIXED 0", "OPEN 1"]);
 }
