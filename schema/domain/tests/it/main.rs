@@ -10,6 +10,7 @@
 //! | `dependency`, `custody` | what needs what, and who holds what |
 //! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
+//! | `rule`, `native` | rules, and the same by hand |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
@@ -28,9 +29,11 @@ mod import;
 mod job;
 mod listing;
 mod login;
+mod native;
 mod once;
 mod role;
 mod round_trip;
+mod rule;
 mod schedule;
 mod schema;
 mod session;
