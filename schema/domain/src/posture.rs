@@ -1,4 +1,5 @@
-//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew.)
+//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/verdict`:
+//! as people see it.)
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
@@ -17,6 +18,9 @@ use crate::{
 };
 
 pub mod due;
+mod verdict;
+
+pub use verdict::RuleVerdict;
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@
 //! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
 //! | `waiver`, `finding` | what may stay broken, until when; what is broken |
-//! | `score`, `drift` | how much holds, how that went and will go |
+//! | `score`, `drift`, `report` | how much holds, how that went and will go, and for whom it is written down |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture`, `judged` | what the tests start from |
 
@@ -34,6 +34,7 @@ mod judged;
 mod listing;
 mod login;
 mod once;
+mod report;
 mod role;
 mod round_trip;
 mod schedule;
