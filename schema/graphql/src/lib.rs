@@ -9,7 +9,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `tag`, `import`, `dependency`, `custody`, `change`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `tag`, `import`, `dependency`, `custody`, `change`, `rule`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -43,6 +43,7 @@ mod order;
 mod page;
 mod permit;
 mod refusal;
+mod rule;
 mod scan;
 mod schedule;
 mod schema;
