@@ -1,4 +1,5 @@
-//! A finding: a rule that an asset breaks, from when it was seen until it ended. (`finding/query`: which are asked for.)
+//! A finding: a rule that an asset breaks, from when it was seen until it ended. (`finding/query`: which are asked for;
+//! `finding/transition`: what became of them in one look.)
 //!
 //! Broken again, it is a new finding. So whether an asset broke a rule at any time follows from these rows alone, and runs
 //! write none where nothing changed: when a live one was last seen is told by the runs, not by its row.
@@ -23,6 +24,7 @@ use crate::{
 };
 
 mod query;
+pub(crate) mod transition;
 
 use query::FilterValues;
 pub use query::FindingFilter;

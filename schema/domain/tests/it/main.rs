@@ -34,6 +34,7 @@ mod judged;
 mod listing;
 mod login;
 mod once;
+mod posture;
 mod report;
 mod role;
 mod round_trip;
