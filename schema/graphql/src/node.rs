@@ -4,6 +4,7 @@ use async_graphql::{Context, ID, Interface, Object};
 use domain::{
     Id, api_key, asset, audit, custody, dependency,
     directive::authenticated,
+    finding,
     id::{self, Entity},
     import, job,
     organization::Organization,
@@ -13,12 +14,13 @@ use domain::{
     tag::Tag,
     user,
     viewer::Viewer,
+    waiver,
 };
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
-    context::ContextExt, custody::Custody, dependency::Dependency, error::Result,
-    import::ImportRun, job::Job, schedule::Schedule, session::Session, user::User,
+    context::ContextExt, custody::Custody, dependency::Dependency, error::Result, finding::Finding,
+    import::ImportRun, job::Job, schedule::Schedule, session::Session, user::User, waiver::Waiver,
 };
 
 /// Every type with an id.
@@ -50,6 +52,10 @@ pub(crate) enum Node {
     AuditEntry(AuditEntry),
     /// One compliance run.
     ComplianceRun(ComplianceRun),
+    /// A rule that an asset breaks, or broke.
+    Finding(Finding),
+    /// A dated permission to leave a rule broken.
+    Waiver(Waiver),
     /// An order to a worker.
     Job(Job),
     /// What is to be done at which times.
@@ -86,6 +92,8 @@ node_ids! {
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
     ComplianceRun: |run| run.0.id,
+    Finding: |finding| finding.0.id,
+    Waiver: |waiver| waiver.0.id,
     Tag: |tag| tag.id,
     ImportRun: |run| run.0.id,
     Job: |job| job.0.id,
@@ -161,6 +169,16 @@ impl NodeQuery {
                 run::Run::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|run| Node::ComplianceRun(ComplianceRun(run)))
+            }
+            finding::Finding::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                finding::Finding::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|finding| Node::Finding(Finding(finding)))
+            }
+            waiver::Waiver::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                waiver::Waiver::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|waiver| Node::Waiver(Waiver(waiver)))
             }
             job::Job::PREFIX if viewer.may(Permission::JobRead) => {
                 job::Job::find(&*ctx.read().await?, Id::from(uuid))
