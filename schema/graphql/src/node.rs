@@ -4,6 +4,7 @@ use async_graphql::{Context, ID, Interface, Object};
 use domain::{
     Id, api_key, asset, audit, custody, dependency,
     directive::authenticated,
+    finding,
     id::{self, Entity},
     import, job,
     organization::Organization,
@@ -13,12 +14,14 @@ use domain::{
     tag::Tag,
     user,
     viewer::Viewer,
+    waiver,
 };
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
-    context::ContextExt, custody::Custody, dependency::Dependency, error::Result,
+    context::ContextExt, custody::Custody, dependency::Dependency, error::Result, finding::Finding,
     import::ImportRun, job::Job, rule::Rule, schedule::Schedule, session::Session, user::User,
+    waiver::Waiver,
 };
 
 /// Every type with an id.
@@ -52,6 +55,10 @@ pub(crate) enum Node {
     Rule(Rule),
     /// One compliance run.
     ComplianceRun(ComplianceRun),
+    /// A rule that an asset breaks, or broke.
+    Finding(Finding),
+    /// A dated permission to leave a rule broken.
+    Waiver(Waiver),
     /// An order to a worker.
     Job(Job),
     /// What is to be done at which times.
@@ -89,6 +96,8 @@ node_ids! {
     AuditEntry: |entry| entry.0.id,
     Rule: |rule| rule.row.id,
     ComplianceRun: |run| run.0.id,
+    Finding: |finding| finding.0.id,
+    Waiver: |waiver| waiver.0.id,
     Tag: |tag| tag.id,
     ImportRun: |run| run.0.id,
     Job: |job| job.0.id,
@@ -169,6 +178,16 @@ impl NodeQuery {
                 run::Run::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|run| Node::ComplianceRun(ComplianceRun(run)))
+            }
+            finding::Finding::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                finding::Finding::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|finding| Node::Finding(Finding(finding)))
+            }
+            waiver::Waiver::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                waiver::Waiver::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|waiver| Node::Waiver(Waiver(waiver)))
             }
             job::Job::PREFIX if viewer.may(Permission::JobRead) => {
                 job::Job::find(&*ctx.read().await?, Id::from(uuid))

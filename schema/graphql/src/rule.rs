@@ -227,3 +227,9 @@ impl RuleMutation {
         Ok(RuleTrial(tried.map_err(|error| error.within("input"))?))
     }
 }
+
+/// The rule that a row names, as it counts now.
+pub(crate) async fn rule_of(ctx: &Context<'_>, id: Id<rule::Rule>) -> Result<Rule> {
+    let found = ctx.loaders().rules.load_one(id).await?;
+    found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", id).into())
+}
