@@ -1,8 +1,52 @@
-//! What a part of a scenario found: figures beside their targets, and checks that decide.
+//! What a scenario found: figures beside their targets, and checks that decide.
 
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::report::{Table, whole};
+use crate::{
+    load::percentile,
+    report::{self, Circumstances, Table, whole},
+};
+
+/// What a scenario of several parts found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Its name.
+    pub(crate) scenario: &'static str,
+    /// On what it ran.
+    pub(crate) setting: String,
+    /// By what and where it ran.
+    pub(crate) circumstances: Circumstances,
+    /// What randomness began with.
+    pub(crate) seed: u64,
+    /// By part.
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Prints it, and saves it if that was asked for.
+    ///
+    /// # Errors
+    /// When a check failed, with all that is wrong.
+    pub(crate) fn close(&self, file: Option<&Path>) -> Result<()> {
+        report::print(&self.render())?;
+        report::save(file, self)?;
+        let wrong: Vec<_> = self.findings.iter().flat_map(Finding::wrong).collect();
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("\n"));
+        }
+        Ok(())
+    }
+
+    fn render(&self) -> String {
+        let Self { scenario, setting, circumstances, seed, findings } = self;
+        let findings: Vec<_> = findings.iter().map(Finding::render).collect();
+        let findings = findings.join("\n");
+        format!("{scenario}: {setting}, seed {seed}\n{}\n{findings}", circumstances.render())
+    }
+}
 
 /// One number.
 #[derive(Debug, Serialize)]
@@ -54,6 +98,25 @@ impl Finding {
         self.figures.push(Figure { what: what.into(), value, unit, target: Some(target) });
     }
 
+    /// How long something took, each time: percentiles of it, the 95th beside its target.
+    pub(crate) fn latencies(
+        &mut self,
+        what: &str,
+        mut took: Vec<Duration>,
+        target: Option<&'static str>,
+    ) {
+        took.sort_unstable();
+        for share in [50, 95, 99, 100] {
+            let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
+            match target {
+                Some(target) if share == 95 => {
+                    self.aimed(format!("{what}: p95"), value, "ms", target);
+                }
+                _ => self.figure(format!("{what}: p{share}"), value, "ms"),
+            }
+        }
+    }
+
     /// What must be so.
     pub(crate) fn check(&mut self, what: impl Into<String>, found: i64, expected: i64) {
         let is_right = found == expected;
@@ -82,6 +145,11 @@ impl Finding {
         }
         format!("{}\n{}\n", table.render(), self.setting)
     }
+}
+
+/// A count as a figure; none of ours is beyond 2³¹.
+pub(crate) fn number(count: impl TryInto<i32>) -> f64 {
+    count.try_into().map_or(f64::NAN, f64::from)
 }
 
 #[cfg(test)]
