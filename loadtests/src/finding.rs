@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     load::percentile,
@@ -74,12 +75,25 @@ pub(crate) struct Finding {
     setting: String,
     figures: Vec<Figure>,
     checks: Vec<Check>,
+    /// What has more than one number a row, for programs.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    rows: Value,
+    /// The same for people.
+    #[serde(skip)]
+    table: Option<Table>,
 }
 
 impl Finding {
     /// Nothing found yet.
     pub(crate) fn new(part: &'static str, setting: impl Into<String>) -> Self {
-        Self { part, setting: setting.into(), figures: Vec::new(), checks: Vec::new() }
+        Self {
+            part,
+            setting: setting.into(),
+            figures: Vec::new(),
+            checks: Vec::new(),
+            rows: Value::Null,
+            table: None,
+        }
     }
 
     /// A number without a target.
@@ -98,19 +112,26 @@ impl Finding {
         self.figures.push(Figure { what: what.into(), value, unit, target: Some(target) });
     }
 
-    /// How long something took, each time: percentiles of it, the 95th beside its target.
+    /// Rows of more than one number: as a table, and as they are.
+    pub(crate) fn rows(&mut self, table: Table, rows: &impl Serialize) -> Result<()> {
+        self.rows = serde_json::to_value(rows)?;
+        self.table = Some(table);
+        Ok(())
+    }
+
+    /// How long something took, each time: percentiles of it, one of them beside its target.
     pub(crate) fn latencies(
         &mut self,
         what: &str,
         mut took: Vec<Duration>,
-        target: Option<&'static str>,
+        target: Option<(usize, &'static str)>,
     ) {
         took.sort_unstable();
         for share in [50, 95, 99, 100] {
             let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
             match target {
-                Some(target) if share == 95 => {
-                    self.aimed(format!("{what}: p95"), value, "ms", target);
+                Some((aimed, target)) if share == aimed => {
+                    self.aimed(format!("{what}: p{share}"), value, "ms", target);
                 }
                 _ => self.figure(format!("{what}: p{share}"), value, "ms"),
             }
@@ -143,7 +164,8 @@ impl Finding {
             let word = if *is_right { "right" } else { "WRONG" };
             table.row([what.clone(), format!("{found}"), format!("{expected}: {word}")]);
         }
-        format!("{}\n{}\n", table.render(), self.setting)
+        let rows = self.table.as_ref().map(|rows| rows.render() + "\n").unwrap_or_default();
+        format!("{rows}{}\n{}\n", table.render(), self.setting)
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let questions = if arguments.quick { 20 } else { 200 };
     let seed = crate::random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
-    let site = Site::open(&arguments.binary).await?;
+    let site = Site::open(&arguments.binary, &["import"]).await?;
     let mut findings = Vec::new();
     for shape in [Shape::Tiers, Shape::Random] {
         if arguments.only.is_empty() || arguments.only.contains(&shape) {
@@ -196,7 +196,7 @@ impl Asker<'_> {
             let reach = percentile(&reaches, share).unwrap_or_default();
             finding.figure(format!("blast radius {whose}: {name}"), number(reach), "assets");
         }
-        finding.latencies(&format!("blast radius {whose}"), took, Some(target));
+        finding.latencies(&format!("blast radius {whose}"), took, Some((95, target)));
         finding.check(format!("blast radius {whose}: other than our own walk"), wrong, 0);
         Ok(())
     }

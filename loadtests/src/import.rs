@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let seed = crate::random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
     let inventory = Inventory { shape: Shape::Tiers, assets, seed, at };
-    let mut site = Site::open(&arguments.binary).await?;
+    let mut site = Site::open(&arguments.binary, &["import"]).await?;
     progress(&format!("import: {assets} assets to files"));
     let files = inventory.write(site.folder.path())?;
     let mut findings = vec![quiet(&site, &inventory, &files).await?];
