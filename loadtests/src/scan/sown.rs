@@ -212,7 +212,7 @@ impl Sowing<'_> {
         let seed = self.seed();
         let facts = FACTS.iter().enumerate().map(|(place, Sown { rule, .. })| {
             format!(
-                "('{rule}', sum((pg_temp.roll({place}, number, {seed}) >= {BAD})::int),
+                "('{rule}'::text, sum((pg_temp.roll({place}, number, {seed}) >= {BAD})::int),
                   sum((pg_temp.roll({place}, number, {seed}) BETWEEN {MISSING} AND {BAD} - 1)::int))"
             )
         });
@@ -223,8 +223,8 @@ impl Sowing<'_> {
             "SELECT rule, passed, failed, total - passed - failed AS not_assessed
              FROM (SELECT count(*) AS total,
                           ARRAY[{facts},
-                                ('has-owner', sum(({owned})::int), sum((NOT {owned})::int)),
-                                ('owner-mfa', sum(({owned} AND NOT {careless})::int), sum(({owned} AND {careless})::int))] AS found
+                                ('has-owner'::text, sum(({owned})::int), sum((NOT {owned})::int)),
+                                ('owner-mfa'::text, sum(({owned} AND NOT {careless})::int), sum(({owned} AND {careless})::int))] AS found
                    FROM generate_series(1::bigint, $1) AS number
                    WHERE pg_temp.roll({LIFE}, number, {seed}) >= {RETIRED}) AS counted,
                   UNNEST(found) AS one (rule text, passed bigint, failed bigint)
