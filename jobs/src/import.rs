@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Job, Push, push};
 
-/// So long after a run was opened somebody looks whether its upload was abandoned.
-const LOOK: TimeDelta = TimeDelta::minutes(11);
-
 /// Imports one chunk of a run, and asks for the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportChunk {
@@ -50,7 +47,7 @@ impl Job for ImportSweep {
 
 /// In the transaction that opens a run: if nobody goes on with it, it ends all the same.
 pub async fn push_look(tx: &Tx, run: Id<ImportRun>, now: DateTime<Utc>) -> Result<()> {
-    sweep(tx, run, Some(now + LOOK)).await
+    sweep(tx, run, Some(now + ImportRun::ABANDONED + TimeDelta::minutes(1))).await
 }
 
 /// In the transaction that ends a run.

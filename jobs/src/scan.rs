@@ -1,16 +1,25 @@
-//! Jobs of compliance runs.
+//! Jobs of compliance runs, and of following changes between them.
+//!
+//! Whatever changes what rules read notes so in its transaction, and before its commit one job is asked for that follows it
+//! ([`follow`], which `Db::following` calls): one an organization, however much changes before it runs.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Id, Result, Tx,
+    Actor, Db, Id, Result, Tx,
     job::Queue,
+    organization::Organization,
     permission::Permission,
+    posture,
     run::{AssetRange, Run, Started},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, push_all};
+use crate::{Job, Push, push_all};
+
+/// How often postures are compared with what a look at everything finds.
+const VERIFY: TimeDelta = TimeDelta::days(1);
 
 /// Judges one range of a run's assets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +42,92 @@ impl Job for ScanShard {
     }
 }
 
+/// Judges anew what changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follow {}
+
+impl Job for Follow {
+    const QUEUE: Queue = Queue::Scan;
+    const KIND: &'static str = "scan.follow";
+    const ATTEMPTS: i16 = 20;
+}
+
+/// Judges anew what time alone changes now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {}
+
+impl Job for Turn {
+    const QUEUE: Queue = Queue::Scan;
+    const KIND: &'static str = "scan.turn";
+    const ATTEMPTS: i16 = 20;
+}
+
+/// Judges a range anew, because rules changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    /// Its assets.
+    pub range: AssetRange,
+}
+
+impl Job for Refresh {
+    const QUEUE: Queue = Queue::Scan;
+    const KIND: &'static str = "scan.refresh";
+    const TIMEOUT: Duration = Duration::from_mins(5);
+}
+
+/// Compares all postures with what a look at everything finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verify {}
+
+impl Job for Verify {
+    const QUEUE: Queue = Queue::Upkeep;
+    const KIND: &'static str = "scan.verify";
+    const TIMEOUT: Duration = Duration::from_hours(1);
+}
+
+/// The database, where changes of what rules read are followed.
+#[must_use]
+pub fn following(db: Db) -> Db {
+    db.following(follow)
+}
+
+/// Asks for a job that follows what this transaction changes; one that waits already is that job.
+pub fn follow(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+    Box::pin(push_follow_of(tx, tx.org()))
+}
+
+/// Asks for following wherever something waits that nobody asked for: changes of people are made before an organization
+/// is known. In a transaction of `Db::fleet`.
+pub async fn push_forgotten(tx: &Tx) -> Result<()> {
+    for org in posture::due::waiting(tx, Follow::KIND).await? {
+        push_follow_of(tx, org).await?;
+    }
+    Ok(())
+}
+
+async fn push_follow_of(tx: &Tx, org: Id<Organization>) -> Result<()> {
+    Push::new(&Follow {}).key("follow").on_behalf(org, Actor::System).send(tx).await.map(drop)
+}
+
+/// Asks for a job when time alone changes a verdict next. After a look that may have brought that forward.
+pub async fn push_turn(tx: &Tx) -> Result<()> {
+    let Some(next) = posture::next_turn(tx).await? else { return Ok(()) };
+    Push::new(&Turn {}).key("turn").run_at(next).on_behalf(tx.org(), Actor::System).send(tx).await?;
+    Ok(())
+}
+
+/// Asks for a comparison a day from now; one that waits already comes first.
+pub async fn push_verify(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    let verify = Push::new(&Verify {}).key("verify").run_at(now + VERIFY);
+    verify.on_behalf(tx.org(), Actor::System).send(tx).await.map(drop)
+}
+
+/// Pushes what has to be done before all postures are judged anew.
+pub async fn push_refresh(tx: &Tx, ranges: Vec<AssetRange>) -> Result<()> {
+    let parts: Vec<_> = ranges.into_iter().map(|range| Refresh { range }).collect();
+    push_all(tx, &parts).await
+}
+
 /// Pushes the shards of a run that has just been started; of one that was started before, nothing.
 pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
     match started {
@@ -41,7 +136,7 @@ pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
             let shards: Vec<_> =
                 ranges.into_iter().map(|range| ScanShard { run: run.id, range }).collect();
             push_all(tx, &shards).await?;
-            Ok(run)
+            Ok(*run)
         }
     }
 }

@@ -25,7 +25,7 @@ CREATE TABLE finding (
     CONSTRAINT finding_waiver_check CHECK ((waiver_id IS NOT NULL) OR state <> 'WAIVED')
 ) WITH (fillfactor = 90);
 CREATE UNIQUE INDEX finding_live_idx ON finding (org_id, asset_id, rule_id) WHERE ended_at IS NULL;
-CREATE INDEX finding_worst_idx ON finding (org_id, weight DESC, id) WHERE ended_at IS NULL;
+CREATE INDEX finding_worst_idx ON finding (org_id, weight, id) WHERE ended_at IS NULL;
 CREATE INDEX finding_ended_idx ON finding (org_id, ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX finding_history_idx ON finding (org_id, asset_id, rule_id, ended_at) WHERE ended_at IS NOT NULL;
 

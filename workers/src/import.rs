@@ -25,7 +25,9 @@ pub async fn chunk(context: Context, job: ImportChunk) -> Result<(), Failure> {
     if let Some(begun) = ImportRun::begin_chunk(&tx, job.run, job.place).await? {
         let outcome = import::apply(&tx, &begun, context.now()).await?;
         match ImportRun::close_chunk(&tx, &begun, &outcome, context.now()).await? {
-            Some(place) => drop(push(&tx, &ImportChunk { run: job.run, place }).await?),
+            Some(place) => {
+                push(&tx, &ImportChunk { run: job.run, place }).await?;
+            }
             None => push_sweep(&tx, job.run).await?,
         }
     }

@@ -7,7 +7,7 @@
 //! | `dispatch` | one attempt: right, time limit, stop, span |
 //! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
 //! | `tend` | what every process also does: reaping, beating, due schedules, old history |
-//! | `scan` | compliance runs |
+//! | `scan` | compliance runs, and following changes between them |
 //! | `import` | files of assets and dependencies |
 //!
 //! Every process is the same and any number may run: what has to be done once is claimed from rows.
@@ -30,6 +30,10 @@ pub fn handlers() -> Handlers {
     Handlers::new()
         .on(scan::shard)
         .on(scan::scheduled)
+        .on(scan::follow)
+        .on(scan::turn)
+        .on(scan::refresh)
+        .on(scan::verify)
         .on_ended::<ScanShard, _, _>(scan::shard_ended)
         .on(import::chunk)
         .on(import::sweep)

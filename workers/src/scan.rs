@@ -1,13 +1,16 @@
-//! Compliance runs: each shard is judged and counted in one transaction, which also ends its job.
+//! Compliance runs: each shard is judged and counted in one transaction, which also ends its job. Between runs, what changes is
+//! followed.
 
 use domain::{
-    Id,
-    run::{self, Run, RunTrigger},
+    Id, posture,
+    run::{AssetRange, Run, RunTrigger},
 };
 use jobs::{
     Failure,
     job::Ended,
-    scan::{ScanShard, push_shards},
+    scan::{
+        Follow, Refresh, ScanShard, Turn, Verify, push_refresh, push_shards, push_turn, push_verify,
+    },
     schedule::ScheduledRun,
 };
 
@@ -19,9 +22,9 @@ pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
     let is_open = Run::begin_shard(&tx, job.run).await?;
     tx.commit().await?;
     let tx = context.finish().await?;
-    if is_open {
-        let counts = run::judge(&tx, job.range).await?;
-        Run::close_shard(&tx, job.run, counts, context.now()).await?;
+    if is_open && Run::judge_shard(&tx, job.run, job.range, context.now()).await? {
+        push_turn(&tx).await?;
+        push_verify(&tx, context.now()).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -30,8 +33,64 @@ pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
 /// Starts the run of a schedule's tick: once, however often the tick is told.
 pub async fn scheduled(context: Context, job: ScheduledRun) -> Result<(), Failure> {
     let tx = context.finish().await?;
-    let started = Run::start(&tx, RunTrigger::Schedule, Some(&job.key), context.now()).await?;
+    let trigger = RunTrigger::Schedule;
+    let started = Run::start(&tx, trigger, None, Some(&job.key), context.now()).await?;
     push_shards(&tx, started).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Judges what changed.
+pub async fn follow(context: Context, _: Follow) -> Result<(), Failure> {
+    let tx = context.finish().await?;
+    let followed = posture::follow(&tx, context.now()).await?;
+    push_refresh(&tx, followed.everybody).await?;
+    if followed.is_more {
+        jobs::scan::follow(&tx).await?;
+    }
+    push_turn(&tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Judges what time alone has changed: by whichever clock is ahead, the worker's or Postgres', which decided that it is time.
+pub async fn turn(context: Context, _: Turn) -> Result<(), Failure> {
+    let tx = context.finish().await?;
+    let now = context.now().max(tx.now().await?);
+    posture::turn(&tx, now).await?;
+    push_turn(&tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Judges a range by rules that have changed.
+pub async fn refresh(context: Context, job: Refresh) -> Result<(), Failure> {
+    let tx = context.finish().await?;
+    posture::refresh(&tx, job.range, context.now()).await?;
+    push_turn(&tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Compares all postures with what a look at everything finds, part by part; what differs is said and judged anew.
+pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
+    let tx = context.write().await?;
+    let ranges = AssetRange::all(&tx).await?;
+    tx.commit().await?;
+    let mut differing = 0;
+    for range in ranges {
+        let tx = context.write().await?;
+        let mismatches = posture::verify(&tx, range, context.now()).await?;
+        posture::repair(&tx, &mismatches).await?;
+        tx.commit().await?;
+        for mismatch in &mismatches {
+            tracing::error!(asset.id = %mismatch.asset, "a posture is not what a look at everything finds");
+        }
+        differing += mismatches.len();
+    }
+    metrics::counter!("sentryops_posture_mismatches_total").increment(differing as u64);
+    let tx = context.finish().await?;
+    push_verify(&tx, context.now()).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -47,6 +106,7 @@ pub async fn shard_ended(context: Context, ended: Ended) -> Result<(), Failure> 
     };
     let tx = context.finish().await?;
     Run::fail(&tx, run, &reason, context.now()).await?;
+    push_turn(&tx).await?;
     tx.commit().await?;
     Ok(())
 }

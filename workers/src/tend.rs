@@ -1,4 +1,4 @@
-//! What every process does besides jobs: it beats, takes back lost leases, pushes what is due, keeps the history's
+//! What every process does besides jobs: it beats, takes back lost leases, pushes what is due, has changes followed, keeps the history's
 //! partitions, and forgets imports that are as old.
 //!
 //! All of it is safe to do twice at once; rows that somebody else is at are skipped.
@@ -15,11 +15,13 @@ use domain::{
     import::ImportRun,
     worker::{NewWorker, Worker},
 };
-use jobs::{held::Holder, history, lease, schedule};
+use jobs::{held::Holder, history, lease, scan, schedule};
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker says that it is there.
 const BEAT: Duration = Duration::from_secs(5);
+/// How often changes are looked for that nobody asked to follow.
+const FOLLOW: Duration = Duration::from_secs(3);
 /// How often old history and silent workers are looked for.
 const TIDY: Duration = Duration::from_mins(10);
 /// After an outage of the database everybody renews what they hold before anything is taken back.
@@ -40,6 +42,7 @@ pub(crate) struct Tender {
 #[derive(Default)]
 struct Done {
     beat: Option<Instant>,
+    follow: Option<Instant>,
     tidy: Option<Instant>,
 }
 
@@ -89,6 +92,10 @@ impl Tender {
             is_reached |= told("take back jobs of lost workers", self.reap().await);
         }
         is_reached |= told("push what is due", self.schedule().await);
+        if is_due(done.follow, FOLLOW) {
+            is_reached |= told("follow changes of people", self.follow().await);
+            done.follow = Some(Instant::now());
+        }
         if is_due(done.tidy, TIDY) {
             told("tidy the history", self.tidy().await);
             done.tidy = Some(Instant::now());
@@ -132,6 +139,12 @@ impl Tender {
         let tx = self.db.fleet().await?;
         let now = tx.now().await?;
         schedule::push_due(&tx, now).await?;
+        tx.commit().await
+    }
+
+    async fn follow(&self) -> domain::Result<()> {
+        let tx = self.db.fleet().await?;
+        scan::push_forgotten(&tx).await?;
         tx.commit().await
     }
 

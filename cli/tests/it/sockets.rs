@@ -8,7 +8,7 @@ use std::{
 use domain::{
     Db, Id, Origin,
     organization::Organization,
-    run::{Counts, Run, RunTrigger, Started},
+    run::{AssetRange, Run, RunTrigger, Started},
 };
 use jobs::{Redis, event::Publisher};
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use crate::{
     team::{Person, Team, chrono_now},
 };
 
+const ALL: AssetRange = AssetRange { above: None, up_to: None };
 const RUN: &str = "subscription($id: ID!) { complianceRun(id: $id) { state shardsDone } }";
 
 /// A compliance run that a test moves on.
@@ -37,7 +38,7 @@ impl Moved {
         let db = site.db.clone().publishing(move |events| publisher.publish(events));
         let org = team.id.parse().unwrap();
         let tx = db.write(org, Origin::system()).await.unwrap();
-        let started = Run::start(&tx, RunTrigger::Manual, None, chrono_now()).await.unwrap();
+        let started = Run::start(&tx, RunTrigger::Manual, None, None, chrono_now()).await.unwrap();
         let Started::New(run, _) = started else { panic!("an old run") };
         let sql = "UPDATE compliance_run SET shards = 1000000 WHERE id = $1";
         tx.exec(sql, &[&run.id]).await.unwrap();
@@ -47,7 +48,7 @@ impl Moved {
 
     async fn advance(&self) {
         let tx = self.db.write(self.org, Origin::system()).await.unwrap();
-        Run::close_shard(&tx, self.run, Counts::default(), chrono_now()).await.unwrap();
+        Run::judge_shard(&tx, self.run, ALL, chrono_now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -25,6 +25,7 @@ use crate::{
     event::Event,
     id::{Entity, Id},
     page::{Page, PageRequest, Place},
+    posture::Posture,
     tag::Tag,
     text::text_enum,
     user::User,
@@ -360,6 +361,7 @@ impl Asset {
         let names = Draft::tag_names(tx, iter::once(&draft)).await?;
         Dependency::remove_all_of(tx, id, now).await?;
         Custody::end_of(tx, id, now).await?;
+        Posture::forget(tx, id).await?;
         tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
         Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));

@@ -17,6 +17,7 @@ use crate::{
 mod value;
 
 pub use value::cell;
+pub(crate) use value::{boolean_of, date_time_of, date_time_of_seconds, whole};
 
 /// What the values of an attribute are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -129,6 +130,11 @@ impl Attribute {
     /// The one of this key.
     pub fn of_key(key: &str) -> Option<&'static Self> {
         REGISTRY.iter().find(|known| known.key == key)
+    }
+
+    /// The place of the one of this key among all of them.
+    pub(crate) fn place_of(key: &str) -> Option<usize> {
+        REGISTRY.binary_search_by(|known| known.key.as_str().cmp(key)).ok()
     }
 
     /// The value as it is kept.

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    db::{FromRow, Tx},
+    db::{FromRow, Tx, column},
     error::{Error, Result},
     event::Event,
     id::{Entity, Id},
@@ -213,11 +213,7 @@ impl Entry {
         if entries.is_empty() {
             return Ok(());
         }
-        macro_rules! column {
-            ($entry:ident => $value:expr) => {
-                &entries.iter().map(|$entry| $value).collect::<Vec<_>>()
-            };
-        }
+        let rows: Vec<&Self> = entries.iter().collect();
         let actors: Vec<_> = entries
             .iter()
             .map(|entry| entry.actor.unwrap_or(tx.origin().actor).columns())
@@ -239,15 +235,15 @@ impl Entry {
                 &now,
                 &tx.origin().source_ip,
                 &tx.origin().request_id,
-                column!(_entry => Id::<AuditEntry>::new()),
+                &column(&rows, |_entry| Id::<AuditEntry>::new()),
                 &actors.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
                 &actors.iter().map(|(_, id)| *id).collect::<Vec<_>>(),
-                column!(entry => entry.action),
-                column!(entry => entry.entity_type),
-                column!(entry => entry.entity_id),
-                column!(entry => paths(entry)),
-                column!(entry => &entry.before),
-                column!(entry => &entry.after),
+                &column(&rows, |entry| entry.action),
+                &column(&rows, |entry| entry.entity_type),
+                &column(&rows, |entry| entry.entity_id),
+                &column(&rows, |entry| paths(entry)),
+                &column(&rows, |entry| &entry.before),
+                &column(&rows, |entry| &entry.after),
             ],
         )
         .await?;

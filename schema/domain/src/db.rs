@@ -9,7 +9,11 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +41,15 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A parameter of a statement.
 pub type Param<'a> = &'a (dyn ToSql + Sync);
 
+/// One column of rows that are written together.
+pub(crate) fn column<'a, T, C>(rows: &[&'a T], value: impl Fn(&'a T) -> C) -> Vec<C> {
+    rows.iter().map(|row| value(row)).collect()
+}
+
+/// What is done in a transaction right before it is committed.
+type Following =
+    Arc<dyn for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> + Send + Sync>;
+
 /// What a row becomes.
 pub trait FromRow: Sized {
     /// Reads the columns by their names.
@@ -56,6 +69,7 @@ pub struct Db {
     config: Arc<tokio_postgres::Config>,
     tls: MakeRustlsConnect,
     publish: Arc<dyn Fn(Vec<Event>) + Send + Sync>,
+    follow: Option<Following>,
 }
 
 impl std::fmt::Debug for Db {
@@ -145,7 +159,8 @@ impl Db {
             .tcp_user_timeout(Duration::from_secs(10));
         let tls = tls();
         let config = Arc::new(config);
-        Ok(Self { pool: pool(&config, &tls, pool_size)?, config, tls, publish: Arc::new(|_| ()) })
+        let pool = pool(&config, &tls, pool_size)?;
+        Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), follow: None })
     }
 
     /// The same database over connections of its own, which no other user of this one can exhaust.
@@ -157,6 +172,20 @@ impl Db {
     #[must_use]
     pub fn publishing(mut self, publish: impl Fn(Vec<Event>) + Send + Sync + 'static) -> Self {
         self.publish = Arc::new(publish);
+        self
+    }
+
+    /// The same database, where whatever a change has to be followed by ([`Tx::follow`]) is asked for before its commit,
+    /// in its transaction: jobs, which this floor does not know.
+    #[must_use]
+    pub fn following(
+        mut self,
+        follow: impl for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.follow = Some(Arc::new(follow));
         self
     }
 
@@ -201,6 +230,7 @@ impl Db {
             origin,
             writes: mode == "READ WRITE",
             events: Mutex::default(),
+            is_followed: AtomicBool::new(false),
         };
         tx.client().batch_execute(&begin).await?;
         Ok(tx)
@@ -301,6 +331,7 @@ pub struct Tx {
     origin: Origin,
     writes: bool,
     events: Mutex<Vec<Event>>,
+    is_followed: AtomicBool,
 }
 
 impl Tx {
@@ -331,6 +362,11 @@ impl Tx {
     /// Remembers a hint to send after the commit.
     pub fn emit(&self, event: Event) {
         self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
+    }
+
+    /// Remembers that what it changed has to be followed by something: see [`Db::following`].
+    pub(crate) fn follow(&self) {
+        self.is_followed.store(true, Ordering::Relaxed);
     }
 
     /// Exactly one row.
@@ -373,6 +409,11 @@ impl Tx {
     /// # Errors
     /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
     pub async fn commit(mut self) -> Result<()> {
+        if self.is_followed.load(Ordering::Relaxed)
+            && let Some(follow) = self.db.follow.clone()
+        {
+            follow(&self).await?;
+        }
         // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
         let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };
         self.client().batch_execute(end).await?;

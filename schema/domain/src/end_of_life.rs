@@ -14,7 +14,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
 const TABLE: &str = include_str!("end_of_life.csv");
 
@@ -32,8 +32,23 @@ pub struct SupportedSystem {
 impl SupportedSystem {
     /// Whether it gets security updates then.
     pub fn is_supported_at(&self, now: DateTime<Utc>) -> bool {
-        self.supported_until.is_none_or(|last| now.date_naive() <= last)
+        self.ends_at().is_none_or(|end| now < end)
     }
+
+    /// The first instant without security updates; `None`: no end is announced.
+    pub fn ends_at(&self) -> Option<DateTime<Utc>> {
+        let after = self.supported_until?.succ_opt()?;
+        Some(after.and_time(NaiveTime::MIN).and_utc())
+    }
+}
+
+/// The system from which it follows whether an asset's is supported: one that is known by these, where nobody says better.
+pub(crate) fn deciding(
+    is_said: bool,
+    os_name: Option<&str>,
+    os_version: Option<&str>,
+) -> Option<SupportedSystem> {
+    if is_said { None } else { of(os_name?, os_version) }
 }
 
 /// The system that a name such as `Ubuntu 20.04.6 LTS` or `Microsoft Windows Server 2019 Standard` means, its version in the name or

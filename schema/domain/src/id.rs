@@ -44,6 +44,9 @@ const ENTITIES: &[Names] = &[
     names::<crate::job::Job>(),
     names::<crate::schedule::Schedule>(),
     names::<crate::rule::Rule>(),
+    names::<crate::rule::RuleVersion>(),
+    names::<crate::waiver::Waiver>(),
+    names::<crate::finding::Finding>(),
     names::<crate::run::Run>(),
     names::<crate::import::ImportRun>(),
 ];

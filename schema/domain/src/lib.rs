@@ -16,9 +16,14 @@
 //! | `import`, `export` | a file of assets or dependencies on its way in, and out |
 //! | `formula` | cells that a spreadsheet would run |
 //! | `nearest` | what was probably meant by a wrong name |
+//! | `finding` | a rule that an asset breaks, or broke |
+//! | `drift` | what broke and what was mended between two runs |
+//! | `forecast` | which verdicts time alone will change |
 //! | `posture` | what every rule says of an asset now |
 //! | `rule` | a machine-checkable condition |
 //! | `run` | a compliance run and its shards |
+//! | `score` | how much of what was judged holds, and how much was |
+//! | `waiver` | a dated permission to leave a rule broken |
 //! | `job` | an order to a worker, as people see it |
 //! | `worker` | a process that takes jobs |
 //! | `schedule` | what is to be done at which times |
@@ -35,10 +40,13 @@ pub mod custody;
 pub mod db;
 pub mod dependency;
 pub mod directive;
+pub mod drift;
 pub mod end_of_life;
 pub mod error;
 pub mod event;
 pub mod export;
+pub mod finding;
+pub mod forecast;
 mod formula;
 pub mod id;
 pub mod identity;
@@ -57,6 +65,7 @@ pub mod role;
 pub mod rule;
 pub mod run;
 pub mod schedule;
+pub mod score;
 pub mod session;
 pub mod tag;
 #[cfg(feature = "testing")]
@@ -65,6 +74,7 @@ pub mod text;
 pub mod token;
 pub mod user;
 pub mod viewer;
+pub mod waiver;
 pub mod worker;
 
 pub use db::{Db, Origin, Tx};

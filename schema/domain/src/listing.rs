@@ -51,6 +51,11 @@ impl<'a> Listing<'a> {
         self.conditions.push(condition.replace('?', &place));
     }
 
+    /// Only rows for which this holds, without a parameter.
+    pub(crate) fn holds(&mut self, condition: &'static str) {
+        self.conditions.push(condition.to_owned());
+    }
+
     /// No row at all.
     pub(crate) fn none(&mut self) {
         self.conditions.push("false".to_owned());

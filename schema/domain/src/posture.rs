@@ -1,4 +1,5 @@
-//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew.)
+//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/look`: judging, and
+//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/store`: its SQL.)
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
@@ -10,13 +11,18 @@ use tokio_postgres::Row;
 
 use crate::{
     asset::Asset,
-    db::FromRow,
+    db::{FromRow, Tx},
     error::{Error, Result},
     id::Id,
     rule::Verdict,
 };
 
 pub mod due;
+mod follow;
+pub(crate) mod look;
+pub(crate) mod store;
+
+pub use follow::{Followed, Mismatch, follow, next_turn, refresh, repair, turn, verify};
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,5 +145,43 @@ impl FromRow for Posture {
             facts_hash: row.try_get("facts_hash")?,
             evaluated_at: row.try_get("evaluated_at")?,
         })
+    }
+}
+
+impl Posture {
+    /// Forgets an asset that is being deleted, and what it broke.
+    pub(crate) async fn forget(tx: &Tx, asset: Id<Asset>) -> Result<()> {
+        Lock::Alone.take(tx).await?;
+        tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
+        tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;
+        Ok(())
+    }
+}
+
+/// How an organization's postures are locked, until the transaction ends: taken before facts, rules and waivers are read, so
+/// that an older look is never written over a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// By a look at assets that no other shared look is at, such as a shard: with other such looks.
+    Shared,
+    /// By a look at what changed, which may be anything.
+    Alone,
+}
+
+impl Lock {
+    /// Waits for it.
+    pub async fn take(self, tx: &Tx) -> Result<()> {
+        // Whoever waits here waits for a look at some thousand assets.
+        tx.exec(
+            "SELECT set_config('lock_timeout', '60s', true), set_config('statement_timeout', '60s', true)",
+            &[],
+        )
+        .await?;
+        let sql = match self {
+            Self::Shared => "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))",
+            Self::Alone => "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))",
+        };
+        tx.exec(sql, &[&tx.org().uuid().to_string()]).await?;
+        Ok(())
     }
 }

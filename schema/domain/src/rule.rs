@@ -16,6 +16,29 @@ use crate::{
     text::text_enum,
 };
 
+mod builtin;
+mod check;
+mod control;
+mod facts;
+mod hash;
+mod judge;
+mod key;
+mod kind;
+mod params;
+mod program;
+mod set;
+mod store;
+
+pub use builtin::Builtin;
+pub use check::{Checked, check};
+pub use control::Control;
+pub use facts::{Described, Facts, Owner};
+pub use key::Key;
+pub use kind::{Kind, Type};
+pub use params::Params;
+pub use set::{Ruled, Ruleset};
+pub use store::{ControlInput, RuleInput, RuleScopeInput};
+
 text_enum! {
     /// How bad it is when a rule is broken.
     Severity in "rule_version"."severity" {
@@ -100,6 +123,16 @@ impl Entity for Rule {
     const PREFIX: &'static str = "rul";
     const NAME: &'static str = "rule";
     const KEY: &'static str = "rule";
+}
+
+/// One version of a rule, which never changes.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleVersion;
+
+impl Entity for RuleVersion {
+    const PREFIX: &'static str = "rlv";
+    const NAME: &'static str = "rule version";
+    const KEY: &'static str = "rule_version";
 }
 
 /// What a version of a rule says. Also the form of the files that ship.

@@ -1,17 +1,19 @@
-//! A compliance run: all assets in operation, judged by every rule, in shards that any worker takes.
+//! A compliance run: all assets in operation, or those of a scope, judged by every rule, in shards that any worker takes.
+//! (`run/scope`: which assets; `run/shard`: judging a part of them; `run/tally`: what verdicts add up to.)
 //!
-//! A shard is a range of asset ids. It adds its counts to the run in the transaction that ends its job, so each counts
-//! once however often it ran; whichever comes last closes the run. Retired and disposed assets are not judged.
+//! A shard is a range of asset ids. It adds its tally to the run in the transaction that ends its job, so each counts
+//! once however often it ran; whichever comes last closes the run. A run keeps which rules it started with, and all its
+//! shards judge by those. Retired and disposed assets are not judged.
+//!
+//! There is one open run of each scope: who asks for another is given that.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    asset::Asset,
     audit::Entry,
     db::{FromRow, Tx},
     directive::{authenticated, requires},
@@ -21,12 +23,21 @@ use crate::{
     listing::{Listing, Order},
     page::{Page, PageRequest, Place},
     permission::Permission,
+    rule::Ruleset,
     text::text_enum,
     viewer::Actor,
 };
 
-/// Assets of one shard.
-const SHARD: i64 = 2_000;
+mod scope;
+mod shard;
+mod tally;
+
+pub use scope::ScanScope;
+pub(crate) use scope::Scope;
+pub use shard::AssetRange;
+pub(crate) use shard::facts_in_range;
+pub use tally::Sums;
+pub(crate) use tally::Tally;
 
 text_enum! {
     /// Where a run is in its life.
@@ -77,6 +88,9 @@ pub struct Run {
     /// On whose behalf it runs.
     #[graphql(skip)]
     pub actor: Actor,
+    /// Which assets it is of; null: all in operation. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(Permission::ComplianceRead))]
+    pub scope: Option<Value>,
     /// Why it failed. Takes `COMPLIANCE_READ`.
     #[graphql(name = "reason", directive = requires::apply(Permission::ComplianceRead))]
     pub error: Option<String>,
@@ -90,12 +104,33 @@ pub struct Run {
     /// Verdicts that are a pass. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub passed: i32,
-    /// Verdicts that are a failure. Takes `COMPLIANCE_READ`.
+    /// Verdicts that are a failure, without those that a waiver allows. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub failed: i32,
+    /// Failures that a waiver allows. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(Permission::ComplianceRead))]
+    pub waived: i32,
     /// Verdicts that a missing fact prevented. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub not_assessed: i32,
+    /// Verdicts that something else prevented. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(Permission::ComplianceRead))]
+    pub errors: i32,
+    /// Findings that it opened. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(Permission::ComplianceRead))]
+    pub opened: i32,
+    /// Findings that it saw fixed. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(Permission::ComplianceRead))]
+    pub fixed: i32,
+    /// What its verdicts add up to.
+    #[graphql(skip)]
+    pub sums: Sums,
+    /// By which rules it judges, as `Ruleset::snapshot` wrote them.
+    #[graphql(skip)]
+    pub rules: Value,
+    /// By rule, in their order: passed, failed, waived, not assessed, errors.
+    #[graphql(skip)]
+    pub tallies: Vec<[i32; 5]>,
     /// When it was started.
     pub started_at: DateTime<Utc>,
     /// When it ended.
@@ -117,58 +152,47 @@ impl FromRow for Run {
             trigger: RunTrigger::from_column(row.try_get("trigger")?)?,
             actor: Actor::from_columns(row.try_get("actor_kind")?, actor_id)
                 .ok_or(Error::Corrupt { table: "compliance_run", column: "actor_kind" })?,
+            scope: row.try_get("scope")?,
             error: row.try_get("error")?,
             assets: row.try_get("assets")?,
             shards: row.try_get("shards")?,
             shards_done: row.try_get("shards_done")?,
             passed: row.try_get("passed")?,
             failed: row.try_get("failed")?,
+            waived: row.try_get("waived")?,
             not_assessed: row.try_get("not_assessed")?,
+            errors: row.try_get("errors")?,
+            opened: row.try_get("opened")?,
+            fixed: row.try_get("fixed")?,
+            sums: Sums::from_row(row)?,
+            rules: row.try_get("rules")?,
+            tallies: tally::from_column(&row.try_get::<_, Vec<i32>>("tallies")?),
             started_at: row.try_get("started_at")?,
             finished_at: row.try_get("finished_at")?,
         })
     }
 }
 
-/// A range of asset ids: above the first, up to and including the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AssetRange {
-    /// Above this one; absent: from the first.
-    pub above: Option<Id<Asset>>,
-    /// Up to this one; absent: to the last.
-    pub up_to: Option<Id<Asset>>,
-}
-
-/// What the verdicts of some assets add up to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Assets judged.
-    pub assets: i32,
-    /// Verdicts that are a pass.
-    pub passed: i32,
-    /// Verdicts that are a failure.
-    pub failed: i32,
-    /// Verdicts that a missing fact prevented.
-    pub not_assessed: i32,
-}
-
-/// What a start found: a new run with its shards, or the run of the same idempotency key.
+/// What a start found: a new run with its shards, or the run of the same idempotency key, or the open one of the same scope.
 #[derive(Debug)]
 pub enum Started {
     /// A new run, to be done by shards.
-    New(Run, Vec<AssetRange>),
-    /// The key has been used: this is what came of it.
+    New(Box<Run>, Vec<AssetRange>),
+    /// It has been started before: this is what came of it.
     Before(Run),
 }
 
-const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, error, assets, shards, shards_done, passed, failed,
-    not_assessed, started_at, finished_at FROM compliance_run";
+const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, scope, error, assets, shards, shards_done, passed,
+    failed, waived, not_assessed, errors, opened, fixed, scored, score_sum, passed_weight, failed_weight, waived_weight,
+    whole_weight, rules, tallies, started_at, finished_at FROM compliance_run";
 
 impl Run {
-    /// Starts a run of all assets in operation, for the transaction's actor. A key that the actor used before starts nothing.
+    /// Starts a run of the assets in scope, for the transaction's actor. A key that the actor used before starts nothing,
+    /// and neither does a scope that a run is at.
     pub async fn start(
         tx: &Tx,
         trigger: RunTrigger,
+        scope: Option<&ScanScope>,
         idempotency_key: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Started> {
@@ -177,7 +201,7 @@ impl Run {
         {
             return Err(Error::invalid("idempotencyKey", "must have 1 to 255 characters"));
         }
-        let ranges = AssetRange::cut(tx, SHARD).await?;
+        let scope = scope.map(|scope| scope.check()).transpose()?.flatten();
         let (actor_kind, actor_id) = tx.origin().actor.columns();
         // Everybody has keys of their own, and so have schedules: nobody can use up another's.
         let whose = match trigger {
@@ -185,12 +209,19 @@ impl Run {
             RunTrigger::Manual => format!("{actor_kind} {}", actor_id.unwrap_or_default()),
         };
         let idempotency_key = idempotency_key.map(|key| format!("{whose} {key}"));
+        let scope_key = scope.as_ref().map_or_else(|| "all".to_owned(), Scope::key);
+        if let Some(run) = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await? {
+            return Ok(Started::Before(run));
+        }
+        let ranges = AssetRange::cut(tx, scope.as_ref()).await?;
+        let rules = Ruleset::ensure(tx, now).await?;
         let id = Id::<Self>::new();
         let made = tx
             .exec(
-                "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, actor_id, idempotency_key, shards, started_at)
-                 VALUES ($1, $2, 'QUEUED', $3, $4, $5, $6, $7, $8)
-                 ON CONFLICT (org_id, idempotency_key) DO NOTHING",
+                "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, actor_id, idempotency_key, scope, scope_key,
+                                             rules, shards, started_at)
+                 VALUES ($1, $2, 'QUEUED', $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                 ON CONFLICT DO NOTHING",
                 &[
                     &tx.org(),
                     &id,
@@ -198,72 +229,47 @@ impl Run {
                     &actor_kind,
                     &actor_id,
                     &idempotency_key,
+                    &scope.as_ref().map(|scope| json!(scope)),
+                    &scope_key,
+                    &rules.snapshot(),
                     &i32::try_from(ranges.len()).unwrap_or(i32::MAX),
                     &now,
                 ],
             )
             .await?;
         if made == 0 {
-            let run = tx
-                .one(&format!("{SELECT} WHERE idempotency_key = $1"), &[&idempotency_key])
-                .await?;
-            return Ok(Started::Before(run));
+            // Somebody else's has just been committed: this statement waited for it, so the next sees it.
+            let run = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await?;
+            return run.map(Started::Before).ok_or_else(|| {
+                Error::Conflict("a run of this scope has just ended: ask again".into())
+            });
         }
         let run = Self::get(tx, id).await?;
         Entry::created(
             "compliance_run.started",
             id,
-            &json!({ "trigger": trigger, "shards": run.shards }),
+            &json!({ "trigger": trigger, "scope": run.scope, "shards": run.shards }),
         )
         .record(tx, now)
         .await?;
         tx.emit(Event::changed(tx.org(), id));
-        Ok(Started::New(run, ranges))
+        Ok(Started::New(Box::new(run), ranges))
     }
 
-    /// Notes that a worker has begun; `false` if there is nothing to do any more.
-    pub async fn begin_shard(tx: &Tx, id: Id<Self>) -> Result<bool> {
-        tx.exec(
-            "UPDATE compliance_run SET state = 'RUNNING' WHERE id = $1 AND state = 'QUEUED'",
-            &[&id],
-        )
-        .await?;
-        Ok(!Self::get(tx, id).await?.state.has_ended())
-    }
-
-    /// Adds a shard's counts; whichever comes last closes the run. In the transaction that ends the shard's job.
-    pub async fn close_shard(
+    /// The run of this key, or else the open one of this scope.
+    async fn started_before(
         tx: &Tx,
-        id: Id<Self>,
-        counts: Counts,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
-        let open = tx
-            .opt::<Row>(
-                "UPDATE compliance_run SET
-                     shards_done = shards_done + 1, assets = assets + $2, passed = passed + $3,
-                     failed = failed + $4, not_assessed = not_assessed + $5,
-                     state = CASE WHEN shards_done + 1 = shards THEN 'SUCCEEDED' ELSE 'RUNNING' END,
-                     finished_at = CASE WHEN shards_done + 1 = shards THEN $6::timestamptz END
-                 WHERE id = $1 AND state IN ('QUEUED', 'RUNNING')
-                 RETURNING state = 'SUCCEEDED' AS is_last",
-                &[&id, &counts.assets, &counts.passed, &counts.failed, &counts.not_assessed, &now],
-            )
-            .await?;
-        let Some(row) = open else { return Ok(()) }; // Ended meanwhile: nothing counts any more.
-        if row.try_get("is_last")? {
-            let run = Self::get(tx, id).await?;
-            Entry::changed(
-                "compliance_run.finished",
-                id,
-                json!({ "state": RunState::Running }),
-                run.outcome(),
-            )
-            .record(tx, now)
-            .await?;
+        idempotency_key: Option<&str>,
+        scope_key: &str,
+    ) -> Result<Option<Self>> {
+        if let Some(key) = idempotency_key {
+            let sql = format!("{SELECT} WHERE idempotency_key = $1");
+            if let Some(run) = tx.opt(&sql, &[&key]).await? {
+                return Ok(Some(run));
+            }
         }
-        tx.emit(Event::changed(tx.org(), id));
-        Ok(())
+        let sql = format!("{SELECT} WHERE scope_key = $1 AND scope_key <> '' AND state IN ('QUEUED', 'RUNNING')");
+        tx.opt(&sql, &[&scope_key]).await
     }
 
     /// Ends a run of which a shard will not be done.
@@ -310,6 +316,7 @@ impl Run {
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
         Entry::changed(action, id, before, after).record(tx, now).await?;
+        Self::get(tx, id).await?.catch_up(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(true)
     }
@@ -342,56 +349,8 @@ impl Run {
 
     fn outcome(&self) -> serde_json::Value {
         json!({
-            "state": self.state, "assets": self.assets, "passed": self.passed, "failed": self.failed,
-            "notAssessed": self.not_assessed,
+            "state": self.state, "assets": self.assets, "passed": self.passed, "failed": self.failed, "waived": self.waived,
+            "notAssessed": self.not_assessed, "errors": self.errors, "opened": self.opened, "fixed": self.fixed,
         })
     }
-}
-
-impl AssetRange {
-    /// Ranges of `size` assets each that cover all there are, and those to come. At least one.
-    async fn cut(tx: &Tx, size: i64) -> Result<Vec<Self>> {
-        let ends: Vec<Row> = tx
-            .all(
-                "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM asset) AS numbered
-                 WHERE place % $1 = 0 ORDER BY id",
-                &[&size],
-            )
-            .await?;
-        let mut ranges = Vec::with_capacity(ends.len() + 1);
-        let mut above = None;
-        for end in &ends {
-            let up_to = Some(end.try_get("id")?);
-            ranges.push(Self { above, up_to });
-            above = up_to;
-        }
-        ranges.push(Self { above, up_to: None });
-        Ok(ranges)
-    }
-}
-
-/// What two rules find in a range of assets in operation, each of them one verdict.
-///
-/// These two stand here as SQL until rules are data: `has-owner` (never without a verdict) and `disk-encryption`, whose
-/// fact may be missing or be none.
-pub async fn judge(tx: &Tx, range: AssetRange) -> Result<Counts> {
-    let row: Row = tx
-        .one(
-            "SELECT count(*)::int AS assets,
-                    (count(owner_id) + count(*) FILTER (WHERE attributes->'disk_encrypted' = 'true'))::int AS passed,
-                    (count(*) FILTER (WHERE owner_id IS NULL)
-                     + count(*) FILTER (WHERE attributes->'disk_encrypted' = 'false'))::int AS failed,
-                    count(*) FILTER (WHERE (attributes->'disk_encrypted' IN ('true', 'false')) IS NOT TRUE)::int AS not_assessed
-             FROM asset
-             WHERE lifecycle_state NOT IN ('RETIRED', 'DISPOSED')
-               AND ($1::uuid IS NULL OR id > $1) AND ($2::uuid IS NULL OR id <= $2)",
-            &[&range.above, &range.up_to],
-        )
-        .await?;
-    Ok(Counts {
-        assets: row.try_get("assets")?,
-        passed: row.try_get("passed")?,
-        failed: row.try_get("failed")?,
-        not_assessed: row.try_get("not_assessed")?,
-    })
 }

@@ -20,6 +20,7 @@ use crate::{
     event::Event,
     id::{Entity, Id},
     permission::Permission,
+    posture::due::{self, Whose},
     text,
 };
 
@@ -253,6 +254,9 @@ impl Tag {
             &[&taken, &now.trunc_subsecs(6)],
         )
         .await?;
+        let read = || Some(vec!["asset.tags".to_owned()]);
+        let changed: Vec<_> = taken.iter().map(|asset| (Whose::Asset(*asset), read())).collect();
+        due::note(tx, &changed).await?;
         let mut entries = Vec::with_capacity(taken.len());
         for asset in taken {
             let mut after = left.remove(&asset).unwrap_or_default();

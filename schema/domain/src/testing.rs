@@ -12,6 +12,8 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::Db;
 
+pub mod compliance;
+
 /// The login that tests serve as: plain, NOINHERIT, member of the three roles.
 const LOGIN: &str = "sentryops_test";
 const LOGIN_PASSWORD: &str = "a-test-login-without-any-rights-of-its-own";

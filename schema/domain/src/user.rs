@@ -22,6 +22,7 @@ use crate::{
     organization::Organization,
     page::{Page, PageRequest, Place},
     permission::{FLEET, Permission, PermissionSet},
+    posture::due,
     role::{self, Role},
     session::{EndReason, Session},
     text,
@@ -319,6 +320,7 @@ impl User {
             &[&viewer.org, &id, &active],
         )
         .await?;
+        due::note_owner(tx, viewer.org, id, "owner.active").await?;
         let action = if active { "member.activated" } else { "member.deactivated" };
         Entry::changed(action, id, json!({ "active": !active }), json!({ "active": active }))
             .record_in(tx, viewer.org, now)

@@ -6,10 +6,10 @@ use domain::{
     directive::{authenticated, requires},
     page::{PageArgs, Scope},
     permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
-    run::{self, RunTrigger},
+    run::{self, RunTrigger, ScanScope},
 };
 use futures_util::future::OptionFuture;
-use jobs::scan::push_shards;
+use jobs::scan::{push_shards, push_turn};
 
 use crate::{
     actor::{Actor, actor},
@@ -79,11 +79,13 @@ pub(crate) struct ComplianceMutation;
 
 #[Object]
 impl ComplianceMutation {
-    /// Judges all assets in operation by every rule; answers at once, workers do it. Takes `COMPLIANCE_RUN`.
+    /// Judges all assets in operation, or those in scope, by every rule; answers at once, workers do it. While a run of the
+    /// same scope is under way, it is that run. Takes `COMPLIANCE_RUN`.
     #[graphql(directive = requires::apply(MayRun))]
     async fn start_compliance_run(
         &self,
         ctx: &Context<'_>,
+        #[graphql(desc = "Which assets; all in operation without it.")] scope: Option<ScanScope>,
         #[graphql(
             desc = "A text of yours, up to 255 characters: the same one again starts nothing and answers with the first run."
         )]
@@ -94,8 +96,8 @@ impl ComplianceMutation {
         let buckets = [format!("scan:actor:{own}"), format!("scan:org:{}", viewer.org)];
         ctx.take(&ctx.services().scan_quota, &buckets.each_ref().map(String::as_str)).await?;
         let tx = ctx.write().await?;
-        let started =
-            run::Run::start(&tx, RunTrigger::Manual, idempotency_key.as_deref(), ctx.now()).await?;
+        let (scope, key) = (scope.as_ref(), idempotency_key.as_deref());
+        let started = run::Run::start(&tx, RunTrigger::Manual, scope, key, ctx.now()).await?;
         let run = push_shards(&tx, started).await?;
         tx.commit().await?;
         Ok(ComplianceRun(run))
@@ -110,6 +112,7 @@ impl ComplianceMutation {
     ) -> Result<ComplianceRun> {
         let tx = ctx.write().await?;
         let run = run::Run::cancel(&tx, id, ctx.now()).await?;
+        push_turn(&tx).await?;
         tx.commit().await?;
         Ok(ComplianceRun(run))
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Id, Origin, Tx,
     job::{Job as Row, JobState, Queue},
@@ -81,6 +81,7 @@ pub(crate) struct Stage {
     pub(crate) db: TestDb,
     pub(crate) org: Id<Organization>,
     pub(crate) log: Log,
+    now: Arc<Mutex<DateTime<Utc>>>,
     running: Mutex<Vec<(CancellationToken, JoinHandle<()>)>>,
 }
 
@@ -109,7 +110,7 @@ impl Stage {
             ended: Arc::default(),
             leave: Arc::new(Semaphore::new(0)),
         };
-        Self { db, org, log, running: Mutex::default() }
+        Self { db, org, log, now: Arc::new(Mutex::new(at())), running: Mutex::default() }
     }
 
     pub(crate) async fn write(&self) -> Tx {
@@ -124,6 +125,11 @@ impl Stage {
     /// As superuser: what no code of ours does.
     pub(crate) async fn meddle(&self, sql: &str) {
         self.db.superuser().await.batch_execute(sql).await.unwrap();
+    }
+
+    /// Lets time pass for handlers.
+    pub(crate) fn tick(&self, time: TimeDelta) {
+        *self.now.lock().unwrap() += time;
     }
 
     /// How many rows it finds.
@@ -164,7 +170,8 @@ impl Stage {
     }
 
     pub(crate) fn start_with(&self, handlers: Handlers, settings: Settings) -> CancellationToken {
-        let clock = Arc::new(at);
+        let now = Arc::clone(&self.now);
+        let clock = Arc::new(move || *now.lock().unwrap());
         // Hears no hints: the poll must do.
         let fleet = Fleet::new(self.db.db.clone(), Listener::deaf(), handlers, clock, settings);
         let stop = CancellationToken::new();

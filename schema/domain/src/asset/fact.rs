@@ -126,10 +126,8 @@ impl Asset {
     /// Whether its system gets security updates, where nobody says and its name and version are known.
     fn derived(&self, now: DateTime<Utc>) -> Option<Fact> {
         let text = |key| self.attributes.get(key).and_then(Value::as_str);
-        if self.attributes.get(OS_SUPPORTED).is_some() {
-            return None;
-        }
-        let system = end_of_life::of(text("os_name")?, text("os_version"))?;
+        let is_said = self.attributes.get(OS_SUPPORTED).is_some();
+        let system = end_of_life::deciding(is_said, text("os_name"), text("os_version"))?;
         // As old as the last that was heard of what decides.
         let deciding = ["os_name", "os_version"].into_iter().filter(|key| text(key).is_some());
         let observed_at = deciding.map(|key| self.known(key).1).max()?;

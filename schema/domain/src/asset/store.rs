@@ -9,9 +9,10 @@ use tokio_postgres::Row;
 use super::{Asset, AssetType, Environment, LifecycleState, Sources};
 use crate::{
     audit::Entry,
-    db::Tx,
+    db::{Tx, column},
     error::{Error, Result},
     id::{Entity, Id},
+    posture::due::{self, Whose},
     tag::Tag,
 };
 
@@ -34,6 +35,32 @@ pub(crate) struct Change {
     pub(crate) action: &'static str,
     pub(crate) before: Draft,
     pub(crate) after: Draft,
+}
+
+impl Change {
+    /// What differs, as rules name it.
+    fn reads(&self) -> Vec<String> {
+        let (before, after) = (&self.before.asset, &self.after.asset);
+        let fields = [
+            ("asset.name", before.name != after.name),
+            ("asset.external_id", before.external_id != after.external_id),
+            ("asset.lifecycle_state", before.lifecycle_state != after.lifecycle_state),
+            ("asset.environment", before.environment != after.environment),
+            ("asset.location", before.location != after.location),
+            ("asset.description", before.description != after.description),
+            ("asset.owner_id", before.owner_id != after.owner_id),
+            ("asset.tags", self.before.tags != self.after.tags),
+        ];
+        let of = |asset: &Asset| asset.attributes.as_object().cloned().unwrap_or_default();
+        let (before, after) = (of(before), of(after));
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let attributes = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
+        let fields = fields.into_iter().filter(|(_, differs)| *differs);
+        fields
+            .map(|(field, _)| field.to_owned())
+            .chain(attributes.map(|key| format!("attr.{key}")))
+            .collect()
+    }
 }
 
 impl Draft {
@@ -157,15 +184,12 @@ pub(crate) async fn insert_all(
     let entries = drafts
         .iter()
         .map(|draft| Entry::created("asset.created", draft.asset.id, &draft.snapshot(names)));
-    Entry::record_all(tx, entries.collect(), now).await
+    Entry::record_all(tx, entries.collect(), now).await?;
+    let new: Vec<_> = drafts.iter().map(|draft| (Whose::Asset(draft.asset.id), None)).collect();
+    due::note(tx, &new).await
 }
 
 async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<Id<Asset>>> {
-    macro_rules! column {
-        ($asset:ident => $value:expr) => {
-            &assets.iter().map(|$asset| $value).collect::<Vec<_>>()
-        };
-    }
     let added: Vec<Row> = tx
         .all(
             "INSERT INTO asset (org_id, id, code, external_id, name, type, lifecycle_state, environment, location,
@@ -176,21 +200,21 @@ async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<Id<Asset>>> {
              ON CONFLICT ON CONSTRAINT asset_code_key DO NOTHING RETURNING id",
             &[
                 &tx.org(),
-                column!(asset => asset.id),
-                column!(asset => &asset.code),
-                column!(asset => &asset.external_id),
-                column!(asset => &asset.name),
-                column!(asset => asset.asset_type.as_str()),
-                column!(asset => asset.lifecycle_state.as_str()),
-                column!(asset => asset.environment.as_str()),
-                column!(asset => &asset.location),
-                column!(asset => &asset.description),
-                column!(asset => asset.owner_id),
-                column!(asset => &asset.attributes),
-                column!(asset => &asset.sources),
-                column!(asset => &asset.custom_fields),
-                column!(asset => asset.created_at),
-                column!(asset => asset.updated_at),
+                &column(&assets, |asset| asset.id),
+                &column(&assets, |asset| &asset.code),
+                &column(&assets, |asset| &asset.external_id),
+                &column(&assets, |asset| &asset.name),
+                &column(&assets, |asset| asset.asset_type.as_str()),
+                &column(&assets, |asset| asset.lifecycle_state.as_str()),
+                &column(&assets, |asset| asset.environment.as_str()),
+                &column(&assets, |asset| &asset.location),
+                &column(&assets, |asset| &asset.description),
+                &column(&assets, |asset| asset.owner_id),
+                &column(&assets, |asset| &asset.attributes),
+                &column(&assets, |asset| &asset.sources),
+                &column(&assets, |asset| &asset.custom_fields),
+                &column(&assets, |asset| asset.created_at),
+                &column(&assets, |asset| asset.updated_at),
             ],
         )
         .await?;
@@ -210,15 +234,7 @@ pub(crate) async fn update_all(
     for change in &mut *changes {
         change.after.asset.updated_at = now.trunc_subsecs(6);
     }
-    macro_rules! column {
-        ($asset:ident => $value:expr) => {
-            &changes
-                .iter()
-                .map(|change| &change.after.asset)
-                .map(|$asset| $value)
-                .collect::<Vec<_>>()
-        };
-    }
+    let assets: Vec<&Asset> = changes.iter().map(|change| &change.after.asset).collect();
     tx.exec(
         "UPDATE asset SET external_id = new.external_id, name = new.name, lifecycle_state = new.lifecycle_state,
                           environment = new.environment, location = new.location, description = new.description,
@@ -230,17 +246,17 @@ pub(crate) async fn update_all(
                       sources, custom_fields)
          WHERE asset.id = new.id",
         &[
-            column!(asset => asset.id),
-            column!(asset => &asset.external_id),
-            column!(asset => &asset.name),
-            column!(asset => asset.lifecycle_state.as_str()),
-            column!(asset => asset.environment.as_str()),
-            column!(asset => &asset.location),
-            column!(asset => &asset.description),
-            column!(asset => asset.owner_id),
-            column!(asset => &asset.attributes),
-            column!(asset => &asset.sources),
-            column!(asset => &asset.custom_fields),
+            &column(&assets, |asset| asset.id),
+            &column(&assets, |asset| &asset.external_id),
+            &column(&assets, |asset| &asset.name),
+            &column(&assets, |asset| asset.lifecycle_state.as_str()),
+            &column(&assets, |asset| asset.environment.as_str()),
+            &column(&assets, |asset| &asset.location),
+            &column(&assets, |asset| &asset.description),
+            &column(&assets, |asset| asset.owner_id),
+            &column(&assets, |asset| &asset.attributes),
+            &column(&assets, |asset| &asset.sources),
+            &column(&assets, |asset| &asset.custom_fields),
             &now.trunc_subsecs(6),
         ],
     )
@@ -255,7 +271,14 @@ pub(crate) async fn update_all(
     let entries = changes.iter().map(|Change { action, before, after }| {
         Entry::changed(action, after.asset.id, before.snapshot(names), after.snapshot(names))
     });
-    Entry::record_all(tx, entries.collect(), now).await
+    Entry::record_all(tx, entries.collect(), now).await?;
+    let changed: Vec<_> = changes
+        .iter()
+        .map(|change| (Whose::Asset(change.after.asset.id), change.reads()))
+        .filter(|(_, reads)| !reads.is_empty())
+        .map(|(whose, reads)| (whose, Some(reads)))
+        .collect();
+    due::note(tx, &changed).await
 }
 
 async fn add_tags(tx: &Tx, tags: &[(Id<Asset>, Id<Tag>)]) -> Result<()> {

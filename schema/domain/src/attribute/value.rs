@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use unicode_normalization::UnicodeNormalization;
 
@@ -83,12 +83,17 @@ fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(value) => Some(*value),
         Value::Number(number) => number.as_f64().map(|number| number != 0.0),
-        Value::String(text) => match text.trim().to_lowercase().as_str() {
-            "true" | "yes" | "1" | "on" | "enabled" => Some(true),
-            "false" | "no" | "0" | "off" | "disabled" => Some(false),
-            _ => None,
-        },
+        Value::String(text) => boolean_of(text),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// What a text says of something that is so or not.
+pub(crate) fn boolean_of(text: &str) -> Option<bool> {
+    match text.trim().to_lowercase().as_str() {
+        "true" | "yes" | "1" | "on" | "enabled" => Some(true),
+        "false" | "no" | "0" | "off" | "disabled" => Some(false),
+        _ => None,
     }
 }
 
@@ -109,41 +114,51 @@ fn integer(value: &Value, (least, most): (i64, i64)) -> Result<i64, String> {
 }
 
 /// 90.0 is 90: JSON knows one kind of number.
-fn whole(number: f64) -> Option<i64> {
+pub(crate) fn whole(number: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53, as checked")]
     (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
 }
 
 fn date_time(value: &Value) -> Option<DateTime<Utc>> {
-    let at = match value {
-        Value::Number(number) => seconds(number.as_i64().or_else(|| whole(number.as_f64()?))?),
-        Value::String(text) => {
-            let text = text.trim();
-            let local =
-                |form| NaiveDateTime::parse_from_str(text, form).ok().map(|at| at.and_utc());
-            DateTime::parse_from_rfc3339(text)
-                .ok()
-                .map(|at| at.to_utc())
-                .or_else(|| {
-                    DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z")
-                        .ok()
-                        .map(|at| at.to_utc())
-                })
-                .or_else(|| local("%Y-%m-%dT%H:%M:%S%.f"))
-                .or_else(|| local("%Y-%m-%d %H:%M:%S%.f"))
-                .or_else(|| local("%Y-%m-%dT%H:%M"))
-                .or_else(|| local("%Y-%m-%d %H:%M"))
-                .or_else(|| {
-                    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-                    Some(date.and_hms_opt(0, 0, 0)?.and_utc())
-                })
-                .or_else(|| seconds(text.parse().ok()?))
+    match value {
+        Value::Number(number) => {
+            date_time_of_seconds(number.as_i64().or_else(|| whole(number.as_f64()?))?)
         }
+        Value::String(text) => date_time_of(text),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }?;
-    // What RFC 3339 can write, and people can mean.
-    let years = NaiveDate::from_ymd_opt(1970, 1, 1)?..NaiveDate::from_ymd_opt(10_000, 1, 1)?;
-    years.contains(&at.date_naive()).then_some(at)
+    }
+}
+
+/// The time that so many seconds since 1970 mean.
+pub(crate) fn date_time_of_seconds(number: i64) -> Option<DateTime<Utc>> {
+    seconds(number).filter(is_meant)
+}
+
+/// The time that a text means.
+pub(crate) fn date_time_of(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    let local = |form| NaiveDateTime::parse_from_str(text, form).ok().map(|at| at.and_utc());
+    DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|at| at.to_utc())
+        .or_else(|| {
+            DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").ok().map(|at| at.to_utc())
+        })
+        .or_else(|| local("%Y-%m-%dT%H:%M:%S%.f"))
+        .or_else(|| local("%Y-%m-%d %H:%M:%S%.f"))
+        .or_else(|| local("%Y-%m-%dT%H:%M"))
+        .or_else(|| local("%Y-%m-%d %H:%M"))
+        .or_else(|| {
+            let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+            Some(date.and_hms_opt(0, 0, 0)?.and_utc())
+        })
+        .or_else(|| seconds(text.parse().ok()?))
+        .filter(is_meant)
+}
+
+/// What RFC 3339 can write, and people can mean.
+fn is_meant(at: &DateTime<Utc>) -> bool {
+    (1970..10_000).contains(&at.year())
 }
 
 /// Seconds since 1970, unless they are so few that a year or a date without dashes was meant: 2026, 20260531.

@@ -33,7 +33,7 @@ impl Wanted {
     fn subject(&self) -> Subject {
         let external_id = |asset: &Asset| asset.external_id.as_ref().map(|id| format!("e:{id}"));
         let id = |asset: &Asset| format!("a:{}", asset.id);
-        let (mut names, others) = match self {
+        let (names, others) = match self {
             // A code that it will be given is nobody's yet.
             Self::New(Draft { asset, .. }) => {
                 let code = (!asset.code.is_empty()).then(|| format!("c:{}", asset.code));
@@ -49,7 +49,6 @@ impl Wanted {
                 (names, earlier(before))
             }
         };
-        names.sort_unstable();
         let asset = match self {
             Self::New(draft) | Self::Same(draft) => &draft.asset,
             Self::Changed(change) => &change.after.asset,

@@ -1,8 +1,11 @@
 //! What is to be judged anew, and why: written in the transaction of the change, taken by whoever judges.
 
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{asset::Asset, db::Tx, error::Result, id::Id, user::User};
+use crate::{
+    asset::Asset, db::Tx, error::Result, id::Id, organization::Organization, user::User,
+};
 
 /// Whose posture a change concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,5 +49,34 @@ pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<(
         &[&tx.org(), &ids, &assets, &owners, &reads],
     )
     .await?;
+    tx.follow();
     Ok(())
+}
+
+/// As [`note`], of all assets of an owner, from a transaction over people. A worker looks for such every few seconds.
+pub(crate) async fn note_owner(
+    tx: &Tx,
+    org: Id<Organization>,
+    owner: Id<User>,
+    read: &str,
+) -> Result<()> {
+    tx.exec(
+        "INSERT INTO posture_due (org_id, id, owner_id, reads) VALUES ($1, $2, $3, ARRAY[$4])",
+        &[&org, &Uuid::now_v7(), &owner, &read],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The organizations in which something waits and no job of this kind does: in a transaction of `Db::fleet`.
+pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<Id<Organization>>> {
+    let rows: Vec<Row> = tx
+        .all(
+            "SELECT id FROM organization WHERE EXISTS (SELECT FROM posture_due WHERE posture_due.org_id = organization.id)
+               AND NOT EXISTS (SELECT FROM job WHERE job.org_id = organization.id AND job.kind = $1
+                                 AND job.state IN ('WAITING', 'SCHEDULED', 'RUNNING'))",
+            &[&kind],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }

@@ -10,8 +10,10 @@
 //! | `dependency`, `custody` | what needs what, and who holds what |
 //! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
+//! | `waiver`, `finding` | what may stay broken, until when; what is broken |
+//! | `score`, `drift` | how much holds, how that went and will go |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
-//! | `fixture` | what the tests start from |
+//! | `fixture`, `judged` | what the tests start from |
 
 #![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
 
@@ -21,21 +23,27 @@ mod audit;
 mod custody;
 mod db;
 mod dependency;
+mod drift;
 mod export;
+mod finding;
 mod fixture;
 mod identity;
 mod import;
 mod job;
+mod judged;
 mod listing;
 mod login;
 mod once;
+mod posture;
 mod role;
 mod round_trip;
 mod schedule;
 mod schema;
+mod score;
 mod session;
 mod tag;
 mod tenancy;
 mod user;
 mod viewer;
+mod waiver;
 mod worker;

@@ -103,6 +103,7 @@ sentryops_app   audit_entry      INSERT SELECT
 sentryops_app   compliance_run   INSERT SELECT UPDATE
 sentryops_app   custody          INSERT SELECT UPDATE
 sentryops_app   dependency       DELETE INSERT SELECT UPDATE
+sentryops_app   finding          DELETE INSERT SELECT UPDATE
 sentryops_app   import_chunk     DELETE INSERT SELECT
 sentryops_app   import_error     INSERT SELECT
 sentryops_app   import_key       DELETE INSERT SELECT
@@ -113,18 +114,24 @@ sentryops_app   job_history      INSERT SELECT
 sentryops_app   membership       SELECT
 sentryops_app   membership_role  SELECT
 sentryops_app   organization     SELECT
+sentryops_app   posture          DELETE INSERT SELECT UPDATE
+sentryops_app   posture_due      DELETE INSERT SELECT
 sentryops_app   role             SELECT
+sentryops_app   rule             INSERT SELECT UPDATE
+sentryops_app   rule_version     INSERT SELECT
 sentryops_app   schedule         DELETE INSERT SELECT UPDATE
 sentryops_app   schema_migration SELECT
 sentryops_app   session          SELECT
 sentryops_app   tag              DELETE INSERT SELECT UPDATE
 sentryops_app   user             SELECT(id,email,name,mfa_enabled,created_at,last_seen_at)
+sentryops_app   waiver           INSERT SELECT UPDATE
 sentryops_auth  api_key          INSERT SELECT UPDATE
 sentryops_auth  audit_entry      INSERT
 sentryops_auth  login_guard      DELETE INSERT SELECT UPDATE
 sentryops_auth  membership       INSERT SELECT UPDATE
 sentryops_auth  membership_role  DELETE INSERT SELECT UPDATE
 sentryops_auth  organization     INSERT SELECT UPDATE
+sentryops_auth  posture_due      INSERT
 sentryops_auth  refresh_token    DELETE INSERT SELECT UPDATE
 sentryops_auth  role             DELETE INSERT SELECT UPDATE
 sentryops_auth  schema_migration SELECT
@@ -134,6 +141,7 @@ sentryops_fleet import_run       DELETE SELECT(org_id,id,finished_at)
 sentryops_fleet job              DELETE INSERT SELECT UPDATE
 sentryops_fleet job_history      INSERT SELECT
 sentryops_fleet organization     SELECT
+sentryops_fleet posture_due      SELECT
 sentryops_fleet schedule         SELECT UPDATE
 sentryops_fleet schema_migration SELECT
 sentryops_fleet worker           DELETE INSERT SELECT UPDATE";

@@ -58,7 +58,7 @@ async fn tenant(db: &TestDb, slug: &str) -> Tenant {
         enabled: true,
     };
     Schedule::save(&tx, &owner, &input, at(0)).await.unwrap();
-    Run::start(&tx, RunTrigger::Manual, None, at(0)).await.unwrap();
+    Run::start(&tx, RunTrigger::Manual, None, None, at(0)).await.unwrap();
     for _ in 0..2 {
         let sql = format!(
             "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind,

@@ -12,7 +12,7 @@ use domain::{
     Db, Id, Origin,
     organization::Organization,
     permission::Permission,
-    run::{Counts, Run, RunTrigger, Started},
+    run::{AssetRange, Run, RunTrigger, Started},
 };
 use graphql::{Engine, Lost, Watching};
 use jobs::{
@@ -28,6 +28,7 @@ const RUN: &str =
     "subscription($id: ID!) { complianceRun(id: $id) { id state shards shardsDone } }";
 
 /// Only hints wake anybody.
+const ALL: AssetRange = AssetRange { above: None, up_to: None };
 const HINTS: Watching = Watching {
     recheck: Duration::from_hours(1),
     debounce: Duration::from_millis(1),
@@ -130,7 +131,7 @@ impl Set {
 
     async fn close_shard(&self, run: Id<Run>) {
         let tx = self.db.write(self.team.org.id, Origin::system()).await.unwrap();
-        Run::close_shard(&tx, run, Counts::default(), now()).await.unwrap();
+        Run::judge_shard(&tx, run, ALL, now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -143,7 +144,7 @@ impl Set {
 
 async fn run(db: &Db, org: &Organization, shards: i32) -> Id<Run> {
     let tx = db.write(org.id, Origin::system()).await.unwrap();
-    let started = Run::start(&tx, RunTrigger::Manual, None, now()).await.unwrap();
+    let started = Run::start(&tx, RunTrigger::Manual, None, None, now()).await.unwrap();
     let Started::New(run, _) = started else { panic!("an old run") };
     let sql = "UPDATE compliance_run SET shards = $2 WHERE id = $1";
     tx.exec(sql, &[&run.id, &shards]).await.unwrap();

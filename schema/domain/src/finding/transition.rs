@@ -1,0 +1,148 @@
+//! What became of findings in one look at some assets, written in three statements however many they are.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use super::{Finding, FindingState};
+use crate::{
+    asset::Asset,
+    db::{Tx, column},
+    error::Result,
+    id::Id,
+    rule::{Rule, RuleVersion, Severity},
+    waiver::Waiver,
+};
+
+/// A rule that an asset breaks, as a look saw it.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) asset: Id<Asset>,
+    pub(crate) rule: Id<Rule>,
+    pub(crate) version: Id<RuleVersion>,
+    pub(crate) severity: Severity,
+    pub(crate) evidence: Value,
+    /// What allows it.
+    pub(crate) waiver: Option<Id<Waiver>>,
+}
+
+impl Broken {
+    const fn state(&self) -> FindingState {
+        if self.waiver.is_some() { FindingState::Waived } else { FindingState::Open }
+    }
+}
+
+/// A rule that an asset no longer breaks, or is no longer judged by.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) asset: Id<Asset>,
+    pub(crate) rule: Id<Rule>,
+    pub(crate) state: FindingState,
+}
+
+/// What became of findings.
+#[derive(Debug, Default)]
+pub(crate) struct Transitions {
+    pub(crate) opened: Vec<Broken>,
+    pub(crate) changed: Vec<Broken>,
+    pub(crate) ended: Vec<Ended>,
+}
+
+impl Transitions {
+    /// Writes them.
+    pub(crate) async fn record(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        self.end(tx, now).await?;
+        self.change(tx, now).await?;
+        self.open(tx, now).await
+    }
+
+    async fn open(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        if self.opened.is_empty() {
+            return Ok(());
+        }
+        // Where nothing ever ended, nothing opens again: the first run of all does not ask for each.
+        let row: Row = tx
+            .one("SELECT EXISTS (SELECT FROM finding WHERE ended_at IS NOT NULL) AS any", &[])
+            .await?;
+        let reopened = if row.try_get("any")? {
+            "(SELECT count(*) FROM finding AS before WHERE before.asset_id = new.asset_id
+                AND before.rule_id = new.rule_id AND before.ended_at IS NOT NULL)"
+        } else {
+            "0"
+        };
+        let rows: Vec<&Broken> = self.opened.iter().collect();
+        tx.exec(
+            &format!(
+                "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
+                                      reopened, opened_at, changed_at)
+                 SELECT $1, new.*, {reopened}, $2, $2
+                 FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
+                             $10::jsonb[], $11::uuid[])
+                      AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)"
+            ),
+            &[
+                &tx.org(),
+                &now,
+                &column(&rows, |_| Id::<Finding>::new()),
+                &column(&rows, |broken| broken.asset),
+                &column(&rows, |broken| broken.rule),
+                &column(&rows, |broken| broken.version),
+                &column(&rows, |broken| broken.severity.as_str()),
+                &column(&rows, |broken| broken.severity.weight()),
+                &column(&rows, |broken| broken.state().as_str()),
+                &column(&rows, |broken| &broken.evidence),
+                &column(&rows, |broken| broken.waiver),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn change(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<&Broken> = self.changed.iter().collect();
+        tx.exec(
+            "UPDATE finding SET version_id = new.version_id, severity = new.severity, weight = new.weight, state = new.state,
+                                evidence = new.evidence, waiver_id = new.waiver_id, changed_at = $1
+             FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::text[], $8::jsonb[], $9::uuid[])
+                  AS new (asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
+             WHERE finding.asset_id = new.asset_id AND finding.rule_id = new.rule_id AND finding.ended_at IS NULL",
+            &[
+                &now,
+                &column(&rows, |broken| broken.asset),
+                &column(&rows, |broken| broken.rule),
+                &column(&rows, |broken| broken.version),
+                &column(&rows, |broken| broken.severity.as_str()),
+                &column(&rows, |broken| broken.severity.weight()),
+                &column(&rows, |broken| broken.state().as_str()),
+                &column(&rows, |broken| &broken.evidence),
+                &column(&rows, |broken| broken.waiver),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn end(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        if self.ended.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<&Ended> = self.ended.iter().collect();
+        // The waiver stays only on what it still allows.
+        tx.exec(
+            "UPDATE finding SET state = ended.state, waiver_id = NULL, ended_at = GREATEST($1, opened_at), changed_at = $1
+             FROM UNNEST($2::uuid[], $3::uuid[], $4::text[]) AS ended (asset_id, rule_id, state)
+             WHERE finding.asset_id = ended.asset_id AND finding.rule_id = ended.rule_id AND finding.ended_at IS NULL",
+            &[
+                &now,
+                &column(&rows, |ended| ended.asset),
+                &column(&rows, |ended| ended.rule),
+                &column(&rows, |ended| ended.state.as_str()),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Following changes: what changed is judged anew, and what time alone changes when its time has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+
+use super::{
+    Lock, Posture, due,
+    look::{Look, Reads},
+    store,
+};
+use crate::{
+    asset::Asset,
+    db::Tx,
+    error::Result,
+    id::Id,
+    rule::{Facts, Ruleset},
+    run::{AssetRange, facts_in_range},
+    user::User,
+};
+
+/// Changes followed in one transaction.
+const BATCH: i64 = 2_000;
+
+/// What following did not do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Followed {
+    /// There may be more to follow.
+    pub is_more: bool,
+    /// Everybody's posture is to be judged anew: by [`refresh`], in these ranges.
+    pub everybody: Vec<AssetRange>,
+}
+
+/// Judges what changed.
+pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
+    Lock::Alone.take(tx).await?;
+    let due: Vec<Row> = tx
+        .all(
+            "DELETE FROM posture_due USING (SELECT id FROM posture_due ORDER BY id LIMIT $1) AS first
+             WHERE posture_due.id = first.id
+             RETURNING posture_due.asset_id, posture_due.owner_id, posture_due.reads",
+            &[&BATCH],
+        )
+        .await?;
+    let mut followed = Followed {
+        is_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
+        everybody: Vec::new(),
+    };
+    let mut changed: BTreeMap<Id<Asset>, Reads> = BTreeMap::new();
+    let mut is_everybody = false;
+    for row in &due {
+        let reads: Option<Vec<String>> = row.try_get("reads")?;
+        let reads: Reads = reads.map(BTreeSet::from_iter);
+        if let Some(asset) = row.try_get("asset_id")? {
+            merge(&mut changed, asset, &reads);
+        } else if let Some(owner) = row.try_get("owner_id")? {
+            let owned = owned_by(tx, owner).await?;
+            is_everybody |= owned.len() > usize::try_from(BATCH).unwrap_or(usize::MAX);
+            owned.into_iter().for_each(|asset| merge(&mut changed, asset, &reads));
+        } else {
+            is_everybody = true;
+        }
+    }
+    if is_everybody {
+        followed.everybody = AssetRange::cut(tx, None).await?;
+    } else {
+        look(tx, &changed, now).await?;
+    }
+    Ok(followed)
+}
+
+/// Judges the assets of which time alone has changed a verdict; says whether there may be more.
+pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<bool> {
+    Lock::Alone.take(tx).await?;
+    let sql = "SELECT asset_id FROM posture WHERE flips_at <= $1 ORDER BY flips_at LIMIT $2";
+    let turned: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
+    let mut changed = BTreeMap::new();
+    for row in &turned {
+        changed.insert(row.try_get("asset_id")?, None);
+    }
+    look(tx, &changed, now).await?;
+    Ok(i64::try_from(turned.len()).is_ok_and(|count| count >= BATCH))
+}
+
+/// When time alone changes a verdict next.
+pub async fn next_turn(tx: &Tx) -> Result<Option<DateTime<Utc>>> {
+    let row: Row = tx.one("SELECT min(flips_at) AS next FROM posture", &[]).await?;
+    Ok(row.try_get("next")?)
+}
+
+/// Judges all assets of a range by what counts now.
+pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<()> {
+    Lock::Shared.take(tx).await?;
+    let rules = Ruleset::ensure(tx, now).await?;
+    let facts = facts_in_range(tx, &rules, range, None).await?;
+    let kept = store::in_range(tx, range).await?;
+    Look::new(tx, &rules, now).await?.take(tx, &facts, kept, |_| None).await?;
+    Ok(())
+}
+
+/// Notes what of these assets is not what a look at everything would find, and returns how many those are. What waits to be
+/// followed, or whose time has just come, is not held against them.
+pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Vec<Mismatch>> {
+    Lock::Shared.take(tx).await?;
+    let rules = Ruleset::ensure(tx, now).await?;
+    let facts = facts_in_range(tx, &rules, range, None).await?;
+    let mut kept = store::in_range(tx, range).await?;
+    let waiting = waiting(tx).await?;
+    let Some(waiting) = waiting else { return Ok(Vec::new()) };
+    let look = Look::new(tx, &rules, now).await?;
+    let mut mismatches = Vec::new();
+    for facts in &facts {
+        let before = kept.remove(&facts.asset);
+        if waiting.contains(&facts.asset) {
+            continue;
+        }
+        let after = look.judge(facts, None, &None);
+        let is_turning = before
+            .as_ref()
+            .is_some_and(|before| before.turns.iter().any(|turn| turn.at <= look.now()));
+        if !is_turning && before.as_ref().is_none_or(|before| !before.says_the_same_as(&after)) {
+            mismatches.push(Mismatch { asset: facts.asset, kept: before, judged: Some(after) });
+        }
+    }
+    let left = kept.into_values().filter(|kept| !waiting.contains(&kept.asset));
+    mismatches.extend(left.map(|kept| Mismatch { asset: kept.asset, kept: Some(kept), judged: None }));
+    Ok(mismatches)
+}
+
+/// A posture that is not what a look at everything finds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mismatch {
+    /// Of which asset.
+    pub asset: Id<Asset>,
+    /// What is kept.
+    pub kept: Option<Posture>,
+    /// What it should be.
+    pub judged: Option<Posture>,
+}
+
+/// Has these judged anew.
+pub async fn repair(tx: &Tx, mismatches: &[Mismatch]) -> Result<()> {
+    let due: Vec<_> =
+        mismatches.iter().map(|found| (due::Whose::Asset(found.asset), None)).collect();
+    due::note(tx, &due).await
+}
+
+async fn look(tx: &Tx, changed: &BTreeMap<Id<Asset>, Reads>, now: DateTime<Utc>) -> Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let rules = Ruleset::ensure(tx, now).await?;
+    let look = Look::new(tx, &rules, now).await?;
+    let assets: Vec<_> = changed.keys().copied().collect();
+    let facts = facts_of(tx, &rules, &assets).await?;
+    let kept = store::of_assets(tx, &assets).await?;
+    look.take(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
+    Ok(())
+}
+
+/// Assets whose change waits to be followed; `None`: everybody's does.
+async fn waiting(tx: &Tx) -> Result<Option<BTreeSet<Id<Asset>>>> {
+    let rows: Vec<Row> = tx.all("SELECT DISTINCT asset_id FROM posture_due", &[]).await?;
+    let mut waiting = BTreeSet::new();
+    for row in &rows {
+        let Some(asset) = row.try_get("asset_id")? else { return Ok(None) };
+        waiting.insert(asset);
+    }
+    Ok(Some(waiting))
+}
+
+/// What is known of those of these that are in operation.
+async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> Result<Vec<Facts>> {
+    // One by one: see `store::of_assets`.
+    let sql = format!(
+        "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
+         CROSS JOIN LATERAL ({} WHERE asset.id = given.id AND asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')
+                             LIMIT 1) AS found",
+        Facts::select(rules.reads_tags())
+    );
+    tx.all(&sql, &[&assets]).await
+}
+
+async fn owned_by(tx: &Tx, owner: Id<User>) -> Result<Vec<Id<Asset>>> {
+    let sql = "SELECT id FROM asset WHERE owner_id = $1 LIMIT $2";
+    let rows: Vec<Row> = tx.all(sql, &[&owner, &(BATCH + 1)]).await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+fn merge(changed: &mut BTreeMap<Id<Asset>, Reads>, asset: Id<Asset>, reads: &Reads) {
+    let Some(known) = changed.get_mut(&asset) else {
+        changed.insert(asset, reads.clone());
+        return;
+    };
+    match (known.as_mut(), reads) {
+        (Some(known), Some(reads)) => known.extend(reads.iter().cloned()),
+        (Some(_), None) => *known = None,
+        (None, _) => {}
+    }
+}

@@ -1,0 +1,217 @@
+//! What a condition may say, checked when it is written: names, types, size, cost, and how it reads the clock. (`check/scan`:
+//! before the parser; `check/types`: what each part is and costs; `check/time`: where it reads the clock; `check/compile`:
+//! into what is evaluated; `check/words`, `check/place`: the words, and where they stand.)
+//!
+//! CEL itself has no types before it runs and no limits while it does: a wrong name would be an error on every asset, and three
+//! nested loops a second on each. So what is refused here is refused once, to whoever wrote it, with the place and the reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cel::common::ast::{IdedExpr, SourceInfo};
+
+use super::{
+    Definition,
+    facts::Facts,
+    key::Key,
+    kind::{Kind, Type},
+    params::Params,
+    program::{Constants, Moving, Program},
+};
+use crate::error::Fault;
+
+mod compile;
+mod place;
+mod scan;
+mod time;
+mod types;
+mod words;
+
+pub(super) use compile::ENV;
+use place::column_of;
+
+/// Steps of a condition at worst.
+const COST: u64 = 100_000;
+/// Expressions of evidence at most.
+const EVIDENCE: usize = 16;
+
+/// A rule's expressions, checked and compiled with its thresholds.
+#[derive(Debug)]
+pub struct Checked {
+    pub(super) condition: Program,
+    pub(super) evidence: BTreeMap<String, Program>,
+    /// What it reads, as `attr.disk_encrypted`, `asset.environment`; what `applies_to` needs included.
+    pub(super) reads: BTreeSet<Key>,
+    /// Whether time alone may change a verdict, beside what is derived.
+    pub reads_now: bool,
+    /// Steps of its condition at worst.
+    pub cost: u64,
+}
+
+impl Checked {
+    /// What it reads, by name.
+    pub fn reads(&self) -> impl Iterator<Item = &'static str> {
+        self.reads.iter().map(|key| key.name())
+    }
+
+    /// Whether it reads a key of this name.
+    pub fn reads_key(&self, name: &str) -> bool {
+        self.reads().any(|read| read == name)
+    }
+
+    /// Whether a verdict may follow from the end of a system's support.
+    pub(super) fn reads_support(&self) -> bool {
+        self.reads.contains(&Facts::support())
+    }
+}
+
+/// Checks a definition with the thresholds that count.
+///
+/// # Errors
+/// All that is wrong, at `condition` and `evidence.<name>`.
+pub fn check(definition: &Definition, params: &Params) -> Result<Checked, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let condition = source("condition", &definition.condition, params);
+    let mut evidence = BTreeMap::new();
+    let mut reads = BTreeSet::new();
+    if definition.evidence.len() > EVIDENCE {
+        let message =
+            format!("has {} entries, at most {EVIDENCE} are allowed", definition.evidence.len());
+        faults.push(Fault::new("evidence", message));
+    } else {
+        for (name, text) in &definition.evidence {
+            let path = format!("evidence.{name}");
+            match source(&path, text, params).and_then(|source| source.shown(&path, params)) {
+                Ok(shown) => {
+                    reads.extend(shown.reads);
+                    evidence.insert(name.clone(), shown.program);
+                }
+                Err(wrong) => faults.extend(wrong),
+            }
+        }
+    }
+    let condition = condition.and_then(|source| source.decided(params));
+    match condition {
+        Err(wrong) => {
+            faults.splice(0..0, wrong);
+            Err(faults)
+        }
+        Ok(_) if !faults.is_empty() => Err(faults),
+        Ok(condition) => {
+            reads.extend(condition.reads);
+            let scope = &definition.applies_to;
+            reads.extend((!scope.types.is_empty()).then_some(Key::TYPE));
+            reads.extend((!scope.environments.is_empty()).then_some(Key::ENVIRONMENT));
+            reads.extend((!scope.tags.is_empty()).then_some(Key::TAGS));
+            let reads_now = !condition.program.moving.is_empty();
+            Ok(Checked {
+                condition: condition.program,
+                evidence,
+                reads,
+                reads_now,
+                cost: condition.cost,
+            })
+        }
+    }
+}
+
+/// A parsed source whose types are known.
+struct Typed {
+    expr: IdedExpr,
+    info: SourceInfo,
+    is: Type,
+    cost: u64,
+    reads: BTreeSet<Key>,
+}
+
+/// A compiled source.
+struct Compiled {
+    program: Program,
+    cost: u64,
+    reads: BTreeSet<Key>,
+}
+
+/// Parses and types one source.
+fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<Fault>> {
+    let fault = |message: String| vec![Fault::new(path, message)];
+    scan::scan(text).map_err(|excess| {
+        let place = column_of(text, excess.at);
+        fault(format!("{place}: {}", excess.message))
+    })?;
+    // Macros stay calls: what is wrong within one is said of what stands there.
+    let parser = cel::Env::default().with_optional_support(false).parser();
+    let (expr, info) =
+        parser.max_recursion_depth(96).parse_with_source_info(text).map_err(|errors| {
+            let faults = errors.errors.iter().map(|error| {
+                let (line, column) = (error.pos.0.max(1), error.pos.1.max(1));
+                let message = error.msg.trim_start_matches("Syntax error: ");
+                Fault::new(path, format!("line {line}, column {column}: {message}"))
+            });
+            faults.take(3).collect::<Vec<_>>()
+        })?;
+    let mut typing = types::Typing::new(path, &info, params);
+    let seen = typing.of(&expr);
+    let (faults, reads) = (typing.faults, typing.reads);
+    let is = match seen.is {
+        Some(is) if faults.is_empty() => is,
+        _ => return Err(faults),
+    };
+    if seen.cost > COST {
+        let message = format!(
+            "takes up to {} steps on one asset, at most {COST} are allowed: macros multiply, and a list that is a fact has up to 1000 items",
+            seen.cost
+        );
+        return Err(fault(message));
+    }
+    Ok(Typed { expr, info, is, cost: seen.cost, reads })
+}
+
+impl Typed {
+    /// As a condition.
+    fn decided(self, params: &Params) -> Result<Compiled, Vec<Fault>> {
+        let path = "condition";
+        if self.is != Type::One(Kind::Bool) {
+            let message = format!("must be true or false, and is {}", self.is);
+            return Err(vec![Fault::new(path, message)]);
+        }
+        let moving = time::moving(&self.expr, &self.info, path)?;
+        let mut compiling = self.compiling(path, params);
+        let expr = compiling.expr(&self.expr);
+        let moving = moving
+            .iter()
+            .map(|moving| Moving {
+                left: compiling.expr(moving.left),
+                right: compiling.expr(moving.right),
+                slope: moving.slope,
+            })
+            .collect();
+        let (constants, mut faults) = (compiling.constants, compiling.faults);
+        faults.dedup();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let program = Program { expr, constants, moving };
+        Ok(Compiled { program, cost: self.cost, reads: self.reads })
+    }
+
+    /// As evidence, which may read the clock as it likes: it is computed when it is looked at.
+    fn shown(self, path: &str, params: &Params) -> Result<Compiled, Vec<Fault>> {
+        let mut compiling = self.compiling(path, params);
+        let expr = compiling.expr(&self.expr);
+        let (constants, faults) = (compiling.constants, compiling.faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let program = Program { expr, constants, moving: Vec::new() };
+        Ok(Compiled { program, cost: self.cost, reads: self.reads })
+    }
+
+    fn compiling<'a>(&'a self, path: &'a str, params: &'a Params) -> compile::Compiling<'a> {
+        compile::Compiling {
+            path,
+            info: &self.info,
+            params,
+            constants: Constants::new(),
+            faults: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! From a checked expression to what is evaluated: facts by number, thresholds and all that follows from them computed once,
+//! macros unfolded as CEL defines them.
+
+use std::sync::{Arc, LazyLock};
+
+use cel::{
+    Context, Env, ExecutionError, Value,
+    common::{
+        ast::{
+            CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, SourceInfo,
+            operators,
+        },
+        types::{CelBool, CelDouble, CelDuration, CelInt, CelList, CelString, CelTimestamp},
+        value::Val,
+    },
+};
+use chrono::{SubsecRound, TimeDelta};
+
+use super::{
+    place::{column_of, start_of},
+    words,
+};
+use crate::{
+    error::Fault,
+    rule::{
+        key::Key,
+        params::{Params, Threshold},
+        program::{Constants, View, code},
+    },
+};
+
+/// What conditions may call.
+pub(in crate::rule) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    fn span(
+        of: fn(i64) -> Option<TimeDelta>,
+        count: CelInt,
+    ) -> Result<CelDuration, ExecutionError> {
+        of(*count.inner())
+            .filter(|span| span.num_nanoseconds().is_some())
+            .map(CelDuration::from)
+            .ok_or_else(|| ExecutionError::function_error("days", "is longer than 292 years"))
+    }
+    fn days(count: &CelInt) -> Result<CelDuration, ExecutionError> {
+        span(TimeDelta::try_days, *count)
+    }
+    fn hours(count: &CelInt) -> Result<CelDuration, ExecutionError> {
+        span(TimeDelta::try_hours, *count)
+    }
+    let mut env = Env::stdlib();
+    cel::add_overload!(env, fn days: (CelInt) -> Result<CelDuration>)
+        .expect("the standard library has no days");
+    cel::add_overload!(env, fn hours: (CelInt) -> Result<CelDuration>)
+        .expect("the standard library has no hours");
+    Arc::new(env)
+});
+
+/// Whether `timestamp("…")` or `duration("…")` holds a text that is none.
+pub(super) fn is_not_written(expr: &IdedExpr) -> bool {
+    Value::resolve(expr, &Context::with_env(Arc::clone(&ENV))).is_err()
+}
+
+/// Compiles the expressions of one source.
+pub(super) struct Compiling<'a> {
+    pub(super) path: &'a str,
+    pub(super) info: &'a SourceInfo,
+    pub(super) params: &'a Params,
+    pub(super) constants: Constants,
+    /// What cannot be computed from constants alone.
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Compiling<'_> {
+    pub(super) fn expr(&mut self, expr: &IdedExpr) -> IdedExpr {
+        let compiled = match &expr.expr {
+            Expr::Select(select) => match &select.operand.expr {
+                Expr::Ident(root) if root == words::PARAMS => self.threshold(&select.field),
+                Expr::Ident(root) => Expr::Ident(match Key::of_field(root, &select.field) {
+                    Some(key) => code::of_key(key),
+                    None => unreachable!("checked before"),
+                }),
+                _ => unreachable!("checked before"),
+            },
+            Expr::Ident(name) if name == words::NOW => Expr::Ident(code::NOW.to_string()),
+            Expr::List(list) => {
+                let elements: Vec<_> = list.elements.iter().map(|item| self.expr(item)).collect();
+                self.folded(expr, Expr::List(ListExpr::new(elements)))
+            }
+            Expr::Call(call) => self.call(expr, call),
+            other => other.clone(),
+        };
+        IdedExpr { id: expr.id, expr: compiled }
+    }
+
+    fn threshold(&mut self, name: &str) -> Expr {
+        let list = |items: Vec<Box<dyn Val>>| CelList::from(items);
+        match self.params.get(name) {
+            Some(Threshold::Bool(value)) => Expr::Literal(LiteralValue::Boolean((*value).into())),
+            Some(Threshold::Int(number)) => Expr::Literal(LiteralValue::Int((*number).into())),
+            Some(Threshold::Double(number)) => {
+                Expr::Literal(LiteralValue::Double((*number).into()))
+            }
+            Some(Threshold::Text(text)) => Expr::Literal(LiteralValue::String(text.clone().into())),
+            Some(Threshold::Ints(numbers)) => {
+                let items = numbers.iter().map(|number| Box::new(CelInt::from(*number)) as _);
+                self.constant(Box::new(list(items.collect())))
+            }
+            Some(Threshold::Texts(texts)) => {
+                let items = texts.iter().map(|text| Box::new(CelString::from(text.clone())) as _);
+                self.constant(Box::new(list(items.collect())))
+            }
+            None => unreachable!("checked before"),
+        }
+    }
+
+    fn constant(&mut self, value: Box<dyn Val>) -> Expr {
+        self.constants.push(value);
+        Expr::Ident(code::of_constant(self.constants.len() - 1))
+    }
+
+    fn call(&mut self, expr: &IdedExpr, call: &CallExpr) -> Expr {
+        if let (None, operators::HAS, [asked]) =
+            (&call.target, call.func_name.as_str(), call.args.as_slice())
+        {
+            let Expr::Ident(read) = self.expr(asked).expr else { unreachable!("checked before") };
+            return Expr::Ident(code::asking(&read));
+        }
+        if let Some(target) = &call.target
+            && words::MACROS.contains(&call.func_name.as_str())
+            && let Expr::Ident(variable) = &call.args[0].expr
+        {
+            let range = self.expr(target);
+            let parts: Vec<_> = call.args[1..].iter().map(|part| self.expr(part)).collect();
+            return unfolded(&call.func_name, range, variable, parts);
+        }
+        let target = call.target.as_ref().map(|target| Box::new(self.expr(target)));
+        let mut args: Vec<_> = call.args.iter().map(|arg| self.expr(arg)).collect();
+        if call.func_name == operators::LOGICAL_NOT
+            && let Some(negated) = args.pop()
+        {
+            // The same, without the error that CEL prepares for what is no bool.
+            let literal = |value: bool| Expr::Literal(LiteralValue::Boolean(value.into()));
+            return self.folded(
+                expr,
+                call_of(
+                    operators::CONDITIONAL,
+                    vec![negated, node(literal(false)), node(literal(true))],
+                ),
+            );
+        }
+        self.folded(expr, Expr::Call(CallExpr { func_name: call.func_name.clone(), target, args }))
+    }
+
+    /// Its value where all parts of it are constants, else the expression.
+    fn folded(&mut self, source: &IdedExpr, compiled: Expr) -> Expr {
+        let is_constant = |part: &IdedExpr| match &part.expr {
+            Expr::Literal(_) => true,
+            Expr::Ident(name) => code::is_constant(name),
+            _ => false,
+        };
+        let parts_are = match &compiled {
+            Expr::Call(call) => {
+                call.target.iter().all(|target| is_constant(target))
+                    && call.args.iter().all(is_constant)
+            }
+            Expr::List(list) => list.elements.iter().all(is_constant),
+            _ => false,
+        };
+        if !parts_are {
+            return compiled;
+        }
+        let whole = IdedExpr { id: source.id, expr: compiled };
+        let computed = View::of_constants(&self.constants).owned(&whole);
+        match computed {
+            Ok(value) => self.kept(value),
+            Err(trouble) => {
+                let place = column_of(&self.info.source, start_of(self.info, source));
+                let message = format!("{place}: this cannot be computed: {trouble}");
+                self.faults.push(Fault::new(self.path, message));
+                whole.expr
+            }
+        }
+    }
+
+    fn kept(&mut self, value: Box<dyn Val>) -> Expr {
+        if let Some(value) = value.downcast_ref::<CelBool>() {
+            return Expr::Literal(LiteralValue::Boolean(*value));
+        }
+        if let Some(number) = value.downcast_ref::<CelInt>() {
+            return Expr::Literal(LiteralValue::Int(*number));
+        }
+        if let Some(number) = value.downcast_ref::<CelDouble>() {
+            return Expr::Literal(LiteralValue::Double(*number));
+        }
+        if let Some(at) = value.downcast_ref::<CelTimestamp>() {
+            let kept = CelTimestamp::from(at.inner().trunc_subsecs(6));
+            return self.constant(Box::new(kept));
+        }
+        if let Some(span) = value.downcast_ref::<CelDuration>() {
+            let micros = span.inner().num_microseconds().map(TimeDelta::microseconds);
+            let kept = CelDuration::from(micros.unwrap_or(*span.inner()));
+            return self.constant(Box::new(kept));
+        }
+        self.constant(value)
+    }
+}
+
+fn node(expr: Expr) -> IdedExpr {
+    IdedExpr { id: 0, expr }
+}
+
+fn call_of(name: &str, args: Vec<IdedExpr>) -> Expr {
+    Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args })
+}
+
+/// A name that no source can write.
+const RESULT: &str = "@result";
+
+/// A macro as the loop that CEL defines it to be, in the shape that the evaluator knows to shorten.
+fn unfolded(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr>) -> Expr {
+    let result = || node(Expr::Ident(RESULT.to_owned()));
+    let boolean = |value: bool| node(Expr::Literal(LiteralValue::Boolean(value.into())));
+    let int = |number: i64| node(Expr::Literal(LiteralValue::Int(number.into())));
+    let call = |name: &str, args: Vec<IdedExpr>| node(call_of(name, args));
+    let list = |items: Vec<IdedExpr>| node(Expr::List(ListExpr::new(items)));
+    let not_false = |condition: IdedExpr| call(operators::NOT_STRICTLY_FALSE, vec![condition]);
+    let body = parts.pop().expect("checked before: a macro has a body");
+    let guard = parts.pop();
+    let (init, condition, step, outcome) = match name {
+        operators::ALL => (
+            boolean(true),
+            not_false(result()),
+            call(operators::LOGICAL_AND, vec![result(), body]),
+            result(),
+        ),
+        operators::EXISTS => (
+            boolean(false),
+            not_false(call(operators::CONDITIONAL, vec![result(), boolean(false), boolean(true)])),
+            call(operators::LOGICAL_OR, vec![result(), body]),
+            result(),
+        ),
+        operators::EXISTS_ONE => {
+            let one_more = call(operators::ADD, vec![result(), int(1)]);
+            (
+                int(0),
+                boolean(true),
+                call(operators::CONDITIONAL, vec![body, one_more, result()]),
+                call(operators::EQUALS, vec![result(), int(1)]),
+            )
+        }
+        _ => {
+            let is_filter = name == operators::FILTER;
+            let item = node(Expr::Ident(variable.to_owned()));
+            let (guard, item) = if is_filter { (Some(body), item) } else { (guard, body) };
+            let longer = call(operators::ADD, vec![result(), list(vec![item])]);
+            let step = match guard {
+                Some(guard) => call(operators::CONDITIONAL, vec![guard, longer, result()]),
+                None => longer,
+            };
+            (list(Vec::new()), boolean(true), step, result())
+        }
+    };
+    Expr::Comprehension(Box::new(ComprehensionExpr {
+        iter_range: range,
+        iter_var: variable.to_owned(),
+        iter_var2: None,
+        accu_var: RESULT.to_owned(),
+        accu_init: init,
+        loop_cond: condition,
+        loop_step: step,
+        result: outcome,
+    }))
+}

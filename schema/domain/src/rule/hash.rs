@@ -1,0 +1,51 @@
+//! A hash of 64 bits that stays the same from version to version (FNV-1a): what is kept of facts is compared for years.
+
+use cel::common::types::{CelInt, CelString};
+
+use super::facts::Held;
+
+/// A hash in the making.
+pub(super) struct Hash(u64);
+
+impl Hash {
+    pub(super) const fn new() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+
+    /// Adds these bytes and where they end.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.step(u64::from(*byte));
+        }
+        self.step(0x100 | bytes.len() as u64);
+    }
+
+    fn step(&mut self, by: u64) {
+        self.0 = (self.0 ^ by).wrapping_mul(0x0000_0100_0000_01B3);
+    }
+
+    /// Adds a value.
+    pub(super) fn held(&mut self, held: &Held) {
+        match held {
+            Held::Bool(value) => self.bytes(if *value.inner() { b"1" } else { b"0" }),
+            Held::Int(number) => self.bytes(&number.inner().to_le_bytes()),
+            Held::Text(text) => self.bytes(text.inner().as_bytes()),
+            Held::Time(at) => self.bytes(&at.inner().timestamp_micros().to_le_bytes()),
+            Held::List(items) => {
+                self.bytes(&items.inner().len().to_le_bytes());
+                for item in items.inner() {
+                    if let Some(number) = item.downcast_ref::<CelInt>() {
+                        self.bytes(&number.inner().to_le_bytes());
+                    } else if let Some(text) = item.downcast_ref::<CelString<'_>>() {
+                        self.bytes(text.inner().as_bytes());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The hash, as Postgres keeps it.
+    pub(super) const fn end(&self) -> i64 {
+        self.0.cast_signed()
+    }
+}

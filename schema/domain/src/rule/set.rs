@@ -1,0 +1,204 @@
+//! The rules of an organization, by slot: compiled, and ready to judge.
+//!
+//! Built-in ones are compiled once for all; others whenever they are loaded, which is once a job. A saved rule that this version
+//! cannot read any more judges nothing to be well: its verdict is an error that says why.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::{
+    Flip, Judgement, Rule, RuleVersion, Verdict,
+    builtin::Builtin,
+    check::{Checked, check},
+    facts::Facts,
+    hash::Hash,
+    key::Key,
+    params::Params,
+};
+use crate::{error::Fault, id::Id};
+
+/// A rule, ready to judge.
+#[derive(Debug, Clone)]
+pub struct Ruled {
+    /// The rule as it counts.
+    pub rule: Rule,
+    /// Its place in the verdicts of a posture.
+    pub slot: usize,
+    /// The version that counts.
+    pub version: Id<RuleVersion>,
+    /// Or why this version of ours cannot read it.
+    checked: Result<Arc<Checked>, Arc<str>>,
+    /// The folded names of the tags that it is about.
+    tags: Arc<[String]>,
+}
+
+impl Ruled {
+    /// A rule at its slot, compiled with its thresholds.
+    pub(super) fn new(rule: Rule, slot: usize, version: Id<RuleVersion>) -> Self {
+        let checked = Self::compiled(&rule).map_err(|faults| {
+            let all: Vec<_> =
+                faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
+            format!("this version cannot read the rule: {}", all.join("; ")).into()
+        });
+        let tags = rule.definition.applies_to.folded_tags().into();
+        Self { rule, slot, version, checked, tags }
+    }
+
+    fn compiled(rule: &Rule) -> Result<Arc<Checked>, Vec<Fault>> {
+        let params = Params::declared(&rule.definition.params)?.with(&rule.params)?;
+        if rule.builtin
+            && let Some(builtin) = Builtin::of_key(&rule.key)
+            && builtin.definition == rule.definition
+            && builtin.params == params
+        {
+            return Ok(Arc::clone(&builtin.checked));
+        }
+        check(&rule.definition, &params).map(Arc::new)
+    }
+
+    /// Whether it is about this asset.
+    pub fn applies(&self, facts: &Facts) -> bool {
+        self.rule.definition.applies_to.includes(facts, &self.tags)
+    }
+
+    /// What it says of the asset.
+    pub fn judge(&self, facts: &Facts, now: DateTime<Utc>) -> Judgement {
+        match &self.checked {
+            Ok(checked) => checked.judge(facts, now),
+            Err(reason) => Judgement { verdict: Verdict::Error, reason: Some(reason.to_string()) },
+        }
+    }
+
+    /// What it says of the asset, without the reason: cheaper.
+    pub fn verdict(&self, facts: &Facts, now: DateTime<Utc>) -> Verdict {
+        self.checked.as_ref().map_or(Verdict::Error, |checked| checked.verdict(facts, now))
+    }
+
+    /// The next change of its verdict, which it has `now`, if nothing but time changes.
+    pub fn flip(&self, facts: &Facts, now: DateTime<Utc>, verdict: Verdict) -> Option<Flip> {
+        let checked = self.checked.as_ref().ok()?;
+        // Most rules never look at the clock.
+        if !checked.reads_now && !checked.reads_support() {
+            return None;
+        }
+        checked.flip(facts, now, verdict)
+    }
+
+    /// What to show beside its verdict: an object; what cannot be computed is null.
+    pub fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Value {
+        self.checked.as_ref().map_or_else(|_| json!({}), |checked| checked.evidence(facts, now))
+    }
+
+    /// What it reads, such as `attr.disk_encrypted` or `asset.environment`, and `rule.<key>`, by which a change of it is noted.
+    pub fn reads(&self) -> impl Iterator<Item = &'static str> {
+        self.checked.iter().flat_map(|checked| checked.reads())
+    }
+
+    /// Whether one of these changes concerns it: what it reads, or `rule.<key>`.
+    pub fn meets(&self, changed: &BTreeSet<String>) -> bool {
+        let is_own = |name: &String| name.strip_prefix("rule.") == Some(self.rule.key.as_str());
+        changed.iter().any(is_own) || self.reads().any(|read| changed.contains(read))
+    }
+
+    /// What it counts in a score.
+    pub const fn weight(&self) -> i32 {
+        self.rule.definition.severity.weight()
+    }
+
+    /// Steps of its condition at worst.
+    pub fn cost(&self) -> u64 {
+        self.checked.as_ref().map_or(0, |checked| checked.cost)
+    }
+}
+
+/// The rules of an organization, by slot.
+#[derive(Debug, Clone, Default)]
+pub struct Ruleset {
+    rules: Vec<Ruled>,
+    /// What enabled ones read.
+    reads: Vec<Key>,
+    /// Which versions with which thresholds they are, hashed.
+    terms: i64,
+}
+
+impl Ruleset {
+    pub(super) fn new(mut rules: Vec<Ruled>) -> Self {
+        rules.sort_by_key(|ruled| ruled.slot);
+        let mut reads = BTreeSet::new();
+        let mut terms = Hash::new();
+        for ruled in rules.iter().filter(|ruled| ruled.rule.enabled) {
+            reads.extend(ruled.checked.iter().flat_map(|checked| checked.reads.iter().copied()));
+            terms.bytes(&ruled.slot.to_le_bytes());
+            terms.bytes(ruled.version.uuid().as_bytes());
+            terms.bytes(ruled.rule.params.to_string().as_bytes());
+        }
+        Self { rules, reads: reads.into_iter().collect(), terms: terms.end() }
+    }
+
+    /// Those that assets are judged by, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = &Ruled> {
+        self.rules.iter().filter(|ruled| ruled.rule.enabled)
+    }
+
+    /// All of them, those that are switched off included, by slot.
+    pub fn all(&self) -> &[Ruled] {
+        &self.rules
+    }
+
+    /// The one at this slot, switched off or not.
+    pub fn by_slot(&self, slot: usize) -> Option<&Ruled> {
+        let place = self.rules.binary_search_by_key(&slot, |ruled| ruled.slot).ok()?;
+        self.rules.get(place)
+    }
+
+    /// The length of the verdicts of a posture: the highest slot and one.
+    pub fn width(&self) -> usize {
+        self.rules.last().map_or(0, |ruled| ruled.slot + 1)
+    }
+
+    /// Whether facts need the names of tags.
+    pub fn reads_tags(&self) -> bool {
+        self.reads.contains(&Key::TAGS)
+    }
+
+    /// What the rules read of this asset, and by which terms they judge, as a number: while it stays the same, only time changes
+    /// verdicts and evidence.
+    pub fn facts_hash(&self, facts: &Facts, now: DateTime<Utc>) -> i64 {
+        let mut hash = Hash::new();
+        hash.bytes(&self.terms.to_le_bytes());
+        for key in &self.reads {
+            hash.bytes(&key.place().to_le_bytes());
+            match facts.told(*key) {
+                Some(held) => hash.held(held),
+                None if *key == Facts::support() => {
+                    hash.bytes(match facts.derived_support(now) {
+                        None => b"-",
+                        Some(false) => b"0",
+                        Some(true) => b"1",
+                    });
+                }
+                None => hash.bytes(b"-"),
+            }
+        }
+        // Whatever rules apply by must count, too.
+        hash.bytes(facts.asset_type.as_str().as_bytes());
+        hash.bytes(facts.environment.as_str().as_bytes());
+        hash.end()
+    }
+
+    /// Those that are enabled, as a run keeps them.
+    pub fn snapshot(&self) -> Value {
+        self.iter()
+            .map(|ruled| {
+                json!({
+                    "slot": ruled.slot,
+                    "rule": ruled.rule.id.uuid(),
+                    "version": ruled.version.uuid(),
+                    "params": ruled.rule.params,
+                })
+            })
+            .collect()
+    }
+}

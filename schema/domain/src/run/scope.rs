@@ -1,0 +1,133 @@
+//! Which assets a run is of.
+
+use async_graphql::InputObject;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    asset::{Asset, AssetType, Environment},
+    error::{Error, Result},
+    id::Id,
+    listing::Listing,
+    tag::Tag,
+    user::User,
+};
+
+/// Assets that a scope names one by one at most.
+const MOST_ASSETS: usize = 1_000;
+
+/// Which assets in operation to judge: those that all that is given is true of. An empty list is the same as none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
+pub struct ScanScope {
+    /// Only of these types.
+    #[graphql(name = "type")]
+    pub asset_type: Option<Vec<AssetType>>,
+    /// Only in these environments.
+    pub environment: Option<Vec<Environment>>,
+    /// Only of this owner.
+    pub owner: Option<Id<User>>,
+    /// Only with this tag.
+    pub tag: Option<Id<Tag>>,
+    /// Only these, up to 1,000.
+    pub assets: Option<Vec<Id<Asset>>>,
+}
+
+/// A scope in its one form, as a run keeps it: what means the same is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub(crate) struct Scope {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(super) types: Option<Vec<AssetType>>,
+    #[serde(rename = "environment", skip_serializing_if = "Option::is_none")]
+    pub(super) environments: Option<Vec<Environment>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<Id<User>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tag: Option<Id<Tag>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) assets: Option<Vec<Id<Asset>>>,
+}
+
+impl ScanScope {
+    /// In its one form; `None` if it lets everything through.
+    pub(super) fn check(&self) -> Result<Option<Scope>> {
+        let count = self.assets.as_ref().map_or(0, Vec::len);
+        if count > MOST_ASSETS {
+            let message = format!("names {count} assets, at most {MOST_ASSETS} are judged that way");
+            return Err(Error::invalid("scope.assets", message));
+        }
+        let scope = Scope {
+            types: set(self.asset_type.as_ref()),
+            environments: set(self.environment.as_ref()),
+            owner: self.owner,
+            tag: self.tag,
+            assets: set(self.assets.as_ref()),
+        };
+        Ok((scope != Scope::EVERYTHING).then_some(scope))
+    }
+}
+
+impl Scope {
+    const EVERYTHING: Self =
+        Self { types: None, environments: None, owner: None, tag: None, assets: None };
+
+    /// One text for the same scope.
+    pub(super) fn key(&self) -> String {
+        let text = serde_json::to_vec(self).expect("a scope is plain data");
+        format!("{:x}", Sha256::digest(text))
+    }
+
+    /// What a run keeps.
+    pub(super) fn from_column(scope: Option<&serde_json::Value>) -> Result<Option<Self>> {
+        let corrupt = Error::Corrupt { table: "compliance_run", column: "scope" };
+        scope.map(serde::Deserialize::deserialize).transpose().map_err(|_| corrupt)
+    }
+}
+
+/// A scope as values that a statement can be given.
+pub(super) struct ScopeValues<'a> {
+    types: Option<Vec<&'static str>>,
+    environments: Option<Vec<&'static str>>,
+    scope: Option<&'a Scope>,
+}
+
+impl<'a> ScopeValues<'a> {
+    pub(super) fn of(scope: Option<&'a Scope>) -> Self {
+        let types = scope.and_then(|scope| scope.types.as_ref());
+        let environments = scope.and_then(|scope| scope.environments.as_ref());
+        Self {
+            types: types.map(|all| all.iter().map(|one| one.as_str()).collect()),
+            environments: environments.map(|all| all.iter().map(|one| one.as_str()).collect()),
+            scope,
+        }
+    }
+
+    /// The assets in operation that it lets through.
+    pub(super) fn listing(&self) -> Listing<'_> {
+        let mut listing = Listing::default();
+        listing.holds("asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')");
+        if let Some(types) = &self.types {
+            listing.only("asset.type = ANY(?)", types);
+        }
+        if let Some(environments) = &self.environments {
+            listing.only("asset.environment = ANY(?)", environments);
+        }
+        let Some(scope) = self.scope else { return listing };
+        if let Some(owner) = &scope.owner {
+            listing.only("asset.owner_id = ?", owner);
+        }
+        if let Some(tag) = &scope.tag {
+            listing.only("asset.id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
+        }
+        if let Some(assets) = &scope.assets {
+            listing.only("asset.id = ANY(?)", assets);
+        }
+        listing
+    }
+}
+
+fn set<T: Ord + Clone>(values: Option<&Vec<T>>) -> Option<Vec<T>> {
+    let mut values = values.filter(|values| !values.is_empty())?.clone();
+    values.sort_unstable();
+    values.dedup();
+    Some(values)
+}

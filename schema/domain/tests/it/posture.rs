@@ -1,0 +1,435 @@
+//! What rules say of assets: after changes it is what a look at everything finds.
+
+use std::collections::BTreeMap;
+
+use async_graphql::MaybeUndefined::{Null, Value as Given};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::{
+    Id, Origin, Tx,
+    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput},
+    posture,
+    rule::Rule,
+    run::{Run, RunState, RunTrigger, ScanScope, Started},
+    tag::Tag,
+    user::User,
+    waiver::{Waiver, WaiverInput},
+};
+use serde_json::{Value, json};
+
+use crate::fixture::{House, at, faults, host, viewer};
+
+async fn write(house: &House) -> Tx {
+    house.db.write(house.org, Origin::system()).await.unwrap()
+}
+
+/// Judges everything, as workers would.
+async fn run(house: &House, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Run {
+    let tx = write(house).await;
+    let started = Run::start(&tx, RunTrigger::Manual, scope, None, now).await.unwrap();
+    let Started::New(run, ranges) = started else { panic!("one is under way") };
+    tx.commit().await.unwrap();
+    for range in ranges {
+        let tx = write(house).await;
+        Run::judge_shard(&tx, run.id, range, now).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let tx = house.db.read(house.org).await.unwrap();
+    Run::get(&tx, run.id).await.unwrap()
+}
+
+/// Follows all that changed and all that time changed, as workers would.
+async fn follow(house: &House, now: DateTime<Utc>) {
+    loop {
+        let tx = write(house).await;
+        let followed = posture::follow(&tx, now).await.unwrap();
+        tx.commit().await.unwrap();
+        for range in followed.everybody {
+            let tx = write(house).await;
+            posture::refresh(&tx, range, now).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        if !followed.is_more {
+            break;
+        }
+    }
+    loop {
+        let tx = write(house).await;
+        let is_more = posture::turn(&tx, now).await.unwrap();
+        tx.commit().await.unwrap();
+        if !is_more {
+            break;
+        }
+    }
+}
+
+/// What is kept, by asset and by finding, without when it was written.
+async fn kept(house: &House) -> BTreeMap<String, String> {
+    let sql = "SELECT asset_id::text AS of,
+                      concat_ws(' ', verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash,
+                                flips, flips_at, errors) AS what FROM posture
+               UNION ALL
+               SELECT asset_id || ' ' || rule_id, concat_ws(' ', state, severity, weight, waiver_id, version_id)
+               FROM finding WHERE ended_at IS NULL";
+    let rows = house.db.superuser().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get("of"), row.get("what"))).collect()
+}
+
+/// An asset's letter of a rule.
+async fn letter(house: &House, asset: Id<Asset>, key: &str) -> String {
+    let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
+               WHERE asset_id = $1 AND key = $2";
+    let row = house.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();
+    row.map(|row| row.get("letter")).unwrap_or_default()
+}
+
+/// An asset's findings of a rule, oldest first.
+async fn findings(house: &House, asset: Id<Asset>, key: &str) -> Vec<String> {
+    let sql = "SELECT concat_ws(' ', state, reopened) AS said FROM finding
+               JOIN rule ON rule.org_id = finding.org_id AND rule.id = finding.rule_id
+               WHERE asset_id = $1 AND key = $2 ORDER BY finding.id";
+    let rows = house.db.superuser().await.query(sql, &[&asset, &key]).await.unwrap();
+    rows.iter().map(|row| row.get("said")).collect()
+}
+
+async fn update(house: &House, id: Id<Asset>, attributes: Value, now: DateTime<Utc>) {
+    let patch = UpdateAssetInput { attributes: Given(attributes), ..Default::default() };
+    let tx = write(house).await;
+    Asset::update(&tx, id, &patch, now).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+fn with(name: &str, attributes: Value) -> CreateAssetInput {
+    CreateAssetInput { attributes: Some(attributes), ..host(name) }
+}
+
+/// Numbers that are the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+
+    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
+    }
+}
+
+/// A fact, or that it is gone.
+fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
+    let key = *random.of(&[
+        "disk_encrypted",
+        "edr_installed",
+        "firewall_enabled",
+        "os_supported",
+        "password_max_age_days",
+        "log_retention_days",
+        "last_backup_at",
+        "last_patched_at",
+        "tls_cert_expires_at",
+        "open_ports",
+        "os_name",
+        "model",
+    ]);
+    let day = i64::try_from(random.below(80)).unwrap() - 40;
+    let value = match key {
+        _ if random.below(6) == 0 => Value::Null,
+        "password_max_age_days" | "log_retention_days" => json!(random.below(120)),
+        "last_backup_at" | "last_patched_at" | "tls_cert_expires_at" => {
+            json!(now + TimeDelta::days(day) + TimeDelta::milliseconds(day))
+        }
+        "open_ports" => json!([22, *random.of(&[80, 443, 445, 3389])]),
+        "os_name" => json!(*random.of(&["Ubuntu 20.04", "Ubuntu 24.04", "Debian 12", "Plan 9"])),
+        "model" => json!("a model"),
+        _ => json!(random.below(2) == 0),
+    };
+    json!({ key: value })
+}
+
+#[tokio::test]
+async fn what_is_followed_is_what_a_look_at_everything_finds() {
+    let house = House::new().await;
+    let owners = [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
+    house.db.superuser().await.execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[]).await.unwrap();
+    let tx = write(&house).await;
+    let tag = Tag::create(&tx, "dmz", None, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut assets: Vec<Id<Asset>> = Vec::new();
+    for number in 0..20 {
+        assets.push(house.asset(host(&format!("host {number}"))).await.id);
+    }
+    follow(&house, at(0)).await;
+    let mut random = Random(4711);
+    let mut now = at(0);
+    for edit in 0..1_000 {
+        change(&house, &mut random, &mut assets, (&owners, tag.id), now).await;
+        if random.below(4) == 0 {
+            now += TimeDelta::minutes(i64::try_from(random.below(9_000)).unwrap());
+        }
+        if random.below(3) == 0 {
+            follow(&house, now).await;
+        }
+        if edit % 100 == 99 {
+            follow(&house, now).await;
+            let followed = kept(&house).await;
+            run(&house, None, now).await;
+            assert_eq!(followed, kept(&house).await, "after {edit} edits");
+        }
+    }
+}
+
+async fn change(
+    house: &House,
+    random: &mut Random,
+    assets: &mut Vec<Id<Asset>>,
+    (owners, tag): (&[Id<User>], Id<Tag>),
+    now: DateTime<Utc>,
+) {
+    let id = *random.of(assets);
+    let tx = write(house).await;
+    let mut patch = UpdateAssetInput::default();
+    match random.below(20) {
+        0 => patch.owner = Null,
+        1 | 2 => patch.owner = Given(*random.of(owners)),
+        3 => patch.environment = Given(*random.of(&[Environment::Prod, Environment::Dev])),
+        4 => patch.tags = Given(if random.below(2) == 0 { vec![tag] } else { Vec::new() }),
+        5 => {
+            let new = with("new", fact(random, now));
+            assets.push(Asset::create(&tx, &new, now).await.unwrap().id);
+        }
+        6 => {
+            let asset = Asset::find(&tx, id).await.unwrap().unwrap();
+            let next = asset.lifecycle_state.next();
+            if !next.is_empty() && (asset.lifecycle_state == LifecycleState::Retired || random.below(3) == 0) {
+                Asset::set_lifecycle(&tx, id, *random.of(next), now).await.unwrap();
+            }
+        }
+        7 => {
+            let rules = Rule::list(&tx).await.unwrap();
+            let rule = random.of(&rules);
+            let asset = (random.below(4) > 0).then_some(id);
+            let expires_at = now + TimeDelta::hours(1 + i64::try_from(random.below(600)).unwrap());
+            let input = WaiverInput { rule: rule.id, asset, reason: "for now".into(), expires_at };
+            // One that is like it may hold already.
+            let _ = Waiver::grant(&tx, &input, now).await;
+        }
+        8 => {
+            let params = json!({ "max_age_days": 30 + random.below(3) * 30 });
+            Rule::set_params(&tx, "password-max-age", Some(&params), None, now).await.unwrap();
+        }
+        _ => patch.attributes = Given(fact(random, now)),
+    }
+    Asset::update(&tx, id, &patch, now).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rule_that_is_broken_again_is_a_new_finding() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    follow(&house, at(1)).await;
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["OPEN 0"]);
+    update(&house, id, json!({"disk_encrypted": true}), at(2)).await;
+    follow(&house, at(3)).await;
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["FIXED 0"]);
+    update(&house, id, json!({"disk_encrypted": false}), at(4)).await;
+    follow(&house, at(5)).await;
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["FIXED 0", "OPEN 1"]);
+}
+
+#[tokio::test]
+async fn what_is_not_known_any_more_is_not_fixed() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    follow(&house, at(1)).await;
+    update(&house, id, json!({"disk_encrypted": null}), at(2)).await;
+    follow(&house, at(3)).await;
+    assert_eq!(letter(&house, id, "disk-encryption").await, "N");
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["OUT_OF_SCOPE 0"]);
+}
+
+#[tokio::test]
+async fn what_a_retired_asset_broke_goes_out_of_scope() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    follow(&house, at(1)).await;
+    let tx = write(&house).await;
+    Asset::set_lifecycle(&tx, id, LifecycleState::Retired, at(2)).await.unwrap();
+    tx.commit().await.unwrap();
+    follow(&house, at(3)).await;
+    assert_eq!(letter(&house, id, "disk-encryption").await, "");
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["OUT_OF_SCOPE 0"]);
+}
+
+#[tokio::test]
+async fn a_deleted_asset_leaves_nothing() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    follow(&house, at(1)).await;
+    for state in [LifecycleState::Retired, LifecycleState::Disposed] {
+        let tx = write(&house).await;
+        Asset::set_lifecycle(&tx, id, state, at(2)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let tx = write(&house).await;
+    Asset::delete(&tx, id, at(3)).await.unwrap();
+    tx.commit().await.unwrap();
+    follow(&house, at(4)).await;
+    assert!(kept(&house).await.is_empty());
+    assert!(findings(&house, id, "disk-encryption").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_backup_that_grows_old_fails_at_its_time() {
+    let house = House::new().await;
+    let id = house.asset(with("db", json!({"last_backup_at": at(0)}))).await.id;
+    follow(&house, at(1)).await;
+    assert_eq!(letter(&house, id, "backup-recency").await, "P");
+    let tx = write(&house).await;
+    let due = at(0) + TimeDelta::days(7) + TimeDelta::microseconds(1);
+    assert_eq!(posture::next_turn(&tx).await.unwrap(), Some(due), "seven days are still recent");
+    drop(tx);
+    follow(&house, due - TimeDelta::microseconds(1)).await;
+    assert_eq!(letter(&house, id, "backup-recency").await, "P");
+    follow(&house, due).await;
+    assert_eq!(letter(&house, id, "backup-recency").await, "F");
+}
+
+#[tokio::test]
+async fn a_waived_finding_does_not_fail_until_its_time_is_over() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    follow(&house, at(1)).await;
+    let tx = write(&house).await;
+    let rules = Rule::list(&tx).await.unwrap();
+    let rule = rules.iter().find(|rule| rule.key == "disk-encryption").unwrap().id;
+    let input = WaiverInput { rule, asset: Some(id), reason: "soon".into(), expires_at: at(100) };
+    Waiver::grant(&tx, &input, at(2)).await.unwrap();
+    tx.commit().await.unwrap();
+    follow(&house, at(3)).await;
+    assert_eq!(letter(&house, id, "disk-encryption").await, "W");
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["WAIVED 0"]);
+    let counted = run(&house, None, at(4)).await;
+    assert_eq!((counted.waived, counted.failed), (1, 1), "has-owner still fails");
+    follow(&house, at(99)).await;
+    assert_eq!(letter(&house, id, "disk-encryption").await, "W");
+    follow(&house, at(100)).await;
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["OPEN 0"]);
+}
+
+#[tokio::test]
+async fn who_leaves_the_organization_is_followed_to_what_they_own() {
+    let house = House::new().await;
+    let ada = house.person("ada@x.com", &["owner"]).await;
+    let bob = house.person("bob@x.com", &["viewer"]).await;
+    house.asset(CreateAssetInput { owner: Some(bob), ..host("web") }).await;
+    follow(&house, at(1)).await;
+    let tx = house.db.auth(Origin::system()).await.unwrap();
+    let boss = viewer(house.org, ada, domain::permission::BuiltinRole::Owner);
+    User::deactivate(&tx, &boss, bob, at(2)).await.unwrap();
+    tx.commit().await.unwrap();
+    let tx = house.db.fleet().await.unwrap();
+    assert_eq!(posture::due::waiting(&tx, "scan.follow").await.unwrap(), [house.org]);
+    drop(tx);
+    follow(&house, at(3)).await;
+    let before = kept(&house).await;
+    run(&house, None, at(3)).await;
+    assert_eq!(before, kept(&house).await);
+}
+
+#[tokio::test]
+async fn an_unchanged_run_writes_nothing() {
+    let house = House::new().await;
+    for number in 0..5 {
+        house.asset(with(&format!("host {number}"), json!({"disk_encrypted": number == 0}))).await;
+    }
+    let first = run(&house, None, at(1)).await;
+    assert_eq!((first.state, first.assets), (RunState::Succeeded, 5));
+    assert_eq!((first.opened, first.fixed), (9, 0), "four disks, five without an owner");
+    let written = |sql: &'static str| {
+        let house = &house;
+        async move {
+            let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+            row.get::<_, Vec<String>>("all")
+        }
+    };
+    let rows = "SELECT coalesce(array_agg(x ORDER BY x), '{}') AS all FROM (
+        SELECT 'p ' || xmin || ctid FROM posture UNION ALL SELECT 'f ' || xmin || ctid FROM finding) AS rows (x)";
+    let before = written(rows).await;
+    let second = run(&house, None, at(2)).await;
+    assert_eq!((second.opened, second.fixed), (0, 0));
+    assert_eq!((second.passed, second.failed), (first.passed, first.failed));
+    assert_eq!(before, written(rows).await);
+}
+
+#[tokio::test]
+async fn a_run_of_a_scope_leaves_the_others_alone() {
+    let house = House::new().await;
+    house.asset(host("web")).await;
+    let switch = CreateAssetInput { asset_type: AssetType::NetworkDevice, ..host("switch") };
+    house.asset(switch).await;
+    let scope = ScanScope { asset_type: Some(vec![AssetType::NetworkDevice]), ..Default::default() };
+    let first = run(&house, Some(&scope), at(1)).await;
+    assert_eq!(first.assets, 1);
+    assert_eq!(run(&house, None, at(2)).await.assets, 2);
+    let before = kept(&house).await;
+    run(&house, Some(&scope), at(3)).await;
+    assert_eq!(kept(&house).await, before);
+}
+
+#[tokio::test]
+async fn a_scope_that_lets_nothing_through_starts_nothing() {
+    let house = House::new().await;
+    house.asset(host("web")).await;
+    let tx = write(&house).await;
+    let scope = ScanScope { asset_type: Some(vec![AssetType::Service]), ..Default::default() };
+    let refused = Run::start(&tx, RunTrigger::Manual, Some(&scope), None, at(1)).await;
+    assert_eq!(
+        faults(refused),
+        ["scope lets no asset in operation through: retired and disposed ones are not judged"]
+    );
+    assert_eq!(Run::count(&tx).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_second_run_of_a_scope_is_the_first() {
+    let house = House::new().await;
+    house.asset(host("web")).await;
+    let hosts = ScanScope { asset_type: Some(vec![AssetType::Host]), ..Default::default() };
+    let twice = ScanScope { asset_type: Some(vec![AssetType::Host, AssetType::Host]), ..Default::default() };
+    let mut ids = Vec::new();
+    for scope in [None, Some(&hosts), Some(&ScanScope::default()), Some(&twice)] {
+        let tx = write(&house).await;
+        let started = Run::start(&tx, RunTrigger::Manual, scope, None, at(1)).await.unwrap();
+        tx.commit().await.unwrap();
+        ids.push(match started {
+            Started::New(run, _) => run.id,
+            Started::Before(run) => run.id,
+        });
+    }
+    assert_eq!((ids[0], ids[1]), (ids[2], ids[3]));
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn what_somebody_meddled_with_is_found_and_mended() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    house.asset(host("other")).await;
+    follow(&house, at(1)).await;
+    let all = domain::run::AssetRange { above: None, up_to: None };
+    let tx = write(&house).await;
+    assert_eq!(posture::verify(&tx, all, at(2)).await.unwrap(), []);
+    drop(tx);
+    let meddle = "UPDATE posture SET verdicts = translate(verdicts, 'F', 'P') WHERE asset_id = $1";
+    house.db.superuser().await.execute(meddle, &[&id]).await.unwrap();
+    let tx = write(&house).await;
+    let found = posture::verify(&tx, all, at(2)).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.asset).collect::<Vec<_>>(), [id]);
+    posture::repair(&tx, &found).await.unwrap();
+    tx.commit().await.unwrap();
+    follow(&house, at(3)).await;
+    let tx = write(&house).await;
+    assert_eq!(posture::verify(&tx, all, at(4)).await.unwrap(), []);
+}
