@@ -47,8 +47,9 @@ pub(crate) fn column<'a, T, C>(rows: &[&'a T], value: impl Fn(&'a T) -> C) -> Ve
 }
 
 /// What is done in a transaction right before it is committed.
-type Following =
-    Arc<dyn for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> + Send + Sync>;
+type Following = Arc<
+    dyn for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> + Send + Sync,
+>;
 
 /// What a row becomes.
 pub trait FromRow: Sized {

@@ -178,7 +178,9 @@ impl Lock {
         )
         .await?;
         let sql = match self {
-            Self::Shared => "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))",
+            Self::Shared => {
+                "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))"
+            }
             Self::Alone => "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))",
         };
         tx.exec(sql, &[&tx.org().uuid().to_string()]).await?;

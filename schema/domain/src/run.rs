@@ -268,7 +268,9 @@ impl Run {
                 return Ok(Some(run));
             }
         }
-        let sql = format!("{SELECT} WHERE scope_key = $1 AND scope_key <> '' AND state IN ('QUEUED', 'RUNNING')");
+        let sql = format!(
+            "{SELECT} WHERE scope_key = $1 AND scope_key <> '' AND state IN ('QUEUED', 'RUNNING')"
+        );
         tx.opt(&sql, &[&scope_key]).await
     }
 

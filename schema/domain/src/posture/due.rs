@@ -3,9 +3,7 @@
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{
-    asset::Asset, db::Tx, error::Result, id::Id, organization::Organization, user::User,
-};
+use crate::{asset::Asset, db::Tx, error::Result, id::Id, organization::Organization, user::User};
 
 /// Whose posture a change concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -124,7 +124,11 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
         }
     }
     let left = kept.into_values().filter(|kept| !waiting.contains(&kept.asset));
-    mismatches.extend(left.map(|kept| Mismatch { asset: kept.asset, kept: Some(kept), judged: None }));
+    mismatches.extend(left.map(|kept| Mismatch {
+        asset: kept.asset,
+        kept: Some(kept),
+        judged: None,
+    }));
     Ok(mismatches)
 }
 

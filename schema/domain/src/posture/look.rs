@@ -134,7 +134,9 @@ impl<'a> Look<'a> {
         for ruled in self.rules.iter() {
             let slot = ruled.slot;
             let before = kept.filter(|_| !is_touched(ruled, reads));
-            if let Some((kept, letter)) = before.and_then(|kept| Some((kept, *kept.letters.get(slot)?))) {
+            if let Some((kept, letter)) =
+                before.and_then(|kept| Some((kept, *kept.letters.get(slot)?)))
+            {
                 posture.letters[slot] = letter;
                 posture.turns.extend(kept.turns.iter().filter(|turn| turn.slot == slot));
                 let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
@@ -168,8 +170,12 @@ impl<'a> Look<'a> {
         let flip = ruled.flip(facts, self.now, verdict);
         let end = waived.filter(|_| verdict == Verdict::Fail);
         match (flip, end) {
-            (Some(flip), Some(end)) if end < flip.at => Some(Turn { slot, at: end, to: Letter::Fail }),
-            (Some(flip), _) => Some(Turn { slot, at: flip.at, to: letter(flip.to, waived, flip.at) }),
+            (Some(flip), Some(end)) if end < flip.at => {
+                Some(Turn { slot, at: end, to: Letter::Fail })
+            }
+            (Some(flip), _) => {
+                Some(Turn { slot, at: flip.at, to: letter(flip.to, waived, flip.at) })
+            }
             (None, Some(end)) => Some(Turn { slot, at: end, to: Letter::Fail }),
             (None, None) => None,
         }
@@ -198,7 +204,11 @@ impl<'a> Look<'a> {
                     asset: facts.asset,
                     rule: ruled.rule.id,
                     // Without a verdict it is not proven to be fixed.
-                    state: if new == Letter::Pass { FindingState::Fixed } else { FindingState::OutOfScope },
+                    state: if new == Letter::Pass {
+                        FindingState::Fixed
+                    } else {
+                        FindingState::OutOfScope
+                    },
                 }),
                 (true, true) | (false, false) => {}
             }
@@ -281,6 +291,11 @@ impl Posture {
             && self.turns == other.turns
             && self.errors == other.errors
             && (self.passed_weight, self.failed_weight, self.waived_weight, self.whole_weight)
-                == (other.passed_weight, other.failed_weight, other.waived_weight, other.whole_weight)
+                == (
+                    other.passed_weight,
+                    other.failed_weight,
+                    other.waived_weight,
+                    other.whole_weight,
+                )
     }
 }

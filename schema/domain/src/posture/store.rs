@@ -14,21 +14,22 @@ use crate::{
 };
 
 /// A statement that reads postures, to be followed by its conditions.
-pub(crate) const SELECT: &str = "SELECT asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score,
+pub(crate) const SELECT: &str =
+    "SELECT asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score,
     facts_hash, flips, errors, evaluated_at FROM posture";
 
 /// What is kept of the assets in a range, by asset.
-pub(crate) async fn in_range(
-    tx: &Tx,
-    range: AssetRange,
-) -> Result<HashMap<Id<Asset>, Posture>> {
+pub(crate) async fn in_range(tx: &Tx, range: AssetRange) -> Result<HashMap<Id<Asset>, Posture>> {
     let (above, up_to) = range.bounds();
     let sql = format!("{SELECT} WHERE asset_id > $1 AND asset_id <= $2");
     Ok(by_asset(tx.all(&sql, &[&above, &up_to]).await?))
 }
 
 /// What is kept of these, by asset.
-pub(super) async fn of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, Posture>> {
+pub(super) async fn of_assets(
+    tx: &Tx,
+    assets: &[Id<Asset>],
+) -> Result<HashMap<Id<Asset>, Posture>> {
     // One by one: a plan that was made while the table was small would read all of it.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)

@@ -52,7 +52,8 @@ impl ScanScope {
     pub(super) fn check(&self) -> Result<Option<Scope>> {
         let count = self.assets.as_ref().map_or(0, Vec::len);
         if count > MOST_ASSETS {
-            let message = format!("names {count} assets, at most {MOST_ASSETS} are judged that way");
+            let message =
+                format!("names {count} assets, at most {MOST_ASSETS} are judged that way");
             return Err(Error::invalid("scope.assets", message));
         }
         let scope = Scope {

@@ -47,7 +47,8 @@ impl AssetRange {
         );
         let mut ends: Vec<Row> = tx.all(&sql, &params).await?;
         if ends.is_empty() && scope.is_some() {
-            let message = "lets no asset in operation through: retired and disposed ones are not judged";
+            let message =
+                "lets no asset in operation through: retired and disposed ones are not judged";
             return Err(Error::invalid("scope", message));
         }
         ends.pop(); // The last range has no end.

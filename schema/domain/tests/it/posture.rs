@@ -107,7 +107,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
     }
 
@@ -150,8 +151,15 @@ fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
 #[tokio::test]
 async fn what_is_followed_is_what_a_look_at_everything_finds() {
     let house = House::new().await;
-    let owners = [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
-    house.db.superuser().await.execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[]).await.unwrap();
+    let owners =
+        [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
+    house
+        .db
+        .superuser()
+        .await
+        .execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[])
+        .await
+        .unwrap();
     let tx = write(&house).await;
     let tag = Tag::create(&tx, "dmz", None, at(0)).await.unwrap();
     tx.commit().await.unwrap();
@@ -201,7 +209,9 @@ async fn change(
         6 => {
             let asset = Asset::find(&tx, id).await.unwrap().unwrap();
             let next = asset.lifecycle_state.next();
-            if !next.is_empty() && (asset.lifecycle_state == LifecycleState::Retired || random.below(3) == 0) {
+            if !next.is_empty()
+                && (asset.lifecycle_state == LifecycleState::Retired || random.below(3) == 0)
+            {
                 Asset::set_lifecycle(&tx, id, *random.of(next), now).await.unwrap();
             }
         }
@@ -369,7 +379,8 @@ async fn a_run_of_a_scope_leaves_the_others_alone() {
     house.asset(host("web")).await;
     let switch = CreateAssetInput { asset_type: AssetType::NetworkDevice, ..host("switch") };
     house.asset(switch).await;
-    let scope = ScanScope { asset_type: Some(vec![AssetType::NetworkDevice]), ..Default::default() };
+    let scope =
+        ScanScope { asset_type: Some(vec![AssetType::NetworkDevice]), ..Default::default() };
     let first = run(&house, Some(&scope), at(1)).await;
     assert_eq!(first.assets, 1);
     assert_eq!(run(&house, None, at(2)).await.assets, 2);
@@ -397,7 +408,10 @@ async fn a_second_run_of_a_scope_is_the_first() {
     let house = House::new().await;
     house.asset(host("web")).await;
     let hosts = ScanScope { asset_type: Some(vec![AssetType::Host]), ..Default::default() };
-    let twice = ScanScope { asset_type: Some(vec![AssetType::Host, AssetType::Host]), ..Default::default() };
+    let twice = ScanScope {
+        asset_type: Some(vec![AssetType::Host, AssetType::Host]),
+        ..Default::default()
+    };
     let mut ids = Vec::new();
     for scope in [None, Some(&hosts), Some(&ScanScope::default()), Some(&twice)] {
         let tx = write(&house).await;
