@@ -112,7 +112,12 @@ async fn push_follow_of(tx: &Tx, org: Id<Organization>) -> Result<()> {
 /// Asks for a job when time alone changes a verdict next. After a look that may have brought that forward.
 pub async fn push_turn(tx: &Tx) -> Result<()> {
     let Some(next) = posture::next_turn(tx).await? else { return Ok(()) };
-    Push::new(&Turn {}).key("turn").run_at(next).on_behalf(tx.org(), Actor::System).send(tx).await?;
+    Push::new(&Turn {})
+        .key("turn")
+        .run_at(next)
+        .on_behalf(tx.org(), Actor::System)
+        .send(tx)
+        .await?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::{
 mod table;
 
 use table::Table;
+pub(crate) use table::put_row;
 
 /// Rows of a page.
 const PAGE_ROWS: i64 = 1_000;

@@ -10,7 +10,6 @@ use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::Row;
-use uuid::Uuid;
 
 use crate::{
     asset::Asset,
@@ -19,7 +18,7 @@ use crate::{
     id::{Entity, Id},
     listing::{Listing, Order, Side},
     page::{Page, PageRequest, Place},
-    rule::{Rule, Severity},
+    rule::{Rule, RuleVersion, Severity},
     text::text_enum,
     waiver::Waiver,
 };
@@ -68,7 +67,7 @@ pub struct Finding {
     pub rule_id: Id<Rule>,
     /// The rule's version that looked last.
     #[graphql(skip)]
-    pub version_id: Uuid,
+    pub version_id: Id<RuleVersion>,
     /// How bad it is, by that version.
     pub severity: Severity,
     /// Where it is in its life.
@@ -116,12 +115,12 @@ impl FromRow for Finding {
 /// Runs come in the order of their ids, so the newest is found by the key.
 macro_rules! columns {
     () => {
-        "id, asset_id, rule_id, version_id, severity, state, evidence, waiver_id, reopened, opened_at, ended_at,
+        "id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id, reopened, opened_at, ended_at,
          coalesce(ended_at, GREATEST(changed_at, (SELECT started_at FROM compliance_run
              WHERE state = 'SUCCEEDED' AND scope IS NULL ORDER BY id DESC LIMIT 1))) AS last_seen_at"
     };
 }
-const COLUMNS: &str = columns!();
+pub(crate) const COLUMNS: &str = columns!();
 pub(crate) const SELECT: &str = concat!("SELECT ", columns!(), " FROM finding");
 
 /// The worst first, of equal ones the newest.

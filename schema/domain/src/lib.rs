@@ -20,6 +20,7 @@
 //! | `drift` | what broke and what was mended between two runs |
 //! | `forecast` | which verdicts time alone will change |
 //! | `posture` | what every rule says of an asset now |
+//! | `report` | what a run found, for who answers for it |
 //! | `rule` | a machine-checkable condition |
 //! | `run` | a compliance run and its shards |
 //! | `score` | how much of what was judged holds, and how much was |
@@ -61,6 +62,7 @@ pub mod page;
 pub mod password;
 pub mod permission;
 pub mod posture;
+pub mod report;
 pub mod role;
 pub mod rule;
 pub mod run;

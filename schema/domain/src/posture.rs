@@ -1,5 +1,6 @@
 //! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/look`: judging, and
-//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/store`: its SQL.)
+//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
+//! `posture/verdict`: as people see it; `posture/store`: its SQL.)
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
@@ -21,8 +22,12 @@ pub mod due;
 mod follow;
 pub(crate) mod look;
 pub(crate) mod store;
+mod verdict;
+mod verify;
 
-pub use follow::{Followed, Mismatch, follow, next_turn, refresh, repair, turn, verify};
+pub use follow::{Followed, follow, next_turn, refresh, turn};
+pub use verdict::RuleVerdict;
+pub use verify::{Mismatch, repair, verify};
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/check`: what a
 //! condition may say, and what it reads; `rule/facts`: what it can read of an asset; `rule/judge`: its verdict, and when time
 //! alone changes that; `rule/params`: its thresholds; `rule/set`: those of an organization, by slot; `rule/store`: saving
-//! them; `rule/control`: what the controls of frameworks are called.)
+//! them; `rule/trial`: what one would say; `rule/control`: what the controls of frameworks are called.)
 //!
 //! A version never changes once it is saved, so what a run judged by can be read for ever. Built-in rules are rows like others,
 //! written when an organization first judges by them; until then, and after an update, they are read from the binary.
@@ -28,6 +28,7 @@ mod params;
 mod program;
 mod set;
 mod store;
+mod trial;
 
 pub use builtin::Builtin;
 pub use check::{Checked, check};
@@ -38,6 +39,7 @@ pub use kind::{Kind, Type};
 pub use params::Params;
 pub use set::{Ruled, Ruleset};
 pub use store::{ControlInput, RuleInput, RuleScopeInput};
+pub use trial::{Example, Trial};
 
 text_enum! {
     /// How bad it is when a rule is broken.

@@ -20,7 +20,7 @@ use crate::{
     listing::{Listing, Order},
     page::{Page, PageRequest, Place},
     posture::due::{self, Whose},
-    rule::Rule,
+    rule::{Rule, Ruleset},
     text,
     viewer::Actor,
 };
@@ -206,7 +206,7 @@ impl Waiver {
                 tx.opt("SELECT id FROM asset WHERE id = $1 FOR KEY SHARE", &[&asset]).await?;
             found.ok_or_else(|| Error::not_found(Asset::NAME, asset))?;
         }
-        let key = lock(tx, input.rule).await?;
+        let key = saved(tx, input.rule, now).await?;
         if let Some(equal) = Self::active_like(tx, input, now).await? {
             return Err(Error::Conflict(format!(
                 "the waiver {} allows the same until {}: revoke it first",
@@ -300,6 +300,17 @@ impl Waiver {
             "rule": rule, "asset": self.asset_id, "reason": self.reason, "expiresAt": shown(self.expires_at),
             "revokedAt": self.revoked_at.map(shown),
         })
+    }
+}
+
+/// As [`lock`], after what ships has been saved if it is not yet.
+async fn saved(tx: &Tx, rule: Id<Rule>, now: DateTime<Utc>) -> Result<String> {
+    match lock(tx, rule).await {
+        Err(Error::NotFound { .. }) => {
+            Ruleset::ensure(tx, now).await?;
+            lock(tx, rule).await
+        }
+        locked => locked,
     }
 }
 

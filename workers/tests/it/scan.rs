@@ -180,13 +180,15 @@ async fn what_changes_is_judged_without_a_run() {
     let unknown = host("web".to_owned(), json!({}));
     let asset = Asset::create(&tx, &unknown, at()).await.unwrap();
     tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("N")).await;
+    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("N"))
+        .await;
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
     let attributes = Given(json!({"disk_encrypted": true}));
     let known = UpdateAssetInput { attributes, ..Default::default() };
     Asset::update(&tx, asset.id, &known, at()).await.unwrap();
     tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("P")).await;
+    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("P"))
+        .await;
     assert_eq!(stage.count("SELECT id FROM posture_due").await, 0);
 }
 
@@ -218,15 +220,19 @@ async fn a_verdict_turns_at_its_time_without_a_run() {
     stage.start();
     let db = jobs::scan::following(stage.db.db.clone());
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let soon = json!({"tls_cert_expires_at": at() + TimeDelta::days(30) + TimeDelta::milliseconds(1)});
+    let soon =
+        json!({"tls_cert_expires_at": at() + TimeDelta::days(30) + TimeDelta::milliseconds(1)});
     let asset = Asset::create(&tx, &host("web".to_owned(), soon), at()).await.unwrap();
     tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("P")).await;
-    eventually(async || stage.count("SELECT id FROM job WHERE kind = 'scan.turn'").await == 1).await;
+    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("P"))
+        .await;
+    eventually(async || stage.count("SELECT id FROM job WHERE kind = 'scan.turn'").await == 1)
+        .await;
     // Jobs wait by Postgres' clock, which the test cannot step.
     stage.tick(TimeDelta::seconds(1));
     stage.meddle("UPDATE job SET run_at = now(), state = 'WAITING' WHERE kind = 'scan.turn'").await;
-    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("F")).await;
+    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("F"))
+        .await;
 }
 
 #[tokio::test]

@@ -48,7 +48,10 @@ impl Change {
             ("asset.environment", before.environment != after.environment),
             ("asset.location", before.location != after.location),
             ("asset.description", before.description != after.description),
-            ("asset.owner_id", before.owner_id != after.owner_id),
+            ("owner.id", before.owner_id != after.owner_id),
+            // Another owner is another in all that is known of them.
+            ("owner.mfa_enabled", before.owner_id != after.owner_id),
+            ("owner.active", before.owner_id != after.owner_id),
             ("asset.tags", self.before.tags != self.after.tags),
         ];
         let of = |asset: &Asset| asset.attributes.as_object().cloned().unwrap_or_default();

@@ -47,7 +47,8 @@ impl Table {
     }
 }
 
-fn put_row<'a>(cells: impl Iterator<Item = &'a str>, content: &mut Vec<u8>) {
+/// Writes one line.
+pub(crate) fn put_row<'a>(cells: impl Iterator<Item = &'a str>, content: &mut Vec<u8>) {
     for (place, text) in cells.enumerate() {
         if place > 0 {
             content.push(b',');

@@ -78,7 +78,11 @@ impl Transitions {
                  SELECT $1, new.*, {reopened}, $2, $2
                  FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
                              $10::jsonb[], $11::uuid[])
-                      AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)"
+                      AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
+                 ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL
+                 DO UPDATE SET version_id = EXCLUDED.version_id, severity = EXCLUDED.severity, weight = EXCLUDED.weight,
+                               state = EXCLUDED.state, evidence = EXCLUDED.evidence, waiver_id = EXCLUDED.waiver_id,
+                               changed_at = EXCLUDED.changed_at"
             ),
             &[
                 &tx.org(),

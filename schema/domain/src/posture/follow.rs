@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::{
-    Lock, Posture, due,
+    Lock,
     look::{Look, Reads},
     store,
 };
@@ -99,57 +99,6 @@ pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<(
     Ok(())
 }
 
-/// Notes what of these assets is not what a look at everything would find, and returns how many those are. What waits to be
-/// followed, or whose time has just come, is not held against them.
-pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Vec<Mismatch>> {
-    Lock::Shared.take(tx).await?;
-    let rules = Ruleset::ensure(tx, now).await?;
-    let facts = facts_in_range(tx, &rules, range, None).await?;
-    let mut kept = store::in_range(tx, range).await?;
-    let waiting = waiting(tx).await?;
-    let Some(waiting) = waiting else { return Ok(Vec::new()) };
-    let look = Look::new(tx, &rules, now).await?;
-    let mut mismatches = Vec::new();
-    for facts in &facts {
-        let before = kept.remove(&facts.asset);
-        if waiting.contains(&facts.asset) {
-            continue;
-        }
-        let after = look.judge(facts, None, &None);
-        let is_turning = before
-            .as_ref()
-            .is_some_and(|before| before.turns.iter().any(|turn| turn.at <= look.now()));
-        if !is_turning && before.as_ref().is_none_or(|before| !before.says_the_same_as(&after)) {
-            mismatches.push(Mismatch { asset: facts.asset, kept: before, judged: Some(after) });
-        }
-    }
-    let left = kept.into_values().filter(|kept| !waiting.contains(&kept.asset));
-    mismatches.extend(left.map(|kept| Mismatch {
-        asset: kept.asset,
-        kept: Some(kept),
-        judged: None,
-    }));
-    Ok(mismatches)
-}
-
-/// A posture that is not what a look at everything finds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Mismatch {
-    /// Of which asset.
-    pub asset: Id<Asset>,
-    /// What is kept.
-    pub kept: Option<Posture>,
-    /// What it should be.
-    pub judged: Option<Posture>,
-}
-
-/// Has these judged anew.
-pub async fn repair(tx: &Tx, mismatches: &[Mismatch]) -> Result<()> {
-    let due: Vec<_> =
-        mismatches.iter().map(|found| (due::Whose::Asset(found.asset), None)).collect();
-    due::note(tx, &due).await
-}
-
 async fn look(tx: &Tx, changed: &BTreeMap<Id<Asset>, Reads>, now: DateTime<Utc>) -> Result<()> {
     if changed.is_empty() {
         return Ok(());
@@ -161,17 +110,6 @@ async fn look(tx: &Tx, changed: &BTreeMap<Id<Asset>, Reads>, now: DateTime<Utc>)
     let kept = store::of_assets(tx, &assets).await?;
     look.take(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
     Ok(())
-}
-
-/// Assets whose change waits to be followed; `None`: everybody's does.
-async fn waiting(tx: &Tx) -> Result<Option<BTreeSet<Id<Asset>>>> {
-    let rows: Vec<Row> = tx.all("SELECT DISTINCT asset_id FROM posture_due", &[]).await?;
-    let mut waiting = BTreeSet::new();
-    for row in &rows {
-        let Some(asset) = row.try_get("asset_id")? else { return Ok(None) };
-        waiting.insert(asset);
-    }
-    Ok(Some(waiting))
 }
 
 /// What is known of those of these that are in operation.

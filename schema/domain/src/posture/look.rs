@@ -118,17 +118,9 @@ impl<'a> Look<'a> {
     /// What the rules say of an asset. Those that read nothing of what changed say what they said.
     pub(crate) fn judge(&self, facts: &Facts, kept: Option<&Posture>, reads: &Reads) -> Posture {
         let mut posture = Posture {
-            asset: facts.asset,
             letters: vec![Letter::Absent; self.rules.width()],
-            score: None,
-            passed_weight: 0,
-            failed_weight: 0,
-            waived_weight: 0,
-            whole_weight: 0,
-            turns: Vec::new(),
-            errors: None,
             facts_hash: self.rules.facts_hash(facts, self.now),
-            evaluated_at: self.now,
+            ..Posture::blank(facts.asset, self.now)
         };
         let mut errors = Map::new();
         for ruled in self.rules.iter() {
@@ -254,7 +246,7 @@ fn letter(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Ut
 
 impl Letter {
     /// Whether there is a finding.
-    const fn is_broken(self) -> bool {
+    pub(super) const fn is_broken(self) -> bool {
         match self {
             Self::Fail | Self::Waived => true,
             Self::Pass | Self::NotAssessed | Self::Error | Self::Absent => false,
@@ -263,7 +255,24 @@ impl Letter {
 }
 
 impl Posture {
-    fn letter(&self, slot: usize) -> Letter {
+    /// Of no rule yet.
+    pub(super) const fn blank(asset: Id<Asset>, evaluated_at: DateTime<Utc>) -> Self {
+        Self {
+            asset,
+            letters: Vec::new(),
+            score: None,
+            passed_weight: 0,
+            failed_weight: 0,
+            waived_weight: 0,
+            whole_weight: 0,
+            turns: Vec::new(),
+            errors: None,
+            facts_hash: 0,
+            evaluated_at,
+        }
+    }
+
+    pub(super) fn letter(&self, slot: usize) -> Letter {
         self.letters.get(slot).copied().unwrap_or(Letter::Absent)
     }
 

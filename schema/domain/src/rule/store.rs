@@ -1,4 +1,5 @@
-//! Rules as an organization keeps them: loading, and writing what ships. (`rule/store/save`: what people write.)
+//! Rules as an organization keeps them: loading, and writing what ships. (`rule/store/save`: what people write; `rule/store/version`:
+//! as they were.)
 //!
 //! Whoever writes takes one lock of the organization first, so slots and versions are given one after the other.
 
@@ -18,6 +19,7 @@ use crate::{
 };
 
 mod save;
+mod version;
 
 pub use save::{ControlInput, RuleInput, RuleScopeInput};
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -10,24 +11,27 @@ use uuid::Uuid;
 use super::{Score, Sums};
 use crate::{
     db::{FromRow, Tx},
+    directive::requires,
     error::{Error, Result},
     id::Id,
-    rule::{Rule, Severity},
+    permission::Permission,
+    rule::{Rule, RuleVersion, Severity},
     run::{Run, RunState},
 };
 
-/// A run's verdicts of one rule, or of several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How many verdicts there are of each kind. Takes `COMPLIANCE_READ`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, SimpleObject)]
+#[graphql(name = "VerdictCounts", directive = requires::apply(Permission::ComplianceRead))]
 pub struct Tally {
-    /// It holds.
+    /// The rule holds.
     pub passed: i64,
-    /// It does not.
+    /// The rule is broken.
     pub failed: i64,
-    /// It does not, and a waiver allows that.
+    /// The rule is broken, and a waiver allows that.
     pub waived: i64,
-    /// A fact is missing.
+    /// A fact that decides is missing.
     pub not_assessed: i64,
-    /// It could not be judged.
+    /// The rule could not be judged.
     pub errors: i64,
 }
 
@@ -69,7 +73,7 @@ pub struct Judged {
     /// The rule.
     pub rule: Id<Rule>,
     /// Its version then.
-    pub version: Uuid,
+    pub version: Id<RuleVersion>,
     /// How bad it was then to break it.
     pub severity: Severity,
     /// Its verdicts.
@@ -130,7 +134,7 @@ fn judged(rules: &Value, severities: &[Option<&str>], tallies: &[i32]) -> Result
         let id = |key: &str| rule[key].as_str().and_then(|id| id.parse::<Uuid>().ok());
         Ok(Judged {
             rule: Id::from(id("rule").ok_or_else(corrupt)?),
-            version: id("version").ok_or_else(corrupt)?,
+            version: Id::from(id("version").ok_or_else(corrupt)?),
             severity: Severity::from_column(severity.ok_or_else(corrupt)?)?,
             tally: row.map_or_else(Tally::default, |row| {
                 let [passed, failed, waived, not_assessed, errors] =

@@ -9,7 +9,7 @@ use crate::{
     db::Tx,
     error::Result,
     id::Id,
-    rule::{Rule, Severity},
+    rule::{Rule, RuleVersion, Severity},
     run::Run,
     waiver::Waiver,
 };
@@ -20,7 +20,7 @@ pub struct KeptRule {
     /// Its id.
     pub id: Id<Rule>,
     /// Its version's id.
-    pub version: Uuid,
+    pub version: Id<RuleVersion>,
     /// Its key.
     pub key: String,
     /// Its place in verdicts.
@@ -50,8 +50,7 @@ impl KeptRule {
         says: Says<'_>,
         at: DateTime<Utc>,
     ) -> Result<Self> {
-        let rule =
-            Self { id: Id::new(), version: Uuid::now_v7(), key: key.to_owned(), slot, severity };
+        let rule = Self { id: Id::new(), version: Id::new(), key: key.to_owned(), slot, severity };
         let place = i16::try_from(slot).expect("slots are few");
         tx.exec(
             "INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
@@ -234,7 +233,7 @@ impl KeptRun {
     /// Keeps it, by these rules; `tallies` has one row of each.
     pub async fn keep(self, tx: &Tx, rules: &[KeptRule]) -> Result<Id<Run>> {
         let id = Id::<Run>::new();
-        let snapshot = |rule: &KeptRule| json!({ "slot": rule.slot, "rule": rule.id.uuid(), "version": rule.version, "params": {} });
+        let snapshot = |rule: &KeptRule| json!({ "slot": rule.slot, "rule": rule.id.uuid(), "version": rule.version.uuid(), "params": {} });
         let kept: Vec<Value> = rules.iter().map(snapshot).collect();
         let sum = |places: &[usize]| -> i32 {
             self.tallies.iter().flat_map(|row| places.iter().map(|place| row[*place])).sum()

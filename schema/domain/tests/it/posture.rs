@@ -182,7 +182,14 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
             follow(&house, now).await;
             let followed = kept(&house).await;
             run(&house, None, now).await;
-            assert_eq!(followed, kept(&house).await, "after {edit} edits");
+            let found = kept(&house).await;
+            let differing: Vec<_> = followed
+                .iter()
+                .map(|(of, what)| (of, Some(what), found.get(of)))
+                .chain(found.iter().map(|(of, what)| (of, followed.get(of), Some(what))))
+                .filter(|(_, followed, found)| followed != found)
+                .collect();
+            assert!(differing.is_empty(), "after {edit} edits: {differing:#?}");
         }
     }
 }
@@ -446,4 +453,14 @@ async fn what_somebody_meddled_with_is_found_and_mended() {
     follow(&house, at(3)).await;
     let tx = write(&house).await;
     assert_eq!(posture::verify(&tx, all, at(4)).await.unwrap(), []);
+    drop(tx);
+    let meddle = "UPDATE finding SET state = 'FIXED', ended_at = opened_at WHERE asset_id = $1";
+    house.db.superuser().await.execute(meddle, &[&id]).await.unwrap();
+    let tx = write(&house).await;
+    let found = posture::verify(&tx, all, at(5)).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.asset).collect::<Vec<_>>(), [id]);
+    posture::repair(&tx, &found).await.unwrap();
+    tx.commit().await.unwrap();
+    follow(&house, at(6)).await;
+    assert_eq!(findings(&house, id, "disk-encryption").await, ["FIXED 0", "OPEN 1"]);
 }

@@ -1,0 +1,126 @@
+//! Proving that what is kept is what a look at everything finds, and mending what is not.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+
+use super::{Letter, Lock, Posture, due, look::Look, store};
+use crate::{
+    asset::Asset,
+    db::Tx,
+    error::Result,
+    finding::FindingState,
+    id::Id,
+    rule::{Rule, Ruleset},
+    run::{AssetRange, facts_in_range},
+};
+
+/// A posture that is not what a look at everything finds, or that findings do not match.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mismatch {
+    /// Of which asset.
+    pub asset: Id<Asset>,
+    /// What is kept.
+    pub kept: Option<Posture>,
+    /// What it should be.
+    pub judged: Option<Posture>,
+    /// The letters that the findings tell of: failing or waived, or no finding.
+    pub found: Vec<Letter>,
+}
+
+/// Compares what is kept of the assets in a range with what a look at all of them finds. What waits to be followed, or whose
+/// time has just come, is not held against them.
+pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Vec<Mismatch>> {
+    Lock::Shared.take(tx).await?;
+    let Some(waiting) = waiting(tx).await? else { return Ok(Vec::new()) };
+    let rules = Ruleset::ensure(tx, now).await?;
+    let facts = facts_in_range(tx, &rules, range, None).await?;
+    let mut kept = store::in_range(tx, range).await?;
+    let mut found = found_in_range(tx, &rules, range).await?;
+    let look = Look::new(tx, &rules, now).await?;
+    let mut mismatches = Vec::new();
+    for facts in &facts {
+        let asset = facts.asset;
+        let (kept, found) = (kept.remove(&asset), found.remove(&asset).unwrap_or_default());
+        let judged = look.judge(facts, None, &None);
+        let is_turning = kept.as_ref().is_some_and(|kept| kept.has_turned_by(look.now()));
+        let is_same = kept.as_ref().is_some_and(|kept| kept.says_the_same_as(&judged));
+        if !is_turning && !waiting.contains(&asset) && !(is_same && judged.tells_of(&found)) {
+            mismatches.push(Mismatch { asset, kept, judged: Some(judged), found });
+        }
+    }
+    // What is kept of assets that are not judged.
+    let left: BTreeSet<_> = kept.keys().chain(found.keys()).copied().collect();
+    for asset in left.difference(&waiting) {
+        let found = found.remove(asset).unwrap_or_default();
+        mismatches.push(Mismatch { asset: *asset, kept: kept.remove(asset), judged: None, found });
+    }
+    Ok(mismatches)
+}
+
+/// Has these judged anew, from what the findings tell: so those that should not be end, and those that should are opened.
+pub async fn repair(tx: &Tx, mismatches: &[Mismatch]) -> Result<()> {
+    let told = mismatches.iter().map(|mismatch| Posture {
+        letters: mismatch.found.clone(),
+        ..Posture::blank(mismatch.asset, DateTime::UNIX_EPOCH)
+    });
+    store::write(tx, &told.collect::<Vec<_>>()).await?;
+    let due: Vec<_> =
+        mismatches.iter().map(|mismatch| (due::Whose::Asset(mismatch.asset), None)).collect();
+    due::note(tx, &due).await
+}
+
+impl Posture {
+    fn has_turned_by(&self, now: DateTime<Utc>) -> bool {
+        self.turns.iter().any(|turn| turn.at <= now)
+    }
+
+    /// Whether the live findings are those of its letters.
+    fn tells_of(&self, found: &[Letter]) -> bool {
+        let told = |slot: usize| Some(self.letter(slot)).filter(|letter| letter.is_broken());
+        let found_at = |slot: usize| found.get(slot).copied().filter(|letter| letter.is_broken());
+        (0..self.letters.len().max(found.len())).all(|slot| told(slot) == found_at(slot))
+    }
+}
+
+/// What the live findings of a range tell, by asset and slot.
+async fn found_in_range(
+    tx: &Tx,
+    rules: &Ruleset,
+    range: AssetRange,
+) -> Result<HashMap<Id<Asset>, Vec<Letter>>> {
+    let slots: BTreeMap<Id<Rule>, usize> =
+        rules.all().iter().map(|ruled| (ruled.rule.id, ruled.slot)).collect();
+    let (above, up_to) = range.bounds();
+    let rows: Vec<Row> = tx
+        .all(
+            "SELECT asset_id, rule_id, state FROM finding WHERE asset_id > $1 AND asset_id <= $2 AND ended_at IS NULL",
+            &[&above, &up_to],
+        )
+        .await?;
+    let mut found: HashMap<Id<Asset>, Vec<Letter>> = HashMap::new();
+    for row in &rows {
+        let Some(slot) = slots.get(&row.try_get("rule_id")?) else { continue };
+        let letters = found
+            .entry(row.try_get("asset_id")?)
+            .or_insert_with(|| vec![Letter::Absent; rules.width()]);
+        letters[*slot] = match FindingState::from_column(row.try_get("state")?)? {
+            FindingState::Waived => Letter::Waived,
+            FindingState::Open => Letter::Fail,
+            FindingState::Fixed | FindingState::OutOfScope => Letter::Absent,
+        };
+    }
+    Ok(found)
+}
+
+/// Assets whose change waits to be followed; `None`: everybody's does.
+async fn waiting(tx: &Tx) -> Result<Option<BTreeSet<Id<Asset>>>> {
+    let rows: Vec<Row> = tx.all("SELECT DISTINCT asset_id FROM posture_due", &[]).await?;
+    let mut waiting = BTreeSet::new();
+    for row in &rows {
+        let Some(asset) = row.try_get("asset_id")? else { return Ok(None) };
+        waiting.insert(asset);
+    }
+    Ok(Some(waiting))
+}
