@@ -57,8 +57,8 @@ pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, Exi
 struct Found {
     assets: i64,
     differing: usize,
-    /// Of some of those: the code, and the letters that are kept and that were judged.
-    shown: Vec<[String; 3]>,
+    /// A line of some of those.
+    shown: Vec<String>,
 }
 
 impl Found {
@@ -83,12 +83,12 @@ impl Found {
             let more = mismatches.iter().take(SHOWN.saturating_sub(found.shown.len()));
             let ids: Vec<_> = more.clone().map(|mismatch| mismatch.asset).collect();
             let codes = Asset::of_ids(&tx, &ids).await?;
-            let shown = more.map(|Mismatch { asset, kept, judged }| {
-                let code = codes.iter().find(|known| known.id == *asset);
-                let code = code.map_or_else(|| asset.to_string(), |known| known.code.clone());
-                [code, letters(kept.as_ref()), letters(judged.as_ref())]
-            });
-            found.shown.extend(shown);
+            found.shown.extend(more.map(|mismatch| {
+                let code = codes.iter().find(|known| known.id == mismatch.asset);
+                let code =
+                    code.map_or_else(|| mismatch.asset.to_string(), |known| known.code.clone());
+                format!("{code}: {}", render(mismatch))
+            }));
             found.differing += mismatches.len();
             tx.commit().await?;
         }
@@ -102,12 +102,9 @@ impl Found {
             text.push_str(": workers judge them anew");
         }
         text.push('\n');
-        for [code, kept, judged] in shown {
-            // What is beside the letters (times, weights, evidence) may differ, too.
-            let same =
-                if kept == judged { " (the same letters, other facts or times)" } else { "" };
+        for line in shown {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {code}: kept {kept}, judged {judged}{same}");
+            let _ = writeln!(text, "  {line}");
         }
         if shown.len() < *differing {
             let _ = writeln!(text, "  and {} more", differing - shown.len());
@@ -116,12 +113,24 @@ impl Found {
     }
 }
 
-/// One letter a rule, as they are kept.
-fn letters(posture: Option<&Posture>) -> String {
-    match posture {
-        Some(posture) => {
-            posture.letters.iter().map(|letter| char::from(Letter::as_byte(*letter))).collect()
-        }
+/// What is kept, what was judged, and what the findings tell where that is what differs.
+fn render(mismatch: &Mismatch) -> String {
+    let Mismatch { kept, judged, found, .. } = mismatch;
+    let of = |posture: &Option<Posture>| match posture {
+        Some(posture) => letters(&posture.letters),
         None => "nothing".to_owned(),
-    }
+    };
+    let (kept, judged) = (of(kept), of(judged));
+    // Where the letters are the same, the findings differ, or what is beside them: facts, times, weights.
+    let told = if kept == judged {
+        format!(", findings tell {}", letters(found))
+    } else {
+        String::new()
+    };
+    format!("kept {kept}, judged {judged}{told}")
+}
+
+/// One letter a rule, as they are kept.
+fn letters(letters: &[Letter]) -> String {
+    letters.iter().map(|letter| char::from(letter.as_byte())).collect()
 }
