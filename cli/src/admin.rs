@@ -1,4 +1,5 @@
 //! `sentryops admin`: organizations and people, for who holds the machine. Acts as the system, and is audited as such.
+//! (`admin/posture`: whether what is kept of assets is right.)
 
 use std::{io::Read, process::ExitCode};
 
@@ -16,6 +17,8 @@ use crate::{
     config::Config,
     database::{self, Stores},
 };
+
+mod posture;
 
 /// What to administer.
 #[derive(Args)]
@@ -74,6 +77,8 @@ enum Action {
         #[arg(long)]
         permission: Vec<String>,
     },
+    /// Compare what is kept of all assets with what a look at everything finds; exit code 1 where something differs.
+    VerifyPosture(posture::Arguments),
 }
 
 /// Somebody just made, and the password that is shown once.
@@ -90,24 +95,25 @@ pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCod
     let stores = Stores::visit(config).await?;
     let done = act(arguments.action, config, &stores).await;
     stores.stop().await?;
-    crate::print(&done?);
-    Ok(ExitCode::SUCCESS)
+    let (said, code) = done?;
+    crate::print(&said);
+    Ok(code)
 }
 
-async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String> {
+async fn act(action: Action, config: &Config, stores: &Stores) -> Result<(String, ExitCode)> {
     // Only `up` and `migrate` migrate.
     let db = stores.pool(2)?;
     database::check(&db).await?;
-    match action {
+    let said = match action {
         Action::CreateOrganization { slug, name } => {
             let tx = db.auth(Origin::system()).await?;
             let organization = Organization::create(&tx, &slug, &name, false, crate::now()).await?;
             tx.commit().await?;
-            Ok(format!("{}\n", organization.id))
+            format!("{}\n", organization.id)
         }
         Action::CreateUser { email, name, role, organization, password_stdin } => {
             let organization = find_organization(&db, &organization).await?;
-            create_user(&db, config, &organization, &email, &name, role, password_stdin).await
+            create_user(&db, config, &organization, &email, &name, role, password_stdin).await?
         }
         Action::ResetPassword { email, password_stdin } => {
             let (password, made) = password_for(password_stdin)?;
@@ -116,7 +122,7 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String>
             let id = find_user(&tx, &email).await?;
             User::reset_password(&tx, id, &hash, crate::now()).await?;
             tx.commit().await?;
-            Ok(if made { format!("{password}\n") } else { String::new() })
+            if made { format!("{password}\n") } else { String::new() }
         }
         Action::Grant { email, organization, permission } => {
             let organization = find_organization(&db, &organization).await?;
@@ -125,9 +131,11 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<String>
             let id = find_user(&tx, &email).await?;
             User::grant(&tx, organization.id, id, permissions, crate::now()).await?;
             tx.commit().await?;
-            Ok(String::new())
+            String::new()
         }
-    }
+        Action::VerifyPosture(wanted) => return posture::verify(&wanted, db).await,
+    };
+    Ok((said, ExitCode::SUCCESS))
 }
 
 async fn create_user(

@@ -1,19 +1,26 @@
-//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, labelled as a
-//! demonstration. (`demo/company`: what it consists of.)
+//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, judged yesterday
+//! and today, labelled as a demonstration. (`demo/company`: what it consists of.)
+//!
+//! What its administrator is to have done is done in their name. The runs are done here and not by workers, so that whoever
+//! reads the greeting finds them finished.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Db, Id, Origin, Tx,
+    Actor, Db, Id, Origin, Tx,
     asset::{Asset, AssetFilter, CreateAssetInput, UpdateAssetInput},
     custody::Custody,
     dependency::Dependency,
     organization::Organization,
+    rule::Rule,
+    run::{Run, RunTrigger, Started},
     tag::Tag,
     user::User,
+    waiver::{Waiver, WaiverInput},
 };
+use serde_json::Value;
 
 use crate::{
     admin::{self, Newcomer},
@@ -22,12 +29,13 @@ use crate::{
 
 mod company;
 
-use company::{COLLEAGUES, HELD, NEEDS, PEOPLE, TAGS, Thing};
+use company::{CAREFUL, COLLEAGUES, HELD, NEEDS, PEOPLE, TAGS, Thing, WAIVED};
 
 const SLUG: &str = "demo";
 
 /// Makes it the first time, and says whose passwords are new. A first time that was cut short is made whole.
 pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
+    let db = &jobs::scan::following(db.clone());
     let tx = db.auth(Origin::system()).await?;
     let organization = match Organization::find_by_slug(&tx, SLUG).await? {
         Some(organization) => organization,
@@ -42,9 +50,10 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
         // They are to own things, not to sign in: nobody learns their passwords, and an administrator can make new ones.
         join(db, config, &organization, who, name, role).await?;
     }
-    let people = people(db).await?;
+    let people = people(db, organization.id).await?;
     // All or none: one transaction, so a demo with some assets is one that somebody changed.
-    let tx = db.write(organization.id, Origin::system()).await?;
+    let admin = Origin { actor: Actor::User(people["admin"]), ..Origin::system() };
+    let tx = db.write(organization.id, admin).await?;
     if Asset::count(&tx, &AssetFilter::default()).await? == 0 {
         fill(&tx, &people).await?;
     }
@@ -75,20 +84,27 @@ fn email(who: &str) -> String {
     format!("{who}@demo.example")
 }
 
-/// Everybody's id.
-async fn people(db: &Db) -> Result<HashMap<&'static str, Id<User>>> {
+/// Everybody's id. Some of them have a second factor.
+async fn people(
+    db: &Db,
+    organization: Id<Organization>,
+) -> Result<HashMap<&'static str, Id<User>>> {
     let tx = db.auth(Origin::system()).await?;
     let mut people = HashMap::new();
     for who in PEOPLE.iter().map(|(who, _)| who).chain(COLLEAGUES.iter().map(|(who, ..)| who)) {
         let id = User::find_by_email(&tx, &email(who)).await?;
-        people.insert(*who, id.with_context(|| format!("{who} of the demo is gone"))?);
+        let id = id.with_context(|| format!("{who} of the demo is gone"))?;
+        if CAREFUL.contains(who) {
+            User::note_mfa(&tx, organization, id, true, crate::now()).await?;
+        }
+        people.insert(*who, id);
     }
     tx.commit().await?;
     Ok(people)
 }
 
-/// Everything but the people, into an organization without assets. Histories begin before the first custody, and what is
-/// known of the assets is from now.
+/// Everything but the people, into an organization without assets. Histories begin before the first custody; what is known of
+/// the assets is from yesterday, when they were judged first, and some of it from today.
 async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
     let now = crate::now();
     let ago = |days| now - TimeDelta::days(days);
@@ -117,13 +133,48 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
             Custody::check_in(tx, assets[asset], Some(notes), ago(until)).await?;
         }
     }
-    for thing in things {
-        let known = UpdateAssetInput {
-            attributes: Some(Some(thing.attributes)).into(),
-            ..UpdateAssetInput::default()
-        };
-        Asset::update(tx, assets[thing.name], &known, now).await?;
+    let yesterday = ago(1);
+    for thing in &things {
+        learn(tx, assets[thing.name], thing.attributes.clone(), yesterday).await?;
     }
+    for (name, known) in company::yesterday() {
+        learn(tx, assets[name], known, yesterday).await?;
+    }
+    judge(tx, yesterday).await?;
+    let (asset, rule, reason, days) = WAIVED;
+    let rule = Rule::find_by_key(tx, rule).await?.with_context(|| format!("no rule {rule}"))?;
+    let waived = WaiverInput {
+        rule: rule.id,
+        asset: Some(assets[asset]),
+        reason: reason.to_owned(),
+        expires_at: now + TimeDelta::days(days),
+    };
+    Waiver::grant(tx, &waived, yesterday + TimeDelta::hours(1)).await?;
+    for thing in things {
+        learn(tx, assets[thing.name], thing.attributes, now).await?;
+    }
+    judge(tx, now).await
+}
+
+/// What is known of an asset from then on, beside what is known already.
+async fn learn(tx: &Tx, asset: Id<Asset>, known: Value, at: DateTime<Utc>) -> Result<()> {
+    let known =
+        UpdateAssetInput { attributes: Some(Some(known)).into(), ..UpdateAssetInput::default() };
+    Asset::update(tx, asset, &known, at).await?;
+    Ok(())
+}
+
+/// A run of all assets, from its start to its end.
+async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
+    let started = Run::start(tx, RunTrigger::Manual, None, None, at).await?;
+    if let Started::New(run, ranges) = started {
+        for range in ranges {
+            Run::judge_shard(tx, run.id, range, at).await?;
+        }
+    }
+    // As workers do after a run.
+    jobs::scan::push_turn(tx).await?;
+    jobs::scan::push_verify(tx, at).await?;
     Ok(())
 }
 

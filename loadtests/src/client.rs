@@ -93,6 +93,23 @@ impl Connection {
         }
     }
 
+    /// Fetches a file and throws it away; how many bytes it has. The connection is over then: HTTP/1.0 sends a file whose
+    /// length is not known in advance as it is, up to its end.
+    pub(crate) async fn download(&mut self, path: &str, token: &str) -> Result<usize> {
+        let head = format!(
+            "GET {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n",
+            self.address
+        );
+        self.stream.write_all(head.as_bytes()).await.context("send a request")?;
+        self.buffer.clear();
+        self.stream.read_to_end(&mut self.buffer).await.context("read an answer")?;
+        let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n");
+        let body = end.context("an answer without a head")? + 4;
+        let is_whole = self.buffer.split(|byte| *byte == b' ').nth(1) == Some(b"200");
+        ensure!(is_whole, "GET {path}: {}", String::from_utf8_lossy(&self.buffer));
+        Ok(self.buffer.len() - body)
+    }
+
     async fn answer(&mut self) -> Result<Answer<'_>> {
         self.buffer.clear();
         let head = loop {

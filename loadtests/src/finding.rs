@@ -1,8 +1,53 @@
-//! What a part of a scenario found: figures beside their targets, and checks that decide.
+//! What a scenario found: figures beside their targets, and checks that decide.
 
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, bail};
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::report::{Table, whole};
+use crate::{
+    load::percentile,
+    report::{self, Circumstances, Table, whole},
+};
+
+/// What a scenario of several parts found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Its name.
+    pub(crate) scenario: &'static str,
+    /// On what it ran.
+    pub(crate) setting: String,
+    /// By what and where it ran.
+    pub(crate) circumstances: Circumstances,
+    /// What randomness began with.
+    pub(crate) seed: u64,
+    /// By part.
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Prints it, and saves it if that was asked for.
+    ///
+    /// # Errors
+    /// When a check failed, with all that is wrong.
+    pub(crate) fn close(&self, file: Option<&Path>) -> Result<()> {
+        report::print(&self.render())?;
+        report::save(file, self)?;
+        let wrong: Vec<_> = self.findings.iter().flat_map(Finding::wrong).collect();
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("\n"));
+        }
+        Ok(())
+    }
+
+    fn render(&self) -> String {
+        let Self { scenario, setting, circumstances, seed, findings } = self;
+        let findings: Vec<_> = findings.iter().map(Finding::render).collect();
+        let findings = findings.join("\n");
+        format!("{scenario}: {setting}, seed {seed}\n{}\n{findings}", circumstances.render())
+    }
+}
 
 /// One number.
 #[derive(Debug, Serialize)]
@@ -30,12 +75,25 @@ pub(crate) struct Finding {
     setting: String,
     figures: Vec<Figure>,
     checks: Vec<Check>,
+    /// What has more than one number a row, for programs.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    rows: Value,
+    /// The same for people.
+    #[serde(skip)]
+    table: Option<Table>,
 }
 
 impl Finding {
     /// Nothing found yet.
     pub(crate) fn new(part: &'static str, setting: impl Into<String>) -> Self {
-        Self { part, setting: setting.into(), figures: Vec::new(), checks: Vec::new() }
+        Self {
+            part,
+            setting: setting.into(),
+            figures: Vec::new(),
+            checks: Vec::new(),
+            rows: Value::Null,
+            table: None,
+        }
     }
 
     /// A number without a target.
@@ -52,6 +110,32 @@ impl Finding {
         target: &'static str,
     ) {
         self.figures.push(Figure { what: what.into(), value, unit, target: Some(target) });
+    }
+
+    /// Rows of more than one number: as a table, and as they are.
+    pub(crate) fn rows(&mut self, table: Table, rows: &impl Serialize) -> Result<()> {
+        self.rows = serde_json::to_value(rows)?;
+        self.table = Some(table);
+        Ok(())
+    }
+
+    /// How long something took, each time: percentiles of it, one of them beside its target.
+    pub(crate) fn latencies(
+        &mut self,
+        what: &str,
+        mut took: Vec<Duration>,
+        target: Option<(usize, &'static str)>,
+    ) {
+        took.sort_unstable();
+        for share in [50, 95, 99, 100] {
+            let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
+            match target {
+                Some((aimed, target)) if share == aimed => {
+                    self.aimed(format!("{what}: p{share}"), value, "ms", target);
+                }
+                _ => self.figure(format!("{what}: p{share}"), value, "ms"),
+            }
+        }
     }
 
     /// What must be so.
@@ -80,8 +164,14 @@ impl Finding {
             let word = if *is_right { "right" } else { "WRONG" };
             table.row([what.clone(), format!("{found}"), format!("{expected}: {word}")]);
         }
-        format!("{}\n{}\n", table.render(), self.setting)
+        let rows = self.table.as_ref().map(|rows| rows.render() + "\n").unwrap_or_default();
+        format!("{rows}{}\n{}\n", table.render(), self.setting)
     }
+}
+
+/// A count as a figure; none of ours is beyond 2³¹.
+pub(crate) fn number(count: impl TryInto<i32>) -> f64 {
+    count.try_into().map_or(f64::NAN, f64::from)
 }
 
 #[cfg(test)]

@@ -9,15 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use clap::Args;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    finding::Finding,
+    finding::{Finding, Report, number},
     inventory::{Graph, Inventory, Shape, Tier},
     load::percentile,
     random::Random,
@@ -67,14 +66,6 @@ pub(crate) struct Arguments {
     inside: bool,
 }
 
-#[derive(Serialize)]
-struct Report {
-    scenario: &'static str,
-    circumstances: Circumstances,
-    seed: u64,
-    findings: Vec<Finding>,
-}
-
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
     if !arguments.inside {
@@ -84,7 +75,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let questions = if arguments.quick { 20 } else { 200 };
     let seed = crate::random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
-    let site = Site::open(&arguments.binary).await?;
+    let site = Site::open(&arguments.binary, &["import"]).await?;
     let mut findings = Vec::new();
     for shape in [Shape::Tiers, Shape::Random] {
         if arguments.only.is_empty() || arguments.only.contains(&shape) {
@@ -93,14 +84,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     site.close().await?;
-    let report = Report { scenario: "graph", circumstances, seed, findings };
-    report::print(&report.render())?;
-    report::save(arguments.json.as_deref(), &report)?;
-    let wrong: Vec<_> = report.findings.iter().flat_map(Finding::wrong).collect();
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(())
+    let setting = "durable stores".to_owned();
+    let report = Report { scenario: "graph", setting, circumstances, seed, findings };
+    report.close(arguments.json.as_deref())
 }
 
 async fn measure(site: &Site, inventory: &Inventory, questions: usize) -> Result<Finding> {
@@ -115,8 +101,8 @@ async fn measure(site: &Site, inventory: &Inventory, questions: usize) -> Result
         shape.word(),
         format!(
             "{} assets, {} dependencies; {questions} questions each, one at a time; seed {}.",
-            report::whole(f64::from(u32::try_from(inventory.assets)?)),
-            report::whole(f64::from(u32::try_from(files.edges)?)),
+            report::whole(number(inventory.assets)),
+            report::whole(number(files.edges)),
             inventory.seed
         ),
     );
@@ -208,13 +194,9 @@ impl Asker<'_> {
         reaches.sort_unstable();
         for (name, share) in [("median", 50), ("most", 100)] {
             let reach = percentile(&reaches, share).unwrap_or_default();
-            finding.figure(
-                format!("blast radius {whose}: {name}"),
-                f64::from(u32::try_from(reach)?),
-                "assets",
-            );
+            finding.figure(format!("blast radius {whose}: {name}"), number(reach), "assets");
         }
-        latencies(finding, &format!("blast radius {whose}"), took, Some(target));
+        finding.latencies(&format!("blast radius {whose}"), took, Some((95, target)));
         finding.check(format!("blast radius {whose}: other than our own walk"), wrong, 0);
         Ok(())
     }
@@ -230,7 +212,7 @@ impl Asker<'_> {
             short += i64::from(nodes != PAGE && !is_last);
             after = if is_last { Value::Null } else { page["pageInfo"]["endCursor"].clone() };
         }
-        latencies(finding, "a page of 50, one after the other", took, None);
+        finding.latencies("a page of 50, one after the other", took, None);
         finding.check("pages that were not full", short, 0);
         Ok(())
     }
@@ -252,39 +234,9 @@ impl Asker<'_> {
                 let nodes = answer["assets"]["nodes"].as_array().map_or(0, Vec::len);
                 empty += i64::from(nodes == 0);
             }
-            latencies(finding, &format!("a page of 50 by {what}"), took, None);
+            finding.latencies(&format!("a page of 50 by {what}"), took, None);
             finding.check(format!("by {what}: nothing found"), empty, 0);
         }
         Ok(())
-    }
-}
-
-fn latencies(
-    finding: &mut Finding,
-    what: &str,
-    mut took: Vec<Duration>,
-    target: Option<&'static str>,
-) {
-    took.sort_unstable();
-    for share in [50, 95, 99, 100] {
-        let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
-        match target {
-            Some(target) if share == 95 => {
-                finding.aimed(format!("{what}: p95"), value, "ms", target);
-            }
-            _ => finding.figure(format!("{what}: p{share}"), value, "ms"),
-        }
-    }
-}
-
-impl Report {
-    fn render(&self) -> String {
-        let findings: Vec<_> = self.findings.iter().map(Finding::render).collect();
-        format!(
-            "graph: seed {}\n{}\n{}",
-            self.seed,
-            self.circumstances.render(),
-            findings.join("\n")
-        )
     }
 }

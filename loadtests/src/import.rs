@@ -9,13 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Args;
-use serde::Serialize;
 
 use crate::{
-    finding::Finding,
+    finding::{Finding, Report, number},
     inventory::{Inventory, Shape, Written},
     random::Random,
     report::{self, Circumstances, progress},
@@ -66,14 +65,6 @@ pub(crate) struct Arguments {
     inside: bool,
 }
 
-#[derive(Serialize)]
-struct Report {
-    scenario: &'static str,
-    circumstances: Circumstances,
-    seed: u64,
-    findings: Vec<Finding>,
-}
-
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
     if !arguments.inside {
@@ -83,7 +74,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let seed = crate::random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
     let inventory = Inventory { shape: Shape::Tiers, assets, seed, at };
-    let mut site = Site::open(&arguments.binary).await?;
+    let mut site = Site::open(&arguments.binary, &["import"]).await?;
     progress(&format!("import: {assets} assets to files"));
     let files = inventory.write(site.folder.path())?;
     let mut findings = vec![quiet(&site, &inventory, &files).await?];
@@ -92,14 +83,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         findings.push(killed(&mut site, &inventory, &files.assets, kills).await?);
     }
     site.close().await?;
-    let report = Report { scenario: "import", circumstances, seed, findings };
-    report::print(&report.render())?;
-    report::save(arguments.json.as_deref(), &report)?;
-    let wrong: Vec<_> = report.findings.iter().flat_map(Finding::wrong).collect();
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(())
+    let setting = "durable stores".to_owned();
+    let report = Report { scenario: "import", setting, circumstances, seed, findings };
+    report.close(arguments.json.as_deref())
 }
 
 /// Nobody is killed.
@@ -190,7 +176,7 @@ async fn killed(
 
 fn figures(finding: &mut Finding, what: &str, imported: &Imported) {
     let Imported { run, uploaded_in, took, api, worker, postgres } = imported;
-    let rows = number(usize::try_from(run.rows).unwrap_or_default());
+    let rows = number(run.rows);
     let rate = |took: &Duration| rows / took.as_secs_f64();
     let mebibytes = |kib: u32| f64::from(kib) / 1024.0;
     finding.figure(format!("{what}: upload"), rate(uploaded_in), "rows/s");
@@ -218,21 +204,4 @@ async fn checks(
     finding.check("audited as created", site.count(tenant, AUDITED).await?, rows);
     finding.check("chunks left behind", site.count(tenant, CHUNKS).await?, 0);
     Ok(())
-}
-
-/// As a figure; none of our counts is beyond 2³².
-fn number(count: usize) -> f64 {
-    u32::try_from(count).map_or(f64::NAN, f64::from)
-}
-
-impl Report {
-    fn render(&self) -> String {
-        let findings: Vec<_> = self.findings.iter().map(Finding::render).collect();
-        format!(
-            "import: durable stores, seed {}\n{}\n{}",
-            self.seed,
-            self.circumstances.render(),
-            findings.join("\n")
-        )
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `start`, `read`, `queue`, `import`, `graph` | a scenario each |
+//! | `start`, `read`, `queue`, `import`, `graph`, `scan` | a scenario each |
 //! | `question` | what `read` asks, and what a right answer is |
 //! | `seed` | the organization that `read` asks about |
 //! | `inventory` | made-up inventories of any size, as files to import |
@@ -37,6 +37,7 @@ mod queue;
 mod random;
 mod read;
 mod report;
+mod scan;
 mod seed;
 mod server;
 mod site;
@@ -74,6 +75,8 @@ enum Scenario {
     Inventory(inventory::Arguments),
     /// Files imported: rows per second, memory, and what is lost or doubled while workers are killed.
     Import(import::Arguments),
+    /// Compliance runs: seconds, rows and memory by size, edits to verdicts, and what is lost while workers are killed.
+    Scan(scan::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -101,6 +104,7 @@ async fn run(scenario: Scenario) -> Result<()> {
                 Scenario::Graph(arguments) => graph::run(&arguments).await,
                 Scenario::Inventory(arguments) => inventory::run(&arguments),
                 Scenario::Import(arguments) => import::run(&arguments).await,
+                Scenario::Scan(arguments) => scan::run(&arguments).await,
             }
         } => done,
         _ = terminate.recv() => bail!("told to end"),

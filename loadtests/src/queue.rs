@@ -27,16 +27,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
 use crate::{
-    finding::Finding,
+    finding::{Finding, Report},
     folder::Folder,
     load::percentile,
     random,
-    report::{self, Circumstances, progress},
+    report::{Circumstances, progress},
     stores,
 };
 use ground::Ground;
@@ -92,16 +91,6 @@ enum Part {
     Postgres,
 }
 
-#[derive(Serialize)]
-struct Report {
-    scenario: &'static str,
-    circumstances: Circumstances,
-    seed: u64,
-    /// A write of a page and its sync, the median.
-    sync_microseconds: f64,
-    findings: Vec<Finding>,
-}
-
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
     if !arguments.inside {
@@ -117,8 +106,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let seed = random::seed(arguments.seed)?;
     let mut ground =
         Ground::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
-    let sync_microseconds = sync(&ground.folder)?;
-    let mut findings = Vec::new();
+    let mut findings = vec![disk(&ground.folder)?];
     for part in Part::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(part) {
             continue;
@@ -126,14 +114,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         progress(&format!("queue: {part:?}"));
         findings.push(take(*part, &mut ground).await.with_context(|| format!("{part:?}"))?);
     }
-    let report = Report { scenario: "queue", circumstances, seed, sync_microseconds, findings };
-    report::print(&report.render())?;
-    report::save(arguments.json.as_deref(), &report)?;
-    let wrong: Vec<_> = report.findings.iter().flat_map(Finding::wrong).collect();
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(())
+    let setting = "durable (fsync, synchronous_commit and full_page_writes are on)".to_owned();
+    let report = Report { scenario: "queue", setting, circumstances, seed, findings };
+    report.close(arguments.json.as_deref())
 }
 
 async fn take(part: Part, ground: &mut Ground) -> Result<Finding> {
@@ -152,7 +135,7 @@ async fn take(part: Part, ground: &mut Ground) -> Result<Finding> {
 }
 
 /// What a commit waits for here: a page, written and synced, where the database is, too.
-fn sync(folder: &Folder) -> Result<f64> {
+fn disk(folder: &Folder) -> Result<Finding> {
     let mut file = File::create(folder.path().join("sync"))?;
     let mut took = Vec::new();
     for _ in 0..200 {
@@ -162,18 +145,8 @@ fn sync(folder: &Folder) -> Result<f64> {
         took.push(began.elapsed());
     }
     took.sort_unstable();
-    Ok(percentile(&took, 50).unwrap_or(Duration::ZERO).as_secs_f64() * 1e6)
-}
-
-impl Report {
-    fn render(&self) -> String {
-        let findings: Vec<_> = self.findings.iter().map(Finding::render).collect();
-        format!(
-            "queue: durable (fsync, synchronous_commit and full_page_writes are on; a page is synced in {:.0} µs), seed {}\n{}\n{}",
-            self.sync_microseconds,
-            self.seed,
-            self.circumstances.render(),
-            findings.join("\n"),
-        )
-    }
+    let median = percentile(&took, 50).unwrap_or(Duration::ZERO).as_secs_f64() * 1e6;
+    let mut finding = Finding::new("disk", "A page written and synced, the median of 200.");
+    finding.figure("a page is synced in", median, "µs");
+    Ok(finding)
 }

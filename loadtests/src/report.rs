@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// Rows under a heading; the first column is of words, the others of numbers.
+#[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }

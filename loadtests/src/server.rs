@@ -56,16 +56,17 @@ impl Server {
         Self::start("api", folder, command).await
     }
 
-    /// `worker` on the same stores, with the same keys, for one queue.
+    /// `worker` on the same stores, with the same keys, for these queues.
     pub(crate) fn worker(
         binary: &Path,
         folder: &Path,
         stores: &Stores,
-        queue: &str,
+        queues: &[&str],
     ) -> Result<Command> {
         let [health, _] = free_addresses()?;
         let mut command = child::command(binary);
-        command.args(["worker", "--queue", queue]).env("HEALTH_ADDR", health.to_string());
+        command.arg("worker").env("HEALTH_ADDR", health.to_string());
+        command.args(queues.iter().flat_map(|queue| ["--queue", queue]));
         command.env("DATABASE_URL", &stores.database).env("REDIS_URL", &stores.redis);
         command.envs(KEYS.map(|(name, file)| (name, data(folder).join(file))));
         command.env("DATA_DIR", data(folder));

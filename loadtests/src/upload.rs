@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Connection,
     site::{Site, Tenant},
-    usage::{self, Memory},
+    usage::{self, Taken, Watched},
 };
 
 /// An import is asked about so often.
@@ -70,15 +70,6 @@ pub(crate) struct Upload {
     connection: Connection,
 }
 
-/// What an import took of the machine.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Taken {
-    /// Resident at most, and in proportion the most that was seen.
-    pub(crate) memory: Memory,
-    /// User and system time.
-    pub(crate) cpu: Duration,
-}
-
 /// What came of it.
 pub(crate) struct Imported {
     /// Its last word.
@@ -93,30 +84,6 @@ pub(crate) struct Imported {
     pub(crate) worker: Taken,
     /// The CPU of Postgres, all its processes.
     pub(crate) postgres: Duration,
-}
-
-/// Looks at a process while something is imported.
-struct Watched {
-    pid: u32,
-    pss_kib: u32,
-    cpu: Duration,
-}
-
-impl Watched {
-    fn begin(pid: u32) -> Result<Self> {
-        usage::forget_peak(pid)?;
-        Ok(Self { pid, pss_kib: 0, cpu: usage::of_process(pid)? })
-    }
-
-    fn look(&mut self) -> Result<()> {
-        self.pss_kib = self.pss_kib.max(Memory::of(self.pid)?.pss_kib);
-        Ok(())
-    }
-
-    fn taken(&self) -> Result<Taken> {
-        let memory = Memory { rss_kib: usage::peak_kib(self.pid)?, pss_kib: self.pss_kib };
-        Ok(Taken { memory, cpu: usage::of_process(self.pid)?.saturating_sub(self.cpu) })
-    }
 }
 
 impl Upload {

@@ -199,6 +199,42 @@ pub(crate) fn forget_peak(pid: u32) -> Result<()> {
     fs::write(&path, "5").with_context(|| format!("write {path}"))
 }
 
+/// What something took of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// Resident at most, and in proportion the most that was seen.
+    pub(crate) memory: Memory,
+    /// User and system time.
+    pub(crate) cpu: Duration,
+}
+
+/// Looks at a process while it does something.
+pub(crate) struct Watched {
+    pid: u32,
+    pss_kib: u32,
+    cpu: Duration,
+}
+
+impl Watched {
+    /// From now on.
+    pub(crate) fn begin(pid: u32) -> Result<Self> {
+        forget_peak(pid)?;
+        Ok(Self { pid, pss_kib: 0, cpu: of_process(pid)? })
+    }
+
+    /// A look at what the kernel keeps no peak of.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.pss_kib = self.pss_kib.max(Memory::of(self.pid)?.pss_kib);
+        Ok(())
+    }
+
+    /// Until now.
+    pub(crate) fn taken(&self) -> Result<Taken> {
+        let memory = Memory { rss_kib: peak_kib(self.pid)?, pss_kib: self.pss_kib };
+        Ok(Taken { memory, cpu: of_process(self.pid)?.saturating_sub(self.cpu) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -361,4 +361,61 @@ subscription Jobs {
     attempt
   }
 }
+`},{query:`# Judge all assets by every rule. Run it, copy
+# the id into the variables of the next tab, and
+# see there how far it is.
+mutation Scan {
+  startComplianceRun {
+    id
+    state
+    shards
+  }
+}
+`},{query:`# Watch a run to its end: write its id, which
+# the tab before answered, into the Variables pane.
+subscription Watch($id: ID!) {
+  complianceRun(id: $id) {
+    state
+    shards
+    shardsDone
+    assets
+    passed
+    failed
+    notAssessed
+    opened
+    fixed
+    score {
+      weighted
+      mean
+      coverage
+    }
+  }
+}
+`,variables:`{
+  "id": ""
+}
+`},{query:`# What is broken now, the worst first, with
+# what was found and what to do about it.
+query Findings {
+  findings(first: 20, filter: { state: [OPEN] }) {
+    nodes {
+      severity
+      asset {
+        code
+        name
+      }
+      rule {
+        key
+        title
+        remediation
+      }
+      evidence
+      openedAt
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
 `}];var Ev="graphiql:",Kie="password|current|new|accessToken|refreshToken|secret|token|value",mSe=new RegExp(`("(?:${Kie})"\\s*:\\s*")(?:[^"\\\\]|\\\\[^])*`,"gi"),hSe=new RegExp(`(\\b(?:${Kie})\\s*:\\s*)(?:"""[^]*?(?:"""|$)|"(?:[^"\\\\\\n]|\\\\.)*"?)`,"gi"),Qie=e=>e.replace(mSe,"$1").replace(hSe,'$1""'),gSe=new Set(["tabState","queries","favorites"].map(e=>Ev+e));function vSe(e,t){if(!gSe.has(e))return Qie(t);let n=(r,i)=>typeof i=="string"?Qie(i):i;return JSON.stringify(JSON.parse(t),n)}function ySe(){try{return localStorage.getItem(Ev),localStorage}catch{let e=new Map;return{getItem:t=>e.get(t)??null,setItem:(t,n)=>e.set(t,n),removeItem:t=>e.delete(t),get length(){return e.size},key:t=>[...e.keys()][t]??null}}}function Xie(){let e=ySe(),t=()=>Array.from({length:e.length},(n,r)=>e.key(r)).filter(n=>n.startsWith(Ev));return e.getItem(`${Ev}tabState`)===null&&(e.setItem(`${Ev}query`,h2[0].query),e.setItem(`${Ev}variables`,h2[0].variables??"")),{getItem:n=>e.getItem(n),setItem:(n,r)=>e.setItem(n,vSe(n,r)),removeItem:n=>e.removeItem(n),clear(){t().forEach(n=>e.removeItem(n)),zi.forget()},get length(){return t().length}}}var Fa=z(Be(),1);function bSe(){let{queryEditor:e,variableEditor:t,headerEditor:n,responseEditor:r}=Vt();return(0,g2.useEffect)(()=>{e?.setOption("screenReaderLabel","Query"),t?.setOption("screenReaderLabel","Variables"),n?.setOption("screenReaderLabel","Headers"),r?.setOption("screenReaderLabel","Response")},[e,t,n,r]),null}function xSe(){let e=(0,g2.useSyncExternalStore)(zi.subscribe,zi.get)!==null,{schema:t,isFetching:n,introspect:r}=vr();return(0,g2.useEffect)(()=>{e&&!t&&!n&&r()},[e]),(0,Fa.jsxs)("div",{className:"session","data-signed-in":e,children:[(0,Fa.jsx)("span",{role:"status",children:e?"Signed in":"Not signed in"}),e&&(0,Fa.jsx)("button",{type:"button",className:"graphiql-button",onClick:Yie,children:"Sign out"})]})}(0,Zie.createRoot)(document.getElementById("playground")).render((0,Fa.jsx)("main",{children:(0,Fa.jsxs)(wl,{fetcher:Wie,storage:Xie(),defaultTabs:h2,shouldPersistHeaders:!1,children:[(0,Fa.jsx)(wl.Logo,{children:(0,Fa.jsx)("h1",{children:"SentryOps"})}),(0,Fa.jsxs)(wl.Footer,{children:[(0,Fa.jsx)(bSe,{}),(0,Fa.jsx)(xSe,{})]})]})}));})();

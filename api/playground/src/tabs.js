@@ -87,4 +87,71 @@ subscription Jobs {
 }
 `,
   },
+  {
+    query: `# Judge all assets by every rule. Run it, copy
+# the id into the variables of the next tab, and
+# see there how far it is.
+mutation Scan {
+  startComplianceRun {
+    id
+    state
+    shards
+  }
+}
+`,
+  },
+  {
+    query: `# Watch a run to its end: write its id, which
+# the tab before answered, into the Variables pane.
+subscription Watch($id: ID!) {
+  complianceRun(id: $id) {
+    state
+    shards
+    shardsDone
+    assets
+    passed
+    failed
+    notAssessed
+    opened
+    fixed
+    score {
+      weighted
+      mean
+      coverage
+    }
+  }
+}
+`,
+    variables: `{
+  "id": ""
+}
+`,
+  },
+  {
+    query: `# What is broken now, the worst first, with
+# what was found and what to do about it.
+query Findings {
+  findings(first: 20, filter: { state: [OPEN] }) {
+    nodes {
+      severity
+      asset {
+        code
+        name
+      }
+      rule {
+        key
+        title
+        remediation
+      }
+      evidence
+      openedAt
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
+`,
+  },
 ];

@@ -24,6 +24,7 @@ mod cancel;
 mod client;
 mod commands;
 mod config;
+mod demo;
 mod embedded;
 mod errors;
 mod fleet;

@@ -158,7 +158,7 @@ impl Ground {
 
     /// Starts `sentryops worker` for one queue, with the keys that `up` made.
     pub(crate) async fn serve(&self, queue: &str) -> Result<Worker> {
-        let command = Server::worker(&self.binary, self.folder.path(), &self.stores, queue)?;
+        let command = Server::worker(&self.binary, self.folder.path(), &self.stores, &[queue])?;
         self.seen(|| Child::spawn(&self.name("worker"), self.folder.path(), command)).await
     }
 

@@ -10,7 +10,11 @@ use super::{
     ground::{Ground, Hints, Pace, Worker, stop},
     ledger::{self, Ledger},
 };
-use crate::{finding::Finding, random::Random, report::progress};
+use crate::{
+    finding::{Finding, number},
+    random::Random,
+    report::progress,
+};
 
 const PROCESSES: usize = 4;
 const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
@@ -60,7 +64,7 @@ impl Killed {
         ] {
             let (spread, count) =
                 ledger.spread(&after(what, fences), &[&self.workers, &self.at]).await?;
-            finding.figure(format!("{when}{name}: jobs"), ledger::int(count), "");
+            finding.figure(format!("{when}{name}: jobs"), number(count), "");
             for (percentile, value) in ["p50", "p99", "max"].into_iter().zip(spread) {
                 finding.aimed(format!("{when}{name}: {percentile}"), value, "s", target);
             }

@@ -10,7 +10,10 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
 
-use crate::{finding::Finding, stores};
+use crate::{
+    finding::{Finding, number},
+    stores,
+};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Jobs that are not over.
@@ -138,7 +141,7 @@ impl Ledger {
     /// doubled. `acknowledged` is how many the pushers were told of.
     pub(crate) async fn audit(&self, finding: &mut Finding, acknowledged: i64) -> Result<()> {
         let pushed = self.count("SELECT count(*) FROM drill_event WHERE what = 'pushed'").await?;
-        finding.figure("jobs pushed", int(pushed), "");
+        finding.figure("jobs pushed", number(pushed), "");
         let lost = "SELECT count(*) FROM drill_event AS event WHERE what = 'pushed'
             AND NOT EXISTS (SELECT FROM job WHERE job.id = event.id)
             AND NOT EXISTS (SELECT FROM job_history AS history WHERE history.id = event.id AND outcome = 'SUCCEEDED')";
@@ -161,9 +164,4 @@ impl Ledger {
         finding.check("effects of jobs that have not ended", self.count(early).await?, 0);
         Ok(())
     }
-}
-
-/// As a figure; none of our counts is beyond 2³¹.
-pub(crate) fn int(count: i64) -> f64 {
-    i32::try_from(count).map_or(f64::NAN, f64::from)
 }

@@ -15,7 +15,11 @@ use super::{
     rate::{self, SHORT},
     store::{self, Store},
 };
-use crate::{finding::Finding, random::Random, report::progress};
+use crate::{
+    finding::{Finding, number},
+    random::Random,
+    report::progress,
+};
 
 const PATIENCE: Duration = Duration::from_mins(10);
 const BACK_WITHIN: Duration = Duration::from_mins(2);
@@ -171,9 +175,9 @@ pub(crate) async fn postgres(ground: &mut Ground) -> Result<Finding> {
     }
     let spent = "SELECT coalesce(sum(attempt - 1), 0)::bigint FROM job_history";
     let spent = ground.ledger.count(spent).await?;
-    finding.aimed("attempts spent by restarts", ledger::int(spent), "", "0");
+    finding.aimed("attempts spent by restarts", number(spent), "", "0");
     let reaped = "SELECT count(*) FROM drill_event WHERE what = 'reaped'";
-    finding.figure("leases that ran out", ledger::int(ground.ledger.count(reaped).await?), "");
+    finding.figure("leases that ran out", number(ground.ledger.count(reaped).await?), "");
     let buried = ground.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
     finding.check("jobs buried", buried, 0);
     ground.ledger.audit(&mut finding, acknowledged).await?;

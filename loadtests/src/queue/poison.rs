@@ -11,7 +11,10 @@ use super::{
     ground::{Ground, Hints, Pace},
     ledger,
 };
-use crate::{child::Child, finding::Finding};
+use crate::{
+    child::Child,
+    finding::{Finding, number},
+};
 
 const PROCESSES: usize = 2;
 const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
@@ -121,7 +124,7 @@ async fn phase(
     finding.check(format!("{name}: good jobs done"), good, i64::from(100 * seconds));
     let again = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND attempt > 1";
     let again = ground.ledger.count(again).await?;
-    finding.figure(format!("{name}: good jobs started again"), ledger::int(again), "");
+    finding.figure(format!("{name}: good jobs started again"), number(again), "");
     let (start, _) = ground.ledger.spread(START, &[]).await?;
     let (done, _) = ground.ledger.spread(DONE, &[]).await?;
     Ok(Latency { start, done })

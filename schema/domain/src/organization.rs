@@ -98,6 +98,12 @@ impl Organization {
         .await
     }
 
+    /// All of them, by slug. Takes a transaction of `Db::auth`.
+    pub async fn all(tx: &Tx) -> Result<Vec<Self>> {
+        let sql = "SELECT id, slug, name, is_demo, created_at FROM organization ORDER BY slug";
+        tx.all(sql, &[]).await
+    }
+
     /// Whether there is any. Takes a transaction of `Db::auth`.
     pub async fn any(tx: &Tx) -> Result<bool> {
         let row: Option<Row> = tx.opt("SELECT 1 AS one FROM organization LIMIT 1", &[]).await?;

@@ -308,6 +308,32 @@ impl User {
         Ok(Self { active: false, ..user })
     }
 
+    /// Notes whether somebody signs in with a second factor, which rules ask of owners. Takes a transaction of `Db::auth`.
+    pub async fn note_mfa(
+        tx: &Tx,
+        org: Id<Organization>,
+        id: Id<Self>,
+        enabled: bool,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let changed = tx
+            .exec(
+                "UPDATE \"user\" SET mfa_enabled = $2 WHERE id = $1 AND mfa_enabled <> $2",
+                &[&id, &enabled],
+            )
+            .await?;
+        if changed == 0 {
+            return Ok(());
+        }
+        let sql = "SELECT org_id FROM membership WHERE user_id = $1";
+        let memberships: Vec<Row> = tx.all(sql, &[&id]).await?;
+        for membership in &memberships {
+            due::note_owner(tx, membership.try_get("org_id")?, id, "owner.mfa_enabled").await?;
+        }
+        let (before, after) = (json!({ "mfaEnabled": !enabled }), json!({ "mfaEnabled": enabled }));
+        Entry::changed("user.updated", id, before, after).record_in(tx, org, now).await
+    }
+
     async fn set_active(
         tx: &Tx,
         viewer: &Viewer,

@@ -1,0 +1,96 @@
+//! Compliance: runs of organizations of several sizes, single edits, reports, and what is lost while workers are killed.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `sown` | organizations filled by SQL, and what every rule has to say of them |
+//! | `run` | a run, started and followed |
+//! | `sizes`, `edits`, `paper`, `kill` | the parts |
+//!
+//! API and workers are processes of their own, so that each one's memory is known, on stores that sync to disk. Only what is
+//! lost, doubled or wrong fails the run, and a time that grows faster than the assets; figures stand beside their targets.
+
+mod edits;
+mod kill;
+mod paper;
+mod run;
+mod sizes;
+mod sown;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{finding::Report, random, report::Circumstances, site::Site, stores};
+
+/// What `scan` is told.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct Arguments {
+    /// Some of everything with few assets: to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/sentryops")]
+    binary: PathBuf,
+    /// Writes the report as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Assets of the organizations: 1,000, 10,000 and 100,000, or 1,000 and 5,000 with `--quick`.
+    #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = clap::value_parser!(i64).range(200..))]
+    rows: Vec<i64>,
+    /// Follows so many edits of single assets to their verdicts, while it is quiet and as many again during runs.
+    #[arg(long, value_name = "N")]
+    edits: Option<usize>,
+    /// Fetches the report of the largest run.
+    #[arg(long)]
+    report: bool,
+    /// Kills a worker in each of some runs.
+    #[arg(long)]
+    kill: bool,
+    /// How many runs those are: 50, or 3 with `--quick`.
+    #[arg(long, value_name = "N", requires = "kill")]
+    runs: Option<usize>,
+    /// What randomness begins with; a new one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// We run under `sentryops services` already.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+impl Arguments {
+    /// One of two, by how long the run may take.
+    fn either<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
+    if !arguments.inside {
+        return stores::enter(&arguments.binary);
+    }
+    let seed = random::seed(arguments.seed)?;
+    let usual = arguments.either(vec![1_000, 10_000, 100_000], vec![1_000, 5_000]);
+    let mut sizes = if arguments.rows.is_empty() { usual } else { arguments.rows.clone() };
+    sizes.sort_unstable();
+    let mut site = Site::open(&arguments.binary, &["scan", "upkeep"]).await?;
+    let (finding, largest) = sizes::measure(&mut site, &sizes, seed).await?;
+    let mut findings = vec![finding];
+    if let Some(edits) = arguments.edits.or(arguments.quick.then_some(20)) {
+        findings.push(edits::run(&site, &largest, edits).await?);
+    }
+    if arguments.report || arguments.quick {
+        findings.push(paper::run(&site, &largest).await?);
+    }
+    if arguments.kill || arguments.quick {
+        let assets = arguments.either(20_000, 5_000);
+        let runs = arguments.runs.unwrap_or(arguments.either(50, 3));
+        findings.push(kill::run(&mut site, assets, seed, runs).await?);
+    }
+    site.close().await?;
+    let setting = "durable stores".to_owned();
+    let report = Report { scenario: "scan", setting, circumstances, seed, findings };
+    report.close(arguments.json.as_deref())
+}

@@ -1,0 +1,101 @@
+//! Workers killed while runs are under way: each run ends once, and counts what the quiet one counted.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{
+    run::{Counts, Run},
+    sown::Sowing,
+};
+use crate::{
+    finding::{Finding, number},
+    random::Random,
+    report::{progress, whole},
+    site::Site,
+};
+
+/// Worker processes, one of which is killed.
+const PROCESSES: usize = 2;
+const SUCCEEDED: &str = "SELECT count(*) FROM compliance_run JOIN organization ON organization.id = compliance_run.org_id
+    WHERE slug = $1 AND state = 'SUCCEEDED' AND shards_done = shards";
+const ENDED: &str =
+    "SELECT count(*) FROM audit_entry JOIN organization ON organization.id = audit_entry.org_id
+    WHERE slug = $1 AND action = 'compliance_run.finished'";
+const ENDED_ONCE: &str = "SELECT count(DISTINCT entity_id) FROM audit_entry JOIN organization ON organization.id = audit_entry.org_id
+    WHERE slug = $1 AND action = 'compliance_run.finished'";
+const BURIED: &str = "SELECT count(*) FROM job JOIN organization ON organization.id = job.org_id
+    WHERE slug = $1 AND state = 'BURIED'";
+
+/// See the module.
+pub(super) async fn run(site: &mut Site, assets: i64, seed: u64, runs: usize) -> Result<Finding> {
+    progress("scan: kills");
+    let tenant = site.tenant("killed").await?;
+    let mut random = Random::new(seed);
+    while site.workers.len() < PROCESSES {
+        site.join_worker().await?;
+    }
+    Sowing { site, tenant: &tenant, assets, seed }.sow().await?;
+    Run::start(site, &tenant).await?.follow(|_| Ok(())).await?;
+    // Every second run finds the assets as this one does.
+    let (quiet, lasts) = Run::start(site, &tenant).await?.follow(|_| Ok(())).await?;
+    let (mut kills, mut others) = (0, 0);
+    let mut took = Vec::with_capacity(runs);
+    for round in 1..=runs {
+        // So that there is something to write, and to write once only.
+        let (opened, fixed) = Sowing { site, tenant: &tenant, assets, seed }.change().await?;
+        let expected = if round.is_multiple_of(2) {
+            Counts { opened: fixed, fixed: opened, ..quiet.clone() }
+        } else {
+            let more = opened - fixed;
+            let (passed, failed) = (quiet.passed - more, quiet.failed + more);
+            Counts { passed, failed, opened, fixed, ..quiet.clone() }
+        };
+        let mut started = Run::start(site, &tenant).await?;
+        let kill_at = random.between(Duration::ZERO, lasts);
+        let mut is_due = true;
+        let (counts, elapsed) = started
+            .follow(|elapsed| {
+                if is_due && elapsed >= kill_at {
+                    site.workers.swap_remove(random.below(site.workers.len())).kill()?;
+                    site.start_worker()?;
+                    is_due = false;
+                    kills += 1;
+                }
+                Ok(())
+            })
+            .await?;
+        took.push(elapsed);
+        others += i64::from(counts != expected);
+        if round.is_multiple_of(10) {
+            progress(&format!("scan: {round} of {runs} runs with a kill"));
+        }
+    }
+    let mut finding = Finding::new(
+        "kill",
+        format!(
+            "{runs} runs of {} assets, one asset in a hundred changed before each; kill -9 of one of {PROCESSES} workers at a random moment \
+             within the {:.1} s that the quiet run took, another one started at once; seed {seed}.",
+            whole(number(assets)),
+            lasts.as_secs_f64()
+        ),
+    );
+    finding.figure("kills", number(kills), "");
+    finding.latencies("run with a kill", took, None);
+    finding.check("runs that count otherwise than a quiet one", others, 0);
+    let all = i64::try_from(runs)? + 2;
+    finding.check(
+        "runs that succeeded with all their shards",
+        site.count(&tenant, SUCCEEDED).await?,
+        all,
+    );
+    finding.check("audited ends", site.count(&tenant, ENDED).await?, all);
+    finding.check("runs with an audited end", site.count(&tenant, ENDED_ONCE).await?, all);
+    finding.check("jobs buried", site.count(&tenant, BURIED).await?, 0);
+    let verified = site.admin(&["verify-posture", "--organization", &tenant.slug]).await;
+    if let Err(error) = &verified {
+        progress(&format!("scan: {error:#}"));
+    }
+    finding.check("verify-posture: refused", i64::from(verified.is_err()), 0);
+    Ok(finding)
+}

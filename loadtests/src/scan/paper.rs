@@ -1,0 +1,41 @@
+//! The report of a run, fetched as a browser does: printable, and as CSV.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::sizes::Measured;
+use crate::{
+    client::Connection,
+    finding::{Finding, number},
+    report::{progress, whole},
+    site::Site,
+};
+
+/// Each is fetched so often.
+const TIMES: usize = 5;
+
+/// See the module.
+pub(super) async fn run(site: &Site, measured: &Measured) -> Result<Finding> {
+    let mut finding = Finding::new(
+        "report",
+        format!(
+            "GET of /reports/compliance/{{run}}.html and .csv of a run of {} assets, {TIMES} times each, from the request to the last byte.",
+            whole(number(measured.assets))
+        ),
+    );
+    for (form, target) in [("html", Some((50, "≤ 2,000"))), ("csv", None)] {
+        progress(&format!("scan: report as {form}"));
+        let path = format!("/reports/compliance/{}.{form}", measured.run);
+        let (mut took, mut bytes) = (Vec::new(), 0);
+        for _ in 0..TIMES {
+            let mut connection = Connection::open(site.api.address).await?;
+            let began = Instant::now();
+            bytes = connection.download(&path, &measured.tenant.token).await?;
+            took.push(began.elapsed());
+        }
+        finding.latencies(form, took, target);
+        finding.figure(format!("{form}: size"), number(bytes) / 1024.0, "KiB");
+    }
+    Ok(finding)
+}

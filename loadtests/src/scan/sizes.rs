@@ -1,0 +1,277 @@
+//! Runs of organizations of several sizes, by one worker process and by two: the first, one that finds nothing new, and one
+//! after some assets have changed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{
+    run::{Counts, Run},
+    sown::{CHANGED_EVERY, Sowing},
+};
+use crate::{
+    finding::{Finding, number},
+    report::{Table, progress, whole},
+    site::{Site, Tenant},
+    usage::{self, Watched},
+};
+
+/// Postgres tells what a connection has written when that next does something, or after 10 s.
+const TOLD_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// From so many assets on, the time has to grow with them.
+const LINEAR_FROM: i64 = 10_000;
+/// How many times as long an asset may take in the next larger organization.
+const LINEAR: f64 = 1.2;
+const RULES: i64 = 16;
+
+const WAL: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+/// What a run has written, by the time at which it judged.
+const POSTURES: &str = "SELECT count(*) FROM posture JOIN organization ON organization.id = posture.org_id
+    WHERE slug = $1 AND evaluated_at >= (SELECT max(started_at) FROM compliance_run AS run WHERE run.org_id = organization.id)";
+const FINDINGS: &str = "SELECT count(*) FROM finding JOIN organization ON organization.id = finding.org_id
+    WHERE slug = $1 AND changed_at >= (SELECT max(started_at) FROM compliance_run AS run WHERE run.org_id = organization.id)";
+const LIVE: &str =
+    "SELECT count(*) FROM finding JOIN organization ON organization.id = finding.org_id
+    WHERE slug = $1 AND ended_at IS NULL";
+/// Rows written to both tables since ever, as Postgres counts them.
+const WRITTEN: &str = "SELECT relname::text, n_tup_ins, n_tup_upd FROM pg_stat_user_tables
+    WHERE relname IN ('finding', 'posture') ORDER BY relname";
+
+/// One run, measured.
+#[derive(Debug, Serialize)]
+struct Row {
+    assets: i64,
+    workers: usize,
+    run: &'static str,
+    seconds: f64,
+    counts: Counts,
+    posture_rows: i64,
+    finding_rows: i64,
+    wal_bytes: i64,
+    /// Of each worker, resident at most.
+    peak_kib: Vec<u32>,
+    worker_cpu_seconds: f64,
+    postgres_cpu_seconds: f64,
+}
+
+/// An organization whose runs were measured.
+pub(super) struct Measured {
+    pub(super) tenant: Tenant,
+    /// Its last run.
+    pub(super) run: String,
+    pub(super) assets: i64,
+}
+
+/// See the module; the last organization, which is the largest.
+pub(super) async fn measure(
+    site: &mut Site,
+    sizes: &[i64],
+    seed: u64,
+) -> Result<(Finding, Measured)> {
+    let mut finding = Finding::new(
+        "scan",
+        format!(
+            "Each run is started over HTTP and asked about every 20 ms. again: nothing has changed. 1 %: one asset in \
+             {CHANGED_EVERY} had a fact turned, past all that would notice. Rows are those of posture and finding; WAL is all that Postgres \
+             logged; CPU is user and system time, of Postgres that of all its processes; peak is the worker's resident memory at most.",
+        ),
+    );
+    let (mut rows, mut last) = (Vec::new(), None);
+    for workers in [1, 2] {
+        while site.workers.len() < workers {
+            site.join_worker().await?;
+        }
+        for assets in sizes {
+            let tenant = site.tenant(&format!("scan-{assets}-{workers}")).await?;
+            let sowing = Sowing { site, tenant: &tenant, assets: *assets, seed };
+            let plural = if workers == 1 { "" } else { "s" };
+            let what = format!("{} assets, {workers} worker{plural}", whole(number(*assets)));
+            let run = three(&sowing, &what, &mut finding, &mut rows).await?;
+            last = Some(Measured { tenant, run, assets: *assets });
+        }
+    }
+    finding.rows(table(&rows), &rows)?;
+    compare(&mut finding, &rows);
+    Ok((finding, last.expect("there is a size")))
+}
+
+/// The three runs of an organization; the id of the last.
+async fn three(
+    sowing: &Sowing<'_>,
+    what: &str,
+    finding: &mut Finding,
+    rows: &mut Vec<Row>,
+) -> Result<String> {
+    progress(&format!("scan: {what}: fill"));
+    sowing.sow().await?;
+    let Sowing { site, tenant, .. } = sowing;
+    let written = written(site).await?;
+    progress(&format!("scan: {what}: runs"));
+    let (_, first) = one(sowing, "first").await?;
+    let expected = sowing.expected().await?;
+    let in_operation = sowing.in_operation().await?;
+    let sum = |of: fn(&super::sown::Verdicts) -> i64| expected.iter().map(of).sum::<i64>();
+    let failed = sum(|rule| rule.failed);
+    for (name, found, expected) in [
+        ("assets", first.counts.assets, in_operation),
+        ("passed", first.counts.passed, sum(|rule| rule.passed)),
+        ("failed", first.counts.failed, failed),
+        ("not assessed", first.counts.not_assessed, sum(|rule| rule.not_assessed)),
+        ("errors", first.counts.errors, 0),
+        ("opened", first.counts.opened, failed),
+        ("findings", site.count(tenant, LIVE).await?, failed),
+        ("postures written", first.posture_rows, in_operation),
+    ] {
+        finding.check(format!("{what}: first: {name}"), found, expected);
+    }
+    let found = sowing.found().await?;
+    let same = expected.iter().filter(|rule| found.contains(rule)).count();
+    finding.check(format!("{what}: first: rules counted as sown"), i64::try_from(same)?, RULES);
+    let (_, again) = one(sowing, "again").await?;
+    let is_same = Counts { opened: 0, ..first.counts.clone() } == again.counts;
+    finding.check(format!("{what}: again: other counts"), i64::from(!is_same), 0);
+    let rewritten = again.posture_rows + again.finding_rows;
+    finding.check(format!("{what}: again: rows written"), rewritten, 0);
+    let (opened, fixed) = sowing.change().await?;
+    site.stores.vacuum().await?;
+    let (id, third) = one(sowing, "1 %").await?;
+    finding.check(format!("{what}: 1 %: opened"), third.counts.opened, opened);
+    finding.check(format!("{what}: 1 %: fixed"), third.counts.fixed, fixed);
+    finding.check(format!("{what}: 1 %: postures written"), third.posture_rows, opened + fixed);
+    let expected = [failed + opened, fixed, in_operation, opened + fixed];
+    let told = told(site, written, expected).await?;
+    for ((name, found), expected) in
+        ["findings inserted", "findings updated", "postures inserted", "postures updated"]
+            .iter()
+            .zip(told)
+            .zip(expected)
+    {
+        finding.check(format!("{what}: by Postgres: {name}"), found, expected);
+    }
+    rows.extend([first, again, third]);
+    Ok(id)
+}
+
+async fn one(sowing: &Sowing<'_>, run: &'static str) -> Result<(String, Row)> {
+    let Sowing { site, tenant, assets, .. } = sowing;
+    let watched: Vec<_> =
+        site.workers.iter().map(|worker| Watched::begin(worker.pid())).collect::<Result<_>>()?;
+    let wal = wal(site).await?;
+    let postgres = usage::of_tree(site.stores.postgres)?;
+    let mut started = Run::start(site, tenant).await?;
+    let (counts, took) = started.follow(|_| Ok(())).await?;
+    let postgres = usage::of_tree(site.stores.postgres)?.saturating_sub(postgres);
+    let taken: Vec<_> = watched.iter().map(Watched::taken).collect::<Result<_>>()?;
+    let row = Row {
+        assets: *assets,
+        workers: site.workers.len(),
+        run,
+        seconds: took.as_secs_f64(),
+        counts,
+        posture_rows: site.count(tenant, POSTURES).await?,
+        finding_rows: site.count(tenant, FINDINGS).await?,
+        wal_bytes: self::wal(site).await? - wal,
+        peak_kib: taken.iter().map(|taken| taken.memory.rss_kib).collect(),
+        worker_cpu_seconds: taken.iter().map(|taken| taken.cpu.as_secs_f64()).sum(),
+        postgres_cpu_seconds: postgres.as_secs_f64(),
+    };
+    Ok((started.id, row))
+}
+
+async fn wal(site: &Site) -> Result<i64> {
+    Ok(site.postgres.query_one(WAL, &[]).await?.try_get(0)?)
+}
+
+/// Findings inserted and updated, postures inserted and updated.
+async fn written(site: &Site) -> Result<[i64; 4]> {
+    let mut written = [0; 4];
+    for (row, pair) in site.postgres.query(WRITTEN, &[]).await?.iter().zip(written.chunks_mut(2)) {
+        pair.copy_from_slice(&[row.try_get("n_tup_ins")?, row.try_get("n_tup_upd")?]);
+    }
+    Ok(written)
+}
+
+/// What was written since then, once Postgres has heard of as much as is expected.
+async fn told(site: &Site, before: [i64; 4], expected: [i64; 4]) -> Result<[i64; 4]> {
+    let began = Instant::now();
+    loop {
+        let mut since = written(site).await?;
+        since.iter_mut().zip(before).for_each(|(now, before)| *now -= before);
+        let is_all = since.iter().zip(expected).all(|(found, expected)| *found >= expected);
+        if is_all || began.elapsed() > TOLD_WITHIN {
+            return Ok(since);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What must hold between the runs.
+fn compare(finding: &mut Finding, rows: &[Row]) {
+    let of = |assets, workers, run| {
+        rows.iter().find(|row| (row.assets, row.workers, row.run) == (assets, workers, run))
+    };
+    let differing = rows
+        .iter()
+        .filter(|row| of(row.assets, 1, row.run).is_none_or(|by_one| by_one.counts != row.counts));
+    finding.check(
+        "runs that count otherwise by two workers than by one",
+        i64::try_from(differing.count()).unwrap_or(i64::MAX),
+        0,
+    );
+    let mut steep = 0;
+    for pair in rows.iter().filter(|row| row.run == "first").collect::<Vec<_>>().windows(2) {
+        let [small, large] = pair else { continue };
+        if small.assets < LINEAR_FROM || large.assets <= small.assets {
+            continue;
+        }
+        let each = |row: &Row| row.seconds / number(row.assets);
+        let growth = each(large) / each(small);
+        let what = format!(
+            "{} workers: time an asset of {} to that of {}",
+            large.workers,
+            whole(number(large.assets)),
+            whole(number(small.assets))
+        );
+        finding.aimed(what, growth, "", "≤ 1.2");
+        steep += i64::from(growth > LINEAR);
+    }
+    finding.check("sizes at which the time grew faster than the assets", steep, 0);
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&[
+        "assets",
+        "workers",
+        "run",
+        "s",
+        "assets/s",
+        "verdicts/s",
+        "postures",
+        "findings",
+        "WAL MiB",
+        "peak MiB",
+        "workers CPU s",
+        "Postgres CPU s",
+    ]);
+    for row in rows {
+        let each_second = |count: i64| whole(number(count) / row.seconds);
+        let peaks = row.peak_kib.iter().map(|kib| format!("{:.0}", f64::from(*kib) / 1024.0));
+        table.row([
+            whole(number(row.assets)),
+            row.workers.to_string(),
+            row.run.to_owned(),
+            format!("{:.2}", row.seconds),
+            each_second(row.counts.assets),
+            each_second(row.counts.assets * RULES),
+            whole(number(row.posture_rows)),
+            whole(number(row.finding_rows)),
+            format!("{:.1}", number(row.wal_bytes >> 10) / 1024.0),
+            peaks.collect::<Vec<_>>().join(", "),
+            format!("{:.2}", row.worker_cpu_seconds),
+            format!("{:.2}", row.postgres_cpu_seconds),
+        ]);
+    }
+    table
+}

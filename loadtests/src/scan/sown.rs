@@ -1,0 +1,263 @@
+//! Organizations filled by SQL, because a million assets have to be there before anything is measured, and what every rule
+//! has to say of them.
+//!
+//! Whether a fact is missing, bad or good follows from the seed, the asset's number and the fact's place by one hash, so what
+//! is expected is counted from these alone and never from what was stored. Of a hundred facts 5 are missing and 12 bad. Ages
+//! and expiries are spread over weeks, and none turns a verdict within the next three hours: a run in between changes nothing.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use tokio_postgres::types::ToSql;
+
+use crate::site::{Site, Tenant};
+
+/// Of ten thousand.
+const MISSING: i32 = 500;
+/// Of ten thousand, with those that are missing.
+const BAD: i32 = 1_700;
+/// Of ten thousand assets, those that are retired.
+const RETIRED: i32 = 300;
+/// Of ten thousand assets, those that nobody owns.
+const OWNERLESS: i32 = 1_200;
+/// People who own assets.
+const OWNERS: i32 = 50;
+/// Of these, those without a second factor.
+const CARELESS: i32 = 6;
+/// Places of the hash that no fact has.
+const LIFE: usize = 60;
+const OWNED: usize = 61;
+const OWNER: usize = 62;
+/// Every so many assets one changes.
+pub(super) const CHANGED_EVERY: i64 = 100;
+
+/// An attribute, the rule that reads it, and SQL of a value that fails and of one that passes; `{u}` in it is a fraction
+/// below 1 that the seed gives.
+struct Sown {
+    key: &'static str,
+    rule: &'static str,
+    bad: &'static str,
+    good: &'static str,
+}
+
+const fn sown(
+    key: &'static str,
+    rule: &'static str,
+    bad: &'static str,
+    good: &'static str,
+) -> Sown {
+    Sown { key, rule, bad, good }
+}
+
+/// At the place in the hash that it has here; the first is the one that edits turn.
+const FACTS: [Sown; 14] = [
+    sown("disk_encrypted", "disk-encryption", "false", "true"),
+    sown("encryption_in_transit", "encryption-in-transit", "false", "true"),
+    sown("edr_installed", "edr-present", "false", "true"),
+    sown("antivirus_installed", "antivirus-present", "false", "true"),
+    sown("has_default_credentials", "no-default-credentials", "true", "false"),
+    sown("logging_enabled", "logging-enabled", "false", "true"),
+    sown("firewall_enabled", "firewall-enabled", "false", "true"),
+    sown(
+        "password_max_age_days",
+        "password-max-age",
+        "(ARRAY[91, 180, 365])[1 + trunc({u} * 3)::int]",
+        "(ARRAY[30, 60, 90])[1 + trunc({u} * 3)::int]",
+    ),
+    sown(
+        "log_retention_days",
+        "log-retention",
+        "(ARRAY[7, 14, 29])[1 + trunc({u} * 3)::int]",
+        "(ARRAY[30, 90, 365])[1 + trunc({u} * 3)::int]",
+    ),
+    sown(
+        "open_ports",
+        "no-high-risk-open-ports",
+        "(ARRAY['[21, 22]', '[22, 23]', '[445, 3389]', '[22, 2323]']::jsonb[])[1 + trunc({u} * 4)::int]",
+        "(ARRAY['[22, 443]', '[80, 443]', '[22, 5432]', '[]']::jsonb[])[1 + trunc({u} * 4)::int]",
+    ),
+    sown(
+        "os_name",
+        "os-supported",
+        "(ARRAY['Debian GNU/Linux 10 (buster)', 'Ubuntu 18.04.6 LTS'])[1 + trunc({u} * 2)::int]",
+        "(ARRAY['Debian GNU/Linux 13 (trixie)', 'Ubuntu 24.04.1 LTS'])[1 + trunc({u} * 2)::int]",
+    ),
+    sown(
+        "last_backup_at",
+        "backup-recency",
+        "pg_temp.day(-7.1 - {u} * 10)",
+        "pg_temp.day({u} * -6.8)",
+    ),
+    sown(
+        "last_patched_at",
+        "patch-age",
+        "pg_temp.day(-30.1 - {u} * 60)",
+        "pg_temp.day({u} * -29.8)",
+    ),
+    sown(
+        "tls_cert_expires_at",
+        "tls-cert-expiry",
+        "pg_temp.day(29.9 - {u} * 40)",
+        "pg_temp.day(30.2 + {u} * 180)",
+    ),
+];
+
+/// How many verdicts of a rule are of each kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdicts {
+    pub(super) rule: String,
+    pub(super) passed: i64,
+    pub(super) failed: i64,
+    pub(super) not_assessed: i64,
+}
+
+/// What is in an organization.
+pub(super) struct Sowing<'a> {
+    pub(super) site: &'a Site,
+    pub(super) tenant: &'a Tenant,
+    pub(super) assets: i64,
+    pub(super) seed: u64,
+}
+
+impl Sowing<'_> {
+    /// Fills an empty organization.
+    pub(super) async fn sow(&self) -> Result<()> {
+        let seed = self.seed();
+        let facts = FACTS.iter().enumerate().fold(String::new(), |mut facts, (place, fact)| {
+            let Sown { key, bad, good, .. } = fact;
+            let value = format!(
+                "CASE WHEN pg_temp.roll({place}, number, {seed}) >= {BAD} THEN to_jsonb({good})
+                      WHEN pg_temp.roll({place}, number, {seed}) >= {MISSING} THEN to_jsonb({bad}) END"
+            );
+            // Far from the places of the facts themselves.
+            let fraction = format!("(pg_temp.roll({}, number, {seed}) / 10000.0)", place + 100);
+            let comma = if place == 0 { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(facts, "{comma}'{key}', {}", value.replace("{u}", &fraction));
+            facts
+        });
+        let slug = &self.tenant.slug;
+        let assets = self.assets;
+        let make = format!(
+            "CREATE OR REPLACE FUNCTION pg_temp.roll(place int, number bigint, seed bigint) RETURNS int LANGUAGE sql IMMUTABLE
+             AS $$ SELECT (abs(hashint8extended(number * 256 + place, seed) % 10000))::int $$;
+             CREATE OR REPLACE FUNCTION pg_temp.day(days numeric) RETURNS text LANGUAGE sql STABLE
+             AS $$ SELECT to_char((now() + days * interval '1 day') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') $$;
+             INSERT INTO \"user\" (id, email, name, mfa_enabled, created_at)
+             SELECT gen_random_uuid(), 'owner-' || number || '@{slug}.example', 'Owner ' || number, number >= {CARELESS}, now()
+             FROM generate_series(0, {OWNERS} - 1) AS number;
+             INSERT INTO membership (org_id, user_id, created_at)
+             SELECT organization.id, \"user\".id, now() FROM organization, \"user\"
+             WHERE slug = '{slug}' AND email LIKE 'owner-%@{slug}.example';
+             WITH org AS (SELECT id FROM organization WHERE slug = '{slug}'),
+             owners AS (SELECT array_agg(id ORDER BY split_part(split_part(email, '@', 1), '-', 2)::int) AS ids
+                        FROM \"user\" WHERE email LIKE 'owner-%@{slug}.example'),
+             -- Ids that grow, as those that we make do.
+             numbered AS (SELECT number, lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint + number / 4096), 12, '0') AS at,
+                                 lpad(to_hex(number % 4096), 3, '0') AS place, md5(number || '{slug}') AS rest,
+                                 jsonb_strip_nulls(jsonb_build_object({facts})) AS attributes
+                          FROM generate_series(1::bigint, {assets}) AS number)
+             INSERT INTO asset (org_id, id, code, external_id, name, type, lifecycle_state, environment, location, owner_id,
+                                attributes, sources, created_at, updated_at)
+             SELECT org.id, (at || '7' || place || '8' || substr(rest, 1, 15))::uuid, 'LOAD-' || number, 'load:' || number,
+                    'load-' || number,
+                    (ARRAY['HOST', 'HOST', 'HOST', 'NETWORK_DEVICE', 'SERVICE', 'CLOUD_RESOURCE'])[1 + number % 6],
+                    CASE WHEN pg_temp.roll({LIFE}, number, {seed}) < {RETIRED} THEN 'RETIRED' ELSE 'ACTIVE' END,
+                    (ARRAY['PROD', 'PROD', 'STAGING', 'DEV'])[1 + number % 4], 'fra1-r' || number % 400,
+                    CASE WHEN pg_temp.roll({OWNED}, number, {seed}) >= {OWNERLESS}
+                         THEN owners.ids[1 + pg_temp.roll({OWNER}, number, {seed}) % {OWNERS}] END,
+                    attributes,
+                    (SELECT jsonb_object_agg(key, jsonb_build_array('IMPORTED', floor(extract(epoch FROM now()) * 1000)::bigint))
+                     FROM jsonb_object_keys(attributes) AS key),
+                    now(), now()
+             FROM numbered, org, owners"
+        );
+        self.site.postgres.batch_execute(&make).await.context("fill an organization")?;
+        self.site.stores.vacuum().await
+    }
+
+    /// Turns the first fact of one in a hundred assets, where it is known, past everything that would notice; what that
+    /// opens and what it fixes, the first time.
+    pub(super) async fn change(&self) -> Result<(i64, i64)> {
+        let slug: &(dyn ToSql + Sync) = &self.tenant.slug;
+        let key = FACTS[0].key;
+        let turn = format!(
+            "UPDATE asset SET attributes = jsonb_set(attributes, '{{{key}}}', to_jsonb(attributes->>'{key}' = 'false')), updated_at = now()
+             FROM organization WHERE organization.id = asset.org_id AND slug = $1 AND attributes ? '{key}'
+               AND split_part(external_id, ':', 2)::bigint % {CHANGED_EVERY} = 0"
+        );
+        self.site.postgres.execute(&turn, &[slug]).await.context("change some assets")?;
+        let seed = self.seed();
+        let sql = format!(
+            "SELECT count(*) FILTER (WHERE fact >= {BAD}), count(*) FILTER (WHERE fact >= {MISSING} AND fact < {BAD})
+             FROM (SELECT pg_temp.roll(0, number, {seed}) AS fact, pg_temp.roll({LIFE}, number, {seed}) AS life
+                   FROM generate_series({CHANGED_EVERY}, $1, {CHANGED_EVERY}) AS number) AS rolled
+             WHERE life >= {RETIRED}"
+        );
+        let row = self.site.postgres.query_one(&sql, &[&self.assets]).await?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    }
+
+    /// Assets in operation.
+    pub(super) async fn in_operation(&self) -> Result<i64> {
+        let sql = format!(
+            "SELECT count(*) FROM generate_series(1, $1) AS number WHERE pg_temp.roll({LIFE}, number, {}) >= {RETIRED}",
+            self.seed()
+        );
+        Ok(self.site.postgres.query_one(&sql, &[&self.assets]).await?.try_get(0)?)
+    }
+
+    /// What every rule has to say before anything changes, by rule.
+    pub(super) async fn expected(&self) -> Result<Vec<Verdicts>> {
+        let seed = self.seed();
+        let facts = FACTS.iter().enumerate().map(|(place, Sown { rule, .. })| {
+            format!(
+                "('{rule}'::text, sum((pg_temp.roll({place}, number, {seed}) >= {BAD})::int),
+                  sum((pg_temp.roll({place}, number, {seed}) BETWEEN {MISSING} AND {BAD} - 1)::int))"
+            )
+        });
+        let owned = format!("pg_temp.roll({OWNED}, number, {seed}) >= {OWNERLESS}");
+        let careless = format!("pg_temp.roll({OWNER}, number, {seed}) % {OWNERS} < {CARELESS}");
+        let facts = facts.collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT rule, passed, failed, total - passed - failed AS not_assessed
+             FROM (SELECT count(*) AS total,
+                          ARRAY[{facts},
+                                ('has-owner'::text, sum(({owned})::int), sum((NOT {owned})::int)),
+                                ('owner-mfa'::text, sum(({owned} AND NOT {careless})::int), sum(({owned} AND {careless})::int))] AS found
+                   FROM generate_series(1::bigint, $1) AS number
+                   WHERE pg_temp.roll({LIFE}, number, {seed}) >= {RETIRED}) AS counted,
+                  UNNEST(found) AS one (rule text, passed bigint, failed bigint)
+             ORDER BY rule COLLATE \"C\""
+        );
+        self.verdicts(&sql, &[&self.assets]).await
+    }
+
+    /// What the postures say, by rule.
+    pub(super) async fn found(&self) -> Result<Vec<Verdicts>> {
+        let sql = "SELECT rule.key AS rule, found.*
+            FROM organization JOIN rule ON rule.org_id = organization.id CROSS JOIN LATERAL (
+                SELECT count(*) FILTER (WHERE letter = 'P') AS passed, count(*) FILTER (WHERE letter = 'F') AS failed,
+                       count(*) FILTER (WHERE letter = 'N') AS not_assessed
+                FROM (SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture WHERE posture.org_id = rule.org_id) AS of) AS found
+            WHERE slug = $1 ORDER BY rule.key COLLATE \"C\"";
+        self.verdicts(sql, &[&self.tenant.slug]).await
+    }
+
+    async fn verdicts(&self, sql: &str, given: &[&(dyn ToSql + Sync)]) -> Result<Vec<Verdicts>> {
+        let rows = self.site.postgres.query(sql, given).await.with_context(|| sql.to_owned())?;
+        let verdicts = rows.iter().map(|row| {
+            Ok(Verdicts {
+                rule: row.try_get("rule")?,
+                passed: row.try_get("passed")?,
+                failed: row.try_get("failed")?,
+                not_assessed: row.try_get("not_assessed")?,
+            })
+        });
+        verdicts.collect()
+    }
+
+    fn seed(&self) -> i64 {
+        self.seed.cast_signed()
+    }
+}
