@@ -239,7 +239,8 @@ async fn an_older_version_of_what_ships_is_replaced_and_what_was_set_stays() {
     let client = house.db.superuser().await;
     client
         .batch_execute(
-            "UPDATE rule SET version = 0 WHERE key = 'patch-age';
+            "ALTER TABLE rule_version DROP CONSTRAINT rule_version_version_check;
+             UPDATE rule SET version = 0 WHERE key = 'patch-age';
              UPDATE rule_version SET version = 0, condition = 'false', params = '{\"max_age_days\": 1, \"gone\": 1}'
              FROM rule WHERE rule.id = rule_id AND key = 'patch-age'",
         )
