@@ -10,7 +10,7 @@
 //! | `dependency`, `custody` | what needs what, and who holds what |
 //! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
-//! | `rule`, `native` | rules, and the same by hand |
+//! | `rule`, `verdict`, `native` | rules as they are kept, what they say, and the same by hand |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture` | what the tests start from |
 
@@ -40,5 +40,6 @@ mod session;
 mod tag;
 mod tenancy;
 mod user;
+mod verdict;
 mod viewer;
 mod worker;
