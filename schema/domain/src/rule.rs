@@ -1,18 +1,20 @@
 //! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/check`: what a
 //! condition may say, and what it reads; `rule/facts`: what it can read of an asset; `rule/judge`: its verdict, and when time
 //! alone changes that; `rule/params`: its thresholds; `rule/set`: those of an organization, by slot; `rule/store`: saving
-//! them; `rule/control`: what the controls of frameworks are called.)
+//! them; `rule/trial`: what one would say; `rule/control`: what the controls of frameworks are called.)
 //!
 //! A version never changes once it is saved, so what a run judged by can be read for ever. Built-in rules are rows like others,
 //! written when an organization first judges by them; until then, and after an update, they are read from the binary.
 
-use async_graphql::Enum;
+use async_graphql::{Enum, SimpleObject};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     asset::{AssetType, Environment},
+    directive::requires,
     id::{Entity, Id},
+    permission::Permission,
     text::text_enum,
 };
 
@@ -28,6 +30,7 @@ mod params;
 mod program;
 mod set;
 mod store;
+mod trial;
 
 pub use builtin::Builtin;
 pub use check::{Checked, check};
@@ -38,6 +41,7 @@ pub use kind::{Kind, Type};
 pub use params::Params;
 pub use set::{Ruled, Ruleset};
 pub use store::{ControlInput, RuleInput, RuleScopeInput};
+pub use trial::{Example, Trial};
 
 text_enum! {
     /// How bad it is when a rule is broken.
@@ -88,9 +92,10 @@ pub struct ControlRef {
     pub code: String,
 }
 
-/// Which assets a rule is about; an empty list means any.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which assets a rule is about; an empty list means any. Takes `COMPLIANCE_READ`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, SimpleObject)]
 #[serde(default, deny_unknown_fields)]
+#[graphql(name = "RuleScope", directive = requires::apply(Permission::ComplianceRead))]
 pub struct AppliesTo {
     /// Of one of these types.
     pub types: Vec<AssetType>,

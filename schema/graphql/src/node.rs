@@ -10,7 +10,7 @@ use domain::{
     organization::Organization,
     permission::Permission,
     role::Role,
-    run, schedule, session,
+    rule, run, schedule, session,
     tag::Tag,
     user,
     viewer::Viewer,
@@ -20,7 +20,8 @@ use domain::{
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
     context::ContextExt, custody::Custody, dependency::Dependency, error::Result, finding::Finding,
-    import::ImportRun, job::Job, schedule::Schedule, session::Session, user::User, waiver::Waiver,
+    import::ImportRun, job::Job, rule::Rule, schedule::Schedule, session::Session, user::User,
+    waiver::Waiver,
 };
 
 /// Every type with an id.
@@ -50,6 +51,8 @@ pub(crate) enum Node {
     ApiKey(ApiKey),
     /// A recorded change.
     AuditEntry(AuditEntry),
+    /// A machine-checkable condition.
+    Rule(Rule),
     /// One compliance run.
     ComplianceRun(ComplianceRun),
     /// A rule that an asset breaks, or broke.
@@ -91,6 +94,7 @@ node_ids! {
     Session: |session| session.id,
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
+    Rule: |rule| rule.row.id,
     ComplianceRun: |run| run.0.id,
     Finding: |finding| finding.0.id,
     Waiver: |waiver| waiver.0.id,
@@ -164,6 +168,11 @@ impl NodeQuery {
                 audit::AuditEntry::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|entry| Node::AuditEntry(AuditEntry(entry)))
+            }
+            rule::Rule::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                rule::Rule::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|rule| Node::Rule(Rule::from(rule)))
             }
             run::Run::PREFIX if viewer.may(Permission::ComplianceRead) => {
                 run::Run::find(&*ctx.read().await?, Id::from(uuid))

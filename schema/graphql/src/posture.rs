@@ -47,7 +47,7 @@ pub(crate) struct RuleVerdict(posture::RuleVerdict);
 impl RuleVerdict {
     /// The rule, as it counts now.
     async fn rule(&self) -> Rule {
-        Rule(self.0.rule.clone())
+        self.0.rule.clone().into()
     }
 
     /// What it says.

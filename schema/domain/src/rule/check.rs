@@ -215,3 +215,6 @@ impl Typed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

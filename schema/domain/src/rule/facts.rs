@@ -255,3 +255,6 @@ impl FromRow for Facts {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -58,6 +58,7 @@ fn type_of(attribute: &Attribute) -> Type {
 impl Key {
     pub(super) const TYPE: Self = Self(0);
     pub(super) const ENVIRONMENT: Self = Self(1);
+    pub(super) const DESCRIPTION: Self = Self(7);
     pub(super) const TAGS: Self = Self(8);
 
     /// The attribute at this place of the registry.
@@ -140,6 +141,7 @@ mod tests {
         for (key, name) in [
             (Key::TYPE, "asset.type"),
             (Key::ENVIRONMENT, "asset.environment"),
+            (Key::DESCRIPTION, "asset.description"),
             (Key::TAGS, "asset.tags"),
         ] {
             assert_eq!(key.name(), name);

@@ -9,7 +9,7 @@ use cel::{
     Context, ExecutionError, Value,
     common::{
         ast::IdedExpr,
-        types::{CelBool, CelDouble, CelDuration, CelInt, CelList, CelString, CelTimestamp},
+        types::{CelBool, CelTimestamp},
         value::{CowVal, Val},
     },
     context::VariableResolver,
@@ -169,33 +169,34 @@ impl<'a> View<'a> {
         Self { facts: None, constants, now: at.fixed_offset().into(), at }
     }
 
-    /// What the expression comes to, by itself.
-    pub(super) fn owned(&self, expr: &IdedExpr) -> Result<Box<dyn Val>, Trouble> {
-        let value = self.with(expr, |value| Value::try_from(value))??;
-        value.try_into().map_err(|_| Trouble::Other("it has no value".to_owned()))
+    /// What the expression comes to.
+    pub(super) fn value(&self, expr: &IdedExpr) -> Result<Value, Trouble> {
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        context.set_variable_resolver(self);
+        Ok(Value::resolve(expr, &context)?)
     }
 
     /// Whether the expression is true.
     pub(super) fn is_true(&self, expr: &IdedExpr) -> Result<bool, Trouble> {
-        self.with(expr, |value| value.downcast_ref::<CelBool>().map(|value| *value.inner()))?
-            .ok_or_else(|| Trouble::Other("it is neither true nor false".to_owned()))
+        match self.value(expr)? {
+            Value::Bool(value) => Ok(value),
+            _ => Err(Trouble::Other("it is neither true nor false".to_owned())),
+        }
     }
 
     /// How far a comparison's left side is above its right one, in microseconds; none where it cannot be told.
     pub(super) fn difference(&self, moving: &Moving) -> Option<i64> {
-        let micros = |expr| self.with(expr, micros).ok().flatten();
+        let micros = |expr| match self.value(expr) {
+            Ok(Value::Timestamp(at)) => Some(at.timestamp_micros()),
+            Ok(Value::Duration(span)) => span.num_microseconds(),
+            _ => None,
+        };
         micros(&moving.left)?.checked_sub(micros(&moving.right)?)
     }
 
     /// What the expression comes to, as people read it; null where it has no value.
     pub(super) fn shown(&self, expr: &IdedExpr) -> Json {
-        self.with(expr, shown).unwrap_or(Json::Null)
-    }
-
-    fn with<T>(&self, expr: &IdedExpr, see: impl FnOnce(&dyn Val) -> T) -> Result<T, Trouble> {
-        let mut context = Context::with_env(Arc::clone(&ENV));
-        context.set_variable_resolver(self);
-        Ok(see(Value::resolve_val(expr, &context)?.as_ref()))
+        self.value(expr).map_or(Json::Null, |value| shown(&value))
     }
 
     fn fact<'b>(&self, facts: &'b Facts, key: Key) -> Option<CowVal<'b, 'b>> {
@@ -226,30 +227,16 @@ impl VariableResolver for View<'_> {
     }
 }
 
-fn micros(value: &dyn Val) -> Option<i64> {
-    if let Some(at) = value.downcast_ref::<CelTimestamp>() {
-        return Some(at.inner().timestamp_micros());
-    }
-    value.downcast_ref::<CelDuration>()?.inner().num_microseconds()
-}
-
-fn shown(value: &dyn Val) -> Json {
-    if let Some(value) = value.downcast_ref::<CelBool>() {
-        json!(value.inner())
-    } else if let Some(number) = value.downcast_ref::<CelInt>() {
-        json!(number.inner())
-    } else if let Some(number) = value.downcast_ref::<CelDouble>() {
-        json!(number.inner())
-    } else if let Some(text) = value.downcast_ref::<CelString<'_>>() {
-        json!(text.inner())
-    } else if let Some(at) = value.downcast_ref::<CelTimestamp>() {
-        json!(at.inner().to_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true))
-    } else if let Some(span) = value.downcast_ref::<CelDuration>() {
-        json!(days(*span.inner()))
-    } else if let Some(items) = value.downcast_ref::<CelList<'_>>() {
-        items.inner().iter().map(|item| shown(item.as_ref())).collect()
-    } else {
-        Json::Null
+fn shown(value: &Value) -> Json {
+    match value {
+        Value::Bool(value) => json!(value),
+        Value::Int(number) => json!(number),
+        Value::Float(number) => json!(number),
+        Value::String(text) => json!(**text),
+        Value::Timestamp(at) => json!(at.to_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        Value::Duration(span) => json!(days(*span)),
+        Value::List(items) => items.iter().map(shown).collect(),
+        _ => Json::Null,
     }
 }
 

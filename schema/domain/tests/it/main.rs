@@ -12,6 +12,7 @@
 //! | `export`, `round_trip` | the inventory as files, and back |
 //! | `waiver`, `finding` | what may stay broken, until when; what is broken |
 //! | `score`, `drift`, `report` | how much holds, how that went and will go, and for whom it is written down |
+//! | `rule`, `native` | rules, and the same by hand |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture`, `judged` | what the tests start from |
 
@@ -33,11 +34,13 @@ mod job;
 mod judged;
 mod listing;
 mod login;
+mod native;
 mod once;
 mod posture;
 mod report;
 mod role;
 mod round_trip;
+mod rule;
 mod schedule;
 mod schema;
 mod score;

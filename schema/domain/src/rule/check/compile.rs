@@ -10,7 +10,7 @@ use cel::{
             CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, SourceInfo,
             operators,
         },
-        types::{CelBool, CelDouble, CelDuration, CelInt, CelList, CelString, CelTimestamp},
+        types::{CelDuration, CelInt, CelList, CelString},
         value::Val,
     },
 };
@@ -169,8 +169,7 @@ impl Compiling<'_> {
             return compiled;
         }
         let whole = IdedExpr { id: source.id, expr: compiled };
-        let computed = View::of_constants(&self.constants).owned(&whole);
-        match computed {
+        match View::of_constants(&self.constants).value(&whole) {
             Ok(value) => self.kept(value),
             Err(trouble) => {
                 let place = column_of(&self.info.source, start_of(self.info, source));
@@ -181,25 +180,19 @@ impl Compiling<'_> {
         }
     }
 
-    fn kept(&mut self, value: Box<dyn Val>) -> Expr {
-        if let Some(value) = value.downcast_ref::<CelBool>() {
-            return Expr::Literal(LiteralValue::Boolean(*value));
-        }
-        if let Some(number) = value.downcast_ref::<CelInt>() {
-            return Expr::Literal(LiteralValue::Int(*number));
-        }
-        if let Some(number) = value.downcast_ref::<CelDouble>() {
-            return Expr::Literal(LiteralValue::Double(*number));
-        }
-        if let Some(at) = value.downcast_ref::<CelTimestamp>() {
-            let kept = CelTimestamp::from(at.inner().trunc_subsecs(6));
-            return self.constant(Box::new(kept));
-        }
-        if let Some(span) = value.downcast_ref::<CelDuration>() {
-            let micros = span.inner().num_microseconds().map(TimeDelta::microseconds);
-            let kept = CelDuration::from(micros.unwrap_or(*span.inner()));
-            return self.constant(Box::new(kept));
-        }
+    /// A value that was computed; times to the microsecond, as everywhere.
+    fn kept(&mut self, value: Value) -> Expr {
+        let value = match value {
+            Value::Bool(value) => return Expr::Literal(LiteralValue::Boolean(value.into())),
+            Value::Int(number) => return Expr::Literal(LiteralValue::Int(number.into())),
+            Value::Float(number) => return Expr::Literal(LiteralValue::Double(number.into())),
+            Value::Timestamp(at) => Value::Timestamp(at.trunc_subsecs(6)),
+            Value::Duration(span) => {
+                Value::Duration(span.num_microseconds().map_or(span, TimeDelta::microseconds))
+            }
+            other => other,
+        };
+        let value = Box::<dyn Val>::try_from(value).expect("what CEL computed is a value of CEL");
         self.constant(value)
     }
 }

@@ -37,5 +37,14 @@ pub(super) fn start_of(info: &SourceInfo, expr: &IdedExpr) -> usize {
             _ => break,
         };
     }
-    info.offset_for(expr.id).map_or(0, |(start, _)| start as usize)
+    let start = info.offset_for(expr.id).map_or(0, |(start, _)| start as usize);
+    match &expr.expr {
+        // A call stands where its bracket does; people look for its name.
+        Expr::Call(call) => info
+            .source
+            .get(..start)
+            .and_then(|before| before.rfind(&call.func_name))
+            .unwrap_or(start),
+        _ => start,
+    }
 }

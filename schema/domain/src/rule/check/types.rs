@@ -26,8 +26,8 @@ mod operation;
 
 /// Items of a list that is a fact, at most.
 const FACT_ITEMS: u64 = 1_000;
-/// Characters of a text that is a fact, at most.
-const FACT_CHARS: u64 = 4_096;
+/// Characters of a text that is a fact, at most; of a description.
+const FACT_CHARS: (u64, u64) = (1_024, 4_096);
 /// Items of a list that is written in a source, at most.
 const LITERAL_ITEMS: usize = 256;
 /// Macros within each other.
@@ -215,7 +215,11 @@ impl<'a> Typing<'a> {
                     None => Seen::REFUSED,
                     Some(key) => {
                         let holds = key.holds();
-                        let chars = if key == Key::TAGS { CHARS_A_STEP } else { FACT_CHARS };
+                        let chars = match key {
+                            Key::TAGS => CHARS_A_STEP,
+                            Key::DESCRIPTION => FACT_CHARS.1,
+                            _ => FACT_CHARS.0,
+                        };
                         Seen { is: Some(holds), cost: 1, items: FACT_ITEMS, chars }
                     }
                 }

@@ -58,7 +58,7 @@ impl Typing<'_> {
             },
             operators::IN => match by {
                 Type::List(kind) if is == Type::One(kind) || kind == Kind::Nothing => {
-                    self.check_state(right, left);
+                    self.check_state(left, right);
                     Seen::one(Kind::Bool, cost.saturating_add(other.whole_steps()))
                 }
                 Type::List(_) => self.refuse(expr, format!("a {by} cannot hold {is}")),
