@@ -6,13 +6,15 @@
 //! A version never changes once it is saved, so what a run judged by can be read for ever. Built-in rules are rows like others,
 //! written when an organization first judges by them; until then, and after an update, they are read from the binary.
 
-use async_graphql::Enum;
+use async_graphql::{Enum, SimpleObject};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     asset::{AssetType, Environment},
+    directive::requires,
     id::{Entity, Id},
+    permission::Permission,
     text::text_enum,
 };
 
@@ -90,9 +92,10 @@ pub struct ControlRef {
     pub code: String,
 }
 
-/// Which assets a rule is about; an empty list means any.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which assets a rule is about; an empty list means any. Takes `COMPLIANCE_READ`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, SimpleObject)]
 #[serde(default, deny_unknown_fields)]
+#[graphql(name = "RuleScope", directive = requires::apply(Permission::ComplianceRead))]
 pub struct AppliesTo {
     /// Of one of these types.
     pub types: Vec<AssetType>,

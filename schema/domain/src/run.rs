@@ -333,6 +333,11 @@ impl Run {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found(Self::NAME, id))
     }
 
+    /// Those that there are of these.
+    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+        tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
+    }
+
     /// The organization's runs, newest first.
     pub async fn list(tx: &Tx, page: &PageRequest) -> Result<Page<Self>> {
         let newest_first = Order { column: None, id: "id", descending: true };

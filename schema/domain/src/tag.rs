@@ -99,6 +99,11 @@ impl Tag {
         tx.opt("SELECT id, name, color, created_at FROM tag WHERE id = $1", &[&id]).await
     }
 
+    /// Those that there are of these.
+    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+        tx.all("SELECT id, name, color, created_at FROM tag WHERE id = ANY($1)", &[&ids]).await
+    }
+
     /// The tags of these assets, by name.
     pub async fn of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<Vec<(Id<Asset>, Self)>> {
         let tagged = tx

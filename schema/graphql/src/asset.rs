@@ -21,7 +21,9 @@ use crate::{
     custody::{self, Custody},
     dependency::{self, BlastRadius, Reached},
     error::{Error, ErrorCode, Result},
+    finding::{self, Finding},
     page::{Connection, wants_total},
+    posture::{self, Posture},
     user::User,
 };
 
@@ -119,6 +121,22 @@ impl Asset {
         #[graphql(desc = "After this cursor.")] after: Option<String>,
     ) -> Result<Connection<Change>> {
         change::changes(ctx, self.0.id, first, after).await
+    }
+
+    /// What every rule says of it now; null where it was never judged, and where it is not in operation. Takes
+    /// `COMPLIANCE_READ`.
+    async fn posture(&self, ctx: &Context<'_>) -> Result<Option<Posture>> {
+        posture::of_asset(ctx, self.0.id).await
+    }
+
+    /// What it breaks now, the worst first. Takes `COMPLIANCE_READ`.
+    async fn findings(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Finding>> {
+        finding::of_asset(ctx, self.0.id, first, after).await
     }
 
     /// The QR code of its short code as an SVG document, for a label of any size.

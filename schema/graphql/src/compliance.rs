@@ -7,6 +7,7 @@ use domain::{
     page::{PageArgs, Scope},
     permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
     run::{self, RunTrigger, ScanScope},
+    score::Score,
 };
 use futures_util::future::OptionFuture;
 use jobs::scan::{push_shards, push_turn};
@@ -34,6 +35,22 @@ impl ComplianceRun {
     async fn started_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
+
+    /// How much of what it judged holds; null until it succeeded, and where it judged nothing. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(ComplianceRead))]
+    async fn score(&self, ctx: &Context<'_>) -> Result<Option<Score>> {
+        if self.0.state != run::RunState::Succeeded {
+            return Ok(None);
+        }
+        let figures = ctx.loaders().figures.load_one(self.0.id).await?;
+        Ok(figures.and_then(|figures| figures.score()))
+    }
+}
+
+/// The run that a row names.
+pub(crate) async fn run_of(ctx: &Context<'_>, id: Id<run::Run>) -> Result<ComplianceRun> {
+    let found = ctx.loaders().runs.load_one(id).await?;
+    found.map(ComplianceRun).ok_or_else(|| domain::Error::not_found("compliance run", id).into())
 }
 
 /// Queries on compliance.

@@ -21,7 +21,8 @@ use crate::{
     error::{Error, ErrorCode, Result},
     loader::{
         ApiKeyLoader, AssetLoader, BlastLoader, ChangePageLoader, CustodyLoader, CustodyPageLoader,
-        ReachLoader, RolesLoader, TagLoader, UserLoader,
+        FiguresLoader, FindingPageLoader, PostureLoader, ReachLoader, RolesLoader, RuleLoader,
+        RunLoader, TagByIdLoader, TagLoader, UserLoader, VersionLoader, WaiverLoader,
     },
 };
 
@@ -73,6 +74,14 @@ pub(crate) struct Loaders {
     pub(crate) custodies: DataLoader<CustodyLoader>,
     pub(crate) custody_pages: DataLoader<CustodyPageLoader>,
     pub(crate) change_pages: DataLoader<ChangePageLoader>,
+    pub(crate) tags_by_id: DataLoader<TagByIdLoader>,
+    pub(crate) rules: DataLoader<RuleLoader>,
+    pub(crate) rule_versions: DataLoader<VersionLoader>,
+    pub(crate) runs: DataLoader<RunLoader>,
+    pub(crate) figures: DataLoader<FiguresLoader>,
+    pub(crate) postures: DataLoader<PostureLoader>,
+    pub(crate) finding_pages: DataLoader<FindingPageLoader>,
+    pub(crate) waivers: DataLoader<WaiverLoader>,
 }
 
 impl Loaders {
@@ -89,6 +98,14 @@ impl Loaders {
             custodies: loader(CustodyLoader(Arc::clone(scope)), loads),
             custody_pages: loader(CustodyPageLoader(Arc::clone(scope)), loads),
             change_pages: loader(ChangePageLoader(Arc::clone(scope)), loads),
+            tags_by_id: loader(TagByIdLoader(Arc::clone(scope)), loads),
+            rules: loader(RuleLoader(Arc::clone(scope)), loads),
+            rule_versions: loader(VersionLoader(Arc::clone(scope)), loads),
+            runs: loader(RunLoader(Arc::clone(scope)), loads),
+            figures: loader(FiguresLoader(Arc::clone(scope)), loads),
+            postures: loader(PostureLoader(Arc::clone(scope)), loads),
+            finding_pages: loader(FindingPageLoader(Arc::clone(scope)), loads),
+            waivers: loader(WaiverLoader(Arc::clone(scope)), loads),
         }
     }
 }

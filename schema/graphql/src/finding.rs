@@ -41,7 +41,7 @@ impl Finding {
     /// The rule, in the version that looked last.
     async fn rule(&self, ctx: &Context<'_>) -> Result<Rule> {
         let found = ctx.loaders().rule_versions.load_one(self.0.version_id).await?;
-        found.map(Rule).ok_or_else(|| domain::Error::not_found("rule", self.0.rule_id).into())
+        found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", self.0.rule_id).into())
     }
 
     /// When it was fixed; null while the rule is broken, and where it went out of scope.

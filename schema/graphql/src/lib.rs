@@ -9,7 +9,7 @@
 //! | `drive` | an execution and its loads, in one task |
 //! | `chosen`, `shape`, `authorize` | the operation that will run, the schema's statements, who may select what |
 //! | `schema`, `context`, `loader`, `page`, `error` | the roots, and what resolvers share |
-//! | `asset`, `tag`, `import`, `dependency`, `custody`, `change`, `compliance`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
+//! | `asset`, `tag`, `import`, `dependency`, `custody`, `change`, `compliance`, `rule`, `posture`, `finding`, `waiver`, `score`, `drift`, `forecast`, `report`, `job`, `worker`, `schedule`, `user`, `session`, `api_key`, `audit`, `actor`, `node` | a file a noun: view, query, mutation |
 //!
 //! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
 
@@ -29,11 +29,14 @@ mod context;
 mod cost;
 mod custody;
 mod dependency;
+mod drift;
 mod drive;
 mod engine;
 mod error;
 mod expansion;
 mod export;
+mod finding;
+mod forecast;
 mod import;
 mod input;
 mod job;
@@ -42,16 +45,21 @@ mod node;
 mod order;
 mod page;
 mod permit;
+mod posture;
 mod refusal;
+mod report;
+mod rule;
 mod scan;
 mod schedule;
 mod schema;
+mod score;
 mod session;
 mod shape;
 mod subscription;
 mod tag;
 mod upload;
 mod user;
+mod waiver;
 mod watch;
 mod worker;
 

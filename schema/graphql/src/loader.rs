@@ -1,7 +1,7 @@
 //! Loaders: what a list's rows refer to, in one statement a list. Made anew for each request.
 //!
 //! What takes arguments is loaded by asset and arguments: one statement for all assets of equal arguments, so a document
-//! costs as many as it has fields with different ones.
+//! costs as many as it has fields with different ones. (`loader/compliance`: those of rules, runs, postures and findings.)
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -21,6 +21,13 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{context::Scope, error::Error};
+
+mod compliance;
+
+pub(crate) use compliance::{
+    FiguresLoader, FindingPageLoader, PostureKey, PostureLoader, RuleLoader, RunLoader,
+    TagByIdLoader, VersionLoader, WaiverLoader,
+};
 
 /// Users by id.
 pub(crate) struct UserLoader(pub(crate) Arc<Scope>);

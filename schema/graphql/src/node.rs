@@ -4,21 +4,24 @@ use async_graphql::{Context, ID, Interface, Object};
 use domain::{
     Id, api_key, asset, audit, custody, dependency,
     directive::authenticated,
+    finding,
     id::{self, Entity},
     import, job,
     organization::Organization,
     permission::Permission,
     role::Role,
-    run, schedule, session,
+    rule, run, schedule, session,
     tag::Tag,
     user,
     viewer::Viewer,
+    waiver,
 };
 
 use crate::{
     api_key::ApiKey, asset::Asset, audit::AuditEntry, compliance::ComplianceRun,
-    context::ContextExt, custody::Custody, dependency::Dependency, error::Result,
-    import::ImportRun, job::Job, schedule::Schedule, session::Session, user::User,
+    context::ContextExt, custody::Custody, dependency::Dependency, error::Result, finding::Finding,
+    import::ImportRun, job::Job, rule::Rule, schedule::Schedule, session::Session, user::User,
+    waiver::Waiver,
 };
 
 /// Every type with an id.
@@ -48,8 +51,14 @@ pub(crate) enum Node {
     ApiKey(ApiKey),
     /// A recorded change.
     AuditEntry(AuditEntry),
+    /// A machine-checkable condition.
+    Rule(Rule),
     /// One compliance run.
     ComplianceRun(ComplianceRun),
+    /// A rule that an asset breaks, or broke.
+    Finding(Finding),
+    /// A dated permission to leave a rule broken.
+    Waiver(Waiver),
     /// An order to a worker.
     Job(Job),
     /// What is to be done at which times.
@@ -85,7 +94,10 @@ node_ids! {
     Session: |session| session.id,
     ApiKey: |key| key.0.id,
     AuditEntry: |entry| entry.0.id,
+    Rule: |rule| rule.row.id,
     ComplianceRun: |run| run.0.id,
+    Finding: |finding| finding.0.id,
+    Waiver: |waiver| waiver.0.id,
     Tag: |tag| tag.id,
     ImportRun: |run| run.0.id,
     Job: |job| job.0.id,
@@ -157,10 +169,25 @@ impl NodeQuery {
                     .await?
                     .map(|entry| Node::AuditEntry(AuditEntry(entry)))
             }
+            rule::Rule::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                rule::Rule::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|rule| Node::Rule(Rule::from(rule)))
+            }
             run::Run::PREFIX if viewer.may(Permission::ComplianceRead) => {
                 run::Run::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|run| Node::ComplianceRun(ComplianceRun(run)))
+            }
+            finding::Finding::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                finding::Finding::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|finding| Node::Finding(Finding(finding)))
+            }
+            waiver::Waiver::PREFIX if viewer.may(Permission::ComplianceRead) => {
+                waiver::Waiver::find(&*ctx.read().await?, Id::from(uuid))
+                    .await?
+                    .map(|waiver| Node::Waiver(Waiver(waiver)))
             }
             job::Job::PREFIX if viewer.may(Permission::JobRead) => {
                 job::Job::find(&*ctx.read().await?, Id::from(uuid))

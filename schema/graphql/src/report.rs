@@ -113,7 +113,7 @@ impl ComplianceReport {
 
     /// The rules that the run judged by, as they were then.
     async fn rules(&self) -> Vec<Rule> {
-        self.0.rules.iter().cloned().map(Rule).collect()
+        self.0.rules.iter().cloned().map(Rule::from).collect()
     }
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct Remediation(report::Remediation);
 impl Remediation {
     /// The rule, as it was then.
     async fn rule(&self) -> Rule {
-        Rule(self.0.rule.clone())
+        self.0.rule.clone().into()
     }
 
     /// How many assets broke it, without what a waiver allows.

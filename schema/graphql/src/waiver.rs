@@ -83,8 +83,7 @@ impl WaiverQuery {
         let scope = Scope::new(ctx.viewer()?.org, "waivers", &());
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
-        let counting: OptionFuture<_> =
-            wants_total(ctx).then(|| waiver::Waiver::count(&tx)).into();
+        let counting: OptionFuture<_> = wants_total(ctx).then(|| waiver::Waiver::count(&tx)).into();
         let (page, total) = tokio::join!(waiver::Waiver::list(&tx, &request), counting);
         let total = total.transpose()?;
         Ok(Connection::new(page?, keys, &scope, total, waiver::Waiver::place, Waiver))

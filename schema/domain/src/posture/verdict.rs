@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Letter, Posture};
+use super::{Letter, Posture, store};
 use crate::{
     asset::Asset,
     db::Tx,
@@ -100,13 +100,7 @@ impl RuleVerdict {
 impl Posture {
     /// Those of these assets that were judged.
     pub async fn of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<Vec<Self>> {
-        tx.all(
-            "SELECT asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash, flips,
-                    errors, evaluated_at
-             FROM posture WHERE asset_id = ANY($1)",
-            &[&assets],
-        )
-        .await
+        Ok(store::of_assets(tx, assets).await?.into_values().collect())
     }
 
     /// Its score, 0 to 100; none where nothing was judged.

@@ -13,7 +13,7 @@ use super::{
     check::{Checked, check},
     params::Params,
 };
-use crate::id::Id;
+use crate::{id::Id, organization::Organization};
 
 /// A rule that ships.
 #[derive(Debug)]
@@ -78,9 +78,9 @@ impl Builtin {
         ALL.iter().find(|builtin| builtin.key == key)
     }
 
-    /// Its id, which follows from its key: the same in every organization, and before it is saved there.
-    pub fn id(&self) -> Id<Rule> {
-        let hash = Sha256::digest(format!("sentryops rule {}", self.key));
+    /// Its id, which follows from the organization and its key: the same before it is saved there and after.
+    pub fn id(&self, org: Id<Organization>) -> Id<Rule> {
+        let hash = Sha256::digest(format!("sentryops rule {} {}", org.uuid(), self.key));
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash[..16]);
         // A version of UUID for whoever makes one its own way, and the variant that all have.
@@ -90,9 +90,9 @@ impl Builtin {
     }
 
     /// As a rule that nothing was set of.
-    pub fn rule(&self) -> Rule {
+    pub fn rule(&self, org: Id<Organization>) -> Rule {
         Rule {
-            id: self.id(),
+            id: self.id(org),
             key: self.key.clone(),
             version: self.version,
             builtin: true,

@@ -19,6 +19,24 @@ use super::{
 };
 use crate::{error::Fault, id::Id};
 
+impl Rule {
+    /// What it says, checked and compiled with the thresholds that count.
+    ///
+    /// # Errors
+    /// What this version of ours cannot read of it.
+    pub fn checked(&self) -> Result<Arc<Checked>, Vec<Fault>> {
+        let params = Params::declared(&self.definition.params)?.with(&self.params)?;
+        if self.builtin
+            && let Some(builtin) = Builtin::of_key(&self.key)
+            && builtin.definition == self.definition
+            && builtin.params == params
+        {
+            return Ok(Arc::clone(&builtin.checked));
+        }
+        check(&self.definition, &params).map(Arc::new)
+    }
+}
+
 /// A rule, ready to judge.
 #[derive(Debug, Clone)]
 pub struct Ruled {
@@ -37,25 +55,13 @@ pub struct Ruled {
 impl Ruled {
     /// A rule at its slot, compiled with its thresholds.
     pub(super) fn new(rule: Rule, slot: usize, version: Id<RuleVersion>) -> Self {
-        let checked = Self::compiled(&rule).map_err(|faults| {
+        let checked = rule.checked().map_err(|faults| {
             let all: Vec<_> =
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
             format!("this version cannot read the rule: {}", all.join("; ")).into()
         });
         let tags = rule.definition.applies_to.folded_tags().into();
         Self { rule, slot, version, checked, tags }
-    }
-
-    fn compiled(rule: &Rule) -> Result<Arc<Checked>, Vec<Fault>> {
-        let params = Params::declared(&rule.definition.params)?.with(&rule.params)?;
-        if rule.builtin
-            && let Some(builtin) = Builtin::of_key(&rule.key)
-            && builtin.definition == rule.definition
-            && builtin.params == params
-        {
-            return Ok(Arc::clone(&builtin.checked));
-        }
-        check(&rule.definition, &params).map(Arc::new)
     }
 
     /// Whether it is about this asset.

@@ -109,9 +109,10 @@ impl Saved {
             Some(builtin) if self.rule.builtin && builtin.version > self.rule.version => {
                 let overrides = builtin.params.fitting(&self.overrides);
                 Rule {
-                    enabled: self.rule.enabled,
+                    version: builtin.version,
+                    definition: builtin.definition.clone(),
                     params: effective(&builtin.definition.params, &overrides),
-                    ..builtin.rule()
+                    ..self.rule
                 }
             }
             _ => self.rule,
@@ -213,7 +214,7 @@ async fn write(
     let mut free = free_slot(saved);
     let (mut rules, mut versions) = (Vec::new(), Vec::new());
     for builtin in builtins {
-        let known = saved.iter().find(|saved| saved.rule.id == builtin.id());
+        let known = saved.iter().find(|saved| saved.rule.id == builtin.id(tx.org()));
         let slot = known.map_or_else(
             || {
                 free += 1;
@@ -224,7 +225,7 @@ async fn write(
         let overrides = known.map(|known| builtin.params.fitting(&known.overrides));
         rules.push((builtin, slot, overrides.unwrap_or_else(|| serde_json::json!({}))));
         versions.push(Version {
-            rule: builtin.id(),
+            rule: builtin.id(tx.org()),
             number: builtin.version,
             says: &builtin.definition,
         });
@@ -239,7 +240,7 @@ async fn write(
         &[
             &tx.org(),
             &now,
-            &rules.iter().map(|(builtin, ..)| builtin.id()).collect::<Vec<_>>(),
+            &rules.iter().map(|(builtin, ..)| builtin.id(tx.org())).collect::<Vec<_>>(),
             &rules.iter().map(|(builtin, ..)| builtin.key.as_str()).collect::<Vec<_>>(),
             &rules.iter().map(|(_, slot, _)| *slot).collect::<Vec<_>>(),
             &rules.iter().map(|(builtin, ..)| builtin.version).collect::<Vec<_>>(),
@@ -310,7 +311,7 @@ impl Rule {
             .map(|saved| (saved.rule.key.clone(), saved))
             .collect();
         let shipped = Builtin::all().iter().map(|builtin| {
-            saved.remove(&builtin.key).map_or_else(|| builtin.rule(), Saved::updated)
+            saved.remove(&builtin.key).map_or_else(|| builtin.rule(tx.org()), Saved::updated)
         });
         let mut rules: Vec<Self> = shipped.collect();
         let mut own: Vec<Self> = saved.into_values().map(|saved| saved.rule).collect();
@@ -322,8 +323,8 @@ impl Rule {
     /// The rule of this id, or `None`.
     pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
         let saved: Option<Saved> = tx.opt(&format!("{SELECT} WHERE rule.id = $1"), &[&id]).await?;
-        let shipped = || Builtin::all().iter().find(|builtin| builtin.id() == id);
-        Ok(saved.map(Saved::updated).or_else(|| shipped().map(Builtin::rule)))
+        let shipped = || Builtin::all().iter().find(|builtin| builtin.id(tx.org()) == id);
+        Ok(saved.map(Saved::updated).or_else(|| shipped().map(|builtin| builtin.rule(tx.org()))))
     }
 
     /// The rule that is called by this key, or `None`.
@@ -333,7 +334,7 @@ impl Rule {
         }
         let saved: Option<Saved> =
             tx.opt(&format!("{SELECT} WHERE rule.key = $1"), &[&key]).await?;
-        let shipped = || Builtin::of_key(key).map(Builtin::rule);
+        let shipped = || Builtin::of_key(key).map(|builtin| builtin.rule(tx.org()));
         Ok(saved.map(Saved::updated).or_else(shipped))
     }
 }

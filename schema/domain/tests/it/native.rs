@@ -7,7 +7,7 @@ use domain::{
     end_of_life,
     rule::{Described, Owner, Verdict},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -133,7 +133,7 @@ fn time(value: &Value) -> Option<DateTime<Utc>> {
 }
 
 /// Now, in microseconds since 1970; around it what is stored is made.
-pub(crate) const NOW: i64 = 1_790_000_000_123_456;
+const NOW: i64 = 1_790_000_000_123_456;
 
 pub(crate) fn now() -> DateTime<Utc> {
     DateTime::from_timestamp_micros(NOW).unwrap()
@@ -165,7 +165,7 @@ fn any_number(bound: i64) -> impl Strategy<Value = Value> {
 }
 
 /// Instants to the microsecond around the one that lies so many days from now.
-pub(crate) fn any_time(days: i64) -> impl Strategy<Value = Value> {
+fn any_time(days: i64) -> impl Strategy<Value = Value> {
     let at = move |micros: i64| {
         DateTime::from_timestamp_micros(NOW + days * 86_400_000_000 + micros).unwrap()
     };
@@ -215,38 +215,68 @@ fn any_system() -> impl Strategy<Value = Value> {
     ])
 }
 
-/// An asset as some version of ours may have stored it.
-pub(crate) fn any_stored() -> impl Strategy<Value = Stored> {
-    let known = |key: &'static str, values: BoxedStrategy<Value>| {
-        prop::option::weighted(0.8, values).prop_map(move |value| (key, value)).boxed()
-    };
-    let attributes = vec![
-        known("disk_encrypted", any_boolean().boxed()),
-        known("encryption_in_transit", any_boolean().boxed()),
-        known("edr_installed", any_boolean().boxed()),
-        known("antivirus_installed", any_boolean().boxed()),
-        known("has_default_credentials", any_boolean().boxed()),
-        known("password_max_age_days", any_number(90).boxed()),
-        known("logging_enabled", any_boolean().boxed()),
-        known("log_retention_days", any_number(30).boxed()),
-        known("last_backup_at", any_time(-7).boxed()),
-        known("firewall_enabled", any_boolean().boxed()),
-        known("open_ports", any_ports().boxed()),
-        known("tls_cert_expires_at", any_time(30).boxed()),
-        known("last_patched_at", any_time(-30).boxed()),
-        prop::option::weighted(0.3, any_boolean())
-            .prop_map(|value| ("os_supported", value))
-            .boxed(),
-        known("os_name", any_system().boxed()),
-        prop::option::weighted(0.3, prop::sample::select(vec![json!("12"), json!(12)]))
-            .prop_map(|value| ("os_version", value))
-            .boxed(),
-    ];
-    (attributes, prop::option::of(any::<bool>())).prop_map(|(attributes, owner)| {
-        let object = attributes
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-            .collect();
+/// Values of each attribute, drawn once: assets are put together of them, which is much cheaper than drawing each anew.
+pub(crate) struct Stores {
+    values: Vec<(&'static str, Vec<Option<Value>>)>,
+    random: u64,
+}
+
+/// Values of each attribute that are drawn.
+const DRAWN: usize = 500;
+
+impl Stores {
+    pub(crate) fn new() -> Self {
+        let mut runner = TestRunner::deterministic();
+        let mut drawn = |share: f64, values: BoxedStrategy<Value>| {
+            let values = prop::option::weighted(share, values);
+            (0..DRAWN).map(|_| values.new_tree(&mut runner).unwrap().current()).collect()
+        };
+        let versions = prop::sample::select(vec![json!("12"), json!(12)]);
+        let mut values = vec![
+            ("password_max_age_days", drawn(0.8, any_number(90).boxed())),
+            ("log_retention_days", drawn(0.8, any_number(30).boxed())),
+            ("last_backup_at", drawn(0.8, any_time(-7).boxed())),
+            ("open_ports", drawn(0.8, any_ports().boxed())),
+            ("tls_cert_expires_at", drawn(0.8, any_time(30).boxed())),
+            ("last_patched_at", drawn(0.8, any_time(-30).boxed())),
+            ("os_supported", drawn(0.3, any_boolean().boxed())),
+            ("os_name", drawn(0.8, any_system().boxed())),
+            ("os_version", drawn(0.3, versions.boxed())),
+        ];
+        for key in [
+            "disk_encrypted",
+            "encryption_in_transit",
+            "edr_installed",
+            "antivirus_installed",
+            "has_default_credentials",
+            "logging_enabled",
+            "firewall_enabled",
+        ] {
+            values.push((key, drawn(0.8, any_boolean().boxed())));
+        }
+        Self { values, random: 0 }
+    }
+
+    /// `SplitMix64`.
+    fn below(&mut self, most: usize) -> usize {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((mixed ^ (mixed >> 31)) % most as u64).unwrap()
+    }
+
+    /// An asset as some version of ours may have stored it.
+    pub(crate) fn draw(&mut self) -> Stored {
+        let mut object = serde_json::Map::new();
+        for place in 0..self.values.len() {
+            let drawn = self.below(DRAWN);
+            let (key, values) = &self.values[place];
+            if let Some(value) = &values[drawn] {
+                object.insert((*key).to_owned(), value.clone());
+            }
+        }
+        let owner = [None, Some(true), Some(false)][self.below(3)];
         Stored { attributes: Value::Object(object), owner }
-    })
+    }
 }

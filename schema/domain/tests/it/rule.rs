@@ -11,10 +11,6 @@ use domain::{
     rule::{Builtin, Facts, Rule, RuleInput, RuleScopeInput, Ruleset, Severity, Trial, Verdict},
     tag::Tag,
 };
-use proptest::{
-    strategy::{Strategy, ValueTree},
-    test_runner::TestRunner,
-};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
@@ -86,11 +82,11 @@ async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
     let house = House::new().await;
     let rules = shipped(&house).await;
     assert_eq!(rules.iter().count(), 16);
-    let (any, mut runner) = (native::any_stored(), TestRunner::deterministic());
+    let mut stores = native::Stores::new();
     let now = native::now();
     let mut seen = BTreeSet::new();
     for _ in 0..100_000 {
-        let stored = any.new_tree(&mut runner).unwrap().current();
+        let stored = stores.draw();
         let text = stored.attributes.to_string();
         let facts = Facts::of(&stored.described(&text)).unwrap();
         for ruled in rules.iter() {
@@ -108,11 +104,11 @@ async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
 async fn a_flip_comes_at_the_very_microsecond() {
     let house = House::new().await;
     let rules = shipped(&house).await;
-    let (any, mut runner) = (native::any_stored(), TestRunner::deterministic());
+    let mut stores = native::Stores::new();
     let (now, micro) = (native::now(), TimeDelta::microseconds(1));
     let mut flips = BTreeSet::new();
     for _ in 0..10_000 {
-        let stored = any.new_tree(&mut runner).unwrap().current();
+        let stored = stores.draw();
         let text = stored.attributes.to_string();
         let facts = Facts::of(&stored.described(&text)).unwrap();
         for ruled in rules.iter() {

@@ -7,14 +7,14 @@ use domain::{
     Id,
     asset::Asset,
     finding::Finding,
-    posture::Posture,
-    rule::Rule,
+    posture::{Posture, RuleVerdict},
+    rule::{Rule, RuleVersion},
     run::Run,
     score::Figures,
+    tag::Tag,
     waiver::Waiver,
 };
 use futures_util::future::OptionFuture;
-use uuid::Uuid;
 
 use super::{Loaded, PageKey, grouped, keyed};
 use crate::{context::Scope, error::Error};
@@ -22,11 +22,14 @@ use crate::{context::Scope, error::Error};
 /// Rules as they were in these versions.
 pub(crate) struct VersionLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Uuid> for VersionLoader {
+impl Loader<Id<RuleVersion>> for VersionLoader {
     type Value = Rule;
     type Error = Error;
 
-    async fn load(&self, versions: &[Uuid]) -> Result<HashMap<Uuid, Rule>, Error> {
+    async fn load(
+        &self,
+        versions: &[Id<RuleVersion>],
+    ) -> Result<HashMap<Id<RuleVersion>, Rule>, Error> {
         Ok(Rule::of_versions(&*self.0.read().await?, versions).await?)
     }
 }
@@ -41,6 +44,19 @@ impl Loader<Id<Rule>> for RuleLoader {
     async fn load(&self, _: &[Id<Rule>]) -> Result<HashMap<Id<Rule>, Rule>, Error> {
         let rules = Rule::list(&*self.0.read().await?).await?;
         Ok(rules.into_iter().map(|rule| (rule.id, rule)).collect())
+    }
+}
+
+/// Tags by id.
+pub(crate) struct TagByIdLoader(pub(crate) Arc<Scope>);
+
+impl Loader<Id<Tag>> for TagByIdLoader {
+    type Value = Tag;
+    type Error = Error;
+
+    async fn load(&self, ids: &[Id<Tag>]) -> Result<HashMap<Id<Tag>, Tag>, Error> {
+        let tags = Tag::of_ids(&*self.0.read().await?, ids).await?;
+        Ok(tags.into_iter().map(|tag| (tag.id, tag)).collect())
     }
 }
 
@@ -82,16 +98,38 @@ impl Loader<Id<Run>> for FiguresLoader {
     }
 }
 
+/// A question for a posture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PostureKey {
+    /// Whose.
+    pub(crate) asset: Id<Asset>,
+    /// Whether with what each rule says, which is judged anew.
+    pub(crate) verdicts: bool,
+}
+
 /// Postures of assets; what was never judged has none.
 pub(crate) struct PostureLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Asset>> for PostureLoader {
-    type Value = Posture;
+impl Loader<PostureKey> for PostureLoader {
+    type Value = (Posture, Vec<RuleVerdict>);
     type Error = Error;
 
-    async fn load(&self, assets: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, Posture>, Error> {
-        let postures = Posture::of_assets(&*self.0.read().await?, assets).await?;
-        Ok(postures.into_iter().map(|posture| (posture.asset, posture)).collect())
+    async fn load(&self, keys: &[PostureKey]) -> Result<HashMap<PostureKey, Self::Value>, Error> {
+        let tx = self.0.read().await?;
+        let mut all = HashMap::new();
+        for (verdicts, assets) in grouped(keys, |key| (key.verdicts, key.asset)) {
+            let postures = Posture::of_assets(&tx, &assets).await?;
+            let mut shown = match verdicts {
+                true => RuleVerdict::of_postures(&tx, &postures).await?,
+                false => HashMap::new(),
+            };
+            all.extend(postures.into_iter().map(|posture| {
+                let asset = posture.asset;
+                let key = PostureKey { asset, verdicts };
+                (key, (posture, shown.remove(&asset).unwrap_or_default()))
+            }));
+        }
+        Ok(all)
     }
 }
 
