@@ -122,11 +122,8 @@ fn render(mismatch: &Mismatch) -> String {
     };
     let (kept, judged) = (of(kept), of(judged));
     // Where the letters are the same, the findings differ, or what is beside them: facts, times, weights.
-    let told = if kept == judged {
-        format!(", findings tell {}", letters(found))
-    } else {
-        String::new()
-    };
+    let told =
+        if kept == judged { format!(", findings tell {}", letters(found)) } else { String::new() };
     format!("kept {kept}, judged {judged}{told}")
 }
 
