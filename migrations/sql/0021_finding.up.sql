@@ -12,7 +12,8 @@ CREATE TABLE finding (
     -- Its severity as a number, so that the worst come first.
     weight      smallint    NOT NULL,
     state       text        NOT NULL CONSTRAINT finding_state_check CHECK (state IN ('OPEN', 'WAIVED', 'FIXED', 'OUT_OF_SCOPE')),
-    evidence    jsonb       NOT NULL,
+    -- Read whole or not at all: taking it apart for each of hundreds of thousands of rows would cost more than the rest.
+    evidence    json        NOT NULL,
     waiver_id   uuid,
     -- How often the asset had broken it before.
     reopened    integer     NOT NULL DEFAULT 0,

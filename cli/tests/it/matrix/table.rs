@@ -127,6 +127,7 @@ impl Row {
         match permission {
             "ASSET_WRITE" => vec!["ASSET_WRITE", "ASSET_READ"],
             "JOB_MANAGE" => vec!["JOB_MANAGE", "JOB_READ"],
+            "COMPLIANCE_WRITE" => vec!["COMPLIANCE_WRITE", "COMPLIANCE_READ"],
             // What a schedule does is for who may do it by hand.
             "SCHEDULE_WRITE" => vec!["SCHEDULE_WRITE", "COMPLIANCE_RUN", "JOB_READ"],
             permission => vec![permission],
@@ -176,6 +177,8 @@ fn root_queries() -> Vec<Row> {
         Row::query("users", Take("USER_READ"), "users { nodes { name email } }"),
         Row::query("roles", Take("USER_READ"), "roles { key name }"),
         Row::query("apiKeys", Take("API_KEY_MANAGE"), "apiKeys { name prefix }"),
+        Row::query("rules", Take("COMPLIANCE_READ"), "rules { key params }"),
+        Row::query("rule", Take("COMPLIANCE_READ"), "rule(key: \"patch-age\") { key reads }"),
         Row::query(
             "complianceRun",
             Take("COMPLIANCE_READ"),
@@ -200,6 +203,7 @@ fn types() -> Vec<Row> {
         Row::new(of, Take("ASSET_READ"), "asset", &document)
     };
     let key = "mutation { createApiKey(input: %new_key) { secret apiKey { name } } }";
+    let rule = "input: { key: \"tried\", title: \"Tried\", severity: LOW, condition: \"has(owner.id)\", remediation: \"None\" }";
     let login = "mutation { login(email: \"%email\", password: \"%password\")";
     vec![
         Row::node("Asset", Take("ASSET_READ"), "%asset", "name"),
@@ -220,6 +224,21 @@ fn types() -> Vec<Row> {
         Row::node("AuditEntry", Take("AUDIT_READ"), "%entry", "action"),
         Row::node("Organization", SignIn, "%organization", "slug"),
         Row::node("Role", SignIn, "%role", "key"),
+        Row::new("Rule", Take("COMPLIANCE_READ"), "rules", "{ rules { title } }"),
+        Row::new("Control", Take("COMPLIANCE_READ"), "rules", "{ rules { controls { code } } }"),
+        Row::new("RuleScope", Take("COMPLIANCE_READ"), "rules", "{ rules { appliesTo { tags } } }"),
+        Row::new(
+            "RuleTrial",
+            Take("COMPLIANCE_RUN"),
+            "tryRule",
+            &format!("mutation {{ tryRule({rule}) {{ cost }} }}"),
+        ),
+        Row::new(
+            "RuleExample",
+            Take("COMPLIANCE_RUN"),
+            "tryRule",
+            &format!("mutation {{ tryRule({rule}) {{ examples {{ verdict }} }} }}"),
+        ),
         Row::node("Schedule", Take("JOB_READ"), "%schedule", "name"),
         Row::new("QueueStats", Take("JOB_READ"), "queues", "{ queues { oldestWaitingSeconds } }"),
         Row::new("Worker", Take("FLEET_READ"), "workers", "{ workers { id } }"),
@@ -346,6 +365,21 @@ fn mutations() -> Vec<Row> {
         ),
         Row::mutation("cancelImportRun", Take("ASSET_IMPORT"), "(id: \"%import\") { id }"),
         Row::mutation("deleteAsset", Take("ASSET_DELETE"), "(id: \"%retired\")"),
+        Row::mutation(
+            "saveRule",
+            Take("COMPLIANCE_WRITE"),
+            "(input: { key: \"made\", title: \"Made\", severity: LOW, condition: \"has(owner.id)\", remediation: \"None\" }) { cost }",
+        ),
+        Row::mutation(
+            "setRuleParams",
+            Take("COMPLIANCE_WRITE"),
+            "(key: \"patch-age\", params: { max_age_days: 20 }) { params }",
+        ),
+        Row::mutation(
+            "tryRule",
+            run,
+            "(input: { key: \"made\", title: \"Made\", severity: LOW, condition: \"has(owner.id)\", remediation: \"None\" }) { passed }",
+        ),
         Row::mutation("startComplianceRun", run, "(idempotencyKey: \"made\") { id state }"),
         Row::mutation("cancelComplianceRun", run, "(id: \"%run\") { id state }"),
         Row::mutation("retryJob", jobs, "(id: \"%buried\") { id }"),

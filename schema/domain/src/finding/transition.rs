@@ -43,6 +43,8 @@ pub(crate) struct Ended {
 /// What became of findings.
 #[derive(Debug, Default)]
 pub(crate) struct Transitions {
+    /// Nothing was kept of any of the assets.
+    pub(crate) is_first_look: bool,
     pub(crate) opened: Vec<Broken>,
     pub(crate) changed: Vec<Broken>,
     pub(crate) ended: Vec<Ended>,
@@ -70,6 +72,16 @@ impl Transitions {
         } else {
             "0"
         };
+        // Whoever looks at an asset for the first time finds no live finding there; looking for one would cost as much as
+        // writing it.
+        let conflict = if self.is_first_look {
+            ""
+        } else {
+            "ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL
+             DO UPDATE SET version_id = EXCLUDED.version_id, severity = EXCLUDED.severity, weight = EXCLUDED.weight,
+                           state = EXCLUDED.state, evidence = EXCLUDED.evidence, waiver_id = EXCLUDED.waiver_id,
+                           changed_at = EXCLUDED.changed_at"
+        };
         let rows: Vec<&Broken> = self.opened.iter().collect();
         tx.exec(
             &format!(
@@ -77,12 +89,9 @@ impl Transitions {
                                       reopened, opened_at, changed_at)
                  SELECT $1, new.*, {reopened}, $2, $2
                  FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
-                             $10::jsonb[], $11::uuid[])
+                             $10::json[], $11::uuid[])
                       AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
-                 ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL
-                 DO UPDATE SET version_id = EXCLUDED.version_id, severity = EXCLUDED.severity, weight = EXCLUDED.weight,
-                               state = EXCLUDED.state, evidence = EXCLUDED.evidence, waiver_id = EXCLUDED.waiver_id,
-                               changed_at = EXCLUDED.changed_at"
+                 {conflict}"
             ),
             &[
                 &tx.org(),
@@ -110,7 +119,7 @@ impl Transitions {
         tx.exec(
             "UPDATE finding SET version_id = new.version_id, severity = new.severity, weight = new.weight, state = new.state,
                                 evidence = new.evidence, waiver_id = new.waiver_id, changed_at = $1
-             FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::text[], $8::jsonb[], $9::uuid[])
+             FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::text[], $8::json[], $9::uuid[])
                   AS new (asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
              WHERE finding.asset_id = new.asset_id AND finding.rule_id = new.rule_id AND finding.ended_at IS NULL",
             &[

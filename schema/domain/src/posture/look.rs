@@ -86,7 +86,8 @@ impl<'a> Look<'a> {
         reads: impl Fn(Id<Asset>) -> Reads,
     ) -> Result<Tally> {
         let mut tally = Tally::new(self.rules.width());
-        let mut transitions = Transitions::default();
+        let is_first_look = kept.is_empty();
+        let mut transitions = Transitions { is_first_look, ..Transitions::default() };
         let mut written = Vec::new();
         for (place, facts) in facts.iter().enumerate() {
             if place % BREATH == 0 {
@@ -110,7 +111,7 @@ impl<'a> Look<'a> {
         let fixed = transitions.ended.iter().filter(|ended| ended.state == FindingState::Fixed);
         tally.fixed = i32::try_from(fixed.count()).unwrap_or(i32::MAX);
         transitions.record(tx, self.now).await?;
-        store::write(tx, &written).await?;
+        store::write(tx, &written, is_first_look).await?;
         store::forget(tx, &gone.iter().map(|posture| posture.asset).collect::<Vec<_>>()).await?;
         Ok(tally)
     }

@@ -42,22 +42,30 @@ fn by_asset(postures: Vec<Posture>) -> HashMap<Id<Asset>, Posture> {
     postures.into_iter().map(|posture| (posture.asset, posture)).collect()
 }
 
-/// Writes them over whatever is kept.
-pub(super) async fn write(tx: &Tx, postures: &[Posture]) -> Result<()> {
+/// Writes them: over what is kept, or beside it where nothing is kept of any of them, which is cheaper.
+pub(super) async fn write(tx: &Tx, postures: &[Posture], is_first_look: bool) -> Result<()> {
     if postures.is_empty() {
         return Ok(());
     }
+    let conflict = if is_first_look {
+        ""
+    } else {
+        "ON CONFLICT (org_id, asset_id) DO UPDATE SET
+             verdicts = EXCLUDED.verdicts, passed_weight = EXCLUDED.passed_weight, failed_weight = EXCLUDED.failed_weight,
+             waived_weight = EXCLUDED.waived_weight, whole_weight = EXCLUDED.whole_weight, score = EXCLUDED.score,
+             facts_hash = EXCLUDED.facts_hash, flips = EXCLUDED.flips, flips_at = EXCLUDED.flips_at,
+             errors = EXCLUDED.errors, evaluated_at = EXCLUDED.evaluated_at"
+    };
     let rows: Vec<&Posture> = postures.iter().collect();
-    tx.exec(
+    let sql = format!(
         "INSERT INTO posture (org_id, asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score,
                               facts_hash, flips, flips_at, errors, evaluated_at)
          SELECT $1, * FROM UNNEST($2::uuid[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[],
                                   $9::bigint[], $10::jsonb[], $11::timestamptz[], $12::jsonb[], $13::timestamptz[])
-         ON CONFLICT (org_id, asset_id) DO UPDATE SET
-             verdicts = EXCLUDED.verdicts, passed_weight = EXCLUDED.passed_weight, failed_weight = EXCLUDED.failed_weight,
-             waived_weight = EXCLUDED.waived_weight, whole_weight = EXCLUDED.whole_weight, score = EXCLUDED.score,
-             facts_hash = EXCLUDED.facts_hash, flips = EXCLUDED.flips, flips_at = EXCLUDED.flips_at,
-             errors = EXCLUDED.errors, evaluated_at = EXCLUDED.evaluated_at",
+         {conflict}"
+    );
+    tx.exec(
+        &sql,
         &[
             &tx.org(),
             &column(&rows, |posture| posture.asset),

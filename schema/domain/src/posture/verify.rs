@@ -65,7 +65,7 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch]) -> Result<()> {
         letters: mismatch.found.clone(),
         ..Posture::blank(mismatch.asset, DateTime::UNIX_EPOCH)
     });
-    store::write(tx, &told.collect::<Vec<_>>()).await?;
+    store::write(tx, &told.collect::<Vec<_>>(), false).await?;
     let due: Vec<_> =
         mismatches.iter().map(|mismatch| (due::Whose::Asset(mismatch.asset), None)).collect();
     due::note(tx, &due).await

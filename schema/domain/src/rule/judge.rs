@@ -9,6 +9,7 @@ use super::{
     facts::Facts,
     program::{Trouble, View},
 };
+use crate::end_of_life::SupportedSystem;
 
 impl AppliesTo {
     /// The names of its tags as they are compared.
@@ -66,7 +67,7 @@ impl Checked {
             (micros >= 0).then(|| now.timestamp_micros().checked_add(micros)).flatten()
         });
         let derived = (self.reads_support() && facts.told(Facts::support()).is_none())
-            .then(|| facts.system().and_then(|system| system.ends_at()))
+            .then(|| facts.system().and_then(SupportedSystem::ends_at))
             .flatten()
             .map(|end| end.timestamp_micros());
         let mut critical: Vec<i64> = moving.chain(derived).collect();

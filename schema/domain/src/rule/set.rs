@@ -54,7 +54,7 @@ pub struct Ruled {
 
 impl Ruled {
     /// A rule at its slot, compiled with its thresholds.
-    pub(super) fn new(rule: Rule, slot: usize, version: Id<RuleVersion>) -> Self {
+    pub fn new(rule: Rule, slot: usize, version: Id<RuleVersion>) -> Self {
         let checked = rule.checked().map_err(|faults| {
             let all: Vec<_> =
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
@@ -130,7 +130,8 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    pub(super) fn new(mut rules: Vec<Ruled>) -> Self {
+    /// These, whatever their order.
+    pub fn new(mut rules: Vec<Ruled>) -> Self {
         rules.sort_by_key(|ruled| ruled.slot);
         let mut reads = BTreeSet::new();
         let mut terms = Hash::new();

@@ -287,10 +287,7 @@ impl Version<'_> {
                 &says(|says| says.severity.as_str()),
                 &json(|says| serde_json::json!(says.controls)),
                 &json(|says| serde_json::json!(says.applies_to)),
-                &json(|says| match &says.params {
-                    Value::Null => serde_json::json!({}),
-                    params => params.clone(),
-                }),
+                &json(|says| says.params.clone()),
                 &says(|says| &says.condition),
                 &json(|says| serde_json::json!(says.evidence)),
                 &says(|says| &says.remediation),

@@ -11,7 +11,7 @@
 //! | `import`, `once` | files on their way in |
 //! | `export`, `round_trip` | the inventory as files, and back |
 //! | `waiver`, `finding` | what may stay broken, until when; what is broken |
-//! | `rule`, `native` | rules, and the same by hand |
+//! | `rule`, `verdict`, `native` | rules as they are kept, what they say, and the same by hand |
 //! | `posture` | what they say of assets, and following changes |
 //! | `score`, `drift`, `report` | how much holds, how that went and will go, and for whom it is written down |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
@@ -49,6 +49,7 @@ mod session;
 mod tag;
 mod tenancy;
 mod user;
+mod verdict;
 mod viewer;
 mod waiver;
 mod worker;

@@ -68,15 +68,14 @@ pub(crate) fn verdict(rule: &str, stored: &Stored, now: DateTime<Utc>) -> Verdic
         "patch-age" => {
             value("last_patched_at").and_then(time).map(|at| now - at < TimeDelta::days(30))
         }
-        "os-supported" => match stored.attributes.get("os_supported") {
-            Some(said) => boolean(said),
-            None => {
-                let text = |key: &str| value(key).and_then(Value::as_str);
-                text("os_name")
-                    .and_then(|name| end_of_life::of(name, text("os_version")))
-                    .map(|system| system.is_supported_at(now))
-            }
-        },
+        "os-supported" => {
+            let text = |key: &str| value(key).and_then(Value::as_str);
+            let system = || end_of_life::of(text("os_name")?, text("os_version"));
+            stored
+                .attributes
+                .get("os_supported")
+                .map_or_else(|| system().map(|system| system.is_supported_at(now)), boolean)
+        }
         other => panic!("{other} is not written by hand"),
     };
     match passes {

@@ -31,6 +31,8 @@ const CREATE_ASSET: &str =
 const IMPORT_ASSETS: &str = "mutation($content: String!) { importAssets(input: { format: CSV, content: $content }) { id } }";
 const ADD_DEPENDENCY: &str = "mutation($source: ID!, $target: ID!) { addDependency(source: $source, target: $target) { id } }";
 
+const SAVE_RULE: &str = "mutation($condition: String!) { saveRule(input: { key: \"made\", title: \"Made\", severity: LOW, condition: $condition, remediation: \"None\" }) { id } }";
+
 const CHECK_OUT: &str = "mutation($id: ID!, $holder: ID!) { checkOutAsset(id: $id, holder: $holder, notes: \"for travel\") { id } }";
 
 const SAVE_SCHEDULE: &str = "mutation($cron: String!) { saveSchedule(input: { name: \"nightly\", cron: $cron, action: COMPLIANCE_RUN }) { id } }";
@@ -291,6 +293,20 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 json!({ "id": domain::Id::<domain::import::ImportRun>::new() }),
             )
         }
+        "saveRule" => (
+            "admin",
+            SAVE_RULE,
+            json!({ "condition": "attr.disk_encrypted" }),
+            &["rule.created"],
+            json!({ "condition": "attr.disk_encypted" }),
+        ),
+        "setRuleParams" => (
+            "admin",
+            "mutation($params: JSON) { setRuleParams(key: \"patch-age\", params: $params) { id } }",
+            json!({ "params": { "max_age_days": 14 } }),
+            &["rule.updated"],
+            json!({ "params": { "max_age_days": "14" } }),
+        ),
         "startComplianceRun" => (
             "operator",
             "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id } }",
@@ -431,6 +447,8 @@ async fn digest(stage: &Stage) -> Vec<(&'static str, String)> {
         "job_history",
         "compliance_run",
         "schedule",
+        "rule",
+        "rule_version",
     ] {
         let sql = format!(
             "SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t"

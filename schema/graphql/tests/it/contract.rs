@@ -32,6 +32,7 @@ type Query {
   node(id: ID!): Node @authenticated
   asset(id: ID, code: String): Asset @requiresPermission(permission: ASSET_READ)
   assets(filter: AssetFilter, orderBy: AssetOrder, first: Int, after: String, last: Int, before: String): AssetConnection! @requiresPermission(permission: ASSET_READ)
+  rules: [Rule!]! @requiresPermission(permission: COMPLIANCE_READ)
   job(id: ID!): Job @requiresPermission(permission: JOB_READ)
   jobs(filter: JobFilter, first: Int, after: String): JobConnection! @requiresPermission(permission: JOB_READ)
   queues: [QueueStats!]! @requiresPermission(permission: JOB_READ)
@@ -70,6 +71,9 @@ type Mutation {
   removeDependency(id: ID!): ID! @requiresPermission(permission: ASSET_WRITE)
   checkOutAsset(id: ID!, holder: ID!, notes: String): Custody! @requiresPermission(permission: ASSET_WRITE)
   checkInAsset(id: ID!, notes: String): Custody! @requiresPermission(permission: ASSET_WRITE)
+  saveRule(input: RuleInput!): Rule! @requiresPermission(permission: COMPLIANCE_WRITE)
+  setRuleParams(key: String!, params: JSON, enabled: Boolean): Rule! @requiresPermission(permission: COMPLIANCE_WRITE)
+  tryRule(input: RuleInput!): RuleTrial! @requiresPermission(permission: COMPLIANCE_RUN)
   retryJobs(filter: JobFilter!): Int! @requiresPermission(permission: JOB_MANAGE)
   retryJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
   discardJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
@@ -123,6 +127,10 @@ input AssetFilter { type: [AssetType!] environment: [Environment!] lifecycleStat
 type AssetConnection { edges: [AssetEdge!]! nodes: [Asset!]! pageInfo: PageInfo! totalCount: Int }
 type AssetEdge { cursor: String! node: Asset! }
 type PageInfo { hasNextPage: Boolean! hasPreviousPage: Boolean! startCursor: String endCursor: String }
+enum Severity { LOW MEDIUM HIGH CRITICAL }
+enum Verdict { PASS FAIL NOT_ASSESSED ERROR }
+type Rule { id: ID! key: String! version: Int! title: String! severity: Severity! controls: [Control!]! condition: String! params: JSON! remediation: String! builtin: Boolean! enabled: Boolean! }
+type Control { framework: String! code: String! title: String family: String }
 enum Queue { SCAN PROBE TRIAGE IMPORT NOTIFY UPKEEP }
 enum JobState { WAITING SCHEDULED RUNNING SUCCEEDED BURIED CANCELLED DISCARDED }
 type Job { id: ID! queue: Queue! kind: String! state: JobState! attempt: Int! maxAttempts: Int! priority: Int! runAt: DateTime! queuedAt: DateTime! startedAt: DateTime finishedAt: DateTime error: String worker: String actor: Actor subject: String }

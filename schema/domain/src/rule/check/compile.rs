@@ -40,9 +40,11 @@ pub(in crate::rule) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
             .map(CelDuration::from)
             .ok_or_else(|| ExecutionError::function_error("days", "is longer than 292 years"))
     }
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as CEL calls it")]
     fn days(count: &CelInt) -> Result<CelDuration, ExecutionError> {
         span(TimeDelta::try_days, *count)
     }
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as CEL calls it")]
     fn hours(count: &CelInt) -> Result<CelDuration, ExecutionError> {
         span(TimeDelta::try_hours, *count)
     }
@@ -218,7 +220,7 @@ fn unfolded(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr
     let not_false = |condition: IdedExpr| call(operators::NOT_STRICTLY_FALSE, vec![condition]);
     let body = parts.pop().expect("checked before: a macro has a body");
     let guard = parts.pop();
-    let (init, condition, step, outcome) = match name {
+    let (start, condition, step, outcome) = match name {
         operators::ALL => (
             boolean(true),
             not_false(result()),
@@ -257,7 +259,7 @@ fn unfolded(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr
         iter_var: variable.to_owned(),
         iter_var2: None,
         accu_var: RESULT.to_owned(),
-        accu_init: init,
+        accu_init: start,
         loop_cond: condition,
         loop_step: step,
         result: outcome,

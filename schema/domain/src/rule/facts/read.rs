@@ -21,9 +21,8 @@ impl<'a> FromSql<'a> for RawJson<'a> {
         raw: &'a [u8],
     ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         match (ty == &SqlType::JSONB, raw) {
-            (true, [1, json @ ..]) => Ok(Self(json)),
+            (true, [1, json @ ..]) | (false, json) => Ok(Self(json)),
             (true, _) => Err("a version of jsonb that is not known".into()),
-            (false, json) => Ok(Self(json)),
         }
     }
 

@@ -26,6 +26,7 @@ const FRAGMENTS: &str = "
     fragment C on ComplianceRun { id state startedBy { ...U ...KP } }
     fragment J on Job { id kind state error worker subject actor { ...U ...KP } }
     fragment S on Schedule { id name cron actor { ...U ...KP } }
+    fragment G on Rule { key title condition params controls { framework code } }
     fragment V on Viewer { actor { ...U } organization { ...O } organizations { ...O } roles { ...R } sessions { id sourceIp } }
 ";
 
@@ -96,6 +97,8 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("assets", "{ assets(filter: { tag: $tag }) { totalCount nodes { id tags { ...T } } } }"),
     ("attributes", "{ attributes { key aliases } }"),
     ("importRun", "{ importRun(id: $import) { ...I } }"),
+    ("rules", "{ rules { ...G enabled version } }"),
+    ("rule", "{ rule(key: $ruleName) { ...G } }"),
     ("complianceRun", "{ complianceRun(id: $run) { ...C } }"),
     (
         "complianceRuns",
@@ -193,6 +196,15 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
         "mutation { importAssets(input: { format: CSV, content: $file, dependencies: $edges, idempotencyKey: $text }) { ...I } }",
     ),
     ("cancelImportRun", "mutation { cancelImportRun(id: $import) { ...I } }"),
+    (
+        "saveRule",
+        "mutation { saveRule(input: { key: $ruleName, title: $text, severity: LOW, condition: \"has(attr.os_name)\", remediation: $text }) { ...G id } }",
+    ),
+    ("setRuleParams", "mutation { setRuleParams(key: $ruleName, enabled: false) { ...G id } }"),
+    (
+        "tryRule",
+        "mutation { tryRule(input: { key: $ruleName, title: $text, severity: LOW, condition: \"has(owner.id)\", evidence: { name: \"asset.name\" }, remediation: $text }) { passed failed examples { evidence asset { ...N } } } }",
+    ),
     ("startComplianceRun", "mutation { startComplianceRun(idempotencyKey: $text) { ...C } }"),
     ("cancelComplianceRun", "mutation { cancelComplianceRun(id: $run) { ...C } }"),
     ("retryJob", "mutation { retryJob(id: $job) { ...J } }"),
@@ -243,6 +255,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("refresh", "String!"),
     ("roles", "[String!]!"),
     ("roleKey", "String!"),
+    ("ruleName", "String!"),
     ("soon", "DateTime!"),
     ("external", "String"),
     ("state", "LifecycleState!"),
@@ -321,6 +334,8 @@ impl Fuzz {
             "roleKey" if dice.chance(20) => json!("viewer"),
             // Keys of both organizations: their names carry the marks.
             "roleKey" => json!(format!("shift-{}", dice.roll(4))),
+            "ruleName" if dice.chance(30) => json!("patch-age"),
+            "ruleName" => json!(format!("rule-{}", dice.roll(8))),
             "soon" => json!((stage::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
             "external" => json!(format!("{mark}-{}", dice.roll(12))),
             "state" => {

@@ -74,6 +74,7 @@ impl Fuzz {
                          UNION ALL SELECT t::text FROM job AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM job_history AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM schedule AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM rule_version AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM compliance_run AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
                     ),
                 ),
@@ -133,6 +134,7 @@ impl Fuzz {
                  UNION SELECT id::text FROM schedule WHERE org_id = '{uuid}' UNION SELECT id::text FROM compliance_run WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM dependency WHERE org_id = '{uuid}' UNION SELECT id::text FROM custody WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM tag WHERE org_id = '{uuid}' UNION SELECT id::text FROM import_run WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM rule WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM gone WHERE org_id = '{uuid}'
                  UNION SELECT user_id::text FROM membership WHERE org_id = '{uuid}'
                  UNION SELECT entity_id::text FROM audit_entry WHERE org_id = '{uuid}'"

@@ -101,7 +101,15 @@ impl Typing<'_> {
                 return Seen { cost: cost.saturating_add(text.text_steps()), ..text };
             }
             (Type::One(is), Type::One(by)) => match (name, is, by) {
-                (operators::MODULO, Int, Int) => Int,
+                (
+                    operators::ADD
+                    | operators::SUBSTRACT
+                    | operators::MULTIPLY
+                    | operators::DIVIDE
+                    | operators::MODULO,
+                    Int,
+                    Int,
+                ) => Int,
                 (operators::MODULO, ..) => {
                     return self.refuse(
                         expr,
@@ -110,17 +118,11 @@ impl Typing<'_> {
                 }
                 (
                     operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE,
-                    Int,
-                    Int,
-                ) => Int,
-                (
-                    operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE,
                     Double,
                     Double,
                 ) => Double,
-                (operators::ADD, Time, Span)
-                | (operators::ADD, Span, Time)
-                | (operators::SUBSTRACT, Time, Span) => Time,
+                (operators::ADD | operators::SUBSTRACT, Time, Span)
+                | (operators::ADD, Span, Time) => Time,
                 (operators::ADD | operators::SUBSTRACT, Span, Span)
                 | (operators::SUBSTRACT, Time, Time) => Span,
                 (_, Int, Double) | (_, Double, Int) => {
