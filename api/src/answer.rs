@@ -85,6 +85,8 @@ fn status(code: Option<&str>) -> StatusCode {
     match code {
         Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,
         Some("FORBIDDEN") => StatusCode::FORBIDDEN,
+        Some("NOT_FOUND") => StatusCode::NOT_FOUND,
+        Some("CONFLICT") => StatusCode::CONFLICT,
         Some("RATE_LIMITED") => StatusCode::TOO_MANY_REQUESTS,
         Some("DEPENDENCY_UNAVAILABLE") => StatusCode::SERVICE_UNAVAILABLE,
         Some("TIMEOUT") => StatusCode::GATEWAY_TIMEOUT,

@@ -6,8 +6,8 @@
 use std::{io, sync::Arc};
 
 use domain::import::ImportKind;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use graphql::{Client, Recognised};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use graphql::{Client, Lost, Recognised};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_DISPOSITION, CONTENT_TYPE},
@@ -15,10 +15,16 @@ use http::{
 use poem::{Body, Request, Response};
 
 use crate::{
-    answer, bearer, config::Limits, gateway::Gateway, refusal::Refusal, socket::places::Places,
+    answer, bearer,
+    config::Limits,
+    gateway::Gateway,
+    refusal::Refusal,
+    socket::places::{Place, Places},
 };
 
-const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+/// A file of rows, of which the first has names.
+pub(crate) const CSV: HeaderValue =
+    HeaderValue::from_static("text/csv; charset=utf-8; header=present");
 
 /// One of the two routes.
 pub(crate) struct Export<G> {
@@ -61,29 +67,8 @@ impl<G: Gateway> Export<G> {
             Ok(pages) => pages,
             Err(refused) => return answer::refuse(refused, &request_id),
         };
-        let pages = pages.map_err(move |error| {
-            tracing::warn!(request.id = request_id, error = error.message, "an export broke off");
-            io::Error::other("the export cannot go on")
-        });
-        // Not taken until: the file must not look whole.
-        let lost = stream::once(recognised.lost)
-            .map(|_| Err(io::Error::new(io::ErrorKind::PermissionDenied, "no longer allowed")));
-        let pages = stream::unfold(
-            Some((pages.boxed(), lost.boxed(), place)),
-            async |open: Option<(
-                stream::BoxStream<'static, _>,
-                stream::BoxStream<'static, _>,
-                _,
-            )>| {
-                let (mut pages, mut lost, place) = open?;
-                tokio::select! {
-                    biased;
-                    Some(refusal) = lost.next() => Some((refusal, None)),
-                    page = pages.next() => Some((page?, Some((pages, lost, place)))),
-                }
-            },
-        );
-        let mut response = Response::builder().body(Body::from_bytes_stream(pages));
+        let mut response =
+            Response::builder().body(body(pages, recognised.lost, place, request_id));
         response.headers_mut().insert(CONTENT_TYPE, CSV);
         response.headers_mut().insert(CONTENT_DISPOSITION, disposition(self.kind));
         Ok(response)
@@ -96,6 +81,34 @@ impl<G: Gateway> poem::Endpoint for Export<G> {
     async fn call(&self, request: Request) -> poem::Result<Response> {
         Ok(self.answer(&request).await?)
     }
+}
+
+/// Pages as a body. One that fails breaks the connection, and so does losing the right to the next.
+pub(crate) fn body(
+    pages: impl Stream<Item = Result<Vec<u8>, graphql::Error>> + Send + 'static,
+    lost: impl Future<Output = Lost> + Send + 'static,
+    place: Option<Place>,
+    request_id: String,
+) -> Body {
+    let pages = pages.map_err(move |error| {
+        tracing::warn!(request.id = request_id, error = error.message, "an export broke off");
+        io::Error::other("the export cannot go on")
+    });
+    // Not taken until: the file must not look whole.
+    let lost = stream::once(lost)
+        .map(|_| Err(io::Error::new(io::ErrorKind::PermissionDenied, "no longer allowed")));
+    let pages = stream::unfold(
+        Some((pages.boxed(), lost.boxed(), place)),
+        async |open: Option<(stream::BoxStream<'static, _>, stream::BoxStream<'static, _>, _)>| {
+            let (mut pages, mut lost, place) = open?;
+            tokio::select! {
+                biased;
+                Some(refusal) = lost.next() => Some((refusal, None)),
+                page = pages.next() => Some((page?, Some((pages, lost, place)))),
+            }
+        },
+    );
+    Body::from_bytes_stream(pages)
 }
 
 fn disposition(kind: ImportKind) -> HeaderValue {

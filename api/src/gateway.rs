@@ -9,7 +9,7 @@ use bytes::Bytes;
 use domain::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
 use graphql::{
-    Answer, BrokenOff, Client, Engine, Error, Operation, Prepared, Received, Recognised,
+    Answer, BrokenOff, Client, Engine, Error, Operation, Prepared, Printed, Received, Recognised,
 };
 
 /// What a transport asks of the engine, in this order.
@@ -74,6 +74,27 @@ pub trait Gateway: Send + Sync + 'static {
             Answer,
         >,
     > + Send;
+
+    /// The report of a run, or of the `latest`, as a page.
+    fn print_report(
+        &self,
+        run: &str,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> impl Future<Output = Result<Printed, Answer>> + Send;
+
+    /// What was broken when that run ended, as a file. An error in the stream means that it is not whole.
+    fn report_file(
+        &self,
+        run: &str,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> impl Future<
+        Output = Result<
+            impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<Self> + 'static,
+            Answer,
+        >,
+    > + Send;
 }
 
 impl Gateway for Engine {
@@ -123,5 +144,23 @@ impl Gateway for Engine {
         client: Client,
     ) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<> + 'static, Answer> {
         Self::export(self, kind, bearer, client).await
+    }
+
+    async fn print_report(
+        &self,
+        run: &str,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<Printed, Answer> {
+        Self::print_report(self, run, bearer, client).await
+    }
+
+    async fn report_file(
+        &self,
+        run: &str,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<> + 'static, Answer> {
+        Self::report_file(self, run, bearer, client).await
     }
 }

@@ -31,6 +31,7 @@ mod operation;
 mod params;
 mod playground;
 mod refusal;
+mod report;
 mod server;
 mod socket;
 mod sse;

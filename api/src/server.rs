@@ -36,6 +36,7 @@ use crate::{
     headers::Headers,
     listener::{Listener, Slot},
     playground::Playground,
+    report::{self, Report},
     socket::{Continuation, Sockets, places::Places},
     sse::Streams,
     upload::{self, Upload},
@@ -106,9 +107,10 @@ fn files<G: Gateway>(gateway: &Arc<G>, limits: &Limits, stopping: &CancellationT
         let gateway = Arc::clone(gateway);
         routes.at(path, Upload::new(kind, gateway, limits, places.clone(), stopping.clone()))
     });
-    export::ROUTES.into_iter().fold(routes, |routes, (path, kind)| {
+    let routes = export::ROUTES.into_iter().fold(routes, |routes, (path, kind)| {
         routes.at(path, Export::new(kind, Arc::clone(gateway), limits, places.clone()))
-    })
+    });
+    routes.at(report::ROUTE, Report::new(Arc::clone(gateway), limits, places))
 }
 
 /// The loop of both ports.

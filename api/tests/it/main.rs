@@ -12,6 +12,7 @@ mod headers;
 mod health;
 mod playground;
 mod record;
+mod report;
 mod scratch;
 mod socket;
 mod sse;

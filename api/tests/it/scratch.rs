@@ -264,6 +264,35 @@ impl Gateway for Engine {
     }
 
     /// Three pages; `fails` gets one and an error, `endless` does not come to an end.
+    async fn print_report(
+        &self,
+        run: &str,
+        bearer: Option<&str>,
+        _: Client,
+    ) -> Result<graphql::Printed, Answer> {
+        let bearer = bearer.ok_or_else(|| refused(vec![error("UNAUTHENTICATED", None)]))?;
+        if let Some(code) = bearer.strip_prefix("refuse-") {
+            return Err(refused(vec![error(code, None)]));
+        }
+        let html = format!("<!DOCTYPE html><title>{run}</title>");
+        Ok(graphql::Printed { html, style_sha256: "c3R5bGU=".to_owned() })
+    }
+
+    async fn report_file(
+        &self,
+        run: &str,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, graphql::Error>> + Send + use<> + 'static, Answer>
+    {
+        if let Some(code) = bearer.and_then(|bearer| bearer.strip_prefix("refuse-")) {
+            return Err(refused(vec![error(code, None)]));
+        }
+        let header = format!("of {run}\r\n").into_bytes();
+        let rows = self.export(ImportKind::Assets, bearer, client).await?;
+        Ok(stream::iter([Ok(header)]).chain(rows))
+    }
+
     async fn export(
         &self,
         _: ImportKind,

@@ -66,5 +66,6 @@ mod worker;
 pub use context::{Client, Services};
 pub use engine::{Allowlist, Answer, Engine, Operation, Prepared, Settings, refused, sdl};
 pub use error::{Error, ErrorCode};
+pub use report::Printed;
 pub use upload::{BrokenOff, Received};
 pub use watch::{Lost, Recognised, Watching};

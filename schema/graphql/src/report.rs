@@ -1,4 +1,4 @@
-//! The report of a run: the views, the query. (`print`: to be printed, and as CSV.)
+//! The report of a run: the views, the query. (`report/print`: the ways out that are no documents; `report/page`: as HTML.)
 
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
@@ -23,6 +23,11 @@ use crate::{
     page::{Connection, wants_total},
     rule::Rule,
 };
+
+mod page;
+mod print;
+
+pub use print::Printed;
 
 /// What a run found.
 pub(crate) struct ComplianceReport(Report);
