@@ -10,6 +10,9 @@
 //! | `up`, `demo` | everything in one process; the demo organization |
 //! | `admin`, `migrate`, `services`, `doctor` | a command each |
 
+// The layout of what the root query awaits is as deep as what it can be asked.
+#![recursion_limit = "256"]
+
 mod admin;
 mod config;
 mod database;

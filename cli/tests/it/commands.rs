@@ -1,6 +1,7 @@
 //! The other commands: what they print, what they refuse, how they end.
 
 mod introspected;
+mod posture;
 
 use std::process::{Command, Output};
 

@@ -8,7 +8,14 @@ use std::{
     process::{Command, Output},
 };
 
+use chrono::TimeDelta;
+use domain::{
+    end_of_life,
+    rule::{self, Builtin, Definition, Params},
+};
 use uuid::Uuid;
+
+use crate::team::chrono_now;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/this-machine");
 const ID: &str = "0123456789abcdef0123456789abcdef";
@@ -106,6 +113,28 @@ fn cells_of(line: &str) -> Vec<String> {
     cells
 }
 
+/// The rules that ship of which a machine's row says enough for a verdict.
+fn assessed(cells: &BTreeMap<String, String>) -> Vec<&'static str> {
+    let cell = |attribute: &str| {
+        cells.get(&format!("attributes.{attribute}")).filter(|cell| !cell.is_empty())
+    };
+    let is_known = |read: &str| match read {
+        "attr.os_supported" => {
+            cell("os_name").is_some_and(|name| end_of_life::of(name, None).is_some())
+        }
+        read => read.strip_prefix("attr.").is_some_and(|attribute| cell(attribute).is_some()),
+    };
+    let is_assessed = |builtin: &&Builtin| {
+        let definition = &builtin.definition;
+        let params = Params::declared(&definition.params).unwrap();
+        let condition = Definition { evidence: BTreeMap::new(), ..definition.clone() };
+        let checked = rule::check(&condition, &params).unwrap();
+        // Whether somebody owns it is known of everything.
+        definition.condition.starts_with("has(") || checked.reads().all(is_known)
+    };
+    Builtin::all().iter().filter(is_assessed).map(|builtin| builtin.key.as_str()).collect()
+}
+
 fn tcp(sockets: &[&str]) -> String {
     let line =
         |socket: &&str| format!("   0: {socket} 00000000:0000 0A 00000000:00000000 00:00000000\n");
@@ -146,15 +175,89 @@ fn a_machine_is_one_row_of_what_can_be_told() {
             ("attributes.disk_encrypted", "true"),
             ("attributes.edr_installed", "true"),
             ("attributes.firewall_enabled", "true"),
+            ("attributes.has_default_credentials", ""),
             ("attributes.kernel_version", "6.1.0-28-amd64"),
             ("attributes.log_retention_days", "56"),
             ("attributes.logging_enabled", "true"),
             ("attributes.open_ports", "22 5432"),
             ("attributes.os_name", "Debian GNU/Linux 12 (bookworm)"),
             ("attributes.password_max_age_days", "90"),
+            ("attributes.tls_cert_expires_at", ""),
             ("name", "billing-db-1"),
         ]
     );
+}
+
+#[test]
+fn a_plain_server_without_agents_says_enough_for_eight_rules() {
+    let machine = Machine::new()
+        .with("etc/os-release", "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n")
+        .with("proc/net/tcp", &tcp(&["00000000:0016"]))
+        .device("8:1", "sda1", "", &[])
+        .mounting("8:1", "/", "ext4", "/dev/sda1")
+        .with("var/log/dpkg.log", "2026-05-09 07:29:30 upgrade libc6:amd64 1 2\n")
+        .with("etc/login.defs", "PASS_MAX_DAYS\t99999\n")
+        .with("etc/shadow", "root:*:20000:0:99999:7:::\ndebian:!:20000:0:99999:7:::\n")
+        .running(1, "systemd")
+        .running(2, "systemd-journal");
+    assert_eq!(
+        assessed(&machine.cells()),
+        [
+            "disk-encryption",
+            "no-default-credentials",
+            "password-max-age",
+            "has-owner",
+            "logging-enabled",
+            "no-high-risk-open-ports",
+            "patch-age",
+            "os-supported",
+        ]
+    );
+}
+
+#[test]
+fn passwords_are_told_only_where_none_could_be_a_vendors_or_one_is() {
+    // Of `raspberry` and of `something`.
+    const RASPBERRY: &str = "$6$abcdefgh$4o4.L3tiGL1RD7BsjaaWYcCVs87zOlvZK7S6SXQETuFMA2ELLDwmf3YDHidZ3I4E/fXmmOOWhAJHUSMf.eA6c1";
+    const SOMETHING: &str = "$6$abcdefgh$XaEuEzr1uz0JsqHkyoGlfM0N5gDdMESqOgRbOBW9RZNRpKLAR9aYlArl1zsikSh0pGFKJPqRCdHIHoOygg/Z3.";
+    let check = |accounts: &[(&str, &str)], expected: &str| {
+        let line = |(name, hash): &(&str, &str)| format!("{name}:{hash}:20000:0:99999:7:::\n");
+        let shadow: String = accounts.iter().map(line).collect();
+        let machine = Machine::new().with("etc/shadow", &shadow);
+        assert_eq!(machine.cell("attributes.has_default_credentials"), expected, "{shadow}");
+    };
+    let locked = format!("!{RASPBERRY}");
+    check(&[("root", "*"), ("pi", "!"), ("sshd", "!*")], "false");
+    check(&[("root", "*"), ("pi", &locked)], "false");
+    check(&[("root", "")], "true");
+    check(&[("root", "*"), ("pi", SOMETHING)], "");
+    check(&[("root", "*"), ("ada", RASPBERRY)], "");
+    if Command::new("perl").arg("-v").output().is_ok() {
+        check(&[("root", "*"), ("pi", RASPBERRY)], "true");
+    }
+}
+
+#[test]
+fn the_certificate_that_expires_first_counts() {
+    let certificate = |days: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        openssl.args(["-nodes", "-keyout", "/dev/null", "-subj", "/CN=a.test", "-days", days]);
+        String::from_utf8(openssl.output().unwrap().stdout).unwrap()
+    };
+    let machine = |sockets: &[&str]| {
+        Machine::new()
+            .with("proc/net/tcp", &tcp(sockets))
+            .with("this-machine.443.pem", &certificate("300"))
+            .with("this-machine.993.pem", &certificate("20"))
+            .with("this-machine.80.pem", &certificate("2"))
+    };
+    let expires = |sockets: &[&str]| machine(sockets).cell("attributes.tls_cert_expires_at");
+    let in_days = |days| (chrono_now() + TimeDelta::days(days)).format("%Y-%m-%d").to_string();
+    let [https, imaps, http] = ["00000000:01BB", "00000000:03E1", "00000000:0050"];
+    assert_eq!(expires(&[https, http])[..10], in_days(300));
+    assert_eq!(expires(&[https, imaps])[..10], in_days(20));
+    assert_eq!(expires(&[http]), "");
 }
 
 #[test]
@@ -320,6 +423,15 @@ fn logs_are_kept_as_long_as_what_goes_first() {
     check(journal("[Journal]\nMaxRetentionSec=2week\n"), "14");
     check(journal("[Journal]\n#MaxRetentionSec=0\n"), "");
     check(Machine::new().with("etc/systemd/journald.conf", "MaxRetentionSec=90day\n"), "");
+    // Nothing is told of how long it is kept: as long as it goes back, if that is long.
+    let archived = |days: i64| {
+        let begins = (chrono_now() - TimeDelta::days(days)).timestamp_micros();
+        let file = format!("var/log/journal/x/system@5f-0000000000000001-{begins:016x}.journal");
+        journal("[Journal]\n").with(&file, "").with("var/log/journal/x/system.journal", "")
+    };
+    check(archived(100), "100");
+    check(archived(29), "");
+    check(archived(100).with("etc/systemd/journald.conf", "MaxRetentionSec=2week\n"), "14");
 }
 
 #[test]

@@ -184,14 +184,14 @@ impl Sowing<'_> {
         let turn = format!(
             "UPDATE asset SET attributes = jsonb_set(attributes, '{{{key}}}', to_jsonb(attributes->>'{key}' = 'false')), updated_at = now()
              FROM organization WHERE organization.id = asset.org_id AND slug = $1 AND attributes ? '{key}'
-               AND split_part(external_id, ':', 2)::bigint % {CHANGED_EVERY} = 0"
+               AND substring(external_id FROM '^load:([0-9]+)$')::bigint % {CHANGED_EVERY} = 0"
         );
         self.site.postgres.execute(&turn, &[slug]).await.context("change some assets")?;
         let seed = self.seed();
         let sql = format!(
             "SELECT count(*) FILTER (WHERE fact >= {BAD}), count(*) FILTER (WHERE fact >= {MISSING} AND fact < {BAD})
              FROM (SELECT pg_temp.roll(0, number, {seed}) AS fact, pg_temp.roll({LIFE}, number, {seed}) AS life
-                   FROM generate_series({CHANGED_EVERY}, $1, {CHANGED_EVERY}) AS number) AS rolled
+                   FROM generate_series({CHANGED_EVERY}::bigint, $1, {CHANGED_EVERY}::bigint) AS number) AS rolled
              WHERE life >= {RETIRED}"
         );
         let row = self.site.postgres.query_one(&sql, &[&self.assets]).await?;
@@ -201,7 +201,7 @@ impl Sowing<'_> {
     /// Assets in operation.
     pub(super) async fn in_operation(&self) -> Result<i64> {
         let sql = format!(
-            "SELECT count(*) FROM generate_series(1, $1) AS number WHERE pg_temp.roll({LIFE}, number, {}) >= {RETIRED}",
+            "SELECT count(*) FROM generate_series(1::bigint, $1) AS number WHERE pg_temp.roll({LIFE}, number, {}) >= {RETIRED}",
             self.seed()
         );
         Ok(self.site.postgres.query_one(&sql, &[&self.assets]).await?.try_get(0)?)
