@@ -10,6 +10,7 @@
 //! | `statements`, `requests` | how many statements a list costs; one transaction and one connection a request |
 //! | `subscriptions` | what is watched is sent, to whom may see it, with and without Redis; rights over time |
 //! | `fleet` | jobs, queues, workers and schedules as people see them and change them |
+//! | `rule` | rules as people see them, write them and try them |
 //! | `errors`, `paging` | codes and sentences; pages in both directions |
 //! | `files` | uploads however they end, exports |
 
@@ -23,6 +24,7 @@ mod fleet;
 mod graph;
 mod paging;
 mod requests;
+mod rule;
 mod sdl;
 mod stage;
 mod statements;
