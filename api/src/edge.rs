@@ -161,6 +161,7 @@ fn route(path: &str) -> &'static str {
         "/import/dependencies" => "/import/dependencies",
         "/export/assets.csv" => "/export/assets.csv",
         "/export/dependencies.csv" => "/export/dependencies.csv",
+        path if path.starts_with("/reports/compliance/") => "/reports/compliance/*",
         "/playground" => "/playground",
         "/favicon.ico" => "/favicon.ico",
         "/.well-known/security.txt" => "/.well-known/security.txt",

@@ -13,7 +13,16 @@ use std::{
     time::Duration,
 };
 
-use domain::{Id, import::ImportRun, job::Job, run::Run};
+use domain::{
+    Id, Origin,
+    finding::Finding,
+    import::ImportRun,
+    job::Job,
+    rule::Severity,
+    run::Run,
+    testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
+    waiver::{Waiver, WaiverInput},
+};
 use reqwest::header::HeaderMap;
 use serde_json::json;
 use table::{KEY_FIELDS, Needs, ROLES, Row, USER_FIELDS, needs_no_statement, rows};
@@ -113,6 +122,46 @@ fn org(team: &Team) -> Uuid {
     domain::id::split(&team.id).unwrap().1
 }
 
+/// What two runs left of an asset that breaks a rule.
+struct Judged {
+    rule: String,
+    finding: String,
+    waiver: String,
+    runs: [String; 2],
+}
+
+impl Judged {
+    async fn keep(site: &Site, team: &Team, asset: &str) -> Self {
+        let (now, asset) = (chrono_now(), asset.parse().unwrap());
+        let tx = site.db.write(Id::from(org(team)), Origin::system()).await.unwrap();
+        let says =
+            Says { condition: "has(owner.id)", evidence: &[], controls: &[("NIST", "CM-8")] };
+        let rules = [KeptRule::keep(&tx, "owned", 0, Severity::Low, says, now).await.unwrap()];
+        posture(&tx, asset, &rules, "F", &[], now).await.unwrap();
+        let finding = KeptFinding::open(now).keep(&tx, asset, &rules[0]).await.unwrap();
+        let mut runs = Vec::new();
+        for minutes in [2, 1] {
+            let at = now - chrono::TimeDelta::minutes(minutes);
+            let run = KeptRun { tallies: vec![[0, 1, 0, 0, 0]], ..KeptRun::succeeded(at, at) };
+            runs.push(run.keep(&tx, &rules).await.unwrap().to_string());
+        }
+        let input = WaiverInput {
+            rule: rules[0].id,
+            asset: None,
+            reason: format!("Waiver {CANARY}"),
+            expires_at: now + chrono::TimeDelta::days(30),
+        };
+        let waiver = Waiver::grant(&tx, &input, now).await.unwrap();
+        tx.commit().await.unwrap();
+        Self {
+            rule: rules[0].id.to_string(),
+            finding: Id::<Finding>::from(finding).to_string(),
+            waiver: waiver.id.to_string(),
+            runs: runs.try_into().unwrap(),
+        }
+    }
+}
+
 /// An organization with one of each thing, everybody who asks, and a superuser who watches.
 struct Scene {
     team: Team,
@@ -178,6 +227,7 @@ impl Scene {
         );
         let schedule = owner.get_data(&save, json!({})).await;
         let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
+        let judged = Judged::keep(site, &team, &lent).await;
         let new_key =
             format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
         let ids = vec![
@@ -196,6 +246,12 @@ impl Scene {
             ("%old_key", old_key),
             ("%asset", asset),
             ("%run", run.to_string()),
+            ("%rule", judged.rule),
+            ("%finding", judged.finding),
+            ("%waiver", judged.waiver),
+            ("%earlier", judged.runs[0].clone()),
+            ("%later", judged.runs[1].clone()),
+            ("%in_a_month", in_a_month.clone()),
             ("%import", import.to_string()),
             ("%tag", word(&tag["createTag"]["id"])),
             ("%waiting", jobs[0].to_string()),
@@ -283,6 +339,11 @@ impl Scene {
             ("job_history", mine),
             ("schedule", mine),
             ("compliance_run", mine),
+            ("rule", mine),
+            ("waiver", mine),
+            ("finding", mine),
+            ("posture", mine),
+            ("posture_due", mine),
             ("audit_entry", mine),
             ("\"user\"", "id IN (SELECT user_id FROM membership WHERE org_id = $1)"),
             ("refresh_token", "session_id IN (SELECT id FROM session WHERE org_id = $1)"),

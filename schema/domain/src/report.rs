@@ -20,7 +20,7 @@ use crate::{
     organization::Organization,
     page::{Page, PageRequest},
     rule::{Rule, Ruleset},
-    run::{Run, RunState},
+    run::{Run, RunState, Scope, ScopeValues},
     score::{Figures, Score, SeverityCount, Sums, Tally},
 };
 
@@ -124,30 +124,45 @@ impl Report {
             return Err(Error::invalid("first", message));
         }
         let Some(ended_at) = self.ended_at() else { return Ok(Vec::new()) };
-        tx.all(
-            "SELECT asset_id, failed, failed_weight FROM
-                 (SELECT asset_id, count(*) AS failed, sum(weight) AS failed_weight FROM finding
-                  WHERE opened_at <= $1 AND (ended_at IS NULL OR ended_at > $1) AND state <> 'WAIVED'
-                  GROUP BY asset_id) AS failing
-             WHERE EXISTS (SELECT FROM asset WHERE asset.id = failing.asset_id)
-             ORDER BY failed_weight DESC, failed DESC, asset_id LIMIT $2",
-            &[&ended_at, &i64::from(first)],
-        )
-        .await
+        let scope = self.scope()?;
+        let scope = ScopeValues::of(scope.as_ref());
+        let mut failing = Listing::default();
+        failing.broken_at(&ended_at);
+        failing.with_asset();
+        failing.holds("state <> 'WAIVED'");
+        scope.narrow(&mut failing);
+        let (filter, params) = failing.into_sql();
+        let sql = format!(
+            "SELECT asset_id, count(*) AS failed, sum(weight) AS failed_weight FROM finding WHERE {filter}
+             GROUP BY asset_id ORDER BY failed_weight DESC, failed DESC, asset_id LIMIT {first}"
+        );
+        tx.all(&sql, &params).await
     }
 
     /// A page of what failed at the run's end: the worst first, of equal ones the newest.
     pub async fn findings(&self, tx: &Tx, page: &PageRequest) -> Result<Page<Finding>> {
         let Some(ended_at) = self.ended_at() else { return Ok(Page::EMPTY) };
-        let (listing, sides) = failing_at(&ended_at);
+        let scope = self.scope()?;
+        let scope = ScopeValues::of(scope.as_ref());
+        let (mut listing, sides) = failing_at(&ended_at);
+        scope.narrow(&mut listing);
         listing.page_of(tx, sides, finding::WORST_FIRST, page).await
     }
 
     /// How much failed at the run's end.
     pub async fn count_findings(&self, tx: &Tx) -> Result<i64> {
         let Some(ended_at) = self.ended_at() else { return Ok(0) };
-        let (listing, sides) = failing_at(&ended_at);
+        let scope = self.scope()?;
+        let scope = ScopeValues::of(scope.as_ref());
+        let (mut listing, sides) = failing_at(&ended_at);
+        scope.narrow(&mut listing);
         listing.count_of(tx, sides).await
+    }
+
+    /// The run's filter; what it lets through now is taken for what it did then.
+    fn scope(&self) -> Result<Option<Scope>> {
+        let scope = self.figures.as_ref().and_then(|figures| figures.scope.as_ref());
+        Scope::from_column(scope)
     }
 
     fn ended_at(&self) -> Option<DateTime<Utc>> {

@@ -33,7 +33,7 @@ mod shard;
 mod tally;
 
 pub use scope::ScanScope;
-pub(crate) use scope::Scope;
+pub(crate) use scope::{Scope, ScopeValues};
 pub use shard::AssetRange;
 pub(crate) use shard::facts_in_range;
 pub use tally::Sums;

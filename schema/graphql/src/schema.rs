@@ -1,4 +1,5 @@
-//! The schema: the roots, put together of a file's worth each.
+//! The schema: the roots, put together of a file's worth each; in groups, because a root nests a future for each that it is made
+//! of, and the compiler follows only so many.
 
 use async_graphql::{MergedObject, MergedSubscription, Schema, SchemaBuilder};
 
@@ -31,16 +32,19 @@ use crate::{
 
 /// What can be read.
 #[derive(MergedObject, Default)]
-pub(crate) struct Query(
-    SessionQuery,
-    NodeQuery,
-    AssetQuery,
-    TagQuery,
-    AttributeQuery,
-    ImportQuery,
-    AuditQueries,
-    UserQuery,
-    ApiKeyQuery,
+pub(crate) struct Query(PeopleQuery, InventoryQuery, JudgingQuery, FleetQuery);
+
+/// Who is there, who asks, and what they did.
+#[derive(MergedObject, Default)]
+pub(crate) struct PeopleQuery(SessionQuery, NodeQuery, UserQuery, ApiKeyQuery, AuditQueries);
+
+/// What is operated.
+#[derive(MergedObject, Default)]
+pub(crate) struct InventoryQuery(AssetQuery, TagQuery, AttributeQuery, ImportQuery);
+
+/// How it is judged, and what came of that.
+#[derive(MergedObject, Default)]
+pub(crate) struct JudgingQuery(
     RuleQuery,
     ComplianceQuery,
     FindingQuery,
@@ -49,28 +53,37 @@ pub(crate) struct Query(
     DriftQuery,
     ForecastQuery,
     ReportQuery,
-    JobQuery,
-    WorkerQuery,
-    ScheduleQuery,
 );
+
+/// Who does the work, and when.
+#[derive(MergedObject, Default)]
+pub(crate) struct FleetQuery(JobQuery, WorkerQuery, ScheduleQuery);
 
 /// What can be done.
 #[derive(MergedObject, Default)]
-pub(crate) struct Mutation(
-    SessionMutation,
-    UserMutation,
-    ApiKeyMutation,
+pub(crate) struct Mutation(PeopleMutation, InventoryMutation, JudgingMutation, FleetMutation);
+
+/// What is done about people.
+#[derive(MergedObject, Default)]
+pub(crate) struct PeopleMutation(SessionMutation, UserMutation, ApiKeyMutation);
+
+/// What is done about what is operated.
+#[derive(MergedObject, Default)]
+pub(crate) struct InventoryMutation(
     AssetMutation,
     TagMutation,
     ImportMutation,
     DependencyMutation,
     CustodyMutation,
-    RuleMutation,
-    ComplianceMutation,
-    WaiverMutation,
-    JobMutation,
-    ScheduleMutation,
 );
+
+/// What is done about how it is judged.
+#[derive(MergedObject, Default)]
+pub(crate) struct JudgingMutation(RuleMutation, ComplianceMutation, WaiverMutation);
+
+/// What is done about work.
+#[derive(MergedObject, Default)]
+pub(crate) struct FleetMutation(JobMutation, ScheduleMutation);
 
 /// What can be watched.
 #[derive(MergedSubscription, Default)]

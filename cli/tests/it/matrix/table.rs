@@ -127,6 +127,9 @@ impl Row {
         match permission {
             "ASSET_WRITE" => vec!["ASSET_WRITE", "ASSET_READ"],
             "JOB_MANAGE" => vec!["JOB_MANAGE", "JOB_READ"],
+            // A finding names its asset.
+            "COMPLIANCE_READ" => vec!["COMPLIANCE_READ", "ASSET_READ"],
+            "WAIVER_GRANT" => vec!["WAIVER_GRANT", "COMPLIANCE_READ"],
             "COMPLIANCE_WRITE" => vec!["COMPLIANCE_WRITE", "COMPLIANCE_READ"],
             // What a schedule does is for who may do it by hand.
             "SCHEDULE_WRITE" => vec!["SCHEDULE_WRITE", "COMPLIANCE_RUN", "JOB_READ"],
@@ -165,6 +168,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn root_queries() -> Vec<Row> {
+    let reads = Take("COMPLIANCE_READ");
     vec![
         Row::query("viewer", Nobody, "viewer { permissions organization { slug } }"),
         Row::query("node", SignIn, "node(id: \"%user\") { id }"),
@@ -189,6 +193,23 @@ fn root_queries() -> Vec<Row> {
             Take("COMPLIANCE_READ"),
             "complianceRuns { totalCount nodes { state } }",
         ),
+        Row::query("finding", reads, "finding(id: \"%finding\") { state evidence }"),
+        Row::query("findings", reads, "findings { totalCount nodes { state } }"),
+        Row::query("waivers", reads, "waivers { totalCount nodes { reason } }"),
+        Row::query("complianceScore", reads, "complianceScore { mean coverage }"),
+        Row::query("postureBy", reads, "postureBy(dimension: TYPE) { label score }"),
+        Row::query(
+            "complianceDrift",
+            reads,
+            "complianceDrift(from: \"%earlier\", to: \"%later\") { scoreChange }",
+        ),
+        Row::query("complianceTrend", reads, "complianceTrend { score { mean } }"),
+        Row::query(
+            "complianceForecast",
+            reads,
+            "complianceForecast(until: \"%in_a_month\") { nodes { at } }",
+        ),
+        Row::query("complianceReport", reads, "complianceReport { organization }"),
         Row::query("job", Take("JOB_READ"), "job(id: \"%buried\") { state subject }"),
         Row::query("jobs", Take("JOB_READ"), "jobs { totalCount nodes { state subject } }"),
         Row::query("queues", Take("JOB_READ"), "queues { queue waiting }"),
@@ -201,6 +222,10 @@ fn types() -> Vec<Row> {
     let of_asset = |of: &str, selection: &str| {
         let document = format!("{{ asset(id: \"%lent\") {{ {selection} }} }}");
         Row::new(of, Take("ASSET_READ"), "asset", &document)
+    };
+    let compliance = |of: &str, selection: &str| {
+        let root = selection.split(['(', ' ']).next().unwrap();
+        Row::new(of, Take("COMPLIANCE_READ"), root, &format!("{{ {selection} }}"))
     };
     let key = "mutation { createApiKey(input: %new_key) { secret apiKey { name } } }";
     let rule = "input: { key: \"tried\", title: \"Tried\", severity: LOW, condition: \"has(owner.id)\", remediation: \"None\" }";
@@ -239,6 +264,27 @@ fn types() -> Vec<Row> {
             "tryRule",
             &format!("mutation {{ tryRule({rule}) {{ examples {{ verdict }} }} }}"),
         ),
+        Row::node("Finding", Take("COMPLIANCE_READ"), "%finding", "state"),
+        Row::node("Waiver", Take("COMPLIANCE_READ"), "%waiver", "reason"),
+        compliance("Posture", "finding(id: \"%finding\") { asset { posture { score } } }"),
+        compliance(
+            "RuleVerdict",
+            "finding(id: \"%finding\") { asset { posture { verdicts { verdict } } } }",
+        ),
+        compliance("Score", "complianceScore { weighted }"),
+        compliance("SeverityCount", "complianceScore { bySeverity { failing } }"),
+        compliance("PostureGroup", "postureBy(dimension: OWNER) { failing }"),
+        compliance(
+            "Drift",
+            "complianceDrift(from: \"%earlier\", to: \"%later\") { newlyFailing { totalCount } }",
+        ),
+        compliance("TrendPoint", "complianceTrend { run { id } }"),
+        compliance("Flip", "complianceForecast(until: \"%in_a_month\") { nodes { to } }"),
+        compliance("ComplianceReport", "complianceReport(run: \"%later\") { generatedAt }"),
+        compliance("VerdictCounts", "complianceReport { verdicts { waived } }"),
+        compliance("ControlFamily", "complianceReport { families { family } }"),
+        compliance("Remediation", "complianceReport { remediations { scoreGain } }"),
+        compliance("WorstAsset", "complianceReport { worstAssets { failedWeight } }"),
         Row::node("Schedule", Take("JOB_READ"), "%schedule", "name"),
         Row::new("QueueStats", Take("JOB_READ"), "queues", "{ queues { oldestWaitingSeconds } }"),
         Row::new("Worker", Take("FLEET_READ"), "workers", "{ workers { id } }"),
@@ -295,11 +341,23 @@ fn subscriptions() -> Vec<Row> {
         let selection = format!("importRun(id: \"%import\") {{ {selection} }}");
         Row::subscription(of, states, "importRun", &selection)
     };
-    let outcome = ["reason", "assets", "passed", "failed", "notAssessed"];
+    let outcome = [
+        "reason",
+        "scope",
+        "assets",
+        "passed",
+        "failed",
+        "waived",
+        "notAssessed",
+        "errors",
+        "opened",
+        "fixed",
+    ];
     let outcome = outcome.map(|field| run(&format!("ComplianceRun.{field}"), reads, field));
     let mut rows = vec![
         run("Subscription.complianceRun", reads, "state"),
         run("ComplianceRun", SignIn, "id").taking(reads, "complianceRun"),
+        run("ComplianceRun.score", reads, "score { mean }"),
         import("Subscription.importRun", Take("ASSET_READ"), "state"),
         import("ImportRun", SignIn, "id").taking(Take("ASSET_READ"), "importRun"),
         import("ImportRun.reason", Take("ASSET_READ"), "reason"),
@@ -380,6 +438,12 @@ fn mutations() -> Vec<Row> {
             run,
             "(input: { key: \"made\", title: \"Made\", severity: LOW, condition: \"has(owner.id)\", remediation: \"None\" }) { passed }",
         ),
+        Row::mutation(
+            "grantWaiver",
+            Take("WAIVER_GRANT"),
+            "(input: { rule: \"%rule\", asset: \"%asset\", reason: \"Made\", expiresAt: \"%in_a_month\" }) { id }",
+        ),
+        Row::mutation("revokeWaiver", Take("WAIVER_GRANT"), "(id: \"%waiver\") { id }"),
         Row::mutation("startComplianceRun", run, "(idempotencyKey: \"made\") { id state }"),
         Row::mutation("cancelComplianceRun", run, "(id: \"%run\") { id state }"),
         Row::mutation("retryJob", jobs, "(id: \"%buried\") { id }"),

@@ -78,21 +78,21 @@ impl Scope {
     }
 
     /// What a run keeps.
-    pub(super) fn from_column(scope: Option<&serde_json::Value>) -> Result<Option<Self>> {
+    pub(crate) fn from_column(scope: Option<&serde_json::Value>) -> Result<Option<Self>> {
         let corrupt = Error::Corrupt { table: "compliance_run", column: "scope" };
         scope.map(serde::Deserialize::deserialize).transpose().map_err(|_| corrupt)
     }
 }
 
 /// A scope as values that a statement can be given.
-pub(super) struct ScopeValues<'a> {
+pub(crate) struct ScopeValues<'a> {
     types: Option<Vec<&'static str>>,
     environments: Option<Vec<&'static str>>,
     scope: Option<&'a Scope>,
 }
 
 impl<'a> ScopeValues<'a> {
-    pub(super) fn of(scope: Option<&'a Scope>) -> Self {
+    pub(crate) fn of(scope: Option<&'a Scope>) -> Self {
         let types = scope.and_then(|scope| scope.types.as_ref());
         let environments = scope.and_then(|scope| scope.environments.as_ref());
         Self {
@@ -123,6 +123,29 @@ impl<'a> ScopeValues<'a> {
             listing.only("asset.id = ANY(?)", assets);
         }
         listing
+    }
+}
+
+impl ScopeValues<'_> {
+    /// Keeps to rows whose `asset_id` is of an asset that it lets through, as that is now.
+    pub(crate) fn narrow<'b>(&'b self, listing: &mut Listing<'b>) {
+        if let Some(types) = &self.types {
+            listing.only("asset_id IN (SELECT id FROM asset WHERE type = ANY(?))", types);
+        }
+        if let Some(environments) = &self.environments {
+            let within = "asset_id IN (SELECT id FROM asset WHERE environment = ANY(?))";
+            listing.only(within, environments);
+        }
+        let Some(scope) = self.scope else { return };
+        if let Some(owner) = &scope.owner {
+            listing.only("asset_id IN (SELECT id FROM asset WHERE owner_id = ?)", owner);
+        }
+        if let Some(tag) = &scope.tag {
+            listing.only("asset_id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
+        }
+        if let Some(assets) = &scope.assets {
+            listing.only("asset_id = ANY(?)", assets);
+        }
     }
 }
 

@@ -148,6 +148,30 @@ async fn a_run_that_did_not_come_to_its_end_has_no_report() {
     assert_eq!(Report::of(&tx, None, at(900)).await.unwrap().figures, None);
 }
 
+#[tokio::test]
+async fn the_report_of_a_part_is_about_that_part() {
+    let judged = Judged::new().await;
+    let (web, db) = (judged.asset("web", "FPP").await, judged.asset("db", "FPP").await);
+    for asset in [web, db] {
+        judged.find(asset, 0, KeptFinding::open(at(100))).await;
+    }
+    for (scope, expected) in [
+        (json!({ "assets": [web] }), vec![web]),
+        (json!({ "type": ["SERVICE"] }), vec![]),
+        (json!({ "type": ["HOST"], "environment": ["PROD"] }), vec![db, web]),
+    ] {
+        let run = judged.run(KeptRun { scope: Some(scope), ..run(200, TALLIES) }).await;
+        let report = report(&judged, Some(run)).await.unwrap();
+        let tx = judged.read().await;
+        let found = report.findings(&tx, &ALL).await.unwrap().rows;
+        let found: Vec<_> = found.iter().map(|finding| finding.asset_id).collect();
+        assert_eq!(found, expected);
+        let count = i64::try_from(expected.len()).unwrap();
+        assert_eq!(report.count_findings(&tx).await.unwrap(), count);
+        assert_eq!(report.worst_assets(&tx, 10).await.unwrap().len(), expected.len());
+    }
+}
+
 /// The file's lines.
 async fn file(judged: &Judged, assets: Assets) -> Vec<String> {
     let mut file = FindingFile::begin(report(judged, None).await.unwrap(), assets);

@@ -119,9 +119,10 @@ impl Loader<PostureKey> for PostureLoader {
         let mut all = HashMap::new();
         for (verdicts, assets) in grouped(keys, |key| (key.verdicts, key.asset)) {
             let postures = Posture::of_assets(&tx, &assets).await?;
-            let mut shown = match verdicts {
-                true => RuleVerdict::of_postures(&tx, &postures).await?,
-                false => HashMap::new(),
+            let mut shown = if verdicts {
+                RuleVerdict::of_postures(&tx, &postures).await?
+            } else {
+                HashMap::new()
             };
             all.extend(postures.into_iter().map(|posture| {
                 let asset = posture.asset;

@@ -33,6 +33,8 @@ const ADD_DEPENDENCY: &str = "mutation($source: ID!, $target: ID!) { addDependen
 
 const SAVE_RULE: &str = "mutation($condition: String!) { saveRule(input: { key: \"made\", title: \"Made\", severity: LOW, condition: $condition, remediation: \"None\" }) { id } }";
 
+const GRANT_WAIVER: &str = "mutation($rule: ID!, $until: DateTime!) { grantWaiver(input: { rule: $rule, reason: \"agreed\", expiresAt: $until }) { id } }";
+
 const CHECK_OUT: &str = "mutation($id: ID!, $holder: ID!) { checkOutAsset(id: $id, holder: $holder, notes: \"for travel\") { id } }";
 
 const SAVE_SCHEDULE: &str = "mutation($cron: String!) { saveSchedule(input: { name: \"nightly\", cron: $cron, action: COMPLIANCE_RUN }) { id } }";
@@ -42,6 +44,16 @@ async fn asset(stage: &Stage, team: &Team) -> String {
     let input = json!({ "input": { "name": "web-1", "type": "HOST", "externalId": "cmdb-1" } });
     let reply = stage.ask(team["operator"].bearer.as_str(), CREATE_ASSET, input).await;
     reply.data()["createAsset"]["id"].as_str().unwrap().to_owned()
+}
+
+/// A rule that ships.
+async fn rule(stage: &Stage, team: &Team) -> Value {
+    let reply = stage.ask(team["viewer"].bearer.as_str(), "{ rules { id } }", json!({})).await;
+    reply.data()["rules"][0]["id"].clone()
+}
+
+fn days_ahead(days: i64) -> String {
+    (stage::now() + chrono::TimeDelta::days(days)).to_rfc3339()
 }
 
 /// A valid call of the mutation and what it records, and a call that fails within it.
@@ -315,6 +327,24 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
             &[],
             json!({ "condition": "attr.disk_encypted" }),
         ),
+        "grantWaiver" => (
+            "admin",
+            GRANT_WAIVER,
+            json!({ "rule": rule(stage, team).await, "until": days_ahead(30) }),
+            &["waiver.granted"],
+            json!({ "rule": rule(stage, team).await, "until": days_ahead(-1) }),
+        ),
+        "revokeWaiver" => {
+            let input = json!({ "rule": rule(stage, team).await, "until": days_ahead(30) });
+            let granted = stage.ask(admin.bearer.as_str(), GRANT_WAIVER, input).await;
+            (
+                "admin",
+                "mutation($id: ID!) { revokeWaiver(id: $id) { state } }",
+                json!({ "id": granted.data()["grantWaiver"]["id"] }),
+                &["waiver.revoked"],
+                json!({ "id": domain::Id::<domain::waiver::Waiver>::new() }),
+            )
+        }
         "startComplianceRun" => (
             "operator",
             "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id } }",
@@ -457,6 +487,10 @@ async fn digest(stage: &Stage) -> Vec<(&'static str, String)> {
         "schedule",
         "rule",
         "rule_version",
+        "waiver",
+        "finding",
+        "posture",
+        "posture_due",
     ] {
         let sql = format!(
             "SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM {table} AS t"

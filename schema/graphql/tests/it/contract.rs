@@ -33,6 +33,15 @@ type Query {
   asset(id: ID, code: String): Asset @requiresPermission(permission: ASSET_READ)
   assets(filter: AssetFilter, orderBy: AssetOrder, first: Int, after: String, last: Int, before: String): AssetConnection! @requiresPermission(permission: ASSET_READ)
   rules: [Rule!]! @requiresPermission(permission: COMPLIANCE_READ)
+  complianceRun(id: ID!): ComplianceRun @requiresPermission(permission: COMPLIANCE_READ)
+  complianceRuns(first: Int, after: String): ComplianceRunConnection! @requiresPermission(permission: COMPLIANCE_READ)
+  complianceScore: Score @requiresPermission(permission: COMPLIANCE_READ)
+  findings(filter: FindingFilter, first: Int, after: String): FindingConnection! @requiresPermission(permission: COMPLIANCE_READ)
+  complianceDrift(from: ID!, to: ID!): Drift! @requiresPermission(permission: COMPLIANCE_READ)
+  complianceForecast(until: DateTime!, first: Int, after: String): FlipConnection! @requiresPermission(permission: COMPLIANCE_READ)
+  complianceReport(run: ID): ComplianceReport! @requiresPermission(permission: COMPLIANCE_READ)
+  waivers(first: Int, after: String): WaiverConnection! @requiresPermission(permission: COMPLIANCE_READ)
+  postureBy(dimension: PostureDimension!): [PostureGroup!]! @requiresPermission(permission: COMPLIANCE_READ)
   job(id: ID!): Job @requiresPermission(permission: JOB_READ)
   jobs(filter: JobFilter, first: Int, after: String): JobConnection! @requiresPermission(permission: JOB_READ)
   queues: [QueueStats!]! @requiresPermission(permission: JOB_READ)
@@ -74,6 +83,8 @@ type Mutation {
   saveRule(input: RuleInput!): Rule! @requiresPermission(permission: COMPLIANCE_WRITE)
   setRuleParams(key: String!, params: JSON, enabled: Boolean): Rule! @requiresPermission(permission: COMPLIANCE_WRITE)
   tryRule(input: RuleInput!): RuleTrial! @requiresPermission(permission: COMPLIANCE_RUN)
+  grantWaiver(input: WaiverInput!): Waiver! @requiresPermission(permission: WAIVER_GRANT)
+  revokeWaiver(id: ID!): Waiver! @requiresPermission(permission: WAIVER_GRANT)
   retryJobs(filter: JobFilter!): Int! @requiresPermission(permission: JOB_MANAGE)
   retryJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
   discardJob(id: ID!): Job! @requiresPermission(permission: JOB_MANAGE)
@@ -99,6 +110,7 @@ type Asset {
   blastRadius(depth: Int = 10, first: Int = 100): BlastRadius!
   custody: Custody custodyHistory(first: Int, after: String): CustodyConnection!
   changes(first: Int, after: String): ChangeConnection!
+  posture: Posture findings(first: Int, after: String): FindingConnection!
   qrSvg: String! qrPng: String!
 }
 enum Criticality { LOW MEDIUM HIGH CRITICAL }
@@ -131,6 +143,19 @@ enum Severity { LOW MEDIUM HIGH CRITICAL }
 enum Verdict { PASS FAIL NOT_ASSESSED ERROR }
 type Rule { id: ID! key: String! version: Int! title: String! severity: Severity! controls: [Control!]! condition: String! params: JSON! remediation: String! builtin: Boolean! enabled: Boolean! }
 type Control { framework: String! code: String! title: String family: String }
+type Score { mean: Float weighted: Float coverage: Float! assets: Int! bySeverity: [SeverityCount!]! at: DateTime! }
+type SeverityCount { severity: Severity! failing: Int! }
+type Posture { score: Float coverage: Float! verdicts: [RuleVerdict!]! evaluatedAt: DateTime! }
+type RuleVerdict { rule: Rule! verdict: Verdict! waived: Boolean! reason: String evidence: JSON flipsAt: DateTime }
+type Finding { id: ID! asset: Asset! rule: Rule! severity: Severity! state: FindingState! evidence: JSON! openedAt: DateTime! lastSeenAt: DateTime! fixedAt: DateTime waiver: Waiver reopened: Int! }
+enum FindingState { OPEN WAIVED FIXED OUT_OF_SCOPE }
+input FindingFilter { state: [FindingState!] severity: [Severity!] rule: String asset: ID owner: ID reopened: Boolean }
+type Waiver { id: ID! rule: Rule! asset: Asset reason: String! grantedBy: Actor grantedAt: DateTime! expiresAt: DateTime! revokedBy: Actor revokedAt: DateTime state: WaiverState! }
+enum WaiverState { ACTIVE EXPIRED REVOKED }
+input WaiverInput { rule: ID! asset: ID reason: String! expiresAt: DateTime! }
+type Drift { newlyFailing(first: Int, after: String): FindingConnection! newlyPassing(first: Int, after: String): FindingConnection! scoreChange: Float }
+type Flip { asset: Asset! rule: Rule! from: Verdict! to: Verdict! at: DateTime! }
+enum PostureDimension { OWNER TAG TYPE ENVIRONMENT }
 enum Queue { SCAN PROBE TRIAGE IMPORT NOTIFY UPKEEP }
 enum JobState { WAITING SCHEDULED RUNNING SUCCEEDED BURIED CANCELLED DISCARDED }
 type Job { id: ID! queue: Queue! kind: String! state: JobState! attempt: Int! maxAttempts: Int! priority: Int! runAt: DateTime! queuedAt: DateTime! startedAt: DateTime finishedAt: DateTime error: String worker: String actor: Actor subject: String }

@@ -7,6 +7,7 @@
 //! | `tenancy` | two organizations, random requests, dropped and failing ones: nothing foreign is seen or changed |
 //! | `audit` | every mutation leaves its entry, in the transaction of the change |
 //! | `graph` | dependencies, custody, changes and labels as people see and change them |
+//! | `compliance` | findings, waivers, scores and reports as people see them |
 //! | `statements`, `requests` | how many statements a list costs; one transaction and one connection a request |
 //! | `subscriptions` | what is watched is sent, to whom may see it, with and without Redis; rights over time |
 //! | `fleet` | jobs, queues, workers and schedules as people see them and change them |
@@ -17,6 +18,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod audit;
+mod compliance;
 mod contract;
 mod errors;
 mod files;

@@ -45,6 +45,23 @@ async fn populate(stage: &Stage, team: &Team, count: usize) {
              SELECT '{org}', gen_random_uuid(), 'tag ' || n, 'tag ' || n, '#64748b', now() FROM generate_series(1, 3) AS n;
              INSERT INTO asset_tag (org_id, asset_id, tag_id)
              SELECT '{org}', asset.id, tag.id FROM asset JOIN tag USING (org_id) WHERE org_id = '{org}';
+             INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
+             VALUES ('{org}', gen_random_uuid(), 'disk', 0, false, true, 1, '{{}}', now(), now());
+             INSERT INTO rule_version (org_id, id, rule_id, version, title, severity, controls, applies_to, params, condition,
+                                       evidence, remediation, created_at)
+             SELECT '{org}', gen_random_uuid(), id, 1, 'disk', 'HIGH', '[]', '{{}}', '{{}}', 'attr.disk_encrypted', '{{}}', 'see to it', now()
+             FROM rule WHERE org_id = '{org}';
+             INSERT INTO posture (org_id, asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, facts_hash,
+                                  evaluated_at)
+             SELECT '{org}', id, 'N', 0, 0, 0, 5, 0, now() FROM asset WHERE org_id = '{org}';
+             INSERT INTO waiver (org_id, id, rule_id, reason, granted_kind, granted_by, granted_at, expires_at)
+             SELECT '{org}', gen_random_uuid(), rule.id, 'agreed', 'user', \"user\".id, now(), now() + interval '1 day'
+             FROM rule, \"user\" WHERE org_id = '{org}' AND email LIKE '%@rows.example';
+             INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id, opened_at,
+                                  changed_at)
+             SELECT '{org}', gen_random_uuid(), asset.id, rule_id, rule_version.id, severity, 5, 'WAIVED', '{{}}',
+                    (SELECT id FROM waiver WHERE granted_by = asset.owner_id AND org_id = '{org}'), now(), now()
+             FROM asset JOIN rule_version USING (org_id) WHERE org_id = '{org}';
              DELETE FROM audit_entry;
              INSERT INTO audit_entry (org_id, id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths)
              SELECT '{org}', gen_random_uuid(), now(), 'user', id, 'asset.created', 'asset', id, '{{}}'
@@ -156,6 +173,32 @@ async fn assets_with_their_changes_and_custodies() {
     let once =
         ["FROM audit_entry WHERE entity_id = owner.id", "FROM custody WHERE asset_id = owner.id"];
     check_levels(document, &once, 14).await;
+}
+
+#[tokio::test]
+async fn assets_with_their_postures_and_findings() {
+    let document = "{ assets(first: 100) { nodes {
+        owner { name } posture { score coverage verdicts { verdict reason rule { key } } }
+        findings(first: 3) { totalCount nodes { severity lastSeenAt rule { key } waiver { reason } } }
+    } } }";
+    let once = [
+        "found.* FROM UNNEST",
+        "LEFT JOIN membership",
+        "FROM finding WHERE asset_id = owner.id",
+        "AND rule_version.version = rule.version",
+        "WHERE rule_version.id = ANY",
+        "FROM waiver WHERE id = ANY",
+    ];
+    check_levels(document, &once, 16).await;
+}
+
+#[tokio::test]
+async fn findings_with_their_assets_rules_and_waivers() {
+    let document = "{ findings(first: 100) { totalCount nodes {
+        severity asset { name owner { name } } rule { key } waiver { reason grantedBy { ... on User { name } } rule { key } }
+    } } }";
+    let once = ["WHERE rule_version.id = ANY", "FROM waiver WHERE id = ANY"];
+    check_levels(document, &once, 16).await;
 }
 
 /// A statement for each set of arguments, however many assets there are.

@@ -19,7 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Id, id, permission::Permission, user::User};
+use chrono::TimeDelta;
+use domain::{
+    Id, Origin,
+    finding::Finding,
+    id,
+    permission::Permission,
+    rule::Severity,
+    testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
+    user::User,
+};
 use graphql::Client;
 use serde_json::{Value, json};
 
@@ -207,6 +216,7 @@ impl Fuzz {
                 let job = self.stage.job(team, &set).await;
                 self.known.lock().unwrap()[org].learn(&job.to_string());
             }
+            self.judge(org, team).await;
             let list = "{
                 roles { id } viewer { sessions { id } } auditEntries(first: 20) { nodes { id } edges { cursor } }
                 assets(first: 9, orderBy: { field: NAME }) { edges { cursor } } users(first: 5) { edges { cursor } }
@@ -214,6 +224,32 @@ impl Fuzz {
             let reply = self.stage.ask(owner, list, json!({})).await;
             self.hear(org, reply.data());
         }
+    }
+
+    /// A rule that some assets break, and runs that saw it.
+    async fn judge(&self, org: usize, team: &Team) {
+        let now = stage::now();
+        let tx = self.stage.test.write(team.org.id, Origin::system()).await.unwrap();
+        let says = Says { condition: "has(owner.id)", evidence: &[], controls: &[] };
+        let key = format!("{}-rule", MARKS[org]);
+        let rules = [KeptRule::keep(&tx, &key, 0, Severity::High, says, now).await.unwrap()];
+        let assets = self.known.lock().unwrap()[org].by_prefix["ast"][..12].to_vec();
+        let mut learned = vec![rules[0].id.to_string()];
+        for asset in assets {
+            let (asset, soon) = (asset.parse().unwrap(), now + TimeDelta::hours(1));
+            posture(&tx, asset, &rules, "F", &[(0, soon, 'P')], now).await.unwrap();
+            let finding = KeptFinding::open(now).keep(&tx, asset, &rules[0]).await.unwrap();
+            learned.push(Id::<Finding>::from(finding).to_string());
+        }
+        for minute in 0..8 {
+            let ended = now - TimeDelta::minutes(8 - minute);
+            let tallies = vec![[1, 1, 0, 0, 0]];
+            let run = KeptRun { tallies, ..KeptRun::succeeded(ended, ended) };
+            learned.push(run.keep(&tx, &rules).await.unwrap().to_string());
+        }
+        tx.commit().await.unwrap();
+        let mut known = self.known.lock().unwrap();
+        learned.iter().for_each(|id| known[org].learn(id));
     }
 
     /// Checks what an organization was shown, and learns its ids and cursors.

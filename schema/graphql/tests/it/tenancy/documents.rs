@@ -27,6 +27,8 @@ const FRAGMENTS: &str = "
     fragment J on Job { id kind state error worker subject actor { ...U ...KP } }
     fragment S on Schedule { id name cron actor { ...U ...KP } }
     fragment G on Rule { key title condition params controls { framework code } }
+    fragment F on Finding { id state evidence asset { ...N } rule { key title } waiver { ...Y } }
+    fragment Y on Waiver { id reason rule { key } asset { ...N } grantedBy { ...U ...KP } revokedBy { ...U ...KP } }
     fragment V on Viewer { actor { ...U } organization { ...O } organizations { ...O } roles { ...R } sessions { id sourceIp } }
 ";
 
@@ -35,7 +37,7 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("viewer", "{ viewer { ...V } }"),
     (
         "node",
-        "{ node(id: $any) { id __typename ...A ...D ...H ...U ...K ...E ...O ...R ...C ...J ...S ...T ...I } }",
+        "{ node(id: $any) { id __typename ...A ...D ...H ...U ...K ...E ...O ...R ...C ...J ...S ...T ...I ...F ...Y } }",
     ),
     (
         "node",
@@ -99,6 +101,41 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("importRun", "{ importRun(id: $import) { ...I } }"),
     ("rules", "{ rules { ...G enabled version } }"),
     ("rule", "{ rule(key: $ruleName) { ...G } }"),
+    ("finding", "{ finding(id: $finding) { ...F } }"),
+    (
+        "findings",
+        "{ findings(first: $first, after: $cursor) { totalCount pageInfo { endCursor } nodes { ...F } } }",
+    ),
+    ("findings", "{ findings(filter: { asset: $asset, owner: $user }) { nodes { ...F } } }"),
+    (
+        "asset",
+        "{ asset(id: $asset) { posture { score verdicts { rule { key } evidence } } findings(first: $first) { totalCount nodes { ...F } } } }",
+    ),
+    ("waivers", "{ waivers(first: $first) { totalCount nodes { ...Y } } }"),
+    ("complianceScore", "{ complianceScore { mean coverage assets bySeverity { failing } } }"),
+    ("postureBy", "{ postureBy(dimension: OWNER) { label assets owner { ...P } } }"),
+    ("postureBy", "{ postureBy(dimension: TAG) { label assets tag { ...T } } }"),
+    (
+        "complianceDrift",
+        "{ complianceDrift(from: $run, to: $run2) { from { ...C } newlyFailing(first: $first) { totalCount nodes { ...F } } } }",
+    ),
+    (
+        "complianceDrift",
+        "{ complianceDrift(to: $run, from: $run2) { scoreChange newlyPassing(first: $first) { nodes { ...F } } } }",
+    ),
+    ("complianceTrend", "{ complianceTrend(last: $first) { run { ...C } score { mean } } }"),
+    (
+        "complianceForecast",
+        "{ complianceForecast(until: $soon, first: $first) { totalCount nodes { at asset { ...N } rule { key } } } }",
+    ),
+    (
+        "complianceReport",
+        "{ complianceReport(run: $run) { organization run { ...C } worstAssets(first: $first) { asset { ...N } } findings(first: $first) { nodes { ...F } } } }",
+    ),
+    (
+        "complianceReport",
+        "{ complianceReport { families { family } remediations { rule { key } } rules { key } verdicts { passed } } }",
+    ),
     ("complianceRun", "{ complianceRun(id: $run) { ...C } }"),
     (
         "complianceRuns",
@@ -205,6 +242,11 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
         "tryRule",
         "mutation { tryRule(input: { key: $ruleName, title: $text, severity: LOW, condition: \"has(owner.id)\", evidence: { name: \"asset.name\" }, remediation: $text }) { passed failed examples { evidence asset { ...N } } } }",
     ),
+    (
+        "grantWaiver",
+        "mutation { grantWaiver(input: { rule: $rule, asset: $asset, reason: $text, expiresAt: $soon }) { ...Y } }",
+    ),
+    ("revokeWaiver", "mutation { revokeWaiver(id: $waiver) { ...Y } }"),
     ("startComplianceRun", "mutation { startComplianceRun(idempotencyKey: $text) { ...C } }"),
     ("cancelComplianceRun", "mutation { cancelComplianceRun(id: $run) { ...C } }"),
     ("retryJob", "mutation { retryJob(id: $job) { ...J } }"),
@@ -232,6 +274,10 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("session", "ID!"),
     ("org", "ID!"),
     ("run", "ID!"),
+    ("run2", "ID!"),
+    ("rule", "ID!"),
+    ("finding", "ID!"),
+    ("waiver", "ID!"),
     ("job", "ID!"),
     ("schedule", "ID!"),
     ("dependency", "ID!"),
@@ -279,6 +325,9 @@ impl Fuzz {
             "session" => json!(id(dice, "ses")),
             "org" => json!(id(dice, "org")),
             "run" => json!(id(dice, "run")),
+            "rule" => json!(id(dice, "rul")),
+            "finding" => json!(id(dice, "fnd")),
+            "waiver" => json!(id(dice, "wvr")),
             "job" => json!(id(dice, "job")),
             "schedule" => json!(id(dice, "sch")),
             "dependency" => json!(id(dice, "dep")),
@@ -298,7 +347,7 @@ impl Fuzz {
             "any" => {
                 let prefix = *dice.pick(&[
                     "ast", "dep", "cus", "usr", "key", "ses", "org", "rol", "aud", "run", "job",
-                    "sch", "tag", "imp",
+                    "sch", "tag", "imp", "fnd", "wvr",
                 ]);
                 json!(id(dice, prefix))
             }

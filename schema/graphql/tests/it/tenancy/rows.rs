@@ -40,6 +40,11 @@ impl Fuzz {
             ("import_table", "org_id = $"),
             ("import_chunk", "org_id = $"),
             ("compliance_run", "org_id = $"),
+            ("rule", "org_id = $"),
+            ("rule_version", "org_id = $"),
+            ("waiver", "org_id = $"),
+            ("finding", "org_id = $"),
+            ("posture", "org_id = $"),
             ("job", "org_id = $"),
             ("job_history", "org_id = $"),
             ("schedule", "org_id = $"),
@@ -74,6 +79,7 @@ impl Fuzz {
                          UNION ALL SELECT t::text FROM job AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM job_history AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM schedule AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
+                         UNION ALL SELECT t::text FROM waiver AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM rule_version AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'
                          UNION ALL SELECT t::text FROM compliance_run AS t WHERE org_id = '{uuid}' AND t::text ILIKE '%{foreign}%'"
                     ),
@@ -134,7 +140,8 @@ impl Fuzz {
                  UNION SELECT id::text FROM schedule WHERE org_id = '{uuid}' UNION SELECT id::text FROM compliance_run WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM dependency WHERE org_id = '{uuid}' UNION SELECT id::text FROM custody WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM tag WHERE org_id = '{uuid}' UNION SELECT id::text FROM import_run WHERE org_id = '{uuid}'
-                 UNION SELECT id::text FROM rule WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM rule WHERE org_id = '{uuid}' UNION SELECT id::text FROM waiver WHERE org_id = '{uuid}'
+                 UNION SELECT id::text FROM finding WHERE org_id = '{uuid}'
                  UNION SELECT id::text FROM gone WHERE org_id = '{uuid}'
                  UNION SELECT user_id::text FROM membership WHERE org_id = '{uuid}'
                  UNION SELECT entity_id::text FROM audit_entry WHERE org_id = '{uuid}'"
