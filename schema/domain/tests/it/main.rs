@@ -14,7 +14,6 @@
 //! | `rule`, `verdict`, `native` | rules as they are kept, what they say, and the same by hand |
 //! | `posture` | what they say of assets, and following changes |
 //! | `score`, `drift`, `report` | how much holds, how that went and will go, and for whom it is written down |
-//! | `rule`, `native` | rules, and the same by hand |
 //! | `job`, `worker`, `schedule` | the fleet: what is to be done, by whom and when |
 //! | `fixture`, `judged` | what the tests start from |
 
