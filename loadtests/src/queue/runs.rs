@@ -87,7 +87,8 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
     finding.check("postures other than a plain query", count(POSTURES).await?, 0);
     let buried = "SELECT count(*) FROM job WHERE state = 'BURIED'";
     finding.check("shards buried", count(buried).await?, 0);
-    let shards = count("SELECT coalesce(sum(shards), 0) FROM compliance_run WHERE shards > 1").await?;
+    let shards =
+        count("SELECT coalesce(sum(shards), 0) FROM compliance_run WHERE shards > 1").await?;
     ground.ledger.audit(&mut finding, shards).await?;
     killed.takeovers(&ground.ledger, &mut finding, "").await?;
     Ok(finding)
