@@ -32,7 +32,7 @@ conformance: ## GraphQL over HTTP, audited from outside by graphql-http and a br
 	cd loadtests/conformance && npm ci
 	node loadtests/conformance/run.mjs --binary $(target)/release/sentryops
 
-load: ## what it costs: time to the first answer, memory, CPU per request beside a peer's, jobs and imported rows a second, what is lost
+load: ## what it costs: time to the first answer, memory, CPU per request beside a peer's, jobs, imported rows and judged assets a second, what is lost
 	@docker/install
 	cargo build --release --locked --bin sentryops --bin loadtests
 	cargo build --release --locked --package workers --example drill
@@ -40,4 +40,5 @@ load: ## what it costs: time to the first answer, memory, CPU per request beside
 	$(target)/release/loadtests read --peers --binary $(target)/release/sentryops
 	$(target)/release/loadtests import --kill --binary $(target)/release/sentryops
 	$(target)/release/loadtests graph --binary $(target)/release/sentryops
+	$(target)/release/loadtests scan --edits 200 --report --kill --binary $(target)/release/sentryops
 	$(target)/release/loadtests queue --quick --binary $(target)/release/sentryops --drill $(target)/release/examples/drill

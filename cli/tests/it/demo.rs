@@ -88,10 +88,10 @@ async fn the_demo_has_been_judged_twice_and_something_has_changed_and_one_thing_
         (&waiver["rule"]["key"], &waiver["asset"]["name"]),
         (&json!("os-supported"), &json!("billing-db-1"))
     );
-    let waived =
+    let query =
         "{ findings(filter: { state: [WAIVED] }) { nodes { asset { name } rule { key } } } }";
-    let waived = admin.get_data(waived, json!({})).await;
-    assert_eq!(names(&waived["findings"]), ["billing-db-1 os-supported".to_owned()].into());
+    let excused = admin.get_data(query, json!({})).await;
+    assert_eq!(names(&excused["findings"]), ["billing-db-1 os-supported".to_owned()].into());
 }
 
 #[tokio::test]

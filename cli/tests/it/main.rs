@@ -10,6 +10,7 @@
 //! | `sessions` · `limits` | several replicas: what is revoked on one, and what is counted on all |
 //! | `socket`, `sockets` | a client of `graphql-transport-ws` · what is watched arrives, and ends with the right to it |
 //! | `fleet` | `sentryops worker`, and runs whose workers are killed |
+//! | `demo` | what `up --demo` shows |
 //! | `this_machine` | the script that says what a machine is, on made-up machines |
 //! | `cancel` · `logs` · `commands` · `embedded` | clients that leave · what is written down · the other commands · private services |
 //!

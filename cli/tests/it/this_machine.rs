@@ -119,7 +119,8 @@ fn assessed(cells: &BTreeMap<String, String>) -> Vec<&'static str> {
         cells.get(&format!("attributes.{attribute}")).filter(|cell| !cell.is_empty())
     };
     let is_known = |read: &str| match read {
-        "attr.os_supported" => {
+        // It follows from the system's name, which here says the version, too.
+        "attr.os_supported" | "attr.os_name" | "attr.os_version" => {
             cell("os_name").is_some_and(|name| end_of_life::of(name, None).is_some())
         }
         read => read.strip_prefix("attr.").is_some_and(|attribute| cell(attribute).is_some()),
@@ -426,8 +427,8 @@ fn logs_are_kept_as_long_as_what_goes_first() {
     // Nothing is told of how long it is kept: as long as it goes back, if that is long.
     let archived = |days: i64| {
         let begins = (chrono_now() - TimeDelta::days(days)).timestamp_micros();
-        let file = format!("var/log/journal/x/system@5f-0000000000000001-{begins:016x}.journal");
-        journal("[Journal]\n").with(&file, "").with("var/log/journal/x/system.journal", "")
+        let file = format!("var/log/journal/y/system@5f-0000000000000001-{begins:016x}.journal");
+        journal("[Journal]\n").with(&file, "").with("var/log/journal/y/system.journal", "")
     };
     check(archived(100), "100");
     check(archived(29), "");

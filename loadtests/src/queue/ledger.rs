@@ -16,8 +16,9 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Jobs that are not over.
-pub(crate) const LIVE: &str = "SELECT count(*) FROM job WHERE state <> 'BURIED'";
+/// Jobs that are not over, but for those of another day.
+pub(crate) const LIVE: &str =
+    "SELECT count(*) FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour'";
 
 const MAKE: &str = "
     CREATE TABLE drill_effect (id uuid NOT NULL);
