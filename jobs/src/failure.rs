@@ -56,11 +56,15 @@ fn is_its_own(cause: &tokio_postgres::Error) -> bool {
         .any(|state| cause.code() == Some(state))
 }
 
-/// Of two that wait for each other one loses; nothing is wrong with it.
+/// Of two that wait for each other one loses, and who waits long gives up; nothing is wrong with either.
 fn is_lost_race(cause: &tokio_postgres::Error) -> bool {
-    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
-        .iter()
-        .any(|state| cause.code() == Some(state))
+    [
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::LOCK_NOT_AVAILABLE,
+    ]
+    .iter()
+    .any(|state| cause.code() == Some(state))
 }
 
 /// How long to wait for a database that is away.

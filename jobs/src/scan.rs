@@ -33,6 +33,9 @@ pub struct ScanShard {
 impl Job for ScanShard {
     const QUEUE: Queue = Queue::Scan;
     const KIND: &'static str = "scan.shard";
+    /// A worker of before judges by two rules and keeps no posture.
+    const VERSION: i16 = 2;
+    const READS: &'static [i16] = &[1, 2];
     const TIMEOUT: Duration = Duration::from_mins(5);
     const PERMISSION: Option<Permission> = Some(Permission::ComplianceRun);
     const WATCHED: bool = true;
@@ -71,7 +74,8 @@ pub struct Refresh {
 
 impl Job for Refresh {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = "scan.refresh";
+    const KIND: &'static str = posture::due::REFRESH;
+    const ATTEMPTS: i16 = 20;
     const TIMEOUT: Duration = Duration::from_mins(5);
 }
 
@@ -121,14 +125,21 @@ pub async fn push_turn(tx: &Tx) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a comparison a day from now; one that waits already comes first.
+/// Asks for a comparison a day from now wherever none is asked for. In a transaction of `Db::fleet`.
 pub async fn push_verify(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-    let verify = Push::new(&Verify {}).key("verify").run_at(now + VERIFY);
-    verify.on_behalf(tx.org(), Actor::System).send(tx).await.map(drop)
+    for organization in Organization::all(tx).await? {
+        let verify = Push::new(&Verify {}).key("verify").run_at(now + VERIFY);
+        verify.on_behalf(organization.id, Actor::System).send(tx).await?;
+    }
+    Ok(())
 }
 
-/// Pushes what has to be done before all postures are judged anew.
+/// Pushes what has to be done before all postures are judged anew, instead of what of it waits already.
 pub async fn push_refresh(tx: &Tx, ranges: Vec<AssetRange>) -> Result<()> {
+    if ranges.is_empty() {
+        return Ok(());
+    }
+    posture::due::take_back_refresh(tx).await?;
     let parts: Vec<_> = ranges.into_iter().map(|range| Refresh { range }).collect();
     push_all(tx, &parts).await
 }

@@ -8,9 +8,7 @@ use domain::{
 use jobs::{
     Failure,
     job::Ended,
-    scan::{
-        Follow, Refresh, ScanShard, Turn, Verify, push_refresh, push_shards, push_turn, push_verify,
-    },
+    scan::{Follow, Refresh, ScanShard, Turn, Verify, push_refresh, push_shards, push_turn},
     schedule::ScheduledRun,
 };
 
@@ -22,9 +20,9 @@ pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
     let is_open = Run::begin_shard(&tx, job.run).await?;
     tx.commit().await?;
     let tx = context.finish().await?;
-    if is_open && Run::judge_shard(&tx, job.run, job.range, context.now()).await? {
+    if is_open {
+        Run::judge_shard(&tx, job.run, job.range, context.now()).await?;
         push_turn(&tx).await?;
-        push_verify(&tx, context.now()).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -72,26 +70,27 @@ pub async fn refresh(context: Context, job: Refresh) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Compares all postures with what a look at everything finds, part by part; what differs is said and judged anew.
+/// Compares all postures with what a look at everything finds, part by part; what differs is said, and judged anew.
 pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
     let tx = context.write().await?;
     let ranges = AssetRange::all(&tx).await?;
     tx.commit().await?;
-    let mut differing = 0;
     for range in ranges {
         let tx = context.write().await?;
-        let mismatches = posture::verify(&tx, range, context.now()).await?;
-        posture::repair(&tx, &mismatches).await?;
+        let differing = posture::verify(&tx, range, context.now()).await?.mismatches;
+        posture::repair(&tx, &differing, context.now()).await?;
+        push_turn(&tx).await?;
         tx.commit().await?;
-        for mismatch in &mismatches {
-            tracing::error!(asset.id = %mismatch.asset, "a posture is not what a look at everything finds");
+        metrics::counter!("sentryops_posture_mismatches_total").increment(differing.len() as u64);
+        if let Some(first) = differing.first() {
+            let count = differing.len();
+            tracing::error!(
+                asset.id = %first.asset, count,
+                "the postures of {count} assets were not what a look at everything finds"
+            );
         }
-        differing += mismatches.len();
     }
-    metrics::counter!("sentryops_posture_mismatches_total").increment(differing as u64);
-    let tx = context.finish().await?;
-    push_verify(&tx, context.now()).await?;
-    tx.commit().await?;
+    context.finish().await?.commit().await?;
     Ok(())
 }
 

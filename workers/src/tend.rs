@@ -152,6 +152,8 @@ impl Tender {
         let tx = self.db.fleet().await?;
         history::rotate(&tx, self.history_days).await?;
         Worker::forget(&tx).await?;
+        let now = tx.now().await?;
+        scan::push_verify(&tx, now).await?;
         tx.commit().await?;
         self.forget_imports().await
     }

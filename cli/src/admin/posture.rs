@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use domain::{
     Db, Origin,
-    asset::{Asset, AssetFilter, LifecycleState},
+    asset::Asset,
     organization::Organization,
     posture::{self, Letter, Mismatch, Posture},
     run::AssetRange,
@@ -17,8 +17,6 @@ use domain::{
 
 /// Assets that are told of each organization.
 const SHOWN: usize = 20;
-/// What a look does not judge.
-const OUT_OF_SCOPE: [LifecycleState; 2] = [LifecycleState::Retired, LifecycleState::Disposed];
 
 /// What `verify-posture` is told.
 #[derive(Args)]
@@ -31,7 +29,7 @@ pub(super) struct Arguments {
     repair: bool,
 }
 
-/// What there is to say, and 1 where something differs.
+/// What there is to say, and 1 where something differs, or else 3 where something was not compared.
 pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, ExitCode)> {
     // What is noted for repair is followed by a job that its transaction asks for.
     let db = jobs::scan::following(db);
@@ -44,18 +42,26 @@ pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, Exi
         organizations = Organization::all(&tx).await?;
         tx.commit().await?;
     }
-    let (mut said, mut is_right) = (String::new(), true);
+    let (mut said, mut is_right, mut is_whole) = (String::new(), true, true);
     for organization in &organizations {
         let found = Found::of(&db, organization, arguments.repair).await?;
         is_right &= found.differing == 0;
+        is_whole &= found.waiting == 0;
         said.push_str(&found.render(&organization.slug, arguments.repair));
     }
-    Ok((said, if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+    let code = match (is_right, is_whole) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(3),
+        (false, _) => ExitCode::FAILURE,
+    };
+    Ok((said, code))
 }
 
 /// What a look at an organization's assets found.
+#[derive(Default)]
 struct Found {
-    assets: i64,
+    assets: usize,
+    waiting: usize,
     differing: usize,
     /// A line of some of those.
     shown: Vec<String>,
@@ -65,20 +71,17 @@ impl Found {
     async fn of(db: &Db, organization: &Organization, repair: bool) -> Result<Self> {
         let tx = db.read(organization.id).await?;
         let ranges = AssetRange::all(&tx).await?;
-        let states = LifecycleState::ALL.iter().filter(|state| !OUT_OF_SCOPE.contains(state));
-        let in_operation = AssetFilter {
-            lifecycle_state: Some(states.copied().collect()),
-            ..AssetFilter::default()
-        };
-        let assets = Asset::count(&tx, &in_operation).await?;
         tx.commit().await?;
-        let mut found = Self { assets, differing: 0, shown: Vec::new() };
+        let mut found = Self::default();
         for range in ranges {
             // It writes the built-in rules where nothing has been judged yet.
             let tx = db.write(organization.id, Origin::system()).await?;
-            let mismatches = posture::verify(&tx, range, crate::now()).await?;
+            let posture::Verified { assets, waiting, mismatches } =
+                posture::verify(&tx, range, crate::now()).await?;
+            found.assets += assets;
+            found.waiting += waiting;
             if repair {
-                posture::repair(&tx, &mismatches).await?;
+                posture::repair(&tx, &mismatches, crate::now()).await?;
             }
             let more = mismatches.iter().take(SHOWN.saturating_sub(found.shown.len()));
             let ids: Vec<_> = more.clone().map(|mismatch| mismatch.asset).collect();
@@ -96,10 +99,14 @@ impl Found {
     }
 
     fn render(&self, slug: &str, repair: bool) -> String {
-        let Self { assets, differing, shown } = self;
-        let mut text = format!("{slug}: {assets} assets in operation, {differing} differ");
+        let Self { assets, waiting, differing, shown } = self;
+        let mut text = format!("{slug}: {assets} assets compared, {differing} differ");
         if repair && *differing > 0 {
-            text.push_str(": workers judge them anew");
+            text.push_str(" and are judged anew");
+        }
+        if *waiting > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; {waiting} wait to be judged and were not compared");
         }
         text.push('\n');
         for line in shown {

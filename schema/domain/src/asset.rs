@@ -361,7 +361,7 @@ impl Asset {
         let names = Draft::tag_names(tx, iter::once(&draft)).await?;
         Dependency::remove_all_of(tx, id, now).await?;
         Custody::end_of(tx, id, now).await?;
-        Posture::forget(tx, id).await?;
+        Posture::forget(tx, id, now).await?;
         tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
         Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));

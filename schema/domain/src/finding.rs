@@ -38,7 +38,7 @@ text_enum! {
         Waived = "WAIVED",
         /// The rule holds again.
         Fixed = "FIXED",
-        /// The rule is no longer about the asset, or the asset no longer in operation.
+        /// It is not judged any more: the asset is not in operation, the rule not about it, or a fact that decides not known.
         OutOfScope = "OUT_OF_SCOPE",
     }
 }

@@ -27,7 +27,7 @@ mod verify;
 
 pub use follow::{Followed, follow, next_turn, refresh, turn};
 pub use verdict::RuleVerdict;
-pub use verify::{Mismatch, repair, verify};
+pub use verify::{Mismatch, Verified, repair, verify};
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,7 +135,9 @@ impl FromRow for Posture {
         let turn = |(slot, micros, letter): (usize, i64, char)| {
             let at = DateTime::from_timestamp_micros(micros)
                 .ok_or(Error::Corrupt { table: "posture", column: "flips" })?;
-            Ok(Turn { slot, at, to: Letter::from_byte(letter as u8)? })
+            let corrupt = Error::Corrupt { table: "posture", column: "flips" };
+            let letter = u8::try_from(letter).map_err(|_| corrupt)?;
+            Ok(Turn { slot, at, to: Letter::from_byte(letter)? })
         };
         Ok(Self {
             asset: row.try_get("asset_id")?,
@@ -155,8 +157,8 @@ impl FromRow for Posture {
 
 impl Posture {
     /// Forgets an asset that is being deleted, and what it broke.
-    pub(crate) async fn forget(tx: &Tx, asset: Id<Asset>) -> Result<()> {
-        Lock::Alone.take(tx).await?;
+    pub(crate) async fn forget(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+        Lock::Alone.take(tx, now).await?;
         tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
         tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;
         Ok(())
@@ -165,30 +167,33 @@ impl Posture {
 
 /// How an organization's postures are locked, until the transaction ends: taken before facts, rules and waivers are read, so
 /// that an older look is never written over a newer one.
+///
+/// Those that share it may meet at an asset where a run and one of a smaller scope do. Both judge it by the same rules, and a
+/// change that only one of them saw is followed after both: following takes it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// By a look at assets that no other shared look is at, such as a shard: with other such looks.
+    /// Of a range: a run's shard, a refresh.
     Shared,
-    /// By a look at what changed, which may be anything.
+    /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted.
     Alone,
 }
 
 impl Lock {
-    /// Waits for it.
-    pub async fn take(self, tx: &Tx) -> Result<()> {
+    /// Waits for it; the time as of which to judge then: `now`, or Postgres' time if that is later, as it is after a wait, or
+    /// where the caller's clock is behind.
+    pub async fn take(self, tx: &Tx, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
         // Whoever waits here waits for a look at some thousand assets.
-        tx.exec(
-            "SELECT set_config('lock_timeout', '60s', true), set_config('statement_timeout', '60s', true)",
-            &[],
-        )
-        .await?;
+        let wait = "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '30s', true)";
+        tx.exec(wait, &[]).await?;
         let sql = match self {
             Self::Shared => {
-                "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))"
+                "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
             }
-            Self::Alone => "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))",
+            Self::Alone => {
+                "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
+            }
         };
-        tx.exec(sql, &[&tx.org().uuid().to_string()]).await?;
-        Ok(())
+        let row: Row = tx.one(sql, &[&tx.org().uuid().to_string()]).await?;
+        Ok(now.max(row.try_get("at")?))
     }
 }

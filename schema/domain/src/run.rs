@@ -2,8 +2,8 @@
 //! (`run/scope`: which assets; `run/shard`: judging a part of them; `run/tally`: what verdicts add up to.)
 //!
 //! A shard is a range of asset ids. It adds its tally to the run in the transaction that ends its job, so each counts
-//! once however often it ran; whichever comes last closes the run. A run keeps which rules it started with, and all its
-//! shards judge by those. Retired and disposed assets are not judged.
+//! once however often it ran; whichever comes last closes the run. A run keeps which rules it started with: a shard that
+//! finds others fails it, and whoever changed them has everybody judged anew. Retired and disposed assets are not judged.
 //!
 //! There is one open run of each scope: who asks for another is given that.
 
@@ -264,7 +264,12 @@ impl Run {
     ) -> Result<Option<Self>> {
         if let Some(key) = idempotency_key {
             let sql = format!("{SELECT} WHERE idempotency_key = $1");
-            if let Some(run) = tx.opt(&sql, &[&key]).await? {
+            if let Some(run) = tx.opt::<Self>(&sql, &[&key]).await? {
+                let scope = Scope::from_column(run.scope.as_ref())?;
+                if scope.as_ref().map_or_else(|| "all".to_owned(), Scope::key) != scope_key {
+                    let message = "the idempotency key was used for a run of another scope";
+                    return Err(Error::Conflict(message.into()));
+                }
                 return Ok(Some(run));
             }
         }
@@ -318,7 +323,6 @@ impl Run {
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
         Entry::changed(action, id, before, after).record(tx, now).await?;
-        Self::get(tx, id).await?.catch_up(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(true)
     }

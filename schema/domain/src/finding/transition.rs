@@ -10,6 +10,7 @@ use crate::{
     db::{Tx, column},
     error::Result,
     id::Id,
+    posture::look::First,
     rule::{Rule, RuleVersion, Severity},
     waiver::Waiver,
 };
@@ -43,8 +44,8 @@ pub(crate) struct Ended {
 /// What became of findings.
 #[derive(Debug, Default)]
 pub(crate) struct Transitions {
-    /// Nothing was kept of any of the assets.
-    pub(crate) is_first_look: bool,
+    /// Whether nothing can be in the way.
+    pub(crate) first: First,
     pub(crate) opened: Vec<Broken>,
     pub(crate) changed: Vec<Broken>,
     pub(crate) ended: Vec<Ended>,
@@ -74,13 +75,12 @@ impl Transitions {
         };
         // Whoever looks at an asset for the first time finds no live finding there; looking for one would cost as much as
         // writing it.
-        let conflict = if self.is_first_look {
-            ""
-        } else {
-            "ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL
+        let conflict = match self.first {
+            First::Yes => "",
+            First::No => "ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL
              DO UPDATE SET version_id = EXCLUDED.version_id, severity = EXCLUDED.severity, weight = EXCLUDED.weight,
                            state = EXCLUDED.state, evidence = EXCLUDED.evidence, waiver_id = EXCLUDED.waiver_id,
-                           changed_at = EXCLUDED.changed_at"
+                           changed_at = EXCLUDED.changed_at",
         };
         let rows: Vec<&Broken> = self.opened.iter().collect();
         tx.exec(

@@ -34,7 +34,7 @@ pub struct Followed {
 
 /// Judges what changed.
 pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
-    Lock::Alone.take(tx).await?;
+    let now = Lock::Alone.take(tx, now).await?;
     let due: Vec<Row> = tx
         .all(
             "DELETE FROM posture_due USING (SELECT id FROM posture_due ORDER BY id LIMIT $1) AS first
@@ -70,17 +70,16 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
     Ok(followed)
 }
 
-/// Judges the assets of which time alone has changed a verdict; says whether there may be more.
-pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<bool> {
-    Lock::Alone.take(tx).await?;
+/// Judges assets of which time alone has changed a verdict, some thousand at most: [`next_turn`] tells of more.
+pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    let now = Lock::Alone.take(tx, now).await?;
     let sql = "SELECT asset_id FROM posture WHERE flips_at <= $1 ORDER BY flips_at LIMIT $2";
     let turned: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
     let mut changed = BTreeMap::new();
     for row in &turned {
         changed.insert(row.try_get("asset_id")?, None);
     }
-    look(tx, &changed, now).await?;
-    Ok(i64::try_from(turned.len()).is_ok_and(|count| count >= BATCH))
+    look(tx, &changed, now).await
 }
 
 /// When time alone changes a verdict next.
@@ -91,7 +90,7 @@ pub async fn next_turn(tx: &Tx) -> Result<Option<DateTime<Utc>>> {
 
 /// Judges all assets of a range by what counts now.
 pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<()> {
-    Lock::Shared.take(tx).await?;
+    let now = Lock::Shared.take(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let kept = store::in_range(tx, range).await?;
@@ -113,7 +112,7 @@ async fn look(tx: &Tx, changed: &BTreeMap<Id<Asset>, Reads>, now: DateTime<Utc>)
 }
 
 /// What is known of those of these that are in operation.
-async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> Result<Vec<Facts>> {
+pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> Result<Vec<Facts>> {
     // One by one: see `store::of_assets`.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Map, Value};
+use tokio_postgres::Row;
 
 use super::{Letter, Posture, Turn, store};
 use crate::{
@@ -86,8 +87,8 @@ impl<'a> Look<'a> {
         reads: impl Fn(Id<Asset>) -> Reads,
     ) -> Result<Tally> {
         let mut tally = Tally::new(self.rules.width());
-        let is_first_look = kept.is_empty();
-        let mut transitions = Transitions { is_first_look, ..Transitions::default() };
+        let first = if kept.is_empty() { First::of(tx, facts).await? } else { First::No };
+        let mut transitions = Transitions { first, ..Transitions::default() };
         let mut written = Vec::new();
         for (place, facts) in facts.iter().enumerate() {
             if place % BREATH == 0 {
@@ -111,7 +112,7 @@ impl<'a> Look<'a> {
         let fixed = transitions.ended.iter().filter(|ended| ended.state == FindingState::Fixed);
         tally.fixed = i32::try_from(fixed.count()).unwrap_or(i32::MAX);
         transitions.record(tx, self.now).await?;
-        store::write(tx, &written, is_first_look).await?;
+        store::write(tx, &written, first).await?;
         store::forget(tx, &gone.iter().map(|posture| posture.asset).collect::<Vec<_>>()).await?;
         Ok(tally)
     }
@@ -145,6 +146,13 @@ impl<'a> Look<'a> {
                 }
             }
             posture.count(posture.letters[slot], ruled.weight());
+            if posture.letters[slot] == Letter::Waived
+                && let Some((waiver, _)) = self.waivers.of(ruled, facts.asset)
+            {
+                // Another waiver is another reason why it may be broken.
+                posture.facts_hash ^=
+                    folded(waiver).rotate_left(u32::try_from(slot % 64).unwrap_or(0));
+            }
         }
         posture.errors = (!errors.is_empty()).then_some(Value::Object(errors));
         posture.score = posture.scored();
@@ -221,7 +229,8 @@ impl<'a> Look<'a> {
     }
 
     fn leave(&self, posture: &Posture, transitions: &mut Transitions) {
-        let broken = self.rules.all().iter().filter(|ruled| posture.letter(ruled.slot).is_broken());
+        let rules = self.rules.all().iter();
+        let broken = rules.filter(|ruled| posture.letter(ruled.slot).may_be_broken());
         transitions.ended.extend(broken.map(|ruled| Ended {
             asset: posture.asset,
             rule: ruled.rule.id,
@@ -252,6 +261,44 @@ impl Letter {
             Self::Fail | Self::Waived => true,
             Self::Pass | Self::NotAssessed | Self::Error | Self::Absent => false,
         }
+    }
+}
+
+impl Letter {
+    /// Whether there may be a finding: what cannot be judged leaves it as it is.
+    pub(super) const fn may_be_broken(self) -> bool {
+        self.is_broken() || matches!(self, Self::Error)
+    }
+}
+
+fn folded(waiver: Id<Waiver>) -> i64 {
+    let (high, low) = waiver.uuid().as_u64_pair();
+    (high ^ low).cast_signed()
+}
+
+/// Whether nothing can be in the way of what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum First {
+    /// Nothing is kept of any of the assets, and none of them breaks a rule.
+    Yes,
+    /// Something may be.
+    #[default]
+    No,
+}
+
+impl First {
+    async fn of(tx: &Tx, facts: &[Facts]) -> Result<Self> {
+        let assets = || facts.iter().map(|facts| facts.asset);
+        let (Some(first), Some(last)) = (assets().min(), assets().max()) else {
+            return Ok(Self::No);
+        };
+        let row: Row = tx
+            .one(
+                "SELECT EXISTS (SELECT FROM finding WHERE asset_id BETWEEN $1 AND $2 AND ended_at IS NULL) AS any",
+                &[&first, &last],
+            )
+            .await?;
+        Ok(if row.try_get("any")? { Self::No } else { Self::Yes })
     }
 }
 

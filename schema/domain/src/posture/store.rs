@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{Letter, Posture};
+use super::{Letter, Posture, look::First};
 use crate::{
     asset::Asset,
     db::{Tx, column},
@@ -43,18 +43,17 @@ fn by_asset(postures: Vec<Posture>) -> HashMap<Id<Asset>, Posture> {
 }
 
 /// Writes them: over what is kept, or beside it where nothing is kept of any of them, which is cheaper.
-pub(super) async fn write(tx: &Tx, postures: &[Posture], is_first_look: bool) -> Result<()> {
+pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result<()> {
     if postures.is_empty() {
         return Ok(());
     }
-    let conflict = if is_first_look {
-        ""
-    } else {
-        "ON CONFLICT (org_id, asset_id) DO UPDATE SET
+    let conflict = match first {
+        First::Yes => "",
+        First::No => "ON CONFLICT (org_id, asset_id) DO UPDATE SET
              verdicts = EXCLUDED.verdicts, passed_weight = EXCLUDED.passed_weight, failed_weight = EXCLUDED.failed_weight,
              waived_weight = EXCLUDED.waived_weight, whole_weight = EXCLUDED.whole_weight, score = EXCLUDED.score,
              facts_hash = EXCLUDED.facts_hash, flips = EXCLUDED.flips, flips_at = EXCLUDED.flips_at,
-             errors = EXCLUDED.errors, evaluated_at = EXCLUDED.evaluated_at"
+             errors = EXCLUDED.errors, evaluated_at = EXCLUDED.evaluated_at",
     };
     let rows: Vec<&Posture> = postures.iter().collect();
     let sql = format!(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Letter, Lock, Posture, due, look::Look, store};
+use super::{Letter, Lock, Posture, due, follow::facts_of, look::Look, store};
 use crate::{
     asset::Asset,
     db::Tx,
@@ -29,46 +29,69 @@ pub struct Mismatch {
     pub found: Vec<Letter>,
 }
 
-/// Compares what is kept of the assets in a range with what a look at all of them finds. What waits to be followed, or whose
-/// time has just come, is not held against them.
-pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Vec<Mismatch>> {
-    Lock::Shared.take(tx).await?;
-    let Some(waiting) = waiting(tx).await? else { return Ok(Vec::new()) };
+/// What a comparison found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Verified {
+    /// Assets that were compared.
+    pub assets: usize,
+    /// Assets that were not: they wait to be judged anew, or their time has just come.
+    pub waiting: usize,
+    /// What differs.
+    pub mismatches: Vec<Mismatch>,
+}
+
+/// Compares what is kept of the assets in a range with what a look at all of them finds.
+pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Verified> {
+    let now = Lock::Alone.take(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let mut kept = store::in_range(tx, range).await?;
     let mut found = found_in_range(tx, &rules, range).await?;
+    // After the facts: what changed since they were read waits.
+    let waiting = Waiting::read(tx).await?;
     let look = Look::new(tx, &rules, now).await?;
-    let mut mismatches = Vec::new();
+    let mut verified = Verified::default();
     for facts in &facts {
         let asset = facts.asset;
         let (kept, found) = (kept.remove(&asset), found.remove(&asset).unwrap_or_default());
-        let judged = look.judge(facts, None, &None);
         let is_turning = kept.as_ref().is_some_and(|kept| kept.has_turned_by(look.now()));
+        if is_turning || waiting.includes(asset) {
+            verified.waiting += 1;
+            continue;
+        }
+        verified.assets += 1;
+        let judged = look.judge(facts, None, &None);
         let is_same = kept.as_ref().is_some_and(|kept| kept.says_the_same_as(&judged));
-        if !is_turning && !waiting.contains(&asset) && !(is_same && judged.tells_of(&found)) {
-            mismatches.push(Mismatch { asset, kept, judged: Some(judged), found });
+        if !(is_same && judged.tells_of(&found)) {
+            verified.mismatches.push(Mismatch { asset, kept, judged: Some(judged), found });
         }
     }
     // What is kept of assets that are not judged.
     let left: BTreeSet<_> = kept.keys().chain(found.keys()).copied().collect();
-    for asset in left.difference(&waiting) {
-        let found = found.remove(asset).unwrap_or_default();
-        mismatches.push(Mismatch { asset: *asset, kept: kept.remove(asset), judged: None, found });
+    for asset in left.into_iter().filter(|asset| !waiting.includes(*asset)) {
+        let found = found.remove(&asset).unwrap_or_default();
+        let kept = kept.remove(&asset);
+        verified.mismatches.push(Mismatch { asset, kept, judged: None, found });
     }
-    Ok(mismatches)
+    Ok(verified)
 }
 
-/// Has these judged anew, from what the findings tell: so those that should not be end, and those that should are opened.
-pub async fn repair(tx: &Tx, mismatches: &[Mismatch]) -> Result<()> {
-    let told = mismatches.iter().map(|mismatch| Posture {
-        letters: mismatch.found.clone(),
-        ..Posture::blank(mismatch.asset, DateTime::UNIX_EPOCH)
+/// Judges these anew, from what the findings tell: those that should not be end, and those that should are opened. In the
+/// transaction that compared them.
+pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Result<()> {
+    if mismatches.is_empty() {
+        return Ok(());
+    }
+    let now = Lock::Alone.take(tx, now).await?;
+    let rules = Ruleset::ensure(tx, now).await?;
+    let assets: Vec<_> = mismatches.iter().map(|mismatch| mismatch.asset).collect();
+    let facts = facts_of(tx, &rules, &assets).await?;
+    let told = mismatches.iter().map(|mismatch| {
+        let letters = mismatch.found.clone();
+        (mismatch.asset, Posture { letters, ..Posture::blank(mismatch.asset, now) })
     });
-    store::write(tx, &told.collect::<Vec<_>>(), false).await?;
-    let due: Vec<_> =
-        mismatches.iter().map(|mismatch| (due::Whose::Asset(mismatch.asset), None)).collect();
-    due::note(tx, &due).await
+    Look::new(tx, &rules, now).await?.take(tx, &facts, told.collect(), |_| None).await?;
+    Ok(())
 }
 
 impl Posture {
@@ -80,7 +103,10 @@ impl Posture {
     fn tells_of(&self, found: &[Letter]) -> bool {
         let told = |slot: usize| Some(self.letter(slot)).filter(|letter| letter.is_broken());
         let found_at = |slot: usize| found.get(slot).copied().filter(|letter| letter.is_broken());
-        (0..self.letters.len().max(found.len())).all(|slot| told(slot) == found_at(slot))
+        let slots = 0..self.letters.len().max(found.len());
+        slots
+            .filter(|slot| self.letter(*slot) != Letter::Error)
+            .all(|slot| told(slot) == found_at(slot))
     }
 }
 
@@ -114,13 +140,30 @@ async fn found_in_range(
     Ok(found)
 }
 
-/// Assets whose change waits to be followed; `None`: everybody's does.
-async fn waiting(tx: &Tx) -> Result<Option<BTreeSet<Id<Asset>>>> {
-    let rows: Vec<Row> = tx.all("SELECT DISTINCT asset_id FROM posture_due", &[]).await?;
-    let mut waiting = BTreeSet::new();
-    for row in &rows {
-        let Some(asset) = row.try_get("asset_id")? else { return Ok(None) };
-        waiting.insert(asset);
+/// Whose change waits to be followed.
+enum Waiting {
+    These(BTreeSet<Id<Asset>>),
+    Everybody,
+}
+
+impl Waiting {
+    async fn read(tx: &Tx) -> Result<Self> {
+        if due::is_refreshing(tx).await? {
+            return Ok(Self::Everybody);
+        }
+        let rows: Vec<Row> = tx.all("SELECT DISTINCT asset_id FROM posture_due", &[]).await?;
+        let mut these = BTreeSet::new();
+        for row in &rows {
+            let Some(asset) = row.try_get("asset_id")? else { return Ok(Self::Everybody) };
+            these.insert(asset);
+        }
+        Ok(Self::These(these))
     }
-    Ok(Some(waiting))
+
+    fn includes(&self, asset: Id<Asset>) -> bool {
+        match self {
+            Self::These(assets) => assets.contains(&asset),
+            Self::Everybody => true,
+        }
+    }
 }

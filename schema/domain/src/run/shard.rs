@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     id::Id,
-    posture::{Lock, due, look::Look, store},
+    posture::{Lock, look::Look, store},
     rule::{Facts, Ruleset},
 };
 
@@ -101,20 +101,24 @@ impl Run {
         Ok(!Self::get(tx, id).await?.state.has_ended())
     }
 
-    /// Judges the assets of a range and adds what that comes to; the last shard closes the run, which is when this says
-    /// `true`. In the transaction that ends the shard's job.
+    /// Judges the assets of a range and adds what that comes to; the last shard closes the run. In the transaction that ends
+    /// the shard's job. A run whose rules are not those that count any more fails: its numbers would be of neither.
     pub async fn judge_shard(
         tx: &Tx,
         id: Id<Self>,
         range: AssetRange,
         now: DateTime<Utc>,
-    ) -> Result<bool> {
-        Lock::Shared.take(tx).await?;
+    ) -> Result<()> {
+        let now = Lock::Shared.take(tx, now).await?;
         let run = Self::get(tx, id).await?;
         if run.state.has_ended() {
-            return Ok(false);
+            return Ok(());
         }
-        let rules = Ruleset::of_run(tx, &run.rules).await?;
+        let rules = Ruleset::ensure(tx, now).await?;
+        if rules.snapshot() != run.rules {
+            return Self::fail(tx, id, "rules changed while it was under way: start it again", now)
+                .await;
+        }
         let scope = Scope::from_column(run.scope.as_ref())?;
         let facts = facts_in_range(tx, &rules, range, scope.as_ref()).await?;
         let mut kept = store::in_range(tx, range).await?;
@@ -133,7 +137,7 @@ impl Run {
         rules: &Ruleset,
         tally: &Tally,
         now: DateTime<Utc>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let [passed, failed, waived, not_assessed, errors] = tally.totals();
         let open: Option<Row> = tx
             .opt(
@@ -171,24 +175,13 @@ impl Run {
             )
             .await?;
         tx.emit(Event::changed(tx.org(), self.id));
-        let Some(row) = open else { return Ok(false) }; // Ended meanwhile: what it judged holds, but counts no more.
-        let is_last = row.try_get("is_last")?;
-        if is_last {
+        let Some(row) = open else { return Ok(()) }; // Ended meanwhile: what it judged holds, but counts no more.
+        if row.try_get("is_last")? {
             let run = Self::get(tx, self.id).await?;
             let before = json!({ "state": RunState::Running });
             Entry::changed("compliance_run.finished", self.id, before, run.outcome())
                 .record(tx, now)
                 .await?;
-            self.catch_up(tx).await?;
-        }
-        Ok(is_last)
-    }
-
-    /// Has everybody judged anew if the rules are not those that it judged by: what was judged anew meanwhile, it may have
-    /// judged by the old ones again.
-    pub(super) async fn catch_up(&self, tx: &Tx) -> Result<()> {
-        if Ruleset::load(tx).await?.snapshot() != self.rules {
-            due::note(tx, &[(due::Whose::All, None)]).await?;
         }
         Ok(())
     }

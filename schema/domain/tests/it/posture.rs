@@ -54,9 +54,10 @@ async fn follow(house: &House, now: DateTime<Utc>) {
     }
     loop {
         let tx = write(house).await;
-        let is_more = posture::turn(&tx, now).await.unwrap();
+        posture::turn(&tx, now).await.unwrap();
+        let next = posture::next_turn(&tx).await.unwrap();
         tx.commit().await.unwrap();
-        if !is_more {
+        if next.is_none_or(|next| next > now) {
             break;
         }
     }
@@ -68,7 +69,7 @@ async fn kept(house: &House) -> BTreeMap<String, String> {
                       concat_ws(' ', verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash,
                                 flips, flips_at, errors) AS what FROM posture
                UNION ALL
-               SELECT asset_id || ' ' || rule_id, concat_ws(' ', state, severity, weight, waiver_id, version_id)
+               SELECT asset_id || ' ' || rule_id, concat_ws(' ', state, severity, weight, waiver_id, version_id, evidence - 'age_days')
                FROM finding WHERE ended_at IS NULL";
     let rows = house.db.superuser().await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| (row.get("of"), row.get("what"))).collect()
@@ -441,25 +442,25 @@ async fn what_somebody_meddled_with_is_found_and_mended() {
     follow(&house, at(1)).await;
     let all = domain::run::AssetRange { above: None, up_to: None };
     let tx = write(&house).await;
-    assert_eq!(posture::verify(&tx, all, at(2)).await.unwrap(), []);
+    assert_eq!(posture::verify(&tx, all, at(2)).await.unwrap().mismatches, []);
     drop(tx);
     let meddle = "UPDATE posture SET verdicts = translate(verdicts, 'F', 'P') WHERE asset_id = $1";
     house.db.superuser().await.execute(meddle, &[&id]).await.unwrap();
     let tx = write(&house).await;
-    let found = posture::verify(&tx, all, at(2)).await.unwrap();
+    let found = posture::verify(&tx, all, at(2)).await.unwrap().mismatches;
     assert_eq!(found.iter().map(|found| found.asset).collect::<Vec<_>>(), [id]);
-    posture::repair(&tx, &found).await.unwrap();
+    posture::repair(&tx, &found, at(6)).await.unwrap();
     tx.commit().await.unwrap();
     follow(&house, at(3)).await;
     let tx = write(&house).await;
-    assert_eq!(posture::verify(&tx, all, at(4)).await.unwrap(), []);
+    assert_eq!(posture::verify(&tx, all, at(4)).await.unwrap().mismatches, []);
     drop(tx);
     let meddle = "UPDATE finding SET state = 'FIXED', ended_at = opened_at WHERE asset_id = $1";
     house.db.superuser().await.execute(meddle, &[&id]).await.unwrap();
     let tx = write(&house).await;
-    let found = posture::verify(&tx, all, at(5)).await.unwrap();
+    let found = posture::verify(&tx, all, at(5)).await.unwrap().mismatches;
     assert_eq!(found.iter().map(|found| found.asset).collect::<Vec<_>>(), [id]);
-    posture::repair(&tx, &found).await.unwrap();
+    posture::repair(&tx, &found, at(6)).await.unwrap();
     tx.commit().await.unwrap();
     follow(&house, at(6)).await;
     assert_eq!(findings(&house, id, "disk-encryption").await, ["FIXED 0", "OPEN 1"]);
