@@ -1,5 +1,6 @@
 //! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/check`: what a
-//! condition may say, and what it reads; `rule/facts`: what it can read of an asset; `rule/judge`: its verdict, and when time
+//! condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can read of an
+//! asset, and of which types; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number; `rule/judge`: its verdict, and when time
 //! alone changes that; `rule/params`: its thresholds; `rule/set`: those of an organization, by slot; `rule/store`: saving
 //! them; `rule/trial`: what one would say; `rule/control`: what the controls of frameworks are called.)
 //!
