@@ -1,4 +1,6 @@
 //! `docker/this-machine` on made-up machines: folders with the files of `/proc`, `/sys`, `/etc` and `/var` that it reads.
+//!
+//! Long: each fact has a test, and a machine is made up of files where it is tested.
 
 use std::{
     collections::BTreeMap,
