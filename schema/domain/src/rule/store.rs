@@ -191,15 +191,15 @@ async fn lock(tx: &Tx) -> Result<()> {
     Ok(())
 }
 
-/// What ships and is missing among these, or newer.
+/// What ships and is missing among these, or newer. A key under which the organization had a rule of its own before it shipped
+/// stays with that.
 fn stale(saved: &[Saved]) -> Vec<&'static Builtin> {
-    let versions: HashMap<&str, i32> = saved
-        .iter()
-        .filter(|saved| saved.rule.builtin)
-        .map(|saved| (saved.rule.key.as_str(), saved.rule.version))
-        .collect();
+    let rules: HashMap<&str, &Rule> =
+        saved.iter().map(|saved| (saved.rule.key.as_str(), &saved.rule)).collect();
     let is_stale = |builtin: &&Builtin| {
-        versions.get(builtin.key.as_str()).is_none_or(|version| *version < builtin.version)
+        rules
+            .get(builtin.key.as_str())
+            .is_none_or(|rule| rule.builtin && rule.version < builtin.version)
     };
     Builtin::all().iter().filter(is_stale).collect()
 }
@@ -307,10 +307,17 @@ impl Rule {
             .into_iter()
             .map(|saved| (saved.rule.key.clone(), saved))
             .collect();
-        let shipped = Builtin::all().iter().map(|builtin| {
-            saved.remove(&builtin.key).map_or_else(|| builtin.rule(tx.org()), Saved::updated)
-        });
-        let mut rules: Vec<Self> = shipped.collect();
+        let mut rules = Vec::new();
+        for builtin in Builtin::all() {
+            match saved.get(&builtin.key) {
+                None => rules.push(builtin.rule(tx.org())),
+                Some(known) if known.rule.builtin => {
+                    rules.extend(saved.remove(&builtin.key).map(Saved::updated));
+                }
+                // Listed below, with the organization's own.
+                Some(_) => {}
+            }
+        }
         let mut own: Vec<Self> = saved.into_values().map(|saved| saved.rule).collect();
         own.sort_by(|one, other| (other.builtin, &one.key).cmp(&(one.builtin, &other.key)));
         rules.extend(own);
@@ -320,8 +327,17 @@ impl Rule {
     /// The rule of this id, or `None`.
     pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
         let saved: Option<Saved> = tx.opt(&format!("{SELECT} WHERE rule.id = $1"), &[&id]).await?;
-        let shipped = || Builtin::all().iter().find(|builtin| builtin.id(tx.org()) == id);
-        Ok(saved.map(Saved::updated).or_else(|| shipped().map(|builtin| builtin.rule(tx.org()))))
+        if let Some(saved) = saved {
+            return Ok(Some(saved.updated()));
+        }
+        match Builtin::all().iter().find(|builtin| builtin.id(tx.org()) == id) {
+            // Its key may be taken by a rule of the organization's own.
+            Some(builtin) => {
+                let rule = Self::find_by_key(tx, &builtin.key).await?;
+                Ok(rule.filter(|rule| rule.id == id))
+            }
+            None => Ok(None),
+        }
     }
 
     /// The rule that is called by this key, or `None`.

@@ -11,6 +11,7 @@ use domain::{
         Builtin, ControlInput, Facts, Rule, RuleInput, RuleScopeInput, Ruleset, Severity, Trial,
         Verdict,
     },
+    testing::compliance::{KeptRule, Says},
 };
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -291,6 +292,25 @@ async fn the_key_of_a_rule_that_ships_is_taken() {
     let faults = faults(refused.unwrap_err());
     assert_eq!(faults[0].path, "key");
     assert!(faults[0].message.contains("setRuleParams"), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_rule_of_ones_own_keeps_a_key_that_ships_later() {
+    let house = House::new().await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let says = Says { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
+    let kept = KeptRule::keep(&tx, "patch-age", 0, Severity::Low, says, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    let rules = shipped(&house).await;
+    assert_eq!((rules.all().len(), rules.width()), (16, 16));
+    let tx = house.db.read(house.org).await.unwrap();
+    let list = Rule::list(&tx).await.unwrap();
+    assert_eq!(list.len(), 16);
+    assert_eq!((list[15].id, list[15].builtin), (kept.id, false));
+    let shipped = Builtin::of_key("patch-age").unwrap().id(house.org);
+    assert_eq!(Rule::find(&tx, shipped).await.unwrap(), None);
+    let saved = save(&house, &own("patch-age", "attr.edr_installed"), at(1)).await.unwrap();
+    assert_eq!((saved.id, saved.version), (kept.id, 2));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::{
     nearest::nearest,
     posture::due::{self, Whose},
     rule::{
-        AppliesTo, Builtin, Checked, ControlRef, Definition, Params, Rule, Severity, check,
+        AppliesTo, Checked, ControlRef, Definition, Params, Rule, Severity, check,
         params::is_name,
     },
     tag,
@@ -214,7 +214,7 @@ impl Rule {
     /// `Invalid` with all that is wrong with it, and for a key that ships; `Conflict` where there are too many.
     pub async fn save(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
         let draft = input.check();
-        if Builtin::of_key(&input.key).is_some() {
+        if Self::find_by_key(tx, &input.key).await?.is_some_and(|rule| rule.builtin) {
             let message = format!(
                 "{} is built in and stays as it is: set its thresholds by setRuleParams, or save a copy under another key and switch this one off",
                 input.key
