@@ -121,7 +121,7 @@ impl<'a> Look<'a> {
     pub(crate) fn judge(&self, facts: &Facts, kept: Option<&Posture>, reads: &Reads) -> Posture {
         let mut posture = Posture {
             letters: vec![Letter::Absent; self.rules.width()],
-            facts_hash: self.rules.facts_hash(facts, self.now),
+            facts_hash: self.rules.facts_hash(facts),
             ..Posture::blank(facts.asset, self.now)
         };
         let mut errors = Map::new();

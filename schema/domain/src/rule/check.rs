@@ -98,10 +98,7 @@ pub fn check(definition: &Definition, params: &Params) -> Result<Checked, Vec<Fa
         Ok(_) if !faults.is_empty() => Err(faults),
         Ok(condition) => {
             reads.extend(condition.reads);
-            let scope = &definition.applies_to;
-            reads.extend((!scope.types.is_empty()).then_some(Key::TYPE));
-            reads.extend((!scope.environments.is_empty()).then_some(Key::ENVIRONMENT));
-            reads.extend((!scope.tags.is_empty()).then_some(Key::TAGS));
+            reads.extend(definition.applies_to.reads());
             let reads_now = !condition.program.moving.is_empty();
             Ok(Checked {
                 condition: condition.program,

@@ -24,6 +24,11 @@ impl Hash {
         self.0 = (self.0 ^ by).wrapping_mul(0x0000_0100_0000_01B3);
     }
 
+    /// Adds a number, as wide on every machine.
+    pub(super) fn number(&mut self, number: usize) {
+        self.bytes(&(number as u64).to_le_bytes());
+    }
+
     /// Adds a value.
     pub(super) fn held(&mut self, held: &Held) {
         match held {
@@ -32,7 +37,7 @@ impl Hash {
             Held::Text(text) => self.bytes(text.inner().as_bytes()),
             Held::Time(at) => self.bytes(&at.inner().timestamp_micros().to_le_bytes()),
             Held::List(items) => {
-                self.bytes(&items.inner().len().to_le_bytes());
+                self.number(items.inner().len());
                 for item in items.inner() {
                     if let Some(number) = item.downcast_ref::<CelInt>() {
                         self.bytes(&number.inner().to_le_bytes());

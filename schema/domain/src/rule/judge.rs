@@ -7,6 +7,7 @@ use super::{
     AppliesTo, Flip, Judgement, Verdict,
     check::Checked,
     facts::Facts,
+    key::Key,
     program::{Trouble, View},
 };
 use crate::end_of_life::SupportedSystem;
@@ -15,6 +16,14 @@ impl AppliesTo {
     /// The names of its tags as they are compared.
     pub(super) fn folded_tags(&self) -> Vec<String> {
         self.tags.iter().map(|tag| tag.to_lowercase()).collect()
+    }
+
+    /// What it takes to tell.
+    pub(super) fn reads(&self) -> impl Iterator<Item = Key> {
+        let types = (!self.types.is_empty()).then_some(Key::TYPE);
+        let environments = (!self.environments.is_empty()).then_some(Key::ENVIRONMENT);
+        let tags = (!self.tags.is_empty()).then_some(Key::TAGS);
+        [types, environments, tags].into_iter().flatten()
     }
 
     /// Whether an asset is among those; `tags` are its tags' folded names.

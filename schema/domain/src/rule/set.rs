@@ -97,9 +97,17 @@ impl Ruled {
         self.checked.as_ref().map_or_else(|_| json!({}), |checked| checked.evidence(facts, now))
     }
 
-    /// What it reads, such as `attr.disk_encrypted` or `asset.environment`, and `rule.<key>`, by which a change of it is noted.
+    /// What it reads, such as `attr.disk_encrypted` or `asset.environment`.
     pub fn reads(&self) -> impl Iterator<Item = &'static str> {
-        self.checked.iter().flat_map(|checked| checked.reads())
+        self.keys().into_iter().map(Key::name)
+    }
+
+    /// What it reads. Which assets it is about is known even where the rest cannot be read.
+    fn keys(&self) -> BTreeSet<Key> {
+        match &self.checked {
+            Ok(checked) => checked.reads.clone(),
+            Err(_) => self.rule.definition.applies_to.reads().collect(),
+        }
     }
 
     /// Whether one of these changes concerns it: what it reads, or `rule.<key>`.
@@ -123,7 +131,7 @@ impl Ruled {
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
     rules: Vec<Ruled>,
-    /// What enabled ones read.
+    /// What enabled ones read, by name.
     reads: Vec<Key>,
     /// Which versions with which thresholds they are, hashed.
     terms: i64,
@@ -136,12 +144,14 @@ impl Ruleset {
         let mut reads = BTreeSet::new();
         let mut terms = Hash::new();
         for ruled in rules.iter().filter(|ruled| ruled.rule.enabled) {
-            reads.extend(ruled.checked.iter().flat_map(|checked| checked.reads.iter().copied()));
-            terms.bytes(&ruled.slot.to_le_bytes());
+            reads.extend(ruled.keys());
+            terms.number(ruled.slot);
             terms.bytes(ruled.version.uuid().as_bytes());
             terms.bytes(ruled.rule.params.to_string().as_bytes());
         }
-        Self { rules, reads: reads.into_iter().collect(), terms: terms.end() }
+        let mut reads: Vec<Key> = reads.into_iter().collect();
+        reads.sort_unstable_by_key(|key| key.name());
+        Self { rules, reads, terms: terms.end() }
     }
 
     /// Those that assets are judged by, by slot.
@@ -171,21 +181,15 @@ impl Ruleset {
     }
 
     /// What the rules read of this asset, and by which terms they judge, as a number: while it stays the same, only time changes
-    /// verdicts and evidence.
-    pub fn facts_hash(&self, facts: &Facts, now: DateTime<Utc>) -> i64 {
+    /// verdicts and evidence. Every version of ours comes to the same one, so keys count by name; what follows from others as of
+    /// an instant does not count.
+    pub fn facts_hash(&self, facts: &Facts) -> i64 {
         let mut hash = Hash::new();
         hash.bytes(&self.terms.to_le_bytes());
         for key in &self.reads {
-            hash.bytes(&key.place().to_le_bytes());
+            hash.bytes(key.name().as_bytes());
             match facts.told(*key) {
                 Some(held) => hash.held(held),
-                None if *key == Facts::support() => {
-                    hash.bytes(match facts.derived_support(now) {
-                        None => b"-",
-                        Some(false) => b"0",
-                        Some(true) => b"1",
-                    });
-                }
                 None => hash.bytes(b"-"),
             }
         }
@@ -207,5 +211,58 @@ impl Ruleset {
                 })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::{AppliesTo, Definition, Described, Severity, facts::tests::described};
+
+    fn one(condition: &str, applies_to: AppliesTo) -> Ruleset {
+        let definition = Definition {
+            title: "t".to_owned(),
+            severity: Severity::Low,
+            controls: Vec::new(),
+            applies_to,
+            params: json!({}),
+            condition: condition.to_owned(),
+            evidence: std::collections::BTreeMap::new(),
+            remediation: "r".to_owned(),
+        };
+        let rule = Rule {
+            id: Id::from(uuid::Uuid::nil()),
+            key: "own".to_owned(),
+            version: 1,
+            builtin: false,
+            enabled: true,
+            params: json!({}),
+            definition,
+        };
+        Ruleset::new(vec![Ruled::new(rule, 0, Id::from(uuid::Uuid::nil()))])
+    }
+
+    #[test]
+    fn the_hash_of_the_same_facts_is_the_same_in_every_version_of_ours() {
+        let rules = one(
+            "attr.os_supported && attr.disk_encrypted && size(attr.open_ports) < 9 && attr.os_name != 'BeOS' && attr.cpu_cores > 1",
+            AppliesTo::default(),
+        );
+        let attributes =
+            br#"{"os_name": "Ubuntu 20.04", "disk_encrypted": true, "open_ports": [22, 443]}"#;
+        assert_eq!(rules.facts_hash(&Facts::of(&described(attributes)).unwrap()), 5_811_731_389_553_102_702);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_read_is_an_error_on_the_assets_that_it_is_about() {
+        let tags = vec!["Edge".to_owned()];
+        let rules = one("attr.of_a_later_version", AppliesTo { tags, ..AppliesTo::default() });
+        assert!(rules.reads_tags());
+        let ruled = rules.by_slot(0).unwrap();
+        assert!(ruled.meets(&["asset.tags".to_owned()].into()));
+        let of = |tags| Facts::of(&Described { tags, ..described(b"{}") }).unwrap();
+        let tagged = of(vec!["edge".to_owned()]);
+        assert!(ruled.applies(&tagged) && !ruled.applies(&of(Vec::new())));
+        assert_eq!(ruled.verdict(&tagged, DateTime::UNIX_EPOCH), Verdict::Error);
     }
 }
