@@ -1,4 +1,6 @@
 //! What rules say of assets: after changes it is what a look at everything finds.
+//!
+//! Long by the changes that the property test at its heart draws from.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +11,7 @@ use domain::{
     asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput},
     posture,
     rule::Rule,
-    run::{Run, RunState, RunTrigger, ScanScope, Started},
+    run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
     tag::Tag,
     user::User,
     waiver::{Waiver, WaiverInput},
@@ -69,7 +71,7 @@ async fn kept(house: &House) -> BTreeMap<String, String> {
                       concat_ws(' ', verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash,
                                 flips, flips_at, errors) AS what FROM posture
                UNION ALL
-               SELECT asset_id || ' ' || rule_id, concat_ws(' ', state, severity, weight, waiver_id, version_id, evidence - 'age_days')
+               SELECT asset_id || ' ' || rule_id, concat_ws(' ', state, severity, weight, waiver_id, version_id, evidence::jsonb - 'age_days' - 'remaining_days')
                FROM finding WHERE ended_at IS NULL";
     let rows = house.db.superuser().await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| (row.get("of"), row.get("what"))).collect()
@@ -171,7 +173,24 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
     follow(&house, at(0)).await;
     let mut random = Random(4711);
     let mut now = at(0);
+    let mut begun: Option<(Id<Run>, Vec<AssetRange>)> = None;
     for edit in 0..1_000 {
+        // A run goes on while things change: its shard comes whenever it comes.
+        if let Some((run, ranges)) = begun.take_if(|_| random.below(5) == 0) {
+            for range in ranges {
+                let tx = write(&house).await;
+                Run::judge_shard(&tx, run, range, now).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+        } else if begun.is_none() && random.below(20) == 0 {
+            let tx = write(&house).await;
+            let started = Run::start(&tx, RunTrigger::Manual, None, None, now).await.unwrap();
+            tx.commit().await.unwrap();
+            begun = match started {
+                Started::New(run, ranges) => Some((run.id, ranges)),
+                Started::Before(_) => None,
+            };
+        }
         change(&house, &mut random, &mut assets, (&owners, tag.id), now).await;
         if random.below(4) == 0 {
             now += TimeDelta::minutes(i64::try_from(random.below(9_000)).unwrap());
@@ -182,6 +201,11 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
         if edit % 100 == 99 {
             follow(&house, now).await;
             let followed = kept(&house).await;
+            if let Some((open, _)) = begun.take() {
+                let tx = write(&house).await;
+                Run::cancel(&tx, open, now).await.unwrap();
+                tx.commit().await.unwrap();
+            }
             run(&house, None, now).await;
             let found = kept(&house).await;
             let differing: Vec<_> = followed
@@ -235,6 +259,17 @@ async fn change(
         8 => {
             let params = json!({ "max_age_days": 30 + random.below(3) * 30 });
             Rule::set_params(&tx, "password-max-age", Some(&params), None, now).await.unwrap();
+        }
+        9 => {
+            let key = *random.of(&["has-owner", "disk-encryption"]);
+            let is_on = Some(random.below(2) == 0);
+            Rule::set_params(&tx, key, None, is_on, now).await.unwrap();
+        }
+        10 => {
+            let waivers = Waiver::active(&tx, now).await.unwrap();
+            if !waivers.is_empty() {
+                Waiver::revoke(&tx, random.of(&waivers).id, now).await.unwrap();
+            }
         }
         _ => patch.attributes = Given(fact(random, now)),
     }
@@ -440,7 +475,7 @@ async fn what_somebody_meddled_with_is_found_and_mended() {
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     house.asset(host("other")).await;
     follow(&house, at(1)).await;
-    let all = domain::run::AssetRange { above: None, up_to: None };
+    let all = AssetRange { above: None, up_to: None };
     let tx = write(&house).await;
     assert_eq!(posture::verify(&tx, all, at(2)).await.unwrap().mismatches, []);
     drop(tx);
@@ -464,4 +499,38 @@ async fn what_somebody_meddled_with_is_found_and_mended() {
     tx.commit().await.unwrap();
     follow(&house, at(6)).await;
     assert_eq!(findings(&house, id, "disk-encryption").await, ["FIXED 0", "OPEN 1"]);
+}
+
+#[tokio::test]
+async fn a_run_whose_rules_change_meanwhile_fails_and_says_so() {
+    let house = House::new().await;
+    let id = house.asset(host("web")).await.id;
+    follow(&house, at(1)).await;
+    let tx = write(&house).await;
+    let started = Run::start(&tx, RunTrigger::Manual, None, None, at(2)).await.unwrap();
+    let Started::New(run, ranges) = started else { panic!("it is the first") };
+    Rule::set_params(&tx, "has-owner", None, Some(false), at(3)).await.unwrap();
+    tx.commit().await.unwrap();
+    let tx = write(&house).await;
+    Run::judge_shard(&tx, run.id, ranges[0], at(4)).await.unwrap();
+    let run = Run::get(&tx, run.id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(run.error.as_deref(), Some("rules changed while it was under way: start it again"));
+    follow(&house, at(5)).await;
+    assert_eq!(findings(&house, id, "has-owner").await, ["OUT_OF_SCOPE 0"]);
+}
+
+#[tokio::test]
+async fn a_key_is_of_one_scope() {
+    let house = House::new().await;
+    house.asset(host("web")).await;
+    let tx = write(&house).await;
+    Run::start(&tx, RunTrigger::Manual, None, Some("today"), at(1)).await.unwrap();
+    let hosts = ScanScope { asset_type: Some(vec![AssetType::Host]), ..Default::default() };
+    let refused = Run::start(&tx, RunTrigger::Manual, Some(&hosts), Some("today"), at(2)).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the idempotency key was used for a run of another scope"
+    );
 }
