@@ -289,8 +289,10 @@ impl Waiver {
 
     /// Has those judged anew whom it concerns.
     async fn follow(&self, tx: &Tx, key: String) -> Result<()> {
-        let whose = self.asset_id.map_or(Whose::All, Whose::Asset);
-        due::note(tx, &[(whose, Some(vec![format!("rule.{key}")]))]).await?;
+        let due = self.asset_id.map_or((Whose::All, None), |asset| {
+            (Whose::Asset(asset), Some(vec![format!("rule.{key}")]))
+        });
+        due::note(tx, &[due]).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
     }

@@ -17,7 +17,8 @@ pub enum Whose {
 }
 
 /// Notes that these are to be judged anew. `reads` names what changed as rules name it (`attr.disk_encrypted`,
-/// `asset.environment`, `owner.mfa_enabled`), or a rule whose terms did (`rule.disk-encryption`); `None`: anything.
+/// `asset.environment`, `owner.mfa_enabled`), or a rule whose waiver did (`rule.disk-encryption`); `None`: anything, as it is of
+/// everybody, who are judged by all rules.
 pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
 //! A rule's thresholds: each has a default, whose type is the parameter's, and an organization may set another value of that
 //! type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,11 @@ const TEXT: usize = 1_024;
 
 /// A rule's thresholds by name.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Params(BTreeMap<String, Threshold>);
+pub struct Params {
+    thresholds: BTreeMap<String, Threshold>,
+    /// Names whose defaults are none: nothing is known of them but that they are declared.
+    refused: BTreeSet<String>,
+}
 
 /// One threshold.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,33 +40,43 @@ impl Params {
     /// # Errors
     /// A fault for each that is none, at `params.<name>`.
     pub fn declared(defaults: &Value) -> Result<Self, Vec<Fault>> {
+        let (params, faults) = Self::read(defaults);
+        if faults.is_empty() { Ok(params) } else { Err(faults) }
+    }
+
+    /// What of that can be read, and a fault for each that cannot: what a condition says can be checked beside them.
+    pub(super) fn read(defaults: &Value) -> (Self, Vec<Fault>) {
         let none = serde_json::Map::new();
         let object = match defaults {
             Value::Object(object) => object,
             Value::Null => &none,
-            _ => return Err(vec![no_object()]),
+            _ => return (Self::default(), vec![no_object()]),
         };
+        let mut faults = Vec::new();
         if object.len() > MOST {
             let message = format!("has {} parameters, at most {MOST} are allowed", object.len());
-            return Err(vec![Fault::new("params", message)]);
+            faults.push(Fault::new("params", message));
         }
-        let mut faults = Vec::new();
-        let mut params = BTreeMap::new();
+        let mut params = Self::default();
         for (name, value) in object {
             let path = path(name);
             if !is_name(name) {
                 let message = "is no name: one has 1 to 63 of a-z, 0-9 and _, and does not start with a digit";
                 faults.push(Fault::new(path, message));
+                params.refused.insert(name.clone());
                 continue;
             }
             match Threshold::of(value) {
                 Ok(threshold) => {
-                    params.insert(name.clone(), threshold);
+                    params.thresholds.insert(name.clone(), threshold);
                 }
-                Err(message) => faults.push(Fault::new(path, message)),
+                Err(message) => {
+                    faults.push(Fault::new(path, message));
+                    params.refused.insert(name.clone());
+                }
             }
         }
-        if faults.is_empty() { Ok(Self(params)) } else { Err(faults) }
+        (params, faults)
     }
 
     /// The same with what an organization set instead.
@@ -78,7 +92,7 @@ impl Params {
         let mut faults = Vec::new();
         let mut params = self.clone();
         for (name, value) in object {
-            let Some(threshold) = params.0.get_mut(name) else {
+            let Some(threshold) = params.thresholds.get_mut(name) else {
                 faults.push(Fault {
                     suggestion: self.nearest(name),
                     ..Fault::new(path(name), self.unknown(name))
@@ -97,7 +111,7 @@ impl Params {
     pub(super) fn fitting(&self, overrides: &Value) -> Value {
         let set = overrides.as_object().into_iter().flatten();
         let fits = |(name, value): &(&String, &Value)| {
-            self.0.get(*name).is_some_and(|threshold| threshold.replaced(value).is_ok())
+            self.thresholds.get(*name).is_some_and(|threshold| threshold.replaced(value).is_ok())
         };
         let fitting = set.filter(fits).map(|(name, value)| (name.clone(), value.clone()));
         Value::Object(fitting.collect())
@@ -105,22 +119,28 @@ impl Params {
 
     /// As they are kept.
     pub fn to_value(&self) -> Value {
-        let object = self.0.iter().map(|(name, threshold)| (name.clone(), threshold.to_value()));
+        let object =
+            self.thresholds.iter().map(|(name, threshold)| (name.clone(), threshold.to_value()));
         Value::Object(object.collect())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Threshold> {
-        self.0.get(name)
+        self.thresholds.get(name)
+    }
+
+    /// Whether it is declared, but its default is none.
+    pub(super) fn is_refused(&self, name: &str) -> bool {
+        self.refused.contains(name)
     }
 
     /// The declared name that was probably meant.
     pub(super) fn nearest(&self, name: &str) -> Option<String> {
-        nearest(name, self.0.keys().map(String::as_str)).map(str::to_owned)
+        nearest(name, self.thresholds.keys().map(String::as_str)).map(str::to_owned)
     }
 
     /// That there is none of this name, and which there are.
     pub(super) fn unknown(&self, name: &str) -> String {
-        let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let known: Vec<&str> = self.thresholds.keys().map(String::as_str).collect();
         let known = match known[..] {
             [] => "it has none".to_owned(),
             _ => format!("it has {}", known.join(", ")),

@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use super::{Builtin, Definition, Params, Rule, RuleVersion, Ruled, Ruleset, Severity};
 use crate::{
+    audit::Entry,
     db::{FromRow, Tx},
     error::{Error, Result},
     id::Id,
     posture::due::{self, Whose},
+    viewer::Actor,
 };
 
 mod save;
@@ -24,6 +26,7 @@ mod version;
 pub use save::{ControlInput, RuleInput, RuleScopeInput};
 
 /// A rule's row with the version that counts.
+#[derive(Clone)]
 pub(super) struct Saved {
     pub(super) rule: Rule,
     pub(super) slot: i16,
@@ -178,8 +181,7 @@ async fn ensured(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<Saved>> {
     write(tx, &saved, &stale, now).await?;
     // An organization without rules has nothing judged yet.
     if !saved.is_empty() {
-        let changed = stale.iter().map(|builtin| format!("rule.{}", builtin.key)).collect();
-        due::note(tx, &[(Whose::All, Some(changed))]).await?;
+        due::note(tx, &[(Whose::All, None)]).await?;
     }
     Saved::all(tx).await
 }
@@ -248,7 +250,15 @@ async fn write(
         ],
     )
     .await?;
-    Version::insert(tx, &versions, now).await
+    Version::insert(tx, &versions, now).await?;
+    // What does not fit any more of what was set is gone: who asks why finds it.
+    let updated = saved.iter().filter_map(|saved| {
+        builtins.iter().find(|builtin| builtin.id(tx.org()) == saved.rule.id)?;
+        let (before, after) = (saved.rule.snapshot(), saved.clone().updated().snapshot());
+        let entry = Entry::changed("rule.updated", saved.rule.id, before, after);
+        Some(entry.by(Actor::System))
+    });
+    Entry::record_all(tx, updated.collect(), now).await
 }
 
 /// The next slot that no rule ever had: rules are never deleted.

@@ -156,11 +156,15 @@ async fn whom_a_waiver_concerns_is_judged_anew_when_it_begins_and_ends() {
     let tx = house.db.read(house.org).await.unwrap();
     let due = "SELECT asset_id, reads FROM posture_due ORDER BY id";
     let due: Vec<Row> = tx.all(due, &[]).await.unwrap();
-    let due: Vec<(Option<Id<Asset>>, Vec<String>)> =
+    let due: Vec<(Option<Id<Asset>>, Option<Vec<String>>)> =
         due.iter().map(|row| (row.get("asset_id"), row.get("reads"))).collect();
-    let reads = vec!["rule.disk".to_owned()];
-    let expected =
-        [(Some(laptop), reads.clone()), (None, reads.clone()), (Some(laptop), reads.clone())];
+    let reads = Some(vec!["rule.disk".to_owned()]);
+    let expected = [
+        (Some(laptop), None), // It was added.
+        (Some(laptop), reads.clone()),
+        (None, None),
+        (Some(laptop), reads),
+    ];
     assert_eq!(due, expected);
     let recorded = house.audit().await;
     let ends = ["waiver.granted by system", "waiver.granted by system", "waiver.revoked by system"];

@@ -207,6 +207,9 @@ impl<'a> Typing<'a> {
                 if let Some(threshold) = self.params.get(&select.field) {
                     return of_threshold(threshold);
                 }
+                if self.params.is_refused(&select.field) {
+                    return Seen::REFUSED; // That was said.
+                }
                 let suggestion = self.params.nearest(&select.field);
                 let message = self.params.unknown(&select.field);
                 self.refuse_for(expr, message, suggestion)

@@ -17,8 +17,7 @@ use crate::{
     nearest::nearest,
     posture::due::{self, Whose},
     rule::{
-        AppliesTo, Checked, ControlRef, Definition, Params, Rule, Severity, check,
-        params::is_name,
+        AppliesTo, Checked, ControlRef, Definition, Params, Rule, Severity, check, params::is_name,
     },
     tag,
     text::{self, beginning},
@@ -111,11 +110,10 @@ impl RuleInput {
                 &mut faults,
             ),
         };
-        let checked = Params::declared(&definition.params).and_then(|params| {
-            definition.params = params.to_value();
-            check(&definition, &params)
-        });
-        match checked {
+        let (params, wrong) = Params::read(&definition.params);
+        faults.extend(wrong);
+        definition.params = params.to_value();
+        match check(&definition, &params) {
             Ok(checked) if faults.is_empty() => Ok(Draft { definition, checked }),
             Ok(_) => Err(Error::Invalid(faults)),
             Err(more) => {
@@ -316,7 +314,13 @@ impl Rule {
         let overrides = merged(&before.overrides, params)?;
         let definition = &before.rule.definition;
         let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
-        let effective = declared.with(&overrides).map_err(Error::Invalid)?;
+        let effective = declared.with(&overrides).map_err(|mut faults| {
+            // What is wrong with those that fit is said, too.
+            let fitting = declared.with(&declared.fitting(&overrides));
+            let checked = fitting.and_then(|fitting| check(definition, &fitting));
+            faults.extend(checked.err().into_iter().flatten());
+            Error::Invalid(faults)
+        })?;
         check(definition, &effective).map_err(Error::Invalid)?;
         let rule = Self {
             enabled: enabled.unwrap_or(before.rule.enabled),
@@ -340,12 +344,13 @@ impl Rule {
     /// Records the change, and has judged anew what it concerns.
     async fn changed(&self, tx: &Tx, entry: Entry, now: DateTime<Utc>) -> Result<()> {
         entry.record(tx, now).await?;
-        due::note(tx, &[(Whose::All, Some(vec![format!("rule.{}", self.key)]))]).await?;
+        due::note(tx, &[(Whose::All, None)]).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
     }
 
-    fn snapshot(&self) -> Value {
+    /// As the audit trail keeps it.
+    pub(super) fn snapshot(&self) -> Value {
         let Definition {
             title,
             severity,
