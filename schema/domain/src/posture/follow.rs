@@ -118,7 +118,7 @@ pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> 
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
          CROSS JOIN LATERAL ({} WHERE asset.id = given.id AND asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')
                              LIMIT 1) AS found",
-        Facts::select(rules.reads_tags())
+        rules.select_facts()
     );
     tx.all(&sql, &[&assets]).await
 }

@@ -46,7 +46,7 @@ impl RuleVerdict {
     ) -> Result<HashMap<Id<Asset>, Vec<Self>>> {
         let rules = Ruleset::load(tx).await?;
         let assets: Vec<_> = postures.iter().map(|posture| posture.asset).collect();
-        let select = Facts::select(rules.reads_tags());
+        let select = rules.select_facts();
         let facts: Vec<Facts> =
             tx.all(&format!("{select} WHERE asset.id = ANY($1)"), &[&assets]).await?;
         let facts: HashMap<_, _> = facts.iter().map(|facts| (facts.asset, facts)).collect();

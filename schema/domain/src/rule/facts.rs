@@ -117,9 +117,9 @@ impl Facts {
                WHERE asset_tag.org_id = asset.org_id AND asset_tag.asset_id = asset.id ORDER BY tag.folded)"
     );
 
-    /// The statement that reads what these rules may ask for.
-    pub const fn select(with_tags: bool) -> &'static str {
-        if with_tags { Self::SELECT_WITH_TAGS } else { Self::SELECT }
+    /// The statement for whoever reads these of them.
+    pub(super) fn select(mut reads: impl Iterator<Item = Key>) -> &'static str {
+        if reads.any(|key| key == Key::TAGS) { Self::SELECT_WITH_TAGS } else { Self::SELECT }
     }
 
     /// What a row says, typed. What does not fit its attribute's type counts as what it can be read as, else as missing.

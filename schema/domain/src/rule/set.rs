@@ -175,9 +175,9 @@ impl Ruleset {
         self.rules.last().map_or(0, |ruled| ruled.slot + 1)
     }
 
-    /// Whether facts need the names of tags.
-    pub fn reads_tags(&self) -> bool {
-        self.reads.contains(&Key::TAGS)
+    /// The statement that reads [`Facts`] with what the rules may ask for.
+    pub fn select_facts(&self) -> &'static str {
+        Facts::select(self.reads.iter().copied())
     }
 
     /// What the rules read of this asset, and by which terms they judge, as a number: while it stays the same, only time changes
@@ -250,14 +250,17 @@ mod tests {
         );
         let attributes =
             br#"{"os_name": "Ubuntu 20.04", "disk_encrypted": true, "open_ports": [22, 443]}"#;
-        assert_eq!(rules.facts_hash(&Facts::of(&described(attributes)).unwrap()), 5_811_731_389_553_102_702);
+        assert_eq!(
+            rules.facts_hash(&Facts::of(&described(attributes)).unwrap()),
+            5_811_731_389_553_102_702
+        );
     }
 
     #[test]
     fn a_rule_that_cannot_be_read_is_an_error_on_the_assets_that_it_is_about() {
         let tags = vec!["Edge".to_owned()];
         let rules = one("attr.of_a_later_version", AppliesTo { tags, ..AppliesTo::default() });
-        assert!(rules.reads_tags());
+        assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
         let ruled = rules.by_slot(0).unwrap();
         assert!(ruled.meets(&["asset.tags".to_owned()].into()));
         let of = |tags| Facts::of(&Described { tags, ..described(b"{}") }).unwrap();

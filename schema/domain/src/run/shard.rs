@@ -87,7 +87,7 @@ pub(crate) async fn facts_in_range(
     listing.only("asset.id > ?", &above);
     listing.only("asset.id <= ?", &up_to);
     let (filter, params) = listing.into_sql();
-    tx.all(&format!("{} WHERE {filter}", Facts::select(rules.reads_tags())), &params).await
+    tx.all(&format!("{} WHERE {filter}", rules.select_facts()), &params).await
 }
 
 impl Run {

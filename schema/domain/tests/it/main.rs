@@ -48,6 +48,7 @@ mod score;
 mod session;
 mod tag;
 mod tenancy;
+mod trial;
 mod user;
 mod verdict;
 mod viewer;

@@ -223,7 +223,8 @@ async fn facts_are_read_from_rows_with_owner_and_tags() {
     save(&house, &evidence, at(1)).await.unwrap();
     let rules = load(&house).await;
     let one = rules.by_slot(16).unwrap();
-    assert!(rules.reads_tags() && one.applies(&facts));
+    assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
+    assert!(one.applies(&facts));
     assert_eq!(one.verdict(&facts, at(0)), Verdict::Pass);
     assert_eq!(
         one.evidence(&facts, at(0)),
