@@ -72,7 +72,8 @@ pub struct Finding {
     pub severity: Severity,
     /// Where it is in its life.
     pub state: FindingState,
-    /// What was seen, by name, beside what it should have been.
+    /// What was seen, by name, beside what it should have been: when it opened, or when what the rule reads or
+    /// says last changed.
     pub evidence: Value,
     /// What allows it.
     #[graphql(skip)]

@@ -166,7 +166,7 @@ pub struct Definition {
     pub remediation: String,
 }
 
-/// What a rule says of an asset, and when time alone will change that.
+/// What a rule says of an asset, and why where it says nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     /// The verdict.

@@ -53,11 +53,6 @@ impl Checked {
         self.reads.iter().map(|key| key.name())
     }
 
-    /// Whether it reads a key of this name.
-    pub fn reads_key(&self, name: &str) -> bool {
-        self.reads().any(|read| read == name)
-    }
-
     /// Whether a verdict may follow from the end of a system's support.
     pub(super) fn reads_support(&self) -> bool {
         self.reads.contains(&Facts::support())
@@ -190,7 +185,8 @@ impl Typed {
         Ok(Compiled { program, cost: self.cost, reads: self.reads })
     }
 
-    /// As evidence, which may read the clock as it likes: it is computed when it is looked at.
+    /// As evidence, which may read the clock as it likes: what a finding keeps of it is as of the look that last wrote it, and
+    /// time alone does not renew it.
     fn shown(self, path: &str, params: &Params) -> Result<Compiled, Vec<Fault>> {
         let mut compiling = self.compiling(path, params);
         let expr = compiling.expr(&self.expr);

@@ -78,9 +78,9 @@ impl Compiling<'_> {
                 Expr::Ident(root) if root == words::PARAMS => self.threshold(&select.field),
                 Expr::Ident(root) => Expr::Ident(match Key::of_field(root, &select.field) {
                     Some(key) => code::of_key(key),
-                    None => unreachable!("checked before"),
+                    None => unreachable!("typing refuses a field that no fact has"),
                 }),
-                _ => unreachable!("checked before"),
+                _ => unreachable!("typing refuses a field of what is no root"),
             },
             Expr::Ident(name) if name == words::NOW => Expr::Ident(code::NOW.to_string()),
             Expr::List(list) => {
@@ -110,7 +110,7 @@ impl Compiling<'_> {
                 let items = texts.iter().map(|text| Box::new(CelString::from(text.clone())) as _);
                 self.constant(Box::new(list(items.collect())))
             }
-            None => unreachable!("checked before"),
+            None => unreachable!("typing refuses a threshold that is not declared"),
         }
     }
 
@@ -123,7 +123,9 @@ impl Compiling<'_> {
         if let (None, operators::HAS, [asked]) =
             (&call.target, call.func_name.as_str(), call.args.as_slice())
         {
-            let Expr::Ident(read) = self.expr(asked).expr else { unreachable!("checked before") };
+            let Expr::Ident(read) = self.expr(asked).expr else {
+                unreachable!("typing lets has(…) ask for a fact only, and a fact is a name")
+            };
             return Expr::Ident(code::asking(&read));
         }
         if let Some(target) = &call.target
@@ -218,7 +220,7 @@ fn unfolded(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr
     let call = |name: &str, args: Vec<IdedExpr>| node(call_of(name, args));
     let list = |items: Vec<IdedExpr>| node(Expr::List(ListExpr::new(items)));
     let not_false = |condition: IdedExpr| call(operators::NOT_STRICTLY_FALSE, vec![condition]);
-    let body = parts.pop().expect("checked before: a macro has a body");
+    let body = parts.pop().expect("typing refuses a macro without a body");
     let guard = parts.pop();
     let (start, condition, step, outcome) = match name {
         operators::ALL => (
