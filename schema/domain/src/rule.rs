@@ -1,4 +1,4 @@
-//! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/check`: what a
+//! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/cel`: what a
 //! condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can read of an
 //! asset, and of which types; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number; `rule/judge`: its verdict, and when time
 //! alone changes that; `rule/params`: its thresholds; `rule/set`: those of an organization, by slot; `rule/store`: saving
@@ -20,7 +20,7 @@ use crate::{
 };
 
 mod builtin;
-mod check;
+mod cel;
 mod control;
 mod facts;
 mod hash;
@@ -33,8 +33,8 @@ mod set;
 mod store;
 mod trial;
 
+pub use self::cel::{Compiled, compile};
 pub use builtin::Builtin;
-pub use check::{Checked, check};
 pub use control::Control;
 pub use facts::{Described, Facts, Owner};
 pub use key::Key;

@@ -7,7 +7,7 @@ use domain::{
     Id,
     directive::requires,
     permission::Permission::{ComplianceRead, ComplianceRun, ComplianceWrite},
-    rule::{self, AppliesTo, Checked, Control, RuleInput, Severity},
+    rule::{self, AppliesTo, Compiled, Control, RuleInput, Severity},
 };
 use serde_json::{Value, json};
 
@@ -17,18 +17,18 @@ use crate::{asset::Asset, context::ContextExt, dependency::asset_of, error::Resu
 pub(crate) struct Rule {
     pub(crate) row: rule::Rule,
     /// Compiled when the first field asks for what that tells; none where this version cannot read it.
-    checked: OnceLock<Option<Arc<Checked>>>,
+    compiled: OnceLock<Option<Arc<Compiled>>>,
 }
 
 impl From<rule::Rule> for Rule {
     fn from(row: rule::Rule) -> Self {
-        Self { row, checked: OnceLock::new() }
+        Self { row, compiled: OnceLock::new() }
     }
 }
 
 impl Rule {
-    fn checked(&self) -> Option<&Checked> {
-        self.checked.get_or_init(|| self.row.checked().ok()).as_deref()
+    fn compiled(&self) -> Option<&Compiled> {
+        self.compiled.get_or_init(|| self.row.compiled().ok()).as_deref()
     }
 }
 
@@ -103,12 +103,12 @@ impl Rule {
     /// Steps that judging one asset takes at worst; 100,000 are allowed. Null where this version of SentryOps cannot read the
     /// rule.
     async fn cost(&self) -> Option<i32> {
-        self.checked().and_then(|checked| i32::try_from(checked.cost).ok())
+        self.compiled().and_then(|compiled| i32::try_from(compiled.cost).ok())
     }
 
     /// What it reads, such as `attr.disk_encrypted`.
     async fn reads(&self) -> Vec<&'static str> {
-        self.checked().map(|checked| checked.reads().collect()).unwrap_or_default()
+        self.compiled().map(|compiled| compiled.reads().collect()).unwrap_or_default()
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Definition, Rule,
-    check::{Checked, check},
+    cel::{Compiled, compile},
     params::Params,
 };
 use crate::{id::Id, organization::Organization};
@@ -25,7 +25,7 @@ pub struct Builtin {
     /// What it says.
     pub definition: Definition,
     pub(super) params: Params,
-    pub(super) checked: Arc<Checked>,
+    pub(super) compiled: Arc<Compiled>,
 }
 
 const FILES: [&str; 16] = [
@@ -62,8 +62,8 @@ static ALL: LazyLock<Vec<Builtin>> = LazyLock::new(|| {
             serde_norway::from_str(text).expect("the tests read every file");
         let params = Params::declared(&definition.params).expect("the tests check every file");
         definition.params = params.to_value(); // As it is kept.
-        let checked = check(&definition, &params).expect("the tests check every file");
-        Builtin { key, version, definition, params, checked: Arc::new(checked) }
+        let compiled = compile(&definition, &params).expect("the tests check every file");
+        Builtin { key, version, definition, params, compiled: Arc::new(compiled) }
     };
     FILES.iter().map(read).collect()
 });
@@ -134,12 +134,12 @@ mod tests {
             ("os-supported", vec!["attr.os_name", "attr.os_supported", "attr.os_version"]),
             ("patch-age", vec!["attr.last_patched_at"]),
         ] {
-            let mut found: Vec<_> = Builtin::of_key(key).unwrap().checked.reads().collect();
+            let mut found: Vec<_> = Builtin::of_key(key).unwrap().compiled.reads().collect();
             found.sort_unstable();
             assert_eq!(found, reads);
         }
         let by_time: Vec<_> =
-            ALL.iter().filter(|one| one.checked.reads_now).map(|one| one.key.as_str()).collect();
+            ALL.iter().filter(|one| one.compiled.reads_now).map(|one| one.key.as_str()).collect();
         assert_eq!(by_time, ["backup-recency", "tls-cert-expiry", "patch-age"]);
     }
 }

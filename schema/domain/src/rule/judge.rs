@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     AppliesTo, Flip, Judgement, Verdict,
-    check::Checked,
+    cel::Compiled,
     facts::Facts,
     key::Key,
     program::{Trouble, View},
@@ -34,7 +34,7 @@ impl AppliesTo {
     }
 }
 
-impl Checked {
+impl Compiled {
     /// The verdict and why there is none; `now` counts to the microsecond.
     pub(super) fn judge(&self, facts: &Facts, now: DateTime<Utc>) -> Judgement {
         match self.decide(facts, now.trunc_subsecs(6)) {

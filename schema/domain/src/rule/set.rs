@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Flip, Judgement, Rule, RuleVersion, Verdict,
     builtin::Builtin,
-    check::{Checked, check},
+    cel::{Compiled, compile},
     facts::Facts,
     hash::Hash,
     key::Key,
@@ -24,16 +24,16 @@ impl Rule {
     ///
     /// # Errors
     /// What this version of ours cannot read of it.
-    pub fn checked(&self) -> Result<Arc<Checked>, Vec<Fault>> {
+    pub fn compiled(&self) -> Result<Arc<Compiled>, Vec<Fault>> {
         let params = Params::declared(&self.definition.params)?.with(&self.params)?;
         if self.builtin
             && let Some(builtin) = Builtin::of_key(&self.key)
             && builtin.definition == self.definition
             && builtin.params == params
         {
-            return Ok(Arc::clone(&builtin.checked));
+            return Ok(Arc::clone(&builtin.compiled));
         }
-        check(&self.definition, &params).map(Arc::new)
+        compile(&self.definition, &params).map(Arc::new)
     }
 }
 
@@ -47,7 +47,7 @@ pub struct Ruled {
     /// The version that counts.
     pub version: Id<RuleVersion>,
     /// Or why this version of ours cannot read it.
-    checked: Result<Arc<Checked>, Arc<str>>,
+    compiled: Result<Arc<Compiled>, Arc<str>>,
     /// The folded names of the tags that it is about.
     tags: Arc<[String]>,
 }
@@ -55,13 +55,13 @@ pub struct Ruled {
 impl Ruled {
     /// A rule at its slot, compiled with its thresholds.
     pub fn new(rule: Rule, slot: usize, version: Id<RuleVersion>) -> Self {
-        let checked = rule.checked().map_err(|faults| {
+        let compiled = rule.compiled().map_err(|faults| {
             let all: Vec<_> =
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
             format!("this version cannot read the rule: {}", all.join("; ")).into()
         });
         let tags = rule.definition.applies_to.folded_tags().into();
-        Self { rule, slot, version, checked, tags }
+        Self { rule, slot, version, compiled, tags }
     }
 
     /// Whether it is about this asset.
@@ -71,30 +71,30 @@ impl Ruled {
 
     /// What it says of the asset.
     pub fn judge(&self, facts: &Facts, now: DateTime<Utc>) -> Judgement {
-        match &self.checked {
-            Ok(checked) => checked.judge(facts, now),
+        match &self.compiled {
+            Ok(compiled) => compiled.judge(facts, now),
             Err(reason) => Judgement { verdict: Verdict::Error, reason: Some(reason.to_string()) },
         }
     }
 
     /// What it says of the asset, without the reason: cheaper.
     pub fn verdict(&self, facts: &Facts, now: DateTime<Utc>) -> Verdict {
-        self.checked.as_ref().map_or(Verdict::Error, |checked| checked.verdict(facts, now))
+        self.compiled.as_ref().map_or(Verdict::Error, |compiled| compiled.verdict(facts, now))
     }
 
     /// The next change of its verdict, which it has `now`, if nothing but time changes.
     pub fn flip(&self, facts: &Facts, now: DateTime<Utc>, verdict: Verdict) -> Option<Flip> {
-        let checked = self.checked.as_ref().ok()?;
+        let compiled = self.compiled.as_ref().ok()?;
         // Most rules never look at the clock.
-        if !checked.reads_now && !checked.reads_support() {
+        if !compiled.reads_now && !compiled.reads_support() {
             return None;
         }
-        checked.flip(facts, now, verdict)
+        compiled.flip(facts, now, verdict)
     }
 
     /// What to show beside its verdict: an object; what cannot be computed is null.
     pub fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Value {
-        self.checked.as_ref().map_or_else(|_| json!({}), |checked| checked.evidence(facts, now))
+        self.compiled.as_ref().map_or_else(|_| json!({}), |compiled| compiled.evidence(facts, now))
     }
 
     /// What it reads, such as `attr.disk_encrypted` or `asset.environment`.
@@ -104,8 +104,8 @@ impl Ruled {
 
     /// What it reads. Which assets it is about is known even where the rest cannot be read.
     fn keys(&self) -> BTreeSet<Key> {
-        match &self.checked {
-            Ok(checked) => checked.reads.clone(),
+        match &self.compiled {
+            Ok(compiled) => compiled.reads.clone(),
             Err(_) => self.rule.definition.applies_to.reads().collect(),
         }
     }
@@ -123,7 +123,7 @@ impl Ruled {
 
     /// Steps of its condition at worst.
     pub fn cost(&self) -> u64 {
-        self.checked.as_ref().map_or(0, |checked| checked.cost)
+        self.compiled.as_ref().map_or(0, |compiled| compiled.cost)
     }
 }
 

@@ -72,17 +72,17 @@ impl Trial {
     /// `Invalid` with all that is wrong with the rule.
     pub async fn run(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
         let draft = input.check()?;
-        let checked = &draft.checked;
+        let compiled = &draft.compiled;
         let scope = &draft.definition.applies_to;
         let tags = scope.folded_tags();
         let mut trial = Self {
-            cost: i32::try_from(checked.cost).unwrap_or(i32::MAX),
-            reads: checked.reads().map(str::to_owned).collect(),
+            cost: i32::try_from(compiled.cost).unwrap_or(i32::MAX),
+            reads: compiled.reads().map(str::to_owned).collect(),
             ..Self::default()
         };
         let sql = format!(
             "{} WHERE {ABOVE} ORDER BY asset.id LIMIT $2",
-            Facts::select(checked.reads.iter().copied())
+            Facts::select(compiled.reads.iter().copied())
         );
         let mut last = Id::<Asset>::from(Uuid::nil());
         let mut looked = 0;
@@ -94,13 +94,13 @@ impl Trial {
             for (place, facts) in page.iter().enumerate() {
                 last = facts.asset;
                 if scope.includes(facts, &tags) {
-                    let judgement = checked.judge(facts, now);
+                    let judgement = compiled.judge(facts, now);
                     if trial.count(judgement.verdict) {
                         trial.examples.push(Example {
                             asset: facts.asset,
                             verdict: judgement.verdict,
                             reason: judgement.reason,
-                            evidence: checked.evidence(facts, now),
+                            evidence: compiled.evidence(facts, now),
                         });
                     }
                 }

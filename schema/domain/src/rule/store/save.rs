@@ -17,7 +17,8 @@ use crate::{
     nearest::nearest,
     posture::due::{self, Whose},
     rule::{
-        AppliesTo, Checked, ControlRef, Definition, Params, Rule, Severity, check, params::is_name,
+        AppliesTo, Compiled, ControlRef, Definition, Params, Rule, Severity, compile,
+        params::is_name,
     },
     tag,
     text::{self, beginning},
@@ -84,7 +85,7 @@ pub struct RuleScopeInput {
 /// An input that was found to be in order.
 pub(in crate::rule) struct Draft {
     pub(in crate::rule) definition: Definition,
-    pub(in crate::rule) checked: Checked,
+    pub(in crate::rule) compiled: Compiled,
 }
 
 impl RuleInput {
@@ -113,8 +114,8 @@ impl RuleInput {
         let (params, wrong) = Params::read(&definition.params);
         faults.extend(wrong);
         definition.params = params.to_value();
-        match check(&definition, &params) {
-            Ok(checked) if faults.is_empty() => Ok(Draft { definition, checked }),
+        match compile(&definition, &params) {
+            Ok(compiled) if faults.is_empty() => Ok(Draft { definition, compiled }),
             Ok(_) => Err(Error::Invalid(faults)),
             Err(more) => {
                 faults.extend(more);
@@ -236,7 +237,7 @@ impl Rule {
         let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
         let overrides = declared.fitting(&before.overrides);
         let params = declared.with(&overrides).map_err(Error::Invalid)?;
-        check(&definition, &params).map_err(Error::Invalid)?;
+        compile(&definition, &params).map_err(Error::Invalid)?;
         let rule = Self {
             version: before.rule.version + 1,
             definition,
@@ -317,11 +318,11 @@ impl Rule {
         let effective = declared.with(&overrides).map_err(|mut faults| {
             // What is wrong with those that fit is said, too.
             let fitting = declared.with(&declared.fitting(&overrides));
-            let checked = fitting.and_then(|fitting| check(definition, &fitting));
-            faults.extend(checked.err().into_iter().flatten());
+            let compiled = fitting.and_then(|fitting| compile(definition, &fitting));
+            faults.extend(compiled.err().into_iter().flatten());
             Error::Invalid(faults)
         })?;
-        check(definition, &effective).map_err(Error::Invalid)?;
+        compile(definition, &effective).map_err(Error::Invalid)?;
         let rule = Self {
             enabled: enabled.unwrap_or(before.rule.enabled),
             params: effective.to_value(),

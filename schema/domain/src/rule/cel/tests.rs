@@ -22,14 +22,14 @@ fn definition(condition: &str) -> Definition {
     }
 }
 
-fn checked(condition: &str) -> Result<Checked, Vec<Fault>> {
+fn compiled(condition: &str) -> Result<Compiled, Vec<Fault>> {
     let definition = definition(condition);
-    check(&definition, &Params::declared(&definition.params).unwrap())
+    compile(&definition, &Params::declared(&definition.params).unwrap())
 }
 
 /// The first fault's message.
 fn refusal(condition: &str) -> String {
-    match checked(condition) {
+    match compiled(condition) {
         Ok(_) => panic!("{condition} is let through"),
         Err(faults) => {
             assert!(faults.iter().all(|fault| fault.path == "condition"), "{faults:?}");
@@ -67,7 +67,7 @@ fn conditions_are_let_through() {
         r#"asset.name != "((((((((((((((((((((((((((((((((((((((((((((((((((""#,
         r#"asset.name != r"\" && true"#,
     ] {
-        if let Err(faults) = checked(condition) {
+        if let Err(faults) = compiled(condition) {
             panic!("{condition}: {faults:?}");
         }
     }
@@ -185,14 +185,14 @@ fn what_was_probably_meant_is_suggested() {
         ("attr.os_name.startswith('a')", "startsWith"),
         ("asset.environment == 'production'", "\"PROD\""),
     ] {
-        let faults = checked(condition).unwrap_err();
+        let faults = compiled(condition).unwrap_err();
         assert_eq!(faults[0].suggestion.as_deref(), Some(suggestion), "{condition}: {faults:?}");
     }
 }
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let faults = checked("attr.a && attr.b || 1 == 'x'").unwrap_err();
+    let faults = compiled("attr.a && attr.b || 1 == 'x'").unwrap_err();
     assert_eq!(faults.len(), 3, "{faults:?}");
 }
 
@@ -203,20 +203,20 @@ fn evidence_is_checked_by_its_name_and_may_read_the_clock() {
     rule.evidence = [("age", "now - attr.last_patched_at"), ("bad", "attr.nothing")]
         .map(|(name, source)| (name.to_owned(), source.to_owned()))
         .into();
-    let faults = check(&rule, &params).unwrap_err();
+    let faults = compile(&rule, &params).unwrap_err();
     assert_eq!(faults.len(), 1);
     assert_eq!(faults[0].path, "evidence.bad");
     rule.evidence.remove("bad");
-    let checked = check(&rule, &params).unwrap();
-    assert!(checked.reads().any(|read| read == "attr.last_patched_at") && !checked.reads_now);
+    let compiled = compile(&rule, &params).unwrap();
+    assert!(compiled.reads().any(|read| read == "attr.last_patched_at") && !compiled.reads_now);
 }
 
 #[test]
 fn what_it_is_about_is_read_too() {
     let mut rule = definition("attr.os_supported && 'a' in asset.tags && has(owner.id)");
     rule.applies_to.environments = vec![crate::asset::Environment::Prod];
-    let checked = check(&rule, &Params::declared(&rule.params).unwrap()).unwrap();
-    let mut reads: Vec<_> = checked.reads().collect();
+    let compiled = compile(&rule, &Params::declared(&rule.params).unwrap()).unwrap();
+    let mut reads: Vec<_> = compiled.reads().collect();
     reads.sort_unstable();
     let expected = [
         "asset.environment",
@@ -283,8 +283,8 @@ fn no_source_overflows_the_stack_or_takes_long() {
         let facts = Facts::of(&described).unwrap();
         for source in sources {
             let started = Instant::now();
-            if let Ok(checked) = checked(&source) {
-                checked.judge(&facts, chrono::DateTime::UNIX_EPOCH);
+            if let Ok(compiled) = compiled(&source) {
+                compiled.judge(&facts, chrono::DateTime::UNIX_EPOCH);
             }
             let taken = started.elapsed();
             assert!(taken.as_secs() < 3, "{taken:?}: {}…", &source[..source.len().min(80)]);

@@ -1,6 +1,6 @@
-//! What a condition may say, checked when it is written: names, types, size, cost, and how it reads the clock. (`check/scan`:
-//! before the parser; `check/types`: what each part is and costs; `check/time`: where it reads the clock; `check/compile`:
-//! into what is evaluated; `check/words`, `check/place`: the words, and where they stand.)
+//! What a condition may say, checked when it is written: names, types, size, cost, and how it reads the clock. (`cel/scan`:
+//! before the parser; `cel/types`: what each part is and costs; `cel/time`: where it reads the clock; `cel/compile`:
+//! into what is evaluated; `cel/words`, `cel/place`: the words, and where they stand.)
 //!
 //! CEL itself has no types before it runs and no limits while it does: a wrong name would be an error on every asset, and three
 //! nested loops a second on each. So what is refused here is refused once, to whoever wrote it, with the place and the reason.
@@ -36,7 +36,7 @@ const EVIDENCE: usize = 16;
 
 /// A rule's expressions, checked and compiled with its thresholds.
 #[derive(Debug)]
-pub struct Checked {
+pub struct Compiled {
     pub(super) condition: Program,
     pub(super) evidence: BTreeMap<String, Program>,
     /// What it reads, as `attr.disk_encrypted`, `asset.environment`; what `applies_to` needs included.
@@ -47,7 +47,7 @@ pub struct Checked {
     pub cost: u64,
 }
 
-impl Checked {
+impl Compiled {
     /// What it reads, by name.
     pub fn reads(&self) -> impl Iterator<Item = &'static str> {
         self.reads.iter().map(|key| key.name())
@@ -59,11 +59,11 @@ impl Checked {
     }
 }
 
-/// Checks a definition with the thresholds that count.
+/// Checks a definition, and compiles it with the thresholds that count.
 ///
 /// # Errors
 /// All that is wrong, at `condition` and `evidence.<name>`.
-pub fn check(definition: &Definition, params: &Params) -> Result<Checked, Vec<Fault>> {
+pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec<Fault>> {
     let mut faults = Vec::new();
     let condition = source("condition", &definition.condition, params);
     let mut evidence = BTreeMap::new();
@@ -95,7 +95,7 @@ pub fn check(definition: &Definition, params: &Params) -> Result<Checked, Vec<Fa
             reads.extend(condition.reads);
             reads.extend(definition.applies_to.reads());
             let reads_now = !condition.program.moving.is_empty();
-            Ok(Checked {
+            Ok(Compiled {
                 condition: condition.program,
                 evidence,
                 reads,
@@ -115,8 +115,8 @@ struct Typed {
     reads: BTreeSet<Key>,
 }
 
-/// A compiled source.
-struct Compiled {
+/// A compiled source, of the condition or of evidence.
+struct CompiledSource {
     program: Program,
     cost: u64,
     reads: BTreeSet<Key>,
@@ -159,7 +159,7 @@ fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<Fault>> 
 
 impl Typed {
     /// As a condition.
-    fn decided(self, params: &Params) -> Result<Compiled, Vec<Fault>> {
+    fn decided(self, params: &Params) -> Result<CompiledSource, Vec<Fault>> {
         let path = "condition";
         if self.is != Type::One(Kind::Bool) {
             let message = format!("must be true or false, and is {}", self.is);
@@ -182,12 +182,12 @@ impl Typed {
             return Err(faults);
         }
         let program = Program { expr, constants, moving };
-        Ok(Compiled { program, cost: self.cost, reads: self.reads })
+        Ok(CompiledSource { program, cost: self.cost, reads: self.reads })
     }
 
     /// As evidence, which may read the clock as it likes: what a finding keeps of it is as of the look that last wrote it, and
     /// time alone does not renew it.
-    fn shown(self, path: &str, params: &Params) -> Result<Compiled, Vec<Fault>> {
+    fn shown(self, path: &str, params: &Params) -> Result<CompiledSource, Vec<Fault>> {
         let mut compiling = self.compiling(path, params);
         let expr = compiling.expr(&self.expr);
         let (constants, faults) = (compiling.constants, compiling.faults);
@@ -195,7 +195,7 @@ impl Typed {
             return Err(faults);
         }
         let program = Program { expr, constants, moving: Vec::new() };
-        Ok(Compiled { program, cost: self.cost, reads: self.reads })
+        Ok(CompiledSource { program, cost: self.cost, reads: self.reads })
     }
 
     fn compiling<'a>(&'a self, path: &'a str, params: &'a Params) -> compile::Compiling<'a> {
