@@ -70,14 +70,14 @@ impl FromRow for WorstAsset {
 }
 
 impl Report {
-    /// That of the run; without one, that of the newest that succeeded.
+    /// That of the run; without one, that of the newest of all assets that succeeded.
     ///
     /// # Errors
     /// `NotFound` for a run that does not exist, `Conflict` where it did not succeed, or has not yet.
     pub async fn of(tx: &Tx, run: Option<Id<Run>>, now: DateTime<Utc>) -> Result<Self> {
         let figures = match run {
             Some(run) => Some(succeeded(Figures::get(tx, run).await?)?),
-            None => Figures::newest(tx).await?,
+            None => Figures::last(tx, 1).await?.pop(),
         };
         let (previous, rules) = match &figures {
             Some(figures) => (figures.before(tx).await?, rules_of(tx, figures).await?),
@@ -126,11 +126,10 @@ impl Report {
         let Some(ended_at) = self.ended_at() else { return Ok(Vec::new()) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
-        let mut failing = Listing::default();
+        let mut failing = scope.about();
         failing.broken_at(&ended_at);
         failing.with_asset();
         failing.holds("state <> 'WAIVED'");
-        scope.narrow(&mut failing);
         let (filter, params) = failing.into_sql();
         let sql = format!(
             "SELECT asset_id, count(*) AS failed, sum(weight) AS failed_weight FROM finding WHERE {filter}
@@ -144,8 +143,7 @@ impl Report {
         let Some(ended_at) = self.ended_at() else { return Ok(Page::EMPTY) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
-        let (mut listing, sides) = failing_at(&ended_at);
-        scope.narrow(&mut listing);
+        let (listing, sides) = failing_at(&ended_at, scope.about());
         listing.page_of(tx, sides, finding::WORST_FIRST, page).await
     }
 
@@ -154,8 +152,7 @@ impl Report {
         let Some(ended_at) = self.ended_at() else { return Ok(0) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
-        let (mut listing, sides) = failing_at(&ended_at);
-        scope.narrow(&mut listing);
+        let (listing, sides) = failing_at(&ended_at, scope.about());
         listing.count_of(tx, sides).await
     }
 
@@ -170,10 +167,9 @@ impl Report {
     }
 }
 
-/// What failed at that time. What still does and what ended since are sides of their own, so that the order of the first
+/// What of the listed failed at that time. What still does and what ended since are sides of their own, so that the order of the first
 /// comes from its index.
-fn failing_at(at: &DateTime<Utc>) -> (Listing<'_>, Vec<Side<'_>>) {
-    let mut listing = Listing::default();
+fn failing_at<'a>(at: &'a DateTime<Utc>, mut listing: Listing<'a>) -> (Listing<'a>, Vec<Side<'a>>) {
     listing.only("opened_at <= ?", at);
     let (columns, from) = (finding::COLUMNS, "finding");
     let live = Side { columns, from, only: Some(("ended_at IS NULL", None)) };

@@ -183,9 +183,8 @@ impl ReportQuery {
     async fn compliance_report(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which run; the newest that succeeded without it.")] run: Option<
-            Id<run::Run>,
-        >,
+        #[graphql(desc = "Which run; the newest of all assets that succeeded without it.")]
+        run: Option<Id<run::Run>>,
     ) -> Result<ComplianceReport> {
         Ok(ComplianceReport(Report::of(&*ctx.read().await?, run, ctx.now()).await?))
     }

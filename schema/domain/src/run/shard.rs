@@ -39,7 +39,7 @@ impl AssetRange {
     /// `Invalid` for a scope that lets none through.
     pub(crate) async fn cut(tx: &Tx, scope: Option<&Scope>) -> Result<Vec<Self>> {
         let values = ScopeValues::of(scope);
-        let (filter, params) = values.listing().into_sql();
+        let (filter, params) = values.in_operation().into_sql();
         let sql = format!(
             "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place, count(*) OVER () AS total
                              FROM asset WHERE {filter}) AS numbered
@@ -83,7 +83,7 @@ pub(crate) async fn facts_in_range(
 ) -> Result<Vec<Facts>> {
     let values = ScopeValues::of(scope);
     let (above, up_to) = range.bounds();
-    let mut listing = values.listing();
+    let mut listing = values.in_operation();
     listing.only("asset.id > ?", &above);
     listing.only("asset.id <= ?", &up_to);
     let (filter, params) = listing.into_sql();

@@ -40,12 +40,14 @@ async fn without_a_run_there_is_a_report_without_numbers() {
 }
 
 #[tokio::test]
-async fn the_newest_run_that_succeeded_is_reported_and_compared() {
+async fn the_newest_run_of_all_assets_that_succeeded_is_reported_and_compared() {
     let judged = Judged::new().await;
     let worse = [[8, 1, 0, 1, 0], [1, 7, 1, 1, 0], [8, 1, 0, 0, 1]];
     let before = judged.run(run(100, worse)).await;
     let newest = judged.run(run(200, TALLIES)).await;
     judged.run(KeptRun { state: "FAILED", ..run(300, worse) }).await;
+    let part = Some(json!({ "type": ["HOST"] }));
+    judged.run(KeptRun { scope: part, ..run(400, worse) }).await;
     let newest_report = report(&judged, None).await.unwrap();
     assert_eq!(newest_report.figures.as_ref().map(|figures| figures.run), Some(newest));
     assert_eq!(newest_report.previous.as_ref().map(|figures| figures.run), Some(before));

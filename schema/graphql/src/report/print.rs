@@ -52,7 +52,7 @@ pub(super) struct Page {
 }
 
 impl Engine {
-    /// The report of a run, or of the `latest`, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
+    /// The report of a run, or of the `latest` of all assets, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
     /// `ASSET_READ`.
     ///
     /// # Errors
