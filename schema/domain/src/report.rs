@@ -1,8 +1,10 @@
 //! The report of a run: its score and what that is made of, by whom it is dragged down, and what would raise it most.
 //! (`report/summary`: what follows from the numbers; `report/file`: what failed, as CSV.)
 //!
-//! Numbers are those that the run added up. What failed at its end is asked of the findings, which tell any time; only
-//! whether a waiver allows it is as of now. Where there was no run yet there is a report without numbers, and no error.
+//! Numbers are those that the run added up. What failed at its end is asked of the findings, which tell any time: that is the
+//! same whenever it is asked, but for what was of an asset deleted since. Severity, evidence, and whether a waiver allows it
+//! are as of now, or of the end of what ended since (it counts as failed then). Where there was no run yet there is a report
+//! without numbers, and no error.
 
 use std::collections::HashMap;
 
@@ -16,7 +18,7 @@ use crate::{
     error::{Error, Result},
     finding::{self, Finding},
     id::Id,
-    listing::{Listing, Side},
+    listing::{Listing, Order, Side},
     organization::Organization,
     page::{Page, PageRequest},
     rule::{Rule, Ruleset},
@@ -128,7 +130,6 @@ impl Report {
         let scope = ScopeValues::of(scope.as_ref());
         let mut failing = scope.about();
         failing.broken_at(&ended_at);
-        failing.with_asset();
         failing.holds("state <> 'WAIVED'");
         let (filter, params) = failing.into_sql();
         let sql = format!(
@@ -140,11 +141,25 @@ impl Report {
 
     /// A page of what failed at the run's end: the worst first, of equal ones the newest.
     pub async fn findings(&self, tx: &Tx, page: &PageRequest) -> Result<Page<Finding>> {
+        self.findings_in(tx, finding::WORST_FIRST, page).await
+    }
+
+    /// As [`Report::findings`], the newest first: an order that nothing changes while pages are read.
+    async fn findings_by_id(&self, tx: &Tx, page: &PageRequest) -> Result<Page<Finding>> {
+        self.findings_in(tx, finding::NEWEST_FIRST, page).await
+    }
+
+    async fn findings_in(
+        &self,
+        tx: &Tx,
+        order: Order,
+        page: &PageRequest,
+    ) -> Result<Page<Finding>> {
         let Some(ended_at) = self.ended_at() else { return Ok(Page::EMPTY) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
         let (listing, sides) = failing_at(&ended_at, scope.about());
-        listing.page_of(tx, sides, finding::WORST_FIRST, page).await
+        listing.page_of(tx, sides, order, page).await
     }
 
     /// How much failed at the run's end.
@@ -173,8 +188,7 @@ fn failing_at<'a>(at: &'a DateTime<Utc>, mut listing: Listing<'a>) -> (Listing<'
     listing.only("opened_at <= ?", at);
     let (columns, from) = (finding::COLUMNS, "finding");
     let live = Side { columns, from, only: Some(("ended_at IS NULL", None)) };
-    let ended = "ended_at > ? AND EXISTS (SELECT FROM asset WHERE asset.id = finding.asset_id)";
-    let ended = Side { columns, from, only: Some((ended, Some(at))) };
+    let ended = Side { columns, from, only: Some(("ended_at > ?", Some(at))) };
     (listing, vec![live, ended])
 }
 
