@@ -1,4 +1,4 @@
-//! `GET /reports/compliance/{run}.html` and `.csv`: the report of a run, or of the `latest`, to print or as a file.
+//! `GET /reports/compliance/{run}.html` and `.csv`: the report of a run, or of the `latest` of all assets, to print or as a file.
 //!
 //! The page may use its own style and nothing else: no script, no image, no font, no form. It is an answer like a query's and
 //! takes no place among the transfers; the file does, and comes as exports do.

@@ -195,6 +195,12 @@ impl Db {
         self.begin(Role::App, Some(org), "READ ONLY", Origin::system()).await
     }
 
+    /// As [`Db::read`], with every statement seeing the same.
+    pub async fn snapshot(&self, org: Id<Organization>) -> Result<Tx> {
+        let mode = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.begin(Role::App, Some(org), mode, Origin::system()).await
+    }
+
     /// A transaction that changes rows of one organization.
     pub async fn write(&self, org: Id<Organization>, origin: Origin) -> Result<Tx> {
         self.begin(Role::App, Some(org), "READ WRITE", origin).await

@@ -82,7 +82,6 @@ impl Drift {
 
     fn listing(&self, direction: Direction) -> Listing<'_> {
         let mut listing = Listing::default();
-        listing.with_asset();
         match direction {
             Direction::Failing => {
                 listing.broken_at(&self.until);
@@ -112,12 +111,15 @@ impl Drift {
 
 /// When the run ended.
 fn ended(run: &Figures, argument: &str) -> Result<DateTime<Utc>> {
-    match (run.state, run.finished_at) {
-        (RunState::Succeeded, Some(at)) => Ok(at),
-        (state, _) => Err(Error::Conflict(format!(
-            "the run {argument} did not succeed, so there is nothing to compare: it is {}",
-            state.as_str()
-        ))),
+    let corrupt = Error::Corrupt { table: "compliance_run", column: "finished_at" };
+    match run.state {
+        RunState::Succeeded => run.finished_at.ok_or(corrupt),
+        RunState::Queued | RunState::Running | RunState::Failed | RunState::Cancelled => {
+            Err(Error::Conflict(format!(
+                "the run {argument} did not succeed, so there is nothing to compare: it is {}",
+                run.state.as_str()
+            )))
+        }
     }
 }
 

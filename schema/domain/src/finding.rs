@@ -128,14 +128,13 @@ pub(crate) const SELECT: &str = concat!("SELECT ", columns!(), " FROM finding");
 pub(crate) const WORST_FIRST: Order =
     Order { column: Some(("weight", "smallint")), id: "id", descending: true };
 
+/// The newest first, whatever becomes of it.
+pub(crate) const NEWEST_FIRST: Order = Order { column: None, id: "id", descending: true };
+
 impl Finding {
     /// The finding, or `None`.
     pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
-        let mut one = Listing::default();
-        one.only("id = ?", &id);
-        one.with_asset();
-        let (filter, params) = one.into_sql();
-        tx.opt(&format!("{SELECT} WHERE {filter}"), &params).await
+        tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
     /// The finding.
@@ -193,13 +192,6 @@ impl Finding {
 }
 
 impl<'a> Listing<'a> {
-    /// Only those whose asset there still is: what was deleted leaves ended findings behind.
-    pub(crate) fn with_asset(&mut self) {
-        self.holds(
-            "(ended_at IS NULL OR EXISTS (SELECT FROM asset WHERE asset.id = finding.asset_id))",
-        );
-    }
-
     /// Only what was broken at this time.
     pub(crate) fn broken_at(&mut self, at: &'a DateTime<Utc>) {
         self.only("opened_at <= ? AND (ended_at IS NULL OR ended_at > ?)", at);

@@ -22,7 +22,7 @@ const FARTHEST: Months = Months::new(60);
 
 /// A verdict that time alone will change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ForecastFlip {
+pub struct Flip {
     /// Whose verdict.
     pub asset: Id<Asset>,
     /// Which rule's.
@@ -37,7 +37,7 @@ pub struct ForecastFlip {
     pub at: DateTime<Utc>,
 }
 
-impl FromRow for ForecastFlip {
+impl FromRow for Flip {
     fn from_row(row: &Row) -> Result<Self> {
         let corrupt = || Error::Corrupt { table: "posture", column: "flips" };
         let verdict = |letter: &str| {
@@ -90,7 +90,7 @@ impl Horizon {
 
     /// A page of the verdicts that will change until then: the first to come first, then by asset and
     /// slot. Forwards only.
-    pub async fn list(&self, tx: &Tx, page: &PageRequest) -> Result<Page<ForecastFlip>> {
+    pub async fn list(&self, tx: &Tx, page: &PageRequest) -> Result<Page<Flip>> {
         let micros = self.until.timestamp_micros();
         let after = page.after.as_ref().map(Bound::of).transpose()?;
         let mut params: Vec<Param<'_>> = vec![&self.until, &micros];
@@ -115,7 +115,7 @@ impl Horizon {
     }
 }
 
-impl ForecastFlip {
+impl Flip {
     /// Its place in the list.
     pub fn place(&self) -> Place {
         let value = format!("{} {}", self.at.timestamp_micros(), self.slot);

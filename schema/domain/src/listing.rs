@@ -61,6 +61,13 @@ impl<'a> Listing<'a> {
         self.conditions.push("false".to_owned());
     }
 
+    /// Of a list of assets, one of what is about them.
+    pub(crate) fn about(self) -> Self {
+        let assets = self.filter();
+        let about = format!("asset_id IN (SELECT asset.id FROM asset WHERE {assets})");
+        Self { conditions: vec![about], params: self.params }
+    }
+
     fn bind(&mut self, param: Param<'a>) -> String {
         self.params.push(param);
         format!("${}", self.params.len())

@@ -1,8 +1,10 @@
 //! The report of a run: its score and what that is made of, by whom it is dragged down, and what would raise it most.
 //! (`report/summary`: what follows from the numbers; `report/file`: what failed, as CSV.)
 //!
-//! Numbers are those that the run added up. What failed at its end is asked of the findings, which tell any time; only
-//! whether a waiver allows it is as of now. Where there was no run yet there is a report without numbers, and no error.
+//! Numbers are those that the run added up. What failed at its end is asked of the findings, which tell any time: that is the
+//! same whenever it is asked, but for what was of an asset deleted since. Severity, evidence, and whether a waiver allows it
+//! are as of now, or of the end of what ended since (it counts as failed then). Where there was no run yet there is a report
+//! without numbers, and no error.
 
 use std::collections::HashMap;
 
@@ -16,7 +18,7 @@ use crate::{
     error::{Error, Result},
     finding::{self, Finding},
     id::Id,
-    listing::{Listing, Side},
+    listing::{Listing, Order, Side},
     organization::Organization,
     page::{Page, PageRequest},
     rule::{Rule, Ruleset},
@@ -70,14 +72,14 @@ impl FromRow for WorstAsset {
 }
 
 impl Report {
-    /// That of the run; without one, that of the newest that succeeded.
+    /// That of the run; without one, that of the newest of all assets that succeeded.
     ///
     /// # Errors
     /// `NotFound` for a run that does not exist, `Conflict` where it did not succeed, or has not yet.
     pub async fn of(tx: &Tx, run: Option<Id<Run>>, now: DateTime<Utc>) -> Result<Self> {
         let figures = match run {
             Some(run) => Some(succeeded(Figures::get(tx, run).await?)?),
-            None => Figures::newest(tx).await?,
+            None => Figures::last(tx, 1).await?.pop(),
         };
         let (previous, rules) = match &figures {
             Some(figures) => (figures.before(tx).await?, rules_of(tx, figures).await?),
@@ -126,11 +128,9 @@ impl Report {
         let Some(ended_at) = self.ended_at() else { return Ok(Vec::new()) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
-        let mut failing = Listing::default();
+        let mut failing = scope.about();
         failing.broken_at(&ended_at);
-        failing.with_asset();
         failing.holds("state <> 'WAIVED'");
-        scope.narrow(&mut failing);
         let (filter, params) = failing.into_sql();
         let sql = format!(
             "SELECT asset_id, count(*) AS failed, sum(weight) AS failed_weight FROM finding WHERE {filter}
@@ -141,12 +141,25 @@ impl Report {
 
     /// A page of what failed at the run's end: the worst first, of equal ones the newest.
     pub async fn findings(&self, tx: &Tx, page: &PageRequest) -> Result<Page<Finding>> {
+        self.findings_in(tx, finding::WORST_FIRST, page).await
+    }
+
+    /// As [`Report::findings`], the newest first: an order that nothing changes while pages are read.
+    async fn findings_by_id(&self, tx: &Tx, page: &PageRequest) -> Result<Page<Finding>> {
+        self.findings_in(tx, finding::NEWEST_FIRST, page).await
+    }
+
+    async fn findings_in(
+        &self,
+        tx: &Tx,
+        order: Order,
+        page: &PageRequest,
+    ) -> Result<Page<Finding>> {
         let Some(ended_at) = self.ended_at() else { return Ok(Page::EMPTY) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
-        let (mut listing, sides) = failing_at(&ended_at);
-        scope.narrow(&mut listing);
-        listing.page_of(tx, sides, finding::WORST_FIRST, page).await
+        let (listing, sides) = failing_at(&ended_at, scope.about());
+        listing.page_of(tx, sides, order, page).await
     }
 
     /// How much failed at the run's end.
@@ -154,8 +167,7 @@ impl Report {
         let Some(ended_at) = self.ended_at() else { return Ok(0) };
         let scope = self.scope()?;
         let scope = ScopeValues::of(scope.as_ref());
-        let (mut listing, sides) = failing_at(&ended_at);
-        scope.narrow(&mut listing);
+        let (listing, sides) = failing_at(&ended_at, scope.about());
         listing.count_of(tx, sides).await
     }
 
@@ -170,15 +182,13 @@ impl Report {
     }
 }
 
-/// What failed at that time. What still does and what ended since are sides of their own, so that the order of the first
+/// What of the listed failed at that time. What still does and what ended since are sides of their own, so that the order of the first
 /// comes from its index.
-fn failing_at(at: &DateTime<Utc>) -> (Listing<'_>, Vec<Side<'_>>) {
-    let mut listing = Listing::default();
+fn failing_at<'a>(at: &'a DateTime<Utc>, mut listing: Listing<'a>) -> (Listing<'a>, Vec<Side<'a>>) {
     listing.only("opened_at <= ?", at);
     let (columns, from) = (finding::COLUMNS, "finding");
     let live = Side { columns, from, only: Some(("ended_at IS NULL", None)) };
-    let ended = "ended_at > ? AND EXISTS (SELECT FROM asset WHERE asset.id = finding.asset_id)";
-    let ended = Side { columns, from, only: Some((ended, Some(at))) };
+    let ended = Side { columns, from, only: Some(("ended_at > ?", Some(at))) };
     (listing, vec![live, ended])
 }
 

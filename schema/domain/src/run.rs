@@ -36,7 +36,6 @@ pub use scope::ScanScope;
 pub(crate) use scope::{Scope, ScopeValues};
 pub use shard::AssetRange;
 pub(crate) use shard::facts_in_range;
-pub use tally::Sums;
 pub(crate) use tally::Tally;
 
 text_enum! {
@@ -122,15 +121,9 @@ pub struct Run {
     /// Findings that it saw fixed. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub fixed: i32,
-    /// What its verdicts add up to.
-    #[graphql(skip)]
-    pub sums: Sums,
     /// By which rules it judges, as `Ruleset::snapshot` wrote them.
     #[graphql(skip)]
     pub rules: Value,
-    /// By rule, in their order: passed, failed, waived, not assessed, errors.
-    #[graphql(skip)]
-    pub tallies: Vec<[i32; 5]>,
     /// When it was started.
     pub started_at: DateTime<Utc>,
     /// When it ended.
@@ -164,9 +157,7 @@ impl FromRow for Run {
             errors: row.try_get("errors")?,
             opened: row.try_get("opened")?,
             fixed: row.try_get("fixed")?,
-            sums: Sums::from_row(row)?,
             rules: row.try_get("rules")?,
-            tallies: tally::from_column(&row.try_get::<_, Vec<i32>>("tallies")?),
             started_at: row.try_get("started_at")?,
             finished_at: row.try_get("finished_at")?,
         })
@@ -183,8 +174,7 @@ pub enum Started {
 }
 
 const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, scope, error, assets, shards, shards_done, passed,
-    failed, waived, not_assessed, errors, opened, fixed, scored, score_sum, passed_weight, failed_weight, waived_weight,
-    whole_weight, rules, tallies, started_at, finished_at FROM compliance_run";
+    failed, waived, not_assessed, errors, opened, fixed, rules, started_at, finished_at FROM compliance_run";
 
 impl Run {
     /// Starts a run of the assets in scope, for the transaction's actor. A key that the actor used before starts nothing,

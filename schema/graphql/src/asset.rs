@@ -262,3 +262,9 @@ impl AssetMutation {
         Ok(id)
     }
 }
+
+/// The asset that a row names. It may be deleted between two statements of a request.
+pub(crate) async fn asset_of(ctx: &Context<'_>, id: Id<asset::Asset>) -> Result<Asset> {
+    let found = ctx.loaders().assets.load_one(id).await?;
+    found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
+}

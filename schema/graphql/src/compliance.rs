@@ -14,7 +14,7 @@ use jobs::scan::{push_shards, push_turn};
 
 use crate::{
     actor::{Actor, actor},
-    context::ContextExt,
+    context::{ContextExt, take_scan},
     error::Result,
     page::{Connection, wants_total},
 };
@@ -108,10 +108,7 @@ impl ComplianceMutation {
         )]
         idempotency_key: Option<String>,
     ) -> Result<ComplianceRun> {
-        let viewer = ctx.viewer()?;
-        let own = viewer.own_id().unwrap_or_default();
-        let buckets = [format!("scan:actor:{own}"), format!("scan:org:{}", viewer.org)];
-        ctx.take(&ctx.services().scan_quota, &buckets.each_ref().map(String::as_str)).await?;
+        take_scan(ctx).await?;
         let tx = ctx.write().await?;
         let (scope, key) = (scope.as_ref(), idempotency_key.as_deref());
         let started = run::Run::start(&tx, RunTrigger::Manual, scope, key, ctx.now()).await?;

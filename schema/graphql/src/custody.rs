@@ -11,9 +11,8 @@ use domain::{
 
 use crate::{
     actor::{Actor, actor},
-    asset::Asset,
+    asset::{Asset, asset_of},
     context::ContextExt,
-    dependency::asset_of,
     error::Result,
     loader::PageKey,
     page::{Connection, wants_total},

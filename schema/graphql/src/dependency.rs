@@ -9,7 +9,7 @@ use domain::{
 };
 
 use crate::{
-    asset::Asset,
+    asset::{Asset, asset_of},
     context::ContextExt,
     error::Result,
     loader::{BlastKey, ReachKey},
@@ -106,12 +106,6 @@ pub(crate) async fn blast_radius(
     let radius = ctx.loaders().blast_radii.load_one(BlastKey { asset, bounds }).await?;
     let nothing = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
     Ok(BlastRadius(radius.unwrap_or(nothing)))
-}
-
-/// The asset that a row names. It may be deleted between two statements of a request.
-pub(crate) async fn asset_of(ctx: &Context<'_>, id: Id<asset::Asset>) -> Result<Asset> {
-    let found = ctx.loaders().assets.load_one(id).await?;
-    found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
 }
 
 /// Mutations of dependencies.

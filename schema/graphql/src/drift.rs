@@ -20,6 +20,9 @@ use crate::{
     page::{Connection, wants_total},
 };
 
+/// Runs of a trend where nobody says how many.
+const TREND: i32 = 30;
+
 /// What changed from one run to a later one.
 pub(crate) struct Drift(drift::Drift);
 
@@ -126,9 +129,9 @@ impl DriftQuery {
     async fn compliance_trend(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, up to 100.", default_with = "Some(30)")] last: Option<i32>,
+        #[graphql(desc = "How many, up to 100.", default_with = "Some(TREND)")] last: Option<i32>,
     ) -> Result<Vec<TrendPoint>> {
-        let runs = drift::trend(&*ctx.read().await?, last.unwrap_or(30)).await?;
+        let runs = drift::trend(&*ctx.read().await?, last.unwrap_or(TREND)).await?;
         Ok(runs.into_iter().map(|(run, score)| TrendPoint { run, score }).collect())
     }
 }

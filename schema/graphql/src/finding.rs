@@ -12,9 +12,8 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{
-    asset::Asset,
+    asset::{Asset, asset_of},
     context::ContextExt,
-    dependency::asset_of,
     error::Result,
     loader::PageKey,
     page::{Connection, wants_total},

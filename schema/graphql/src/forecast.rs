@@ -4,7 +4,7 @@ use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     directive::requires,
-    forecast::{ForecastFlip, Horizon},
+    forecast::{self, Horizon},
     page::{PageArgs, Scope},
     permission::Permission::ComplianceRead,
     rule::Verdict,
@@ -12,16 +12,15 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{
-    asset::Asset,
+    asset::{Asset, asset_of},
     context::ContextExt,
-    dependency::asset_of,
     error::Result,
     page::{Connection, wants_total},
     rule::{Rule, rule_of},
 };
 
 /// A verdict that time alone will change.
-pub(crate) struct Flip(ForecastFlip);
+pub(crate) struct Flip(forecast::Flip);
 
 /// A verdict that time alone will change, if nothing else does. Takes `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
@@ -78,6 +77,6 @@ impl ForecastQuery {
         let counting: OptionFuture<_> = wants_total(ctx).then(|| horizon.count(&tx)).into();
         let (page, total) = tokio::join!(horizon.list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, ForecastFlip::place, Flip))
+        Ok(Connection::new(page?, keys, &scope, total, forecast::Flip::place, Flip))
     }
 }

@@ -14,10 +14,9 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{
-    asset::Asset,
+    asset::{Asset, asset_of},
     compliance::{ComplianceRun, run_of},
     context::ContextExt,
-    dependency::asset_of,
     error::Result,
     finding::Finding,
     page::{Connection, wants_total},
@@ -28,6 +27,9 @@ mod page;
 mod print;
 
 pub use print::Printed;
+
+/// Assets that a report names where nobody says how many, as on its page.
+const WORST: i32 = 20;
 
 /// What a run found.
 pub(crate) struct ComplianceReport(Report);
@@ -90,11 +92,10 @@ impl ComplianceReport {
     async fn worst_assets(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(20)")] first: Option<
-            i32,
-        >,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(WORST)")]
+        first: Option<i32>,
     ) -> Result<Vec<WorstAsset>> {
-        let worst = self.0.worst_assets(&*ctx.read().await?, first.unwrap_or(20)).await?;
+        let worst = self.0.worst_assets(&*ctx.read().await?, first.unwrap_or(WORST)).await?;
         Ok(worst.into_iter().map(WorstAsset).collect())
     }
 
@@ -183,9 +184,8 @@ impl ReportQuery {
     async fn compliance_report(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which run; the newest that succeeded without it.")] run: Option<
-            Id<run::Run>,
-        >,
+        #[graphql(desc = "Which run; the newest of all assets that succeeded without it.")]
+        run: Option<Id<run::Run>>,
     ) -> Result<ComplianceReport> {
         Ok(ComplianceReport(Report::of(&*ctx.read().await?, run, ctx.now()).await?))
     }

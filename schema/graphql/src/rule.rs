@@ -11,7 +11,11 @@ use domain::{
 };
 use serde_json::{Value, json};
 
-use crate::{asset::Asset, context::ContextExt, dependency::asset_of, error::Result};
+use crate::{
+    asset::{Asset, asset_of},
+    context::{ContextExt, take_scan},
+    error::Result,
+};
 
 /// A machine-checkable condition on an asset.
 pub(crate) struct Rule {
@@ -218,10 +222,7 @@ impl RuleMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The rule.")] input: RuleInput,
     ) -> Result<RuleTrial> {
-        let viewer = ctx.viewer()?;
-        let own = viewer.own_id().unwrap_or_default();
-        let buckets = [format!("scan:actor:{own}"), format!("scan:org:{}", viewer.org)];
-        ctx.take(&ctx.services().scan_quota, &buckets.each_ref().map(String::as_str)).await?;
+        take_scan(ctx).await?;
         let tx = ctx.read().await?;
         let tried = rule::Trial::run(&tx, &input, ctx.now()).await;
         Ok(RuleTrial(tried.map_err(|error| error.within("input"))?))

@@ -48,7 +48,7 @@ impl<'a> FilterValues<'a> {
             Some(states) if states.iter().all(|state| state.is_live()) => {
                 listing.holds("ended_at IS NULL");
             }
-            Some(_) => listing.with_asset(),
+            Some(_) => {}
         }
         if let Some(states) = &self.states {
             listing.only("state = ANY(?)", states);

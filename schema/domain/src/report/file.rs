@@ -1,4 +1,5 @@
-//! What failed at the end of a run, as a file: one row a finding, page by page, however many there are.
+//! What failed at the end of a run, as a file: one row a finding, page by page, however many there are, the newest first. That
+//! order does not change while the file is read, however slowly, so that no row is left out or comes twice.
 
 use std::collections::HashMap;
 
@@ -77,14 +78,14 @@ impl FindingFile {
     }
 
     /// The next rows; none where all have been written. Each page may be read in a transaction of its own: what failed at
-    /// a time does not change.
+    /// a time does not change, but how bad it is, its evidence and whether a waiver allows it are as of that page.
     pub async fn page(&mut self, tx: &Tx) -> Result<Option<Vec<u8>>> {
         if self.is_whole {
             return Ok(None);
         }
         let request =
             PageRequest { size: PAGE, backward: false, after: self.after.take(), before: None };
-        let page = self.report.findings(tx, &request).await?;
+        let page = self.report.findings_by_id(tx, &request).await?;
         self.is_whole = !page.has_next;
         self.after = page.rows.last().map(Finding::place);
         let referred = self.refer(tx, &page.rows).await?;

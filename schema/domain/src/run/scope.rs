@@ -103,9 +103,15 @@ impl<'a> ScopeValues<'a> {
     }
 
     /// The assets in operation that it lets through.
-    pub(super) fn listing(&self) -> Listing<'_> {
-        let mut listing = Listing::default();
+    pub(super) fn in_operation(&self) -> Listing<'_> {
+        let mut listing = self.listing();
         listing.holds("asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')");
+        listing
+    }
+
+    /// The assets that it lets through.
+    fn listing(&self) -> Listing<'_> {
+        let mut listing = Listing::default();
         if let Some(types) = &self.types {
             listing.only("asset.type = ANY(?)", types);
         }
@@ -124,28 +130,10 @@ impl<'a> ScopeValues<'a> {
         }
         listing
     }
-}
 
-impl ScopeValues<'_> {
-    /// Keeps to rows whose `asset_id` is of an asset that it lets through, as that is now.
-    pub(crate) fn narrow<'b>(&'b self, listing: &mut Listing<'b>) {
-        if let Some(types) = &self.types {
-            listing.only("asset_id IN (SELECT id FROM asset WHERE type = ANY(?))", types);
-        }
-        if let Some(environments) = &self.environments {
-            let within = "asset_id IN (SELECT id FROM asset WHERE environment = ANY(?))";
-            listing.only(within, environments);
-        }
-        let Some(scope) = self.scope else { return };
-        if let Some(owner) = &scope.owner {
-            listing.only("asset_id IN (SELECT id FROM asset WHERE owner_id = ?)", owner);
-        }
-        if let Some(tag) = &scope.tag {
-            listing.only("asset_id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
-        }
-        if let Some(assets) = &scope.assets {
-            listing.only("asset_id = ANY(?)", assets);
-        }
+    /// What there is about the assets that it lets through now; without a filter also what is about others.
+    pub(crate) fn about(&self) -> Listing<'_> {
+        if self.scope.is_some() { self.listing().about() } else { Listing::default() }
     }
 }
 

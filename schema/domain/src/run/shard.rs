@@ -39,7 +39,7 @@ impl AssetRange {
     /// `Invalid` for a scope that lets none through.
     pub(crate) async fn cut(tx: &Tx, scope: Option<&Scope>) -> Result<Vec<Self>> {
         let values = ScopeValues::of(scope);
-        let (filter, params) = values.listing().into_sql();
+        let (filter, params) = values.in_operation().into_sql();
         let sql = format!(
             "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place, count(*) OVER () AS total
                              FROM asset WHERE {filter}) AS numbered
@@ -83,7 +83,7 @@ pub(crate) async fn facts_in_range(
 ) -> Result<Vec<Facts>> {
     let values = ScopeValues::of(scope);
     let (above, up_to) = range.bounds();
-    let mut listing = values.listing();
+    let mut listing = values.in_operation();
     listing.only("asset.id > ?", &above);
     listing.only("asset.id <= ?", &up_to);
     let (filter, params) = listing.into_sql();
@@ -142,9 +142,9 @@ impl Run {
         let open: Option<Row> = tx
             .opt(
                 "UPDATE compliance_run SET
-                     shards_done = shards_done + 1, assets = assets + $2, passed = passed + $3, failed = failed + $4,
+                     shards_done = shards_done + 1, assets = assets + $2::bigint, passed = passed + $3, failed = failed + $4,
                      waived = waived + $5, not_assessed = not_assessed + $6, errors = errors + $7, opened = opened + $8,
-                     fixed = fixed + $9, scored = scored + $10, score_sum = score_sum + $11,
+                     fixed = fixed + $9, scored = scored + $10::bigint, score_sum = score_sum + $11,
                      passed_weight = passed_weight + $12, failed_weight = failed_weight + $13,
                      waived_weight = waived_weight + $14, whole_weight = whole_weight + $15,
                      tallies = ARRAY(SELECT coalesce(old, 0) + new FROM UNNEST(tallies, $16::int[]) AS pair (old, new)),
@@ -155,7 +155,7 @@ impl Run {
                  RETURNING state = 'SUCCEEDED' AS is_last",
                 &[
                     &self.id,
-                    &tally.assets,
+                    &tally.sums.assets,
                     &passed,
                     &failed,
                     &waived,

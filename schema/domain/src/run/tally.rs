@@ -1,46 +1,13 @@
 //! What the verdicts of some assets add up to: whole numbers, so that shards add up to the same in any order.
 
-use tokio_postgres::Row;
-
 use crate::{
-    error::Result,
     posture::{Letter, Posture},
+    score::Sums,
 };
-
-/// What scores are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sums {
-    /// Assets that have a score.
-    pub scored: i32,
-    /// The sum of their scores, in millionths of a percent.
-    pub score_sum: i64,
-    /// Weight of rules that hold.
-    pub passed_weight: i64,
-    /// Weight of rules that do not.
-    pub failed_weight: i64,
-    /// Weight of rules whose failing is waived.
-    pub waived_weight: i64,
-    /// Weight of all rules that apply.
-    pub whole_weight: i64,
-}
-
-impl Sums {
-    pub(super) fn from_row(row: &Row) -> Result<Self> {
-        Ok(Self {
-            scored: row.try_get("scored")?,
-            score_sum: row.try_get("score_sum")?,
-            passed_weight: row.try_get("passed_weight")?,
-            failed_weight: row.try_get("failed_weight")?,
-            waived_weight: row.try_get("waived_weight")?,
-            whole_weight: row.try_get("whole_weight")?,
-        })
-    }
-}
 
 /// What a look at some assets adds up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tally {
-    pub(super) assets: i32,
     pub(super) sums: Sums,
     pub(crate) opened: i32,
     pub(crate) fixed: i32,
@@ -52,12 +19,12 @@ impl Tally {
     /// Of no asset yet, by rules of so many slots.
     pub(crate) fn new(width: usize) -> Self {
         let sums = Sums::default();
-        Self { assets: 0, sums, opened: 0, fixed: 0, by_slot: vec![[0; 5]; width] }
+        Self { sums, opened: 0, fixed: 0, by_slot: vec![[0; 5]; width] }
     }
 
     /// Adds one asset's.
     pub(crate) fn add(&mut self, posture: &Posture) {
-        self.assets += 1;
+        self.sums.assets += 1;
         if let Some(score) = posture.score {
             self.sums.scored += 1;
             self.sums.score_sum += i64::from(score);
@@ -82,11 +49,6 @@ impl Tally {
     pub(super) fn column(&self, slots: impl Iterator<Item = usize>) -> Vec<i32> {
         slots.flat_map(|slot| self.by_slot.get(slot).copied().unwrap_or_default()).collect()
     }
-}
-
-/// What a column keeps, by rule.
-pub(super) fn from_column(tallies: &[i32]) -> Vec<[i32; 5]> {
-    tallies.as_chunks::<5>().0.to_vec()
 }
 
 const fn place(letter: Letter) -> Option<usize> {

@@ -162,12 +162,6 @@ impl Figures {
         Ok(figures.into_iter().map(|figures| (figures.run, figures)).collect())
     }
 
-    /// Those of the newest run that succeeded, whatever its filter.
-    pub async fn newest(tx: &Tx) -> Result<Option<Self>> {
-        let sql = format!("{SELECT} WHERE state = 'SUCCEEDED' ORDER BY id DESC LIMIT 1");
-        tx.opt(&sql, &[]).await
-    }
-
     /// Those of the last runs of all assets that succeeded, newest first.
     pub async fn last(tx: &Tx, runs: i64) -> Result<Vec<Self>> {
         let sql = format!(

@@ -178,17 +178,6 @@ async fn each_asset_has_its_own_page_of_what_it_breaks() {
 }
 
 #[tokio::test]
-async fn what_a_deleted_asset_broke_is_not_listed() {
-    let judged = Judged::new().await;
-    let kept = judged.asset("web", "PPP").await;
-    let gone = judged.find(Id::new(), 0, KeptFinding::ended(at(1), "OUT_OF_SCOPE", at(2))).await;
-    judged.find(kept, 0, KeptFinding::ended(at(1), "OUT_OF_SCOPE", at(2))).await;
-    let all = FindingFilter { state: Some(FindingState::ALL.to_vec()), ..Default::default() };
-    assert_eq!(listed(&judged, all).await, ["web low OUT_OF_SCOPE"]);
-    assert_not_found(Finding::get(&judged.read().await, Id::from(gone)).await);
-}
-
-#[tokio::test]
 async fn the_findings_of_another_organization_are_not_there() {
     let judged = Judged::new().await;
     let web = judged.asset("web", "FPP").await;

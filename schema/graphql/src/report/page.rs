@@ -291,11 +291,36 @@ const fn state(state: FindingState) -> &'static str {
     }
 }
 
+/// In tenths; never 100.0 % where something fails, nor 0.0 % where something holds.
 fn percent(value: Option<f64>) -> String {
-    // Never 100.0 % where something fails, nor 0.0 % where something holds.
-    value.map_or("–".to_owned(), |value| format!("{:.1} %", (value * 10.0).floor() / 10.0))
+    let Some(value) = value else { return "–".to_owned() };
+    let is_part = value > 0.0 && value < 100.0;
+    let shown = if is_part { value.clamp(0.1, 99.9) } else { value };
+    format!("{shown:.1} %")
 }
 
 fn time(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_never_shown_as_none_or_all() {
+        for (value, expected) in [
+            (None, "–"),
+            (Some(0.0), "0.0 %"),
+            (Some(0.000_1), "0.1 %"),
+            (Some(0.04), "0.1 %"),
+            (Some(0.29 * 100.0), "29.0 %"),
+            (Some(77.68), "77.7 %"),
+            (Some(99.96), "99.9 %"),
+            (Some(99.999_999), "99.9 %"),
+            (Some(100.0), "100.0 %"),
+        ] {
+            assert_eq!(percent(value), expected);
+        }
+    }
 }

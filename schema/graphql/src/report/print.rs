@@ -15,7 +15,7 @@ use domain::{
 };
 use futures_util::{Stream, stream};
 
-use super::page;
+use super::{WORST, page};
 use crate::{
     context::Client,
     engine::{Answer, Engine},
@@ -25,10 +25,6 @@ use crate::{
 
 /// Findings on the page; the file has all.
 const MOST_FINDINGS: usize = 200;
-/// Findings that are read at a time.
-const READ: usize = 100;
-/// Assets on the page.
-const WORST: i32 = 20;
 
 /// A page that stands for itself.
 #[derive(Debug, Clone)]
@@ -52,7 +48,7 @@ pub(super) struct Page {
 }
 
 impl Engine {
-    /// The report of a run, or of the `latest`, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
+    /// The report of a run, or of the `latest` of all assets, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
     /// `ASSET_READ`.
     ///
     /// # Errors
@@ -65,7 +61,7 @@ impl Engine {
     ) -> Result<Printed, Answer> {
         let printed = async {
             let permit = self.may_report(bearer, &client).await?;
-            let tx = self.services().db.read(permit.viewer.org).await?;
+            let tx = self.services().db.snapshot(permit.viewer.org).await?;
             let page = Page::read(&tx, report(&tx, run).await?, told(&permit)).await?;
             tx.commit().await?;
             Ok(page::print(&page))
@@ -128,16 +124,8 @@ impl Page {
     async fn read(tx: &Tx, report: Report, told: Assets) -> Result<Self> {
         let worst = report.worst_assets(tx, WORST).await?;
         let total = report.count_findings(tx).await?;
-        let mut findings: Vec<Finding> = Vec::new();
-        while findings.len() < MOST_FINDINGS {
-            let after = findings.last().map(Finding::place);
-            let request = PageRequest { size: READ, backward: false, after, before: None };
-            let more = report.findings(tx, &request).await?;
-            findings.extend(more.rows);
-            if !more.has_next {
-                break;
-            }
-        }
+        let first = PageRequest { size: MOST_FINDINGS, backward: false, after: None, before: None };
+        let findings = report.findings(tx, &first).await?.rows;
         let mut versions: Vec<_> = findings.iter().map(|finding| finding.version_id).collect();
         versions.sort_unstable();
         versions.dedup();

@@ -314,11 +314,6 @@ impl Reply {
         self.error()["extensions"]["code"].as_str().unwrap()
     }
 
-    /// The codes of all errors.
-    pub(crate) fn codes(&self) -> Vec<&str> {
-        self.errors().iter().map(|error| error["extensions"]["code"].as_str().unwrap()).collect()
-    }
-
     /// The paths of the faults of the only error.
     #[track_caller]
     pub(crate) fn faults(&self) -> Vec<&str> {
