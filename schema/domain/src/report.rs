@@ -188,7 +188,11 @@ fn failing_at<'a>(at: &'a DateTime<Utc>, mut listing: Listing<'a>) -> (Listing<'
     listing.only("opened_at <= ?", at);
     let (columns, from) = (finding::COLUMNS, "finding");
     let live = Side { columns, from, only: Some(("ended_at IS NULL", None)) };
-    let ended = Side { columns, from, only: Some(("ended_at > ?", Some(at))) };
+    let ended = Side {
+        columns,
+        from,
+        only: Some(("ended_at > ? AND state IN ('FIXED', 'OUT_OF_SCOPE')", Some(at))),
+    };
     (listing, vec![live, ended])
 }
 

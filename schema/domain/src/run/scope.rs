@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     asset::{Asset, AssetType, Environment},
-    error::{Error, Result},
+    error::{Error, Fault, Result},
     id::Id,
     listing::Listing,
     tag::Tag,
@@ -16,7 +16,7 @@ use crate::{
 /// Assets that a scope names one by one at most.
 const MOST_ASSETS: usize = 1_000;
 
-/// Which assets in operation to judge: those that all that is given is true of. An empty list is the same as none.
+/// Which assets in operation to judge: those that all that is given is true of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
 pub struct ScanScope {
     /// Only of these types.
@@ -50,6 +50,18 @@ pub(crate) struct Scope {
 impl ScanScope {
     /// In its one form; `None` if it lets everything through.
     pub(super) fn check(&self) -> Result<Option<Scope>> {
+        let empty = [
+            ("scope.type", self.asset_type.as_ref().is_some_and(Vec::is_empty)),
+            ("scope.environment", self.environment.as_ref().is_some_and(Vec::is_empty)),
+            ("scope.assets", self.assets.as_ref().is_some_and(Vec::is_empty)),
+        ];
+        let empty = empty.into_iter().filter(|(_, is_empty)| *is_empty);
+        let faults: Vec<_> = empty
+            .map(|(path, _)| Fault::new(path, "is empty: leave it out where it does not matter"))
+            .collect();
+        if !faults.is_empty() {
+            return Err(Error::Invalid(faults));
+        }
         let count = self.assets.as_ref().map_or(0, Vec::len);
         if count > MOST_ASSETS {
             let message =
@@ -138,7 +150,7 @@ impl<'a> ScopeValues<'a> {
 }
 
 fn set<T: Ord + Clone>(values: Option<&Vec<T>>) -> Option<Vec<T>> {
-    let mut values = values.filter(|values| !values.is_empty())?.clone();
+    let mut values = values?.clone();
     values.sort_unstable();
     values.dedup();
     Some(values)
