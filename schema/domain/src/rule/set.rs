@@ -261,11 +261,11 @@ mod tests {
         let tags = vec!["Edge".to_owned()];
         let rules = one("attr.of_a_later_version", AppliesTo { tags, ..AppliesTo::default() });
         assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
-        let ruled = rules.by_slot(0).unwrap();
-        assert!(ruled.meets(&["asset.tags".to_owned()].into()));
+        let unread = rules.by_slot(0).unwrap();
+        assert!(unread.meets(&["asset.tags".to_owned()].into()));
         let of = |tags| Facts::of(&Described { tags, ..described(b"{}") }).unwrap();
         let tagged = of(vec!["edge".to_owned()]);
-        assert!(ruled.applies(&tagged) && !ruled.applies(&of(Vec::new())));
-        assert_eq!(ruled.verdict(&tagged, DateTime::UNIX_EPOCH), Verdict::Error);
+        assert!(unread.applies(&tagged) && !unread.applies(&of(Vec::new())));
+        assert_eq!(unread.verdict(&tagged, DateTime::UNIX_EPOCH), Verdict::Error);
     }
 }

@@ -156,8 +156,10 @@ async fn whom_a_waiver_concerns_is_judged_anew_when_it_begins_and_ends() {
     let tx = house.db.read(house.org).await.unwrap();
     let due = "SELECT asset_id, reads FROM posture_due ORDER BY id";
     let due: Vec<Row> = tx.all(due, &[]).await.unwrap();
-    let due: Vec<(Option<Id<Asset>>, Option<Vec<String>>)> =
-        due.iter().map(|row| (row.get("asset_id"), row.get("reads"))).collect();
+    let noted = |row: &Row| -> (Option<Id<Asset>>, Option<Vec<String>>) {
+        (row.get("asset_id"), row.get("reads"))
+    };
+    let due: Vec<_> = due.iter().map(noted).collect();
     let reads = Some(vec!["rule.disk".to_owned()]);
     let expected = [
         (Some(laptop), None), // It was added.
