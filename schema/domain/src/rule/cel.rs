@@ -125,6 +125,10 @@ struct CompiledSource {
 /// Parses and types one source.
 fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<Fault>> {
     let fault = |message: String| vec![Fault::new(path, message)];
+    if let Some((at, bad)) = text.char_indices().find(|(_, character)| is_unsafe(*character)) {
+        let place = column_of(text, at);
+        return Err(fault(format!("{place}: holds the control character U+{:04X}", bad as u32)));
+    }
     scan::scan(text).map_err(|excess| {
         let place = column_of(text, excess.at);
         fault(format!("{place}: {}", excess.message))
@@ -155,6 +159,11 @@ fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<Fault>> 
         return Err(fault(message));
     }
     Ok(Typed { expr, info, is, cost: seen.cost, reads })
+}
+
+/// What Postgres cannot keep, or a reader not see.
+fn is_unsafe(character: char) -> bool {
+    character.is_control() && !matches!(character, '\n' | '\r' | '\t')
 }
 
 impl Typed {

@@ -85,6 +85,9 @@ pub(super) mod code {
 }
 use code::Code;
 
+/// Characters and items that one name of evidence shows: it is for people, and kept with each finding.
+const SHOWN: usize = 2_000;
+
 /// A compiled expression.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -196,7 +199,7 @@ impl<'a> View<'a> {
 
     /// What the expression comes to, as people read it; null where it has no value.
     pub(super) fn shown(&self, expr: &IdedExpr) -> Json {
-        self.value(expr).map_or(Json::Null, |value| shown(&value))
+        self.value(expr).map_or(Json::Null, |value| shown(&value, &mut { SHOWN }))
     }
 
     fn fact<'b>(&self, facts: &'b Facts, key: Key) -> Option<CowVal<'b, 'b>> {
@@ -227,15 +230,30 @@ impl VariableResolver for View<'_> {
     }
 }
 
-fn shown(value: &Value) -> Json {
+/// As JSON, as far as there is room; what does not fit is left out.
+fn shown(value: &Value, room: &mut usize) -> Json {
+    *room = room.saturating_sub(1);
     match value {
         Value::Bool(value) => json!(value),
         Value::Int(number) => json!(number),
         Value::Float(number) => json!(number),
-        Value::String(text) => json!(**text),
+        Value::String(text) => {
+            let shown: String = text.chars().take(*room).collect();
+            *room -= shown.chars().count();
+            json!(shown)
+        }
         Value::Timestamp(at) => json!(at.to_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true)),
         Value::Duration(span) => json!(days(*span)),
-        Value::List(items) => items.iter().map(shown).collect(),
+        Value::List(items) => {
+            let mut kept = Vec::new();
+            for item in items.iter() {
+                if *room == 0 {
+                    break;
+                }
+                kept.push(shown(item, room));
+            }
+            Json::Array(kept)
+        }
         _ => Json::Null,
     }
 }

@@ -143,6 +143,9 @@ impl<'a> Typing<'a> {
             LiteralValue::Boolean(_) => Seen::one(Kind::Bool, 1),
             LiteralValue::Int(_) => Seen::one(Kind::Int, 1),
             LiteralValue::Double(_) => Seen::one(Kind::Double, 1),
+            LiteralValue::String(text) if text.inner().chars().any(char::is_control) => {
+                self.refuse(expr, "a text must not hold control characters")
+            }
             LiteralValue::String(text) => {
                 Seen { chars: text.inner().len() as u64, ..Seen::one(Kind::Text, 1) }
             }

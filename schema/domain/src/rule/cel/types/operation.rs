@@ -65,6 +65,9 @@ impl Typing<'_> {
                 Type::One(_) => self.refuse(right, format!("in looks into a list, not into {by}")),
             },
             operators::INDEX => match (is, by) {
+                (Type::List(_), _) if is_negative(right) => {
+                    self.refuse(right, "items are counted from 0: this always fails")
+                }
                 (Type::List(kind), Type::One(Kind::Int)) => {
                     Seen { is: Some(Type::One(kind)), cost, ..one }
                 }
@@ -331,4 +334,8 @@ impl Typing<'_> {
 
 fn is_zero(expr: &IdedExpr) -> bool {
     matches!(&expr.expr, Expr::Literal(LiteralValue::Int(number)) if *number.inner() == 0)
+}
+
+fn is_negative(expr: &IdedExpr) -> bool {
+    matches!(&expr.expr, Expr::Literal(LiteralValue::Int(number)) if *number.inner() < 0)
 }
