@@ -261,11 +261,11 @@ mod tests {
         let tags = vec!["Edge".to_owned()];
         let rules = one("attr.of_a_later_version", AppliesTo { tags, ..AppliesTo::default() });
         assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
-        let ruled = rules.by_slot(0).unwrap();
-        assert!(ruled.meets(&["asset.tags".to_owned()].into()));
+        let one = rules.by_slot(0).unwrap();
+        assert!(one.meets(&["asset.tags".to_owned()].into()));
         let of = |tags| Facts::of(&Described { tags, ..described(b"{}") }).unwrap();
         let tagged = of(vec!["edge".to_owned()]);
-        assert!(ruled.applies(&tagged) && !ruled.applies(&of(Vec::new())));
-        assert_eq!(ruled.verdict(&tagged, DateTime::UNIX_EPOCH), Verdict::Error);
+        assert!(one.applies(&tagged) && !one.applies(&of(Vec::new())));
+        assert_eq!(one.verdict(&tagged, DateTime::UNIX_EPOCH), Verdict::Error);
     }
 }
