@@ -241,7 +241,7 @@ impl Entry {
                 &column(&rows, |entry| entry.action),
                 &column(&rows, |entry| entry.entity_type),
                 &column(&rows, |entry| entry.entity_id),
-                &column(&rows, |entry| paths(entry)),
+                &column(&rows, paths),
                 &column(&rows, |entry| &entry.before),
                 &column(&rows, |entry| &entry.after),
             ],

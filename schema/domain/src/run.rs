@@ -191,7 +191,7 @@ impl Run {
         {
             return Err(Error::invalid("idempotencyKey", "must have 1 to 255 characters"));
         }
-        let scope = scope.map(|scope| scope.check()).transpose()?.flatten();
+        let scope = scope.map(ScanScope::check).transpose()?.flatten();
         let (actor_kind, actor_id) = tx.origin().actor.columns();
         // Everybody has keys of their own, and so have schedules: nobody can use up another's.
         let whose = match trigger {

@@ -203,21 +203,21 @@ async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<Id<Asset>>> {
              ON CONFLICT ON CONSTRAINT asset_code_key DO NOTHING RETURNING id",
             &[
                 &tx.org(),
-                &column(&assets, |asset| asset.id),
-                &column(&assets, |asset| &asset.code),
-                &column(&assets, |asset| &asset.external_id),
-                &column(&assets, |asset| &asset.name),
-                &column(&assets, |asset| asset.asset_type.as_str()),
-                &column(&assets, |asset| asset.lifecycle_state.as_str()),
-                &column(&assets, |asset| asset.environment.as_str()),
-                &column(&assets, |asset| &asset.location),
-                &column(&assets, |asset| &asset.description),
-                &column(&assets, |asset| asset.owner_id),
-                &column(&assets, |asset| &asset.attributes),
-                &column(&assets, |asset| &asset.sources),
-                &column(&assets, |asset| &asset.custom_fields),
-                &column(&assets, |asset| asset.created_at),
-                &column(&assets, |asset| asset.updated_at),
+                &column(assets, |asset| asset.id),
+                &column(assets, |asset| &asset.code),
+                &column(assets, |asset| &asset.external_id),
+                &column(assets, |asset| &asset.name),
+                &column(assets, |asset| asset.asset_type.as_str()),
+                &column(assets, |asset| asset.lifecycle_state.as_str()),
+                &column(assets, |asset| asset.environment.as_str()),
+                &column(assets, |asset| &asset.location),
+                &column(assets, |asset| &asset.description),
+                &column(assets, |asset| asset.owner_id),
+                &column(assets, |asset| &asset.attributes),
+                &column(assets, |asset| &asset.sources),
+                &column(assets, |asset| &asset.custom_fields),
+                &column(assets, |asset| asset.created_at),
+                &column(assets, |asset| asset.updated_at),
             ],
         )
         .await?;
@@ -275,13 +275,13 @@ pub(crate) async fn update_all(
         Entry::changed(action, after.asset.id, before.snapshot(names), after.snapshot(names))
     });
     Entry::record_all(tx, entries.collect(), now).await?;
-    let changed: Vec<_> = changes
+    let seen: Vec<_> = changes
         .iter()
         .map(|change| (Whose::Asset(change.after.asset.id), change.reads()))
         .filter(|(_, reads)| !reads.is_empty())
         .map(|(whose, reads)| (whose, Some(reads)))
         .collect();
-    due::note(tx, &changed).await
+    due::note(tx, &seen).await
 }
 
 async fn add_tags(tx: &Tx, tags: &[(Id<Asset>, Id<Tag>)]) -> Result<()> {

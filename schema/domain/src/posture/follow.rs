@@ -57,7 +57,9 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
         } else if let Some(owner) = row.try_get("owner_id")? {
             let owned = owned_by(tx, owner).await?;
             is_everybody |= owned.len() > usize::try_from(BATCH).unwrap_or(usize::MAX);
-            owned.into_iter().for_each(|asset| merge(&mut changed, asset, &reads));
+            for asset in owned {
+                merge(&mut changed, asset, &reads);
+            }
         } else {
             is_everybody = true;
         }

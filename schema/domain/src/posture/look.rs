@@ -38,8 +38,11 @@ pub(crate) struct Look<'a> {
     now: DateTime<Utc>,
 }
 
+/// A waiver that holds, and until when.
+type Held = (Id<Waiver>, DateTime<Utc>);
+
 /// The waivers that hold, by rule and asset; the one that holds longest.
-struct Waivers(HashMap<(uuid::Uuid, Option<uuid::Uuid>), (Id<Waiver>, DateTime<Utc>)>);
+struct Waivers(HashMap<(uuid::Uuid, Option<uuid::Uuid>), Held>);
 
 impl Waivers {
     fn new(waivers: &[Waiver]) -> Self {
@@ -54,7 +57,7 @@ impl Waivers {
         Self(longest)
     }
 
-    fn of(&self, ruled: &Ruled, asset: Id<Asset>) -> Option<(Id<Waiver>, DateTime<Utc>)> {
+    fn of(&self, ruled: &Ruled, asset: Id<Asset>) -> Option<Held> {
         if self.0.is_empty() {
             return None;
         }

@@ -75,7 +75,7 @@ pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result
             &column(&rows, |posture| posture.whole_weight),
             &column(&rows, |posture| posture.score),
             &column(&rows, |posture| posture.facts_hash),
-            &column(&rows, |posture| turns(posture)),
+            &column(&rows, turns),
             &column(&rows, |posture| posture.turns.iter().map(|turn| turn.at).min()),
             &column(&rows, |posture| &posture.errors),
             &column(&rows, |posture| posture.evaluated_at),
