@@ -96,7 +96,8 @@ async fn what_broke_comes_in_pages_the_worst_first() {
         page.rows.iter().map(|row| row.severity.as_str()).collect::<Vec<_>>()
     };
     assert_eq!((severity(&first), first.has_next), (vec!["CRITICAL", "HIGH"], true));
-    let after = PageRequest { after: first.rows.last().map(|row| row.place()), ..two };
+    let after =
+        PageRequest { after: first.rows.last().map(domain::finding::Finding::place), ..two };
     let rest = drift.list(&tx, Direction::Failing, &after).await.unwrap();
     assert_eq!((severity(&rest), rest.has_next), (vec!["LOW"], false));
 }
@@ -201,7 +202,7 @@ async fn the_forecast_tells_what_time_will_change_in_its_order() {
     let mut page = PageRequest { size: 1, ..ALL };
     loop {
         let one = horizon.list(&tx, &page).await.unwrap();
-        page.after = one.rows.last().map(|flip| flip.place());
+        page.after = one.rows.last().map(domain::forecast::Flip::place);
         paged.extend(one.rows);
         if !one.has_next {
             break;

@@ -12,7 +12,7 @@ use domain::{
 use serde_json::json;
 
 use crate::{
-    fixture::{assert_not_found, at, host, organization},
+    fixture::{at, host, organization},
     judged::{ALL, Judged},
 };
 

@@ -102,8 +102,8 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
     judged.find(web, 1, KeptFinding::ended(at(100), "FIXED", at(250))).await;
     judged.find(db, 1, KeptFinding::open(at(100))).await;
     let waiver = Some(Id::<Waiver>::new());
-    let waived = KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(100)) };
-    judged.find(db, 2, waived).await;
+    let allowed = KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(100)) };
+    judged.find(db, 2, allowed).await;
     judged.find(db, 0, KeptFinding::open(at(201))).await;
     judged.find(web, 2, KeptFinding::ended(at(100), "FIXED", at(200))).await;
     let report = report(&judged, None).await.unwrap();
@@ -114,7 +114,8 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
     assert_eq!(report.count_findings(&tx).await.unwrap(), 4);
     let two = PageRequest { size: 2, ..ALL };
     let first = report.findings(&tx, &two).await.unwrap();
-    let after = PageRequest { after: first.rows.last().map(|row| row.place()), ..two };
+    let after =
+        PageRequest { after: first.rows.last().map(domain::finding::Finding::place), ..two };
     let rest = report.findings(&tx, &after).await.unwrap();
     assert_eq!([first.rows, rest.rows].concat(), findings);
     assert!(first.has_next && !rest.has_next);
