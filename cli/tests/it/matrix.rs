@@ -172,6 +172,27 @@ struct Scene {
     postgres: Postgres,
 }
 
+/// A key for each permission that something takes: with it, and with all others.
+async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
+    let mut keys = BTreeMap::new();
+    let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    let taken = rows().into_iter().filter_map(|row| match row.takes {
+        Needs::Take(permission) => Some(permission),
+        Needs::Nobody | Needs::SignIn => None,
+    });
+    for permission in taken.collect::<BTreeSet<_>>() {
+        let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
+        let (_, without) = team.api_key("Without", &others).await;
+        let with = if Needs::Take(permission).is_of_installation() {
+            without.clone()
+        } else {
+            team.api_key("With", &Row::permissions(permission)).await.1
+        };
+        keys.insert(permission, [with, without]);
+    }
+    keys
+}
+
 impl Scene {
     async fn set(site: &Site, team: Team, other: Team) -> Self {
         let owner = team.owner.client.clone();
@@ -203,22 +224,7 @@ impl Scene {
         let session = "{ viewer { sessions { id current } } }";
         let bystander = other.member("viewer").await;
         let session = bystander.client.get_data(session, json!({})).await;
-        let mut keys = BTreeMap::new();
-        let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        let taken = rows().into_iter().filter_map(|row| match row.takes {
-            Needs::Take(permission) => Some(permission),
-            Needs::Nobody | Needs::SignIn => None,
-        });
-        for permission in taken.collect::<BTreeSet<_>>() {
-            let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
-            let (_, without) = team.api_key("Without", &others).await;
-            let with = if Needs::Take(permission).is_of_installation() {
-                without.clone()
-            } else {
-                team.api_key("With", &Row::permissions(permission)).await.1
-            };
-            keys.insert(permission, [with, without]);
-        }
+        let keys = keys_of(&team).await;
         let run = Id::<Run>::new();
         let import = Id::<ImportRun>::new();
         let jobs = [Id::<Job>::new(), Id::new(), Id::new()];

@@ -131,7 +131,7 @@ fn assessed(cells: &BTreeMap<String, String>) -> Vec<&'static str> {
         let definition = &builtin.definition;
         let params = Params::declared(&definition.params).unwrap();
         let condition = Definition { evidence: BTreeMap::new(), ..definition.clone() };
-        let checked = rule::check(&condition, &params).unwrap();
+        let checked = rule::compile(&condition, &params).unwrap();
         // Whether somebody owns it is known of everything.
         definition.condition.starts_with("has(") || checked.reads().all(is_known)
     };

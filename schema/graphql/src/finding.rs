@@ -89,7 +89,6 @@ impl FindingQuery {
 
     /// The organization's findings, the worst first, of equal ones the newest. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
-    #[expect(clippy::too_many_arguments, reason = "the arguments of a Relay connection")]
     async fn findings(
         &self,
         ctx: &Context<'_>,

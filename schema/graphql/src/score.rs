@@ -30,7 +30,7 @@ impl PostureGroup {
     /// What all of them are tagged with; null where they have no tag, and where they are grouped otherwise.
     async fn tag(&self, ctx: &Context<'_>) -> Result<Option<Tag>> {
         let Some(tag) = self.0.tag_id else { return Ok(None) };
-        Ok(ctx.loaders().tags_by_id.load_one(tag).await?)
+        ctx.loaders().tags_by_id.load_one(tag).await
     }
 }
 

@@ -249,7 +249,9 @@ impl Fuzz {
         }
         tx.commit().await.unwrap();
         let mut known = self.known.lock().unwrap();
-        learned.iter().for_each(|id| known[org].learn(id));
+        for id in &learned {
+            known[org].learn(id);
+        }
     }
 
     /// Checks what an organization was shown, and learns its ids and cursors.
