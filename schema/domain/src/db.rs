@@ -176,8 +176,8 @@ impl Db {
         self
     }
 
-    /// The same database, where whatever a change has to be followed by ([`Tx::follow`]) is asked for before its commit,
-    /// in its transaction: jobs, which this floor does not know.
+    /// The same database, where what has to follow a change is asked for before its commit, in its transaction: jobs, which
+    /// this floor does not know.
     #[must_use]
     pub fn following(
         mut self,
