@@ -77,7 +77,7 @@ fn conditions_are_let_through() {
 fn each_refusal_says_where_and_why() {
     for (condition, place, why) in [
         ("", "line 1, column 1", "is empty"),
-        ("attr.os_name == 'a\u{0}'", "line 1, column 18", "control character U+0000"),
+        ("attr.os_name == 'a\u{0}'", "line 1, column 19", "control character U+0000"),
         ("attr.os_name == '\\u0000'", "line 1, column 17", "control characters"),
         ("attr.open_ports[-1] == 1", "line 1, column 17", "this always fails"),
         ("attr.disk_encrypted &&", "line 1, column", ""),
