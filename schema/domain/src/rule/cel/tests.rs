@@ -79,7 +79,7 @@ fn each_refusal_says_where_and_why() {
         ("", "line 1, column 1", "is empty"),
         ("attr.os_name == 'a\u{0}'", "line 1, column 19", "control character U+0000"),
         ("attr.os_name == '\\u0000'", "line 1, column 17", "control characters"),
-        ("attr.open_ports[-1] == 1", "line 1, column 17", "this always fails"),
+        ("attr.open_ports[-1] == 1", "line 1, column 18", "this always fails"),
         ("attr.disk_encrypted &&", "line 1, column", ""),
         ("attr.disk_encrypted\n  && attr.disk_encypted", "line 2, column 6", "no attribute"),
         ("attr.disk_encryption", "line 1, column 1", "another name of attr.disk_encrypted"),
