@@ -1,4 +1,4 @@
-//! What became of findings in one look at some assets, written in three statements however many they are.
+//! What became of findings in one look at some assets: written in as few statements however many they are.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     id::Id,
     posture::look::First,
-    rule::{Rule, RuleVersion, Severity},
+    rule::{Rule, RuleVersion, Ruled, Severity},
     waiver::Waiver,
 };
 
@@ -35,33 +35,43 @@ impl Broken {
 
 /// A rule that an asset no longer breaks, or is no longer judged by.
 #[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) asset: Id<Asset>,
-    pub(crate) rule: Id<Rule>,
-    pub(crate) state: FindingState,
+struct Ended {
+    asset: Id<Asset>,
+    rule: Id<Rule>,
+    state: FindingState,
 }
 
 /// What became of findings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Transitions {
     /// Whether nothing can be in the way.
-    pub(crate) first: First,
+    first: First,
     pub(crate) opened: Vec<Broken>,
     pub(crate) changed: Vec<Broken>,
-    pub(crate) ended: Vec<Ended>,
+    ended: Vec<Ended>,
 }
 
 impl Transitions {
-    /// Writes them.
-    pub(crate) async fn record(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-        self.end(tx, now).await?;
-        self.change(tx, now).await?;
-        self.open(tx, now).await
+    /// None yet.
+    pub(crate) const fn new(first: First) -> Self {
+        Self { first, opened: Vec::new(), changed: Vec::new(), ended: Vec::new() }
     }
 
-    async fn open(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    /// Notes that a finding ended, if there is one.
+    pub(crate) fn end(&mut self, asset: Id<Asset>, ruled: &Ruled, state: FindingState) {
+        self.ended.push(Ended { asset, rule: ruled.rule.id, state });
+    }
+
+    /// Writes them. Returns how many opened, and how many are fixed.
+    pub(crate) async fn record(&self, tx: &Tx, now: DateTime<Utc>) -> Result<(i32, i32)> {
+        let fixed = self.write_ended(tx, now).await?;
+        self.write_changed(tx, now).await?;
+        Ok((self.write_opened(tx, now).await?, fixed))
+    }
+
+    async fn write_opened(&self, tx: &Tx, now: DateTime<Utc>) -> Result<i32> {
         if self.opened.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         // Where nothing ever ended, nothing opens again: the first run of all does not ask for each.
         let row: Row = tx
@@ -83,15 +93,19 @@ impl Transitions {
                            changed_at = EXCLUDED.changed_at",
         };
         let rows: Vec<&Broken> = self.opened.iter().collect();
-        tx.exec(
+        // What was there already did not open.
+        let row: Row = tx.one(
             &format!(
-                "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
+                "WITH written AS (
+                 INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
                                       reopened, opened_at, changed_at)
                  SELECT $1, new.*, {reopened}, $2, $2
                  FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
                              $10::json[], $11::uuid[])
                       AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
-                 {conflict}"
+                 {conflict}
+                 RETURNING finding.xmax = 0 AS is_new)
+                 SELECT count(*) FILTER (WHERE is_new)::int AS opened FROM written"
             ),
             &[
                 &tx.org(),
@@ -108,10 +122,10 @@ impl Transitions {
             ],
         )
         .await?;
-        Ok(())
+        Ok(row.try_get("opened")?)
     }
 
-    async fn change(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    async fn write_changed(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
         if self.changed.is_empty() {
             return Ok(());
         }
@@ -138,16 +152,19 @@ impl Transitions {
         Ok(())
     }
 
-    async fn end(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    async fn write_ended(&self, tx: &Tx, now: DateTime<Utc>) -> Result<i32> {
         if self.ended.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let rows: Vec<&Ended> = self.ended.iter().collect();
         // The waiver stays only on what it still allows.
-        tx.exec(
-            "UPDATE finding SET state = ended.state, waiver_id = NULL, ended_at = GREATEST($1, opened_at), changed_at = $1
+        let row: Row = tx.one(
+            "WITH written AS (
+             UPDATE finding SET state = ended.state, waiver_id = NULL, ended_at = GREATEST($1, opened_at), changed_at = $1
              FROM UNNEST($2::uuid[], $3::uuid[], $4::text[]) AS ended (asset_id, rule_id, state)
-             WHERE finding.asset_id = ended.asset_id AND finding.rule_id = ended.rule_id AND finding.ended_at IS NULL",
+             WHERE finding.asset_id = ended.asset_id AND finding.rule_id = ended.rule_id AND finding.ended_at IS NULL
+             RETURNING finding.state)
+             SELECT count(*) FILTER (WHERE state = 'FIXED')::int AS fixed FROM written",
             &[
                 &now,
                 &column(&rows, |ended| ended.asset),
@@ -156,6 +173,6 @@ impl Transitions {
             ],
         )
         .await?;
-        Ok(())
+        Ok(row.try_get("fixed")?)
     }
 }

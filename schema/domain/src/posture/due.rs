@@ -83,9 +83,10 @@ pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<Id<Organization>>> {
 /// The kind of the jobs that judge everybody anew.
 pub const REFRESH: &str = "scan.refresh";
 
-/// Whether everybody is being judged anew.
+/// Whether everybody is being judged anew, or is to be.
 pub(super) async fn is_refreshing(tx: &Tx) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED', 'RUNNING')) AS any";
+    let sql = "SELECT EXISTS (SELECT FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED', 'RUNNING'))
+                   OR EXISTS (SELECT FROM posture_due WHERE asset_id IS NULL AND owner_id IS NULL) AS any";
     Ok(tx.one::<Row>(sql, &[&REFRESH]).await?.try_get("any")?)
 }
 

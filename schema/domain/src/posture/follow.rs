@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::{
-    Lock,
+    Lock, due,
     look::{Look, Reads},
     store,
 };
@@ -109,7 +109,10 @@ async fn look(tx: &Tx, changed: &BTreeMap<Id<Asset>, Reads>, now: DateTime<Utc>)
     let assets: Vec<_> = changed.keys().copied().collect();
     let facts = facts_of(tx, &rules, &assets).await?;
     let kept = store::of_assets(tx, &assets).await?;
-    look.take(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
+    // While others wait to be judged by other rules, these already are, by all of them.
+    let is_refreshing = due::is_refreshing(tx).await?;
+    let reads = |asset| changed.get(&asset).filter(|_| !is_refreshing).cloned().flatten();
+    look.take(tx, &facts, kept, reads).await?;
     Ok(())
 }
 

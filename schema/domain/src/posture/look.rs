@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     finding::{
         FindingState,
-        transition::{Broken, Ended, Transitions},
+        transition::{Broken, Transitions},
     },
     id::Id,
     rule::{Facts, Ruled, Ruleset, Verdict},
@@ -91,7 +91,7 @@ impl<'a> Look<'a> {
     ) -> Result<Tally> {
         let mut tally = Tally::new(self.rules.width());
         let first = if kept.is_empty() { First::of(tx, facts).await? } else { First::No };
-        let mut transitions = Transitions { first, ..Transitions::default() };
+        let mut transitions = Transitions::new(first);
         let mut written = Vec::new();
         for (place, facts) in facts.iter().enumerate() {
             if place % BREATH == 0 {
@@ -111,10 +111,7 @@ impl<'a> Look<'a> {
         for posture in &gone {
             self.leave(posture, &mut transitions);
         }
-        tally.opened = i32::try_from(transitions.opened.len()).unwrap_or(i32::MAX);
-        let fixed = transitions.ended.iter().filter(|ended| ended.state == FindingState::Fixed);
-        tally.fixed = i32::try_from(fixed.count()).unwrap_or(i32::MAX);
-        transitions.record(tx, self.now).await?;
+        (tally.opened, tally.fixed) = transitions.record(tx, self.now).await?;
         store::write(tx, &written, first).await?;
         store::forget(tx, &gone.iter().map(|posture| posture.asset).collect::<Vec<_>>()).await?;
         Ok(tally)
@@ -199,22 +196,26 @@ impl<'a> Look<'a> {
             let slot = ruled.slot;
             let old = before.map_or(Letter::Absent, |before| before.letter(slot));
             let new = after.letter(slot);
-            match (old.is_broken(), new.is_broken()) {
-                (false, true) => transitions.opened.push(self.broken(ruled, facts, new)),
-                (true, true) if old != new || (has_changed && is_touched(ruled, reads)) => {
+            // Who follows a change may find a hash that knew of it already: another look read the facts in between.
+            let is_retold =
+                old != new || (is_touched(ruled, reads) && (reads.is_some() || has_changed));
+            match new {
+                Letter::Fail | Letter::Waived if !old.is_broken() => {
+                    transitions.opened.push(self.broken(ruled, facts, new));
+                }
+                Letter::Fail | Letter::Waived if is_retold => {
                     transitions.changed.push(self.broken(ruled, facts, new));
                 }
-                (true, false) => transitions.ended.push(Ended {
-                    asset: facts.asset,
-                    rule: ruled.rule.id,
-                    // Without a verdict it is not proven to be fixed.
-                    state: if new == Letter::Pass {
-                        FindingState::Fixed
-                    } else {
-                        FindingState::OutOfScope
-                    },
-                }),
-                (true, true) | (false, false) => {}
+                // That it cannot be judged is a fault of the rule, and says nothing of the asset.
+                Letter::Fail | Letter::Waived | Letter::Error => {}
+                Letter::Pass if old.may_be_broken() => {
+                    transitions.end(facts.asset, ruled, FindingState::Fixed);
+                }
+                // Without a verdict it is not proven to be fixed.
+                Letter::NotAssessed | Letter::Absent if old.may_be_broken() => {
+                    transitions.end(facts.asset, ruled, FindingState::OutOfScope);
+                }
+                Letter::Pass | Letter::NotAssessed | Letter::Absent => {}
             }
         }
     }
@@ -232,13 +233,11 @@ impl<'a> Look<'a> {
     }
 
     fn leave(&self, posture: &Posture, transitions: &mut Transitions) {
-        let rules = self.rules.all().iter();
-        let broken = rules.filter(|ruled| posture.letter(ruled.slot).may_be_broken());
-        transitions.ended.extend(broken.map(|ruled| Ended {
-            asset: posture.asset,
-            rule: ruled.rule.id,
-            state: FindingState::OutOfScope,
-        }));
+        for ruled in self.rules.all() {
+            if posture.letter(ruled.slot).may_be_broken() {
+                transitions.end(posture.asset, ruled, FindingState::OutOfScope);
+            }
+        }
     }
 }
 
@@ -265,9 +264,7 @@ impl Letter {
             Self::Pass | Self::NotAssessed | Self::Error | Self::Absent => false,
         }
     }
-}
 
-impl Letter {
     /// Whether there may be a finding: what cannot be judged leaves it as it is.
     pub(super) const fn may_be_broken(self) -> bool {
         self.is_broken() || matches!(self, Self::Error)

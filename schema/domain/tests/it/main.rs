@@ -29,6 +29,7 @@ mod drift;
 mod export;
 mod finding;
 mod fixture;
+mod following;
 mod identity;
 mod import;
 mod job;

@@ -1,31 +1,32 @@
-//! What rules say of assets: after changes it is what a look at everything finds.
-//!
-//! Long by the changes that the property test at its heart draws from.
+//! What rules say of assets, and what becomes of findings. (`following`: after any changes it is what a look at everything
+//! finds.)
 
 use std::collections::BTreeMap;
 
-use async_graphql::MaybeUndefined::{Null, Value as Given};
+use async_graphql::MaybeUndefined::Value as Given;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Origin, Tx,
-    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput},
+    asset::{Asset, AssetType, CreateAssetInput, LifecycleState, UpdateAssetInput},
     posture,
-    rule::Rule,
+    rule::{Rule, RuleInput, Severity},
     run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
-    tag::Tag,
     user::User,
     waiver::{Waiver, WaiverInput},
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{House, at, faults, host, viewer};
+use crate::{
+    fixture::{House, at, faults, host, viewer},
+    rule::{own, save},
+};
 
-async fn write(house: &House) -> Tx {
+pub(crate) async fn write(house: &House) -> Tx {
     house.db.write(house.org, Origin::system()).await.unwrap()
 }
 
 /// Judges everything, as workers would.
-async fn run(house: &House, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Run {
+pub(crate) async fn run(house: &House, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Run {
     let tx = write(house).await;
     let started = Run::start(&tx, RunTrigger::Manual, scope, None, now).await.unwrap();
     let Started::New(run, ranges) = started else { panic!("one is under way") };
@@ -40,7 +41,7 @@ async fn run(house: &House, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Ru
 }
 
 /// Follows all that changed and all that time changed, as workers would.
-async fn follow(house: &House, now: DateTime<Utc>) {
+pub(crate) async fn follow(house: &House, now: DateTime<Utc>) {
     loop {
         let tx = write(house).await;
         let followed = posture::follow(&tx, now).await.unwrap();
@@ -66,7 +67,7 @@ async fn follow(house: &House, now: DateTime<Utc>) {
 }
 
 /// What is kept, by asset and by finding, without when it was written.
-async fn kept(house: &House) -> BTreeMap<String, String> {
+pub(crate) async fn kept(house: &House) -> BTreeMap<String, String> {
     let sql = "SELECT asset_id::text AS of,
                       concat_ws(' ', verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash,
                                 flips, flips_at, errors) AS what FROM posture
@@ -101,180 +102,8 @@ async fn update(house: &House, id: Id<Asset>, attributes: Value, now: DateTime<U
     tx.commit().await.unwrap();
 }
 
-fn with(name: &str, attributes: Value) -> CreateAssetInput {
+pub(crate) fn with(name: &str, attributes: Value) -> CreateAssetInput {
     CreateAssetInput { attributes: Some(attributes), ..host(name) }
-}
-
-/// Numbers that are the same each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
-
-    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
-    }
-}
-
-/// A fact, or that it is gone.
-fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
-    let key = *random.of(&[
-        "disk_encrypted",
-        "edr_installed",
-        "firewall_enabled",
-        "os_supported",
-        "password_max_age_days",
-        "log_retention_days",
-        "last_backup_at",
-        "last_patched_at",
-        "tls_cert_expires_at",
-        "open_ports",
-        "os_name",
-        "model",
-    ]);
-    let day = i64::try_from(random.below(80)).unwrap() - 40;
-    let value = match key {
-        _ if random.below(6) == 0 => Value::Null,
-        "password_max_age_days" | "log_retention_days" => json!(random.below(120)),
-        "last_backup_at" | "last_patched_at" | "tls_cert_expires_at" => {
-            json!(now + TimeDelta::days(day) + TimeDelta::milliseconds(day))
-        }
-        "open_ports" => json!([22, *random.of(&[80, 443, 445, 3389])]),
-        "os_name" => json!(*random.of(&["Ubuntu 20.04", "Ubuntu 24.04", "Debian 12", "Plan 9"])),
-        "model" => json!("a model"),
-        _ => json!(random.below(2) == 0),
-    };
-    json!({ key: value })
-}
-
-#[tokio::test]
-async fn what_is_followed_is_what_a_look_at_everything_finds() {
-    let house = House::new().await;
-    let owners =
-        [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
-    house
-        .db
-        .superuser()
-        .await
-        .execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[])
-        .await
-        .unwrap();
-    let tx = write(&house).await;
-    let tag = Tag::create(&tx, "dmz", None, at(0)).await.unwrap();
-    tx.commit().await.unwrap();
-    let mut assets: Vec<Id<Asset>> = Vec::new();
-    for number in 0..20 {
-        assets.push(house.asset(host(&format!("host {number}"))).await.id);
-    }
-    follow(&house, at(0)).await;
-    let mut random = Random(4711);
-    let mut now = at(0);
-    let mut begun: Option<(Id<Run>, Vec<AssetRange>)> = None;
-    for edit in 0..1_000 {
-        // A run goes on while things change: its shard comes whenever it comes.
-        if let Some((run, ranges)) = begun.take_if(|_| random.below(5) == 0) {
-            for range in ranges {
-                let tx = write(&house).await;
-                Run::judge_shard(&tx, run, range, now).await.unwrap();
-                tx.commit().await.unwrap();
-            }
-        } else if begun.is_none() && random.below(20) == 0 {
-            let tx = write(&house).await;
-            let started = Run::start(&tx, RunTrigger::Manual, None, None, now).await.unwrap();
-            tx.commit().await.unwrap();
-            begun = match started {
-                Started::New(run, ranges) => Some((run.id, ranges)),
-                Started::Before(_) => None,
-            };
-        }
-        change(&house, &mut random, &mut assets, (&owners, tag.id), now).await;
-        if random.below(4) == 0 {
-            now += TimeDelta::minutes(i64::try_from(random.below(9_000)).unwrap());
-        }
-        if random.below(3) == 0 {
-            follow(&house, now).await;
-        }
-        if edit % 100 == 99 {
-            follow(&house, now).await;
-            let followed = kept(&house).await;
-            if let Some((open, _)) = begun.take() {
-                let tx = write(&house).await;
-                Run::cancel(&tx, open, now).await.unwrap();
-                tx.commit().await.unwrap();
-            }
-            run(&house, None, now).await;
-            let found = kept(&house).await;
-            let differing: Vec<_> = followed
-                .iter()
-                .map(|(of, what)| (of, Some(what), found.get(of)))
-                .chain(found.iter().map(|(of, what)| (of, followed.get(of), Some(what))))
-                .filter(|(_, followed, found)| followed != found)
-                .collect();
-            assert!(differing.is_empty(), "after {edit} edits: {differing:#?}");
-        }
-    }
-}
-
-async fn change(
-    house: &House,
-    random: &mut Random,
-    assets: &mut Vec<Id<Asset>>,
-    (owners, tag): (&[Id<User>], Id<Tag>),
-    now: DateTime<Utc>,
-) {
-    let id = *random.of(assets);
-    let tx = write(house).await;
-    let mut patch = UpdateAssetInput::default();
-    match random.below(20) {
-        0 => patch.owner = Null,
-        1 | 2 => patch.owner = Given(*random.of(owners)),
-        3 => patch.environment = Given(*random.of(&[Environment::Prod, Environment::Dev])),
-        4 => patch.tags = Given(if random.below(2) == 0 { vec![tag] } else { Vec::new() }),
-        5 => {
-            let new = with("new", fact(random, now));
-            assets.push(Asset::create(&tx, &new, now).await.unwrap().id);
-        }
-        6 => {
-            let asset = Asset::find(&tx, id).await.unwrap().unwrap();
-            let next = asset.lifecycle_state.next();
-            if !next.is_empty()
-                && (asset.lifecycle_state == LifecycleState::Retired || random.below(3) == 0)
-            {
-                Asset::set_lifecycle(&tx, id, *random.of(next), now).await.unwrap();
-            }
-        }
-        7 => {
-            let rules = Rule::list(&tx).await.unwrap();
-            let rule = random.of(&rules);
-            let asset = (random.below(4) > 0).then_some(id);
-            let expires_at = now + TimeDelta::hours(1 + i64::try_from(random.below(600)).unwrap());
-            let input = WaiverInput { rule: rule.id, asset, reason: "for now".into(), expires_at };
-            // One that is like it may hold already.
-            let _ = Waiver::grant(&tx, &input, now).await;
-        }
-        8 => {
-            let params = json!({ "max_age_days": 30 + random.below(3) * 30 });
-            Rule::set_params(&tx, "password-max-age", Some(&params), None, now).await.unwrap();
-        }
-        9 => {
-            let key = *random.of(&["has-owner", "disk-encryption"]);
-            let is_on = Some(random.below(2) == 0);
-            Rule::set_params(&tx, key, None, is_on, now).await.unwrap();
-        }
-        10 => {
-            let waivers = Waiver::active(&tx, now).await.unwrap();
-            if !waivers.is_empty() {
-                Waiver::revoke(&tx, random.of(&waivers).id, now).await.unwrap();
-            }
-        }
-        _ => patch.attributes = Given(fact(random, now)),
-    }
-    Asset::update(&tx, id, &patch, now).await.unwrap();
-    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
@@ -300,6 +129,66 @@ async fn what_is_not_known_any_more_is_not_fixed() {
     follow(&house, at(3)).await;
     assert_eq!(letter(&house, id, "disk-encryption").await, "N");
     assert_eq!(findings(&house, id, "disk-encryption").await, ["OUT_OF_SCOPE 0"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_judged_leaves_a_finding_as_it_is() {
+    let house = House::new().await;
+    save(&house, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await.unwrap();
+    let id = house.asset(with("web", json!({"password_max_age_days": 10}))).await.id;
+    follow(&house, at(1)).await;
+    assert_eq!(findings(&house, id, "spares").await, ["OPEN 0"]);
+    update(&house, id, json!({"password_max_age_days": 0}), at(2)).await;
+    follow(&house, at(3)).await;
+    assert_eq!(letter(&house, id, "spares").await, "E");
+    assert_eq!(findings(&house, id, "spares").await, ["OPEN 0"]);
+    update(&house, id, json!({"password_max_age_days": 20}), at(4)).await;
+    let again = run(&house, None, at(5)).await;
+    assert_eq!(letter(&house, id, "spares").await, "F");
+    assert_eq!(findings(&house, id, "spares").await, ["OPEN 0"]);
+    assert_eq!(again.opened, 0, "it was open all the time");
+    update(&house, id, json!({"password_max_age_days": 5}), at(6)).await;
+    follow(&house, at(7)).await;
+    assert_eq!(findings(&house, id, "spares").await, ["FIXED 0"]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_judged_and_is_well_was_never_fixed() {
+    let house = House::new().await;
+    save(&house, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await.unwrap();
+    let id = house.asset(with("web", json!({"password_max_age_days": 0}))).await.id;
+    follow(&house, at(1)).await;
+    update(&house, id, json!({"password_max_age_days": 5}), at(2)).await;
+    assert_eq!(run(&house, None, at(3)).await.fixed, 0);
+    assert_eq!(letter(&house, id, "spares").await, "P");
+    assert!(findings(&house, id, "spares").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_finding_is_as_bad_as_its_rule_says_whatever_was_followed_first() {
+    let house = House::new().await;
+    let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
+    let rule = own("crypt", "attr.disk_encrypted");
+    save(&house, &rule, at(0)).await.unwrap();
+    follow(&house, at(1)).await;
+    save(&house, &RuleInput { severity: Severity::Critical, ..rule }, at(2)).await.unwrap();
+    let tx = write(&house).await;
+    let everybody = posture::follow(&tx, at(2)).await.unwrap().everybody;
+    tx.commit().await.unwrap();
+    assert_eq!(everybody.len(), 1);
+    // Whoever judges everybody anew has not begun when another change is followed.
+    let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts,
+                                actor_kind, queued_at, changed_at)
+               VALUES (gen_random_uuid(), $1, 'SCAN', 'scan.refresh', 1, '{}', 'WAITING', 5, now(), 3, 'system', now(), now())";
+    house.db.superuser().await.execute(sql, &[&house.org.uuid()]).await.unwrap();
+    update(&house, id, json!({"firewall_enabled": true}), at(3)).await;
+    follow(&house, at(4)).await;
+    let tx = write(&house).await;
+    posture::refresh(&tx, everybody[0], at(5)).await.unwrap();
+    tx.commit().await.unwrap();
+    let sql = "SELECT severity FROM finding JOIN rule ON rule.id = rule_id WHERE key = 'crypt'";
+    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>("severity"), "CRITICAL");
 }
 
 #[tokio::test]
