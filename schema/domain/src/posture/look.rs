@@ -206,8 +206,6 @@ impl<'a> Look<'a> {
                 Letter::Fail | Letter::Waived if is_retold => {
                     transitions.changed.push(self.broken(ruled, facts, new));
                 }
-                // That it cannot be judged is a fault of the rule, and says nothing of the asset.
-                Letter::Fail | Letter::Waived | Letter::Error => {}
                 Letter::Pass if old.may_be_broken() => {
                     transitions.end(facts.asset, ruled, FindingState::Fixed);
                 }
@@ -215,7 +213,13 @@ impl<'a> Look<'a> {
                 Letter::NotAssessed | Letter::Absent if old.may_be_broken() => {
                     transitions.end(facts.asset, ruled, FindingState::OutOfScope);
                 }
-                Letter::Pass | Letter::NotAssessed | Letter::Absent => {}
+                // That it cannot be judged is the rule's fault: it says nothing of the asset.
+                Letter::Error
+                | Letter::Fail
+                | Letter::Waived
+                | Letter::Pass
+                | Letter::NotAssessed
+                | Letter::Absent => {}
             }
         }
     }
