@@ -46,8 +46,8 @@ impl<G: Gateway> Export<G> {
     }
 
     async fn answer(&self, request: &Request) -> Result<Response, Refusal> {
-        if request.method() != Method::GET {
-            return Err(Refusal::method("GET"));
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return Err(Refusal::method("GET, HEAD"));
         }
         let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
         let request_id = client.request_id.clone();

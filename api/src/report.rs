@@ -45,8 +45,8 @@ impl<G: Gateway> Report<G> {
     }
 
     async fn answer(&self, request: &Request) -> Result<Response, Refusal> {
-        if request.method() != Method::GET {
-            return Err(Refusal::method("GET"));
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return Err(Refusal::method("GET, HEAD"));
         }
         let (run, form) = asked(request.raw_path_param("file")).ok_or_else(Refusal::not_found)?;
         let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;

@@ -77,7 +77,8 @@ enum Action {
         #[arg(long)]
         permission: Vec<String>,
     },
-    /// Compare what is kept of all assets with what a look at everything finds; exit code 1 where something differs.
+    /// Compare what is kept of all assets with what a look at everything finds; exit code 1 where
+    /// something differs, 3 where nothing does and something waits to be judged.
     VerifyPosture(posture::Arguments),
 }
 

@@ -169,7 +169,7 @@ async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
     let started = Run::start(tx, RunTrigger::Manual, None, None, at).await?;
     if let Started::New(run, ranges) = started {
         for range in ranges {
-            Run::judge_shard(tx, run.id, range, at).await?;
+            Run::judge_shard(tx, run.id, run.round, range, at).await?;
         }
     }
     // As workers do after a run.

@@ -26,8 +26,15 @@ const VERIFY: TimeDelta = TimeDelta::days(1);
 pub struct ScanShard {
     /// The run.
     pub run: Id<Run>,
+    /// Which of its rounds: others are over.
+    #[serde(default = "first")]
+    pub round: i16,
     /// Its assets.
     pub range: AssetRange,
+}
+
+const fn first() -> i16 {
+    1
 }
 
 impl Job for ScanShard {
@@ -144,13 +151,15 @@ pub async fn push_refresh(tx: &Tx, ranges: Vec<AssetRange>) -> Result<()> {
     push_all(tx, &parts).await
 }
 
-/// Pushes the shards of a run that has just been started; of one that was started before, nothing.
+/// Pushes the shards of a run that begins; of one that was started before, nothing.
 pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
     match started {
         Started::Before(run) => Ok(run),
         Started::New(run, ranges) => {
-            let shards: Vec<_> =
-                ranges.into_iter().map(|range| ScanShard { run: run.id, range }).collect();
+            let shards: Vec<_> = ranges
+                .into_iter()
+                .map(|range| ScanShard { run: run.id, round: run.round, range })
+                .collect();
             push_all(tx, &shards).await?;
             Ok(*run)
         }

@@ -17,6 +17,8 @@ ALTER TABLE compliance_run
     ADD COLUMN failed_weight bigint  NOT NULL DEFAULT 0,
     ADD COLUMN waived_weight bigint  NOT NULL DEFAULT 0,
     ADD COLUMN whole_weight  bigint  NOT NULL DEFAULT 0,
+    -- How often it has begun: anew whenever rules change before it ends.
+    ADD COLUMN round         smallint NOT NULL DEFAULT 1,
     -- The latest time at which one of its assets was judged: it ends no earlier.
     ADD COLUMN judged_at     timestamptz,
     -- By rule, in the order of rules: passed, failed, waived, not assessed, errors.

@@ -21,7 +21,10 @@ pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
     tx.commit().await?;
     let tx = context.finish().await?;
     if is_open {
-        Run::judge_shard(&tx, job.run, job.range, context.now()).await?;
+        let anew = Run::judge_shard(&tx, job.run, job.round, job.range, context.now()).await?;
+        if let Some(anew) = anew {
+            push_shards(&tx, anew).await?;
+        }
         push_turn(&tx).await?;
     }
     tx.commit().await?;

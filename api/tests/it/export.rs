@@ -92,5 +92,5 @@ async fn only_those_who_may_get_a_file() {
     assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")));
     assert_eq!(reply.header("content-type"), Some("application/json; charset=utf-8"));
     let reply = exchange(edge.address, &request("POST", ASSETS, "")).await;
-    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")));
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")));
 }

@@ -52,10 +52,23 @@ async fn what_there_is_no_report_of_says_so_in_its_status() {
         let reply = exchange(edge.address, &request("GET", &path, "")).await;
         assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")));
         let reply = exchange(edge.address, &request("POST", &path, "")).await;
-        assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")));
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")));
     }
     for file in ["latest", "latest.pdf", "", "a/b.html"] {
         let reply = get(&edge, &format!("/reports/compliance/{file}"), "ada").await;
         assert_eq!((reply.status, reply.code().as_str()), (404, "NOT_FOUND"), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn head_answers_as_get_without_the_report() {
+    let edge = Edge::new().await;
+    for file in ["latest.html", "latest.csv"] {
+        let path = format!("/reports/compliance/{file}");
+        let whole = get(&edge, &path, "ada").await;
+        let bytes = request("HEAD", &path, "Authorization: Bearer ada\r\n");
+        let head = exchange(edge.address, &bytes).await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{file}");
+        assert_eq!(head.header("content-type"), whole.header("content-type"), "{file}");
     }
 }

@@ -1,7 +1,7 @@
 //! `sentryops admin verify-posture`: whether what is kept of assets is what a look at everything finds.
 //!
 //! Part by part, each in a transaction of its own, so that runs and changes go on meanwhile. What waits to be followed is not
-//! held against anybody: a second look finds whether it was.
+//! compared: a second look finds whether it was.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -24,15 +24,13 @@ pub(super) struct Arguments {
     /// The slug of an organization; may be repeated. Without it: all of them.
     #[arg(long, value_name = "SLUG")]
     organization: Vec<String>,
-    /// Have workers judge anew what differs.
+    /// Judge anew what differs.
     #[arg(long)]
     repair: bool,
 }
 
 /// What there is to say, and 1 where something differs, or else 3 where something was not compared.
 pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, ExitCode)> {
-    // What is noted for repair is followed by a job that its transaction asks for.
-    let db = jobs::scan::following(db);
     let mut organizations = Vec::new();
     for slug in &arguments.organization {
         organizations.push(super::find_organization(&db, slug).await?);
@@ -82,6 +80,7 @@ impl Found {
             found.waiting += waiting;
             if repair {
                 posture::repair(&tx, &mismatches, crate::now()).await?;
+                jobs::scan::push_turn(&tx).await?;
             }
             let more = mismatches.iter().take(SHOWN.saturating_sub(found.shown.len()));
             let ids: Vec<_> = more.clone().map(|mismatch| mismatch.asset).collect();
@@ -102,7 +101,7 @@ impl Found {
         let Self { assets, waiting, differing, shown } = self;
         let mut text = format!("{slug}: {assets} assets compared, {differing} differ");
         if repair && *differing > 0 {
-            text.push_str(" and are judged anew");
+            text.push_str(", and were judged anew");
         }
         if *waiting > 0 {
             // Writing to a String cannot fail.

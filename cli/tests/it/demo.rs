@@ -98,5 +98,5 @@ async fn the_demo_has_been_judged_twice_and_something_has_changed_and_one_thing_
 async fn what_is_kept_of_the_demo_is_what_a_look_finds() {
     let (_admin, site, _up) = administrator().await;
     let said = site.admin(&["verify-posture", "--organization", "demo"], "");
-    assert_eq!(said, "demo: 29 assets in operation, 0 differ");
+    assert_eq!(said, "demo: 29 assets compared, 0 differ");
 }

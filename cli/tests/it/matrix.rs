@@ -384,7 +384,11 @@ async fn watch(client: &Client, document: &str) -> Answer {
 
 async fn scene() -> (Scene, Site, crate::server::Api) {
     let site = Site::new().await;
-    let api = site.api_with(&[("SESSION_MAX_PER_USER", "1000"), ("SESSION_MAX_PER_ADMIN", "1000")]);
+    let api = site.api_with(&[
+        ("SESSION_MAX_PER_USER", "1000"),
+        ("SESSION_MAX_PER_ADMIN", "1000"),
+        ("SCAN_LIMIT", "1000/minute"),
+    ]);
     let api = api.await;
     let team = Team::new(&site, &api).await;
     let other = Team::new(&site, &api).await;

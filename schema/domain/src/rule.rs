@@ -1,8 +1,9 @@
-//! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/cel`: what a
-//! condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can read of an
-//! asset, and of which types; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number; `rule/judge`: its verdict, and when time
-//! alone changes that; `rule/params`: its thresholds; `rule/set`: those of an organization, by slot; `rule/store`: saving
-//! them; `rule/trial`: what one would say; `rule/control`: what the controls of frameworks are called.)
+//! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/draft`: as people
+//! write one; `rule/cel`: what a condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can
+//! read of an asset, and of which types; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number;
+//! `rule/judge`: its verdict, and when time alone changes that; `rule/params`: its thresholds; `rule/set`: those of an
+//! organization, by slot; `rule/store`: saving them; `rule/trial`: what one would say; `rule/control`: what the controls of
+//! frameworks are called.)
 //!
 //! A version never changes once it is saved, so what a run judged by can be read for ever. Built-in rules are rows like others,
 //! written when an organization first judges by them; until then, and after an update, they are read from the binary.
@@ -22,6 +23,7 @@ use crate::{
 mod builtin;
 mod cel;
 mod control;
+mod draft;
 mod facts;
 mod hash;
 mod judge;
@@ -36,12 +38,12 @@ mod trial;
 pub use self::cel::{Compiled, compile};
 pub use builtin::Builtin;
 pub use control::Control;
+pub use draft::{ControlInput, RuleInput, RuleScopeInput};
 pub use facts::{Described, Facts, Owner};
 pub use key::Key;
 pub use kind::{Kind, Type};
 pub use params::Params;
 pub use set::{Ruled, Ruleset};
-pub use store::{ControlInput, RuleInput, RuleScopeInput};
 pub use trial::{Example, Trial};
 
 text_enum! {

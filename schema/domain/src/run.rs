@@ -2,8 +2,8 @@
 //! (`run/scope`: which assets; `run/shard`: judging a part of them; `run/tally`: what verdicts add up to.)
 //!
 //! A shard is a range of asset ids. It adds its tally to the run in the transaction that ends its job, so each counts
-//! once however often it ran; whichever comes last closes the run. A run keeps which rules it started with: a shard that
-//! finds others fails it, and whoever changed them has everybody judged anew. Retired and disposed assets are not judged.
+//! once however often it ran; whichever comes last closes the run. A run keeps by which rules it judges: a shard that
+//! finds others begins it anew, and what was counted by then counts no more. Retired and disposed assets are not judged.
 //!
 //! There is one open run of each scope: who asks for another is given that.
 
@@ -124,6 +124,9 @@ pub struct Run {
     /// By which rules it judges, as `Ruleset::snapshot` wrote them.
     #[graphql(skip)]
     pub rules: Value,
+    /// How often it has begun: anew whenever rules change before it ends.
+    #[graphql(skip)]
+    pub round: i16,
     /// When it was started.
     pub started_at: DateTime<Utc>,
     /// When it ended.
@@ -158,6 +161,7 @@ impl FromRow for Run {
             opened: row.try_get("opened")?,
             fixed: row.try_get("fixed")?,
             rules: row.try_get("rules")?,
+            round: row.try_get("round")?,
             started_at: row.try_get("started_at")?,
             finished_at: row.try_get("finished_at")?,
         })
@@ -167,14 +171,14 @@ impl FromRow for Run {
 /// What a start found: a new run with its shards, or the run of the same idempotency key, or the open one of the same scope.
 #[derive(Debug)]
 pub enum Started {
-    /// A new run, to be done by shards.
+    /// A run that begins, to be done by shards.
     New(Box<Run>, Vec<AssetRange>),
     /// It has been started before: this is what came of it.
     Before(Run),
 }
 
 const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, scope, error, assets, shards, shards_done, passed,
-    failed, waived, not_assessed, errors, opened, fixed, rules, started_at, finished_at FROM compliance_run";
+    failed, waived, not_assessed, errors, opened, fixed, rules, round, started_at, finished_at FROM compliance_run";
 
 impl Run {
     /// Starts a run of the assets in scope, for the transaction's actor. A key that the actor used before starts nothing,

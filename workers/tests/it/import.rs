@@ -1,4 +1,6 @@
 //! Imports through the fleet.
+//!
+//! Long: both kinds of files, and each way in which a run of one may end.
 
 use domain::{
     Id,

@@ -251,3 +251,17 @@ async fn rules_that_change_are_followed_by_all_assets() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_run_begins_anew_when_rules_change_before_it_ends() {
+    let stage = Stage::new().await;
+    many_assets(&stage, 4_500).await;
+    let started = start(&stage, None).await;
+    let tx = stage.write().await;
+    Rule::set_params(&tx, "has-owner", None, Some(false), at()).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.start();
+    let ended = until(&stage, started.id, RunState::Succeeded).await;
+    assert_eq!((ended.round, ended.shards_done, ended.assets), (2, 3, 4_500));
+    assert_eq!(stage.count("SELECT id FROM finding WHERE ended_at IS NULL").await, 1_500);
+}

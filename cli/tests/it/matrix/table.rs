@@ -1,6 +1,8 @@
 //! The contract as a table, written from the API's contract by hand: never from the schema that it is held against.
 //!
 //! A new type, root field or field with a statement of its own needs a row here; without one the test fails.
+//!
+//! Long, because it has a row for each of them.
 
 use Needs::{Nobody, SignIn, Take};
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 
-use super::{Letter, Posture, Turn, store};
+use super::{Letter, Posture, Turn, due, store};
 use crate::{
     asset::Asset,
     db::Tx,
@@ -296,13 +296,16 @@ impl First {
         let (Some(first), Some(last)) = (assets().min(), assets().max()) else {
             return Ok(Self::No);
         };
+        // Two runs may look at the same assets at once, and each see nothing there.
         let row: Row = tx
             .one(
-                "SELECT EXISTS (SELECT FROM finding WHERE asset_id BETWEEN $1 AND $2 AND ended_at IS NULL) AS any",
+                "SELECT EXISTS (SELECT FROM finding WHERE asset_id BETWEEN $1 AND $2 AND ended_at IS NULL)
+                     OR (SELECT count(*) > 1 FROM compliance_run WHERE state IN ('QUEUED', 'RUNNING')) AS any",
                 &[&first, &last],
             )
             .await?;
-        Ok(if row.try_get("any")? { Self::No } else { Self::Yes })
+        let may_be = row.try_get("any")? || due::is_refreshing(tx).await?;
+        Ok(if may_be { Self::No } else { Self::Yes })
     }
 }
 

@@ -23,8 +23,6 @@ use crate::{
 mod save;
 mod version;
 
-pub use save::{ControlInput, RuleInput, RuleScopeInput};
-
 /// A rule's row with the version that counts.
 #[derive(Clone)]
 pub(super) struct Saved {

@@ -8,9 +8,14 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Facts, RuleInput, Verdict};
+use super::{Facts, RuleInput, Verdict, draft::Draft};
 use crate::{
-    asset::Asset, db::Tx, directive::requires, error::Result, id::Id, permission::Permission,
+    asset::Asset,
+    db::Tx,
+    directive::requires,
+    error::{Error, Result},
+    id::Id,
+    permission::Permission,
 };
 
 /// Assets that one trial looks at.
@@ -71,7 +76,28 @@ impl Trial {
     /// # Errors
     /// `Invalid` with all that is wrong with the rule.
     pub async fn run(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
-        let draft = input.check()?;
+        Self::of(tx, &input.check()?, ASSETS, now).await
+    }
+
+    /// Refuses a rule that is an error on every asset whose facts are known, of the first few thousand.
+    ///
+    /// # Errors
+    /// `Invalid` with the first asset's reason.
+    pub(super) async fn refuse_hopeless(tx: &Tx, draft: &Draft, now: DateTime<Utc>) -> Result<()> {
+        let trial = Self::of(tx, draft, PAGE, now).await?;
+        if trial.errors == 0 || trial.passed > 0 || trial.failed > 0 {
+            return Ok(());
+        }
+        let mut reasons = trial.examples.iter().filter(|example| example.verdict == Verdict::Error);
+        let reason = reasons.find_map(|example| example.reason.as_deref()).unwrap_or_default();
+        let message = format!(
+            "cannot be judged on any asset that has its facts ({} were tried): {reason}",
+            trial.errors
+        );
+        Err(Error::invalid("condition", message))
+    }
+
+    async fn of(tx: &Tx, draft: &Draft, most: usize, now: DateTime<Utc>) -> Result<Self> {
         let compiled = &draft.compiled;
         let scope = &draft.definition.applies_to;
         let tags = scope.folded_tags();
@@ -86,7 +112,7 @@ impl Trial {
         );
         let mut last = Id::<Asset>::from(Uuid::nil());
         let mut looked = 0;
-        while looked < ASSETS && !trial.complete {
+        while looked < most && !trial.complete {
             let page: Vec<Facts> =
                 tx.all(&sql, &[&last, &i64::try_from(PAGE).unwrap_or(i64::MAX)]).await?;
             looked += page.len();

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Run, RunState, Scope, Tally, scope::ScopeValues};
+use super::{Run, RunState, Scope, Started, Tally, scope::ScopeValues};
 use crate::{
     asset::Asset,
     audit::Entry,
@@ -22,6 +22,9 @@ use crate::{
 
 /// Assets of one shard.
 const SHARD: i64 = 2_000;
+
+/// Times that a run begins at most.
+const ROUNDS: i16 = 20;
 
 /// A range of asset ids: above the first, up to and including the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,22 +105,23 @@ impl Run {
     }
 
     /// Judges the assets of a range and adds what that comes to; the last shard closes the run. In the transaction that ends
-    /// the shard's job. A run whose rules are not those that count any more fails: its numbers would be of neither.
+    /// the shard's job. Where other rules count by now its numbers would be of neither: it begins anew, which is what is
+    /// returned. A shard of a round that is over does nothing.
     pub async fn judge_shard(
         tx: &Tx,
         id: Id<Self>,
+        round: i16,
         range: AssetRange,
         now: DateTime<Utc>,
-    ) -> Result<()> {
+    ) -> Result<Option<Started>> {
         let now = Lock::Shared.take(tx, now).await?;
         let run = Self::get(tx, id).await?;
-        if run.state.has_ended() {
-            return Ok(());
+        if run.state.has_ended() || run.round != round {
+            return Ok(None);
         }
         let rules = Ruleset::ensure(tx, now).await?;
         if rules.snapshot() != run.rules {
-            return Self::fail(tx, id, "rules changed while it was under way: start it again", now)
-                .await;
+            return run.begin_anew(tx, &rules, now).await;
         }
         let scope = Scope::from_column(run.scope.as_ref())?;
         let facts = facts_in_range(tx, &rules, range, scope.as_ref()).await?;
@@ -128,7 +132,46 @@ impl Run {
             kept.retain(|asset, _| looked_at.contains(asset));
         }
         let tally = Look::new(tx, &rules, now).await?.take(tx, &facts, kept, |_| None).await?;
-        run.close_shard(tx, &rules, &tally, now).await
+        run.close_shard(tx, &rules, &tally, now).await?;
+        Ok(None)
+    }
+
+    /// What it opened and saw fixed stays counted: that did happen.
+    async fn begin_anew(
+        &self,
+        tx: &Tx,
+        rules: &Ruleset,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Started>> {
+        if self.round == ROUNDS {
+            let reason = format!("rules changed {ROUNDS} times while it was under way");
+            Self::fail(tx, self.id, &reason, now).await?;
+            return Ok(None);
+        }
+        let ranges = AssetRange::cut(tx, Scope::from_column(self.scope.as_ref())?.as_ref()).await?;
+        let begun = tx
+            .exec(
+                "UPDATE compliance_run SET
+                     round = round + 1, rules = $3, shards = $4, shards_done = 0, assets = 0, passed = 0, failed = 0,
+                     waived = 0, not_assessed = 0, errors = 0, scored = 0, score_sum = 0, passed_weight = 0,
+                     failed_weight = 0, waived_weight = 0, whole_weight = 0, tallies = '{}'
+                 WHERE id = $1 AND round = $2 AND state IN ('QUEUED', 'RUNNING')",
+                &[
+                    &self.id,
+                    &self.round,
+                    &rules.snapshot(),
+                    &i32::try_from(ranges.len()).unwrap_or(i32::MAX),
+                ],
+            )
+            .await?;
+        if begun == 0 {
+            return Ok(None); // Another of its shards was first.
+        }
+        let run = Self::get(tx, self.id).await?;
+        let (before, after) = (json!({ "round": self.round }), json!({ "round": run.round }));
+        Entry::changed("compliance_run.restarted", self.id, before, after).record(tx, now).await?;
+        tx.emit(Event::changed(tx.org(), self.id));
+        Ok(Some(Started::New(Box::new(run), ranges)))
     }
 
     async fn close_shard(
@@ -151,7 +194,7 @@ impl Run {
                      judged_at = GREATEST(judged_at, $17),
                      state = CASE WHEN shards_done + 1 = shards THEN 'SUCCEEDED' ELSE 'RUNNING' END,
                      finished_at = CASE WHEN shards_done + 1 = shards THEN GREATEST(judged_at, $17) END
-                 WHERE id = $1 AND state IN ('QUEUED', 'RUNNING')
+                 WHERE id = $1 AND round = $18 AND state IN ('QUEUED', 'RUNNING')
                  RETURNING state = 'SUCCEEDED' AS is_last",
                 &[
                     &self.id,
@@ -171,11 +214,12 @@ impl Run {
                     &tally.sums.whole_weight,
                     &tally.column(rules.iter().map(|ruled| ruled.slot)),
                     &now,
+                    &self.round,
                 ],
             )
             .await?;
         tx.emit(Event::changed(tx.org(), self.id));
-        let Some(row) = open else { return Ok(()) }; // Ended meanwhile: what it judged holds, but counts no more.
+        let Some(row) = open else { return Ok(()) }; // Ended or begun anew meanwhile: what it judged holds, but counts no more.
         if row.try_get("is_last")? {
             let run = Self::get(tx, self.id).await?;
             let before = json!({ "state": RunState::Running });

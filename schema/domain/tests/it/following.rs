@@ -89,13 +89,16 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
     follow(&house, at(0)).await;
     let mut random = Random(4711);
     let mut now = at(0);
-    let mut begun: Option<(Id<Run>, Vec<AssetRange>)> = None;
+    let mut begun: Option<(Run, Vec<AssetRange>)> = None;
     for edit in 0..1_000 {
         // A run goes on while things change: its shard comes whenever it comes.
         if let Some((run, ranges)) = begun.take_if(|_| random.below(5) == 0) {
             for range in ranges {
                 let tx = write(&house).await;
-                Run::judge_shard(&tx, run, range, now).await.unwrap();
+                let anew = Run::judge_shard(&tx, run.id, run.round, range, now).await.unwrap();
+                if let Some(Started::New(run, ranges)) = anew {
+                    begun = Some((*run, ranges));
+                }
                 tx.commit().await.unwrap();
             }
         } else if begun.is_none() && random.below(20) == 0 {
@@ -103,7 +106,7 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
             let started = Run::start(&tx, RunTrigger::Manual, None, None, now).await.unwrap();
             tx.commit().await.unwrap();
             begun = match started {
-                Started::New(run, ranges) => Some((run.id, ranges)),
+                Started::New(run, ranges) => Some((*run, ranges)),
                 Started::Before(_) => None,
             };
         }
@@ -119,7 +122,7 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
             let followed = kept(&house).await;
             if let Some((open, _)) = begun.take() {
                 let tx = write(&house).await;
-                Run::cancel(&tx, open, now).await.unwrap();
+                Run::cancel(&tx, open.id, now).await.unwrap();
                 tx.commit().await.unwrap();
             }
             run(&house, None, now).await;

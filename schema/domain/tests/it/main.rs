@@ -43,6 +43,7 @@ mod report;
 mod role;
 mod round_trip;
 mod rule;
+mod run;
 mod schedule;
 mod schema;
 mod score;

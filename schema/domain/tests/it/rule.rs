@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Error, Fault, Id, Origin,
+    asset::CreateAssetInput,
     audit::{AuditEntry, AuditQuery},
     page::PageRequest,
     rule::{
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Row;
 
 use crate::{
-    fixture::{House, at, at_once},
+    fixture::{House, at, at_once, host},
     native,
 };
 
@@ -347,4 +348,29 @@ async fn an_organization_has_128_rules_of_its_own() {
     let sentence = crate::fixture::conflict(save(&house, &own("one-more", "true"), at(1)).await);
     assert!(sentence.contains("128"), "{sentence}");
     assert_eq!(save(&house, &own("own-7", "false"), at(1)).await.unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn a_rule_that_can_judge_no_asset_is_not_saved() {
+    let house = House::new().await;
+    let with = |cores| CreateAssetInput {
+        attributes: Some(json!({ "cpu_cores": cores })),
+        ..host(&format!("{cores} cores"))
+    };
+    house.asset(with(4)).await;
+    house.asset(host("unknown")).await;
+    let input = own("spread", "100 / (attr.cpu_cores - 4) > 1");
+    let refused = &faults(save(&house, &input, at(1)).await.unwrap_err())[0];
+    assert_eq!(
+        (refused.path.as_str(), refused.message.as_str()),
+        (
+            "condition",
+            "cannot be judged on any asset that has its facts (1 were tried): division by zero"
+        )
+    );
+    let tx = house.db.read(house.org).await.unwrap();
+    assert!(Rule::find_by_key(&tx, "spread").await.unwrap().is_none());
+    drop(tx);
+    house.asset(with(8)).await;
+    save(&house, &input, at(2)).await.unwrap();
 }

@@ -131,7 +131,7 @@ impl Set {
 
     async fn close_shard(&self, run: Id<Run>) {
         let tx = self.db.write(self.team.org.id, Origin::system()).await.unwrap();
-        Run::judge_shard(&tx, run, ALL, now()).await.unwrap();
+        Run::judge_shard(&tx, run, 1, ALL, now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -134,7 +134,8 @@ impl Compiling<'_> {
         {
             let range = self.expr(target);
             let parts: Vec<_> = call.args[1..].iter().map(|part| self.expr(part)).collect();
-            return unfolded(&call.func_name, range, variable, parts);
+            let unfolded = unfolded(&call.func_name, range, variable, parts);
+            return self.folded(expr, unfolded);
         }
         let target = call.target.as_ref().map(|target| Box::new(self.expr(target)));
         let mut args: Vec<_> = call.args.iter().map(|arg| self.expr(arg)).collect();
@@ -151,34 +152,32 @@ impl Compiling<'_> {
                 ),
             );
         }
+        if let (
+            operators::INDEX,
+            [_, IdedExpr { expr: Expr::Literal(LiteralValue::Int(place)), .. }],
+        ) = (call.func_name.as_str(), args.as_slice())
+            && *place.inner() < 0
+        {
+            self.refuse(expr, &format!("a list has no item {}: they count from 0", place.inner()));
+        }
         self.folded(expr, Expr::Call(CallExpr { func_name: call.func_name.clone(), target, args }))
+    }
+
+    fn refuse(&mut self, source: &IdedExpr, why: &str) {
+        let place = column_of(&self.info.source, start_of(self.info, source));
+        self.faults.push(Fault::new(self.path, format!("{place}: {why}")));
     }
 
     /// Its value where all parts of it are constants, else the expression.
     fn folded(&mut self, source: &IdedExpr, compiled: Expr) -> Expr {
-        let is_constant = |part: &IdedExpr| match &part.expr {
-            Expr::Literal(_) => true,
-            Expr::Ident(name) => code::is_constant(name),
-            _ => false,
-        };
-        let parts_are = match &compiled {
-            Expr::Call(call) => {
-                call.target.iter().all(|target| is_constant(target))
-                    && call.args.iter().all(is_constant)
-            }
-            Expr::List(list) => list.elements.iter().all(is_constant),
-            _ => false,
-        };
-        if !parts_are {
+        if !is_constant(&compiled, &mut Vec::new()) {
             return compiled;
         }
         let whole = IdedExpr { id: source.id, expr: compiled };
         match View::of_constants(&self.constants).value(&whole) {
             Ok(value) => self.kept(value),
             Err(trouble) => {
-                let place = column_of(&self.info.source, start_of(self.info, source));
-                let message = format!("{place}: this cannot be computed: {trouble}");
-                self.faults.push(Fault::new(self.path, message));
+                self.refuse(source, &format!("this cannot be computed: {trouble}"));
                 whole.expr
             }
         }
@@ -199,6 +198,35 @@ impl Compiling<'_> {
         let value = Box::<dyn Val>::try_from(value).expect("what CEL computed is a value of CEL");
         self.constant(value)
     }
+}
+
+/// Whether it reads nothing but constants, and what the loops around it name.
+fn is_constant<'a>(expr: &'a Expr, named: &mut Vec<&'a str>) -> bool {
+    match expr {
+        Expr::Literal(_) => true,
+        Expr::Ident(name) => code::is_constant(name) || named.contains(&name.as_str()),
+        Expr::Call(call) => {
+            are_constant(call.target.as_deref().into_iter().chain(&call.args), named)
+        }
+        Expr::List(list) => are_constant(&list.elements, named),
+        Expr::Comprehension(each) => {
+            if !are_constant([&each.iter_range, &each.accu_init], named) {
+                return false;
+            }
+            named.extend([each.iter_var.as_str(), &each.accu_var]);
+            let are = are_constant([&each.loop_cond, &each.loop_step, &each.result], named);
+            named.truncate(named.len() - 2);
+            are
+        }
+        _ => false,
+    }
+}
+
+fn are_constant<'a>(
+    parts: impl IntoIterator<Item = &'a IdedExpr>,
+    named: &mut Vec<&'a str>,
+) -> bool {
+    parts.into_iter().all(|part| is_constant(&part.expr, named))
 }
 
 fn node(expr: Expr) -> IdedExpr {

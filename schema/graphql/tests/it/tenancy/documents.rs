@@ -1,4 +1,6 @@
 //! What requests at random ask. A new root field needs a document here.
+//!
+//! Long, because it has a document for each of them.
 
 use serde_json::{Value, json};
 
