@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::{job::JobState, worker::Worker};
 
-use crate::stage::{Does, Drill, Stage, eventually};
+use crate::stage::{Does, Drill, Stage, TO_DO, eventually};
 
 #[tokio::test]
 async fn a_job_exists_if_and_only_if_its_change_does() {
@@ -28,7 +28,7 @@ async fn a_done_job_is_history() {
     let job = stage.until(id, JobState::Succeeded).await;
     assert_eq!((job.kind.as_str(), job.attempt), ("test.drill", 1));
     assert!(job.finished_at.unwrap() >= job.started_at.unwrap());
-    assert_eq!(stage.count("SELECT id FROM job").await, 0);
+    assert_eq!(stage.count(TO_DO).await, 0);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use jobs::{Failure, Job, Push};
 use serde::{Deserialize, Serialize};
 use workers::Context;
 
-use crate::stage::{Does, Drill, Stage, eventually};
+use crate::stage::{Does, Drill, Stage, TO_DO, eventually};
 
 #[tokio::test]
 async fn a_killed_workers_jobs_run_again_elsewhere() {
@@ -113,7 +113,7 @@ async fn two_lost_jobs_of_one_key_keep_nobody_from_being_taken_back() {
     }
     stage.start();
     stage.until(other, JobState::Succeeded).await;
-    eventually(async || stage.count("SELECT id FROM job").await == 0).await;
+    eventually(async || stage.count(TO_DO).await == 0).await;
     // Once, or twice where the first was done before the second was taken back.
     assert!(stage.effects().await["a"] >= 1);
 }
@@ -169,7 +169,7 @@ async fn a_suspect_runs_apart_from_other_suspects() {
     tx.commit().await.unwrap();
     stage.meddle("UPDATE job SET is_suspect = true").await;
     stage.start_with(stage.handlers().on(count), Stage::settings(8, 8));
-    eventually(async || stage.count("SELECT id FROM job").await == 0).await;
+    eventually(async || stage.count(TO_DO).await == 0).await;
     assert_eq!(MOST.load(Ordering::SeqCst), 1);
 }
 

@@ -11,7 +11,7 @@ use domain::{
 use jobs::scan::push_shards;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, at, eventually};
+use crate::stage::{Stage, TO_DO, at, eventually};
 
 fn host(name: String, attributes: Value) -> CreateAssetInput {
     CreateAssetInput {
@@ -148,7 +148,7 @@ async fn a_cancelled_run_is_not_judged_any_more() {
     assert_eq!(again.to_string(), "the run has ended already: it is CANCELLED");
     drop(tx);
     stage.start();
-    eventually(async || stage.count("SELECT id FROM job").await == 0).await;
+    eventually(async || stage.count(TO_DO).await == 0).await;
     let run = run(&stage, started.id).await;
     assert_eq!((run.state, run.shards_done), (RunState::Cancelled, 0));
 }
@@ -199,7 +199,7 @@ async fn what_is_not_committed_is_not_followed() {
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
     Asset::create(&tx, &host("web".to_owned(), json!({})), at()).await.unwrap();
     tx.rollback().await.unwrap();
-    assert_eq!(stage.count("SELECT id FROM job").await, 0);
+    assert_eq!(stage.count(TO_DO).await, 0);
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn however_much_changes_one_job_follows_it() {
         Asset::create(&tx, &host(format!("host {number}"), json!({})), at()).await.unwrap();
         tx.commit().await.unwrap();
     }
-    assert_eq!(stage.count("SELECT id FROM job").await, 1);
+    assert_eq!(stage.count(TO_DO).await, 1);
 }
 
 #[tokio::test]

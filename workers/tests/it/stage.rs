@@ -26,6 +26,9 @@ pub(crate) const KEEPING: Keeping = Keeping {
     grace: Duration::from_mins(1),
 };
 
+/// What there is to do: the daily comparison of postures is always ahead.
+pub(crate) const TO_DO: &str = "SELECT id FROM job WHERE kind <> 'scan.verify'";
+
 /// Does what it is told to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Drill {

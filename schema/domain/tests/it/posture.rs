@@ -7,17 +7,17 @@ use async_graphql::MaybeUndefined::Value as Given;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Origin, Tx,
-    asset::{Asset, AssetType, CreateAssetInput, LifecycleState, UpdateAssetInput},
+    asset::{Asset, CreateAssetInput, LifecycleState, UpdateAssetInput},
     posture,
     rule::{Rule, RuleInput, Severity},
-    run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
+    run::{AssetRange, Run, RunTrigger, ScanScope, Started},
     user::User,
     waiver::{Waiver, WaiverInput},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{House, at, faults, host, viewer},
+    fixture::{House, at, host, viewer},
     rule::{own, save},
 };
 

@@ -1,15 +1,15 @@
 //! Runs: one of a scope at a time, what they leave alone, and what begins them anew.
 
 use domain::{
-    asset::Asset,
+    asset::{AssetType, CreateAssetInput},
     rule::Rule,
-    run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
+    run::{Run, RunState, RunTrigger, ScanScope, Started},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     fixture::{House, at, faults, host},
-    posture::{findings, follow, kept, letter, run, update, with, write},
+    posture::{findings, follow, kept, run, with, write},
 };
 
 #[tokio::test]
