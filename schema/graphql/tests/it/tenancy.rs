@@ -186,6 +186,7 @@ impl Fuzz {
             CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
             BEGIN INSERT INTO public.gone VALUES (OLD.org_id, OLD.id); RETURN NULL; END $$;
             CREATE TRIGGER remember AFTER DELETE ON dependency FOR EACH ROW EXECUTE FUNCTION remember();
+            CREATE TRIGGER remember AFTER DELETE ON finding FOR EACH ROW EXECUTE FUNCTION remember();
             CREATE TRIGGER remember AFTER DELETE ON custody FOR EACH ROW EXECUTE FUNCTION remember();";
         fuzz.admin.batch_execute(remember).await.unwrap();
         fuzz.furnish().await;

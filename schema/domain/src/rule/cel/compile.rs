@@ -152,14 +152,6 @@ impl Compiling<'_> {
                 ),
             );
         }
-        if let (
-            operators::INDEX,
-            [_, IdedExpr { expr: Expr::Literal(LiteralValue::Int(place)), .. }],
-        ) = (call.func_name.as_str(), args.as_slice())
-            && *place.inner() < 0
-        {
-            self.refuse(expr, &format!("a list has no item {}: they count from 0", place.inner()));
-        }
         self.folded(expr, Expr::Call(CallExpr { func_name: call.func_name.clone(), target, args }))
     }
 
