@@ -77,6 +77,17 @@ text_enum! {
 }
 
 impl LifecycleState {
+    /// What a statement says of assets in operation: only those are judged, and none of them is deleted.
+    pub(crate) const IN_OPERATION: &str = "asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')";
+
+    /// Whether an asset in this state is in operation, soon will be, or only for a while is not.
+    pub const fn is_in_operation(self) -> bool {
+        match self {
+            Self::Provisioning | Self::Active | Self::Maintenance => true,
+            Self::Retired | Self::Disposed => false,
+        }
+    }
+
     /// Where it may go from here.
     pub const fn next(self) -> &'static [Self] {
         match self {
@@ -352,7 +363,7 @@ impl Asset {
     pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
         let draft = Self::lock(tx, id).await?;
         let state = draft.asset.lifecycle_state;
-        if !matches!(state, LifecycleState::Retired | LifecycleState::Disposed) {
+        if state.is_in_operation() {
             return Err(Error::Conflict(format!(
                 "the asset is {}: only what is RETIRED or DISPOSED can be deleted, so call setAssetLifecycle first",
                 state.as_str()

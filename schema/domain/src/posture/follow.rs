@@ -11,7 +11,7 @@ use super::{
     store,
 };
 use crate::{
-    asset::Asset,
+    asset::{Asset, LifecycleState},
     db::Tx,
     error::Result,
     id::Id,
@@ -121,9 +121,9 @@ pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> 
     // One by one: see `store::of_assets`.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
-         CROSS JOIN LATERAL ({} WHERE asset.id = given.id AND asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')
-                             LIMIT 1) AS found",
-        rules.select_facts()
+         CROSS JOIN LATERAL ({} WHERE asset.id = given.id AND {} LIMIT 1) AS found",
+        rules.select_facts(),
+        LifecycleState::IN_OPERATION,
     );
     tx.all(&sql, &[&assets]).await
 }

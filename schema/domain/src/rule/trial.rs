@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Facts, RuleInput, Verdict, draft::Draft};
 use crate::{
-    asset::Asset,
+    asset::{Asset, LifecycleState},
     db::Tx,
     directive::requires,
     error::{Error, Result},
@@ -26,9 +26,6 @@ const PAGE: usize = 2_000;
 const STRETCH: usize = 200;
 /// Examples of each verdict.
 const EXAMPLES: usize = 5;
-
-/// Assets in operation above one.
-const ABOVE: &str = "asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED') AND asset.id > $1";
 
 /// What a rule would say of the assets in operation. Takes `COMPLIANCE_RUN`.
 #[derive(Debug, Clone, Default, PartialEq, SimpleObject)]
@@ -106,8 +103,9 @@ impl Trial {
             reads: compiled.reads().map(str::to_owned).collect(),
             ..Self::default()
         };
+        let above = format!("{} AND asset.id > $1", LifecycleState::IN_OPERATION);
         let sql = format!(
-            "{} WHERE {ABOVE} ORDER BY asset.id LIMIT $2",
+            "{} WHERE {above} ORDER BY asset.id LIMIT $2",
             Facts::select(compiled.reads.iter().copied())
         );
         let mut last = Id::<Asset>::from(Uuid::nil());
@@ -136,7 +134,7 @@ impl Trial {
             }
         }
         if !trial.complete {
-            let more = format!("SELECT EXISTS (SELECT FROM asset WHERE {ABOVE}) AS more");
+            let more = format!("SELECT EXISTS (SELECT FROM asset WHERE {above}) AS more");
             trial.complete = !tx.one::<Row>(&more, &[&last]).await?.try_get::<_, bool>("more")?;
         }
         trial.assets = i32::try_from(looked).unwrap_or(i32::MAX);

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    asset::{Asset, AssetType, Environment},
+    asset::{Asset, AssetType, Environment, LifecycleState},
     error::{Error, Fault, Result},
     id::Id,
     listing::Listing,
@@ -117,7 +117,7 @@ impl<'a> ScopeValues<'a> {
     /// The assets in operation that it lets through.
     pub(super) fn in_operation(&self) -> Listing<'_> {
         let mut listing = self.listing();
-        listing.holds("asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')");
+        listing.holds(LifecycleState::IN_OPERATION);
         listing
     }
 
