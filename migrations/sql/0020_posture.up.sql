@@ -39,9 +39,10 @@ CREATE TABLE posture_due (
 
 ALTER TABLE posture ENABLE ROW LEVEL SECURITY;
 ALTER TABLE posture FORCE ROW LEVEL SECURITY;
+-- As a subselect, as asset's.
 CREATE POLICY posture_app ON posture TO sentryops_app
-    USING (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid)
-    WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
+    USING (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid))
+    WITH CHECK (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));
 GRANT SELECT, INSERT, UPDATE, DELETE ON posture TO sentryops_app;
 
 ALTER TABLE posture_due ENABLE ROW LEVEL SECURITY;

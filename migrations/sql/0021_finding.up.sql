@@ -33,7 +33,8 @@ CREATE INDEX finding_history_idx ON finding (org_id, asset_id, rule_id, ended_at
 
 ALTER TABLE finding ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finding FORCE ROW LEVEL SECURITY;
+-- As a subselect, as asset's.
 CREATE POLICY finding_app ON finding TO sentryops_app
-    USING (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid)
-    WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
+    USING (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid))
+    WITH CHECK (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));
 GRANT SELECT, INSERT, UPDATE, DELETE ON finding TO sentryops_app;

@@ -1,24 +1,25 @@
 //! Whether the variables fit the types that the operation declares for them, before anything of it runs.
 //!
 //! async-graphql looks at a variable only when a resolver takes the argument: in a mutation with two root fields the
-//! first would be committed by then. What a scalar of ours accepts (an id, a time) stays with the scalar.
+//! first would be committed by then. And of a time that is none it does not say where in an input object it stands.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_graphql::{
-    Name, Value, Variables,
+    Name, ScalarType, Value, Variables,
     parser::{
         parse_schema,
         types::{BaseType, OperationDefinition, Type, TypeKind, TypeSystemDefinition},
     },
 };
+use chrono::{DateTime, Utc};
 
 use crate::refusal::Refusal;
 
 /// An input type.
 enum Input {
     /// Its values.
-    Enum(HashSet<Name>),
+    Enum(Vec<Name>),
     /// Its fields, and whether one may be left out.
     Object(HashMap<Name, (Type, bool)>),
 }
@@ -95,11 +96,16 @@ impl Inputs {
             (BaseType::Named(name), _) => name,
         };
         match (self.0.get(name), value) {
-            (Some(Input::Enum(values)), Value::String(text)) if values.contains(text.as_str()) => {
+            (Some(Input::Enum(values)), Value::String(text))
+                if values.iter().any(|value| value == text) =>
+            {
                 Ok(())
             }
             (Some(Input::Enum(values)), Value::Enum(chosen)) if values.contains(chosen) => Ok(()),
-            (Some(Input::Enum(_)), _) => Err(format!("{path} is not a value of {name}")),
+            (Some(Input::Enum(values)), _) => {
+                let values: Vec<_> = values.iter().map(Name::as_str).collect();
+                Err(format!("{path} is not a value of {name}: there are {}", values.join(", ")))
+            }
             (Some(Input::Object(fields)), Value::Object(given)) => {
                 if let Some(unknown) = given.keys().find(|key| !fields.contains_key(*key)) {
                     return Err(format!("{path}.{unknown} is not a field of {name}"));
@@ -118,14 +124,17 @@ impl Inputs {
             (Some(Input::Object(_)), _) => {
                 Err(format!("{path} must be an object of the type {name}"))
             }
-            (None, value) if is_builtin(name, value) => Ok(()),
+            (None, value) if may_be(name, value) => Ok(()),
+            (None, _) if name == "DateTime" => {
+                Err(format!("{path} is no DateTime: one is written as \"2027-03-31T00:00:00Z\""))
+            }
             (None, _) => Err(format!("{path} does not fit the type {name}")),
         }
     }
 }
 
-/// Whether a value may be one of the scalar; others than the specification's own judge for themselves.
-fn is_builtin(name: &str, value: &Value) -> bool {
+/// Whether a value may be one of the scalar; those that are not named here judge for themselves.
+fn may_be(name: &str, value: &Value) -> bool {
     match name {
         "String" => matches!(value, Value::String(_)),
         "Boolean" => matches!(value, Value::Boolean(_)),
@@ -134,6 +143,7 @@ fn is_builtin(name: &str, value: &Value) -> bool {
             matches!(value, Value::Number(number) if number.as_i64().is_some_and(|int| i32::try_from(int).is_ok()))
         }
         "Float" => matches!(value, Value::Number(_)),
+        "DateTime" => <DateTime<Utc> as ScalarType>::parse(value.clone()).is_ok(),
         _ => true,
     }
 }
@@ -189,7 +199,7 @@ mod tests {
             (
                 "$i: I!",
                 r#"{"i": {"name": "n", "kind": "Z"}}"#,
-                "the variable $i.kind is not a value of E",
+                "the variable $i.kind is not a value of E: there are X, Y",
             ),
             (
                 "$i: I!",
@@ -197,6 +207,11 @@ mod tests {
                 "the variable $i.tags.1 must not be null: its type is ID!",
             ),
             ("$n: Int", r#"{"n": 1.5}"#, "the variable $n does not fit the type Int"),
+            (
+                "$t: [DateTime!]",
+                r#"{"t": ["2027-03-31T00:00:00Z", "tomorrow"]}"#,
+                "the variable $t.1 is no DateTime: one is written as \"2027-03-31T00:00:00Z\"",
+            ),
         ] {
             let refusal = checked(declared, serde_json::from_str(variables).unwrap());
             assert_eq!(refusal.unwrap_err(), message, "{variables}");

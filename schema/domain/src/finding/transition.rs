@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::{Finding, FindingState};
 use crate::{
     asset::Asset,
-    db::{Tx, column},
+    db::{Param, Tx, column},
     error::Result,
     id::Id,
     posture::look::First,
@@ -73,56 +73,75 @@ impl Transitions {
         if self.opened.is_empty() {
             return Ok(0);
         }
-        // Where nothing ever ended, nothing opens again: the first run of all does not ask for each.
-        let row: Row = tx
-            .one("SELECT EXISTS (SELECT FROM finding WHERE ended_at IS NOT NULL) AS any", &[])
-            .await?;
-        let reopened = if row.try_get("any")? {
+        let rows: Vec<&Broken> = self.opened.iter().collect();
+        let (ids, assets) =
+            (column(&rows, |_| Id::<Finding>::new()), column(&rows, |broken| broken.asset));
+        let (rules, versions) =
+            (column(&rows, |broken| broken.rule), column(&rows, |broken| broken.version));
+        let severities = column(&rows, |broken| broken.severity.as_str());
+        let weights = column(&rows, |broken| broken.severity.weight());
+        let states = column(&rows, |broken| broken.state().as_str());
+        let (evidence, waivers) =
+            (column(&rows, |broken| &broken.evidence), column(&rows, |broken| broken.waiver));
+        let insert = format!(
+            "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
+                                  reopened, opened_at, changed_at)
+             SELECT $1, new.*, {}, $2, $2
+             FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
+                         $10::json[], $11::uuid[])
+                  AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)",
+            Self::reopened(tx).await?
+        );
+        let org = tx.org();
+        let params: [Param<'_>; 11] = [
+            &org,
+            &now,
+            &ids,
+            &assets,
+            &rules,
+            &versions,
+            &severities,
+            &weights,
+            &states,
+            &evidence,
+            &waivers,
+        ];
+        match self.first {
+            // Looking for a live one would cost as much as writing.
+            First::Yes => {
+                tx.exec(&insert, &params).await?;
+                Ok(i32::try_from(rows.len()).unwrap_or(i32::MAX))
+            }
+            // What was there already did not open.
+            First::No => {
+                let sql = format!(
+                    "WITH written AS (
+                         {insert}
+                         ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL DO UPDATE SET
+                             version_id = EXCLUDED.version_id, severity = EXCLUDED.severity, weight = EXCLUDED.weight,
+                             state = EXCLUDED.state, evidence = EXCLUDED.evidence, waiver_id = EXCLUDED.waiver_id,
+                             changed_at = EXCLUDED.changed_at
+                         RETURNING finding.xmax = 0 AS is_new)
+                     SELECT count(*) FILTER (WHERE is_new)::int AS opened FROM written"
+                );
+                Ok(tx.one::<Row>(&sql, &params).await?.try_get("opened")?)
+            }
+        }
+    }
+
+    /// How often an asset has broken a rule before, as an expression. Where nothing ever ended nothing opens again: the first
+    /// run of all does not ask for each.
+    async fn reopened(tx: &Tx) -> Result<&'static str> {
+        // In the order of the index: see `First`.
+        let sql = "SELECT (SELECT ended_at FROM finding WHERE state IN ('FIXED', 'OUT_OF_SCOPE')
+                           ORDER BY ended_at LIMIT 1) IS NOT NULL AS any";
+        let any = tx.one::<Row>(sql, &[]).await?.try_get("any")?;
+        Ok(if any {
             "(SELECT count(*) FROM finding AS before WHERE before.asset_id = new.asset_id
                 AND before.rule_id = new.rule_id AND before.ended_at IS NOT NULL)"
         } else {
             "0"
-        };
-        // Whoever looks at an asset for the first time finds no live finding there; looking for one would cost as much as
-        // writing it.
-        let conflict = match self.first {
-            First::Yes => "",
-            First::No => "ON CONFLICT (org_id, asset_id, rule_id) WHERE ended_at IS NULL
-             DO UPDATE SET version_id = EXCLUDED.version_id, severity = EXCLUDED.severity, weight = EXCLUDED.weight,
-                           state = EXCLUDED.state, evidence = EXCLUDED.evidence, waiver_id = EXCLUDED.waiver_id,
-                           changed_at = EXCLUDED.changed_at",
-        };
-        let rows: Vec<&Broken> = self.opened.iter().collect();
-        // What was there already did not open.
-        let row: Row = tx.one(
-            &format!(
-                "WITH written AS (
-                 INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
-                                      reopened, opened_at, changed_at)
-                 SELECT $1, new.*, {reopened}, $2, $2
-                 FROM UNNEST($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::int[], $9::text[],
-                             $10::json[], $11::uuid[])
-                      AS new (id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id)
-                 {conflict}
-                 RETURNING finding.xmax = 0 AS is_new)
-                 SELECT count(*) FILTER (WHERE is_new)::int AS opened FROM written"
-            ),
-            &[
-                &tx.org(),
-                &now,
-                &column(&rows, |_| Id::<Finding>::new()),
-                &column(&rows, |broken| broken.asset),
-                &column(&rows, |broken| broken.rule),
-                &column(&rows, |broken| broken.version),
-                &column(&rows, |broken| broken.severity.as_str()),
-                &column(&rows, |broken| broken.severity.weight()),
-                &column(&rows, |broken| broken.state().as_str()),
-                &column(&rows, |broken| &broken.evidence),
-                &column(&rows, |broken| broken.waiver),
-            ],
-        )
-        .await?;
-        Ok(row.try_get("opened")?)
+        })
     }
 
     async fn write_changed(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {

@@ -155,11 +155,6 @@ impl Compiling<'_> {
         self.folded(expr, Expr::Call(CallExpr { func_name: call.func_name.clone(), target, args }))
     }
 
-    fn refuse(&mut self, source: &IdedExpr, why: &str) {
-        let place = column_of(&self.info.source, start_of(self.info, source));
-        self.faults.push(Fault::new(self.path, format!("{place}: {why}")));
-    }
-
     /// Its value where all parts of it are constants, else the expression.
     fn folded(&mut self, source: &IdedExpr, compiled: Expr) -> Expr {
         if !is_constant(&compiled, &mut Vec::new()) {
@@ -169,8 +164,11 @@ impl Compiling<'_> {
         match View::of_constants(&self.constants).value(&whole) {
             Ok(value) => self.kept(value),
             Err(trouble) => {
-                self.refuse(source, &format!("this cannot be computed: {trouble}"));
-                whole.expr
+                let place = column_of(&self.info.source, start_of(self.info, source));
+                let message = format!("{place}: this cannot be computed: {trouble}");
+                self.faults.push(Fault::new(self.path, message));
+                // No constant, so that what it is a part of is not refused as well.
+                Expr::Unspecified
             }
         }
     }
