@@ -27,19 +27,19 @@ pub struct ScanShard {
     /// The run.
     pub run: Id<Run>,
     /// Which of its rounds: others are over.
-    #[serde(default = "first")]
+    #[serde(default = "first_round")]
     pub round: i16,
     /// Its assets.
     pub range: AssetRange,
 }
 
-const fn first() -> i16 {
+const fn first_round() -> i16 {
     1
 }
 
 impl Job for ScanShard {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = "scan.shard";
+    const KIND: &'static str = domain::run::SHARD_KIND;
     /// A worker of before judges by two rules and keeps no posture.
     const VERSION: i16 = 2;
     const READS: &'static [i16] = &[1, 2];

@@ -36,10 +36,11 @@ CREATE TABLE posture_due (
     reads    text[],
     PRIMARY KEY (org_id, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX posture_due_all_idx ON posture_due (org_id) WHERE asset_id IS NULL AND owner_id IS NULL;
 
 ALTER TABLE posture ENABLE ROW LEVEL SECURITY;
 ALTER TABLE posture FORCE ROW LEVEL SECURITY;
--- As a subselect, as asset's.
+-- The organization is asked for once a statement, not for each row.
 CREATE POLICY posture_app ON posture TO sentryops_app
     USING (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid))
     WITH CHECK (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));
@@ -48,8 +49,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON posture TO sentryops_app;
 ALTER TABLE posture_due ENABLE ROW LEVEL SECURITY;
 ALTER TABLE posture_due FORCE ROW LEVEL SECURITY;
 CREATE POLICY posture_due_app ON posture_due TO sentryops_app
-    USING (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid)
-    WITH CHECK (org_id = NULLIF(current_setting('app.org_id', true), '')::uuid);
+    USING (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid))
+    WITH CHECK (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));
 CREATE POLICY posture_due_auth ON posture_due FOR INSERT TO sentryops_auth WITH CHECK (true);
 CREATE POLICY posture_due_fleet ON posture_due FOR SELECT TO sentryops_fleet USING (true);
 GRANT SELECT, INSERT, DELETE ON posture_due TO sentryops_app;

@@ -33,7 +33,7 @@ CREATE INDEX finding_history_idx ON finding (org_id, asset_id, rule_id, ended_at
 
 ALTER TABLE finding ENABLE ROW LEVEL SECURITY;
 ALTER TABLE finding FORCE ROW LEVEL SECURITY;
--- As a subselect, as asset's.
+-- The organization is asked for once a statement, not for each row.
 CREATE POLICY finding_app ON finding TO sentryops_app
     USING (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid))
     WITH CHECK (org_id = (SELECT NULLIF(current_setting('app.org_id', true), '')::uuid));

@@ -4,7 +4,7 @@ ALTER TABLE compliance_run
     ADD COLUMN scope         jsonb,
     -- One text for the same filter: of each there is one open run.
     ADD COLUMN scope_key     text    NOT NULL DEFAULT '',
-    -- [{"slot", "rule", "version", "params"}, …] as they were when it started.
+    -- [{"slot", "rule", "version", "params"}, …] as they were when it last began.
     ADD COLUMN rules         jsonb   NOT NULL DEFAULT '[]',
     ADD COLUMN waived        integer NOT NULL DEFAULT 0,
     ADD COLUMN errors        integer NOT NULL DEFAULT 0,

@@ -17,7 +17,7 @@ use crate::context::Context;
 /// Judges a shard's assets.
 pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
     let tx = context.write().await?;
-    let is_open = Run::begin_shard(&tx, job.run).await?;
+    let is_open = Run::begin_shard(&tx, job.run, job.round).await?;
     tx.commit().await?;
     let tx = context.finish().await?;
     if is_open {

@@ -91,6 +91,9 @@ async fn only_those_who_may_get_a_file() {
     let reply = exchange(edge.address, &request("GET", ASSETS, "")).await;
     assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")));
     assert_eq!(reply.header("content-type"), Some("application/json; charset=utf-8"));
+    let head = request("HEAD", ASSETS, "Authorization: Bearer ada\r\n");
+    let head = exchange(edge.address, &head).await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
     let reply = exchange(edge.address, &request("POST", ASSETS, "")).await;
     assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")));
 }

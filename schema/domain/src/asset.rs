@@ -401,6 +401,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_statement_says_of_operation_what_the_states_do() {
+        for state in LifecycleState::ALL {
+            let is_left_out = LifecycleState::IN_OPERATION.contains(state.as_str());
+            assert_eq!(is_left_out, !state.is_in_operation(), "{state:?}");
+        }
+    }
+
+    #[test]
     fn nothing_follows_the_end() {
         assert!(LifecycleState::Disposed.next().is_empty());
         for state in LifecycleState::ALL {

@@ -168,13 +168,13 @@ impl Posture {
 /// How an organization's postures are locked, until the transaction ends: taken before facts, rules and waivers are read, so
 /// that an older look is never written over a newer one.
 ///
-/// Those that share it may meet at an asset where a run and one of a smaller scope do. Both judge it by the same rules, and a
-/// change that only one of them saw is followed after both: following takes it alone.
+/// Those that share it may meet at an asset where a run and one of a smaller scope do. Both judge it by the same rules, as whoever
+/// changes rules takes it alone; and a change of facts that only one of them saw is followed after both, alone too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
     /// Of a range: a run's shard, a refresh.
     Shared,
-    /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted.
+    /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted, of rules that change.
     Alone,
 }
 

@@ -34,8 +34,8 @@ mod tally;
 
 pub use scope::ScanScope;
 pub(crate) use scope::{Scope, ScopeValues};
-pub use shard::AssetRange;
 pub(crate) use shard::facts_in_range;
+pub use shard::{AssetRange, SHARD_KIND};
 pub(crate) use tally::Tally;
 
 text_enum! {
@@ -47,7 +47,7 @@ text_enum! {
         Running = "RUNNING",
         /// Every shard is done.
         Succeeded = "SUCCEEDED",
-        /// A shard could not be done.
+        /// A shard could not be done, or rules changed again and again.
         Failed = "FAILED",
         /// Somebody ended it.
         Cancelled = "CANCELLED",
@@ -98,7 +98,7 @@ pub struct Run {
     pub assets: i32,
     /// Parts that it was split into.
     pub shards: i32,
-    /// Parts that are done.
+    /// Parts that are done: of those since it last began, as it begins anew when rules change.
     pub shards_done: i32,
     /// Verdicts that are a pass. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
@@ -207,6 +207,13 @@ impl Run {
         if let Some(run) = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await? {
             return Ok(Started::Before(run));
         }
+        if let Some(scope) = &scope
+            && !scope.lets_any_through(tx).await?
+        {
+            let message =
+                "lets no asset in operation through: retired and disposed ones are not judged";
+            return Err(Error::invalid("scope", message));
+        }
         let ranges = AssetRange::cut(tx, scope.as_ref()).await?;
         let rules = Ruleset::ensure(tx, now).await?;
         let id = Id::<Self>::new();
@@ -314,6 +321,7 @@ impl Run {
             )
             .await?;
         let Some(before) = before else { return Ok(false) };
+        Self::take_back_shards(tx, id).await?;
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
         Entry::changed(action, id, before, after).record(tx, now).await?;

@@ -181,7 +181,7 @@ pub(crate) struct RuleMutation;
 #[Object]
 impl RuleMutation {
     /// Saves a rule of the organization's own, by its key: a new version where it says something else than before. Assets are
-    /// judged by it at once. Takes `COMPLIANCE_WRITE`.
+    /// judged by it at once; one that is an error wherever it was tried is refused. Takes `COMPLIANCE_WRITE`.
     #[graphql(directive = requires::apply(ComplianceWrite))]
     async fn save_rule(
         &self,

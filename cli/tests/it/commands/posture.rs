@@ -1,4 +1,4 @@
-//! `sentryops admin verify-posture`: it finds what is not as it should be, says so by its exit code, and has it mended.
+//! `sentryops admin verify-posture`: it finds what is not as it should be, says so by its exit code, and mends it.
 
 use domain::{Origin, posture};
 use serde_json::json;

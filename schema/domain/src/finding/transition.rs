@@ -1,4 +1,4 @@
-//! What became of findings in one look at some assets: written in as few statements however many they are.
+//! What became of findings in one look at some assets: written in a few statements, however many they are.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -33,6 +33,21 @@ impl Broken {
     }
 }
 
+/// A rule that an asset broke when it could last be judged: what allows it may have changed, and how bad it is.
+#[derive(Debug)]
+pub(crate) struct Restated {
+    asset: Id<Asset>,
+    rule: Id<Rule>,
+    severity: Severity,
+    waiver: Option<Id<Waiver>>,
+}
+
+impl Restated {
+    pub(crate) const fn new(asset: Id<Asset>, ruled: &Ruled, waiver: Option<Id<Waiver>>) -> Self {
+        Self { asset, rule: ruled.rule.id, severity: ruled.rule.definition.severity, waiver }
+    }
+}
+
 /// A rule that an asset no longer breaks, or is no longer judged by.
 #[derive(Debug)]
 struct Ended {
@@ -48,13 +63,20 @@ pub(crate) struct Transitions {
     first: First,
     pub(crate) opened: Vec<Broken>,
     pub(crate) changed: Vec<Broken>,
+    pub(crate) restated: Vec<Restated>,
     ended: Vec<Ended>,
 }
 
 impl Transitions {
     /// None yet.
     pub(crate) const fn new(first: First) -> Self {
-        Self { first, opened: Vec::new(), changed: Vec::new(), ended: Vec::new() }
+        Self {
+            first,
+            opened: Vec::new(),
+            changed: Vec::new(),
+            restated: Vec::new(),
+            ended: Vec::new(),
+        }
     }
 
     /// Notes that a finding ended, if there is one.
@@ -66,6 +88,7 @@ impl Transitions {
     pub(crate) async fn record(&self, tx: &Tx, now: DateTime<Utc>) -> Result<(i32, i32)> {
         let fixed = self.write_ended(tx, now).await?;
         self.write_changed(tx, now).await?;
+        self.write_restated(tx, now).await?;
         Ok((self.write_opened(tx, now).await?, fixed))
     }
 
@@ -132,7 +155,7 @@ impl Transitions {
     /// How often an asset has broken a rule before, as an expression. Where nothing ever ended nothing opens again: the first
     /// run of all does not ask for each.
     async fn reopened(tx: &Tx) -> Result<&'static str> {
-        // In the order of the index: see `First`.
+        // In the order of the index: without statistics Postgres would look through the whole table.
         let sql = "SELECT (SELECT ended_at FROM finding WHERE state IN ('FIXED', 'OUT_OF_SCOPE')
                            ORDER BY ended_at LIMIT 1) IS NOT NULL AS any";
         let any = tx.one::<Row>(sql, &[]).await?.try_get("any")?;
@@ -165,6 +188,30 @@ impl Transitions {
                 &column(&rows, |broken| broken.state().as_str()),
                 &column(&rows, |broken| &broken.evidence),
                 &column(&rows, |broken| broken.waiver),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn write_restated(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        if self.restated.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<&Restated> = self.restated.iter().collect();
+        tx.exec(
+            "UPDATE finding SET severity = new.severity, weight = new.weight, waiver_id = new.waiver_id, changed_at = $1,
+                                state = CASE WHEN new.waiver_id IS NULL THEN 'OPEN' ELSE 'WAIVED' END
+             FROM UNNEST($2::uuid[], $3::uuid[], $4::text[], $5::int[], $6::uuid[])
+                  AS new (asset_id, rule_id, severity, weight, waiver_id)
+             WHERE finding.asset_id = new.asset_id AND finding.rule_id = new.rule_id AND finding.ended_at IS NULL",
+            &[
+                &now,
+                &column(&rows, |restated| restated.asset),
+                &column(&rows, |restated| restated.rule),
+                &column(&rows, |restated| restated.severity.as_str()),
+                &column(&rows, |restated| restated.severity.weight()),
+                &column(&rows, |restated| restated.waiver),
             ],
         )
         .await?;

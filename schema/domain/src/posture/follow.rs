@@ -64,10 +64,9 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
             is_everybody = true;
         }
     }
+    look(tx, &changed, is_everybody, now).await?;
     if is_everybody {
         followed.everybody = AssetRange::cut(tx, None).await?;
-    } else {
-        look(tx, &changed, now).await?;
     }
     Ok(followed)
 }
@@ -81,7 +80,7 @@ pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
     for row in &turned {
         changed.insert(row.try_get("asset_id")?, None);
     }
-    look(tx, &changed, now).await
+    look(tx, &changed, false, now).await
 }
 
 /// When time alone changes a verdict next.
@@ -100,19 +99,23 @@ pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<(
     Ok(())
 }
 
-async fn look(tx: &Tx, changed: &BTreeMap<Id<Asset>, Reads>, now: DateTime<Utc>) -> Result<()> {
+async fn look(
+    tx: &Tx,
+    changed: &BTreeMap<Id<Asset>, Reads>,
+    is_everybody: bool,
+    now: DateTime<Utc>,
+) -> Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
     let rules = Ruleset::ensure(tx, now).await?;
-    let look = Look::new(tx, &rules, now).await?;
+    let mut look = Look::new(tx, &rules, now).await?;
+    // While others wait to be judged by other rules, these already are, by all of them.
+    look.is_whole = is_everybody || due::is_refreshing(tx).await?;
     let assets: Vec<_> = changed.keys().copied().collect();
     let facts = facts_of(tx, &rules, &assets).await?;
     let kept = store::of_assets(tx, &assets).await?;
-    // While others wait to be judged by other rules, these already are, by all of them.
-    let is_refreshing = due::is_refreshing(tx).await?;
-    let reads = |asset| changed.get(&asset).filter(|_| !is_refreshing).cloned().flatten();
-    look.take(tx, &facts, kept, reads).await?;
+    look.take(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     finding::{
         FindingState,
-        transition::{Broken, Transitions},
+        transition::{Broken, Restated, Transitions},
     },
     id::Id,
     rule::{Facts, Ruled, Ruleset, Verdict},
@@ -36,6 +36,8 @@ pub(crate) struct Look<'a> {
     rules: &'a Ruleset,
     waivers: Waivers,
     now: DateTime<Utc>,
+    /// Whether assets are judged by all rules, whatever changed of them.
+    pub(super) is_whole: bool,
 }
 
 /// A waiver that holds, and until when.
@@ -72,7 +74,8 @@ impl<'a> Look<'a> {
     /// By these rules, and the waivers that hold now.
     pub(crate) async fn new(tx: &Tx, rules: &'a Ruleset, now: DateTime<Utc>) -> Result<Self> {
         let now = now.trunc_subsecs(6); // As Postgres keeps it.
-        Ok(Self { rules, waivers: Waivers::new(&Waiver::active(tx, now).await?), now })
+        let waivers = Waivers::new(&Waiver::active(tx, now).await?);
+        Ok(Self { rules, waivers, now, is_whole: false })
     }
 
     /// As of when.
@@ -127,7 +130,7 @@ impl<'a> Look<'a> {
         let mut errors = Map::new();
         for ruled in self.rules.iter() {
             let slot = ruled.slot;
-            let before = kept.filter(|_| !is_touched(ruled, reads));
+            let before = kept.filter(|_| !self.is_whole && !is_touched(ruled, reads));
             if let Some((kept, letter)) =
                 before.and_then(|kept| Some((kept, *kept.letters.get(slot)?)))
             {
@@ -146,7 +149,7 @@ impl<'a> Look<'a> {
                 }
             }
             posture.count(posture.letters[slot], ruled.weight());
-            if posture.letters[slot] == Letter::Waived
+            if matches!(posture.letters[slot], Letter::Waived | Letter::Error)
                 && let Some((waiver, _)) = self.waivers.of(ruled, facts.asset)
             {
                 // Another waiver is another reason why it may be broken.
@@ -169,15 +172,14 @@ impl<'a> Look<'a> {
     ) -> Option<Turn> {
         let slot = ruled.slot;
         let flip = ruled.flip(facts, self.now, verdict);
-        let end = waived.filter(|_| verdict == Verdict::Fail);
+        let end = waived.filter(|_| matches!(verdict, Verdict::Fail | Verdict::Error));
+        let after_end = if verdict == Verdict::Fail { Letter::Fail } else { Letter::Error };
         match (flip, end) {
-            (Some(flip), Some(end)) if end < flip.at => {
-                Some(Turn { slot, at: end, to: Letter::Fail })
-            }
+            (Some(flip), Some(end)) if end < flip.at => Some(Turn { slot, at: end, to: after_end }),
             (Some(flip), _) => {
                 Some(Turn { slot, at: flip.at, to: letter(flip.to, waived, flip.at) })
             }
-            (None, Some(end)) => Some(Turn { slot, at: end, to: Letter::Fail }),
+            (None, Some(end)) => Some(Turn { slot, at: end, to: after_end }),
             (None, None) => None,
         }
     }
@@ -197,8 +199,9 @@ impl<'a> Look<'a> {
             let old = before.map_or(Letter::Absent, |before| before.letter(slot));
             let new = after.letter(slot);
             // Who follows a change may find a hash that knew of it already: another look read the facts in between.
-            let is_retold =
-                old != new || (is_touched(ruled, reads) && (reads.is_some() || has_changed));
+            let is_retold = old != new
+                || (reads.is_some() && is_touched(ruled, reads))
+                || (has_changed && (self.is_whole || is_touched(ruled, reads)));
             match new {
                 Letter::Fail | Letter::Waived if !old.is_broken() => {
                     transitions.opened.push(self.broken(ruled, facts, new));
@@ -213,7 +216,11 @@ impl<'a> Look<'a> {
                 Letter::NotAssessed | Letter::Absent if old.may_be_broken() => {
                     transitions.end(facts.asset, ruled, FindingState::OutOfScope);
                 }
-                // That it cannot be judged is the rule's fault: it says nothing of the asset.
+                // That it cannot be judged is the rule's fault, and says nothing of the asset: what it broke stays as it was seen.
+                Letter::Error if old.may_be_broken() && is_retold => {
+                    let excused = self.excused(ruled, facts);
+                    transitions.restated.push(Restated::new(facts.asset, ruled, excused));
+                }
                 Letter::Error
                 | Letter::Fail
                 | Letter::Waived
@@ -225,7 +232,7 @@ impl<'a> Look<'a> {
     }
 
     fn broken(&self, ruled: &Ruled, facts: &Facts, letter: Letter) -> Broken {
-        let waiver = self.waivers.of(ruled, facts.asset).map(|(waiver, _)| waiver);
+        let waiver = self.excused(ruled, facts);
         Broken {
             asset: facts.asset,
             rule: ruled.rule.id,
@@ -234,6 +241,10 @@ impl<'a> Look<'a> {
             evidence: ruled.evidence(facts, self.now),
             waiver: waiver.filter(|_| letter == Letter::Waived),
         }
+    }
+
+    fn excused(&self, ruled: &Ruled, facts: &Facts) -> Option<Id<Waiver>> {
+        self.waivers.of(ruled, facts.asset).map(|(waiver, _)| waiver)
     }
 
     fn leave(&self, posture: &Posture, transitions: &mut Transitions) {
@@ -281,12 +292,11 @@ fn folded(waiver: Id<Waiver>) -> i64 {
 }
 
 /// Whether nothing can be in the way of what is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
     /// Nothing is kept of any of the assets, and none of them breaks a rule.
     Yes,
     /// Something may be.
-    #[default]
     No,
 }
 

@@ -68,7 +68,11 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
     }
     // What is kept of assets that are not judged.
     let left: BTreeSet<_> = kept.keys().chain(found.keys()).copied().collect();
-    for asset in left.into_iter().filter(|asset| !waiting.includes(*asset)) {
+    for asset in left {
+        if waiting.includes(asset) {
+            verified.waiting += 1;
+            continue;
+        }
         let found = found.remove(&asset).unwrap_or_default();
         let kept = kept.remove(&asset);
         verified.mismatches.push(Mismatch { asset, kept, judged: None, found });

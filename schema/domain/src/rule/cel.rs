@@ -15,7 +15,7 @@ use super::{
     key::Key,
     kind::{Kind, Type},
     params::Params,
-    program::{Constants, Moving, Program},
+    program::{Moving, Program},
 };
 use crate::error::Fault;
 
@@ -29,7 +29,7 @@ mod words;
 pub(super) use compile::ENV;
 use place::column_of;
 
-/// Steps of a condition at worst.
+/// Steps of a condition and all evidence at worst.
 const COST: u64 = 100_000;
 /// Expressions of evidence at most.
 const EVIDENCE: usize = 16;
@@ -68,6 +68,7 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
     let condition = source("condition", &definition.condition, params);
     let mut evidence = BTreeMap::new();
     let mut reads = BTreeSet::new();
+    let mut shown: u64 = 0;
     if definition.evidence.len() > EVIDENCE {
         let message =
             format!("has {} entries, at most {EVIDENCE} are allowed", definition.evidence.len());
@@ -76,15 +77,25 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
         for (name, text) in &definition.evidence {
             let path = format!("evidence.{name}");
             match source(&path, text, params).and_then(|source| source.shown(&path, params)) {
-                Ok(shown) => {
-                    reads.extend(shown.reads);
-                    evidence.insert(name.clone(), shown.program);
+                Ok(source) => {
+                    shown = shown.saturating_add(source.cost);
+                    reads.extend(source.reads);
+                    evidence.insert(name.clone(), source.program);
                 }
                 Err(wrong) => faults.extend(wrong),
             }
         }
     }
     let condition = condition.and_then(|source| source.decided(params));
+    if let Ok(condition) = &condition
+        && condition.cost.saturating_add(shown) > COST
+    {
+        let message = format!(
+            "takes up to {shown} steps on one asset and the condition {}, at most {COST} are allowed together",
+            condition.cost
+        );
+        faults.push(Fault::new("evidence", message));
+    }
     match condition {
         Err(wrong) => {
             faults.splice(0..0, wrong);
@@ -208,13 +219,7 @@ impl Typed {
     }
 
     fn compiling<'a>(&'a self, path: &'a str, params: &'a Params) -> compile::Compiling<'a> {
-        compile::Compiling {
-            path,
-            info: &self.info,
-            params,
-            constants: Constants::new(),
-            faults: Vec::new(),
-        }
+        compile::Compiling::new(path, &self.info, params)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{
 
 /// Assets that one trial looks at.
 const ASSETS: usize = 50_000;
+/// Assets that a rule is tried on before it is saved.
+const SAMPLE: usize = 500;
 /// Assets of one page.
 const PAGE: usize = 2_000;
 /// Assets between two pauses for others.
@@ -63,7 +65,8 @@ pub struct Example {
     pub verdict: Verdict,
     /// Why it could not be judged.
     pub reason: Option<String>,
-    /// What the rule's evidence shows: an object.
+    /// What the rule's evidence shows: an object. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(Permission::AssetRead))]
     pub evidence: Value,
 }
 
@@ -76,20 +79,20 @@ impl Trial {
         Self::of(tx, &input.check()?, ASSETS, now).await
     }
 
-    /// Refuses a rule that is an error on every asset whose facts are known, of the first few thousand.
+    /// Refuses a rule that is an error on every asset whose facts are known, of some hundred.
     ///
     /// # Errors
     /// `Invalid` with the first asset's reason.
     pub(super) async fn refuse_hopeless(tx: &Tx, draft: &Draft, now: DateTime<Utc>) -> Result<()> {
-        let trial = Self::of(tx, draft, PAGE, now).await?;
+        let trial = Self::of(tx, draft, SAMPLE, now).await?;
         if trial.errors == 0 || trial.passed > 0 || trial.failed > 0 {
             return Ok(());
         }
         let mut reasons = trial.examples.iter().filter(|example| example.verdict == Verdict::Error);
         let reason = reasons.find_map(|example| example.reason.as_deref()).unwrap_or_default();
         let message = format!(
-            "cannot be judged on any asset that has its facts ({} were tried): {reason}",
-            trial.errors
+            "cannot be judged on any of the {} assets that have its facts, of the first {}: {reason}",
+            trial.errors, trial.assets
         );
         Err(Error::invalid("condition", message))
     }
@@ -109,12 +112,12 @@ impl Trial {
             Facts::select(compiled.reads.iter().copied())
         );
         let mut last = Id::<Asset>::from(Uuid::nil());
-        let mut looked = 0;
+        let (mut looked, size) = (0, PAGE.min(most));
         while looked < most && !trial.complete {
             let page: Vec<Facts> =
-                tx.all(&sql, &[&last, &i64::try_from(PAGE).unwrap_or(i64::MAX)]).await?;
+                tx.all(&sql, &[&last, &i64::try_from(size).unwrap_or(i64::MAX)]).await?;
             looked += page.len();
-            trial.complete = page.len() < PAGE;
+            trial.complete = page.len() < size;
             for (place, facts) in page.iter().enumerate() {
                 last = facts.asset;
                 if scope.includes(facts, &tags) {

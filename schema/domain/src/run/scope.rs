@@ -3,9 +3,11 @@
 use async_graphql::InputObject;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
 
 use crate::{
     asset::{Asset, AssetType, Environment, LifecycleState},
+    db::Tx,
     error::{Error, Fault, Result},
     id::Id,
     listing::Listing,
@@ -101,6 +103,16 @@ pub(crate) struct ScopeValues<'a> {
     types: Option<Vec<&'static str>>,
     environments: Option<Vec<&'static str>>,
     scope: Option<&'a Scope>,
+}
+
+impl Scope {
+    /// Whether there is an asset to judge.
+    pub(super) async fn lets_any_through(&self, tx: &Tx) -> Result<bool> {
+        let values = ScopeValues::of(Some(self));
+        let (filter, params) = values.in_operation().into_sql();
+        let sql = format!("SELECT EXISTS (SELECT FROM asset WHERE {filter}) AS any");
+        Ok(tx.one::<Row>(&sql, &params).await?.try_get("any")?)
+    }
 }
 
 impl<'a> ScopeValues<'a> {

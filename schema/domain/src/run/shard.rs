@@ -13,7 +13,7 @@ use crate::{
     asset::Asset,
     audit::Entry,
     db::Tx,
-    error::{Error, Result},
+    error::Result,
     event::Event,
     id::Id,
     posture::{Lock, look::Look, store},
@@ -23,6 +23,8 @@ use crate::{
 /// Assets of one shard.
 const SHARD: i64 = 2_000;
 
+/// The kind of the jobs that judge a range.
+pub const SHARD_KIND: &str = "scan.shard";
 /// Times that a run begins at most.
 const ROUNDS: i16 = 20;
 
@@ -36,10 +38,7 @@ pub struct AssetRange {
 }
 
 impl AssetRange {
-    /// Ranges of some thousand assets each that cover all there are, and those to come. At least one.
-    ///
-    /// # Errors
-    /// `Invalid` for a scope that lets none through.
+    /// Ranges of some thousand assets each that cover all that the scope lets through, and those to come. At least one.
     pub(crate) async fn cut(tx: &Tx, scope: Option<&Scope>) -> Result<Vec<Self>> {
         let values = ScopeValues::of(scope);
         let (filter, params) = values.in_operation().into_sql();
@@ -49,11 +48,6 @@ impl AssetRange {
              WHERE place % {SHARD} = 0 OR place = total ORDER BY id"
         );
         let mut ends: Vec<Row> = tx.all(&sql, &params).await?;
-        if ends.is_empty() && scope.is_some() {
-            let message =
-                "lets no asset in operation through: retired and disposed ones are not judged";
-            return Err(Error::invalid("scope", message));
-        }
         ends.pop(); // The last range has no end.
         let mut ranges = Vec::with_capacity(ends.len() + 1);
         let mut above = None;
@@ -94,14 +88,25 @@ pub(crate) async fn facts_in_range(
 }
 
 impl Run {
+    /// Takes back its shards that no worker has begun: they would do nothing.
+    pub(super) async fn take_back_shards(tx: &Tx, id: Id<Self>) -> Result<()> {
+        tx.exec(
+            "DELETE FROM job WHERE kind = $1 AND subject = $2 AND state IN ('WAITING', 'SCHEDULED')",
+            &[&SHARD_KIND, &id.to_string()],
+        )
+        .await?;
+        Ok(())
+    }
+
     /// Notes that a worker has begun; `false` if there is nothing to do any more.
-    pub async fn begin_shard(tx: &Tx, id: Id<Self>) -> Result<bool> {
+    pub async fn begin_shard(tx: &Tx, id: Id<Self>, round: i16) -> Result<bool> {
         tx.exec(
             "UPDATE compliance_run SET state = 'RUNNING' WHERE id = $1 AND state = 'QUEUED'",
             &[&id],
         )
         .await?;
-        Ok(!Self::get(tx, id).await?.state.has_ended())
+        let run = Self::get(tx, id).await?;
+        Ok(!run.state.has_ended() && run.round == round)
     }
 
     /// Judges the assets of a range and adds what that comes to; the last shard closes the run. In the transaction that ends
@@ -120,7 +125,7 @@ impl Run {
             return Ok(None);
         }
         let rules = Ruleset::ensure(tx, now).await?;
-        if rules.snapshot() != run.rules {
+        if !run.is_by(tx, &rules).await? {
             return run.begin_anew(tx, &rules, now).await;
         }
         let scope = Scope::from_column(run.scope.as_ref())?;
@@ -134,6 +139,14 @@ impl Run {
         let tally = Look::new(tx, &rules, now).await?.take(tx, &facts, kept, |_| None).await?;
         run.close_shard(tx, &rules, &tally, now).await?;
         Ok(None)
+    }
+
+    /// Whether these are the rules by which it judges. Postgres compares: it may keep a number in other words than ours.
+    async fn is_by(&self, tx: &Tx, rules: &Ruleset) -> Result<bool> {
+        let sql = "SELECT rules = $2::jsonb AS same FROM compliance_run WHERE id = $1";
+        let snapshot = rules.snapshot();
+        Ok(snapshot == self.rules
+            || tx.one::<Row>(sql, &[&self.id, &snapshot]).await?.try_get("same")?)
     }
 
     /// What it opened and saw fixed stays counted: that did happen.
@@ -167,6 +180,7 @@ impl Run {
         if begun == 0 {
             return Ok(None); // Another of its shards was first.
         }
+        Self::take_back_shards(tx, self.id).await?;
         let run = Self::get(tx, self.id).await?;
         let (before, after) = (json!({ "round": self.round }), json!({ "round": run.round }));
         Entry::changed("compliance_run.restarted", self.id, before, after).record(tx, now).await?;

@@ -365,7 +365,7 @@ async fn a_rule_that_can_judge_no_asset_is_not_saved() {
         (refused.path.as_str(), refused.message.as_str()),
         (
             "condition",
-            "cannot be judged on any asset that has its facts (1 were tried): division by zero"
+            "cannot be judged on any of the 1 assets that have its facts, of the first 2: division by zero"
         )
     );
     let tx = house.db.read(house.org).await.unwrap();

@@ -1,9 +1,9 @@
 //! Runs: one of a scope at a time, what they leave alone, and what begins them anew.
 
 use domain::{
-    asset::{AssetType, CreateAssetInput},
+    asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
     rule::Rule,
-    run::{Run, RunState, RunTrigger, ScanScope, Started},
+    run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
 };
 use serde_json::json;
 
@@ -101,18 +101,12 @@ async fn a_run_whose_rules_change_meanwhile_begins_anew() {
     let Started::New(first, ranges) = started else { panic!("it is the first") };
     Rule::set_params(&tx, "has-owner", None, Some(false), at(3)).await.unwrap();
     tx.commit().await.unwrap();
-    let judge = async |run: &Run, range| {
-        let tx = write(&house).await;
-        let anew = Run::judge_shard(&tx, run.id, run.round, range, at(4)).await.unwrap();
-        tx.commit().await.unwrap();
-        anew
-    };
-    let Some(Started::New(second, again)) = judge(&first, ranges[0]).await else {
+    let Some(Started::New(second, again)) = judge(&house, &first, ranges[0]).await else {
         panic!("its rules are not those that count")
     };
     assert_eq!((second.id, second.round, second.shards_done), (first.id, 2, 0));
-    assert!(judge(&first, ranges[0]).await.is_none(), "that round is over");
-    assert!(judge(&second, again[0]).await.is_none());
+    assert!(judge(&house, &first, ranges[0]).await.is_none(), "that round is over");
+    assert!(judge(&house, &second, again[0]).await.is_none());
     let tx = house.db.read(house.org).await.unwrap();
     let ended = Run::get(&tx, first.id).await.unwrap();
     assert_eq!((ended.state, ended.assets, ended.failed), (RunState::Succeeded, 2, 0));
@@ -131,4 +125,57 @@ async fn a_key_is_of_one_scope() {
         refused.unwrap_err().to_string(),
         "the idempotency key was used for a run of another scope"
     );
+}
+
+/// Judges a range as a worker would that was told of this round.
+async fn judge(house: &House, run: &Run, range: AssetRange) -> Option<Started> {
+    let tx = write(house).await;
+    let anew = Run::judge_shard(&tx, run.id, run.round, range, at(4)).await.unwrap();
+    tx.commit().await.unwrap();
+    anew
+}
+
+#[tokio::test]
+async fn a_run_whose_rules_change_again_and_again_fails_and_says_so() {
+    let house = House::new().await;
+    house.asset(host("web")).await;
+    let tx = write(&house).await;
+    let started = Run::start(&tx, RunTrigger::Manual, None, None, at(2)).await.unwrap();
+    tx.commit().await.unwrap();
+    let Started::New(mut run, mut ranges) = started else { panic!("it is the first") };
+    let mut is_on = true;
+    loop {
+        is_on = !is_on;
+        let tx = write(&house).await;
+        Rule::set_params(&tx, "has-owner", None, Some(is_on), at(3)).await.unwrap();
+        tx.commit().await.unwrap();
+        match judge(&house, &run, ranges[0]).await {
+            Some(Started::New(anew, cut)) => (run, ranges) = (anew, cut),
+            _ => break,
+        }
+    }
+    let tx = house.db.read(house.org).await.unwrap();
+    let ended = Run::get(&tx, run.id).await.unwrap();
+    assert_eq!((ended.state, ended.round), (RunState::Failed, 20));
+    assert_eq!(ended.error.as_deref(), Some("rules changed 20 times while it was under way"));
+}
+
+#[tokio::test]
+async fn a_scope_that_is_left_empty_ends_well_though_rules_change() {
+    let house = House::new().await;
+    let id = house.asset(host("web")).await.id;
+    let scope = ScanScope { assets: Some(vec![id]), ..ScanScope::default() };
+    let tx = write(&house).await;
+    let started = Run::start(&tx, RunTrigger::Manual, Some(&scope), None, at(2)).await.unwrap();
+    let Started::New(run, ranges) = started else { panic!("it is the first") };
+    Asset::set_lifecycle(&tx, id, LifecycleState::Retired, at(3)).await.unwrap();
+    Rule::set_params(&tx, "has-owner", None, Some(false), at(3)).await.unwrap();
+    tx.commit().await.unwrap();
+    let Some(Started::New(run, ranges)) = judge(&house, &run, ranges[0]).await else {
+        panic!("its rules are not those that count")
+    };
+    assert!(judge(&house, &run, ranges[0]).await.is_none());
+    let tx = house.db.read(house.org).await.unwrap();
+    let ended = Run::get(&tx, run.id).await.unwrap();
+    assert_eq!((ended.state, ended.assets), (RunState::Succeeded, 0));
 }

@@ -1,7 +1,10 @@
 //! From a checked expression to what is evaluated: facts by number, thresholds and all that follows from them computed once,
 //! macros unfolded as CEL defines them.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use cel::{
     Context, Env, ExecutionError, Value,
@@ -69,9 +72,32 @@ pub(super) struct Compiling<'a> {
     pub(super) constants: Constants,
     /// What cannot be computed from constants alone.
     pub(super) faults: Vec<Fault>,
+    /// Within how many operators that may pass it by: what cannot be computed there need not be.
+    guards: usize,
+    /// Thresholds that are lists, by their places among the constants.
+    lists: BTreeMap<String, usize>,
+    /// Characters and items that its constants may still come to.
+    room: usize,
 }
 
-impl Compiling<'_> {
+/// Characters and items of the constants of one source.
+const ROOM: usize = 1_000_000;
+
+impl<'a> Compiling<'a> {
+    pub(super) fn new(path: &'a str, info: &'a SourceInfo, params: &'a Params) -> Self {
+        let (constants, faults) = (Constants::new(), Vec::new());
+        Self {
+            path,
+            info,
+            params,
+            constants,
+            faults,
+            guards: 0,
+            lists: BTreeMap::new(),
+            room: ROOM,
+        }
+    }
+
     pub(super) fn expr(&mut self, expr: &IdedExpr) -> IdedExpr {
         let compiled = match &expr.expr {
             Expr::Select(select) => match &select.operand.expr {
@@ -94,6 +120,9 @@ impl Compiling<'_> {
     }
 
     fn threshold(&mut self, name: &str) -> Expr {
+        if let Some(place) = self.lists.get(name) {
+            return Expr::Ident(code::of_constant(*place));
+        }
         let list = |items: Vec<Box<dyn Val>>| CelList::from(items);
         match self.params.get(name) {
             Some(Threshold::Bool(value)) => Expr::Literal(LiteralValue::Boolean((*value).into())),
@@ -104,14 +133,19 @@ impl Compiling<'_> {
             Some(Threshold::Text(text)) => Expr::Literal(LiteralValue::String(text.clone().into())),
             Some(Threshold::Ints(numbers)) => {
                 let items = numbers.iter().map(|number| Box::new(CelInt::from(*number)) as _);
-                self.constant(Box::new(list(items.collect())))
+                self.list(name, Box::new(list(items.collect())))
             }
             Some(Threshold::Texts(texts)) => {
                 let items = texts.iter().map(|text| Box::new(CelString::from(text.clone())) as _);
-                self.constant(Box::new(list(items.collect())))
+                self.list(name, Box::new(list(items.collect())))
             }
             None => unreachable!("typing refuses a threshold that is not declared"),
         }
+    }
+
+    fn list(&mut self, name: &str, list: Box<dyn Val>) -> Expr {
+        self.lists.insert(name.to_owned(), self.constants.len());
+        self.constant(list)
     }
 
     fn constant(&mut self, value: Box<dyn Val>) -> Expr {
@@ -138,7 +172,13 @@ impl Compiling<'_> {
             return self.folded(expr, unfolded);
         }
         let target = call.target.as_ref().map(|target| Box::new(self.expr(target)));
+        let is_guard = |name: &str| {
+            matches!(name, operators::LOGICAL_AND | operators::LOGICAL_OR | operators::CONDITIONAL)
+        };
+        let guards = usize::from(is_guard(&call.func_name));
+        self.guards += guards;
         let mut args: Vec<_> = call.args.iter().map(|arg| self.expr(arg)).collect();
+        self.guards -= guards;
         if call.func_name == operators::LOGICAL_NOT
             && let Some(negated) = args.pop()
         {
@@ -162,15 +202,25 @@ impl Compiling<'_> {
         }
         let whole = IdedExpr { id: source.id, expr: compiled };
         match View::of_constants(&self.constants).value(&whole) {
-            Ok(value) => self.kept(value),
-            Err(trouble) => {
-                let place = column_of(&self.info.source, start_of(self.info, source));
-                let message = format!("{place}: this cannot be computed: {trouble}");
-                self.faults.push(Fault::new(self.path, message));
-                // No constant, so that what it is a part of is not refused as well.
-                Expr::Unspecified
+            Ok(value) => {
+                let Some(room) = self.room.checked_sub(size(&value)) else {
+                    let why =
+                        format!("its constants come to more than {ROOM} characters and items");
+                    return self.refuse(source, &why);
+                };
+                self.room = room;
+                self.kept(value)
             }
+            Err(_) if self.guards > 0 => whole.expr,
+            Err(trouble) => self.refuse(source, &format!("this cannot be computed: {trouble}")),
         }
+    }
+
+    fn refuse(&mut self, source: &IdedExpr, why: &str) -> Expr {
+        let place = column_of(&self.info.source, start_of(self.info, source));
+        self.faults.push(Fault::new(self.path, format!("{place}: {why}")));
+        // No constant, so that what it is a part of is not refused as well.
+        Expr::Unspecified
     }
 
     /// A value that was computed; times to the microsecond, as everywhere.
@@ -187,6 +237,15 @@ impl Compiling<'_> {
         };
         let value = Box::<dyn Val>::try_from(value).expect("what CEL computed is a value of CEL");
         self.constant(value)
+    }
+}
+
+/// Its characters and items.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::List(items) => items.iter().map(|item| 1 + size(item)).sum(),
+        _ => 0,
     }
 }
 

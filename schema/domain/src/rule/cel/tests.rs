@@ -41,6 +41,8 @@ fn refusal(condition: &str) -> String {
 #[test]
 fn conditions_are_let_through() {
     for condition in [
+        "params.days == 0 || attr.cpu_cores > 100 / (params.days - 30)",
+        "params.days == 30 ? attr.disk_encrypted : 1 / (params.days - 30) > 0",
         "attr.disk_encrypted",
         "!attr.has_default_credentials",
         "attr.disk_encrypted == true && owner.mfa_enabled",
@@ -174,6 +176,26 @@ fn each_refusal_says_where_and_why() {
         assert!(message.starts_with(place), "{condition}: {message} does not begin with {place}");
         assert!(message.contains(why), "{condition}: {message} does not say {why}");
     }
+}
+
+#[test]
+fn constants_are_as_large_as_they_may_be() {
+    let mut large = definition("size(params.texts + params.texts + params.texts) == 3");
+    large.params = json!({ "texts": vec!["x".repeat(1_000); 250] });
+    let faults = compile(&large, &Params::declared(&large.params).unwrap()).unwrap_err();
+    assert!(faults[0].message.contains("constants come to more than 1000000"), "{faults:?}");
+}
+
+#[test]
+fn condition_and_evidence_have_one_budget() {
+    let mut costly = definition("attr.open_ports.all(a, [1, 2, 3, 4, 5, 6].all(b, a != b))");
+    let params = Params::declared(&costly.params).unwrap();
+    assert!(compile(&costly, &params).is_ok());
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        costly.evidence.insert(name.to_owned(), costly.condition.clone());
+    }
+    let faults = compile(&costly, &params).unwrap_err();
+    assert_eq!(faults[0].path, "evidence", "{faults:?}");
 }
 
 #[test]

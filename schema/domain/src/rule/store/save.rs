@@ -11,8 +11,11 @@ use crate::{
     event::Event,
     id::Id,
     nearest::nearest,
-    posture::due::{self, Whose},
-    rule::{Definition, Params, Rule, RuleInput, Trial, compile},
+    posture::{
+        Lock,
+        due::{self, Whose},
+    },
+    rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
     text::beginning,
 };
 
@@ -40,24 +43,26 @@ impl Rule {
             return Err(Error::Invalid(faults));
         }
         let draft = draft?;
-        Trial::refuse_hopeless(tx, &draft, now).await?;
-        let definition = draft.definition;
         let now = now.trunc_subsecs(6); // As Postgres keeps it.
-        lock(tx).await?;
+        lock_all(tx, now).await?;
         let saved = ensured(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == input.key) else {
-            return Self::add(tx, &input.key, definition, &saved, now).await;
+            Trial::refuse_hopeless(tx, &draft, now).await?;
+            return Self::add(tx, &input.key, draft.definition, &saved, now).await;
         };
+        let definition = draft.definition;
         if before.rule.definition == definition {
             return Ok(before.rule.clone());
         }
         let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
         let overrides = declared.fitting(&before.overrides);
         let params = declared.with(&overrides).map_err(Error::Invalid)?;
-        compile(&definition, &params).map_err(Error::Invalid)?;
+        let compiled = compile(&definition, &params).map_err(Error::Invalid)?;
+        let draft = Draft { definition, compiled };
+        Trial::refuse_hopeless(tx, &draft, now).await?;
         let rule = Self {
             version: before.rule.version + 1,
-            definition,
+            definition: draft.definition,
             params: params.to_value(),
             ..before.rule.clone()
         };
@@ -120,7 +125,7 @@ impl Rule {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let now = now.trunc_subsecs(6); // As Postgres keeps it.
-        lock(tx).await?;
+        lock_all(tx, now).await?;
         let saved = ensured(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == key) else {
             let known = saved.iter().map(|saved| saved.rule.key.as_str());
@@ -193,6 +198,12 @@ impl Rule {
             "remediation": remediation,
         })
     }
+}
+
+/// Nobody looks by the rules of before once this is committed; whoever looks takes the two locks in the same order.
+async fn lock_all(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    Lock::Alone.take(tx, now).await?;
+    lock(tx).await
 }
 
 /// What is set after these changes by name, where `null` removes.

@@ -96,7 +96,8 @@ impl Typing<'_> {
                 let items = one.items.saturating_add(other.items);
                 let is = if is == Type::List(Kind::Nothing) { by } else { is };
                 let chars = one.chars.max(other.chars);
-                return Seen { is: Some(is), cost: cost.saturating_add(items), items, chars };
+                let list = Seen { is: Some(is), cost, items, chars };
+                return Seen { cost: cost.saturating_add(list.whole_steps()), ..list };
             }
             (Type::One(Text), Type::One(Text)) if name == operators::ADD => {
                 let chars = one.chars.saturating_add(other.chars);
