@@ -266,12 +266,6 @@ fn types() -> Vec<Row> {
             "tryRule",
             &format!("mutation {{ tryRule({rule}) {{ examples {{ verdict }} }} }}"),
         ),
-        Row::new(
-            "RuleExample.evidence",
-            Take("ASSET_READ"),
-            "tryRule.examples.0.evidence",
-            &format!("mutation {{ tryRule({rule}) {{ examples {{ evidence }} }} }}"),
-        ),
         Row::node("Finding", Take("COMPLIANCE_READ"), "%finding", "state"),
         Row::node("Waiver", Take("COMPLIANCE_READ"), "%waiver", "reason"),
         compliance("Posture", "finding(id: \"%finding\") { asset { posture { score } } }"),

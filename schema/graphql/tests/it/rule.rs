@@ -1,5 +1,6 @@
 //! Rules as people see them, write them and try them.
 
+use domain::permission::Permission;
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
@@ -75,4 +76,23 @@ async fn a_wrong_rule_says_where_and_what_was_meant() {
     );
     let rules = stage.ask(team["viewer"].bearer.as_str(), "{ rules { key } }", json!({})).await;
     assert_eq!(rules.data()["rules"].as_array().unwrap().len(), 16);
+}
+
+#[tokio::test]
+async fn what_a_trial_shows_of_assets_takes_the_right_to_see_them() {
+    let stage = Stage::new().await;
+    let team = stage.team("alfa").await;
+    let (_, key) = stage.api_key(&team, "nightly", &[Permission::ComplianceRun]).await;
+    let create = "mutation { createAsset(input: { name: \"nas\", type: HOST, attributes: { disk_bytes: 500 } }) { id } }";
+    stage.ask(&*team["operator"].bearer, create, json!({})).await.data();
+    let attempt =
+        "mutation($input: RuleInput!) { tryRule(input: $input) { passed examples { evidence } } }";
+    let rule = input("attr.disk_bytes <= params.most");
+    for (bearer, evidence) in
+        [(&*key, json!({})), (&*team["operator"].bearer, json!({ "bytes": 500 }))]
+    {
+        let tried = stage.ask(bearer, attempt, rule.clone()).await;
+        let expected = json!({ "passed": 1, "examples": [{ "evidence": evidence }] });
+        assert_eq!(tried.data()["tryRule"], expected);
+    }
 }
