@@ -19,6 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Jobs that are not over, but for those of another day.
 pub(crate) const LIVE: &str =
     "SELECT count(*) FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour'";
+/// Whether there are such jobs. Cheap, however many there are and whatever is dead in the table. Jobs of another day, such as the
+/// daily comparison of postures, are always there.
+pub(crate) const ANY_LIVE: &str = "SELECT count(*) FROM (
+    SELECT FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour' LIMIT 1) AS any_live";
 
 const MAKE: &str = "
     CREATE TABLE drill_effect (id uuid NOT NULL);

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::ground::{Ground, Hints, Pace, pause, resume, stop};
+use super::{
+    ground::{Ground, Hints, Pace, pause, resume, stop},
+    ledger::ANY_LIVE,
+};
 use crate::{finding::Finding, usage};
 
 /// What drains short jobs.
@@ -56,9 +59,7 @@ pub(crate) async fn drain(
     let before = taken(&fleet)?;
     resume(&mut fleet)?;
     meanwhile().await?;
-    // Cheap, whatever is dead in the table: the rows that a fetcher would look at.
-    let left = "SELECT count(*) FROM (SELECT FROM job LIMIT 1) AS any_job";
-    ground.ledger.wait(left, PATIENCE).await?;
+    ground.ledger.wait(ANY_LIVE, PATIENCE).await?;
     let after = taken(&fleet)?;
     let span = ground.ledger.number(SPAN, &[]).await?;
     stop(fleet).await?;
