@@ -69,7 +69,7 @@ pub struct Limits {
     /// What an upload must bring in each `idle_timeout` for which we wait for its bytes; there is no deadline for all of it.
     /// Before a run counts as abandoned ([`ImportRun::ABANDONED`]) it must bring a chunk.
     ///
-    /// [`ImportRun::ABANDONED`]: domain::import::ImportRun::ABANDONED
+    /// [`ImportRun::ABANDONED`]: domain::inventory::import::ImportRun::ABANDONED
     pub upload_progress_bytes: usize,
     /// Uploads and exports at once of one user or API key, in this process.
     pub transfers_per_holder: usize,
@@ -139,7 +139,7 @@ impl Default for Sockets {
 
 #[cfg(test)]
 mod tests {
-    use domain::import::{ImportRun, cut::CHUNK_BYTES};
+    use domain::inventory::import::{ImportRun, cut::CHUNK_BYTES};
 
     use super::*;
 

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use domain::import::ImportKind;
+use domain::inventory::import::ImportKind;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use graphql::{Client, Lost, Recognised};
 use http::{

@@ -6,7 +6,7 @@
 
 use async_graphql::Variables;
 use bytes::Bytes;
-use domain::import::{ImportKind, ImportOrder};
+use domain::inventory::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
 use graphql::{
     Answer, BrokenOff, Client, Engine, Error, Operation, Prepared, Printed, Received, Recognised,

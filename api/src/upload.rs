@@ -7,7 +7,7 @@
 
 use std::{pin::pin, sync::Arc};
 
-use domain::import::{ImportKind, cut::FILE_BYTES};
+use domain::inventory::import::{ImportKind, cut::FILE_BYTES};
 use futures_util::stream;
 use graphql::{BrokenOff, Client, Received};
 use http::{

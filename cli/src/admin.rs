@@ -7,10 +7,12 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use domain::{
     Db, Id, Origin,
-    organization::Organization,
-    password::{self, Hasher},
-    permission::{FLEET, Permission, PermissionSet},
-    user::{CreateUserInput, User, normalise_email},
+    access::{
+        organization::Organization,
+        password::{self, Hasher},
+        permission::{FLEET, Permission, PermissionSet},
+        user::{CreateUserInput, User, normalise_email},
+    },
 };
 
 use crate::{

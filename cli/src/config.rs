@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use domain::job::Queue;
+use domain::fleet::job::Queue;
 use ipnet::IpNet;
 use url::Url;
 use workers::QueueSettings;

@@ -131,7 +131,8 @@ pub(crate) async fn connect(url: &str) -> Result<(tokio_postgres::Client, Connec
         let (client, connection) = config.connect(NoTls).await.context(unavailable)?;
         return Ok((client, Connection(tokio::spawn(async move { drop(connection.await) }))));
     }
-    let (client, connection) = config.connect(domain::db::tls()).await.context(unavailable)?;
+    let (client, connection) =
+        config.connect(domain::base::db::tls()).await.context(unavailable)?;
     Ok((client, Connection(tokio::spawn(async move { drop(connection.await) }))))
 }
 

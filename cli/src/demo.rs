@@ -10,15 +10,18 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Id, Origin, Tx,
-    asset::{Asset, AssetFilter, CreateAssetInput, UpdateAssetInput},
-    custody::Custody,
-    dependency::Dependency,
-    organization::Organization,
-    rule::Rule,
-    run::{Run, RunTrigger, Started},
-    tag::Tag,
-    user::User,
-    waiver::{Waiver, WaiverInput},
+    access::{organization::Organization, user::User},
+    compliance::{
+        rule::Rule,
+        run::{Run, RunTrigger, Started},
+        waiver::{Waiver, WaiverInput},
+    },
+    inventory::{
+        asset::{Asset, AssetFilter, CreateAssetInput, UpdateAssetInput},
+        custody::Custody,
+        dependency::Dependency,
+        tag::Tag,
+    },
 };
 use serde_json::Value;
 
@@ -201,9 +204,9 @@ fn input(
 #[cfg(test)]
 mod tests {
     use domain::{
-        asset::AssetOrder,
-        audit::{AuditEntry, AuditQuery},
-        page::PageRequest,
+        access::audit::{AuditEntry, AuditQuery},
+        base::page::PageRequest,
+        inventory::asset::AssetOrder,
         testing::TestDb,
     };
 

@@ -82,7 +82,7 @@ impl Process {
 pub(crate) async fn check_login(db: &Db) -> Result<()> {
     match db.check_login().await {
         Ok(()) => Ok(()),
-        Err(domain::db::LoginRefusal::Unavailable(_)) => {
+        Err(domain::base::db::LoginRefusal::Unavailable(_)) => {
             tracing::warn!("Postgres does not answer yet");
             Ok(())
         }

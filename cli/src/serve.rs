@@ -6,7 +6,8 @@ use anyhow::{Context, Result, anyhow};
 use api::Server;
 use chrono::TimeDelta;
 use domain::{
-    identity::Identity, page::CursorKeys, password, session::SessionPolicy, token::TokenKeys,
+    access::{identity::Identity, password, session::SessionPolicy, token::TokenKeys},
+    base::page::CursorKeys,
 };
 use graphql::{Allowlist, Engine, Services, Settings, Watching};
 use jobs::{Limiter, Quota};

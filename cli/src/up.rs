@@ -4,7 +4,10 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use domain::{Db, Origin, organization::Organization, user::User};
+use domain::{
+    Db, Origin,
+    access::{organization::Organization, user::User},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

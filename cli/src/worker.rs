@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use domain::job::Queue;
+use domain::fleet::job::Queue;
 use jobs::held::Keeping;
 use tokio_util::sync::CancellationToken;
 use workers::{Fleet, Settings};

@@ -20,7 +20,7 @@ use apalis_core::{
     task::{Task, builder::TaskBuilder, task_id::TaskId},
     worker::context::WorkerContext,
 };
-use domain::{Db, job::Queue};
+use domain::{Db, fleet::job::Queue};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_layer::Layer;

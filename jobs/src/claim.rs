@@ -9,9 +9,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::{
     Actor, Error, Id, Result, Tx,
-    db::FromRow,
-    job::{Job as Row, Queue},
-    permission::Permission,
+    access::permission::Permission,
+    base::db::FromRow,
+    fleet::job::{Job as Row, Queue},
 };
 use serde_json::Value;
 use uuid::Uuid;

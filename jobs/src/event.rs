@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use domain::event::Event;
+use domain::base::event::Event;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -98,7 +98,7 @@ fn lost() {
 
 #[cfg(test)]
 mod tests {
-    use domain::{Id, asset::Asset, organization::Organization};
+    use domain::{Id, access::organization::Organization, inventory::asset::Asset};
 
     use super::*;
 

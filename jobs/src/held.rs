@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Db, Error, Id, Tx, event::Event, job::Job as Row};
+use domain::{Db, Error, Id, Tx, base::event::Event, fleet::job::Job as Row};
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::{self, Lease};

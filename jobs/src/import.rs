@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{Id, Result, Tx, import::ImportRun, job::Queue, permission::Permission};
+use domain::{
+    Id, Result, Tx, access::permission::Permission, fleet::job::Queue, inventory::import::ImportRun,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Job, Push, push};

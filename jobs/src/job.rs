@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use domain::{
-    job::{JobState, Queue},
-    permission::Permission,
+    access::permission::Permission,
+    fleet::job::{JobState, Queue},
 };
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use domain::{
     Id, Result, Tx,
-    db::FromRow,
-    job::{ENDED_INSERT, Job as Row, Queue},
-    organization::Organization,
+    access::organization::Organization,
+    base::db::FromRow,
+    fleet::job::{ENDED_INSERT, Job as Row, Queue},
 };
 
 /// A claim's identity: what every later statement about it carries.

@@ -8,8 +8,10 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Actor, Id, Result, Tx, event::Event, job::Job as Row, organization::Organization,
-    permission::Permission,
+    Actor, Id, Result, Tx,
+    access::{organization::Organization, permission::Permission},
+    base::event::Event,
+    fleet::job::Job as Row,
 };
 use serde_json::Value;
 
@@ -100,7 +102,7 @@ struct Merged {
     is_ready: bool,
 }
 
-impl domain::db::FromRow for Merged {
+impl domain::base::db::FromRow for Merged {
     fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
         Ok(Self { id: row.try_get("id")?, is_ready: row.try_get("is_ready")? })
     }

@@ -8,11 +8,12 @@ use std::{pin::Pin, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Id, Result, Tx,
-    job::Queue,
-    organization::Organization,
-    permission::Permission,
-    posture,
-    run::{AssetRange, Run, Started},
+    access::{organization::Organization, permission::Permission},
+    compliance::{
+        posture,
+        run::{AssetRange, Run, Started},
+    },
+    fleet::job::Queue,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,7 @@ const fn first_round() -> i16 {
 
 impl Job for ScanShard {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = domain::run::SHARD_KIND;
+    const KIND: &'static str = domain::compliance::run::SHARD_KIND;
     /// A worker of before judges by two rules and keeps no posture.
     const VERSION: i16 = 2;
     const READS: &'static [i16] = &[1, 2];

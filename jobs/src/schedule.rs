@@ -3,9 +3,11 @@
 use chrono::{DateTime, Utc};
 use domain::{
     Id, Result, Tx,
-    job::Queue,
-    permission::Permission,
-    schedule::{Schedule, ScheduleAction, Tick},
+    access::permission::Permission,
+    fleet::{
+        job::Queue,
+        schedule::{Schedule, ScheduleAction, Tick},
+    },
 };
 use serde::{Deserialize, Serialize};
 

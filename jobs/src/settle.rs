@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use domain::{Db, Id, event::Event, job::Queue, organization::Organization};
+use domain::{Db, Id, access::organization::Organization, base::event::Event, fleet::job::Queue};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Db, Id, Origin, job::Queue, organization::Organization};
+use domain::{Db, Id, Origin, access::organization::Organization, fleet::job::Queue};
 use jobs::{
     Failure, Job, Redis,
     event::{Listener, Publisher},

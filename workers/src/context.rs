@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::{Actor, Db, Id, Origin, Result, Tx, job::Job as Row, organization::Organization};
+use domain::{
+    Actor, Db, Id, Origin, Result, Tx, access::organization::Organization, fleet::job::Job as Row,
+};
 use jobs::Taken;
 
 /// What time it is: passed in, so that tests can step it.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use domain::{Db, Origin, audit::Entry, viewer};
+use domain::{
+    Db, Origin,
+    access::{audit::Entry, viewer},
+};
 use jobs::{Failure, Taken, backend::Interruption, held::Stop};
 use tracing::Instrument;
 

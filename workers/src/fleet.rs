@@ -12,8 +12,10 @@ use apalis::{
 };
 use domain::{
     Db,
-    job::Queue,
-    worker::{NewWorker, Worker},
+    fleet::{
+        job::Queue,
+        worker::{NewWorker, Worker},
+    },
 };
 use futures_util::FutureExt;
 use jobs::{

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
-use domain::job::Queue;
+use domain::fleet::job::Queue;
 use jobs::{Failure, Job, job::Ended};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use domain::{
     Id, Tx,
-    import::{self, ImportRun, Sweep},
-    job::JobState,
+    fleet::job::JobState,
+    inventory::import::{self, ImportRun, Sweep},
 };
 use jobs::{
     Failure,

@@ -2,8 +2,11 @@
 //! followed.
 
 use domain::{
-    Id, posture,
-    run::{AssetRange, Run, RunTrigger},
+    Id,
+    compliance::{
+        posture,
+        run::{AssetRange, Run, RunTrigger},
+    },
 };
 use jobs::{
     Failure,

@@ -11,9 +11,9 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     Db,
-    event::Event,
-    import::ImportRun,
-    worker::{NewWorker, Worker},
+    base::event::Event,
+    fleet::worker::{NewWorker, Worker},
+    inventory::import::ImportRun,
 };
 use jobs::{held::Holder, history, lease, scan, schedule};
 use tokio_util::sync::CancellationToken;

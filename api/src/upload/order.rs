@@ -2,8 +2,8 @@
 
 use domain::{
     Fault,
-    import::{EmptyCells, ImportFormat, ImportKind, ImportOrder},
-    nearest::nearest,
+    base::nearest::nearest,
+    inventory::import::{EmptyCells, ImportFormat, ImportKind, ImportOrder},
 };
 use graphql::{Error, ErrorCode};
 use http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE};

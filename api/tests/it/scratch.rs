@@ -14,7 +14,7 @@ use async_graphql::{
 use bytes::Bytes;
 use domain::{
     Id,
-    import::{ImportFormat, ImportKind, ImportOrder},
+    inventory::import::{ImportFormat, ImportKind, ImportOrder},
 };
 use graphql::{Answer, BrokenOff, Client, ErrorCode, Lost, Operation, Received, Recognised};
 use tokio::{

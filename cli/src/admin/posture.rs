@@ -9,10 +9,12 @@ use anyhow::Result;
 use clap::Args;
 use domain::{
     Db, Origin,
-    asset::Asset,
-    organization::Organization,
-    posture::{self, Letter, Mismatch, Posture},
-    run::AssetRange,
+    access::organization::Organization,
+    compliance::{
+        posture::{self, Letter, Mismatch, Posture},
+        run::AssetRange,
+    },
+    inventory::asset::Asset,
 };
 
 /// Assets that are told of each organization.

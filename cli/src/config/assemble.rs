@@ -8,7 +8,7 @@ use std::{
     thread::available_parallelism,
 };
 
-use domain::job::Queue;
+use domain::fleet::job::Queue;
 use workers::QueueSettings;
 
 use super::{

@@ -4,7 +4,7 @@
 //! life. Ages and expiries count from the moment of loading, some of them a few days before a verdict turns.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use domain::{
+use domain::inventory::{
     asset::{
         AssetType::{self, CloudResource, Host, NetworkDevice, Service, SoftwareLicense},
         Environment::{self, Dev, Prod, Staging},
@@ -198,7 +198,7 @@ fn with(known: Value, differs: Value) -> Value {
 mod tests {
     use std::collections::HashSet;
 
-    use domain::end_of_life;
+    use domain::inventory::end_of_life;
 
     use super::*;
 

@@ -15,13 +15,15 @@ use std::{
 
 use domain::{
     Id, Origin,
-    finding::Finding,
-    import::ImportRun,
-    job::Job,
-    rule::Severity,
-    run::Run,
+    compliance::{
+        finding::Finding,
+        rule::Severity,
+        run::Run,
+        waiver::{Waiver, WaiverInput},
+    },
+    fleet::job::Job,
+    inventory::import::ImportRun,
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
-    waiver::{Waiver, WaiverInput},
 };
 use reqwest::header::HeaderMap;
 use serde_json::json;
@@ -119,7 +121,7 @@ const JOB: &str = "INSERT INTO job (org_id, id, queue, kind, version, payload, s
     VALUES ($1, $2, 'SCAN', 'scan.shard', 1, '{}', $4, $3, 0, now(), 3, 'system', now(), now())";
 
 fn org(team: &Team) -> Uuid {
-    domain::id::split(&team.id).unwrap().1
+    domain::base::id::split(&team.id).unwrap().1
 }
 
 /// What two runs left of an asset that breaks a rule.

@@ -7,8 +7,8 @@ use std::{
 
 use domain::{
     Db, Id, Origin,
-    organization::Organization,
-    run::{AssetRange, Run, RunTrigger, Started},
+    access::organization::Organization,
+    compliance::run::{AssetRange, Run, RunTrigger, Started},
 };
 use jobs::{Redis, event::Publisher};
 use serde_json::{Value, json};

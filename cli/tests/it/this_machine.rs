@@ -12,8 +12,8 @@ use std::{
 
 use chrono::TimeDelta;
 use domain::{
-    end_of_life,
-    rule::{self, Builtin, Definition, Params},
+    compliance::rule::{self, Builtin, Definition, Params},
+    inventory::end_of_life,
 };
 use uuid::Uuid;
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Id, event::Event, job::Queue, organization::Organization};
+use domain::{Id, access::organization::Organization, base::event::Event, fleet::job::Queue};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -187,7 +187,7 @@ impl Drop for Hints {
 
 #[cfg(test)]
 mod tests {
-    use domain::asset::Asset;
+    use domain::inventory::asset::Asset;
     use futures_util::FutureExt;
 
     use super::*;

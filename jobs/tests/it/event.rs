@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Id, asset::Asset, event::Event, organization::Organization};
+use domain::{Id, access::organization::Organization, base::event::Event, inventory::asset::Asset};
 use fred::{
     clients::SubscriberClient,
     interfaces::{ClientLike, EventInterface, PubsubInterface},

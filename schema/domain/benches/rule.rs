@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use domain::{
     Id,
-    asset::{AssetType, Environment, LifecycleState},
-    rule::{Builtin, Described, Facts, Owner, Ruled, Ruleset, Verdict},
+    compliance::rule::{Builtin, Described, Facts, Owner, Ruled, Ruleset, Verdict},
+    inventory::asset::{AssetType, Environment, LifecycleState},
 };
 use serde_json::json;
 

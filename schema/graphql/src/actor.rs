@@ -1,7 +1,7 @@
 //! Who did something: a person, a program, or SentryOps itself.
 
 use async_graphql::{Context, SimpleObject, Union};
-use domain::{directive::authenticated, viewer};
+use domain::access::{directive::authenticated, viewer};
 
 use crate::{api_key::ApiKey, context::ContextExt, error::Result, user::User};
 

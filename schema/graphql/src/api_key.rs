@@ -4,9 +4,11 @@ use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
     Id,
-    api_key::{self, NewApiKey},
-    directive::{authenticated, or_oneself, requires},
-    permission::{Permission, Permission::ApiKeyManage},
+    access::{
+        api_key::{self, NewApiKey},
+        directive::{authenticated, or_oneself, requires},
+        permission::Permission::{self, ApiKeyManage},
+    },
 };
 
 use crate::{context::ContextExt, error::Result, user::User};

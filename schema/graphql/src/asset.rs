@@ -3,15 +3,19 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    asset::{
-        self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetDelete, AssetRead, AssetWrite},
     },
-    dependency::{Bounds, Direction},
-    directive::requires,
-    label,
-    page::{PageArgs, Scope},
-    permission::Permission::{AssetDelete, AssetRead, AssetWrite},
-    tag::Tag,
+    base::page::{PageArgs, Scope},
+    inventory::{
+        asset::{
+            self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
+        },
+        dependency::{Bounds, Direction},
+        label,
+        tag::Tag,
+    },
 };
 use futures_util::future::OptionFuture;
 

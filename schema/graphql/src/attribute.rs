@@ -1,7 +1,10 @@
 //! Attributes: what can be known of assets.
 
 use async_graphql::Object;
-use domain::{attribute::Attribute, directive::requires, permission::Permission::AssetRead};
+use domain::{
+    access::{directive::requires, permission::Permission::AssetRead},
+    inventory::attribute::Attribute,
+};
 
 /// Queries on attributes.
 #[derive(Default)]

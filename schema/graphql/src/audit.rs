@@ -4,11 +4,15 @@ use async_graphql::{Context, ID, InputObject, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     Id,
-    audit::{self, AuditQuery},
-    directive::requires,
-    id,
-    page::{PageArgs, Scope},
-    permission::Permission::AuditRead,
+    access::{
+        audit::{self, AuditQuery},
+        directive::requires,
+        permission::Permission::AuditRead,
+    },
+    base::{
+        id,
+        page::{PageArgs, Scope},
+    },
 };
 use futures_util::future::OptionFuture;
 use serde_json::Value;

@@ -14,7 +14,7 @@ use async_graphql::{
     Pos, Positioned,
     parser::types::{Field as Selected, OperationType, Selection, SelectionSet},
 };
-use domain::permission::{Permission, PermissionSet};
+use domain::access::permission::{Permission, PermissionSet};
 
 use crate::{
     chosen::Chosen,

@@ -3,12 +3,10 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id, asset,
-    audit::AuditEntry,
-    change,
-    directive::requires,
-    page::{Page, PageArgs, Scope},
-    permission::Permission::AssetRead,
+    Id,
+    access::{audit::AuditEntry, directive::requires, permission::Permission::AssetRead},
+    base::page::{Page, PageArgs, Scope},
+    inventory::{asset, change},
 };
 
 use crate::{

@@ -3,11 +3,15 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::{authenticated, requires},
-    page::{PageArgs, Scope},
-    permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
-    run::{self, RunTrigger, ScanScope},
-    score::Score,
+    access::{
+        directive::{authenticated, requires},
+        permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
+    },
+    base::page::{PageArgs, Scope},
+    compliance::{
+        run::{self, RunTrigger, ScanScope},
+        score::Score,
+    },
 };
 use futures_util::future::OptionFuture;
 use jobs::scan::{push_shards, push_turn};

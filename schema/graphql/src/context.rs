@@ -10,8 +10,8 @@ use async_graphql::{Context, dataloader::DataLoader};
 use chrono::{DateTime, Utc};
 use domain::{
     Db, Origin, Tx, Viewer,
-    identity::{Caller, Identity},
-    page::CursorKeys,
+    access::identity::{Caller, Identity},
+    base::page::CursorKeys,
 };
 use jobs::{Decision, Limiter, Quota, event::Listener};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};

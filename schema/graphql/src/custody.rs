@@ -2,11 +2,14 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id, asset, custody,
-    directive::requires,
-    page::{Page, PageArgs, Scope},
-    permission::Permission::{AssetRead, AssetWrite},
-    user,
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, AssetWrite},
+        user,
+    },
+    base::page::{Page, PageArgs, Scope},
+    inventory::{asset, custody},
 };
 
 use crate::{

@@ -2,10 +2,15 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id, asset,
-    dependency::{self, Bounds, Criticality, Direction},
-    directive::requires,
-    permission::Permission::{AssetRead, AssetWrite},
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, AssetWrite},
+    },
+    inventory::{
+        asset,
+        dependency::{self, Bounds, Criticality, Direction},
+    },
 };
 
 use crate::{

@@ -3,12 +3,13 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::requires,
-    drift::{self, Direction},
-    page::{PageArgs, Scope},
-    permission::Permission::ComplianceRead,
-    run,
-    score::Score,
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    base::page::{PageArgs, Scope},
+    compliance::{
+        drift::{self, Direction},
+        run,
+        score::Score,
+    },
 };
 use futures_util::future::OptionFuture;
 
@@ -83,7 +84,14 @@ impl Drift {
             wants_total(ctx).then(|| self.0.count(&tx, direction)).into();
         let (page, total) = tokio::join!(self.0.list(&tx, direction, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, domain::finding::Finding::place, Finding))
+        Ok(Connection::new(
+            page?,
+            keys,
+            &scope,
+            total,
+            domain::compliance::finding::Finding::place,
+            Finding,
+        ))
     }
 }
 

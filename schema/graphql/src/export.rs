@@ -3,9 +3,11 @@
 use chrono::Utc;
 use domain::{
     Db,
-    export::{Export, Owners},
-    import::ImportKind,
-    permission::Permission,
+    access::permission::Permission,
+    inventory::{
+        export::{Export, Owners},
+        import::ImportKind,
+    },
 };
 use futures_util::{Stream, stream};
 

@@ -3,11 +3,11 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id, asset,
-    directive::requires,
-    finding::{self, FindingFilter},
-    page::{Page, PageArgs, Scope},
-    permission::Permission::ComplianceRead,
+    Id,
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    base::page::{Page, PageArgs, Scope},
+    compliance::finding::{self, FindingFilter},
+    inventory::asset,
 };
 use futures_util::future::OptionFuture;
 

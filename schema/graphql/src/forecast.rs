@@ -3,11 +3,12 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    directive::requires,
-    forecast::{self, Horizon},
-    page::{PageArgs, Scope},
-    permission::Permission::ComplianceRead,
-    rule::Verdict,
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    base::page::{PageArgs, Scope},
+    compliance::{
+        forecast::{self, Horizon},
+        rule::Verdict,
+    },
 };
 use futures_util::future::OptionFuture;
 

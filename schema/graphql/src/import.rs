@@ -3,13 +3,15 @@
 use async_graphql::{Context, InputObject, Object};
 use domain::{
     Error as DomainError, Id, Tx,
-    directive::{authenticated, requires},
-    import::{
+    access::{
+        directive::{authenticated, requires},
+        permission::Permission::{AssetImport, AssetRead},
+    },
+    base::page::{PageArgs, Scope},
+    inventory::import::{
         self, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, Opened, Table,
         check_columns, cut::Cutter,
     },
-    page::{PageArgs, Scope},
-    permission::Permission::{AssetImport, AssetRead},
 };
 use futures_util::future::OptionFuture;
 use jobs::import::{push_first, push_look, push_sweep};

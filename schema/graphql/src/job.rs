@@ -3,10 +3,12 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::requires,
-    job::{self, JobFilter, QueueStats},
-    page::{PageArgs, Scope},
-    permission::Permission::{FleetRead, JobManage, JobRead},
+    access::{
+        directive::requires,
+        permission::Permission::{FleetRead, JobManage, JobRead},
+    },
+    base::page::{PageArgs, Scope},
+    fleet::job::{self, JobFilter, QueueStats},
 };
 use futures_util::future::OptionFuture;
 

@@ -8,15 +8,15 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 use async_graphql::dataloader::Loader;
 use domain::{
     Id,
-    api_key::ApiKey,
-    asset::Asset,
-    change::Change,
-    custody::Custody,
-    dependency::{self, BlastRadius, Bounds, Direction, Reached},
-    page::{Page, PageRequest},
-    role::Role,
-    tag::Tag,
-    user::User,
+    access::{api_key::ApiKey, role::Role, user::User},
+    base::page::{Page, PageRequest},
+    inventory::{
+        asset::Asset,
+        change::Change,
+        custody::Custody,
+        dependency::{self, BlastRadius, Bounds, Direction, Reached},
+        tag::Tag,
+    },
 };
 use futures_util::future::OptionFuture;
 

@@ -2,19 +2,15 @@
 
 use async_graphql::{Context, ID, Interface, Object};
 use domain::{
-    Id, api_key, asset, audit, custody, dependency,
-    directive::authenticated,
-    finding,
-    id::{self, Entity},
-    import, job,
-    organization::Organization,
-    permission::Permission,
-    role::Role,
-    rule, run, schedule, session,
-    tag::Tag,
-    user,
-    viewer::Viewer,
-    waiver,
+    Id,
+    access::{
+        api_key, audit, directive::authenticated, organization::Organization,
+        permission::Permission, role::Role, session, user, viewer::Viewer,
+    },
+    base::id::{self, Entity},
+    compliance::{finding, rule, run, waiver},
+    fleet::{job, schedule},
+    inventory::{asset, custody, dependency, import, tag::Tag},
 };
 
 use crate::{

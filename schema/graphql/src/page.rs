@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use async_graphql::{Context, Object, OutputType, SimpleObject, TypeName};
-use domain::page::{CursorKeys, Page, Place, Scope};
+use domain::base::page::{CursorKeys, Page, Place, Scope};
 
 /// A page of a list.
 pub(crate) struct Connection<T> {

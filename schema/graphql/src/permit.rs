@@ -1,7 +1,7 @@
 //! Who asks for what is no document: a file in, a file out. Judged as a root field would be.
 
 use chrono::{DateTime, Utc};
-use domain::{Origin, Viewer, permission::Permission};
+use domain::{Origin, Viewer, access::permission::Permission};
 
 use crate::{
     context::{Client, SIGN_IN},

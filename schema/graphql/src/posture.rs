@@ -3,7 +3,10 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id, asset, directive::requires, permission::Permission::ComplianceRead, posture, rule::Verdict,
+    Id,
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    compliance::{posture, rule::Verdict},
+    inventory::asset,
 };
 use serde_json::Value;
 

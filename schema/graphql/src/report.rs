@@ -4,12 +4,13 @@ use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     Id,
-    directive::requires,
-    page::{PageArgs, Scope},
-    permission::Permission::ComplianceRead,
-    report::{self, Family, Report},
-    run,
-    score::{Score, SeverityCount, Tally},
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    base::page::{PageArgs, Scope},
+    compliance::{
+        report::{self, Family, Report},
+        run,
+        score::{Score, SeverityCount, Tally},
+    },
 };
 use futures_util::future::OptionFuture;
 
@@ -114,7 +115,14 @@ impl ComplianceReport {
         let counting: OptionFuture<_> = wants_total(ctx).then(|| self.0.count_findings(&tx)).into();
         let (page, total) = tokio::join!(self.0.findings(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, domain::finding::Finding::place, Finding))
+        Ok(Connection::new(
+            page?,
+            keys,
+            &scope,
+            total,
+            domain::compliance::finding::Finding::place,
+            Finding,
+        ))
     }
 
     /// The rules that the run judged by, as they were then.

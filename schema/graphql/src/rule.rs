@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::requires,
-    permission::Permission::{AssetRead, ComplianceRead, ComplianceRun, ComplianceWrite},
-    rule::{self, AppliesTo, Compiled, Control, RuleInput, Severity},
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, ComplianceRead, ComplianceRun, ComplianceWrite},
+    },
+    compliance::rule::{self, AppliesTo, Compiled, Control, RuleInput, Severity},
 };
 use serde_json::{Value, json};
 

@@ -3,9 +3,11 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::requires,
-    permission::Permission::{JobRead, ScheduleWrite},
-    schedule::{self, ScheduleInput},
+    access::{
+        directive::requires,
+        permission::Permission::{JobRead, ScheduleWrite},
+    },
+    fleet::schedule::{self, ScheduleInput},
 };
 
 use crate::{

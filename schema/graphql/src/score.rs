@@ -2,10 +2,9 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    directive::requires,
-    permission::Permission::ComplianceRead,
-    score::{self, Dimension, Score},
-    tag::Tag,
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    compliance::score::{self, Dimension, Score},
+    inventory::tag::Tag,
 };
 
 use crate::{context::ContextExt, error::Result, user::User};

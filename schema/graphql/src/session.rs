@@ -4,14 +4,16 @@ use async_graphql::{Context, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
     Id,
-    directive::{authenticated, public},
-    identity::Tokens,
-    organization::Organization,
-    permission::Permission,
-    role::Role,
-    session::{self, EndReason},
-    user::normalise_email,
-    viewer,
+    access::{
+        directive::{authenticated, public},
+        identity::Tokens,
+        organization::Organization,
+        permission::Permission,
+        role::Role,
+        session::{self, EndReason},
+        user::normalise_email,
+        viewer,
+    },
 };
 
 use crate::{

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, fmt};
 
 use async_graphql::parser::types::OperationType;
-use domain::permission::PermissionSet;
+use domain::access::permission::PermissionSet;
 
 use reader::Reader;
 

@@ -3,9 +3,11 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::requires,
-    permission::Permission::{AssetRead, AssetWrite},
-    tag::Tag,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, AssetWrite},
+    },
+    inventory::tag::Tag,
 };
 
 use crate::{context::ContextExt, error::Result};

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
     Db, Id, Tx,
-    import::{
+    access::permission::Permission,
+    inventory::import::{
         Chunk, ImportFormat, ImportOrder, ImportRun, Opened, Table, check_columns, cut::Cutter,
     },
-    permission::Permission,
 };
 use futures_util::{Stream, StreamExt};
 

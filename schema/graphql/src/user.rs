@@ -3,15 +3,14 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::{authenticated, or_oneself, requires},
-    page::{PageArgs, Scope},
-    permission::{
-        Permission,
-        Permission::{RoleManage, UserManage, UserRead},
+    access::{
+        directive::{authenticated, or_oneself, requires},
+        permission::Permission::{self, RoleManage, UserManage, UserRead},
+        role::Role,
+        session::{EndReason, Session},
+        user::{self, CreateUserInput, UpdateUserInput},
     },
-    role::Role,
-    session::{EndReason, Session},
-    user::{self, CreateUserInput, UpdateUserInput},
+    base::page::{PageArgs, Scope},
 };
 use futures_util::future::OptionFuture;
 

@@ -3,10 +3,12 @@
 use async_graphql::{Context, Object};
 use domain::{
     Id,
-    directive::requires,
-    page::{PageArgs, Scope},
-    permission::Permission::{ComplianceRead, WaiverGrant},
-    waiver::{self, WaiverInput, WaiverState},
+    access::{
+        directive::requires,
+        permission::Permission::{ComplianceRead, WaiverGrant},
+    },
+    base::page::{PageArgs, Scope},
+    compliance::waiver::{self, WaiverInput, WaiverState},
 };
 use futures_util::future::OptionFuture;
 

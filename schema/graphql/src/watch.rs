@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::{Viewer, event::RIGHTS};
+use domain::{Viewer, base::event::RIGHTS};
 use futures_util::future::{BoxFuture, FutureExt, pending};
 use jobs::event::{Pace, Topic};
 

@@ -1,7 +1,10 @@
 //! Workers: the query. What is shown of one is its row.
 
 use async_graphql::{Context, Object};
-use domain::{directive::requires, permission::Permission::FleetRead, worker::Worker};
+use domain::{
+    access::{directive::requires, permission::Permission::FleetRead},
+    fleet::worker::Worker,
+};
 
 use crate::{context::ContextExt, error::Result};
 

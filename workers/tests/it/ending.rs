@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{job::JobState, worker::Worker};
+use domain::fleet::{job::JobState, worker::Worker};
 
 use crate::stage::{Does, Drill, Stage, TO_DO, eventually};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::job::{JobState, Queue};
+use domain::fleet::job::{JobState, Queue};
 use jobs::{Failure, Job};
 use serde::{Deserialize, Serialize};
 use workers::Context;

@@ -4,13 +4,15 @@
 
 use domain::{
     Id,
-    asset::{Asset, AssetFilter, AssetOrder, FactSource},
-    import::{
-        Chunk, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
-        RowFault, Table, cut::Cutter,
+    base::page::PageRequest,
+    compliance::run::RunState,
+    inventory::{
+        asset::{Asset, AssetFilter, AssetOrder, FactSource},
+        import::{
+            Chunk, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, ImportRun,
+            Opened, RowFault, Table, cut::Cutter,
+        },
     },
-    page::PageRequest,
-    run::RunState,
 };
 use jobs::import::{push_first, push_look};
 use serde_json::json;

@@ -7,9 +7,8 @@ use std::{
 
 use domain::{
     Actor, Id,
-    job::{JobState, Queue},
-    permission::Permission,
-    user::User,
+    access::{permission::Permission, user::User},
+    fleet::job::{JobState, Queue},
 };
 use jobs::{Failure, Job, Push};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,10 @@
 //! Which job comes first, and which are one.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{Id, job::Job as Row, job::JobState};
+use domain::{
+    Id,
+    fleet::job::{Job as Row, JobState},
+};
 use jobs::{Push, push_all};
 
 use crate::stage::{Does, Drill, Stage};

@@ -4,9 +4,13 @@ use async_graphql::MaybeUndefined::Value as Given;
 use chrono::TimeDelta;
 use domain::{
     Actor, Id, Origin,
-    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput},
-    rule::Rule,
-    run::{Run, RunState, RunTrigger},
+    compliance::{
+        rule::Rule,
+        run::{Run, RunState, RunTrigger},
+    },
+    inventory::asset::{
+        Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
+    },
 };
 use jobs::scan::push_shards;
 use serde_json::{Value, json};

@@ -2,10 +2,9 @@
 
 use domain::{
     Actor, Id, Viewer,
-    permission::BuiltinRole,
-    run::{Run, RunState, RunTrigger},
-    schedule::{Schedule, ScheduleAction, ScheduleInput},
-    user::User,
+    access::{permission::BuiltinRole, user::User},
+    compliance::run::{Run, RunState, RunTrigger},
+    fleet::schedule::{Schedule, ScheduleAction, ScheduleInput},
 };
 
 use crate::stage::{Stage, at, eventually};

@@ -9,8 +9,8 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Id, Origin, Tx,
-    job::{Job as Row, JobState, Queue},
-    organization::Organization,
+    access::organization::Organization,
+    fleet::job::{Job as Row, JobState, Queue},
     testing::TestDb,
 };
 use jobs::{Failure, Job, event::Listener, held::Keeping};

@@ -1,6 +1,6 @@
 //! `sentryops admin verify-posture`: it finds what is not as it should be, says so by its exit code, and mends it.
 
-use domain::{Origin, posture};
+use domain::{Origin, compliance::posture};
 use serde_json::json;
 
 use crate::{

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    asset::Asset,
-    db::Tx,
-    error::Result,
-    id::Id,
-    rule::{Rule, RuleVersion, Severity},
-    run::Run,
-    waiver::Waiver,
+    base::{db::Tx, error::Result, id::Id},
+    compliance::{
+        rule::{Rule, RuleVersion, Severity},
+        run::Run,
+        waiver::Waiver,
+    },
+    inventory::asset::Asset,
 };
 
 /// A rule and its version.

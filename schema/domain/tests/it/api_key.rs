@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use chrono::TimeDelta;
 use domain::{
     Actor, Id, Result, Viewer,
-    api_key::{ApiKey, NewApiKey},
-    permission::{BuiltinRole, Permission},
+    access::{
+        api_key::{ApiKey, NewApiKey},
+        permission::{BuiltinRole, Permission},
+    },
 };
 
 use crate::fixture::{
@@ -181,7 +183,7 @@ async fn the_secret_is_stored_as_a_digest_only() {
         .query_one("SELECT secret_hash, api_key::text AS whole FROM api_key", &[])
         .await
         .unwrap();
-    assert_eq!(row.get::<_, Vec<u8>>("secret_hash"), domain::token::digest(&text));
+    assert_eq!(row.get::<_, Vec<u8>>("secret_hash"), domain::access::token::digest(&text));
     assert!(!row.get::<_, String>("whole").contains(&secret[..20]));
     assert!(text.starts_with(&format!("sok_{}_", key.prefix)));
 }

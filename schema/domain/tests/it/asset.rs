@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use async_graphql::MaybeUndefined::{Null, Undefined, Value as Given};
 use domain::{
     Id, Origin, Result,
-    asset::{
-        Asset, AssetFilter, AssetType, CreateAssetInput, Environment, LifecycleState,
-        UpdateAssetInput,
+    inventory::{
+        asset::{
+            Asset, AssetFilter, AssetType, CreateAssetInput, Environment, LifecycleState,
+            UpdateAssetInput,
+        },
+        tag::Tag,
     },
-    tag::Tag,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
@@ -50,7 +52,7 @@ fn custom_fields(changes: Value) -> UpdateAssetInput {
     UpdateAssetInput { custom_fields: Given(changes), ..Default::default() }
 }
 
-fn whole(owner: Option<Id<domain::user::User>>) -> CreateAssetInput {
+fn whole(owner: Option<Id<domain::access::user::User>>) -> CreateAssetInput {
     CreateAssetInput {
         environment: Some(Environment::Staging),
         lifecycle_state: Some(LifecycleState::Provisioning),

@@ -3,9 +3,9 @@
 use async_graphql::MaybeUndefined;
 use domain::{
     Actor, Error, Id, Origin,
-    asset::{Asset, LifecycleState, UpdateAssetInput},
-    audit::{AuditEntry, AuditQuery},
-    page::PageRequest,
+    access::audit::{AuditEntry, AuditQuery},
+    base::page::PageRequest,
+    inventory::asset::{Asset, LifecycleState, UpdateAssetInput},
 };
 use serde_json::json;
 use tokio_postgres::error::SqlState;

@@ -2,12 +2,16 @@
 
 use domain::{
     Actor, Id, Origin, Result,
-    asset::{Asset, LifecycleState},
-    audit::{AuditEntry, AuditQuery},
-    change::Change,
-    custody::Custody,
-    page::PageRequest,
-    user::User,
+    access::{
+        audit::{AuditEntry, AuditQuery},
+        user::User,
+    },
+    base::page::PageRequest,
+    inventory::{
+        asset::{Asset, LifecycleState},
+        change::Change,
+        custody::Custody,
+    },
 };
 
 use crate::fixture::{
@@ -172,7 +176,7 @@ async fn the_history_is_newest_first_and_paged() {
     let first = PageRequest { size: 2, ..ALL };
     let mut pages = Custody::of_assets(&tx, &[laptop, other], &first).await.unwrap();
     let (laptops, others) = (pages.remove(&laptop).unwrap(), pages.remove(&other).unwrap());
-    let times = |page: &domain::page::Page<Custody>| {
+    let times = |page: &domain::base::page::Page<Custody>| {
         page.rows.iter().map(|row| row.checked_out_at).collect::<Vec<_>>()
     };
     assert_eq!((times(&laptops), laptops.has_next), (vec![at(40), at(30)], true));

@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use domain::{
-    Db, Error, Id, Origin, Tx, asset::Asset, db::LoginRefusal, event::Event,
-    organization::Organization, testing::TestDb,
+    Db, Error, Id, Origin, Tx,
+    access::organization::Organization,
+    base::{db::LoginRefusal, event::Event},
+    inventory::asset::Asset,
+    testing::TestDb,
 };
 use tokio_postgres::{Client, Row};
 

@@ -4,10 +4,14 @@ use std::collections::HashMap;
 
 use domain::{
     Id, Origin, Result,
-    asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
-    audit::{AuditEntry, AuditQuery},
-    dependency::{BlastRadius, Bounds, Criticality, Dependency, Direction, blast_radius, reach},
-    page::PageRequest,
+    access::audit::{AuditEntry, AuditQuery},
+    base::page::PageRequest,
+    inventory::{
+        asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
+        dependency::{
+            BlastRadius, Bounds, Criticality, Dependency, Direction, blast_radius, reach,
+        },
+    },
     testing::TestDb,
 };
 use tokio_postgres::Row;
@@ -59,7 +63,7 @@ impl Graph {
         self.named(&reached.remove(&roots[0]).unwrap_or_default())
     }
 
-    fn named(&self, reached: &[domain::dependency::Reached]) -> Vec<String> {
+    fn named(&self, reached: &[domain::inventory::dependency::Reached]) -> Vec<String> {
         let name = |id| self.ids.iter().find(|(_, known)| **known == id).unwrap().0;
         reached
             .iter()

@@ -2,12 +2,14 @@
 
 use domain::{
     Id,
-    asset::Asset,
-    drift::{self, Direction, Drift},
-    forecast::Horizon,
-    page::PageRequest,
-    rule::Verdict,
-    run::Run,
+    base::page::PageRequest,
+    compliance::{
+        drift::{self, Direction, Drift},
+        forecast::Horizon,
+        rule::Verdict,
+        run::Run,
+    },
+    inventory::asset::Asset,
     testing::compliance::{KeptFinding, KeptRun},
 };
 use serde_json::json;
@@ -92,12 +94,14 @@ async fn what_broke_comes_in_pages_the_worst_first() {
     let drift = Drift::between(&tx, from, to).await.unwrap();
     let two = PageRequest { size: 2, ..ALL };
     let first = drift.list(&tx, Direction::Failing, &two).await.unwrap();
-    let severity = |page: &domain::page::Page<domain::finding::Finding>| {
+    let severity = |page: &domain::base::page::Page<domain::compliance::finding::Finding>| {
         page.rows.iter().map(|row| row.severity.as_str()).collect::<Vec<_>>()
     };
     assert_eq!((severity(&first), first.has_next), (vec!["CRITICAL", "HIGH"], true));
-    let after =
-        PageRequest { after: first.rows.last().map(domain::finding::Finding::place), ..two };
+    let after = PageRequest {
+        after: first.rows.last().map(domain::compliance::finding::Finding::place),
+        ..two
+    };
     let rest = drift.list(&tx, Direction::Failing, &after).await.unwrap();
     assert_eq!((severity(&rest), rest.has_next), (vec!["LOW"], false));
 }
@@ -202,7 +206,7 @@ async fn the_forecast_tells_what_time_will_change_in_its_order() {
     let mut page = PageRequest { size: 1, ..ALL };
     loop {
         let one = horizon.list(&tx, &page).await.unwrap();
-        page.after = one.rows.last().map(domain::forecast::Flip::place);
+        page.after = one.rows.last().map(domain::compliance::forecast::Flip::place);
         paged.extend(one.rows);
         if !one.has_next {
             break;

@@ -2,11 +2,13 @@
 
 use domain::{
     Error, Origin, Result,
-    asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
-    dependency::{Criticality, Dependency},
-    export::{Export, Owners},
-    import::{ImportKind, check_columns},
-    tag::Tag,
+    inventory::{
+        asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
+        dependency::{Criticality, Dependency},
+        export::{Export, Owners},
+        import::{ImportKind, check_columns},
+        tag::Tag,
+    },
 };
 use serde_json::json;
 

@@ -2,12 +2,14 @@
 
 use domain::{
     Id, Origin,
-    asset::CreateAssetInput,
-    finding::{Finding, FindingFilter, FindingState},
-    page::{CursorKeys, PageArgs, PageRequest, Scope},
-    rule::Severity,
+    base::page::{CursorKeys, PageArgs, PageRequest, Scope},
+    compliance::{
+        finding::{Finding, FindingFilter, FindingState},
+        rule::Severity,
+        waiver::{Waiver, WaiverInput},
+    },
+    inventory::asset::CreateAssetInput,
     testing::compliance::{KeptFinding, KeptRun},
-    waiver::{Waiver, WaiverInput},
 };
 use serde_json::json;
 
@@ -24,7 +26,8 @@ async fn listed(judged: &Judged, filter: FindingFilter) -> Vec<String> {
     assert_eq!(count, i64::try_from(rows.len()).unwrap());
     let mut shown = Vec::new();
     for row in rows {
-        let asset = domain::asset::Asset::find(&tx, row.asset_id).await.unwrap().unwrap();
+        let asset =
+            domain::inventory::asset::Asset::find(&tx, row.asset_id).await.unwrap().unwrap();
         let rule = judged.rules.iter().find(|rule| rule.id == row.rule_id).unwrap();
         assert_eq!((rule.version, rule.severity), (row.version_id, row.severity));
         shown.push(format!("{} {} {}", asset.name, rule.key, row.state.as_str()));

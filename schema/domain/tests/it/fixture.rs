@@ -5,15 +5,17 @@ use std::{fmt::Debug, net::IpAddr, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Error, Id, Origin, Result, Viewer,
-    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
-    identity::{Caller, Identity, Tokens},
-    organization::Organization,
-    password::{Cost, Hasher},
-    permission::{BuiltinRole, PermissionSet},
-    session::SessionPolicy,
+    access::{
+        identity::{Caller, Identity, Tokens},
+        organization::Organization,
+        password::{Cost, Hasher},
+        permission::{BuiltinRole, PermissionSet},
+        session::SessionPolicy,
+        token::TokenKeys,
+        user::{CreateUserInput, User},
+    },
+    inventory::asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
     testing::TestDb,
-    token::TokenKeys,
-    user::{CreateUserInput, User},
 };
 use serde_json::Value;
 use tokio_postgres::Client;

@@ -4,15 +4,20 @@ use async_graphql::MaybeUndefined::{Null, Value as Given};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Tx,
-    asset::{Asset, Environment, LifecycleState, UpdateAssetInput},
-    import::{
-        self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
+    access::user::User,
+    compliance::{
+        rule::Rule,
+        run::{AssetRange, Run, RunTrigger, Started},
+        waiver::{Waiver, WaiverInput},
     },
-    rule::Rule,
-    run::{AssetRange, Run, RunTrigger, Started},
-    tag::Tag,
-    user::User,
-    waiver::{Waiver, WaiverInput},
+    inventory::{
+        asset::{Asset, Environment, LifecycleState, UpdateAssetInput},
+        import::{
+            self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
+            Table,
+        },
+        tag::Tag,
+    },
 };
 use serde_json::{Value, json};
 

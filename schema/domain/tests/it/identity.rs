@@ -2,10 +2,12 @@
 
 use domain::{
     Id, Origin, Viewer,
-    identity::Tokens,
-    permission::{BuiltinRole, Permission},
-    role::Role,
-    user::User,
+    access::{
+        identity::Tokens,
+        permission::{BuiltinRole, Permission},
+        role::Role,
+        user::User,
+    },
 };
 
 use crate::fixture::{

@@ -2,10 +2,12 @@
 
 use domain::{
     Origin,
-    asset::Asset,
-    import::{
-        self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Sweep,
-        Table,
+    inventory::{
+        asset::Asset,
+        import::{
+            self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
+            Sweep, Table,
+        },
     },
 };
 

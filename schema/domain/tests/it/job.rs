@@ -10,10 +10,12 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     Actor, Db, Id, Origin, Result, Tx,
-    event::Event,
-    job::{Job, JobFilter, JobState, NEW_ID, Queue, QueueStats},
-    organization::Organization,
-    page::{CursorKeys, PageArgs, PageRequest, Scope},
+    access::organization::Organization,
+    base::{
+        event::Event,
+        page::{CursorKeys, PageArgs, PageRequest, Scope},
+    },
+    fleet::job::{Job, JobFilter, JobState, NEW_ID, Queue, QueueStats},
 };
 use tokio_postgres::Row;
 

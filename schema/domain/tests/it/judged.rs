@@ -3,10 +3,9 @@
 use chrono::{DateTime, Utc};
 use domain::{
     Id, Origin, Tx,
-    asset::{Asset, CreateAssetInput},
-    page::PageRequest,
-    rule::Severity,
-    run::Run,
+    base::page::PageRequest,
+    compliance::{rule::Severity, run::Run},
+    inventory::asset::{Asset, CreateAssetInput},
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use uuid::Uuid;

@@ -2,11 +2,11 @@
 
 use domain::{
     Id, Origin,
-    asset::{
+    base::page::{CursorKeys, PageArgs, PageRequest, Scope},
+    inventory::asset::{
         Asset, AssetFilter, AssetOrder, AssetOrderField, AssetType, CreateAssetInput, Environment,
         LifecycleState, OrderDirection,
     },
-    page::{CursorKeys, PageArgs, PageRequest, Scope},
 };
 
 use crate::fixture::{House, at, faults, host};

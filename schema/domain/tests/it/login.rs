@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use domain::{
     Db, Error, Origin,
-    identity::Tokens,
-    login::{Guard, Subject},
-    password::Cost,
-    user::User,
+    access::{
+        identity::Tokens,
+        login::{Guard, Subject},
+        password::Cost,
+        user::User,
+    },
 };
 
 use crate::fixture::{

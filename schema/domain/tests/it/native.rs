@@ -3,9 +3,11 @@
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use domain::{
     Id,
-    asset::{AssetType, Environment, LifecycleState},
-    end_of_life,
-    rule::{Described, Owner, Verdict},
+    compliance::rule::{Described, Owner, Verdict},
+    inventory::{
+        asset::{AssetType, Environment, LifecycleState},
+        end_of_life,
+    },
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Value, json};

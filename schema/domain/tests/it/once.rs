@@ -2,12 +2,15 @@
 
 use domain::{
     Id, Origin,
-    asset::{Asset, AssetFilter, AssetOrder},
-    import::{
-        self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
+    access::organization::Organization,
+    base::page::PageRequest,
+    inventory::{
+        asset::{Asset, AssetFilter, AssetOrder},
+        import::{
+            self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
+            Table,
+        },
     },
-    organization::Organization,
-    page::PageRequest,
 };
 
 use crate::fixture::{House, at};

@@ -7,12 +7,14 @@ use async_graphql::MaybeUndefined::Value as Given;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Origin, Tx,
-    asset::{Asset, CreateAssetInput, LifecycleState, UpdateAssetInput},
-    posture,
-    rule::{Rule, RuleInput, Severity},
-    run::{AssetRange, Run, RunTrigger, ScanScope, Started},
-    user::User,
-    waiver::{Waiver, WaiverInput},
+    access::user::User,
+    compliance::{
+        posture,
+        rule::{Rule, RuleInput, Severity},
+        run::{AssetRange, Run, RunTrigger, ScanScope, Started},
+        waiver::{Waiver, WaiverInput},
+    },
+    inventory::asset::{Asset, CreateAssetInput, LifecycleState, UpdateAssetInput},
 };
 use serde_json::{Value, json};
 
@@ -299,7 +301,7 @@ async fn who_leaves_the_organization_is_followed_to_what_they_own() {
     house.asset(CreateAssetInput { owner: Some(bob), ..host("web") }).await;
     follow(&house, at(1)).await;
     let tx = house.db.auth(Origin::system()).await.unwrap();
-    let boss = viewer(house.org, ada, domain::permission::BuiltinRole::Owner);
+    let boss = viewer(house.org, ada, domain::access::permission::BuiltinRole::Owner);
     User::deactivate(&tx, &boss, bob, at(2)).await.unwrap();
     tx.commit().await.unwrap();
     let tx = house.db.fleet().await.unwrap();

@@ -4,14 +4,16 @@ use std::collections::HashSet;
 
 use domain::{
     Id, Origin, Result,
-    asset::{Asset, CreateAssetInput, UpdateAssetInput},
-    page::PageRequest,
-    posture::{Posture, RuleVerdict},
-    report::{Assets, FindingFile, Report},
-    rule::{Rule, Verdict},
-    run::Run,
+    base::page::PageRequest,
+    compliance::{
+        posture::{Posture, RuleVerdict},
+        report::{Assets, FindingFile, Report},
+        rule::{Rule, Verdict},
+        run::Run,
+        waiver::{Waiver, WaiverInput},
+    },
+    inventory::asset::{Asset, CreateAssetInput, UpdateAssetInput},
     testing::compliance::{KeptFinding, KeptRun},
-    waiver::{Waiver, WaiverInput},
 };
 use serde_json::json;
 
@@ -114,8 +116,10 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
     assert_eq!(report.count_findings(&tx).await.unwrap(), 4);
     let two = PageRequest { size: 2, ..ALL };
     let first = report.findings(&tx, &two).await.unwrap();
-    let after =
-        PageRequest { after: first.rows.last().map(domain::finding::Finding::place), ..two };
+    let after = PageRequest {
+        after: first.rows.last().map(domain::compliance::finding::Finding::place),
+        ..two
+    };
     let rest = report.findings(&tx, &after).await.unwrap();
     assert_eq!([first.rows, rest.rows].concat(), findings);
     assert!(first.has_next && !rest.has_next);
@@ -195,7 +199,8 @@ async fn what_failed_is_written_as_cells_that_run_nowhere() {
     judged.run(run(200, TALLIES)).await;
     let seen = json!({ "observed": "a \"b\"" });
     let finding = KeptFinding { evidence: seen, ..KeptFinding::open(at(100)) };
-    let finding: Id<domain::finding::Finding> = judged.find(web, 1, finding).await.into();
+    let finding: Id<domain::compliance::finding::Finding> =
+        judged.find(web, 1, finding).await.into();
     let code = Asset::find(&judged.read().await, web).await.unwrap().unwrap().code;
     let rest = format!(
         "high,high must hold,HIGH,OPEN,NIST SC-28,2027-01-15T08:01:40Z,\"{{\"\"observed\"\":\"\"a \\\"\"b\\\"\"\"\"}}\",see to high,{finding}"

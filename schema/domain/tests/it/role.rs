@@ -2,9 +2,11 @@
 
 use domain::{
     Id, Result, Viewer,
-    permission::{BuiltinRole, Permission, PermissionSet},
-    role::Role,
-    user::User,
+    access::{
+        permission::{BuiltinRole, Permission, PermissionSet},
+        role::Role,
+        user::User,
+    },
 };
 
 use crate::fixture::{

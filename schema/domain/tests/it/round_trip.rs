@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 
 use domain::{
     Id, Origin,
-    asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
-    dependency::{Criticality, Dependency},
-    export::{Export, Owners},
-    import::{
-        self, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
-        check_columns, cut::Cutter,
+    access::organization::Organization,
+    inventory::{
+        asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
+        dependency::{Criticality, Dependency},
+        export::{Export, Owners},
+        import::{
+            self, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
+            check_columns, cut::Cutter,
+        },
+        tag::Tag,
     },
-    organization::Organization,
-    tag::Tag,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};

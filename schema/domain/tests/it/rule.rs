@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Error, Fault, Id, Origin,
-    asset::CreateAssetInput,
-    audit::{AuditEntry, AuditQuery},
-    page::PageRequest,
-    rule::{
+    access::audit::{AuditEntry, AuditQuery},
+    base::page::PageRequest,
+    compliance::rule::{
         Builtin, ControlInput, Facts, Rule, RuleInput, RuleScopeInput, Ruleset, Severity, Verdict,
     },
+    inventory::asset::CreateAssetInput,
     testing::compliance::{KeptRule, Says},
 };
 use serde_json::{Value, json};

@@ -1,9 +1,11 @@
 //! Runs: one of a scope at a time, what they leave alone, and what begins them anew.
 
 use domain::{
-    asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
-    rule::Rule,
-    run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
+    compliance::{
+        rule::Rule,
+        run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
+    },
+    inventory::asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
 };
 use serde_json::json;
 

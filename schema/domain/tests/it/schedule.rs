@@ -6,10 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use domain::{
     Actor, Error, Id, Origin, Result, Viewer,
-    organization::Organization,
-    permission::{BuiltinRole, Permission, PermissionSet},
-    schedule::{Cron, Schedule, ScheduleAction, ScheduleInput, Tick},
-    user::User,
+    access::{
+        organization::Organization,
+        permission::{BuiltinRole, Permission, PermissionSet},
+        user::User,
+    },
+    fleet::schedule::{Cron, Schedule, ScheduleAction, ScheduleInput, Tick},
 };
 
 use crate::fixture::{

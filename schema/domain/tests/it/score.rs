@@ -2,11 +2,15 @@
 
 use domain::{
     Id, Origin,
-    asset::{AssetType, CreateAssetInput, Environment},
-    score::{Dimension, Figures, PostureGroup, Score},
-    tag::Tag,
+    compliance::{
+        score::{Dimension, Figures, PostureGroup, Score},
+        waiver::Waiver,
+    },
+    inventory::{
+        asset::{AssetType, CreateAssetInput, Environment},
+        tag::Tag,
+    },
     testing::compliance::{KeptFinding, KeptRun},
-    waiver::Waiver,
 };
 use serde_json::json;
 

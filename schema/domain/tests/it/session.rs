@@ -3,8 +3,10 @@
 use chrono::TimeDelta;
 use domain::{
     Db, Origin,
-    identity::{Identity, Tokens},
-    session::{EndReason, Session, SessionPolicy},
+    access::{
+        identity::{Identity, Tokens},
+        session::{EndReason, Session, SessionPolicy},
+    },
 };
 
 use crate::fixture::{

@@ -3,10 +3,12 @@
 use async_graphql::MaybeUndefined;
 use domain::{
     Error, Id, Origin,
-    asset::{Asset, UpdateAssetInput},
-    audit::{AuditEntry, AuditQuery},
-    page::PageRequest,
-    tag::Tag,
+    access::audit::{AuditEntry, AuditQuery},
+    base::page::PageRequest,
+    inventory::{
+        asset::{Asset, UpdateAssetInput},
+        tag::Tag,
+    },
 };
 use serde_json::json;
 

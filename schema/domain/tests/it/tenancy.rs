@@ -3,19 +3,27 @@
 use async_graphql::MaybeUndefined;
 use domain::{
     Id, Origin, Tx,
-    api_key::{ApiKey, NewApiKey},
-    asset::{Asset, AssetFilter, AssetOrder, CreateAssetInput, LifecycleState, UpdateAssetInput},
-    audit::{AuditEntry, AuditQuery},
-    custody::Custody,
-    dependency::Dependency,
-    job::{Job, NEW_ID},
-    organization::Organization,
-    page::PageRequest,
-    permission::{BuiltinRole, Permission},
-    run::{Run, RunTrigger},
-    schedule::{Schedule, ScheduleAction, ScheduleInput},
+    access::{
+        api_key::{ApiKey, NewApiKey},
+        audit::{AuditEntry, AuditQuery},
+        organization::Organization,
+        permission::{BuiltinRole, Permission},
+        user::User,
+    },
+    base::page::PageRequest,
+    compliance::run::{Run, RunTrigger},
+    fleet::{
+        job::{Job, NEW_ID},
+        schedule::{Schedule, ScheduleAction, ScheduleInput},
+    },
+    inventory::{
+        asset::{
+            Asset, AssetFilter, AssetOrder, CreateAssetInput, LifecycleState, UpdateAssetInput,
+        },
+        custody::Custody,
+        dependency::Dependency,
+    },
     testing::TestDb,
-    user::User,
 };
 use tokio_postgres::{Row, error::SqlState};
 

@@ -2,7 +2,7 @@
 
 use domain::{
     Origin,
-    rule::{Rule, RuleInput, Trial, Verdict},
+    compliance::rule::{Rule, RuleInput, Trial, Verdict},
 };
 use serde_json::json;
 
@@ -25,7 +25,7 @@ async fn a_draft_is_tried_on_what_is_in_operation() {
         house.asset(input).await;
     }
     let mut retired = host("retired");
-    retired.lifecycle_state = Some(domain::asset::LifecycleState::Retired);
+    retired.lifecycle_state = Some(domain::inventory::asset::LifecycleState::Retired);
     house.asset(retired).await;
     let tx = house.db.read(house.org).await.unwrap();
     let input = RuleInput {

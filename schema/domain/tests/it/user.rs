@@ -2,9 +2,11 @@
 
 use domain::{
     Id, Origin, Result, Viewer,
-    page::PageRequest,
-    permission::{BuiltinRole, FLEET, Permission, PermissionSet},
-    user::{UpdateUserInput, User},
+    access::{
+        permission::{BuiltinRole, FLEET, Permission, PermissionSet},
+        user::{UpdateUserInput, User},
+    },
+    base::page::PageRequest,
 };
 
 use crate::fixture::{

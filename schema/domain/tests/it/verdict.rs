@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Origin,
-    asset::{Asset, AssetType, Environment},
-    rule::{Facts, RuleInput, RuleScopeInput, Verdict},
-    tag::Tag,
+    compliance::rule::{Facts, RuleInput, RuleScopeInput, Verdict},
+    inventory::{
+        asset::{Asset, AssetType, Environment},
+        tag::Tag,
+    },
 };
 use serde_json::json;
 

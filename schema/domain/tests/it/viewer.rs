@@ -3,11 +3,13 @@
 use chrono::TimeDelta;
 use domain::{
     Actor, Id, Origin,
-    api_key::{ApiKey, NewApiKey},
-    permission::{BuiltinRole, Permission},
-    role::Role,
-    user::User,
-    viewer,
+    access::{
+        api_key::{ApiKey, NewApiKey},
+        permission::{BuiltinRole, Permission},
+        role::Role,
+        user::User,
+        viewer,
+    },
 };
 
 use crate::fixture::{House, at, join, organization, viewer as signed_in};

@@ -3,11 +3,13 @@
 use chrono::TimeDelta;
 use domain::{
     Actor, Id, Origin, Result,
-    asset::Asset,
-    page::PageRequest,
-    rule::{Rule, Severity},
+    base::page::PageRequest,
+    compliance::{
+        rule::{Rule, Severity},
+        waiver::{Waiver, WaiverInput, WaiverState},
+    },
+    inventory::asset::Asset,
     testing::compliance::{KeptRule, Says},
-    waiver::{Waiver, WaiverInput, WaiverState},
 };
 use tokio_postgres::Row;
 

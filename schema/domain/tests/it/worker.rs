@@ -1,6 +1,6 @@
 //! Workers: who is there, by what was last heard.
 
-use domain::{
+use domain::fleet::{
     job::Queue,
     worker::{NewWorker, Worker},
 };

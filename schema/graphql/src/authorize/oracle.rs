@@ -12,7 +12,7 @@ use async_graphql::{
     Context, EmptyMutation, EmptySubscription, ID, Interface, Object, Request, Schema, Union,
     Variables, parser::parse_query,
 };
-use domain::directive::{authenticated, or_oneself, public, requires};
+use domain::access::directive::{authenticated, or_oneself, public, requires};
 
 use super::{tests::Dice, *};
 use crate::expansion::Bounded;

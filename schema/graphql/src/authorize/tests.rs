@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_graphql::{Variables, parser::parse_query};
-use domain::permission::BuiltinRole;
+use domain::access::permission::BuiltinRole;
 
 use super::*;
 use crate::{

@@ -5,14 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 use async_graphql::dataloader::Loader;
 use domain::{
     Id,
-    asset::Asset,
-    finding::Finding,
-    posture::{Posture, RuleVerdict},
-    rule::{Rule, RuleVersion},
-    run::Run,
-    score::Figures,
-    tag::Tag,
-    waiver::Waiver,
+    compliance::{
+        finding::Finding,
+        posture::{Posture, RuleVerdict},
+        rule::{Rule, RuleVersion},
+        run::Run,
+        score::Figures,
+        waiver::Waiver,
+    },
+    inventory::{asset::Asset, tag::Tag},
 };
 use futures_util::future::OptionFuture;
 

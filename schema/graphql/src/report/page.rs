@@ -7,11 +7,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use domain::{
     Id,
-    asset::Asset,
-    finding::FindingState,
-    report::{Family, Remediation, WorstAsset},
-    rule::{Control, Rule},
-    score::{Figures, Score},
+    compliance::{
+        finding::FindingState,
+        report::{Family, Remediation, WorstAsset},
+        rule::{Control, Rule},
+        score::{Figures, Score},
+    },
+    inventory::asset::Asset,
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use chrono::Utc;
 use domain::{
     Db, Id, Tx,
-    asset::Asset,
-    finding::Finding,
-    page::PageRequest,
-    permission::Permission,
-    report::{Assets, FindingFile, Report, WorstAsset},
-    rule::{Rule, RuleVersion},
-    run::Run,
+    access::permission::Permission,
+    base::page::PageRequest,
+    compliance::{
+        finding::Finding,
+        report::{Assets, FindingFile, Report, WorstAsset},
+        rule::{Rule, RuleVersion},
+        run::Run,
+    },
+    inventory::asset::Asset,
 };
 use futures_util::{Stream, stream};
 

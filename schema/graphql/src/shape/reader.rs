@@ -14,7 +14,7 @@ use async_graphql::{
         },
     },
 };
-use domain::permission::{Permission, PermissionSet};
+use domain::access::permission::{Permission, PermissionSet};
 
 use super::{Field, Kind, PAGE, Requirement, Shape, Type, TypeId, Unstated};
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 use async_graphql::{Context, Subscription};
 use domain::{
     Id,
-    directive::requires,
-    id::Entity,
-    import,
-    job::{self, Queue},
-    permission::Permission::{AssetRead, ComplianceRead, JobRead},
-    run::Run,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, ComplianceRead, JobRead},
+    },
+    base::id::Entity,
+    compliance::run::Run,
+    fleet::job::{self, Queue},
+    inventory::import,
 };
 use futures_util::{Stream, stream};
 

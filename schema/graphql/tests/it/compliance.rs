@@ -3,11 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Origin,
-    asset::Asset,
-    finding::Finding,
-    permission::Permission,
-    rule::Severity,
-    run::Run,
+    access::permission::Permission,
+    compliance::{finding::Finding, rule::Severity, run::Run},
+    inventory::asset::Asset,
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use futures_util::TryStreamExt;

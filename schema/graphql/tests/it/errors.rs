@@ -2,7 +2,7 @@
 //!
 //! Long, because there is a test for each code.
 
-use domain::{Db, Id, asset::Asset, testing::TestDb, user::User};
+use domain::{Db, Id, access::user::User, inventory::asset::Asset, testing::TestDb};
 use insta::assert_json_snapshot;
 use jobs::Quota;
 use serde_json::{Value, json};

@@ -6,10 +6,12 @@ use async_graphql::futures_util::{StreamExt, stream};
 use bytes::Bytes;
 use domain::{
     Id, Origin,
-    asset::{Asset, AssetType, CreateAssetInput},
-    import::{EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun},
-    permission::Permission,
-    run::RunState,
+    access::permission::Permission,
+    compliance::run::RunState,
+    inventory::{
+        asset::{Asset, AssetType, CreateAssetInput},
+        import::{EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun},
+    },
 };
 use graphql::{BrokenOff, Lost, Received};
 

@@ -1,9 +1,11 @@
 //! Jobs, queues, workers and schedules, as people see them and what they may do to them.
 
 use domain::{
-    job::Queue,
-    permission::Permission,
-    worker::{NewWorker, Worker},
+    access::permission::Permission,
+    fleet::{
+        job::Queue,
+        worker::{NewWorker, Worker},
+    },
 };
 use serde_json::{Value, json};
 

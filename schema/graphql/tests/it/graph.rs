@@ -260,7 +260,7 @@ async fn a_label_is_a_picture_of_the_code() {
     let code = web["code"].as_str().unwrap();
     assert_eq!(
         reply.data()["asset"],
-        json!({ "qrSvg": domain::label::svg(code), "qrPng": domain::label::png_data_url(code) })
+        json!({ "qrSvg": domain::inventory::label::svg(code), "qrPng": domain::inventory::label::png_data_url(code) })
     );
 }
 

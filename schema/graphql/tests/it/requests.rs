@@ -247,7 +247,7 @@ async fn variables_that_do_not_fit_refuse_the_document_whole() {
         updateAsset(id: $id, input: $input) { id }
         setAssetLifecycle(id: $id, state: $state) { id }
     }";
-    let id = Id::<domain::asset::Asset>::new();
+    let id = Id::<domain::inventory::asset::Asset>::new();
     let mut wrong = Vec::new();
     for (what, variables) in [
         ("none", json!({})),
@@ -353,7 +353,8 @@ async fn a_node_is_found_by_its_id_whatever_its_type() {
     let stage = Stage::new().await;
     let team = stage.team("alfa").await;
     add_asset(&stage, &team).await;
-    let (key, _) = stage.api_key(&team, "ci", &[domain::permission::Permission::AssetRead]).await;
+    let (key, _) =
+        stage.api_key(&team, "ci", &[domain::access::permission::Permission::AssetRead]).await;
     let job = stage.job(&team, "").await;
     let owner = team["owner"].bearer.as_str();
     let save = "mutation { saveSchedule(input: { name: \"nightly\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }) { id } }";
@@ -374,7 +375,7 @@ async fn a_node_is_found_by_its_id_whatever_its_type() {
         let reply = stage.ask(owner, document, json!({ "id": id })).await;
         assert_eq!(reply.data(), &json!({ "node": { "__typename": kind, "id": id } }));
     }
-    let gone = Id::<domain::asset::Asset>::new();
+    let gone = Id::<domain::inventory::asset::Asset>::new();
     assert_eq!(
         stage.ask(owner, document, json!({ "id": gone })).await.data(),
         &json!({ "node": null })

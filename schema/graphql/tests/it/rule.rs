@@ -1,6 +1,6 @@
 //! Rules as people see them, write them and try them.
 
-use domain::permission::Permission;
+use domain::access::permission::Permission;
 use serde_json::{Value, json};
 
 use crate::stage::Stage;

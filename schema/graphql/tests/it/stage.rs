@@ -6,17 +6,19 @@ use async_graphql::Variables;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Db, Id, Origin, Viewer,
-    api_key::{ApiKey, NewApiKey},
-    identity::{Caller, Identity},
-    job::Job,
-    organization::Organization,
-    page::CursorKeys,
-    password::{Cost, Hasher},
-    permission::Permission,
-    session::SessionPolicy,
+    access::{
+        api_key::{ApiKey, NewApiKey},
+        identity::{Caller, Identity},
+        organization::Organization,
+        password::{Cost, Hasher},
+        permission::Permission,
+        session::SessionPolicy,
+        token::TokenKeys,
+        user::{CreateUserInput, User},
+    },
+    base::page::CursorKeys,
+    fleet::job::Job,
     testing::TestDb,
-    token::TokenKeys,
-    user::{CreateUserInput, User},
 };
 use graphql::{Answer, Client, Engine, Services, Settings, Watching};
 use jobs::{Limiter, Quota, Redis, event::Listener};

@@ -10,9 +10,8 @@ use async_graphql::{
 };
 use domain::{
     Db, Id, Origin,
-    organization::Organization,
-    permission::Permission,
-    run::{AssetRange, Run, RunTrigger, Started},
+    access::{organization::Organization, permission::Permission},
+    compliance::run::{AssetRange, Run, RunTrigger, Started},
 };
 use graphql::{Engine, Lost, Watching};
 use jobs::{
@@ -351,12 +350,12 @@ async fn what_is_watched_holds_no_connection_in_between() {
 
 /// A job that waits, as a row.
 async fn job(set: &Set, org: &Organization, queue: &str) -> String {
-    let id = Id::<domain::job::Job>::new();
+    let id = Id::<domain::fleet::job::Job>::new();
     let tx = set.db.write(org.id, Origin::system()).await.unwrap();
     let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind, queued_at, changed_at)
         VALUES ($1, $2, $3, 'test', 1, '{}', 'WAITING', 0, now(), 3, 'system', now(), now())";
     tx.exec(sql, &[&id, &org.id, &queue]).await.unwrap();
-    tx.emit(domain::event::Event::jobs(org.id));
+    tx.emit(domain::base::event::Event::jobs(org.id));
     tx.commit().await.unwrap();
     id.to_string()
 }
@@ -381,16 +380,16 @@ async fn jobs_are_followed(set: Set) {
     let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
     let sql = "UPDATE job SET state = 'BURIED', changed_at = now() WHERE state = 'WAITING' AND queue = 'PROBE'";
     tx.exec(sql, &[]).await.unwrap();
-    tx.emit(domain::event::Event::jobs(set.team.org.id));
+    tx.emit(domain::base::event::Event::jobs(set.team.org.id));
     tx.commit().await.unwrap();
     assert_eq!(news(probes.next().await)["state"], "BURIED");
     assert_eq!(news(all.next().await)["state"], "BURIED");
     // Pushed long ago, it is found in the history only by who saw it alive.
-    let old = Id::<domain::job::Job>::from(uuid::Uuid::from_u128(7)).to_string();
+    let old = Id::<domain::fleet::job::Job>::from(uuid::Uuid::from_u128(7)).to_string();
     let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
     let sql = "UPDATE job SET id = '00000000-0000-0000-0000-000000000007', state = 'BURIED', changed_at = now() WHERE id = $1";
-    tx.exec(sql, &[&scan.parse::<Id<domain::job::Job>>().unwrap()]).await.unwrap();
-    tx.emit(domain::event::Event::jobs(set.team.org.id));
+    tx.exec(sql, &[&scan.parse::<Id<domain::fleet::job::Job>>().unwrap()]).await.unwrap();
+    tx.emit(domain::base::event::Event::jobs(set.team.org.id));
     tx.commit().await.unwrap();
     assert_eq!(news(all.next().await)["id"], json!(old));
     for id in [&old, &probe] {
@@ -404,13 +403,13 @@ async fn jobs_are_followed(set: Set) {
 
 /// The job's row moves to the history.
 async fn finish(set: &Set, id: &str) {
-    let id: Id<domain::job::Job> = id.parse().unwrap();
+    let id: Id<domain::fleet::job::Job> = id.parse().unwrap();
     let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
     let sql = "WITH done AS (DELETE FROM job WHERE id = $1 RETURNING *)
         INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at, queued_at, finished_at)
         SELECT id, org_id, queue, kind, 'SUCCEEDED', priority, attempt, max_attempts, actor_kind, run_at, queued_at, now() FROM done";
     tx.exec(sql, &[&id]).await.unwrap();
-    tx.emit(domain::event::Event::jobs(set.team.org.id));
+    tx.emit(domain::base::event::Event::jobs(set.team.org.id));
     tx.commit().await.unwrap();
 }
 

@@ -22,12 +22,10 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     Id, Origin,
-    finding::Finding,
-    id,
-    permission::Permission,
-    rule::Severity,
+    access::{permission::Permission, user::User},
+    base::id,
+    compliance::{finding::Finding, rule::Severity},
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
-    user::User,
 };
 use graphql::Client;
 use serde_json::{Value, json};
@@ -426,7 +424,7 @@ impl Fuzz {
         }
         let email =
             self.rows(&format!("SELECT email FROM \"user\" WHERE id = '{uuid}'")).await.remove(0);
-        let caller = domain::identity::Caller {
+        let caller = domain::access::identity::Caller {
             address: "10.0.0.1".parse().unwrap(),
             request_id: format!("{}-heal", MARKS[asker.org]),
             now: stage::now(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::id;
+use domain::base::id;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::{Fuzz, MARKS};

@@ -1,0 +1,332 @@
+//! Keys for programs: scoped to permissions, expiring, revocable, shown once.
+//!
+//! A key reads `sok_<prefix>_<secret><checksum>`: the prefix finds the row, 256 random bits make a fast hash enough,
+//! and the checksum lets scanners of leaked secrets tell a real one from a look-alike without asking us.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::IpNet;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio_postgres::Row;
+
+use crate::{
+    access::{
+        audit::Entry,
+        organization::Organization,
+        permission::{FLEET, Permission, PermissionSet},
+        role,
+        token::{digest, opaque},
+        user::User,
+        viewer::{Actor, Viewer},
+    },
+    base::{
+        db::{FromRow, Tx},
+        error::{Error, Fault, Result},
+        id::{Entity, Id},
+        text,
+    },
+};
+
+/// What every key begins with.
+pub const SCHEME: &str = "sok_";
+/// A key's life at most.
+const MAX_LIFE: TimeDelta = TimeDelta::days(366);
+
+/// A program's key; its secret is stored as a hash only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its id.
+    pub id: Id<ApiKey>,
+    /// What it is for.
+    pub name: String,
+    /// The part of it that may be shown.
+    pub prefix: String,
+    /// What it may do.
+    pub permissions: Vec<Permission>,
+    /// The networks it may be used from; none means anywhere.
+    pub allowed_cidrs: Vec<String>,
+    /// Who made it.
+    pub created_by: Id<User>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+impl Entity for ApiKey {
+    const PREFIX: &'static str = "key";
+    const NAME: &'static str = "API key";
+    const KEY: &'static str = "api_key";
+}
+
+impl FromRow for ApiKey {
+    fn from_row(row: &Row) -> Result<Self> {
+        let permissions: Vec<&str> = row.try_get("permissions")?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            prefix: row.try_get("prefix")?,
+            permissions: PermissionSet::from_names(permissions).iter().collect(),
+            allowed_cidrs: row.try_get("allowed_cidrs")?,
+            created_by: row.try_get("created_by")?,
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            last_used_at: row.try_get("last_used_at")?,
+            revoked_at: row.try_get("revoked_at")?,
+        })
+    }
+}
+
+const COLUMNS: &str = "id, name, prefix, permissions, allowed_cidrs, created_by, created_at, expires_at, last_used_at, revoked_at";
+
+/// What a new key shall be.
+#[derive(Debug, Clone)]
+pub struct NewApiKey {
+    /// What it is for.
+    pub name: String,
+    /// What it may do; at most what its maker may.
+    pub permissions: Vec<Permission>,
+    /// When it ends; at most a year from now.
+    pub expires_at: DateTime<Utc>,
+    /// The networks it may be used from; none means anywhere.
+    pub allowed_cidrs: Vec<String>,
+}
+
+impl ApiKey {
+    /// Makes one, and the text of it that is shown once. Takes a transaction of `Db::auth`.
+    pub async fn create(
+        tx: &Tx,
+        viewer: &Viewer,
+        new: NewApiKey,
+        now: DateTime<Utc>,
+    ) -> Result<(Self, String)> {
+        let created_by = viewer.user().ok_or_else(|| {
+            Error::Forbidden("an API key cannot make another: sign in as a person".into())
+        })?;
+        let mut faults = Vec::new();
+        let name = text::check("input.name", &new.name, text::NAME, &mut faults);
+        let set: PermissionSet = new.permissions.iter().copied().collect();
+        if set.is_empty() {
+            faults.push(Fault::new("input.permissions", "a key needs at least one permission"));
+        }
+        if !set.intersection(FLEET).is_empty() {
+            faults.push(Fault::new(
+                "input.permissions",
+                "what concerns the installation cannot be given to a key",
+            ));
+        }
+        if new.expires_at <= now || new.expires_at > now + MAX_LIFE {
+            faults.push(Fault::new(
+                "input.expiresAt",
+                "must be in the future and at most a year from now",
+            ));
+        }
+        for (index, cidr) in new.allowed_cidrs.iter().enumerate() {
+            if parse_network(cidr).is_none() {
+                faults.push(Fault::new(
+                    format!("input.allowedCidrs.{index}"),
+                    "must be a network such as 10.0.0.0/8 or 2001:db8::/32",
+                ));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Error::Invalid(faults));
+        }
+        role::refuse_beyond(viewer, set)?;
+        let (prefix, secret) = (opaque()?[..10].replace(['-', '_'], "x"), opaque()?);
+        let text = format!("{SCHEME}{prefix}_{secret}{}", checksum(&prefix, &secret));
+        let sql = format!(
+            "INSERT INTO api_key (org_id, id, name, prefix, secret_hash, permissions, allowed_cidrs, created_by, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {COLUMNS}"
+        );
+        let key: Self = tx
+            .one(
+                &sql,
+                &[
+                    &viewer.org,
+                    &Id::<Self>::new(),
+                    &name,
+                    &prefix,
+                    &digest(&text),
+                    &set.names(),
+                    &new.allowed_cidrs,
+                    &created_by,
+                    &now,
+                    &new.expires_at,
+                ],
+            )
+            .await?;
+        Entry::created("api_key.created", key.id, &key.snapshot())
+            .record_in(tx, viewer.org, now)
+            .await?;
+        Ok((key, text))
+    }
+
+    /// The organization's keys, newest first; revoked ones too.
+    pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
+        let sql = format!("SELECT {COLUMNS} FROM api_key ORDER BY id DESC");
+        tx.all(&sql, &[]).await
+    }
+
+    /// Those of these ids that the organization has.
+    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+        let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
+        let sql = format!("SELECT {COLUMNS} FROM api_key WHERE id = ANY($1)");
+        tx.all(&sql, &[&ids]).await
+    }
+
+    /// Revokes one; revoking it again changes nothing. Takes a transaction of `Db::auth`.
+    pub async fn revoke(tx: &Tx, viewer: &Viewer, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
+        let sql = format!("SELECT {COLUMNS} FROM api_key WHERE org_id = $1 AND id = $2 FOR UPDATE");
+        let key: Self = tx
+            .opt(&sql, &[&viewer.org, &id])
+            .await?
+            .ok_or_else(|| Error::not_found("API key", id))?;
+        if key.revoked_at.is_some() {
+            return Ok(());
+        }
+        tx.exec(
+            "UPDATE api_key SET revoked_at = $3 WHERE org_id = $1 AND id = $2",
+            &[&viewer.org, &id, &now],
+        )
+        .await?;
+        let after = Self { revoked_at: Some(now), ..key.clone() };
+        Entry::changed("api_key.revoked", id, key.snapshot(), after.snapshot())
+            .record_in(tx, viewer.org, now)
+            .await
+    }
+
+    /// Who a key is, as of now. Takes a transaction of `Db::auth`.
+    ///
+    /// # Errors
+    /// `BadToken` where it is unknown, revoked, expired, used from elsewhere than it may be, or its maker deactivated.
+    pub async fn viewer(
+        tx: &Tx,
+        text: &str,
+        address: IpAddr,
+        now: DateTime<Utc>,
+    ) -> Result<Viewer> {
+        const REFUSED: Error = Error::BadToken(
+            "the API key is unknown, revoked, expired or not allowed from this address",
+        );
+        let prefix = well_formed(text).ok_or(REFUSED)?;
+        let sql = format!(
+            "SELECT {COLUMNS}, org_id, secret_hash FROM api_key WHERE prefix = $1 AND EXISTS
+                 (SELECT FROM membership WHERE membership.org_id = api_key.org_id
+                    AND membership.user_id = api_key.created_by AND membership.active)"
+        );
+        let row: Row = tx.opt(&sql, &[&prefix]).await?.ok_or(REFUSED)?;
+        let key = Self::from_row(&row)?;
+        let hash: Vec<u8> = row.try_get("secret_hash")?;
+        if !bool::from(digest(text).ct_eq(&hash)) || !key.is_usable(address, now) {
+            return Err(REFUSED);
+        }
+        if key.last_used_at.is_none_or(|last| last + TimeDelta::minutes(1) < now) {
+            tx.exec("UPDATE api_key SET last_used_at = $2 WHERE prefix = $1", &[&prefix, &now])
+                .await?;
+        }
+        Ok(Viewer {
+            actor: Actor::ApiKey(key.id),
+            org: row.try_get("org_id")?,
+            session: None,
+            roles: Vec::new(),
+            permissions: key.permissions.iter().copied().collect(),
+        })
+    }
+
+    /// What a key may do as of `now`, wherever it is used from; nothing where it is revoked, expired or its maker
+    /// deactivated. Takes a transaction of `Db::auth`.
+    pub(crate) async fn permissions(
+        tx: &Tx,
+        org: Id<Organization>,
+        id: Id<Self>,
+        now: DateTime<Utc>,
+    ) -> Result<PermissionSet> {
+        let row: Option<Row> = tx
+            .opt(
+                "SELECT api_key.permissions FROM api_key
+                 JOIN membership ON membership.org_id = api_key.org_id AND membership.user_id = api_key.created_by
+                 WHERE api_key.org_id = $1 AND api_key.id = $2 AND revoked_at IS NULL AND expires_at > $3
+                   AND membership.active",
+                &[&org, &id, &now],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(PermissionSet::EMPTY) };
+        Ok(PermissionSet::from_names(row.try_get::<_, Vec<&str>>("permissions")?))
+    }
+
+    fn is_usable(&self, address: IpAddr, now: DateTime<Utc>) -> bool {
+        let from_here = self.allowed_cidrs.is_empty()
+            || self
+                .allowed_cidrs
+                .iter()
+                .filter_map(|cidr| parse_network(cidr))
+                .any(|network| network.contains(&address.to_canonical()));
+        self.revoked_at.is_none() && now < self.expires_at && from_here
+    }
+
+    fn snapshot(&self) -> serde_json::Value {
+        json!({
+            "name": self.name,
+            "prefix": self.prefix,
+            "permissions": self.permissions,
+            "allowedCidrs": self.allowed_cidrs,
+            "expiresAt": self.expires_at,
+            "revokedAt": self.revoked_at,
+        })
+    }
+}
+
+/// A network, or a single address as one.
+fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn checksum(prefix: &str, secret: &str) -> String {
+    let mut sum = format!("{:x}", Sha256::digest(format!("{SCHEME}{prefix}_{secret}")));
+    sum.truncate(6);
+    sum
+}
+
+/// The prefix of a text that is a key by its looks and checksum.
+fn well_formed(text: &str) -> Option<&str> {
+    let (prefix, rest) = text.strip_prefix(SCHEME)?.split_once('_')?;
+    let (secret, sum) = rest.split_at_checked(rest.len().checked_sub(6)?)?;
+    (checksum(prefix, secret) == sum).then_some(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_alike_is_told_by_its_checksum() {
+        let secret = opaque().unwrap();
+        let text = format!("{SCHEME}abc_{secret}{}", checksum("abc", &secret));
+        assert_eq!(well_formed(&text), Some("abc"));
+        for broken in [
+            &text[..text.len() - 1],
+            "sok_",
+            "sok__",
+            "sok_abc_",
+            "sok_abc_short",
+            "sok_é_ééééé",
+            &text.replace("abc", "abd"),
+        ] {
+            assert_eq!(well_formed(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_single_address_is_a_network() {
+        assert!(parse_network("10.1.2.3").is_some() && parse_network("10.0.0.0/8").is_some());
+        assert!(parse_network("10.0.0.0/33").is_none() && parse_network("somewhere").is_none());
+    }
+}

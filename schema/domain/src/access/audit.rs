@@ -1,0 +1,341 @@
+//! The audit trail: who changed what, written in the transaction of the change, never altered afterwards.
+//!
+//! An entry keeps the values before and after, and the **key paths** that differ, down into JSON and relations: that
+//! is what people filter by, and all that a model is ever shown.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    access::{organization::Organization, viewer::Actor},
+    base::{
+        db::{FromRow, Tx, column},
+        error::{Error, Result},
+        event::Event,
+        id::{Entity, Id},
+        listing::{Listing, Order},
+        page::{Page, PageRequest, Place},
+    },
+};
+
+/// One recorded change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEntry {
+    /// Its id, in the order of writing.
+    pub id: Id<AuditEntry>,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who.
+    pub actor: Actor,
+    /// What was done, e.g. `asset.updated`.
+    pub action: String,
+    /// To what kind of thing, e.g. `asset`.
+    pub entity_type: String,
+    /// To which one.
+    pub entity_id: Uuid,
+    /// The key paths whose values differ, e.g. `attributes.os_name`.
+    pub changed_paths: Vec<String>,
+    /// The values before; absent for what was created.
+    pub before: Option<Value>,
+    /// The values after; absent for what was deleted.
+    pub after: Option<Value>,
+    /// The address that the request came from.
+    pub source_ip: Option<String>,
+    /// The request.
+    pub request_id: Option<String>,
+}
+
+impl Entity for AuditEntry {
+    const PREFIX: &'static str = "aud";
+    const NAME: &'static str = "audit entry";
+    const KEY: &'static str = "audit_entry";
+}
+
+impl FromRow for AuditEntry {
+    fn from_row(row: &Row) -> Result<Self> {
+        let actor_id: Option<Uuid> = row.try_get("actor_id")?;
+        let actor = Actor::from_columns(row.try_get("actor_kind")?, actor_id)
+            .ok_or(Error::Corrupt { table: "audit_entry", column: "actor_kind" })?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            at: row.try_get("at")?,
+            actor,
+            action: row.try_get("action")?,
+            entity_type: row.try_get("entity_type")?,
+            entity_id: row.try_get("entity_id")?,
+            changed_paths: row.try_get("changed_paths")?,
+            before: row.try_get("before")?,
+            after: row.try_get("after")?,
+            source_ip: row.try_get("source_ip")?,
+            request_id: row.try_get("request_id")?,
+        })
+    }
+}
+
+/// Which entries to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Of this kind of thing, e.g. `asset`.
+    pub entity_type: Option<String>,
+    /// Of this one thing.
+    pub entity_id: Option<Uuid>,
+    /// By this user or key.
+    pub actor_id: Option<Uuid>,
+    /// Of this action.
+    pub action: Option<String>,
+}
+
+const SELECT: &str = "SELECT id, at, actor_kind, actor_id, action, entity_type, entity_id, changed_paths, before, after,
+    host(source_ip) AS source_ip, request_id FROM audit_entry";
+
+impl AuditQuery {
+    fn listing(&self) -> Listing<'_> {
+        let mut listing = Listing::default();
+        let texts = [("entity_type = ?", &self.entity_type), ("action = ?", &self.action)];
+        for (condition, text) in texts {
+            match text {
+                None => {}
+                // Postgres has no such text, and refuses it as a parameter.
+                Some(text) if text.contains('\0') => listing.none(),
+                Some(text) => listing.only(condition, text),
+            }
+        }
+        if let Some(entity_id) = &self.entity_id {
+            listing.only("entity_id = ?", entity_id);
+        }
+        if let Some(actor_id) = &self.actor_id {
+            listing.only("actor_id = ?", actor_id);
+        }
+        listing
+    }
+}
+
+impl AuditEntry {
+    /// The entry, or `None`.
+    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+        tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
+    }
+
+    /// The organization's entries, newest first.
+    pub async fn list(tx: &Tx, query: &AuditQuery, page: &PageRequest) -> Result<Page<Self>> {
+        let newest_first = Order { column: None, id: "id", descending: true };
+        query.listing().page(tx, SELECT, newest_first, page).await
+    }
+
+    /// How many entries the query lets through.
+    pub async fn count(tx: &Tx, query: &AuditQuery) -> Result<i64> {
+        query.listing().count(tx, "audit_entry").await
+    }
+
+    /// Its place in the list.
+    pub fn place(&self) -> Place {
+        Place { value: String::new(), id: self.id.uuid() }
+    }
+}
+
+/// A change about to be recorded.
+#[derive(Debug)]
+pub struct Entry {
+    action: &'static str,
+    entity_type: &'static str,
+    entity_id: Uuid,
+    before: Option<Value>,
+    after: Option<Value>,
+    /// Who did it, if not the transaction's actor.
+    actor: Option<Actor>,
+}
+
+impl Entry {
+    /// Something came to be.
+    pub fn created<T: Entity>(action: &'static str, id: Id<T>, after: &Value) -> Self {
+        Self::new(action, id, None, Some(after.clone()))
+    }
+
+    /// Something changed.
+    pub fn changed<T: Entity>(
+        action: &'static str,
+        id: Id<T>,
+        before: Value,
+        after: Value,
+    ) -> Self {
+        Self::new(action, id, Some(before), Some(after))
+    }
+
+    /// Something is gone.
+    pub fn deleted<T: Entity>(action: &'static str, id: Id<T>, before: Value) -> Self {
+        Self::new(action, id, Some(before), None)
+    }
+
+    /// Something happened that changed no value, e.g. a sign-in.
+    pub fn happened<T: Entity>(action: &'static str, id: Id<T>) -> Self {
+        Self::new(action, id, None, None)
+    }
+
+    fn new<T: Entity>(
+        action: &'static str,
+        id: Id<T>,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> Self {
+        Self { action, entity_type: T::KEY, entity_id: id.uuid(), before, after, actor: None }
+    }
+
+    /// By somebody who became known only in the transaction.
+    #[must_use]
+    pub fn by(self, actor: Actor) -> Self {
+        Self { actor: Some(actor), ..self }
+    }
+
+    /// Writes it in the organization of the transaction.
+    pub async fn record(self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        self.record_in(tx, tx.org(), now).await
+    }
+
+    /// Writes it in this organization: for transactions of `Db::auth`, which have none.
+    pub async fn record_in(self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<()> {
+        Self::write_all(tx, org, vec![self], now).await
+    }
+
+    /// Writes any number of them in the organization of the transaction, in one statement.
+    pub async fn record_all(tx: &Tx, entries: Vec<Self>, now: DateTime<Utc>) -> Result<()> {
+        Self::write_all(tx, tx.org(), entries, now).await
+    }
+
+    async fn write_all(
+        tx: &Tx,
+        org: Id<Organization>,
+        entries: Vec<Self>,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<&Self> = entries.iter().collect();
+        let actors: Vec<_> = entries
+            .iter()
+            .map(|entry| entry.actor.unwrap_or(tx.origin().actor).columns())
+            .collect();
+        // Arrays of arrays have one length in Postgres; no path holds this character, which keys write escaped.
+        let paths = |entry: &Self| {
+            changed_paths(entry.before.as_ref(), entry.after.as_ref()).join("\u{1f}")
+        };
+        tx.exec(
+            "INSERT INTO audit_entry (org_id, at, source_ip, request_id, id, actor_kind, actor_id, action, entity_type,
+                                      entity_id, changed_paths, before, after)
+             SELECT $1, $2, $3, $4, id, actor_kind, actor_id, action, entity_type, entity_id,
+                    string_to_array(paths, E'\\x1f'), before, after
+             FROM UNNEST($5::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[], $10::uuid[], $11::text[],
+                         $12::jsonb[], $13::jsonb[])
+                  AS entry (id, actor_kind, actor_id, action, entity_type, entity_id, paths, before, after)",
+            &[
+                &org,
+                &now,
+                &tx.origin().source_ip,
+                &tx.origin().request_id,
+                &column(&rows, |_entry| Id::<AuditEntry>::new()),
+                &actors.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+                &actors.iter().map(|(_, id)| *id).collect::<Vec<_>>(),
+                &column(&rows, |entry| entry.action),
+                &column(&rows, |entry| entry.entity_type),
+                &column(&rows, |entry| entry.entity_id),
+                &column(&rows, paths),
+                &column(&rows, |entry| &entry.before),
+                &column(&rows, |entry| &entry.after),
+            ],
+        )
+        .await?;
+        if entries.iter().any(|entry| changes_rights(entry.action)) {
+            tx.emit(Event::rights(org));
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody may do less after it than before, or more: who holds a connection open for them looks again.
+fn changes_rights(action: &str) -> bool {
+    let of = action.split('.').next().unwrap_or_default();
+    matches!(of, "session" | "user" | "member" | "role" | "api_key")
+        || matches!(action, "auth.logout" | "auth.refresh_reuse" | "auth.password_changed")
+}
+
+/// The key paths at which two values differ, sorted; a missing side differs everywhere.
+pub fn changed_paths(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
+    let mut paths = BTreeSet::new();
+    compare(String::new(), before, after, &mut paths);
+    paths.into_iter().collect()
+}
+
+fn compare(
+    path: String,
+    before: Option<&Value>,
+    after: Option<&Value>,
+    paths: &mut BTreeSet<String>,
+) {
+    if before == after {
+        return;
+    }
+    let (left, right) = (before.and_then(Value::as_object), after.and_then(Value::as_object));
+    // An empty object has no keys to name, so it is named itself.
+    let keys: BTreeSet<&String> =
+        left.into_iter().chain(right).flat_map(serde_json::Map::keys).collect();
+    let is_object = |side: Option<&Value>| side.is_none_or(Value::is_object);
+    if keys.is_empty() || !is_object(before) || !is_object(after) {
+        if !path.is_empty() {
+            paths.insert(path);
+        }
+        return;
+    }
+    for key in keys {
+        let below = if path.is_empty() { segment(key) } else { format!("{path}.{}", segment(key)) };
+        compare(
+            below,
+            left.and_then(|map| map.get(key)),
+            right.and_then(|map| map.get(key)),
+            paths,
+        );
+    }
+}
+
+/// A key as part of a path; quoted where a dot in it would look like a step.
+fn segment(key: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("{key:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_reach_into_json() {
+        let cases = [
+            (json!({"a": 1}), json!({"a": 1}), vec![]),
+            (json!({"a": 1, "b": 2}), json!({"a": 1, "b": 3}), vec!["b"]),
+            (json!({"at": {"os": "x", "v": 1}}), json!({"at": {"os": "y", "v": 1}}), vec!["at.os"]),
+            (json!({"at": {}}), json!({"at": {"os": "y"}}), vec!["at.os"]),
+            (json!({"at": {"os": {"n": 1}}}), json!({"at": {}}), vec!["at.os.n"]),
+            (json!({"at": 1}), json!({"at": {"os": 1}}), vec!["at"]),
+            (json!({"at": {"a.b": 1}}), json!({"at": {"a.b": 2}}), vec!["at.\"a.b\""]),
+            (json!({"list": [1, 2]}), json!({"list": [1, 3]}), vec!["list"]),
+            (json!({"a": null}), json!({}), vec!["a"]),
+        ];
+        for (before, after, expected) in cases {
+            assert_eq!(changed_paths(Some(&before), Some(&after)), expected, "{before} → {after}");
+        }
+    }
+
+    #[test]
+    fn what_is_created_or_deleted_changed_everywhere() {
+        let value = json!({"name": "x", "attributes": {"os": "y"}, "customFields": {}});
+        let everywhere = ["attributes.os", "customFields", "name"];
+        assert_eq!(changed_paths(None, Some(&value)), everywhere);
+        assert_eq!(changed_paths(Some(&value), None), everywhere);
+        assert!(changed_paths(None, None).is_empty());
+    }
+}

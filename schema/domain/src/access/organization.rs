@@ -1,0 +1,138 @@
+//! Who owns the rows: one organization by default, so that a single team never notices.
+
+use async_graphql::SimpleObject;
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+
+use crate::{
+    access::{audit, directive::authenticated, permission::BuiltinRole, user::User},
+    base::{
+        db::{FromRow, Tx},
+        error::{Error, Fault, Result},
+        id::{Entity, Id},
+        text,
+    },
+};
+
+/// A team, or one client of a service provider: what is inside is seen by its members only.
+#[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
+#[graphql(directive = authenticated::apply())]
+pub struct Organization {
+    /// Its id.
+    pub id: Id<Organization>,
+    /// Its short name in scripts, e.g. `default`.
+    pub slug: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it holds demonstration data.
+    pub is_demo: bool,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+impl Entity for Organization {
+    const PREFIX: &'static str = "org";
+    const NAME: &'static str = "organization";
+    const KEY: &'static str = "organization";
+}
+
+impl FromRow for Organization {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            slug: row.try_get("slug")?,
+            name: row.try_get("name")?,
+            is_demo: row.try_get("is_demo")?,
+            created_at: row.try_get("created_at")?,
+        })
+    }
+}
+
+impl Organization {
+    /// Makes one, with its built-in roles. Takes a transaction of `Db::auth`.
+    pub async fn create(
+        tx: &Tx,
+        slug: &str,
+        name: &str,
+        is_demo: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let mut faults = Vec::new();
+        let name = text::check("name", name, text::NAME, &mut faults);
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if slug.is_empty() || slug.len() > 63 || !slug.chars().all(plain) || slug.starts_with('-') {
+            faults
+                .push(Fault::new("slug", "must be 1 to 63 of a-z, 0-9 and -, not starting with -"));
+        }
+        if !faults.is_empty() {
+            return Err(Error::Invalid(faults));
+        }
+        let organization =
+            Self { id: Id::new(), slug: slug.to_owned(), name, is_demo, created_at: now };
+        tx.exec(
+            "INSERT INTO organization (id, slug, name, is_demo, created_at) VALUES ($1, $2, $3, $4, $5)",
+            &[&organization.id, &organization.slug, &organization.name, &is_demo, &now],
+        )
+        .await?;
+        for role in BuiltinRole::ALL {
+            // What a built-in role may do stands in the code, so that a new release needs no migration of rows.
+            tx.exec(
+                "INSERT INTO role (org_id, id, key, name, permissions, builtin) VALUES ($1, $2, $3, $4, '{}', true)",
+                &[&organization.id, &Id::<crate::access::role::Role>::new(), &role.key(), &role.name()],
+            )
+            .await?;
+        }
+        audit::Entry::created("organization.created", organization.id, &organization.snapshot())
+            .record_in(tx, organization.id, now)
+            .await?;
+        Ok(organization)
+    }
+
+    /// The organization of that slug, or `None`. Takes a transaction of `Db::auth`.
+    pub async fn find_by_slug(tx: &Tx, slug: &str) -> Result<Option<Self>> {
+        tx.opt(
+            "SELECT id, slug, name, is_demo, created_at FROM organization WHERE slug = $1",
+            &[&slug],
+        )
+        .await
+    }
+
+    /// All of them, by slug. Takes a transaction of `Db::auth`.
+    pub async fn all(tx: &Tx) -> Result<Vec<Self>> {
+        let sql = "SELECT id, slug, name, is_demo, created_at FROM organization ORDER BY slug";
+        tx.all(sql, &[]).await
+    }
+
+    /// Whether there is any. Takes a transaction of `Db::auth`.
+    pub async fn any(tx: &Tx) -> Result<bool> {
+        let row: Option<Row> = tx.opt("SELECT 1 AS one FROM organization LIMIT 1", &[]).await?;
+        Ok(row.is_some())
+    }
+
+    /// The organizations that a user is an active member of, by name. Takes a transaction of `Db::auth`.
+    pub async fn of_user(tx: &Tx, user: Id<User>) -> Result<Vec<Self>> {
+        tx.all(
+            "SELECT organization.id, slug, name, is_demo, organization.created_at
+             FROM organization JOIN membership ON membership.org_id = organization.id
+             WHERE membership.user_id = $1 AND membership.active
+             ORDER BY name, organization.id",
+            &[&user],
+        )
+        .await
+    }
+
+    /// The transaction's own organization.
+    pub async fn current(tx: &Tx) -> Result<Self> {
+        let org = tx.org();
+        tx.opt(
+            "SELECT id, slug, name, is_demo, created_at FROM organization WHERE id = $1",
+            &[&org],
+        )
+        .await?
+        .ok_or_else(|| Error::not_found("organization", org))
+    }
+
+    fn snapshot(&self) -> serde_json::Value {
+        serde_json::json!({ "slug": self.slug, "name": self.name, "isDemo": self.is_demo })
+    }
+}

@@ -1,0 +1,287 @@
+//! Ids: one generic newtype over UUIDv7 that knows of what it is the id.
+//!
+//! Outside it is a TypeID (`ast_01j8…`: a prefix and 26 letters of Crockford's base 32), so an id of another type is
+//! refused with the name of what it is; inside and in Postgres it is the plain uuid. UUIDv7 keeps inserts at the right
+//! edge of the index and gives keyset pages their order.
+
+use std::{fmt, hash::Hash, marker::PhantomData, str::FromStr};
+
+use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
+use bytes::BytesMut;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use uuid::Uuid;
+
+/// What has ids: its prefix, and its name in messages.
+pub trait Entity: 'static {
+    /// The prefix of its TypeIDs, e.g. `ast`.
+    const PREFIX: &'static str;
+    /// What people call it, e.g. `API key`.
+    const NAME: &'static str;
+    /// What the audit trail calls it, e.g. `api_key`.
+    const KEY: &'static str;
+}
+
+/// Prefix, name and key of an entity.
+type Names = (&'static str, &'static str, &'static str);
+
+const fn names<T: Entity>() -> Names {
+    (T::PREFIX, T::NAME, T::KEY)
+}
+
+/// Every entity: how an id of another type is called by its name.
+const ENTITIES: &[Names] = &[
+    names::<crate::access::organization::Organization>(),
+    names::<crate::access::user::User>(),
+    names::<crate::access::role::Role>(),
+    names::<crate::access::session::Session>(),
+    names::<crate::access::api_key::ApiKey>(),
+    names::<crate::inventory::asset::Asset>(),
+    names::<crate::inventory::tag::Tag>(),
+    names::<crate::inventory::dependency::Dependency>(),
+    names::<crate::inventory::custody::Custody>(),
+    names::<crate::access::audit::AuditEntry>(),
+    names::<crate::fleet::job::Job>(),
+    names::<crate::fleet::schedule::Schedule>(),
+    names::<crate::compliance::rule::Rule>(),
+    names::<crate::compliance::rule::RuleVersion>(),
+    names::<crate::compliance::waiver::Waiver>(),
+    names::<crate::compliance::finding::Finding>(),
+    names::<crate::compliance::run::Run>(),
+    names::<crate::inventory::import::ImportRun>(),
+];
+
+/// The id of a `T`.
+pub struct Id<T> {
+    uuid: Uuid,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Id<T> {
+    /// A fresh id, ordered by its time of making.
+    pub fn new() -> Self {
+        Self::from(Uuid::now_v7())
+    }
+
+    /// The uuid inside.
+    pub const fn uuid(self) -> Uuid {
+        self.uuid
+    }
+}
+
+impl<T> From<Uuid> for Id<T> {
+    fn from(uuid: Uuid) -> Self {
+        Self { uuid, of: PhantomData }
+    }
+}
+
+impl<T> Default for Id<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+impl<T> Clone for Id<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Id<T> {}
+impl<T> PartialEq for Id<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.uuid == other.uuid
+    }
+}
+impl<T> Eq for Id<T> {}
+impl<T> PartialOrd for Id<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Id<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.uuid.cmp(&other.uuid)
+    }
+}
+impl<T> Hash for Id<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.uuid.hash(state);
+    }
+}
+
+impl<T: Entity> fmt::Display for Id<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", T::PREFIX, encode(self.uuid))
+    }
+}
+impl<T: Entity> fmt::Debug for Id<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text is not the id that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseIdError {
+    /// It is an id, of something else.
+    #[error("this is the id of {article} {found}, not of {expected_article} {expected}", article = article(found), expected_article = article(expected))]
+    OtherType {
+        /// What it is the id of.
+        found: &'static str,
+        /// What was asked for.
+        expected: &'static str,
+    },
+    /// It is no id at all.
+    #[error("not an id: ids look like {prefix}_01j8xq4m9ke5trv3yx2f7nbc6d")]
+    Malformed {
+        /// The prefix that was expected.
+        prefix: &'static str,
+    },
+}
+
+fn article(noun: &str) -> &'static str {
+    if noun.starts_with(['a', 'e', 'i', 'o', 'A']) { "an" } else { "a" }
+}
+
+impl<T: Entity> FromStr for Id<T> {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let malformed = ParseIdError::Malformed { prefix: T::PREFIX };
+        let (prefix, suffix) = text.rsplit_once('_').ok_or_else(|| malformed.clone())?;
+        let uuid = decode(suffix).ok_or_else(|| malformed.clone())?;
+        if prefix == T::PREFIX {
+            return Ok(Self::from(uuid));
+        }
+        let found = ENTITIES.iter().find(|(known, ..)| *known == prefix).ok_or(malformed)?;
+        Err(ParseIdError::OtherType { found: found.1, expected: T::NAME })
+    }
+}
+
+/// The prefix of a well-formed TypeID of ours, and its uuid: for `node(id)`, which finds any.
+pub fn split(text: &str) -> Option<(&'static str, Uuid)> {
+    let (prefix, suffix) = text.rsplit_once('_')?;
+    let (known, ..) = ENTITIES.iter().find(|(known, ..)| *known == prefix)?;
+    Some((known, decode(suffix)?))
+}
+
+/// The TypeID of a row that the audit trail names by its key, e.g. `api_key`.
+pub fn of_key(key: &str, uuid: Uuid) -> String {
+    let prefix =
+        ENTITIES.iter().find(|(.., known)| *known == key).map_or("row", |(prefix, ..)| prefix);
+    format!("{prefix}_{}", encode(uuid))
+}
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+fn encode(uuid: Uuid) -> String {
+    let bits = uuid.as_u128();
+    (0..26).rev().map(|place| ALPHABET[(bits >> (place * 5)) as usize & 31] as char).collect()
+}
+
+fn decode(suffix: &str) -> Option<Uuid> {
+    // 26 letters hold 130 bits: the first may not exceed 7.
+    if suffix.len() != 26 || suffix.as_bytes()[0] > b'7' {
+        return None;
+    }
+    let bits = suffix.bytes().try_fold(0_u128, |bits, letter| {
+        let digit = ALPHABET.iter().position(|known| *known == letter)?;
+        Some(bits << 5 | digit as u128)
+    })?;
+    Some(Uuid::from_u128(bits))
+}
+
+impl<T: Entity> Serialize for Id<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl<'de, T: Entity> Deserialize<'de> for Id<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl<T: Entity> ToSql for Id<T> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.uuid.to_sql(ty, out)
+    }
+    fn accepts(ty: &Type) -> bool {
+        <Uuid as ToSql>::accepts(ty)
+    }
+    to_sql_checked!();
+}
+impl<'a, T> FromSql<'a> for Id<T> {
+    fn from_sql(
+        ty: &Type,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Uuid::from_sql(ty, raw).map(Self::from)
+    }
+    fn accepts(ty: &Type) -> bool {
+        <Uuid as FromSql>::accepts(ty)
+    }
+}
+
+/// An opaque, typed id such as `ast_01j8xq4m9ke5trv3yx2f7nbc6d`.
+#[Scalar(name = "ID")]
+impl<T: Entity> ScalarType for Id<T> {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        match value {
+            Value::String(text) => Ok(text
+                .parse()
+                .map_err(|error: ParseIdError| InputValueError::custom(error.to_string()))?),
+            _ => Err(InputValueError::custom("an id is a string")),
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{access::user::User, inventory::asset::Asset};
+
+    #[test]
+    fn an_id_survives_its_text() {
+        for uuid in [Uuid::nil(), Uuid::max(), Uuid::now_v7()] {
+            let id = Id::<Asset>::from(uuid);
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        assert_eq!(Id::<Asset>::from(Uuid::nil()).to_string(), "ast_00000000000000000000000000");
+        assert_eq!(Id::<Asset>::from(Uuid::max()).to_string(), "ast_7zzzzzzzzzzzzzzzzzzzzzzzzz");
+    }
+
+    #[test]
+    fn an_id_of_another_type_says_which() {
+        let user = Id::<User>::new().to_string();
+        let refusal = user.parse::<Id<Asset>>().unwrap_err();
+        assert_eq!(refusal.to_string(), "this is the id of a user, not of an asset");
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in [
+            "",
+            "ast",
+            "ast_",
+            "ast_8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "ast_0000000000000000000000000i",
+            "AST_00000000000000000000000000",
+            "xyz_00000000000000000000000000",
+            "0190a5e4-7d2f-7a53-8a5c-3f1c5f0e8b1a",
+            "ast_00000000000000000000000000 ",
+            "ast_éééééééééééééé",
+        ] {
+            assert!(
+                matches!(text.parse::<Id<Asset>>(), Err(ParseIdError::Malformed { .. })),
+                "{text}"
+            );
+        }
+    }
+}

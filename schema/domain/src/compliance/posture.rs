@@ -1,0 +1,201 @@
+//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/look`: judging, and
+//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
+//! `posture/verdict`: as people see it; `posture/store`: its SQL.)
+//!
+//! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
+//! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
+//! does not fail are not kept: they are judged again from the facts when somebody asks.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use crate::{
+    base::{
+        db::{FromRow, Tx},
+        error::{Error, Result},
+        id::Id,
+    },
+    compliance::rule::Verdict,
+    inventory::asset::Asset,
+};
+
+pub mod due;
+mod follow;
+pub(crate) mod look;
+pub(crate) mod store;
+mod verdict;
+mod verify;
+
+pub use follow::{Followed, follow, next_turn, refresh, turn};
+pub use verdict::RuleVerdict;
+pub use verify::{Mismatch, Verified, repair, verify};
+
+/// What is kept of one rule's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Letter {
+    /// It holds.
+    Pass,
+    /// It does not.
+    Fail,
+    /// It does not, and a waiver allows that: counts neither as passed nor as failed.
+    Waived,
+    /// A fact is missing.
+    NotAssessed,
+    /// It could not be judged.
+    Error,
+    /// The rule is not about this asset, or is switched off.
+    Absent,
+}
+
+impl Letter {
+    /// As it is kept.
+    pub const fn as_byte(self) -> u8 {
+        match self {
+            Self::Pass => b'P',
+            Self::Fail => b'F',
+            Self::Waived => b'W',
+            Self::NotAssessed => b'N',
+            Self::Error => b'E',
+            Self::Absent => b'-',
+        }
+    }
+
+    /// What a kept one means.
+    ///
+    /// # Errors
+    /// `Corrupt` for one of a newer version.
+    pub const fn from_byte(byte: u8) -> Result<Self> {
+        Ok(match byte {
+            b'P' => Self::Pass,
+            b'F' => Self::Fail,
+            b'W' => Self::Waived,
+            b'N' => Self::NotAssessed,
+            b'E' => Self::Error,
+            b'-' => Self::Absent,
+            _ => return Err(Error::Corrupt { table: "posture", column: "verdicts" }),
+        })
+    }
+
+    /// The verdict that it stands for; none where the rule does not apply.
+    pub const fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Pass => Some(Verdict::Pass),
+            Self::Fail | Self::Waived => Some(Verdict::Fail),
+            Self::NotAssessed => Some(Verdict::NotAssessed),
+            Self::Error => Some(Verdict::Error),
+            Self::Absent => None,
+        }
+    }
+}
+
+/// What a verdict becomes by time alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The rule's slot.
+    pub slot: usize,
+    /// When, to the microsecond.
+    pub at: DateTime<Utc>,
+    /// What it becomes.
+    pub to: Letter,
+}
+
+/// An asset's posture as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Posture {
+    /// The asset.
+    pub asset: Id<Asset>,
+    /// By slot.
+    pub letters: Vec<Letter>,
+    /// Passed of passed and failed weight, in millionths of a percent; none where nothing is assessed.
+    pub score: Option<i32>,
+    /// Weight of rules that hold.
+    pub passed_weight: i32,
+    /// Weight of rules that do not.
+    pub failed_weight: i32,
+    /// Weight of rules whose failing is waived.
+    pub waived_weight: i32,
+    /// Weight of all rules that apply.
+    pub whole_weight: i32,
+    /// What time alone will change, by slot.
+    pub turns: Vec<Turn>,
+    /// Why a rule could not be judged, by slot, as a JSON object.
+    pub errors: Option<Value>,
+    /// What the rules read, hashed.
+    pub facts_hash: i64,
+    /// When it became this.
+    pub evaluated_at: DateTime<Utc>,
+}
+
+impl FromRow for Posture {
+    fn from_row(row: &Row) -> Result<Self> {
+        let corrupt = Error::Corrupt { table: "posture", column: "flips" };
+        let letters: &str = row.try_get("verdicts")?;
+        let turns: Option<Value> = row.try_get("flips")?;
+        let turns: Option<Vec<(usize, i64, char)>> =
+            turns.map(serde_json::from_value).transpose().map_err(|_| corrupt)?;
+        let turn = |(slot, micros, letter): (usize, i64, char)| {
+            let at = DateTime::from_timestamp_micros(micros)
+                .ok_or(Error::Corrupt { table: "posture", column: "flips" })?;
+            let corrupt = Error::Corrupt { table: "posture", column: "flips" };
+            let letter = u8::try_from(letter).map_err(|_| corrupt)?;
+            Ok(Turn { slot, at, to: Letter::from_byte(letter)? })
+        };
+        Ok(Self {
+            asset: row.try_get("asset_id")?,
+            letters: letters.bytes().map(Letter::from_byte).collect::<Result<_>>()?,
+            score: row.try_get("score")?,
+            passed_weight: row.try_get("passed_weight")?,
+            failed_weight: row.try_get("failed_weight")?,
+            waived_weight: row.try_get("waived_weight")?,
+            whole_weight: row.try_get("whole_weight")?,
+            turns: turns.unwrap_or_default().into_iter().map(turn).collect::<Result<_>>()?,
+            errors: row.try_get("errors")?,
+            facts_hash: row.try_get("facts_hash")?,
+            evaluated_at: row.try_get("evaluated_at")?,
+        })
+    }
+}
+
+impl Posture {
+    /// Forgets an asset that is being deleted, and what it broke.
+    pub(crate) async fn forget(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+        Lock::Alone.take(tx, now).await?;
+        tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
+        tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;
+        Ok(())
+    }
+}
+
+/// How an organization's postures are locked, until the transaction ends: taken before facts, rules and waivers are read, so
+/// that an older look is never written over a newer one.
+///
+/// Those that share it may meet at an asset where a run and one of a smaller scope do. Both judge it by the same rules, as whoever
+/// changes rules takes it alone; and a change of facts that only one of them saw is followed after both, alone too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Of a range: a run's shard, a refresh.
+    Shared,
+    /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted, of rules that change.
+    Alone,
+}
+
+impl Lock {
+    /// Waits for it; the time as of which to judge then: `now`, or Postgres' time if that is later, as it is after a wait, or
+    /// where the caller's clock is behind.
+    pub async fn take(self, tx: &Tx, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
+        // Whoever waits here waits for a look at some thousand assets.
+        let wait = "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '30s', true)";
+        tx.exec(wait, &[]).await?;
+        let sql = match self {
+            Self::Shared => {
+                "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
+            }
+            Self::Alone => {
+                "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
+            }
+        };
+        let row: Row = tx.one(sql, &[&tx.org().uuid().to_string()]).await?;
+        Ok(now.max(row.try_get("at")?))
+    }
+}

@@ -1,0 +1,102 @@
+//! What is to be judged anew, and why: written in the transaction of the change, taken by whoever judges.
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    access::{organization::Organization, user::User},
+    base::{db::Tx, error::Result, id::Id},
+    inventory::asset::Asset,
+};
+
+/// Whose posture a change concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// One asset's.
+    Asset(Id<Asset>),
+    /// That of all assets of an owner.
+    Owner(Id<User>),
+    /// Everybody's.
+    All,
+}
+
+/// Notes that these are to be judged anew. `reads` names what changed as rules name it (`attr.disk_encrypted`,
+/// `asset.environment`, `owner.mfa_enabled`), or a rule whose waiver did (`rule.disk-encryption`); `None`: anything, as it is of
+/// everybody, who are judged by all rules.
+pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
+    let assets: Vec<Option<Id<Asset>>> = changes
+        .iter()
+        .map(|(whose, _)| match whose {
+            Whose::Asset(asset) => Some(*asset),
+            Whose::Owner(_) | Whose::All => None,
+        })
+        .collect();
+    let owners: Vec<Option<Id<User>>> = changes
+        .iter()
+        .map(|(whose, _)| match whose {
+            Whose::Owner(owner) => Some(*owner),
+            Whose::Asset(_) | Whose::All => None,
+        })
+        .collect();
+    // Arrays of arrays are rectangular in Postgres, so each list comes as one text.
+    let reads: Vec<Option<String>> =
+        changes.iter().map(|(_, reads)| reads.as_ref().map(|reads| reads.join(" "))).collect();
+    tx.exec(
+        "INSERT INTO posture_due (org_id, id, asset_id, owner_id, reads)
+         SELECT $1, id, asset_id, owner_id, string_to_array(reads, ' ')
+         FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[]) AS due (id, asset_id, owner_id, reads)",
+        &[&tx.org(), &ids, &assets, &owners, &reads],
+    )
+    .await?;
+    tx.follow();
+    Ok(())
+}
+
+/// As [`note`], of all assets of an owner, from a transaction over people. A worker looks for such every few seconds.
+pub(crate) async fn note_owner(
+    tx: &Tx,
+    org: Id<Organization>,
+    owner: Id<User>,
+    read: &str,
+) -> Result<()> {
+    tx.exec(
+        "INSERT INTO posture_due (org_id, id, owner_id, reads) VALUES ($1, $2, $3, ARRAY[$4])",
+        &[&org, &Uuid::now_v7(), &owner, &read],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The organizations in which something waits and no job of this kind does, or was just buried: in a transaction of `Db::fleet`.
+pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<Id<Organization>>> {
+    let rows: Vec<Row> = tx
+        .all(
+            "SELECT id FROM organization WHERE EXISTS (SELECT FROM posture_due WHERE posture_due.org_id = organization.id)
+               AND NOT EXISTS (SELECT FROM job WHERE job.org_id = organization.id AND job.kind = $1
+                                 AND (job.state <> 'BURIED' OR job.changed_at > now() - interval '10 minutes'))",
+            &[&kind],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// The kind of the jobs that judge everybody anew.
+pub const REFRESH: &str = "scan.refresh";
+
+/// Whether everybody is being judged anew, or is to be.
+pub(super) async fn is_refreshing(tx: &Tx) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED', 'RUNNING'))
+                   OR EXISTS (SELECT FROM posture_due WHERE asset_id IS NULL AND owner_id IS NULL) AS any";
+    Ok(tx.one::<Row>(sql, &[&REFRESH]).await?.try_get("any")?)
+}
+
+/// Takes back what asks for judging everybody anew and has not begun: it is asked for again, all of it.
+pub async fn take_back_refresh(tx: &Tx) -> Result<()> {
+    tx.exec("DELETE FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED')", &[&REFRESH])
+        .await?;
+    Ok(())
+}

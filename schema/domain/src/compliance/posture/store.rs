@@ -1,0 +1,107 @@
+//! Reading and writing postures, any number of them in one statement.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::{Letter, Posture, look::First};
+use crate::{
+    base::{
+        db::{Tx, column},
+        error::Result,
+        id::Id,
+    },
+    compliance::run::AssetRange,
+    inventory::asset::Asset,
+};
+
+/// A statement that reads postures, to be followed by its conditions.
+pub(crate) const SELECT: &str =
+    "SELECT asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score,
+    facts_hash, flips, errors, evaluated_at FROM posture";
+
+/// What is kept of the assets in a range, by asset.
+pub(crate) async fn in_range(tx: &Tx, range: AssetRange) -> Result<HashMap<Id<Asset>, Posture>> {
+    let (above, up_to) = range.bounds();
+    let sql = format!("{SELECT} WHERE asset_id > $1 AND asset_id <= $2");
+    Ok(by_asset(tx.all(&sql, &[&above, &up_to]).await?))
+}
+
+/// What is kept of these, by asset.
+pub(super) async fn of_assets(
+    tx: &Tx,
+    assets: &[Id<Asset>],
+) -> Result<HashMap<Id<Asset>, Posture>> {
+    // One by one: a plan that was made while the table was small would read all of it.
+    let sql = format!(
+        "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
+         CROSS JOIN LATERAL ({SELECT} WHERE posture.asset_id = given.id LIMIT 1) AS found"
+    );
+    Ok(by_asset(tx.all(&sql, &[&assets]).await?))
+}
+
+fn by_asset(postures: Vec<Posture>) -> HashMap<Id<Asset>, Posture> {
+    postures.into_iter().map(|posture| (posture.asset, posture)).collect()
+}
+
+/// Writes them: over what is kept, or beside it where nothing is kept of any of them, which is cheaper.
+pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result<()> {
+    if postures.is_empty() {
+        return Ok(());
+    }
+    let conflict = match first {
+        First::Yes => "",
+        First::No => "ON CONFLICT (org_id, asset_id) DO UPDATE SET
+             verdicts = EXCLUDED.verdicts, passed_weight = EXCLUDED.passed_weight, failed_weight = EXCLUDED.failed_weight,
+             waived_weight = EXCLUDED.waived_weight, whole_weight = EXCLUDED.whole_weight, score = EXCLUDED.score,
+             facts_hash = EXCLUDED.facts_hash, flips = EXCLUDED.flips, flips_at = EXCLUDED.flips_at,
+             errors = EXCLUDED.errors, evaluated_at = EXCLUDED.evaluated_at",
+    };
+    let rows: Vec<&Posture> = postures.iter().collect();
+    let sql = format!(
+        "INSERT INTO posture (org_id, asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score,
+                              facts_hash, flips, flips_at, errors, evaluated_at)
+         SELECT $1, * FROM UNNEST($2::uuid[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[],
+                                  $9::bigint[], $10::jsonb[], $11::timestamptz[], $12::jsonb[], $13::timestamptz[])
+         {conflict}"
+    );
+    tx.exec(
+        &sql,
+        &[
+            &tx.org(),
+            &column(&rows, |posture| posture.asset),
+            &column(&rows, |posture| text(&posture.letters)),
+            &column(&rows, |posture| posture.passed_weight),
+            &column(&rows, |posture| posture.failed_weight),
+            &column(&rows, |posture| posture.waived_weight),
+            &column(&rows, |posture| posture.whole_weight),
+            &column(&rows, |posture| posture.score),
+            &column(&rows, |posture| posture.facts_hash),
+            &column(&rows, turns),
+            &column(&rows, |posture| posture.turns.iter().map(|turn| turn.at).min()),
+            &column(&rows, |posture| &posture.errors),
+            &column(&rows, |posture| posture.evaluated_at),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes them away: their assets are not judged any more.
+pub(super) async fn forget(tx: &Tx, assets: &[Id<Asset>]) -> Result<()> {
+    if !assets.is_empty() {
+        tx.exec("DELETE FROM posture WHERE asset_id = ANY($1)", &[&assets]).await?;
+    }
+    Ok(())
+}
+
+fn text(letters: &[Letter]) -> String {
+    letters.iter().map(|letter| char::from(letter.as_byte())).collect()
+}
+
+fn turns(posture: &Posture) -> Option<Value> {
+    let turn = |turn: &super::Turn| {
+        json!([turn.slot, turn.at.timestamp_micros(), char::from(turn.to.as_byte())])
+    };
+    (!posture.turns.is_empty()).then(|| posture.turns.iter().map(turn).collect())
+}

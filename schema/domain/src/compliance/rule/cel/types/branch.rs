@@ -1,0 +1,104 @@
+//! What evaluates a part of itself, or a part many times: `?:` and the macros.
+
+use cel::common::ast::{Expr, IdedExpr, operators};
+
+use super::{super::words, ITEM_STEPS, MACROS, Seen, Typing};
+use crate::compliance::rule::kind::{Kind, Type};
+
+impl Typing<'_> {
+    pub(super) fn either(
+        &mut self,
+        expr: &IdedExpr,
+        condition: &IdedExpr,
+        one: &IdedExpr,
+        other: &IdedExpr,
+    ) -> Seen {
+        let decides = self.expect(condition, Kind::Bool, "what stands before ?");
+        let (one, other) = (self.of(one), self.of(other));
+        let seen = Seen {
+            is: None,
+            cost: decides.cost.saturating_add(one.cost.max(other.cost)).saturating_add(1),
+            items: one.items.max(other.items),
+            chars: one.chars.max(other.chars),
+        };
+        match (one.is, other.is) {
+            (Some(one), Some(other)) if one.agrees(other) => {
+                let is = if one == Type::List(Kind::Nothing) { other } else { one };
+                Seen { is: Some(is), ..seen }
+            }
+            (Some(one), Some(other)) => self.refuse(
+                expr,
+                format!("both sides of : must be of one type, not {one} and {other}"),
+            ),
+            _ => seen,
+        }
+    }
+
+    pub(super) fn each(
+        &mut self,
+        expr: &IdedExpr,
+        name: &str,
+        target: &IdedExpr,
+        variable: &IdedExpr,
+        (guard, body): (Option<&IdedExpr>, &IdedExpr),
+    ) -> Seen {
+        let range = self.of(target);
+        let Expr::Ident(bound) = &variable.expr else {
+            return self.refuse(
+                variable,
+                format!("{name} takes a name for the item first, such as {name}(item, …)"),
+            );
+        };
+        if words::ROOTS.contains(&bound.as_str()) {
+            return self.refuse(
+                variable,
+                format!("{bound} is what the rule reads: give the item another name"),
+            );
+        }
+        let item = match range.is {
+            None => Seen { is: None, ..range },
+            Some(Type::List(kind)) => {
+                Seen { is: Some(Type::One(kind)), cost: 1, items: 0, chars: range.chars }
+            }
+            Some(other) => {
+                return self.refuse(target, format!("{name} goes over a list, not {other}"));
+            }
+        };
+        if self.macros >= MACROS {
+            return self.refuse(
+                expr,
+                format!(
+                    "{name} is the third macro within each other, at most {MACROS} are allowed"
+                ),
+            );
+        }
+        self.macros += 1;
+        self.bound.push((bound.clone(), item));
+        let mut steps = ITEM_STEPS;
+        if let Some(guard) = guard {
+            steps = steps.saturating_add(self.expect(guard, Kind::Bool, name).cost);
+        }
+        let body = if name == operators::MAP {
+            self.of(body)
+        } else {
+            self.expect(body, Kind::Bool, name)
+        };
+        self.bound.pop();
+        self.macros -= 1;
+        steps = steps.saturating_add(body.cost);
+        let cost = range.cost.saturating_add(range.items.saturating_mul(steps)).saturating_add(1);
+        match (name, body.is) {
+            (operators::FILTER, _) => Seen { cost, ..range },
+            (operators::MAP, None) => {
+                Seen { is: None, cost, items: range.items, chars: body.chars }
+            }
+            (operators::MAP, Some(Type::One(kind))) => {
+                Seen { is: Some(Type::List(kind)), cost, items: range.items, chars: body.chars }
+            }
+            (operators::MAP, Some(Type::List(_))) => {
+                self.refuse(expr, "lists of lists are not supported")
+            }
+            _ => Seen::one(Kind::Bool, cost),
+        }
+    }
+}

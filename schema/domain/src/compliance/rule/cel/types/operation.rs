@@ -1,0 +1,342 @@
+//! Operators and functions: what they take, what they give, what they cost.
+
+use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
+
+use super::{
+    super::{compile::is_not_written, words},
+    Seen, Typing,
+};
+use crate::{
+    base::nearest::nearest,
+    compliance::rule::kind::{Kind, Type},
+    inventory::asset::{AssetType, Environment, LifecycleState},
+};
+
+impl Typing<'_> {
+    pub(super) fn binary(
+        &mut self,
+        expr: &IdedExpr,
+        name: &str,
+        left: &IdedExpr,
+        right: &IdedExpr,
+    ) -> Seen {
+        let sign = words::sign(name);
+        if matches!(name, operators::LOGICAL_AND | operators::LOGICAL_OR) {
+            let (one, other) =
+                (self.expect(left, Kind::Bool, sign), self.expect(right, Kind::Bool, sign));
+            return Seen::one(Kind::Bool, one.cost.saturating_add(other.cost).saturating_add(1));
+        }
+        let (one, other) = (self.of(left), self.of(right));
+        let cost = one.cost.saturating_add(other.cost).saturating_add(1);
+        let (Some(is), Some(by)) = (one.is, other.is) else {
+            return Seen { is: None, cost, ..one };
+        };
+        match name {
+            operators::EQUALS | operators::NOT_EQUALS => {
+                if !is.agrees(by) {
+                    return self.unlike(expr, sign, is, by);
+                }
+                self.check_state(left, right);
+                self.check_state(right, left);
+                Seen::one(
+                    Kind::Bool,
+                    cost.saturating_add(one.whole_steps().min(other.whole_steps())),
+                )
+            }
+            operators::LESS
+            | operators::LESS_EQUALS
+            | operators::GREATER
+            | operators::GREATER_EQUALS => match (is, by) {
+                (Type::One(is), Type::One(by)) if is == by && is != Kind::Bool => Seen::one(
+                    Kind::Bool,
+                    cost.saturating_add(one.text_steps().min(other.text_steps())),
+                ),
+                (is, by) if is == by => {
+                    self.refuse(expr, format!("{sign} orders numbers, texts and times, not {is}"))
+                }
+                _ => self.unlike(expr, sign, is, by),
+            },
+            operators::IN => match by {
+                Type::List(kind) if is == Type::One(kind) || kind == Kind::Nothing => {
+                    self.check_state(left, right);
+                    Seen::one(Kind::Bool, cost.saturating_add(other.whole_steps()))
+                }
+                Type::List(_) => self.refuse(expr, format!("a {by} cannot hold {is}")),
+                Type::One(_) => self.refuse(right, format!("in looks into a list, not into {by}")),
+            },
+            operators::INDEX => match (is, by) {
+                (Type::List(_), _) if is_negative(right) => {
+                    self.refuse(right, "items are counted from 0: this always fails")
+                }
+                (Type::List(kind), Type::One(Kind::Int)) => {
+                    Seen { is: Some(Type::One(kind)), cost, ..one }
+                }
+                (Type::List(_), _) => {
+                    self.refuse(right, format!("items are counted by int, not by {by}"))
+                }
+                (Type::One(_), _) => self.refuse(left, format!("only lists have items, not {is}")),
+            },
+            _ => self.arithmetic(expr, name, one, (right, other), cost),
+        }
+    }
+
+    fn arithmetic(
+        &mut self,
+        expr: &IdedExpr,
+        name: &str,
+        one: Seen,
+        (right, other): (&IdedExpr, Seen),
+        cost: u64,
+    ) -> Seen {
+        use Kind::{Double, Int, Span, Text, Time};
+        let sign = words::sign(name);
+        let (Some(is), Some(by)) = (one.is, other.is) else { return Seen::REFUSED };
+        let kind = match (is, by) {
+            (Type::List(_), Type::List(_)) if name == operators::ADD && is.agrees(by) => {
+                let items = one.items.saturating_add(other.items);
+                let is = if is == Type::List(Kind::Nothing) { by } else { is };
+                let chars = one.chars.max(other.chars);
+                let list = Seen { is: Some(is), cost, items, chars };
+                return Seen { cost: cost.saturating_add(list.whole_steps()), ..list };
+            }
+            (Type::One(Text), Type::One(Text)) if name == operators::ADD => {
+                let chars = one.chars.saturating_add(other.chars);
+                let text = Seen { chars, ..Seen::one(Text, cost) };
+                return Seen { cost: cost.saturating_add(text.text_steps()), ..text };
+            }
+            (Type::One(is), Type::One(by)) => match (name, is, by) {
+                (
+                    operators::ADD
+                    | operators::SUBSTRACT
+                    | operators::MULTIPLY
+                    | operators::DIVIDE
+                    | operators::MODULO,
+                    Int,
+                    Int,
+                ) => Int,
+                (operators::MODULO, ..) => {
+                    return self.refuse(
+                        expr,
+                        format!("% needs two of int, not {} and {}", Type::One(is), Type::One(by)),
+                    );
+                }
+                (
+                    operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE,
+                    Double,
+                    Double,
+                ) => Double,
+                (operators::ADD | operators::SUBSTRACT, Time, Span)
+                | (operators::ADD, Span, Time) => Time,
+                (operators::ADD | operators::SUBSTRACT, Span, Span)
+                | (operators::SUBSTRACT, Time, Time) => Span,
+                (_, Int, Double) | (_, Double, Int) => {
+                    let message = format!(
+                        "{sign} needs two numbers of one type: write double(…) around the int"
+                    );
+                    return self.refuse(expr, message);
+                }
+                (operators::ADD | operators::SUBSTRACT, Time, Int)
+                | (operators::ADD, Int, Time) => {
+                    let message = format!(
+                        "{sign} moves a timestamp by a duration: write days(…) or hours(…) around the int"
+                    );
+                    return self.refuse(expr, message);
+                }
+                _ => return self.unlike(expr, sign, Type::One(is), Type::One(by)),
+            },
+            _ => return self.unlike(expr, sign, is, by),
+        };
+        // What is divided by nothing is an error of the author.
+        if matches!(name, operators::DIVIDE | operators::MODULO) && is_zero(right) {
+            return self.refuse(right, format!("{sign} by zero"));
+        }
+        Seen::one(kind, cost)
+    }
+
+    fn unlike(&mut self, expr: &IdedExpr, sign: &str, is: Type, by: Type) -> Seen {
+        let hint = match (is, by) {
+            (Type::One(Kind::Int), Type::One(Kind::Double))
+            | (Type::One(Kind::Double), Type::One(Kind::Int)) => ": write double(…) around the int",
+            (Type::One(Kind::Time), Type::One(Kind::Text))
+            | (Type::One(Kind::Text), Type::One(Kind::Time)) => {
+                ": write timestamp(\"…\") around the text"
+            }
+            (Type::One(Kind::Span), Type::One(Kind::Int))
+            | (Type::One(Kind::Int), Type::One(Kind::Span)) => {
+                ": write days(…) or hours(…) around the int"
+            }
+            _ => "",
+        };
+        self.refuse(expr, format!("{sign} has {is} on one side and {by} on the other{hint}"))
+    }
+
+    /// That a text which a state is compared with is one that it can have.
+    fn check_state(&mut self, state: &IdedExpr, with: &IdedExpr) {
+        fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<&'static str> {
+            all.iter().map(|state| name(*state)).collect()
+        }
+        let texts: Vec<&IdedExpr> = match &with.expr {
+            Expr::List(list) => list.elements.iter().collect(),
+            _ => vec![with],
+        };
+        let Expr::Select(select) = &state.expr else { return };
+        if !matches!(&select.operand.expr, Expr::Ident(root) if root == words::ASSET) {
+            return;
+        }
+        let known = match select.field.as_str() {
+            "type" => names(AssetType::ALL, AssetType::as_str),
+            "environment" => names(Environment::ALL, Environment::as_str),
+            "lifecycle_state" => names(LifecycleState::ALL, LifecycleState::as_str),
+            _ => return,
+        };
+        for text in texts {
+            let Expr::Literal(LiteralValue::String(given)) = &text.expr else { continue };
+            let given = given.inner();
+            if !known.contains(&given) {
+                let suggestion =
+                    nearest(given, known.iter().copied()).map(|near| format!("{near:?}"));
+                let message = format!(
+                    "asset.{} is never {given:?}: it is one of {}",
+                    select.field,
+                    known.join(", ")
+                );
+                self.refuse_for(text, message, suggestion);
+            }
+        }
+    }
+
+    pub(super) fn function(&mut self, expr: &IdedExpr, name: &str, args: &[IdedExpr]) -> Seen {
+        let [arg] = args else {
+            for arg in args {
+                self.of(arg);
+            }
+            return if words::FUNCTIONS.contains(&name) {
+                self.refuse(expr, format!("{name}(…) takes one value, not {}", args.len()))
+            } else {
+                self.unknown_function(expr, name)
+            };
+        };
+        match name {
+            "timestamp" | "duration" => self.written(expr, name, arg),
+            "days" | "hours" => {
+                let seen = self.expect(arg, Kind::Int, name);
+                Seen::one(Kind::Span, 1 + seen.cost)
+            }
+            "size" => {
+                let seen = self.of(arg);
+                self.size(arg, seen)
+            }
+            "int" | "double" | "string" => {
+                let seen = self.of(arg);
+                let kind = match name {
+                    "int" => Kind::Int,
+                    "double" => Kind::Double,
+                    _ => Kind::Text,
+                };
+                match (seen.is, kind) {
+                    (None, _) => seen,
+                    (Some(Type::One(Kind::Int | Kind::Double | Kind::Text)), _)
+                    | (Some(Type::One(Kind::Bool)), Kind::Text) => Seen {
+                        chars: seen.chars.max(64),
+                        ..Seen::one(kind, seen.cost.saturating_add(seen.text_steps()))
+                    },
+                    (Some(other), _) => {
+                        self.refuse(arg, format!("{name}(…) cannot be made of {other}"))
+                    }
+                }
+            }
+            _ => {
+                self.of(arg);
+                self.unknown_function(expr, name)
+            }
+        }
+    }
+
+    /// `timestamp("…")` and `duration("…")`: of a text that stands there.
+    fn written(&mut self, expr: &IdedExpr, name: &str, arg: &IdedExpr) -> Seen {
+        let Expr::Literal(LiteralValue::String(_)) = &arg.expr else {
+            let instead =
+                if name == "duration" { "; days(…) and hours(…) take a number" } else { "" };
+            return self.refuse(arg, format!("{name}(…) takes a text that stands there{instead}"));
+        };
+        if is_not_written(expr) {
+            let example = if name == "duration" { "\"36h\"" } else { "\"2026-01-31T00:00:00Z\"" };
+            return self.refuse(arg, format!("this is no {name}: one is written {example}"));
+        }
+        Seen::one(if name == "duration" { Kind::Span } else { Kind::Time }, 1)
+    }
+
+    fn size(&mut self, at: &IdedExpr, seen: Seen) -> Seen {
+        match seen.is {
+            None => seen,
+            Some(Type::List(_)) => Seen::one(Kind::Int, seen.cost.saturating_add(1)),
+            Some(Type::One(Kind::Text)) => {
+                Seen::one(Kind::Int, seen.cost.saturating_add(seen.text_steps()))
+            }
+            Some(other) => self.refuse(at, format!("size(…) counts a text or a list, not {other}")),
+        }
+    }
+
+    pub(super) fn method(
+        &mut self,
+        expr: &IdedExpr,
+        name: &str,
+        target: &IdedExpr,
+        args: &[IdedExpr],
+    ) -> Seen {
+        match (name, args) {
+            ("size", []) => {
+                let seen = self.of(target);
+                self.size(target, seen)
+            }
+            ("contains" | "startsWith" | "endsWith", [arg]) => {
+                let one = self.of(target);
+                match one.is {
+                    Some(Type::List(_)) if name == "contains" => {
+                        return self
+                            .refuse(expr, "contains looks into a text: write … in … for a list");
+                    }
+                    None | Some(Type::One(Kind::Text)) => {}
+                    Some(other) => {
+                        return self
+                            .refuse(target, format!("{name} looks into a text, not into {other}"));
+                    }
+                }
+                let other = self.expect(arg, Kind::Text, name);
+                let cost = one.cost.saturating_add(other.cost).saturating_add(one.text_steps());
+                Seen::one(Kind::Bool, cost)
+            }
+            _ => {
+                let is_macro = words::MACROS.contains(&name);
+                if is_macro || words::METHODS.contains(&name) {
+                    let message = format!("{name} does not take {} values", args.len());
+                    return self.refuse(expr, message);
+                }
+                self.unknown_function(expr, name)
+            }
+        }
+    }
+
+    fn unknown_function(&mut self, expr: &IdedExpr, name: &str) -> Seen {
+        let name = name.trim_matches(|letter| letter == '_' || letter == '@');
+        let known = words::FUNCTIONS.iter().chain(&words::METHODS).chain(&words::MACROS).copied();
+        let suggestion = nearest(name, known.clone()).map(str::to_owned);
+        let message = if name == "matches" {
+            "regular expressions are not supported: contains, startsWith and endsWith are"
+                .to_owned()
+        } else {
+            let mut known: Vec<_> = known.collect();
+            known.dedup();
+            format!("{name} is not known: there are {}", known.join(", "))
+        };
+        self.refuse_for(expr, message, suggestion)
+    }
+}
+
+fn is_zero(expr: &IdedExpr) -> bool {
+    matches!(&expr.expr, Expr::Literal(LiteralValue::Int(number)) if *number.inner() == 0)
+}
+
+fn is_negative(expr: &IdedExpr) -> bool {
+    matches!(&expr.expr, Expr::Literal(LiteralValue::Int(number)) if *number.inner() < 0)
+}

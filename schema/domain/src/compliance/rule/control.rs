@@ -1,0 +1,84 @@
+//! What the controls of frameworks are called: the MODERATE baseline of NIST SP 800-53 r5, which is in the public domain. Of
+//! other frameworks only the codes are known; the text of the CIS benchmarks is not ours to give.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use async_graphql::SimpleObject;
+
+use super::ControlRef;
+use crate::access::{directive::requires, permission::Permission};
+
+const TABLE: &str = include_str!("nist-800-53-moderate.csv");
+
+/// The framework whose controls have names here.
+const NIST: &str = "NIST";
+
+/// One requirement of a framework. Takes `COMPLIANCE_READ`.
+#[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
+#[graphql(directive = requires::apply(Permission::ComplianceRead))]
+pub struct Control {
+    /// The framework, e.g. `NIST` (SP 800-53) or `CIS`.
+    pub framework: String,
+    /// Its code in the framework, e.g. `SC-28`.
+    pub code: String,
+    /// What it is called, where that is known.
+    pub title: Option<String>,
+    /// The family that it belongs to, where that is known, e.g. `System and Communications Protection`.
+    pub family: Option<String>,
+}
+
+#[derive(Debug)]
+struct Row {
+    family: String,
+    title: String,
+}
+
+/// By code, as the table writes it: `sc-28`, `ac-2.1`.
+static NAMES: LazyLock<HashMap<String, Row>> = LazyLock::new(|| {
+    let mut rows = csv::Reader::from_reader(TABLE.as_bytes());
+    rows.deserialize()
+        .map(|row| {
+            let (code, family, title) = row.expect("the tests read every row of the table");
+            (code, Row { family, title })
+        })
+        .collect()
+});
+
+impl Control {
+    /// What is known of it.
+    pub fn of(control: &ControlRef) -> Self {
+        // An enhancement is written AC-2(1), too.
+        let code = control.code.to_lowercase().replace('(', ".").replace(')', "");
+        let named = (control.framework == NIST).then(|| NAMES.get(&code)).flatten();
+        Self {
+            framework: control.framework.clone(),
+            code: control.code.clone(),
+            title: named.map(|row| row.title.clone()),
+            family: named.map(|row| row.family.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_baseline_is_known_and_nothing_else() {
+        let named = |framework: &str, code: &str| {
+            let (framework, code) = (framework.to_owned(), code.to_owned());
+            let control = Control::of(&ControlRef { framework, code });
+            control.title.zip(control.family)
+        };
+        let pair = |title: &str, family: &str| Some((title.to_owned(), family.to_owned()));
+        assert_eq!(NAMES.len(), TABLE.lines().count() - 1);
+        assert_eq!(
+            named("NIST", "SC-28"),
+            pair("Protection of Information at Rest", "System and Communications Protection")
+        );
+        assert_eq!(named("NIST", "AC-2(1)"), named("NIST", "ac-2.1"));
+        assert!(named("NIST", "AC-2(1)").is_some());
+        assert_eq!(named("NIST", "ZZ-1"), None);
+        assert_eq!(named("CIS", "3.6"), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! Attributes from the bytes of a row's JSON, each as its type: what an older version let in counts as what it means, where
+//! it means something.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use tokio_postgres::types::{FromSql, Type as SqlType};
+
+use super::Held;
+use crate::{
+    base::error,
+    inventory::attribute::{
+        Attribute, AttributeType, boolean_of, date_time_of, date_time_of_seconds, whole,
+    },
+};
+
+/// The JSON of a column, unread.
+pub(super) struct RawJson<'a>(pub(super) &'a [u8]);
+
+impl<'a> FromSql<'a> for RawJson<'a> {
+    fn from_sql(
+        ty: &SqlType,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        match (ty == &SqlType::JSONB, raw) {
+            (true, [1, json @ ..]) | (false, json) => Ok(Self(json)),
+            (true, _) => Err("a version of jsonb that is not known".into()),
+        }
+    }
+
+    fn accepts(ty: &SqlType) -> bool {
+        matches!(*ty, SqlType::JSON | SqlType::JSONB)
+    }
+}
+
+/// Tells each attribute that the object has, by its place in the registry, with its value where it has one.
+pub(super) fn attributes(json: &[u8], tell: impl FnMut(usize, Option<Held>)) -> error::Result<()> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    json.deserialize_map(Object(tell))
+        .map_err(|_| error::Error::Corrupt { table: "asset", column: "attributes" })
+}
+
+struct Object<F>(F);
+
+impl<'de, F: FnMut(usize, Option<Held>)> Visitor<'de> for Object<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(place) = map.next_key_seed(Place)? {
+            match place {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Some(place) => {
+                    let value = map.next_value_seed(As(Attribute::all()[place].attribute_type))?;
+                    (self.0)(place, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key of the object, as its attribute's place.
+struct Place;
+
+impl<'de> DeserializeSeed<'de> for Place {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Option<usize>, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Place {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
+        Ok(Attribute::place_of(key))
+    }
+}
+
+/// A value as this type; none where it is none.
+struct As(AttributeType);
+
+impl<'de> DeserializeSeed<'de> for As {
+    type Value = Option<Held>;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Option<Held>, D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for As {
+    type Value = Option<Held>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Option<Held>, E> {
+        Ok((self.0 == AttributeType::Boolean).then(|| Held::Bool(value.into())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Option<Held>, E> {
+        Ok(match self.0 {
+            AttributeType::Boolean => Some(Held::Bool((number != 0).into())),
+            AttributeType::Integer => Some(Held::Int(number.into())),
+            AttributeType::DateTime => date_time_of_seconds(number).map(Held::time),
+            AttributeType::Text | AttributeType::IntegerList | AttributeType::TextList => None,
+        })
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<Held>, E> {
+        self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Option<Held>, E> {
+        Ok(match self.0 {
+            AttributeType::Boolean => Some(Held::Bool((number != 0.0).into())),
+            // Half a day more than 90 days are 90 days.
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "meant; what is beyond is the largest"
+            )]
+            AttributeType::Integer => Some(Held::Int((number as i64).into())),
+            AttributeType::DateTime => whole(number).and_then(date_time_of_seconds).map(Held::time),
+            AttributeType::Text | AttributeType::IntegerList | AttributeType::TextList => None,
+        })
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Option<Held>, E> {
+        Ok(match self.0 {
+            AttributeType::Boolean => boolean_of(text).map(|value| Held::Bool(value.into())),
+            AttributeType::DateTime => date_time_of(text).map(Held::time),
+            AttributeType::Text => Some(Held::Text(text.to_owned().into())),
+            AttributeType::Integer | AttributeType::IntegerList | AttributeType::TextList => None,
+        })
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<Held>, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Held>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<Held>, A::Error> {
+        match self.0 {
+            AttributeType::IntegerList => {
+                let mut numbers = Vec::with_capacity(items.size_hint().unwrap_or(8));
+                while let Some(item) = items.next_element_seed(Number)? {
+                    numbers.extend(item);
+                }
+                Ok(Some(Held::ints(numbers.into_iter())))
+            }
+            AttributeType::TextList => {
+                let mut texts = Vec::with_capacity(items.size_hint().unwrap_or(4));
+                while let Some(item) = items.next_element_seed(As(AttributeType::Text))? {
+                    if let Some(Held::Text(text)) = item {
+                        texts.push(text.into_inner());
+                    }
+                }
+                Ok(Some(Held::texts(texts.into_iter())))
+            }
+            AttributeType::Boolean
+            | AttributeType::Integer
+            | AttributeType::DateTime
+            | AttributeType::Text => {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// An item of a list of numbers: a whole number, or the digits of one; else none.
+struct Number;
+
+impl<'de> DeserializeSeed<'de> for Number {
+    type Value = Option<i64>;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Option<i64>, D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Number {
+    type Value = Option<i64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an item")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Option<i64>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Option<i64>, E> {
+        Ok(Some(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Option<i64>, E> {
+        Ok(i64::try_from(number).ok())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Option<i64>, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Option<i64>, E> {
+        let is_digits = !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit());
+        Ok(if is_digits { text.parse().ok() } else { None })
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<i64>, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<i64>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<i64>, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}

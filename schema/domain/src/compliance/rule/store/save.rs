@@ -1,0 +1,233 @@
+//! What people write of rules: their own ones, and the thresholds of all.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde_json::{Value, json};
+
+use super::{Saved, Version, ensured, free_slot, lock};
+use crate::{
+    access::audit::Entry,
+    base::{
+        db::Tx,
+        error::{Error, Fault, Result},
+        event::Event,
+        id::Id,
+        nearest::nearest,
+        text::beginning,
+    },
+    compliance::{
+        posture::{
+            Lock,
+            due::{self, Whose},
+        },
+        rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
+    },
+};
+
+/// Rules of its own that an organization may have.
+const MOST: usize = 128;
+
+impl Rule {
+    /// Saves a rule of the organization's own, by its key: a new version where it says something else, and nothing where it
+    /// says the same. What was set of its thresholds stays as far as it fits.
+    ///
+    /// # Errors
+    /// `Invalid` with all that is wrong with it, for a key that ships, and for what cannot judge any asset; `Conflict` where
+    /// there are too many.
+    pub async fn save(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
+        let draft = input.check();
+        if Self::find_by_key(tx, &input.key).await?.is_some_and(|rule| rule.builtin) {
+            let message = format!(
+                "{} is built in and stays as it is: set its thresholds by setRuleParams, or save a copy under another key and switch this one off",
+                input.key
+            );
+            let mut faults = vec![Fault::new("key", message)];
+            if let Err(Error::Invalid(more)) = draft {
+                faults.extend(more);
+            }
+            return Err(Error::Invalid(faults));
+        }
+        let draft = draft?;
+        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        lock_all(tx, now).await?;
+        let saved = ensured(tx, now).await?;
+        let Some(before) = saved.iter().find(|saved| saved.rule.key == input.key) else {
+            Trial::refuse_hopeless(tx, &draft, now).await?;
+            return Self::add(tx, &input.key, draft.definition, &saved, now).await;
+        };
+        let definition = draft.definition;
+        if before.rule.definition == definition {
+            return Ok(before.rule.clone());
+        }
+        let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
+        let overrides = declared.fitting(&before.overrides);
+        let params = declared.with(&overrides).map_err(Error::Invalid)?;
+        let compiled = compile(&definition, &params).map_err(Error::Invalid)?;
+        let draft = Draft { definition, compiled };
+        Trial::refuse_hopeless(tx, &draft, now).await?;
+        let rule = Self {
+            version: before.rule.version + 1,
+            definition: draft.definition,
+            params: params.to_value(),
+            ..before.rule.clone()
+        };
+        let version = Version { rule: rule.id, number: rule.version, says: &rule.definition };
+        Version::insert(tx, &[version], now).await?;
+        tx.exec(
+            "UPDATE rule SET version = $2, params = $3, updated_at = $4 WHERE id = $1",
+            &[&rule.id, &rule.version, &overrides, &now],
+        )
+        .await?;
+        let entry =
+            Entry::changed("rule.updated", rule.id, before.rule.snapshot(), rule.snapshot());
+        rule.changed(tx, entry, now).await?;
+        Ok(rule)
+    }
+
+    async fn add(
+        tx: &Tx,
+        key: &str,
+        definition: Definition,
+        saved: &[Saved],
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        if saved.iter().filter(|saved| !saved.rule.builtin).count() >= MOST {
+            return Err(Error::Conflict(format!(
+                "the organization has {MOST} rules of its own, which is the most: change one that is not needed any more"
+            )));
+        }
+        let rule = Self {
+            id: Id::new(),
+            key: key.to_owned(),
+            version: 1,
+            builtin: false,
+            enabled: true,
+            params: definition.params.clone(),
+            definition,
+        };
+        tx.exec(
+            "INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, false, true, 1, '{}', $5, $5)",
+            &[&tx.org(), &rule.id, &rule.key, &free_slot(saved), &now],
+        )
+        .await?;
+        let version = Version { rule: rule.id, number: 1, says: &rule.definition };
+        Version::insert(tx, &[version], now).await?;
+        let entry = Entry::created("rule.created", rule.id, &rule.snapshot());
+        rule.changed(tx, entry, now).await?;
+        Ok(rule)
+    }
+
+    /// Sets thresholds of a rule, and whether assets are judged by it. Thresholds merge by name; `null` goes back to the default.
+    ///
+    /// # Errors
+    /// `Invalid` with all that is wrong with the thresholds, or for a key that no rule has.
+    pub async fn set_params(
+        tx: &Tx,
+        key: &str,
+        params: Option<&Value>,
+        enabled: Option<bool>,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        lock_all(tx, now).await?;
+        let saved = ensured(tx, now).await?;
+        let Some(before) = saved.iter().find(|saved| saved.rule.key == key) else {
+            let known = saved.iter().map(|saved| saved.rule.key.as_str());
+            return Err(Error::Invalid(vec![Fault {
+                suggestion: nearest(key, known).map(str::to_owned),
+                ..Fault::new("key", format!("there is no rule {:?}", beginning(key)))
+            }]));
+        };
+        let overrides = merged(&before.overrides, params)?;
+        let definition = &before.rule.definition;
+        let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
+        let effective = declared.with(&overrides).map_err(|mut faults| {
+            // What is wrong with those that fit is said, too.
+            let fitting = declared.with(&declared.fitting(&overrides));
+            let compiled = fitting.and_then(|fitting| compile(definition, &fitting));
+            faults.extend(compiled.err().into_iter().flatten());
+            Error::Invalid(faults)
+        })?;
+        compile(definition, &effective).map_err(Error::Invalid)?;
+        let rule = Self {
+            enabled: enabled.unwrap_or(before.rule.enabled),
+            params: effective.to_value(),
+            ..before.rule.clone()
+        };
+        if overrides == before.overrides && rule.enabled == before.rule.enabled {
+            return Ok(rule);
+        }
+        tx.exec(
+            "UPDATE rule SET params = $2, enabled = $3, updated_at = $4 WHERE id = $1",
+            &[&rule.id, &overrides, &rule.enabled, &now],
+        )
+        .await?;
+        let entry =
+            Entry::changed("rule.updated", rule.id, before.rule.snapshot(), rule.snapshot());
+        rule.changed(tx, entry, now).await?;
+        Ok(rule)
+    }
+
+    /// Records the change, and has judged anew what it concerns.
+    async fn changed(&self, tx: &Tx, entry: Entry, now: DateTime<Utc>) -> Result<()> {
+        entry.record(tx, now).await?;
+        due::note(tx, &[(Whose::All, None)]).await?;
+        tx.emit(Event::changed(tx.org(), self.id));
+        Ok(())
+    }
+
+    /// As the audit trail keeps it.
+    pub(super) fn snapshot(&self) -> Value {
+        let Definition {
+            title,
+            severity,
+            controls,
+            applies_to,
+            params: _,
+            condition,
+            evidence,
+            remediation,
+        } = &self.definition;
+        json!({
+            "key": self.key,
+            "version": self.version,
+            "enabled": self.enabled,
+            "params": self.params,
+            "title": title,
+            "severity": severity,
+            "controls": controls,
+            "appliesTo": applies_to,
+            "condition": condition,
+            "evidence": evidence,
+            "remediation": remediation,
+        })
+    }
+}
+
+/// Nobody looks by the rules of before once this is committed; whoever looks takes the two locks in the same order.
+async fn lock_all(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    Lock::Alone.take(tx, now).await?;
+    lock(tx).await
+}
+
+/// What is set after these changes by name, where `null` removes.
+fn merged(overrides: &Value, changes: Option<&Value>) -> Result<Value> {
+    let mut merged = overrides.as_object().cloned().unwrap_or_default();
+    match changes {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(changes)) => {
+            for (name, value) in changes {
+                if value.is_null() {
+                    merged.remove(name);
+                } else {
+                    merged.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        Some(_) => {
+            let message = "must be an object, such as {\"max_age_days\": 30}";
+            return Err(Error::invalid("params", message));
+        }
+    }
+    Ok(Value::Object(merged))
+}

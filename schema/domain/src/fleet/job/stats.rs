@@ -1,0 +1,81 @@
+//! A queue in numbers: of an organization, or of the whole installation.
+
+use async_graphql::SimpleObject;
+use tokio_postgres::Row;
+
+use super::Queue;
+use crate::{
+    access::{directive::requires, permission::Permission},
+    base::{
+        db::{FromRow, Tx},
+        error::Result,
+    },
+};
+
+/// A queue in numbers. Takes `JOB_READ`.
+#[derive(Debug, Clone, PartialEq, SimpleObject)]
+#[graphql(directive = requires::apply(Permission::JobRead))]
+pub struct QueueStats {
+    /// Which one.
+    pub queue: Queue,
+    /// Jobs that are ready.
+    pub waiting: i64,
+    /// Jobs that are to be run later.
+    pub scheduled: i64,
+    /// Jobs that workers have.
+    pub running: i64,
+    /// Jobs that failed for good, to be retried or discarded by somebody.
+    pub buried: i64,
+    /// For how long the oldest one has been ready; null where none is.
+    pub oldest_waiting_seconds: Option<f64>,
+    /// Jobs done a minute, over the last five minutes.
+    pub done_per_minute: f64,
+    /// Jobs buried a minute, over the last five minutes; those retried or discarded since are not counted.
+    pub failed_per_minute: f64,
+}
+
+impl FromRow for QueueStats {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            queue: Queue::from_column(row.try_get("queue")?)?,
+            waiting: row.try_get("waiting")?,
+            scheduled: row.try_get("scheduled")?,
+            running: row.try_get("running")?,
+            buried: row.try_get("buried")?,
+            oldest_waiting_seconds: row.try_get("oldest_waiting_seconds")?,
+            done_per_minute: row.try_get("done_per_minute")?,
+            failed_per_minute: row.try_get("failed_per_minute")?,
+        })
+    }
+}
+
+impl QueueStats {
+    /// Every queue, also where it is empty: of the organization of the transaction, or of all in one of `Db::fleet`.
+    pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
+        let queues: Vec<&str> = Queue::ALL.iter().map(|queue| queue.as_str()).collect();
+        tx.all(
+            "WITH live AS (
+                 SELECT queue,
+                        count(*) FILTER (WHERE state = 'WAITING') AS waiting,
+                        count(*) FILTER (WHERE state = 'SCHEDULED') AS scheduled,
+                        count(*) FILTER (WHERE state = 'RUNNING') AS running,
+                        count(*) FILTER (WHERE state = 'BURIED') AS buried,
+                        count(*) FILTER (WHERE state = 'BURIED' AND changed_at > now() - interval '5 minutes') AS failed,
+                        min(run_at) FILTER (WHERE state = 'WAITING') AS oldest
+                 FROM job GROUP BY queue),
+             past AS (
+                 SELECT queue, count(*) AS done FROM job_history
+                 WHERE finished_at > now() - interval '5 minutes' AND outcome = 'SUCCEEDED' GROUP BY queue)
+             SELECT queue, coalesce(waiting, 0) AS waiting, coalesce(scheduled, 0) AS scheduled,
+                    coalesce(running, 0) AS running, coalesce(buried, 0) AS buried,
+                    CASE WHEN oldest IS NOT NULL THEN greatest(extract(epoch FROM now() - oldest), 0)::float8 END
+                        AS oldest_waiting_seconds,
+                    coalesce(done, 0) / 5.0::float8 AS done_per_minute,
+                    coalesce(failed, 0) / 5.0::float8 AS failed_per_minute
+             FROM unnest($1::text[]) WITH ORDINALITY AS known (queue, place)
+             LEFT JOIN live USING (queue) LEFT JOIN past USING (queue) ORDER BY place",
+            &[&queues],
+        )
+        .await
+    }
+}

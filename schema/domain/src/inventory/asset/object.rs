@@ -1,0 +1,144 @@
+//! The JSON objects of an asset: custom fields merged by key, both bounded, kept as Postgres gives them back.
+
+use serde_json::{Map, Value};
+
+use crate::base::error::Fault;
+
+/// Bytes of `attributes` or `customFields` at most, as JSON.
+const OBJECT_BYTES: usize = 20_000;
+/// Levels of them at most: Postgres would keep more than `serde_json` reads back.
+const OBJECT_LEVELS: usize = 32;
+
+/// An object after merging the changes by key, `null` removing one.
+pub(super) fn merge(
+    path: &str,
+    current: &Value,
+    changes: &Value,
+    faults: &mut Vec<Fault>,
+) -> Value {
+    let Value::Object(changes) = changes else {
+        faults.push(Fault::new(path, "must be an object, such as {\"room\": \"B12\"}"));
+        return current.clone();
+    };
+    let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
+    for (key, value) in changes {
+        // Spaces around a key are nearly always a slip. What an earlier version let in can stay, and be removed.
+        if !is_key(key) && !merged.contains_key(key) {
+            faults.push(Fault::new(
+                format!("{path}.{key}"),
+                "a key has 1 to 64 characters, no control characters and no spaces around it",
+            ));
+        }
+        if holds_nul(value) {
+            faults.push(Fault::new(format!("{path}.{key}"), "holds the control character U+0000"));
+        }
+        if !fits(value, OBJECT_LEVELS - 1) {
+            let message = format!("is nested deeper than {OBJECT_LEVELS} levels");
+            faults.push(Fault::new(format!("{path}.{key}"), message));
+            continue;
+        }
+        if value.is_null() {
+            merged.remove(key);
+        } else {
+            merged.insert(key.clone(), as_stored(value));
+        }
+    }
+    let merged = Value::Object(merged);
+    check_size(path, &merged, faults);
+    merged
+}
+
+fn is_key(key: &str) -> bool {
+    let length = key.chars().count();
+    (1..=64).contains(&length) && key.trim() == key && !key.chars().any(char::is_control)
+}
+
+/// That an object is not larger than what is kept.
+pub(super) fn check_size(path: &str, object: &Value, faults: &mut Vec<Fault>) {
+    let bytes = object.to_string().len();
+    if bytes > OBJECT_BYTES {
+        faults.push(Fault::new(
+            path,
+            format!("would have {bytes} bytes as JSON, at most {OBJECT_BYTES} are kept"),
+        ));
+    }
+}
+
+/// Whether a value has at most so many levels of lists and objects.
+fn fits(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
+        Value::Object(map) => levels > 0 && map.values().all(|item| fits(item, levels - 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}
+
+/// A value as it comes back from Postgres, which writes numbers without exponents: 1e16 is an integer then, and would
+/// differ from itself when it is given again.
+fn as_stored(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .filter(|number| number.abs() >= 1e16)
+            .and_then(|number| number.to_string().parse().ok())
+            .unwrap_or_else(|| value.clone()),
+        Value::Array(items) => items.iter().map(as_stored).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), as_stored(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+/// Postgres cannot keep U+0000 in JSON.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn objects_merge_by_key_and_null_removes() {
+        let mut faults = Vec::new();
+        let merged =
+            merge("a", &json!({"x": 1, "y": 2}), &json!({"x": null, "z": [3]}), &mut faults);
+        assert_eq!((merged, faults), (json!({"y": 2, "z": [3]}), vec![]));
+    }
+
+    #[test]
+    fn a_key_of_an_earlier_version_can_stay_and_be_removed_but_not_come() {
+        for (current, change, kept, faults) in [
+            (json!({" k": 1}), json!({" k": null}), json!({}), 0),
+            (json!({" k": 1}), json!({" k": 1}), json!({" k": 1}), 0),
+            (json!({}), json!({" k": null}), json!({}), 1),
+        ] {
+            let mut found = Vec::new();
+            assert_eq!(merge("a", &current, &change, &mut found), kept);
+            assert_eq!(found.len(), faults, "{change}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_or_too_large_is_refused() {
+        for bad in [
+            json!([1]),
+            json!("x"),
+            json!({"k": "x".repeat(20_001)}),
+            json!({"": 1}),
+            json!({"k": "\0"}),
+        ] {
+            let mut faults = Vec::new();
+            merge("a", &json!({}), &bad, &mut faults);
+            assert_eq!(faults.len(), 1, "{bad}");
+        }
+    }
+}

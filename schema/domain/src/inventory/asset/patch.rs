@@ -1,0 +1,177 @@
+//! What changes of an asset, and what it is afterwards: the one set of rules that the API and every file come through.
+//!
+//! Faults are named by the fields of the API; whoever reads a file translates them to its columns.
+
+use std::collections::BTreeSet;
+
+use async_graphql::MaybeUndefined::{self, Null, Undefined};
+use serde_json::{Value, json};
+
+use super::{
+    AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
+    fact::{self, Known, Sources},
+    object,
+    store::Draft,
+};
+use crate::{
+    access::user::User,
+    base::{
+        error::Fault,
+        id::Id,
+        text::{self, Rule},
+    },
+    inventory::tag::Tag,
+};
+
+/// Tags of one asset: more group nothing.
+const MOST_TAGS: usize = 50;
+
+/// What to change: what is absent stays, `null` clears.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Patch {
+    pub(crate) name: MaybeUndefined<String>,
+    /// Its type does not change: another one is a fault.
+    pub(crate) asset_type: Option<AssetType>,
+    pub(crate) lifecycle_state: Option<LifecycleState>,
+    pub(crate) environment: MaybeUndefined<Environment>,
+    pub(crate) external_id: MaybeUndefined<String>,
+    pub(crate) location: MaybeUndefined<String>,
+    pub(crate) description: MaybeUndefined<String>,
+    pub(crate) owner: MaybeUndefined<Id<User>>,
+    /// All of them: those that are missing are taken away.
+    pub(crate) tags: MaybeUndefined<BTreeSet<Id<Tag>>>,
+    /// Merged by key.
+    pub(crate) attributes: MaybeUndefined<Value>,
+    /// Merged by key.
+    pub(crate) custom_fields: MaybeUndefined<Value>,
+}
+
+impl Patch {
+    pub(super) fn of_new(input: &CreateAssetInput) -> Self {
+        let given = |text: &Option<String>| text.clone().map_or(Undefined, MaybeUndefined::Value);
+        Self {
+            name: MaybeUndefined::Value(input.name.clone()),
+            asset_type: None,
+            lifecycle_state: None,
+            environment: Undefined,
+            external_id: given(&input.external_id),
+            location: given(&input.location),
+            description: given(&input.description),
+            owner: input.owner.map_or(Undefined, MaybeUndefined::Value),
+            tags: input.tags.as_ref().map_or(Undefined, |tags| MaybeUndefined::Value(set(tags))),
+            attributes: input.attributes.clone().map_or(Undefined, MaybeUndefined::Value),
+            custom_fields: input.custom_fields.clone().map_or(Undefined, MaybeUndefined::Value),
+        }
+    }
+
+    pub(super) fn of_change(input: &UpdateAssetInput) -> Self {
+        Self {
+            name: input.name.clone(),
+            asset_type: None,
+            lifecycle_state: None,
+            environment: input.environment,
+            external_id: input.external_id.clone(),
+            location: input.location.clone(),
+            description: input.description.clone(),
+            owner: input.owner,
+            tags: input.tags.clone().map_value(|tags| set(&tags)),
+            attributes: input.attributes.clone(),
+            custom_fields: input.custom_fields.clone(),
+        }
+    }
+
+    /// The asset afterwards, as known to whoever says so.
+    pub(crate) fn apply(&self, before: &Draft, known: Known, faults: &mut Vec<Fault>) -> Draft {
+        let mut after = before.clone();
+        let asset = &mut after.asset;
+        match &self.name {
+            Undefined => {}
+            Null => faults.push(Fault::new("name", "cannot be cleared")),
+            MaybeUndefined::Value(name) => {
+                asset.name = text::check("name", name, text::NAME, faults);
+            }
+        }
+        if let Some(asset_type) = self.asset_type
+            && asset_type != asset.asset_type
+        {
+            let message =
+                format!("is {} already, and a type does not change", asset.asset_type.as_str());
+            faults.push(Fault::new("type", message));
+        }
+        if let Some(state) = self.lifecycle_state {
+            match asset.lifecycle_state.check_next(state) {
+                Ok(()) => asset.lifecycle_state = state,
+                Err(message) => faults.push(Fault::new("lifecycleState", message)),
+            }
+        }
+        match self.environment {
+            Undefined => {}
+            Null => faults.push(Fault::new("environment", "cannot be cleared")),
+            MaybeUndefined::Value(environment) => asset.environment = environment,
+        }
+        let texts = [
+            (&self.external_id, text::NAME, "externalId", &mut asset.external_id),
+            (&self.location, text::NAME, "location", &mut asset.location),
+            (&self.description, text::DESCRIPTION, "description", &mut asset.description),
+        ];
+        for (given, rule, path, field) in texts {
+            set_text(given, rule, path, field, faults);
+        }
+        match self.owner {
+            Undefined => {}
+            Null => asset.owner_id = None,
+            MaybeUndefined::Value(owner) => asset.owner_id = Some(owner),
+        }
+        match &self.attributes {
+            Undefined => {}
+            Null => (asset.attributes, asset.sources) = (json!({}), Sources::default()),
+            MaybeUndefined::Value(changes) => {
+                let current = (&asset.attributes, &asset.sources);
+                let (attributes, sources) = fact::merge(current, changes, known, faults);
+                object::check_size("attributes", &attributes, faults);
+                (asset.attributes, asset.sources) = (attributes, sources);
+            }
+        }
+        match &self.custom_fields {
+            Undefined => {}
+            Null => asset.custom_fields = json!({}),
+            MaybeUndefined::Value(changes) => {
+                asset.custom_fields =
+                    object::merge("customFields", &asset.custom_fields, changes, faults);
+            }
+        }
+        match &self.tags {
+            Undefined => {}
+            Null => after.tags = BTreeSet::new(),
+            MaybeUndefined::Value(tags) => {
+                if tags.len() > MOST_TAGS {
+                    let message =
+                        format!("are {}, an asset carries at most {MOST_TAGS}", tags.len());
+                    faults.push(Fault::new("tags", message));
+                }
+                after.tags.clone_from(tags);
+            }
+        }
+        after
+    }
+}
+
+fn set(tags: &[Id<Tag>]) -> BTreeSet<Id<Tag>> {
+    tags.iter().copied().collect()
+}
+
+fn set_text(
+    given: &MaybeUndefined<String>,
+    rule: Rule,
+    path: &str,
+    field: &mut Option<String>,
+    faults: &mut Vec<Fault>,
+) {
+    match given {
+        Undefined => {}
+        Null => *field = None,
+        MaybeUndefined::Value(text) => {
+            *field = text::check_optional(path, Some(text), rule, faults);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The columns that a file may have: what each is called, and what was probably meant by another name.
+
+use std::collections::HashMap;
+
+use super::ImportKind;
+use crate::{
+    base::{
+        error::{Error, Fault, Result},
+        nearest::nearest,
+        text::beginning,
+    },
+    inventory::attribute::{self, Attribute},
+};
+
+/// Columns of a file at most.
+pub(crate) const MOST_COLUMNS: usize = 500;
+/// What a custom field whose value is not a text ends in.
+const JSON: &str = ":json";
+
+/// Characters of a custom field's name at most.
+const CUSTOM_NAME: usize = 64;
+
+/// Fields that are columns: what each is called, and what else it may be called (as in the API).
+macro_rules! fields {
+    ($(#[$meta:meta])* $name:ident { $($field:ident = $column:literal $(or $other:literal)*,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum $name { $($field,)+ }
+
+        impl $name {
+            /// All of them, in the order of an exported file.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$field,)+];
+
+            /// The name of the column.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$field => $column,)+ }
+            }
+
+            fn find(name: &str) -> Option<Self> {
+                match name {
+                    $($column $(| $other)* => Some(Self::$field),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    /// What a file says of an asset beside attributes and custom fields.
+    AssetField {
+        Code = "code" or "short_code",
+        ExternalId = "external_id" or "externalid",
+        Name = "name",
+        Type = "asset_type" or "type" or "assettype",
+        Environment = "environment",
+        LifecycleState = "lifecycle_state" or "lifecyclestate",
+        Location = "location",
+        Description = "description",
+        Owner = "owner" or "owner_email",
+        Tags = "tags",
+    }
+}
+
+fields! {
+    /// What a file says of a dependency.
+    DependencyField {
+        SourceCode = "source_code" or "sourcecode",
+        SourceExternalId = "source_external_id" or "sourceexternalid",
+        TargetCode = "target_code" or "targetcode",
+        TargetExternalId = "target_external_id" or "targetexternalid",
+        Kind = "kind",
+        Criticality = "criticality",
+    }
+}
+
+/// What the cells of a column say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Column {
+    /// A field of an asset.
+    Asset(AssetField),
+    /// A field of a dependency.
+    Dependency(DependencyField),
+    /// An attribute, by its key and by the name that was used.
+    Attribute(&'static str, String),
+    /// A custom field whose value is the cell's text.
+    Custom(String),
+    /// A custom field whose value is what the cell's JSON says.
+    CustomJson(String),
+}
+
+fn fields(kind: ImportKind) -> Vec<&'static str> {
+    match kind {
+        ImportKind::Assets => AssetField::ALL.iter().map(|field| field.name()).collect(),
+        ImportKind::Dependencies => DependencyField::ALL.iter().map(|field| field.name()).collect(),
+    }
+}
+
+impl Column {
+    /// What is called so.
+    ///
+    /// # Errors
+    /// A fault at the name, which suggests the nearest.
+    pub(super) fn parse(kind: ImportKind, name: &str) -> Result<Self, Fault> {
+        // Spaces at the end may belong to the name of a custom field that an earlier version let in.
+        let (whole, name) = (name.trim_start(), name.trim());
+        if kind == ImportKind::Assets {
+            if let Some(key) = strip(name, &["attributes.", "attribute."]) {
+                let found = attribute::find(key, &beginning(name)).map_err(|fault| Fault {
+                    suggestion: fault.suggestion.map(|key| format!("attributes.{key}")),
+                    ..fault
+                })?;
+                return Ok(Self::Attribute(found.key.as_str(), key.trim().to_owned()));
+            }
+            if let Some(key) = strip(whole, &["custom.", "custom_fields.", "customfields."]) {
+                let column = match key.strip_suffix(JSON) {
+                    Some(key) => Self::CustomJson(key.to_owned()),
+                    None => Self::Custom(key.to_owned()),
+                };
+                return check_custom(name, column);
+            }
+        }
+        let folded = name.to_lowercase().replace([' ', '-'], "_");
+        let known = match kind {
+            ImportKind::Assets => AssetField::find(&folded).map(Self::Asset),
+            ImportKind::Dependencies => DependencyField::find(&folded).map(Self::Dependency),
+        };
+        known.ok_or_else(|| Fault {
+            suggestion: suggestion(kind, &folded),
+            ..Fault::new(beginning(name), unknown(kind, name))
+        })
+    }
+
+    /// The column that an exported file has for a custom field with this value.
+    pub(crate) fn of_custom(key: &str, is_text: bool) -> String {
+        let suffix = if is_text && !key.ends_with(JSON) { "" } else { JSON };
+        format!("custom.{key}{suffix}")
+    }
+
+    /// What it is about: no two columns of a file are about the same.
+    fn subject(&self) -> String {
+        match self {
+            Self::Asset(field) => field.name().to_owned(),
+            Self::Dependency(field) => field.name().to_owned(),
+            Self::Attribute(key, _) => format!("attributes.{key}"),
+            Self::Custom(key) => Self::of_custom(key, true),
+            Self::CustomJson(key) => Self::of_custom(key, false),
+        }
+    }
+}
+
+fn strip<'a>(name: &'a str, prefixes: &[&str]) -> Option<&'a str> {
+    prefixes.iter().find_map(|prefix| {
+        let head = name.get(..prefix.len())?;
+        head.eq_ignore_ascii_case(prefix).then(|| &name[prefix.len()..])
+    })
+}
+
+/// That a custom field can be called so: of a file its header is refused, and not row by row.
+fn check_custom(name: &str, column: Column) -> Result<Column, Fault> {
+    let (Column::Custom(key) | Column::CustomJson(key)) = &column else { return Ok(column) };
+    if key.is_empty() || key.chars().count() > CUSTOM_NAME || key.chars().any(char::is_control) {
+        let message = format!(
+            "a custom field has a name of 1 to {CUSTOM_NAME} characters without control characters"
+        );
+        return Err(Fault::new(beginning(name), message));
+    }
+    Ok(column)
+}
+
+/// The columns so far, by what they are about.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashMap<String, String>);
+
+impl Seen {
+    /// One more.
+    ///
+    /// # Errors
+    /// A fault where one before is about the same.
+    pub(super) fn add(&mut self, column: &Column, name: &str) -> Result<(), Fault> {
+        let name = beginning(name.trim()).into_owned();
+        let Some(first) = self.0.insert(column.subject(), name.clone()) else { return Ok(()) };
+        let message = if first == name {
+            "is there twice".to_owned()
+        } else {
+            format!("says the same as the column {first:?}")
+        };
+        Err(Fault::new(name, message))
+    }
+
+    fn has(&self, subject: &str) -> bool {
+        self.0.contains_key(subject)
+    }
+}
+
+fn unknown(kind: ImportKind, name: &str) -> String {
+    if name.is_empty() {
+        return "a column has no name".to_owned();
+    }
+    let (name, names) = (beginning(name), fields(kind).join(", "));
+    match kind {
+        ImportKind::Assets => format!(
+            "there is no column {name:?}: there are {names}, attributes.<key> and custom.<name>"
+        ),
+        ImportKind::Dependencies => format!("there is no column {name:?}: there are {names}"),
+    }
+}
+
+/// The column most like it, or the attribute that forgot its prefix.
+fn suggestion(kind: ImportKind, folded: &str) -> Option<String> {
+    if kind == ImportKind::Assets
+        && let Ok(attribute) = attribute::find(folded, "")
+    {
+        return Some(format!("attributes.{}", attribute.key));
+    }
+    let near = nearest(folded, fields(kind));
+    near.map(str::to_owned).or_else(|| {
+        let key = (kind == ImportKind::Assets).then(|| attribute::suggestion(folded))??;
+        Some(format!(
+            "attributes.{}",
+            Attribute::of_key(&key).map_or(key.as_str(), |known| &known.key)
+        ))
+    })
+}
+
+/// Reads a header.
+///
+/// # Errors
+/// `Invalid` with a fault for each column that is unknown or there twice, and where none says which asset is meant.
+pub fn check_columns(kind: ImportKind, columns: &[String]) -> Result<()> {
+    read_columns(kind, columns).map(drop)
+}
+
+pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Column>> {
+    if names.len() > MOST_COLUMNS {
+        let message = format!("has {} columns, at most {MOST_COLUMNS} are read", names.len());
+        return Err(Error::invalid("header", message));
+    }
+    let mut faults = Vec::new();
+    let mut columns = Vec::with_capacity(names.len());
+    let mut seen = Seen::default();
+    for name in names {
+        match Column::parse(kind, name) {
+            Ok(column) => {
+                faults.extend(seen.add(&column, name).err());
+                columns.push(column);
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    // A wrong name may be the one that is missing: it is enough to hear of that.
+    if faults.is_empty() {
+        match kind {
+            ImportKind::Assets => {
+                if !seen.has("external_id") && !seen.has("code") && !seen.has("name") {
+                    let message = "no column says which asset is meant: external_id, code or name";
+                    faults.push(Fault::new("header", message));
+                }
+            }
+            ImportKind::Dependencies => {
+                for side in ["source", "target"] {
+                    if !seen.has(&format!("{side}_external_id"))
+                        && !seen.has(&format!("{side}_code"))
+                    {
+                        let message = format!(
+                            "no column says which asset is the {side}: {side}_external_id or {side}_code"
+                        );
+                        faults.push(Fault::new("header", message));
+                    }
+                }
+            }
+        }
+    }
+    if faults.is_empty() { Ok(columns) } else { Err(Error::Invalid(faults)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(kind: ImportKind, header: &str) -> Vec<(String, Option<String>)> {
+        let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
+        match check_columns(kind, &columns) {
+            Ok(()) => Vec::new(),
+            Err(Error::Invalid(faults)) => {
+                faults.into_iter().map(|fault| (fault.path, fault.suggestion)).collect()
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn headers_are_read_however_they_are_spelled() {
+        for header in [
+            "external_id,name,asset_type,attributes.os_name,custom.serial,custom.seats:json",
+            "External ID,Name,Type,Lifecycle State,Environment,attributes.os_eol",
+            "externalId,name,type,lifecycleState,customFields.room",
+            "name",
+        ] {
+            assert_eq!(check(ImportKind::Assets, header), [], "{header}");
+        }
+        assert_eq!(check(ImportKind::Dependencies, "source_code,target_external_id,kind"), []);
+    }
+
+    #[test]
+    fn what_is_no_column_suggests_the_nearest() {
+        for (header, path, suggestion) in [
+            ("name,enviroment", "enviroment", Some("environment")),
+            ("name,os_name", "os_name", Some("attributes.os_name")),
+            (
+                "name,attributes.disk_encypted",
+                "attributes.disk_encypted",
+                Some("attributes.disk_encrypted"),
+            ),
+            ("name,zebra", "zebra", None),
+            ("name,", "", None),
+            ("name,Name", "Name", None),
+            (
+                "name,attributes.edr_present,attributes.edr_installed",
+                "attributes.edr_installed",
+                None,
+            ),
+            ("location", "header", None),
+        ] {
+            let expected = [(path.to_owned(), suggestion.map(str::to_owned))];
+            assert_eq!(check(ImportKind::Assets, header), expected, "{header}");
+        }
+        assert_eq!(check(ImportKind::Dependencies, "source_code,kind").len(), 1);
+    }
+
+    #[test]
+    fn a_custom_field_that_no_asset_can_have_is_refused_at_the_header() {
+        for key in ["x".repeat(65), "x".repeat(200_000), String::new(), "a\u{7}b".to_owned()] {
+            for header in [format!("name,custom.{key}"), format!("name,custom.{key}:json")] {
+                let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
+                let Err(Error::Invalid(faults)) = check_columns(ImportKind::Assets, &columns)
+                else {
+                    panic!("{} characters are too many", key.len())
+                };
+                assert!(faults[0].path.len() < 200 && faults[0].message.contains("1 to 64"));
+            }
+        }
+        assert_eq!(check(ImportKind::Assets, &format!("name,custom.{}", "x".repeat(64))), []);
+    }
+
+    #[test]
+    fn the_columns_of_custom_fields_read_back() {
+        for (key, is_text) in
+            [("serial", true), ("seats", false), ("a:json", true), ("a:json", false)]
+        {
+            let column = Column::of_custom(key, is_text);
+            let read = Column::parse(ImportKind::Assets, &column).unwrap();
+            let is_json = !is_text || key.ends_with(JSON);
+            let expected =
+                if is_json { Column::CustomJson(key.into()) } else { Column::Custom(key.into()) };
+            assert_eq!(read, expected, "{column}");
+        }
+    }
+}
