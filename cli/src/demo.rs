@@ -38,7 +38,7 @@ const SLUG: &str = "demo";
 
 /// Makes it the first time, and says whose passwords are new. A first time that was cut short is made whole.
 pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
-    let db = &jobs::scan::following(db.clone());
+    let db = &jobs::compliance::run::following(db.clone());
     let tx = db.auth(Origin::system()).await?;
     let organization = match Organization::find_by_slug(&tx, SLUG).await? {
         Some(organization) => organization,
@@ -176,8 +176,8 @@ async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
         }
     }
     // As workers do after a run.
-    jobs::scan::push_turn(tx).await?;
-    jobs::scan::push_verify(tx, at).await?;
+    jobs::compliance::run::push_turn(tx).await?;
+    jobs::compliance::run::push_verify(tx, at).await?;
     Ok(())
 }
 

@@ -38,7 +38,8 @@ impl Process {
         let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
         let (publisher, publishing) = Publisher::new(redis.clone());
         tokio::spawn(publishing);
-        let db = jobs::scan::following(db).publishing(move |events| publisher.publish(events));
+        let db = jobs::compliance::run::following(db)
+            .publishing(move |events| publisher.publish(events));
         let (hints, listening) =
             Listener::new(redis_url, redis.clone()).context("REDIS_URL cannot be used")?;
         tokio::spawn(listening);

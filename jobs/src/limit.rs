@@ -14,8 +14,8 @@
 mod breaker;
 mod bucket;
 mod fleet;
+mod local;
 mod quota;
-mod wall;
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -32,8 +32,8 @@ use tracing::{info, warn};
 use self::breaker::Breaker;
 use self::bucket::Bucket;
 pub use self::bucket::address_bucket;
+use self::local::Walls;
 pub use self::quota::Quota;
-use self::wall::Walls;
 use crate::{Error, Redis, Result};
 
 /// How long a request waits for Redis before it is decided without it.

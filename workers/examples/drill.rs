@@ -20,8 +20,8 @@ use domain::{Db, Id, Origin, access::organization::Organization, fleet::job::Que
 use jobs::{
     Failure, Job, Redis,
     event::{Listener, Publisher},
-    held::Keeping,
     push, push_all,
+    queue::claims::Keeping,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,10 @@ use domain::{
     Db, Origin,
     access::{audit::Entry, viewer},
 };
-use jobs::{Failure, Taken, backend::Interruption, held::Stop};
+use jobs::{
+    Failure, Taken,
+    queue::{backend::Interruption, claims::Stop},
+};
 use tracing::Instrument;
 
 use crate::{

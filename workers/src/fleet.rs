@@ -20,15 +20,17 @@ use domain::{
 use futures_util::FutureExt;
 use jobs::{
     Taken,
-    backend::{self, PostgresBackend},
     event::Listener,
-    held::{Holder, Keeping, Stop, keep},
+    queue::{
+        backend::{self, PostgresBackend},
+        claims::{Holder, Keeping, Stop, keep},
+    },
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, tend::Tender};
+use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, maintenance::Tender};
 
 /// What a process exits with when a job cannot be stopped.
 pub const EXIT_STUCK: u8 = 70;

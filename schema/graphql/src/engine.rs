@@ -6,6 +6,12 @@
 //!
 //! Long, because what runs once and what is watched pass the same steps in the same order, seen side by side here.
 
+pub(crate) mod node;
+pub(crate) mod permit;
+pub(crate) mod schema;
+pub(crate) mod subscription;
+pub(crate) mod watch;
+
 use std::{collections::HashSet, sync::Arc};
 
 use async_graphql::{
@@ -18,19 +24,25 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    authorize::{self, Forbidden, Need},
-    context::{Client, Loaders, SIGN_IN, Scope, Services},
-    drive::{Loads, drive},
-    error::{Error, ErrorCode},
-    expansion::Bounded,
-    input::Inputs,
-    order::Keys,
-    refusal::Refusal,
-    scan,
-    schema::{self, Mutation, Query, Subscription},
-    shape::{Shape, Unstated},
-    subscription::{self, Watch},
-    watch::Watching,
+    document::{
+        authorize::{self, Forbidden, Need},
+        expansion::Bounded,
+        index::{Shape, Unstated},
+        key_order::Keys,
+        lexer,
+        rejection::Refusal,
+        variables::Inputs,
+    },
+    engine::{
+        schema::{Mutation, Query, Subscription},
+        subscription::Watch,
+        watch::Watching,
+    },
+    request::{
+        context::{Client, Loaders, SIGN_IN, Scope, Services},
+        drive::{Loads, drive},
+        error::{Error, ErrorCode},
+    },
 };
 
 /// What the endpoint shows and accepts.
@@ -130,8 +142,8 @@ impl Engine {
         mut variables: Variables,
     ) -> Result<Prepared, Answer> {
         self.check_allowed(source).map_err(|error| refused(&error))?;
-        scan::source(source).map_err(|refusal| refused_at(&refusal))?;
-        scan::variables(&variables).map_err(|refusal| refused_at(&refusal))?;
+        lexer::source(source).map_err(|refusal| refused_at(&refusal))?;
+        lexer::variables(&variables).map_err(|refusal| refused_at(&refusal))?;
         let document = parse_query(source).map_err(|error| {
             let error = ServerError::from(error);
             let mut answer = refused(&Error::new(ErrorCode::Validation, error.message));
@@ -410,8 +422,8 @@ pub fn refused(error: &Error) -> Answer {
 
 fn refused_at(refusal: &Refusal) -> Answer {
     let code = match refusal.code {
-        crate::refusal::Code::Validation => ErrorCode::Validation,
-        crate::refusal::Code::QueryTooComplex => ErrorCode::QueryTooComplex,
+        crate::document::rejection::Code::Validation => ErrorCode::Validation,
+        crate::document::rejection::Code::QueryTooComplex => ErrorCode::QueryTooComplex,
     };
     let mut letters = refusal.message.chars();
     let first = letters.next().map(char::to_uppercase).into_iter().flatten().collect::<String>();

@@ -1,6 +1,6 @@
 //! What is kept of jobs that ended.
 
-use jobs::history;
+use jobs::queue::history;
 
 use crate::stage::Stage;
 

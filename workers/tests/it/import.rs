@@ -14,7 +14,7 @@ use domain::{
         },
     },
 };
-use jobs::import::{push_first, push_look};
+use jobs::inventory::import::{push_first, push_look};
 use serde_json::json;
 
 use crate::stage::{Stage, at, eventually};

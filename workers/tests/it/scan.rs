@@ -12,7 +12,7 @@ use domain::{
         Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
     },
 };
-use jobs::scan::push_shards;
+use jobs::compliance::run::push_shards;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, TO_DO, at, eventually};
@@ -180,7 +180,7 @@ async fn letter(stage: &Stage, asset: Id<Asset>, key: &str) -> Option<String> {
 async fn what_changes_is_judged_without_a_run() {
     let stage = Stage::new().await;
     stage.start();
-    let db = jobs::scan::following(stage.db.db.clone());
+    let db = jobs::compliance::run::following(stage.db.db.clone());
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
     let unknown = host("web".to_owned(), json!({}));
     let asset = Asset::create(&tx, &unknown, at()).await.unwrap();
@@ -200,7 +200,7 @@ async fn what_changes_is_judged_without_a_run() {
 #[tokio::test]
 async fn what_is_not_committed_is_not_followed() {
     let stage = Stage::new().await;
-    let db = jobs::scan::following(stage.db.db.clone());
+    let db = jobs::compliance::run::following(stage.db.db.clone());
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
     Asset::create(&tx, &host("web".to_owned(), json!({})), at()).await.unwrap();
     tx.rollback().await.unwrap();
@@ -210,7 +210,7 @@ async fn what_is_not_committed_is_not_followed() {
 #[tokio::test]
 async fn however_much_changes_one_job_follows_it() {
     let stage = Stage::new().await;
-    let db = jobs::scan::following(stage.db.db.clone());
+    let db = jobs::compliance::run::following(stage.db.db.clone());
     for number in 0..3 {
         let tx = db.write(stage.org, Origin::system()).await.unwrap();
         Asset::create(&tx, &host(format!("host {number}"), json!({})), at()).await.unwrap();
@@ -223,7 +223,7 @@ async fn however_much_changes_one_job_follows_it() {
 async fn a_verdict_turns_at_its_time_without_a_run() {
     let stage = Stage::new().await;
     stage.start();
-    let db = jobs::scan::following(stage.db.db.clone());
+    let db = jobs::compliance::run::following(stage.db.db.clone());
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
     let soon =
         json!({"tls_cert_expires_at": at() + TimeDelta::days(30) + TimeDelta::milliseconds(1)});
@@ -247,7 +247,7 @@ async fn rules_that_change_are_followed_by_all_assets() {
     stage.start();
     let started = start(&stage, None).await;
     until(&stage, started.id, RunState::Succeeded).await;
-    let db = jobs::scan::following(stage.db.db.clone());
+    let db = jobs::compliance::run::following(stage.db.db.clone());
     let tx = db.write(stage.org, Origin::system()).await.unwrap();
     Rule::set_params(&tx, "has-owner", None, Some(false), at()).await.unwrap();
     tx.commit().await.unwrap();

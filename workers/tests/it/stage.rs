@@ -13,7 +13,7 @@ use domain::{
     fleet::job::{Job as Row, JobState, Queue},
     testing::TestDb,
 };
-use jobs::{Failure, Job, event::Listener, held::Keeping};
+use jobs::{Failure, Job, event::Listener, queue::claims::Keeping};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;

@@ -1,4 +1,4 @@
-//! The directives that state in the SDL who may see a type or a field. They declare; `graphql::authorize` reads them
+//! The directives that state in the SDL who may see a type or a field. They declare; `graphql::document::authorize` reads them
 //! back from the schema and enforces them before execution.
 #![expect(missing_docs, reason = "the derive makes items that cannot carry any")]
 

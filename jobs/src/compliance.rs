@@ -1,0 +1,3 @@
+//! The jobs of compliance.
+
+pub mod run;

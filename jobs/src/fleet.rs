@@ -1,0 +1,3 @@
+//! What the fleet asks of itself.
+
+pub mod schedule;

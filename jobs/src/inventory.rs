@@ -1,0 +1,3 @@
+//! The jobs of the inventory.
+
+pub mod import;

@@ -1,0 +1,198 @@
+//! Claiming jobs ahead of those who do them: as many as there are places, woken by hints, with a poll behind.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use domain::Db;
+use futures_util::task::AtomicWaker;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::queue::{
+    claim::{self, Claimant, Claimed},
+    claims::{Held, Holder},
+    completion::{Ending, Settler},
+    lease::Verdict,
+};
+
+/// What a crash between a commit and its hint would miss is found by looking.
+const POLL: Duration = Duration::from_secs(1);
+/// While the queue is busy, this often it is looked for what has become due, and for suspects.
+const TEND: Duration = Duration::from_millis(100);
+/// Between two looks, however many hints come: a queue that was found empty is left alone for a moment.
+const APART: Duration = Duration::from_millis(2);
+/// So many jobs are claimed at a time.
+const BATCH: usize = 500;
+
+/// A claimed job with what keeps it.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The job.
+    pub claimed: Claimed,
+    /// Its claim.
+    pub held: Arc<Held>,
+}
+
+/// Claimed jobs that nobody has started.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    taken: Mutex<VecDeque<Taken>>,
+    waker: AtomicWaker,
+}
+
+impl Buffer {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Taken>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pop(&self, context: &std::task::Context<'_>) -> Option<Taken> {
+        self.waker.register(context.waker());
+        self.lock().pop_front()
+    }
+
+    /// A suspect goes first: it has waited for its own kind only.
+    fn push(&self, taken: impl Iterator<Item = Taken>) {
+        let mut waiting = self.lock();
+        for taken in taken {
+            if taken.claimed.is_suspect {
+                waiting.push_front(taken);
+            } else {
+                waiting.push_back(taken);
+            }
+        }
+        drop(waiting);
+        self.waker.wake();
+    }
+
+    fn drain(&self) -> VecDeque<Taken> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
+/// Claims for one queue.
+pub(crate) struct Fetcher {
+    pub(crate) db: Db,
+    pub(crate) claimant: Claimant,
+    pub(crate) holder: Holder,
+    pub(crate) places: Arc<Semaphore>,
+    /// Places that must be free before it is worth asking.
+    pub(crate) worth: usize,
+    pub(crate) buffer: Arc<Buffer>,
+    pub(crate) wake: Arc<Notify>,
+    /// Whether a suspect is under way here: never two at a time.
+    pub(crate) suspect: Arc<AtomicBool>,
+    pub(crate) settler: Settler,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a look at the queue found.
+struct Look {
+    /// There may be more.
+    is_full: bool,
+    /// When the next scheduled job is due.
+    due_in: Option<Duration>,
+}
+
+impl Fetcher {
+    /// Claims until told to stop; gives back then what nobody has started.
+    pub(crate) async fn run(self) {
+        let mut is_away = false;
+        let mut tended_at = None;
+        while !self.stop.is_cancelled() {
+            let free = tokio::select! {
+                () = self.stop.cancelled() => break,
+                free = self.places.acquire_many(u32::try_from(self.worth).unwrap_or(1)) => free,
+            };
+            // Never closed. What is claimed keeps its places by itself.
+            drop(free);
+            let wait = match self.look(&mut tended_at).await {
+                Ok(look) => {
+                    if is_away {
+                        tracing::info!(queue = self.claimant.queue.as_str(), "taking jobs again");
+                        is_away = false;
+                    }
+                    if look.is_full {
+                        continue;
+                    }
+                    look.due_in.unwrap_or(POLL).min(POLL)
+                }
+                Err(error) => {
+                    if !is_away {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(
+                            error,
+                            queue = self.claimant.queue.as_str(),
+                            "no jobs can be taken"
+                        );
+                        is_away = true;
+                    }
+                    POLL / 4
+                }
+            };
+            let looked_at = tokio::time::Instant::now();
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = self.wake.notified() => tokio::time::sleep_until(looked_at + APART).await,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        for taken in self.buffer.drain() {
+            self.settler.end(taken.held, Ending::Not(Verdict::Release));
+        }
+    }
+
+    async fn look(&self, tended_at: &mut Option<Instant>) -> domain::Result<Look> {
+        let most = self.places.available_permits().min(BATCH);
+        // Taken before the claim, so that whoever waits for all places at a stop waits for this one, too.
+        let Ok(mut places) = self.places.try_acquire_many(u32::try_from(most).unwrap_or(0)) else {
+            return Ok(Look { is_full: false, due_in: None });
+        };
+        let tx = self.db.fleet().await?;
+        let claimed = self.claimant.claim(&tx, most).await?;
+        let is_full = claimed.len() == most;
+        if claimed.is_empty() {
+            tx.rollback().await?;
+        } else {
+            tx.commit().await?;
+        }
+        if let Some(taken) = places.split(claimed.len()) {
+            taken.forget();
+        }
+        drop(places);
+        self.take(claimed);
+        let is_due = tended_at.is_none_or(|at| at.elapsed() >= TEND);
+        if is_full && !is_due {
+            return Ok(Look { is_full, due_in: None });
+        }
+        *tended_at = Some(Instant::now());
+        let tx = self.db.fleet().await?;
+        let (promoted, due_in) = claim::promote(&tx, self.claimant.queue).await?;
+        let suspect = if self.suspect.load(Ordering::Acquire) {
+            None
+        } else {
+            self.claimant.claim_suspect(&tx).await?
+        };
+        tx.commit().await?;
+        self.take(suspect.into_iter().collect());
+        Ok(Look { is_full: is_full || promoted > 0, due_in })
+    }
+
+    fn take(&self, claimed: Vec<Claimed>) {
+        if claimed.is_empty() {
+            return;
+        }
+        if claimed.iter().any(|claimed| claimed.is_suspect) {
+            self.suspect.store(true, Ordering::Release);
+        }
+        let held =
+            self.holder.hold(claimed.iter().map(|claimed| (claimed.lease, !claimed.is_suspect)));
+        let taken = claimed.into_iter().zip(held).map(|(claimed, held)| Taken { claimed, held });
+        self.buffer.push(taken);
+    }
+}

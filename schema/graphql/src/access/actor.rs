@@ -1,0 +1,41 @@
+//! Who did something: a person, a program, or SentryOps itself.
+
+use async_graphql::{Context, SimpleObject, Union};
+use domain::access::{directive::authenticated, viewer};
+
+use crate::{
+    access::{api_key::ApiKey, user::User},
+    request::{context::ContextExt, error::Result},
+};
+
+/// Who did something.
+#[derive(Union)]
+pub(crate) enum Actor {
+    /// A person.
+    User(User),
+    /// A program.
+    ApiKey(ApiKey),
+    /// SentryOps itself, or its operator on the command line.
+    System(System),
+}
+
+/// SentryOps itself, or its operator on the command line.
+#[derive(SimpleObject)]
+#[graphql(directive = authenticated::apply())]
+pub(crate) struct System {
+    /// What to call it.
+    name: &'static str,
+}
+
+/// The actor of a row, or `None` where it is no longer known.
+pub(crate) async fn actor(ctx: &Context<'_>, actor: viewer::Actor) -> Result<Option<Actor>> {
+    Ok(match actor {
+        viewer::Actor::User(id) => {
+            ctx.loaders().users.load_one(id).await?.map(|user| Actor::User(User(user)))
+        }
+        viewer::Actor::ApiKey(id) => {
+            ctx.loaders().api_keys.load_one(id).await?.map(|key| Actor::ApiKey(ApiKey(key)))
+        }
+        viewer::Actor::System => Some(Actor::System(System { name: "SentryOps" })),
+    })
+}

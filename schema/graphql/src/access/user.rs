@@ -1,0 +1,224 @@
+//! People, their roles and memberships: the view, the queries, the mutations.
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    access::{
+        directive::{authenticated, or_oneself, requires},
+        permission::Permission::{self, RoleManage, UserManage, UserRead},
+        role::Role,
+        session::{EndReason, Session},
+        user::{self, CreateUserInput, UpdateUserInput},
+    },
+    base::page::{PageArgs, Scope},
+};
+use futures_util::future::OptionFuture;
+
+use crate::request::{
+    context::ContextExt,
+    error::Result,
+    page::{Connection, wants_total},
+};
+
+/// A person, as a member of the viewer's organization.
+pub(crate) struct User(pub(crate) user::User);
+
+/// A person, as a member of the viewer's organization. Everybody signed in sees id and name; the rest takes
+/// `USER_READ`, or being it oneself.
+#[Object(directive = authenticated::apply())]
+impl User {
+    #[graphql(flatten)]
+    async fn row(&self) -> &user::User {
+        &self.0
+    }
+
+    /// The roles in the viewer's organization. Takes `USER_READ`, or being it oneself.
+    #[graphql(directive = requires::apply(UserRead), directive = or_oneself::apply())]
+    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
+        Ok(ctx.loaders().roles.load_one(self.0.id).await?.unwrap_or_default())
+    }
+}
+
+/// Queries on people.
+#[derive(Default)]
+pub(crate) struct UserQuery;
+
+#[Object]
+impl UserQuery {
+    /// The organization's members, by name. Takes `USER_READ`.
+    #[graphql(directive = requires::apply(UserRead))]
+    async fn users(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
+        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+    ) -> Result<Connection<User>> {
+        let keys = &ctx.services().cursors;
+        let scope = Scope::new(ctx.viewer()?.org, "users", &());
+        let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
+        let tx = ctx.read().await?;
+        let counting: OptionFuture<_> = wants_total(ctx).then(|| user::User::count(&tx)).into();
+        let (page, total) = tokio::join!(user::User::list(&tx, &request), counting);
+        let total = total.transpose()?;
+        Ok(Connection::new(page?, keys, &scope, total, user::User::place, User))
+    }
+
+    /// The roles that members of the organization may have. Takes `USER_READ`.
+    #[graphql(directive = requires::apply(UserRead))]
+    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
+        Ok(Role::list(&*ctx.read().await?, ctx.viewer()?.org).await?)
+    }
+}
+
+/// Mutations of people.
+#[derive(Default)]
+pub(crate) struct UserMutation;
+
+#[Object]
+impl UserMutation {
+    /// Adds a person to the organization. Nobody grants a role that may do what they may not. Takes `USER_MANAGE`.
+    #[graphql(directive = requires::apply(UserManage))]
+    async fn create_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The person.")] input: CreateUserInput,
+    ) -> Result<User> {
+        let viewer = ctx.viewer()?;
+        let hash = hash_new(ctx, &input.password, &input.email, &input.name).await;
+        // All faults at once: those of the password are no reason to hold back the others.
+        let hash = match (hash, input.check()) {
+            (Ok(hash), Ok(_)) => hash,
+            (Ok(_), Err(faults)) => return Err(domain::Error::Invalid(faults).into()),
+            (Err(domain::Error::Invalid(mut faults)), Err(others)) => {
+                faults.splice(0..0, others);
+                return Err(domain::Error::Invalid(faults).into());
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        let tx = ctx.write_people().await?;
+        let user =
+            user::User::create(&tx, viewer.org, Some(viewer), &input, &hash, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(User(user))
+    }
+
+    /// Changes a member. Name, e-mail and password only of somebody who belongs to no other organization; a new
+    /// password ends all their sessions. Takes `USER_MANAGE`.
+    #[graphql(directive = requires::apply(UserManage))]
+    async fn update_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who.")] id: Id<user::User>,
+        #[graphql(desc = "What to change.")] input: UpdateUserInput,
+    ) -> Result<User> {
+        let hash = match &input.password {
+            Some(password) => {
+                let known = ctx.loaders().users.load_one(id).await?;
+                let (email, name) = known.map(|user| (user.email, user.name)).unwrap_or_default();
+                Some(hash_new(ctx, password, &email, &name).await?)
+            }
+            None => None,
+        };
+        let tx = ctx.write_people().await?;
+        let user =
+            user::User::update(&tx, ctx.viewer()?, id, &input, hash.as_deref(), ctx.now()).await?;
+        tx.commit().await?;
+        Ok(User(user))
+    }
+
+    /// Sets a member's roles in this organization. Nobody grants or takes what they lack, and the last owner stays.
+    /// Takes `USER_MANAGE`.
+    #[graphql(directive = requires::apply(UserManage))]
+    async fn set_user_roles(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who.")] user: Id<user::User>,
+        #[graphql(desc = "The keys of all roles they shall have, at least one.")] roles: Vec<
+            String,
+        >,
+    ) -> Result<User> {
+        let viewer = ctx.viewer()?;
+        let tx = ctx.write_people().await?;
+        let user =
+            user::User::set_roles(&tx, viewer.org, Some(viewer), user, &roles, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(User(user))
+    }
+
+    /// Keeps a member out of this organization and ends their sessions in it. Takes `USER_MANAGE`.
+    #[graphql(directive = requires::apply(UserManage))]
+    async fn deactivate_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who.")] user: Id<user::User>,
+    ) -> Result<User> {
+        let tx = ctx.write_people().await?;
+        let user = user::User::deactivate(&tx, ctx.viewer()?, user, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(User(user))
+    }
+
+    /// Ends all sessions that a member has in this organization; the answer is how many. Takes `USER_MANAGE`.
+    #[graphql(directive = requires::apply(UserManage))]
+    async fn revoke_user_sessions(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Whose.")] user: Id<user::User>,
+    ) -> Result<usize> {
+        let viewer = ctx.viewer()?;
+        let tx = ctx.write_people().await?;
+        let member = user::User::member(&tx, viewer.org, user).await?;
+        user::User::refuse_stronger(&tx, viewer, member.id).await?;
+        let mut sessions = Session::of_user(&tx, member.id, ctx.now()).await?;
+        sessions.retain(|session| session.org == viewer.org);
+        for session in &sessions {
+            session.end(&tx, EndReason::Revoked, ctx.now()).await?;
+        }
+        tx.commit().await?;
+        Ok(sessions.len())
+    }
+
+    /// Defines a role of this organization, by its key: made where there is none, else changed. Takes `ROLE_MANAGE`.
+    #[graphql(directive = requires::apply(RoleManage))]
+    async fn save_role(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its key, of a-z, 0-9 and -.")] key: String,
+        #[graphql(desc = "Its name.")] name: String,
+        #[graphql(desc = "What its holders may do; at most what you may.")] permissions: Vec<
+            Permission,
+        >,
+    ) -> Result<Role> {
+        let tx = ctx.write_people().await?;
+        let role = Role::save(&tx, ctx.viewer()?, &key, &name, &permissions, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(role)
+    }
+
+    /// Deletes a custom role that nobody holds. Takes `ROLE_MANAGE`.
+    #[graphql(directive = requires::apply(RoleManage))]
+    async fn delete_role(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its key.")] key: String,
+    ) -> Result<Id<Role>> {
+        let tx = ctx.write_people().await?;
+        let id = Role::delete(&tx, ctx.viewer()?, &key, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+}
+
+/// Checks and hashes a password that is set for somebody else, outside of any transaction.
+async fn hash_new(
+    ctx: &Context<'_>,
+    password: &str,
+    email: &str,
+    name: &str,
+) -> domain::Result<String> {
+    ctx.scope().finish().await;
+    let context = [email, email.split('@').next().unwrap_or_default(), name];
+    ctx.services().identity.hash_new("input.password", password, &context).await
+}

@@ -1,0 +1,93 @@
+//! An asset's posture: the views. (The field of an asset is in `asset`.)
+
+use async_graphql::{Context, Object};
+use chrono::{DateTime, Utc};
+use domain::{
+    Id,
+    access::{directive::requires, permission::Permission::ComplianceRead},
+    compliance::{posture, rule::Verdict},
+    inventory::asset,
+};
+use serde_json::Value;
+
+use crate::{
+    compliance::rule::Rule,
+    request::{context::ContextExt, error::Result, loader::PostureKey},
+};
+
+/// What every rule says of an asset now.
+pub(crate) struct Posture {
+    row: posture::Posture,
+    verdicts: Vec<posture::RuleVerdict>,
+}
+
+/// What every rule says of an asset now. Takes `COMPLIANCE_READ`.
+#[Object(directive = requires::apply(ComplianceRead))]
+impl Posture {
+    /// The weight of what holds in that of what was judged, 0 to 100; null where nothing was.
+    async fn score(&self) -> Option<f64> {
+        self.row.percent()
+    }
+
+    /// The weight of what was judged in that of all that applies, 0 to 1.
+    async fn coverage(&self) -> f64 {
+        self.row.coverage()
+    }
+
+    /// What each rule says that is about the asset.
+    async fn verdicts(&self) -> Vec<RuleVerdict> {
+        self.verdicts.iter().cloned().map(RuleVerdict).collect()
+    }
+
+    /// When it became this; it is what it is since.
+    async fn evaluated_at(&self) -> DateTime<Utc> {
+        self.row.evaluated_at
+    }
+}
+
+/// What a rule says of an asset now.
+pub(crate) struct RuleVerdict(posture::RuleVerdict);
+
+/// What a rule says of an asset now. Takes `COMPLIANCE_READ`.
+#[Object(directive = requires::apply(ComplianceRead))]
+impl RuleVerdict {
+    /// The rule, as it counts now.
+    async fn rule(&self) -> Rule {
+        self.0.rule.clone().into()
+    }
+
+    /// What it says.
+    async fn verdict(&self) -> Verdict {
+        self.0.verdict
+    }
+
+    /// Whether a waiver allows that it fails.
+    async fn waived(&self) -> bool {
+        self.0.waived
+    }
+
+    /// Why there is no verdict: which fact is missing, or what went wrong; or that a change is being followed just now.
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// What was seen, by name, beside what it should be.
+    async fn evidence(&self) -> Option<&Value> {
+        self.0.evidence.as_ref()
+    }
+
+    /// When time alone will change it; null where it will not.
+    async fn flips_at(&self) -> Option<DateTime<Utc>> {
+        self.0.flips_at
+    }
+}
+
+/// An asset's posture; none where it was never judged, and where it is not in operation.
+pub(crate) async fn of_asset(
+    ctx: &Context<'_>,
+    asset: Id<asset::Asset>,
+) -> Result<Option<Posture>> {
+    let verdicts = ctx.look_ahead().field("verdicts").exists();
+    let found = ctx.loaders().postures.load_one(PostureKey { asset, verdicts }).await?;
+    Ok(found.map(|(row, verdicts)| Posture { row, verdicts }))
+}

@@ -1,0 +1,244 @@
+//! Who may select what: the whole document is checked before anything of it runs.
+//!
+//! Every place where a field stands is checked with the type it stands on, through fragments, as often as it is spread:
+//! async-graphql runs each of them separately. Must stay true:
+//! - a field takes what it states, and what the object states that it returns;
+//! - behind an interface or union the object is known by the type condition only, so there each field takes what the
+//!   condition's object states;
+//! - `__typename` and introspection take nothing; what the schema does not know is not run, validation refuses it.
+//!
+//! Whether a row exists or is the caller's is the resolver's matter. A path is listed once a need: what lies below a
+//! forbidden path is listed only if it needs something else.
+
+use async_graphql::{
+    Pos, Positioned,
+    parser::types::{Field as Selected, OperationType, Selection, SelectionSet},
+};
+use domain::access::permission::{Permission, PermissionSet};
+
+use crate::document::{
+    index::{Kind, Requirement, Shape, TypeId},
+    operation::Chosen,
+};
+
+/// The most paths that a refusal lists.
+pub(crate) const LISTED: usize = 50;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Caller<'a> {
+    /// Nobody who proved who they are.
+    Anonymous,
+    /// Somebody signed in.
+    Known {
+        /// What they may do.
+        permissions: PermissionSet,
+        /// The ids under which `node(id:)` finds the caller itself.
+        own_ids: &'a [String],
+    },
+}
+
+/// What a caller lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To sign in.
+    Authentication,
+    /// This permission.
+    Permission(Permission),
+}
+
+/// A place in the document that the caller may not select.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forbidden {
+    /// The response keys from the root, aliases where they are.
+    pub(crate) path: Vec<String>,
+    /// Where it stands in the source.
+    pub(crate) location: Pos,
+    /// What is lacking.
+    pub(crate) need: Need,
+    /// `Type.field` of the schema.
+    pub(crate) field: String,
+}
+
+impl Shape {
+    /// All that the operation selects and the caller may not, in the order of the document, at most [`LISTED`].
+    pub(crate) fn forbidden(&self, chosen: Chosen<'_>, caller: Caller<'_>) -> Vec<Forbidden> {
+        let mut checker =
+            Checker { shape: self, chosen, caller, path: Vec::new(), forbidden: Vec::new() };
+        if let Some(on) = self.root(chosen.kind()) {
+            let place =
+                Place { on, is_narrowed: false, is_oneself: false, listed: Lacking::NOTHING };
+            checker.set(chosen.selections(), place);
+        }
+        checker.forbidden
+    }
+}
+
+/// What a caller lacks of a requirement.
+#[derive(Debug, Clone, Copy)]
+struct Lacking {
+    authentication: bool,
+    permissions: PermissionSet,
+}
+
+impl Lacking {
+    const NOTHING: Self = Self { authentication: false, permissions: PermissionSet::EMPTY };
+}
+
+/// Where a selection set stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The type that is selected on.
+    on: TypeId,
+    /// Whether a type condition led here from an interface or union, so that nobody has asked yet what the type takes.
+    is_narrowed: bool,
+    /// Whether the object is the caller itself.
+    is_oneself: bool,
+    /// What has been listed for a path above.
+    listed: Lacking,
+}
+
+struct Checker<'a> {
+    shape: &'a Shape,
+    chosen: Chosen<'a>,
+    caller: Caller<'a>,
+    path: Vec<&'a str>,
+    forbidden: Vec<Forbidden>,
+}
+
+impl<'a> Checker<'a> {
+    fn set(&mut self, set: &'a Positioned<SelectionSet>, place: Place) {
+        for item in &set.node.items {
+            if self.forbidden.len() >= LISTED {
+                return;
+            }
+            if self.chosen.excludes(item.node.directives()) {
+                continue;
+            }
+            match &item.node {
+                Selection::Field(field) => self.field(field, place),
+                Selection::InlineFragment(inline) => {
+                    let condition = inline.node.type_condition.as_ref();
+                    let condition = condition.map(|condition| condition.node.on.node.as_str());
+                    self.fragment(&inline.node.selection_set, condition, place);
+                }
+                Selection::FragmentSpread(spread) => {
+                    let name = &spread.node.fragment_name.node;
+                    if let Some(fragment) = self.chosen.fragment(name) {
+                        let condition = fragment.type_condition.node.on.node.as_str();
+                        self.fragment(&fragment.selection_set, Some(condition), place);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fragment(
+        &mut self,
+        set: &'a Positioned<SelectionSet>,
+        condition: Option<&str>,
+        place: Place,
+    ) {
+        let Some(condition) = condition else { return self.set(set, place) };
+        let Some(on) = self.shape.narrowed(Some(place.on), condition) else { return };
+        let is_narrowed = place.is_narrowed || on != place.on;
+        self.set(set, Place { on, is_narrowed, ..place });
+    }
+
+    fn field(&mut self, field: &'a Positioned<Selected>, place: Place) {
+        let selected = &field.node;
+        let name = selected.name.node.as_str();
+        // `__typename`, `__schema` and `__type` are not among a type's fields.
+        let on = self.shape.get(place.on);
+        let Some(definition) = on.field(name) else { return };
+        let mut own = definition.own;
+        if place.is_oneself && definition.or_oneself {
+            own.permissions = PermissionSet::EMPTY;
+        }
+        let mut required = own.and(self.shape.get(definition.returns).requirement);
+        if place.is_narrowed && on.kind == Kind::Object {
+            required = required.and(on.requirement);
+        }
+        if self.is_nobody(name, place.on) {
+            return;
+        }
+        self.path.push(selected.response_key().node.as_str());
+        let lacking = self.lacking(required);
+        let listed = self.list(field, place, lacking);
+        let below = Place {
+            on: definition.returns,
+            is_narrowed: false,
+            is_oneself: self.returns_oneself(selected, place.on),
+            listed,
+        };
+        self.set(&selected.selection_set, below);
+        self.path.pop();
+    }
+
+    /// `viewer` is null when nobody is signed in, so nothing below it runs: asking for it is how a client finds out.
+    fn is_nobody(&self, name: &str, on: TypeId) -> bool {
+        matches!(self.caller, Caller::Anonymous)
+            && name == "viewer"
+            && self.shape.root(OperationType::Query) == Some(on)
+    }
+
+    fn lacking(&self, required: Requirement) -> Lacking {
+        match self.caller {
+            Caller::Anonymous => Lacking {
+                authentication: required.authentication || !required.permissions.is_empty(),
+                permissions: PermissionSet::EMPTY,
+            },
+            Caller::Known { permissions, .. } => Lacking {
+                authentication: false,
+                permissions: required.permissions.without(permissions),
+            },
+        }
+    }
+
+    /// Lists what no path above has listed, and says what is listed now.
+    fn list(&mut self, field: &Positioned<Selected>, place: Place, lacking: Lacking) -> Lacking {
+        if lacking.authentication && !place.listed.authentication {
+            self.push(field, place.on, Need::Authentication);
+        }
+        for permission in lacking.permissions.without(place.listed.permissions).iter() {
+            self.push(field, place.on, Need::Permission(permission));
+        }
+        Lacking {
+            authentication: lacking.authentication || place.listed.authentication,
+            permissions: lacking.permissions.union(place.listed.permissions),
+        }
+    }
+
+    fn push(&mut self, field: &Positioned<Selected>, on: TypeId, need: Need) {
+        let name = format!("{}.{}", self.shape.get(on).name, field.node.name.node);
+        let is_listed = self.forbidden.iter().any(|forbidden| {
+            forbidden.need == need && forbidden.field == name && forbidden.path == self.path
+        });
+        if !is_listed && self.forbidden.len() < LISTED {
+            self.forbidden.push(Forbidden {
+                path: self.path.iter().map(ToString::to_string).collect(),
+                location: field.pos,
+                need,
+                field: name,
+            });
+        }
+    }
+
+    /// Whether what the field returns is the caller itself, by the document alone.
+    fn returns_oneself(&self, selected: &Selected, on: TypeId) -> bool {
+        let Caller::Known { own_ids, .. } = self.caller else { return false };
+        match selected.name.node.as_str() {
+            "actor" => self.shape.is(on, "Viewer"),
+            "node" => {
+                self.shape.root(OperationType::Query) == Some(on)
+                    && self.chosen.text(selected, "id").is_some_and(|id| own_ids.contains(&id))
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Schedules: the view, the query, the mutations.
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{JobRead, ScheduleWrite},
+    },
+    fleet::schedule::{self, ScheduleInput},
+};
+
+use crate::{
+    access::actor::{Actor, actor},
+    request::{context::ContextExt, error::Result},
+};
+
+/// What is to be done at which times.
+pub(crate) struct Schedule(pub(crate) schedule::Schedule);
+
+/// What is to be done at which times. Takes `JOB_READ`.
+#[Object(directive = requires::apply(JobRead))]
+impl Schedule {
+    #[graphql(flatten)]
+    async fn row(&self) -> &schedule::Schedule {
+        &self.0
+    }
+
+    /// Who saved it last: what it starts is done for them, and only while they may.
+    async fn actor(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
+        actor(ctx, self.0.actor).await
+    }
+}
+
+/// Queries on schedules.
+#[derive(Default)]
+pub(crate) struct ScheduleQuery;
+
+#[Object]
+impl ScheduleQuery {
+    /// The organization's schedules, by name. Takes `JOB_READ`.
+    #[graphql(directive = requires::apply(JobRead))]
+    async fn schedules(&self, ctx: &Context<'_>) -> Result<Vec<Schedule>> {
+        let schedules = schedule::Schedule::list(&*ctx.read().await?).await?;
+        Ok(schedules.into_iter().map(Schedule).collect())
+    }
+}
+
+/// Mutations of schedules.
+#[derive(Default)]
+pub(crate) struct ScheduleMutation;
+
+#[Object]
+impl ScheduleMutation {
+    /// Makes the schedule of that name, or changes it. Takes `SCHEDULE_WRITE`, and the permission of what it does.
+    #[graphql(directive = requires::apply(ScheduleWrite))]
+    async fn save_schedule(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The schedule.")] input: ScheduleInput,
+    ) -> Result<Schedule> {
+        let tx = ctx.write().await?;
+        let now = tx.now().await?;
+        let schedule = schedule::Schedule::save(&tx, ctx.viewer()?, &input, now).await?;
+        tx.commit().await?;
+        Ok(Schedule(schedule))
+    }
+
+    /// Deletes a schedule; what it has started goes on. Takes `SCHEDULE_WRITE`.
+    #[graphql(directive = requires::apply(ScheduleWrite))]
+    async fn delete_schedule(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<schedule::Schedule>,
+    ) -> Result<Id<schedule::Schedule>> {
+        let tx = ctx.write().await?;
+        schedule::Schedule::delete(&tx, id, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+}

@@ -1,0 +1,280 @@
+//! Assets: the view, the queries, the mutations.
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetDelete, AssetRead, AssetWrite},
+    },
+    base::page::{PageArgs, Scope},
+    inventory::{
+        asset::{
+            self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
+        },
+        dependency::{Bounds, Direction},
+        label,
+        tag::Tag,
+    },
+};
+use futures_util::future::OptionFuture;
+
+use crate::{
+    access::user::User,
+    compliance::{
+        finding::{self, Finding},
+        posture::{self, Posture},
+    },
+    inventory::{
+        change::{self, Change},
+        custody::{self, Custody},
+        dependency::{self, BlastRadius, Reached},
+    },
+    request::{
+        context::ContextExt,
+        error::{Error, ErrorCode, Result},
+        page::{Connection, wants_total},
+    },
+};
+
+/// Something we operate.
+pub(crate) struct Asset(pub(crate) asset::Asset);
+
+/// Something we operate. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl Asset {
+    #[graphql(flatten)]
+    async fn row(&self) -> &asset::Asset {
+        &self.0
+    }
+
+    /// What is known of it, by key, with what follows from it: each with how we know it and since when.
+    async fn facts(&self, ctx: &Context<'_>) -> Vec<Fact> {
+        self.0.facts(ctx.now())
+    }
+
+    /// Its tags, by name.
+    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
+        Ok(ctx.loaders().tags.load_one(self.0.id).await?.unwrap_or_default())
+    }
+
+    /// Who answers for it.
+    async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
+        let Some(owner) = self.0.owner_id else { return Ok(None) };
+        Ok(ctx.loaders().users.load_one(owner).await?.map(User))
+    }
+
+    /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
+    async fn depends_on(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        depth: Option<i32>,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+            i32,
+        >,
+    ) -> Result<Vec<Reached>> {
+        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
+        dependency::reach(ctx, self.0.id, Direction::DependsOn, bounds).await
+    }
+
+    /// What needs it, directly or not: the nearest first, then by name; each once, and never itself.
+    async fn dependents(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        depth: Option<i32>,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+            i32,
+        >,
+    ) -> Result<Vec<Reached>> {
+        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
+        dependency::reach(ctx, self.0.id, Direction::Dependents, bounds).await
+    }
+
+    /// What its failure takes along: all that needs it, directly or not.
+    async fn blast_radius(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(10)")]
+        depth: Option<i32>,
+        #[graphql(
+            desc = "How many nodes at most, up to 100; the counts are whole whatever it is.",
+            default_with = "Some(100)"
+        )]
+        first: Option<i32>,
+    ) -> Result<BlastRadius> {
+        let bounds = Bounds::check(depth.unwrap_or(10), first.unwrap_or(100))?;
+        dependency::blast_radius(ctx, self.0.id, bounds).await
+    }
+
+    /// Who holds it now, if somebody does.
+    async fn custody(&self, ctx: &Context<'_>) -> Result<Option<Custody>> {
+        custody::current(ctx, self.0.id).await
+    }
+
+    /// Who holds it and who did, newest first.
+    async fn custody_history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Custody>> {
+        custody::history(ctx, self.0.id, first, after).await
+    }
+
+    /// What changed of it, newest first: by whom and where, without values, which only `auditEntries` has.
+    async fn changes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Change>> {
+        change::changes(ctx, self.0.id, first, after).await
+    }
+
+    /// What every rule says of it now; null where it was never judged, and where it is not in operation. Takes
+    /// `COMPLIANCE_READ`.
+    async fn posture(&self, ctx: &Context<'_>) -> Result<Option<Posture>> {
+        posture::of_asset(ctx, self.0.id).await
+    }
+
+    /// What it breaks now, the worst first. Takes `COMPLIANCE_READ`.
+    async fn findings(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Finding>> {
+        finding::of_asset(ctx, self.0.id, first, after).await
+    }
+
+    /// The QR code of its short code as an SVG document, for a label of any size.
+    async fn qr_svg(&self) -> String {
+        label::svg(&self.0.code)
+    }
+
+    /// The QR code of its short code as a PNG image, in a `data:` URL.
+    async fn qr_png(&self) -> String {
+        label::png_data_url(&self.0.code)
+    }
+}
+
+/// Queries on assets.
+#[derive(Default)]
+pub(crate) struct AssetQuery;
+
+#[Object]
+impl AssetQuery {
+    /// One asset, by its id or by its short code. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    async fn asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id; give this or `code`.")] id: Option<Id<asset::Asset>>,
+        #[graphql(desc = "Its short code, whatever its case.")] code: Option<String>,
+    ) -> Result<Option<Asset>> {
+        let tx = ctx.read().await?;
+        let found = match (id, code) {
+            (Some(id), None) => asset::Asset::find(&tx, id).await?,
+            (None, Some(code)) => asset::Asset::find_by_code(&tx, &code).await?,
+            (None, None) | (Some(_), Some(_)) => {
+                return Err(Error::new(ErrorCode::Validation, "Give either id or code."));
+            }
+        };
+        Ok(found.map(Asset))
+    }
+
+    /// The organization's assets, newest first unless ordered otherwise. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    #[expect(clippy::too_many_arguments, reason = "the arguments of a Relay connection")]
+    async fn assets(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which ones; all without it.")] filter: Option<AssetFilter>,
+        #[graphql(desc = "In which order; newest first without it.")] order_by: Option<AssetOrder>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
+        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Asset>> {
+        let (filter, order) = (filter.unwrap_or_default(), order_by.unwrap_or_default());
+        let keys = &ctx.services().cursors;
+        let scope = Scope::new(ctx.viewer()?.org, "assets", &(&filter, order));
+        let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
+        let tx = ctx.read().await?;
+        let counting: OptionFuture<_> =
+            wants_total(ctx).then(|| asset::Asset::count(&tx, &filter)).into();
+        let (page, total) =
+            tokio::join!(asset::Asset::list(&tx, &filter, order, &request), counting);
+        let total = total.transpose()?;
+        Ok(Connection::new(page?, keys, &scope, total, |asset| asset.place(order), Asset))
+    }
+}
+
+/// Mutations of assets.
+#[derive(Default)]
+pub(crate) struct AssetMutation;
+
+#[Object]
+impl AssetMutation {
+    /// Adds an asset. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn create_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The asset.")] input: CreateAssetInput,
+    ) -> Result<Asset> {
+        let tx = ctx.write().await?;
+        let asset = asset::Asset::create(&tx, &input, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Asset(asset))
+    }
+
+    /// Changes an asset; only what is given changes. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn update_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+        #[graphql(desc = "What to change.")] input: UpdateAssetInput,
+    ) -> Result<Asset> {
+        let tx = ctx.write().await?;
+        let asset = asset::Asset::update(&tx, id, &input, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Asset(asset))
+    }
+
+    /// Moves an asset along its life; an illegal move is a conflict that names the legal ones. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn set_asset_lifecycle(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+        #[graphql(desc = "Where to.")] state: LifecycleState,
+    ) -> Result<Asset> {
+        let tx = ctx.write().await?;
+        let asset = asset::Asset::set_lifecycle(&tx, id, state, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Asset(asset))
+    }
+
+    /// Deletes an asset that is retired or disposed. Takes `ASSET_DELETE`.
+    #[graphql(directive = requires::apply(AssetDelete))]
+    async fn delete_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+    ) -> Result<Id<asset::Asset>> {
+        let tx = ctx.write().await?;
+        asset::Asset::delete(&tx, id, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+}
+
+/// The asset that a row names. It may be deleted between two statements of a request.
+pub(crate) async fn asset_of(ctx: &Context<'_>, id: Id<asset::Asset>) -> Result<Asset> {
+    let found = ctx.loaders().assets.load_one(id).await?;
+    found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
+}

@@ -1,0 +1,68 @@
+//! What changed of an asset, without values: the view. (The field of an asset is in `asset`.)
+
+use async_graphql::{Context, Object};
+use chrono::{DateTime, Utc};
+use domain::{
+    Id,
+    access::{audit::AuditEntry, directive::requires, permission::Permission::AssetRead},
+    base::page::{Page, PageArgs, Scope},
+    inventory::{asset, change},
+};
+
+use crate::{
+    access::actor::{Actor, actor},
+    request::{
+        context::ContextExt,
+        error::Result,
+        loader::PageKey,
+        page::{Connection, wants_total},
+    },
+};
+
+/// One recorded change of an asset, without its values.
+pub(crate) struct Change(change::Change);
+
+/// One recorded change of an asset, without its values. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl Change {
+    /// The id of its entry in the audit trail, which has the values.
+    async fn id(&self) -> Id<AuditEntry> {
+        self.0.id
+    }
+
+    /// When.
+    async fn at(&self) -> DateTime<Utc> {
+        self.0.at
+    }
+
+    /// Who.
+    async fn actor(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
+        actor(ctx, self.0.actor).await
+    }
+
+    /// What was done, e.g. `asset.updated`.
+    async fn action(&self) -> &str {
+        &self.0.action
+    }
+
+    /// The key paths whose values differ, e.g. `attributes.os_name`.
+    async fn paths(&self) -> &[String] {
+        &self.0.paths
+    }
+}
+
+/// What changed of an asset, newest first.
+pub(crate) async fn changes(
+    ctx: &Context<'_>,
+    asset: Id<asset::Asset>,
+    first: Option<i32>,
+    after: Option<String>,
+) -> Result<Connection<Change>> {
+    let keys = &ctx.services().cursors;
+    let scope = Scope::new(ctx.viewer()?.org, "changes", &asset);
+    let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
+    let key = PageKey { asset, page, total: wants_total(ctx) };
+    let (page, total) =
+        ctx.loaders().change_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    Ok(Connection::new(page, keys, &scope, total, change::Change::place, Change))
+}

@@ -1,0 +1,121 @@
+//! Who holds an asset: the view, the mutations. (The fields of an asset are in `asset`.)
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, AssetWrite},
+        user,
+    },
+    base::page::{Page, PageArgs, Scope},
+    inventory::{asset, custody},
+};
+
+use crate::{
+    access::{
+        actor::{Actor, actor},
+        user::User,
+    },
+    inventory::asset::{Asset, asset_of},
+    request::{
+        context::ContextExt,
+        error::Result,
+        loader::PageKey,
+        page::{Connection, wants_total},
+    },
+};
+
+/// Somebody holding an asset, now or once.
+pub(crate) struct Custody(pub(crate) custody::Custody);
+
+/// Somebody holding an asset, now or once. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl Custody {
+    #[graphql(flatten)]
+    async fn row(&self) -> &custody::Custody {
+        &self.0
+    }
+
+    /// What is held.
+    async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
+        asset_of(ctx, self.0.asset_id).await
+    }
+
+    /// Who holds it.
+    async fn holder(&self, ctx: &Context<'_>) -> Result<Option<User>> {
+        Ok(ctx.loaders().users.load_one(self.0.holder_id).await?.map(User))
+    }
+
+    /// Who handed it out.
+    async fn checked_out_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
+        actor(ctx, self.0.checked_out_by).await
+    }
+
+    /// Who took it back; null while it is held.
+    async fn checked_in_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
+        let Some(by) = self.0.checked_in_by else { return Ok(None) };
+        actor(ctx, by).await
+    }
+}
+
+/// Who holds an asset now.
+pub(crate) async fn current(ctx: &Context<'_>, asset: Id<asset::Asset>) -> Result<Option<Custody>> {
+    Ok(ctx.loaders().custodies.load_one(asset).await?.map(Custody))
+}
+
+/// Who held an asset, newest first.
+pub(crate) async fn history(
+    ctx: &Context<'_>,
+    asset: Id<asset::Asset>,
+    first: Option<i32>,
+    after: Option<String>,
+) -> Result<Connection<Custody>> {
+    let keys = &ctx.services().cursors;
+    let scope = Scope::new(ctx.viewer()?.org, "custodyHistory", &asset);
+    let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
+    let key = PageKey { asset, page, total: wants_total(ctx) };
+    let (page, total) =
+        ctx.loaders().custody_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    Ok(Connection::new(page, keys, &scope, total, custody::Custody::place, Custody))
+}
+
+/// Mutations of custody.
+#[derive(Default)]
+pub(crate) struct CustodyMutation;
+
+#[Object]
+impl CustodyMutation {
+    /// Hands an asset to somebody; where somebody holds it already it is a conflict that says who. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn check_out_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which asset.")] id: Id<asset::Asset>,
+        #[graphql(desc = "To whom: a member of the organization.")] holder: Id<user::User>,
+        #[graphql(desc = "What there is to say about it, up to 4096 characters.")] notes: Option<
+            String,
+        >,
+    ) -> Result<Custody> {
+        let tx = ctx.write().await?;
+        let notes = notes.as_deref();
+        let custody = custody::Custody::check_out(&tx, id, holder, notes, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Custody(custody))
+    }
+
+    /// Takes an asset back from whoever holds it. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn check_in_asset(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which asset.")] id: Id<asset::Asset>,
+        #[graphql(desc = "What there is to say about its return, up to 4096 characters.")]
+        notes: Option<String>,
+    ) -> Result<Custody> {
+        let tx = ctx.write().await?;
+        let custody = custody::Custody::check_in(&tx, id, notes.as_deref(), ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Custody(custody))
+    }
+}

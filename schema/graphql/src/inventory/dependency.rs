@@ -1,0 +1,154 @@
+//! Dependencies and what is reached along them: the views, the mutations. (The fields of an asset are in `asset`.)
+
+use async_graphql::{Context, Object};
+use domain::{
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{AssetRead, AssetWrite},
+    },
+    inventory::{
+        asset,
+        dependency::{self, Bounds, Criticality, Direction},
+    },
+};
+
+use crate::{
+    inventory::asset::{Asset, asset_of},
+    request::{
+        context::ContextExt,
+        error::Result,
+        loader::{BlastKey, ReachKey},
+    },
+};
+
+/// What an asset needs: the source needs the target.
+pub(crate) struct Dependency(pub(crate) dependency::Dependency);
+
+/// What an asset needs: the source needs the target. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl Dependency {
+    #[graphql(flatten)]
+    async fn row(&self) -> &dependency::Dependency {
+        &self.0
+    }
+
+    /// Which asset needs the other.
+    async fn source(&self, ctx: &Context<'_>) -> Result<Asset> {
+        asset_of(ctx, self.0.source_id).await
+    }
+
+    /// Which asset is needed.
+    async fn target(&self, ctx: &Context<'_>) -> Result<Asset> {
+        asset_of(ctx, self.0.target_id).await
+    }
+}
+
+/// An asset that was reached.
+pub(crate) struct Reached(dependency::Reached);
+
+/// An asset that was reached. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl Reached {
+    /// Which one.
+    async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
+        asset_of(ctx, self.0.asset).await
+    }
+
+    /// In how many steps; no way is shorter.
+    async fn depth(&self) -> i32 {
+        self.0.depth
+    }
+
+    /// The last step of such a way: the dependency added first, where there are several.
+    async fn via(&self) -> Dependency {
+        Dependency(self.0.via.clone())
+    }
+}
+
+/// What a failure takes along: all that needs the asset, directly or not.
+pub(crate) struct BlastRadius(dependency::BlastRadius);
+
+/// What a failure takes along: all that needs the asset, directly or not. Takes `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
+impl BlastRadius {
+    /// How many assets, whether they are among the nodes or not.
+    async fn assets(&self) -> i64 {
+        self.0.assets
+    }
+
+    /// How many of these assets are services.
+    async fn services(&self) -> i64 {
+        self.0.services
+    }
+
+    /// The assets: the nearest first, then by name; as many as asked for.
+    async fn nodes(&self) -> Vec<Reached> {
+        self.0.nodes.iter().cloned().map(Reached).collect()
+    }
+
+    /// Whether there are more assets than nodes.
+    async fn truncated(&self) -> bool {
+        self.0.is_truncated()
+    }
+}
+
+/// What an asset reaches in that direction.
+pub(crate) async fn reach(
+    ctx: &Context<'_>,
+    asset: Id<asset::Asset>,
+    direction: Direction,
+    bounds: Bounds,
+) -> Result<Vec<Reached>> {
+    let reached = ctx.loaders().reach.load_one(ReachKey { asset, direction, bounds }).await?;
+    Ok(reached.unwrap_or_default().into_iter().map(Reached).collect())
+}
+
+/// What a failure of an asset takes along.
+pub(crate) async fn blast_radius(
+    ctx: &Context<'_>,
+    asset: Id<asset::Asset>,
+    bounds: Bounds,
+) -> Result<BlastRadius> {
+    let radius = ctx.loaders().blast_radii.load_one(BlastKey { asset, bounds }).await?;
+    let nothing = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
+    Ok(BlastRadius(radius.unwrap_or(nothing)))
+}
+
+/// Mutations of dependencies.
+#[derive(Default)]
+pub(crate) struct DependencyMutation;
+
+#[Object]
+impl DependencyMutation {
+    /// Says that the source needs the target; said twice it is a conflict. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn add_dependency(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which asset needs the other.")] source: Id<asset::Asset>,
+        #[graphql(desc = "Which asset is needed.")] target: Id<asset::Asset>,
+        #[graphql(desc = "What for, e.g. `database`; up to 50 characters.")] kind: Option<String>,
+        #[graphql(desc = "How much.")] criticality: Option<Criticality>,
+    ) -> Result<Dependency> {
+        let tx = ctx.write().await?;
+        let kind = kind.as_deref();
+        let added =
+            dependency::Dependency::add(&tx, source, target, kind, criticality, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(Dependency(added))
+    }
+
+    /// Says that the source no longer needs the target. Takes `ASSET_WRITE`.
+    #[graphql(directive = requires::apply(AssetWrite))]
+    async fn remove_dependency(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: Id<dependency::Dependency>,
+    ) -> Result<Id<dependency::Dependency>> {
+        let tx = ctx.write().await?;
+        dependency::Dependency::remove(&tx, id, ctx.now()).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+}

@@ -1,0 +1,80 @@
+//! Files on their way out: pages, made when the client has taken the one before.
+
+use chrono::Utc;
+use domain::{
+    Db,
+    access::permission::Permission,
+    inventory::{
+        export::{Export, Owners},
+        import::ImportKind,
+    },
+};
+use futures_util::{Stream, stream};
+
+use crate::{
+    engine::{
+        Answer, Engine,
+        permit::{Permit, failed},
+    },
+    request::{
+        context::Client,
+        error::{Error, Result},
+    },
+};
+
+impl Engine {
+    /// The organization's assets or dependencies as CSV. Takes `ASSET_READ`; owners are told to those with `USER_READ`.
+    ///
+    /// # Errors
+    /// The answer to send. In the stream: the file is not whole and must not look so.
+    #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
+    pub async fn export(
+        &self,
+        kind: ImportKind,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
+        let what = ("An export", Permission::AssetRead);
+        let begun = async {
+            let permit = self.permit(bearer, &client, what, Utc::now()).await?;
+            Pages::begin(self.services().db.clone(), permit, kind).await
+        };
+        let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
+        Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
+            let page = match first {
+                Some(first) => Some(first),
+                None => pages.next().await?,
+            };
+            Ok(page.map(|page| (page, (None, pages))))
+        }))
+    }
+}
+
+struct Pages {
+    db: Db,
+    permit: Permit,
+    export: Export,
+}
+
+impl Pages {
+    /// With the header and the first page: what fails at once is answered as such.
+    #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
+    async fn begin(db: Db, permit: Permit, kind: ImportKind) -> Result<(Vec<u8>, Self)> {
+        let owners =
+            if permit.viewer.may(Permission::UserRead) { Owners::Told } else { Owners::Withheld };
+        let tx = db.write(permit.viewer.org, permit.origin.clone()).await?;
+        let export = Export::begin(&tx, kind, owners, Utc::now()).await?;
+        tx.commit().await?;
+        let mut first = export.header();
+        let mut pages = Self { db, permit, export };
+        first.extend(pages.next().await?.unwrap_or_default());
+        Ok((first, pages))
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let tx = self.db.read(self.permit.viewer.org).await?;
+        let page = self.export.page(&tx).await?;
+        tx.commit().await?;
+        Ok(page)
+    }
+}

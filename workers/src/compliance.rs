@@ -1,0 +1,3 @@
+//! The handlers of compliance.
+
+pub mod run;

@@ -1,0 +1,3 @@
+//! The handlers of the inventory.
+
+pub mod import;
