@@ -2,12 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
-mod ending;
-mod failing;
-mod history;
-mod import;
-mod losing;
-mod order;
-mod scan;
-mod schedule;
-mod stage;
+mod compliance;
+mod fleet;
+mod harness;
+mod inventory;
+mod queue;

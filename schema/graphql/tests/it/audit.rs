@@ -8,8 +8,8 @@ use domain::access::permission::Permission;
 use serde_json::{Value, json};
 
 use crate::{
+    harness::{self, ADDRESS, BURIED, PASSWORD, Reply, Stage, Team, client},
     sdl::roots,
-    stage::{self, ADDRESS, BURIED, PASSWORD, Reply, Stage, Team, client},
 };
 
 /// A call of a mutation: who asks, the document, its variables.
@@ -53,7 +53,7 @@ async fn rule(stage: &Stage, team: &Team) -> Value {
 }
 
 fn days_ahead(days: i64) -> String {
-    (stage::now() + chrono::TimeDelta::days(days)).to_rfc3339()
+    (harness::now() + chrono::TimeDelta::days(days)).to_rfc3339()
 }
 
 /// A valid call of the mutation and what it records, and a call that fails within it.
@@ -94,7 +94,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
         "revokeSession" => {
             stage.sign_in(owner.id, owner.email.clone()).await;
             let sessions = "{ viewer { sessions { id current } } }";
-            let reply = stage.ask(owner.bearer.as_str(), sessions, stage::nothing()).await;
+            let reply = stage.ask(owner.bearer.as_str(), sessions, harness::nothing()).await;
             let sessions = reply.data()["viewer"]["sessions"].as_array().unwrap();
             let other = sessions.iter().find(|session| session["current"] == false).unwrap();
             (
@@ -150,7 +150,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
         ),
         "deleteRole" => {
             let save = "mutation { saveRole(key: \"night\", name: \"Night\", permissions: [CHECK_RUN]) { id } }";
-            stage.ask(owner.bearer.as_str(), save, stage::nothing()).await.data();
+            stage.ask(owner.bearer.as_str(), save, harness::nothing()).await.data();
             (
                 "owner",
                 "mutation($key: String!) { deleteRole(key: $key) }",
@@ -161,7 +161,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
         }
         "createApiKey" => {
             let input = |at: &str| json!({ "input": { "name": "ci", "permissions": ["ASSET_READ"], "expiresAt": at } });
-            let soon = (stage::now() + chrono::TimeDelta::days(1)).to_rfc3339();
+            let soon = (harness::now() + chrono::TimeDelta::days(1)).to_rfc3339();
             (
                 "admin",
                 "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { apiKey { id } } }",
@@ -438,7 +438,7 @@ async fn asset_named(stage: &Stage, team: &Team, name: &str) -> String {
 
 async fn run(stage: &Stage, call: &Call, request_id: &str) -> Reply {
     let (bearer, variables) = (call.bearer.as_deref(), call.variables.clone());
-    stage::ask(&stage.engine, bearer, call.document, variables, client(request_id)).await
+    harness::ask(&stage.engine, bearer, call.document, variables, client(request_id)).await
 }
 
 /// An entry: action, actor, address, request.

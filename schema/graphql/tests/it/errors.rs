@@ -7,7 +7,7 @@ use insta::assert_json_snapshot;
 use jobs::Quota;
 use serde_json::{Value, json};
 
-use crate::stage::{self, PASSWORD, Reply, Stage, ample, client, nothing};
+use crate::harness::{self, PASSWORD, Reply, Stage, ample, client, nothing};
 
 const CREATE: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
 
@@ -295,12 +295,12 @@ async fn a_database_that_is_away_is_told_so() {
     // Nobody listens on port 1.
     let dead =
         Db::new("postgresql://somebody:secret@127.0.0.1:1/nowhere", 2, "sentryops-test").unwrap();
-    let engine = stage::engine(dead, ample()).await;
+    let engine = harness::engine(dead, ample()).await;
     let login = "mutation { login(email: \"a@b.example\", password: \"x\") { mfaChallenge } }";
     for (bearer, document) in
         [(Some(team["owner"].bearer.as_str()), "{ assets { nodes { id } } }"), (None, login)]
     {
-        let reply = stage::ask(&engine, bearer, document, nothing(), client("r")).await;
+        let reply = harness::ask(&engine, bearer, document, nothing(), client("r")).await;
         assert_eq!(reply.code(), "DEPENDENCY_UNAVAILABLE");
         assert_eq!(reply.error()["extensions"]["retryAfterMs"], 1000);
         says_nothing_of_the_machine(&reply);
@@ -311,10 +311,15 @@ async fn a_database_that_is_away_is_told_so() {
 #[tokio::test]
 async fn what_needs_no_database_is_answered_without() {
     let dead = Db::new("postgresql://somebody@127.0.0.1:1/nowhere", 2, "sentryops-test").unwrap();
-    let engine = stage::engine(dead, ample()).await;
-    let reply =
-        stage::ask(&engine, None, "{ viewer { permissions } __typename }", nothing(), client("r"))
-            .await;
+    let engine = harness::engine(dead, ample()).await;
+    let reply = harness::ask(
+        &engine,
+        None,
+        "{ viewer { permissions } __typename }",
+        nothing(),
+        client("r"),
+    )
+    .await;
     assert_eq!(reply.data(), &json!({ "viewer": null, "__typename": "Query" }));
 }
 

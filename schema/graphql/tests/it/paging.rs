@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{Stage, Team, nothing},
+    harness::{Stage, Team, nothing},
     wire::Wire,
 };
 

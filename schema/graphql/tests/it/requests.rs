@@ -6,7 +6,7 @@ use domain::Id;
 use serde_json::{Value, json};
 
 use crate::{
-    stage::{Reply, Stage, Team, nothing},
+    harness::{Reply, Stage, Team, nothing},
     wire::Wire,
 };
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    stage::{Stage, Team},
+    harness::{Stage, Team},
     wire::{Seen, Wire},
 };
 

@@ -21,7 +21,7 @@ use jobs::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::stage::{Reply, Stage, Team, ample, client, engine_with, nothing, now, redis_url};
+use crate::harness::{Reply, Stage, Team, ample, client, engine_with, nothing, now, redis_url};
 
 const RUN: &str =
     "subscription($id: ID!) { complianceRun(id: $id) { id state shards shardsDone } }";
@@ -136,7 +136,8 @@ impl Set {
 
     async fn owner(&self, document: &str, variables: Value) {
         let owner = Some(self.team["owner"].bearer.as_str());
-        let reply = crate::stage::ask(&self.engine, owner, document, variables, client("x")).await;
+        let reply =
+            crate::harness::ask(&self.engine, owner, document, variables, client("x")).await;
         reply.data();
     }
 }
@@ -441,7 +442,7 @@ async fn whoever_loses_access_or_rights_is_noticed_by_hint_and_without() {
         let logout = async {
             let bearer = Some(set.team["admin"].bearer.as_str());
             let document = "mutation { logout }";
-            crate::stage::ask(&set.engine, bearer, document, nothing(), client("x")).await.data();
+            crate::harness::ask(&set.engine, bearer, document, nothing(), client("x")).await.data();
         };
         assert_eq!(lost(&set, &set.team["admin"].bearer, logout).await, Lost::Access);
         for (bearer, id, mutation, expected) in [

@@ -31,8 +31,8 @@ use graphql::Client;
 use serde_json::{Value, json};
 
 use crate::{
+    harness::{self, BURIED, PASSWORD, Person, Reply, Stage, Team},
     sdl::{fields, roots, types},
-    stage::{self, BURIED, PASSWORD, Person, Reply, Stage, Team},
 };
 
 mod documents;
@@ -227,7 +227,7 @@ impl Fuzz {
 
     /// A rule that some assets break, and runs that saw it.
     async fn judge(&self, org: usize, team: &Team) {
-        let now = stage::now();
+        let now = harness::now();
         let tx = self.stage.test.write(team.org.id, Origin::system()).await.unwrap();
         let says = Says { condition: "has(owner.id)", evidence: &[], controls: &[] };
         let key = format!("{}-rule", MARKS[org]);
@@ -344,7 +344,7 @@ impl Fuzz {
         let bearer = asker.bearer.lock().unwrap().clone();
         self.tally.asked.fetch_add(1, Ordering::Relaxed);
         let coming =
-            stage::ask(&self.stage.engine, Some(&bearer), &document, variables.clone(), client);
+            harness::ask(&self.stage.engine, Some(&bearer), &document, variables.clone(), client);
         let reply = if dice.chance(20) {
             abandoned(coming, dice.roll(25)).await
         } else {
@@ -427,7 +427,7 @@ impl Fuzz {
         let caller = domain::access::identity::Caller {
             address: "10.0.0.1".parse().unwrap(),
             request_id: format!("{}-heal", MARKS[asker.org]),
-            now: stage::now(),
+            now: harness::now(),
         };
         // Another request may have locked the account again meanwhile: then the next one heals.
         if let Ok(tokens) = self.stage.identity.login(&email, PASSWORD, &caller).await {

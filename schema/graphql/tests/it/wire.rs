@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_postgres::config::Host;
 
-use crate::stage::{Stage, ample};
+use crate::harness::{Stage, ample};
 
 /// What a connection begins with that only wants to cancel another's statement.
 const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::{Dice, Fuzz, MARKS};
-use crate::stage::{self, PASSWORD};
+use crate::harness::{self, PASSWORD};
 
 /// Everything of an asset, of people and of entries: where a foreign row might show.
 const FRAGMENTS: &str = "
@@ -387,7 +387,7 @@ impl Fuzz {
             "roleKey" => json!(format!("shift-{}", dice.roll(4))),
             "ruleName" if dice.chance(30) => json!("patch-age"),
             "ruleName" => json!(format!("rule-{}", dice.roll(8))),
-            "soon" => json!((stage::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
+            "soon" => json!((harness::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
             "external" => json!(format!("{mark}-{}", dice.roll(12))),
             "state" => {
                 json!(*dice.pick(&["ACTIVE", "MAINTENANCE", "RETIRED", "RETIRED", "DISPOSED"]))

@@ -1,0 +1,10 @@
+//! Who somebody is, and what they may do.
+
+mod api_key;
+mod audit;
+mod identity;
+mod login;
+mod role;
+mod session;
+mod user;
+mod viewer;

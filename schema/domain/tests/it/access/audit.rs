@@ -1,0 +1,172 @@
+//! The audit trail: in the transaction of the change, or not at all.
+
+use async_graphql::MaybeUndefined;
+use domain::{
+    Actor, Error, Id, Origin,
+    access::audit::{AuditEntry, AuditQuery},
+    base::page::PageRequest,
+    inventory::asset::{Asset, LifecycleState, UpdateAssetInput},
+};
+use serde_json::json;
+use tokio_postgres::error::SqlState;
+
+use crate::harness::{HOME, House, at, host, host_with};
+
+const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
+
+fn page(size: usize) -> PageRequest {
+    PageRequest { size, ..ALL }
+}
+
+/// The entries about assets, newest first.
+async fn entries(house: &House) -> Vec<AuditEntry> {
+    let tx = house.db.read(house.org).await.unwrap();
+    let query = AuditQuery { entity_type: Some("asset".into()), ..Default::default() };
+    AuditEntry::list(&tx, &query, &ALL).await.unwrap().rows
+}
+
+#[tokio::test]
+async fn a_change_that_is_rolled_back_leaves_neither_itself_nor_its_entry() {
+    let house = House::new().await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let asset = Asset::create(&tx, &host("web-1"), at(0)).await.unwrap();
+    tx.rollback().await.unwrap();
+    assert!(entries(&house).await.is_empty());
+    let tx = house.db.read(house.org).await.unwrap();
+    assert!(Asset::find(&tx, asset.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_change_without_its_entry_is_none() {
+    let house = House::new().await;
+    let superuser = house.db.superuser().await;
+    superuser.batch_execute("REVOKE INSERT ON audit_entry FROM sentryops_app").await.unwrap();
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    assert!(Asset::create(&tx, &host("web-1"), at(0)).await.is_err());
+    assert!(tx.commit().await.is_err());
+    let row = superuser.query_one("SELECT count(*) AS rows FROM asset", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>("rows"), 0);
+}
+
+#[tokio::test]
+async fn an_entry_says_who_did_it_from_where_and_what_differs() {
+    let house = House::new().await;
+    let ada = house.person("ada@x.com", &["operator"]).await;
+    let asset =
+        house.asset(host_with("web-1", json!({"os": "Debian", "disk": {"size_gb": 10}}))).await;
+    let origin =
+        Origin { actor: Actor::User(ada), source_ip: Some(HOME), request_id: Some("req-7".into()) };
+    let tx = house.db.write(house.org, origin).await.unwrap();
+    let patch = UpdateAssetInput {
+        name: MaybeUndefined::Value("web-2".into()),
+        owner: MaybeUndefined::Value(ada),
+        custom_fields: MaybeUndefined::Value(
+            json!({"os": null, "disk": {"size_gb": 20}, "a.b": 1, "ram_gb": 4}),
+        ),
+        ..Default::default()
+    };
+    Asset::update(&tx, asset.id, &patch, at(5)).await.unwrap();
+    tx.commit().await.unwrap();
+    let entry = &entries(&house).await[0];
+    assert_eq!(
+        (entry.actor, entry.at, entry.action.as_str()),
+        (Actor::User(ada), at(5), "asset.updated")
+    );
+    assert_eq!((entry.entity_type.as_str(), entry.entity_id), ("asset", asset.id.uuid()));
+    assert_eq!(entry.source_ip.as_deref(), Some("198.51.100.7"));
+    assert_eq!(entry.request_id.as_deref(), Some("req-7"));
+    assert_eq!(
+        entry.changed_paths,
+        [
+            "customFields.\"a.b\"",
+            "customFields.disk.size_gb",
+            "customFields.os",
+            "customFields.ram_gb",
+            "name",
+            "owner"
+        ]
+    );
+    assert_eq!(entry.before.as_ref().unwrap()["name"], "web-1");
+    assert_eq!(entry.after.as_ref().unwrap()["owner"], ada.to_string());
+}
+
+#[tokio::test]
+async fn a_life_is_told_from_its_beginning_to_its_end() {
+    let house = House::new().await;
+    let asset = house.asset(host("web-1")).await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    Asset::set_lifecycle(&tx, asset.id, LifecycleState::Retired, at(1)).await.unwrap();
+    Asset::delete(&tx, asset.id, at(2)).await.unwrap();
+    tx.commit().await.unwrap();
+    let [deleted, moved, created] = &entries(&house).await[..] else { panic!("not three") };
+    assert_eq!((created.action.as_str(), &created.before), ("asset.created", &None));
+    assert_eq!(moved.action, "asset.lifecycle_changed");
+    assert_eq!(moved.changed_paths, ["lifecycleState"]);
+    assert_eq!((deleted.action.as_str(), &deleted.after), ("asset.deleted", &None));
+    assert!(deleted.changed_paths.contains(&"name".to_owned()));
+}
+
+#[tokio::test]
+async fn entries_are_found_by_thing_actor_and_action() {
+    let house = House::new().await;
+    let key = Actor::ApiKey(Id::new());
+    let first = house.asset(host("first")).await;
+    let origin = Origin { actor: key, ..Origin::system() };
+    let tx = house.db.write(house.org, origin).await.unwrap();
+    let second = Asset::create(&tx, &host("second"), at(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    let Actor::ApiKey(key) = key else { unreachable!() };
+    let tx = house.db.read(house.org).await.unwrap();
+    let found = async |query: AuditQuery| {
+        let rows = AuditEntry::list(&tx, &query, &ALL).await.unwrap().rows;
+        assert_eq!(
+            AuditEntry::count(&tx, &query).await.unwrap(),
+            i64::try_from(rows.len()).unwrap()
+        );
+        rows.iter().map(|entry| entry.entity_id).collect::<Vec<_>>()
+    };
+    let none = AuditQuery::default;
+    let none_found: [uuid::Uuid; 0] = [];
+    let (first, second) = (first.id.uuid(), second.id.uuid());
+    assert_eq!(found(AuditQuery { entity_id: Some(first), ..none() }).await, [first]);
+    assert_eq!(found(AuditQuery { actor_id: Some(key.uuid()), ..none() }).await, [second]);
+    let action = |action: &str| AuditQuery { action: Some(action.into()), ..none() };
+    assert_eq!(found(action("asset.created")).await, [second, first]);
+    assert_eq!(found(action("asset.deleted")).await, none_found);
+    assert_eq!(found(action("\0")).await, none_found, "no text holds U+0000");
+    let kind = AuditQuery { entity_type: Some("asset\0".into()), ..none() };
+    assert_eq!(found(kind).await, none_found);
+}
+
+#[tokio::test]
+async fn entries_are_paged_newest_first() {
+    let house = House::new().await;
+    for name in ["a", "b", "c"] {
+        house.asset(host(name)).await;
+    }
+    let tx = house.db.read(house.org).await.unwrap();
+    let query = AuditQuery { entity_type: Some("asset".into()), ..Default::default() };
+    let first = AuditEntry::list(&tx, &query, &page(2)).await.unwrap();
+    assert!(first.has_next && first.rows[0].id > first.rows[1].id);
+    let after = PageRequest { after: Some(first.rows[1].place()), ..page(2) };
+    let rest = AuditEntry::list(&tx, &query, &after).await.unwrap();
+    assert_eq!((rest.rows.len(), rest.has_next, rest.has_previous), (1, false, true));
+}
+
+#[tokio::test]
+async fn an_entry_is_not_altered_by_any_of_our_roles() {
+    let house = House::new().await;
+    house.asset(host("web-1")).await;
+    for sql in
+        ["UPDATE audit_entry SET action = 'x'", "DELETE FROM audit_entry", "TRUNCATE audit_entry"]
+    {
+        let app = house.db.write(house.org, Origin::system()).await.unwrap();
+        let auth = house.db.auth(Origin::system()).await.unwrap();
+        let fleet = house.db.fleet().await.unwrap();
+        for tx in [app, auth, fleet] {
+            let refusal = tx.exec(sql, &[]).await.unwrap_err();
+            let Error::Postgres(refusal) = refusal else { panic!("{refusal:?}") };
+            assert_eq!(refusal.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The ground: every table, transactions, lists.
+
+mod db;
+mod listing;
+mod schema;
+mod tenancy;

@@ -1,0 +1,216 @@
+//! What assets break, the worst first.
+
+use domain::{
+    Id, Origin,
+    base::page::{CursorKeys, PageArgs, PageRequest, Scope},
+    compliance::{
+        finding::{Finding, FindingFilter, FindingState},
+        rule::Severity,
+        waiver::{Waiver, WaiverInput},
+    },
+    inventory::asset::CreateAssetInput,
+    testing::compliance::{KeptFinding, KeptRun},
+};
+use serde_json::json;
+
+use crate::{
+    compliance::judged::{ALL, Judged},
+    harness::{at, host, organization},
+};
+
+/// What the filter lets through, as `asset rule state`.
+async fn listed(judged: &Judged, filter: FindingFilter) -> Vec<String> {
+    let tx = judged.read().await;
+    let rows = Finding::list(&tx, &filter, &ALL).await.unwrap().rows;
+    let count = Finding::count(&tx, &filter).await.unwrap();
+    assert_eq!(count, i64::try_from(rows.len()).unwrap());
+    let mut shown = Vec::new();
+    for row in rows {
+        let asset =
+            domain::inventory::asset::Asset::find(&tx, row.asset_id).await.unwrap().unwrap();
+        let rule = judged.rules.iter().find(|rule| rule.id == row.rule_id).unwrap();
+        assert_eq!((rule.version, rule.severity), (row.version_id, row.severity));
+        shown.push(format!("{} {} {}", asset.name, rule.key, row.state.as_str()));
+    }
+    shown
+}
+
+#[tokio::test]
+async fn findings_that_live_are_listed_the_worst_and_newest_first() {
+    let judged = Judged::new().await;
+    let (web, db) = (judged.asset("web", "FFP").await, judged.asset("db", "FPF").await);
+    judged.find(web, 0, KeptFinding::open(at(1))).await;
+    judged.find(db, 2, KeptFinding::open(at(1))).await;
+    judged.find(db, 0, KeptFinding::open(at(2))).await;
+    judged.find(web, 1, KeptFinding::open(at(2))).await;
+    judged.find(web, 2, KeptFinding::ended(at(1), "FIXED", at(3))).await;
+    judged.find(db, 1, KeptFinding::ended(at(1), "OUT_OF_SCOPE", at(3))).await;
+    let live = listed(&judged, FindingFilter::default()).await;
+    assert_eq!(live, ["db critical OPEN", "web high OPEN", "db low OPEN", "web low OPEN"]);
+    let all = FindingFilter { state: Some(FindingState::ALL.to_vec()), ..Default::default() };
+    assert_eq!(
+        listed(&judged, all).await,
+        [
+            "web critical FIXED",
+            "db critical OPEN",
+            "db high OUT_OF_SCOPE",
+            "web high OPEN",
+            "db low OPEN",
+            "web low OPEN"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn findings_are_filtered_by_what_they_are() {
+    let judged = Judged::new().await;
+    let ada = judged.house.person("ada@x.com", &["viewer"]).await;
+    let web =
+        judged.flipping(CreateAssetInput { owner: Some(ada), ..host("web") }, "FFP", &[]).await;
+    let db = judged.asset("db", "FPF").await;
+    judged.find(web, 0, KeptFinding { reopened: 2, ..KeptFinding::open(at(1)) }).await;
+    judged.find(web, 1, KeptFinding::open(at(1))).await;
+    judged.find(db, 2, KeptFinding::ended(at(1), "FIXED", at(3))).await;
+    let waiver = Some(Id::<Waiver>::new());
+    judged.find(db, 0, KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(1)) }).await;
+    let none = FindingFilter::default;
+    for (filter, expected) in [
+        (none(), vec!["web high OPEN", "db low WAIVED", "web low OPEN"]),
+        (
+            FindingFilter { state: Some(vec![FindingState::Waived]), ..none() },
+            vec!["db low WAIVED"],
+        ),
+        (
+            FindingFilter {
+                state: Some(vec![FindingState::Fixed, FindingState::Waived]),
+                ..none()
+            },
+            vec!["db critical FIXED", "db low WAIVED"],
+        ),
+        (FindingFilter { state: Some(vec![]), ..none() }, vec![]),
+        (FindingFilter { severity: Some(vec![Severity::High]), ..none() }, vec!["web high OPEN"]),
+        (
+            FindingFilter { rule: Some("low".into()), ..none() },
+            vec!["db low WAIVED", "web low OPEN"],
+        ),
+        (FindingFilter { rule: Some("unknown".into()), ..none() }, vec![]),
+        (FindingFilter { rule: Some("nul\0".into()), ..none() }, vec![]),
+        (FindingFilter { asset: Some(db), ..none() }, vec!["db low WAIVED"]),
+        (FindingFilter { owner: Some(ada), ..none() }, vec!["web high OPEN", "web low OPEN"]),
+        (FindingFilter { reopened: Some(true), ..none() }, vec!["web low OPEN"]),
+        (FindingFilter { reopened: Some(false), ..none() }, vec!["web high OPEN", "db low WAIVED"]),
+    ] {
+        assert_eq!(listed(&judged, filter.clone()).await, expected, "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_findings_neither_repeat_nor_hide_any() {
+    let judged = Judged::new().await;
+    for number in 0..7 {
+        let asset = judged.asset(&format!("a{number}"), "FFF").await;
+        judged.find(asset, number % 3, KeptFinding::open(at(1))).await;
+    }
+    let tx = judged.read().await;
+    let filter = FindingFilter::default();
+    let whole = Finding::list(&tx, &filter, &ALL).await.unwrap().rows;
+    let keys = CursorKeys::derive([&[7; 32][..]]);
+    let scope = Scope::new(judged.house.org, "findings", &filter);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let args = PageArgs { first: Some(2), after, ..PageArgs::default() };
+        let page = Finding::list(&tx, &filter, &args.check(&keys, &scope).unwrap()).await.unwrap();
+        after = page.rows.last().map(|row| row.place().cursor(&keys, &scope));
+        seen.extend(page.rows);
+        if !page.has_next {
+            break;
+        }
+    }
+    assert_eq!(seen, whole);
+}
+
+#[tokio::test]
+async fn a_live_finding_was_last_seen_by_the_last_run_of_all_assets() {
+    let judged = Judged::new().await;
+    let web = judged.asset("web", "FPP").await;
+    let live = Id::from(judged.find(web, 0, KeptFinding::open(at(50))).await);
+    let ended = Id::from(judged.find(web, 1, KeptFinding::ended(at(50), "FIXED", at(60))).await);
+    let gone =
+        Id::from(judged.find(web, 2, KeptFinding::ended(at(50), "OUT_OF_SCOPE", at(61))).await);
+    let seen =
+        async |id: Id<Finding>| Finding::get(&judged.read().await, id).await.unwrap().last_seen_at;
+    assert_eq!(seen(live).await, at(50));
+    judged.run(KeptRun::succeeded(at(10), at(20))).await;
+    assert_eq!(seen(live).await, at(50));
+    judged.run(KeptRun::succeeded(at(70), at(80))).await;
+    judged.run(KeptRun { state: "FAILED", ..KeptRun::succeeded(at(90), at(95)) }).await;
+    let some = Some(json!({ "type": ["HOST"] }));
+    judged.run(KeptRun { scope: some, ..KeptRun::succeeded(at(90), at(95)) }).await;
+    assert_eq!((seen(live).await, seen(ended).await), (at(70), at(60)));
+    let tx = judged.read().await;
+    let fixed = |finding: Finding| (finding.fixed_at(), finding.ended_at);
+    let ended = Finding::get(&tx, ended).await.unwrap();
+    assert_eq!(fixed(ended), (Some(at(60)), Some(at(60))));
+    assert_eq!(fixed(Finding::get(&tx, gone).await.unwrap()), (None, Some(at(61))));
+    assert_eq!(fixed(Finding::get(&tx, live).await.unwrap()), (None, None));
+}
+
+#[tokio::test]
+async fn each_asset_has_its_own_page_of_what_it_breaks() {
+    let judged = Judged::new().await;
+    let (web, db) = (judged.asset("web", "FFF").await, judged.asset("db", "PPF").await);
+    let idle = judged.asset("idle", "PPP").await;
+    for rule in 0..3 {
+        judged.find(web, rule, KeptFinding::open(at(1))).await;
+    }
+    judged.find(db, 2, KeptFinding::open(at(1))).await;
+    judged.find(idle, 2, KeptFinding::ended(at(1), "FIXED", at(2))).await;
+    let tx = judged.read().await;
+    let two = PageRequest { size: 2, ..ALL };
+    let pages = Finding::of_assets(&tx, &[web, db, idle], &two).await.unwrap();
+    let shown = |asset| {
+        let page = &pages[asset];
+        let severities: Vec<_> = page.rows.iter().map(|row| row.severity.as_str()).collect();
+        (severities, page.has_next)
+    };
+    assert_eq!(shown(&web), (vec!["CRITICAL", "HIGH"], true));
+    assert_eq!(shown(&db), (vec!["CRITICAL"], false));
+    assert_eq!(shown(&idle), (vec![], false));
+    let counts = Finding::count_of_assets(&tx, &[web, db, idle]).await.unwrap();
+    assert_eq!((counts[&web], counts[&db], counts.get(&idle)), (3, 1, None));
+}
+
+#[tokio::test]
+async fn the_findings_of_another_organization_are_not_there() {
+    let judged = Judged::new().await;
+    let web = judged.asset("web", "FPP").await;
+    let ours = Id::<Finding>::from(judged.find(web, 0, KeptFinding::open(at(1))).await);
+    let evil = organization(&judged.house.db, "evil").await;
+    let tx = judged.house.db.read(evil).await.unwrap();
+    assert_eq!(Finding::find(&tx, ours).await.unwrap(), None);
+    let filter = FindingFilter { asset: Some(web), ..Default::default() };
+    assert!(Finding::list(&tx, &filter, &ALL).await.unwrap().rows.is_empty());
+    assert_eq!(Finding::count(&tx, &FindingFilter::default()).await.unwrap(), 0);
+    assert!(Finding::of_assets(&tx, &[web], &ALL).await.unwrap()[&web].rows.is_empty());
+}
+
+/// A waiver that a finding names is one that was granted.
+#[tokio::test]
+async fn a_finding_names_the_waiver_that_allows_it() {
+    let judged = Judged::new().await;
+    let web = judged.asset("web", "WPP").await;
+    let tx = judged.house.db.write(judged.house.org, Origin::system()).await.unwrap();
+    let input = WaiverInput {
+        rule: judged.rules[0].id,
+        asset: Some(web),
+        reason: "until May".into(),
+        expires_at: at(60),
+    };
+    let waiver = Waiver::grant(&tx, &input, at(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    let allowed =
+        KeptFinding { state: "WAIVED", waiver: Some(waiver.id), ..KeptFinding::open(at(1)) };
+    let id = Id::from(judged.find(web, 0, allowed).await);
+    let finding = Finding::get(&judged.read().await, id).await.unwrap();
+    assert_eq!((finding.waiver_id, finding.state), (Some(waiver.id), FindingState::Waived));
+}

@@ -1,0 +1,73 @@
+//! Trials: what a rule would say of the assets, without saving it.
+
+use domain::{
+    Origin,
+    compliance::rule::{Rule, RuleInput, Trial, Verdict},
+};
+use serde_json::json;
+
+use crate::{
+    compliance::rule::{faults, own},
+    harness::{House, at, host},
+};
+
+#[tokio::test]
+async fn a_draft_is_tried_on_what_is_in_operation() {
+    let house = House::new().await;
+    for (name, attributes) in [
+        ("yes", json!({ "disk_encrypted": true })),
+        ("no", json!({ "disk_encrypted": false })),
+        ("unknown", json!({})),
+        ("odd", json!({ "disk_encrypted": true, "cpu_cores": 1 })),
+    ] {
+        let mut input = host(name);
+        input.attributes = Some(attributes);
+        house.asset(input).await;
+    }
+    let mut retired = host("retired");
+    retired.lifecycle_state = Some(domain::inventory::asset::LifecycleState::Retired);
+    house.asset(retired).await;
+    let tx = house.db.read(house.org).await.unwrap();
+    let input = RuleInput {
+        evidence: Some(json!({ "name": "asset.name" })),
+        ..own(
+            "patch-age",
+            "attr.disk_encrypted && (has(attr.cpu_cores) ? 1 / (attr.cpu_cores - 1) > 0 : true)",
+        )
+    };
+    let trial = Trial::run(&tx, &input, at(0)).await.unwrap();
+    assert_eq!((trial.assets, trial.complete), (4, true));
+    assert_eq!((trial.passed, trial.failed, trial.not_assessed, trial.errors), (1, 1, 1, 1));
+    let mut examples: Vec<_> = trial
+        .examples
+        .iter()
+        .map(|example| (example.evidence["name"].as_str().unwrap(), example.verdict))
+        .collect();
+    examples.sort_unstable_by_key(|(name, _)| *name);
+    let expected = [
+        ("no", Verdict::Fail),
+        ("odd", Verdict::Error),
+        ("unknown", Verdict::NotAssessed),
+        ("yes", Verdict::Pass),
+    ];
+    assert_eq!(examples, expected);
+    assert_eq!(trial.reads, ["asset.name", "attr.cpu_cores", "attr.disk_encrypted"]);
+    assert_eq!(Rule::list(&tx).await.unwrap().len(), 16);
+    let refused = Trial::run(&tx, &own("own", "attr.nothing"), at(0)).await;
+    assert_eq!(faults(refused.unwrap_err())[0].path, "condition");
+}
+
+#[tokio::test]
+async fn a_trial_of_50_000_assets_says_whether_those_are_all() {
+    let house = House::new().await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let add = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
+               SELECT $1, gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD', now(), now()
+               FROM generate_series($2::integer, $3) AS n";
+    tx.exec(add, &[&house.org, &1, &50_000]).await.unwrap();
+    let trial = Trial::run(&tx, &own("own", "true"), at(0)).await.unwrap();
+    assert_eq!((trial.assets, trial.passed, trial.complete), (50_000, 50_000, true));
+    tx.exec(add, &[&house.org, &50_001, &50_001]).await.unwrap();
+    let trial = Trial::run(&tx, &own("own", "true"), at(0)).await.unwrap();
+    assert_eq!((trial.assets, trial.passed, trial.complete), (50_000, 50_000, false));
+}

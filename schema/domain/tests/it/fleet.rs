@@ -1,0 +1,5 @@
+//! Jobs, workers, schedules.
+
+mod job;
+mod schedule;
+mod worker;

@@ -1,0 +1,85 @@
+//! Workers: who is there, by what was last heard.
+
+use domain::fleet::{
+    job::Queue,
+    worker::{NewWorker, Worker},
+};
+use uuid::Uuid;
+
+use crate::harness::House;
+
+fn worker(host: &str) -> NewWorker {
+    NewWorker {
+        id: Uuid::now_v7(),
+        host: host.into(),
+        version: "1.2.3".into(),
+        queues: vec![Queue::Scan, Queue::Import],
+        capacity: 8,
+    }
+}
+
+/// As if it had been silent for so long.
+async fn silence(house: &House, host: &str, interval: &str) {
+    let sql = format!(
+        "UPDATE worker SET last_seen_at = now() - interval '{interval}' WHERE host = '{host}'"
+    );
+    house.db.superuser().await.batch_execute(&sql).await.unwrap();
+}
+
+async fn hosts(house: &House) -> Vec<String> {
+    let tx = house.db.fleet().await.unwrap();
+    Worker::list(&tx).await.unwrap().into_iter().map(|worker| worker.host).collect()
+}
+
+#[tokio::test]
+async fn a_worker_is_seen_from_its_start_to_its_end() {
+    let house = House::new().await;
+    let new = worker("a");
+    let tx = house.db.fleet().await.unwrap();
+    Worker::register(&tx, &new).await.unwrap();
+    assert!(Worker::beat(&tx, new.id, 3, true).await.unwrap());
+    let [seen] = &Worker::list(&tx).await.unwrap()[..] else { panic!("not one") };
+    assert_eq!((&seen.id, &seen.host), (&new.id.to_string(), &new.host));
+    assert_eq!((&seen.queues, seen.capacity, seen.running), (&new.queues, 8, 3));
+    assert!(seen.is_draining && seen.version == "1.2.3" && seen.started_at <= seen.last_seen_at);
+    Worker::leave(&tx, new.id).await.unwrap();
+    assert!(Worker::list(&tx).await.unwrap().is_empty());
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_silent_is_not_shown_and_then_forgotten() {
+    let house = House::new().await;
+    let (quiet, gone) = (worker("quiet"), worker("gone"));
+    let tx = house.db.fleet().await.unwrap();
+    for new in [&worker("here"), &quiet, &gone] {
+        Worker::register(&tx, new).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    silence(&house, "quiet", "61 seconds").await;
+    silence(&house, "gone", "61 minutes").await;
+    assert_eq!(hosts(&house).await, ["here"]);
+    let tx = house.db.fleet().await.unwrap();
+    assert_eq!(Worker::forget(&tx).await.unwrap(), 1);
+    assert!(Worker::beat(&tx, quiet.id, 0, false).await.unwrap(), "it was only quiet");
+    assert!(!Worker::beat(&tx, gone.id, 0, false).await.unwrap(), "it must register again");
+    Worker::register(&tx, &gone).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(hosts(&house).await, ["quiet", "here", "gone"]);
+}
+
+#[tokio::test]
+async fn a_queue_of_a_newer_version_hides_no_worker() {
+    let house = House::new().await;
+    let tx = house.db.fleet().await.unwrap();
+    Worker::register(&tx, &worker("new")).await.unwrap();
+    tx.exec("UPDATE worker SET queues = '{FROM_THE_FUTURE,SCAN}'", &[]).await.unwrap();
+    assert_eq!(Worker::list(&tx).await.unwrap()[0].queues, [Queue::Scan]);
+}
+
+#[tokio::test]
+async fn an_organization_sees_no_worker() {
+    let house = House::new().await;
+    let tx = house.db.read(house.org).await.unwrap();
+    assert!(Worker::list(&tx).await.is_err());
+}

@@ -1,0 +1,224 @@
+//! The inventory as files: what goes out, to whom, and what is noted of it.
+
+use domain::{
+    Error, Origin, Result,
+    inventory::{
+        asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
+        dependency::{Criticality, Dependency},
+        export::{Export, Owners},
+        import::{ImportKind, check_columns},
+        tag::Tag,
+    },
+};
+use serde_json::json;
+
+use crate::harness::{House, at, host, host_with, organization};
+
+/// The records of a whole export, the header first.
+async fn export(house: &House, kind: ImportKind, owners: Owners) -> Vec<Vec<String>> {
+    let mut export = begin(house, kind, owners).await;
+    let mut file = export.header();
+    while let Some(page) = page(house, &mut export).await.unwrap() {
+        file.extend(page);
+    }
+    let reader =
+        csv::ReaderBuilder::new().has_headers(false).from_reader(file.as_slice()).into_records();
+    reader.map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect()
+}
+
+async fn begin(house: &House, kind: ImportKind, owners: Owners) -> Export {
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let export = Export::begin(&tx, kind, owners, at(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    export
+}
+
+async fn page(house: &House, export: &mut Export) -> Result<Option<Vec<u8>>> {
+    export.page(&house.db.read(house.org).await.unwrap()).await
+}
+
+async fn add(house: &House, input: &CreateAssetInput) -> Asset {
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let asset = Asset::create(&tx, input, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    asset
+}
+
+/// One more asset for each of these numbers, without a word of audit.
+async fn many(house: &House, count: i32) {
+    let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
+        SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD', now(), now()
+        FROM generate_series(1, $2::int) AS n";
+    house.db.superuser().await.execute(sql, &[&house.org, &count]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_asset_is_told_in_the_columns_that_import_it_again() {
+    let house = House::new().await;
+    let ada = house.person("ada@x.com", &["viewer"]).await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let mut tags = Vec::new();
+    for name in ["web", "DMZ"] {
+        tags.push(Tag::create(&tx, name, None, at(0)).await.unwrap().id);
+    }
+    tx.commit().await.unwrap();
+    let asset = add(
+        &house,
+        &CreateAssetInput {
+            asset_type: AssetType::NetworkDevice,
+            lifecycle_state: Some(LifecycleState::Maintenance),
+            external_id: Some("=1+1".into()),
+            location: Some("Rack \"4\", left".into()),
+            description: Some("first\nsecond".into()),
+            owner: Some(ada),
+            tags: Some(tags),
+            attributes: Some(json!({"open_ports": [22, 443], "disk_encrypted": true})),
+            custom_fields: Some(json!({
+                "text": "-5", "number": -5, "empty": "", "space": " \u{a0}", "a:json": "x", "list": ["a", 1],
+            })),
+            ..host("edge-1")
+        },
+    )
+    .await;
+    let blank = add(&house, &host("blank")).await;
+
+    let records = export(&house, ImportKind::Assets, Owners::Told).await;
+    let expected = [
+        ("code", asset.code.as_str(), blank.code.as_str()),
+        ("external_id", "'=1+1", ""),
+        ("name", "edge-1", "blank"),
+        ("asset_type", "network_device", "host"),
+        ("environment", "prod", "prod"),
+        ("lifecycle_state", "maintenance", "active"),
+        ("location", "Rack \"4\", left", ""),
+        ("description", "first\nsecond", ""),
+        ("owner", "ada@x.com", ""),
+        ("tags", "DMZ,web", ""),
+        ("attributes.disk_encrypted", "true", ""),
+        ("attributes.open_ports", "22 443", ""),
+        ("custom.a:json:json", "\"x\"", ""),
+        ("custom.empty:json", "\"\"", ""),
+        ("custom.list:json", "[\"a\",1]", ""),
+        ("custom.number:json", "'-5", ""),
+        ("custom.space:json", "\" \u{a0}\"", ""),
+        ("custom.text", "'-5", ""),
+    ];
+    let told: Vec<(&str, &str, &str)> = (0..records[0].len())
+        .map(|place| (&*records[0][place], &*records[1][place], &*records[2][place]))
+        .collect();
+    assert_eq!(told, expected);
+    assert_eq!(records.len(), 3);
+}
+
+#[tokio::test]
+async fn a_dependency_is_told_by_codes_and_external_ids() {
+    let house = House::new().await;
+    let known = CreateAssetInput { external_id: Some("snipe-7".into()), ..host("a") };
+    let (a, b) = (add(&house, &known).await, add(&house, &host("b")).await);
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let high = Some(Criticality::High);
+    Dependency::add(&tx, a.id, b.id, Some("+runs on"), high, at(0)).await.unwrap();
+    Dependency::add(&tx, b.id, a.id, None, None, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    let records = export(&house, ImportKind::Dependencies, Owners::Told).await;
+    let header = "source_code source_external_id target_code target_external_id kind criticality";
+    let expected = [
+        header.split(' ').collect(),
+        vec![a.code.as_str(), "snipe-7", b.code.as_str(), "", "'+runs on", "high"],
+        vec![b.code.as_str(), "", a.code.as_str(), "snipe-7", "", ""],
+    ];
+    assert_eq!(records, expected);
+}
+
+#[tokio::test]
+async fn an_inventory_without_assets_is_a_header() {
+    let house = House::new().await;
+    let records = export(&house, ImportKind::Assets, Owners::Told).await;
+    let header = "code external_id name asset_type environment lifecycle_state location description owner tags";
+    assert_eq!(records, [header.split(' ').map(str::to_owned).collect::<Vec<_>>()]);
+}
+
+#[tokio::test]
+async fn every_asset_is_told_once_whatever_the_pages() {
+    let house = House::new().await;
+    for more in [999, 1, 1_001] {
+        let before = export(&house, ImportKind::Assets, Owners::Told).await.len();
+        let sql = "UPDATE asset SET code = 'Y' || code WHERE org_id = $1";
+        house.db.superuser().await.execute(sql, &[&house.org]).await.unwrap();
+        many(&house, more).await;
+        let mut records = export(&house, ImportKind::Assets, Owners::Told).await;
+        records.sort_unstable();
+        records.dedup();
+        assert_eq!(records.len(), before + usize::try_from(more).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_export_that_lacks_a_column_fails() {
+    let house = House::new().await;
+    add(&house, &host("first")).await;
+    let mut export = begin(&house, ImportKind::Assets, Owners::Told).await;
+    let late = CreateAssetInput { custom_fields: Some(json!({"rack": "4"})), ..host("late") };
+    add(&house, &late).await;
+    let refused = page(&house, &mut export).await;
+    let is_told = |reason: &str| reason.contains("custom.rack") && reason.contains("again");
+    assert!(matches!(refused, Err(Error::Conflict(reason)) if is_told(&reason)));
+}
+
+#[tokio::test]
+async fn owners_are_told_to_those_only_who_may_see_them() {
+    let house = House::new().await;
+    let ada = house.person("ada@x.com", &["viewer"]).await;
+    add(&house, &CreateAssetInput { owner: Some(ada), ..host("a") }).await;
+    let records = export(&house, ImportKind::Assets, Owners::Withheld).await;
+    assert!(!records.concat().iter().any(|cell| cell == "owner" || cell.contains('@')));
+}
+
+#[tokio::test]
+async fn nothing_of_another_organization_goes_out() {
+    let house = House::new().await;
+    let mut other = House::new().await;
+    other.org = organization(&other.db, "globex").await;
+    add(&other, &host_with("theirs", json!({"os_name": "Debian 12"}))).await;
+    let ours = House { org: organization(&other.db, "initech").await, ..other };
+    let records = export(&ours, ImportKind::Assets, Owners::Told).await;
+    assert_eq!(records, export(&house, ImportKind::Assets, Owners::Told).await);
+}
+
+#[tokio::test]
+async fn who_exported_how_many_rows_is_noted_before_the_first_goes_out() {
+    let house = House::new().await;
+    many(&house, 3).await;
+    begin(&house, ImportKind::Assets, Owners::Told).await;
+    let sql = "SELECT action, entity_type, entity_id, after->>'rows' FROM audit_entry WHERE action = 'asset.exported'";
+    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let noted: (&str, &str, uuid::Uuid, &str) = (row.get(0), row.get(1), row.get(2), row.get(3));
+    assert_eq!(noted, ("asset.exported", "organization", house.org.uuid(), "3"));
+}
+
+#[tokio::test]
+async fn more_custom_fields_than_an_import_reads_are_refused_with_what_to_do() {
+    let house = House::new().await;
+    // As many assets as are not looked at together, with keys of their own.
+    let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, custom_fields, created_at, updated_at)
+        SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD',
+               (SELECT jsonb_object_agg('k' || (n * 4 + k), '') FROM generate_series(1, 4) AS k), now(), now()
+        FROM generate_series(1, $2::int) AS n";
+    let begun = async |count: i32| {
+        house.db.superuser().await.execute("DELETE FROM asset", &[]).await.unwrap();
+        house.db.superuser().await.execute(sql, &[&house.org, &count]).await.unwrap();
+        let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+        Export::begin(&tx, ImportKind::Assets, Owners::Told, at(1)).await
+    };
+    let header = String::from_utf8(begun(116).await.unwrap().header()).unwrap();
+    let columns: Vec<String> = header.trim_end().split(',').map(str::to_owned).collect();
+    assert_eq!(columns.len(), 10 + 4 * 116);
+    check_columns(ImportKind::Assets, &columns).unwrap();
+    for count in [117, 4_000] {
+        let Err(Error::Conflict(reason)) = begun(count).await else { panic!("there are too many") };
+        assert!(
+            reason.contains("more than 464") && reason.contains("emptyCells=clear"),
+            "{reason}"
+        );
+    }
+}

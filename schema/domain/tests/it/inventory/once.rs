@@ -1,0 +1,125 @@
+//! Each asset once an import, whatever names its rows use, in one chunk or in several, for real or as a dry run.
+
+use domain::{
+    Id, Origin,
+    access::organization::Organization,
+    base::page::PageRequest,
+    inventory::{
+        asset::{Asset, AssetFilter, AssetOrder},
+        import::{
+            self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
+            Table,
+        },
+    },
+};
+
+use crate::harness::{House, at};
+
+const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
+
+/// Imports lines such as `code,external id,name`, so many to a chunk; created, updated, and what was wrong.
+async fn import(
+    house: &House,
+    org: Id<Organization>,
+    lines: &[&str],
+    a_chunk: usize,
+    dry_run: bool,
+) -> (i32, i32, Vec<String>) {
+    let order = ImportOrder {
+        kind: ImportKind::Assets,
+        format: ImportFormat::Csv,
+        dry_run,
+        empty_cells: EmptyCells::Keep,
+        idempotency_key: None,
+    };
+    let tx = house.db.write(org, Origin::system()).await.unwrap();
+    let Opened::New(run) = ImportRun::open(&tx, &order, at(1)).await.unwrap() else {
+        panic!("there is no key")
+    };
+    let columns = ["code", "external_id", "name", "type"].map(str::to_owned).to_vec();
+    let table = Table { kind: ImportKind::Assets, columns, delimiter: b',' };
+    let numbered: Vec<_> = (2..).zip(lines).collect();
+    for part in numbered.chunks(a_chunk) {
+        let lines: Vec<&str> = part.iter().map(|(_, line)| **line).collect();
+        let content = lines.join(",host\n") + ",host\n";
+        let chunk = Chunk {
+            rows: i32::try_from(part.len()).unwrap(),
+            numbers: part.iter().map(|(number, _)| *number).collect(),
+            content: content.into_bytes(),
+            faults: Vec::new(),
+        };
+        ImportRun::add_chunk(&tx, run.id, &table, &chunk).await.unwrap();
+    }
+    ImportRun::received(&tx, run.id, at(1)).await.unwrap();
+    let (mut place, mut faults) = ((!lines.is_empty()).then_some(0), Vec::new());
+    while let Some(next) = place {
+        let begun = ImportRun::begin_chunk(&tx, run.id, next).await.unwrap().unwrap();
+        let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
+        faults
+            .extend(outcome.faults.iter().map(|fault| format!("{} {}", fault.row, fault.message)));
+        place = ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
+    }
+    let run = ImportRun::get(&tx, run.id).await.unwrap();
+    tx.commit().await.unwrap();
+    (run.created, run.updated, faults)
+}
+
+async fn names(house: &House) -> Vec<String> {
+    let tx = house.db.read(house.org).await.unwrap();
+    let page =
+        Asset::list(&tx, &AssetFilter::default(), AssetOrder::default(), &ALL).await.unwrap();
+    let told = page.rows.into_iter().map(|asset| {
+        let external_id = asset.external_id.unwrap_or_default();
+        format!("{} {external_id} {}", asset.code, asset.name)
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort();
+    told
+}
+
+/// What is there first, the rows, and what is there afterwards: of each row that is about the same asset as an earlier
+/// one nothing.
+async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
+    for a_chunk in [10, 1] {
+        let house = House::new().await;
+        import(&house, house.org, first, 10, false).await;
+        let before = names(&house).await;
+        let dry = import(&house, house.org, rows, a_chunk, true).await;
+        assert_eq!(names(&house).await, before, "a dry run changes nothing");
+        let done = import(&house, house.org, rows, a_chunk, false).await;
+        assert_eq!(done.2, told, "{a_chunk} a chunk");
+        assert_eq!(names(&house).await, after, "{a_chunk} a chunk");
+        assert_eq!(dry, done, "the dry run says what the run does");
+    }
+}
+
+#[tokio::test]
+async fn two_new_rows_of_one_code_are_one_asset() {
+    let told = ["3 this asset stands in row 2 already: only that row counts"];
+    check(
+        &[],
+        &["HST-A,e1,one", "HST-A,e2,two", "HST-C,e3,three"],
+        &told,
+        &["HST-A e1 one", "HST-C e3 three"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_asset_that_is_there_is_changed_by_one_row() {
+    let told = ["3 this asset stands in row 2 already: only that row counts"];
+    check(&["HST-A,,one"], &["HST-A,e1,uno", "HST-A,e2,due"], &told, &["HST-A e1 uno"]).await;
+}
+
+#[tokio::test]
+async fn an_external_id_that_a_row_gives_is_taken_for_the_next() {
+    let told = ["3 this asset stands in row 2 already: only that row counts"];
+    let first = ["HST-A,,one"];
+    check(&first, &["HST-A,e1,uno", ",e1,due"], &told, &["HST-A e1 uno"]).await;
+}
+
+#[tokio::test]
+async fn a_code_that_differs_is_told() {
+    let told = ["2 is not this asset's code, which is HST-A: codes do not change"];
+    check(&["HST-A,e1,one"], &["HST-B,e1,uno"], &told, &["HST-A e1 one"]).await;
+}

@@ -1,0 +1,4 @@
+//! Assets, and files of them.
+
+mod files;
+mod graph;

@@ -1,0 +1,3 @@
+//! Compliance runs through the fleet.
+
+mod run;

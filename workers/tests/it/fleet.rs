@@ -1,0 +1,3 @@
+//! Schedules through the fleet.
+
+mod schedule;

@@ -1,0 +1,3 @@
+//! Imports through the fleet.
+
+mod import;

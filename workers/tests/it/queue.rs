@@ -1,0 +1,7 @@
+//! What the queue promises, kept by real workers.
+
+mod ending;
+mod failing;
+mod history;
+mod losing;
+mod order;
