@@ -6,13 +6,14 @@ use std::{io::Read, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use domain::{
-    Db, Id, Origin,
+    Db, Origin,
     access::{
         organization::Organization,
         password::{self, Hasher},
         permission::{FLEET, Permission, PermissionSet},
         user::{CreateUserInput, User, normalise_email},
     },
+    entity::UserId,
 };
 
 use crate::{
@@ -210,7 +211,7 @@ async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {
     found.with_context(|| format!("--organization: there is none with the slug {slug:?}"))
 }
 
-async fn find_user(tx: &domain::Tx, email: &str) -> Result<Id<User>> {
+async fn find_user(tx: &domain::Tx, email: &str) -> Result<UserId> {
     let normalised = normalise_email(email).context("--email: this is no e-mail address")?;
     User::find_by_email(tx, &normalised)
         .await?

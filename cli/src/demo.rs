@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Db, Id, Origin, Tx,
+    Actor, Db, Origin, Tx,
     access::{organization::Organization, user::User},
     compliance::{
         rule::Rule,
         run::{Run, RunTrigger, Started},
         waiver::{Waiver, WaiverInput},
     },
+    entity::{AssetId, OrganizationId, TagId, UserId},
     inventory::{
         asset::{Asset, AssetFilter, CreateAssetInput, UpdateAssetInput},
         custody::Custody,
@@ -88,10 +89,7 @@ fn email(who: &str) -> String {
 }
 
 /// Everybody's id. Some of them have a second factor.
-async fn people(
-    db: &Db,
-    organization: Id<Organization>,
-) -> Result<HashMap<&'static str, Id<User>>> {
+async fn people(db: &Db, organization: OrganizationId) -> Result<HashMap<&'static str, UserId>> {
     let tx = db.auth(Origin::system()).await?;
     let mut people = HashMap::new();
     for who in PEOPLE.iter().map(|(who, _)| who).chain(COLLEAGUES.iter().map(|(who, ..)| who)) {
@@ -108,12 +106,12 @@ async fn people(
 
 /// Everything but the people, into an organization without assets. Histories begin before the first custody; what is known of
 /// the assets is from yesterday, when they were judged first, and some of it from today.
-async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
+async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     let now = crate::now();
     let ago = |days| now - TimeDelta::days(days);
     let oldest = HELD.iter().map(|(.., since, _)| *since).max().unwrap_or_default();
     let begun = ago(oldest + 1);
-    let mut tags: HashMap<String, Id<Tag>> =
+    let mut tags: HashMap<String, TagId> =
         Tag::list(tx).await?.into_iter().map(|tag| (tag.name, tag.id)).collect();
     for (name, color) in TAGS {
         if !tags.contains_key(name) {
@@ -160,7 +158,7 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, Id<User>>) -> Result<()> {
 }
 
 /// What is known of an asset from then on, beside what is known already.
-async fn learn(tx: &Tx, asset: Id<Asset>, known: Value, at: DateTime<Utc>) -> Result<()> {
+async fn learn(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Result<()> {
     let known =
         UpdateAssetInput { attributes: Some(Some(known)).into(), ..UpdateAssetInput::default() };
     Asset::update(tx, asset, &known, at).await?;
@@ -183,8 +181,8 @@ async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
 
 fn input(
     thing: &Thing,
-    people: &HashMap<&'static str, Id<User>>,
-    tags: &HashMap<String, Id<Tag>>,
+    people: &HashMap<&'static str, UserId>,
+    tags: &HashMap<String, TagId>,
 ) -> CreateAssetInput {
     CreateAssetInput {
         name: thing.name.to_owned(),

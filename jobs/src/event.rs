@@ -98,13 +98,13 @@ fn lost() {
 
 #[cfg(test)]
 mod tests {
-    use domain::{Id, access::organization::Organization, inventory::asset::Asset};
+    use domain::entity::{AssetId, OrganizationId};
 
     use super::*;
 
     #[test]
     fn an_event_carries_ids_and_nothing_else() {
-        let (org, id) = (Id::<Organization>::new(), Id::<Asset>::new());
+        let (org, id) = (OrganizationId::new(), AssetId::new());
         let text = text(&Event::changed(org, id));
         let (org, id) = (org.uuid(), id.uuid());
         assert_eq!(text, format!(r#"{{"id":"{id}","kind":"ast","org":"{org}"}}"#));

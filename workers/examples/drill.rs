@@ -16,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Db, Id, Origin, access::organization::Organization, fleet::job::Queue};
+use domain::{
+    Db, Origin, access::organization::Organization, entity::OrganizationId, fleet::job::Queue,
+};
 use jobs::{
     Failure, Job, Redis,
     event::{Listener, Publisher},
@@ -39,7 +41,7 @@ macro_rules! kinds {
             const TIMEOUT: Duration = Duration::from_secs($seconds);
         })+
 
-        async fn push_kind(db: &Db, org: Id<Organization>, kind: &str, count: usize, batch: usize, number: u64) {
+        async fn push_kind(db: &Db, org: OrganizationId, kind: &str, count: usize, batch: usize, number: u64) {
             match kind {
                 $($kind => {
                     let mut left = count;
@@ -142,7 +144,7 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
     }
 }
 
-async fn singles(db: &Db, org: Id<Organization>, count: usize, clients: usize) {
+async fn singles(db: &Db, org: OrganizationId, count: usize, clients: usize) {
     let mut pushing = tokio::task::JoinSet::new();
     for _ in 0..clients {
         let db = db.clone();
@@ -155,7 +157,7 @@ async fn singles(db: &Db, org: Id<Organization>, count: usize, clients: usize) {
     pushing.join_all().await;
 }
 
-async fn paced(db: &Db, org: Id<Organization>, per_second: u32, seconds: u32) {
+async fn paced(db: &Db, org: OrganizationId, per_second: u32, seconds: u32) {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
     for _ in 0..per_second * seconds {
         tick.tick().await;
@@ -163,7 +165,7 @@ async fn paced(db: &Db, org: Id<Organization>, per_second: u32, seconds: u32) {
     }
 }
 
-async fn push_one(db: &Db, org: Id<Organization>) {
+async fn push_one(db: &Db, org: OrganizationId) {
     let tx = db.write(org, Origin::system()).await.unwrap();
     push(&tx, &Noop { number: 0, id: uuid::Uuid::now_v7() }).await.unwrap();
     tx.commit().await.unwrap();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Actor, Db, Id, Origin, Result, Tx, access::organization::Organization, fleet::job::Job as Row,
+    Actor, Db, Origin, Result, Tx,
+    entity::{JobId, OrganizationId},
 };
 use jobs::Taken;
 
@@ -25,12 +26,12 @@ impl Context {
     }
 
     /// The job.
-    pub const fn job(&self) -> Id<Row> {
+    pub const fn job(&self) -> JobId {
         self.taken.claimed.lease.id
     }
 
     /// Whose job it is.
-    pub const fn org(&self) -> Id<Organization> {
+    pub const fn org(&self) -> OrganizationId {
         self.taken.claimed.lease.org
     }
 

@@ -14,6 +14,8 @@ use crate::{
     team::Team,
 };
 
+use domain::entity::OrganizationId;
+
 const START: &str =
     "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id state } }";
 const RUN: &str = "query($id: ID!) { complianceRun(id: $id) { state assets shards shardsDone passed failed notAssessed } }";
@@ -46,8 +48,7 @@ impl Drop for Worker {
 
 /// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
 async fn many_assets(site: &Site, team: &Team, count: usize) {
-    let org =
-        team.id.parse::<domain::Id<domain::access::organization::Organization>>().unwrap().uuid();
+    let org = team.id.parse::<OrganizationId>().unwrap().uuid();
     let sql = format!(
         "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
          SELECT '{org}', gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD',

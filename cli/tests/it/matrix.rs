@@ -16,13 +16,10 @@ use std::{
 use domain::{
     Id, Origin,
     compliance::{
-        finding::Finding,
         rule::Severity,
-        run::Run,
         waiver::{Waiver, WaiverInput},
     },
-    fleet::job::Job,
-    inventory::import::ImportRun,
+    entity::{FindingId, ImportRunId, JobId, RunId},
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use reqwest::header::HeaderMap;
@@ -157,7 +154,7 @@ impl Judged {
         tx.commit().await.unwrap();
         Self {
             rule: rules[0].id.to_string(),
-            finding: Id::<Finding>::from(finding).to_string(),
+            finding: FindingId::from(finding).to_string(),
             waiver: waiver.id.to_string(),
             runs: runs.try_into().unwrap(),
         }
@@ -227,9 +224,9 @@ impl Scene {
         let bystander = other.member("viewer").await;
         let session = bystander.client.get_data(session, json!({})).await;
         let keys = keys_of(&team).await;
-        let run = Id::<Run>::new();
-        let import = Id::<ImportRun>::new();
-        let jobs = [Id::<Job>::new(), Id::new(), Id::new()];
+        let run = RunId::new();
+        let import = ImportRunId::new();
+        let jobs = [JobId::new(), Id::new(), Id::new()];
         let save = format!(
             "mutation {{ saveSchedule(input: {{ name: \"Schedule {CANARY}\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }}) {{ id }} }}"
         );

@@ -6,9 +6,9 @@ use std::{
 };
 
 use domain::{
-    Db, Id, Origin,
-    access::organization::Organization,
+    Db, Origin,
     compliance::run::{AssetRange, Run, RunTrigger, Started},
+    entity::{OrganizationId, RunId},
 };
 use jobs::{Redis, event::Publisher};
 use serde_json::{Value, json};
@@ -26,8 +26,8 @@ const RUN: &str = "subscription($id: ID!) { complianceRun(id: $id) { state shard
 /// A compliance run that a test moves on.
 struct Moved {
     db: Db,
-    org: Id<Organization>,
-    run: Id<Run>,
+    org: OrganizationId,
+    run: RunId,
 }
 
 impl Moved {
@@ -90,8 +90,7 @@ struct OwnRedis {
 
 impl OwnRedis {
     fn start() -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("redis-{}", Id::<Run>::new().uuid().simple()));
+        let folder = std::env::temp_dir().join(format!("redis-{}", RunId::new().uuid().simple()));
         std::fs::create_dir(&folder).unwrap();
         let child = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--unixsocket", "redis.sock"])

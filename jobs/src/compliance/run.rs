@@ -7,12 +7,13 @@ use std::{pin::Pin, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Db, Id, Result, Tx,
+    Actor, Db, Result, Tx,
     access::{organization::Organization, permission::Permission},
     compliance::{
         posture,
         run::{AssetRange, Run, Started},
     },
+    entity::{OrganizationId, RunId},
     fleet::job::Queue,
 };
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ const VERIFY: TimeDelta = TimeDelta::days(1);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanShard {
     /// The run.
-    pub run: Id<Run>,
+    pub run: RunId,
     /// Which of its rounds: others are over.
     #[serde(default = "first_round")]
     pub round: i16,
@@ -117,7 +118,7 @@ pub async fn push_forgotten(tx: &Tx) -> Result<()> {
     Ok(())
 }
 
-async fn push_follow_of(tx: &Tx, org: Id<Organization>) -> Result<()> {
+async fn push_follow_of(tx: &Tx, org: OrganizationId) -> Result<()> {
     Push::new(&Follow {}).key("follow").on_behalf(org, Actor::System).send(tx).await.map(drop)
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Id, access::organization::Organization, base::event::Event, fleet::job::Queue};
+use domain::{base::event::Event, entity::OrganizationId, fleet::job::Queue};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -26,12 +26,12 @@ pub struct Topic {
 
 impl Topic {
     /// All rows of these kinds.
-    pub const fn all(org: Id<Organization>, kinds: &'static [&'static str]) -> Self {
+    pub const fn all(org: OrganizationId, kinds: &'static [&'static str]) -> Self {
         Self { org: org.uuid(), kinds, id: None }
     }
 
     /// One row.
-    pub const fn row(org: Id<Organization>, kinds: &'static [&'static str], id: Uuid) -> Self {
+    pub const fn row(org: OrganizationId, kinds: &'static [&'static str], id: Uuid) -> Self {
         Self { org: org.uuid(), kinds, id: Some(id) }
     }
 
@@ -187,7 +187,7 @@ impl Drop for Hints {
 
 #[cfg(test)]
 mod tests {
-    use domain::inventory::asset::Asset;
+    use domain::{Id, entity::AssetId};
     use futures_util::FutureExt;
 
     use super::*;
@@ -201,11 +201,11 @@ mod tests {
     #[tokio::test]
     async fn a_hint_reaches_whom_it_concerns_and_melts_with_others() {
         let hub = Arc::new(Hub::new());
-        let (org, other) = (Id::<Organization>::new(), Id::<Organization>::new());
-        let id = Id::<Asset>::new();
+        let (org, other) = (OrganizationId::new(), OrganizationId::new());
+        let id = AssetId::new();
         let mut all = hub.subscribe(Topic::all(org, &["run", "ast"]));
         let mut row = hub.subscribe(Topic::row(org, &["ast"], id.uuid()));
-        let mut another = hub.subscribe(Topic::row(org, &["ast"], Id::<Asset>::new().uuid()));
+        let mut another = hub.subscribe(Topic::row(org, &["ast"], AssetId::new().uuid()));
         let mut kind = hub.subscribe(Topic::all(org, &["run"]));
         let mut foreign = hub.subscribe(Topic::all(other, &["ast"]));
         for _ in 0..10_000 {

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Id, Result, Tx,
+    Result, Tx,
     access::permission::Permission,
+    entity::ScheduleId,
     fleet::{
         job::Queue,
         schedule::{Schedule, ScheduleAction, Tick},
@@ -20,7 +21,7 @@ const BATCH: i64 = 200;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledRun {
     /// The schedule.
-    pub schedule: Id<Schedule>,
+    pub schedule: ScheduleId,
     /// The same for the same tick, and for no other.
     pub key: String,
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Id, Result, Tx, access::permission::Permission, fleet::job::Queue, inventory::import::ImportRun,
+    Result, Tx, access::permission::Permission, entity::ImportRunId, fleet::job::Queue,
+    inventory::import::ImportRun,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::{Job, Push, push};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportChunk {
     /// The run.
-    pub run: Id<ImportRun>,
+    pub run: ImportRunId,
     /// Which chunk, from 0.
     pub place: i32,
 }
@@ -34,7 +35,7 @@ impl Job for ImportChunk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportSweep {
     /// The run.
-    pub run: Id<ImportRun>,
+    pub run: ImportRunId,
 }
 
 impl Job for ImportSweep {
@@ -48,16 +49,16 @@ impl Job for ImportSweep {
 }
 
 /// In the transaction that opens a run: if nobody goes on with it, it ends all the same.
-pub async fn push_look(tx: &Tx, run: Id<ImportRun>, now: DateTime<Utc>) -> Result<()> {
+pub async fn push_look(tx: &Tx, run: ImportRunId, now: DateTime<Utc>) -> Result<()> {
     sweep(tx, run, Some(now + ImportRun::ABANDONED + TimeDelta::minutes(1))).await
 }
 
 /// In the transaction that ends a run.
-pub async fn push_sweep(tx: &Tx, run: Id<ImportRun>) -> Result<()> {
+pub async fn push_sweep(tx: &Tx, run: ImportRunId) -> Result<()> {
     sweep(tx, run, None).await
 }
 
-async fn sweep(tx: &Tx, run: Id<ImportRun>, at: Option<DateTime<Utc>>) -> Result<()> {
+async fn sweep(tx: &Tx, run: ImportRunId, at: Option<DateTime<Utc>>) -> Result<()> {
     let (job, key) = (ImportSweep { run }, run.to_string());
     let order = Push::new(&job).key(&key);
     match at {

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Actor, Error, Id, Result, Tx,
-    access::permission::Permission,
-    base::db::FromRow,
-    fleet::job::{Job as Row, Queue},
+    Actor, Error, Result, Tx, access::permission::Permission, base::db::FromRow, entity::JobId,
+    fleet::job::Queue,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -43,7 +41,7 @@ pub struct Claimed {
     pub queued_at: DateTime<Utc>,
     /// Whether it may be what kills workers.
     pub is_suspect: bool,
-    order: (i32, DateTime<Utc>, Id<Row>),
+    order: (i32, DateTime<Utc>, JobId),
 }
 
 impl FromRow for Claimed {

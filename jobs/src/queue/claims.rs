@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{Db, Error, Id, Tx, base::event::Event, fleet::job::Job as Row};
+use domain::{Db, Error, Tx, base::event::Event, entity::JobId};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::lease::{self, Lease};
@@ -134,10 +134,10 @@ impl Held {
 
 /// All claims of this process.
 #[derive(Debug, Clone, Default)]
-pub struct Holder(Arc<Mutex<HashMap<Id<Row>, Arc<Held>>>>);
+pub struct Holder(Arc<Mutex<HashMap<JobId, Arc<Held>>>>);
 
 impl Holder {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id<Row>, Arc<Held>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Held>>> {
         // A map of plain entries: a panic elsewhere cannot leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use domain::{Db, Id, access::organization::Organization, base::event::Event, fleet::job::Queue};
+use domain::{Db, base::event::Event, entity::OrganizationId, fleet::job::Queue};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::queue::{
@@ -155,6 +155,6 @@ impl Desk {
     }
 }
 
-fn organizations<'a>(leases: impl Iterator<Item = &'a Lease>) -> HashSet<Id<Organization>> {
+fn organizations<'a>(leases: impl Iterator<Item = &'a Lease>) -> HashSet<OrganizationId> {
     leases.map(|lease| lease.org).collect()
 }

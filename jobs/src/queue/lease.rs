@@ -8,19 +8,19 @@
 use std::time::Duration;
 
 use domain::{
-    Id, Result, Tx,
-    access::organization::Organization,
+    Result, Tx,
     base::db::FromRow,
-    fleet::job::{ENDED_INSERT, Job as Row, Queue},
+    entity::{JobId, OrganizationId},
+    fleet::job::{ENDED_INSERT, Queue},
 };
 
 /// A claim's identity: what every later statement about it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// Whose job.
-    pub org: Id<Organization>,
+    pub org: OrganizationId,
     /// Which.
-    pub id: Id<Row>,
+    pub id: JobId,
     /// The number of this claim.
     pub fence: i32,
 }
@@ -29,7 +29,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct Renewed {
     /// The job.
-    pub id: Id<Row>,
+    pub id: JobId,
     /// Whether the claim still holds.
     pub is_held: bool,
     /// Whether somebody wants it ended.
@@ -203,13 +203,13 @@ pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
 #[derive(Debug)]
 pub struct Reaped {
     /// Whose.
-    pub org: Id<Organization>,
+    pub org: OrganizationId,
     /// Its queue.
     pub queue: Queue,
     /// What it does.
     pub kind: String,
     /// Which.
-    pub id: Id<Row>,
+    pub id: JobId,
     /// Whether that was its last attempt.
     pub is_buried: bool,
 }
@@ -260,8 +260,8 @@ fn end() -> String {
 }
 
 struct Columns {
-    orgs: Vec<Id<Organization>>,
-    ids: Vec<Id<Row>>,
+    orgs: Vec<OrganizationId>,
+    ids: Vec<JobId>,
     fences: Vec<i32>,
 }
 

@@ -9,9 +9,9 @@
 use chrono::{DateTime, Utc};
 use domain::{
     Actor, Id, Result, Tx,
-    access::{organization::Organization, permission::Permission},
+    access::permission::Permission,
     base::event::Event,
-    fleet::job::Job as Row,
+    entity::{JobId, OrganizationId},
 };
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub struct Push<'a, J> {
     job: &'a J,
     key: Option<&'a str>,
     run_at: Option<DateTime<Utc>>,
-    on_behalf: Option<(Id<Organization>, Actor)>,
+    on_behalf: Option<(OrganizationId, Actor)>,
 }
 
 impl<'a, J: Job> Push<'a, J> {
@@ -50,13 +50,13 @@ impl<'a, J: Job> Push<'a, J> {
     }
 
     /// For somebody else: needed in transactions of the fleet, which have no organization.
-    pub const fn on_behalf(mut self, org: Id<Organization>, actor: Actor) -> Self {
+    pub const fn on_behalf(mut self, org: OrganizationId, actor: Actor) -> Self {
         self.on_behalf = Some((org, actor));
         self
     }
 
     /// Inserts it; the id is that of the waiting job where the two were merged.
-    pub async fn send(self, tx: &Tx) -> Result<Id<Row>> {
+    pub async fn send(self, tx: &Tx) -> Result<JobId> {
         let (org, actor) = self.on_behalf.unwrap_or_else(|| (tx.org(), tx.origin().actor));
         let (actor_kind, actor_id) = actor.columns();
         let row: Merged = tx
@@ -73,7 +73,7 @@ impl<'a, J: Job> Push<'a, J> {
                  RETURNING id, state = 'WAITING' AS is_ready",
                 &[
                     &org,
-                    &Id::<Row>::new(),
+                    &JobId::new(),
                     &J::QUEUE.as_str(),
                     &J::KIND,
                     &J::VERSION,
@@ -98,7 +98,7 @@ impl<'a, J: Job> Push<'a, J> {
 }
 
 struct Merged {
-    id: Id<Row>,
+    id: JobId,
     is_ready: bool,
 }
 
@@ -109,7 +109,7 @@ impl domain::base::db::FromRow for Merged {
 }
 
 /// Pushes one job, to be run as soon as a worker is free.
-pub async fn push<J: Job>(tx: &Tx, job: &J) -> Result<Id<Row>> {
+pub async fn push<J: Job>(tx: &Tx, job: &J) -> Result<JobId> {
     Push::new(job).send(tx).await
 }
 
@@ -120,7 +120,7 @@ pub async fn push_all<J: Job>(tx: &Tx, jobs: &[J]) -> Result<()> {
     }
     let (org, actor) = (tx.org(), tx.origin().actor);
     let (actor_kind, actor_id) = actor.columns();
-    let ids: Vec<Id<Row>> = jobs.iter().map(|_| Id::new()).collect();
+    let ids: Vec<JobId> = jobs.iter().map(|_| Id::new()).collect();
     let payloads: Vec<Value> = jobs.iter().map(payload).collect();
     let subjects: Vec<Option<String>> = jobs.iter().map(Job::subject).collect();
     let priorities: Vec<i32> = (0..jobs.len()).map(priority).collect();

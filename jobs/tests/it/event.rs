@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use domain::{Id, access::organization::Organization, base::event::Event, inventory::asset::Asset};
+use domain::{
+    Id,
+    base::event::Event,
+    entity::{AssetId, OrganizationId},
+};
 use fred::{
     clients::SubscriberClient,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
@@ -24,7 +28,7 @@ async fn a_published_event_reaches_a_listener() {
 
     let (publisher, work) = Publisher::new(shared().await);
     let work = tokio::spawn(work);
-    let event = Event::changed(Id::<Organization>::new(), Id::<Asset>::new());
+    let event = Event::changed(OrganizationId::new(), AssetId::new());
     publisher.publish(vec![event.clone()]);
 
     let ours = async {
@@ -46,7 +50,7 @@ async fn nobody_waits_while_redis_is_away() {
     let server = Server::absent("secret");
     let (publisher, work) = Publisher::new(jobs::Redis::open(&server.url()).unwrap());
     let work = tokio::spawn(work);
-    let event = Event::changed(Id::<Organization>::new(), Id::<Asset>::new());
+    let event = Event::changed(OrganizationId::new(), AssetId::new());
     publisher.publish(vec![event; 10_000]);
     work.abort();
 }
@@ -81,7 +85,7 @@ impl Process {
 #[tokio::test]
 async fn a_hint_is_heard_in_another_process() {
     let (here, there) = (Process::at(&shared_url()).await, Process::at(&shared_url()).await);
-    let (org, id) = (Id::<Organization>::new(), Id::<Asset>::new());
+    let (org, id) = (OrganizationId::new(), AssetId::new());
     let mut hints = there.listener.subscribe(Topic::row(org, KINDS, id.uuid()));
     here.publisher.publish(vec![Event::changed(org, id)]);
     told(&mut hints).await;
@@ -90,7 +94,7 @@ async fn a_hint_is_heard_in_another_process() {
 #[tokio::test]
 async fn what_is_no_hint_is_nothing() {
     let process = Process::at(&shared_url()).await;
-    let (org, id) = (Id::<Organization>::new(), Id::<Asset>::new());
+    let (org, id) = (OrganizationId::new(), AssetId::new());
     let mut hints = process.listener.subscribe(Topic::all(org, KINDS));
     let config = Config::from_url(&shared_url()).unwrap();
     let forger = Builder::from_config(config).build().unwrap();

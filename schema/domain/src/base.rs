@@ -9,6 +9,7 @@
 //! | `text`, `nearest` | enums and texts in Postgres, and the name that was probably meant |
 
 pub mod db;
+pub mod entity;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -25,4 +25,4 @@ pub mod testing;
 pub use access::viewer::{Actor, Viewer};
 pub use base::db::{Db, Origin, Tx};
 pub use base::error::{Error, Fault, Result};
-pub use base::id::Id;
+pub use base::{entity, id::Id};

@@ -2,11 +2,11 @@
 //! followed.
 
 use domain::{
-    Id,
     compliance::{
         posture,
         run::{AssetRange, Run, RunTrigger},
     },
+    entity::RunId,
 };
 use jobs::{
     Failure,
@@ -105,7 +105,7 @@ pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
 /// A shard will not be done, so neither will its run.
 pub async fn shard_ended(context: Context, ended: Ended) -> Result<(), Failure> {
     let subject = ended.subject.unwrap_or_default();
-    let run = subject.parse::<Id<Run>>().map_err(|error| Failure::abort(error.to_string()))?;
+    let run = subject.parse::<RunId>().map_err(|error| Failure::abort(error.to_string()))?;
     let outcome = ended.outcome.as_str().to_lowercase();
     let reason = match ended.error {
         Some(error) => format!("a shard was {outcome}: {error}"),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use domain::{
-    Id, Tx,
+    Tx,
+    entity::ImportRunId,
     fleet::job::JobState,
     inventory::import::{self, ImportRun, Sweep},
 };
@@ -38,8 +39,7 @@ pub async fn chunk(context: Context, job: ImportChunk) -> Result<(), Failure> {
 /// A chunk will not be imported, so the run ends: what came before it stays.
 pub async fn chunk_ended(context: Context, ended: Ended) -> Result<(), Failure> {
     let subject = ended.subject.unwrap_or_default();
-    let run =
-        subject.parse::<Id<ImportRun>>().map_err(|error| Failure::abort(error.to_string()))?;
+    let run = subject.parse::<ImportRunId>().map_err(|error| Failure::abort(error.to_string()))?;
     let tx = context.finish().await?;
     end(&tx, run, ended.outcome, ended.error, &context).await?;
     push_sweep(&tx, run).await?;
@@ -49,7 +49,7 @@ pub async fn chunk_ended(context: Context, ended: Ended) -> Result<(), Failure> 
 
 async fn end(
     tx: &Tx,
-    run: Id<ImportRun>,
+    run: ImportRunId,
     outcome: JobState,
     error: Option<String>,
     context: &Context,

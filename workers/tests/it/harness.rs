@@ -8,8 +8,9 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Db, Id, Origin, Tx,
+    Actor, Db, Origin, Tx,
     access::organization::Organization,
+    entity::{JobId, OrganizationId},
     fleet::job::{Job as Row, JobState, Queue},
     testing::TestDb,
 };
@@ -82,7 +83,7 @@ impl Log {
 
 pub(crate) struct Stage {
     pub(crate) db: TestDb,
-    pub(crate) org: Id<Organization>,
+    pub(crate) org: OrganizationId,
     pub(crate) log: Log,
     now: Arc<Mutex<DateTime<Utc>>>,
     running: Mutex<Vec<(CancellationToken, JoinHandle<()>)>>,
@@ -92,7 +93,7 @@ pub(crate) fn at() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
 }
 
-pub(crate) async fn organization(db: &Db, slug: &str) -> Id<Organization> {
+pub(crate) async fn organization(db: &Db, slug: &str) -> OrganizationId {
     let tx = db.auth(Origin::system()).await.unwrap();
     let organization = Organization::create(&tx, slug, slug, false, at()).await.unwrap();
     tx.commit().await.unwrap();
@@ -140,7 +141,7 @@ impl Stage {
         self.db.superuser().await.query(sql, &[]).await.unwrap().len()
     }
 
-    pub(crate) async fn push(&self, name: &str, does: Does) -> Id<Row> {
+    pub(crate) async fn push(&self, name: &str, does: Does) -> JobId {
         let tx = self.write().await;
         let job = Drill { name: name.to_owned(), does };
         let id = jobs::push(&tx, &job).await.unwrap();
@@ -200,7 +201,7 @@ impl Stage {
         }
     }
 
-    pub(crate) async fn job(&self, id: Id<Row>) -> Option<Row> {
+    pub(crate) async fn job(&self, id: JobId) -> Option<Row> {
         let tx = self.db.read(self.org).await.unwrap();
         let job = Row::find(&tx, id).await.unwrap();
         tx.commit().await.unwrap();
@@ -208,7 +209,7 @@ impl Stage {
     }
 
     /// Waits until the job is in that state.
-    pub(crate) async fn until(&self, id: Id<Row>, state: JobState) -> Row {
+    pub(crate) async fn until(&self, id: JobId, state: JobState) -> Row {
         eventually(async || self.job(id).await.is_some_and(|job| job.state == state)).await;
         self.job(id).await.unwrap()
     }

@@ -15,17 +15,15 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        organization::Organization,
         permission::{FLEET, Permission, PermissionSet},
         role,
         token::{digest, opaque},
-        user::User,
         viewer::{Actor, Viewer},
     },
     base::{
         db::{FromRow, Tx},
+        entity::{ApiKeyId, OrganizationId, UserId},
         error::{Error, Fault, Result},
-        id::{Entity, Id},
         text,
     },
 };
@@ -39,7 +37,7 @@ const MAX_LIFE: TimeDelta = TimeDelta::days(366);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its id.
-    pub id: Id<ApiKey>,
+    pub id: ApiKeyId,
     /// What it is for.
     pub name: String,
     /// The part of it that may be shown.
@@ -49,7 +47,7 @@ pub struct ApiKey {
     /// The networks it may be used from; none means anywhere.
     pub allowed_cidrs: Vec<String>,
     /// Who made it.
-    pub created_by: Id<User>,
+    pub created_by: UserId,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it ends by itself.
@@ -58,12 +56,6 @@ pub struct ApiKey {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
-}
-
-impl Entity for ApiKey {
-    const PREFIX: &'static str = "key";
-    const NAME: &'static str = "API key";
-    const KEY: &'static str = "api_key";
 }
 
 impl FromRow for ApiKey {
@@ -151,7 +143,7 @@ impl ApiKey {
                 &sql,
                 &[
                     &viewer.org,
-                    &Id::<Self>::new(),
+                    &ApiKeyId::new(),
                     &name,
                     &prefix,
                     &digest(&text),
@@ -176,14 +168,14 @@ impl ApiKey {
     }
 
     /// Those of these ids that the organization has.
-    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+    pub async fn of_ids(tx: &Tx, ids: &[ApiKeyId]) -> Result<Vec<Self>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let sql = format!("SELECT {COLUMNS} FROM api_key WHERE id = ANY($1)");
         tx.all(&sql, &[&ids]).await
     }
 
     /// Revokes one; revoking it again changes nothing. Takes a transaction of `Db::auth`.
-    pub async fn revoke(tx: &Tx, viewer: &Viewer, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
+    pub async fn revoke(tx: &Tx, viewer: &Viewer, id: ApiKeyId, now: DateTime<Utc>) -> Result<()> {
         let sql = format!("SELECT {COLUMNS} FROM api_key WHERE org_id = $1 AND id = $2 FOR UPDATE");
         let key: Self = tx
             .opt(&sql, &[&viewer.org, &id])
@@ -245,8 +237,8 @@ impl ApiKey {
     /// deactivated. Takes a transaction of `Db::auth`.
     pub(crate) async fn permissions(
         tx: &Tx,
-        org: Id<Organization>,
-        id: Id<Self>,
+        org: OrganizationId,
+        id: ApiKeyId,
         now: DateTime<Utc>,
     ) -> Result<PermissionSet> {
         let row: Option<Row> = tx

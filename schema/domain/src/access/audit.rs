@@ -11,12 +11,13 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{organization::Organization, viewer::Actor},
+    access::viewer::Actor,
     base::{
         db::{FromRow, Tx, column},
+        entity::{AuditEntryId, Entity, OrganizationId},
         error::{Error, Result},
         event::Event,
-        id::{Entity, Id},
+        id::Id,
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
     },
@@ -26,7 +27,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEntry {
     /// Its id, in the order of writing.
-    pub id: Id<AuditEntry>,
+    pub id: AuditEntryId,
     /// When.
     pub at: DateTime<Utc>,
     /// Who.
@@ -47,12 +48,6 @@ pub struct AuditEntry {
     pub source_ip: Option<String>,
     /// The request.
     pub request_id: Option<String>,
-}
-
-impl Entity for AuditEntry {
-    const PREFIX: &'static str = "aud";
-    const NAME: &'static str = "audit entry";
-    const KEY: &'static str = "audit_entry";
 }
 
 impl FromRow for AuditEntry {
@@ -116,7 +111,7 @@ impl AuditQuery {
 
 impl AuditEntry {
     /// The entry, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: AuditEntryId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
@@ -196,7 +191,7 @@ impl Entry {
     }
 
     /// Writes it in this organization: for transactions of `Db::auth`, which have none.
-    pub async fn record_in(self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<()> {
+    pub async fn record_in(self, tx: &Tx, org: OrganizationId, now: DateTime<Utc>) -> Result<()> {
         Self::write_all(tx, org, vec![self], now).await
     }
 
@@ -207,7 +202,7 @@ impl Entry {
 
     async fn write_all(
         tx: &Tx,
-        org: Id<Organization>,
+        org: OrganizationId,
         entries: Vec<Self>,
         now: DateTime<Utc>,
     ) -> Result<()> {
@@ -236,7 +231,7 @@ impl Entry {
                 &now,
                 &tx.origin().source_ip,
                 &tx.origin().request_id,
-                &column(&rows, |_entry| Id::<AuditEntry>::new()),
+                &column(&rows, |_entry| AuditEntryId::new()),
                 &actors.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
                 &actors.iter().map(|(_, id)| *id).collect::<Vec<_>>(),
                 &column(&rows, |entry| entry.action),

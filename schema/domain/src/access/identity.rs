@@ -28,8 +28,8 @@ use crate::{
     },
     base::{
         db::{Db, Origin, Tx},
+        entity::{OrganizationId, UserId},
         error::{Error, Result},
-        id::Id,
     },
 };
 
@@ -76,7 +76,7 @@ pub struct Identity {
 
 /// What is known of who wants to sign in.
 struct Account {
-    user: Id<User>,
+    user: UserId,
     hash: Option<String>,
     /// Tells whether the password is still the one that was looked at; a rehash leaves it.
     password_changed_at: Option<DateTime<Utc>>,
@@ -211,7 +211,7 @@ impl Identity {
         if Guard::hold(tx, subject).await?.is_some_and(|guard| guard.is_locked(caller.now)) {
             return Ok(None);
         }
-        let org: Id<Organization> = row.try_get("org_id")?;
+        let org: OrganizationId = row.try_get("org_id")?;
         let manages = Role::of_users(tx, org, &[account.user])
             .await?
             .iter()
@@ -300,7 +300,7 @@ impl Identity {
     pub async fn switch(
         &self,
         viewer: &Viewer,
-        org: Id<Organization>,
+        org: OrganizationId,
         caller: &Caller,
     ) -> Result<Tokens> {
         let id = viewer.session.ok_or_else(no_session)?;

@@ -10,11 +10,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio_postgres::Row;
 
 use crate::{
-    access::{token::digest, user::User},
+    access::token::digest,
     base::{
         db::{FromRow, Tx},
+        entity::UserId,
         error::Result,
-        id::Id,
     },
 };
 
@@ -213,7 +213,7 @@ impl Guard {
 
     /// Forgets an account's failures, those at its user's own addresses too: its password was set. Takes a transaction
     /// of `Db::auth`.
-    pub async fn clear_account(tx: &Tx, user: Id<User>, email: &str) -> Result<()> {
+    pub async fn clear_account(tx: &Tx, user: UserId, email: &str) -> Result<()> {
         let rows: Vec<Row> =
             tx.all("SELECT DISTINCT source_ip FROM session WHERE user_id = $1", &[&user]).await?;
         let known = |row: &Row| Ok(Some(row.try_get("source_ip")?));

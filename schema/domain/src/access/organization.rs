@@ -5,11 +5,12 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::{
-    access::{audit, directive::authenticated, permission::BuiltinRole, user::User},
+    access::{audit, directive::authenticated, permission::BuiltinRole},
     base::{
         db::{FromRow, Tx},
+        entity::{OrganizationId, RoleId, UserId},
         error::{Error, Fault, Result},
-        id::{Entity, Id},
+        id::Id,
         text,
     },
 };
@@ -19,7 +20,7 @@ use crate::{
 #[graphql(directive = authenticated::apply())]
 pub struct Organization {
     /// Its id.
-    pub id: Id<Organization>,
+    pub id: OrganizationId,
     /// Its short name in scripts, e.g. `default`.
     pub slug: String,
     /// Its name.
@@ -28,12 +29,6 @@ pub struct Organization {
     pub is_demo: bool,
     /// When it was created.
     pub created_at: DateTime<Utc>,
-}
-
-impl Entity for Organization {
-    const PREFIX: &'static str = "org";
-    const NAME: &'static str = "organization";
-    const KEY: &'static str = "organization";
 }
 
 impl FromRow for Organization {
@@ -78,7 +73,7 @@ impl Organization {
             // What a built-in role may do stands in the code, so that a new release needs no migration of rows.
             tx.exec(
                 "INSERT INTO role (org_id, id, key, name, permissions, builtin) VALUES ($1, $2, $3, $4, '{}', true)",
-                &[&organization.id, &Id::<crate::access::role::Role>::new(), &role.key(), &role.name()],
+                &[&organization.id, &RoleId::new(), &role.key(), &role.name()],
             )
             .await?;
         }
@@ -110,7 +105,7 @@ impl Organization {
     }
 
     /// The organizations that a user is an active member of, by name. Takes a transaction of `Db::auth`.
-    pub async fn of_user(tx: &Tx, user: Id<User>) -> Result<Vec<Self>> {
+    pub async fn of_user(tx: &Tx, user: UserId) -> Result<Vec<Self>> {
         tx.all(
             "SELECT organization.id, slug, name, is_demo, organization.created_at
              FROM organization JOIN membership ON membership.org_id = organization.id

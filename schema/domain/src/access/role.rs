@@ -9,15 +9,13 @@ use crate::{
     access::{
         audit::Entry,
         directive::authenticated,
-        organization::Organization,
         permission::{BuiltinRole, FLEET, Permission, PermissionSet},
-        user::User,
         viewer::Viewer,
     },
     base::{
         db::{FromRow, Tx},
+        entity::{OrganizationId, RoleId, UserId},
         error::{Error, Fault, Result},
-        id::{Entity, Id},
         text,
     },
 };
@@ -27,7 +25,7 @@ use crate::{
 #[graphql(directive = authenticated::apply())]
 pub struct Role {
     /// Its id.
-    pub id: Id<Role>,
+    pub id: RoleId,
     /// Its key, e.g. `operator`; what `setUserRoles` takes.
     pub key: String,
     /// Its name.
@@ -36,12 +34,6 @@ pub struct Role {
     pub permissions: Vec<Permission>,
     /// Whether it comes with SentryOps and cannot be changed.
     pub builtin: bool,
-}
-
-impl Entity for Role {
-    const PREFIX: &'static str = "rol";
-    const NAME: &'static str = "role";
-    const KEY: &'static str = "role";
 }
 
 impl FromRow for Role {
@@ -71,7 +63,7 @@ impl Role {
     }
 
     /// The roles of an organization, built-in ones first.
-    pub async fn list(tx: &Tx, org: Id<Organization>) -> Result<Vec<Self>> {
+    pub async fn list(tx: &Tx, org: OrganizationId) -> Result<Vec<Self>> {
         let sql = format!("{COLUMNS} WHERE org_id = $1 ORDER BY builtin DESC, id");
         tx.all(&sql, &[&org]).await
     }
@@ -79,10 +71,10 @@ impl Role {
     /// The roles of members of the organization, each with its holder.
     pub async fn of_users(
         tx: &Tx,
-        org: Id<Organization>,
-        users: &[Id<User>],
-    ) -> Result<Vec<(Id<User>, Self)>> {
-        struct Held(Id<User>, Role);
+        org: OrganizationId,
+        users: &[UserId],
+    ) -> Result<Vec<(UserId, Self)>> {
+        struct Held(UserId, Role);
         impl FromRow for Held {
             fn from_row(row: &Row) -> Result<Self> {
                 Ok(Self(row.try_get("user_id")?, Role::from_row(row)?))
@@ -145,7 +137,7 @@ impl Role {
                 "INSERT INTO role (org_id, id, key, name, permissions, builtin) VALUES ($1, $2, $3, $4, $5, false)
                  ON CONFLICT ON CONSTRAINT role_key_key DO UPDATE SET name = $4, permissions = $5
                  RETURNING id, key, name, permissions, builtin",
-                &[&viewer.org, &Id::<Self>::new(), &key, &name, &set.names()],
+                &[&viewer.org, &RoleId::new(), &key, &name, &set.names()],
             )
             .await?;
         let entry = match existing {
@@ -159,12 +151,7 @@ impl Role {
     }
 
     /// Deletes a custom role that nobody holds. Takes a transaction of `Db::auth`.
-    pub async fn delete(
-        tx: &Tx,
-        viewer: &Viewer,
-        key: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Id<Self>> {
+    pub async fn delete(tx: &Tx, viewer: &Viewer, key: &str, now: DateTime<Utc>) -> Result<RoleId> {
         let roles = Self::list(tx, viewer.org).await?;
         let role = roles
             .into_iter()

@@ -11,16 +11,15 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        organization::Organization,
         permission::{BuiltinRole, FLEET, PermissionSet},
         token::{Claims, digest, opaque},
-        user::User,
         viewer::{Actor, Viewer},
     },
     base::{
         db::{FromRow, Tx},
+        entity::{OrganizationId, SessionId, UserId},
         error::{Error, Result},
-        id::{Entity, Id},
+        id::Id,
     },
 };
 
@@ -43,11 +42,11 @@ pub struct SessionPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.
-    pub id: Id<Session>,
+    pub id: SessionId,
     /// Where it is signed in.
-    pub org: Id<Organization>,
+    pub org: OrganizationId,
     /// Whose it is.
-    pub user: Id<User>,
+    pub user: UserId,
     /// The address it was opened from.
     pub source_ip: String,
     /// When it was opened.
@@ -56,12 +55,6 @@ pub struct Session {
     pub last_seen_at: DateTime<Utc>,
     /// When it ends at the latest.
     pub expires_at: DateTime<Utc>,
-}
-
-impl Entity for Session {
-    const PREFIX: &'static str = "ses";
-    const NAME: &'static str = "session";
-    const KEY: &'static str = "session";
 }
 
 impl FromRow for Session {
@@ -137,8 +130,8 @@ impl Session {
     /// Opens one, ending the oldest where there would be too many. Takes a transaction of `Db::auth`.
     pub async fn open(
         tx: &Tx,
-        user: Id<User>,
-        org: Id<Organization>,
+        user: UserId,
+        org: OrganizationId,
         source_ip: IpAddr,
         max: i64,
         policy: &SessionPolicy,
@@ -289,7 +282,7 @@ impl Session {
     }
 
     /// Points it at another organization of its user, so that tokens for the former one are refused.
-    pub async fn switch(&self, tx: &Tx, org: Id<Organization>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn switch(&self, tx: &Tx, org: OrganizationId, now: DateTime<Utc>) -> Result<Self> {
         let changed = tx
             .exec(
                 "UPDATE session SET org_id = $2 WHERE id = $1 AND ended_at IS NULL AND EXISTS
@@ -315,7 +308,7 @@ impl Session {
     }
 
     /// The live sessions of a user, newest first. Takes a transaction of `Db::auth`.
-    pub async fn of_user(tx: &Tx, user: Id<User>, now: DateTime<Utc>) -> Result<Vec<Self>> {
+    pub async fn of_user(tx: &Tx, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
              ORDER BY created_at DESC, id"
@@ -324,7 +317,7 @@ impl Session {
     }
 
     /// A live session, or `None`. Takes a transaction of `Db::auth`.
-    pub async fn find(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: SessionId, now: DateTime<Utc>) -> Result<Option<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 FOR UPDATE"
         );

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    access::{organization::Organization, session::Session, user::User},
+    access::session::Session,
     base::{
+        entity::{OrganizationId, SessionId, UserId},
         error::{Error, Result},
-        id::Id,
     },
 };
 
@@ -31,11 +31,11 @@ const LEEWAY_SECONDS: i64 = 5;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The user.
-    pub sub: Id<User>,
+    pub sub: UserId,
     /// The session.
-    pub sid: Id<Session>,
+    pub sid: SessionId,
     /// The organization it is signed in to.
-    pub org: Id<Organization>,
+    pub org: OrganizationId,
     /// Issued at, Unix seconds.
     pub iat: i64,
     /// Not before, Unix seconds.
@@ -164,6 +164,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::id::Id;
 
     const KEY: &[u8] = b"0123456789abcdef0123456789ABCDEF";
     const OTHER: &[u8] = b"fedcba9876543210FEDCBA9876543210";
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn confused_tokens_are_refused() {
         let now = noon().timestamp();
-        let user = Id::<User>::new().to_string();
+        let user = UserId::new().to_string();
         let cases = [
             (json!({"alg": "none"}), json!({})),
             (json!({"alg": "HS512"}), json!({})),

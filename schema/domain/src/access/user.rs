@@ -24,8 +24,8 @@ use crate::{
     },
     base::{
         db::{FromRow, Tx},
+        entity::{OrganizationId, SessionId, UserId},
         error::{Error, Fault, Result},
-        id::{Entity, Id},
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
         text,
@@ -38,7 +38,7 @@ use crate::{
 #[graphql(name = "UserRow")]
 pub struct User {
     /// Their id.
-    pub id: Id<User>,
+    pub id: UserId,
     /// Their name.
     pub name: String,
     /// Their e-mail, lower case; what they sign in with.
@@ -56,12 +56,6 @@ pub struct User {
     /// When they last used SentryOps, to the minute.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub last_seen_at: Option<DateTime<Utc>>,
-}
-
-impl Entity for User {
-    const PREFIX: &'static str = "usr";
-    const NAME: &'static str = "user";
-    const KEY: &'static str = "user";
 }
 
 impl FromRow for User {
@@ -153,7 +147,7 @@ impl User {
     }
 
     /// Those of these who are members of the transaction's organization.
-    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+    pub async fn of_ids(tx: &Tx, ids: &[UserId]) -> Result<Vec<Self>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let sql =
             format!("{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = ANY($2)");
@@ -161,7 +155,7 @@ impl User {
     }
 
     /// A member, locked for the rest of the transaction, which is one of `Db::auth`.
-    pub async fn member(tx: &Tx, org: Id<Organization>, id: Id<Self>) -> Result<Self> {
+    pub async fn member(tx: &Tx, org: OrganizationId, id: UserId) -> Result<Self> {
         // Not FOR UPDATE: a sign-in holds the user while its session's foreign key asks for the membership.
         let sql = format!(
             "{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = $2 FOR NO KEY UPDATE OF membership"
@@ -170,7 +164,7 @@ impl User {
     }
 
     /// The person of that e-mail, or `None`. Takes a transaction of `Db::auth`.
-    pub async fn find_by_email(tx: &Tx, email: &str) -> Result<Option<Id<Self>>> {
+    pub async fn find_by_email(tx: &Tx, email: &str) -> Result<Option<UserId>> {
         let row: Option<Row> =
             tx.opt("SELECT id FROM \"user\" WHERE email = $1", &[&email]).await?;
         row.map(|row| row.try_get("id").map_err(Error::from)).transpose()
@@ -180,14 +174,14 @@ impl User {
     /// the command line. Takes a transaction of `Db::auth`.
     pub async fn create(
         tx: &Tx,
-        org: Id<Organization>,
+        org: OrganizationId,
         viewer: Option<&Viewer>,
         input: &CreateUserInput,
         password_hash: &str,
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let (name, email) = input.check().map_err(Error::Invalid)?;
-        let id = Id::<Self>::new();
+        let id = UserId::new();
         tx.exec(
             "INSERT INTO \"user\" (id, email, name, password_hash, password_changed_at, created_at)
              VALUES ($1, $2, $3, $4, $5, $5)",
@@ -205,9 +199,9 @@ impl User {
     /// Makes a person a member. Takes a transaction of `Db::auth`.
     pub async fn join(
         tx: &Tx,
-        org: Id<Organization>,
+        org: OrganizationId,
         viewer: Option<&Viewer>,
-        id: Id<Self>,
+        id: UserId,
         roles: &[String],
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -225,9 +219,9 @@ impl User {
     /// `Forbidden` where the viewer would grant or take what they lack, `Conflict` for the last owner.
     pub async fn set_roles(
         tx: &Tx,
-        org: Id<Organization>,
+        org: OrganizationId,
         viewer: Option<&Viewer>,
-        id: Id<Self>,
+        id: UserId,
         keys: &[String],
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -295,7 +289,7 @@ impl User {
     pub async fn deactivate(
         tx: &Tx,
         viewer: &Viewer,
-        id: Id<Self>,
+        id: UserId,
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let user = Self::member(tx, viewer.org, id).await?;
@@ -315,8 +309,8 @@ impl User {
     /// Notes whether somebody signs in with a second factor, which rules ask of owners. Takes a transaction of `Db::auth`.
     pub async fn note_mfa(
         tx: &Tx,
-        org: Id<Organization>,
-        id: Id<Self>,
+        org: OrganizationId,
+        id: UserId,
         enabled: bool,
         now: DateTime<Utc>,
     ) -> Result<()> {
@@ -341,7 +335,7 @@ impl User {
     async fn set_active(
         tx: &Tx,
         viewer: &Viewer,
-        id: Id<Self>,
+        id: UserId,
         active: bool,
         now: DateTime<Utc>,
     ) -> Result<()> {
@@ -361,7 +355,7 @@ impl User {
     pub async fn update(
         tx: &Tx,
         viewer: &Viewer,
-        id: Id<Self>,
+        id: UserId,
         input: &UpdateUserInput,
         password_hash: Option<&str>,
         now: DateTime<Utc>,
@@ -428,9 +422,9 @@ impl User {
     /// Stores a new password, unlocks the account, ends its sessions but one. Takes a transaction of `Db::auth`.
     pub async fn set_password(
         tx: &Tx,
-        id: Id<Self>,
+        id: UserId,
         hash: &str,
-        keep: Option<Id<Session>>,
+        keep: Option<SessionId>,
         now: DateTime<Utc>,
     ) -> Result<()> {
         let row: Row = tx
@@ -449,12 +443,7 @@ impl User {
     }
 
     /// Sets a password from the command line, for all organizations that the person belongs to.
-    pub async fn reset_password(
-        tx: &Tx,
-        id: Id<Self>,
-        hash: &str,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
+    pub async fn reset_password(tx: &Tx, id: UserId, hash: &str, now: DateTime<Utc>) -> Result<()> {
         Self::set_password(tx, id, hash, None, now).await?;
         for organization in Organization::of_user(tx, id).await? {
             Entry::happened("user.password_reset", id).record_in(tx, organization.id, now).await?;
@@ -465,8 +454,8 @@ impl User {
     /// Gives a member what concerns the installation. For `sentryops admin grant` only.
     pub async fn grant(
         tx: &Tx,
-        org: Id<Organization>,
-        id: Id<Self>,
+        org: OrganizationId,
+        id: UserId,
         permissions: PermissionSet,
         now: DateTime<Utc>,
     ) -> Result<()> {
@@ -483,7 +472,7 @@ impl User {
     }
 
     /// Whether the person belongs to another organization; one that keeps them out may let them in again.
-    async fn is_member_elsewhere(tx: &Tx, org: Id<Organization>, id: Id<Self>) -> Result<bool> {
+    async fn is_member_elsewhere(tx: &Tx, org: OrganizationId, id: UserId) -> Result<bool> {
         let row: Row = tx
             .one(
                 "SELECT EXISTS (SELECT FROM membership WHERE user_id = $1 AND org_id <> $2) AS elsewhere",
@@ -497,7 +486,7 @@ impl User {
     ///
     /// # Errors
     /// `Forbidden`.
-    pub async fn refuse_stronger(tx: &Tx, viewer: &Viewer, id: Id<Self>) -> Result<()> {
+    pub async fn refuse_stronger(tx: &Tx, viewer: &Viewer, id: UserId) -> Result<()> {
         let held = Role::of_users(tx, viewer.org, &[id]).await?;
         let row: Row = tx
             .one(

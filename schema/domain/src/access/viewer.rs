@@ -7,13 +7,12 @@ use uuid::Uuid;
 use crate::{
     access::{
         api_key::ApiKey,
-        organization::Organization,
         permission::{Permission, PermissionSet},
-        session::{self, Session},
-        user::User,
+        session::{self},
     },
     base::{
         db::{Origin, Tx},
+        entity::{ApiKeyId, OrganizationId, SessionId, UserId},
         error::Result,
         id::Id,
     },
@@ -23,9 +22,9 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// A person.
-    User(Id<User>),
+    User(UserId),
     /// A program.
-    ApiKey(Id<ApiKey>),
+    ApiKey(ApiKeyId),
     /// SentryOps itself, or its operator on the command line.
     System,
 }
@@ -57,9 +56,9 @@ pub struct Viewer {
     /// Who it is.
     pub actor: Actor,
     /// Where it is signed in.
-    pub org: Id<Organization>,
+    pub org: OrganizationId,
     /// The session, where a person asks.
-    pub session: Option<Id<Session>>,
+    pub session: Option<SessionId>,
     /// The keys of its roles there; none for API keys.
     pub roles: Vec<String>,
     /// What it may do there.
@@ -73,7 +72,7 @@ impl Viewer {
     }
 
     /// The user, where a person asks.
-    pub const fn user(&self) -> Option<Id<User>> {
+    pub const fn user(&self) -> Option<UserId> {
         match self.actor {
             Actor::User(user) => Some(user),
             Actor::ApiKey(_) | Actor::System => None,
@@ -101,7 +100,7 @@ impl Viewer {
 /// not asked again. The system may. Takes a transaction of `Db::auth`.
 pub async fn may(
     tx: &Tx,
-    org: Id<Organization>,
+    org: OrganizationId,
     actor: Actor,
     permission: Permission,
     now: DateTime<Utc>,
@@ -114,7 +113,7 @@ pub async fn may(
     Ok(permissions.contains(permission))
 }
 
-async fn of_member(tx: &Tx, org: Id<Organization>, user: Id<User>) -> Result<PermissionSet> {
+async fn of_member(tx: &Tx, org: OrganizationId, user: UserId) -> Result<PermissionSet> {
     let row: Option<Row> = tx
         .opt(
             "SELECT membership.permissions AS granted,

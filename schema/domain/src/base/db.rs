@@ -26,11 +26,11 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    access::{organization::Organization, viewer::Actor},
+    access::viewer::Actor,
     base::{
+        entity::OrganizationId,
         error::{Error, Result},
         event::Event,
-        id::Id,
     },
 };
 
@@ -192,18 +192,18 @@ impl Db {
     }
 
     /// A read-only transaction of one organization.
-    pub async fn read(&self, org: Id<Organization>) -> Result<Tx> {
+    pub async fn read(&self, org: OrganizationId) -> Result<Tx> {
         self.begin(Role::App, Some(org), "READ ONLY", Origin::system()).await
     }
 
     /// As [`Db::read`], with every statement seeing the same.
-    pub async fn snapshot(&self, org: Id<Organization>) -> Result<Tx> {
+    pub async fn snapshot(&self, org: OrganizationId) -> Result<Tx> {
         let mode = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
         self.begin(Role::App, Some(org), mode, Origin::system()).await
     }
 
     /// A transaction that changes rows of one organization.
-    pub async fn write(&self, org: Id<Organization>, origin: Origin) -> Result<Tx> {
+    pub async fn write(&self, org: OrganizationId, origin: Origin) -> Result<Tx> {
         self.begin(Role::App, Some(org), "READ WRITE", origin).await
     }
 
@@ -220,7 +220,7 @@ impl Db {
     async fn begin(
         &self,
         role: Role,
-        org: Option<Id<Organization>>,
+        org: Option<OrganizationId>,
         mode: &'static str,
         origin: Origin,
     ) -> Result<Tx> {
@@ -335,7 +335,7 @@ pub struct Tx {
     /// `None` only while it is being ended.
     connection: Option<Object>,
     db: Db,
-    org: Option<Id<Organization>>,
+    org: Option<OrganizationId>,
     origin: Origin,
     writes: bool,
     events: Mutex<Vec<Event>>,
@@ -353,7 +353,7 @@ impl Tx {
     ///
     /// # Panics
     /// On a transaction of `Db::auth` or `Db::fleet`, which has none: a mistake of the code, not of a caller.
-    pub fn org(&self) -> Id<Organization> {
+    pub fn org(&self) -> OrganizationId {
         self.org.expect("functions on tenant rows are given transactions of one organization")
     }
 

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    access::organization::Organization,
-    base::id::{Entity, Id},
-    fleet::job::{Job, Queue},
+    base::{
+        entity::{self, Entity, OrganizationId},
+        id::Id,
+    },
+    fleet::job::Queue,
 };
 
 /// The kind of an event that says: what somebody may do in the organization changed. Its id is the organization's.
@@ -27,17 +29,17 @@ pub struct Event {
 
 impl Event {
     /// This row of this organization changed.
-    pub fn changed<T: Entity>(org: Id<Organization>, id: Id<T>) -> Self {
+    pub fn changed<T: Entity>(org: OrganizationId, id: Id<T>) -> Self {
         Self { org: org.uuid(), kind: T::PREFIX.to_owned(), id: id.uuid() }
     }
 
     /// What somebody may do in this organization changed: a session ended, a role, a member or a key changed.
-    pub fn rights(org: Id<Organization>) -> Self {
+    pub fn rights(org: OrganizationId) -> Self {
         Self { org: org.uuid(), kind: RIGHTS.to_owned(), id: org.uuid() }
     }
 
     /// Jobs of this organization are ready in that queue: who takes from it need not wait for the next poll.
-    pub fn ready(org: Id<Organization>, queue: Queue) -> Self {
+    pub fn ready(org: OrganizationId, queue: Queue) -> Self {
         Self { org: org.uuid(), kind: Self::ready_kind(queue), id: Uuid::nil() }
     }
 
@@ -47,8 +49,8 @@ impl Event {
     }
 
     /// Jobs of this organization changed.
-    pub fn jobs(org: Id<Organization>) -> Self {
-        Self { org: org.uuid(), kind: Job::PREFIX.to_owned(), id: Uuid::nil() }
+    pub fn jobs(org: OrganizationId) -> Self {
+        Self { org: org.uuid(), kind: entity::Job::PREFIX.to_owned(), id: Uuid::nil() }
     }
 }
 

@@ -12,44 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-/// What has ids: its prefix, and its name in messages.
-pub trait Entity: 'static {
-    /// The prefix of its TypeIDs, e.g. `ast`.
-    const PREFIX: &'static str;
-    /// What people call it, e.g. `API key`.
-    const NAME: &'static str;
-    /// What the audit trail calls it, e.g. `api_key`.
-    const KEY: &'static str;
-}
-
-/// Prefix, name and key of an entity.
-type Names = (&'static str, &'static str, &'static str);
-
-const fn names<T: Entity>() -> Names {
-    (T::PREFIX, T::NAME, T::KEY)
-}
-
-/// Every entity: how an id of another type is called by its name.
-const ENTITIES: &[Names] = &[
-    names::<crate::access::organization::Organization>(),
-    names::<crate::access::user::User>(),
-    names::<crate::access::role::Role>(),
-    names::<crate::access::session::Session>(),
-    names::<crate::access::api_key::ApiKey>(),
-    names::<crate::inventory::asset::Asset>(),
-    names::<crate::inventory::tag::Tag>(),
-    names::<crate::inventory::dependency::Dependency>(),
-    names::<crate::inventory::custody::Custody>(),
-    names::<crate::access::audit::AuditEntry>(),
-    names::<crate::fleet::job::Job>(),
-    names::<crate::fleet::schedule::Schedule>(),
-    names::<crate::compliance::rule::Rule>(),
-    names::<crate::compliance::rule::RuleVersion>(),
-    names::<crate::compliance::waiver::Waiver>(),
-    names::<crate::compliance::finding::Finding>(),
-    names::<crate::compliance::run::Run>(),
-    names::<crate::inventory::import::ImportRun>(),
-];
+use super::entity::{ALL, Entity};
 
 /// The id of a `T`.
 pub struct Id<T> {
@@ -152,22 +115,21 @@ impl<T: Entity> FromStr for Id<T> {
         if prefix == T::PREFIX {
             return Ok(Self::from(uuid));
         }
-        let found = ENTITIES.iter().find(|(known, ..)| *known == prefix).ok_or(malformed)?;
-        Err(ParseIdError::OtherType { found: found.1, expected: T::NAME })
+        let found = ALL.iter().find(|known| known.prefix == prefix).ok_or(malformed)?;
+        Err(ParseIdError::OtherType { found: found.name, expected: T::NAME })
     }
 }
 
 /// The prefix of a well-formed TypeID of ours, and its uuid: for `node(id)`, which finds any.
 pub fn split(text: &str) -> Option<(&'static str, Uuid)> {
     let (prefix, suffix) = text.rsplit_once('_')?;
-    let (known, ..) = ENTITIES.iter().find(|(known, ..)| *known == prefix)?;
-    Some((known, decode(suffix)?))
+    let known = ALL.iter().find(|known| known.prefix == prefix)?;
+    Some((known.prefix, decode(suffix)?))
 }
 
 /// The TypeID of a row that the audit trail names by its key, e.g. `api_key`.
 pub fn of_key(key: &str, uuid: Uuid) -> String {
-    let prefix =
-        ENTITIES.iter().find(|(.., known)| *known == key).map_or("row", |(prefix, ..)| prefix);
+    let prefix = ALL.iter().find(|known| known.key == key).map_or("row", |known| known.prefix);
     format!("{prefix}_{}", encode(uuid))
 }
 
@@ -245,7 +207,7 @@ impl<T: Entity> ScalarType for Id<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{access::user::User, inventory::asset::Asset};
+    use crate::base::entity::{Asset, User};
 
     #[test]
     fn an_id_survives_its_text() {

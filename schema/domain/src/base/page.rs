@@ -10,12 +10,9 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::{
-    access::organization::Organization,
-    base::{
-        error::{Error, Fault, Result},
-        id::Id,
-    },
+use crate::base::{
+    entity::OrganizationId,
+    error::{Error, Fault, Result},
 };
 
 /// Rows of a page where the caller does not say.
@@ -65,13 +62,13 @@ impl CursorKeys {
 /// Which list a cursor belongs to: organization, list, order and filter.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    org: Id<Organization>,
+    org: OrganizationId,
     list: String,
 }
 
 impl Scope {
     /// The list `name` of the organization, as filtered and ordered by what `fingerprint` shows.
-    pub fn new(org: Id<Organization>, name: &str, fingerprint: &impl std::fmt::Debug) -> Self {
+    pub fn new(org: OrganizationId, name: &str, fingerprint: &impl std::fmt::Debug) -> Self {
         Self { org, list: format!("{name}\0{fingerprint:?}") }
     }
 
@@ -231,6 +228,7 @@ impl<T> Page<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::Id;
 
     fn keys() -> CursorKeys {
         CursorKeys::derive([&[7_u8; 32][..]])

@@ -9,14 +9,14 @@ use chrono::{DateTime, Utc};
 use crate::{
     base::{
         db::Tx,
+        entity::RunId,
         error::{Error, Result},
-        id::Id,
         listing::Listing,
         page::{Page, PageRequest},
     },
     compliance::{
         finding::{self, Finding},
-        run::{Run, RunState},
+        run::RunState,
         score::{Figures, Score},
     },
 };
@@ -50,7 +50,7 @@ impl Drift {
     /// # Errors
     /// `NotFound` for a run that does not exist, `Invalid` where the second is not later, `Conflict` where one did not
     /// succeed.
-    pub async fn between(tx: &Tx, from: Id<Run>, to: Id<Run>) -> Result<Self> {
+    pub async fn between(tx: &Tx, from: RunId, to: RunId) -> Result<Self> {
         if from == to {
             return Err(Error::invalid("to", "is the same run as from: give a later one"));
         }
@@ -138,7 +138,7 @@ pub(crate) fn score_change(from: &Figures, to: &Figures) -> Option<f64> {
 ///
 /// # Errors
 /// `Invalid` for a number of runs outside 1 to [`LONGEST_TREND`].
-pub async fn trend(tx: &Tx, last: i32) -> Result<Vec<(Id<Run>, Option<Score>)>> {
+pub async fn trend(tx: &Tx, last: i32) -> Result<Vec<(RunId, Option<Score>)>> {
     if !(1..=LONGEST_TREND).contains(&last) {
         let message = format!("is {last}, but a trend has between 1 and {LONGEST_TREND} runs");
         return Err(Error::invalid("last", message));

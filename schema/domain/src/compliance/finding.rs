@@ -14,17 +14,14 @@ use tokio_postgres::Row;
 use crate::{
     base::{
         db::{FromRow, Tx},
+        entity::{self, AssetId, Entity, FindingId, RuleId, RuleVersionId, WaiverId},
         error::{Error, Result},
-        id::{Entity, Id},
+        id::Id,
         listing::{Listing, Order, Side},
         page::{Page, PageRequest, Place},
         text::text_enum,
     },
-    compliance::{
-        rule::{Rule, RuleVersion, Severity},
-        waiver::Waiver,
-    },
-    inventory::asset::Asset,
+    compliance::rule::Severity,
 };
 
 mod query;
@@ -62,16 +59,16 @@ impl FindingState {
 #[graphql(name = "FindingRow")]
 pub struct Finding {
     /// Its id.
-    pub id: Id<Finding>,
+    pub id: FindingId,
     /// The asset.
     #[graphql(skip)]
-    pub asset_id: Id<Asset>,
+    pub asset_id: AssetId,
     /// The rule.
     #[graphql(skip)]
-    pub rule_id: Id<Rule>,
+    pub rule_id: RuleId,
     /// The rule's version that looked last.
     #[graphql(skip)]
-    pub version_id: Id<RuleVersion>,
+    pub version_id: RuleVersionId,
     /// How bad it is, by that version.
     pub severity: Severity,
     /// Where it is in its life.
@@ -81,7 +78,7 @@ pub struct Finding {
     pub evidence: Value,
     /// What allows it.
     #[graphql(skip)]
-    pub waiver_id: Option<Id<Waiver>>,
+    pub waiver_id: Option<WaiverId>,
     /// How often the asset had broken the rule before.
     pub reopened: i32,
     /// Since when the rule is broken.
@@ -90,12 +87,6 @@ pub struct Finding {
     pub last_seen_at: DateTime<Utc>,
     /// When it was fixed or went out of scope; null while the rule is broken.
     pub ended_at: Option<DateTime<Utc>>,
-}
-
-impl Entity for Finding {
-    const PREFIX: &'static str = "fnd";
-    const NAME: &'static str = "finding";
-    const KEY: &'static str = "finding";
 }
 
 impl FromRow for Finding {
@@ -137,13 +128,13 @@ pub(crate) const NEWEST_FIRST: Order = Order { column: None, id: "id", descendin
 
 impl Finding {
     /// The finding, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: FindingId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
     /// The finding.
-    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
-        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(Self::NAME, id))
+    pub async fn get(tx: &Tx, id: FindingId) -> Result<Self> {
+        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::Finding::NAME, id))
     }
 
     /// A page of those that the filter lets through: the worst first, of equal ones the newest.
@@ -160,9 +151,9 @@ impl Finding {
     /// A page of what each of these assets breaks now, the worst first.
     pub async fn of_assets(
         tx: &Tx,
-        assets: &[Id<Asset>],
+        assets: &[AssetId],
         page: &PageRequest,
-    ) -> Result<HashMap<Id<Asset>, Page<Self>>> {
+    ) -> Result<HashMap<AssetId, Page<Self>>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let live =
             Side { columns: COLUMNS, from: "finding", only: Some(("ended_at IS NULL", None)) };
@@ -173,7 +164,7 @@ impl Finding {
     }
 
     /// How many rules each of these assets breaks now; those that break none are left out.
-    pub async fn count_of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, i64>> {
+    pub async fn count_of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, i64>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let live = FindingFilter::default();
         let live = FilterValues::of(&live);

@@ -10,15 +10,11 @@ use uuid::Uuid;
 use crate::{
     base::{
         db::{FromRow, Param, Tx},
+        entity::{AssetId, RuleId},
         error::{Error, Result},
-        id::Id,
         page::{Page, PageRequest, Place},
     },
-    compliance::{
-        posture::Letter,
-        rule::{Rule, Verdict},
-    },
-    inventory::asset::Asset,
+    compliance::{posture::Letter, rule::Verdict},
 };
 
 /// How far it looks at most, in months.
@@ -28,9 +24,9 @@ const FARTHEST: Months = Months::new(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flip {
     /// Whose verdict.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// Which rule's.
-    pub rule: Id<Rule>,
+    pub rule: RuleId,
     /// The rule's slot.
     pub slot: i32,
     /// What it is.

@@ -13,11 +13,10 @@ use tokio_postgres::Row;
 use crate::{
     base::{
         db::{FromRow, Tx},
+        entity::AssetId,
         error::{Error, Result},
-        id::Id,
     },
     compliance::rule::Verdict,
-    inventory::asset::Asset,
 };
 
 pub mod due;
@@ -104,7 +103,7 @@ pub struct Turn {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Posture {
     /// The asset.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// By slot.
     pub letters: Vec<Letter>,
     /// Passed of passed and failed weight, in millionths of a percent; none where nothing is assessed.
@@ -159,7 +158,7 @@ impl FromRow for Posture {
 
 impl Posture {
     /// Forgets an asset that is being deleted, and what it broke.
-    pub(crate) async fn forget(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn forget(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
         Lock::Alone.take(tx, now).await?;
         tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
         tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;

@@ -15,8 +15,8 @@ use crate::{
     access::organization::Organization,
     base::{
         db::{FromRow, Tx},
+        entity::{AssetId, RunId},
         error::{Error, Result},
-        id::Id,
         listing::{Listing, Order, Side},
         page::{Page, PageRequest},
     },
@@ -24,10 +24,9 @@ use crate::{
         drift,
         finding::{self, Finding},
         rule::{Rule, Ruleset},
-        run::{Run, RunState, Scope, ScopeValues},
+        run::{RunState, Scope, ScopeValues},
         score::{Figures, Score, SeverityCount, Sums, Tally},
     },
-    inventory::asset::Asset,
 };
 
 mod file;
@@ -58,7 +57,7 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorstAsset {
     /// Which one.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// How many rules it broke.
     pub failed: i64,
     /// How much these weigh.
@@ -80,7 +79,7 @@ impl Report {
     ///
     /// # Errors
     /// `NotFound` for a run that does not exist, `Conflict` where it did not succeed, or has not yet.
-    pub async fn of(tx: &Tx, run: Option<Id<Run>>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn of(tx: &Tx, run: Option<RunId>, now: DateTime<Utc>) -> Result<Self> {
         let figures = match run {
             Some(run) => Some(succeeded(Figures::get(tx, run).await?)?),
             None => Figures::last(tx, 1).await?.pop(),

@@ -14,10 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     access::{directive::requires, permission::Permission},
-    base::{
-        id::{Entity, Id},
-        text::text_enum,
-    },
+    base::{entity::RuleId, text::text_enum},
     inventory::asset::{AssetType, Environment},
 };
 
@@ -113,7 +110,7 @@ pub struct AppliesTo {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// Its id; the same for all its versions.
-    pub id: Id<Rule>,
+    pub id: RuleId,
     /// What it is called by, e.g. `disk-encryption`; unique in the organization.
     pub key: String,
     /// Which version counts, from 1.
@@ -128,21 +125,9 @@ pub struct Rule {
     pub params: serde_json::Value,
 }
 
-impl Entity for Rule {
-    const PREFIX: &'static str = "rul";
-    const NAME: &'static str = "rule";
-    const KEY: &'static str = "rule";
-}
-
 /// One version of a rule, which never changes.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleVersion;
-
-impl Entity for RuleVersion {
-    const PREFIX: &'static str = "rlv";
-    const NAME: &'static str = "rule version";
-    const KEY: &'static str = "rule_version";
-}
 
 /// What a version of a rule says. Also the form of the files that ship.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

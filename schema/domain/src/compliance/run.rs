@@ -22,9 +22,9 @@ use crate::{
     },
     base::{
         db::{FromRow, Tx},
+        entity::{self, Entity, RunId},
         error::{Error, Result},
         event::Event,
-        id::{Entity, Id},
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
         text::text_enum,
@@ -83,7 +83,7 @@ text_enum! {
 #[graphql(name = "ComplianceRunRow", directive = authenticated::apply())]
 pub struct Run {
     /// Its id.
-    pub id: Id<Run>,
+    pub id: RunId,
     /// Where it is in its life.
     pub state: RunState,
     /// What started it.
@@ -135,12 +135,6 @@ pub struct Run {
     pub started_at: DateTime<Utc>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-}
-
-impl Entity for Run {
-    const PREFIX: &'static str = "run";
-    const NAME: &'static str = "compliance run";
-    const KEY: &'static str = "compliance_run";
 }
 
 impl FromRow for Run {
@@ -220,7 +214,7 @@ impl Run {
         }
         let ranges = AssetRange::cut(tx, scope.as_ref()).await?;
         let rules = Ruleset::ensure(tx, now).await?;
-        let id = Id::<Self>::new();
+        let id = RunId::new();
         let made = tx
             .exec(
                 "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, actor_id, idempotency_key, scope, scope_key,
@@ -285,7 +279,7 @@ impl Run {
     }
 
     /// Ends a run of which a shard will not be done.
-    pub async fn fail(tx: &Tx, id: Id<Self>, reason: &str, now: DateTime<Utc>) -> Result<()> {
+    pub async fn fail(tx: &Tx, id: RunId, reason: &str, now: DateTime<Utc>) -> Result<()> {
         let action = "compliance_run.failed";
         Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
     }
@@ -294,7 +288,7 @@ impl Run {
     ///
     /// # Errors
     /// `Conflict` if it has ended already.
-    pub async fn cancel(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn cancel(tx: &Tx, id: RunId, now: DateTime<Utc>) -> Result<Self> {
         let action = "compliance_run.cancelled";
         if !Self::end(tx, id, RunState::Cancelled, action, None, now).await? {
             let state = Self::get(tx, id).await?.state;
@@ -308,7 +302,7 @@ impl Run {
 
     async fn end(
         tx: &Tx,
-        id: Id<Self>,
+        id: RunId,
         state: RunState,
         action: &'static str,
         reason: Option<&str>,
@@ -334,17 +328,17 @@ impl Run {
     }
 
     /// The run, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: RunId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
     /// The run.
-    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
-        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(Self::NAME, id))
+    pub async fn get(tx: &Tx, id: RunId) -> Result<Self> {
+        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::Run::NAME, id))
     }
 
     /// Those that there are of these.
-    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+    pub async fn of_ids(tx: &Tx, ids: &[RunId]) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
     }
 

@@ -14,18 +14,18 @@ use crate::{
     access::{audit::Entry, viewer::Actor},
     base::{
         db::{FromRow, Tx},
+        entity::{self, AssetId, Entity, RuleId, WaiverId},
         error::{Error, Fault, Result},
         event::Event,
-        id::{Entity, Id},
+        id::Id,
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
         text,
     },
     compliance::{
         posture::due::{self, Whose},
-        rule::{Rule, Ruleset},
+        rule::Ruleset,
     },
-    inventory::asset::Asset,
 };
 
 /// How long one lasts at most.
@@ -58,13 +58,13 @@ impl WaiverState {
 #[graphql(name = "WaiverRow")]
 pub struct Waiver {
     /// Its id.
-    pub id: Id<Waiver>,
+    pub id: WaiverId,
     /// The rule that may be broken.
     #[graphql(skip)]
-    pub rule_id: Id<Rule>,
+    pub rule_id: RuleId,
     /// By which asset; `None`: by all.
     #[graphql(skip)]
-    pub asset_id: Option<Id<Asset>>,
+    pub asset_id: Option<AssetId>,
     /// Why.
     pub reason: String,
     /// Who allowed it.
@@ -79,12 +79,6 @@ pub struct Waiver {
     pub revoked_by: Option<Actor>,
     /// When it was ended; null where it was not.
     pub revoked_at: Option<DateTime<Utc>>,
-}
-
-impl Entity for Waiver {
-    const PREFIX: &'static str = "wvr";
-    const NAME: &'static str = "waiver";
-    const KEY: &'static str = "waiver";
 }
 
 impl FromRow for Waiver {
@@ -115,9 +109,9 @@ impl FromRow for Waiver {
 #[derive(Debug, Clone, InputObject)]
 pub struct WaiverInput {
     /// The rule that may be broken.
-    pub rule: Id<Rule>,
+    pub rule: RuleId,
     /// By which asset; by all of them without it.
-    pub asset: Option<Id<Asset>>,
+    pub asset: Option<AssetId>,
     /// Why, up to 4096 characters.
     pub reason: String,
     /// Until when: a time to come, at most 366 days ahead.
@@ -168,17 +162,17 @@ impl Waiver {
     }
 
     /// The waiver, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: WaiverId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
     /// The waiver.
-    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
-        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(Self::NAME, id))
+    pub async fn get(tx: &Tx, id: WaiverId) -> Result<Self> {
+        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::Waiver::NAME, id))
     }
 
     /// Those that there are of these.
-    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+    pub async fn of_ids(tx: &Tx, ids: &[WaiverId]) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
     }
 
@@ -207,7 +201,7 @@ impl Waiver {
         if let Some(asset) = input.asset {
             let found: Option<Row> =
                 tx.opt("SELECT id FROM asset WHERE id = $1 FOR KEY SHARE", &[&asset]).await?;
-            found.ok_or_else(|| Error::not_found(Asset::NAME, asset))?;
+            found.ok_or_else(|| Error::not_found(entity::Asset::NAME, asset))?;
         }
         let key = saved(tx, input.rule, now).await?;
         if let Some(equal) = Self::active_like(tx, input, now).await? {
@@ -238,7 +232,7 @@ impl Waiver {
     ///
     /// # Errors
     /// `NotFound`, or `Conflict` where it has ended already.
-    pub async fn revoke(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn revoke(tx: &Tx, id: WaiverId, now: DateTime<Utc>) -> Result<Self> {
         let key = lock(tx, Self::get(tx, id).await?.rule_id).await?;
         let (kind, by) = tx.origin().actor.columns();
         let revoked = tx
@@ -309,7 +303,7 @@ impl Waiver {
 }
 
 /// As [`lock`], after what ships has been saved if it is not yet.
-async fn saved(tx: &Tx, rule: Id<Rule>, now: DateTime<Utc>) -> Result<String> {
+async fn saved(tx: &Tx, rule: RuleId, now: DateTime<Utc>) -> Result<String> {
     match lock(tx, rule).await {
         Err(Error::NotFound { .. }) => {
             Ruleset::ensure(tx, now).await?;
@@ -320,10 +314,10 @@ async fn saved(tx: &Tx, rule: Id<Rule>, now: DateTime<Utc>) -> Result<String> {
 }
 
 /// The rule's key; nobody grants or revokes a waiver of it until the transaction ends.
-async fn lock(tx: &Tx, rule: Id<Rule>) -> Result<String> {
+async fn lock(tx: &Tx, rule: RuleId) -> Result<String> {
     let row: Option<Row> =
         tx.opt("SELECT key FROM rule WHERE id = $1 FOR NO KEY UPDATE", &[&rule]).await?;
-    let row = row.ok_or_else(|| Error::not_found(Rule::NAME, rule))?;
+    let row = row.ok_or_else(|| Error::not_found(entity::Rule::NAME, rule))?;
     Ok(row.try_get("key")?)
 }
 

@@ -15,8 +15,8 @@ use crate::{
     access::{directive::requires, permission::Permission, viewer::Actor},
     base::{
         db::{FromRow, Tx},
+        entity::JobId,
         error::{Error, Result},
-        id::{Entity, Id},
         page::{Page, PageRequest, Place},
         text::text_enum,
     },
@@ -78,7 +78,7 @@ text_enum! {
 #[graphql(name = "JobRow", directive = requires::apply(Permission::JobRead))]
 pub struct Job {
     /// Its id.
-    pub id: Id<Job>,
+    pub id: JobId,
     /// Its queue.
     pub queue: Queue,
     /// What is to be done, e.g. `scan.shard`.
@@ -111,12 +111,6 @@ pub struct Job {
     pub subject: Option<String>,
     /// Whether it was told to end while it runs, and its worker has yet to notice.
     pub is_cancelling: bool,
-}
-
-impl Entity for Job {
-    const PREFIX: &'static str = "job";
-    const NAME: &'static str = "job";
-    const KEY: &'static str = "job";
 }
 
 impl FromRow for Job {
@@ -155,7 +149,7 @@ const ENDED: &str =
 
 impl Job {
     /// The job, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: JobId) -> Result<Option<Self>> {
         let sql = format!(
             "SELECT {LIVE} FROM job WHERE id = $1 UNION ALL SELECT {ENDED} FROM job_history WHERE id = $1"
         );
@@ -163,7 +157,7 @@ impl Job {
     }
 
     /// The job.
-    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
+    pub async fn get(tx: &Tx, id: JobId) -> Result<Self> {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found("job", id))
     }
 

@@ -25,9 +25,10 @@ use crate::{
     },
     base::{
         db::{FromRow, Tx},
+        entity::{self, Entity, ScheduleId},
         error::{Error, Fault, Result},
         event::Event,
-        id::{Entity, Id},
+        id::Id,
         text::{self, text_enum},
     },
 };
@@ -66,7 +67,7 @@ impl ScheduleAction {
 pub struct Schedule {
     /// Its id.
     #[serde(skip)]
-    pub id: Id<Schedule>,
+    pub id: ScheduleId,
     /// Its name, unique in the organization.
     pub name: String,
     /// When: minute, hour, day, month and weekday, as in a crontab.
@@ -97,12 +98,6 @@ pub struct Schedule {
     /// When it was last saved.
     #[serde(skip)]
     pub updated_at: DateTime<Utc>,
-}
-
-impl Entity for Schedule {
-    const PREFIX: &'static str = "sch";
-    const NAME: &'static str = "schedule";
-    const KEY: &'static str = "schedule";
 }
 
 fn actor(row: &Row) -> Result<Actor> {
@@ -154,7 +149,7 @@ const SELECT: &str = "SELECT id, name, cron, time_zone, action, enabled, actor_k
 
 impl Schedule {
     /// The schedule, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: ScheduleId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
@@ -233,11 +228,11 @@ impl Schedule {
     }
 
     /// Deletes it; what it has started goes on.
-    pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
+    pub async fn delete(tx: &Tx, id: ScheduleId, now: DateTime<Utc>) -> Result<()> {
         let schedule: Self = tx
             .opt(&format!("{SELECT} WHERE id = $1 FOR UPDATE"), &[&id])
             .await?
-            .ok_or_else(|| Error::not_found(Self::NAME, id))?;
+            .ok_or_else(|| Error::not_found(entity::Schedule::NAME, id))?;
         tx.exec("DELETE FROM schedule WHERE id = $1", &[&id]).await?;
         Entry::deleted("schedule.deleted", id, schedule.snapshot()).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));
@@ -315,7 +310,7 @@ impl Clock {
 }
 
 /// How long after its ticks a schedule runs: less than a minute, by chance of its id.
-fn spread(id: Id<Schedule>) -> TimeDelta {
+fn spread(id: ScheduleId) -> TimeDelta {
     let (_, chance) = id.uuid().as_u64_pair();
     // The lower half of the id is random but for its two highest bits.
     TimeDelta::milliseconds(

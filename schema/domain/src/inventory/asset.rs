@@ -17,17 +17,17 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::{
-    access::{audit::Entry, user::User},
+    access::audit::Entry,
     base::{
         db::{FromRow, Tx},
+        entity::{AssetId, TagId, UserId},
         error::{Error, Result},
         event::Event,
-        id::{Entity, Id},
         page::{Page, PageRequest, Place},
         text::text_enum,
     },
     compliance::posture::Posture,
-    inventory::{custody::Custody, dependency::Dependency, tag::Tag},
+    inventory::{custody::Custody, dependency::Dependency},
 };
 
 mod fact;
@@ -135,7 +135,7 @@ text_enum! {
 pub struct Asset {
     /// Its id.
     #[serde(skip)]
-    pub id: Id<Asset>,
+    pub id: AssetId,
     /// Its short code, as on its label, e.g. `HST-4F7K2`.
     pub code: String,
     /// Its id in the system it was imported from; unique in the organization.
@@ -157,7 +157,7 @@ pub struct Asset {
     /// Who answers for it.
     #[graphql(skip)]
     #[serde(rename = "owner")]
-    pub owner_id: Option<Id<User>>,
+    pub owner_id: Option<UserId>,
     /// What is known of it, by attribute, as it was told; `facts` adds how we know it and what follows from it.
     pub attributes: Value,
     /// How we know each of them, and since when.
@@ -172,12 +172,6 @@ pub struct Asset {
     /// When it was last changed here.
     #[serde(skip)]
     pub updated_at: DateTime<Utc>,
-}
-
-impl Entity for Asset {
-    const PREFIX: &'static str = "ast";
-    const NAME: &'static str = "asset";
-    const KEY: &'static str = "asset";
 }
 
 impl FromRow for Asset {
@@ -223,9 +217,9 @@ pub struct CreateAssetInput {
     /// What there is to say about it, up to 4096 characters.
     pub description: Option<String>,
     /// Who answers for it: a member of the organization.
-    pub owner: Option<Id<User>>,
+    pub owner: Option<UserId>,
     /// Its tags.
-    pub tags: Option<Vec<Id<Tag>>>,
+    pub tags: Option<Vec<TagId>>,
     /// What is known of it: an object, by attribute; the query `attributes` lists them.
     pub attributes: Option<Value>,
     /// What else to keep: an object, by name.
@@ -247,9 +241,9 @@ pub struct UpdateAssetInput {
     /// What there is to say about it, up to 4096 characters.
     pub description: MaybeUndefined<String>,
     /// Who answers for it: a member of the organization.
-    pub owner: MaybeUndefined<Id<User>>,
+    pub owner: MaybeUndefined<UserId>,
     /// Its tags: these and no others.
-    pub tags: MaybeUndefined<Vec<Id<Tag>>>,
+    pub tags: MaybeUndefined<Vec<TagId>>,
     /// What is known of it: an object, merged by attribute.
     pub attributes: MaybeUndefined<Value>,
     /// What else to keep: an object, merged by name.
@@ -262,7 +256,7 @@ const SELECT: &str =
 
 impl Asset {
     /// The asset, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: AssetId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
@@ -275,7 +269,7 @@ impl Asset {
     }
 
     /// Those that there are of these.
-    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+    pub async fn of_ids(tx: &Tx, ids: &[AssetId]) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
     }
 
@@ -327,7 +321,7 @@ impl Asset {
     /// Changes what the patch gives.
     pub async fn update(
         tx: &Tx,
-        id: Id<Self>,
+        id: AssetId,
         patch: &UpdateAssetInput,
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -346,7 +340,7 @@ impl Asset {
     /// `Conflict` for a move that is not legal, naming those that are.
     pub async fn set_lifecycle(
         tx: &Tx,
-        id: Id<Self>,
+        id: AssetId,
         state: LifecycleState,
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -359,7 +353,7 @@ impl Asset {
     }
 
     /// Deletes it, if its life is over.
-    pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
+    pub async fn delete(tx: &Tx, id: AssetId, now: DateTime<Utc>) -> Result<()> {
         let draft = Self::lock(tx, id).await?;
         let state = draft.asset.lifecycle_state;
         if state.is_in_operation() {
@@ -378,7 +372,7 @@ impl Asset {
         Ok(())
     }
 
-    async fn lock(tx: &Tx, id: Id<Self>) -> Result<Draft> {
+    async fn lock(tx: &Tx, id: AssetId) -> Result<Draft> {
         let found = Draft::lock_all(tx, &[id]).await?;
         found.into_iter().next().ok_or_else(|| Error::not_found("asset", id))
     }

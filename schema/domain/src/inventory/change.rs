@@ -10,22 +10,22 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{audit::AuditEntry, viewer::Actor},
+    access::viewer::Actor,
     base::{
         db::{FromRow, Tx},
+        entity::{self, AssetId, AuditEntryId, Entity},
         error::{Error, Result},
-        id::{Entity, Id},
+        id::Id,
         listing::{Listing, Order, Side},
         page::{Page, PageRequest, Place},
     },
-    inventory::asset::Asset,
 };
 
 /// One recorded change, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The id of its entry in the audit trail.
-    pub id: Id<AuditEntry>,
+    pub id: AuditEntryId,
     /// When.
     pub at: DateTime<Utc>,
     /// Who.
@@ -55,9 +55,9 @@ impl Change {
     /// A page of each of these assets' changes, newest first.
     pub async fn of_assets(
         tx: &Tx,
-        assets: &[Id<Asset>],
+        assets: &[AssetId],
         page: &PageRequest,
-    ) -> Result<HashMap<Id<Asset>, Page<Self>>> {
+    ) -> Result<HashMap<AssetId, Page<Self>>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let entries = Side {
             columns: "id, at, actor_kind, actor_id, action, changed_paths",
@@ -71,7 +71,7 @@ impl Change {
     }
 
     /// How many changes each of these assets has; those without any are left out.
-    pub async fn count_of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, i64>> {
+    pub async fn count_of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, i64>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let counts = of_kind().count_of_each(tx, "audit_entry", ("entity_id", &owners)).await?;
         Ok(counts.into_iter().map(|(asset, count)| (Id::from(asset), count)).collect())
@@ -85,6 +85,6 @@ impl Change {
 
 fn of_kind<'a>() -> Listing<'a> {
     let mut entries = Listing::default();
-    entries.only("entity_type = ?", &Asset::KEY);
+    entries.only("entity_type = ?", &entity::Asset::KEY);
     entries
 }

@@ -12,17 +12,17 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{audit::Entry, user::User, viewer::Actor},
+    access::{audit::Entry, viewer::Actor},
     base::{
         db::{FromRow, Tx},
+        entity::{AssetId, CustodyId, UserId},
         error::{Error, Result},
         event::Event,
-        id::{Entity, Id},
+        id::Id,
         listing::{Listing, Order, Side},
         page::{Page, PageRequest, Place},
         text,
     },
-    inventory::asset::Asset,
 };
 
 /// Somebody holding an asset, now or once.
@@ -30,13 +30,13 @@ use crate::{
 #[graphql(name = "CustodyRow")]
 pub struct Custody {
     /// Its id.
-    pub id: Id<Custody>,
+    pub id: CustodyId,
     /// What is held.
     #[graphql(skip)]
-    pub asset_id: Id<Asset>,
+    pub asset_id: AssetId,
     /// Who holds it.
     #[graphql(skip)]
-    pub holder_id: Id<User>,
+    pub holder_id: UserId,
     /// What was said when it was handed out.
     pub notes: Option<String>,
     /// Since when.
@@ -51,12 +51,6 @@ pub struct Custody {
     /// Who took it back.
     #[graphql(skip)]
     pub checked_in_by: Option<Actor>,
-}
-
-impl Entity for Custody {
-    const PREFIX: &'static str = "cus";
-    const NAME: &'static str = "custody";
-    const KEY: &'static str = "custody";
 }
 
 impl FromRow for Custody {
@@ -89,12 +83,12 @@ const COLUMNS: &str = "id, asset_id, holder_id, notes, checked_out_at, checked_o
 
 impl Custody {
     /// The custody, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: CustodyId) -> Result<Option<Self>> {
         tx.opt(&format!("SELECT {COLUMNS} FROM custody WHERE id = $1"), &[&id]).await
     }
 
     /// Those of these assets that are held now.
-    pub async fn open_of(tx: &Tx, assets: &[Id<Asset>]) -> Result<Vec<Self>> {
+    pub async fn open_of(tx: &Tx, assets: &[AssetId]) -> Result<Vec<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM custody WHERE asset_id = ANY($1) AND checked_in_at IS NULL"
         );
@@ -104,9 +98,9 @@ impl Custody {
     /// A page of each of these assets' custodies, newest first.
     pub async fn of_assets(
         tx: &Tx,
-        assets: &[Id<Asset>],
+        assets: &[AssetId],
         page: &PageRequest,
-    ) -> Result<HashMap<Id<Asset>, Page<Self>>> {
+    ) -> Result<HashMap<AssetId, Page<Self>>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let custodies = Side { columns: COLUMNS, from: "custody", only: None };
         let newest_first = Order { column: None, id: "id", descending: true };
@@ -117,7 +111,7 @@ impl Custody {
     }
 
     /// How many custodies each of these assets has; those without any are left out.
-    pub async fn count_of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, i64>> {
+    pub async fn count_of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, i64>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let counts = Listing::default().count_of_each(tx, "custody", ("asset_id", &owners)).await?;
         Ok(counts.into_iter().map(|(asset, count)| (Id::from(asset), count)).collect())
@@ -135,8 +129,8 @@ impl Custody {
     /// where the holder is no member of the organization.
     pub async fn check_out(
         tx: &Tx,
-        asset: Id<Asset>,
-        holder: Id<User>,
+        asset: AssetId,
+        holder: UserId,
         notes: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -158,7 +152,7 @@ impl Custody {
                 ),
                 &[
                     &tx.org(),
-                    &Id::<Self>::new(),
+                    &CustodyId::new(),
                     &asset,
                     &holder,
                     &notes,
@@ -179,7 +173,7 @@ impl Custody {
     /// `NotFound` for an asset that does not exist, `Conflict` where nobody holds it.
     pub async fn check_in(
         tx: &Tx,
-        asset: Id<Asset>,
+        asset: AssetId,
         notes: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<Self> {
@@ -196,13 +190,13 @@ impl Custody {
     }
 
     /// Takes an asset that is about to go from whoever holds it.
-    pub(crate) async fn end_of(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn end_of(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
         Self::close(tx, asset, None, now).await.map(drop)
     }
 
     async fn close(
         tx: &Tx,
-        asset: Id<Asset>,
+        asset: AssetId,
         notes: Option<String>,
         now: DateTime<Utc>,
     ) -> Result<Option<Self>> {
@@ -252,14 +246,14 @@ impl Custody {
 }
 
 /// Makes sure of the asset, and that it stays until the transaction ends.
-async fn exists(tx: &Tx, asset: Id<Asset>) -> Result<()> {
+async fn exists(tx: &Tx, asset: AssetId) -> Result<()> {
     let found: Option<Row> =
         tx.opt("SELECT id FROM asset WHERE id = $1 FOR KEY SHARE", &[&asset]).await?;
     found.map(drop).ok_or_else(|| Error::not_found("asset", asset))
 }
 
 /// Why it cannot be handed out.
-async fn held(tx: &Tx, asset: Id<Asset>) -> Result<Error> {
+async fn held(tx: &Tx, asset: AssetId) -> Result<Error> {
     let holder: Option<Row> = tx
         .opt(
             "SELECT \"user\".name, custody.checked_out_at FROM custody JOIN \"user\" ON \"user\".id = custody.holder_id

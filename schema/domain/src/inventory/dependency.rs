@@ -16,14 +16,14 @@ use crate::{
     access::audit::Entry,
     base::{
         db::{FromRow, Tx},
+        entity::{AssetId, DependencyId},
         error::{Error, Fault, Result},
         event::Event,
-        id::{Entity, Id},
+        id::Id,
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
         text::{self, Rule, text_enum},
     },
-    inventory::asset::Asset,
 };
 
 mod reach;
@@ -57,25 +57,19 @@ text_enum! {
 #[graphql(name = "DependencyRow")]
 pub struct Dependency {
     /// Its id.
-    pub id: Id<Dependency>,
+    pub id: DependencyId,
     /// Which asset needs the other.
     #[graphql(skip)]
-    pub source_id: Id<Asset>,
+    pub source_id: AssetId,
     /// Which asset is needed.
     #[graphql(skip)]
-    pub target_id: Id<Asset>,
+    pub target_id: AssetId,
     /// What for, e.g. `database`.
     pub kind: Option<String>,
     /// How much.
     pub criticality: Option<Criticality>,
     /// When it was added here.
     pub created_at: DateTime<Utc>,
-}
-
-impl Entity for Dependency {
-    const PREFIX: &'static str = "dep";
-    const NAME: &'static str = "dependency";
-    const KEY: &'static str = "dependency";
 }
 
 impl FromRow for Dependency {
@@ -97,7 +91,7 @@ const SELECT: &str =
 
 impl Dependency {
     /// The dependency, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: DependencyId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
@@ -119,8 +113,8 @@ impl Dependency {
     /// not exist, `Conflict` where the source needs the target already.
     pub async fn add(
         tx: &Tx,
-        source: Id<Asset>,
-        target: Id<Asset>,
+        source: AssetId,
+        target: AssetId,
         kind: Option<&str>,
         criticality: Option<Criticality>,
         now: DateTime<Utc>,
@@ -141,7 +135,7 @@ impl Dependency {
                 &[&source, &target],
             )
             .await?;
-        let held: Vec<Id<Asset>> =
+        let held: Vec<AssetId> =
             held.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
         if let Some(missing) = [source, target].into_iter().find(|id| !held.contains(id)) {
             return Err(Error::not_found("asset", missing));
@@ -160,7 +154,7 @@ impl Dependency {
     }
 
     /// Says that its source no longer needs its target; returns what it was.
-    pub async fn remove(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn remove(tx: &Tx, id: DependencyId, now: DateTime<Utc>) -> Result<Self> {
         let removed: Self = tx
             .opt(
                 "DELETE FROM dependency WHERE id = $1
@@ -181,7 +175,7 @@ impl Dependency {
     ///
     /// # Errors
     /// `Conflict` where these are too many for one transaction.
-    pub(crate) async fn remove_all_of(tx: &Tx, asset: Id<Asset>, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn remove_all_of(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
         let removed: Vec<Self> = tx
             .all(
                 &format!(
@@ -212,8 +206,8 @@ impl Dependency {
     /// Those between these sources and targets, pair by pair, locked in this order.
     pub(crate) async fn lock_all(
         tx: &Tx,
-        sources: &[Id<Asset>],
-        targets: &[Id<Asset>],
+        sources: &[AssetId],
+        targets: &[AssetId],
     ) -> Result<Vec<Self>> {
         tx.all(
             &format!(

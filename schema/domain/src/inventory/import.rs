@@ -20,8 +20,8 @@ use crate::{
     },
     base::{
         db::{FromRow, Tx},
+        entity::ImportRunId,
         error::{Error, Result},
-        id::{Entity, Id},
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
         text::text_enum,
@@ -78,7 +78,7 @@ text_enum! {
 #[graphql(name = "ImportRunRow", directive = authenticated::apply())]
 pub struct ImportRun {
     /// Its id.
-    pub id: Id<ImportRun>,
+    pub id: ImportRunId,
     /// Where it is in its life; it is queued while its rows are still coming.
     pub state: RunState,
     /// What its rows are; an import of both says `ASSETS`.
@@ -113,12 +113,6 @@ pub struct ImportRun {
     pub received_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-}
-
-impl Entity for ImportRun {
-    const PREFIX: &'static str = "imp";
-    const NAME: &'static str = "import";
-    const KEY: &'static str = "import_run";
 }
 
 impl FromRow for ImportRun {
@@ -241,7 +235,7 @@ impl FromRow for ImportError {
 
 impl ImportError {
     /// The errors of a run, in the order of its rows.
-    pub async fn list(tx: &Tx, run: Id<ImportRun>, page: &PageRequest) -> Result<Page<Self>> {
+    pub async fn list(tx: &Tx, run: ImportRunId, page: &PageRequest) -> Result<Page<Self>> {
         let by_row = Order { column: Some(("\"row\"", "integer")), id: "id", descending: false };
         let mut listing = Listing::default();
         listing.only("run_id = ?", &run);
@@ -250,7 +244,7 @@ impl ImportError {
     }
 
     /// How many are kept: at most 10,000, while the run's `failed` counts all.
-    pub async fn count(tx: &Tx, run: Id<ImportRun>) -> Result<i64> {
+    pub async fn count(tx: &Tx, run: ImportRunId) -> Result<i64> {
         let mut listing = Listing::default();
         listing.only("run_id = ?", &run);
         listing.count(tx, "import_error").await

@@ -15,13 +15,13 @@ use crate::{
     access::{audit::Entry, directive::requires, permission::Permission},
     base::{
         db::{FromRow, Tx},
+        entity::{AssetId, TagId},
         error::{Error, Fault, Result},
         event::Event,
-        id::{Entity, Id},
+        id::Id,
         text,
     },
     compliance::posture::due::{self, Whose},
-    inventory::asset::Asset,
 };
 
 /// A name: one line, up to 64 characters.
@@ -39,7 +39,7 @@ const MOST_TAGGED: i64 = 10_000;
 pub struct Tag {
     /// Its id.
     #[serde(skip)]
-    pub id: Id<Tag>,
+    pub id: TagId,
     /// Its name; whatever its case, the organization has no other of it.
     pub name: String,
     /// What it is shown in, e.g. `#64748b`.
@@ -47,12 +47,6 @@ pub struct Tag {
     /// When it was made.
     #[serde(skip)]
     pub created_at: DateTime<Utc>,
-}
-
-impl Entity for Tag {
-    const PREFIX: &'static str = "tag";
-    const NAME: &'static str = "tag";
-    const KEY: &'static str = "tag";
 }
 
 impl FromRow for Tag {
@@ -66,7 +60,7 @@ impl FromRow for Tag {
     }
 }
 
-struct Tagged(Id<Asset>, Tag);
+struct Tagged(AssetId, Tag);
 
 impl FromRow for Tagged {
     fn from_row(row: &Row) -> Result<Self> {
@@ -95,17 +89,17 @@ impl Tag {
     }
 
     /// The tag, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: TagId) -> Result<Option<Self>> {
         tx.opt("SELECT id, name, color, created_at FROM tag WHERE id = $1", &[&id]).await
     }
 
     /// Those that there are of these.
-    pub async fn of_ids(tx: &Tx, ids: &[Id<Self>]) -> Result<Vec<Self>> {
+    pub async fn of_ids(tx: &Tx, ids: &[TagId]) -> Result<Vec<Self>> {
         tx.all("SELECT id, name, color, created_at FROM tag WHERE id = ANY($1)", &[&ids]).await
     }
 
     /// The tags of these assets, by name.
-    pub async fn of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<Vec<(Id<Asset>, Self)>> {
+    pub async fn of_assets(tx: &Tx, assets: &[AssetId]) -> Result<Vec<(AssetId, Self)>> {
         let tagged = tx
             .all(
                 "SELECT asset_tag.asset_id, tag.id, tag.name, tag.color, tag.created_at
@@ -166,7 +160,7 @@ impl Tag {
                     &tx.org(),
                     &COLOR,
                     &now.trunc_subsecs(6), // As Postgres keeps it.
-                    &names.iter().map(|_| Id::<Self>::new()).collect::<Vec<_>>(),
+                    &names.iter().map(|_| TagId::new()).collect::<Vec<_>>(),
                     &names,
                     &names.iter().map(|name| fold(name)).collect::<Vec<_>>(),
                 ],
@@ -216,7 +210,7 @@ impl Tag {
     ///
     /// # Errors
     /// `NotFound` where there is no such tag, `Conflict` where more assets have it than are changed at once.
-    pub async fn delete(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<()> {
+    pub async fn delete(tx: &Tx, id: TagId, now: DateTime<Utc>) -> Result<()> {
         let tagged: Vec<Row> = tx
             .all(
                 "SELECT asset_id FROM asset_tag WHERE tag_id = $1 LIMIT $2",
@@ -250,7 +244,7 @@ impl Tag {
             .all("DELETE FROM asset_tag WHERE tag_id = $1 RETURNING asset_id", &[&self.id])
             .await?;
         let taken = asset_ids(&taken)?;
-        let mut left: HashMap<Id<Asset>, Vec<String>> = HashMap::new();
+        let mut left: HashMap<AssetId, Vec<String>> = HashMap::new();
         for (asset, tag) in Self::of_assets(tx, &taken).await? {
             left.entry(asset).or_default().push(tag.name);
         }
@@ -291,6 +285,6 @@ impl Tag {
     }
 }
 
-fn asset_ids(rows: &[Row]) -> Result<Vec<Id<Asset>>> {
+fn asset_ids(rows: &[Row]) -> Result<Vec<AssetId>> {
     rows.iter().map(|row| Ok(row.try_get("asset_id")?)).collect()
 }

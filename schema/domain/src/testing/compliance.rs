@@ -5,22 +5,22 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    base::{db::Tx, error::Result, id::Id},
-    compliance::{
-        rule::{Rule, RuleVersion, Severity},
-        run::Run,
-        waiver::Waiver,
+    base::{
+        db::Tx,
+        entity::{AssetId, RuleId, RuleVersionId, RunId, WaiverId},
+        error::Result,
+        id::Id,
     },
-    inventory::asset::Asset,
+    compliance::rule::Severity,
 };
 
 /// A rule and its version.
 #[derive(Debug, Clone)]
 pub struct KeptRule {
     /// Its id.
-    pub id: Id<Rule>,
+    pub id: RuleId,
     /// Its version's id.
-    pub version: Id<RuleVersion>,
+    pub version: RuleVersionId,
     /// Its key.
     pub key: String,
     /// Its place in verdicts.
@@ -91,7 +91,7 @@ impl KeptRule {
 /// As a statement fails.
 pub async fn posture(
     tx: &Tx,
-    asset: Id<Asset>,
+    asset: AssetId,
     rules: &[KeptRule],
     verdicts: &str,
     flips: &[(usize, DateTime<Utc>, char)],
@@ -140,7 +140,7 @@ pub struct KeptFinding {
     /// What was seen.
     pub evidence: Value,
     /// What allows it.
-    pub waiver: Option<Id<Waiver>>,
+    pub waiver: Option<WaiverId>,
     /// How often the asset had broken the rule before.
     pub reopened: i32,
     /// Since when.
@@ -168,7 +168,7 @@ impl KeptFinding {
     }
 
     /// Keeps it; returns its id.
-    pub async fn keep(self, tx: &Tx, asset: Id<Asset>, rule: &KeptRule) -> Result<Uuid> {
+    pub async fn keep(self, tx: &Tx, asset: AssetId, rule: &KeptRule) -> Result<Uuid> {
         let id = Uuid::now_v7();
         let weight = i16::try_from(rule.severity.weight()).expect("weights are small");
         tx.exec(
@@ -231,8 +231,8 @@ impl KeptRun {
     }
 
     /// Keeps it, by these rules; `tallies` has one row of each.
-    pub async fn keep(self, tx: &Tx, rules: &[KeptRule]) -> Result<Id<Run>> {
-        let id = Id::<Run>::new();
+    pub async fn keep(self, tx: &Tx, rules: &[KeptRule]) -> Result<RunId> {
+        let id = RunId::new();
         let snapshot = |rule: &KeptRule| json!({ "slot": rule.slot, "rule": rule.id.uuid(), "version": rule.version.uuid(), "params": {} });
         let kept: Vec<Value> = rules.iter().map(snapshot).collect();
         let sum = |places: &[usize]| -> i32 {

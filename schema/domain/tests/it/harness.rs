@@ -4,7 +4,7 @@ use std::{fmt::Debug, net::IpAddr, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Db, Error, Id, Origin, Result, Viewer,
+    Actor, Db, Error, Origin, Result, Viewer,
     access::{
         identity::{Caller, Identity, Tokens},
         organization::Organization,
@@ -14,6 +14,7 @@ use domain::{
         token::TokenKeys,
         user::{CreateUserInput, User},
     },
+    entity::{OrganizationId, UserId},
     inventory::asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
     testing::TestDb,
 };
@@ -52,7 +53,7 @@ pub(crate) fn caller(address: IpAddr, now: DateTime<Utc>) -> Caller {
 pub(crate) struct House {
     pub(crate) db: TestDb,
     pub(crate) identity: Identity,
-    pub(crate) org: Id<Organization>,
+    pub(crate) org: OrganizationId,
 }
 
 impl House {
@@ -63,7 +64,7 @@ impl House {
     }
 
     /// A member of the organization, whose password is `PASSWORD`.
-    pub(crate) async fn person(&self, email: &str, roles: &[&str]) -> Id<User> {
+    pub(crate) async fn person(&self, email: &str, roles: &[&str]) -> UserId {
         person(&self.db, self.org, email, roles).await
     }
 
@@ -115,19 +116,14 @@ impl House {
     }
 }
 
-pub(crate) async fn organization(db: &Db, slug: &str) -> Id<Organization> {
+pub(crate) async fn organization(db: &Db, slug: &str) -> OrganizationId {
     let tx = db.auth(Origin::system()).await.unwrap();
     let organization = Organization::create(&tx, slug, slug, false, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     organization.id
 }
 
-pub(crate) async fn person(
-    db: &Db,
-    org: Id<Organization>,
-    email: &str,
-    roles: &[&str],
-) -> Id<User> {
+pub(crate) async fn person(db: &Db, org: OrganizationId, email: &str, roles: &[&str]) -> UserId {
     let hash = Hasher::new(COST, 1).unwrap().hash(PASSWORD).await.unwrap();
     let tx = db.auth(Origin::system()).await.unwrap();
     let user = User::create(&tx, org, None, &newcomer(email, roles), &hash, at(0)).await.unwrap();
@@ -136,7 +132,7 @@ pub(crate) async fn person(
 }
 
 /// Makes somebody a member of one more organization.
-pub(crate) async fn join(db: &Db, org: Id<Organization>, user: Id<User>, roles: &[&str]) {
+pub(crate) async fn join(db: &Db, org: OrganizationId, user: UserId, roles: &[&str]) {
     let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
     let tx = db.auth(Origin::system()).await.unwrap();
     User::join(&tx, org, None, user, &roles, at(0)).await.unwrap();
@@ -153,7 +149,7 @@ pub(crate) fn newcomer(email: &str, roles: &[&str]) -> CreateUserInput {
 }
 
 /// Somebody with a built-in role, as a request would have them.
-pub(crate) fn viewer(org: Id<Organization>, user: Id<User>, role: BuiltinRole) -> Viewer {
+pub(crate) fn viewer(org: OrganizationId, user: UserId, role: BuiltinRole) -> Viewer {
     Viewer {
         actor: Actor::User(user),
         org,
@@ -164,11 +160,7 @@ pub(crate) fn viewer(org: Id<Organization>, user: Id<User>, role: BuiltinRole) -
 }
 
 /// As [`viewer`], with exactly these permissions.
-pub(crate) fn viewer_with(
-    org: Id<Organization>,
-    user: Id<User>,
-    permissions: PermissionSet,
-) -> Viewer {
+pub(crate) fn viewer_with(org: OrganizationId, user: UserId, permissions: PermissionSet) -> Viewer {
     Viewer { permissions, roles: Vec::new(), ..viewer(org, user, BuiltinRole::Viewer) }
 }
 

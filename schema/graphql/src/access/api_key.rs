@@ -3,12 +3,12 @@
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     access::{
         api_key::{self, NewApiKey},
         directive::{authenticated, or_oneself, requires},
         permission::Permission::{self, ApiKeyManage},
     },
+    entity::ApiKeyId,
 };
 
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) struct ApiKey(pub(crate) api_key::ApiKey);
 #[Object(directive = authenticated::apply())]
 impl ApiKey {
     /// Its id.
-    async fn id(&self) -> Id<api_key::ApiKey> {
+    async fn id(&self) -> ApiKeyId {
         self.0.id
     }
 
@@ -146,8 +146,8 @@ impl ApiKeyMutation {
     async fn revoke_api_key(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<api_key::ApiKey>,
-    ) -> Result<Id<api_key::ApiKey>> {
+        #[graphql(desc = "Which one.")] id: ApiKeyId,
+    ) -> Result<ApiKeyId> {
         let tx = ctx.write_people().await?;
         api_key::ApiKey::revoke(&tx, ctx.viewer()?, id, ctx.now()).await?;
         tx.commit().await?;

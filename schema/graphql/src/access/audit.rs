@@ -3,7 +3,6 @@
 use async_graphql::{Context, ID, InputObject, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     access::{
         audit::{self, AuditQuery},
         directive::requires,
@@ -13,6 +12,7 @@ use domain::{
         id,
         page::{PageArgs, Scope},
     },
+    entity::AuditEntryId,
 };
 use futures_util::future::OptionFuture;
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub(crate) struct AuditEntry(pub(crate) audit::AuditEntry);
 #[Object(directive = requires::apply(AuditRead))]
 impl AuditEntry {
     /// Its id.
-    async fn id(&self) -> Id<audit::AuditEntry> {
+    async fn id(&self) -> AuditEntryId {
         self.0.id
     }
 

@@ -3,7 +3,6 @@
 use async_graphql::{Context, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     access::{
         directive::{authenticated, public},
         identity::Tokens,
@@ -14,6 +13,7 @@ use domain::{
         user::normalise_email,
         viewer,
     },
+    entity::{OrganizationId, SessionId},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 #[graphql(directive = authenticated::apply())]
 pub(crate) struct Session {
     /// Its id.
-    pub(crate) id: Id<session::Session>,
+    pub(crate) id: SessionId,
     /// The address it was opened from.
     source_ip: String,
     /// When it was opened.
@@ -44,7 +44,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// The view of a session, where `current` asks.
-    pub(crate) fn new(session: session::Session, current: Option<Id<session::Session>>) -> Self {
+    pub(crate) fn new(session: session::Session, current: Option<SessionId>) -> Self {
         Self {
             current: current == Some(session.id),
             id: session.id,
@@ -178,7 +178,7 @@ impl SessionMutation {
     async fn switch_organization(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] organization: Id<Organization>,
+        #[graphql(desc = "Which one.")] organization: OrganizationId,
     ) -> Result<Tokens> {
         Ok(ctx.services().identity.switch(ctx.viewer()?, organization, ctx.caller()).await?)
     }
@@ -204,8 +204,8 @@ impl SessionMutation {
     async fn revoke_session(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<session::Session>,
-    ) -> Result<Id<session::Session>> {
+        #[graphql(desc = "Which one.")] id: SessionId,
+    ) -> Result<SessionId> {
         let viewer = ctx.viewer()?;
         let tx = ctx.write_people().await?;
         let session = session::Session::find(&tx, id, ctx.now())

@@ -2,7 +2,6 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::{authenticated, or_oneself, requires},
         permission::Permission::{self, RoleManage, UserManage, UserRead},
@@ -11,6 +10,7 @@ use domain::{
         user::{self, CreateUserInput, UpdateUserInput},
     },
     base::page::{PageArgs, Scope},
+    entity::{RoleId, UserId},
 };
 use futures_util::future::OptionFuture;
 
@@ -110,7 +110,7 @@ impl UserMutation {
     async fn update_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who.")] id: Id<user::User>,
+        #[graphql(desc = "Who.")] id: UserId,
         #[graphql(desc = "What to change.")] input: UpdateUserInput,
     ) -> Result<User> {
         let hash = match &input.password {
@@ -134,7 +134,7 @@ impl UserMutation {
     async fn set_user_roles(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who.")] user: Id<user::User>,
+        #[graphql(desc = "Who.")] user: UserId,
         #[graphql(desc = "The keys of all roles they shall have, at least one.")] roles: Vec<
             String,
         >,
@@ -152,7 +152,7 @@ impl UserMutation {
     async fn deactivate_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who.")] user: Id<user::User>,
+        #[graphql(desc = "Who.")] user: UserId,
     ) -> Result<User> {
         let tx = ctx.write_people().await?;
         let user = user::User::deactivate(&tx, ctx.viewer()?, user, ctx.now()).await?;
@@ -165,7 +165,7 @@ impl UserMutation {
     async fn revoke_user_sessions(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose.")] user: Id<user::User>,
+        #[graphql(desc = "Whose.")] user: UserId,
     ) -> Result<usize> {
         let viewer = ctx.viewer()?;
         let tx = ctx.write_people().await?;
@@ -203,7 +203,7 @@ impl UserMutation {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Its key.")] key: String,
-    ) -> Result<Id<Role>> {
+    ) -> Result<RoleId> {
         let tx = ctx.write_people().await?;
         let id = Role::delete(&tx, ctx.viewer()?, &key, ctx.now()).await?;
         tx.commit().await?;

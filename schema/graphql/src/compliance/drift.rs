@@ -2,14 +2,13 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{directive::requires, permission::Permission::ComplianceRead},
     base::page::{PageArgs, Scope},
     compliance::{
         drift::{self, Direction},
-        run,
         score::Score,
     },
+    entity::RunId,
 };
 use futures_util::future::OptionFuture;
 
@@ -101,7 +100,7 @@ impl Drift {
 
 /// The score of one run.
 pub(crate) struct TrendPoint {
-    run: Id<run::Run>,
+    run: RunId,
     score: Option<Score>,
 }
 
@@ -130,8 +129,8 @@ impl DriftQuery {
     async fn compliance_drift(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The earlier run.")] from: Id<run::Run>,
-        #[graphql(desc = "The later run.")] to: Id<run::Run>,
+        #[graphql(desc = "The earlier run.")] from: RunId,
+        #[graphql(desc = "The later run.")] to: RunId,
     ) -> Result<Drift> {
         Ok(Drift(drift::Drift::between(&*ctx.read().await?, from, to).await?))
     }

@@ -3,11 +3,10 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     access::{directive::requires, permission::Permission::ComplianceRead},
     base::page::{Page, PageArgs, Scope},
     compliance::finding::{self, FindingFilter},
-    inventory::asset,
+    entity::{AssetId, FindingId},
 };
 use futures_util::future::OptionFuture;
 
@@ -59,7 +58,7 @@ impl Finding {
 /// What an asset breaks now, the worst first.
 pub(crate) async fn of_asset(
     ctx: &Context<'_>,
-    asset: Id<asset::Asset>,
+    asset: AssetId,
     first: Option<i32>,
     after: Option<String>,
 ) -> Result<Connection<Finding>> {
@@ -83,7 +82,7 @@ impl FindingQuery {
     async fn finding(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: Id<finding::Finding>,
+        #[graphql(desc = "Its id.")] id: FindingId,
     ) -> Result<Option<Finding>> {
         Ok(finding::Finding::find(&*ctx.read().await?, id).await?.map(Finding))
     }

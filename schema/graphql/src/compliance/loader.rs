@@ -4,16 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_graphql::dataloader::Loader;
 use domain::{
-    Id,
     compliance::{
         finding::Finding,
         posture::{Posture, RuleVerdict},
-        rule::{Rule, RuleVersion},
+        rule::Rule,
         run::Run,
         score::Figures,
         waiver::Waiver,
     },
-    inventory::{asset::Asset, tag::Tag},
+    entity::{AssetId, RuleId, RuleVersionId, RunId, TagId, WaiverId},
+    inventory::tag::Tag,
 };
 use futures_util::future::OptionFuture;
 
@@ -23,14 +23,14 @@ use crate::request::{context::Scope, error::Error};
 /// Rules as they were in these versions.
 pub(crate) struct VersionLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<RuleVersion>> for VersionLoader {
+impl Loader<RuleVersionId> for VersionLoader {
     type Value = Rule;
     type Error = Error;
 
     async fn load(
         &self,
-        versions: &[Id<RuleVersion>],
-    ) -> Result<HashMap<Id<RuleVersion>, Rule>, Error> {
+        versions: &[RuleVersionId],
+    ) -> Result<HashMap<RuleVersionId, Rule>, Error> {
         Ok(Rule::of_versions(&*self.0.read().await?, versions).await?)
     }
 }
@@ -38,11 +38,11 @@ impl Loader<Id<RuleVersion>> for VersionLoader {
 /// Rules as they count now.
 pub(crate) struct RuleLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Rule>> for RuleLoader {
+impl Loader<RuleId> for RuleLoader {
     type Value = Rule;
     type Error = Error;
 
-    async fn load(&self, _: &[Id<Rule>]) -> Result<HashMap<Id<Rule>, Rule>, Error> {
+    async fn load(&self, _: &[RuleId]) -> Result<HashMap<RuleId, Rule>, Error> {
         let rules = Rule::list(&*self.0.read().await?).await?;
         Ok(rules.into_iter().map(|rule| (rule.id, rule)).collect())
     }
@@ -51,11 +51,11 @@ impl Loader<Id<Rule>> for RuleLoader {
 /// Tags by id.
 pub(crate) struct TagByIdLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Tag>> for TagByIdLoader {
+impl Loader<TagId> for TagByIdLoader {
     type Value = Tag;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<Tag>]) -> Result<HashMap<Id<Tag>, Tag>, Error> {
+    async fn load(&self, ids: &[TagId]) -> Result<HashMap<TagId, Tag>, Error> {
         let tags = Tag::of_ids(&*self.0.read().await?, ids).await?;
         Ok(tags.into_iter().map(|tag| (tag.id, tag)).collect())
     }
@@ -64,11 +64,11 @@ impl Loader<Id<Tag>> for TagByIdLoader {
 /// Waivers by id.
 pub(crate) struct WaiverLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Waiver>> for WaiverLoader {
+impl Loader<WaiverId> for WaiverLoader {
     type Value = Waiver;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<Waiver>]) -> Result<HashMap<Id<Waiver>, Waiver>, Error> {
+    async fn load(&self, ids: &[WaiverId]) -> Result<HashMap<WaiverId, Waiver>, Error> {
         let waivers = Waiver::of_ids(&*self.0.read().await?, ids).await?;
         Ok(waivers.into_iter().map(|waiver| (waiver.id, waiver)).collect())
     }
@@ -77,11 +77,11 @@ impl Loader<Id<Waiver>> for WaiverLoader {
 /// Compliance runs by id.
 pub(crate) struct RunLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Run>> for RunLoader {
+impl Loader<RunId> for RunLoader {
     type Value = Run;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<Run>]) -> Result<HashMap<Id<Run>, Run>, Error> {
+    async fn load(&self, ids: &[RunId]) -> Result<HashMap<RunId, Run>, Error> {
         let runs = Run::of_ids(&*self.0.read().await?, ids).await?;
         Ok(runs.into_iter().map(|run| (run.id, run)).collect())
     }
@@ -90,11 +90,11 @@ impl Loader<Id<Run>> for RunLoader {
 /// What compliance runs found, in numbers.
 pub(crate) struct FiguresLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Run>> for FiguresLoader {
+impl Loader<RunId> for FiguresLoader {
     type Value = Figures;
     type Error = Error;
 
-    async fn load(&self, runs: &[Id<Run>]) -> Result<HashMap<Id<Run>, Figures>, Error> {
+    async fn load(&self, runs: &[RunId]) -> Result<HashMap<RunId, Figures>, Error> {
         Ok(Figures::of_runs(&*self.0.read().await?, runs).await?)
     }
 }
@@ -103,7 +103,7 @@ impl Loader<Id<Run>> for FiguresLoader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PostureKey {
     /// Whose.
-    pub(crate) asset: Id<Asset>,
+    pub(crate) asset: AssetId,
     /// Whether with what each rule says, which is judged anew.
     pub(crate) verdicts: bool,
 }

@@ -3,10 +3,9 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     access::{directive::requires, permission::Permission::ComplianceRead},
     compliance::{posture, rule::Verdict},
-    inventory::asset,
+    entity::AssetId,
 };
 use serde_json::Value;
 
@@ -83,10 +82,7 @@ impl RuleVerdict {
 }
 
 /// An asset's posture; none where it was never judged, and where it is not in operation.
-pub(crate) async fn of_asset(
-    ctx: &Context<'_>,
-    asset: Id<asset::Asset>,
-) -> Result<Option<Posture>> {
+pub(crate) async fn of_asset(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Posture>> {
     let verdicts = ctx.look_ahead().field("verdicts").exists();
     let found = ctx.loaders().postures.load_one(PostureKey { asset, verdicts }).await?;
     Ok(found.map(|(row, verdicts)| Posture { row, verdicts }))

@@ -3,14 +3,13 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     access::{directive::requires, permission::Permission::ComplianceRead},
     base::page::{PageArgs, Scope},
     compliance::{
         report::{self, Family, Report},
-        run,
         score::{Score, SeverityCount, Tally},
     },
+    entity::RunId,
 };
 use futures_util::future::OptionFuture;
 
@@ -197,7 +196,7 @@ impl ReportQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which run; the newest of all assets that succeeded without it.")]
-        run: Option<Id<run::Run>>,
+        run: Option<RunId>,
     ) -> Result<ComplianceReport> {
         Ok(ComplianceReport(Report::of(&*ctx.read().await?, run, ctx.now()).await?))
     }

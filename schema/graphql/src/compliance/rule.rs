@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{AssetRead, ComplianceRead, ComplianceRun, ComplianceWrite},
     },
     compliance::rule::{self, AppliesTo, Compiled, Control, RuleInput, Severity},
+    entity::RuleId,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ impl Rule {
 #[Object(directive = requires::apply(ComplianceRead))]
 impl Rule {
     /// Its id; the same for all its versions.
-    async fn id(&self) -> Id<rule::Rule> {
+    async fn id(&self) -> RuleId {
         self.row.id
     }
 
@@ -241,7 +241,7 @@ impl RuleMutation {
 }
 
 /// The rule that a row names, as it counts now.
-pub(crate) async fn rule_of(ctx: &Context<'_>, id: Id<rule::Rule>) -> Result<Rule> {
+pub(crate) async fn rule_of(ctx: &Context<'_>, id: RuleId) -> Result<Rule> {
     let found = ctx.loaders().rules.load_one(id).await?;
     found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", id).into())
 }

@@ -2,7 +2,6 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::{authenticated, requires},
         permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
@@ -12,6 +11,7 @@ use domain::{
         run::{self, RunTrigger, ScanScope},
         score::Score,
     },
+    entity::RunId,
 };
 use futures_util::future::OptionFuture;
 use jobs::compliance::run::{push_shards, push_turn};
@@ -54,7 +54,7 @@ impl ComplianceRun {
 }
 
 /// The run that a row names.
-pub(crate) async fn run_of(ctx: &Context<'_>, id: Id<run::Run>) -> Result<ComplianceRun> {
+pub(crate) async fn run_of(ctx: &Context<'_>, id: RunId) -> Result<ComplianceRun> {
     let found = ctx.loaders().runs.load_one(id).await?;
     found.map(ComplianceRun).ok_or_else(|| domain::Error::not_found("compliance run", id).into())
 }
@@ -70,7 +70,7 @@ impl ComplianceQuery {
     async fn compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: Id<run::Run>,
+        #[graphql(desc = "Its id.")] id: RunId,
     ) -> Result<Option<ComplianceRun>> {
         Ok(run::Run::find(&*ctx.read().await?, id).await?.map(ComplianceRun))
     }
@@ -128,7 +128,7 @@ impl ComplianceMutation {
     async fn cancel_compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: Id<run::Run>,
+        #[graphql(desc = "Its id.")] id: RunId,
     ) -> Result<ComplianceRun> {
         let tx = ctx.write().await?;
         let run = run::Run::cancel(&tx, id, ctx.now()).await?;

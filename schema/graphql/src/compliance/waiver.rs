@@ -2,13 +2,13 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{ComplianceRead, WaiverGrant},
     },
     base::page::{PageArgs, Scope},
     compliance::waiver::{self, WaiverInput, WaiverState},
+    entity::WaiverId,
 };
 use futures_util::future::OptionFuture;
 
@@ -119,7 +119,7 @@ impl WaiverMutation {
     async fn revoke_waiver(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<waiver::Waiver>,
+        #[graphql(desc = "Which one.")] id: WaiverId,
     ) -> Result<Waiver> {
         let tx = ctx.write().await?;
         let waiver = waiver::Waiver::revoke(&tx, id, ctx.now()).await?;

@@ -4,11 +4,12 @@ use async_graphql::{Context, ID, Interface, Object};
 use domain::{
     Id,
     access::{
-        api_key, audit, directive::authenticated, organization::Organization,
-        permission::Permission, role::Role, session, user, viewer::Viewer,
+        audit, directive::authenticated, organization::Organization, permission::Permission,
+        role::Role, session, viewer::Viewer,
     },
-    base::id::{self, Entity},
+    base::{entity::Entity, id},
     compliance::{finding, rule, run, waiver},
+    entity::{self, SessionId},
     fleet::{job, schedule},
     inventory::{asset, custody, dependency, import, tag::Tag},
 };
@@ -124,82 +125,82 @@ impl NodeQuery {
         let viewer = ctx.viewer()?;
         let oneself = viewer.own_id().is_some_and(|own| own == *id);
         Ok(match prefix {
-            asset::Asset::PREFIX if viewer.may(Permission::AssetRead) => {
+            entity::Asset::PREFIX if viewer.may(Permission::AssetRead) => {
                 asset::Asset::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|asset| Node::Asset(Asset(asset)))
             }
-            dependency::Dependency::PREFIX if viewer.may(Permission::AssetRead) => {
+            entity::Dependency::PREFIX if viewer.may(Permission::AssetRead) => {
                 dependency::Dependency::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|dependency| Node::Dependency(Dependency(dependency)))
             }
-            custody::Custody::PREFIX if viewer.may(Permission::AssetRead) => {
+            entity::Custody::PREFIX if viewer.may(Permission::AssetRead) => {
                 custody::Custody::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|custody| Node::Custody(Custody(custody)))
             }
-            user::User::PREFIX => ctx
+            entity::User::PREFIX => ctx
                 .loaders()
                 .users
                 .load_one(Id::from(uuid))
                 .await?
                 .map(|user| Node::User(User(user))),
-            Organization::PREFIX if uuid == viewer.org.uuid() => {
+            entity::Organization::PREFIX if uuid == viewer.org.uuid() => {
                 Some(Node::Organization(Organization::current(&*ctx.read().await?).await?))
             }
-            Role::PREFIX => {
+            entity::Role::PREFIX => {
                 let roles = Role::list(&*ctx.read().await?, viewer.org).await?;
                 roles.into_iter().find(|role| role.id.uuid() == uuid).map(Node::Role)
             }
-            session::Session::PREFIX => {
+            entity::Session::PREFIX => {
                 own_session(ctx, viewer, Id::from(uuid)).await?.map(Node::Session)
             }
-            api_key::ApiKey::PREFIX if oneself || viewer.may(Permission::ApiKeyManage) => ctx
+            entity::ApiKey::PREFIX if oneself || viewer.may(Permission::ApiKeyManage) => ctx
                 .loaders()
                 .api_keys
                 .load_one(Id::from(uuid))
                 .await?
                 .map(|key| Node::ApiKey(ApiKey(key))),
-            audit::AuditEntry::PREFIX if viewer.may(Permission::AuditRead) => {
+            entity::AuditEntry::PREFIX if viewer.may(Permission::AuditRead) => {
                 audit::AuditEntry::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|entry| Node::AuditEntry(AuditEntry(entry)))
             }
-            rule::Rule::PREFIX if viewer.may(Permission::ComplianceRead) => {
+            entity::Rule::PREFIX if viewer.may(Permission::ComplianceRead) => {
                 rule::Rule::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|rule| Node::Rule(Rule::from(rule)))
             }
-            run::Run::PREFIX if viewer.may(Permission::ComplianceRead) => {
+            entity::Run::PREFIX if viewer.may(Permission::ComplianceRead) => {
                 run::Run::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|run| Node::ComplianceRun(ComplianceRun(run)))
             }
-            finding::Finding::PREFIX if viewer.may(Permission::ComplianceRead) => {
+            entity::Finding::PREFIX if viewer.may(Permission::ComplianceRead) => {
                 finding::Finding::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|finding| Node::Finding(Finding(finding)))
             }
-            waiver::Waiver::PREFIX if viewer.may(Permission::ComplianceRead) => {
+            entity::Waiver::PREFIX if viewer.may(Permission::ComplianceRead) => {
                 waiver::Waiver::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|waiver| Node::Waiver(Waiver(waiver)))
             }
-            job::Job::PREFIX if viewer.may(Permission::JobRead) => {
+            entity::Job::PREFIX if viewer.may(Permission::JobRead) => {
                 job::Job::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|job| Node::Job(Job(job)))
             }
-            schedule::Schedule::PREFIX if viewer.may(Permission::JobRead) => {
+            entity::Schedule::PREFIX if viewer.may(Permission::JobRead) => {
                 schedule::Schedule::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|schedule| Node::Schedule(Schedule(schedule)))
             }
-            Tag::PREFIX if viewer.may(Permission::AssetRead) => {
+            entity::Tag::PREFIX if viewer.may(Permission::AssetRead) => {
                 Tag::find(&*ctx.read().await?, Id::from(uuid)).await?.map(Node::Tag)
             }
-            import::ImportRun::PREFIX if viewer.may(Permission::AssetRead) => {
+            entity::ImportRun::PREFIX if viewer.may(Permission::AssetRead) => {
                 import::ImportRun::find(&*ctx.read().await?, Id::from(uuid))
                     .await?
                     .map(|run| Node::ImportRun(ImportRun(run)))
@@ -210,11 +211,7 @@ impl NodeQuery {
 }
 
 /// A live session, if it is the viewer's own: nobody reads somebody else's.
-async fn own_session(
-    ctx: &Context<'_>,
-    viewer: &Viewer,
-    id: Id<session::Session>,
-) -> Result<Option<Session>> {
+async fn own_session(ctx: &Context<'_>, viewer: &Viewer, id: SessionId) -> Result<Option<Session>> {
     let Some(user) = viewer.user() else { return Ok(None) };
     let now = ctx.now();
     let sessions =

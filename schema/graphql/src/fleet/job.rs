@@ -2,12 +2,12 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{FleetRead, JobManage, JobRead},
     },
     base::page::{PageArgs, Scope},
+    entity::JobId,
     fleet::job::{self, JobFilter, QueueStats},
 };
 use futures_util::future::OptionFuture;
@@ -54,7 +54,7 @@ impl JobQuery {
     async fn job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: Id<job::Job>,
+        #[graphql(desc = "Its id.")] id: JobId,
     ) -> Result<Option<Job>> {
         Ok(job::Job::find(&*ctx.read().await?, id).await?.map(Job))
     }
@@ -117,7 +117,7 @@ impl JobMutation {
     async fn retry_job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<job::Job>,
+        #[graphql(desc = "Which one.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
         let job = job::Job::retry(&tx, id, ctx.now()).await?;
@@ -145,7 +145,7 @@ impl JobMutation {
     async fn discard_job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<job::Job>,
+        #[graphql(desc = "Which one.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
         let job = job::Job::discard(&tx, id, ctx.now()).await?;
@@ -159,7 +159,7 @@ impl JobMutation {
     async fn cancel_job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<job::Job>,
+        #[graphql(desc = "Which one.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
         let job = job::Job::cancel(&tx, id, ctx.now()).await?;

@@ -2,11 +2,11 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{JobRead, ScheduleWrite},
     },
+    entity::ScheduleId,
     fleet::schedule::{self, ScheduleInput},
 };
 
@@ -71,8 +71,8 @@ impl ScheduleMutation {
     async fn delete_schedule(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<schedule::Schedule>,
-    ) -> Result<Id<schedule::Schedule>> {
+        #[graphql(desc = "Which one.")] id: ScheduleId,
+    ) -> Result<ScheduleId> {
         let tx = ctx.write().await?;
         schedule::Schedule::delete(&tx, id, ctx.now()).await?;
         tx.commit().await?;

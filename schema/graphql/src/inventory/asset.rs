@@ -2,12 +2,12 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{AssetDelete, AssetRead, AssetWrite},
     },
     base::page::{PageArgs, Scope},
+    entity::AssetId,
     inventory::{
         asset::{
             self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
@@ -171,7 +171,7 @@ impl AssetQuery {
     async fn asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id; give this or `code`.")] id: Option<Id<asset::Asset>>,
+        #[graphql(desc = "Its id; give this or `code`.")] id: Option<AssetId>,
         #[graphql(desc = "Its short code, whatever its case.")] code: Option<String>,
     ) -> Result<Option<Asset>> {
         let tx = ctx.read().await?;
@@ -236,7 +236,7 @@ impl AssetMutation {
     async fn update_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+        #[graphql(desc = "Which one.")] id: AssetId,
         #[graphql(desc = "What to change.")] input: UpdateAssetInput,
     ) -> Result<Asset> {
         let tx = ctx.write().await?;
@@ -250,7 +250,7 @@ impl AssetMutation {
     async fn set_asset_lifecycle(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
+        #[graphql(desc = "Which one.")] id: AssetId,
         #[graphql(desc = "Where to.")] state: LifecycleState,
     ) -> Result<Asset> {
         let tx = ctx.write().await?;
@@ -264,8 +264,8 @@ impl AssetMutation {
     async fn delete_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<asset::Asset>,
-    ) -> Result<Id<asset::Asset>> {
+        #[graphql(desc = "Which one.")] id: AssetId,
+    ) -> Result<AssetId> {
         let tx = ctx.write().await?;
         asset::Asset::delete(&tx, id, ctx.now()).await?;
         tx.commit().await?;
@@ -274,7 +274,7 @@ impl AssetMutation {
 }
 
 /// The asset that a row names. It may be deleted between two statements of a request.
-pub(crate) async fn asset_of(ctx: &Context<'_>, id: Id<asset::Asset>) -> Result<Asset> {
+pub(crate) async fn asset_of(ctx: &Context<'_>, id: AssetId) -> Result<Asset> {
     let found = ctx.loaders().assets.load_one(id).await?;
     found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
 }

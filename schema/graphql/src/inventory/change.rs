@@ -3,10 +3,10 @@
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
-    access::{audit::AuditEntry, directive::requires, permission::Permission::AssetRead},
+    access::{directive::requires, permission::Permission::AssetRead},
     base::page::{Page, PageArgs, Scope},
-    inventory::{asset, change},
+    entity::{AssetId, AuditEntryId},
+    inventory::change,
 };
 
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) struct Change(change::Change);
 #[Object(directive = requires::apply(AssetRead))]
 impl Change {
     /// The id of its entry in the audit trail, which has the values.
-    async fn id(&self) -> Id<AuditEntry> {
+    async fn id(&self) -> AuditEntryId {
         self.0.id
     }
 
@@ -54,7 +54,7 @@ impl Change {
 /// What changed of an asset, newest first.
 pub(crate) async fn changes(
     ctx: &Context<'_>,
-    asset: Id<asset::Asset>,
+    asset: AssetId,
     first: Option<i32>,
     after: Option<String>,
 ) -> Result<Connection<Change>> {

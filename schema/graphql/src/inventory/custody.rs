@@ -2,14 +2,13 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{AssetRead, AssetWrite},
-        user,
     },
     base::page::{Page, PageArgs, Scope},
-    inventory::{asset, custody},
+    entity::{AssetId, UserId},
+    inventory::custody,
 };
 
 use crate::{
@@ -60,14 +59,14 @@ impl Custody {
 }
 
 /// Who holds an asset now.
-pub(crate) async fn current(ctx: &Context<'_>, asset: Id<asset::Asset>) -> Result<Option<Custody>> {
+pub(crate) async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
     Ok(ctx.loaders().custodies.load_one(asset).await?.map(Custody))
 }
 
 /// Who held an asset, newest first.
 pub(crate) async fn history(
     ctx: &Context<'_>,
-    asset: Id<asset::Asset>,
+    asset: AssetId,
     first: Option<i32>,
     after: Option<String>,
 ) -> Result<Connection<Custody>> {
@@ -91,8 +90,8 @@ impl CustodyMutation {
     async fn check_out_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which asset.")] id: Id<asset::Asset>,
-        #[graphql(desc = "To whom: a member of the organization.")] holder: Id<user::User>,
+        #[graphql(desc = "Which asset.")] id: AssetId,
+        #[graphql(desc = "To whom: a member of the organization.")] holder: UserId,
         #[graphql(desc = "What there is to say about it, up to 4096 characters.")] notes: Option<
             String,
         >,
@@ -109,7 +108,7 @@ impl CustodyMutation {
     async fn check_in_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which asset.")] id: Id<asset::Asset>,
+        #[graphql(desc = "Which asset.")] id: AssetId,
         #[graphql(desc = "What there is to say about its return, up to 4096 characters.")]
         notes: Option<String>,
     ) -> Result<Custody> {

@@ -2,15 +2,12 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{AssetRead, AssetWrite},
     },
-    inventory::{
-        asset,
-        dependency::{self, Bounds, Criticality, Direction},
-    },
+    entity::{AssetId, DependencyId},
+    inventory::dependency::{self, Bounds, Criticality, Direction},
 };
 
 use crate::{
@@ -96,7 +93,7 @@ impl BlastRadius {
 /// What an asset reaches in that direction.
 pub(crate) async fn reach(
     ctx: &Context<'_>,
-    asset: Id<asset::Asset>,
+    asset: AssetId,
     direction: Direction,
     bounds: Bounds,
 ) -> Result<Vec<Reached>> {
@@ -107,7 +104,7 @@ pub(crate) async fn reach(
 /// What a failure of an asset takes along.
 pub(crate) async fn blast_radius(
     ctx: &Context<'_>,
-    asset: Id<asset::Asset>,
+    asset: AssetId,
     bounds: Bounds,
 ) -> Result<BlastRadius> {
     let radius = ctx.loaders().blast_radii.load_one(BlastKey { asset, bounds }).await?;
@@ -126,8 +123,8 @@ impl DependencyMutation {
     async fn add_dependency(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which asset needs the other.")] source: Id<asset::Asset>,
-        #[graphql(desc = "Which asset is needed.")] target: Id<asset::Asset>,
+        #[graphql(desc = "Which asset needs the other.")] source: AssetId,
+        #[graphql(desc = "Which asset is needed.")] target: AssetId,
         #[graphql(desc = "What for, e.g. `database`; up to 50 characters.")] kind: Option<String>,
         #[graphql(desc = "How much.")] criticality: Option<Criticality>,
     ) -> Result<Dependency> {
@@ -144,8 +141,8 @@ impl DependencyMutation {
     async fn remove_dependency(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<dependency::Dependency>,
-    ) -> Result<Id<dependency::Dependency>> {
+        #[graphql(desc = "Which one.")] id: DependencyId,
+    ) -> Result<DependencyId> {
         let tx = ctx.write().await?;
         dependency::Dependency::remove(&tx, id, ctx.now()).await?;
         tx.commit().await?;

@@ -2,12 +2,13 @@
 
 use async_graphql::{Context, InputObject, Object};
 use domain::{
-    Error as DomainError, Id, Tx,
+    Error as DomainError, Tx,
     access::{
         directive::{authenticated, requires},
         permission::Permission::{AssetImport, AssetRead},
     },
     base::page::{PageArgs, Scope},
+    entity::ImportRunId,
     inventory::import::{
         self, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, Opened, Table,
         check_columns, cut::Cutter,
@@ -96,7 +97,7 @@ impl ImportQuery {
     async fn import_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: Id<import::ImportRun>,
+        #[graphql(desc = "Its id.")] id: ImportRunId,
     ) -> Result<Option<ImportRun>> {
         Ok(import::ImportRun::find(&*ctx.read().await?, id).await?.map(ImportRun))
     }
@@ -150,7 +151,7 @@ impl ImportMutation {
     async fn cancel_import_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<import::ImportRun>,
+        #[graphql(desc = "Which one.")] id: ImportRunId,
     ) -> Result<ImportRun> {
         let tx: Tx = ctx.write().await?;
         let run = import::ImportRun::cancel(&tx, id, ctx.now()).await?;

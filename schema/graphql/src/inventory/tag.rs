@@ -2,11 +2,11 @@
 
 use async_graphql::{Context, Object};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{AssetRead, AssetWrite},
     },
+    entity::TagId,
     inventory::tag::Tag,
 };
 
@@ -53,8 +53,8 @@ impl TagMutation {
     async fn delete_tag(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<Tag>,
-    ) -> Result<Id<Tag>> {
+        #[graphql(desc = "Which one.")] id: TagId,
+    ) -> Result<TagId> {
         let tx = ctx.write().await?;
         Tag::delete(&tx, id, ctx.now()).await?;
         tx.commit().await?;

@@ -10,8 +10,9 @@ use std::{pin::pin, sync::Arc};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
-    Db, Id, Tx,
+    Db, Tx,
     access::permission::Permission,
+    entity::ImportRunId,
     inventory::import::{
         Chunk, ImportFormat, ImportOrder, ImportRun, Opened, Table, check_columns, cut::Cutter,
     },
@@ -35,7 +36,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// The run that imports it.
-    pub id: Id<ImportRun>,
+    pub id: ImportRunId,
     /// Its rows, those that cannot be read included.
     pub rows: i32,
 }
@@ -133,7 +134,7 @@ struct Desk {
 
 /// Its run, once there is one.
 struct Open {
-    run: Id<ImportRun>,
+    run: ImportRunId,
     table: Table,
     rows: i32,
 }
@@ -256,7 +257,7 @@ impl Desk {
         Ok(self.db.write(self.permit.viewer.org, self.permit.origin.clone()).await?)
     }
 
-    async fn fail(&self, run: Id<ImportRun>, reason: &str) -> Option<Received> {
+    async fn fail(&self, run: ImportRunId, reason: &str) -> Option<Received> {
         let failed = async {
             let tx = self.write().await?;
             let received = ImportRun::break_off(&tx, run, reason, now()).await?;

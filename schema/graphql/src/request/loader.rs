@@ -7,9 +7,9 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use async_graphql::dataloader::Loader;
 use domain::{
-    Id,
     access::{api_key::ApiKey, role::Role, user::User},
     base::page::{Page, PageRequest},
+    entity::{ApiKeyId, AssetId, UserId},
     inventory::{
         asset::Asset,
         change::Change,
@@ -30,11 +30,11 @@ pub(crate) use crate::compliance::loader::{
 /// Users by id.
 pub(crate) struct UserLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<User>> for UserLoader {
+impl Loader<UserId> for UserLoader {
     type Value = User;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<User>]) -> Result<HashMap<Id<User>, User>, Error> {
+    async fn load(&self, ids: &[UserId]) -> Result<HashMap<UserId, User>, Error> {
         let users = User::of_ids(&*self.0.read().await?, ids).await?;
         Ok(users.into_iter().map(|user| (user.id, user)).collect())
     }
@@ -43,11 +43,11 @@ impl Loader<Id<User>> for UserLoader {
 /// The roles of users in the viewer's organization.
 pub(crate) struct RolesLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<User>> for RolesLoader {
+impl Loader<UserId> for RolesLoader {
     type Value = Vec<Role>;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<User>]) -> Result<HashMap<Id<User>, Vec<Role>>, Error> {
+    async fn load(&self, ids: &[UserId]) -> Result<HashMap<UserId, Vec<Role>>, Error> {
         let tx = self.0.read().await?;
         let mut roles: HashMap<_, Vec<Role>> = ids.iter().map(|id| (*id, Vec::new())).collect();
         for (user, role) in Role::of_users(&tx, tx.org(), ids).await? {
@@ -60,12 +60,12 @@ impl Loader<Id<User>> for RolesLoader {
 /// The tags of assets.
 pub(crate) struct TagLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Asset>> for TagLoader {
+impl Loader<AssetId> for TagLoader {
     type Value = Vec<Tag>;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, Vec<Tag>>, Error> {
-        let mut tags: HashMap<Id<Asset>, Vec<Tag>> = HashMap::new();
+    async fn load(&self, ids: &[AssetId]) -> Result<HashMap<AssetId, Vec<Tag>>, Error> {
+        let mut tags: HashMap<AssetId, Vec<Tag>> = HashMap::new();
         for (asset, tag) in Tag::of_assets(&*self.0.read().await?, ids).await? {
             tags.entry(asset).or_default().push(tag);
         }
@@ -76,11 +76,11 @@ impl Loader<Id<Asset>> for TagLoader {
 /// API keys by id.
 pub(crate) struct ApiKeyLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<ApiKey>> for ApiKeyLoader {
+impl Loader<ApiKeyId> for ApiKeyLoader {
     type Value = ApiKey;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<ApiKey>]) -> Result<HashMap<Id<ApiKey>, ApiKey>, Error> {
+    async fn load(&self, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, ApiKey>, Error> {
         let keys = ApiKey::of_ids(&*self.0.read().await?, ids).await?;
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
@@ -89,11 +89,11 @@ impl Loader<Id<ApiKey>> for ApiKeyLoader {
 /// Assets by id.
 pub(crate) struct AssetLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Asset>> for AssetLoader {
+impl Loader<AssetId> for AssetLoader {
     type Value = Asset;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, Asset>, Error> {
+    async fn load(&self, ids: &[AssetId]) -> Result<HashMap<AssetId, Asset>, Error> {
         let assets = Asset::of_ids(&*self.0.read().await?, ids).await?;
         Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
     }
@@ -103,7 +103,7 @@ impl Loader<Id<Asset>> for AssetLoader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ReachKey {
     /// Where it begins.
-    pub(crate) asset: Id<Asset>,
+    pub(crate) asset: AssetId,
     /// Which way it goes.
     pub(crate) direction: Direction,
     /// How far.
@@ -134,7 +134,7 @@ impl Loader<ReachKey> for ReachLoader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct BlastKey {
     /// What fails.
-    pub(crate) asset: Id<Asset>,
+    pub(crate) asset: AssetId,
     /// How far to look.
     pub(crate) bounds: Bounds,
 }
@@ -161,11 +161,11 @@ impl Loader<BlastKey> for BlastLoader {
 /// Who holds assets now.
 pub(crate) struct CustodyLoader(pub(crate) Arc<Scope>);
 
-impl Loader<Id<Asset>> for CustodyLoader {
+impl Loader<AssetId> for CustodyLoader {
     type Value = Custody;
     type Error = Error;
 
-    async fn load(&self, ids: &[Id<Asset>]) -> Result<HashMap<Id<Asset>, Custody>, Error> {
+    async fn load(&self, ids: &[AssetId]) -> Result<HashMap<AssetId, Custody>, Error> {
         let open = Custody::open_of(&*self.0.read().await?, ids).await?;
         Ok(open.into_iter().map(|custody| (custody.asset_id, custody)).collect())
     }
@@ -175,7 +175,7 @@ impl Loader<Id<Asset>> for CustodyLoader {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PageKey {
     /// To which one.
-    pub(crate) asset: Id<Asset>,
+    pub(crate) asset: AssetId,
     /// Which page.
     pub(crate) page: PageRequest,
     /// Whether all are counted.
@@ -228,7 +228,7 @@ impl Loader<PageKey> for ChangePageLoader {
 }
 
 impl PageKey {
-    pub(crate) fn split(&self) -> ((PageRequest, bool), Id<Asset>) {
+    pub(crate) fn split(&self) -> ((PageRequest, bool), AssetId) {
         ((self.page.clone(), self.total), self.asset)
     }
 }
@@ -236,8 +236,8 @@ impl PageKey {
 /// The assets of each set of equal arguments.
 pub(crate) fn grouped<K, A: Eq + Hash>(
     keys: &[K],
-    split: impl Fn(&K) -> (A, Id<Asset>),
-) -> HashMap<A, Vec<Id<Asset>>> {
+    split: impl Fn(&K) -> (A, AssetId),
+) -> HashMap<A, Vec<AssetId>> {
     let mut groups: HashMap<A, Vec<_>> = HashMap::new();
     for (arguments, asset) in keys.iter().map(split) {
         groups.entry(arguments).or_default().push(asset);
@@ -247,8 +247,8 @@ pub(crate) fn grouped<K, A: Eq + Hash>(
 
 /// Pages under the keys that asked for them; who has nothing to count has none.
 pub(crate) fn keyed<T>(
-    pages: HashMap<Id<Asset>, Page<T>>,
-    totals: Option<&HashMap<Id<Asset>, i64>>,
+    pages: HashMap<AssetId, Page<T>>,
+    totals: Option<&HashMap<AssetId, i64>>,
     page: &PageRequest,
 ) -> impl Iterator<Item = (PageKey, Loaded<T>)> {
     pages.into_iter().map(move |(asset, rows)| {

@@ -60,7 +60,7 @@ fn days_ahead(days: i64) -> String {
 #[expect(clippy::too_many_lines, reason = "a table, a row a mutation")]
 async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, Call) {
     let (owner, admin, operator) = (&team["owner"], &team["admin"], &team["operator"]);
-    let nobody = domain::Id::<domain::access::user::User>::new().to_string();
+    let nobody = domain::entity::UserId::new().to_string();
     let (role, document, good, actions, bad): (&str, _, _, &[&str], _) = match mutation {
         "login" => (
             "",
@@ -82,7 +82,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
             "mutation($id: ID!) { switchOrganization(organization: $id) { accessToken } }",
             json!({ "id": team.org.id }),
             &["session.organization_switched"],
-            json!({ "id": domain::Id::<domain::access::organization::Organization>::new() }),
+            json!({ "id": domain::entity::OrganizationId::new() }),
         ),
         "changePassword" => (
             "owner",
@@ -102,7 +102,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { revokeSession(id: $id) }",
                 json!({ "id": other["id"] }),
                 &["session.revoked"],
-                json!({ "id": domain::Id::<domain::access::session::Session>::new() }),
+                json!({ "id": domain::entity::SessionId::new() }),
             )
         }
         "createUser" => (
@@ -177,7 +177,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { revokeApiKey(id: $id) }",
                 json!({ "id": key }),
                 &["api_key.revoked"],
-                json!({ "id": domain::Id::<domain::access::api_key::ApiKey>::new() }),
+                json!({ "id": domain::entity::ApiKeyId::new() }),
             )
         }
         "createAsset" => {
@@ -244,7 +244,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { removeDependency(id: $id) }",
                 json!({ "id": added.data()["addDependency"]["id"] }),
                 &["asset.dependency_removed"],
-                json!({ "id": domain::Id::<domain::inventory::dependency::Dependency>::new() }),
+                json!({ "id": domain::entity::DependencyId::new() }),
             )
         }
         "checkOutAsset" => {
@@ -284,7 +284,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { deleteTag(id: $id) }",
                 json!({ "id": made.data()["createTag"]["id"] }),
                 &["tag.deleted"],
-                json!({ "id": domain::Id::<domain::inventory::tag::Tag>::new() }),
+                json!({ "id": domain::entity::TagId::new() }),
             )
         }
         "importAssets" => (
@@ -302,7 +302,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { cancelImportRun(id: $id) { id } }",
                 json!({ "id": started.data()["importAssets"]["id"] }),
                 &["import_run.cancelled"],
-                json!({ "id": domain::Id::<domain::inventory::import::ImportRun>::new() }),
+                json!({ "id": domain::entity::ImportRunId::new() }),
             )
         }
         "saveRule" => (
@@ -342,7 +342,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { revokeWaiver(id: $id) { state } }",
                 json!({ "id": granted.data()["grantWaiver"]["id"] }),
                 &["waiver.revoked"],
-                json!({ "id": domain::Id::<domain::compliance::waiver::Waiver>::new() }),
+                json!({ "id": domain::entity::WaiverId::new() }),
             )
         }
         "startComplianceRun" => (
@@ -360,7 +360,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { cancelComplianceRun(id: $id) { id } }",
                 json!({ "id": started.data()["startComplianceRun"]["id"] }),
                 &["compliance_run.cancelled"],
-                json!({ "id": domain::Id::<domain::compliance::run::Run>::new() }),
+                json!({ "id": domain::entity::RunId::new() }),
             )
         }
         "retryJob" => (
@@ -409,7 +409,7 @@ async fn calls(stage: &Stage, team: &Team, mutation: &str) -> (Call, Recorded, C
                 "mutation($id: ID!) { deleteSchedule(id: $id) }",
                 json!({ "id": saved.data()["saveSchedule"]["id"] }),
                 &["schedule.deleted"],
-                json!({ "id": domain::Id::<domain::fleet::schedule::Schedule>::new() }),
+                json!({ "id": domain::entity::ScheduleId::new() }),
             )
         }
         other => panic!("the mutation {other} has no row in tests/it/audit.rs: add one"),
@@ -509,7 +509,7 @@ async fn every_mutation_leaves_its_entry() {
         let team = stage.team(&mutation.to_lowercase()).await;
         let (call, recorded, _) = calls(&stage, &team, &mutation).await;
         run(&stage, &call, &mutation).await.data();
-        let uuid = recorded.by.parse::<domain::Id<domain::access::user::User>>().unwrap().uuid();
+        let uuid = recorded.by.parse::<domain::entity::UserId>().unwrap().uuid();
         let expected: Vec<Entry> = recorded
             .actions
             .iter()

@@ -2,7 +2,11 @@
 //!
 //! Long, because there is a test for each code.
 
-use domain::{Db, Id, access::user::User, inventory::asset::Asset, testing::TestDb};
+use domain::{
+    Db,
+    entity::{AssetId, UserId},
+    testing::TestDb,
+};
 use insta::assert_json_snapshot;
 use jobs::Quota;
 use serde_json::{Value, json};
@@ -44,7 +48,7 @@ fn says_nothing_of_the_machine(reply: &Reply) {
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
-    let id = Id::<Asset>::new();
+    let id = AssetId::new();
     let document = "mutation($id: ID!) { updateAsset(id: $id, input: {}) { id } }";
     let reply = ask(document, json!({ "id": id })).await;
     assert_eq!(reply.code(), "NOT_FOUND");
@@ -65,7 +69,7 @@ async fn what_cannot_be_changed_as_things_are_is_a_conflict() {
 
 #[tokio::test]
 async fn an_owner_from_nowhere_is_a_conflict() {
-    let input = json!({ "input": { "name": "a", "type": "HOST", "owner": Id::<User>::new() } });
+    let input = json!({ "input": { "name": "a", "type": "HOST", "owner": UserId::new() } });
     let reply = ask(CREATE, input).await;
     assert_eq!(reply.error()["message"], "The owner is not a member of this organization.");
     says_nothing_of_the_machine(&reply);
@@ -272,7 +276,7 @@ async fn too_many_sign_ins_are_told_when_to_come_back() {
     let db = test.db.clone();
     let stage = Stage::on(test, db, Quota::parse("auth-of-errors", "2/hour").unwrap()).await;
     let document = "mutation($email: String!) { login(email: $email, password: \"wrong horse\") { mfaChallenge } }";
-    let email = format!("{}@alfa.example", Id::<User>::new());
+    let email = format!("{}@alfa.example", UserId::new());
     let mut codes = Vec::new();
     let mut last = None;
     for _ in 0..3 {

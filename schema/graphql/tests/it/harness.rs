@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use async_graphql::Variables;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Db, Id, Origin, Viewer,
+    Db, Origin, Viewer,
     access::{
         api_key::{ApiKey, NewApiKey},
         identity::{Caller, Identity},
@@ -17,7 +17,7 @@ use domain::{
         user::{CreateUserInput, User},
     },
     base::page::CursorKeys,
-    fleet::job::Job,
+    entity::{ApiKeyId, JobId, UserId},
     testing::TestDb,
 };
 use graphql::{Answer, Client, Engine, Services, Settings, Watching};
@@ -55,7 +55,7 @@ pub(crate) struct Team {
 /// Somebody signed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Person {
-    pub(crate) id: Id<User>,
+    pub(crate) id: UserId,
     pub(crate) email: String,
     pub(crate) bearer: String,
     pub(crate) refresh: String,
@@ -186,7 +186,7 @@ impl Stage {
     }
 
     /// A new session of that user.
-    pub(crate) async fn sign_in(&self, id: Id<User>, email: String) -> Person {
+    pub(crate) async fn sign_in(&self, id: UserId, email: String) -> Person {
         let tokens = self.identity.login(&email, PASSWORD, &caller()).await.unwrap();
         Person { id, email, bearer: tokens.access_token, refresh: tokens.refresh_token }
     }
@@ -208,7 +208,7 @@ impl Stage {
         team: &Team,
         name: &str,
         permissions: &[Permission],
-    ) -> (Id<ApiKey>, String) {
+    ) -> (ApiKeyId, String) {
         let new = NewApiKey {
             name: name.to_owned(),
             permissions: permissions.to_vec(),
@@ -233,8 +233,8 @@ impl Stage {
     }
 
     /// A waiting job of the team, with these columns set otherwise.
-    pub(crate) async fn job(&self, team: &Team, set: &str) -> Id<Job> {
-        let id = Id::<Job>::new();
+    pub(crate) async fn job(&self, team: &Team, set: &str) -> JobId {
+        let id = JobId::new();
         let client = self.test.superuser().await;
         let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at,
                                     max_attempts, actor_kind, queued_at, changed_at)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::Id;
+use domain::entity::AssetId;
 use serde_json::{Value, json};
 
 use crate::{
@@ -247,7 +247,7 @@ async fn variables_that_do_not_fit_refuse_the_document_whole() {
         updateAsset(id: $id, input: $input) { id }
         setAssetLifecycle(id: $id, state: $state) { id }
     }";
-    let id = Id::<domain::inventory::asset::Asset>::new();
+    let id = AssetId::new();
     let mut wrong = Vec::new();
     for (what, variables) in [
         ("none", json!({})),
@@ -375,7 +375,7 @@ async fn a_node_is_found_by_its_id_whatever_its_type() {
         let reply = stage.ask(owner, document, json!({ "id": id })).await;
         assert_eq!(reply.data(), &json!({ "node": { "__typename": kind, "id": id } }));
     }
-    let gone = Id::<domain::inventory::asset::Asset>::new();
+    let gone = AssetId::new();
     assert_eq!(
         stage.ask(owner, document, json!({ "id": gone })).await.data(),
         &json!({ "node": null })

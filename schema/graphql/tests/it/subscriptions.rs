@@ -9,9 +9,10 @@ use async_graphql::{
     futures_util::{Stream, StreamExt},
 };
 use domain::{
-    Db, Id, Origin,
+    Db, Origin,
     access::{organization::Organization, permission::Permission},
     compliance::run::{AssetRange, Run, RunTrigger, Started},
+    entity::{JobId, RunId},
 };
 use graphql::{Engine, Lost, Watching};
 use jobs::{
@@ -119,16 +120,16 @@ impl Set {
         Watched(answers.map(Reply::from).boxed())
     }
 
-    fn watch_run(&self, role: &str, run: Id<Run>) -> Watched {
+    fn watch_run(&self, role: &str, run: RunId) -> Watched {
         self.watch(Some(&self.team[role].bearer), RUN, json!({ "id": run }))
     }
 
     /// A run of so many shards.
-    async fn run(&self, shards: i32) -> Id<Run> {
+    async fn run(&self, shards: i32) -> RunId {
         run(&self.db, &self.team.org, shards).await
     }
 
-    async fn close_shard(&self, run: Id<Run>) {
+    async fn close_shard(&self, run: RunId) {
         let tx = self.db.write(self.team.org.id, Origin::system()).await.unwrap();
         Run::judge_shard(&tx, run, 1, ALL, now()).await.unwrap();
         tx.commit().await.unwrap();
@@ -142,7 +143,7 @@ impl Set {
     }
 }
 
-async fn run(db: &Db, org: &Organization, shards: i32) -> Id<Run> {
+async fn run(db: &Db, org: &Organization, shards: i32) -> RunId {
     let tx = db.write(org.id, Origin::system()).await.unwrap();
     let started = Run::start(&tx, RunTrigger::Manual, None, None, now()).await.unwrap();
     let Started::New(run, _) = started else { panic!("an old run") };
@@ -220,7 +221,7 @@ async fn what_is_not_there_or_is_anothers_ends_with_not_found() {
     let set = Set::polling().await;
     let other = set.stage.team("bravo").await;
     let foreign = run(&set.db, &other.org, 1).await;
-    for id in [Id::<Run>::new(), foreign] {
+    for id in [RunId::new(), foreign] {
         let mut watched = set.watch_run("owner", id);
         let reply = watched.next().await.unwrap();
         assert_eq!((reply.code(), &reply.json["data"]), ("NOT_FOUND", &Value::Null));
@@ -351,7 +352,7 @@ async fn what_is_watched_holds_no_connection_in_between() {
 
 /// A job that waits, as a row.
 async fn job(set: &Set, org: &Organization, queue: &str) -> String {
-    let id = Id::<domain::fleet::job::Job>::new();
+    let id = JobId::new();
     let tx = set.db.write(org.id, Origin::system()).await.unwrap();
     let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts, actor_kind, queued_at, changed_at)
         VALUES ($1, $2, $3, 'test', 1, '{}', 'WAITING', 0, now(), 3, 'system', now(), now())";
@@ -386,10 +387,10 @@ async fn jobs_are_followed(set: Set) {
     assert_eq!(news(probes.next().await)["state"], "BURIED");
     assert_eq!(news(all.next().await)["state"], "BURIED");
     // Pushed long ago, it is found in the history only by who saw it alive.
-    let old = Id::<domain::fleet::job::Job>::from(uuid::Uuid::from_u128(7)).to_string();
+    let old = JobId::from(uuid::Uuid::from_u128(7)).to_string();
     let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
     let sql = "UPDATE job SET id = '00000000-0000-0000-0000-000000000007', state = 'BURIED', changed_at = now() WHERE id = $1";
-    tx.exec(sql, &[&scan.parse::<Id<domain::fleet::job::Job>>().unwrap()]).await.unwrap();
+    tx.exec(sql, &[&scan.parse::<JobId>().unwrap()]).await.unwrap();
     tx.emit(domain::base::event::Event::jobs(set.team.org.id));
     tx.commit().await.unwrap();
     assert_eq!(news(all.next().await)["id"], json!(old));
@@ -404,7 +405,7 @@ async fn jobs_are_followed(set: Set) {
 
 /// The job's row moves to the history.
 async fn finish(set: &Set, id: &str) {
-    let id: Id<domain::fleet::job::Job> = id.parse().unwrap();
+    let id: JobId = id.parse().unwrap();
     let tx = set.db.write(set.team.org.id, Origin::system()).await.unwrap();
     let sql = "WITH done AS (DELETE FROM job WHERE id = $1 RETURNING *)
         INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at, queued_at, finished_at)

@@ -21,10 +21,11 @@ use std::{
 
 use chrono::TimeDelta;
 use domain::{
-    Id, Origin,
-    access::{permission::Permission, user::User},
+    Origin,
+    access::permission::Permission,
     base::id,
-    compliance::{finding::Finding, rule::Severity},
+    compliance::rule::Severity,
+    entity::{FindingId, UserId},
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use graphql::Client;
@@ -96,7 +97,7 @@ impl Known {
 struct Asker {
     org: usize,
     /// A user with this role, or a key.
-    member: Option<(Id<User>, &'static str)>,
+    member: Option<(UserId, &'static str)>,
     bearer: Mutex<String>,
 }
 
@@ -238,7 +239,7 @@ impl Fuzz {
             let (asset, soon) = (asset.parse().unwrap(), now + TimeDelta::hours(1));
             posture(&tx, asset, &rules, "F", &[(0, soon, 'P')], now).await.unwrap();
             let finding = KeptFinding::open(now).keep(&tx, asset, &rules[0]).await.unwrap();
-            learned.push(Id::<Finding>::from(finding).to_string());
+            learned.push(FindingId::from(finding).to_string());
         }
         for minute in 0..8 {
             let ended = now - TimeDelta::minutes(8 - minute);

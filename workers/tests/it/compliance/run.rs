@@ -8,6 +8,7 @@ use domain::{
         rule::Rule,
         run::{Run, RunState, RunTrigger},
     },
+    entity::{AssetId, RunId},
     inventory::asset::{
         Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
     },
@@ -41,20 +42,20 @@ async fn start(stage: &Stage, key: Option<&str>) -> Run {
     run
 }
 
-async fn cancel(stage: &Stage, id: Id<Run>) {
+async fn cancel(stage: &Stage, id: RunId) {
     let tx = stage.write().await;
     Run::cancel(&tx, id, at()).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-async fn run(stage: &Stage, id: Id<Run>) -> Run {
+async fn run(stage: &Stage, id: RunId) -> Run {
     let tx = stage.db.read(stage.org).await.unwrap();
     let run = Run::get(&tx, id).await.unwrap();
     tx.commit().await.unwrap();
     run
 }
 
-async fn until(stage: &Stage, id: Id<Run>, wanted: RunState) -> Run {
+async fn until(stage: &Stage, id: RunId, wanted: RunState) -> Run {
     eventually(async || run(stage, id).await.state == wanted).await;
     run(stage, id).await
 }
@@ -169,7 +170,7 @@ async fn a_run_of_which_a_shard_is_buried_has_failed() {
     assert!(error.starts_with("a shard was buried: the payload of scan.shard"), "{error}");
 }
 
-async fn letter(stage: &Stage, asset: Id<Asset>, key: &str) -> Option<String> {
+async fn letter(stage: &Stage, asset: AssetId, key: &str) -> Option<String> {
     let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
                WHERE asset_id = $1 AND key = $2";
     let row = stage.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();

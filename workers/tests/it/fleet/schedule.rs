@@ -1,9 +1,10 @@
 //! Schedules through the fleet.
 
 use domain::{
-    Actor, Id, Viewer,
-    access::{permission::BuiltinRole, user::User},
+    Actor, Viewer,
+    access::permission::BuiltinRole,
     compliance::run::{Run, RunState, RunTrigger},
+    entity::UserId,
     fleet::schedule::{Schedule, ScheduleAction, ScheduleInput},
 };
 
@@ -63,7 +64,7 @@ async fn a_due_schedule_starts_one_run_however_many_look() {
 async fn a_schedule_of_somebody_who_lost_the_right_starts_nothing() {
     let stage = Stage::new().await;
     // Nobody by this id is a member.
-    due(&stage, Actor::User(Id::<User>::new())).await;
+    due(&stage, Actor::User(UserId::new())).await;
     stage.start();
     eventually(async || stage.audited("job.denied_at_run").await == 1).await;
     assert!(runs(&stage).await.is_empty());

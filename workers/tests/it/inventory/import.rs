@@ -3,9 +3,9 @@
 //! Long: both kinds of files, and each way in which a run of one may end.
 
 use domain::{
-    Id,
     base::page::PageRequest,
     compliance::run::RunState,
+    entity::ImportRunId,
     inventory::{
         asset::{Asset, AssetFilter, AssetOrder, FactSource},
         import::{
@@ -32,7 +32,7 @@ pub(crate) fn order(kind: ImportKind, format: ImportFormat) -> ImportOrder {
 }
 
 /// Gives a file to the fleet, as an upload does.
-async fn send(stage: &Stage, order: &ImportOrder, file: &str) -> Id<ImportRun> {
+async fn send(stage: &Stage, order: &ImportOrder, file: &str) -> ImportRunId {
     let tx = stage.write().await;
     let Opened::New(run) = ImportRun::open(&tx, order, at()).await.unwrap() else {
         panic!("the key is new")
@@ -55,7 +55,7 @@ async fn send(stage: &Stage, order: &ImportOrder, file: &str) -> Id<ImportRun> {
     run.id
 }
 
-async fn ended(stage: &Stage, id: Id<ImportRun>) -> ImportRun {
+async fn ended(stage: &Stage, id: ImportRunId) -> ImportRun {
     let read = async || {
         let tx = stage.db.read(stage.org).await.unwrap();
         let run = ImportRun::get(&tx, id).await.unwrap();
@@ -85,7 +85,7 @@ async fn assets(stage: &Stage) -> Vec<Asset> {
 }
 
 /// What was wrong with which row and column.
-async fn errors(stage: &Stage, run: Id<ImportRun>) -> Vec<String> {
+async fn errors(stage: &Stage, run: ImportRunId) -> Vec<String> {
     let tx = stage.db.read(stage.org).await.unwrap();
     let page = ImportError::list(&tx, run, &ALL).await.unwrap();
     tx.commit().await.unwrap();
@@ -407,7 +407,7 @@ async fn an_import_that_ended_long_ago_is_forgotten_with_its_errors() {
     ended(&stage, old).await;
     ended(&stage, young).await;
     // The tests' clock is not the database's, by which what is old is forgotten.
-    let age = |id: Id<ImportRun>, days| {
+    let age = |id: ImportRunId, days| {
         format!(
             "UPDATE import_run SET finished_at = now() - interval '{days} days' WHERE id = '{}';",
             id.uuid()

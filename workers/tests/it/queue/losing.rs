@@ -6,8 +6,9 @@ use std::{
 };
 
 use domain::{
-    Actor, Id,
-    access::{permission::Permission, user::User},
+    Actor,
+    access::permission::Permission,
+    entity::UserId,
     fleet::job::{JobState, Queue},
 };
 use jobs::{Failure, Job, Push};
@@ -189,7 +190,7 @@ async fn never(_: Context, _: Privileged) -> Result<(), Failure> {
 async fn a_job_whose_actor_lost_the_right_does_nothing_and_is_told_of() {
     let stage = Stage::new().await;
     // Nobody by this id is a member.
-    let tx = stage.write_as(Actor::User(Id::<User>::new())).await;
+    let tx = stage.write_as(Actor::User(UserId::new())).await;
     let id = jobs::push(&tx, &Privileged {}).await.unwrap();
     tx.commit().await.unwrap();
     stage.start_with(stage.handlers().on(never), Stage::settings(4, 0));

@@ -1,10 +1,7 @@
 //! Which job comes first, and which are one.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{
-    Id,
-    fleet::job::{Job as Row, JobState},
-};
+use domain::{entity::JobId, fleet::job::JobState};
 use jobs::{Push, push_all};
 
 use crate::harness::{Does, Drill, Stage};
@@ -52,7 +49,7 @@ async fn jobs_of_one_key_are_one_while_they_wait() {
     assert_eq!(stage.effects().await.len(), 2);
 }
 
-async fn push_waiting(stage: &Stage) -> Id<Row> {
+async fn push_waiting(stage: &Stage) -> JobId {
     let tx = stage.write().await;
     let job = Drill { name: "a".to_owned(), does: Does::Wait };
     let id = Push::new(&job).key("k").send(&tx).await.unwrap();

@@ -4,10 +4,11 @@ use async_graphql::InputObject;
 
 use super::FindingState;
 use crate::{
-    access::user::User,
-    base::{id::Id, listing::Listing},
+    base::{
+        entity::{AssetId, UserId},
+        listing::Listing,
+    },
     compliance::rule::Severity,
-    inventory::asset::Asset,
 };
 
 /// Which findings to list; what is given must all hold.
@@ -20,9 +21,9 @@ pub struct FindingFilter {
     /// Of the rule of this key.
     pub rule: Option<String>,
     /// Of this asset.
-    pub asset: Option<Id<Asset>>,
+    pub asset: Option<AssetId>,
     /// Of assets that this user answers for.
-    pub owner: Option<Id<User>>,
+    pub owner: Option<UserId>,
     /// Whether the asset had broken the rule before.
     pub reopened: Option<bool>,
 }

@@ -4,31 +4,29 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use super::{Finding, FindingState};
+use super::FindingState;
 use crate::{
     base::{
         db::{Param, Tx, column},
+        entity::{AssetId, FindingId, RuleId, RuleVersionId, WaiverId},
         error::Result,
-        id::Id,
     },
     compliance::{
         posture::look::First,
-        rule::{Rule, RuleVersion, Ruled, Severity},
-        waiver::Waiver,
+        rule::{Ruled, Severity},
     },
-    inventory::asset::Asset,
 };
 
 /// A rule that an asset breaks, as a look saw it.
 #[derive(Debug)]
 pub(crate) struct Broken {
-    pub(crate) asset: Id<Asset>,
-    pub(crate) rule: Id<Rule>,
-    pub(crate) version: Id<RuleVersion>,
+    pub(crate) asset: AssetId,
+    pub(crate) rule: RuleId,
+    pub(crate) version: RuleVersionId,
     pub(crate) severity: Severity,
     pub(crate) evidence: Value,
     /// What allows it.
-    pub(crate) waiver: Option<Id<Waiver>>,
+    pub(crate) waiver: Option<WaiverId>,
 }
 
 impl Broken {
@@ -40,14 +38,14 @@ impl Broken {
 /// A rule that an asset broke when it could last be judged: what allows it may have changed, and how bad it is.
 #[derive(Debug)]
 pub(crate) struct Restated {
-    asset: Id<Asset>,
-    rule: Id<Rule>,
+    asset: AssetId,
+    rule: RuleId,
     severity: Severity,
-    waiver: Option<Id<Waiver>>,
+    waiver: Option<WaiverId>,
 }
 
 impl Restated {
-    pub(crate) const fn new(asset: Id<Asset>, ruled: &Ruled, waiver: Option<Id<Waiver>>) -> Self {
+    pub(crate) const fn new(asset: AssetId, ruled: &Ruled, waiver: Option<WaiverId>) -> Self {
         Self { asset, rule: ruled.rule.id, severity: ruled.rule.definition.severity, waiver }
     }
 }
@@ -55,8 +53,8 @@ impl Restated {
 /// A rule that an asset no longer breaks, or is no longer judged by.
 #[derive(Debug)]
 struct Ended {
-    asset: Id<Asset>,
-    rule: Id<Rule>,
+    asset: AssetId,
+    rule: RuleId,
     state: FindingState,
 }
 
@@ -84,7 +82,7 @@ impl Transitions {
     }
 
     /// Notes that a finding ended, if there is one.
-    pub(crate) fn end(&mut self, asset: Id<Asset>, ruled: &Ruled, state: FindingState) {
+    pub(crate) fn end(&mut self, asset: AssetId, ruled: &Ruled, state: FindingState) {
         self.ended.push(Ended { asset, rule: ruled.rule.id, state });
     }
 
@@ -102,7 +100,7 @@ impl Transitions {
         }
         let rows: Vec<&Broken> = self.opened.iter().collect();
         let (ids, assets) =
-            (column(&rows, |_| Id::<Finding>::new()), column(&rows, |broken| broken.asset));
+            (column(&rows, |_| FindingId::new()), column(&rows, |broken| broken.asset));
         let (rules, versions) =
             (column(&rows, |broken| broken.rule), column(&rows, |broken| broken.version));
         let severities = column(&rows, |broken| broken.severity.as_str());

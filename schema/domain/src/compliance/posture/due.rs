@@ -3,19 +3,19 @@
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{
-    access::{organization::Organization, user::User},
-    base::{db::Tx, error::Result, id::Id},
-    inventory::asset::Asset,
+use crate::base::{
+    db::Tx,
+    entity::{AssetId, OrganizationId, UserId},
+    error::Result,
 };
 
 /// Whose posture a change concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     /// One asset's.
-    Asset(Id<Asset>),
+    Asset(AssetId),
     /// That of all assets of an owner.
-    Owner(Id<User>),
+    Owner(UserId),
     /// Everybody's.
     All,
 }
@@ -28,14 +28,14 @@ pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<(
         return Ok(());
     }
     let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
-    let assets: Vec<Option<Id<Asset>>> = changes
+    let assets: Vec<Option<AssetId>> = changes
         .iter()
         .map(|(whose, _)| match whose {
             Whose::Asset(asset) => Some(*asset),
             Whose::Owner(_) | Whose::All => None,
         })
         .collect();
-    let owners: Vec<Option<Id<User>>> = changes
+    let owners: Vec<Option<UserId>> = changes
         .iter()
         .map(|(whose, _)| match whose {
             Whose::Owner(owner) => Some(*owner),
@@ -59,8 +59,8 @@ pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<(
 /// As [`note`], of all assets of an owner, from a transaction over people. A worker looks for such every few seconds.
 pub(crate) async fn note_owner(
     tx: &Tx,
-    org: Id<Organization>,
-    owner: Id<User>,
+    org: OrganizationId,
+    owner: UserId,
     read: &str,
 ) -> Result<()> {
     tx.exec(
@@ -72,7 +72,7 @@ pub(crate) async fn note_owner(
 }
 
 /// The organizations in which something waits and no job of this kind does, or was just buried: in a transaction of `Db::fleet`.
-pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<Id<Organization>>> {
+pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<OrganizationId>> {
     let rows: Vec<Row> = tx
         .all(
             "SELECT id FROM organization WHERE EXISTS (SELECT FROM posture_due WHERE posture_due.org_id = organization.id)

@@ -11,13 +11,16 @@ use super::{
     store,
 };
 use crate::{
-    access::user::User,
-    base::{db::Tx, error::Result, id::Id},
+    base::{
+        db::Tx,
+        entity::{AssetId, UserId},
+        error::Result,
+    },
     compliance::{
         rule::{Facts, Ruleset},
         run::{AssetRange, facts_in_range},
     },
-    inventory::asset::{Asset, LifecycleState},
+    inventory::asset::LifecycleState,
 };
 
 /// Changes followed in one transaction.
@@ -47,7 +50,7 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
         is_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
         everybody: Vec::new(),
     };
-    let mut changed: BTreeMap<Id<Asset>, Reads> = BTreeMap::new();
+    let mut changed: BTreeMap<AssetId, Reads> = BTreeMap::new();
     let mut is_everybody = false;
     for row in &due {
         let reads: Option<Vec<String>> = row.try_get("reads")?;
@@ -101,7 +104,7 @@ pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<(
 
 async fn look(
     tx: &Tx,
-    changed: &BTreeMap<Id<Asset>, Reads>,
+    changed: &BTreeMap<AssetId, Reads>,
     is_everybody: bool,
     now: DateTime<Utc>,
 ) -> Result<()> {
@@ -120,7 +123,7 @@ async fn look(
 }
 
 /// What is known of those of these that are in operation.
-pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> Result<Vec<Facts>> {
+pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[AssetId]) -> Result<Vec<Facts>> {
     // One by one: see `store::of_assets`.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
@@ -131,13 +134,13 @@ pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[Id<Asset>]) -> 
     tx.all(&sql, &[&assets]).await
 }
 
-async fn owned_by(tx: &Tx, owner: Id<User>) -> Result<Vec<Id<Asset>>> {
+async fn owned_by(tx: &Tx, owner: UserId) -> Result<Vec<AssetId>> {
     let sql = "SELECT id FROM asset WHERE owner_id = $1 LIMIT $2";
     let rows: Vec<Row> = tx.all(sql, &[&owner, &(BATCH + 1)]).await?;
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-fn merge(changed: &mut BTreeMap<Id<Asset>, Reads>, asset: Id<Asset>, reads: &Reads) {
+fn merge(changed: &mut BTreeMap<AssetId, Reads>, asset: AssetId, reads: &Reads) {
     let Some(known) = changed.get_mut(&asset) else {
         changed.insert(asset, reads.clone());
         return;

@@ -10,7 +10,12 @@ use tokio_postgres::Row;
 
 use super::{Letter, Posture, Turn, due, store};
 use crate::{
-    base::{db::Tx, error::Result, id::Id},
+    base::{
+        db::Tx,
+        entity::{AssetId, WaiverId},
+        error::Result,
+        id::Id,
+    },
     compliance::{
         finding::{
             FindingState,
@@ -20,7 +25,6 @@ use crate::{
         run::Tally,
         waiver::Waiver,
     },
-    inventory::asset::Asset,
 };
 
 /// Assets between two chances for others to run.
@@ -41,7 +45,7 @@ pub(crate) struct Look<'a> {
 }
 
 /// A waiver that holds, and until when.
-type Held = (Id<Waiver>, DateTime<Utc>);
+type Held = (WaiverId, DateTime<Utc>);
 
 /// The waivers that hold, by rule and asset; the one that holds longest.
 struct Waivers(HashMap<(uuid::Uuid, Option<uuid::Uuid>), Held>);
@@ -59,7 +63,7 @@ impl Waivers {
         Self(longest)
     }
 
-    fn of(&self, ruled: &Ruled, asset: Id<Asset>) -> Option<Held> {
+    fn of(&self, ruled: &Ruled, asset: AssetId) -> Option<Held> {
         if self.0.is_empty() {
             return None;
         }
@@ -89,8 +93,8 @@ impl<'a> Look<'a> {
         &self,
         tx: &Tx,
         facts: &[Facts],
-        mut kept: HashMap<Id<Asset>, Posture>,
-        reads: impl Fn(Id<Asset>) -> Reads,
+        mut kept: HashMap<AssetId, Posture>,
+        reads: impl Fn(AssetId) -> Reads,
     ) -> Result<Tally> {
         let mut tally = Tally::new(self.rules.width());
         let first = if kept.is_empty() { First::of(tx, facts).await? } else { First::No };
@@ -243,7 +247,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn excused(&self, ruled: &Ruled, facts: &Facts) -> Option<Id<Waiver>> {
+    fn excused(&self, ruled: &Ruled, facts: &Facts) -> Option<WaiverId> {
         self.waivers.of(ruled, facts.asset).map(|(waiver, _)| waiver)
     }
 
@@ -286,7 +290,7 @@ impl Letter {
     }
 }
 
-fn folded(waiver: Id<Waiver>) -> i64 {
+fn folded(waiver: WaiverId) -> i64 {
     let (high, low) = waiver.uuid().as_u64_pair();
     (high ^ low).cast_signed()
 }
@@ -323,7 +327,7 @@ impl First {
 
 impl Posture {
     /// Of no rule yet.
-    pub(super) const fn blank(asset: Id<Asset>, evaluated_at: DateTime<Utc>) -> Self {
+    pub(super) const fn blank(asset: AssetId, evaluated_at: DateTime<Utc>) -> Self {
         Self {
             asset,
             letters: Vec::new(),

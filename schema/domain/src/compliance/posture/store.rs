@@ -8,11 +8,10 @@ use super::{Letter, Posture, look::First};
 use crate::{
     base::{
         db::{Tx, column},
+        entity::AssetId,
         error::Result,
-        id::Id,
     },
     compliance::run::AssetRange,
-    inventory::asset::Asset,
 };
 
 /// A statement that reads postures, to be followed by its conditions.
@@ -21,17 +20,14 @@ pub(crate) const SELECT: &str =
     facts_hash, flips, errors, evaluated_at FROM posture";
 
 /// What is kept of the assets in a range, by asset.
-pub(crate) async fn in_range(tx: &Tx, range: AssetRange) -> Result<HashMap<Id<Asset>, Posture>> {
+pub(crate) async fn in_range(tx: &Tx, range: AssetRange) -> Result<HashMap<AssetId, Posture>> {
     let (above, up_to) = range.bounds();
     let sql = format!("{SELECT} WHERE asset_id > $1 AND asset_id <= $2");
     Ok(by_asset(tx.all(&sql, &[&above, &up_to]).await?))
 }
 
 /// What is kept of these, by asset.
-pub(super) async fn of_assets(
-    tx: &Tx,
-    assets: &[Id<Asset>],
-) -> Result<HashMap<Id<Asset>, Posture>> {
+pub(super) async fn of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, Posture>> {
     // One by one: a plan that was made while the table was small would read all of it.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
@@ -40,7 +36,7 @@ pub(super) async fn of_assets(
     Ok(by_asset(tx.all(&sql, &[&assets]).await?))
 }
 
-fn by_asset(postures: Vec<Posture>) -> HashMap<Id<Asset>, Posture> {
+fn by_asset(postures: Vec<Posture>) -> HashMap<AssetId, Posture> {
     postures.into_iter().map(|posture| (posture.asset, posture)).collect()
 }
 
@@ -88,7 +84,7 @@ pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result
 }
 
 /// Takes them away: their assets are not judged any more.
-pub(super) async fn forget(tx: &Tx, assets: &[Id<Asset>]) -> Result<()> {
+pub(super) async fn forget(tx: &Tx, assets: &[AssetId]) -> Result<()> {
     if !assets.is_empty() {
         tx.exec("DELETE FROM posture WHERE asset_id = ANY($1)", &[&assets]).await?;
     }

@@ -11,9 +11,8 @@ use serde_json::Value;
 
 use super::{Letter, Posture, store};
 use crate::{
-    base::{db::Tx, error::Result, id::Id},
+    base::{db::Tx, entity::AssetId, error::Result},
     compliance::rule::{Facts, Rule, Ruled, Ruleset, Verdict},
-    inventory::asset::Asset,
 };
 
 /// What is said where facts and verdict do not belong together.
@@ -38,10 +37,7 @@ pub struct RuleVerdict {
 
 impl RuleVerdict {
     /// Those of these postures, by slot.
-    pub async fn of_postures(
-        tx: &Tx,
-        postures: &[Posture],
-    ) -> Result<HashMap<Id<Asset>, Vec<Self>>> {
+    pub async fn of_postures(tx: &Tx, postures: &[Posture]) -> Result<HashMap<AssetId, Vec<Self>>> {
         let rules = Ruleset::load(tx).await?;
         let assets: Vec<_> = postures.iter().map(|posture| posture.asset).collect();
         let select = rules.select_facts();
@@ -97,7 +93,7 @@ impl RuleVerdict {
 
 impl Posture {
     /// Those of these assets that were judged.
-    pub async fn of_assets(tx: &Tx, assets: &[Id<Asset>]) -> Result<Vec<Self>> {
+    pub async fn of_assets(tx: &Tx, assets: &[AssetId]) -> Result<Vec<Self>> {
         Ok(store::of_assets(tx, assets).await?.into_values().collect())
     }
 

@@ -7,20 +7,23 @@ use tokio_postgres::Row;
 
 use super::{Letter, Lock, Posture, due, follow::facts_of, look::Look, store};
 use crate::{
-    base::{db::Tx, error::Result, id::Id},
+    base::{
+        db::Tx,
+        entity::{AssetId, RuleId},
+        error::Result,
+    },
     compliance::{
         finding::FindingState,
-        rule::{Rule, Ruleset},
+        rule::Ruleset,
         run::{AssetRange, facts_in_range},
     },
-    inventory::asset::Asset,
 };
 
 /// A posture that is not what a look at everything finds, or that findings do not match.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mismatch {
     /// Of which asset.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// What is kept.
     pub kept: Option<Posture>,
     /// What it should be.
@@ -119,8 +122,8 @@ async fn found_in_range(
     tx: &Tx,
     rules: &Ruleset,
     range: AssetRange,
-) -> Result<HashMap<Id<Asset>, Vec<Letter>>> {
-    let slots: BTreeMap<Id<Rule>, usize> =
+) -> Result<HashMap<AssetId, Vec<Letter>>> {
+    let slots: BTreeMap<RuleId, usize> =
         rules.all().iter().map(|ruled| (ruled.rule.id, ruled.slot)).collect();
     let (above, up_to) = range.bounds();
     let rows: Vec<Row> = tx
@@ -129,7 +132,7 @@ async fn found_in_range(
             &[&above, &up_to],
         )
         .await?;
-    let mut found: HashMap<Id<Asset>, Vec<Letter>> = HashMap::new();
+    let mut found: HashMap<AssetId, Vec<Letter>> = HashMap::new();
     for row in &rows {
         let Some(slot) = slots.get(&row.try_get("rule_id")?) else { continue };
         let letters = found
@@ -146,7 +149,7 @@ async fn found_in_range(
 
 /// Whose change waits to be followed.
 enum Waiting {
-    These(BTreeSet<Id<Asset>>),
+    These(BTreeSet<AssetId>),
     Everybody,
 }
 
@@ -164,7 +167,7 @@ impl Waiting {
         Ok(Self::These(these))
     }
 
-    fn includes(&self, asset: Id<Asset>) -> bool {
+    fn includes(&self, asset: AssetId) -> bool {
         match self {
             Self::These(assets) => assets.contains(&asset),
             Self::Everybody => true,

@@ -10,14 +10,11 @@ use crate::{
     access::user::User,
     base::{
         db::Tx,
+        entity::{AssetId, RuleVersionId, UserId},
         error::Result,
-        id::Id,
         page::{PageRequest, Place},
     },
-    compliance::{
-        finding::Finding,
-        rule::{Rule, RuleVersion},
-    },
+    compliance::{finding::Finding, rule::Rule},
     inventory::{asset::Asset, export::put_row},
 };
 
@@ -58,13 +55,13 @@ pub struct FindingFile {
     after: Option<Place>,
     is_whole: bool,
     /// As they were in the versions seen so far.
-    rules: HashMap<Id<RuleVersion>, Rule>,
+    rules: HashMap<RuleVersionId, Rule>,
 }
 
 /// What the rows of a page refer to.
 struct Referred {
-    assets: HashMap<Id<Asset>, Asset>,
-    owners: HashMap<Id<User>, User>,
+    assets: HashMap<AssetId, Asset>,
+    owners: HashMap<UserId, User>,
 }
 
 impl FindingFile {

@@ -13,7 +13,10 @@ use super::{
     cel::{Compiled, compile},
     params::Params,
 };
-use crate::{access::organization::Organization, base::id::Id};
+use crate::base::{
+    entity::{OrganizationId, RuleId},
+    id::Id,
+};
 
 /// A rule that ships.
 #[derive(Debug)]
@@ -80,7 +83,7 @@ impl Builtin {
     }
 
     /// Its id, which follows from the organization and its key: the same before it is saved there and after.
-    pub fn id(&self, org: Id<Organization>) -> Id<Rule> {
+    pub fn id(&self, org: OrganizationId) -> RuleId {
         let hash = Sha256::digest(format!("sentryops rule {} {}", org.uuid(), self.key));
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash[..16]);
@@ -91,7 +94,7 @@ impl Builtin {
     }
 
     /// As a rule that nothing was set of.
-    pub fn rule(&self, org: Id<Organization>) -> Rule {
+    pub fn rule(&self, org: OrganizationId) -> Rule {
         Rule {
             id: self.id(org),
             key: self.key.clone(),

@@ -12,10 +12,13 @@ use tokio_postgres::Row;
 
 use super::key::Key;
 use crate::{
-    access::user::User,
-    base::{db::FromRow, error::Result, id::Id},
+    base::{
+        db::FromRow,
+        entity::{AssetId, UserId},
+        error::Result,
+    },
     inventory::{
-        asset::{Asset, AssetType, Environment, LifecycleState},
+        asset::{AssetType, Environment, LifecycleState},
         attribute::{Attribute, OS_SUPPORTED},
         end_of_life::{self, SupportedSystem},
     },
@@ -29,7 +32,7 @@ use read::RawJson;
 #[derive(Debug)]
 pub struct Facts {
     /// Of which one.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// What kind of thing it is.
     pub asset_type: AssetType,
     /// What it is used for.
@@ -55,7 +58,7 @@ pub(super) enum Held {
 #[derive(Debug, Clone)]
 pub struct Described<'a> {
     /// Its id.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// What kind of thing it is.
     pub asset_type: AssetType,
     /// What it is used for.
@@ -84,7 +87,7 @@ pub struct Described<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// Who it is.
-    pub user: Id<User>,
+    pub user: UserId,
     /// Whether signing in takes a second factor.
     pub mfa_enabled: bool,
     /// Whether the membership is active.
@@ -225,7 +228,7 @@ impl Held {
 impl FromRow for Facts {
     fn from_row(row: &Row) -> Result<Self> {
         let attributes: RawJson<'_> = row.try_get("attributes")?;
-        let owner: Option<Id<User>> = row.try_get("owner_id")?;
+        let owner: Option<UserId> = row.try_get("owner_id")?;
         let owner = match owner {
             None => None,
             Some(user) => {

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    Flip, Judgement, Rule, RuleVersion, Verdict,
+    Flip, Judgement, Rule, Verdict,
     builtin::Builtin,
     cel::{Compiled, compile},
     facts::Facts,
@@ -17,7 +17,7 @@ use super::{
     key::Key,
     params::Params,
 };
-use crate::base::{error::Fault, id::Id};
+use crate::base::{entity::RuleVersionId, error::Fault};
 
 impl Rule {
     /// What it says, checked and compiled with the thresholds that count.
@@ -45,7 +45,7 @@ pub struct Ruled {
     /// Its place in the verdicts of a posture.
     pub slot: usize,
     /// The version that counts.
-    pub version: Id<RuleVersion>,
+    pub version: RuleVersionId,
     /// Or why this version of ours cannot read it.
     compiled: Result<Arc<Compiled>, Arc<str>>,
     /// The folded names of the tags that it is about.
@@ -54,7 +54,7 @@ pub struct Ruled {
 
 impl Ruled {
     /// A rule at its slot, compiled with its thresholds.
-    pub fn new(rule: Rule, slot: usize, version: Id<RuleVersion>) -> Self {
+    pub fn new(rule: Rule, slot: usize, version: RuleVersionId) -> Self {
         let compiled = rule.compiled().map_err(|faults| {
             let all: Vec<_> =
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
@@ -217,6 +217,7 @@ impl Ruleset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::Id;
     use crate::compliance::rule::{
         AppliesTo, Definition, Described, Severity, facts::tests::described,
     };

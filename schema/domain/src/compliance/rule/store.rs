@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Builtin, Definition, Params, Rule, RuleVersion, Ruled, Ruleset, Severity};
+use super::{Builtin, Definition, Params, Rule, Ruled, Ruleset, Severity};
 use crate::{
     access::{audit::Entry, viewer::Actor},
     base::{
         db::{FromRow, Tx},
+        entity::{RuleId, RuleVersionId},
         error::{Error, Result},
-        id::Id,
     },
     compliance::posture::due::{self, Whose},
 };
@@ -29,7 +29,7 @@ mod version;
 pub(super) struct Saved {
     pub(super) rule: Rule,
     pub(super) slot: i16,
-    pub(super) version: Id<RuleVersion>,
+    pub(super) version: RuleVersionId,
     /// What the organization set.
     pub(super) overrides: Value,
 }
@@ -267,7 +267,7 @@ fn free_slot(saved: &[Saved]) -> i16 {
 
 /// A version about to be written.
 struct Version<'a> {
-    rule: Id<Rule>,
+    rule: RuleId,
     number: i32,
     says: &'a Definition,
 }
@@ -289,7 +289,7 @@ impl Version<'_> {
             &[
                 &tx.org(),
                 &now,
-                &versions.iter().map(|_| Id::<RuleVersion>::new()).collect::<Vec<_>>(),
+                &versions.iter().map(|_| RuleVersionId::new()).collect::<Vec<_>>(),
                 &versions.iter().map(|version| version.rule).collect::<Vec<_>>(),
                 &versions.iter().map(|version| version.number).collect::<Vec<_>>(),
                 &says(|says| &says.title),
@@ -334,7 +334,7 @@ impl Rule {
     }
 
     /// The rule of this id, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: RuleId) -> Result<Option<Self>> {
         let saved: Option<Saved> = tx.opt(&format!("{SELECT} WHERE rule.id = $1"), &[&id]).await?;
         if let Some(saved) = saved {
             return Ok(Some(saved.updated()));

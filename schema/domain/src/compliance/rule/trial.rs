@@ -13,10 +13,10 @@ use crate::{
     access::{directive::requires, permission::Permission},
     base::{
         db::Tx,
+        entity::AssetId,
         error::{Error, Result},
-        id::Id,
     },
-    inventory::asset::{Asset, LifecycleState},
+    inventory::asset::LifecycleState,
 };
 
 /// Assets that one trial looks at.
@@ -61,7 +61,7 @@ pub struct Trial {
 pub struct Example {
     /// Which one.
     #[graphql(skip)]
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// What the rule says of it.
     pub verdict: Verdict,
     /// Why it could not be judged.
@@ -111,7 +111,7 @@ impl Trial {
             "{} WHERE {above} ORDER BY asset.id LIMIT $2",
             Facts::select(compiled.reads.iter().copied())
         );
-        let mut last = Id::<Asset>::from(Uuid::nil());
+        let mut last = AssetId::from(Uuid::nil());
         let (mut looked, size) = (0, PAGE.min(most));
         while looked < most && !trial.complete {
             let page: Vec<Facts> =

@@ -6,17 +6,13 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 
 use crate::{
-    access::user::User,
     base::{
         db::Tx,
+        entity::{AssetId, TagId, UserId},
         error::{Error, Fault, Result},
-        id::Id,
         listing::Listing,
     },
-    inventory::{
-        asset::{Asset, AssetType, Environment, LifecycleState},
-        tag::Tag,
-    },
+    inventory::asset::{AssetType, Environment, LifecycleState},
 };
 
 /// Assets that a scope names one by one at most.
@@ -31,11 +27,11 @@ pub struct ScanScope {
     /// Only in these environments.
     pub environment: Option<Vec<Environment>>,
     /// Only of this owner.
-    pub owner: Option<Id<User>>,
+    pub owner: Option<UserId>,
     /// Only with this tag.
-    pub tag: Option<Id<Tag>>,
+    pub tag: Option<TagId>,
     /// Only these, up to 1,000.
-    pub assets: Option<Vec<Id<Asset>>>,
+    pub assets: Option<Vec<AssetId>>,
 }
 
 /// A scope in its one form, as a run keeps it: what means the same is the same.
@@ -46,11 +42,11 @@ pub(crate) struct Scope {
     #[serde(rename = "environment", skip_serializing_if = "Option::is_none")]
     pub(super) environments: Option<Vec<Environment>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) owner: Option<Id<User>>,
+    pub(super) owner: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tag: Option<Id<Tag>>,
+    pub(super) tag: Option<TagId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) assets: Option<Vec<Id<Asset>>>,
+    pub(super) assets: Option<Vec<AssetId>>,
 }
 
 impl ScanScope {

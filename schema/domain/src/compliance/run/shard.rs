@@ -11,12 +11,17 @@ use uuid::Uuid;
 use super::{Run, RunState, Scope, Started, Tally, scope::ScopeValues};
 use crate::{
     access::audit::Entry,
-    base::{db::Tx, error::Result, event::Event, id::Id},
+    base::{
+        db::Tx,
+        entity::{AssetId, RunId},
+        error::Result,
+        event::Event,
+        id::Id,
+    },
     compliance::{
         posture::{Lock, look::Look, store},
         rule::{Facts, Ruleset},
     },
-    inventory::asset::Asset,
 };
 
 /// Assets of one shard.
@@ -31,9 +36,9 @@ const ROUNDS: i16 = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetRange {
     /// Above this one; absent: from the first.
-    pub above: Option<Id<Asset>>,
+    pub above: Option<AssetId>,
     /// Up to this one; absent: to the last.
-    pub up_to: Option<Id<Asset>>,
+    pub up_to: Option<AssetId>,
 }
 
 impl AssetRange {
@@ -88,7 +93,7 @@ pub(crate) async fn facts_in_range(
 
 impl Run {
     /// Takes back its shards that no worker has begun: they would do nothing.
-    pub(super) async fn take_back_shards(tx: &Tx, id: Id<Self>) -> Result<()> {
+    pub(super) async fn take_back_shards(tx: &Tx, id: RunId) -> Result<()> {
         tx.exec(
             "DELETE FROM job WHERE kind = $1 AND subject = $2 AND state IN ('WAITING', 'SCHEDULED')",
             &[&SHARD_KIND, &id.to_string()],
@@ -98,7 +103,7 @@ impl Run {
     }
 
     /// Notes that a worker has begun; `false` if there is nothing to do any more.
-    pub async fn begin_shard(tx: &Tx, id: Id<Self>, round: i16) -> Result<bool> {
+    pub async fn begin_shard(tx: &Tx, id: RunId, round: i16) -> Result<bool> {
         tx.exec(
             "UPDATE compliance_run SET state = 'RUNNING' WHERE id = $1 AND state = 'QUEUED'",
             &[&id],
@@ -113,7 +118,7 @@ impl Run {
     /// returned. A shard of a round that is over does nothing.
     pub async fn judge_shard(
         tx: &Tx,
-        id: Id<Self>,
+        id: RunId,
         round: i16,
         range: AssetRange,
         now: DateTime<Utc>,

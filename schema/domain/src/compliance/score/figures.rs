@@ -13,13 +13,11 @@ use crate::{
     access::{directive::requires, permission::Permission},
     base::{
         db::{FromRow, Tx},
+        entity::{RuleId, RuleVersionId, RunId},
         error::{Error, Result},
         id::Id,
     },
-    compliance::{
-        rule::{Rule, RuleVersion, Severity},
-        run::{Run, RunState},
-    },
+    compliance::{rule::Severity, run::RunState},
 };
 
 /// How many verdicts there are of each kind. Takes `COMPLIANCE_READ`.
@@ -74,9 +72,9 @@ impl Tally {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judged {
     /// The rule.
-    pub rule: Id<Rule>,
+    pub rule: RuleId,
     /// Its version then.
-    pub version: Id<RuleVersion>,
+    pub version: RuleVersionId,
     /// How bad it was then to break it.
     pub severity: Severity,
     /// Its verdicts.
@@ -87,7 +85,7 @@ pub struct Judged {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
     /// The run.
-    pub run: Id<Run>,
+    pub run: RunId,
     /// Where it is in its life; while it goes on, the numbers grow.
     pub state: RunState,
     /// What its assets add up to.
@@ -154,13 +152,13 @@ impl Figures {
     ///
     /// # Errors
     /// `NotFound` where there is no such run.
-    pub async fn get(tx: &Tx, run: Id<Run>) -> Result<Self> {
+    pub async fn get(tx: &Tx, run: RunId) -> Result<Self> {
         let figures: Option<Self> = tx.opt(&format!("{SELECT} WHERE id = $1"), &[&run]).await?;
         figures.ok_or_else(|| Error::not_found("compliance run", run))
     }
 
     /// Those of these runs.
-    pub async fn of_runs(tx: &Tx, runs: &[Id<Run>]) -> Result<HashMap<Id<Run>, Self>> {
+    pub async fn of_runs(tx: &Tx, runs: &[RunId]) -> Result<HashMap<RunId, Self>> {
         let figures: Vec<Self> = tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&runs]).await?;
         Ok(figures.into_iter().map(|figures| (figures.run, figures)).collect())
     }

@@ -4,14 +4,10 @@ use async_graphql::{Enum, SimpleObject};
 use tokio_postgres::Row;
 
 use super::{Sums, posture_sums};
-use crate::{
-    access::user::User,
-    base::{
-        db::{FromRow, Tx},
-        error::Result,
-        id::Id,
-    },
-    inventory::tag::Tag,
+use crate::base::{
+    db::{FromRow, Tx},
+    entity::{TagId, UserId},
+    error::Result,
 };
 
 /// What postures are grouped by.
@@ -36,10 +32,10 @@ pub struct PostureGroup {
     pub label: String,
     /// Who answers for all of them.
     #[graphql(skip)]
-    pub owner_id: Option<Id<User>>,
+    pub owner_id: Option<UserId>,
     /// What all of them are tagged with.
     #[graphql(skip)]
-    pub tag_id: Option<Id<Tag>>,
+    pub tag_id: Option<TagId>,
     /// How many assets.
     pub assets: i64,
     /// Mean of their scores, 0 to 100; null where none has one.

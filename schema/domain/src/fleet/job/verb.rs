@@ -12,9 +12,9 @@ use crate::{
     access::audit::Entry,
     base::{
         db::Tx,
+        entity::JobId,
         error::{Error, Result},
         event::Event,
-        id::Id,
     },
 };
 
@@ -26,7 +26,7 @@ impl Job {
     ///
     /// # Errors
     /// `Conflict` where it is not buried, or another of its key waits already.
-    pub async fn retry(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn retry(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         before.refuse_unless(&[JobState::Buried], "only what is BURIED is retried")?;
         let sql = format!(
@@ -94,7 +94,7 @@ impl Job {
     ///
     /// # Errors
     /// `Conflict` where it is not buried.
-    pub async fn discard(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn discard(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         before.refuse_unless(&[JobState::Buried], "only what is BURIED is discarded")?;
         before.end(tx, JobState::Discarded, "job.discarded", now).await
@@ -104,7 +104,7 @@ impl Job {
     ///
     /// # Errors
     /// `Conflict` where it has ended, or is buried.
-    pub async fn cancel(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn cancel(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         let legal = [JobState::Waiting, JobState::Scheduled, JobState::Running];
         before.refuse_unless(&legal, "retry or discard it instead")?;
@@ -122,7 +122,7 @@ impl Job {
         Ok(after)
     }
 
-    async fn lock(tx: &Tx, id: Id<Self>) -> Result<Self> {
+    async fn lock(tx: &Tx, id: JobId) -> Result<Self> {
         match tx.opt(&format!("SELECT {LIVE} FROM job WHERE id = $1 FOR UPDATE"), &[&id]).await? {
             Some(job) => Ok(job),
             None => Self::get(tx, id).await,

@@ -6,17 +6,21 @@ use uuid::Uuid;
 
 use super::{Clock, Schedule, ScheduleAction, actor, spread};
 use crate::{
-    access::{organization::Organization, viewer::Actor},
-    base::{db::Tx, error::Result, id::Id},
+    access::viewer::Actor,
+    base::{
+        db::Tx,
+        entity::{OrganizationId, ScheduleId},
+        error::Result,
+    },
 };
 
 /// A time that has come: whoever claimed it does what the schedule says, in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tick {
     /// Whose schedule.
-    pub org: Id<Organization>,
+    pub org: OrganizationId,
     /// Which.
-    pub schedule: Id<Schedule>,
+    pub schedule: ScheduleId,
     /// What to do.
     pub action: ScheduleAction,
     /// For whom, if they still may.
@@ -46,7 +50,7 @@ impl Schedule {
             .await?;
         let (mut ticks, mut claims) = (Vec::new(), Claims::default());
         for row in &due {
-            let (org, id): (Id<Organization>, Id<Self>) =
+            let (org, id): (OrganizationId, ScheduleId) =
                 (row.try_get("org_id")?, row.try_get("id")?);
             // What is due at `now` was a tick at `now` less the spread: the first one after that is not due yet.
             let next =
@@ -85,7 +89,7 @@ struct Claims {
 }
 
 impl Claims {
-    fn push(&mut self, org: Id<Organization>, id: Id<Schedule>, next: Option<DateTime<Utc>>) {
+    fn push(&mut self, org: OrganizationId, id: ScheduleId, next: Option<DateTime<Utc>>) {
         self.orgs.push(org.uuid());
         self.ids.push(id.uuid());
         self.next_ticks.push(next);

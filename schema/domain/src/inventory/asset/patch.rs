@@ -13,14 +13,10 @@ use super::{
     object,
     store::Draft,
 };
-use crate::{
-    access::user::User,
-    base::{
-        error::Fault,
-        id::Id,
-        text::{self, Rule},
-    },
-    inventory::tag::Tag,
+use crate::base::{
+    entity::{TagId, UserId},
+    error::Fault,
+    text::{self, Rule},
 };
 
 /// Tags of one asset: more group nothing.
@@ -37,9 +33,9 @@ pub(crate) struct Patch {
     pub(crate) external_id: MaybeUndefined<String>,
     pub(crate) location: MaybeUndefined<String>,
     pub(crate) description: MaybeUndefined<String>,
-    pub(crate) owner: MaybeUndefined<Id<User>>,
+    pub(crate) owner: MaybeUndefined<UserId>,
     /// All of them: those that are missing are taken away.
-    pub(crate) tags: MaybeUndefined<BTreeSet<Id<Tag>>>,
+    pub(crate) tags: MaybeUndefined<BTreeSet<TagId>>,
     /// Merged by key.
     pub(crate) attributes: MaybeUndefined<Value>,
     /// Merged by key.
@@ -156,7 +152,7 @@ impl Patch {
     }
 }
 
-fn set(tags: &[Id<Tag>]) -> BTreeSet<Id<Tag>> {
+fn set(tags: &[TagId]) -> BTreeSet<TagId> {
     tags.iter().copied().collect()
 }
 

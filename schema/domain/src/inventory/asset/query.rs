@@ -4,14 +4,10 @@ use async_graphql::{Enum, InputObject};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{AssetType, Environment, LifecycleState};
-use crate::{
-    access::user::User,
-    base::{
-        error::{Error, Result},
-        id::Id,
-        listing::{Listing, Order},
-    },
-    inventory::tag::Tag,
+use crate::base::{
+    entity::{TagId, UserId},
+    error::{Error, Result},
+    listing::{Listing, Order},
 };
 
 /// Which assets to list; what is given must all hold.
@@ -25,9 +21,9 @@ pub struct AssetFilter {
     /// In one of these states.
     pub lifecycle_state: Option<Vec<LifecycleState>>,
     /// This user answers for it.
-    pub owner: Option<Id<User>>,
+    pub owner: Option<UserId>,
     /// It carries this tag.
-    pub tag: Option<Id<Tag>>,
+    pub tag: Option<TagId>,
     /// Name or code contain this text, whatever its case; up to 255 characters.
     pub text: Option<String>,
 }
@@ -86,8 +82,8 @@ pub(super) struct FilterValues<'a> {
     types: Option<Vec<&'static str>>,
     environments: Option<Vec<&'static str>>,
     states: Option<Vec<&'static str>>,
-    owner: Option<&'a Id<User>>,
-    tag: Option<&'a Id<Tag>>,
+    owner: Option<&'a UserId>,
+    tag: Option<&'a TagId>,
     pattern: Option<String>,
 }
 

@@ -11,11 +11,11 @@ use crate::{
     access::audit::Entry,
     base::{
         db::{Tx, column},
+        entity::{self, AssetId, Entity, TagId},
         error::{Error, Result},
-        id::{Entity, Id},
+        id::Id,
     },
     compliance::posture::due::{self, Whose},
-    inventory::tag::Tag,
 };
 
 /// Tries for a free short code: seven of 33 million, the last of 10^15.
@@ -25,11 +25,11 @@ const TRIES: usize = 8;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Draft {
     pub(crate) asset: Asset,
-    pub(crate) tags: BTreeSet<Id<Tag>>,
+    pub(crate) tags: BTreeSet<TagId>,
 }
 
 /// The names of tags, for what the audit trail keeps.
-pub(crate) type TagNames = HashMap<Id<Tag>, String>;
+pub(crate) type TagNames = HashMap<TagId, String>;
 
 /// One change of an asset.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Draft {
     }
 
     /// Those that are found, locked, with their tags. In the order of their ids, so that no two callers wait for each other.
-    pub(crate) async fn lock_all(tx: &Tx, ids: &[Id<Asset>]) -> Result<Vec<Self>> {
+    pub(crate) async fn lock_all(tx: &Tx, ids: &[AssetId]) -> Result<Vec<Self>> {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         // Others may refer to them meanwhile. Looked up one by one: see `import/once`.
@@ -115,7 +115,7 @@ impl Draft {
         // In a statement of its own: one that waited for the lock still sees the tags of before.
         let sql = "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
              CROSS JOIN LATERAL (SELECT asset_id, tag_id FROM asset_tag WHERE asset_id = given.id OFFSET 0) AS found";
-        let mut tags: HashMap<Id<Asset>, BTreeSet<Id<Tag>>> = HashMap::new();
+        let mut tags: HashMap<AssetId, BTreeSet<TagId>> = HashMap::new();
         for row in tx.all::<Row>(sql, &[&ids]).await? {
             tags.entry(row.try_get("asset_id")?).or_default().insert(row.try_get("tag_id")?);
         }
@@ -131,7 +131,7 @@ impl Draft {
         tx: &Tx,
         drafts: impl Iterator<Item = &'a Self>,
     ) -> Result<TagNames> {
-        let ids: BTreeSet<Id<Tag>> = drafts.flat_map(|draft| &draft.tags).copied().collect();
+        let ids: BTreeSet<TagId> = drafts.flat_map(|draft| &draft.tags).copied().collect();
         if ids.is_empty() {
             return Ok(TagNames::new());
         }
@@ -142,7 +142,7 @@ impl Draft {
             names.insert(row.try_get("id")?, row.try_get("name")?);
         }
         match ids.iter().find(|id| !names.contains_key(id)) {
-            Some(unknown) => Err(Error::not_found(Tag::NAME, *unknown)),
+            Some(unknown) => Err(Error::not_found(entity::Tag::NAME, *unknown)),
             None => Ok(names),
         }
     }
@@ -169,7 +169,7 @@ pub(crate) async fn insert_all(
             asset.code = code(asset.asset_type, if attempt + 1 < TRIES { 5 } else { 10 })?;
         }
         let assets: Vec<&Asset> = missing.iter().map(|place| &drafts[*place].asset).collect();
-        let added: BTreeSet<Id<Asset>> = insert(tx, &assets).await?;
+        let added: BTreeSet<AssetId> = insert(tx, &assets).await?;
         missing.retain(|place| !added.contains(&drafts[*place].asset.id));
         if missing.iter().any(|place| given[*place]) {
             return Err(Error::Conflict("another asset has this code".into()));
@@ -194,7 +194,7 @@ pub(crate) async fn insert_all(
     due::note(tx, &new).await
 }
 
-async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<Id<Asset>>> {
+async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<AssetId>> {
     let added: Vec<Row> = tx
         .all(
             "INSERT INTO asset (org_id, id, code, external_id, name, type, lifecycle_state, environment, location,
@@ -286,7 +286,7 @@ pub(crate) async fn update_all(
     due::note(tx, &seen).await
 }
 
-async fn add_tags(tx: &Tx, tags: &[(Id<Asset>, Id<Tag>)]) -> Result<()> {
+async fn add_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {
     if tags.is_empty() {
         return Ok(());
     }
@@ -300,7 +300,7 @@ async fn add_tags(tx: &Tx, tags: &[(Id<Asset>, Id<Tag>)]) -> Result<()> {
     Ok(())
 }
 
-async fn take_tags(tx: &Tx, tags: &[(Id<Asset>, Id<Tag>)]) -> Result<()> {
+async fn take_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {
     if tags.is_empty() {
         return Ok(());
     }

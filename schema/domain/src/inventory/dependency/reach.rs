@@ -20,13 +20,10 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 
 use super::Dependency;
-use crate::{
-    base::{
-        db::{FromRow, Param, Tx},
-        error::{Error, Fault, Result},
-        id::Id,
-    },
-    inventory::asset::Asset,
+use crate::base::{
+    db::{FromRow, Param, Tx},
+    entity::AssetId,
+    error::{Error, Fault, Result},
 };
 
 /// Steps at most.
@@ -85,7 +82,7 @@ impl Bounds {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
     /// Which one.
-    pub asset: Id<Asset>,
+    pub asset: AssetId,
     /// In how many steps; no way is shorter.
     pub depth: i32,
     /// The last step of such a way: the dependency added first, where there are several.
@@ -114,10 +111,10 @@ impl BlastRadius {
 /// asset that reaches nothing has no entry.
 pub async fn reach(
     tx: &Tx,
-    roots: &[Id<Asset>],
+    roots: &[AssetId],
     direction: Direction,
     bounds: Bounds,
-) -> Result<HashMap<Id<Asset>, Vec<Reached>>> {
+) -> Result<HashMap<AssetId, Vec<Reached>>> {
     let sql = format!("{} SELECT root, {FOUND} FROM found ORDER BY root, place", walk(direction));
     let rows: Vec<Row> = tx.all(&sql, &bounds.params(&roots)).await?;
     let mut reached: HashMap<_, Vec<_>> = HashMap::new();
@@ -130,9 +127,9 @@ pub async fn reach(
 /// What a failure of each of these assets takes along. Every one of them has an entry.
 pub async fn blast_radius(
     tx: &Tx,
-    roots: &[Id<Asset>],
+    roots: &[AssetId],
     bounds: Bounds,
-) -> Result<HashMap<Id<Asset>, BlastRadius>> {
+) -> Result<HashMap<AssetId, BlastRadius>> {
     let sql = format!(
         "{}, furthest AS (
              SELECT DISTINCT ON (root) root, visited[2:] AS reached FROM walk ORDER BY root, depth DESC
@@ -162,7 +159,7 @@ pub async fn blast_radius(
             nodes: Vec::new(),
         };
         let radius = radii.entry(row.try_get("root")?).or_insert(radius);
-        if row.try_get::<_, Option<Id<Asset>>>("asset_id")?.is_some() {
+        if row.try_get::<_, Option<AssetId>>("asset_id")?.is_some() {
             radius.nodes.push(Reached::from_row(&row)?);
         }
     }
@@ -207,7 +204,7 @@ fn walk(direction: Direction) -> String {
 }
 
 impl Bounds {
-    fn params<'a>(&'a self, roots: &'a &[Id<Asset>]) -> [Param<'a>; 3] {
+    fn params<'a>(&'a self, roots: &'a &[AssetId]) -> [Param<'a>; 3] {
         [roots, &self.depth, &self.first]
     }
 }

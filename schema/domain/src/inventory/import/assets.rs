@@ -13,9 +13,9 @@ use super::{
     row::{self, AssetRow},
 };
 use crate::{
-    access::user::User,
     base::{
         db::Tx,
+        entity::{TagId, UserId},
         error::{Fault, Result},
         id::Id,
     },
@@ -119,7 +119,7 @@ fn want(
     row: AssetRow,
     known: &Existing,
     people: &People,
-    tags: &HashMap<String, Id<Tag>>,
+    tags: &HashMap<String, TagId>,
     now: DateTime<Utc>,
 ) -> Result<Wanted, Vec<Fault>> {
     let mut faults = Vec::new();
@@ -245,7 +245,7 @@ impl Existing {
 }
 
 /// Members by their e-mail. Who may import need not see other members' e-mails, so none is suggested for a wrong one.
-struct People(HashMap<String, Id<User>>);
+struct People(HashMap<String, UserId>);
 
 impl People {
     async fn of_rows(tx: &Tx, rows: &[AssetRow]) -> Result<Self> {
@@ -271,7 +271,7 @@ impl People {
         &self,
         email: MaybeUndefined<String>,
         faults: &mut Vec<Fault>,
-    ) -> MaybeUndefined<Id<User>> {
+    ) -> MaybeUndefined<UserId> {
         match email {
             Undefined => Undefined,
             Null => Null,
@@ -293,7 +293,7 @@ async fn tags(
     rows: &[AssetRow],
     is_dry_run: bool,
     now: DateTime<Utc>,
-) -> Result<HashMap<String, Id<Tag>>> {
+) -> Result<HashMap<String, TagId>> {
     let names = rows.iter().filter_map(|row| row.tags.value()).flatten();
     let names: Vec<String> = names.cloned().collect::<BTreeSet<_>>().into_iter().collect();
     if names.is_empty() {

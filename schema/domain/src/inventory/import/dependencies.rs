@@ -20,14 +20,12 @@ use super::{
 use crate::{
     base::{
         db::Tx,
+        entity::AssetId,
         error::{Fault, Result},
         id::Id,
         text::{NAME, beginning, check_optional},
     },
-    inventory::{
-        asset::Asset,
-        dependency::{Criticality, Dependency, KIND, insert_all, update_all},
-    },
+    inventory::dependency::{Criticality, Dependency, KIND, insert_all, update_all},
 };
 
 impl Named for Criticality {
@@ -113,7 +111,7 @@ impl DependencyRow {
 /// An asset that a row names.
 #[derive(Debug, Clone)]
 enum Found {
-    Asset(Id<Asset>),
+    Asset(AssetId),
     /// In a dry run: one that an earlier row would have added, by that row.
     Coming(i32),
 }
@@ -186,7 +184,7 @@ fn want(
     row: DependencyRow,
     source: &Found,
     target: &Found,
-    known: &HashMap<(Id<Asset>, Id<Asset>), Dependency>,
+    known: &HashMap<(AssetId, AssetId), Dependency>,
     now: DateTime<Utc>,
 ) -> Wanted {
     let (Found::Asset(source_id), Found::Asset(target_id)) = (source, target) else {
@@ -210,8 +208,8 @@ fn want(
 
 /// The assets that rows name.
 struct Assets {
-    by_external_id: HashMap<String, Id<Asset>>,
-    by_code: HashMap<String, Id<Asset>>,
+    by_external_id: HashMap<String, AssetId>,
+    by_code: HashMap<String, AssetId>,
     /// In a dry run, what the names that earlier rows would have given would stand for.
     coming: HashMap<String, Found>,
 }
@@ -264,7 +262,7 @@ impl Assets {
         external_ids: &[&str],
         codes: &[&str],
     ) -> Result<()> {
-        let there: HashMap<String, Id<Asset>> =
+        let there: HashMap<String, AssetId> =
             self.by_code.values().map(|id| (format!("a:{id}"), *id)).collect();
         let names = external_ids.iter().map(|id| format!("e:{id}"));
         let names = names.chain(codes.iter().map(|code| format!("c:{code}")));
@@ -276,7 +274,7 @@ impl Assets {
                 &[&begun.run.id, &keys],
             )
             .await?;
-        let mut changing: HashMap<i32, Id<Asset>> = HashMap::new();
+        let mut changing: HashMap<i32, AssetId> = HashMap::new();
         let mut rows_of = Vec::with_capacity(rows.len());
         for row in &rows {
             let (key, number): (String, i32) = (row.try_get("key")?, row.try_get("row")?);
@@ -327,7 +325,7 @@ impl Assets {
         None
     }
 
-    fn find(&self, known: &HashMap<String, Id<Asset>>, kind: &str, name: &str) -> Option<Found> {
+    fn find(&self, known: &HashMap<String, AssetId>, kind: &str, name: &str) -> Option<Found> {
         let coming = || self.coming.get(&format!("{kind}:{name}")).cloned();
         known.get(name).map(|id| Found::Asset(*id)).or_else(coming)
     }
@@ -349,12 +347,12 @@ impl Name {
 async fn known(
     tx: &Tx,
     rows: &[(DependencyRow, Found, Found)],
-) -> Result<HashMap<(Id<Asset>, Id<Asset>), Dependency>> {
+) -> Result<HashMap<(AssetId, AssetId), Dependency>> {
     let pairs = rows.iter().filter_map(|(_, source, target)| match (source, target) {
         (Found::Asset(source), Found::Asset(target)) => Some((*source, *target)),
         (Found::Coming(_), _) | (_, Found::Coming(_)) => None,
     });
-    let (sources, targets): (Vec<Id<Asset>>, Vec<Id<Asset>>) = pairs.unzip();
+    let (sources, targets): (Vec<AssetId>, Vec<AssetId>) = pairs.unzip();
     let found = Dependency::lock_all(tx, &sources, &targets).await?;
     Ok(found.into_iter().map(|one| ((one.source_id, one.target_id), one)).collect())
 }

@@ -9,9 +9,9 @@ use crate::{
     access::audit::Entry,
     base::{
         db::Tx,
+        entity::{self, Entity, ImportRunId},
         error::{Error, Result},
         event::Event,
-        id::{Entity, Id},
     },
     compliance::run::RunState,
 };
@@ -88,7 +88,7 @@ impl ImportRun {
                 "{OPEN_RUNS} imports are under way: wait for one to end, or cancel it"
             )));
         }
-        let id = Id::<Self>::new();
+        let id = ImportRunId::new();
         tx.exec(
             "INSERT INTO import_run (org_id, id, kind, format, state, dry_run, empty_cells, actor_kind, actor_id,
                                      idempotency_key, started_at, advanced_at)
@@ -135,7 +135,7 @@ impl ImportRun {
     ///
     /// # Errors
     /// `Conflict` if the run has ended meanwhile.
-    pub async fn add_chunk(tx: &Tx, id: Id<Self>, table: &Table, chunk: &Chunk) -> Result<()> {
+    pub async fn add_chunk(tx: &Tx, id: ImportRunId, table: &Table, chunk: &Chunk) -> Result<()> {
         let place: Option<Row> = tx
             .opt(
                 "UPDATE import_run SET chunks = chunks + 1, rows = rows + $2, advanced_at = now()
@@ -179,7 +179,7 @@ impl ImportRun {
     ///
     /// # Errors
     /// `Conflict` if the run has ended meanwhile.
-    pub async fn received(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn received(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Self> {
         let noted = tx
             .exec(
                 "UPDATE import_run SET received_at = $2, advanced_at = now(),
@@ -202,7 +202,7 @@ impl ImportRun {
 
     /// Takes a chunk to import it in this transaction; none if there is nothing to do any more. The row stays locked, so
     /// a cancellation waits, for as long as its session waits for locks: behind a chunk that takes longer it times out.
-    pub async fn begin_chunk(tx: &Tx, id: Id<Self>, place: i32) -> Result<Option<Begun>> {
+    pub async fn begin_chunk(tx: &Tx, id: ImportRunId, place: i32) -> Result<Option<Begun>> {
         let run: Option<Self> = tx
             .opt(
                 &format!(
@@ -278,7 +278,7 @@ impl ImportRun {
     }
 
     /// Ends a run that cannot go on; what is imported stays.
-    pub async fn fail(tx: &Tx, id: Id<Self>, reason: &str, now: DateTime<Utc>) -> Result<()> {
+    pub async fn fail(tx: &Tx, id: ImportRunId, reason: &str, now: DateTime<Utc>) -> Result<()> {
         let action = "import_run.failed";
         Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
     }
@@ -287,7 +287,7 @@ impl ImportRun {
     /// them did not hear so.
     pub async fn break_off(
         tx: &Tx,
-        id: Id<Self>,
+        id: ImportRunId,
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<Option<Self>> {
@@ -303,7 +303,7 @@ impl ImportRun {
     ///
     /// # Errors
     /// `Conflict` if it has ended already.
-    pub async fn cancel(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn cancel(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Self> {
         let action = "import_run.cancelled";
         if !Self::end(tx, id, RunState::Cancelled, action, None, now).await? {
             let state = Self::get(tx, id).await?.state;
@@ -317,7 +317,7 @@ impl ImportRun {
 
     async fn end(
         tx: &Tx,
-        id: Id<Self>,
+        id: ImportRunId,
         state: RunState,
         action: &'static str,
         reason: Option<&str>,
@@ -344,18 +344,18 @@ impl ImportRun {
     }
 
     /// The run, or `None`.
-    pub async fn find(tx: &Tx, id: Id<Self>) -> Result<Option<Self>> {
+    pub async fn find(tx: &Tx, id: ImportRunId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
     /// The run.
-    pub async fn get(tx: &Tx, id: Id<Self>) -> Result<Self> {
-        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(Self::NAME, id))
+    pub async fn get(tx: &Tx, id: ImportRunId) -> Result<Self> {
+        Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::ImportRun::NAME, id))
     }
 
     async fn keep_faults(
         tx: &Tx,
-        id: Id<Self>,
+        id: ImportRunId,
         kind: ImportKind,
         faults: &[RowFault],
     ) -> Result<()> {

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use tokio_postgres::Row;
 
-use super::{ImportRun, RowFault, row};
-use crate::base::{db::Tx, error::Result, id::Id};
+use super::{RowFault, row};
+use crate::base::{db::Tx, entity::ImportRunId, error::Result};
 
 /// What a row is about.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Subject {
 /// The rows whose subject no earlier one of the run was about, in their order.
 pub(super) async fn keep_first<T>(
     tx: &Tx,
-    run: Id<ImportRun>,
+    run: ImportRunId,
     what: &str,
     rows: Vec<(i32, Subject, T)>,
     faults: &mut Vec<RowFault>,
@@ -48,7 +48,7 @@ pub(super) async fn keep_first<T>(
 /// Which row of the run used each name first.
 async fn first_rows<T>(
     tx: &Tx,
-    run: Id<ImportRun>,
+    run: ImportRunId,
     rows: &[(i32, Subject, T)],
 ) -> Result<HashMap<String, i32>> {
     let (mut names, mut numbers, mut all) = (Vec::new(), Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::ImportRun;
-use crate::base::{db::Tx, error::Result, id::Id};
+use crate::base::{db::Tx, entity::ImportRunId, error::Result};
 
 /// Rows that a sweep takes away at a time.
 const SWEPT: i64 = 20_000;
@@ -24,7 +24,7 @@ pub enum Sweep {
 
 impl ImportRun {
     /// Clears away what an ended run no longer needs, a part at a time, and ends one whose upload was abandoned.
-    pub async fn sweep(tx: &Tx, id: Id<Self>, now: DateTime<Utc>) -> Result<Sweep> {
+    pub async fn sweep(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Sweep> {
         let run: Option<Row> = tx
             .opt(
                 "SELECT finished_at IS NOT NULL AS has_ended,

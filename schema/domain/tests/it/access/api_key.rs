@@ -9,6 +9,7 @@ use domain::{
         api_key::{ApiKey, NewApiKey},
         permission::{BuiltinRole, Permission},
     },
+    entity::ApiKeyId,
 };
 
 use crate::harness::{
@@ -39,7 +40,7 @@ async fn create(house: &House, maker: &Viewer, new: NewApiKey) -> Result<(ApiKey
     Ok(made)
 }
 
-async fn revoke(house: &House, viewer: &Viewer, id: Id<ApiKey>) -> Result<()> {
+async fn revoke(house: &House, viewer: &Viewer, id: ApiKeyId) -> Result<()> {
     let tx = house.db.auth(viewer.origin(HOME, "req-2".into())).await.unwrap();
     ApiKey::revoke(&tx, viewer, id, at(1)).await?;
     tx.commit().await

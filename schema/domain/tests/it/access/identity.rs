@@ -8,6 +8,7 @@ use domain::{
         role::Role,
         user::User,
     },
+    entity::UserId,
 };
 
 use crate::harness::{
@@ -19,7 +20,7 @@ const NEW: &str = "eleven quiet lanterns";
 
 struct Ada {
     house: House,
-    id: Id<User>,
+    id: UserId,
     /// Who manages her.
     root: Viewer,
     tokens: Tokens,

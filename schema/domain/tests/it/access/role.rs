@@ -7,6 +7,7 @@ use domain::{
         role::Role,
         user::User,
     },
+    entity::RoleId,
 };
 
 use crate::harness::{
@@ -21,7 +22,7 @@ async fn save(house: &House, by: &Viewer, key: &str, permissions: &[Permission])
     Ok(role)
 }
 
-async fn delete(house: &House, by: &Viewer, key: &str) -> Result<Id<Role>> {
+async fn delete(house: &House, by: &Viewer, key: &str) -> Result<RoleId> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let id = Role::delete(&tx, by, key, at(2)).await?;
     tx.commit().await?;

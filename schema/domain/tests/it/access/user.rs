@@ -7,6 +7,7 @@ use domain::{
         user::{UpdateUserInput, User},
     },
     base::page::PageRequest,
+    entity::UserId,
 };
 
 use crate::harness::{
@@ -22,7 +23,7 @@ async fn create(house: &House, by: &Viewer, email: &str, roles: &[&str]) -> Resu
     Ok(user)
 }
 
-async fn set_roles(house: &House, by: &Viewer, user: Id<User>, roles: &[&str]) -> Result<User> {
+async fn set_roles(house: &House, by: &Viewer, user: UserId, roles: &[&str]) -> Result<User> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
     let user = User::set_roles(&tx, by.org, Some(by), user, &roles, at(1)).await?;
@@ -30,12 +31,7 @@ async fn set_roles(house: &House, by: &Viewer, user: Id<User>, roles: &[&str]) -
     Ok(user)
 }
 
-async fn update(
-    house: &House,
-    by: &Viewer,
-    user: Id<User>,
-    input: UpdateUserInput,
-) -> Result<User> {
+async fn update(house: &House, by: &Viewer, user: UserId, input: UpdateUserInput) -> Result<User> {
     let hash = match &input.password {
         Some(password) => Some(house.identity.hash_new("input.password", password, &[]).await?),
         None => None,
@@ -46,7 +42,7 @@ async fn update(
     Ok(user)
 }
 
-async fn deactivate(house: &House, by: &Viewer, user: Id<User>) -> Result<User> {
+async fn deactivate(house: &House, by: &Viewer, user: UserId) -> Result<User> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let user = User::deactivate(&tx, by, user, at(1)).await?;
     tx.commit().await?;

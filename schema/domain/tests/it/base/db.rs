@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use domain::{
-    Db, Error, Id, Origin, Tx,
-    access::organization::Organization,
+    Db, Error, Origin, Tx,
     base::{db::LoginRefusal, event::Event},
+    entity::{AssetId, OrganizationId},
     inventory::asset::Asset,
     testing::TestDb,
 };
@@ -158,7 +158,7 @@ async fn events_of_what_did_not_happen_are_not_published() {
     let db = TestDb::new().await;
     let acme = organization(&db, "acme").await;
     let (pool, published) = listening(&db);
-    let event = || Event::changed(acme, Id::<Asset>::new());
+    let event = || Event::changed(acme, AssetId::new());
     let rolled_back = pool.write(acme, Origin::system()).await.unwrap();
     rolled_back.emit(event());
     rolled_back.rollback().await.unwrap();
@@ -183,7 +183,7 @@ async fn a_refusal_at_the_commit_publishes_nothing() {
         .unwrap();
     let tx = pool.auth(Origin::system()).await.unwrap();
     tx.exec("INSERT INTO late VALUES (1), (1)", &[]).await.unwrap();
-    tx.emit(Event::changed(Id::<Organization>::new(), Id::<Asset>::new()));
+    tx.emit(Event::changed(OrganizationId::new(), AssetId::new()));
     assert!(tx.commit().await.is_err());
     assert_eq!(published.lock().unwrap().len(), 0);
 }

@@ -1,8 +1,9 @@
 //! Lists of assets: filters, orders, and pages by cursors alone.
 
 use domain::{
-    Id, Origin,
+    Origin,
     base::page::{CursorKeys, PageArgs, PageRequest, Scope},
+    entity::AssetId,
     inventory::asset::{
         Asset, AssetFilter, AssetOrder, AssetOrderField, AssetType, CreateAssetInput, Environment,
         LifecycleState, OrderDirection,
@@ -99,7 +100,7 @@ const FIELDS: [(AssetOrderField, &str); 4] = [
 ];
 
 /// All pages of 33 in one direction, by cursors alone.
-async fn walk(house: &House, order: AssetOrder, backward: bool) -> Vec<Id<Asset>> {
+async fn walk(house: &House, order: AssetOrder, backward: bool) -> Vec<AssetId> {
     let keys = CursorKeys::derive([&[7_u8; 32][..]]);
     let scope = Scope::new(house.org, "assets", &order);
     let tx = house.db.read(house.org).await.unwrap();
@@ -142,7 +143,7 @@ async fn every_order_pages_both_ways_without_repeats_or_gaps() {
         for (direction, word) in [(OrderDirection::Asc, "ASC"), (OrderDirection::Desc, "DESC")] {
             let sql = format!("SELECT id FROM asset ORDER BY {column} {word}, id {word}");
             let rows = superuser.query(&sql, &[]).await.unwrap();
-            let expected: Vec<Id<Asset>> = rows.iter().map(|row| row.get("id")).collect();
+            let expected: Vec<AssetId> = rows.iter().map(|row| row.get("id")).collect();
             let order = AssetOrder { field, direction };
             assert_eq!(walk(&house, order, false).await, expected, "{column} {word}");
             assert_eq!(walk(&house, order, true).await, expected, "{column} {word} backwards");

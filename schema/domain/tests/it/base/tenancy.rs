@@ -2,7 +2,7 @@
 
 use async_graphql::MaybeUndefined;
 use domain::{
-    Id, Origin, Tx,
+    Origin, Tx,
     access::{
         api_key::{ApiKey, NewApiKey},
         audit::{AuditEntry, AuditQuery},
@@ -12,6 +12,7 @@ use domain::{
     },
     base::page::PageRequest,
     compliance::run::{Run, RunTrigger},
+    entity::{ApiKeyId, AuditEntryId, OrganizationId, UserId},
     fleet::{
         job::{Job, NEW_ID},
         schedule::{Schedule, ScheduleAction, ScheduleInput},
@@ -31,11 +32,11 @@ use crate::harness::{assert_not_found, at, conflict, host, organization, person,
 
 /// An organization with one of everything.
 struct Tenant {
-    org: Id<Organization>,
-    user: Id<User>,
-    key: Id<ApiKey>,
+    org: OrganizationId,
+    user: UserId,
+    key: ApiKeyId,
     asset: Asset,
-    audit: Id<AuditEntry>,
+    audit: AuditEntryId,
 }
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
@@ -179,7 +180,7 @@ async fn statements_that_name_no_organization_touch_ones_own_rows() {
 }
 
 /// Whether row security, and nothing else, refused the statement.
-async fn is_refused(db: &TestDb, org: Id<Organization>, sql: &str, of: Id<Organization>) -> bool {
+async fn is_refused(db: &TestDb, org: OrganizationId, sql: &str, of: OrganizationId) -> bool {
     let tx = db.write(org, Origin::system()).await.unwrap();
     match tx.exec(sql, &[&of]).await {
         Err(domain::Error::Postgres(error)) => {

@@ -7,8 +7,8 @@ use domain::{
         drift::{self, Direction, Drift},
         forecast::Horizon,
         rule::Verdict,
-        run::Run,
     },
+    entity::RunId,
     inventory::asset::Asset,
     testing::compliance::{KeptFinding, KeptRun},
 };
@@ -22,7 +22,7 @@ use crate::{
 const QUIET: [[i32; 5]; 3] = [[3, 0, 0, 0, 0]; 3];
 
 /// What changed that way between these runs, as names of assets and keys of rules, sorted.
-async fn changed(judged: &Judged, from: Id<Run>, to: Id<Run>, way: Direction) -> Vec<String> {
+async fn changed(judged: &Judged, from: RunId, to: RunId, way: Direction) -> Vec<String> {
     let tx = judged.read().await;
     let drift = Drift::between(&tx, from, to).await.unwrap();
     let rows = drift.list(&tx, way, &ALL).await.unwrap().rows;

@@ -8,6 +8,7 @@ use domain::{
         rule::Severity,
         waiver::{Waiver, WaiverInput},
     },
+    entity::{FindingId, WaiverId},
     inventory::asset::CreateAssetInput,
     testing::compliance::{KeptFinding, KeptRun},
 };
@@ -71,7 +72,7 @@ async fn findings_are_filtered_by_what_they_are() {
     judged.find(web, 0, KeptFinding { reopened: 2, ..KeptFinding::open(at(1)) }).await;
     judged.find(web, 1, KeptFinding::open(at(1))).await;
     judged.find(db, 2, KeptFinding::ended(at(1), "FIXED", at(3))).await;
-    let waiver = Some(Id::<Waiver>::new());
+    let waiver = Some(WaiverId::new());
     judged.find(db, 0, KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(1)) }).await;
     let none = FindingFilter::default;
     for (filter, expected) in [
@@ -138,7 +139,7 @@ async fn a_live_finding_was_last_seen_by_the_last_run_of_all_assets() {
     let gone =
         Id::from(judged.find(web, 2, KeptFinding::ended(at(50), "OUT_OF_SCOPE", at(61))).await);
     let seen =
-        async |id: Id<Finding>| Finding::get(&judged.read().await, id).await.unwrap().last_seen_at;
+        async |id: FindingId| Finding::get(&judged.read().await, id).await.unwrap().last_seen_at;
     assert_eq!(seen(live).await, at(50));
     judged.run(KeptRun::succeeded(at(10), at(20))).await;
     assert_eq!(seen(live).await, at(50));
@@ -184,7 +185,7 @@ async fn each_asset_has_its_own_page_of_what_it_breaks() {
 async fn the_findings_of_another_organization_are_not_there() {
     let judged = Judged::new().await;
     let web = judged.asset("web", "FPP").await;
-    let ours = Id::<Finding>::from(judged.find(web, 0, KeptFinding::open(at(1))).await);
+    let ours = FindingId::from(judged.find(web, 0, KeptFinding::open(at(1))).await);
     let evil = organization(&judged.house.db, "evil").await;
     let tx = judged.house.db.read(evil).await.unwrap();
     assert_eq!(Finding::find(&tx, ours).await.unwrap(), None);

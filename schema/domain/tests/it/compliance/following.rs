@@ -3,13 +3,13 @@
 use async_graphql::MaybeUndefined::{Null, Value as Given};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Id, Tx,
-    access::user::User,
+    Tx,
     compliance::{
         rule::Rule,
         run::{AssetRange, Run, RunTrigger, Started},
         waiver::{Waiver, WaiverInput},
     },
+    entity::{AssetId, TagId, UserId},
     inventory::{
         asset::{Asset, Environment, LifecycleState, UpdateAssetInput},
         import::{
@@ -87,7 +87,7 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
     let tx = write(&house).await;
     let tag = Tag::create(&tx, "dmz", None, at(0)).await.unwrap();
     tx.commit().await.unwrap();
-    let mut assets: Vec<Id<Asset>> = Vec::new();
+    let mut assets: Vec<AssetId> = Vec::new();
     for number in 0..20 {
         assets.push(house.asset(host(&format!("host {number}"))).await.id);
     }
@@ -146,8 +146,8 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
 async fn change(
     house: &House,
     random: &mut Random,
-    assets: &mut Vec<Id<Asset>>,
-    (owners, tag): (&[Id<User>], Id<Tag>),
+    assets: &mut Vec<AssetId>,
+    (owners, tag): (&[UserId], TagId),
     now: DateTime<Utc>,
 ) {
     let id = *random.of(assets);

@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Id, Origin, Tx,
+    Origin, Tx,
     base::page::PageRequest,
-    compliance::{rule::Severity, run::Run},
-    inventory::asset::{Asset, CreateAssetInput},
+    compliance::rule::Severity,
+    entity::{AssetId, RunId},
+    inventory::asset::CreateAssetInput,
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use uuid::Uuid;
@@ -35,7 +36,7 @@ impl Judged {
     }
 
     /// An asset with a posture.
-    pub(crate) async fn asset(&self, name: &str, verdicts: &str) -> Id<Asset> {
+    pub(crate) async fn asset(&self, name: &str, verdicts: &str) -> AssetId {
         self.flipping(host(name), verdicts, &[]).await
     }
 
@@ -45,7 +46,7 @@ impl Judged {
         input: CreateAssetInput,
         verdicts: &str,
         flips: &[(usize, DateTime<Utc>, char)],
-    ) -> Id<Asset> {
+    ) -> AssetId {
         let asset = self.house.asset(input).await.id;
         let tx = self.house.db.write(self.house.org, Origin::system()).await.unwrap();
         posture(&tx, asset, &self.rules, verdicts, flips, at(0)).await.unwrap();
@@ -53,14 +54,14 @@ impl Judged {
         asset
     }
 
-    pub(crate) async fn find(&self, asset: Id<Asset>, rule: usize, finding: KeptFinding) -> Uuid {
+    pub(crate) async fn find(&self, asset: AssetId, rule: usize, finding: KeptFinding) -> Uuid {
         let tx = self.house.db.write(self.house.org, Origin::system()).await.unwrap();
         let id = finding.keep(&tx, asset, &self.rules[rule]).await.unwrap();
         tx.commit().await.unwrap();
         id
     }
 
-    pub(crate) async fn run(&self, run: KeptRun) -> Id<Run> {
+    pub(crate) async fn run(&self, run: KeptRun) -> RunId {
         let tx = self.house.db.write(self.house.org, Origin::system()).await.unwrap();
         let id = run.keep(&tx, &self.rules).await.unwrap();
         tx.commit().await.unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use async_graphql::MaybeUndefined::Value as Given;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Id, Origin, Tx,
+    Origin, Tx,
     access::user::User,
     compliance::{
         posture,
@@ -14,6 +14,7 @@ use domain::{
         run::{AssetRange, Run, RunTrigger, ScanScope, Started},
         waiver::{Waiver, WaiverInput},
     },
+    entity::AssetId,
     inventory::asset::{Asset, CreateAssetInput, LifecycleState, UpdateAssetInput},
 };
 use serde_json::{Value, json};
@@ -82,7 +83,7 @@ pub(crate) async fn kept(house: &House) -> BTreeMap<String, String> {
 }
 
 /// An asset's letter of a rule.
-pub(crate) async fn letter(house: &House, asset: Id<Asset>, key: &str) -> String {
+pub(crate) async fn letter(house: &House, asset: AssetId, key: &str) -> String {
     let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
                WHERE asset_id = $1 AND key = $2";
     let row = house.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();
@@ -90,7 +91,7 @@ pub(crate) async fn letter(house: &House, asset: Id<Asset>, key: &str) -> String
 }
 
 /// An asset's findings of a rule, oldest first.
-pub(crate) async fn findings(house: &House, asset: Id<Asset>, key: &str) -> Vec<String> {
+pub(crate) async fn findings(house: &House, asset: AssetId, key: &str) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', state, reopened) AS said FROM finding
                JOIN rule ON rule.org_id = finding.org_id AND rule.id = finding.rule_id
                WHERE asset_id = $1 AND key = $2 ORDER BY finding.id";
@@ -98,7 +99,7 @@ pub(crate) async fn findings(house: &House, asset: Id<Asset>, key: &str) -> Vec<
     rows.iter().map(|row| row.get("said")).collect()
 }
 
-pub(crate) async fn update(house: &House, id: Id<Asset>, attributes: Value, now: DateTime<Utc>) {
+pub(crate) async fn update(house: &House, id: AssetId, attributes: Value, now: DateTime<Utc>) {
     let patch = UpdateAssetInput { attributes: Given(attributes), ..Default::default() };
     let tx = write(house).await;
     Asset::update(&tx, id, &patch, now).await.unwrap();

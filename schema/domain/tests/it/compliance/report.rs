@@ -9,9 +9,9 @@ use domain::{
         posture::{Posture, RuleVerdict},
         report::{Assets, FindingFile, Report},
         rule::{Rule, Verdict},
-        run::Run,
         waiver::{Waiver, WaiverInput},
     },
+    entity::{AssetId, FindingId, RunId, WaiverId},
     inventory::asset::{Asset, CreateAssetInput, UpdateAssetInput},
     testing::compliance::{KeptFinding, KeptRun},
 };
@@ -22,7 +22,7 @@ use crate::{
     harness::{assert_not_found, at, conflict, faults, host, organization},
 };
 
-async fn report(judged: &Judged, run: Option<Id<Run>>) -> Result<Report> {
+async fn report(judged: &Judged, run: Option<RunId>) -> Result<Report> {
     Report::of(&judged.read().await, run, at(900)).await
 }
 
@@ -103,7 +103,7 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
     judged.find(web, 0, KeptFinding::open(at(200))).await;
     judged.find(web, 1, KeptFinding::ended(at(100), "FIXED", at(250))).await;
     judged.find(db, 1, KeptFinding::open(at(100))).await;
-    let waiver = Some(Id::<Waiver>::new());
+    let waiver = Some(WaiverId::new());
     let allowed = KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(100)) };
     judged.find(db, 2, allowed).await;
     judged.find(db, 0, KeptFinding::open(at(201))).await;
@@ -199,8 +199,7 @@ async fn what_failed_is_written_as_cells_that_run_nowhere() {
     judged.run(run(200, TALLIES)).await;
     let seen = json!({ "observed": "a \"b\"" });
     let finding = KeptFinding { evidence: seen, ..KeptFinding::open(at(100)) };
-    let finding: Id<domain::compliance::finding::Finding> =
-        judged.find(web, 1, finding).await.into();
+    let finding: FindingId = judged.find(web, 1, finding).await.into();
     let code = Asset::find(&judged.read().await, web).await.unwrap().unwrap().code;
     let rest = format!(
         "high,high must hold,HIGH,OPEN,NIST SC-28,2027-01-15T08:01:40Z,\"{{\"\"observed\"\":\"\"a \\\"\"b\\\"\"\"\"}}\",see to high,{finding}"
@@ -242,7 +241,7 @@ async fn a_file_has_every_finding_however_many_there_are_and_whatever_becomes_of
 }
 
 /// The verdicts of an asset, as `rule verdict reason evidence`.
-async fn verdicts(judged: &Judged, asset: Id<Asset>) -> Vec<String> {
+async fn verdicts(judged: &Judged, asset: AssetId) -> Vec<String> {
     let tx = judged.read().await;
     let postures = Posture::of_assets(&tx, &[asset]).await.unwrap();
     let verdicts = RuleVerdict::of_postures(&tx, &postures).await.unwrap().remove(&asset).unwrap();

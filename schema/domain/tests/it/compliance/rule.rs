@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Db, Error, Fault, Id, Origin,
+    Actor, Db, Error, Fault, Origin,
     access::audit::{AuditEntry, AuditQuery},
     base::page::PageRequest,
     compliance::rule::{
         Builtin, ControlInput, Facts, Rule, RuleInput, RuleScopeInput, Ruleset, Severity, Verdict,
     },
+    entity::RuleId,
     inventory::asset::CreateAssetInput,
     testing::compliance::{KeptRule, Says},
 };
@@ -155,7 +156,7 @@ async fn noted(house: &House) -> i64 {
 }
 
 /// What the audit trail has of a rule, newest first.
-async fn entries(house: &House, rule: Id<Rule>) -> Vec<AuditEntry> {
+async fn entries(house: &House, rule: RuleId) -> Vec<AuditEntry> {
     let tx = house.db.read(house.org).await.unwrap();
     let query = AuditQuery { entity_id: Some(rule.uuid()), ..Default::default() };
     let page = PageRequest { size: 9, backward: false, after: None, before: None };

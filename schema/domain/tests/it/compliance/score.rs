@@ -2,10 +2,8 @@
 
 use domain::{
     Id, Origin,
-    compliance::{
-        score::{Dimension, Figures, PostureGroup, Score},
-        waiver::Waiver,
-    },
+    compliance::score::{Dimension, Figures, PostureGroup, Score},
+    entity::WaiverId,
     inventory::{
         asset::{AssetType, CreateAssetInput, Environment},
         tag::Tag,
@@ -29,7 +27,7 @@ async fn the_score_is_what_the_postures_add_up_to() {
     let bad = judged.asset("bad", "WFP").await;
     judged.asset("other", "-NN").await;
     judged.find(bad, 1, KeptFinding::open(at(1))).await;
-    let waiver = Some(Id::<Waiver>::new());
+    let waiver = Some(WaiverId::new());
     judged.find(bad, 0, KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(1)) }).await;
     judged.find(good, 2, KeptFinding::ended(at(1), "FIXED", at(2))).await;
     let score = Score::now(&judged.read().await, at(9)).await.unwrap().unwrap();

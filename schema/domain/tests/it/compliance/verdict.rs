@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Id, Origin,
+    Origin,
     compliance::rule::{Facts, RuleInput, RuleScopeInput, Verdict},
+    entity::AssetId,
     inventory::{
-        asset::{Asset, AssetType, Environment},
+        asset::{AssetType, Environment},
         tag::Tag,
     },
 };
@@ -21,7 +22,7 @@ use crate::{
     harness::{House, at, host},
 };
 
-async fn facts_of(house: &House, asset: Id<Asset>) -> Facts {
+async fn facts_of(house: &House, asset: AssetId) -> Facts {
     let tx = house.db.read(house.org).await.unwrap();
     tx.one(&format!("{} WHERE asset.id = $1", Facts::SELECT_WITH_TAGS), &[&asset]).await.unwrap()
 }

@@ -5,10 +5,10 @@ use domain::{
     Actor, Id, Origin, Result,
     base::page::PageRequest,
     compliance::{
-        rule::{Rule, Severity},
+        rule::Severity,
         waiver::{Waiver, WaiverInput, WaiverState},
     },
-    inventory::asset::Asset,
+    entity::{AssetId, RuleId, WaiverId},
     testing::compliance::{KeptRule, Says},
 };
 use tokio_postgres::Row;
@@ -20,7 +20,7 @@ use crate::harness::{
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// A house with a laptop and two rules.
-async fn house() -> (House, Id<Asset>, [Id<Rule>; 2]) {
+async fn house() -> (House, AssetId, [RuleId; 2]) {
     let house = House::new().await;
     let laptop = house.asset(host("laptop")).await.id;
     let says = Says { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
@@ -31,7 +31,7 @@ async fn house() -> (House, Id<Asset>, [Id<Rule>; 2]) {
     (house, laptop, [disk.id, other.id])
 }
 
-fn input(rule: Id<Rule>, asset: Option<Id<Asset>>, until: i64) -> WaiverInput {
+fn input(rule: RuleId, asset: Option<AssetId>, until: i64) -> WaiverInput {
     WaiverInput { rule, asset, reason: " new disks come in May ".into(), expires_at: at(until) }
 }
 
@@ -42,7 +42,7 @@ async fn grant(house: &House, input: &WaiverInput, now: i64) -> Result<Waiver> {
     Ok(waiver)
 }
 
-async fn revoke(house: &House, id: Id<Waiver>, now: i64) -> Result<Waiver> {
+async fn revoke(house: &House, id: WaiverId, now: i64) -> Result<Waiver> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let waiver = Waiver::revoke(&tx, id, at(now)).await?;
     tx.commit().await?;
@@ -50,7 +50,7 @@ async fn revoke(house: &House, id: Id<Waiver>, now: i64) -> Result<Waiver> {
 }
 
 /// The ids of those that hold.
-async fn active(house: &House, now: i64) -> Vec<Id<Waiver>> {
+async fn active(house: &House, now: i64) -> Vec<WaiverId> {
     let tx = house.db.read(house.org).await.unwrap();
     let waivers = Waiver::active(&tx, at(now)).await.unwrap();
     waivers.into_iter().map(|waiver| waiver.id).collect()
@@ -158,7 +158,7 @@ async fn whom_a_waiver_concerns_is_judged_anew_when_it_begins_and_ends() {
     let tx = house.db.read(house.org).await.unwrap();
     let due = "SELECT asset_id, reads FROM posture_due ORDER BY id";
     let due: Vec<Row> = tx.all(due, &[]).await.unwrap();
-    let noted = |row: &Row| -> (Option<Id<Asset>>, Option<Vec<String>>) {
+    let noted = |row: &Row| -> (Option<AssetId>, Option<Vec<String>>) {
         (row.get("asset_id"), row.get("reads"))
     };
     let due: Vec<_> = due.iter().map(noted).collect();

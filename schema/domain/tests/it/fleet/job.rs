@@ -10,11 +10,11 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     Actor, Db, Id, Origin, Result, Tx,
-    access::organization::Organization,
     base::{
         event::Event,
         page::{CursorKeys, PageArgs, PageRequest, Scope},
     },
+    entity::{JobId, OrganizationId},
     fleet::job::{Job, JobFilter, JobState, NEW_ID, Queue, QueueStats},
 };
 use tokio_postgres::Row;
@@ -30,7 +30,7 @@ const RUNNING: &str = "state = 'RUNNING', lease_until = now() + interval '20 s',
 const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 'it broke'";
 
 /// A waiting job as the queue pushes it, with these columns set otherwise.
-async fn push(house: &House, org: Id<Organization>, set: &str) -> Id<Job> {
+async fn push(house: &House, org: OrganizationId, set: &str) -> JobId {
     let client = house.db.superuser().await;
     let sql = format!(
         "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
@@ -38,7 +38,7 @@ async fn push(house: &House, org: Id<Organization>, set: &str) -> Id<Job> {
          VALUES ({NEW_ID}, $1, 'SCAN', 'scan.shard', 2, '{{\"n\": 7}}', 'run_1', 'WAITING', 5, now(), 3, 'system', now(), now())
          RETURNING id"
     );
-    let id: Id<Job> = client.query_one(&sql, &[&org.uuid()]).await.unwrap().get("id");
+    let id: JobId = client.query_one(&sql, &[&org.uuid()]).await.unwrap().get("id");
     if !set.is_empty() {
         let sql = format!("UPDATE job SET {set} WHERE id = $1");
         client.execute(&sql, &[&id.uuid()]).await.unwrap();
@@ -47,14 +47,14 @@ async fn push(house: &House, org: Id<Organization>, set: &str) -> Id<Job> {
 }
 
 /// A job that ended so, as the queue keeps it.
-async fn ended(house: &House, org: Id<Organization>, outcome: &str, set: &str) -> Id<Job> {
+async fn ended(house: &House, org: OrganizationId, outcome: &str, set: &str) -> JobId {
     let client = house.db.superuser().await;
     let sql = format!(
         "INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at,
                                   queued_at, started_at, finished_at)
          VALUES ({NEW_ID}, $1, 'PROBE', 'probe', $2, 0, 1, 3, 'system', now(), now(), now(), now()) RETURNING id"
     );
-    let id: Id<Job> = client.query_one(&sql, &[&org.uuid(), &outcome]).await.unwrap().get("id");
+    let id: JobId = client.query_one(&sql, &[&org.uuid(), &outcome]).await.unwrap().get("id");
     if !set.is_empty() {
         let sql = format!("UPDATE job_history SET {set} WHERE id = $1");
         client.execute(&sql, &[&id.uuid()]).await.unwrap();
@@ -74,19 +74,19 @@ async fn commit<T>(house: &House, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> R
     done
 }
 
-async fn retry(house: &House, id: Id<Job>) -> Result<Job> {
+async fn retry(house: &House, id: JobId) -> Result<Job> {
     commit(house, async |tx| Job::retry(tx, id, at(0)).await).await
 }
 
-async fn discard(house: &House, id: Id<Job>) -> Result<Job> {
+async fn discard(house: &House, id: JobId) -> Result<Job> {
     commit(house, async |tx| Job::discard(tx, id, at(0)).await).await
 }
 
-async fn cancel(house: &House, id: Id<Job>) -> Result<Job> {
+async fn cancel(house: &House, id: JobId) -> Result<Job> {
     commit(house, async |tx| Job::cancel(tx, id, at(0)).await).await
 }
 
-async fn get(house: &House, id: Id<Job>) -> Job {
+async fn get(house: &House, id: JobId) -> Job {
     Job::get(&house.db.read(house.org).await.unwrap(), id).await.unwrap()
 }
 
@@ -94,7 +94,7 @@ fn states(states: &[JobState]) -> JobFilter {
     JobFilter { state: Some(states.to_vec()), ..JobFilter::default() }
 }
 
-async fn listed(house: &House, filter: &JobFilter) -> Vec<Id<Job>> {
+async fn listed(house: &House, filter: &JobFilter) -> Vec<JobId> {
     let tx = house.db.read(house.org).await.unwrap();
     let rows = Job::list(&tx, filter, &ALL).await.unwrap().rows;
     assert_eq!(Job::count(&tx, filter).await.unwrap(), i64::try_from(rows.len()).unwrap());

@@ -6,11 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use domain::{
     Actor, Error, Id, Origin, Result, Viewer,
-    access::{
-        organization::Organization,
-        permission::{BuiltinRole, Permission, PermissionSet},
-        user::User,
-    },
+    access::permission::{BuiltinRole, Permission, PermissionSet},
+    entity::{OrganizationId, ScheduleId, UserId},
     fleet::schedule::{Cron, Schedule, ScheduleAction, ScheduleInput, Tick},
 };
 
@@ -60,7 +57,7 @@ async fn claim(house: &House, now: DateTime<Utc>) -> Vec<Tick> {
     ticks
 }
 
-async fn find(house: &House, id: Id<Schedule>) -> Schedule {
+async fn find(house: &House, id: ScheduleId) -> Schedule {
     Schedule::find(&house.db.read(house.org).await.unwrap(), id).await.unwrap().unwrap()
 }
 
@@ -264,7 +261,7 @@ async fn time_is_that_of_postgres() {
 
 /// A team with schedules, whose ticks are followed.
 struct Followed {
-    id: Id<Schedule>,
+    id: ScheduleId,
     cron: Cron,
     zone: Tz,
     spread: TimeDelta,
@@ -273,8 +270,8 @@ struct Followed {
 
 impl Followed {
     async fn new(house: &House, cron: &str, zone: &str, now: DateTime<Utc>) -> Self {
-        let org: Id<Organization> =
-            organization(&house.db, &format!("o{}", Id::<User>::new().uuid().simple())).await;
+        let org: OrganizationId =
+            organization(&house.db, &format!("o{}", UserId::new().uuid().simple())).await;
         let user = person(&house.db, org, &format!("{org}@x.com"), &["operator"]).await;
         let by = viewer(org, user, BuiltinRole::Operator);
         let saved = save(house, &by, &input("s", cron, zone), now).await.unwrap();
@@ -316,7 +313,7 @@ async fn simulate(start: &str) {
     }
     let (down, up, end) =
         (start + TimeDelta::hours(30), start + TimeDelta::hours(36), start + TimeDelta::hours(54));
-    let mut claimed: BTreeMap<Id<Schedule>, Vec<DateTime<Utc>>> = BTreeMap::new();
+    let mut claimed: BTreeMap<ScheduleId, Vec<DateTime<Utc>>> = BTreeMap::new();
     let (mut now, mut step) = (start, 17);
     let mut last_before_down = start;
     while now < end {

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use async_graphql::MaybeUndefined::{Null, Undefined, Value as Given};
 use domain::{
-    Id, Origin, Result,
+    Origin, Result,
+    entity::{AssetId, TagId, UserId},
     inventory::{
         asset::{
             Asset, AssetFilter, AssetType, CreateAssetInput, Environment, LifecycleState,
@@ -29,21 +30,21 @@ async fn create(house: &House, input: &CreateAssetInput) -> Result<Asset> {
     Ok(asset)
 }
 
-async fn update(house: &House, id: Id<Asset>, patch: &UpdateAssetInput, now: i64) -> Result<Asset> {
+async fn update(house: &House, id: AssetId, patch: &UpdateAssetInput, now: i64) -> Result<Asset> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::update(&tx, id, patch, at(now)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn set_lifecycle(house: &House, id: Id<Asset>, to: LifecycleState) -> Result<Asset> {
+async fn set_lifecycle(house: &House, id: AssetId, to: LifecycleState) -> Result<Asset> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::set_lifecycle(&tx, id, to, at(1)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn stored(house: &House, id: Id<Asset>) -> Asset {
+async fn stored(house: &House, id: AssetId) -> Asset {
     let tx = house.db.read(house.org).await.unwrap();
     Asset::find(&tx, id).await.unwrap().unwrap()
 }
@@ -52,7 +53,7 @@ fn custom_fields(changes: Value) -> UpdateAssetInput {
     UpdateAssetInput { custom_fields: Given(changes), ..Default::default() }
 }
 
-fn whole(owner: Option<Id<domain::access::user::User>>) -> CreateAssetInput {
+fn whole(owner: Option<UserId>) -> CreateAssetInput {
     CreateAssetInput {
         environment: Some(Environment::Staging),
         lifecycle_state: Some(LifecycleState::Provisioning),
@@ -464,7 +465,7 @@ async fn of_two_updates_of_the_tags_at_once_the_later_counts() {
     let tag = Tag::create(&tx, "edge", None, at(0)).await.unwrap().id;
     tx.commit().await.unwrap();
     let tagged =
-        |tags: &[Id<Tag>]| UpdateAssetInput { tags: Given(tags.to_vec()), ..Default::default() };
+        |tags: &[TagId]| UpdateAssetInput { tags: Given(tags.to_vec()), ..Default::default() };
     let superuser = house.db.superuser().await;
     // Both set it; then one takes it away and the other sets it again.
     for first_tags in [&[tag][..], &[]] {

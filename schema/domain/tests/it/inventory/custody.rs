@@ -2,11 +2,9 @@
 
 use domain::{
     Actor, Id, Origin, Result,
-    access::{
-        audit::{AuditEntry, AuditQuery},
-        user::User,
-    },
+    access::audit::{AuditEntry, AuditQuery},
     base::page::PageRequest,
+    entity::{AssetId, UserId},
     inventory::{
         asset::{Asset, LifecycleState},
         change::Change,
@@ -21,7 +19,7 @@ use crate::harness::{
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// A house with a laptop, and Ada and Bob.
-async fn house() -> (House, Id<Asset>, [Id<User>; 2]) {
+async fn house() -> (House, AssetId, [UserId; 2]) {
     let house = House::new().await;
     let people = [
         house.person("ada@x.com", &["viewer"]).await,
@@ -31,14 +29,14 @@ async fn house() -> (House, Id<Asset>, [Id<User>; 2]) {
     (house, laptop, people)
 }
 
-fn by(user: Id<User>) -> Origin {
+fn by(user: UserId) -> Origin {
     Origin { actor: Actor::User(user), source_ip: None, request_id: None }
 }
 
 async fn check_out(
     house: &House,
-    asset: Id<Asset>,
-    holder: Id<User>,
+    asset: AssetId,
+    holder: UserId,
     notes: Option<&str>,
     now: i64,
 ) -> Result<Custody> {
@@ -48,12 +46,7 @@ async fn check_out(
     Ok(custody)
 }
 
-async fn check_in(
-    house: &House,
-    asset: Id<Asset>,
-    notes: Option<&str>,
-    now: i64,
-) -> Result<Custody> {
+async fn check_in(house: &House, asset: AssetId, notes: Option<&str>, now: i64) -> Result<Custody> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let custody = Custody::check_in(&tx, asset, notes, at(now)).await?;
     tx.commit().await?;

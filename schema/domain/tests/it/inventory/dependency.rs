@@ -6,6 +6,7 @@ use domain::{
     Id, Origin, Result,
     access::audit::{AuditEntry, AuditQuery},
     base::page::PageRequest,
+    entity::{AssetId, DependencyId},
     inventory::{
         asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
         dependency::{
@@ -23,7 +24,7 @@ const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, 
 /// Assets by their names.
 struct Graph {
     house: House,
-    ids: HashMap<String, Id<Asset>>,
+    ids: HashMap<String, AssetId>,
 }
 
 impl Graph {
@@ -40,7 +41,7 @@ impl Graph {
         graph
     }
 
-    async fn asset(&mut self, name: &str) -> Id<Asset> {
+    async fn asset(&mut self, name: &str) -> AssetId {
         if let Some(id) = self.ids.get(name) {
             return *id;
         }
@@ -87,8 +88,8 @@ fn bounds(depth: i32, first: i32) -> Bounds {
 
 async fn add(
     house: &House,
-    source: Id<Asset>,
-    target: Id<Asset>,
+    source: AssetId,
+    target: AssetId,
     kind: Option<&str>,
     criticality: Option<Criticality>,
 ) -> Result<Dependency> {
@@ -98,7 +99,7 @@ async fn add(
     Ok(added)
 }
 
-async fn remove(house: &House, id: Id<Dependency>) -> Result<Dependency> {
+async fn remove(house: &House, id: DependencyId) -> Result<Dependency> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let removed = Dependency::remove(&tx, id, at(2)).await?;
     tx.commit().await?;

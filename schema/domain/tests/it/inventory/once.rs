@@ -1,9 +1,9 @@
 //! Each asset once an import, whatever names its rows use, in one chunk or in several, for real or as a dry run.
 
 use domain::{
-    Id, Origin,
-    access::organization::Organization,
+    Origin,
     base::page::PageRequest,
+    entity::OrganizationId,
     inventory::{
         asset::{Asset, AssetFilter, AssetOrder},
         import::{
@@ -20,7 +20,7 @@ const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, 
 /// Imports lines such as `code,external id,name`, so many to a chunk; created, updated, and what was wrong.
 async fn import(
     house: &House,
-    org: Id<Organization>,
+    org: OrganizationId,
     lines: &[&str],
     a_chunk: usize,
     dry_run: bool,

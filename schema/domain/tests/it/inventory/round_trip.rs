@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Id, Origin,
-    access::organization::Organization,
+    Origin,
+    entity::OrganizationId,
     inventory::{
         asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
         dependency::{Criticality, Dependency},
@@ -23,7 +23,7 @@ use crate::harness::{House, at, organization};
 
 type Edge = (prop::sample::Index, prop::sample::Index, Option<String>, Option<Criticality>);
 
-async fn exported(house: &House, org: Id<Organization>, kind: ImportKind) -> Vec<u8> {
+async fn exported(house: &House, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
     let tx = house.db.write(org, Origin::system()).await.unwrap();
     let mut export = Export::begin(&tx, kind, Owners::Withheld, at(0)).await.unwrap();
     let mut file = export.header();
@@ -37,7 +37,7 @@ async fn exported(house: &House, org: Id<Organization>, kind: ImportKind) -> Vec
 /// Created, updated, unchanged, and what was wrong.
 async fn imported(
     house: &House,
-    org: Id<Organization>,
+    org: OrganizationId,
     kind: ImportKind,
     empty_cells: EmptyCells,
     file: &[u8],

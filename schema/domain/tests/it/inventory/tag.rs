@@ -2,9 +2,10 @@
 
 use async_graphql::MaybeUndefined;
 use domain::{
-    Error, Id, Origin,
+    Error, Origin,
     access::audit::{AuditEntry, AuditQuery},
     base::page::PageRequest,
+    entity::TagId,
     inventory::{
         asset::{Asset, UpdateAssetInput},
         tag::Tag,
@@ -15,7 +16,7 @@ use serde_json::json;
 use crate::harness::{House, at, host};
 
 /// A tag of a new house.
-async fn tagged_house(name: &str) -> (House, Id<Tag>) {
+async fn tagged_house(name: &str) -> (House, TagId) {
     let house = House::new().await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let tag = Tag::create(&tx, name, None, at(0)).await.unwrap().id;

@@ -6,14 +6,13 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use domain::{
-    Id,
     compliance::{
         finding::FindingState,
         report::{Family, Remediation, WorstAsset},
         rule::{Control, Rule},
         score::{Figures, Score},
     },
-    inventory::asset::Asset,
+    entity::AssetId,
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
@@ -253,7 +252,7 @@ fn figure(name: &str, value: &str) -> Markup {
 }
 
 /// An asset's name and code; its id for who may not see assets.
-fn named(page: &Page, asset: Id<Asset>) -> Markup {
+fn named(page: &Page, asset: AssetId) -> Markup {
     html! {
         @match page.assets.get(&asset) {
             Some(asset) => { (asset.name) " " span.code { (asset.code) } },

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use chrono::Utc;
 use domain::{
-    Db, Id, Tx,
+    Db, Tx,
     access::permission::Permission,
     base::page::PageRequest,
     compliance::{
         finding::Finding,
         report::{Assets, FindingFile, Report, WorstAsset},
-        rule::{Rule, RuleVersion},
-        run::Run,
+        rule::Rule,
     },
+    entity::{AssetId, RuleVersionId, RunId},
     inventory::asset::Asset,
 };
 use futures_util::{Stream, stream};
@@ -49,8 +49,8 @@ pub(super) struct Page {
     /// How many there are, on the page or not.
     pub(super) total: i64,
     /// Those named above; none for who may not see assets.
-    pub(super) assets: HashMap<Id<Asset>, Asset>,
-    pub(super) rules: HashMap<Id<RuleVersion>, Rule>,
+    pub(super) assets: HashMap<AssetId, Asset>,
+    pub(super) rules: HashMap<RuleVersionId, Rule>,
 }
 
 impl Engine {
@@ -114,7 +114,7 @@ const fn told(permit: &Permit) -> Assets {
 async fn report(tx: &Tx, run: &str) -> Result<Report> {
     let run = match run {
         "latest" => None,
-        id => Some(id.parse::<Id<Run>>().map_err(|error| {
+        id => Some(id.parse::<RunId>().map_err(|error| {
             Error::new(ErrorCode::NotFound, format!("There is no report {id:?}: {error}."))
         })?),
     };

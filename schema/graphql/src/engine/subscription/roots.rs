@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use async_graphql::{Context, Subscription};
 use domain::{
-    Id,
     access::{
         directive::requires,
         permission::Permission::{AssetRead, ComplianceRead, JobRead},
     },
-    base::id::Entity,
+    base::entity::Entity,
     compliance::run::Run,
+    entity::{self, ImportRunId, RunId},
     fleet::job::{self, Queue},
     inventory::import,
 };
@@ -38,10 +38,10 @@ impl RunSubscription {
     async fn compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<Run>,
+        #[graphql(desc = "Which one.")] id: RunId,
     ) -> Result<impl Stream<Item = ComplianceRun> + use<>> {
         let watch = Watch::of(ctx);
-        watch.listen(ctx, &[Run::PREFIX], Some(id.uuid()))?;
+        watch.listen(ctx, &[entity::Run::PREFIX], Some(id.uuid()))?;
         let run = Run::get(&*ctx.read().await?, id).await?;
         if run.state.has_ended() {
             watch.end();
@@ -61,10 +61,10 @@ impl ImportSubscription {
     async fn import_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: Id<import::ImportRun>,
+        #[graphql(desc = "Which one.")] id: ImportRunId,
     ) -> Result<impl Stream<Item = ImportRun> + use<>> {
         let watch = Watch::of(ctx);
-        watch.listen(ctx, &[import::ImportRun::PREFIX], Some(id.uuid()))?;
+        watch.listen(ctx, &[entity::ImportRun::PREFIX], Some(id.uuid()))?;
         let run = import::ImportRun::get(&*ctx.read().await?, id).await?;
         if run.state.has_ended() {
             watch.end();
@@ -87,7 +87,7 @@ impl JobSubscription {
         #[graphql(desc = "Of this queue; of all without it.")] queue: Option<Queue>,
     ) -> Result<impl Stream<Item = Job> + use<>> {
         let watch = Watch::of(ctx);
-        watch.listen(ctx, &[job::Job::PREFIX], None)?;
+        watch.listen(ctx, &[entity::Job::PREFIX], None)?;
         watch.at_most_every(JOBS);
         watch.each_counts();
         let (since, alive) = watch.recent().begin();

@@ -4,8 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Id, Origin,
     access::permission::Permission,
-    compliance::{finding::Finding, rule::Severity, run::Run},
-    inventory::asset::Asset,
+    compliance::rule::Severity,
+    entity::{AssetId, FindingId, RunId},
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use futures_util::TryStreamExt;
@@ -19,10 +19,10 @@ struct Judged {
     stage: Stage,
     team: Team,
     now: DateTime<Utc>,
-    host: Id<Asset>,
+    host: AssetId,
     rule: KeptRule,
-    finding: Id<Finding>,
-    runs: [Id<Run>; 2],
+    finding: FindingId,
+    runs: [RunId; 2],
 }
 
 impl Judged {
@@ -244,7 +244,7 @@ async fn a_report_says_what_a_run_found_and_what_would_help() {
     );
     let before = judged.ask("viewer", REPORT, json!({ "run": judged.runs[0] })).await;
     assert_eq!(before.data()["complianceReport"]["findings"]["totalCount"], 0);
-    let unknown = judged.ask("viewer", REPORT, json!({ "run": Id::<Run>::new() })).await;
+    let unknown = judged.ask("viewer", REPORT, json!({ "run": RunId::new() })).await;
     assert_eq!(unknown.code(), "NOT_FOUND");
     let bravo = judged.stage.team("bravo").await;
     let theirs = json!({ "run": judged.runs[0] });
@@ -313,7 +313,7 @@ async fn what_there_is_no_report_of_is_said() {
     let running = judged.runs[0].to_string();
     for (run, bearer, code) in [
         (running.as_str(), viewer.as_str(), "CONFLICT"),
-        (&Id::<Run>::new().to_string(), &viewer, "NOT_FOUND"),
+        (&RunId::new().to_string(), &viewer, "NOT_FOUND"),
         ("yesterday", &viewer, "NOT_FOUND"),
         (&judged.host.to_string(), &viewer, "NOT_FOUND"),
         ("latest", &other, "FORBIDDEN"),

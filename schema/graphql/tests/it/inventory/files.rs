@@ -8,6 +8,7 @@ use domain::{
     Id, Origin,
     access::permission::Permission,
     compliance::run::RunState,
+    entity::ImportRunId,
     inventory::{
         asset::{Asset, AssetType, CreateAssetInput},
         import::{EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun},
@@ -46,7 +47,7 @@ async fn upload(
     received.await.map_err(Reply::from)
 }
 
-async fn run(stage: &Stage, team: &Team, id: Id<ImportRun>) -> ImportRun {
+async fn run(stage: &Stage, team: &Team, id: ImportRunId) -> ImportRun {
     let tx = stage.test.read(team.org.id).await.unwrap();
     ImportRun::get(&tx, id).await.unwrap()
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::base::id::Id;
 
 /// A host in production with these attributes and nothing else.
 pub(in crate::compliance::rule) fn described(attributes: &[u8]) -> Described<'_> {

@@ -1,0 +1,83 @@
+//! The table of entities: whatever has an id, with its prefix and names. A new noun signs here first.
+//!
+//! Each is a marker without data, so that an id can be named where its row is not known: `AssetId` takes no import of `Asset`, and
+//! no wing has to look up into another for an id.
+
+/// What has ids: its prefix, and its names.
+pub trait Entity: 'static {
+    /// The prefix of its TypeIDs, e.g. `ast`.
+    const PREFIX: &'static str;
+    /// The noun in messages, e.g. `API key`.
+    const NAME: &'static str;
+    /// The noun in the audit trail, e.g. `api_key`.
+    const KEY: &'static str;
+}
+
+/// Prefix, name and key of an entity.
+pub(super) struct Names {
+    pub(super) prefix: &'static str,
+    pub(super) name: &'static str,
+    pub(super) key: &'static str,
+}
+
+macro_rules! entities {
+    ($($(#[$meta:meta])* $entity:ident, $id:ident: $prefix:literal, $name:literal, $key:literal;)+) => {
+        $(
+            $(#[$meta])*
+            #[derive(Debug)]
+            pub struct $entity;
+
+            impl Entity for $entity {
+                const PREFIX: &'static str = $prefix;
+                const NAME: &'static str = $name;
+                const KEY: &'static str = $key;
+            }
+
+            $(#[$meta])*
+            pub type $id = super::id::Id<$entity>;
+        )+
+
+        /// Every entity: how an id of another type is called by its name.
+        pub(super) const ALL: &[Names] =
+            &[$(Names { prefix: $prefix, name: $name, key: $key }),+];
+    };
+}
+
+entities! {
+    /// An organization.
+    Organization, OrganizationId: "org", "organization", "organization";
+    /// A person.
+    User, UserId: "usr", "user", "user";
+    /// A role.
+    Role, RoleId: "rol", "role", "role";
+    /// A session.
+    Session, SessionId: "ses", "session", "session";
+    /// An API key.
+    ApiKey, ApiKeyId: "key", "API key", "api_key";
+    /// An asset.
+    Asset, AssetId: "ast", "asset", "asset";
+    /// A tag.
+    Tag, TagId: "tag", "tag", "tag";
+    /// A dependency.
+    Dependency, DependencyId: "dep", "dependency", "dependency";
+    /// A custody.
+    Custody, CustodyId: "cus", "custody", "custody";
+    /// An audit entry.
+    AuditEntry, AuditEntryId: "aud", "audit entry", "audit_entry";
+    /// A job.
+    Job, JobId: "job", "job", "job";
+    /// A schedule.
+    Schedule, ScheduleId: "sch", "schedule", "schedule";
+    /// A rule.
+    Rule, RuleId: "rul", "rule", "rule";
+    /// A version of a rule.
+    RuleVersion, RuleVersionId: "rlv", "rule version", "rule_version";
+    /// A waiver.
+    Waiver, WaiverId: "wvr", "waiver", "waiver";
+    /// A finding.
+    Finding, FindingId: "fnd", "finding", "finding";
+    /// A compliance run.
+    Run, RunId: "run", "compliance run", "compliance_run";
+    /// An import run.
+    ImportRun, ImportRunId: "imp", "import", "import_run";
+}
