@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::{
     Db, Origin,
-    access::{audit::Entry, viewer},
+    access::{audit::Entry, authorize},
 };
 use jobs::{
     Failure, Taken,
@@ -78,7 +78,7 @@ impl Dispatcher {
         let Some(permission) = claimed.permission else { return Ok(()) };
         let (org, actor, now) = (claimed.lease.org, claimed.actor, context.now());
         let tx = self.db.auth(Origin::system()).await?;
-        let may = viewer::may(&tx, org, actor, permission, now).await?;
+        let may = authorize::may(&tx, org, actor, permission, now).await?;
         tx.commit().await?;
         if may {
             return Ok(());

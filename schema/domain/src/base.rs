@@ -8,6 +8,7 @@
 //! | `page`, `listing` | keyset pages, and lists with typed filters |
 //! | `text`, `nearest` | enums and texts in Postgres, and the name that was probably meant |
 
+pub mod actor;
 pub mod db;
 pub mod entity;
 pub mod error;

@@ -18,9 +18,10 @@ use crate::{
         permission::{FLEET, Permission, PermissionSet},
         role,
         token::{digest, opaque},
-        viewer::{Actor, Viewer},
+        viewer::Viewer,
     },
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{ApiKeyId, OrganizationId, UserId},
         error::{Error, Fault, Result},

@@ -10,17 +10,15 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{
-    access::viewer::Actor,
-    base::{
-        db::{FromRow, Tx, column},
-        entity::{AuditEntryId, Entity, OrganizationId},
-        error::{Error, Result},
-        event::Event,
-        id::Id,
-        listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
-    },
+use crate::base::{
+    actor::Actor,
+    db::{FromRow, Tx, column},
+    entity::{AuditEntryId, Entity, OrganizationId},
+    error::{Error, Result},
+    event::Event,
+    id::Id,
+    listing::{Listing, Order},
+    page::{Page, PageRequest, Place},
 };
 
 /// One recorded change.

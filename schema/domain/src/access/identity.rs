@@ -24,10 +24,11 @@ use crate::{
         session::{EndReason, Refreshed, Session, SessionPolicy},
         token::TokenKeys,
         user::{User, normalise_email},
-        viewer::{Actor, Viewer},
+        viewer::Viewer,
     },
     base::{
-        db::{Db, Origin, Tx},
+        actor::{Actor, Origin},
+        db::{Db, Tx},
         entity::{OrganizationId, UserId},
         error::{Error, Result},
     },

@@ -11,11 +11,12 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        permission::{BuiltinRole, FLEET, PermissionSet},
+        role,
         token::{Claims, digest, opaque},
-        viewer::{Actor, Viewer},
+        viewer::Viewer,
     },
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{OrganizationId, SessionId, UserId},
         error::{Error, Result},
@@ -276,7 +277,7 @@ impl Session {
             actor: Actor::User(claims.sub),
             org: claims.org,
             session: Some(claims.sid),
-            permissions: permissions(&roles, &custom, &granted),
+            permissions: role::permissions(&roles, &custom, &granted),
             roles,
         })
     }
@@ -340,39 +341,5 @@ impl Session {
                 .await?;
         }
         Ok(())
-    }
-}
-
-/// What somebody may do: built-in roles by the code, custom ones by their rows, and what the installation granted.
-pub(crate) fn permissions(roles: &[String], custom: &[&str], granted: &[&str]) -> PermissionSet {
-    let builtin = roles
-        .iter()
-        .filter_map(|key| BuiltinRole::parse(key))
-        .map(BuiltinRole::permissions)
-        .fold(PermissionSet::EMPTY, PermissionSet::union);
-    let custom = PermissionSet::from_names(custom.iter().copied()).without(FLEET);
-    let granted = PermissionSet::from_names(granted.iter().copied()).intersection(FLEET);
-    builtin.union(custom).union(granted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::access::permission::Permission;
-
-    #[test]
-    fn roles_add_up_and_the_installation_is_granted_apart() {
-        let set = permissions(
-            &["viewer".into(), "night-shift".into()],
-            &["CHECK_RUN", "FLEET_MANAGE"],
-            &["FLEET_READ", "ASSET_DELETE"],
-        );
-        assert!(set.contains(Permission::AssetRead) && set.contains(Permission::CheckRun));
-        assert!(set.contains(Permission::FleetRead));
-        assert!(!set.contains(Permission::FleetManage), "a custom role cannot hold it");
-        assert!(
-            !set.contains(Permission::AssetDelete),
-            "a grant gives nothing of the organization's"
-        );
     }
 }

@@ -4,65 +4,40 @@
 //! (NOINHERIT), so a statement that slipped out of its transaction is refused by Postgres. A connection returns to the
 //! pool only after its transaction ended cleanly: a request dropped half-way would otherwise hand its organization to
 //! the next borrower. Dropping a transaction discards the connection and cancels what it is still running.
-//!
-//! Long by the check of the login, which belongs to the roles that transactions take.
 
 use std::{
-    net::IpAddr,
     pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::Row;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{
-    access::viewer::Actor,
-    base::{
-        entity::OrganizationId,
-        error::{Error, Result},
-        event::Event,
-    },
+use crate::base::{
+    actor::Origin,
+    entity::OrganizationId,
+    error::{Error, Result},
+    event::Event,
 };
+
+mod login;
+mod tx;
+
+pub use login::LoginRefusal;
+pub(crate) use tx::column;
+pub use tx::{FromRow, Param, Tx};
 
 /// How long a request waits for a connection.
 const POOL_WAIT: Duration = Duration::from_secs(5);
 /// How long one statement may run.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A parameter of a statement.
-pub type Param<'a> = &'a (dyn ToSql + Sync);
-
-/// One column of rows that are written together.
-pub(crate) fn column<'a, T, C>(rows: &[&'a T], value: impl Fn(&'a T) -> C) -> Vec<C> {
-    rows.iter().map(|row| value(row)).collect()
-}
-
 /// What is done in a transaction right before it is committed.
 type Following = Arc<
     dyn for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> + Send + Sync,
 >;
-
-/// What a row becomes.
-pub trait FromRow: Sized {
-    /// Reads the columns by their names.
-    fn from_row(row: &Row) -> Result<Self>;
-}
-
-impl FromRow for Row {
-    fn from_row(row: &Row) -> Result<Self> {
-        Ok(row.clone())
-    }
-}
 
 /// The database; cheap to clone.
 #[derive(Clone)]
@@ -99,45 +74,6 @@ impl Role {
             Self::Fleet => "sentryops_fleet",
         }
     }
-}
-
-/// Who caused a transaction, from where: what the audit trail keeps beside each change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Who did it.
-    pub actor: Actor,
-    /// The address the request came from.
-    pub source_ip: Option<IpAddr>,
-    /// The request it belongs to.
-    pub request_id: Option<String>,
-}
-
-impl Origin {
-    /// The machine itself: migrations, the command line, jobs without a person behind them.
-    pub const fn system() -> Self {
-        Self { actor: Actor::System, source_ip: None, request_id: None }
-    }
-}
-
-/// Why a login may not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum LoginRefusal {
-    /// It could read every organization.
-    #[error(
-        "DATABASE_URL's login is {0}: row security would not hold; use a plain login and `sentryops migrate roles`"
-    )]
-    TooStrong(&'static str),
-    /// It cannot take the roles.
-    #[error("DATABASE_URL's login may not take the role {0}: run `sentryops migrate roles`")]
-    NotMember(&'static str),
-    /// It has their rights without taking them.
-    #[error(
-        "DATABASE_URL's login inherits its roles' rights: run `sentryops migrate roles` (ALTER ROLE … NOINHERIT)"
-    )]
-    Inherits,
-    /// The database did not answer.
-    #[error("the database did not answer")]
-    Unavailable(#[source] Error),
 }
 
 impl Db {
@@ -266,53 +202,6 @@ impl Db {
         tx.commit().await?;
         Ok(version)
     }
-
-    /// Refuses a login that row security would not hold: that is, or may become, superuser, BYPASSRLS or the owner, or
-    /// that inherits.
-    pub async fn check_login(&self) -> Result<(), LoginRefusal> {
-        let unavailable = |error: Error| LoginRefusal::Unavailable(error);
-        let connection = self.pool.get().await.map_err(|error| unavailable(error.into()))?;
-        let row = connection
-            .query_one(
-                // Before PostgreSQL 16 every member may take the role; since then the membership says so.
-                "SELECT EXISTS (SELECT FROM pg_roles AS strong
-                                WHERE strong.rolsuper AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolsuper,
-                        EXISTS (SELECT FROM pg_roles AS strong
-                                WHERE strong.rolbypassrls AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolbypassrls,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_owner'), 'MEMBER'), false) AS is_owner,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_app'), take), false) AS app,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_auth'), take), false) AS auth,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_fleet'), take), false) AS fleet,
-                        EXISTS (SELECT FROM pg_roles AS ours
-                                WHERE ours.rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet')
-                                  AND pg_has_role(login.oid, ours.oid, 'USAGE')) AS inherits
-                 FROM pg_roles AS login, (SELECT CASE WHEN current_setting('server_version_num')::int >= 160000
-                                                 THEN 'SET' ELSE 'MEMBER' END) AS version (take)
-                 WHERE login.rolname = session_user",
-                &[],
-            )
-            .await
-            .map_err(|error| unavailable(Error::Postgres(error)))?;
-        let is = |column: &str| row.try_get::<_, bool>(column).unwrap_or(false);
-        if is("rolsuper") {
-            return Err(LoginRefusal::TooStrong("a superuser"));
-        }
-        if is("rolbypassrls") {
-            return Err(LoginRefusal::TooStrong("exempt from row security (BYPASSRLS)"));
-        }
-        if is("is_owner") {
-            return Err(LoginRefusal::TooStrong("the owner of the tables"));
-        }
-        for (column, role) in [("app", Role::App), ("auth", Role::Auth), ("fleet", Role::Fleet)] {
-            if !is(column) {
-                return Err(LoginRefusal::NotMember(role.name()));
-            }
-        }
-        if is("inherits") {
-            return Err(LoginRefusal::Inherits);
-        }
-        Ok(())
-    }
 }
 
 fn pool(config: &tokio_postgres::Config, tls: &MakeRustlsConnect, size: usize) -> Result<Pool> {
@@ -328,135 +217,6 @@ fn pool(config: &tokio_postgres::Config, tls: &MakeRustlsConnect, size: usize) -
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|_| Error::Crypto("the connection pool has no runtime"))
-}
-
-/// A transaction: it proves the organization, and collects the events to send once it is committed.
-pub struct Tx {
-    /// `None` only while it is being ended.
-    connection: Option<Object>,
-    db: Db,
-    org: Option<OrganizationId>,
-    origin: Origin,
-    writes: bool,
-    events: Mutex<Vec<Event>>,
-    is_followed: AtomicBool,
-}
-
-impl Tx {
-    fn client(&self) -> &Object {
-        self.connection
-            .as_ref()
-            .expect("a transaction keeps its connection until it ends, and ending consumes it")
-    }
-
-    /// The organization whose rows this transaction sees and writes.
-    ///
-    /// # Panics
-    /// On a transaction of `Db::auth` or `Db::fleet`, which has none: a mistake of the code, not of a caller.
-    pub fn org(&self) -> OrganizationId {
-        self.org.expect("functions on tenant rows are given transactions of one organization")
-    }
-
-    /// Who caused it.
-    pub const fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// When it began, by Postgres' clock: the one that all processes share, whatever their own show.
-    pub async fn now(&self) -> Result<DateTime<Utc>> {
-        Ok(self.one::<Row>("SELECT now() AS now", &[]).await?.try_get("now")?)
-    }
-
-    /// Remembers a hint to send after the commit.
-    pub fn emit(&self, event: Event) {
-        self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
-    }
-
-    /// Remembers that what it changed has to be followed by something: see [`Db::following`].
-    pub(crate) fn follow(&self) {
-        self.is_followed.store(true, Ordering::Relaxed);
-    }
-
-    /// Exactly one row.
-    pub async fn one<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<T> {
-        let statement = self.client().prepare_cached(sql).await?;
-        T::from_row(&self.client().query_one(&statement, params).await?)
-    }
-
-    /// One row or none.
-    pub async fn opt<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<Option<T>> {
-        let statement = self.client().prepare_cached(sql).await?;
-        self.client().query_opt(&statement, params).await?.as_ref().map(T::from_row).transpose()
-    }
-
-    /// All rows.
-    pub async fn all<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<T>> {
-        let statement = self.client().prepare_cached(sql).await?;
-        self.client().query(&statement, params).await?.iter().map(T::from_row).collect()
-    }
-
-    /// How many rows a statement changed.
-    pub async fn exec(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        let statement = self.client().prepare_cached(sql).await?;
-        Ok(self.client().execute(&statement, params).await?)
-    }
-
-    /// As [`Tx::all`], with the parameters' types given: for statements that are put together.
-    pub async fn all_typed<T: FromRow>(
-        &self,
-        sql: &str,
-        types: &[Type],
-        params: &[Param<'_>],
-    ) -> Result<Vec<T>> {
-        let statement = self.client().prepare_typed_cached(sql, types).await?;
-        self.client().query(&statement, params).await?.iter().map(T::from_row).collect()
-    }
-
-    /// Ends it; what it changed is durable, and its events are sent.
-    ///
-    /// # Errors
-    /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
-    pub async fn commit(mut self) -> Result<()> {
-        if self.is_followed.load(Ordering::Relaxed)
-            && let Some(follow) = self.db.follow.clone()
-        {
-            follow(&self).await?;
-        }
-        // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
-        let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };
-        self.client().batch_execute(end).await?;
-        self.connection = None; // Ended cleanly: back to the pool.
-        let events = std::mem::take(
-            &mut *self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
-        if !events.is_empty() {
-            (self.db.publish)(events);
-        }
-        Ok(())
-    }
-
-    /// Ends it without a trace.
-    pub async fn rollback(mut self) -> Result<()> {
-        self.client().batch_execute("ROLLBACK").await?;
-        self.connection = None;
-        Ok(())
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        // Not ended: whoever borrowed it next would inherit the transaction and its organization.
-        let cancel = connection.cancel_token();
-        drop(Object::take(connection));
-        let tls = self.db.tls.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                // The statement may have ended by itself; then there is nothing to cancel and nothing to do about it.
-                let _ = tokio::time::timeout(POOL_WAIT, cancel.cancel_query(tls)).await;
-            });
-        }
-    }
 }
 
 /// TLS towards Postgres, used where the URL's `sslmode` asks for it: the machine's roots, names verified.

@@ -18,9 +18,9 @@ use crate::{
         audit::Entry,
         directive::{authenticated, requires},
         permission::Permission,
-        viewer::Actor,
     },
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{self, Entity, RunId},
         error::{Error, Result},

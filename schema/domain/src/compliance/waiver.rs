@@ -11,8 +11,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{audit::Entry, viewer::Actor},
+    access::audit::Entry,
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{self, AssetId, Entity, RuleId, WaiverId},
         error::{Error, Fault, Result},

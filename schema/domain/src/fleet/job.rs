@@ -12,8 +12,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{directive::requires, permission::Permission, viewer::Actor},
+    access::{directive::requires, permission::Permission},
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::JobId,
         error::{Error, Result},

@@ -16,9 +16,9 @@ use crate::{
     access::{
         directive::{authenticated, requires},
         permission::Permission,
-        viewer::Actor,
     },
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::ImportRunId,
         error::{Error, Result},

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::{Builtin, Definition, Params, Rule, Ruled, Ruleset, Severity};
 use crate::{
-    access::{audit::Entry, viewer::Actor},
+    access::audit::Entry,
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{RuleId, RuleVersionId},
         error::{Error, Result},

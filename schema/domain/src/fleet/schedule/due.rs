@@ -5,13 +5,11 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Clock, Schedule, ScheduleAction, actor, spread};
-use crate::{
-    access::viewer::Actor,
-    base::{
-        db::Tx,
-        entity::{OrganizationId, ScheduleId},
-        error::Result,
-    },
+use crate::base::{
+    actor::Actor,
+    db::Tx,
+    entity::{OrganizationId, ScheduleId},
+    error::Result,
 };
 
 /// A time that has come: whoever claimed it does what the schedule says, in the same transaction.
