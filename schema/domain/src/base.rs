@@ -17,4 +17,6 @@ pub mod id;
 pub(crate) mod listing;
 pub mod nearest;
 pub mod page;
+pub mod run_state;
+pub mod stale;
 pub mod text;

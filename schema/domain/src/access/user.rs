@@ -28,9 +28,8 @@ use crate::{
         error::{Error, Fault, Result},
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
-        text,
+        stale, text,
     },
-    compliance::posture::due,
 };
 
 /// A person, as a member of an organization.
@@ -326,7 +325,7 @@ impl User {
         let sql = "SELECT org_id FROM membership WHERE user_id = $1";
         let memberships: Vec<Row> = tx.all(sql, &[&id]).await?;
         for membership in &memberships {
-            due::note_owner(tx, membership.try_get("org_id")?, id, "owner.mfa_enabled").await?;
+            stale::mark_owner(tx, membership.try_get("org_id")?, id, "owner.mfa_enabled").await?;
         }
         let (before, after) = (json!({ "mfaEnabled": !enabled }), json!({ "mfaEnabled": enabled }));
         Entry::changed("user.updated", id, before, after).record_in(tx, org, now).await
@@ -344,7 +343,7 @@ impl User {
             &[&viewer.org, &id, &active],
         )
         .await?;
-        due::note_owner(tx, viewer.org, id, "owner.active").await?;
+        stale::mark_owner(tx, viewer.org, id, "owner.active").await?;
         let action = if active { "member.activated" } else { "member.deactivated" };
         Entry::changed(action, id, json!({ "active": !active }), json!({ "active": active }))
             .record_in(tx, viewer.org, now)

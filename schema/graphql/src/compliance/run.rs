@@ -6,7 +6,10 @@ use domain::{
         directive::{authenticated, requires},
         permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
     },
-    base::page::{PageArgs, Scope},
+    base::{
+        page::{PageArgs, Scope},
+        run_state::RunState,
+    },
     compliance::{
         run::{self, RunTrigger, ScanScope},
         score::Score,
@@ -45,7 +48,7 @@ impl ComplianceRun {
     /// How much of what it judged holds; null until it succeeded, and where it judged nothing. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn score(&self, ctx: &Context<'_>) -> Result<Option<Score>> {
-        if self.0.state != run::RunState::Succeeded {
+        if self.0.state != RunState::Succeeded {
             return Ok(None);
         }
         let figures = ctx.loaders().figures.load_one(self.0.id).await?;

@@ -4,9 +4,10 @@ use async_graphql::MaybeUndefined::Value as Given;
 use chrono::TimeDelta;
 use domain::{
     Actor, Id, Origin,
+    base::run_state::RunState,
     compliance::{
         rule::Rule,
-        run::{Run, RunState, RunTrigger},
+        run::{Run, RunTrigger},
     },
     entity::{AssetId, RunId},
     inventory::asset::{

@@ -3,7 +3,8 @@
 use domain::{
     Actor, Viewer,
     access::permission::BuiltinRole,
-    compliance::run::{Run, RunState, RunTrigger},
+    base::run_state::RunState,
+    compliance::run::{Run, RunTrigger},
     entity::UserId,
     fleet::schedule::{Schedule, ScheduleAction, ScheduleInput},
 };

@@ -3,8 +3,7 @@
 //! Long: both kinds of files, and each way in which a run of one may end.
 
 use domain::{
-    base::page::PageRequest,
-    compliance::run::RunState,
+    base::{page::PageRequest, run_state::RunState},
     entity::ImportRunId,
     inventory::{
         asset::{Asset, AssetFilter, AssetOrder, FactSource},

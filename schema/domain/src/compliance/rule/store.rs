@@ -18,8 +18,8 @@ use crate::{
         db::{FromRow, Tx},
         entity::{RuleId, RuleVersionId},
         error::{Error, Result},
+        stale::{self, Subject},
     },
-    compliance::posture::due::{self, Whose},
 };
 
 mod save;
@@ -181,7 +181,7 @@ async fn ensured(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<Saved>> {
     write(tx, &saved, &stale, now).await?;
     // An organization without rules has nothing judged yet.
     if !saved.is_empty() {
-        due::note(tx, &[(Whose::All, None)]).await?;
+        stale::mark(tx, &[(Subject::All, None)]).await?;
     }
     Saved::all(tx).await
 }
