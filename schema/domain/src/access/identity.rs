@@ -231,7 +231,7 @@ impl Identity {
     ) -> Result<Tokens> {
         let access_expires_at = (now + self.policy.access_life).min(session.expires_at);
         Ok(Tokens {
-            access_token: self.keys.mint(session, now, access_expires_at)?,
+            access_token: self.keys.mint(&session.claims(now, access_expires_at))?,
             access_expires_at,
             refresh_token,
             refresh_expires_at: session.expires_at,

@@ -308,6 +308,11 @@ impl Session {
         self.issue_refresh(tx, None, now).await
     }
 
+    /// The claims of an access token for it.
+    pub(crate) fn claims(&self, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Claims {
+        Claims::new(self.user, self.id, self.org, now, expires_at)
+    }
+
     /// The live sessions of a user, newest first. Takes a transaction of `Db::auth`.
     pub async fn of_user(tx: &Tx, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let sql = format!(
