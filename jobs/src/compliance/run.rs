@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Result, Tx,
     access::{organization::Organization, permission::Permission},
+    base::db::{Fleet, Kind},
     compliance::{
         posture,
         run::{AssetRange, Run, Started},
@@ -101,7 +102,7 @@ impl Job for Verify {
 /// The database, where changes of what rules read are followed.
 #[must_use]
 pub fn following(db: Db) -> Db {
-    db.following(follow)
+    db.before_commit(follow)
 }
 
 /// Asks for a job that follows what this transaction changes; one that waits already is that job.
@@ -110,15 +111,15 @@ pub fn follow(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> 
 }
 
 /// Asks for following wherever something waits that nobody asked for: changes of people are made before an organization
-/// is known. In a transaction of `Db::fleet`.
-pub async fn push_forgotten(tx: &Tx) -> Result<()> {
+/// is known.
+pub async fn push_forgotten(tx: &Tx<Fleet>) -> Result<()> {
     for org in posture::due::waiting(tx, Follow::KIND).await? {
         push_follow_of(tx, org).await?;
     }
     Ok(())
 }
 
-async fn push_follow_of(tx: &Tx, org: OrganizationId) -> Result<()> {
+async fn push_follow_of<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Result<()> {
     Push::new(&Follow {}).key("follow").on_behalf(org, Actor::System).send(tx).await.map(drop)
 }
 
@@ -134,8 +135,8 @@ pub async fn push_turn(tx: &Tx) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a comparison a day from now wherever none is asked for. In a transaction of `Db::fleet`.
-pub async fn push_verify(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+/// Asks for a comparison a day from now wherever none is asked for.
+pub async fn push_verify<K: Kind>(tx: &Tx<K>, now: DateTime<Utc>) -> Result<()> {
     for organization in Organization::all(tx).await? {
         let verify = Push::new(&Verify {}).key("verify").run_at(now + VERIFY);
         verify.on_behalf(organization.id, Actor::System).send(tx).await?;

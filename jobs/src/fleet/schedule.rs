@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     Result, Tx,
     access::permission::Permission,
+    base::db::Fleet,
     entity::ScheduleId,
     fleet::{
         job::Queue,
@@ -36,9 +37,9 @@ impl Job for ScheduledRun {
     }
 }
 
-/// Claims what is due and pushes what it says, in one transaction of `Db::fleet`; returns how many ticks that were. Any
+/// Claims what is due and pushes what it says, in one transaction; returns how many ticks that were. Any
 /// number of processes may call this at once.
-pub async fn push_due(tx: &Tx, now: DateTime<Utc>) -> Result<usize> {
+pub async fn push_due(tx: &Tx<Fleet>, now: DateTime<Utc>) -> Result<usize> {
     let ticks = Schedule::claim_due(tx, now, BATCH).await?;
     for tick in &ticks {
         push(tx, tick).await?;
@@ -46,7 +47,7 @@ pub async fn push_due(tx: &Tx, now: DateTime<Utc>) -> Result<usize> {
     Ok(ticks.len())
 }
 
-async fn push(tx: &Tx, tick: &Tick) -> Result<()> {
+async fn push(tx: &Tx<Fleet>, tick: &Tick) -> Result<()> {
     match tick.action {
         ScheduleAction::ComplianceRun => {
             let job = ScheduledRun { schedule: tick.schedule, key: tick.key() };

@@ -11,7 +11,7 @@ use crate::{
     },
     base::{
         actor::Actor,
-        db::Tx,
+        db::{Auth, Tx},
         entity::{OrganizationId, UserId},
         error::Result,
     },
@@ -20,9 +20,9 @@ use crate::{
 /// Whether an actor may do something in an organization as of `now`, whatever it might when it asked for it: what was
 /// ordered earlier is checked by this when it is done. A member needs an active membership and a role that grants it,
 /// a key to be usable, its maker an active member, and the permission in its scope; the address it was used from is
-/// not asked again. The system may. Takes a transaction of `Db::auth`.
+/// not asked again. The system may.
 pub async fn may(
-    tx: &Tx,
+    tx: &Tx<Auth>,
     org: OrganizationId,
     actor: Actor,
     permission: Permission,
@@ -36,7 +36,7 @@ pub async fn may(
     Ok(permissions.contains(permission))
 }
 
-async fn of_member(tx: &Tx, org: OrganizationId, user: UserId) -> Result<PermissionSet> {
+async fn of_member(tx: &Tx<Auth>, org: OrganizationId, user: UserId) -> Result<PermissionSet> {
     let row: Option<Row> = tx
         .opt(
             "SELECT membership.permissions AS granted,

@@ -28,7 +28,7 @@ use crate::{
     },
     base::{
         actor::{Actor, Origin},
-        db::{Db, Tx},
+        db::{Auth, Db, Tx},
         entity::{OrganizationId, UserId},
         error::{Error, Result},
     },
@@ -169,7 +169,7 @@ impl Identity {
     /// The account's failures, or those from one of its user's own addresses.
     async fn subject(
         &self,
-        tx: &Tx,
+        tx: &Tx<Auth>,
         email: &str,
         account: Option<&Account>,
         caller: &Caller,
@@ -189,7 +189,7 @@ impl Identity {
     /// was changed or the account locked while we hashed.
     async fn open(
         &self,
-        tx: &Tx,
+        tx: &Tx<Auth>,
         account: &Account,
         subject: &Subject,
         caller: &Caller,
@@ -393,7 +393,7 @@ fn no_session() -> Error {
     Error::Forbidden("an API key has no session: sign in as a person".into())
 }
 
-async fn find_account(tx: &Tx, email: &str) -> Result<Option<Account>> {
+async fn find_account(tx: &Tx<Auth>, email: &str) -> Result<Option<Account>> {
     let row: Option<Row> = tx
         .opt(
             "SELECT id, password_hash, password_changed_at FROM \"user\" WHERE email = $1",

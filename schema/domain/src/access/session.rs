@@ -17,7 +17,7 @@ use crate::{
     },
     base::{
         actor::Actor,
-        db::{FromRow, Tx},
+        db::{Auth, FromRow, Tx},
         entity::{OrganizationId, SessionId, UserId},
         error::{Error, Result},
         id::Id,
@@ -128,9 +128,9 @@ pub enum Refreshed {
 }
 
 impl Session {
-    /// Opens one, ending the oldest where there would be too many. Takes a transaction of `Db::auth`.
+    /// Opens one, ending the oldest where there would be too many.
     pub async fn open(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         user: UserId,
         org: OrganizationId,
         source_ip: IpAddr,
@@ -169,7 +169,7 @@ impl Session {
 
     async fn issue_refresh(
         &self,
-        tx: &Tx,
+        tx: &Tx<Auth>,
         parent: Option<&[u8]>,
         now: DateTime<Utc>,
     ) -> Result<String> {
@@ -182,9 +182,9 @@ impl Session {
         Ok(token)
     }
 
-    /// Trades a refresh token for the next one. Takes a transaction of `Db::auth`; commit it whatever comes out.
+    /// Trades a refresh token for the next one. Commit the transaction whatever comes out.
     pub async fn refresh(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         token: &str,
         policy: &SessionPolicy,
         now: DateTime<Utc>,
@@ -229,12 +229,12 @@ impl Session {
     }
 
     /// Who an access token's session is, as of now; the session's, the membership's and the roles' rows in one
-    /// statement. Takes a transaction of `Db::auth`.
+    /// statement.
     ///
     /// # Errors
     /// `BadToken` where the session is over, idle for too long, of another organization now, or its user inactive.
     pub async fn viewer(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         claims: &Claims,
         policy: &SessionPolicy,
         now: DateTime<Utc>,
@@ -283,7 +283,12 @@ impl Session {
     }
 
     /// Points it at another organization of its user, so that tokens for the former one are refused.
-    pub async fn switch(&self, tx: &Tx, org: OrganizationId, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn switch(
+        &self,
+        tx: &Tx<Auth>,
+        org: OrganizationId,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
         let changed = tx
             .exec(
                 "UPDATE session SET org_id = $2 WHERE id = $1 AND ended_at IS NULL AND EXISTS
@@ -299,7 +304,7 @@ impl Session {
     }
 
     /// The next refresh token of a session that goes on, in place of all before.
-    pub async fn reissue(&self, tx: &Tx, now: DateTime<Utc>) -> Result<String> {
+    pub async fn reissue(&self, tx: &Tx<Auth>, now: DateTime<Utc>) -> Result<String> {
         tx.exec(
             "UPDATE refresh_token SET used_at = $2 WHERE session_id = $1 AND used_at IS NULL",
             &[&self.id, &now],
@@ -313,8 +318,8 @@ impl Session {
         Claims::new(self.user, self.id, self.org, now, expires_at)
     }
 
-    /// The live sessions of a user, newest first. Takes a transaction of `Db::auth`.
-    pub async fn of_user(tx: &Tx, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
+    /// The live sessions of a user, newest first.
+    pub async fn of_user(tx: &Tx<Auth>, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
              ORDER BY created_at DESC, id"
@@ -322,16 +327,16 @@ impl Session {
         tx.all(&sql, &[&user, &now]).await
     }
 
-    /// A live session, or `None`. Takes a transaction of `Db::auth`.
-    pub async fn find(tx: &Tx, id: SessionId, now: DateTime<Utc>) -> Result<Option<Self>> {
+    /// A live session, or `None`.
+    pub async fn find(tx: &Tx<Auth>, id: SessionId, now: DateTime<Utc>) -> Result<Option<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 FOR UPDATE"
         );
         tx.opt(&sql, &[&id, &now]).await
     }
 
-    /// Ends it, and says why in the audit trail. Takes a transaction of `Db::auth`.
-    pub async fn end(&self, tx: &Tx, reason: EndReason, now: DateTime<Utc>) -> Result<()> {
+    /// Ends it, and says why in the audit trail.
+    pub async fn end(&self, tx: &Tx<Auth>, reason: EndReason, now: DateTime<Utc>) -> Result<()> {
         let ended = tx
             .exec(
                 "UPDATE session SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL",

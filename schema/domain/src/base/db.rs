@@ -6,8 +6,7 @@
 //! the next borrower. Dropping a transaction discards the connection and cancels what it is still running.
 
 use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -22,9 +21,11 @@ use crate::base::{
     event::Event,
 };
 
+mod kind;
 mod login;
 mod tx;
 
+pub use kind::{Auth, Fleet, Hooked, Kind, Org};
 pub use login::LoginRefusal;
 pub(crate) use tx::column;
 pub use tx::{FromRow, Param, Tx};
@@ -34,10 +35,8 @@ const POOL_WAIT: Duration = Duration::from_secs(5);
 /// How long one statement may run.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is done in a transaction right before it is committed.
-type Following = Arc<
-    dyn for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> + Send + Sync,
->;
+/// What is done in an organization's transaction right before it is committed.
+type Hook = Arc<dyn for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync>;
 
 /// The database; cheap to clone.
 #[derive(Clone)]
@@ -46,33 +45,12 @@ pub struct Db {
     config: Arc<tokio_postgres::Config>,
     tls: MakeRustlsConnect,
     publish: Arc<dyn Fn(Vec<Event>) + Send + Sync>,
-    follow: Option<Following>,
+    before_commit: Option<Hook>,
 }
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Db").field("pool", &self.pool.status()).finish_non_exhaustive()
-    }
-}
-
-/// Which of the three roles a transaction takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// One organization's rows.
-    App,
-    /// People, memberships, sessions, keys: before an organization is known.
-    Auth,
-    /// Jobs, schedules, due checks, rollups: across organizations.
-    Fleet,
-}
-
-impl Role {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::App => "sentryops_app",
-            Self::Auth => "sentryops_auth",
-            Self::Fleet => "sentryops_fleet",
-        }
     }
 }
 
@@ -98,7 +76,7 @@ impl Db {
         let tls = tls();
         let config = Arc::new(config);
         let pool = pool(&config, &tls, pool_size)?;
-        Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), follow: None })
+        Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), before_commit: None })
     }
 
     /// The same database over connections of its own, which no other user of this one can exhaust.
@@ -113,68 +91,58 @@ impl Db {
         self
     }
 
-    /// The same database, where what has to follow a change is asked for before its commit, in its transaction: jobs, which
-    /// this floor does not know.
+    /// The same database, where a hook runs before the commit of a change that others depend on, in its transaction: it asks for
+    /// jobs, which this floor does not know.
     #[must_use]
-    pub fn following(
+    pub fn before_commit(
         mut self,
-        follow: impl for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>
-        + Send
-        + Sync
-        + 'static,
+        hook: impl for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync + 'static,
     ) -> Self {
-        self.follow = Some(Arc::new(follow));
+        self.before_commit = Some(Arc::new(hook));
         self
     }
 
     /// A read-only transaction of one organization.
     pub async fn read(&self, org: OrganizationId) -> Result<Tx> {
-        self.begin(Role::App, Some(org), "READ ONLY", Origin::system()).await
+        self.begin(Org::new(org), "READ ONLY", Origin::system()).await
     }
 
     /// As [`Db::read`], with every statement seeing the same.
     pub async fn snapshot(&self, org: OrganizationId) -> Result<Tx> {
         let mode = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        self.begin(Role::App, Some(org), mode, Origin::system()).await
+        self.begin(Org::new(org), mode, Origin::system()).await
     }
 
     /// A transaction that changes rows of one organization.
     pub async fn write(&self, org: OrganizationId, origin: Origin) -> Result<Tx> {
-        self.begin(Role::App, Some(org), "READ WRITE", origin).await
+        self.begin(Org::new(org), "READ WRITE", origin).await
     }
 
     /// A transaction over people, memberships, sessions and keys.
-    pub async fn auth(&self, origin: Origin) -> Result<Tx> {
-        self.begin(Role::Auth, None, "READ WRITE", origin).await
+    pub async fn auth(&self, origin: Origin) -> Result<Tx<Auth>> {
+        self.begin(Auth, "READ WRITE", origin).await
     }
 
     /// A transaction over jobs and schedules of all organizations.
-    pub async fn fleet(&self) -> Result<Tx> {
-        self.begin(Role::Fleet, None, "READ WRITE", Origin::system()).await
+    pub async fn fleet(&self) -> Result<Tx<Fleet>> {
+        self.begin(Fleet, "READ WRITE", Origin::system()).await
     }
 
-    async fn begin(
-        &self,
-        role: Role,
-        org: Option<OrganizationId>,
-        mode: &'static str,
-        origin: Origin,
-    ) -> Result<Tx> {
+    async fn begin<K: Kind>(&self, kind: K, mode: &'static str, origin: Origin) -> Result<Tx<K>> {
         let connection = self.pool.get().await?;
         // The uuid and the names are ours, never a caller's text. `set_config(…, true)` is SET LOCAL, as one statement.
-        let org_id = org.map(|org| org.uuid().to_string()).unwrap_or_default();
+        let org_id = kind.org().map(|org| org.uuid().to_string()).unwrap_or_default();
         let begin = format!(
             "BEGIN {mode}; SELECT set_config('role', '{}', true), set_config('app.org_id', '{org_id}', true)",
-            role.name()
+            K::ROLE
         );
         let tx = Tx {
             connection: Some(connection),
             db: self.clone(),
-            org,
+            kind,
             origin,
             writes: mode == "READ WRITE",
             events: Mutex::default(),
-            is_followed: AtomicBool::new(false),
         };
         tx.client().batch_execute(&begin).await?;
         Ok(tx)

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use crate::base::{
-    db::Tx,
+    db::{Auth, Tx},
     entity::{AssetId, OrganizationId, UserId},
     error::Result,
 };
@@ -52,13 +52,13 @@ pub async fn mark(tx: &Tx, changes: &[(Subject, Option<Vec<String>>)]) -> Result
         &[&tx.org(), &ids, &assets, &owners, &reads],
     )
     .await?;
-    tx.follow();
+    tx.hook();
     Ok(())
 }
 
 /// As [`mark`], of all assets of an owner, from a transaction over people. A worker looks for such every few seconds.
 pub(crate) async fn mark_owner(
-    tx: &Tx,
+    tx: &Tx<Auth>,
     org: OrganizationId,
     owner: UserId,
     read: &str,

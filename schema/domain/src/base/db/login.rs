@@ -1,6 +1,6 @@
 //! The login of `DATABASE_URL`: what it must and must not be able to do.
 
-use super::{Db, Role};
+use super::{Auth, Db, Fleet, Kind, Org};
 use crate::base::error::Error;
 
 /// Why a login may not serve.
@@ -61,9 +61,9 @@ impl Db {
         if is("is_owner") {
             return Err(LoginRefusal::TooStrong("the owner of the tables"));
         }
-        for (column, role) in [("app", Role::App), ("auth", Role::Auth), ("fleet", Role::Fleet)] {
+        for (column, role) in [("app", Org::ROLE), ("auth", Auth::ROLE), ("fleet", Fleet::ROLE)] {
             if !is(column) {
-                return Err(LoginRefusal::NotMember(role.name()));
+                return Err(LoginRefusal::NotMember(role));
             }
         }
         if is("inherits") {

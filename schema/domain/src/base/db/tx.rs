@@ -1,9 +1,6 @@
 //! A transaction, and the statements that run in it.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Mutex;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Object;
@@ -12,8 +9,11 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Db, POOL_WAIT};
-use crate::base::{actor::Origin, entity::OrganizationId, error::Result, event::Event};
+use super::{
+    Db, POOL_WAIT,
+    kind::{Kind, Org},
+};
+use crate::base::{actor::Origin, error::Result, event::Event};
 
 /// A parameter of a statement.
 pub type Param<'a> = &'a (dyn ToSql + Sync);
@@ -35,31 +35,23 @@ impl FromRow for Row {
     }
 }
 
-/// A transaction: it proves the organization, and collects the events to send once it is committed.
-pub struct Tx {
+/// A transaction of one [`Kind`]: it collects the events to send once it is committed. `Tx` alone is one of an organization,
+/// and proves which.
+pub struct Tx<K: Kind = Org> {
     /// `None` only while it is being ended.
     pub(super) connection: Option<Object>,
     pub(super) db: Db,
-    pub(super) org: Option<OrganizationId>,
+    pub(super) kind: K,
     pub(super) origin: Origin,
     pub(super) writes: bool,
     pub(super) events: Mutex<Vec<Event>>,
-    pub(super) is_followed: AtomicBool,
 }
 
-impl Tx {
+impl<K: Kind> Tx<K> {
     pub(super) fn client(&self) -> &Object {
         self.connection
             .as_ref()
             .expect("a transaction keeps its connection until it ends, and ending consumes it")
-    }
-
-    /// The organization whose rows this transaction sees and writes.
-    ///
-    /// # Panics
-    /// On a transaction of `Db::auth` or `Db::fleet`, which has none: a mistake of the code, not of a caller.
-    pub fn org(&self) -> OrganizationId {
-        self.org.expect("functions on tenant rows are given transactions of one organization")
     }
 
     /// Who caused it.
@@ -75,11 +67,6 @@ impl Tx {
     /// Remembers a hint to send after the commit.
     pub fn emit(&self, event: Event) {
         self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
-    }
-
-    /// Remembers that what it changed has to be followed by something: see [`Db::following`].
-    pub(crate) fn follow(&self) {
-        self.is_followed.store(true, Ordering::Relaxed);
     }
 
     /// Exactly one row.
@@ -122,10 +109,8 @@ impl Tx {
     /// # Errors
     /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
     pub async fn commit(mut self) -> Result<()> {
-        if self.is_followed.load(Ordering::Relaxed)
-            && let Some(follow) = self.db.follow.clone()
-        {
-            follow(&self).await?;
+        if let Some(hooked) = K::before_commit(&self) {
+            hooked.await?;
         }
         // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
         let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };
@@ -148,7 +133,7 @@ impl Tx {
     }
 }
 
-impl Drop for Tx {
+impl<K: Kind> Drop for Tx<K> {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         // Not ended: whoever borrowed it next would inherit the transaction and its organization.

@@ -2,10 +2,14 @@
 
 use tokio_postgres::Row;
 
-use crate::base::{db::Tx, entity::OrganizationId, error::Result};
+use crate::base::{
+    db::{Fleet, Tx},
+    entity::OrganizationId,
+    error::Result,
+};
 
-/// The organizations in which something waits and no job of this kind does, or was just buried: in a transaction of `Db::fleet`.
-pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<OrganizationId>> {
+/// The organizations in which something waits and no job of this kind does, or was just buried.
+pub async fn waiting(tx: &Tx<Fleet>, kind: &str) -> Result<Vec<OrganizationId>> {
     let rows: Vec<Row> = tx
         .all(
             "SELECT id FROM organization WHERE EXISTS (SELECT FROM posture_due WHERE posture_due.org_id = organization.id)
