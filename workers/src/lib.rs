@@ -7,7 +7,7 @@
 //! | `dispatch` | one attempt: right, time limit, stop, span |
 //! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
 //! | `maintenance` | what every process also does: reaping, beating, due schedules, old history |
-//! | `compliance` | compliance runs, and following changes between them |
+//! | `compliance` | compliance runs; postures, which follow changes between them |
 //! | `inventory` | files of assets and dependencies |
 //!
 //! Every process is the same and any number may run: what has to be done once is claimed from rows.
@@ -20,7 +20,7 @@ mod handler;
 pub mod inventory;
 mod maintenance;
 
-use compliance::run;
+use compliance::{posture, run};
 pub use context::{Clock, Context};
 pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
 pub use handler::Handlers;
@@ -32,10 +32,10 @@ pub fn handlers() -> Handlers {
     Handlers::new()
         .on(run::shard)
         .on(run::scheduled)
-        .on(run::follow)
-        .on(run::turn)
-        .on(run::refresh)
-        .on(run::verify)
+        .on(posture::follow)
+        .on(posture::turn)
+        .on(posture::refresh)
+        .on(posture::verify)
         .on_ended::<ScanShard, _, _>(run::shard_ended)
         .on(import::chunk)
         .on(import::sweep)

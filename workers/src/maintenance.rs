@@ -16,7 +16,7 @@ use domain::{
     inventory::import::ImportRun,
 };
 use jobs::{
-    compliance::run,
+    compliance::posture,
     fleet::schedule,
     queue::{claims::Holder, history, lease},
 };
@@ -148,7 +148,7 @@ impl Tender {
 
     async fn follow(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
-        run::push_forgotten(&tx).await?;
+        posture::push_forgotten(&tx).await?;
         tx.commit().await
     }
 
@@ -157,7 +157,7 @@ impl Tender {
         history::rotate(&tx, self.history_days).await?;
         Worker::forget(&tx).await?;
         let now = tx.now().await?;
-        run::push_verify(&tx, now).await?;
+        posture::push_verify(&tx, now).await?;
         tx.commit().await?;
         self.forget_imports().await
     }

@@ -17,7 +17,7 @@ use domain::{
     entity::RunId,
 };
 use futures_util::future::OptionFuture;
-use jobs::compliance::run::{push_shards, push_turn};
+use jobs::compliance::{posture::push_turn, run::push_shards};
 
 use crate::{
     access::actor::{Actor, actor},

@@ -1,25 +1,21 @@
 //! Compliance runs through the fleet.
 
-use async_graphql::MaybeUndefined::Value as Given;
-use chrono::TimeDelta;
 use domain::{
-    Actor, Id, Origin,
+    Actor, Id,
     base::run_state::RunState,
     compliance::{
         rule::Rule,
         run::{Run, RunTrigger},
     },
-    entity::{AssetId, RunId},
-    inventory::asset::{
-        Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
-    },
+    entity::RunId,
+    inventory::asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
 };
 use jobs::compliance::run::push_shards;
 use serde_json::{Value, json};
 
 use crate::harness::{Stage, TO_DO, at, eventually};
 
-fn host(name: String, attributes: Value) -> CreateAssetInput {
+pub(super) fn host(name: String, attributes: Value) -> CreateAssetInput {
     CreateAssetInput {
         name,
         asset_type: AssetType::Host,
@@ -35,7 +31,7 @@ fn host(name: String, attributes: Value) -> CreateAssetInput {
     }
 }
 
-async fn start(stage: &Stage, key: Option<&str>) -> Run {
+pub(super) async fn start(stage: &Stage, key: Option<&str>) -> Run {
     let tx = stage.write().await;
     let started = Run::start(&tx, RunTrigger::Manual, None, key, at()).await.unwrap();
     let run = push_shards(&tx, started).await.unwrap();
@@ -56,13 +52,13 @@ async fn run(stage: &Stage, id: RunId) -> Run {
     run
 }
 
-async fn until(stage: &Stage, id: RunId, wanted: RunState) -> Run {
+pub(super) async fn until(stage: &Stage, id: RunId, wanted: RunState) -> Run {
     eventually(async || run(stage, id).await.state == wanted).await;
     run(stage, id).await
 }
 
 /// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
-async fn many_assets(stage: &Stage, count: usize) {
+pub(super) async fn many_assets(stage: &Stage, count: usize) {
     let org = stage.org.uuid();
     stage
         .meddle(&format!(
@@ -169,94 +165,6 @@ async fn a_run_of_which_a_shard_is_buried_has_failed() {
     let run = until(&stage, started.id, RunState::Failed).await;
     let error = run.error.unwrap();
     assert!(error.starts_with("a shard was buried: the payload of scan.shard"), "{error}");
-}
-
-async fn letter(stage: &Stage, asset: AssetId, key: &str) -> Option<String> {
-    let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
-               WHERE asset_id = $1 AND key = $2";
-    let row = stage.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();
-    row.map(|row| row.get("letter"))
-}
-
-#[tokio::test]
-async fn what_changes_is_judged_without_a_run() {
-    let stage = Stage::new().await;
-    stage.start();
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let unknown = host("web".to_owned(), json!({}));
-    let asset = Asset::create(&tx, &unknown, at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("N"))
-        .await;
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let attributes = Given(json!({"disk_encrypted": true}));
-    let known = UpdateAssetInput { attributes, ..Default::default() };
-    Asset::update(&tx, asset.id, &known, at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("P"))
-        .await;
-    assert_eq!(stage.count("SELECT id FROM posture_due").await, 0);
-}
-
-#[tokio::test]
-async fn what_is_not_committed_is_not_followed() {
-    let stage = Stage::new().await;
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    Asset::create(&tx, &host("web".to_owned(), json!({})), at()).await.unwrap();
-    tx.rollback().await.unwrap();
-    assert_eq!(stage.count(TO_DO).await, 0);
-}
-
-#[tokio::test]
-async fn however_much_changes_one_job_follows_it() {
-    let stage = Stage::new().await;
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    for number in 0..3 {
-        let tx = db.write(stage.org, Origin::system()).await.unwrap();
-        Asset::create(&tx, &host(format!("host {number}"), json!({})), at()).await.unwrap();
-        tx.commit().await.unwrap();
-    }
-    assert_eq!(stage.count(TO_DO).await, 1);
-}
-
-#[tokio::test]
-async fn a_verdict_turns_at_its_time_without_a_run() {
-    let stage = Stage::new().await;
-    stage.start();
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let soon =
-        json!({"tls_cert_expires_at": at() + TimeDelta::days(30) + TimeDelta::milliseconds(1)});
-    let asset = Asset::create(&tx, &host("web".to_owned(), soon), at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("P"))
-        .await;
-    eventually(async || stage.count("SELECT id FROM job WHERE kind = 'scan.turn'").await == 1)
-        .await;
-    // Jobs wait by Postgres' clock, which the test cannot step.
-    stage.tick(TimeDelta::seconds(1));
-    stage.meddle("UPDATE job SET run_at = now(), state = 'WAITING' WHERE kind = 'scan.turn'").await;
-    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("F"))
-        .await;
-}
-
-#[tokio::test]
-async fn rules_that_change_are_followed_by_all_assets() {
-    let stage = Stage::new().await;
-    many_assets(&stage, 4_500).await;
-    stage.start();
-    let started = start(&stage, None).await;
-    until(&stage, started.id, RunState::Succeeded).await;
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    Rule::set_params(&tx, "has-owner", None, Some(false), at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || {
-        stage.count("SELECT id FROM finding WHERE state = 'OUT_OF_SCOPE'").await == 4_500
-    })
-    .await;
 }
 
 #[tokio::test]
