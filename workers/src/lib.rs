@@ -25,7 +25,7 @@ pub use context::{Clock, Context};
 pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
 pub use handler::Handlers;
 use inventory::import;
-use jobs::{compliance::run::ScanShard, inventory::import::ImportChunk};
+use jobs::{compliance::run::RunShard, inventory::import::ImportChunk};
 
 /// The handlers of this product.
 pub fn handlers() -> Handlers {
@@ -36,7 +36,7 @@ pub fn handlers() -> Handlers {
         .on(posture::turn)
         .on(posture::refresh)
         .on(posture::verify)
-        .on_ended::<ScanShard, _, _>(run::shard_ended)
+        .on_ended::<RunShard, _, _>(run::shard_ended)
         .on(import::chunk)
         .on(import::sweep)
         .on_ended::<ImportChunk, _, _>(import::chunk_ended)

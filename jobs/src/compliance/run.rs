@@ -15,7 +15,7 @@ use crate::{Job, push_all};
 
 /// Judges one range of a run's assets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScanShard {
+pub struct RunShard {
     /// The run.
     pub run: RunId,
     /// Which of its rounds: others are over.
@@ -29,7 +29,7 @@ const fn first_round() -> i16 {
     1
 }
 
-impl Job for ScanShard {
+impl Job for RunShard {
     const QUEUE: Queue = Queue::Scan;
     const KIND: &'static str = domain::compliance::run::SHARD_KIND;
     /// A worker of before judges by two rules and keeps no posture.
@@ -51,7 +51,7 @@ pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
         Started::New(run, ranges) => {
             let shards: Vec<_> = ranges
                 .into_iter()
-                .map(|range| ScanShard { run: run.id, round: run.round, range })
+                .map(|range| RunShard { run: run.id, round: run.round, range })
                 .collect();
             push_all(tx, &shards).await?;
             Ok(*run)

@@ -8,7 +8,7 @@ use jobs::{
     Failure,
     compliance::{
         posture::push_turn,
-        run::{ScanShard, push_shards},
+        run::{RunShard, push_shards},
     },
     fleet::schedule::ScheduledRun,
     job::Ended,
@@ -17,7 +17,7 @@ use jobs::{
 use crate::context::Context;
 
 /// Judges a shard's assets.
-pub async fn shard(context: Context, job: ScanShard) -> Result<(), Failure> {
+pub async fn shard(context: Context, job: RunShard) -> Result<(), Failure> {
     let tx = context.write().await?;
     let is_open = Run::begin_shard(&tx, job.run, job.round).await?;
     tx.commit().await?;
