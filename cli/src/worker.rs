@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use clap::Args;
 use domain::fleet::job::Queue;
-use jobs::queue::claims::Keeping;
+use jobs::queue::claims::LeaseConfig;
 use tokio_util::sync::CancellationToken;
 use workers::{Fleet, Settings};
 
@@ -64,7 +64,7 @@ fn queue(name: &str) -> Result<Queue> {
 pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
     let settings = Settings {
         queues: config.workers.queues.clone(),
-        keeping: Keeping::default(),
+        leases: LeaseConfig::default(),
         drain: DRAIN,
         tend_every: TEND,
         history_days: config.workers.history_days,

@@ -34,7 +34,7 @@ pub use job::Job;
 pub use limit::{Decision, Limiter, Quota, address_bucket};
 pub use queue::{
     failure::Failure,
-    fetcher::Taken,
+    fetcher::ClaimedJob,
     push::{Push, push, push_all},
 };
 pub use redis::Redis;

@@ -19,11 +19,11 @@ use domain::{
 };
 use futures_util::FutureExt;
 use jobs::{
-    Taken,
+    ClaimedJob,
     event::Listener,
     queue::{
         backend::{self, PostgresBackend},
-        claims::{Holder, Keeping, Stop, keep},
+        claims::{ClaimRegistry, LeaseConfig, Stop, renew_leases},
     },
 };
 use tokio::task::JoinSet;
@@ -70,7 +70,7 @@ pub struct Settings {
     /// The queues it takes from.
     pub queues: Vec<(Queue, QueueSettings)>,
     /// How leases are kept.
-    pub keeping: Keeping,
+    pub leases: LeaseConfig,
     /// How long running jobs may go on after a stop.
     pub drain: Duration,
     /// How often it is looked for lost leases and due schedules.
@@ -127,20 +127,20 @@ impl Fleet {
     /// Works until it is told to stop, then ends in good order.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let me = self.new_worker();
-        let holder = Holder::default();
+        let registry = ClaimRegistry::default();
         let (stuck, kept, gone) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         // Ends the lease thread also where this future is dropped.
         let _kept = kept.clone().drop_guard();
-        let keeper = Keeper {
-            holder: holder.clone(),
+        let renewer = LeaseRenewer {
+            registry: registry.clone(),
             db: self.db.apart(1).map_err(Error::Leases)?,
-            keeping: self.settings.keeping,
+            config: self.settings.leases,
             stop: kept.clone(),
             stuck: stuck.clone(),
             gone: gone.clone(),
         };
-        let keeper = keeper.start().map_err(Error::Thread)?;
+        let renewer = renewer.start().map_err(Error::Thread)?;
 
         let draining = CancellationToken::new();
         let (mut queues, mut fetching, mut settling) =
@@ -152,16 +152,16 @@ impl Fleet {
                 kinds: self.handlers.kinds(*queue),
                 concurrency: settings.concurrency,
                 prefetch: settings.prefetch,
-                lease: self.settings.keeping.lease,
+                lease: self.settings.leases.lease,
             };
             let (backend, running) =
-                PostgresBackend::new(&self.db, &holder, settings, draining.clone());
+                PostgresBackend::new(&self.db, &registry, settings, draining.clone());
             self.listener.wake(*queue, running.wake);
             fetching.spawn(running.fetching);
             settling.spawn(running.settling);
             queues.spawn(self.work_on(backend, draining.clone()));
         }
-        let mut tender = tokio::spawn(self.tender(&me, &holder, &draining, &kept).run());
+        let mut tender = tokio::spawn(self.tender(&me, &registry, &draining, &kept).run());
         tracing::info!(worker.id = %me.id, worker.capacity = me.capacity, "taking jobs");
 
         let ended = tokio::select! {
@@ -180,14 +180,14 @@ impl Fleet {
         let claimed = async { while fetching.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(TELLING, claimed).await;
         let time = if ended.is_ok() { self.settings.drain } else { STUCK_DRAIN };
-        drain(&holder, &mut queues, time).await;
+        drain(&registry, &mut queues, time).await;
         kept.cancel();
         // What it was at is rolled back.
         tender.abort();
         self.leave(me.id).await;
         settling.abort_all();
         // The thread waits for nothing but its own statement.
-        let _ = tokio::task::spawn_blocking(move || keeper.join()).await;
+        let _ = tokio::task::spawn_blocking(move || renewer.join()).await;
         ended
     }
 
@@ -205,14 +205,14 @@ impl Fleet {
     fn tender(
         &self,
         me: &NewWorker,
-        holder: &Holder,
+        registry: &ClaimRegistry,
         draining: &CancellationToken,
         stop: &CancellationToken,
     ) -> Tender {
         Tender {
             db: self.db.clone(),
             me: me.clone(),
-            holder: holder.clone(),
+            registry: registry.clone(),
             history_days: self.settings.history_days,
             every: self.settings.tend_every,
             draining: draining.clone(),
@@ -235,7 +235,7 @@ impl Fleet {
         let worker = WorkerBuilder::new(settings.queue.as_str())
             .backend(backend)
             .concurrency(settings.concurrency)
-            .build(move |taken: Taken| dispatcher.clone().run(taken));
+            .build(move |job: ClaimedJob| dispatcher.clone().run(job));
         async move {
             let signal = stop.cancelled_owned().map(Ok::<(), WorkerError>);
             worker.run_until(signal).await.map_err(|error| Error::Worker(Some(error)))
@@ -254,11 +254,11 @@ impl Fleet {
 }
 
 /// Lets running jobs finish, then stops them, then waits until all is told.
-async fn drain(holder: &Holder, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
+async fn drain(registry: &ClaimRegistry, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
     let ended = async {
         while queues.join_next().await.is_some() {}
         // A suspect takes no place, so its queue does not wait until it is told of.
-        while holder.count() > 0 {
+        while registry.count() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -266,27 +266,27 @@ async fn drain(holder: &Holder, queues: &mut JoinSet<Result<(), Error>>, drain: 
     if tokio::time::timeout(drain, &mut ended).await.is_ok() {
         return;
     }
-    let jobs = holder.count();
+    let jobs = registry.count();
     tracing::warn!(jobs, "stopping jobs that were not done in time: they run again elsewhere");
-    holder.stop_all(Stop::Shutdown);
+    registry.stop_all(Stop::Shutdown);
     if tokio::time::timeout(TELLING, ended).await.is_err() {
-        let jobs = holder.count();
+        let jobs = registry.count();
         tracing::error!(jobs, "some jobs could not be given back: their leases end by themselves");
     }
 }
 
 /// The thread that renews leases. It also ends the process when a job that cannot be stopped keeps it from ending.
-struct Keeper {
-    holder: Holder,
+struct LeaseRenewer {
+    registry: ClaimRegistry,
     db: Db,
-    keeping: Keeping,
+    config: LeaseConfig,
     stop: CancellationToken,
     stuck: CancellationToken,
     /// Cancelled when the thread ends, for whatever reason.
     gone: CancellationToken,
 }
 
-impl Keeper {
+impl LeaseRenewer {
     fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("leases".to_owned()).spawn(move || {
@@ -299,7 +299,7 @@ impl Keeper {
                     process::exit(EXIT_STUCK.into())
                 };
                 tokio::select! {
-                    () = keep(&self.holder, &self.db, self.keeping, &self.stop, &self.stuck) => {}
+                    () = renew_leases(&self.registry, &self.db, self.config, &self.stop, &self.stuck) => {}
                     () = last_resort => {}
                 }
             });

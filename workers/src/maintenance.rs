@@ -18,7 +18,7 @@ use domain::{
 use jobs::{
     compliance::posture,
     fleet::schedule,
-    queue::{claims::Holder, history, lease},
+    queue::{claims::ClaimRegistry, history, lease},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ const TRUCE: Duration = Duration::from_secs(5);
 pub(crate) struct Tender {
     pub(crate) db: Db,
     pub(crate) me: NewWorker,
-    pub(crate) holder: Holder,
+    pub(crate) registry: ClaimRegistry,
     pub(crate) history_days: u16,
     pub(crate) every: Duration,
     pub(crate) draining: CancellationToken,
@@ -109,7 +109,7 @@ impl Tender {
 
     async fn beat(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
-        let running = i32::try_from(self.holder.count()).unwrap_or(i32::MAX);
+        let running = i32::try_from(self.registry.count()).unwrap_or(i32::MAX);
         if !Worker::beat(&tx, self.me.id, running, self.draining.is_cancelled()).await? {
             Worker::register(&tx, &self.me).await?;
         }

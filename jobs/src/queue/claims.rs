@@ -21,7 +21,7 @@ use crate::queue::lease::{self, Lease};
 
 /// How leases are kept.
 #[derive(Debug, Clone, Copy)]
-pub struct Keeping {
+pub struct LeaseConfig {
     /// How long a claim lasts unless renewed.
     pub lease: Duration,
     /// How often it is renewed.
@@ -30,7 +30,7 @@ pub struct Keeping {
     pub grace: Duration,
 }
 
-impl Default for Keeping {
+impl Default for LeaseConfig {
     /// A killed worker's jobs run again within the lease and one look of the reaper.
     fn default() -> Self {
         Self {
@@ -56,7 +56,7 @@ pub enum Stop {
 
 /// One claim of this process.
 #[derive(Debug)]
-pub struct Held {
+pub struct Claim {
     /// The claim.
     pub lease: Lease,
     /// Whether it takes one of the places for claims; a suspect has a place of its own.
@@ -69,7 +69,7 @@ pub struct Held {
     is_finished: AtomicBool,
 }
 
-impl Held {
+impl Claim {
     fn new(lease: Lease, takes_place: bool) -> Self {
         Self {
             lease,
@@ -134,21 +134,21 @@ impl Held {
 
 /// All claims of this process.
 #[derive(Debug, Clone, Default)]
-pub struct Holder(Arc<Mutex<HashMap<JobId, Arc<Held>>>>);
+pub struct ClaimRegistry(Arc<Mutex<HashMap<JobId, Arc<Claim>>>>);
 
-impl Holder {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Held>>> {
+impl ClaimRegistry {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Claim>>> {
         // A map of plain entries: a panic elsewhere cannot leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of claims.
-    pub(crate) fn hold(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Held>> {
-        let mut held = self.lock();
+    pub(crate) fn add(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Claim>> {
+        let mut claims = self.lock();
         leases
             .map(|(lease, takes_place)| {
-                let claim = Arc::new(Held::new(lease, takes_place));
-                held.insert(lease.id, Arc::clone(&claim));
+                let claim = Arc::new(Claim::new(lease, takes_place));
+                claims.insert(lease.id, Arc::clone(&claim));
                 claim
             })
             .collect()
@@ -156,10 +156,10 @@ impl Holder {
 
     /// Forgets claims that have ended; not those that were claimed anew meanwhile.
     pub(crate) fn forget<'a>(&self, leases: impl Iterator<Item = &'a Lease>) {
-        let mut held = self.lock();
+        let mut claims = self.lock();
         for lease in leases {
-            if held.get(&lease.id).is_some_and(|held| held.lease == *lease) {
-                held.remove(&lease.id);
+            if claims.get(&lease.id).is_some_and(|claim| claim.lease == *lease) {
+                claims.remove(&lease.id);
             }
         }
     }
@@ -171,44 +171,44 @@ impl Holder {
 
     /// Tells all handlers to stop.
     pub fn stop_all(&self, reason: Stop) {
-        for held in self.lock().values() {
-            held.stop(reason);
+        for claim in self.lock().values() {
+            claim.stop(reason);
         }
     }
 
-    fn all(&self) -> Vec<Arc<Held>> {
+    fn all(&self) -> Vec<Arc<Claim>> {
         self.lock().values().cloned().collect()
     }
 }
 
 /// Renews the claims until told to stop. To be run on a thread of its own, with a database of one connection. Cancels
 /// `stuck` when a job does not stop although it must: the process cannot go on for long then.
-pub async fn keep(
-    holder: &Holder,
+pub async fn renew_leases(
+    registry: &ClaimRegistry,
     db: &Db,
-    keeping: Keeping,
+    config: LeaseConfig,
     stop: &CancellationToken,
     stuck: &CancellationToken,
 ) {
     let mut renewed_at = Instant::now();
-    let mut tick = tokio::time::interval(keeping.every);
+    let mut tick = tokio::time::interval(config.every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let held: Vec<_> =
-            holder.all().into_iter().filter(|held| !is_stuck(held, keeping, stuck)).collect();
-        let left = (keeping.lease * 2 / 3).saturating_sub(renewed_at.elapsed());
+        let claims: Vec<_> =
+            registry.all().into_iter().filter(|claim| !is_stuck(claim, config, stuck)).collect();
+        let left = (config.lease * 2 / 3).saturating_sub(renewed_at.elapsed());
         let asked_at = Instant::now();
-        match tokio::time::timeout(left, renew(db, &held, keeping.lease)).await {
+        match tokio::time::timeout(left, renew(db, &claims, config.lease)).await {
             Ok(Ok(())) => renewed_at = asked_at,
-            Ok(Err(error)) if renewed_at.elapsed() < keeping.lease * 2 / 3 => {
+            Ok(Err(error)) if renewed_at.elapsed() < config.lease * 2 / 3 => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "leases were not renewed");
             }
             Ok(Err(_)) | Err(_) => {
-                give_up(&held);
+                give_up(&claims);
                 renewed_at = Instant::now();
             }
         }
@@ -216,54 +216,54 @@ pub async fn keep(
 }
 
 /// Another worker may take them soon: none of them goes on here.
-fn give_up(held: &[Arc<Held>]) {
-    if !held.is_empty() {
+fn give_up(claims: &[Arc<Claim>]) {
+    if !claims.is_empty() {
         tracing::error!(
-            jobs = held.len(),
+            jobs = claims.len(),
             "leases could not be renewed in time: their jobs are stopped"
         );
     }
-    for held in held {
-        held.stop(Stop::Unrenewed);
+    for claim in claims {
+        claim.stop(Stop::Unrenewed);
     }
 }
 
 /// Whether it goes on although its time is up and it was told so: it never awaits.
-fn is_stuck(held: &Held, keeping: Keeping, stuck: &CancellationToken) -> bool {
-    let is_ending = held.is_ending.load(Ordering::Acquire);
+fn is_stuck(claim: &Claim, config: LeaseConfig, stuck: &CancellationToken) -> bool {
+    let is_ending = claim.is_ending.load(Ordering::Acquire);
     let is_over =
-        held.started.get().is_some_and(|(at, timeout)| at.elapsed() > *timeout + keeping.grace);
+        claim.started.get().is_some_and(|(at, timeout)| at.elapsed() > *timeout + config.grace);
     if is_ending || !is_over {
         return false;
     }
     if !stuck.is_cancelled() {
-        let id = held.lease.id;
+        let id = claim.lease.id;
         tracing::error!(job.id = %id, "job {id} does not stop: this process has to end");
         stuck.cancel();
     }
     true
 }
 
-async fn renew(db: &Db, held: &[Arc<Held>], lease: Duration) -> domain::Result<()> {
-    if held.is_empty() {
+async fn renew(db: &Db, claims: &[Arc<Claim>], lease: Duration) -> domain::Result<()> {
+    if claims.is_empty() {
         // Keeps the connection warm: the next renewal must not wait for a new one.
         return db.ping().await;
     }
-    let leases: Vec<Lease> = held.iter().map(|held| held.lease).collect();
+    let leases: Vec<Lease> = claims.iter().map(|claim| claim.lease).collect();
     let tx = db.fleet().await?;
     let renewed = lease::renew(&tx, &leases, lease).await?;
     tx.commit().await?;
-    let by_id: HashMap<_, _> = held.iter().map(|held| (held.lease.id, held)).collect();
+    let by_id: HashMap<_, _> = claims.iter().map(|claim| (claim.lease.id, claim)).collect();
     for renewed in renewed {
-        let Some(held) = by_id.get(&renewed.id) else { continue };
-        if held.is_ending.load(Ordering::Acquire) || held.is_completing.load(Ordering::Acquire) {
+        let Some(claim) = by_id.get(&renewed.id) else { continue };
+        if claim.is_ending.load(Ordering::Acquire) || claim.is_completing.load(Ordering::Acquire) {
             continue; // Gone because it is done.
         }
         if !renewed.is_held {
             tracing::warn!(job.id = %renewed.id, "the lease of job {} is lost", renewed.id);
-            held.stop(Stop::Lost);
+            claim.stop(Stop::Lost);
         } else if renewed.is_cancelling {
-            held.stop(Stop::Cancelled);
+            claim.stop(Stop::Cancelled);
         }
     }
     Ok(())

@@ -14,14 +14,14 @@ use domain::{
     fleet::job::{Job as Row, JobState, Queue},
     testing::TestDb,
 };
-use jobs::{Failure, Job, event::Listener, queue::claims::Keeping};
+use jobs::{Failure, Job, event::Listener, queue::claims::LeaseConfig};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
 
 /// As short as a loaded machine keeps.
-pub(crate) const KEEPING: Keeping = Keeping {
+pub(crate) const LEASES: LeaseConfig = LeaseConfig {
     lease: Duration::from_secs(2),
     every: Duration::from_millis(300),
     grace: Duration::from_mins(1),
@@ -154,7 +154,7 @@ impl Stage {
             queues: [Queue::Upkeep, Queue::Scan, Queue::Import]
                 .map(|queue| (queue, QueueSettings { concurrency, prefetch }))
                 .to_vec(),
-            keeping: KEEPING,
+            leases: LEASES,
             drain: Duration::from_secs(10),
             tend_every: Duration::from_millis(100),
             history_days: 30,

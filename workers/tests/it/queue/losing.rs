@@ -53,8 +53,8 @@ async fn a_stale_worker_changes_nothing() {
     let id = stage.push("a", Does::Wait).await;
     // Its lease is not looked at while the test runs, so only the fence can refuse it.
     let mut settings = Stage::settings(4, 0);
-    settings.keeping.lease = Duration::from_mins(10);
-    settings.keeping.every = Duration::from_mins(10);
+    settings.leases.lease = Duration::from_mins(10);
+    settings.leases.every = Duration::from_mins(10);
     stage.start_with(stage.handlers(), settings);
     stage.log.until_started(1).await;
     stage.meddle("UPDATE job SET fence = fence + 1").await;
@@ -82,7 +82,7 @@ async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
     let stage = Stage::new().await;
     let id = stage.push("a", Does::Hang).await;
     let mut settings = Stage::settings(4, 0);
-    settings.keeping.lease = Duration::from_secs(6);
+    settings.leases.lease = Duration::from_secs(6);
     stage.start_with(stage.handlers(), settings);
     stage.log.until_started(1).await;
     stage.meddle("REVOKE UPDATE ON job FROM sentryops_fleet").await;
