@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use clap::Args;
 use domain::fleet::job::Queue;
-use jobs::queue::claims::LeaseConfig;
+use jobs::queue::renewal::LeaseConfig;
 use tokio_util::sync::CancellationToken;
 use workers::{Fleet, Settings};
 

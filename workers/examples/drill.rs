@@ -23,7 +23,7 @@ use jobs::{
     Failure, Job, Redis,
     event::{Listener, Publisher},
     push, push_all,
-    queue::claims::LeaseConfig,
+    queue::renewal::LeaseConfig,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;

@@ -23,7 +23,8 @@ use jobs::{
     event::Listener,
     queue::{
         backend::{self, PostgresBackend},
-        claims::{ClaimRegistry, LeaseConfig, Stop, renew_leases},
+        claims::{ClaimRegistry, Stop},
+        renewal::{LeaseConfig, renew_leases},
     },
 };
 use tokio::task::JoinSet;

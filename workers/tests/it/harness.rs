@@ -14,7 +14,7 @@ use domain::{
     fleet::job::{Job as Row, JobState, Queue},
     testing::TestDb,
 };
-use jobs::{Failure, Job, event::Listener, queue::claims::LeaseConfig};
+use jobs::{Failure, Job, event::Listener, queue::renewal::LeaseConfig};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
