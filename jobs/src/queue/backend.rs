@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::queue::{
     claim::Claimant,
-    claims::{Claim, ClaimRegistry, Stop},
+    claims::{ClaimRegistry, Stop},
     completion::{Desk, Ending, Settler},
     failure::Failure,
     fetcher::{Buffer, ClaimedJob, Fetcher},
@@ -240,9 +240,9 @@ where
         let handled = self.inner.call(task);
         Box::pin(async move {
             let ending = match handled.await {
-                Ok(()) if claim.is_finished() => Ending::Silent,
+                Ok(()) if claim.state().is_finished() => Ending::Silent,
                 Ok(()) => Ending::Done,
-                Err(error) => ending(&claim, error.into(), attempt, most),
+                Err(error) => ending(error.into(), attempt, most),
             };
             if is_suspect {
                 layer.suspect.store(false, Ordering::Release);
@@ -265,9 +265,9 @@ pub enum Interruption {
     Stopped(Stop),
 }
 
-fn ending(claim: &Claim, error: BoxDynError, attempt: i16, most: i16) -> Ending {
-    // Whether its own transaction came through, only its row can tell; the fence refuses what comes too late.
-    claim.not_finished();
+fn ending(error: BoxDynError, attempt: i16, most: i16) -> Ending {
+    // Also where the handler had ended the job in its own transaction: whether that came through, only the row can tell;
+    // the fence refuses what comes too late.
     let failure = match error.downcast::<Interruption>().map(|interruption| *interruption) {
         Ok(Interruption::Failed(failure)) => failure,
         Ok(Interruption::Stopped(Stop::Lost)) => return Ending::Silent,

@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,64 +11,59 @@ use tokio_util::sync::CancellationToken;
 
 use crate::queue::lease::{self, Lease};
 
-/// Why a job is to stop before it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// Its claim is somebody else's.
-    Lost,
-    /// Its claim could not be renewed, and may soon be somebody else's.
-    Unrenewed,
-    /// Somebody wants it ended.
-    Cancelled,
-    /// The process ends.
-    Shutdown,
-}
+mod state;
+
+pub use state::Stop;
+use state::{ClaimEvent, ClaimState, Term};
 
 /// One claim of this process.
 #[derive(Debug)]
 pub struct Claim {
-    /// The claim.
+    /// The claim's identity.
     pub lease: Lease,
     /// Whether it takes one of the places for claims; a suspect has a place of its own.
     pub(crate) takes_place: bool,
-    pub(super) started: OnceLock<(Instant, Duration)>,
+    state: Mutex<ClaimState>,
     stop: CancellationToken,
-    reason: OnceLock<Stop>,
-    pub(super) is_completing: AtomicBool,
-    pub(super) is_ending: AtomicBool,
-    is_finished: AtomicBool,
 }
 
 impl Claim {
     fn new(lease: Lease, takes_place: bool) -> Self {
-        Self {
-            lease,
-            takes_place,
-            started: OnceLock::new(),
-            stop: CancellationToken::new(),
-            reason: OnceLock::new(),
-            is_completing: AtomicBool::new(false),
-            is_ending: AtomicBool::new(false),
-            is_finished: AtomicBool::new(false),
-        }
+        let stop = CancellationToken::new();
+        Self { lease, takes_place, state: Mutex::new(ClaimState::NEW), stop }
     }
 
-    /// Its handler starts, and may take so long.
+    fn lock(&self) -> MutexGuard<'_, ClaimState> {
+        // One plain value: a panic elsewhere cannot leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, event: ClaimEvent) {
+        let mut state = self.lock();
+        *state = state.transition(event);
+    }
+
+    /// The state at this moment: it may be another at the next.
+    pub(crate) fn state(&self) -> ClaimState {
+        *self.lock()
+    }
+
+    /// Notes that the handler starts, and how long it may take.
     pub fn start(&self, timeout: Duration) {
-        // A claim is started once.
-        let _already = self.started.set((Instant::now(), timeout));
+        self.note(ClaimEvent::Start(Term { started_at: Instant::now(), timeout }));
     }
 
-    /// Tells its handler to stop; the first reason counts.
+    /// Tells the handler to stop; the first reason counts.
     pub fn stop(&self, reason: Stop) {
-        let _already = self.reason.set(reason);
+        // The reason first: whoever wakes by the token reads it.
+        self.note(ClaimEvent::Stop(reason));
         self.stop.cancel();
     }
 
     /// Resolves when the handler is to stop.
     pub async fn stopped(&self) -> Stop {
         self.stop.cancelled().await;
-        self.reason.get().copied().unwrap_or(Stop::Lost)
+        self.state().stop().unwrap_or(Stop::Lost)
     }
 
     /// Ends the job inside the transaction that writes its effects, so that they happen once even when it runs twice.
@@ -80,28 +72,19 @@ impl Claim {
     /// # Errors
     /// `Conflict` if the claim is somebody else's by now: the transaction must not be committed.
     pub async fn complete(&self, tx: &Tx) -> domain::Result<()> {
-        self.is_completing.store(true, Ordering::Release);
+        // Before the statement: from now on a row that is gone is no lost claim.
+        self.note(ClaimEvent::Complete);
         if lease::finish(tx, &[self.lease]).await? == 0 {
             return Err(Error::Conflict("another worker has taken this job over".to_owned()));
         }
         tx.emit(Event::jobs(self.lease.org));
-        self.is_finished.store(true, Ordering::Release);
+        self.note(ClaimEvent::Finish);
         Ok(())
     }
 
-    /// That transaction came to nothing.
-    pub(crate) fn not_finished(&self) {
-        self.is_finished.store(false, Ordering::Release);
-    }
-
-    /// Whether its handler ended it in its own transaction.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.is_finished.load(Ordering::Acquire)
-    }
-
-    /// Its handler has returned; what is missing is the statement that says so.
-    pub(crate) fn ending(&self) {
-        self.is_ending.store(true, Ordering::Release);
+    /// Notes that the handler has returned: what is missing is the statement that says so.
+    pub(crate) fn end(&self) {
+        self.note(ClaimEvent::End);
     }
 }
 

@@ -69,7 +69,7 @@ impl Settler {
 
     /// Never waits; what is under way is bounded by the places for claims.
     pub(crate) fn end(&self, claim: Arc<Claim>, ending: Ending) {
-        claim.ending();
+        claim.end();
         // Closed only when the process ends; the lease then ends by itself.
         let _closed = self.sender.send((claim, ending));
     }

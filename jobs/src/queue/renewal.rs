@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -88,12 +88,9 @@ fn give_up(claims: &[Arc<Claim>]) {
     }
 }
 
-/// Whether it goes on although its time is up and it was told so: it never awaits.
+/// Whether its handler goes on although its time is up and it was told so: it never awaits.
 fn is_stuck(claim: &Claim, config: LeaseConfig, stuck: &CancellationToken) -> bool {
-    let is_ending = claim.is_ending.load(Ordering::Acquire);
-    let is_over =
-        claim.started.get().is_some_and(|(at, timeout)| at.elapsed() > *timeout + config.grace);
-    if is_ending || !is_over {
+    if !claim.state().is_overdue(Instant::now(), config.grace) {
         return false;
     }
     if !stuck.is_cancelled() {
@@ -116,8 +113,8 @@ async fn renew(db: &Db, claims: &[Arc<Claim>], lease: Duration) -> domain::Resul
     let by_id: HashMap<_, _> = claims.iter().map(|claim| (claim.lease.id, claim)).collect();
     for renewed in renewed {
         let Some(claim) = by_id.get(&renewed.id) else { continue };
-        if claim.is_ending.load(Ordering::Acquire) || claim.is_completing.load(Ordering::Acquire) {
-            continue; // Gone because it is done.
+        if claim.state().may_be_done() {
+            continue;
         }
         if !renewed.is_held {
             tracing::warn!(job.id = %renewed.id, "the lease of job {} is lost", renewed.id);
