@@ -4,7 +4,7 @@
 //! what runs has `drain` to finish, then it is stopped and goes back too. A job that cannot be stopped ends the process:
 //! the lease thread sees to that even when every other thread is held up by such jobs.
 
-use std::{process, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use apalis::{
     layers::WorkerBuilderExt,
@@ -12,10 +12,7 @@ use apalis::{
 };
 use domain::{
     Db,
-    fleet::{
-        job::Queue,
-        worker::{NewWorker, Worker},
-    },
+    fleet::worker::{NewWorker, Worker},
 };
 use futures_util::FutureExt;
 use jobs::{
@@ -24,7 +21,6 @@ use jobs::{
     queue::{
         backend::{self, PostgresBackend},
         claims::{ClaimRegistry, Stop},
-        renewal::{LeaseConfig, renew_leases},
     },
 };
 use tokio::task::JoinSet;
@@ -33,56 +29,17 @@ use uuid::Uuid;
 
 use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, maintenance::Tender};
 
-/// What a process exits with when a job cannot be stopped.
-pub const EXIT_STUCK: u8 = 70;
+mod renewer;
+mod settings;
+
+pub use renewer::EXIT_STUCK;
+use renewer::LeaseRenewer;
+pub use settings::{QueueSettings, Settings};
+
 /// How long others may go on beside a job that cannot be stopped: nobody takes jobs here meanwhile.
 const STUCK_DRAIN: Duration = Duration::from_secs(5);
 /// How long telling the last endings may take.
 const TELLING: Duration = Duration::from_secs(5);
-
-/// How one queue is worked on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueSettings {
-    /// Jobs at a time.
-    pub concurrency: usize,
-    /// Jobs claimed ahead.
-    pub prefetch: usize,
-}
-
-impl QueueSettings {
-    /// What suits a queue unless somebody knows better: long jobs are not claimed ahead, short ones in hundreds.
-    pub fn of(queue: Queue) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let (concurrency, prefetch) = match queue {
-            Queue::Scan => (2 * cores, 0),
-            Queue::Probe => (64, 200),
-            Queue::Triage => (4, 0),
-            Queue::Import => (cores, 0),
-            Queue::Notify => (16, 32),
-            Queue::Upkeep => (32, 1000),
-        };
-        Self { concurrency, prefetch }
-    }
-}
-
-/// How a process works.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The queues it takes from.
-    pub queues: Vec<(Queue, QueueSettings)>,
-    /// How leases are kept.
-    pub leases: LeaseConfig,
-    /// How long running jobs may go on after a stop.
-    pub drain: Duration,
-    /// How often it is looked for lost leases and due schedules.
-    pub tend_every: Duration,
-    /// Days for which it is kept what became of jobs.
-    pub history_days: u16,
-    /// The version it is of.
-    pub version: String,
-    /// The machine it runs on.
-    pub host: String,
-}
 
 /// Why a fleet ended although nobody asked.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +97,7 @@ impl Fleet {
             stop: kept.clone(),
             stuck: stuck.clone(),
             gone: gone.clone(),
+            last_resort: STUCK_DRAIN + 2 * TELLING,
         };
         let renewer = renewer.start().map_err(Error::Thread)?;
 
@@ -273,37 +231,5 @@ async fn drain(registry: &ClaimRegistry, queues: &mut JoinSet<Result<(), Error>>
     if tokio::time::timeout(TELLING, ended).await.is_err() {
         let jobs = registry.count();
         tracing::error!(jobs, "some jobs could not be given back: their leases end by themselves");
-    }
-}
-
-/// The thread that renews leases. It also ends the process when a job that cannot be stopped keeps it from ending.
-struct LeaseRenewer {
-    registry: ClaimRegistry,
-    db: Db,
-    config: LeaseConfig,
-    stop: CancellationToken,
-    stuck: CancellationToken,
-    /// Cancelled when the thread ends, for whatever reason.
-    gone: CancellationToken,
-}
-
-impl LeaseRenewer {
-    fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("leases".to_owned()).spawn(move || {
-            let _gone = self.gone.clone().drop_guard();
-            runtime.block_on(async {
-                let last_resort = async {
-                    self.stuck.cancelled().await;
-                    tokio::time::sleep(STUCK_DRAIN + 2 * TELLING).await;
-                    tracing::error!("ending this process: a job does not stop");
-                    process::exit(EXIT_STUCK.into())
-                };
-                tokio::select! {
-                    () = renew_leases(&self.registry, &self.db, self.config, &self.stop, &self.stuck) => {}
-                    () = last_resort => {}
-                }
-            });
-        })
     }
 }
