@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, maintenance::Tender};
+use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, maintenance::Maintenance};
 
 mod renewer;
 mod settings;
@@ -120,7 +120,8 @@ impl Fleet {
             settling.spawn(running.settling);
             queues.spawn(self.work_on(backend, draining.clone()));
         }
-        let mut tender = tokio::spawn(self.tender(&me, &registry, &draining, &kept).run());
+        let mut maintenance =
+            tokio::spawn(self.maintenance(&me, &registry, &draining, &kept).run());
         tracing::info!(worker.id = %me.id, worker.capacity = me.capacity, "taking jobs");
 
         let ended = tokio::select! {
@@ -131,7 +132,7 @@ impl Fleet {
             }
             Some(_) = fetching.join_next() => Err(Error::Ended("claiming")),
             Some(_) = settling.join_next() => Err(Error::Ended("settling")),
-            _ = &mut tender => Err(Error::Ended("tending")),
+            _ = &mut maintenance => Err(Error::Ended("tending")),
             () = gone.cancelled() => Err(Error::Ended("renewing")),
         };
         draining.cancel();
@@ -142,7 +143,7 @@ impl Fleet {
         drain(&registry, &mut queues, time).await;
         kept.cancel();
         // What it was at is rolled back.
-        tender.abort();
+        maintenance.abort();
         self.leave(me.id).await;
         settling.abort_all();
         // The thread waits for nothing but its own statement.
@@ -161,14 +162,14 @@ impl Fleet {
         }
     }
 
-    fn tender(
+    fn maintenance(
         &self,
         me: &NewWorker,
         registry: &ClaimRegistry,
         draining: &CancellationToken,
         stop: &CancellationToken,
-    ) -> Tender {
-        Tender {
+    ) -> Maintenance {
+        Maintenance {
             db: self.db.clone(),
             me: me.clone(),
             registry: registry.clone(),

@@ -23,16 +23,16 @@ use jobs::{
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker says that it is there.
-const BEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often changes are looked for that nobody asked to follow.
 const FOLLOW: Duration = Duration::from_secs(3);
 /// How often old history and silent workers are looked for.
 const TIDY: Duration = Duration::from_mins(10);
 /// After an outage of the database everybody renews what they hold before anything is taken back.
-const TRUCE: Duration = Duration::from_secs(5);
+const OUTAGE_GRACE: Duration = Duration::from_secs(5);
 
-/// What one process tends, and until when.
-pub(crate) struct Tender {
+/// The maintenance of one process, until it is told to stop.
+pub(crate) struct Maintenance {
     pub(crate) db: Db,
     pub(crate) me: NewWorker,
     pub(crate) registry: ClaimRegistry,
@@ -45,13 +45,13 @@ pub(crate) struct Tender {
 /// When what was done last.
 #[derive(Default)]
 struct Done {
-    beat: Option<Instant>,
+    heartbeat: Option<Instant>,
     follow: Option<Instant>,
     tidy: Option<Instant>,
 }
 
-/// Whether it could be done.
-fn told(what: &'static str, done: domain::Result<()>) -> bool {
+/// Logs what could not be done; returns whether it could.
+fn log_failure(what: &'static str, done: domain::Result<()>) -> bool {
     let Err(error) = done else { return true };
     let error = &error as &dyn std::error::Error;
     tracing::warn!(error, "could not {what} this time");
@@ -62,12 +62,12 @@ fn is_due(at: Option<Instant>, every: Duration) -> bool {
     at.is_none_or(|at| at.elapsed() >= every)
 }
 
-impl Tender {
+impl Maintenance {
     /// Until told to stop.
     pub(crate) async fn run(self) {
         let mut done = Done::default();
         let mut reached_at = Instant::now();
-        let mut truce_until = None;
+        let mut grace_until = None;
         let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -75,39 +75,39 @@ impl Tender {
                 () = self.stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            if reached_at.elapsed() > TRUCE.max(2 * self.every) {
-                truce_until = Some(Instant::now() + TRUCE);
+            if reached_at.elapsed() > OUTAGE_GRACE.max(2 * self.every) {
+                grace_until = Some(Instant::now() + OUTAGE_GRACE);
             }
-            let is_truce = truce_until.is_some_and(|until| Instant::now() < until);
-            if self.tend(&mut done, is_truce).await {
+            let is_grace = grace_until.is_some_and(|until| Instant::now() < until);
+            if self.tick(&mut done, is_grace).await {
                 reached_at = Instant::now();
             }
         }
     }
 
     /// Each by itself: what keeps one from being done must not keep the others. Returns whether the database was reached.
-    async fn tend(&self, done: &mut Done, is_truce: bool) -> bool {
+    async fn tick(&self, done: &mut Done, is_grace: bool) -> bool {
         let mut is_reached = false;
-        if is_due(done.beat, BEAT) {
-            is_reached |= told("beat", self.beat().await);
-            done.beat = Some(Instant::now());
+        if is_due(done.heartbeat, HEARTBEAT) {
+            is_reached |= log_failure("beat", self.heartbeat().await);
+            done.heartbeat = Some(Instant::now());
         }
-        if !is_truce {
-            is_reached |= told("take back jobs of lost workers", self.reap().await);
+        if !is_grace {
+            is_reached |= log_failure("take back jobs of lost workers", self.reap().await);
         }
-        is_reached |= told("push what is due", self.schedule().await);
+        is_reached |= log_failure("push what is due", self.schedule().await);
         if is_due(done.follow, FOLLOW) {
-            is_reached |= told("follow changes of people", self.follow().await);
+            is_reached |= log_failure("follow changes of people", self.follow().await);
             done.follow = Some(Instant::now());
         }
         if is_due(done.tidy, TIDY) {
-            told("tidy the history", self.tidy().await);
+            log_failure("tidy the history", self.tidy().await);
             done.tidy = Some(Instant::now());
         }
         is_reached
     }
 
-    async fn beat(&self) -> domain::Result<()> {
+    async fn heartbeat(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
         let running = i32::try_from(self.registry.count()).unwrap_or(i32::MAX);
         if !Worker::beat(&tx, self.me.id, running, self.draining.is_cancelled()).await? {
