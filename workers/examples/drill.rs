@@ -137,7 +137,9 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
             stop.cancel();
         }
     });
-    if let Err(error) = Fleet::new(db, listener, handlers, clock, settings).run(stop).await {
+    if let Err(error) =
+        Fleet::new(db, listener, handlers, workers::upkeep(), clock, settings).run(stop).await
+    {
         println!("{error}");
         // A runtime would wait for the job that does not stop.
         std::process::exit(workers::EXIT_STUCK.into());

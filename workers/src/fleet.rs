@@ -27,9 +27,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, maintenance::Maintenance};
+use crate::{
+    context::Clock,
+    dispatch::Dispatcher,
+    handler::Handlers,
+    maintenance::{Maintenance, Upkeep},
+};
 
 mod renewer;
+pub(crate) mod schedule;
 mod settings;
 
 pub use renewer::EXIT_STUCK;
@@ -66,20 +72,29 @@ pub struct Fleet {
     db: Db,
     listener: Listener,
     handlers: Arc<Handlers>,
+    upkeep: Arc<Upkeep>,
     clock: Clock,
     settings: Settings,
 }
 
 impl Fleet {
-    /// A process that does these jobs.
+    /// A process that does these jobs, and these duties besides.
     pub fn new(
         db: Db,
         listener: Listener,
         handlers: Handlers,
+        upkeep: Upkeep,
         clock: Clock,
         settings: Settings,
     ) -> Self {
-        Self { db, listener, handlers: Arc::new(handlers), clock, settings }
+        Self {
+            db,
+            listener,
+            handlers: Arc::new(handlers),
+            upkeep: Arc::new(upkeep),
+            clock,
+            settings,
+        }
     }
 
     /// Works until it is told to stop, then ends in good order.
@@ -173,6 +188,7 @@ impl Fleet {
             db: self.db.clone(),
             me: me.clone(),
             registry: registry.clone(),
+            upkeep: Arc::clone(&self.upkeep),
             history_days: self.settings.history_days,
             every: self.settings.tend_every,
             draining: draining.clone(),

@@ -6,9 +6,11 @@
 //! | `context` | [`Context`]: what a handler knows of its job, and how it finishes it |
 //! | `dispatch` | one attempt: right, time limit, stop, span |
 //! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
-//! | `maintenance` | what every process also does: reaping, beating, due schedules, old history |
+//! | `maintenance` | what every process also does: heartbeat, reaping, old history, and [`Upkeep`], the duties of the wings |
 //! | `compliance` | compliance runs; postures, which follow changes between them |
 //! | `inventory` | files of assets and dependencies |
+//!
+//! [`handlers`] and [`upkeep`] are the two places that know every wing; the files above the wings know none.
 //!
 //! Every process is the same and any number may run: what has to be done once is claimed from rows.
 
@@ -22,10 +24,13 @@ mod maintenance;
 
 use compliance::{posture, run};
 pub use context::{Clock, Context};
+use fleet::schedule;
 pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
 pub use handler::Handlers;
 use inventory::import;
 use jobs::{compliance::run::RunShard, inventory::import::ImportChunk};
+use maintenance::TIDY;
+pub use maintenance::{Round, Upkeep};
 
 /// The handlers of this product.
 pub fn handlers() -> Handlers {
@@ -40,4 +45,13 @@ pub fn handlers() -> Handlers {
         .on(import::chunk)
         .on(import::sweep)
         .on_ended::<ImportChunk, _, _>(import::chunk_ended)
+}
+
+/// The duties of this product, besides its jobs.
+pub fn upkeep() -> Upkeep {
+    Upkeep::new()
+        .each_round("push what is due", schedule::push_due)
+        .every(posture::FORGOTTEN_EVERY, "follow changes of people", posture::follow_forgotten)
+        .every(TIDY, "ask for the comparison of postures", posture::ask_to_verify)
+        .every(TIDY, "tidy the history", import::forget)
 }

@@ -1,4 +1,7 @@
 //! Jobs of schedules.
+//!
+//! The fleet says when, a wing does what: the job of a tick is known here by its kind, and its handler stands in the wing
+//! (`workers/compliance/run`), which may know the fleet. A new action is a new job here and a handler there.
 
 use chrono::{DateTime, Utc};
 use domain::{

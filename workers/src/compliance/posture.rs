@@ -1,12 +1,19 @@
 //! Postures: between compliance runs, what changes is followed.
 
+use std::time::Duration;
+
 use domain::compliance::{posture, run::AssetRange};
 use jobs::{
     Failure,
-    compliance::posture::{Follow, Refresh, Turn, Verify, push_refresh, push_turn},
+    compliance::posture::{
+        Follow, Refresh, Turn, Verify, push_forgotten, push_refresh, push_turn, push_verify,
+    },
 };
 
-use crate::context::Context;
+use crate::{context::Context, maintenance::Round};
+
+/// How often changes are looked for that nobody asked to follow.
+pub(crate) const FORGOTTEN_EVERY: Duration = Duration::from_secs(3);
 
 /// Judges what changed.
 pub async fn follow(context: Context, _: Follow) -> Result<(), Failure> {
@@ -62,4 +69,19 @@ pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
     }
     context.finish().await?.commit().await?;
     Ok(())
+}
+
+/// Asks for following where nobody has.
+pub(crate) async fn follow_forgotten(round: Round) -> domain::Result<()> {
+    let tx = round.db.fleet().await?;
+    push_forgotten(&tx).await?;
+    tx.commit().await
+}
+
+/// Asks for the next comparison where none is asked for.
+pub(crate) async fn ask_to_verify(round: Round) -> domain::Result<()> {
+    let tx = round.db.fleet().await?;
+    let now = tx.now().await?;
+    push_verify(&tx, now).await?;
+    tx.commit().await
 }

@@ -178,7 +178,14 @@ impl TestFleet {
         let now = Arc::clone(&self.now);
         let clock = Arc::new(move || *now.lock().unwrap());
         // Hears no hints: the poll must do.
-        let fleet = Fleet::new(self.db.db.clone(), Listener::deaf(), handlers, clock, settings);
+        let fleet = Fleet::new(
+            self.db.db.clone(),
+            Listener::deaf(),
+            handlers,
+            workers::upkeep(),
+            clock,
+            settings,
+        );
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let stop = stop.clone();
