@@ -21,8 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{
-    CHANNEL,
     hub::{Hints, Hub, Topic},
+    publisher::CHANNEL,
 };
 use crate::{Error, Redis, Result, redis};
 
