@@ -32,7 +32,7 @@ use self::bucket::Bucket;
 pub use self::bucket::address_bucket;
 pub use self::quota::Quota;
 use self::shared::Shared;
-use crate::Redis;
+use crate::redis::Redis;
 
 /// Whether it may be done.
 #[must_use]

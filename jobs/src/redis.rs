@@ -20,7 +20,7 @@ use fred::types::{Builder, CustomCommand, FromValue, Value};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How long a command waits that states no patience of its own.
 const PATIENCE: Duration = Duration::from_secs(1);

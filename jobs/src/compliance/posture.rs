@@ -16,7 +16,10 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, Push, push_all};
+use crate::{
+    job::Job,
+    queue::push::{Push, push_all},
+};
 
 /// How often postures are compared with what a look at everything finds.
 const VERIFY: TimeDelta = TimeDelta::days(1);

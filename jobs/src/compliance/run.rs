@@ -11,7 +11,7 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, push_all};
+use crate::{job::Job, queue::push::push_all};
 
 /// Judges one range of a run's assets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

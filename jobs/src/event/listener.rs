@@ -24,7 +24,10 @@ use super::{
     hub::{Hints, Hub, Topic},
     publisher::CHANNEL,
 };
-use crate::{Error, Redis, Result, redis};
+use crate::{
+    error::{Error, Result},
+    redis::{self, Redis},
+};
 
 /// How often the process says something to itself.
 const BEAT: Duration = Duration::from_secs(1);

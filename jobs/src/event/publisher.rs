@@ -6,7 +6,7 @@ use domain::base::event::Event;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::Redis;
+use crate::redis::Redis;
 
 /// The channel; an event is a JSON object `{"org", "kind", "id"}`.
 pub const CHANNEL: &str = "sentryops:event";

@@ -16,7 +16,7 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, Push};
+use crate::{job::Job, queue::push::Push};
 
 /// Ticks claimed at a time.
 const BATCH: i64 = 200;

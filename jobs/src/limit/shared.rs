@@ -16,7 +16,10 @@ use metrics::counter;
 use tracing::{info, warn};
 
 use super::{breaker::Breaker, bucket::Bucket, local::Walls, quota::Quota};
-use crate::{Error, Redis, Result};
+use crate::{
+    error::{Error, Result},
+    redis::Redis,
+};
 
 /// How long a request waits for Redis before it is decided without it.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
