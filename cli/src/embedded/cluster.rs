@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Durability;
-use super::account::read;
+use super::account::{Account, read};
 use super::child::{Child, Launcher};
 use super::home::Home;
 use super::log::Log;
@@ -95,10 +95,10 @@ pub(super) fn pid_file(data: &Path) -> PathBuf {
 }
 
 /// Makes a pid file that was left behind stop nobody.
-pub(super) fn disown_pid_file(home: &Home) -> Result<()> {
-    let path = pid_file(&home.data);
+pub(super) fn disown_pid_file(data: &Path, account: &Account) -> Result<()> {
+    let path = pid_file(data);
     match read(&path)? {
-        Some(noted) => home.account.write(&path, disowned(&noted, process::id()).as_bytes()),
+        Some(noted) => account.write(&path, disowned(&noted, process::id()).as_bytes()),
         None => Ok(()),
     }
 }

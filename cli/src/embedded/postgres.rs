@@ -209,7 +209,7 @@ pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let initdb = Traces { folder: &aside, socket: &socket, uid };
     initdb.end(None, Signal::KILL, Signal::KILL).await?;
     server.nobody_listens().await?;
-    cluster::disown_pid_file(home)
+    cluster::disown_pid_file(&home.data, &home.account)
 }
 
 #[cfg(test)]
