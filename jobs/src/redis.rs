@@ -232,6 +232,8 @@ mod tests {
             ("unix://ops:s%2Fc@local/run/a.sock", "/run/a.sock", some("ops"), some("s/c")),
             ("unix:///home/me/My Projects/a.sock", "/home/me/My Projects/a.sock", None, None),
             ("unix:///home/me/My%20Projects/a.sock", "/home/me/My Projects/a.sock", None, None),
+            ("unix:///run/%c3%BC%25.sock", "/run/ü%.sock", None, None),
+            ("unix:///run/a+b.sock", "/run/a+b.sock", None, None),
         ] {
             assert_eq!(socket(url), (path.to_owned(), username, password), "{url}");
         }
@@ -256,6 +258,10 @@ mod tests {
             "redis://:s3cret@host:port",
             "unix://s3cret",
             "unix:///s3cret%zz",
+            "unix:///s3cret%4",
+            "unix:///s3cret%",
+            "unix:///s3cret%%",
+            "unix:///s3cret%C3",
         ] {
             let error = config(url).unwrap_err();
             assert!(matches!(error, Error::Url(_)), "{url}: {error}");

@@ -265,6 +265,11 @@ mod tests {
         check("JWT_KEY_FILE", Some("JWT_KEYS_FILE"));
         check("DATABSE_URL", Some("DATABASE_URL"));
         check("TRUSTED_PROXIE", Some("TRUSTED_PROXIES"));
+        check("LOG_LEVLE", Some("LOG_LEVEL"));
+        check("ARGON2T", Some("ARGON2_T"));
+        check("ARGON2_X", Some("ARGON2_T"));
+        check("listen_ADDR", None);
+        check("HSTS_MAXAGES", Some("HSTS_MAX_AGE"));
         check("LISTEN_ADDR", None);
         check("JWT_KEYS_FILE", None);
         check("PATH", None);

@@ -46,17 +46,37 @@ mod tests {
 
     #[test]
     fn the_most_alike_is_found_and_nothing_far_off() {
-        let known = ["name", "location", "lifecycle_state"];
+        let known = ["name", "location", "lifecycle_state", "prod", "größe"];
         for (asked, expected) in [
             ("Name", Some("name")),
             ("loction", Some("location")),
             ("lifecycle", Some("lifecycle_state")),
             ("naem", Some("name")),
             ("lifecyclestate", Some("lifecycle_state")),
+            ("lifecyle_sttae", Some("lifecycle_state")),
+            ("lcoation", Some("location")),
+            ("xlocation", Some("location")),
+            ("location_of_the_thing", Some("location")),
+            ("loc", Some("location")),
+            ("Production", Some("prod")),
+            ("prdo", Some("prod")),
+            ("dorp", None),
+            ("anme", Some("name")),
+            ("nmea", None),
+            ("nam", Some("name")),
+            ("na", None),
+            ("GRÖSSE", Some("größe")),
+            ("GRÖẞE", Some("größe")),
+            ("grosse", None),
             ("zebra", None),
             ("", None),
         ] {
             assert_eq!(nearest(asked, known), expected, "{asked}");
         }
+    }
+
+    #[test]
+    fn of_names_equally_alike_the_first_by_alphabet_is_meant() {
+        assert_eq!(nearest("rats", ["cats", "bats", "hats"]), Some("bats"));
     }
 }
