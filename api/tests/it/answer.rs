@@ -1,7 +1,7 @@
 //! How an answer of the engine looks over HTTP.
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{Reply, exchange, post_with},
 };
 

@@ -1,7 +1,7 @@
 //! Who the engine is told is asking.
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{exchange, post_with},
 };
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Edge, Event, soon},
     wire::{connect, connect_from, exchange, next, post, post_and_stay, request},
 };
 

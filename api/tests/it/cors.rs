@@ -1,7 +1,7 @@
 //! Which origins may read an answer.
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{exchange, post_with, request},
 };
 

@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{connect, exchange, last, post, post_with, request},
 };
 

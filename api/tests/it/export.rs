@@ -4,7 +4,7 @@ use graphql::Lost;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Edge, Event, soon},
     wire::{Reply, connect, exchange, request},
 };
 

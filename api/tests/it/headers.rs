@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{Reply, connect, exchange, last, post, post_with, request},
 };
 

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{exchange, request},
 };
 

@@ -1,7 +1,7 @@
 //! Files from the binary, and the small addresses around them.
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{exchange, request},
 };
 

@@ -8,7 +8,7 @@ use std::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Edge, Event, soon},
     wire::{connect, exchange, post_with, request},
 };
 

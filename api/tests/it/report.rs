@@ -1,7 +1,7 @@
 //! Reports: a page to print, and a file.
 
 use crate::{
-    scratch::Edge,
+    harness::Edge,
     wire::{Reply, exchange, request},
 };
 

@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Edge, Event, soon},
     wire::{connect, exchange, post_and_stay, request},
 };
 

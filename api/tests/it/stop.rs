@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Edge, Event, soon},
     wire::{connect, last, next, post_and_stay},
 };
 

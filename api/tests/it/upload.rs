@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Edge, Event, soon},
     wire::{Reply, connect, exchange, last, request},
 };
 
