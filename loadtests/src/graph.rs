@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    finding::{Finding, Report, number},
+    deployment::{Site, Tenant},
     inventory::{Graph, Inventory, Shape, Tier},
     load::percentile,
+    measurement::{Finding, Report, number},
     random::Random,
     report::{self, Circumstances, progress},
-    site::{Site, Tenant},
     stores,
     upload::{self, Kind},
 };

@@ -14,11 +14,11 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::{
-    finding::{Finding, Report, number},
+    deployment::{Site, Tenant},
     inventory::{Inventory, Shape, Written},
+    measurement::{Finding, Report, number},
     random::Random,
     report::{self, Circumstances, progress},
-    site::{Site, Tenant},
     stores,
     upload::{self, Imported, Kind, Upload},
     usage::Memory,

@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `ground` | the stores, and processes that push and take jobs |
+//! | `bench` | the stores, and processes that push and take jobs |
 //! | `ledger` | what became of jobs, and whether that is right |
 //! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
 //! | `store` | Postgres and Redis, crashed and started again |
@@ -11,7 +11,7 @@
 //! first: fsync, synchronous commits, whole pages. Only what is lost, doubled or wrong fails the run; figures stand beside
 //! their targets, since the machine is shared with whoever else is on it.
 
-mod ground;
+mod bench;
 mod kill;
 mod ledger;
 mod outage;
@@ -31,14 +31,14 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    finding::{Finding, Report},
     folder::Folder,
     load::percentile,
+    measurement::{Finding, Report},
     random,
     report::{Circumstances, progress},
     stores,
 };
-use ground::Ground;
+use bench::Ground;
 
 /// What `queue` is told.
 #[derive(Args)]

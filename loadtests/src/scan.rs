@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `sown` | organizations filled by SQL, and what every rule has to say of them |
+//! | `seeded` | organizations filled by SQL, and what every rule has to say of them |
 //! | `run` | a run, started and followed |
 //! | `sizes`, `edits`, `paper`, `kill` | the parts |
 //!
@@ -13,15 +13,15 @@ mod edits;
 mod kill;
 mod paper;
 mod run;
+mod seeded;
 mod sizes;
-mod sown;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::{finding::Report, random, report::Circumstances, site::Site, stores};
+use crate::{deployment::Site, measurement::Report, random, report::Circumstances, stores};
 
 /// What `scan` is told.
 #[derive(Args)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    site::{Site, Tenant},
+    deployment::{Site, Tenant},
     usage::{self, Taken, Watched},
 };
 

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    ground::{Ground, Hints, Pace, Worker, stop},
+    bench::{Ground, Hints, Pace, Worker, stop},
     ledger::{self, Ledger},
 };
 use crate::{
-    finding::{Finding, number},
+    measurement::{Finding, number},
     random::Random,
     report::progress,
 };

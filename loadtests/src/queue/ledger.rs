@@ -11,7 +11,7 @@ use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
-    finding::{Finding, number},
+    measurement::{Finding, number},
     stores,
 };
 

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{
-    ground::{Ground, Hints, Pace, stop},
+    bench::{Ground, Hints, Pace, stop},
     ledger::{self, Ledger},
     rate::{self, SHORT},
     store::{self, Store},
 };
 use crate::{
-    finding::{Finding, number},
+    measurement::{Finding, number},
     random::Random,
     report::progress,
 };

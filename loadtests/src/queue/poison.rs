@@ -8,12 +8,12 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    ground::{Ground, Hints, Pace},
+    bench::{Ground, Hints, Pace},
     ledger,
 };
 use crate::{
     child::Child,
-    finding::{Finding, number},
+    measurement::{Finding, number},
 };
 
 const PROCESSES: usize = 2;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::{
-    ground::{Ground, Hints, Pace, pause, resume, stop},
+    bench::{Ground, Hints, Pace, pause, resume, stop},
     ledger::ANY_LIVE,
 };
-use crate::{finding::Finding, usage};
+use crate::{measurement::Finding, usage};
 
 /// What drains short jobs.
 pub(crate) const SHORT: Pace = Pace { concurrency: 64, prefetch: 500 };
@@ -49,7 +49,7 @@ pub(crate) async fn drain(
     pause(&mut fleet)?;
     ground.push(kind.0, count, BATCH, kind.1).await?;
     ground.ledger.execute("ANALYZE job").await?;
-    let taken = |fleet: &[super::ground::Worker]| -> Result<_> {
+    let taken = |fleet: &[super::bench::Worker]| -> Result<_> {
         let workers = fleet.iter().map(|worker| usage::of_process(worker.child.pid()));
         let workers = workers.sum::<Result<Duration>>()?;
         let postgres =

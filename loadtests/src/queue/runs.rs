@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    ground::{Ground, stop},
+    bench::{Ground, stop},
     kill::Killed,
     ledger,
 };
 use crate::{
     client::Connection,
-    finding::Finding,
+    measurement::Finding,
     random::Random,
     report::progress,
     seed::{self, ORGANIZATION},

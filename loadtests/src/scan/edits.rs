@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::{run::Run, sizes::Measured};
 use crate::{
     client::Connection,
-    finding::{Finding, number},
+    deployment::Site,
+    measurement::{Finding, number},
     report::{progress, whole},
-    site::Site,
 };
 
 /// From one edit to the next.

@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use super::{
     run::{Counts, Run},
-    sown::Sowing,
+    seeded::Sowing,
 };
 use crate::{
-    finding::{Finding, number},
+    deployment::Site,
+    measurement::{Finding, number},
     random::Random,
     report::{progress, whole},
-    site::Site,
 };
 
 /// Worker processes, one of which is killed.

@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::sizes::Measured;
 use crate::{
     client::Connection,
-    finding::{Finding, number},
+    deployment::Site,
+    measurement::{Finding, number},
     report::{progress, whole},
-    site::Site,
 };
 
 /// Each is fetched so often.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    site::{Site, Tenant},
+    deployment::{Site, Tenant},
 };
 
 /// A run is asked about so often.

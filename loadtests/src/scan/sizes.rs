@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::{
     run::{Counts, Run},
-    sown::{CHANGED_EVERY, Sowing},
+    seeded::{CHANGED_EVERY, Sowing},
 };
 use crate::{
-    finding::{Finding, number},
+    deployment::{Site, Tenant},
+    measurement::{Finding, number},
     report::{Table, progress, whole},
-    site::{Site, Tenant},
     usage::{self, Watched},
 };
 
@@ -112,7 +112,7 @@ async fn three(
     let (_, first) = one(sowing, "first").await?;
     let expected = sowing.expected().await?;
     let in_operation = sowing.in_operation().await?;
-    let sum = |of: fn(&super::sown::Verdicts) -> i64| expected.iter().map(of).sum::<i64>();
+    let sum = |of: fn(&super::seeded::Verdicts) -> i64| expected.iter().map(of).sum::<i64>();
     let failed = sum(|rule| rule.failed);
     for (name, found, expected) in [
         ("assets", first.counts.assets, in_operation),

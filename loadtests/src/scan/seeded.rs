@@ -10,7 +10,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use tokio_postgres::types::ToSql;
 
-use crate::site::{Site, Tenant};
+use crate::deployment::{Site, Tenant};
 
 /// Of ten thousand.
 const MISSING: i32 = 500;
