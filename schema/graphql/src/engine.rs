@@ -6,6 +6,7 @@
 //!
 //! Long, because what runs once and what is watched pass the same steps in the same order, seen side by side here.
 
+mod files;
 pub(crate) mod node;
 pub(crate) mod permit;
 pub(crate) mod schema;

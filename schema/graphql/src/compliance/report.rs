@@ -31,6 +31,7 @@ mod page;
 mod print;
 
 pub use print::Printed;
+pub(crate) use print::{print_report, report_file};
 
 /// Assets that a report names where nobody says how many, as on its page.
 const WORST: i32 = 20;

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use domain::{Origin, Viewer, access::permission::Permission};
 
 use crate::{
-    engine::{Answer, Engine, refused, sign},
+    engine::{Answer, refused, sign},
     request::{
-        context::{Client, SIGN_IN},
+        context::{Client, SIGN_IN, Services},
         error::{Error, ErrorCode, Result},
     },
 };
@@ -17,7 +17,7 @@ pub(crate) struct Permit {
     pub(crate) origin: Origin,
 }
 
-impl Engine {
+impl Services {
     /// Who stands behind the bearer, if they have the permission for `what`.
     pub(crate) async fn permit(
         &self,
@@ -32,7 +32,7 @@ impl Engine {
                 format!("{what} is for those signed in. {SIGN_IN}"),
             )
         })?;
-        let viewer = self.services().identity.authenticate(bearer, client.address, now).await?;
+        let viewer = self.identity.authenticate(bearer, client.address, now).await?;
         if !viewer.may(permission) {
             return Err(Error::new(
                 ErrorCode::Forbidden,

@@ -20,11 +20,11 @@ use futures_util::{Stream, stream};
 use super::{WORST, page};
 use crate::{
     engine::{
-        Answer, Engine,
+        Answer,
         permit::{Permit, failed},
     },
     request::{
-        context::Client,
+        context::{Client, Services},
         error::{Error, ErrorCode, Result},
     },
 };
@@ -53,56 +53,46 @@ pub(super) struct Page {
     pub(super) rules: HashMap<RuleVersionId, Rule>,
 }
 
-impl Engine {
-    /// The report of a run, or of the `latest` of all assets, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
-    /// `ASSET_READ`.
-    ///
-    /// # Errors
-    /// The answer to send.
-    pub async fn print_report(
-        &self,
-        run: &str,
-        bearer: Option<&str>,
-        client: Client,
-    ) -> Result<Printed, Answer> {
-        let printed = async {
-            let permit = self.may_report(bearer, &client).await?;
-            let tx = self.services().db.snapshot(permit.viewer.org).await?;
-            let page = Page::read(&tx, report(&tx, run).await?, told(&permit)).await?;
-            tx.commit().await?;
-            Ok(page::print(&page))
-        };
-        printed.await.map_err(|error: Error| failed(&error, &client))
-    }
+/// Prints a report: see [`Engine::print_report`](crate::Engine::print_report).
+pub(crate) async fn print_report(
+    services: &Services,
+    run: &str,
+    bearer: Option<&str>,
+    client: Client,
+) -> Result<Printed, Answer> {
+    let printed = async {
+        let permit = may_report(services, bearer, &client).await?;
+        let tx = services.db.snapshot(permit.viewer.org).await?;
+        let page = Page::read(&tx, report(&tx, run).await?, told(&permit)).await?;
+        tx.commit().await?;
+        Ok(page::print(&page))
+    };
+    printed.await.map_err(|error: Error| failed(&error, &client))
+}
 
-    /// What was broken when a run ended, or the `latest` did, as CSV. Takes `COMPLIANCE_READ`; assets are named to those with
-    /// `ASSET_READ`.
-    ///
-    /// # Errors
-    /// The answer to send. In the stream: the file is not whole and must not look so.
-    pub async fn report_file(
-        &self,
-        run: &str,
-        bearer: Option<&str>,
-        client: Client,
-    ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-        let begun = async {
-            let permit = self.may_report(bearer, &client).await?;
-            Pages::begin(self.services().db.clone(), permit, run).await
+/// Gives out a report's findings, page by page: see [`Engine::report_file`](crate::Engine::report_file).
+pub(crate) async fn report_file(
+    services: &Services,
+    run: &str,
+    bearer: Option<&str>,
+    client: Client,
+) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
+    let begun = async {
+        let permit = may_report(services, bearer, &client).await?;
+        Pages::begin(services.db.clone(), permit, run).await
+    };
+    let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
+    Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
+        let page = match first {
+            Some(first) => Some(first),
+            None => pages.next().await?,
         };
-        let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
-        Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
-            let page = match first {
-                Some(first) => Some(first),
-                None => pages.next().await?,
-            };
-            Ok(page.map(|page| (page, (None, pages))))
-        }))
-    }
+        Ok(page.map(|page| (page, (None, pages))))
+    }))
+}
 
-    async fn may_report(&self, bearer: Option<&str>, client: &Client) -> Result<Permit> {
-        self.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
-    }
+async fn may_report(services: &Services, bearer: Option<&str>, client: &Client) -> Result<Permit> {
+    services.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
 }
 
 /// Whether the caller is told which assets a report is about.
