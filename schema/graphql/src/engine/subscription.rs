@@ -18,7 +18,7 @@ use async_graphql::{
     parser::types::{OperationType, Selection},
 };
 use futures_util::{Stream, stream};
-use jobs::event::{Hints, Topic};
+use jobs::event::{Hints, Pace, Topic};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -88,6 +88,30 @@ impl Watch {
     /// What is being sent is the last.
     pub(crate) fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Until a hint comes, or the pace asks for a look without one; at once where nothing is listened for.
+    pub(crate) async fn hint(&self, pace: Pace) {
+        let mut hints = lock(&self.hints).take();
+        if let Some(hints) = &mut hints {
+            hints.next(pace).await;
+        }
+        *lock(&self.hints) = hints;
+    }
+
+    /// The least time between two executions; none where no field asked for any.
+    pub(crate) fn spacing(&self) -> Duration {
+        *lock(&self.spacing)
+    }
+
+    /// Whether an answer is sent although it looks like the last.
+    pub(crate) fn sends_each(&self) -> bool {
+        self.each_counts.load(Ordering::Relaxed)
+    }
+
+    /// Whether no further execution can bring anything. Without hints nothing would wake it: it has never looked at any row.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed) || lock(&self.hints).is_none()
     }
 }
 
@@ -175,13 +199,9 @@ impl Subscription {
     /// Until it is time to execute again.
     async fn wait(&mut self) {
         let Some(executed_at) = self.executed_at else { return };
-        let mut hints = lock(&self.watch.hints).take();
-        if let Some(hints) = &mut hints {
-            hints.next(self.watching.pace).await;
-        }
-        *lock(&self.watch.hints) = hints;
+        self.watch.hint(self.watching.pace).await;
         // What comes in the meantime melts into the one execution.
-        let spacing = self.watching.debounce.max(*lock(&self.watch.spacing));
+        let spacing = self.watching.debounce.max(self.watch.spacing());
         sleep_until(executed_at + spacing).await;
     }
 
@@ -195,7 +215,7 @@ impl Subscription {
             if has_failed && !is_first && is_passing(&answer) {
                 continue; // The next execution finds what this one could not.
             }
-            let is_new = self.watch.each_counts.load(Ordering::Relaxed)
+            let is_new = self.watch.sends_each()
                 || answer.response.data != self.last
                 || !answer.response.errors.is_empty();
             if is_new {
@@ -207,9 +227,7 @@ impl Subscription {
                 return;
             }
         }
-        // Without hints it has never looked at anything: nothing would wake it.
-        self.is_over =
-            self.watch.has_ended.load(Ordering::Relaxed) || lock(&self.watch.hints).is_none();
+        self.is_over = self.watch.is_over();
     }
 }
 
