@@ -6,12 +6,12 @@ use futures_util::Stream;
 
 use crate::{
     compliance::report::{self, Printed},
-    engine::{Answer, Engine},
+    engine::Engine,
     inventory::{
         export,
         upload::{self, BrokenOff, Received},
     },
-    request::{context::Client, error::Result},
+    request::{answer::Answer, context::Client, error::Result},
 };
 
 impl Engine {

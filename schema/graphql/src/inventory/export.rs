@@ -11,15 +11,11 @@ use domain::{
 };
 use futures_util::{Stream, stream};
 
-use crate::{
-    engine::{
-        Answer,
-        permit::{Permit, failed},
-    },
-    request::{
-        context::{Client, Services},
-        error::{Error, Result},
-    },
+use crate::request::{
+    answer::Answer,
+    context::{Client, Services},
+    error::{Error, Result},
+    permit::{Permit, failed},
 };
 
 /// Gives out a file, page by page: see [`Engine::export`](crate::Engine::export).

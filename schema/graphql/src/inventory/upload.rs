@@ -21,14 +21,11 @@ use futures_util::{Stream, StreamExt};
 
 use crate::{
     document::rejection::grouped,
-    engine::{
-        Answer,
-        permit::{Permit, failed},
-        watch::Lost,
-    },
     request::{
+        answer::Answer,
         context::{Client, Services},
         error::{Error, ErrorCode, Result},
+        permit::{Lost, Permit, failed},
     },
 };
 

@@ -18,15 +18,11 @@ use domain::{
 use futures_util::{Stream, stream};
 
 use super::{WORST, page};
-use crate::{
-    engine::{
-        Answer,
-        permit::{Permit, failed},
-    },
-    request::{
-        context::{Client, Services},
-        error::{Error, ErrorCode, Result},
-    },
+use crate::request::{
+    answer::Answer,
+    context::{Client, Services},
+    error::{Error, ErrorCode, Result},
+    permit::{Permit, failed},
 };
 
 /// Findings on the page; the file has all.

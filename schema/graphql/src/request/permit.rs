@@ -3,13 +3,20 @@
 use chrono::{DateTime, Utc};
 use domain::{Origin, Viewer, access::permission::Permission};
 
-use crate::{
-    engine::{Answer, refused, sign},
-    request::{
-        context::{Client, SIGN_IN, Services},
-        error::{Error, ErrorCode, Result},
-    },
+use crate::request::{
+    answer::{Answer, refused, sign},
+    context::{Client, SIGN_IN, Services},
+    error::{Error, ErrorCode, Result},
 };
+
+/// What somebody has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// All: the session, the key or the token is over.
+    Access,
+    /// Something that they could do when they came.
+    Rights,
+}
 
 /// Somebody who may.
 pub(crate) struct Permit {
