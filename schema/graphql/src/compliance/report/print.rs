@@ -1,53 +1,24 @@
 //! Reports on their way out, which are no documents: a page to print, and all findings as a file.
 
-use std::collections::HashMap;
-
 use chrono::Utc;
 use domain::{
     Db, Tx,
     access::permission::Permission,
-    base::page::PageRequest,
-    compliance::{
-        finding::Finding,
-        report::{Assets, FindingFile, Report, WorstAsset},
-        rule::Rule,
-    },
-    entity::{AssetId, RuleVersionId, RunId},
-    inventory::asset::Asset,
+    compliance::report::{Assets, FindingFile, Report},
+    entity::RunId,
 };
 use futures_util::{Stream, stream};
 
-use super::{WORST, page};
+use super::{
+    content::Page,
+    page::{self, Printed},
+};
 use crate::request::{
     answer::Answer,
     context::{Client, Services},
     error::{Error, ErrorCode, Result},
     permit::{Permit, failed},
 };
-
-/// Findings on the page; the file has all.
-const MOST_FINDINGS: usize = 200;
-
-/// A page that stands for itself.
-#[derive(Debug, Clone)]
-pub struct Printed {
-    /// HTML.
-    pub html: String,
-    /// What a browser may take its style for: SHA-256 in base 64.
-    pub style_sha256: String,
-}
-
-/// What a page shows.
-pub(super) struct Page {
-    pub(super) report: Report,
-    pub(super) worst: Vec<WorstAsset>,
-    pub(super) findings: Vec<Finding>,
-    /// How many there are, on the page or not.
-    pub(super) total: i64,
-    /// Those named above; none for who may not see assets.
-    pub(super) assets: HashMap<AssetId, Asset>,
-    pub(super) rules: HashMap<RuleVersionId, Rule>,
-}
 
 /// Prints a report: see [`Engine::print_report`](crate::Engine::print_report).
 pub(crate) async fn print_report(
@@ -110,30 +81,6 @@ async fn report(tx: &Tx, run: &str) -> Result<Report> {
 #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
 fn now() -> chrono::DateTime<Utc> {
     Utc::now()
-}
-
-impl Page {
-    async fn read(tx: &Tx, report: Report, told: Assets) -> Result<Self> {
-        let worst = report.worst_assets(tx, WORST).await?;
-        let total = report.count_findings(tx).await?;
-        let first = PageRequest { size: MOST_FINDINGS, backward: false, after: None, before: None };
-        let findings = report.findings(tx, &first).await?.rows;
-        let mut versions: Vec<_> = findings.iter().map(|finding| finding.version_id).collect();
-        versions.sort_unstable();
-        versions.dedup();
-        let rules = Rule::of_versions(tx, &versions).await?;
-        let named = worst.iter().map(|worst| worst.asset);
-        let mut named: Vec<_> =
-            named.chain(findings.iter().map(|finding| finding.asset_id)).collect();
-        named.sort_unstable();
-        named.dedup();
-        let assets = match told {
-            Assets::Told => Asset::of_ids(tx, &named).await?,
-            Assets::Withheld => Vec::new(),
-        };
-        let assets = assets.into_iter().map(|asset| (asset.id, asset)).collect();
-        Ok(Self { report, worst, findings, total, assets, rules })
-    }
 }
 
 /// A file of findings, page by page.
