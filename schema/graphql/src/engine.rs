@@ -40,9 +40,10 @@ use crate::{
     },
     request::{
         answer::{Answer, has_run, is_limited, refused, sign},
-        context::{Client, Loaders, SIGN_IN, Scope, Services},
+        context::{Client, SIGN_IN, Scope, Services},
         drive::{Loads, drive},
         error::{Error, ErrorCode},
+        loader::Loaders,
         watch::Watch,
     },
 };

@@ -5,7 +5,10 @@ use domain::access::{directive::authenticated, viewer};
 
 use crate::{
     access::{api_key::ApiKey, user::User},
-    request::{context::ContextExt, error::Result},
+    request::{
+        error::Result,
+        loader::{ApiKeyById, Load, UserById},
+    },
 };
 
 /// Who did something.
@@ -31,10 +34,10 @@ pub(crate) struct System {
 pub(crate) async fn actor(ctx: &Context<'_>, actor: viewer::Actor) -> Result<Option<Actor>> {
     Ok(match actor {
         viewer::Actor::User(id) => {
-            ctx.loaders().users.load_one(id).await?.map(|user| Actor::User(User(user)))
+            ctx.load::<UserById>(id).await?.map(|user| Actor::User(User(user)))
         }
         viewer::Actor::ApiKey(id) => {
-            ctx.loaders().api_keys.load_one(id).await?.map(|key| Actor::ApiKey(ApiKey(key)))
+            ctx.load::<ApiKeyById>(id).await?.map(|key| Actor::ApiKey(ApiKey(key)))
         }
         viewer::Actor::System => Some(Actor::System(System { name: "SentryOps" })),
     })

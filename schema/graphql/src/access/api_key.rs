@@ -13,7 +13,11 @@ use domain::{
 
 use crate::{
     access::user::User,
-    request::{context::ContextExt, error::Result},
+    request::{
+        context::ContextExt,
+        error::Result,
+        loader::{Load, UserById},
+    },
 };
 
 /// A program's key.
@@ -54,7 +58,7 @@ impl ApiKey {
     /// Who made it.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn created_by(&self, ctx: &Context<'_>) -> Result<Option<User>> {
-        Ok(ctx.loaders().users.load_one(self.0.created_by).await?.map(User))
+        Ok(ctx.load::<UserById>(self.0.created_by).await?.map(User))
     }
 
     /// When it was made.

@@ -21,6 +21,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
+        loader::{Load, RolesOfUser},
     },
 };
 
@@ -85,7 +86,7 @@ impl Viewer {
     /// Its roles there; an API key has none, only permissions.
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
-        Ok(ctx.loaders().roles.load_one(user).await?.unwrap_or_default())
+        Ok(ctx.load::<RolesOfUser>(user).await?.unwrap_or_default())
     }
 
     /// What it may do there.

@@ -17,6 +17,7 @@ use futures_util::future::OptionFuture;
 use crate::request::{
     context::ContextExt,
     error::Result,
+    loader::{Load, RolesOfUser, UserById},
     page::{Connection, wants_total},
 };
 
@@ -35,7 +36,7 @@ impl User {
     /// The roles in the viewer's organization. Takes `USER_READ`, or being it oneself.
     #[graphql(directive = requires::apply(UserRead), directive = or_oneself::apply())]
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
-        Ok(ctx.loaders().roles.load_one(self.0.id).await?.unwrap_or_default())
+        Ok(ctx.load::<RolesOfUser>(self.0.id).await?.unwrap_or_default())
     }
 }
 
@@ -115,7 +116,7 @@ impl UserMutation {
     ) -> Result<User> {
         let hash = match &input.password {
             Some(password) => {
-                let known = ctx.loaders().users.load_one(id).await?;
+                let known = ctx.load::<UserById>(id).await?;
                 let (email, name) = known.map(|user| (user.email, user.name)).unwrap_or_default();
                 Some(hash_new(ctx, password, &email, &name).await?)
             }

@@ -16,7 +16,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
-        loader::PageKey,
+        loader::{FindingPages, Load, PageKey, RuleByVersion, WaiverById},
         page::{Connection, wants_total},
     },
 };
@@ -39,7 +39,7 @@ impl Finding {
 
     /// The rule, in the version that looked last.
     async fn rule(&self, ctx: &Context<'_>) -> Result<Rule> {
-        let found = ctx.loaders().rule_versions.load_one(self.0.version_id).await?;
+        let found = ctx.load::<RuleByVersion>(self.0.version_id).await?;
         found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", self.0.rule_id).into())
     }
 
@@ -51,7 +51,7 @@ impl Finding {
     /// What allows it, or did when it was last seen.
     async fn waiver(&self, ctx: &Context<'_>) -> Result<Option<Waiver>> {
         let Some(waiver) = self.0.waiver_id else { return Ok(None) };
-        Ok(ctx.loaders().waivers.load_one(waiver).await?.map(Waiver))
+        Ok(ctx.load::<WaiverById>(waiver).await?.map(Waiver))
     }
 }
 
@@ -65,9 +65,8 @@ pub(crate) async fn of_asset(
     let keys = &ctx.services().cursors;
     let scope = Scope::new(ctx.viewer()?.org, "assetFindings", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
-    let key = PageKey { asset, page, total: wants_total(ctx) };
-    let (page, total) =
-        ctx.loaders().finding_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    let key = PageKey { owner: asset, page, total: wants_total(ctx) };
+    let (page, total) = ctx.load::<FindingPages>(key).await?.unwrap_or((Page::EMPTY, None));
     Ok(Connection::new(page, keys, &scope, total, finding::Finding::place, Finding))
 }
 

@@ -1,8 +1,7 @@
 //! Loaders of what compliance is made of: rules, runs, postures, findings, waivers.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use async_graphql::dataloader::Loader;
 use domain::{
     compliance::{
         finding::Finding,
@@ -17,85 +16,88 @@ use domain::{
 };
 use futures_util::future::OptionFuture;
 
-use crate::request::loader::{Loaded, PageKey, grouped, keyed};
-use crate::request::{context::Scope, error::Error};
+use crate::request::{
+    context::Scope,
+    error::Result,
+    loader::{Batch, Loaded, PageKey, grouped, keyed},
+};
 
-/// Rules as they were in these versions.
-pub(crate) struct VersionLoader(pub(crate) Arc<Scope>);
+/// A rule as it was in a version.
+pub(crate) struct RuleByVersion;
 
-impl Loader<RuleVersionId> for VersionLoader {
-    type Value = Rule;
-    type Error = Error;
+impl Batch for RuleByVersion {
+    type Key = RuleVersionId;
+    type Row = Rule;
 
     async fn load(
-        &self,
+        scope: &Scope,
         versions: &[RuleVersionId],
-    ) -> Result<HashMap<RuleVersionId, Rule>, Error> {
-        Ok(Rule::of_versions(&*self.0.read().await?, versions).await?)
+    ) -> Result<HashMap<RuleVersionId, Rule>> {
+        Ok(Rule::of_versions(&*scope.read().await?, versions).await?)
     }
 }
 
-/// Rules as they count now.
-pub(crate) struct RuleLoader(pub(crate) Arc<Scope>);
+/// A rule by id, as it counts now.
+pub(crate) struct RuleById;
 
-impl Loader<RuleId> for RuleLoader {
-    type Value = Rule;
-    type Error = Error;
+impl Batch for RuleById {
+    type Key = RuleId;
+    type Row = Rule;
 
-    async fn load(&self, _: &[RuleId]) -> Result<HashMap<RuleId, Rule>, Error> {
-        let rules = Rule::list(&*self.0.read().await?).await?;
+    async fn load(scope: &Scope, _: &[RuleId]) -> Result<HashMap<RuleId, Rule>> {
+        let rules = Rule::list(&*scope.read().await?).await?;
         Ok(rules.into_iter().map(|rule| (rule.id, rule)).collect())
     }
 }
 
-/// Tags by id.
-pub(crate) struct TagByIdLoader(pub(crate) Arc<Scope>);
+/// A tag by id.
+pub(crate) struct TagById;
 
-impl Loader<TagId> for TagByIdLoader {
-    type Value = Tag;
-    type Error = Error;
+impl Batch for TagById {
+    type Key = TagId;
+    type Row = Tag;
 
-    async fn load(&self, ids: &[TagId]) -> Result<HashMap<TagId, Tag>, Error> {
-        let tags = Tag::of_ids(&*self.0.read().await?, ids).await?;
+    async fn load(scope: &Scope, ids: &[TagId]) -> Result<HashMap<TagId, Tag>> {
+        let tags = Tag::of_ids(&*scope.read().await?, ids).await?;
         Ok(tags.into_iter().map(|tag| (tag.id, tag)).collect())
     }
 }
 
-/// Waivers by id.
-pub(crate) struct WaiverLoader(pub(crate) Arc<Scope>);
+/// A waiver by id.
+pub(crate) struct WaiverById;
 
-impl Loader<WaiverId> for WaiverLoader {
-    type Value = Waiver;
-    type Error = Error;
+impl Batch for WaiverById {
+    type Key = WaiverId;
+    type Row = Waiver;
 
-    async fn load(&self, ids: &[WaiverId]) -> Result<HashMap<WaiverId, Waiver>, Error> {
-        let waivers = Waiver::of_ids(&*self.0.read().await?, ids).await?;
+    async fn load(scope: &Scope, ids: &[WaiverId]) -> Result<HashMap<WaiverId, Waiver>> {
+        let waivers = Waiver::of_ids(&*scope.read().await?, ids).await?;
         Ok(waivers.into_iter().map(|waiver| (waiver.id, waiver)).collect())
     }
 }
 
-/// Compliance runs by id.
-pub(crate) struct RunLoader(pub(crate) Arc<Scope>);
+/// A compliance run by id.
+pub(crate) struct RunById;
 
-impl Loader<RunId> for RunLoader {
-    type Value = Run;
-    type Error = Error;
+impl Batch for RunById {
+    type Key = RunId;
+    type Row = Run;
 
-    async fn load(&self, ids: &[RunId]) -> Result<HashMap<RunId, Run>, Error> {
-        let runs = Run::of_ids(&*self.0.read().await?, ids).await?;
+    async fn load(scope: &Scope, ids: &[RunId]) -> Result<HashMap<RunId, Run>> {
+        let runs = Run::of_ids(&*scope.read().await?, ids).await?;
         Ok(runs.into_iter().map(|run| (run.id, run)).collect())
     }
 }
 
-/// What compliance runs found, in numbers.
-pub(crate) struct FiguresLoader(pub(crate) Arc<Scope>);
+/// The numbers that a compliance run found.
+pub(crate) struct FiguresOfRun;
 
-impl Loader<RunId> for FiguresLoader {
-    type Value = Figures;
-    type Error = Error;
+impl Batch for FiguresOfRun {
+    type Key = RunId;
+    type Row = Figures;
 
-    async fn load(&self, runs: &[RunId]) -> Result<HashMap<RunId, Figures>, Error> {
-        Ok(Figures::of_runs(&*self.0.read().await?, runs).await?)
+    async fn load(scope: &Scope, runs: &[RunId]) -> Result<HashMap<RunId, Figures>> {
+        Ok(Figures::of_runs(&*scope.read().await?, runs).await?)
     }
 }
 
@@ -108,15 +110,15 @@ pub(crate) struct PostureKey {
     pub(crate) verdicts: bool,
 }
 
-/// Postures of assets; what was never judged has none.
-pub(crate) struct PostureLoader(pub(crate) Arc<Scope>);
+/// The posture of an asset; one that was never judged has no value.
+pub(crate) struct PostureOfAsset;
 
-impl Loader<PostureKey> for PostureLoader {
-    type Value = (Posture, Vec<RuleVerdict>);
-    type Error = Error;
+impl Batch for PostureOfAsset {
+    type Key = PostureKey;
+    type Row = (Posture, Vec<RuleVerdict>);
 
-    async fn load(&self, keys: &[PostureKey]) -> Result<HashMap<PostureKey, Self::Value>, Error> {
-        let tx = self.0.read().await?;
+    async fn load(scope: &Scope, keys: &[PostureKey]) -> Result<HashMap<PostureKey, Self::Row>> {
+        let tx = scope.read().await?;
         let mut all = HashMap::new();
         for (verdicts, assets) in grouped(keys, |key| (key.verdicts, key.asset)) {
             let postures = Posture::of_assets(&tx, &assets).await?;
@@ -135,15 +137,18 @@ impl Loader<PostureKey> for PostureLoader {
     }
 }
 
-/// Pages of what assets break.
-pub(crate) struct FindingPageLoader(pub(crate) Arc<Scope>);
+/// A page of an asset's findings.
+pub(crate) struct FindingPages;
 
-impl Loader<PageKey> for FindingPageLoader {
-    type Value = Loaded<Finding>;
-    type Error = Error;
+impl Batch for FindingPages {
+    type Key = PageKey<AssetId>;
+    type Row = Loaded<Finding>;
 
-    async fn load(&self, keys: &[PageKey]) -> Result<HashMap<PageKey, Loaded<Finding>>, Error> {
-        let tx = self.0.read().await?;
+    async fn load(
+        scope: &Scope,
+        keys: &[PageKey<AssetId>],
+    ) -> Result<HashMap<PageKey<AssetId>, Loaded<Finding>>> {
+        let tx = scope.read().await?;
         let mut all = HashMap::new();
         for ((page, total), assets) in grouped(keys, PageKey::split) {
             let pages = Finding::of_assets(&tx, &assets, &page).await?;

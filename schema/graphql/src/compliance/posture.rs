@@ -11,7 +11,11 @@ use serde_json::Value;
 
 use crate::{
     compliance::rule::Rule,
-    request::{context::ContextExt, error::Result, loader::PostureKey},
+    request::{
+        error::Result,
+        loader::PostureKey,
+        loader::{Load, PostureOfAsset},
+    },
 };
 
 /// What every rule says of an asset now.
@@ -84,6 +88,6 @@ impl RuleVerdict {
 /// An asset's posture; none where it was never judged, and where it is not in operation.
 pub(crate) async fn of_asset(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Posture>> {
     let verdicts = ctx.look_ahead().field("verdicts").exists();
-    let found = ctx.loaders().postures.load_one(PostureKey { asset, verdicts }).await?;
+    let found = ctx.load::<PostureOfAsset>(PostureKey { asset, verdicts }).await?;
     Ok(found.map(|(row, verdicts)| Posture { row, verdicts }))
 }

@@ -18,6 +18,7 @@ use crate::{
     request::{
         context::{ContextExt, take_scan},
         error::Result,
+        loader::{Load, RuleById},
     },
 };
 
@@ -242,6 +243,6 @@ impl RuleMutation {
 
 /// The rule that a row names, as it counts now.
 pub(crate) async fn rule_of(ctx: &Context<'_>, id: RuleId) -> Result<Rule> {
-    let found = ctx.loaders().rules.load_one(id).await?;
+    let found = ctx.load::<RuleById>(id).await?;
     found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", id).into())
 }

@@ -21,6 +21,7 @@ use crate::{
     request::{
         context::{ContextExt, take_scan},
         error::Result,
+        loader::{FiguresOfRun, Load, RunById},
         page::{Connection, wants_total},
     },
 };
@@ -48,14 +49,14 @@ impl ComplianceRun {
         if self.0.state != run::RunState::Succeeded {
             return Ok(None);
         }
-        let figures = ctx.loaders().figures.load_one(self.0.id).await?;
+        let figures = ctx.load::<FiguresOfRun>(self.0.id).await?;
         Ok(figures.and_then(|figures| figures.score()))
     }
 }
 
 /// The run that a row names.
 pub(crate) async fn run_of(ctx: &Context<'_>, id: RunId) -> Result<ComplianceRun> {
-    let found = ctx.loaders().runs.load_one(id).await?;
+    let found = ctx.load::<RunById>(id).await?;
     found.map(ComplianceRun).ok_or_else(|| domain::Error::not_found("compliance run", id).into())
 }
 

@@ -19,6 +19,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
+        loader::{AssetById, Load},
         page::{Connection, wants_total},
     },
 };
@@ -42,7 +43,7 @@ impl Waiver {
     /// By which asset; null where by all of them, and where it is gone.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Option<Asset>> {
         let Some(asset) = self.0.asset_id else { return Ok(None) };
-        Ok(ctx.loaders().assets.load_one(asset).await?.map(Asset))
+        Ok(ctx.load::<AssetById>(asset).await?.map(Asset))
     }
 
     /// Whether it is about all assets.

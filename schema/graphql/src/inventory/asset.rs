@@ -33,6 +33,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
+        loader::{AssetById, Load, TagsOfAsset, UserById},
         page::{Connection, wants_total},
     },
 };
@@ -55,13 +56,13 @@ impl Asset {
 
     /// Its tags, by name.
     async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
-        Ok(ctx.loaders().tags.load_one(self.0.id).await?.unwrap_or_default())
+        Ok(ctx.load::<TagsOfAsset>(self.0.id).await?.unwrap_or_default())
     }
 
     /// Who answers for it.
     async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         let Some(owner) = self.0.owner_id else { return Ok(None) };
-        Ok(ctx.loaders().users.load_one(owner).await?.map(User))
+        Ok(ctx.load::<UserById>(owner).await?.map(User))
     }
 
     /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
@@ -275,6 +276,6 @@ impl AssetMutation {
 
 /// The asset that a row names. It may be deleted between two statements of a request.
 pub(crate) async fn asset_of(ctx: &Context<'_>, id: AssetId) -> Result<Asset> {
-    let found = ctx.loaders().assets.load_one(id).await?;
+    let found = ctx.load::<AssetById>(id).await?;
     found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
 }

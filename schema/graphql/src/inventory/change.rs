@@ -14,7 +14,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
-        loader::PageKey,
+        loader::{ChangePages, Load, PageKey},
         page::{Connection, wants_total},
     },
 };
@@ -61,8 +61,7 @@ pub(crate) async fn changes(
     let keys = &ctx.services().cursors;
     let scope = Scope::new(ctx.viewer()?.org, "changes", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
-    let key = PageKey { asset, page, total: wants_total(ctx) };
-    let (page, total) =
-        ctx.loaders().change_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    let key = PageKey { owner: asset, page, total: wants_total(ctx) };
+    let (page, total) = ctx.load::<ChangePages>(key).await?.unwrap_or((Page::EMPTY, None));
     Ok(Connection::new(page, keys, &scope, total, change::Change::place, Change))
 }

@@ -20,7 +20,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
-        loader::PageKey,
+        loader::{CustodyPages, Load, OpenCustody, PageKey, UserById},
         page::{Connection, wants_total},
     },
 };
@@ -43,7 +43,7 @@ impl Custody {
 
     /// Who holds it.
     async fn holder(&self, ctx: &Context<'_>) -> Result<Option<User>> {
-        Ok(ctx.loaders().users.load_one(self.0.holder_id).await?.map(User))
+        Ok(ctx.load::<UserById>(self.0.holder_id).await?.map(User))
     }
 
     /// Who handed it out.
@@ -60,7 +60,7 @@ impl Custody {
 
 /// Who holds an asset now.
 pub(crate) async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
-    Ok(ctx.loaders().custodies.load_one(asset).await?.map(Custody))
+    Ok(ctx.load::<OpenCustody>(asset).await?.map(Custody))
 }
 
 /// Who held an asset, newest first.
@@ -73,9 +73,8 @@ pub(crate) async fn history(
     let keys = &ctx.services().cursors;
     let scope = Scope::new(ctx.viewer()?.org, "custodyHistory", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
-    let key = PageKey { asset, page, total: wants_total(ctx) };
-    let (page, total) =
-        ctx.loaders().custody_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    let key = PageKey { owner: asset, page, total: wants_total(ctx) };
+    let (page, total) = ctx.load::<CustodyPages>(key).await?.unwrap_or((Page::EMPTY, None));
     Ok(Connection::new(page, keys, &scope, total, custody::Custody::place, Custody))
 }
 

@@ -15,7 +15,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
-        loader::{BlastKey, ReachKey},
+        loader::{BlastKey, BlastRadii, Load, Reach, ReachKey},
     },
 };
 
@@ -97,7 +97,7 @@ pub(crate) async fn reach(
     direction: Direction,
     bounds: Bounds,
 ) -> Result<Vec<Reached>> {
-    let reached = ctx.loaders().reach.load_one(ReachKey { asset, direction, bounds }).await?;
+    let reached = ctx.load::<Reach>(ReachKey { asset, direction, bounds }).await?;
     Ok(reached.unwrap_or_default().into_iter().map(Reached).collect())
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn blast_radius(
     asset: AssetId,
     bounds: Bounds,
 ) -> Result<BlastRadius> {
-    let radius = ctx.loaders().blast_radii.load_one(BlastKey { asset, bounds }).await?;
+    let radius = ctx.load::<BlastRadii>(BlastKey { asset, bounds }).await?;
     let nothing = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
     Ok(BlastRadius(radius.unwrap_or(nothing)))
 }
