@@ -4,11 +4,10 @@ use async_graphql::{Context, SimpleObject, Union};
 use domain::access::{directive::authenticated, viewer};
 
 use crate::{
+    access::api_key::ApiKeyById,
+    access::user::UserById,
     access::{api_key::ApiKey, user::User},
-    request::{
-        error::Result,
-        loader::{ApiKeyById, Load, UserById},
-    },
+    request::{error::Result, loader::Load},
 };
 
 /// Who did something.

@@ -1,5 +1,7 @@
 //! API keys: the view, the query, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
@@ -13,10 +15,11 @@ use domain::{
 
 use crate::{
     access::user::User,
+    access::user::UserById,
     request::{
-        context::ContextExt,
+        context::{ContextExt, Scope as RequestScope},
         error::Result,
-        loader::{Load, UserById},
+        loader::{Batch, Load},
     },
 };
 
@@ -156,5 +159,21 @@ impl ApiKeyMutation {
         api_key::ApiKey::revoke(&tx, ctx.viewer()?, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+/// An API key by id.
+pub(crate) struct ApiKeyById;
+
+impl Batch for ApiKeyById {
+    type Key = ApiKeyId;
+    type Row = api_key::ApiKey;
+
+    async fn load(
+        scope: &RequestScope,
+        ids: &[ApiKeyId],
+    ) -> Result<HashMap<ApiKeyId, api_key::ApiKey>> {
+        let keys = api_key::ApiKey::of_ids(&*scope.read().await?, ids).await?;
+        Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 }

@@ -18,10 +18,11 @@ use domain::{
 
 use crate::{
     access::actor::{Actor, actor},
+    access::user::RolesOfUser,
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
-        loader::{Load, RolesOfUser},
+        loader::Load,
     },
 };
 

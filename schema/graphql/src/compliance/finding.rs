@@ -1,5 +1,7 @@
 //! Findings: the view, the queries. (The field of an asset is in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
@@ -11,12 +13,14 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{
+    compliance::rule::RuleByVersion,
+    compliance::waiver::WaiverById,
     compliance::{rule::Rule, waiver::Waiver},
     inventory::asset::{Asset, asset_of},
     request::{
-        context::ContextExt,
+        context::{ContextExt, Scope as RequestScope},
         error::Result,
-        loader::{FindingPages, Load, PageKey, RuleByVersion, WaiverById},
+        loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},
     },
 };
@@ -107,5 +111,29 @@ impl FindingQuery {
         let (page, total) = tokio::join!(finding::Finding::list(&tx, &filter, &request), counting);
         let total = total.transpose()?;
         Ok(Connection::new(page?, keys, &scope, total, finding::Finding::place, Finding))
+    }
+}
+
+/// A page of an asset's findings.
+pub(crate) struct FindingPages;
+
+impl Batch for FindingPages {
+    type Key = PageKey<AssetId>;
+    type Row = Loaded<finding::Finding>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[PageKey<AssetId>],
+    ) -> Result<HashMap<PageKey<AssetId>, Loaded<finding::Finding>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for ((page, total), assets) in grouped(keys, PageKey::split) {
+            let pages = finding::Finding::of_assets(&tx, &assets, &page).await?;
+            let counting: OptionFuture<_> =
+                total.then(|| finding::Finding::count_of_assets(&tx, &assets)).into();
+            let totals = counting.await.transpose()?;
+            all.extend(keyed(pages, totals.as_ref(), &page));
+        }
+        Ok(all)
     }
 }

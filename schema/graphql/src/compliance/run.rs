@@ -1,5 +1,7 @@
 //! Compliance runs: the view, the queries, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -9,7 +11,7 @@ use domain::{
     base::page::{PageArgs, Scope},
     compliance::{
         run::{self, RunTrigger, ScanScope},
-        score::Score,
+        score::{Figures, Score},
     },
     entity::RunId,
 };
@@ -19,9 +21,9 @@ use jobs::compliance::run::{push_shards, push_turn};
 use crate::{
     access::actor::{Actor, actor},
     request::{
-        context::{ContextExt, take_scan},
+        context::{ContextExt, Scope as RequestScope, take_scan},
         error::Result,
-        loader::{FiguresOfRun, Load, RunById},
+        loader::{Batch, Load},
         page::{Connection, wants_total},
     },
 };
@@ -136,5 +138,30 @@ impl ComplianceMutation {
         push_turn(&tx).await?;
         tx.commit().await?;
         Ok(ComplianceRun(run))
+    }
+}
+
+/// A compliance run by id.
+pub(crate) struct RunById;
+
+impl Batch for RunById {
+    type Key = RunId;
+    type Row = run::Run;
+
+    async fn load(scope: &RequestScope, ids: &[RunId]) -> Result<HashMap<RunId, run::Run>> {
+        let runs = run::Run::of_ids(&*scope.read().await?, ids).await?;
+        Ok(runs.into_iter().map(|run| (run.id, run)).collect())
+    }
+}
+
+/// The numbers that a compliance run found.
+pub(crate) struct FiguresOfRun;
+
+impl Batch for FiguresOfRun {
+    type Key = RunId;
+    type Row = Figures;
+
+    async fn load(scope: &RequestScope, runs: &[RunId]) -> Result<HashMap<RunId, Figures>> {
+        Ok(Figures::of_runs(&*scope.read().await?, runs).await?)
     }
 }

@@ -9,11 +9,9 @@ use domain::{
 
 use crate::{
     access::user::User,
-    request::{
-        context::ContextExt,
-        error::Result,
-        loader::{Load, TagById, UserById},
-    },
+    access::user::UserById,
+    inventory::tag::TagById,
+    request::{context::ContextExt, error::Result, loader::Load},
 };
 
 /// What the postures of some assets add up to.

@@ -1,5 +1,7 @@
 //! Waivers: the view, the query, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -16,10 +18,11 @@ use crate::{
     access::actor::{Actor, actor},
     compliance::rule::{Rule, rule_of},
     inventory::asset::Asset,
+    inventory::asset::AssetById,
     request::{
-        context::ContextExt,
+        context::{ContextExt, Scope as RequestScope},
         error::Result,
-        loader::{AssetById, Load},
+        loader::{Batch, Load},
         page::{Connection, wants_total},
     },
 };
@@ -126,5 +129,21 @@ impl WaiverMutation {
         let waiver = waiver::Waiver::revoke(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(Waiver(waiver))
+    }
+}
+
+/// A waiver by id.
+pub(crate) struct WaiverById;
+
+impl Batch for WaiverById {
+    type Key = WaiverId;
+    type Row = waiver::Waiver;
+
+    async fn load(
+        scope: &RequestScope,
+        ids: &[WaiverId],
+    ) -> Result<HashMap<WaiverId, waiver::Waiver>> {
+        let waivers = waiver::Waiver::of_ids(&*scope.read().await?, ids).await?;
+        Ok(waivers.into_iter().map(|waiver| (waiver.id, waiver)).collect())
     }
 }

@@ -15,15 +15,13 @@ use domain::{
 };
 
 use crate::{
+    access::api_key::ApiKeyById,
+    access::user::UserById,
     access::{api_key::ApiKey, audit::AuditEntry, session::Session, user::User},
     compliance::{finding::Finding, rule::Rule, run::ComplianceRun, waiver::Waiver},
     fleet::{job::Job, schedule::Schedule},
     inventory::{asset::Asset, custody::Custody, dependency::Dependency, import::ImportRun},
-    request::{
-        context::ContextExt,
-        error::Result,
-        loader::{ApiKeyById, Load, UserById},
-    },
+    request::{context::ContextExt, error::Result, loader::Load},
 };
 
 /// Every type with an id.

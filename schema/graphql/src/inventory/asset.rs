@@ -1,5 +1,7 @@
 //! Assets: the view, the queries, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -21,19 +23,21 @@ use futures_util::future::OptionFuture;
 
 use crate::{
     access::user::User,
+    access::user::UserById,
     compliance::{
         finding::{self, Finding},
         posture::{self, Posture},
     },
+    inventory::tag::TagsOfAsset,
     inventory::{
         change::{self, Change},
         custody::{self, Custody},
         dependency::{self, BlastRadius, Reached},
     },
     request::{
-        context::ContextExt,
+        context::{ContextExt, Scope as RequestScope},
         error::{Error, ErrorCode, Result},
-        loader::{AssetById, Load, TagsOfAsset, UserById},
+        loader::{Batch, Load},
         page::{Connection, wants_total},
     },
 };
@@ -278,4 +282,17 @@ impl AssetMutation {
 pub(crate) async fn asset_of(ctx: &Context<'_>, id: AssetId) -> Result<Asset> {
     let found = ctx.load::<AssetById>(id).await?;
     found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
+}
+
+/// An asset by id.
+pub(crate) struct AssetById;
+
+impl Batch for AssetById {
+    type Key = AssetId;
+    type Row = asset::Asset;
+
+    async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, asset::Asset>> {
+        let assets = asset::Asset::of_ids(&*scope.read().await?, ids).await?;
+        Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
+    }
 }

@@ -1,5 +1,7 @@
 //! Who holds an asset: the view, the mutations. (The fields of an asset are in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -10,17 +12,19 @@ use domain::{
     entity::{AssetId, UserId},
     inventory::custody,
 };
+use futures_util::future::OptionFuture;
 
 use crate::{
+    access::user::UserById,
     access::{
         actor::{Actor, actor},
         user::User,
     },
     inventory::asset::{Asset, asset_of},
     request::{
-        context::ContextExt,
+        context::{ContextExt, Scope as RequestScope},
         error::Result,
-        loader::{CustodyPages, Load, OpenCustody, PageKey, UserById},
+        loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},
     },
 };
@@ -115,5 +119,45 @@ impl CustodyMutation {
         let custody = custody::Custody::check_in(&tx, id, notes.as_deref(), ctx.now()).await?;
         tx.commit().await?;
         Ok(Custody(custody))
+    }
+}
+
+/// The custody of an asset that has not ended.
+pub(crate) struct OpenCustody;
+
+impl Batch for OpenCustody {
+    type Key = AssetId;
+    type Row = custody::Custody;
+
+    async fn load(
+        scope: &RequestScope,
+        ids: &[AssetId],
+    ) -> Result<HashMap<AssetId, custody::Custody>> {
+        let open = custody::Custody::open_of(&*scope.read().await?, ids).await?;
+        Ok(open.into_iter().map(|custody| (custody.asset_id, custody)).collect())
+    }
+}
+
+/// A page of an asset's custodies.
+pub(crate) struct CustodyPages;
+
+impl Batch for CustodyPages {
+    type Key = PageKey<AssetId>;
+    type Row = Loaded<custody::Custody>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[PageKey<AssetId>],
+    ) -> Result<HashMap<PageKey<AssetId>, Loaded<custody::Custody>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for ((page, total), assets) in grouped(keys, PageKey::split) {
+            let pages = custody::Custody::of_assets(&tx, &assets, &page).await?;
+            let counting: OptionFuture<_> =
+                total.then(|| custody::Custody::count_of_assets(&tx, &assets)).into();
+            let totals = counting.await.transpose()?;
+            all.extend(keyed(pages, totals.as_ref(), &page));
+        }
+        Ok(all)
     }
 }

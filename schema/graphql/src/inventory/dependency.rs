@@ -1,5 +1,7 @@
 //! Dependencies and what is reached along them: the views, the mutations. (The fields of an asset are in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -13,9 +15,9 @@ use domain::{
 use crate::{
     inventory::asset::{Asset, asset_of},
     request::{
-        context::ContextExt,
+        context::{ContextExt, Scope as RequestScope},
         error::Result,
-        loader::{BlastKey, BlastRadii, Load, Reach, ReachKey},
+        loader::{Batch, Load, grouped},
     },
 };
 
@@ -147,5 +149,70 @@ impl DependencyMutation {
         dependency::Dependency::remove(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+/// A walk along dependencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ReachKey {
+    /// Where it begins.
+    pub(crate) asset: AssetId,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// How far.
+    pub(crate) bounds: Bounds,
+}
+
+/// Assets that a walk along dependencies reaches; one that reaches nothing has no value.
+pub(crate) struct Reach;
+
+impl Batch for Reach {
+    type Key = ReachKey;
+    type Row = Vec<dependency::Reached>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[ReachKey],
+    ) -> Result<HashMap<ReachKey, Vec<dependency::Reached>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        let by_arguments = grouped(keys, |key| ((key.direction, key.bounds), key.asset));
+        for ((direction, bounds), assets) in by_arguments {
+            let reached = dependency::reach(&tx, &assets, direction, bounds).await?;
+            let key = |asset| ReachKey { asset, direction, bounds };
+            all.extend(reached.into_iter().map(|(asset, reached)| (key(asset), reached)));
+        }
+        Ok(all)
+    }
+}
+
+/// A question for a blast radius.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BlastKey {
+    /// What fails.
+    pub(crate) asset: AssetId,
+    /// How far to look.
+    pub(crate) bounds: Bounds,
+}
+
+/// The blast radius of an asset.
+pub(crate) struct BlastRadii;
+
+impl Batch for BlastRadii {
+    type Key = BlastKey;
+    type Row = dependency::BlastRadius;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[BlastKey],
+    ) -> Result<HashMap<BlastKey, dependency::BlastRadius>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for (bounds, assets) in grouped(keys, |key| (key.bounds, key.asset)) {
+            let radii = dependency::blast_radius(&tx, &assets, bounds).await?;
+            let key = |asset| BlastKey { asset, bounds };
+            all.extend(radii.into_iter().map(|(asset, radius)| (key(asset), radius)));
+        }
+        Ok(all)
     }
 }
