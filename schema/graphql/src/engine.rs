@@ -40,7 +40,7 @@ use crate::{
     },
     request::{
         answer::{Answer, has_run, is_limited, refused, sign},
-        context::{Client, SIGN_IN, Scope, Services},
+        context::{Client, RequestScope, SIGN_IN, Services},
         drive::{Loads, drive},
         error::{Error, ErrorCode},
         loader::Loaders,
@@ -285,7 +285,7 @@ impl Engine {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
-        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
         let request = request(bounded, operation_name, variables, &scope, &loads);
         let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
@@ -309,7 +309,7 @@ impl Engine {
             Ok((keys, _)) => keys,
             Err(refused) => return vec![refused],
         };
-        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
         let request = request(bounded.clone(), name, variables, &scope, &loads);
         let stream = self.0.schema.execute_stream(request.data(Arc::clone(watch)));
@@ -357,7 +357,7 @@ fn request(
     bounded: Bounded,
     operation_name: Option<String>,
     variables: Variables,
-    scope: &Arc<Scope>,
+    scope: &Arc<RequestScope>,
     loads: &Loads,
 ) -> Request {
     let mut request = Request::new(String::new())

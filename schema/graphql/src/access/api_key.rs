@@ -17,7 +17,7 @@ use crate::{
     access::user::User,
     access::user::UserById,
     request::{
-        context::{ContextExt, Scope as RequestScope},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
     },

@@ -17,7 +17,7 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::request::{
-    context::{ContextExt, Scope as RequestScope},
+    context::{ContextExt, RequestScope},
     error::Result,
     loader::{Batch, Load},
     page::{Connection, wants_total},

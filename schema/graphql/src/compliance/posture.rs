@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     compliance::rule::Rule,
     request::{
-        context::Scope as RequestScope,
+        context::RequestScope,
         error::Result,
         loader::{Batch, Load, grouped},
     },

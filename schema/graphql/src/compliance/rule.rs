@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     inventory::asset::{Asset, asset_of},
     request::{
-        context::{ContextExt, Scope as RequestScope, take_scan},
+        context::{ContextExt, RequestScope, take_scan},
         error::Result,
         loader::{Batch, Load},
     },

@@ -21,7 +21,7 @@ use jobs::compliance::run::{push_shards, push_turn};
 use crate::{
     access::actor::{Actor, actor},
     request::{
-        context::{ContextExt, Scope as RequestScope, take_scan},
+        context::{ContextExt, RequestScope, take_scan},
         error::Result,
         loader::{Batch, Load},
         page::{Connection, wants_total},

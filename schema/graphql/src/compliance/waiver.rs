@@ -20,7 +20,7 @@ use crate::{
     inventory::asset::Asset,
     inventory::asset::AssetById,
     request::{
-        context::{ContextExt, Scope as RequestScope},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
         page::{Connection, wants_total},

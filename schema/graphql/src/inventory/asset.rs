@@ -35,7 +35,7 @@ use crate::{
         dependency::{self, BlastRadius, Reached},
     },
     request::{
-        context::{ContextExt, Scope as RequestScope},
+        context::{ContextExt, RequestScope},
         error::{Error, ErrorCode, Result},
         loader::{Batch, Load},
         page::{Connection, wants_total},

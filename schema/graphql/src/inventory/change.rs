@@ -15,7 +15,7 @@ use futures_util::future::OptionFuture;
 use crate::{
     access::actor::{Actor, actor},
     request::{
-        context::{ContextExt, Scope as RequestScope},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},

@@ -22,7 +22,7 @@ use crate::{
     },
     inventory::asset::{Asset, asset_of},
     request::{
-        context::{ContextExt, Scope as RequestScope},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},

@@ -15,7 +15,7 @@ use domain::{
 use crate::{
     inventory::asset::{Asset, asset_of},
     request::{
-        context::{ContextExt, Scope as RequestScope},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, grouped},
     },

@@ -13,7 +13,7 @@ use domain::{
 };
 
 use crate::request::{
-    context::{ContextExt, Scope as RequestScope},
+    context::{ContextExt, RequestScope},
     error::Result,
     loader::Batch,
 };

@@ -47,14 +47,14 @@ pub struct Client {
 }
 
 /// One request.
-pub(crate) struct Scope {
+pub(crate) struct RequestScope {
     services: Arc<Services>,
     viewer: Option<Viewer>,
     caller: Caller,
     reading: Arc<RwLock<OnceCell<Tx>>>,
 }
 
-impl Scope {
+impl RequestScope {
     pub(crate) fn new(
         services: Arc<Services>,
         viewer: Option<Viewer>,
@@ -86,7 +86,7 @@ impl Scope {
         Ok(found)
     }
 
-    /// Reads what belongs to the installation rather than to an organization, as [`Scope::read_people`] does. Only
+    /// Reads what belongs to the installation rather than to an organization, as [`RequestScope::read_people`] does. Only
     /// for who has `FLEET_READ`.
     pub(crate) async fn read_fleet<T>(
         &self,
@@ -129,7 +129,7 @@ pub(crate) const SIGN_IN: &str = "Sign in with the mutation login and send the h
 /// What resolvers ask their context for.
 pub(crate) trait ContextExt<'a> {
     /// The request.
-    fn scope(&self) -> &'a Scope;
+    fn scope(&self) -> &'a RequestScope;
 
     /// Who asks; the document check has let nobody else through to where somebody is needed.
     fn viewer(&self) -> Result<&'a Viewer> {
@@ -189,8 +189,8 @@ pub(crate) trait ContextExt<'a> {
 }
 
 impl<'a> ContextExt<'a> for Context<'a> {
-    fn scope(&self) -> &'a Scope {
-        self.data_unchecked::<Arc<Scope>>()
+    fn scope(&self) -> &'a RequestScope {
+        self.data_unchecked::<Arc<RequestScope>>()
     }
 }
 

@@ -20,7 +20,7 @@ use async_graphql::{
 use domain::base::page::{Page, PageRequest};
 
 use crate::request::{
-    context::Scope,
+    context::RequestScope,
     drive::Loads,
     error::{Error, Result},
 };
@@ -34,14 +34,14 @@ pub(crate) trait Batch: Send + Sync + 'static {
 
     /// The rows of these keys, in as few statements as can be; a key without a row is left out.
     fn load(
-        scope: &Scope,
+        scope: &RequestScope,
         keys: &[Self::Key],
     ) -> impl Future<Output = Result<HashMap<Self::Key, Self::Row>>> + Send;
 }
 
 /// A batch as async-graphql loads it.
 struct Rows<B> {
-    scope: Arc<Scope>,
+    scope: Arc<RequestScope>,
     batch: PhantomData<fn() -> B>,
 }
 
@@ -57,14 +57,14 @@ impl<B: Batch> Loader<B::Key> for Rows<B> {
 /// The loaders of one request, each made when it is first asked for. Never shared between requests: they would mix what
 /// different callers may see.
 pub(crate) struct Loaders {
-    scope: Arc<Scope>,
+    scope: Arc<RequestScope>,
     loads: Loads,
     made: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Loaders {
     /// Loaders whose loads go to `loads`, to be driven with the execution.
-    pub(crate) fn new(scope: &Arc<Scope>, loads: &Loads) -> Self {
+    pub(crate) fn new(scope: &Arc<RequestScope>, loads: &Loads) -> Self {
         Self { scope: Arc::clone(scope), loads: loads.clone(), made: Mutex::default() }
     }
 
