@@ -3,7 +3,6 @@
 pub(crate) mod drift;
 pub(crate) mod finding;
 pub(crate) mod forecast;
-pub(crate) mod loader;
 pub(crate) mod posture;
 pub(crate) mod report;
 pub(crate) mod rule;

@@ -5,6 +5,7 @@
 //! | `lexer` | size, nesting and tokens, before parsing |
 //! | `index` | the schema's types, fields and statements, read from the schema itself |
 //! | `operation` | the operation of a document that will run |
+//! | `root` | what may stand at the root of an operation |
 //! | `expansion`, `cost` | fragments measured once; depth, fields, aliases, directives, cost |
 //! | `variables` | whether variables are what the document says they are |
 //! | `authorize` | who may select what |
@@ -19,4 +20,5 @@ pub(crate) mod key_order;
 pub(crate) mod lexer;
 pub(crate) mod operation;
 pub(crate) mod rejection;
+pub(crate) mod root;
 pub(crate) mod variables;

@@ -6,16 +6,16 @@
 //!
 //! Long, because what runs once and what is watched pass the same steps in the same order, seen side by side here.
 
+mod files;
 pub(crate) mod node;
-pub(crate) mod permit;
+pub(crate) mod recognition;
 pub(crate) mod schema;
 pub(crate) mod subscription;
-pub(crate) mod watch;
 
 use std::{collections::HashSet, sync::Arc};
 
 use async_graphql::{
-    PathSegment, Request, Response, Schema, ServerError, Value, Variables,
+    PathSegment, Request, Response, Schema, ServerError, Variables,
     parser::{parse_query, types::OperationType},
 };
 use chrono::{DateTime, Utc};
@@ -31,17 +31,20 @@ use crate::{
         key_order::Keys,
         lexer,
         rejection::Refusal,
+        root,
         variables::Inputs,
     },
     engine::{
+        recognition::Watching,
         schema::{Mutation, Query, Subscription},
-        subscription::Watch,
-        watch::Watching,
     },
     request::{
-        context::{Client, Loaders, SIGN_IN, Scope, Services},
+        answer::{Answer, has_run, is_limited, refused, sign},
+        context::{Client, RequestScope, SIGN_IN, Services},
         drive::{Loads, drive},
         error::{Error, ErrorCode},
+        loader::Loaders,
+        watch::Watch,
     },
 };
 
@@ -90,14 +93,6 @@ pub struct Prepared {
     ignores_bearer: bool,
     /// It only signs out, which a bearer that is no longer good does not keep it from.
     tolerates_bearer: bool,
-}
-
-/// What came of a document. `executed: false` is a request error: it is sent without a `data` entry.
-pub struct Answer {
-    /// The response.
-    pub response: Response,
-    /// Whether any resolver ran.
-    pub executed: bool,
 }
 
 /// The schema with its statements and limits; built once a process, cheap to clone.
@@ -155,7 +150,7 @@ impl Engine {
             let chosen = bounded
                 .choose(operation_name, &mut variables)
                 .map_err(|refusal| refused_at(&refusal))?;
-            subscription::check_root(chosen).map_err(|refusal| refused_at(&refusal))?;
+            root::check_root(chosen).map_err(|refusal| refused_at(&refusal))?;
             self.0.shape.cost(chosen).map_err(|refusal| refused_at(&refusal))?;
             self.0
                 .inputs
@@ -290,7 +285,7 @@ impl Engine {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
-        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
         let request = request(bounded, operation_name, variables, &scope, &loads);
         let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
@@ -314,7 +309,7 @@ impl Engine {
             Ok((keys, _)) => keys,
             Err(refused) => return vec![refused],
         };
-        let scope = Arc::new(Scope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
         let request = request(bounded.clone(), name, variables, &scope, &loads);
         let stream = self.0.schema.execute_stream(request.data(Arc::clone(watch)));
@@ -362,7 +357,7 @@ fn request(
     bounded: Bounded,
     operation_name: Option<String>,
     variables: Variables,
-    scope: &Arc<Scope>,
+    scope: &Arc<RequestScope>,
     loads: &Loads,
 ) -> Request {
     let mut request = Request::new(String::new())
@@ -374,50 +369,9 @@ fn request(
     request
 }
 
-/// An error of a resolver has a path; without one the document itself did not fit the schema and nothing ran.
-fn has_run(response: &Response) -> bool {
-    response.data != Value::Null || response.errors.iter().any(|error| !error.path.is_empty())
-}
-
-/// Whether a limit refused all that was asked for; of a single root field that means that nothing ran, and transports
-/// have a status for that.
-fn is_limited(response: &Response) -> bool {
-    let is_limit = |error| code(error) == Some(ErrorCode::RateLimited.as_str());
-    response.data == Value::Null
-        && !response.errors.is_empty()
-        && response.errors.iter().all(is_limit)
-}
-
-/// The code of an error.
-pub(crate) fn code(error: &ServerError) -> Option<&str> {
-    match error.extensions.as_ref()?.get("code")? {
-        Value::String(code) => Some(code),
-        _ => None,
-    }
-}
-
-/// Gives every error a code, and names the request.
-pub(crate) fn sign(response: &mut Response, request_id: &str) {
-    for error in &mut response.errors {
-        let extensions = error.extensions.get_or_insert_default();
-        if extensions.get("code").is_none() {
-            // What async-graphql itself refuses: a document or a value that does not fit the schema.
-            extensions.set("code", ErrorCode::Validation.as_str());
-        }
-        extensions.set("requestId", request_id);
-    }
-}
-
 /// The schema's text, as committed and as `sentryops schema` prints it.
 pub fn sdl() -> String {
     schema::builder().finish().sdl()
-}
-
-/// An answer to a request that was not executed.
-pub fn refused(error: &Error) -> Answer {
-    let error = error.clone().into_graphql().into_server_error(async_graphql::Pos::default());
-    let error = ServerError { locations: Vec::new(), ..error };
-    Answer { response: Response::from_errors(vec![error]), executed: false }
 }
 
 fn refused_at(refusal: &Refusal) -> Answer {

@@ -22,11 +22,14 @@ mod request;
 
 pub use compliance::report::Printed;
 pub use engine::{
-    Allowlist, Answer, Engine, Operation, Prepared, Settings, refused, sdl,
-    watch::{Lost, Recognised, Watching},
+    Allowlist, Engine, Operation, Prepared, Settings,
+    recognition::{Recognised, Watching},
+    sdl,
 };
 pub use inventory::upload::{BrokenOff, Received};
 pub use request::{
+    answer::{Answer, refused},
     context::{Client, Services},
     error::{Error, ErrorCode},
+    permit::Lost,
 };

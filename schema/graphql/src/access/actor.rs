@@ -4,8 +4,10 @@ use async_graphql::{Context, SimpleObject, Union};
 use domain::access::directive::authenticated;
 
 use crate::{
+    access::api_key::ApiKeyById,
+    access::user::UserById,
     access::{api_key::ApiKey, user::User},
-    request::{context::ContextExt, error::Result},
+    request::{error::Result, loader::Load},
 };
 
 /// Who did something.
@@ -31,10 +33,10 @@ pub(crate) struct System {
 pub(crate) async fn actor(ctx: &Context<'_>, actor: domain::Actor) -> Result<Option<Actor>> {
     Ok(match actor {
         domain::Actor::User(id) => {
-            ctx.loaders().users.load_one(id).await?.map(|user| Actor::User(User(user)))
+            ctx.load::<UserById>(id).await?.map(|user| Actor::User(User(user)))
         }
         domain::Actor::ApiKey(id) => {
-            ctx.loaders().api_keys.load_one(id).await?.map(|key| Actor::ApiKey(ApiKey(key)))
+            ctx.load::<ApiKeyById>(id).await?.map(|key| Actor::ApiKey(ApiKey(key)))
         }
         domain::Actor::System => Some(Actor::System(System { name: "SentryOps" })),
     })

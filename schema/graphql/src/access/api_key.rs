@@ -1,5 +1,7 @@
 //! API keys: the view, the query, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
@@ -13,7 +15,12 @@ use domain::{
 
 use crate::{
     access::user::User,
-    request::{context::ContextExt, error::Result},
+    access::user::UserById,
+    request::{
+        context::{ContextExt, RequestScope},
+        error::Result,
+        loader::{Batch, Load},
+    },
 };
 
 /// A program's key.
@@ -54,7 +61,7 @@ impl ApiKey {
     /// Who made it.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn created_by(&self, ctx: &Context<'_>) -> Result<Option<User>> {
-        Ok(ctx.loaders().users.load_one(self.0.created_by).await?.map(User))
+        Ok(ctx.load::<UserById>(self.0.created_by).await?.map(User))
     }
 
     /// When it was made.
@@ -152,5 +159,21 @@ impl ApiKeyMutation {
         api_key::ApiKey::revoke(&tx, ctx.viewer()?, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+/// An API key by id.
+pub(crate) struct ApiKeyById;
+
+impl Batch for ApiKeyById {
+    type Key = ApiKeyId;
+    type Row = api_key::ApiKey;
+
+    async fn load(
+        scope: &RequestScope,
+        ids: &[ApiKeyId],
+    ) -> Result<HashMap<ApiKeyId, api_key::ApiKey>> {
+        let keys = api_key::ApiKey::of_ids(&*scope.read().await?, ids).await?;
+        Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 }

@@ -18,9 +18,11 @@ use domain::{
 
 use crate::{
     access::actor::{Actor, actor},
+    access::user::RolesOfUser,
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
+        loader::Load,
     },
 };
 
@@ -85,7 +87,7 @@ impl Viewer {
     /// Its roles there; an API key has none, only permissions.
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
-        Ok(ctx.loaders().roles.load_one(user).await?.unwrap_or_default())
+        Ok(ctx.load::<RolesOfUser>(user).await?.unwrap_or_default())
     }
 
     /// What it may do there.

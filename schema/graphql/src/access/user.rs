@@ -1,5 +1,7 @@
 //! People, their roles and memberships: the view, the queries, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -15,8 +17,9 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::request::{
-    context::ContextExt,
+    context::{ContextExt, RequestScope},
     error::Result,
+    loader::{Batch, Load},
     page::{Connection, wants_total},
 };
 
@@ -35,7 +38,7 @@ impl User {
     /// The roles in the viewer's organization. Takes `USER_READ`, or being it oneself.
     #[graphql(directive = requires::apply(UserRead), directive = or_oneself::apply())]
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
-        Ok(ctx.loaders().roles.load_one(self.0.id).await?.unwrap_or_default())
+        Ok(ctx.load::<RolesOfUser>(self.0.id).await?.unwrap_or_default())
     }
 }
 
@@ -115,7 +118,7 @@ impl UserMutation {
     ) -> Result<User> {
         let hash = match &input.password {
             Some(password) => {
-                let known = ctx.loaders().users.load_one(id).await?;
+                let known = ctx.load::<UserById>(id).await?;
                 let (email, name) = known.map(|user| (user.email, user.name)).unwrap_or_default();
                 Some(hash_new(ctx, password, &email, &name).await?)
             }
@@ -221,4 +224,34 @@ async fn hash_new(
     ctx.scope().finish().await;
     let context = [email, email.split('@').next().unwrap_or_default(), name];
     ctx.services().identity.hash_new("input.password", password, &context).await
+}
+
+/// A person by id.
+pub(crate) struct UserById;
+
+impl Batch for UserById {
+    type Key = UserId;
+    type Row = user::User;
+
+    async fn load(scope: &RequestScope, ids: &[UserId]) -> Result<HashMap<UserId, user::User>> {
+        let users = user::User::of_ids(&*scope.read().await?, ids).await?;
+        Ok(users.into_iter().map(|user| (user.id, user)).collect())
+    }
+}
+
+/// The roles of a user in the viewer's organization.
+pub(crate) struct RolesOfUser;
+
+impl Batch for RolesOfUser {
+    type Key = UserId;
+    type Row = Vec<Role>;
+
+    async fn load(scope: &RequestScope, ids: &[UserId]) -> Result<HashMap<UserId, Vec<Role>>> {
+        let tx = scope.read().await?;
+        let mut roles: HashMap<_, Vec<Role>> = ids.iter().map(|id| (*id, Vec::new())).collect();
+        for (user, role) in Role::of_users(&tx, tx.org(), ids).await? {
+            roles.entry(user).or_default().push(role);
+        }
+        Ok(roles)
+    }
 }

@@ -1,5 +1,7 @@
 //! Findings: the view, the queries. (The field of an asset is in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
@@ -11,12 +13,14 @@ use domain::{
 use futures_util::future::OptionFuture;
 
 use crate::{
+    compliance::rule::RuleByVersion,
+    compliance::waiver::WaiverById,
     compliance::{rule::Rule, waiver::Waiver},
     inventory::asset::{Asset, asset_of},
     request::{
-        context::ContextExt,
+        context::{ContextExt, RequestScope},
         error::Result,
-        loader::PageKey,
+        loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},
     },
 };
@@ -39,7 +43,7 @@ impl Finding {
 
     /// The rule, in the version that looked last.
     async fn rule(&self, ctx: &Context<'_>) -> Result<Rule> {
-        let found = ctx.loaders().rule_versions.load_one(self.0.version_id).await?;
+        let found = ctx.load::<RuleByVersion>(self.0.version_id).await?;
         found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", self.0.rule_id).into())
     }
 
@@ -51,7 +55,7 @@ impl Finding {
     /// What allows it, or did when it was last seen.
     async fn waiver(&self, ctx: &Context<'_>) -> Result<Option<Waiver>> {
         let Some(waiver) = self.0.waiver_id else { return Ok(None) };
-        Ok(ctx.loaders().waivers.load_one(waiver).await?.map(Waiver))
+        Ok(ctx.load::<WaiverById>(waiver).await?.map(Waiver))
     }
 }
 
@@ -65,9 +69,8 @@ pub(crate) async fn of_asset(
     let keys = &ctx.services().cursors;
     let scope = Scope::new(ctx.viewer()?.org, "assetFindings", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
-    let key = PageKey { asset, page, total: wants_total(ctx) };
-    let (page, total) =
-        ctx.loaders().finding_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    let key = PageKey { owner: asset, page, total: wants_total(ctx) };
+    let (page, total) = ctx.load::<FindingPages>(key).await?.unwrap_or((Page::EMPTY, None));
     Ok(Connection::new(page, keys, &scope, total, finding::Finding::place, Finding))
 }
 
@@ -108,5 +111,29 @@ impl FindingQuery {
         let (page, total) = tokio::join!(finding::Finding::list(&tx, &filter, &request), counting);
         let total = total.transpose()?;
         Ok(Connection::new(page?, keys, &scope, total, finding::Finding::place, Finding))
+    }
+}
+
+/// A page of an asset's findings.
+pub(crate) struct FindingPages;
+
+impl Batch for FindingPages {
+    type Key = PageKey<AssetId>;
+    type Row = Loaded<finding::Finding>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[PageKey<AssetId>],
+    ) -> Result<HashMap<PageKey<AssetId>, Loaded<finding::Finding>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for ((page, total), assets) in grouped(keys, PageKey::split) {
+            let pages = finding::Finding::of_assets(&tx, &assets, &page).await?;
+            let counting: OptionFuture<_> =
+                total.then(|| finding::Finding::count_of_assets(&tx, &assets)).into();
+            let totals = counting.await.transpose()?;
+            all.extend(keyed(pages, totals.as_ref(), &page));
+        }
+        Ok(all)
     }
 }

@@ -1,5 +1,7 @@
 //! An asset's posture: the views. (The field of an asset is in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
@@ -11,7 +13,11 @@ use serde_json::Value;
 
 use crate::{
     compliance::rule::Rule,
-    request::{context::ContextExt, error::Result, loader::PostureKey},
+    request::{
+        context::RequestScope,
+        error::Result,
+        loader::{Batch, Load, grouped},
+    },
 };
 
 /// What every rule says of an asset now.
@@ -84,6 +90,45 @@ impl RuleVerdict {
 /// An asset's posture; none where it was never judged, and where it is not in operation.
 pub(crate) async fn of_asset(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Posture>> {
     let verdicts = ctx.look_ahead().field("verdicts").exists();
-    let found = ctx.loaders().postures.load_one(PostureKey { asset, verdicts }).await?;
+    let found = ctx.load::<PostureOfAsset>(PostureKey { asset, verdicts }).await?;
     Ok(found.map(|(row, verdicts)| Posture { row, verdicts }))
+}
+
+/// A question for a posture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PostureKey {
+    /// Whose.
+    pub(crate) asset: AssetId,
+    /// Whether with what each rule says, which is judged anew.
+    pub(crate) verdicts: bool,
+}
+
+/// The posture of an asset; one that was never judged has no value.
+pub(crate) struct PostureOfAsset;
+
+impl Batch for PostureOfAsset {
+    type Key = PostureKey;
+    type Row = (posture::Posture, Vec<posture::RuleVerdict>);
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[PostureKey],
+    ) -> Result<HashMap<PostureKey, Self::Row>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for (verdicts, assets) in grouped(keys, |key| (key.verdicts, key.asset)) {
+            let postures = posture::Posture::of_assets(&tx, &assets).await?;
+            let mut shown = if verdicts {
+                posture::RuleVerdict::of_postures(&tx, &postures).await?
+            } else {
+                HashMap::new()
+            };
+            all.extend(postures.into_iter().map(|posture| {
+                let asset = posture.asset;
+                let key = PostureKey { asset, verdicts };
+                (key, (posture, shown.remove(&asset).unwrap_or_default()))
+            }));
+        }
+        Ok(all)
+    }
 }

@@ -1,4 +1,5 @@
-//! The report of a run: the views, the query. (`report/print`: the ways out that are no documents; `report/page`: as HTML.)
+//! The report of a run: the views, the query. (`report/print`: the ways out that are no documents; `report/content` and
+//! `report/page`: what is printed, and as HTML.)
 
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
@@ -27,10 +28,12 @@ use crate::{
     },
 };
 
+mod content;
 mod page;
 mod print;
 
-pub use print::Printed;
+pub use page::Printed;
+pub(crate) use print::{print_report, report_file};
 
 /// Assets that a report names where nobody says how many, as on its page.
 const WORST: i32 = 20;

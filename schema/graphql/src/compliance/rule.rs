@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -9,15 +11,16 @@ use domain::{
         permission::Permission::{AssetRead, ComplianceRead, ComplianceRun, ComplianceWrite},
     },
     compliance::rule::{self, AppliesTo, Compiled, Control, RuleInput, Severity},
-    entity::RuleId,
+    entity::{RuleId, RuleVersionId},
 };
 use serde_json::{Value, json};
 
 use crate::{
     inventory::asset::{Asset, asset_of},
     request::{
-        context::{ContextExt, take_scan},
+        context::{ContextExt, RequestScope, take_scan},
         error::Result,
+        loader::{Batch, Load},
     },
 };
 
@@ -242,6 +245,34 @@ impl RuleMutation {
 
 /// The rule that a row names, as it counts now.
 pub(crate) async fn rule_of(ctx: &Context<'_>, id: RuleId) -> Result<Rule> {
-    let found = ctx.loaders().rules.load_one(id).await?;
+    let found = ctx.load::<RuleById>(id).await?;
     found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", id).into())
+}
+
+/// A rule by id, as it counts now.
+pub(crate) struct RuleById;
+
+impl Batch for RuleById {
+    type Key = RuleId;
+    type Row = rule::Rule;
+
+    async fn load(scope: &RequestScope, _: &[RuleId]) -> Result<HashMap<RuleId, rule::Rule>> {
+        let rules = rule::Rule::list(&*scope.read().await?).await?;
+        Ok(rules.into_iter().map(|rule| (rule.id, rule)).collect())
+    }
+}
+
+/// A rule as it was in a version.
+pub(crate) struct RuleByVersion;
+
+impl Batch for RuleByVersion {
+    type Key = RuleVersionId;
+    type Row = rule::Rule;
+
+    async fn load(
+        scope: &RequestScope,
+        versions: &[RuleVersionId],
+    ) -> Result<HashMap<RuleVersionId, rule::Rule>> {
+        Ok(rule::Rule::of_versions(&*scope.read().await?, versions).await?)
+    }
 }

@@ -1,5 +1,7 @@
 //! Compliance runs: the view, the queries, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -12,7 +14,7 @@ use domain::{
     },
     compliance::{
         run::{self, RunTrigger, ScanScope},
-        score::Score,
+        score::{Figures, Score},
     },
     entity::RunId,
 };
@@ -22,8 +24,9 @@ use jobs::compliance::{posture::push_turn, run::push_shards};
 use crate::{
     access::actor::{Actor, actor},
     request::{
-        context::{ContextExt, take_scan},
+        context::{ContextExt, RequestScope, take_scan},
         error::Result,
+        loader::{Batch, Load},
         page::{Connection, wants_total},
     },
 };
@@ -51,14 +54,14 @@ impl ComplianceRun {
         if self.0.state != RunState::Succeeded {
             return Ok(None);
         }
-        let figures = ctx.loaders().figures.load_one(self.0.id).await?;
+        let figures = ctx.load::<FiguresOfRun>(self.0.id).await?;
         Ok(figures.and_then(|figures| figures.score()))
     }
 }
 
 /// The run that a row names.
 pub(crate) async fn run_of(ctx: &Context<'_>, id: RunId) -> Result<ComplianceRun> {
-    let found = ctx.loaders().runs.load_one(id).await?;
+    let found = ctx.load::<RunById>(id).await?;
     found.map(ComplianceRun).ok_or_else(|| domain::Error::not_found("compliance run", id).into())
 }
 
@@ -138,5 +141,30 @@ impl ComplianceMutation {
         push_turn(&tx).await?;
         tx.commit().await?;
         Ok(ComplianceRun(run))
+    }
+}
+
+/// A compliance run by id.
+pub(crate) struct RunById;
+
+impl Batch for RunById {
+    type Key = RunId;
+    type Row = run::Run;
+
+    async fn load(scope: &RequestScope, ids: &[RunId]) -> Result<HashMap<RunId, run::Run>> {
+        let runs = run::Run::of_ids(&*scope.read().await?, ids).await?;
+        Ok(runs.into_iter().map(|run| (run.id, run)).collect())
+    }
+}
+
+/// The numbers that a compliance run found.
+pub(crate) struct FiguresOfRun;
+
+impl Batch for FiguresOfRun {
+    type Key = RunId;
+    type Row = Figures;
+
+    async fn load(scope: &RequestScope, runs: &[RunId]) -> Result<HashMap<RunId, Figures>> {
+        Ok(Figures::of_runs(&*scope.read().await?, runs).await?)
     }
 }

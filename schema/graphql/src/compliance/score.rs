@@ -9,7 +9,9 @@ use domain::{
 
 use crate::{
     access::user::User,
-    request::{context::ContextExt, error::Result},
+    access::user::UserById,
+    inventory::tag::TagById,
+    request::{context::ContextExt, error::Result, loader::Load},
 };
 
 /// What the postures of some assets add up to.
@@ -26,13 +28,13 @@ impl PostureGroup {
     /// Who answers for all of them; null where nobody does, and where they are grouped otherwise.
     async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         let Some(owner) = self.0.owner_id else { return Ok(None) };
-        Ok(ctx.loaders().users.load_one(owner).await?.map(User))
+        Ok(ctx.load::<UserById>(owner).await?.map(User))
     }
 
     /// What all of them are tagged with; null where they have no tag, and where they are grouped otherwise.
     async fn tag(&self, ctx: &Context<'_>) -> Result<Option<Tag>> {
         let Some(tag) = self.0.tag_id else { return Ok(None) };
-        ctx.loaders().tags_by_id.load_one(tag).await
+        ctx.load::<TagById>(tag).await
     }
 }
 

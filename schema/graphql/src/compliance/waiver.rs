@@ -1,5 +1,7 @@
 //! Waivers: the view, the query, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -16,9 +18,11 @@ use crate::{
     access::actor::{Actor, actor},
     compliance::rule::{Rule, rule_of},
     inventory::asset::Asset,
+    inventory::asset::AssetById,
     request::{
-        context::ContextExt,
+        context::{ContextExt, RequestScope},
         error::Result,
+        loader::{Batch, Load},
         page::{Connection, wants_total},
     },
 };
@@ -42,7 +46,7 @@ impl Waiver {
     /// By which asset; null where by all of them, and where it is gone.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Option<Asset>> {
         let Some(asset) = self.0.asset_id else { return Ok(None) };
-        Ok(ctx.loaders().assets.load_one(asset).await?.map(Asset))
+        Ok(ctx.load::<AssetById>(asset).await?.map(Asset))
     }
 
     /// Whether it is about all assets.
@@ -125,5 +129,21 @@ impl WaiverMutation {
         let waiver = waiver::Waiver::revoke(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(Waiver(waiver))
+    }
+}
+
+/// A waiver by id.
+pub(crate) struct WaiverById;
+
+impl Batch for WaiverById {
+    type Key = WaiverId;
+    type Row = waiver::Waiver;
+
+    async fn load(
+        scope: &RequestScope,
+        ids: &[WaiverId],
+    ) -> Result<HashMap<WaiverId, waiver::Waiver>> {
+        let waivers = waiver::Waiver::of_ids(&*scope.read().await?, ids).await?;
+        Ok(waivers.into_iter().map(|waiver| (waiver.id, waiver)).collect())
     }
 }

@@ -15,11 +15,13 @@ use domain::{
 };
 
 use crate::{
+    access::api_key::ApiKeyById,
+    access::user::UserById,
     access::{api_key::ApiKey, audit::AuditEntry, session::Session, user::User},
     compliance::{finding::Finding, rule::Rule, run::ComplianceRun, waiver::Waiver},
     fleet::{job::Job, schedule::Schedule},
     inventory::{asset::Asset, custody::Custody, dependency::Dependency, import::ImportRun},
-    request::{context::ContextExt, error::Result},
+    request::{context::ContextExt, error::Result, loader::Load},
 };
 
 /// Every type with an id.
@@ -140,12 +142,9 @@ impl NodeQuery {
                     .await?
                     .map(|custody| Node::Custody(Custody(custody)))
             }
-            entity::User::PREFIX => ctx
-                .loaders()
-                .users
-                .load_one(Id::from(uuid))
-                .await?
-                .map(|user| Node::User(User(user))),
+            entity::User::PREFIX => {
+                ctx.load::<UserById>(Id::from(uuid)).await?.map(|user| Node::User(User(user)))
+            }
             entity::Organization::PREFIX if uuid == viewer.org.uuid() => {
                 Some(Node::Organization(Organization::current(&*ctx.read().await?).await?))
             }
@@ -156,12 +155,9 @@ impl NodeQuery {
             entity::Session::PREFIX => {
                 own_session(ctx, viewer, Id::from(uuid)).await?.map(Node::Session)
             }
-            entity::ApiKey::PREFIX if oneself || viewer.may(Permission::ApiKeyManage) => ctx
-                .loaders()
-                .api_keys
-                .load_one(Id::from(uuid))
-                .await?
-                .map(|key| Node::ApiKey(ApiKey(key))),
+            entity::ApiKey::PREFIX if oneself || viewer.may(Permission::ApiKeyManage) => {
+                ctx.load::<ApiKeyById>(Id::from(uuid)).await?.map(|key| Node::ApiKey(ApiKey(key)))
+            }
             entity::AuditEntry::PREFIX if viewer.may(Permission::AuditRead) => {
                 audit::AuditEntry::find(&*ctx.read().await?, Id::from(uuid))
                     .await?

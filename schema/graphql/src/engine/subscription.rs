@@ -4,119 +4,25 @@
 //! of the document; nothing of an earlier one is trusted but what [`Watch`] remembers. Given up: pushing an event's own
 //! content. Choose again when a subscription must see every state that a row ever had.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use async_graphql::{
-    Context, Value,
-    parser::types::{OperationType, Selection},
-};
+use async_graphql::Value;
 use futures_util::{Stream, stream};
-use jobs::event::{Hints, Topic};
 use tokio::time::{Instant, sleep_until};
-use uuid::Uuid;
 
-mod recent;
 mod roots;
 
-pub(crate) use recent::Recent;
 pub(crate) use roots::{ImportSubscription, JobSubscription, RunSubscription};
 
 use crate::{
-    document::{operation::Chosen, rejection::Refusal},
-    engine::{Answer, Engine, Prepared, code, watch::Watching},
+    engine::{Engine, Prepared, recognition::Watching},
     request::{
-        context::{Client, ContextExt},
-        error::{ErrorCode, Result},
+        answer::{Answer, code},
+        context::Client,
+        error::ErrorCode,
+        watch::Watch,
     },
 };
-
-/// What a subscription remembers from one execution to the next.
-#[derive(Default)]
-pub(crate) struct Watch {
-    hints: Mutex<Option<Hints>>,
-    spacing: Mutex<Duration>,
-    recent: Mutex<Recent>,
-    has_ended: AtomicBool,
-    each_counts: AtomicBool,
-}
-
-impl Watch {
-    /// That of the subscription which is being executed.
-    pub(crate) fn of<'a>(ctx: &Context<'a>) -> &'a Self {
-        ctx.data_unchecked::<Arc<Self>>()
-    }
-
-    /// Listens from now on for hints about one row, or all rows, of these kinds. Before the first look at them: what
-    /// changes in between would be missed.
-    pub(crate) fn listen(
-        &self,
-        ctx: &Context<'_>,
-        kinds: &'static [&'static str],
-        id: Option<Uuid>,
-    ) -> Result<()> {
-        let org = ctx.viewer()?.org;
-        let mut hints = lock(&self.hints);
-        if hints.is_none() {
-            let topic = Topic { org: org.uuid(), kinds, id };
-            *hints = Some(ctx.services().listener.subscribe(topic));
-        }
-        Ok(())
-    }
-
-    /// Executes no more often than this, however many hints come.
-    pub(crate) fn at_most_every(&self, spacing: Duration) {
-        *lock(&self.spacing) = spacing;
-    }
-
-    /// What was sent lately.
-    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
-        lock(&self.recent)
-    }
-
-    /// Every answer is of another row: one that looks like the last is sent all the same.
-    pub(crate) fn each_counts(&self) {
-        self.each_counts.store(true, Ordering::Relaxed);
-    }
-
-    /// What is being sent is the last.
-    pub(crate) fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Refuses what async-graphql would run otherwise than the specification says: a subscription is one field, and it must
-/// be there. A fragment at the root would find nothing and stay silent, so it is refused, too.
-pub(crate) fn check_root(chosen: Chosen<'_>) -> Result<(), Refusal> {
-    if chosen.kind() != OperationType::Subscription {
-        return Ok(());
-    }
-    let selections = chosen.selections();
-    match selections.node.items.as_slice() {
-        [item] if !chosen.excludes(item.node.directives()) => match &item.node {
-            Selection::Field(field) if !field.node.name.node.starts_with("__") => Ok(()),
-            Selection::Field(_) => Err(Refusal::invalid(
-                selections.pos,
-                "a subscription watches a field of the schema",
-            )),
-            Selection::FragmentSpread(_) | Selection::InlineFragment(_) => Err(Refusal::invalid(
-                selections.pos,
-                "a subscription names its field itself: use fragments below it",
-            )),
-        },
-        _ => Err(Refusal::invalid(selections.pos, "a subscription selects exactly one field")),
-    }
-}
 
 impl Engine {
     /// Executes a subscription at once, and again whenever what it watches may have changed: each answer that differs
@@ -175,13 +81,9 @@ impl Subscription {
     /// Until it is time to execute again.
     async fn wait(&mut self) {
         let Some(executed_at) = self.executed_at else { return };
-        let mut hints = lock(&self.watch.hints).take();
-        if let Some(hints) = &mut hints {
-            hints.next(self.watching.pace).await;
-        }
-        *lock(&self.watch.hints) = hints;
+        self.watch.hint(self.watching.pace).await;
         // What comes in the meantime melts into the one execution.
-        let spacing = self.watching.debounce.max(*lock(&self.watch.spacing));
+        let spacing = self.watching.debounce.max(self.watch.spacing());
         sleep_until(executed_at + spacing).await;
     }
 
@@ -195,7 +97,7 @@ impl Subscription {
             if has_failed && !is_first && is_passing(&answer) {
                 continue; // The next execution finds what this one could not.
             }
-            let is_new = self.watch.each_counts.load(Ordering::Relaxed)
+            let is_new = self.watch.sends_each()
                 || answer.response.data != self.last
                 || !answer.response.errors.is_empty();
             if is_new {
@@ -207,9 +109,7 @@ impl Subscription {
                 return;
             }
         }
-        // Without hints it has never looked at anything: nothing would wake it.
-        self.is_over =
-            self.watch.has_ended.load(Ordering::Relaxed) || lock(&self.watch.hints).is_none();
+        self.is_over = self.watch.is_over();
     }
 }
 

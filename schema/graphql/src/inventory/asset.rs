@@ -1,5 +1,7 @@
 //! Assets: the view, the queries, the mutations.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -21,18 +23,21 @@ use futures_util::future::OptionFuture;
 
 use crate::{
     access::user::User,
+    access::user::UserById,
     compliance::{
         finding::{self, Finding},
         posture::{self, Posture},
     },
+    inventory::tag::TagsOfAsset,
     inventory::{
         change::{self, Change},
         custody::{self, Custody},
         dependency::{self, BlastRadius, Reached},
     },
     request::{
-        context::ContextExt,
+        context::{ContextExt, RequestScope},
         error::{Error, ErrorCode, Result},
+        loader::{Batch, Load},
         page::{Connection, wants_total},
     },
 };
@@ -55,13 +60,13 @@ impl Asset {
 
     /// Its tags, by name.
     async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
-        Ok(ctx.loaders().tags.load_one(self.0.id).await?.unwrap_or_default())
+        Ok(ctx.load::<TagsOfAsset>(self.0.id).await?.unwrap_or_default())
     }
 
     /// Who answers for it.
     async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         let Some(owner) = self.0.owner_id else { return Ok(None) };
-        Ok(ctx.loaders().users.load_one(owner).await?.map(User))
+        Ok(ctx.load::<UserById>(owner).await?.map(User))
     }
 
     /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
@@ -275,6 +280,19 @@ impl AssetMutation {
 
 /// The asset that a row names. It may be deleted between two statements of a request.
 pub(crate) async fn asset_of(ctx: &Context<'_>, id: AssetId) -> Result<Asset> {
-    let found = ctx.loaders().assets.load_one(id).await?;
+    let found = ctx.load::<AssetById>(id).await?;
     found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
+}
+
+/// An asset by id.
+pub(crate) struct AssetById;
+
+impl Batch for AssetById {
+    type Key = AssetId;
+    type Row = asset::Asset;
+
+    async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, asset::Asset>> {
+        let assets = asset::Asset::of_ids(&*scope.read().await?, ids).await?;
+        Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
+    }
 }

@@ -1,5 +1,7 @@
 //! What changed of an asset, without values: the view. (The field of an asset is in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
@@ -8,13 +10,14 @@ use domain::{
     entity::{AssetId, AuditEntryId},
     inventory::change,
 };
+use futures_util::future::OptionFuture;
 
 use crate::{
     access::actor::{Actor, actor},
     request::{
-        context::ContextExt,
+        context::{ContextExt, RequestScope},
         error::Result,
-        loader::PageKey,
+        loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},
     },
 };
@@ -61,8 +64,31 @@ pub(crate) async fn changes(
     let keys = &ctx.services().cursors;
     let scope = Scope::new(ctx.viewer()?.org, "changes", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
-    let key = PageKey { asset, page, total: wants_total(ctx) };
-    let (page, total) =
-        ctx.loaders().change_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    let key = PageKey { owner: asset, page, total: wants_total(ctx) };
+    let (page, total) = ctx.load::<ChangePages>(key).await?.unwrap_or((Page::EMPTY, None));
     Ok(Connection::new(page, keys, &scope, total, change::Change::place, Change))
+}
+
+/// A page of an asset's changes.
+pub(crate) struct ChangePages;
+
+impl Batch for ChangePages {
+    type Key = PageKey<AssetId>;
+    type Row = Loaded<change::Change>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[PageKey<AssetId>],
+    ) -> Result<HashMap<PageKey<AssetId>, Loaded<change::Change>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for ((page, total), assets) in grouped(keys, PageKey::split) {
+            let pages = change::Change::of_assets(&tx, &assets, &page).await?;
+            let counting: OptionFuture<_> =
+                total.then(|| change::Change::count_of_assets(&tx, &assets)).into();
+            let totals = counting.await.transpose()?;
+            all.extend(keyed(pages, totals.as_ref(), &page));
+        }
+        Ok(all)
+    }
 }

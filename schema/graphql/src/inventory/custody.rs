@@ -1,5 +1,7 @@
 //! Who holds an asset: the view, the mutations. (The fields of an asset are in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -10,17 +12,19 @@ use domain::{
     entity::{AssetId, UserId},
     inventory::custody,
 };
+use futures_util::future::OptionFuture;
 
 use crate::{
+    access::user::UserById,
     access::{
         actor::{Actor, actor},
         user::User,
     },
     inventory::asset::{Asset, asset_of},
     request::{
-        context::ContextExt,
+        context::{ContextExt, RequestScope},
         error::Result,
-        loader::PageKey,
+        loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
         page::{Connection, wants_total},
     },
 };
@@ -43,7 +47,7 @@ impl Custody {
 
     /// Who holds it.
     async fn holder(&self, ctx: &Context<'_>) -> Result<Option<User>> {
-        Ok(ctx.loaders().users.load_one(self.0.holder_id).await?.map(User))
+        Ok(ctx.load::<UserById>(self.0.holder_id).await?.map(User))
     }
 
     /// Who handed it out.
@@ -60,7 +64,7 @@ impl Custody {
 
 /// Who holds an asset now.
 pub(crate) async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
-    Ok(ctx.loaders().custodies.load_one(asset).await?.map(Custody))
+    Ok(ctx.load::<OpenCustody>(asset).await?.map(Custody))
 }
 
 /// Who held an asset, newest first.
@@ -73,9 +77,8 @@ pub(crate) async fn history(
     let keys = &ctx.services().cursors;
     let scope = Scope::new(ctx.viewer()?.org, "custodyHistory", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
-    let key = PageKey { asset, page, total: wants_total(ctx) };
-    let (page, total) =
-        ctx.loaders().custody_pages.load_one(key).await?.unwrap_or((Page::EMPTY, None));
+    let key = PageKey { owner: asset, page, total: wants_total(ctx) };
+    let (page, total) = ctx.load::<CustodyPages>(key).await?.unwrap_or((Page::EMPTY, None));
     Ok(Connection::new(page, keys, &scope, total, custody::Custody::place, Custody))
 }
 
@@ -116,5 +119,45 @@ impl CustodyMutation {
         let custody = custody::Custody::check_in(&tx, id, notes.as_deref(), ctx.now()).await?;
         tx.commit().await?;
         Ok(Custody(custody))
+    }
+}
+
+/// The custody of an asset that has not ended.
+pub(crate) struct OpenCustody;
+
+impl Batch for OpenCustody {
+    type Key = AssetId;
+    type Row = custody::Custody;
+
+    async fn load(
+        scope: &RequestScope,
+        ids: &[AssetId],
+    ) -> Result<HashMap<AssetId, custody::Custody>> {
+        let open = custody::Custody::open_of(&*scope.read().await?, ids).await?;
+        Ok(open.into_iter().map(|custody| (custody.asset_id, custody)).collect())
+    }
+}
+
+/// A page of an asset's custodies.
+pub(crate) struct CustodyPages;
+
+impl Batch for CustodyPages {
+    type Key = PageKey<AssetId>;
+    type Row = Loaded<custody::Custody>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[PageKey<AssetId>],
+    ) -> Result<HashMap<PageKey<AssetId>, Loaded<custody::Custody>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for ((page, total), assets) in grouped(keys, PageKey::split) {
+            let pages = custody::Custody::of_assets(&tx, &assets, &page).await?;
+            let counting: OptionFuture<_> =
+                total.then(|| custody::Custody::count_of_assets(&tx, &assets)).into();
+            let totals = counting.await.transpose()?;
+            all.extend(keyed(pages, totals.as_ref(), &page));
+        }
+        Ok(all)
     }
 }

@@ -1,5 +1,7 @@
 //! Dependencies and what is reached along them: the views, the mutations. (The fields of an asset are in `asset`.)
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
@@ -13,9 +15,9 @@ use domain::{
 use crate::{
     inventory::asset::{Asset, asset_of},
     request::{
-        context::ContextExt,
+        context::{ContextExt, RequestScope},
         error::Result,
-        loader::{BlastKey, ReachKey},
+        loader::{Batch, Load, grouped},
     },
 };
 
@@ -97,7 +99,7 @@ pub(crate) async fn reach(
     direction: Direction,
     bounds: Bounds,
 ) -> Result<Vec<Reached>> {
-    let reached = ctx.loaders().reach.load_one(ReachKey { asset, direction, bounds }).await?;
+    let reached = ctx.load::<Reach>(ReachKey { asset, direction, bounds }).await?;
     Ok(reached.unwrap_or_default().into_iter().map(Reached).collect())
 }
 
@@ -107,7 +109,7 @@ pub(crate) async fn blast_radius(
     asset: AssetId,
     bounds: Bounds,
 ) -> Result<BlastRadius> {
-    let radius = ctx.loaders().blast_radii.load_one(BlastKey { asset, bounds }).await?;
+    let radius = ctx.load::<BlastRadii>(BlastKey { asset, bounds }).await?;
     let nothing = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
     Ok(BlastRadius(radius.unwrap_or(nothing)))
 }
@@ -147,5 +149,70 @@ impl DependencyMutation {
         dependency::Dependency::remove(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+/// A walk along dependencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ReachKey {
+    /// Where it begins.
+    pub(crate) asset: AssetId,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// How far.
+    pub(crate) bounds: Bounds,
+}
+
+/// Assets that a walk along dependencies reaches; one that reaches nothing has no value.
+pub(crate) struct Reach;
+
+impl Batch for Reach {
+    type Key = ReachKey;
+    type Row = Vec<dependency::Reached>;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[ReachKey],
+    ) -> Result<HashMap<ReachKey, Vec<dependency::Reached>>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        let by_arguments = grouped(keys, |key| ((key.direction, key.bounds), key.asset));
+        for ((direction, bounds), assets) in by_arguments {
+            let reached = dependency::reach(&tx, &assets, direction, bounds).await?;
+            let key = |asset| ReachKey { asset, direction, bounds };
+            all.extend(reached.into_iter().map(|(asset, reached)| (key(asset), reached)));
+        }
+        Ok(all)
+    }
+}
+
+/// A question for a blast radius.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BlastKey {
+    /// What fails.
+    pub(crate) asset: AssetId,
+    /// How far to look.
+    pub(crate) bounds: Bounds,
+}
+
+/// The blast radius of an asset.
+pub(crate) struct BlastRadii;
+
+impl Batch for BlastRadii {
+    type Key = BlastKey;
+    type Row = dependency::BlastRadius;
+
+    async fn load(
+        scope: &RequestScope,
+        keys: &[BlastKey],
+    ) -> Result<HashMap<BlastKey, dependency::BlastRadius>> {
+        let tx = scope.read().await?;
+        let mut all = HashMap::new();
+        for (bounds, assets) in grouped(keys, |key| (key.bounds, key.asset)) {
+            let radii = dependency::blast_radius(&tx, &assets, bounds).await?;
+            let key = |asset| BlastKey { asset, bounds };
+            all.extend(radii.into_iter().map(|(asset, radius)| (key(asset), radius)));
+        }
+        Ok(all)
     }
 }

@@ -11,43 +11,34 @@ use domain::{
 };
 use futures_util::{Stream, stream};
 
-use crate::{
-    engine::{
-        Answer, Engine,
-        permit::{Permit, failed},
-    },
-    request::{
-        context::Client,
-        error::{Error, Result},
-    },
+use crate::request::{
+    answer::Answer,
+    context::{Client, Services},
+    error::{Error, Result},
+    permit::{Permit, failed},
 };
 
-impl Engine {
-    /// The organization's assets or dependencies as CSV. Takes `ASSET_READ`; owners are told to those with `USER_READ`.
-    ///
-    /// # Errors
-    /// The answer to send. In the stream: the file is not whole and must not look so.
-    #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
-    pub async fn export(
-        &self,
-        kind: ImportKind,
-        bearer: Option<&str>,
-        client: Client,
-    ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-        let what = ("An export", Permission::AssetRead);
-        let begun = async {
-            let permit = self.permit(bearer, &client, what, Utc::now()).await?;
-            Pages::begin(self.services().db.clone(), permit, kind).await
+/// Gives out a file, page by page: see [`Engine::export`](crate::Engine::export).
+#[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
+pub(crate) async fn export(
+    services: &Services,
+    kind: ImportKind,
+    bearer: Option<&str>,
+    client: Client,
+) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
+    let what = ("An export", Permission::AssetRead);
+    let begun = async {
+        let permit = services.permit(bearer, &client, what, Utc::now()).await?;
+        Pages::begin(services.db.clone(), permit, kind).await
+    };
+    let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
+    Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
+        let page = match first {
+            Some(first) => Some(first),
+            None => pages.next().await?,
         };
-        let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
-        Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
-            let page = match first {
-                Some(first) => Some(first),
-                None => pages.next().await?,
-            };
-            Ok(page.map(|page| (page, (None, pages))))
-        }))
-    }
+        Ok(page.map(|page| (page, (None, pages))))
+    }))
 }
 
 struct Pages {

@@ -1,16 +1,22 @@
 //! Tags: what assets are grouped by.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Object};
 use domain::{
     access::{
         directive::requires,
         permission::Permission::{AssetRead, AssetWrite},
     },
-    entity::TagId,
+    entity::{AssetId, TagId},
     inventory::tag::Tag,
 };
 
-use crate::request::{context::ContextExt, error::Result};
+use crate::request::{
+    context::{ContextExt, RequestScope},
+    error::Result,
+    loader::Batch,
+};
 
 /// Queries on tags.
 #[derive(Default)]
@@ -59,5 +65,34 @@ impl TagMutation {
         Tag::delete(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+/// A tag by id.
+pub(crate) struct TagById;
+
+impl Batch for TagById {
+    type Key = TagId;
+    type Row = Tag;
+
+    async fn load(scope: &RequestScope, ids: &[TagId]) -> Result<HashMap<TagId, Tag>> {
+        let tags = Tag::of_ids(&*scope.read().await?, ids).await?;
+        Ok(tags.into_iter().map(|tag| (tag.id, tag)).collect())
+    }
+}
+
+/// The tags of an asset.
+pub(crate) struct TagsOfAsset;
+
+impl Batch for TagsOfAsset {
+    type Key = AssetId;
+    type Row = Vec<Tag>;
+
+    async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, Vec<Tag>>> {
+        let mut tags: HashMap<AssetId, Vec<Tag>> = HashMap::new();
+        for (asset, tag) in Tag::of_assets(&*scope.read().await?, ids).await? {
+            tags.entry(asset).or_default().push(tag);
+        }
+        Ok(tags)
     }
 }

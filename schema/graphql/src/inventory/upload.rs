@@ -21,14 +21,11 @@ use futures_util::{Stream, StreamExt};
 
 use crate::{
     document::rejection::grouped,
-    engine::{
-        Answer, Engine,
-        permit::{Permit, failed},
-        watch::Lost,
-    },
     request::{
-        context::Client,
+        answer::Answer,
+        context::{Client, Services},
         error::{Error, ErrorCode, Result},
+        permit::{Lost, Permit, failed},
     },
 };
 
@@ -91,31 +88,26 @@ impl<E: Into<Error>> From<E> for Stopped {
     }
 }
 
-impl Engine {
-    /// Takes in a file. Nothing is asked of `pieces` before it is known that the caller may. Takes `ASSET_IMPORT`.
-    ///
-    /// # Errors
-    /// The answer to send: the caller may not, the file is not what it should be, or it broke off.
-    pub async fn upload(
-        &self,
-        order: ImportOrder,
-        bearer: Option<&str>,
-        client: Client,
-        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
-    ) -> Result<Received, Answer> {
-        let what = ("An import", Permission::AssetImport);
-        let permit = self
-            .permit(bearer, &client, what, now())
-            .await
-            .map_err(|error| failed(&error, &client))?;
-        let mut upload = Upload::new(self.services().db.clone(), permit, order);
-        let (reason, error) = match upload.receive(pieces).await {
-            Ok(received) => return Ok(received),
-            Err(Stopped::Failed(error)) => (error.message.clone(), error),
-            Err(Stopped::Broken(broken)) => (broken.reason().to_owned(), broken.error()),
-        };
-        upload.fail(&reason).await.ok_or_else(|| failed(&error, &client))
-    }
+/// Takes in a file: see [`Engine::upload`](crate::Engine::upload).
+pub(crate) async fn upload(
+    services: &Services,
+    order: ImportOrder,
+    bearer: Option<&str>,
+    client: Client,
+    pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+) -> Result<Received, Answer> {
+    let what = ("An import", Permission::AssetImport);
+    let permit = services
+        .permit(bearer, &client, what, now())
+        .await
+        .map_err(|error| failed(&error, &client))?;
+    let mut upload = Upload::new(services.db.clone(), permit, order);
+    let (reason, error) = match upload.receive(pieces).await {
+        Ok(received) => return Ok(received),
+        Err(Stopped::Failed(error)) => (error.message.clone(), error),
+        Err(Stopped::Broken(broken)) => (broken.reason().to_owned(), broken.error()),
+    };
+    upload.fail(&reason).await.ok_or_else(|| failed(&error, &client))
 }
 
 /// An upload under way. Dropped before its end, it ends its run.

@@ -1,12 +1,12 @@
-//! What a resolver knows of its request: who asks, one read transaction, the loaders.
+//! What a resolver knows of its request: who asks, and one read transaction.
 //!
 //! All reads of a request share one read-only transaction, opened when the first needs it. A write ends it first, so a
 //! request never holds two connections; what is selected of the mutation's result opens the next. A resolver lets the
 //! transaction go before it awaits a loader: one that waits for it to end would keep the loader from starting.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use async_graphql::{Context, dataloader::DataLoader};
+use async_graphql::Context;
 use chrono::{DateTime, Utc};
 use domain::{
     Db, Origin, Tx, Viewer,
@@ -19,15 +19,7 @@ use domain::{
 use jobs::{Decision, Limiter, Quota, event::Listener};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
-use crate::request::{
-    drive::Loads,
-    error::{Error, ErrorCode, Result},
-    loader::{
-        ApiKeyLoader, AssetLoader, BlastLoader, ChangePageLoader, CustodyLoader, CustodyPageLoader,
-        FiguresLoader, FindingPageLoader, PostureLoader, ReachLoader, RolesLoader, RuleLoader,
-        RunLoader, TagByIdLoader, TagLoader, UserLoader, VersionLoader, WaiverLoader,
-    },
-};
+use crate::request::error::{Error, ErrorCode, Result};
 
 /// What the schema's resolvers work with, the same for all requests.
 #[derive(Clone)]
@@ -58,68 +50,14 @@ pub struct Client {
 }
 
 /// One request.
-pub(crate) struct Scope {
+pub(crate) struct RequestScope {
     services: Arc<Services>,
     viewer: Option<Viewer>,
     caller: Caller,
     reading: Arc<RwLock<OnceCell<Tx>>>,
 }
 
-/// The loaders of one request. Never shared between requests: they would mix what different callers may see.
-pub(crate) struct Loaders {
-    pub(crate) users: DataLoader<UserLoader>,
-    pub(crate) roles: DataLoader<RolesLoader>,
-    pub(crate) api_keys: DataLoader<ApiKeyLoader>,
-    pub(crate) tags: DataLoader<TagLoader>,
-    pub(crate) assets: DataLoader<AssetLoader>,
-    pub(crate) reach: DataLoader<ReachLoader>,
-    pub(crate) blast_radii: DataLoader<BlastLoader>,
-    pub(crate) custodies: DataLoader<CustodyLoader>,
-    pub(crate) custody_pages: DataLoader<CustodyPageLoader>,
-    pub(crate) change_pages: DataLoader<ChangePageLoader>,
-    pub(crate) tags_by_id: DataLoader<TagByIdLoader>,
-    pub(crate) rules: DataLoader<RuleLoader>,
-    pub(crate) rule_versions: DataLoader<VersionLoader>,
-    pub(crate) runs: DataLoader<RunLoader>,
-    pub(crate) figures: DataLoader<FiguresLoader>,
-    pub(crate) postures: DataLoader<PostureLoader>,
-    pub(crate) finding_pages: DataLoader<FindingPageLoader>,
-    pub(crate) waivers: DataLoader<WaiverLoader>,
-}
-
-impl Loaders {
-    /// Loaders whose loads go to `loads`, to be driven with the execution.
-    pub(crate) fn new(scope: &Arc<Scope>, loads: &Loads) -> Self {
-        Self {
-            users: loader(UserLoader(Arc::clone(scope)), loads),
-            roles: loader(RolesLoader(Arc::clone(scope)), loads),
-            api_keys: loader(ApiKeyLoader(Arc::clone(scope)), loads),
-            tags: loader(TagLoader(Arc::clone(scope)), loads),
-            assets: loader(AssetLoader(Arc::clone(scope)), loads),
-            reach: loader(ReachLoader(Arc::clone(scope)), loads),
-            blast_radii: loader(BlastLoader(Arc::clone(scope)), loads),
-            custodies: loader(CustodyLoader(Arc::clone(scope)), loads),
-            custody_pages: loader(CustodyPageLoader(Arc::clone(scope)), loads),
-            change_pages: loader(ChangePageLoader(Arc::clone(scope)), loads),
-            tags_by_id: loader(TagByIdLoader(Arc::clone(scope)), loads),
-            rules: loader(RuleLoader(Arc::clone(scope)), loads),
-            rule_versions: loader(VersionLoader(Arc::clone(scope)), loads),
-            runs: loader(RunLoader(Arc::clone(scope)), loads),
-            figures: loader(FiguresLoader(Arc::clone(scope)), loads),
-            postures: loader(PostureLoader(Arc::clone(scope)), loads),
-            finding_pages: loader(FindingPageLoader(Arc::clone(scope)), loads),
-            waivers: loader(WaiverLoader(Arc::clone(scope)), loads),
-        }
-    }
-}
-
-fn loader<L>(loads_rows: L, loads: &Loads) -> DataLoader<L> {
-    let loads = loads.clone();
-    // No delay: a load starts when the execution has nothing else to do.
-    DataLoader::new(loads_rows, move |load| loads.push(load)).delay(Duration::ZERO)
-}
-
-impl Scope {
+impl RequestScope {
     pub(crate) fn new(
         services: Arc<Services>,
         viewer: Option<Viewer>,
@@ -151,7 +89,7 @@ impl Scope {
         Ok(found)
     }
 
-    /// Reads what belongs to the installation rather than to an organization, as [`Scope::read_people`] does. Only
+    /// Reads what belongs to the installation rather than to an organization, as [`RequestScope::read_people`] does. Only
     /// for who has `FLEET_READ`.
     pub(crate) async fn read_fleet<T>(
         &self,
@@ -194,7 +132,7 @@ pub(crate) const SIGN_IN: &str = "Sign in with the mutation login and send the h
 /// What resolvers ask their context for.
 pub(crate) trait ContextExt<'a> {
     /// The request.
-    fn scope(&self) -> &'a Scope;
+    fn scope(&self) -> &'a RequestScope;
 
     /// Who asks; the document check has let nobody else through to where somebody is needed.
     fn viewer(&self) -> Result<&'a Viewer> {
@@ -220,9 +158,6 @@ pub(crate) trait ContextExt<'a> {
     fn services(&self) -> &'a Services {
         &self.scope().services
     }
-
-    /// The loaders of the request.
-    fn loaders(&self) -> &'a Loaders;
 
     /// The request's read transaction.
     async fn read(&self) -> Result<Reading> {
@@ -257,12 +192,8 @@ pub(crate) trait ContextExt<'a> {
 }
 
 impl<'a> ContextExt<'a> for Context<'a> {
-    fn scope(&self) -> &'a Scope {
-        self.data_unchecked::<Arc<Scope>>()
-    }
-
-    fn loaders(&self) -> &'a Loaders {
-        self.data_unchecked::<Loaders>()
+    fn scope(&self) -> &'a RequestScope {
+        self.data_unchecked::<Arc<RequestScope>>()
     }
 }
 

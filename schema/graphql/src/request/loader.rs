@@ -1,258 +1,140 @@
-//! Loaders: what a list's rows refer to, in one statement a list. Made anew for each request.
+//! Loaders: rows that many places of a request need, loaded in one statement for all of them.
 //!
-//! What takes arguments is loaded by asset and arguments: one statement for all assets of equal arguments, so a document
-//! costs as many as it has fields with different ones. (`loader/compliance`: those of rules, runs, postures and findings.)
+//! Each noun says how its rows are loaded in a [`Batch`] of its own, and a resolver asks for them by that type; so nothing here
+//! names a noun. What takes arguments is loaded by owner and arguments: one statement for all owners of equal arguments, so a
+//! document costs as many as it has fields with different ones.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
-
-use async_graphql::dataloader::Loader;
-use domain::{
-    access::{api_key::ApiKey, role::Role, user::User},
-    base::page::{Page, PageRequest},
-    entity::{ApiKeyId, AssetId, UserId},
-    inventory::{
-        asset::Asset,
-        change::Change,
-        custody::Custody,
-        dependency::{self, BlastRadius, Bounds, Direction, Reached},
-        tag::Tag,
-    },
-};
-use futures_util::future::OptionFuture;
-
-use crate::request::{context::Scope, error::Error};
-
-pub(crate) use crate::compliance::loader::{
-    FiguresLoader, FindingPageLoader, PostureKey, PostureLoader, RuleLoader, RunLoader,
-    TagByIdLoader, VersionLoader, WaiverLoader,
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    hash::Hash,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-/// Users by id.
-pub(crate) struct UserLoader(pub(crate) Arc<Scope>);
+use async_graphql::{
+    Context,
+    dataloader::{DataLoader, Loader},
+};
+use domain::base::page::{Page, PageRequest};
 
-impl Loader<UserId> for UserLoader {
-    type Value = User;
+use crate::request::{
+    context::RequestScope,
+    drive::Loads,
+    error::{Error, Result},
+};
+
+/// Rows of one kind that are loaded together, named by a type without data.
+pub(crate) trait Batch: Send + Sync + 'static {
+    /// The key that a row is asked for by.
+    type Key: Send + Sync + Hash + Eq + Clone + 'static;
+    /// The row, or whatever stands under a key.
+    type Row: Send + Sync + Clone + 'static;
+
+    /// The rows of these keys, in as few statements as can be; a key without a row is left out.
+    fn load(
+        scope: &RequestScope,
+        keys: &[Self::Key],
+    ) -> impl Future<Output = Result<HashMap<Self::Key, Self::Row>>> + Send;
+}
+
+/// A batch as async-graphql loads it.
+struct Rows<B> {
+    scope: Arc<RequestScope>,
+    batch: PhantomData<fn() -> B>,
+}
+
+impl<B: Batch> Loader<B::Key> for Rows<B> {
+    type Value = B::Row;
     type Error = Error;
 
-    async fn load(&self, ids: &[UserId]) -> Result<HashMap<UserId, User>, Error> {
-        let users = User::of_ids(&*self.0.read().await?, ids).await?;
-        Ok(users.into_iter().map(|user| (user.id, user)).collect())
+    async fn load(&self, keys: &[B::Key]) -> Result<HashMap<B::Key, B::Row>> {
+        B::load(&self.scope, keys).await
     }
 }
 
-/// The roles of users in the viewer's organization.
-pub(crate) struct RolesLoader(pub(crate) Arc<Scope>);
+/// The loaders of one request, each made when it is first asked for. Never shared between requests: they would mix what
+/// different callers may see.
+pub(crate) struct Loaders {
+    scope: Arc<RequestScope>,
+    loads: Loads,
+    made: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
 
-impl Loader<UserId> for RolesLoader {
-    type Value = Vec<Role>;
-    type Error = Error;
+impl Loaders {
+    /// Loaders whose loads go to `loads`, to be driven with the execution.
+    pub(crate) fn new(scope: &Arc<RequestScope>, loads: &Loads) -> Self {
+        Self { scope: Arc::clone(scope), loads: loads.clone(), made: Mutex::default() }
+    }
 
-    async fn load(&self, ids: &[UserId]) -> Result<HashMap<UserId, Vec<Role>>, Error> {
-        let tx = self.0.read().await?;
-        let mut roles: HashMap<_, Vec<Role>> = ids.iter().map(|id| (*id, Vec::new())).collect();
-        for (user, role) in Role::of_users(&tx, tx.org(), ids).await? {
-            roles.entry(user).or_default().push(role);
-        }
-        Ok(roles)
+    fn of<B: Batch>(&self) -> Arc<DataLoader<Rows<B>>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let loader = made.entry(TypeId::of::<B>()).or_insert_with(|| Arc::new(self.make::<B>()));
+        Arc::clone(loader).downcast().expect("a loader stands under its own batch")
+    }
+
+    fn make<B: Batch>(&self) -> DataLoader<Rows<B>> {
+        let rows = Rows { scope: Arc::clone(&self.scope), batch: PhantomData };
+        let loads = self.loads.clone();
+        // No delay: a load starts when the execution has nothing else to do.
+        DataLoader::new(rows, move |load| loads.push(load)).delay(Duration::ZERO)
     }
 }
 
-/// The tags of assets.
-pub(crate) struct TagLoader(pub(crate) Arc<Scope>);
+/// A resolver's way to its request's loaders.
+pub(crate) trait Load {
+    /// The row under a key, loaded together with whatever else is asked for meanwhile.
+    async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Row>>;
+}
 
-impl Loader<AssetId> for TagLoader {
-    type Value = Vec<Tag>;
-    type Error = Error;
-
-    async fn load(&self, ids: &[AssetId]) -> Result<HashMap<AssetId, Vec<Tag>>, Error> {
-        let mut tags: HashMap<AssetId, Vec<Tag>> = HashMap::new();
-        for (asset, tag) in Tag::of_assets(&*self.0.read().await?, ids).await? {
-            tags.entry(asset).or_default().push(tag);
-        }
-        Ok(tags)
+impl Load for Context<'_> {
+    async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Row>> {
+        self.data_unchecked::<Loaders>().of::<B>().load_one(key).await
     }
 }
 
-/// API keys by id.
-pub(crate) struct ApiKeyLoader(pub(crate) Arc<Scope>);
-
-impl Loader<ApiKeyId> for ApiKeyLoader {
-    type Value = ApiKey;
-    type Error = Error;
-
-    async fn load(&self, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, ApiKey>, Error> {
-        let keys = ApiKey::of_ids(&*self.0.read().await?, ids).await?;
-        Ok(keys.into_iter().map(|key| (key.id, key)).collect())
-    }
-}
-
-/// Assets by id.
-pub(crate) struct AssetLoader(pub(crate) Arc<Scope>);
-
-impl Loader<AssetId> for AssetLoader {
-    type Value = Asset;
-    type Error = Error;
-
-    async fn load(&self, ids: &[AssetId]) -> Result<HashMap<AssetId, Asset>, Error> {
-        let assets = Asset::of_ids(&*self.0.read().await?, ids).await?;
-        Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
-    }
-}
-
-/// A walk along dependencies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ReachKey {
-    /// Where it begins.
-    pub(crate) asset: AssetId,
-    /// Which way it goes.
-    pub(crate) direction: Direction,
-    /// How far.
-    pub(crate) bounds: Bounds,
-}
-
-/// What assets reach; one that reaches nothing has no value.
-pub(crate) struct ReachLoader(pub(crate) Arc<Scope>);
-
-impl Loader<ReachKey> for ReachLoader {
-    type Value = Vec<Reached>;
-    type Error = Error;
-
-    async fn load(&self, keys: &[ReachKey]) -> Result<HashMap<ReachKey, Vec<Reached>>, Error> {
-        let tx = self.0.read().await?;
-        let mut all = HashMap::new();
-        let by_arguments = grouped(keys, |key| ((key.direction, key.bounds), key.asset));
-        for ((direction, bounds), assets) in by_arguments {
-            let reached = dependency::reach(&tx, &assets, direction, bounds).await?;
-            let key = |asset| ReachKey { asset, direction, bounds };
-            all.extend(reached.into_iter().map(|(asset, reached)| (key(asset), reached)));
-        }
-        Ok(all)
-    }
-}
-
-/// A question for a blast radius.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct BlastKey {
-    /// What fails.
-    pub(crate) asset: AssetId,
-    /// How far to look.
-    pub(crate) bounds: Bounds,
-}
-
-/// Blast radii of assets.
-pub(crate) struct BlastLoader(pub(crate) Arc<Scope>);
-
-impl Loader<BlastKey> for BlastLoader {
-    type Value = BlastRadius;
-    type Error = Error;
-
-    async fn load(&self, keys: &[BlastKey]) -> Result<HashMap<BlastKey, BlastRadius>, Error> {
-        let tx = self.0.read().await?;
-        let mut all = HashMap::new();
-        for (bounds, assets) in grouped(keys, |key| (key.bounds, key.asset)) {
-            let radii = dependency::blast_radius(&tx, &assets, bounds).await?;
-            let key = |asset| BlastKey { asset, bounds };
-            all.extend(radii.into_iter().map(|(asset, radius)| (key(asset), radius)));
-        }
-        Ok(all)
-    }
-}
-
-/// Who holds assets now.
-pub(crate) struct CustodyLoader(pub(crate) Arc<Scope>);
-
-impl Loader<AssetId> for CustodyLoader {
-    type Value = Custody;
-    type Error = Error;
-
-    async fn load(&self, ids: &[AssetId]) -> Result<HashMap<AssetId, Custody>, Error> {
-        let open = Custody::open_of(&*self.0.read().await?, ids).await?;
-        Ok(open.into_iter().map(|custody| (custody.asset_id, custody)).collect())
-    }
-}
-
-/// A page of what belongs to an asset.
+/// A page of what belongs to an owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct PageKey {
+pub(crate) struct PageKey<O> {
     /// To which one.
-    pub(crate) asset: AssetId,
+    pub(crate) owner: O,
     /// Which page.
     pub(crate) page: PageRequest,
     /// Whether all are counted.
     pub(crate) total: bool,
 }
 
+impl<O: Copy> PageKey<O> {
+    /// The arguments and the owner, for [`grouped`].
+    pub(crate) fn split(&self) -> ((PageRequest, bool), O) {
+        ((self.page.clone(), self.total), self.owner)
+    }
+}
+
 /// A page, and how many rows the whole list has where that was asked for.
 pub(crate) type Loaded<T> = (Page<T>, Option<i64>);
 
-/// Pages of assets' custodies.
-pub(crate) struct CustodyPageLoader(pub(crate) Arc<Scope>);
-
-impl Loader<PageKey> for CustodyPageLoader {
-    type Value = Loaded<Custody>;
-    type Error = Error;
-
-    async fn load(&self, keys: &[PageKey]) -> Result<HashMap<PageKey, Loaded<Custody>>, Error> {
-        let tx = self.0.read().await?;
-        let mut all = HashMap::new();
-        for ((page, total), assets) in grouped(keys, PageKey::split) {
-            let pages = Custody::of_assets(&tx, &assets, &page).await?;
-            let counting: OptionFuture<_> =
-                total.then(|| Custody::count_of_assets(&tx, &assets)).into();
-            let totals = counting.await.transpose()?;
-            all.extend(keyed(pages, totals.as_ref(), &page));
-        }
-        Ok(all)
-    }
-}
-
-/// Pages of assets' changes.
-pub(crate) struct ChangePageLoader(pub(crate) Arc<Scope>);
-
-impl Loader<PageKey> for ChangePageLoader {
-    type Value = Loaded<Change>;
-    type Error = Error;
-
-    async fn load(&self, keys: &[PageKey]) -> Result<HashMap<PageKey, Loaded<Change>>, Error> {
-        let tx = self.0.read().await?;
-        let mut all = HashMap::new();
-        for ((page, total), assets) in grouped(keys, PageKey::split) {
-            let pages = Change::of_assets(&tx, &assets, &page).await?;
-            let counting: OptionFuture<_> =
-                total.then(|| Change::count_of_assets(&tx, &assets)).into();
-            let totals = counting.await.transpose()?;
-            all.extend(keyed(pages, totals.as_ref(), &page));
-        }
-        Ok(all)
-    }
-}
-
-impl PageKey {
-    pub(crate) fn split(&self) -> ((PageRequest, bool), AssetId) {
-        ((self.page.clone(), self.total), self.asset)
-    }
-}
-
-/// The assets of each set of equal arguments.
-pub(crate) fn grouped<K, A: Eq + Hash>(
+/// The owners of each set of equal arguments.
+pub(crate) fn grouped<K, A: Eq + Hash, O>(
     keys: &[K],
-    split: impl Fn(&K) -> (A, AssetId),
-) -> HashMap<A, Vec<AssetId>> {
+    split: impl Fn(&K) -> (A, O),
+) -> HashMap<A, Vec<O>> {
     let mut groups: HashMap<A, Vec<_>> = HashMap::new();
-    for (arguments, asset) in keys.iter().map(split) {
-        groups.entry(arguments).or_default().push(asset);
+    for (arguments, owner) in keys.iter().map(split) {
+        groups.entry(arguments).or_default().push(owner);
     }
     groups
 }
 
 /// Pages under the keys that asked for them; who has nothing to count has none.
-pub(crate) fn keyed<T>(
-    pages: HashMap<AssetId, Page<T>>,
-    totals: Option<&HashMap<AssetId, i64>>,
+pub(crate) fn keyed<O: Copy + Eq + Hash, T>(
+    pages: HashMap<O, Page<T>>,
+    totals: Option<&HashMap<O, i64>>,
     page: &PageRequest,
-) -> impl Iterator<Item = (PageKey, Loaded<T>)> {
-    pages.into_iter().map(move |(asset, rows)| {
-        let total = totals.map(|totals| totals.get(&asset).copied().unwrap_or(0));
-        (PageKey { asset, page: page.clone(), total: totals.is_some() }, (rows, total))
+) -> impl Iterator<Item = (PageKey<O>, Loaded<T>)> {
+    pages.into_iter().map(move |(owner, rows)| {
+        let total = totals.map(|totals| totals.get(&owner).copied().unwrap_or(0));
+        (PageKey { owner, page: page.clone(), total: totals.is_some() }, (rows, total))
     })
 }

@@ -18,9 +18,18 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::print::{Page, Printed};
+use super::content::Page;
 
 const STYLE: &str = include_str!("page.css");
+
+/// A page that stands for itself.
+#[derive(Debug, Clone)]
+pub struct Printed {
+    /// HTML.
+    pub html: String,
+    /// What a browser may take its style for: SHA-256 in base 64.
+    pub style_sha256: String,
+}
 
 /// The page as HTML.
 pub(super) fn print(page: &Page) -> Printed {

@@ -1,108 +1,65 @@
 //! Reports on their way out, which are no documents: a page to print, and all findings as a file.
 
-use std::collections::HashMap;
-
 use chrono::Utc;
 use domain::{
     Db, Tx,
     access::permission::Permission,
-    base::page::PageRequest,
-    compliance::{
-        finding::Finding,
-        report::{Assets, FindingFile, Report, WorstAsset},
-        rule::Rule,
-    },
-    entity::{AssetId, RuleVersionId, RunId},
-    inventory::asset::Asset,
+    compliance::report::{Assets, FindingFile, Report},
+    entity::RunId,
 };
 use futures_util::{Stream, stream};
 
-use super::{WORST, page};
-use crate::{
-    engine::{
-        Answer, Engine,
-        permit::{Permit, failed},
-    },
-    request::{
-        context::Client,
-        error::{Error, ErrorCode, Result},
-    },
+use super::{
+    content::Page,
+    page::{self, Printed},
+};
+use crate::request::{
+    answer::Answer,
+    context::{Client, Services},
+    error::{Error, ErrorCode, Result},
+    permit::{Permit, failed},
 };
 
-/// Findings on the page; the file has all.
-const MOST_FINDINGS: usize = 200;
-
-/// A page that stands for itself.
-#[derive(Debug, Clone)]
-pub struct Printed {
-    /// HTML.
-    pub html: String,
-    /// What a browser may take its style for: SHA-256 in base 64.
-    pub style_sha256: String,
+/// Prints a report: see [`Engine::print_report`](crate::Engine::print_report).
+pub(crate) async fn print_report(
+    services: &Services,
+    run: &str,
+    bearer: Option<&str>,
+    client: Client,
+) -> Result<Printed, Answer> {
+    let printed = async {
+        let permit = may_report(services, bearer, &client).await?;
+        let tx = services.db.snapshot(permit.viewer.org).await?;
+        let page = Page::read(&tx, report(&tx, run).await?, told(&permit)).await?;
+        tx.commit().await?;
+        Ok(page::print(&page))
+    };
+    printed.await.map_err(|error: Error| failed(&error, &client))
 }
 
-/// What a page shows.
-pub(super) struct Page {
-    pub(super) report: Report,
-    pub(super) worst: Vec<WorstAsset>,
-    pub(super) findings: Vec<Finding>,
-    /// How many there are, on the page or not.
-    pub(super) total: i64,
-    /// Those named above; none for who may not see assets.
-    pub(super) assets: HashMap<AssetId, Asset>,
-    pub(super) rules: HashMap<RuleVersionId, Rule>,
+/// Gives out a report's findings, page by page: see [`Engine::report_file`](crate::Engine::report_file).
+pub(crate) async fn report_file(
+    services: &Services,
+    run: &str,
+    bearer: Option<&str>,
+    client: Client,
+) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
+    let begun = async {
+        let permit = may_report(services, bearer, &client).await?;
+        Pages::begin(services.db.clone(), permit, run).await
+    };
+    let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
+    Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
+        let page = match first {
+            Some(first) => Some(first),
+            None => pages.next().await?,
+        };
+        Ok(page.map(|page| (page, (None, pages))))
+    }))
 }
 
-impl Engine {
-    /// The report of a run, or of the `latest` of all assets, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
-    /// `ASSET_READ`.
-    ///
-    /// # Errors
-    /// The answer to send.
-    pub async fn print_report(
-        &self,
-        run: &str,
-        bearer: Option<&str>,
-        client: Client,
-    ) -> Result<Printed, Answer> {
-        let printed = async {
-            let permit = self.may_report(bearer, &client).await?;
-            let tx = self.services().db.snapshot(permit.viewer.org).await?;
-            let page = Page::read(&tx, report(&tx, run).await?, told(&permit)).await?;
-            tx.commit().await?;
-            Ok(page::print(&page))
-        };
-        printed.await.map_err(|error: Error| failed(&error, &client))
-    }
-
-    /// What was broken when a run ended, or the `latest` did, as CSV. Takes `COMPLIANCE_READ`; assets are named to those with
-    /// `ASSET_READ`.
-    ///
-    /// # Errors
-    /// The answer to send. In the stream: the file is not whole and must not look so.
-    pub async fn report_file(
-        &self,
-        run: &str,
-        bearer: Option<&str>,
-        client: Client,
-    ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-        let begun = async {
-            let permit = self.may_report(bearer, &client).await?;
-            Pages::begin(self.services().db.clone(), permit, run).await
-        };
-        let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
-        Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
-            let page = match first {
-                Some(first) => Some(first),
-                None => pages.next().await?,
-            };
-            Ok(page.map(|page| (page, (None, pages))))
-        }))
-    }
-
-    async fn may_report(&self, bearer: Option<&str>, client: &Client) -> Result<Permit> {
-        self.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
-    }
+async fn may_report(services: &Services, bearer: Option<&str>, client: &Client) -> Result<Permit> {
+    services.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
 }
 
 /// Whether the caller is told which assets a report is about.
@@ -124,30 +81,6 @@ async fn report(tx: &Tx, run: &str) -> Result<Report> {
 #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
 fn now() -> chrono::DateTime<Utc> {
     Utc::now()
-}
-
-impl Page {
-    async fn read(tx: &Tx, report: Report, told: Assets) -> Result<Self> {
-        let worst = report.worst_assets(tx, WORST).await?;
-        let total = report.count_findings(tx).await?;
-        let first = PageRequest { size: MOST_FINDINGS, backward: false, after: None, before: None };
-        let findings = report.findings(tx, &first).await?.rows;
-        let mut versions: Vec<_> = findings.iter().map(|finding| finding.version_id).collect();
-        versions.sort_unstable();
-        versions.dedup();
-        let rules = Rule::of_versions(tx, &versions).await?;
-        let named = worst.iter().map(|worst| worst.asset);
-        let mut named: Vec<_> =
-            named.chain(findings.iter().map(|finding| finding.asset_id)).collect();
-        named.sort_unstable();
-        named.dedup();
-        let assets = match told {
-            Assets::Told => Asset::of_ids(tx, &named).await?,
-            Assets::Withheld => Vec::new(),
-        };
-        let assets = assets.into_iter().map(|asset| (asset.id, asset)).collect();
-        Ok(Self { report, worst, findings, total, assets, rules })
-    }
 }
 
 /// A file of findings, page by page.

@@ -16,12 +16,11 @@ use domain::{
 };
 use futures_util::{Stream, stream};
 
-use super::Watch;
 use crate::{
     compliance::run::ComplianceRun,
     fleet::job::Job,
     inventory::import::ImportRun,
-    request::{context::ContextExt, error::Result},
+    request::{context::ContextExt, error::Result, watch::Watch},
 };
 
 /// Queues move faster than anybody reads.

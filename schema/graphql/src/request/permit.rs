@@ -3,13 +3,20 @@
 use chrono::{DateTime, Utc};
 use domain::{Origin, Viewer, access::permission::Permission};
 
-use crate::{
-    engine::{Answer, Engine, refused, sign},
-    request::{
-        context::{Client, SIGN_IN},
-        error::{Error, ErrorCode, Result},
-    },
+use crate::request::{
+    answer::{Answer, refused, sign},
+    context::{Client, SIGN_IN, Services},
+    error::{Error, ErrorCode, Result},
 };
+
+/// What somebody has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// All: the session, the key or the token is over.
+    Access,
+    /// Something that they could do when they came.
+    Rights,
+}
 
 /// Somebody who may.
 pub(crate) struct Permit {
@@ -17,7 +24,7 @@ pub(crate) struct Permit {
     pub(crate) origin: Origin,
 }
 
-impl Engine {
+impl Services {
     /// Who stands behind the bearer, if they have the permission for `what`.
     pub(crate) async fn permit(
         &self,
@@ -32,7 +39,7 @@ impl Engine {
                 format!("{what} is for those signed in. {SIGN_IN}"),
             )
         })?;
-        let viewer = self.services().identity.authenticate(bearer, client.address, now).await?;
+        let viewer = self.identity.authenticate(bearer, client.address, now).await?;
         if !viewer.may(permission) {
             return Err(Error::new(
                 ErrorCode::Forbidden,

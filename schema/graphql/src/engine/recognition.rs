@@ -12,8 +12,12 @@ use futures_util::future::{BoxFuture, FutureExt, pending};
 use jobs::event::{Pace, Topic};
 
 use crate::{
-    engine::{Answer, Engine, refused, sign},
-    request::context::Client,
+    engine::Engine,
+    request::{
+        answer::{Answer, refused, sign},
+        context::Client,
+        permit::Lost,
+    },
 };
 
 /// How what stays open keeps up with the rows.
@@ -52,15 +56,6 @@ impl Recognised {
     pub fn nobody() -> Self {
         Self { bearer: None, holder: None, lost: pending().boxed() }
     }
-}
-
-/// What somebody has lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// All: the session, the key or the token is over.
-    Access,
-    /// Something that they could do when they came.
-    Rights,
 }
 
 impl Engine {
