@@ -118,7 +118,7 @@ const JOB: &str = "INSERT INTO job (org_id, id, queue, kind, version, payload, s
     VALUES ($1, $2, 'SCAN', 'scan.shard', 1, '{}', $4, $3, 0, now(), 3, 'system', now(), now())";
 
 fn org(team: &Team) -> Uuid {
-    domain::base::id::split(&team.id).unwrap().1
+    domain::entity::split(&team.id).unwrap().1
 }
 
 /// What two runs left of an asset that breaks a rule.

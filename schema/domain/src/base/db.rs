@@ -6,6 +6,7 @@
 //! the next borrower. Dropping a transaction discards the connection and cancels what it is still running.
 
 use std::{
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,7 +26,7 @@ mod kind;
 mod login;
 mod tx;
 
-pub use kind::{Auth, Fleet, Hooked, Kind, Org};
+pub use kind::{Auth, Fleet, Kind, Org};
 pub use login::LoginRefusal;
 pub(crate) use tx::column;
 pub use tx::{FromRow, Param, Tx};
@@ -34,6 +35,9 @@ pub use tx::{FromRow, Param, Tx};
 const POOL_WAIT: Duration = Duration::from_secs(5);
 /// How long one statement may run.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A hook's work, in the transaction that it is of.
+pub type Hooked<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
 /// What is done in an organization's transaction right before it is committed.
 type Hook = Arc<dyn for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync>;

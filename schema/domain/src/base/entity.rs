@@ -3,22 +3,10 @@
 //! Each is a marker without data, so that an id can be named where its row is not known: `AssetId` takes no import of `Asset`, and
 //! no wing has to look up into another for an id.
 
-/// What has ids: its prefix, and its names.
-pub trait Entity: 'static {
-    /// The prefix of its TypeIDs, e.g. `ast`.
-    const PREFIX: &'static str;
-    /// The noun in messages, e.g. `API key`.
-    const NAME: &'static str;
-    /// The noun in the audit trail, e.g. `api_key`.
-    const KEY: &'static str;
-}
+use uuid::Uuid;
 
-/// Prefix, name and key of an entity.
-pub(super) struct Names {
-    pub(super) prefix: &'static str,
-    pub(super) name: &'static str,
-    pub(super) key: &'static str,
-}
+pub use super::id::Entity;
+use super::id::{Id, Names, decode, encode};
 
 macro_rules! entities {
     ($($(#[$meta:meta])* $entity:ident, $id:ident: $prefix:literal, $name:literal, $key:literal;)+) => {
@@ -31,14 +19,15 @@ macro_rules! entities {
                 const PREFIX: &'static str = $prefix;
                 const NAME: &'static str = $name;
                 const KEY: &'static str = $key;
+                const ALL: &'static [Names] = ALL;
             }
 
             $(#[$meta])*
-            pub type $id = super::id::Id<$entity>;
+            pub type $id = Id<$entity>;
         )+
 
         /// Every entity: how an id of another type is called by its name.
-        pub(super) const ALL: &[Names] =
+        const ALL: &[Names] =
             &[$(Names { prefix: $prefix, name: $name, key: $key }),+];
     };
 }
@@ -80,4 +69,17 @@ entities! {
     Run, RunId: "run", "compliance run", "compliance_run";
     /// An import run.
     ImportRun, ImportRunId: "imp", "import", "import_run";
+}
+
+/// The prefix of a well-formed TypeID of ours, and its uuid: for `node(id)`, which finds any.
+pub fn split(text: &str) -> Option<(&'static str, Uuid)> {
+    let (prefix, suffix) = text.rsplit_once('_')?;
+    let known = ALL.iter().find(|known| known.prefix == prefix)?;
+    Some((known.prefix, decode(suffix)?))
+}
+
+/// The TypeID of a row that the audit trail names by its key, e.g. `api_key`.
+pub fn of_key(key: &str, uuid: Uuid) -> String {
+    let prefix = ALL.iter().find(|known| known.key == key).map_or("row", |known| known.prefix);
+    format!("{prefix}_{}", encode(uuid))
 }

@@ -12,7 +12,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-use super::entity::{ALL, Entity};
+/// What has ids: its prefix, and its names.
+pub trait Entity: 'static {
+    /// The prefix of its TypeIDs, e.g. `ast`.
+    const PREFIX: &'static str;
+    /// The noun in messages, e.g. `API key`.
+    const NAME: &'static str;
+    /// The noun in the audit trail, e.g. `api_key`.
+    const KEY: &'static str;
+    /// Every entity that there is.
+    const ALL: &'static [Names];
+}
+
+/// Prefix, name and key of an entity.
+#[derive(Debug)]
+pub struct Names {
+    /// See [`Entity::PREFIX`].
+    pub prefix: &'static str,
+    /// See [`Entity::NAME`].
+    pub name: &'static str,
+    /// See [`Entity::KEY`].
+    pub key: &'static str,
+}
 
 /// The id of a `T`.
 pub struct Id<T> {
@@ -115,32 +136,19 @@ impl<T: Entity> FromStr for Id<T> {
         if prefix == T::PREFIX {
             return Ok(Self::from(uuid));
         }
-        let found = ALL.iter().find(|known| known.prefix == prefix).ok_or(malformed)?;
+        let found = T::ALL.iter().find(|known| known.prefix == prefix).ok_or(malformed)?;
         Err(ParseIdError::OtherType { found: found.name, expected: T::NAME })
     }
 }
 
-/// The prefix of a well-formed TypeID of ours, and its uuid: for `node(id)`, which finds any.
-pub fn split(text: &str) -> Option<(&'static str, Uuid)> {
-    let (prefix, suffix) = text.rsplit_once('_')?;
-    let known = ALL.iter().find(|known| known.prefix == prefix)?;
-    Some((known.prefix, decode(suffix)?))
-}
-
-/// The TypeID of a row that the audit trail names by its key, e.g. `api_key`.
-pub fn of_key(key: &str, uuid: Uuid) -> String {
-    let prefix = ALL.iter().find(|known| known.key == key).map_or("row", |known| known.prefix);
-    format!("{prefix}_{}", encode(uuid))
-}
-
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-fn encode(uuid: Uuid) -> String {
+pub(super) fn encode(uuid: Uuid) -> String {
     let bits = uuid.as_u128();
     (0..26).rev().map(|place| ALPHABET[(bits >> (place * 5)) as usize & 31] as char).collect()
 }
 
-fn decode(suffix: &str) -> Option<Uuid> {
+pub(super) fn decode(suffix: &str) -> Option<Uuid> {
     // 26 letters hold 130 bits: the first may not exceed 7.
     if suffix.len() != 26 || suffix.as_bytes()[0] > b'7' {
         return None;

@@ -8,11 +8,8 @@ use domain::{
         directive::requires,
         permission::Permission::AuditRead,
     },
-    base::{
-        id,
-        page::{PageArgs, Scope},
-    },
-    entity::AuditEntryId,
+    base::page::{PageArgs, Scope},
+    entity::{self, AuditEntryId},
 };
 use futures_util::future::OptionFuture;
 use serde_json::Value;
@@ -59,7 +56,7 @@ impl AuditEntry {
 
     /// To which one.
     async fn entity_id(&self) -> ID {
-        ID(id::of_key(&self.0.entity_type, self.0.entity_id))
+        ID(entity::of_key(&self.0.entity_type, self.0.entity_id))
     }
 
     /// The key paths whose values differ, e.g. `attributes.os_name`.
@@ -105,7 +102,7 @@ impl AuditFilter {
     fn query(self) -> Result<AuditQuery> {
         let uuid = |path: &str, given: Option<ID>| {
             given
-                .map(|given| id::split(&given).map(|(_, uuid)| uuid))
+                .map(|given| entity::split(&given).map(|(_, uuid)| uuid))
                 .map(|found| found.ok_or_else(|| domain::Error::invalid(path, "is not an id")))
                 .transpose()
         };

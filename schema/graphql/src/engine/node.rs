@@ -7,7 +7,7 @@ use domain::{
         audit, directive::authenticated, organization::Organization, permission::Permission,
         role::Role, session, viewer::Viewer,
     },
-    base::{entity::Entity, id},
+    base::entity::Entity,
     compliance::{finding, rule, run, waiver},
     entity::{self, SessionId},
     fleet::{job, schedule},
@@ -117,7 +117,7 @@ impl NodeQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "Its id, such as ast_01j8xq4m9ke5trv3yx2f7nbc6d.")] id: ID,
     ) -> Result<Option<Node>> {
-        let Some((prefix, uuid)) = id::split(&id) else {
+        let Some((prefix, uuid)) = entity::split(&id) else {
             return Err(domain::Error::invalid(
                 "id",
                 "not an id: ids look like ast_01j8xq4m9ke5trv3yx2f7nbc6d",

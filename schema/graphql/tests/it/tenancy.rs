@@ -23,9 +23,8 @@ use chrono::TimeDelta;
 use domain::{
     Origin,
     access::permission::Permission,
-    base::id,
     compliance::rule::Severity,
-    entity::{FindingId, UserId},
+    entity::{self, FindingId, UserId},
     testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
 };
 use graphql::Client;
@@ -257,7 +256,7 @@ impl Fuzz {
     /// Checks what an organization was shown, and learns its ids and cursors.
     fn hear(&self, org: usize, value: &Value) {
         match value {
-            Value::String(text) if id::split(text).is_some() => {
+            Value::String(text) if entity::split(text).is_some() => {
                 self.tally.ids.fetch_add(1, Ordering::Relaxed);
                 let before = self.shown.lock().unwrap().insert(text.clone(), org);
                 if before.is_some_and(|before| before != org) {

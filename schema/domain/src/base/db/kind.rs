@@ -45,16 +45,9 @@
 //! }
 //! ```
 
-use std::{
-    pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Tx;
-use crate::base::{entity::OrganizationId, error::Result};
-
-/// A hook's work, in the transaction that it is of.
-pub type Hooked<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+use crate::base::entity::OrganizationId;
 
 /// What a transaction is of: [`Org`], [`Auth`] or [`Fleet`].
 pub trait Kind: sealed::Sealed + Sized + Send + Sync + 'static {
@@ -63,11 +56,6 @@ pub trait Kind: sealed::Sealed + Sized + Send + Sync + 'static {
 
     /// The organization whose rows it sees, where it has one.
     fn org(&self) -> Option<OrganizationId> {
-        None
-    }
-
-    /// What has to be done in the transaction before its commit, if anything.
-    fn before_commit(_: &Tx<Self>) -> Option<Hooked<'_>> {
         None
     }
 }
@@ -91,6 +79,18 @@ impl Org {
     pub(super) const fn new(id: OrganizationId) -> Self {
         Self { id, is_hooked: AtomicBool::new(false) }
     }
+
+    pub(super) const fn id(&self) -> OrganizationId {
+        self.id
+    }
+
+    pub(super) fn hook(&self) {
+        self.is_hooked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_hooked(&self) -> bool {
+        self.is_hooked.load(Ordering::Relaxed)
+    }
 }
 
 impl Kind for Org {
@@ -98,11 +98,6 @@ impl Kind for Org {
 
     fn org(&self) -> Option<OrganizationId> {
         Some(self.id)
-    }
-
-    fn before_commit(tx: &Tx<Self>) -> Option<Hooked<'_>> {
-        let is_hooked = tx.kind.is_hooked.load(Ordering::Relaxed);
-        tx.db.before_commit.as_ref().filter(|_| is_hooked).map(|hook| hook(tx))
     }
 }
 
@@ -112,18 +107,6 @@ impl Kind for Auth {
 
 impl Kind for Fleet {
     const ROLE: &'static str = "sentryops_fleet";
-}
-
-impl Tx<Org> {
-    /// The organization whose rows this transaction sees and writes.
-    pub const fn org(&self) -> OrganizationId {
-        self.kind.id
-    }
-
-    /// Remembers that what it changed asks for the hook of [`Db::before_commit`](super::Db::before_commit).
-    pub(crate) fn hook(&self) {
-        self.kind.is_hooked.store(true, Ordering::Relaxed);
-    }
 }
 
 mod sealed {

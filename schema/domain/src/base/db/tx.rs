@@ -1,6 +1,6 @@
 //! A transaction, and the statements that run in it.
 
-use std::sync::Mutex;
+use std::{any::Any, sync::Mutex};
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Object;
@@ -13,7 +13,7 @@ use super::{
     Db, POOL_WAIT,
     kind::{Kind, Org},
 };
-use crate::base::{actor::Origin, error::Result, event::Event};
+use crate::base::{actor::Origin, entity::OrganizationId, error::Result, event::Event};
 
 /// A parameter of a statement.
 pub type Param<'a> = &'a (dyn ToSql + Sync);
@@ -45,6 +45,18 @@ pub struct Tx<K: Kind = Org> {
     pub(super) origin: Origin,
     pub(super) writes: bool,
     pub(super) events: Mutex<Vec<Event>>,
+}
+
+impl Tx<Org> {
+    /// The organization whose rows this transaction sees and writes.
+    pub const fn org(&self) -> OrganizationId {
+        self.kind.id()
+    }
+
+    /// Remembers that what it changed asks for the hook of [`Db::before_commit`](super::Db::before_commit).
+    pub(crate) fn hook(&self) {
+        self.kind.hook();
+    }
 }
 
 impl<K: Kind> Tx<K> {
@@ -109,8 +121,12 @@ impl<K: Kind> Tx<K> {
     /// # Errors
     /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
     pub async fn commit(mut self) -> Result<()> {
-        if let Some(hooked) = K::before_commit(&self) {
-            hooked.await?;
+        // Only an organization's transaction has a hook.
+        if let Some(tx) = (&self as &dyn Any).downcast_ref::<Tx>()
+            && tx.kind.is_hooked()
+            && let Some(hook) = &tx.db.before_commit
+        {
+            hook(tx).await?;
         }
         // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
         let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };

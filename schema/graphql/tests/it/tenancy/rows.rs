@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use domain::base::id;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::{Fuzz, MARKS};
+
+use domain::entity;
 
 impl Fuzz {
     pub(super) async fn rows(&self, sql: &str) -> Vec<String> {
@@ -150,7 +151,7 @@ impl Fuzz {
         }
         let shown = self.shown.lock().unwrap().clone();
         for (text, org) in shown {
-            let (_, uuid) = id::split(&text).unwrap();
+            let (_, uuid) = entity::split(&text).unwrap();
             if owners.get(&uuid.to_string()) != Some(&org) {
                 self.fault(format!("{text} was shown to {} and is not theirs", MARKS[org]));
             }
