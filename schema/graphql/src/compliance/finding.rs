@@ -1,4 +1,4 @@
-//! Findings: the view, the queries. (The field of an asset is in `asset`.)
+//! Findings: the view, the queries. (The field of an asset is in `compliance/asset`.)
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Who holds an asset: the view, the mutations. (The fields of an asset are in `asset`.)
+//! Who holds an asset: the view, the mutations. And the fields that an asset has of them.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use domain::{
         permission::Permission::{AssetRead, AssetWrite},
     },
     base::page::{Page, PageArgs, Scope},
-    entity::{AssetId, UserId},
+    entity::{self, AssetId, UserId},
     inventory::custody,
 };
 use futures_util::future::OptionFuture;
@@ -20,7 +20,7 @@ use crate::{
         actor::{Actor, actor},
         user::User,
     },
-    inventory::asset::{Asset, asset_of},
+    inventory::asset::{Asset, Extended, asset_of},
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
@@ -62,13 +62,42 @@ impl Custody {
     }
 }
 
+/// Custodies of an asset: fields of [`Asset`].
+pub(crate) struct AssetCustodies(AssetId);
+
+impl Extended<entity::Custody> for Asset {
+    type Fields = AssetCustodies;
+
+    fn extended(&self) -> AssetCustodies {
+        AssetCustodies(self.0.id)
+    }
+}
+
+#[Object]
+impl AssetCustodies {
+    /// Who holds it now, if somebody does.
+    async fn custody(&self, ctx: &Context<'_>) -> Result<Option<Custody>> {
+        current(ctx, self.0).await
+    }
+
+    /// Who holds it and who did, newest first.
+    async fn custody_history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Custody>> {
+        history(ctx, self.0, first, after).await
+    }
+}
+
 /// Who holds an asset now.
-pub(crate) async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
+async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
     Ok(ctx.load::<OpenCustody>(asset).await?.map(Custody))
 }
 
 /// Who held an asset, newest first.
-pub(crate) async fn history(
+async fn history(
     ctx: &Context<'_>,
     asset: AssetId,
     first: Option<i32>,
