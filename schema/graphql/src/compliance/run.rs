@@ -1,21 +1,24 @@
-//! Compliance runs: the view, the queries, the mutations.
+//! Compliance runs: the view, the queries, the mutations, the subscription.
 
 use std::collections::HashMap;
 
-use async_graphql::{Context, Object};
+use async_graphql::{Context, Object, Subscription};
 use domain::{
     access::{
         directive::{authenticated, requires},
         permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
     },
-    base::page::{PageArgs, Scope},
+    base::{
+        entity::Entity,
+        page::{PageArgs, Scope},
+    },
     compliance::{
         run::{self, RunTrigger, ScanScope},
         score::{Figures, Score},
     },
-    entity::RunId,
+    entity::{self, RunId},
 };
-use futures_util::future::OptionFuture;
+use futures_util::{Stream, future::OptionFuture, stream};
 use jobs::compliance::run::{push_shards, push_turn};
 
 use crate::{
@@ -25,6 +28,7 @@ use crate::{
         error::Result,
         loader::{Batch, Load},
         page::{Connection, wants_total},
+        watch::Watch,
     },
 };
 
@@ -138,6 +142,29 @@ impl ComplianceMutation {
         push_turn(&tx).await?;
         tx.commit().await?;
         Ok(ComplianceRun(run))
+    }
+}
+
+/// Subscriptions to compliance runs.
+#[derive(Default)]
+pub(crate) struct RunSubscription;
+
+#[Subscription]
+impl RunSubscription {
+    /// A compliance run: at once, then at each advance; ends with the run. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(ComplianceRead))]
+    async fn compliance_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: RunId,
+    ) -> Result<impl Stream<Item = ComplianceRun> + use<>> {
+        let watch = Watch::of(ctx);
+        watch.listen(ctx, &[entity::Run::PREFIX], Some(id.uuid()))?;
+        let run = run::Run::get(&*ctx.read().await?, id).await?;
+        if run.state.has_ended() {
+            watch.end();
+        }
+        Ok(stream::iter([ComplianceRun(run)]))
     }
 }
 
