@@ -7,8 +7,8 @@
 //! Long, because what runs once and what is watched pass the same steps in the same order, seen side by side here.
 
 mod files;
-pub(crate) mod node;
 pub(crate) mod recognition;
+mod register;
 pub(crate) mod schema;
 pub(crate) mod subscription;
 

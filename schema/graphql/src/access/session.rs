@@ -2,18 +2,19 @@
 
 use async_graphql::{Context, Object, SimpleObject};
 use chrono::{DateTime, Utc};
+pub(crate) use domain::access::organization::Organization;
 use domain::{
+    Id,
     access::{
         directive::{authenticated, public},
         identity::Tokens,
-        organization::Organization,
         permission::Permission,
         role::Role,
         session::{self, EndReason},
         user::normalise_email,
         viewer,
     },
-    entity::{OrganizationId, SessionId},
+    entity::{self, OrganizationId, SessionId},
 };
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
         loader::Load,
+        node::Identified,
     },
 };
 
@@ -217,5 +219,45 @@ impl SessionMutation {
         session.end(&tx, EndReason::Revoked, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+impl Identified for Session {
+    type Entity = entity::Session;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::Session> {
+        self.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Session>) -> Result<Option<Self>> {
+        // Only the viewer's own: nobody reads somebody else's.
+        let viewer = ctx.viewer()?;
+        let Some(user) = viewer.user() else { return Ok(None) };
+        let now = ctx.now();
+        let sessions = ctx
+            .scope()
+            .read_people(async |tx| session::Session::of_user(tx, user, now).await)
+            .await?;
+        let own = sessions.into_iter().find(|session| session.id == id);
+        Ok(own.map(|session| Self::new(session, viewer.session)))
+    }
+}
+
+impl Identified for Organization {
+    type Entity = entity::Organization;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::Organization> {
+        self.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Organization>) -> Result<Option<Self>> {
+        if id != ctx.viewer()?.org {
+            return Ok(None);
+        }
+        Ok(Some(Self::current(&*ctx.read().await?).await?))
     }
 }

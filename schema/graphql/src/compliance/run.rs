@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Object, Subscription};
 use domain::{
+    Id,
     access::{
         directive::{authenticated, requires},
-        permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
+        permission::Permission::{self, ComplianceRead, ComplianceRun as MayRun},
     },
     base::{
         entity::Entity,
@@ -27,6 +28,7 @@ use crate::{
         context::{ContextExt, RequestScope, take_scan},
         error::Result,
         loader::{Batch, Load},
+        node::Identified,
         page::{Connection, wants_total},
         watch::Watch,
     },
@@ -190,5 +192,19 @@ impl Batch for FiguresOfRun {
 
     async fn load(scope: &RequestScope, runs: &[RunId]) -> Result<HashMap<RunId, Figures>> {
         Ok(Figures::of_runs(&*scope.read().await?, runs).await?)
+    }
+}
+
+impl Identified for ComplianceRun {
+    type Entity = entity::Run;
+
+    const REQUIRES: Option<Permission> = Some(ComplianceRead);
+
+    fn row_id(&self) -> Id<entity::Run> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Run>) -> Result<Option<Self>> {
+        Ok(run::Run::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

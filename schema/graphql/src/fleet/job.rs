@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use async_graphql::{Context, Object, Subscription};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{FleetRead, JobManage, JobRead},
+        permission::Permission::{self, FleetRead, JobManage, JobRead},
     },
     base::{
         entity::Entity,
@@ -22,6 +23,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
+        node::Identified,
         page::{Connection, wants_total},
         watch::Watch,
     },
@@ -202,5 +204,19 @@ impl JobSubscription {
             recent.note(job.id.uuid(), job.finished_at.is_none());
         }
         Ok(stream::iter(jobs.into_iter().map(Job)))
+    }
+}
+
+impl Identified for Job {
+    type Entity = entity::Job;
+
+    const REQUIRES: Option<Permission> = Some(JobRead);
+
+    fn row_id(&self) -> Id<entity::Job> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Job>) -> Result<Option<Self>> {
+        Ok(job::Job::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

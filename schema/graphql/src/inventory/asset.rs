@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Object, ObjectType};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetDelete, AssetRead, AssetWrite},
+        permission::Permission::{self, AssetDelete, AssetRead, AssetWrite},
     },
     base::page::{PageArgs, Scope},
     entity::{self, AssetId},
@@ -29,6 +30,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::{Error, ErrorCode, Result},
         loader::{Batch, Load},
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
@@ -235,5 +237,19 @@ impl Batch for AssetById {
     async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, asset::Asset>> {
         let assets = asset::Asset::of_ids(&*scope.read().await?, ids).await?;
         Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
+    }
+}
+
+impl Identified for Asset {
+    type Entity = entity::Asset;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Asset> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Asset>) -> Result<Option<Self>> {
+        Ok(asset::Asset::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

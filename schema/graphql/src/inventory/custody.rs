@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetRead, AssetWrite},
+        permission::Permission::{self, AssetRead, AssetWrite},
     },
     base::page::{Page, PageArgs, Scope},
     entity::{self, AssetId, UserId},
@@ -25,6 +26,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
@@ -188,5 +190,19 @@ impl Batch for CustodyPages {
             all.extend(keyed(pages, totals.as_ref(), &page));
         }
         Ok(all)
+    }
+}
+
+impl Identified for Custody {
+    type Entity = entity::Custody;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Custody> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Custody>) -> Result<Option<Self>> {
+        Ok(custody::Custody::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetRead, AssetWrite},
+        permission::Permission::{self, AssetRead, AssetWrite},
     },
     entity::{self, AssetId, DependencyId},
     inventory::dependency::{self, Bounds, Criticality, Direction},
@@ -18,6 +19,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, grouped},
+        node::Identified,
     },
 };
 
@@ -268,5 +270,19 @@ impl Batch for BlastRadii {
             all.extend(radii.into_iter().map(|(asset, radius)| (key(asset), radius)));
         }
         Ok(all)
+    }
+}
+
+impl Identified for Dependency {
+    type Entity = entity::Dependency;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Dependency> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Dependency>) -> Result<Option<Self>> {
+        Ok(dependency::Dependency::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -2,10 +2,10 @@
 
 use async_graphql::{Context, InputObject, Object, Subscription};
 use domain::{
-    Error as DomainError, Tx,
+    Error as DomainError, Id, Tx,
     access::{
         directive::{authenticated, requires},
-        permission::Permission::{AssetImport, AssetRead},
+        permission::Permission::{self, AssetImport, AssetRead},
     },
     base::{
         entity::Entity,
@@ -25,6 +25,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
+        node::Identified,
         page::{Connection, wants_total},
         watch::Watch,
     },
@@ -239,5 +240,19 @@ impl ImportSubscription {
             watch.end();
         }
         Ok(stream::iter([ImportRun(run)]))
+    }
+}
+
+impl Identified for ImportRun {
+    type Entity = entity::ImportRun;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::ImportRun> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::ImportRun>) -> Result<Option<Self>> {
+        Ok(import::ImportRun::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }
