@@ -30,6 +30,7 @@ use crate::{
         index::{Shape, Unstated},
         key_order::Keys,
         lexer,
+        policy::Policy,
         rejection::Refusal,
         root,
         variables::Inputs,
@@ -119,7 +120,7 @@ impl Engine {
         }
         let schema = builder.finish();
         let sdl = schema.sdl();
-        let shape = Shape::read(&sdl)
+        let shape = Shape::read(&sdl, schema::POLICIES)
             .map_err(|unstated| unstated.iter().map(Unstated::to_string).collect::<Vec<_>>())?;
         let (inputs, services) = (Inputs::read(&sdl), Arc::new(services));
         Ok(Self(Arc::new(Inner { schema, shape, inputs, services, settings })))
@@ -146,41 +147,33 @@ impl Engine {
             answer
         })?;
         let bounded = Bounded::of(document).map_err(|refusal| refused_at(&refusal))?;
-        let (operation, roots) = {
-            let chosen = bounded
-                .choose(operation_name, &mut variables)
-                .map_err(|refusal| refused_at(&refusal))?;
-            root::check_root(chosen).map_err(|refusal| refused_at(&refusal))?;
-            self.0.shape.cost(chosen).map_err(|refusal| refused_at(&refusal))?;
-            self.0
-                .inputs
-                .check(chosen.definition(), chosen.variables())
-                .map_err(|refusal| refused_at(&refusal))?;
-            let roots: Vec<String> =
-                chosen.root_fields().into_iter().map(ToOwned::to_owned).collect();
-            (chosen.kind(), roots)
-        };
-        if !self.0.settings.introspection
-            && roots.iter().any(|root| root == "__schema" || root == "__type")
-        {
+        let chosen = bounded
+            .choose(operation_name, &mut variables)
+            .map_err(|refusal| refused_at(&refusal))?;
+        let (shape, inputs) = (&self.0.shape, &self.0.inputs);
+        root::check_root(chosen)
+            .and_then(|()| shape.cost(chosen))
+            .and_then(|_| inputs.check(chosen.definition(), chosen.variables()))
+            .map_err(|refusal| refused_at(&refusal))?;
+        let is_introspection = |root: &&str| matches!(*root, "__schema" | "__type");
+        if !self.0.settings.introspection && chosen.root_fields().iter().any(is_introspection) {
             let message = "Introspection is off here: the schema comes with the release, or from `sentryops schema`.";
             return Err(refused(&Error::new(ErrorCode::Forbidden, message)));
         }
-        let is_mutation = operation == OperationType::Mutation;
+        let operation = match chosen.kind() {
+            OperationType::Query => Operation::Query,
+            OperationType::Mutation => Operation::Mutation,
+            OperationType::Subscription => Operation::Subscription,
+        };
+        let ignores_bearer = shape.any_root(chosen, Policy::IgnoresBearer);
+        let tolerates_bearer = shape.all_roots(chosen, Policy::ToleratesBearer);
         Ok(Prepared {
-            operation: match operation {
-                OperationType::Query => Operation::Query,
-                OperationType::Mutation => Operation::Mutation,
-                OperationType::Subscription => Operation::Subscription,
-            },
+            operation,
             bounded,
             operation_name: operation_name.map(ToOwned::to_owned),
             variables,
-            ignores_bearer: is_mutation
-                && roots.iter().any(|root| root == "login" || root == "refreshSession"),
-            tolerates_bearer: is_mutation
-                && !roots.is_empty()
-                && roots.iter().all(|root| root == "logout"),
+            ignores_bearer,
+            tolerates_bearer,
         })
     }
 

@@ -20,6 +20,10 @@ use domain::{
 use crate::{
     access::actor::{Actor, actor},
     access::user::RolesOfUser,
+    document::policy::{
+        FieldPolicy,
+        Policy::{IgnoresBearer, NullForNobody, Oneself, StandsAlone, ToleratesBearer},
+    },
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
@@ -119,6 +123,21 @@ pub(crate) struct LoginPayload {
     /// What to answer with a second factor; absent where none is enrolled.
     mfa_challenge: Option<String>,
 }
+
+/// Policies of the fields that say who somebody is.
+pub(crate) const POLICIES: &[FieldPolicy] = &[
+    FieldPolicy { on: "Mutation", field: "login", policies: &[StandsAlone, IgnoresBearer] },
+    FieldPolicy {
+        on: "Mutation",
+        field: "refreshSession",
+        policies: &[StandsAlone, IgnoresBearer],
+    },
+    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "logout", policies: &[ToleratesBearer] },
+    FieldPolicy { on: "Query", field: "viewer", policies: &[NullForNobody] },
+    FieldPolicy { on: "Viewer", field: "actor", policies: &[Oneself] },
+];
 
 /// Queries on the viewer.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! The macro that the table of nouns in `schema` is written for: it makes of the rows the roots, and what `node` finds.
 //!
-//! A row is `wing::file { query Q; mutation M; node N; }`, of which each part may be missing and `node` may stand several times; what
-//! it names lies in that file. The objects of a wing form a group, because a root nests a future for each object that it is made of,
+//! A row is `wing::file { query Q; mutation M; node N; policies P; }`, of which each part may be missing and `node` may stand several
+//! times; what it names lies in that file. The objects of a wing form a group, because a root nests a future for each object that it is made of,
 //! and the compiler follows only so many.
 
 /// The roots and the nodes, from a table of nouns.
@@ -13,6 +13,7 @@ macro_rules! nouns {
                 $(query $query:ident;)?
                 $(mutation $mutation:ident;)?
                 $(node $node:ident;)*
+                $(policies $policies:ident;)?
             })+
         }
     )+) => {
@@ -33,6 +34,10 @@ macro_rules! nouns {
         /// All that can be done.
         #[derive(async_graphql::MergedObject, Default)]
         pub(crate) struct Mutation($($mutations,)+);
+
+        /// Policies of all fields that have any.
+        pub(super) const POLICIES: &[&[crate::document::policy::FieldPolicy]] =
+            &[$($($(crate::$wing::$noun::$policies,)?)+)+];
 
         /// Every type with an id.
         #[derive(async_graphql::Interface)]

@@ -9,6 +9,7 @@ use domain::{
 
 use crate::{
     compliance::run::RunSubscription,
+    document::policy::{FieldPolicy, Policy},
     engine::register::nouns,
     fleet::job::JobSubscription,
     inventory::import::ImportSubscription,
@@ -22,8 +23,10 @@ use crate::{
 nouns! {
     /// People, programs and their rights.
     AccessQuery, AccessMutation {
-        access::session { query SessionQuery; mutation SessionMutation; node Session; node Organization; }
-        engine::schema { query NodeQuery; }
+        access::session {
+            query SessionQuery; mutation SessionMutation; node Session; node Organization; policies POLICIES;
+        }
+        engine::schema { query NodeQuery; policies NODE_POLICIES; }
         access::user { query UserQuery; mutation UserMutation; node User; node Role; }
         access::api_key { query ApiKeyQuery; mutation ApiKeyMutation; node ApiKey; }
         access::audit { query AuditQueries; node AuditEntry; }
@@ -67,6 +70,10 @@ pub(crate) struct Subscription(RunSubscription, ImportSubscription, JobSubscript
 const fn prefix<V: Identified>() -> &'static str {
     <V::Entity as Entity>::PREFIX
 }
+
+/// The policy of `node`: below its own id the caller sees itself.
+pub(crate) const NODE_POLICIES: &[FieldPolicy] =
+    &[FieldPolicy { on: "Query", field: "node", policies: &[Policy::OneselfBy("id")] }];
 
 /// The query on any row.
 #[derive(Default)]
