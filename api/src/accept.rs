@@ -3,36 +3,14 @@
 //! The most specific range decides a type's quality (RFC 9110 §12.5.1). On a tie the one named more exactly wins, then
 //! the modern type; wildcards and silence get `application/json`, as the GraphQL-over-HTTP draft asks.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::ACCEPT};
+use http::{HeaderMap, StatusCode, header::ACCEPT};
 
-use crate::refusal::{Code, Refusal};
-
-/// A media type of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Media {
-    /// `application/graphql-response+json`: the status says whether the request was executed.
-    GraphQl,
-    /// `application/json`: 200 for every well-formed request.
-    Json,
-}
+use crate::{
+    media::Media,
+    refusal::{Code, Refusal},
+};
 
 impl Media {
-    pub(crate) const fn content_type(self) -> HeaderValue {
-        match self {
-            Self::GraphQl => {
-                HeaderValue::from_static("application/graphql-response+json; charset=utf-8")
-            }
-            Self::Json => HeaderValue::from_static("application/json; charset=utf-8"),
-        }
-    }
-
-    const fn essence(self) -> &'static str {
-        match self {
-            Self::GraphQl => "application/graphql-response+json",
-            Self::Json => "application/json",
-        }
-    }
-
     /// The type the client prefers.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use http::{
 use poem::Response;
 use serde::Serialize;
 
-use crate::{accept::Media, refusal::Refusal};
+use crate::{media::Media, refusal::Refusal};
 
 /// A request error: the specification forbids the `data` entry here.
 #[derive(Serialize)]

@@ -13,9 +13,9 @@ use http::{
 use poem::{Request, Response};
 
 use crate::{
-    accept::Media,
     answer, bearer, body,
     gateway::Gateway,
+    media::Media,
     params::Params,
     refusal::{Code, Refusal},
     socket::Sockets,

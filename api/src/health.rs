@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    accept::Media, client::Proxies, config::Limits, headers::Headers, listener::Listener,
+    client::Proxies, config::Limits, headers::Headers, listener::Listener, media::Media,
     refusal::Refusal, server::serve,
 };
 

@@ -9,7 +9,7 @@
 //! | `gateway` · `operation` | the seam to the engine, for all transports · one operation where answers are many |
 //! | `socket` · `sse` | `graphql-transport-ws` on `/graphql` · Server-Sent Events on `/graphql/stream` |
 //! | `upload` · `export` | files in and out: `/import/*`, `/export/*` |
-//! | `bearer` · `client` · `cors` · `headers` · `refusal` | one small decision each |
+//! | `bearer` · `client` · `cors` · `headers` · `media` · `refusal` | one small decision each |
 //! | `playground` · `welcome` · `health` | files from the binary · `/`, security.txt · the private port |
 
 mod accept;
@@ -27,6 +27,7 @@ mod gateway;
 mod headers;
 mod health;
 mod listener;
+mod media;
 mod operation;
 mod params;
 mod playground;

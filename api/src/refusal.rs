@@ -12,7 +12,7 @@ use http::{
 use poem::{Response, error::ResponseError};
 use serde_json::json;
 
-use crate::accept::Media;
+use crate::media::Media;
 
 /// The codes that the edge gives by itself; those of the engine pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use poem::{Body, Request, Response};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept::Media,
     answer, bearer, body,
     config::{Config, Limits},
     gateway::Gateway,
+    media::Media,
     operation,
     params::Params,
     refusal::{Code, Refusal},

@@ -8,7 +8,7 @@ use http::{
 use poem::{Request, Response};
 use serde_json::json;
 
-use crate::{accept::Media, refusal::Refusal};
+use crate::{media::Media, refusal::Refusal};
 
 /// The address of SECURITY.md.
 const SECURITY_CONTACT: &str = "mailto:security@sentryops.example";

@@ -211,7 +211,7 @@ async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {
     found.with_context(|| format!("--organization: there is none with the slug {slug:?}"))
 }
 
-async fn find_user(tx: &domain::Tx, email: &str) -> Result<UserId> {
+async fn find_user(tx: &domain::Tx<domain::base::db::Auth>, email: &str) -> Result<UserId> {
     let normalised = normalise_email(email).context("--email: this is no e-mail address")?;
     User::find_by_email(tx, &normalised)
         .await?

@@ -11,7 +11,7 @@
 //! | `child` | a process that is started, watched, ended |
 //! | `orphan` | what an earlier run left behind |
 //! | `log` | what the children say, bounded |
-//! | `cluster` | the files of Postgres: made, found again |
+//! | `cluster`, `initdb` | the files of Postgres: found again, made |
 //! | `postgres`, `redis` | one service each |
 //! | `running` | an instance of somebody else's, visited |
 //!
@@ -24,6 +24,7 @@ mod account;
 mod child;
 mod cluster;
 mod home;
+mod initdb;
 mod log;
 mod orphan;
 mod postgres;
@@ -35,7 +36,7 @@ mod scratch;
 mod secret;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -138,7 +139,7 @@ impl Services {
         let major = home.cluster_major()?;
         let postgres = want.postgres.then(|| search.postgres(major, major_of)).transpose()?;
         let redis = want.redis.then(|| search.redis()).transpose()?;
-        home.clear().await?;
+        clear(&home).await?;
         let secrets = Secrets::find_or_make(&home)?;
 
         let mut services =
@@ -165,7 +166,7 @@ impl Services {
             self.redis = Some(redis::spawn(&self.home, launcher, secrets, program).await?);
         }
         if let Some(program) = postgres {
-            cluster::make_if_missing(&self.home, launcher, secrets, program, self.durability)
+            initdb::make_if_missing(&self.home, launcher, secrets, program, self.durability)
                 .await?;
             let child = postgres::spawn(&self.home, launcher, program, self.durability).await?;
             postgres::ready(&self.home, secrets, self.postgres.insert(child)).await?;
@@ -230,6 +231,13 @@ impl Services {
     }
 }
 
+/// Ends what an earlier run left on this folder, and empties the runtime folder of its sockets.
+async fn clear(home: &Home) -> Result<()> {
+    postgres::end_orphans(home).await?;
+    redis::end_orphans(home).await?;
+    runtime::empty(&home.runtime)
+}
+
 async fn ended(child: &mut Option<Child>) -> String {
     match child {
         Some(child) => {
@@ -239,10 +247,4 @@ async fn ended(child: &mut Option<Child>) -> String {
         }
         None => std::future::pending().await,
     }
-}
-
-/// The folder of a service below the data folder; its processes have it as their working directory, by which they are
-/// recognised later.
-fn folder_of(home: &Home, service: &str) -> PathBuf {
-    home.data.join(service)
 }

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use clap::Args;
 use domain::fleet::job::Queue;
-use jobs::queue::claims::Keeping;
+use jobs::queue::renewal::LeaseConfig;
 use tokio_util::sync::CancellationToken;
 use workers::{Fleet, Settings};
 
@@ -64,7 +64,7 @@ fn queue(name: &str) -> Result<Queue> {
 pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
     let settings = Settings {
         queues: config.workers.queues.clone(),
-        keeping: Keeping::default(),
+        leases: LeaseConfig::default(),
         drain: DRAIN,
         tend_every: TEND,
         history_days: config.workers.history_days,
@@ -72,5 +72,5 @@ pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     let (db, hints) = (process.db.clone(), process.hints.clone());
-    Fleet::new(db, hints, workers::handlers(), Arc::new(crate::now), settings)
+    Fleet::new(db, hints, workers::handlers(), workers::upkeep(), Arc::new(crate::now), settings)
 }

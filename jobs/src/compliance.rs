@@ -1,3 +1,4 @@
 //! The jobs of compliance.
 
+pub mod posture;
 pub mod run;

@@ -11,9 +11,10 @@
 //! | `limit/quota` | [`Quota`], parsed from `10/minute` |
 //! | `limit/bucket` | what names a bucket: hashed keys, [`address_bucket`] |
 //! | `limit/local` | the local limits: in front of Redis, and instead of it |
+//! | `limit/shared` | asking Redis, and deciding without it |
 //! | `limit/breaker` | when Redis is not asked |
 //! | `limit/fleet` | the heartbeat that counts processes and probes Redis |
-//! | `event` | [`event::Publisher`]: hints that rows changed, after the commit |
+//! | `event` · `event/publisher` | hints that rows changed · [`event::Publisher`]: sends them after the commit |
 //! | `event/listener` · `event/hub` | [`event::Listener`]: one subscriber connection a process · who hears of what |
 //! | `error` | [`Error`], one for the crate |
 //!
@@ -34,7 +35,7 @@ pub use job::Job;
 pub use limit::{Decision, Limiter, Quota, address_bucket};
 pub use queue::{
     failure::Failure,
-    fetcher::Taken,
+    fetcher::ClaimedJob,
     push::{Push, push, push_all},
 };
 pub use redis::Redis;

@@ -16,28 +16,23 @@ mod bucket;
 mod fleet;
 mod local;
 mod quota;
+mod shared;
 
-use std::collections::HashMap;
-use std::error::Error as _;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use fred::types::scripts::Script;
 use metrics::counter;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
 
 use self::breaker::Breaker;
 use self::bucket::Bucket;
 pub use self::bucket::address_bucket;
-use self::local::Walls;
 pub use self::quota::Quota;
-use crate::{Error, Redis, Result};
-
-/// How long a request waits for Redis before it is decided without it.
-const PATIENCE: Duration = Duration::from_millis(250);
+use self::shared::Shared;
+use crate::redis::Redis;
 
 /// Whether it may be done.
 #[must_use]
@@ -58,15 +53,6 @@ pub enum Decision {
 pub struct Limiter {
     shared: Arc<Shared>,
     _heartbeat: Arc<AbortOnDropHandle<()>>,
-}
-
-struct Shared {
-    redis: Redis,
-    script: Script,
-    breaker: Breaker,
-    /// How many processes were last seen, ourselves included.
-    fleet: AtomicU32,
-    walls: RwLock<HashMap<&'static str, Arc<Walls>>>,
 }
 
 impl Limiter {
@@ -107,95 +93,5 @@ impl Limiter {
     /// Whether Redis is not asked at present, and this process grants its share alone.
     pub fn is_alone(&self) -> bool {
         self.shared.breaker.is_open()
-    }
-}
-
-impl Shared {
-    /// The error is how long to wait.
-    async fn take(&self, quota: &Quota, buckets: &[Bucket]) -> Result<(), Duration> {
-        let walls = self.walls(quota);
-        let asked_at = Instant::now();
-        walls.front.take(buckets, asked_at)?;
-        let Some(waits) = self.ask(quota, buckets).await else {
-            counter!("sentryops_limit_fallback_total", "quota" => quota.name).increment(1);
-            return walls.share(self.fleet()).take(buckets, Instant::now());
-        };
-        let mut longest = Duration::ZERO;
-        for (bucket, wait) in buckets.iter().zip(waits) {
-            if !wait.is_zero() {
-                // Counted from before we asked: never longer than Redis meant.
-                walls.front.shut(*bucket, asked_at + wait, asked_at);
-                longest = longest.max(wait);
-            }
-        }
-        if longest.is_zero() { Ok(()) } else { Err(longest) }
-    }
-
-    /// What Redis says: how long to wait for each bucket. Nothing if it cannot be asked.
-    async fn ask(&self, quota: &Quota, buckets: &[Bucket]) -> Option<Vec<Duration>> {
-        if self.breaker.is_open() {
-            return None;
-        }
-        let keys = buckets.iter().map(|bucket| bucket.redis_key(quota)).collect();
-        let args =
-            vec![quota.interval_us().to_string().into(), i64::from(quota.count.get()).into()];
-        match self.redis.run::<Vec<u64>>(&self.script, keys, args, PATIENCE).await {
-            Ok(waits_us) => {
-                self.answered();
-                Some(waits_us.into_iter().map(Duration::from_micros).collect())
-            }
-            Err(error) => {
-                self.failed(&error);
-                None
-            }
-        }
-    }
-
-    fn answered(&self) {
-        if self.breaker.answered() {
-            info!("Redis answers again: limits are shared by all processes");
-        }
-    }
-
-    fn failed(&self, error: &Error) {
-        if self.breaker.failed() {
-            let fleet = self.fleet();
-            let cause = error.source().map(ToString::to_string).unwrap_or_default();
-            warn!(
-                limit.fleet = fleet,
-                redis.error = cause,
-                "Redis does not answer: this process grants 1/{fleet} of each limit by itself",
-            );
-        }
-    }
-
-    fn fleet(&self) -> NonZeroU32 {
-        NonZeroU32::new(self.fleet.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
-    }
-
-    /// The walls of a quota; new ones if it was configured anew.
-    fn walls(&self, quota: &Quota) -> Arc<Walls> {
-        let known =
-            self.walls.read().unwrap_or_else(PoisonError::into_inner).get(quota.name).cloned();
-        if let Some(walls) = known.filter(|walls| walls.quota == *quota) {
-            return walls;
-        }
-        let mut all = self.walls.write().unwrap_or_else(PoisonError::into_inner);
-        match all.get(quota.name) {
-            Some(walls) if walls.quota == *quota => walls.clone(),
-            _ => {
-                let walls = Arc::new(Walls::new(*quota));
-                all.insert(quota.name, walls.clone());
-                walls
-            }
-        }
-    }
-
-    fn tidy(&self, now: Instant) {
-        let walls: Vec<_> =
-            self.walls.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for walls in walls {
-            walls.tidy(now);
-        }
     }
 }

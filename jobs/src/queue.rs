@@ -5,7 +5,7 @@
 //! | `push` | into the queue, in the transaction of the change that wants the job |
 //! | `claim`, `lease` | the queue in SQL: claim, promote; renew, finish, settle, reap |
 //! | `fetcher`, `completion` | claiming ahead; writing in batches how jobs ended |
-//! | `claims` | the claims of this process, renewed on a thread of their own |
+//! | `claims`, `renewal` | the claims of this process, renewed on a thread of their own |
 //! | `backend` | all of that as a backend of apalis, and the layer that hears how a job ended |
 //! | `failure`, `retry` | retry, abort, snooze; when a job is tried again |
 //! | `history` | what became of jobs, by the day |
@@ -19,4 +19,5 @@ pub(crate) mod fetcher;
 pub mod history;
 pub mod lease;
 pub mod push;
+pub mod renewal;
 pub(crate) mod retry;

@@ -17,10 +17,11 @@ use fred::interfaces::ClientLike;
 use fred::types::config::{Config, Options, ReconnectPolicy, ServerConfig};
 use fred::types::scripts::Script;
 use fred::types::{Builder, CustomCommand, FromValue, Value};
+use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How long a command waits that states no patience of its own.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -201,14 +202,14 @@ pub(crate) fn config(url: &str) -> Result<Config> {
     Ok(config)
 }
 
+/// The path as it was before it was put into a URL; `None` where a `%` is followed by anything but two hexadecimal digits,
+/// which the library would leave as it stands, or where it is not UTF-8.
 fn percent_decoded(text: &str) -> Option<PathBuf> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok().map(PathBuf::from)
+    let is_code = |rest: &str| {
+        rest.get(..2).is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let path = percent_decode_str(text).decode_utf8().ok()?;
+    text.split('%').skip(1).all(is_code).then(|| PathBuf::from(path.as_ref()))
 }
 
 #[cfg(test)]
@@ -232,6 +233,8 @@ mod tests {
             ("unix://ops:s%2Fc@local/run/a.sock", "/run/a.sock", some("ops"), some("s/c")),
             ("unix:///home/me/My Projects/a.sock", "/home/me/My Projects/a.sock", None, None),
             ("unix:///home/me/My%20Projects/a.sock", "/home/me/My Projects/a.sock", None, None),
+            ("unix:///run/%c3%BC%25.sock", "/run/ü%.sock", None, None),
+            ("unix:///run/a+b.sock", "/run/a+b.sock", None, None),
         ] {
             assert_eq!(socket(url), (path.to_owned(), username, password), "{url}");
         }
@@ -256,6 +259,10 @@ mod tests {
             "redis://:s3cret@host:port",
             "unix://s3cret",
             "unix:///s3cret%zz",
+            "unix:///s3cret%4",
+            "unix:///s3cret%",
+            "unix:///s3cret%%",
+            "unix:///s3cret%C3",
         ] {
             let error = config(url).unwrap_err();
             assert!(matches!(error, Error::Url(_)), "{url}: {error}");

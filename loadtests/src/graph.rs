@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    finding::{Finding, Report, number},
+    deployment::{Deployment, Tenant},
     inventory::{Graph, Inventory, Shape, Tier},
     load::percentile,
+    measurement::{Measurement, Report, number},
     random::Random,
     report::{self, Circumstances, progress},
-    site::{Site, Tenant},
     stores,
     upload::{self, Kind},
 };
@@ -75,29 +75,33 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let questions = if arguments.quick { 20 } else { 200 };
     let seed = crate::random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
-    let site = Site::open(&arguments.binary, &["import"]).await?;
-    let mut findings = Vec::new();
+    let deployment = Deployment::open(&arguments.binary, &["import"]).await?;
+    let mut measurements = Vec::new();
     for shape in [Shape::Tiers, Shape::Random] {
         if arguments.only.is_empty() || arguments.only.contains(&shape) {
             let inventory = Inventory { shape, assets, seed, at };
-            findings.push(measure(&site, &inventory, questions).await?);
+            measurements.push(measure(&deployment, &inventory, questions).await?);
         }
     }
-    site.close().await?;
+    deployment.close().await?;
     let setting = "durable stores".to_owned();
-    let report = Report { scenario: "graph", setting, circumstances, seed, findings };
+    let report = Report { scenario: "graph", setting, circumstances, seed, measurements };
     report.close(arguments.json.as_deref())
 }
 
-async fn measure(site: &Site, inventory: &Inventory, questions: usize) -> Result<Finding> {
+async fn measure(
+    deployment: &Deployment,
+    inventory: &Inventory,
+    questions: usize,
+) -> Result<Measurement> {
     let shape = inventory.shape;
     progress(&format!("graph: {shape:?}: import"));
-    let tenant = site.tenant(shape.word()).await?;
-    let files = inventory.write(site.folder.path())?;
-    upload::import(site, &tenant, Kind::Assets, &files.assets).await?;
-    upload::import(site, &tenant, Kind::Dependencies, &files.dependencies).await?;
-    site.stores.vacuum().await?;
-    let mut finding = Finding::new(
+    let tenant = deployment.tenant(shape.word()).await?;
+    let files = inventory.write(deployment.folder.path())?;
+    upload::import(deployment, &tenant, Kind::Assets, &files.assets).await?;
+    upload::import(deployment, &tenant, Kind::Dependencies, &files.dependencies).await?;
+    deployment.stores.vacuum().await?;
+    let mut measurement = Measurement::new(
         shape.word(),
         format!(
             "{} assets, {} dependencies; {questions} questions each, one at a time; seed {}.",
@@ -107,29 +111,31 @@ async fn measure(site: &Site, inventory: &Inventory, questions: usize) -> Result
         ),
     );
     let mut asker =
-        Asker { connection: Connection::open(site.api.address).await?, tenant: &tenant };
+        Asker { connection: Connection::open(deployment.api.address).await?, tenant: &tenant };
     let graph = inventory.graph();
     let mut random = Random::new(inventory.seed);
     progress(&format!("graph: {shape:?}: blast radii"));
     match shape {
         Shape::Tiers => {
             let switches = roots(inventory, &mut random, questions, |tier| tier == Tier::Switch);
-            asker.blasts(&mut finding, &graph, inventory, "of a switch", "≤ 50", &switches).await?;
+            asker
+                .blasts(&mut measurement, &graph, inventory, "of a switch", "≤ 50", &switches)
+                .await?;
             let core: Vec<_> =
                 inventory.core_switches().into_iter().cycle().take(questions).collect();
-            asker.blasts(&mut finding, &graph, inventory, "of the core", "≤ 50", &core).await?;
+            asker.blasts(&mut measurement, &graph, inventory, "of the core", "≤ 50", &core).await?;
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker.blasts(&mut finding, &graph, inventory, "of any", "≤ 50", &any).await?;
+            asker.blasts(&mut measurement, &graph, inventory, "of any", "≤ 50", &any).await?;
         }
         Shape::Random => {
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker.blasts(&mut finding, &graph, inventory, "of any", "≤ 500", &any).await?;
+            asker.blasts(&mut measurement, &graph, inventory, "of any", "≤ 500", &any).await?;
         }
     }
     progress(&format!("graph: {shape:?}: pages"));
-    asker.pages(&mut finding, questions).await?;
-    asker.searches(&mut finding, inventory, &mut random, questions).await?;
-    Ok(finding)
+    asker.pages(&mut measurement, questions).await?;
+    asker.searches(&mut measurement, inventory, &mut random, questions).await?;
+    Ok(measurement)
 }
 
 /// Assets of these tiers, at random.
@@ -164,7 +170,7 @@ impl Asker<'_> {
 
     async fn blasts(
         &mut self,
-        finding: &mut Finding,
+        measurement: &mut Measurement,
         graph: &Graph,
         inventory: &Inventory,
         whose: &str,
@@ -194,14 +200,14 @@ impl Asker<'_> {
         reaches.sort_unstable();
         for (name, share) in [("median", 50), ("most", 100)] {
             let reach = percentile(&reaches, share).unwrap_or_default();
-            finding.figure(format!("blast radius {whose}: {name}"), number(reach), "assets");
+            measurement.figure(format!("blast radius {whose}: {name}"), number(reach), "assets");
         }
-        finding.latencies(&format!("blast radius {whose}"), took, Some((95, target)));
-        finding.check(format!("blast radius {whose}: other than our own walk"), wrong, 0);
+        measurement.latencies(&format!("blast radius {whose}"), took, Some((95, target)));
+        measurement.check(format!("blast radius {whose}: other than our own walk"), wrong, 0);
         Ok(())
     }
 
-    async fn pages(&mut self, finding: &mut Finding, count: usize) -> Result<()> {
+    async fn pages(&mut self, measurement: &mut Measurement, count: usize) -> Result<()> {
         let (mut took, mut after, mut short) = (Vec::new(), Value::Null, 0);
         for _ in 0..count {
             let (answer, elapsed) = self.ask(LIST, json!({ "after": after })).await?;
@@ -212,14 +218,14 @@ impl Asker<'_> {
             short += i64::from(nodes != PAGE && !is_last);
             after = if is_last { Value::Null } else { page["pageInfo"]["endCursor"].clone() };
         }
-        finding.latencies("a page of 50, one after the other", took, None);
-        finding.check("pages that were not full", short, 0);
+        measurement.latencies("a page of 50, one after the other", took, None);
+        measurement.check("pages that were not full", short, 0);
         Ok(())
     }
 
     async fn searches(
         &mut self,
-        finding: &mut Finding,
+        measurement: &mut Measurement,
         inventory: &Inventory,
         random: &mut Random,
         count: usize,
@@ -234,8 +240,8 @@ impl Asker<'_> {
                 let nodes = answer["assets"]["nodes"].as_array().map_or(0, Vec::len);
                 empty += i64::from(nodes == 0);
             }
-            finding.latencies(&format!("a page of 50 by {what}"), took, None);
-            finding.check(format!("by {what}: nothing found"), empty, 0);
+            measurement.latencies(&format!("a page of 50 by {what}"), took, None);
+            measurement.check(format!("by {what}: nothing found"), empty, 0);
         }
         Ok(())
     }

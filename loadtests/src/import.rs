@@ -14,11 +14,11 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::{
-    finding::{Finding, Report, number},
+    deployment::{Deployment, Tenant},
     inventory::{Inventory, Shape, Written},
+    measurement::{Measurement, Report, number},
     random::Random,
     report::{self, Circumstances, progress},
-    site::{Site, Tenant},
     stores,
     upload::{self, Imported, Kind, Upload},
     usage::Memory,
@@ -74,25 +74,29 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let seed = crate::random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
     let inventory = Inventory { shape: Shape::Tiers, assets, seed, at };
-    let mut site = Site::open(&arguments.binary, &["import"]).await?;
+    let mut deployment = Deployment::open(&arguments.binary, &["import"]).await?;
     progress(&format!("import: {assets} assets to files"));
-    let files = inventory.write(site.folder.path())?;
-    let mut findings = vec![quiet(&site, &inventory, &files).await?];
+    let files = inventory.write(deployment.folder.path())?;
+    let mut measurements = vec![quiet(&deployment, &inventory, &files).await?];
     if arguments.kill {
         let kills = if arguments.quick { 3 } else { 10 };
-        findings.push(killed(&mut site, &inventory, &files.assets, kills).await?);
+        measurements.push(killed(&mut deployment, &inventory, &files.assets, kills).await?);
     }
-    site.close().await?;
+    deployment.close().await?;
     let setting = "durable stores".to_owned();
-    let report = Report { scenario: "import", setting, circumstances, seed, findings };
+    let report = Report { scenario: "import", setting, circumstances, seed, measurements };
     report.close(arguments.json.as_deref())
 }
 
 /// Nobody is killed.
-async fn quiet(site: &Site, inventory: &Inventory, files: &Written) -> Result<Finding> {
-    let tenant = site.tenant("quiet").await?;
+async fn quiet(
+    deployment: &Deployment,
+    inventory: &Inventory,
+    files: &Written,
+) -> Result<Measurement> {
+    let tenant = deployment.tenant("quiet").await?;
     let bytes = std::fs::metadata(&files.assets)?.len();
-    let mut finding = Finding::new(
+    let mut measurement = Measurement::new(
         "import",
         format!(
             "{} assets in {} MiB, {} dependencies; one API and one worker; memory is resident at most (PSS: the most that was seen); \
@@ -110,35 +114,35 @@ async fn quiet(site: &Site, inventory: &Inventory, files: &Written) -> Result<Fi
         ("they again", Kind::Dependencies, &files.dependencies, [0, i64::try_from(files.edges)?]),
     ] {
         progress(&format!("import: {what}"));
-        let imported = upload::import(site, &tenant, kind, file).await?;
-        figures(&mut finding, what, &imported);
+        let imported = upload::import(deployment, &tenant, kind, file).await?;
+        figures(&mut measurement, what, &imported);
         let run = &imported.run;
-        finding.check(format!("{what}: created"), run.created, expected[0]);
-        finding.check(format!("{what}: unchanged"), run.unchanged, expected[1]);
+        measurement.check(format!("{what}: created"), run.created, expected[0]);
+        measurement.check(format!("{what}: unchanged"), run.unchanged, expected[1]);
     }
-    checks(site, &tenant, &mut finding, inventory).await?;
-    finding.check(
+    checks(deployment, &tenant, &mut measurement, inventory).await?;
+    measurement.check(
         "dependencies there",
-        site.count(&tenant, EDGES).await?,
+        deployment.count(&tenant, EDGES).await?,
         i64::try_from(files.edges)?,
     );
-    Ok(finding)
+    Ok(measurement)
 }
 
 /// Worker processes are killed while they import.
 async fn killed(
-    site: &mut Site,
+    deployment: &mut Deployment,
     inventory: &Inventory,
     file: &Path,
     kills: usize,
-) -> Result<Finding> {
+) -> Result<Measurement> {
     progress("import: kills");
-    let tenant = site.tenant("killed").await?;
+    let tenant = deployment.tenant("killed").await?;
     let mut random = Random::new(inventory.seed);
-    while site.workers.len() < PROCESSES {
-        site.start_worker()?;
+    while deployment.workers.len() < PROCESSES {
+        deployment.start_worker()?;
     }
-    let mut upload = Upload::send(site, &tenant, Kind::Assets, file).await?;
+    let mut upload = Upload::send(deployment, &tenant, Kind::Assets, file).await?;
     let (mut seen, mut done, mut kill_at) = (0, 0, None);
     let (run, took) = upload
         .follow(&tenant, |run| {
@@ -146,15 +150,15 @@ async fn killed(
                 kill_at = Some(Instant::now() + random.between(MOVES_FOR.0, MOVES_FOR.1));
             }
             if done < kills && kill_at.is_some_and(|at| at <= Instant::now()) {
-                site.workers.swap_remove(random.below(site.workers.len())).kill()?;
-                site.start_worker()?;
+                deployment.workers.swap_remove(random.below(deployment.workers.len())).kill()?;
+                deployment.start_worker()?;
                 (seen, kill_at) = (run.done, None);
                 done += 1;
             }
             Ok(())
         })
         .await?;
-    let mut finding = Finding::new(
+    let mut measurement = Measurement::new(
         "kill",
         format!(
             "kill -9 of one of {PROCESSES} workers at a random moment up to {} ms after the import had moved, restarted at once; seed {}.",
@@ -162,46 +166,50 @@ async fn killed(
             inventory.seed
         ),
     );
-    finding.figure("kills", number(done), "");
-    finding.figure("upload and import", took.as_secs_f64(), "s");
+    measurement.figure("kills", number(done), "");
+    measurement.figure("upload and import", took.as_secs_f64(), "s");
     let rows = i64::try_from(inventory.assets)?;
-    finding.check("rows", run.rows, rows);
-    finding.check("done", run.done, rows);
-    finding.check("created", run.created, rows);
-    finding.check("updated", run.updated, 0);
-    finding.check("unchanged", run.unchanged, 0);
-    checks(site, &tenant, &mut finding, inventory).await?;
-    Ok(finding)
+    measurement.check("rows", run.rows, rows);
+    measurement.check("done", run.done, rows);
+    measurement.check("created", run.created, rows);
+    measurement.check("updated", run.updated, 0);
+    measurement.check("unchanged", run.unchanged, 0);
+    checks(deployment, &tenant, &mut measurement, inventory).await?;
+    Ok(measurement)
 }
 
-fn figures(finding: &mut Finding, what: &str, imported: &Imported) {
+fn figures(measurement: &mut Measurement, what: &str, imported: &Imported) {
     let Imported { run, uploaded_in, took, api, worker, postgres } = imported;
     let rows = number(run.rows);
     let rate = |took: &Duration| rows / took.as_secs_f64();
     let mebibytes = |kib: u32| f64::from(kib) / 1024.0;
-    finding.figure(format!("{what}: upload"), rate(uploaded_in), "rows/s");
-    finding.aimed(format!("{what}: upload and import"), rate(took), "rows/s", TARGET);
+    measurement.figure(format!("{what}: upload"), rate(uploaded_in), "rows/s");
+    measurement.aimed(format!("{what}: upload and import"), rate(took), "rows/s", TARGET);
     for (who, cpu) in [("API", &api.cpu), ("worker", &worker.cpu), ("Postgres", postgres)] {
-        finding.figure(format!("{what}: CPU, {who}"), cpu.as_secs_f64() * 1e6 / rows, "µs a row");
+        measurement.figure(
+            format!("{what}: CPU, {who}"),
+            cpu.as_secs_f64() * 1e6 / rows,
+            "µs a row",
+        );
     }
     for (who, taken) in [("API", api), ("worker", worker)] {
         let Memory { rss_kib, pss_kib } = taken.memory;
-        finding.figure(format!("{what}: memory, {who}"), mebibytes(rss_kib), "MiB");
-        finding.figure(format!("{what}: memory, {who}, PSS"), mebibytes(pss_kib), "MiB");
+        measurement.figure(format!("{what}: memory, {who}"), mebibytes(rss_kib), "MiB");
+        measurement.figure(format!("{what}: memory, {who}, PSS"), mebibytes(pss_kib), "MiB");
     }
 }
 
 /// What must be so after an import of the assets, whatever happened meanwhile.
 async fn checks(
-    site: &Site,
+    deployment: &Deployment,
     tenant: &Tenant,
-    finding: &mut Finding,
+    measurement: &mut Measurement,
     inventory: &Inventory,
 ) -> Result<()> {
     let rows = i64::try_from(inventory.assets)?;
-    finding.check("assets there", site.count(tenant, ASSETS).await?, rows);
-    finding.check("assets there twice", site.count(tenant, TWICE).await?, 0);
-    finding.check("audited as created", site.count(tenant, AUDITED).await?, rows);
-    finding.check("chunks left behind", site.count(tenant, CHUNKS).await?, 0);
+    measurement.check("assets there", deployment.count(tenant, ASSETS).await?, rows);
+    measurement.check("assets there twice", deployment.count(tenant, TWICE).await?, 0);
+    measurement.check("audited as created", deployment.count(tenant, AUDITED).await?, rows);
+    measurement.check("chunks left behind", deployment.count(tenant, CHUNKS).await?, 0);
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! | `question` | what `read` asks, and what a right answer is |
 //! | `seed` | the organization that `read` asks about |
 //! | `inventory` | made-up inventories of any size, as files to import |
-//! | `site` | an API and workers, each a process of its own, with organizations to fill |
+//! | `deployment` | an API and workers, each a process of its own, with organizations to fill |
 //! | `upload` | a file uploaded for import, and its run |
 //! | `server`, `peer` | what is asked: sentryops, and others that answer the same |
 //! | `stores` | Postgres and Redis that all of them share in one run |
@@ -17,7 +17,7 @@
 //! | `child` | a process that ends with us |
 //! | `folder` | what a run writes, removed with it |
 //! | `random` | randomness that a seed repeats |
-//! | `finding` | figures beside their targets, and checks |
+//! | `measurement` | figures beside their targets, and checks |
 //! | `report` | tables for people, JSON for programs |
 //!
 //! Linux only, because of `/proc`. Client and server share the machine: what the client took, and what neither took, stands
@@ -25,12 +25,13 @@
 
 mod child;
 mod client;
-mod finding;
+mod deployment;
 mod folder;
 mod graph;
 mod import;
 mod inventory;
 mod load;
+mod measurement;
 mod peer;
 mod question;
 mod queue;
@@ -40,7 +41,6 @@ mod report;
 mod scan;
 mod seed;
 mod server;
-mod site;
 mod start;
 mod statements;
 mod stores;

@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `ground` | the stores, and processes that push and take jobs |
+//! | `bench` | the stores, and processes that push and take jobs |
 //! | `ledger` | what became of jobs, and whether that is right |
 //! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
 //! | `store` | Postgres and Redis, crashed and started again |
@@ -11,7 +11,7 @@
 //! first: fsync, synchronous commits, whole pages. Only what is lost, doubled or wrong fails the run; figures stand beside
 //! their targets, since the machine is shared with whoever else is on it.
 
-mod ground;
+mod bench;
 mod kill;
 mod ledger;
 mod outage;
@@ -31,14 +31,14 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    finding::{Finding, Report},
     folder::Folder,
     load::percentile,
+    measurement::{Measurement, Report},
     random,
     report::{Circumstances, progress},
     stores,
 };
-use ground::Ground;
+use bench::QueueBench;
 
 /// What `queue` is told.
 #[derive(Args)]
@@ -104,38 +104,38 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         return stores::enter(&arguments.binary);
     }
     let seed = random::seed(arguments.seed)?;
-    let mut ground =
-        Ground::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
-    let mut findings = vec![disk(&ground.folder)?];
+    let mut bench =
+        QueueBench::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
+    let mut measurements = vec![disk(&bench.folder)?];
     for part in Part::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(part) {
             continue;
         }
         progress(&format!("queue: {part:?}"));
-        findings.push(take(*part, &mut ground).await.with_context(|| format!("{part:?}"))?);
+        measurements.push(take(*part, &mut bench).await.with_context(|| format!("{part:?}"))?);
     }
     let setting = "durable (fsync, synchronous_commit and full_page_writes are on)".to_owned();
-    let report = Report { scenario: "queue", setting, circumstances, seed, findings };
+    let report = Report { scenario: "queue", setting, circumstances, seed, measurements };
     report.close(arguments.json.as_deref())
 }
 
-async fn take(part: Part, ground: &mut Ground) -> Result<Finding> {
+async fn take(part: Part, bench: &mut QueueBench) -> Result<Measurement> {
     match part {
-        Part::Drain => rate::noop(ground).await,
-        Part::Sleep => rate::sleep(ground).await,
-        Part::Enqueue => rate::enqueue(ground).await,
-        Part::Latency => rate::latency(ground).await,
-        Part::Fairness => rate::fairness(ground).await,
-        Part::Kill => kill::run(ground).await,
-        Part::Runs => runs::run(ground).await,
-        Part::Poison => poison::run(ground).await,
-        Part::Redis => outage::redis(ground).await,
-        Part::Postgres => outage::postgres(ground).await,
+        Part::Drain => rate::noop(bench).await,
+        Part::Sleep => rate::sleep(bench).await,
+        Part::Enqueue => rate::enqueue(bench).await,
+        Part::Latency => rate::latency(bench).await,
+        Part::Fairness => rate::fairness(bench).await,
+        Part::Kill => kill::run(bench).await,
+        Part::Runs => runs::run(bench).await,
+        Part::Poison => poison::run(bench).await,
+        Part::Redis => outage::redis(bench).await,
+        Part::Postgres => outage::postgres(bench).await,
     }
 }
 
 /// What a commit waits for here: a page, written and synced, where the database is, too.
-fn disk(folder: &Folder) -> Result<Finding> {
+fn disk(folder: &Folder) -> Result<Measurement> {
     let mut file = File::create(folder.path().join("sync"))?;
     let mut took = Vec::new();
     for _ in 0..200 {
@@ -146,7 +146,7 @@ fn disk(folder: &Folder) -> Result<Finding> {
     }
     took.sort_unstable();
     let median = percentile(&took, 50).unwrap_or(Duration::ZERO).as_secs_f64() * 1e6;
-    let mut finding = Finding::new("disk", "A page written and synced, the median of 200.");
-    finding.figure("a page is synced in", median, "µs");
-    Ok(finding)
+    let mut measurement = Measurement::new("disk", "A page written and synced, the median of 200.");
+    measurement.figure("a page is synced in", median, "µs");
+    Ok(measurement)
 }

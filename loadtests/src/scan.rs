@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `sown` | organizations filled by SQL, and what every rule has to say of them |
+//! | `seeded` | organizations filled by SQL, and what every rule has to say of them |
 //! | `run` | a run, started and followed |
 //! | `sizes`, `edits`, `paper`, `kill` | the parts |
 //!
@@ -13,15 +13,15 @@ mod edits;
 mod kill;
 mod paper;
 mod run;
+mod seeded;
 mod sizes;
-mod sown;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::{finding::Report, random, report::Circumstances, site::Site, stores};
+use crate::{deployment::Deployment, measurement::Report, random, report::Circumstances, stores};
 
 /// What `scan` is told.
 #[derive(Args)]
@@ -75,22 +75,22 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let usual = arguments.either(vec![1_000, 10_000, 100_000], vec![1_000, 5_000]);
     let mut sizes = if arguments.rows.is_empty() { usual } else { arguments.rows.clone() };
     sizes.sort_unstable();
-    let mut site = Site::open(&arguments.binary, &["scan", "upkeep"]).await?;
-    let (finding, largest) = sizes::measure(&mut site, &sizes, seed).await?;
-    let mut findings = vec![finding];
+    let mut deployment = Deployment::open(&arguments.binary, &["scan", "upkeep"]).await?;
+    let (measurement, largest) = sizes::measure(&mut deployment, &sizes, seed).await?;
+    let mut measurements = vec![measurement];
     if let Some(edits) = arguments.edits.or(arguments.quick.then_some(20)) {
-        findings.push(edits::run(&site, &largest, edits).await?);
+        measurements.push(edits::run(&deployment, &largest, edits).await?);
     }
     if arguments.report || arguments.quick {
-        findings.push(paper::run(&site, &largest).await?);
+        measurements.push(paper::run(&deployment, &largest).await?);
     }
     if arguments.kill || arguments.quick {
         let assets = arguments.either(20_000, 5_000);
         let runs = arguments.runs.unwrap_or(arguments.either(50, 3));
-        findings.push(kill::run(&mut site, assets, seed, runs).await?);
+        measurements.push(kill::run(&mut deployment, assets, seed, runs).await?);
     }
-    site.close().await?;
+    deployment.close().await?;
     let setting = "durable stores".to_owned();
-    let report = Report { scenario: "scan", setting, circumstances, seed, findings };
+    let report = Report { scenario: "scan", setting, circumstances, seed, measurements };
     report.close(arguments.json.as_deref())
 }

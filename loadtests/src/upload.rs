@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    site::{Site, Tenant},
+    deployment::{Deployment, Tenant},
     usage::{self, Taken, Watched},
 };
 
@@ -89,12 +89,12 @@ pub(crate) struct Imported {
 impl Upload {
     /// Sends the file.
     pub(crate) async fn send(
-        site: &Site,
+        deployment: &Deployment,
         tenant: &Tenant,
         kind: Kind,
         file: &Path,
     ) -> Result<Self> {
-        let mut connection = Connection::open(site.api.address).await?;
+        let mut connection = Connection::open(deployment.api.address).await?;
         let began = Instant::now();
         let answer = connection.send_file(kind.path(), &tenant.token, file).await?;
         let took = began.elapsed();
@@ -103,7 +103,7 @@ impl Upload {
         let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
         let id = answer["id"].as_str().with_context(|| format!("no id of the run: {text}"))?;
         // Whoever takes a large body may close the connection after it.
-        let connection = Connection::open(site.api.address).await?;
+        let connection = Connection::open(deployment.api.address).await?;
         Ok(Self { id: id.to_owned(), began, took, connection })
     }
 
@@ -152,19 +152,20 @@ impl Upload {
     }
 }
 
-/// Uploads a file and waits for its end, with an eye on what that takes. For a site of one worker.
+/// Uploads a file and waits for its end, with an eye on what that takes. For a deployment of one worker.
 pub(crate) async fn import(
-    site: &Site,
+    deployment: &Deployment,
     tenant: &Tenant,
     kind: Kind,
     file: &Path,
 ) -> Result<Imported> {
-    let [worker] = &site.workers[..] else { bail!("more than one worker is not watched") };
-    let (mut api, mut worker) = (Watched::begin(site.api.pid())?, Watched::begin(worker.pid())?);
-    let before = usage::of_tree(site.stores.postgres)?;
+    let [worker] = &deployment.workers[..] else { bail!("more than one worker is not watched") };
+    let (mut api, mut worker) =
+        (Watched::begin(deployment.api.pid())?, Watched::begin(worker.pid())?);
+    let before = usage::of_tree(deployment.stores.postgres)?;
     let mut look = || api.look().and_then(|()| worker.look());
     let mut upload = {
-        let sending = Upload::send(site, tenant, kind, file);
+        let sending = Upload::send(deployment, tenant, kind, file);
         tokio::pin!(sending);
         let mut every = tokio::time::interval(ASK_EVERY);
         loop {
@@ -181,6 +182,6 @@ pub(crate) async fn import(
         took,
         api: api.taken()?,
         worker: worker.taken()?,
-        postgres: usage::of_tree(site.stores.postgres)?.saturating_sub(before),
+        postgres: usage::of_tree(deployment.stores.postgres)?.saturating_sub(before),
     })
 }

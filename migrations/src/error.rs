@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
-use crate::lock::Holder;
 use crate::migration::{Direction, Migration};
 use crate::script;
 
@@ -182,5 +181,20 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         // A refusal is told above, whole; a broken connection has a cause below.
         if self.source.as_db_error().is_some() { None } else { Some(&self.source) }
+    }
+}
+
+/// The session that is migrating.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process on the server, as in `pg_stat_activity`.
+    pub pid: i32,
+    /// The name it gave itself; empty when it gave none.
+    pub application_name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} (application_name '{}')", self.pid, self.application_name)
     }
 }

@@ -21,8 +21,7 @@ mod runner;
 mod script;
 mod status;
 
-pub use error::{Error, Failure};
-pub use lock::Holder;
+pub use error::{Error, Failure, Holder};
 pub use migration::{Direction, Migration, all, latest};
 pub use roles::{RolesOutcome, roles, roles_sql, set_password};
 pub use runner::{Applied, down, down_to, up, up_to};

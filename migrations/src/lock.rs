@@ -1,28 +1,18 @@
 //! One run at a time in a database: a session-level advisory lock, so it spans all transactions of a run and the server
 //! releases it when we die. It is kept apart from the tables: whoever only reads is never stopped by it.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tracing::warn;
 
-use crate::error::Error;
+use crate::error::{Error, Holder};
 
 /// How long `up` and `down` wait for another run to end.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 const KEY: i64 = i64::from_be_bytes(*b"sentryop");
-
-/// The session that is migrating.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process on the server, as in `pg_stat_activity`.
-    pub pid: i32,
-    /// The name it gave itself; empty when it gave none.
-    pub application_name: String,
-}
 
 /// Takes the lock, or says who has it. A second run finds nothing left to do.
 pub(crate) async fn acquire(client: &mut Client, patience: Duration) -> Result<(), Error> {
@@ -68,12 +58,6 @@ async fn holder(client: &Client) -> Result<Option<Holder>, Error> {
         .await
         .map_err(Error::postgres("looking for the holder of the migration lock"))?;
     Ok(row.map(|row| Holder { pid: row.get("pid"), application_name: row.get("application_name") }))
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session {} (application_name '{}')", self.pid, self.application_name)
-    }
 }
 
 #[cfg(test)]

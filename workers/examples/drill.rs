@@ -23,7 +23,7 @@ use jobs::{
     Failure, Job, Redis,
     event::{Listener, Publisher},
     push, push_all,
-    queue::claims::Keeping,
+    queue::renewal::LeaseConfig,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -119,7 +119,7 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
         Handlers::new().on(noop).on(sleep).on(effect).on(panic).on(abort).on(spin).on(allocate);
     let settings = Settings {
         queues: vec![(Queue::Upkeep, QueueSettings { concurrency, prefetch })],
-        keeping: Keeping::default(),
+        leases: LeaseConfig::default(),
         drain: Duration::from_secs(30),
         tend_every: Duration::from_secs(1),
         history_days: 30,
@@ -137,7 +137,9 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
             stop.cancel();
         }
     });
-    if let Err(error) = Fleet::new(db, listener, handlers, clock, settings).run(stop).await {
+    if let Err(error) =
+        Fleet::new(db, listener, handlers, workers::upkeep(), clock, settings).run(stop).await
+    {
         println!("{error}");
         // A runtime would wait for the job that does not stop.
         std::process::exit(workers::EXIT_STUCK.into());

@@ -1,3 +1,4 @@
 //! The handlers of compliance.
 
+pub mod posture;
 pub mod run;

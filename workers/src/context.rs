@@ -7,7 +7,7 @@ use domain::{
     Actor, Db, Origin, Result, Tx,
     entity::{JobId, OrganizationId},
 };
-use jobs::Taken;
+use jobs::ClaimedJob;
 
 /// What time it is: passed in, so that tests can step it.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -16,33 +16,33 @@ pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 #[derive(Clone)]
 pub struct Context {
     db: Db,
-    taken: Taken,
+    job: ClaimedJob,
     clock: Clock,
 }
 
 impl Context {
-    pub(crate) const fn new(db: Db, taken: Taken, clock: Clock) -> Self {
-        Self { db, taken, clock }
+    pub(crate) const fn new(db: Db, job: ClaimedJob, clock: Clock) -> Self {
+        Self { db, job, clock }
     }
 
     /// The job.
     pub const fn job(&self) -> JobId {
-        self.taken.claimed.lease.id
+        self.job.claimed.lease.id
     }
 
     /// Whose job it is.
     pub const fn org(&self) -> OrganizationId {
-        self.taken.claimed.lease.org
+        self.job.claimed.lease.org
     }
 
     /// On whose behalf it runs.
     pub const fn actor(&self) -> Actor {
-        self.taken.claimed.actor
+        self.job.claimed.actor
     }
 
     /// Which attempt this is, from 1.
     pub const fn attempt(&self) -> i16 {
-        self.taken.claimed.attempt
+        self.job.claimed.attempt
     }
 
     /// What time it is.
@@ -63,7 +63,7 @@ impl Context {
     /// `Conflict` if another worker has taken the job over.
     pub async fn finish(&self) -> Result<Tx> {
         let tx = self.write().await?;
-        self.taken.held.complete(&tx).await?;
+        self.job.claim.complete(&tx).await?;
         Ok(tx)
     }
 }

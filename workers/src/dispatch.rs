@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use domain::{
     Db, Origin,
-    access::{audit::Entry, viewer},
+    access::{audit::Entry, authorize},
 };
 use jobs::{
-    Failure, Taken,
+    ClaimedJob, Failure,
     queue::{backend::Interruption, claims::Stop},
 };
 use tracing::Instrument;
@@ -29,8 +29,8 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     /// Runs one attempt on a task of its own: one job's work does not hold up another's, and its panic is a failure.
-    pub(crate) async fn run(self, taken: Taken) -> Result<(), Interruption> {
-        match tokio::spawn(self.attempt(taken)).await {
+    pub(crate) async fn run(self, job: ClaimedJob) -> Result<(), Interruption> {
+        match tokio::spawn(self.attempt(job)).await {
             Ok(result) => result,
             // What a panic says may be anything: it is for the log, not for whoever reads jobs.
             Err(error) if error.is_panic() => Err(Interruption::Failed(Failure::retry(PANICKED))),
@@ -39,8 +39,8 @@ impl Dispatcher {
         }
     }
 
-    async fn attempt(self, taken: Taken) -> Result<(), Interruption> {
-        let claimed = &taken.claimed;
+    async fn attempt(self, job: ClaimedJob) -> Result<(), Interruption> {
+        let claimed = &job.claimed;
         let Some(handler) = self.handlers.find(&claimed.kind, claimed.version).cloned() else {
             return Err(Interruption::Failed(Failure::abort("no handler knows this kind")));
         };
@@ -51,17 +51,17 @@ impl Dispatcher {
             job.attempt = claimed.attempt,
             organization.id = %claimed.lease.org
         );
-        let held = Arc::clone(&taken.held);
-        held.start(handler.timeout);
-        let payload = taken.claimed.payload.clone();
-        let context = Context::new(self.db.clone(), taken.clone(), Arc::clone(&self.clock));
+        let claim = Arc::clone(&job.claim);
+        claim.start(handler.timeout);
+        let payload = job.claimed.payload.clone();
+        let context = Context::new(self.db.clone(), job.clone(), Arc::clone(&self.clock));
         let work = async {
-            self.authorize(&taken, &context).await?;
+            self.authorize(&job, &context).await?;
             (handler.run)(context, payload).await
         };
         tokio::select! {
             biased;
-            stop = held.stopped() => Err(Interruption::Stopped(stop)),
+            stop = claim.stopped() => Err(Interruption::Stopped(stop)),
             done = tokio::time::timeout(handler.timeout, work.instrument(span)) => {
                 done.unwrap_or_else(|_| {
                     let seconds = handler.timeout.as_secs_f32();
@@ -73,12 +73,12 @@ impl Dispatcher {
     }
 
     /// A job carries who wants it, never rights: what its actor may do is asked now.
-    async fn authorize(&self, taken: &Taken, context: &Context) -> Result<(), Failure> {
-        let claimed = &taken.claimed;
+    async fn authorize(&self, job: &ClaimedJob, context: &Context) -> Result<(), Failure> {
+        let claimed = &job.claimed;
         let Some(permission) = claimed.permission else { return Ok(()) };
         let (org, actor, now) = (claimed.lease.org, claimed.actor, context.now());
         let tx = self.db.auth(Origin::system()).await?;
-        let may = viewer::may(&tx, org, actor, permission, now).await?;
+        let may = authorize::may(&tx, org, actor, permission, now).await?;
         tx.commit().await?;
         if may {
             return Ok(());

@@ -4,7 +4,7 @@
 //! what runs has `drain` to finish, then it is stopped and goes back too. A job that cannot be stopped ends the process:
 //! the lease thread sees to that even when every other thread is held up by such jobs.
 
-use std::{process, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use apalis::{
     layers::WorkerBuilderExt,
@@ -12,76 +12,40 @@ use apalis::{
 };
 use domain::{
     Db,
-    fleet::{
-        job::Queue,
-        worker::{NewWorker, Worker},
-    },
+    fleet::worker::{NewWorker, Worker},
 };
 use futures_util::FutureExt;
 use jobs::{
-    Taken,
+    ClaimedJob,
     event::Listener,
     queue::{
         backend::{self, PostgresBackend},
-        claims::{Holder, Keeping, Stop, keep},
+        claims::{ClaimRegistry, Stop},
     },
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{context::Clock, dispatch::Dispatcher, handler::Handlers, maintenance::Tender};
+use crate::{
+    context::Clock,
+    dispatch::Dispatcher,
+    handler::Handlers,
+    maintenance::{Maintenance, Upkeep},
+};
 
-/// What a process exits with when a job cannot be stopped.
-pub const EXIT_STUCK: u8 = 70;
+mod renewer;
+pub(crate) mod schedule;
+mod settings;
+
+pub use renewer::EXIT_STUCK;
+use renewer::LeaseRenewer;
+pub use settings::{QueueSettings, Settings};
+
 /// How long others may go on beside a job that cannot be stopped: nobody takes jobs here meanwhile.
 const STUCK_DRAIN: Duration = Duration::from_secs(5);
 /// How long telling the last endings may take.
 const TELLING: Duration = Duration::from_secs(5);
-
-/// How one queue is worked on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueSettings {
-    /// Jobs at a time.
-    pub concurrency: usize,
-    /// Jobs claimed ahead.
-    pub prefetch: usize,
-}
-
-impl QueueSettings {
-    /// What suits a queue unless somebody knows better: long jobs are not claimed ahead, short ones in hundreds.
-    pub fn of(queue: Queue) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let (concurrency, prefetch) = match queue {
-            Queue::Scan => (2 * cores, 0),
-            Queue::Probe => (64, 200),
-            Queue::Triage => (4, 0),
-            Queue::Import => (cores, 0),
-            Queue::Notify => (16, 32),
-            Queue::Upkeep => (32, 1000),
-        };
-        Self { concurrency, prefetch }
-    }
-}
-
-/// How a process works.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The queues it takes from.
-    pub queues: Vec<(Queue, QueueSettings)>,
-    /// How leases are kept.
-    pub keeping: Keeping,
-    /// How long running jobs may go on after a stop.
-    pub drain: Duration,
-    /// How often it is looked for lost leases and due schedules.
-    pub tend_every: Duration,
-    /// Days for which it is kept what became of jobs.
-    pub history_days: u16,
-    /// The version it is of.
-    pub version: String,
-    /// The machine it runs on.
-    pub host: String,
-}
 
 /// Why a fleet ended although nobody asked.
 #[derive(Debug, thiserror::Error)]
@@ -108,39 +72,49 @@ pub struct Fleet {
     db: Db,
     listener: Listener,
     handlers: Arc<Handlers>,
+    upkeep: Arc<Upkeep>,
     clock: Clock,
     settings: Settings,
 }
 
 impl Fleet {
-    /// A process that does these jobs.
+    /// A process that does these jobs, and these duties besides.
     pub fn new(
         db: Db,
         listener: Listener,
         handlers: Handlers,
+        upkeep: Upkeep,
         clock: Clock,
         settings: Settings,
     ) -> Self {
-        Self { db, listener, handlers: Arc::new(handlers), clock, settings }
+        Self {
+            db,
+            listener,
+            handlers: Arc::new(handlers),
+            upkeep: Arc::new(upkeep),
+            clock,
+            settings,
+        }
     }
 
     /// Works until it is told to stop, then ends in good order.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let me = self.new_worker();
-        let holder = Holder::default();
+        let registry = ClaimRegistry::default();
         let (stuck, kept, gone) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         // Ends the lease thread also where this future is dropped.
         let _kept = kept.clone().drop_guard();
-        let keeper = Keeper {
-            holder: holder.clone(),
+        let renewer = LeaseRenewer {
+            registry: registry.clone(),
             db: self.db.apart(1).map_err(Error::Leases)?,
-            keeping: self.settings.keeping,
+            config: self.settings.leases,
             stop: kept.clone(),
             stuck: stuck.clone(),
             gone: gone.clone(),
+            last_resort: STUCK_DRAIN + 2 * TELLING,
         };
-        let keeper = keeper.start().map_err(Error::Thread)?;
+        let renewer = renewer.start().map_err(Error::Thread)?;
 
         let draining = CancellationToken::new();
         let (mut queues, mut fetching, mut settling) =
@@ -152,16 +126,17 @@ impl Fleet {
                 kinds: self.handlers.kinds(*queue),
                 concurrency: settings.concurrency,
                 prefetch: settings.prefetch,
-                lease: self.settings.keeping.lease,
+                lease: self.settings.leases.lease,
             };
             let (backend, running) =
-                PostgresBackend::new(&self.db, &holder, settings, draining.clone());
+                PostgresBackend::new(&self.db, &registry, settings, draining.clone());
             self.listener.wake(*queue, running.wake);
             fetching.spawn(running.fetching);
             settling.spawn(running.settling);
             queues.spawn(self.work_on(backend, draining.clone()));
         }
-        let mut tender = tokio::spawn(self.tender(&me, &holder, &draining, &kept).run());
+        let mut maintenance =
+            tokio::spawn(self.maintenance(&me, &registry, &draining, &kept).run());
         tracing::info!(worker.id = %me.id, worker.capacity = me.capacity, "taking jobs");
 
         let ended = tokio::select! {
@@ -172,7 +147,7 @@ impl Fleet {
             }
             Some(_) = fetching.join_next() => Err(Error::Ended("claiming")),
             Some(_) = settling.join_next() => Err(Error::Ended("settling")),
-            _ = &mut tender => Err(Error::Ended("tending")),
+            _ = &mut maintenance => Err(Error::Ended("tending")),
             () = gone.cancelled() => Err(Error::Ended("renewing")),
         };
         draining.cancel();
@@ -180,14 +155,14 @@ impl Fleet {
         let claimed = async { while fetching.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(TELLING, claimed).await;
         let time = if ended.is_ok() { self.settings.drain } else { STUCK_DRAIN };
-        drain(&holder, &mut queues, time).await;
+        drain(&registry, &mut queues, time).await;
         kept.cancel();
         // What it was at is rolled back.
-        tender.abort();
+        maintenance.abort();
         self.leave(me.id).await;
         settling.abort_all();
         // The thread waits for nothing but its own statement.
-        let _ = tokio::task::spawn_blocking(move || keeper.join()).await;
+        let _ = tokio::task::spawn_blocking(move || renewer.join()).await;
         ended
     }
 
@@ -202,17 +177,18 @@ impl Fleet {
         }
     }
 
-    fn tender(
+    fn maintenance(
         &self,
         me: &NewWorker,
-        holder: &Holder,
+        registry: &ClaimRegistry,
         draining: &CancellationToken,
         stop: &CancellationToken,
-    ) -> Tender {
-        Tender {
+    ) -> Maintenance {
+        Maintenance {
             db: self.db.clone(),
             me: me.clone(),
-            holder: holder.clone(),
+            registry: registry.clone(),
+            upkeep: Arc::clone(&self.upkeep),
             history_days: self.settings.history_days,
             every: self.settings.tend_every,
             draining: draining.clone(),
@@ -235,7 +211,7 @@ impl Fleet {
         let worker = WorkerBuilder::new(settings.queue.as_str())
             .backend(backend)
             .concurrency(settings.concurrency)
-            .build(move |taken: Taken| dispatcher.clone().run(taken));
+            .build(move |job: ClaimedJob| dispatcher.clone().run(job));
         async move {
             let signal = stop.cancelled_owned().map(Ok::<(), WorkerError>);
             worker.run_until(signal).await.map_err(|error| Error::Worker(Some(error)))
@@ -254,11 +230,11 @@ impl Fleet {
 }
 
 /// Lets running jobs finish, then stops them, then waits until all is told.
-async fn drain(holder: &Holder, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
+async fn drain(registry: &ClaimRegistry, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
     let ended = async {
         while queues.join_next().await.is_some() {}
         // A suspect takes no place, so its queue does not wait until it is told of.
-        while holder.count() > 0 {
+        while registry.count() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -266,43 +242,11 @@ async fn drain(holder: &Holder, queues: &mut JoinSet<Result<(), Error>>, drain: 
     if tokio::time::timeout(drain, &mut ended).await.is_ok() {
         return;
     }
-    let jobs = holder.count();
+    let jobs = registry.count();
     tracing::warn!(jobs, "stopping jobs that were not done in time: they run again elsewhere");
-    holder.stop_all(Stop::Shutdown);
+    registry.stop_all(Stop::Shutdown);
     if tokio::time::timeout(TELLING, ended).await.is_err() {
-        let jobs = holder.count();
+        let jobs = registry.count();
         tracing::error!(jobs, "some jobs could not be given back: their leases end by themselves");
-    }
-}
-
-/// The thread that renews leases. It also ends the process when a job that cannot be stopped keeps it from ending.
-struct Keeper {
-    holder: Holder,
-    db: Db,
-    keeping: Keeping,
-    stop: CancellationToken,
-    stuck: CancellationToken,
-    /// Cancelled when the thread ends, for whatever reason.
-    gone: CancellationToken,
-}
-
-impl Keeper {
-    fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("leases".to_owned()).spawn(move || {
-            let _gone = self.gone.clone().drop_guard();
-            runtime.block_on(async {
-                let last_resort = async {
-                    self.stuck.cancelled().await;
-                    tokio::time::sleep(STUCK_DRAIN + 2 * TELLING).await;
-                    tracing::error!("ending this process: a job does not stop");
-                    process::exit(EXIT_STUCK.into())
-                };
-                tokio::select! {
-                    () = keep(&self.holder, &self.db, self.keeping, &self.stop, &self.stuck) => {}
-                    () = last_resort => {}
-                }
-            });
-        })
     }
 }

@@ -1,21 +1,21 @@
 //! How an answer of the engine looks over HTTP.
 
 use crate::{
-    scratch::Edge,
+    harness::TestServer,
     wire::{Reply, exchange, post_with},
 };
 
-async fn ask(edge: &Edge, accept: &str, bearer: &str, query: &str) -> Reply {
+async fn ask(server: &TestServer, accept: &str, bearer: &str, query: &str) -> Reply {
     let headers = format!(
         "Content-Type: application/json\r\nAccept: {accept}\r\nAuthorization: Bearer {bearer}\r\n"
     );
     let body = serde_json::json!({ "query": query }).to_string();
-    exchange(edge.address, &post_with(&headers, body.as_bytes())).await
+    exchange(server.address, &post_with(&headers, body.as_bytes())).await
 }
 
 #[tokio::test]
 async fn the_status_says_why_a_request_was_not_executed() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (code, status) in [
         ("UNAUTHENTICATED", 401),
         ("FORBIDDEN", 403),
@@ -26,8 +26,8 @@ async fn the_status_says_why_a_request_was_not_executed() {
         ("INTERNAL", 500),
     ] {
         let bearer = format!("refuse-{code}");
-        let modern = ask(&edge, "application/graphql-response+json", &bearer, "{ hello }").await;
-        let old = ask(&edge, "application/json", &bearer, "{ hello }").await;
+        let modern = ask(&server, "application/graphql-response+json", &bearer, "{ hello }").await;
+        let old = ask(&server, "application/json", &bearer, "{ hello }").await;
         assert_eq!((modern.status, old.status), (status, 200), "{code}");
         for reply in [&modern, &old] {
             assert_eq!(reply.code(), code);
@@ -41,9 +41,9 @@ async fn the_status_says_why_a_request_was_not_executed() {
 
 #[tokio::test]
 async fn an_executed_request_is_200_with_data_whatever_its_errors() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for accept in ["application/json", "application/graphql-response+json"] {
-        let reply = ask(&edge, accept, "x", "{ hello fails }").await;
+        let reply = ask(&server, accept, "x", "{ hello fails }").await;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("content-type"), Some(&*format!("{accept}; charset=utf-8")));
         let answer = reply.json();
@@ -55,16 +55,16 @@ async fn an_executed_request_is_200_with_data_whatever_its_errors() {
 
 #[tokio::test]
 async fn what_the_client_does_not_accept_is_406() {
-    let edge = Edge::new().await;
-    let reply = ask(&edge, "text/html", "x", "{ hello }").await;
+    let server = TestServer::new().await;
+    let reply = ask(&server, "text/html", "x", "{ hello }").await;
     assert_eq!((reply.status, reply.code().as_str()), (406, "VALIDATION"));
 }
 
 #[tokio::test]
 async fn a_refusal_of_ours_has_the_negotiated_type() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let headers = "Accept: application/graphql-response+json\r\nContent-Type: application/json\r\n";
-    let reply = exchange(edge.address, &post_with(headers, b"{")).await;
+    let reply = exchange(server.address, &post_with(headers, b"{")).await;
     let content_type = reply.header("content-type").unwrap();
     assert_eq!(content_type, "application/graphql-response+json; charset=utf-8");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Event, TestServer, soon},
     wire::{connect, connect_from, exchange, next, post, post_and_stay, request},
 };
 
@@ -19,23 +19,23 @@ async fn closes(stream: &mut tokio::net::TcpStream) -> bool {
 
 #[tokio::test]
 async fn one_address_has_only_so_many_connections() {
-    let edge = Edge::hurried(|limits| limits.connections_per_address = 3).await;
+    let server = TestServer::hurried(|limits| limits.connections_per_address = 3).await;
     let mut kept = Vec::new();
     for _ in 0..3 {
-        let mut stream = connect(edge.address).await;
+        let mut stream = connect(server.address).await;
         stream.write_all(&post_and_stay(HELLO)).await.unwrap();
         assert_eq!(next(&mut stream).await.status, 200);
         kept.push(stream);
     }
-    assert!(closes(&mut connect(edge.address).await).await);
+    assert!(closes(&mut connect(server.address).await).await);
     // Others are not concerned, and a place that is given back can be taken.
-    let mut other = connect_from(ATTACKER, edge.address).await;
+    let mut other = connect_from(ATTACKER, server.address).await;
     other.write_all(&post(HELLO)).await.unwrap();
     assert_eq!(next(&mut other).await.status, 200);
     drop(kept.pop());
     soon(async {
         loop {
-            let mut stream = connect(edge.address).await;
+            let mut stream = connect(server.address).await;
             let _ = stream.write_all(&post(HELLO)).await; // refused until the place is free
             if matches!(stream.read(&mut [0; 16]).await, Ok(16)) {
                 break;
@@ -47,21 +47,22 @@ async fn one_address_has_only_so_many_connections() {
 
 #[tokio::test]
 async fn a_trusted_proxy_is_not_counted() {
-    let edge = Edge::with(|config| {
+    let server = TestServer::with(|config| {
         config.limits.connections_per_address = 1;
         config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
     })
     .await;
-    let _first = connect(edge.address).await;
-    let _second = connect(edge.address).await;
-    assert_eq!(exchange(edge.address, &post(HELLO)).await.status, 200);
+    let _first = connect(server.address).await;
+    let _second = connect(server.address).await;
+    assert_eq!(exchange(server.address, &post(HELLO)).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_dripping_head_is_cut_at_its_deadline() {
-    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_millis(300)).await;
+    let server =
+        TestServer::hurried(|limits| limits.head_timeout = Duration::from_millis(300)).await;
     let started = Instant::now();
-    let (mut reader, mut writer) = connect(edge.address).await.into_split();
+    let (mut reader, mut writer) = connect(server.address).await.into_split();
     let drip = tokio::spawn(async move {
         writer.write_all(b"\r\n\r\nGET / HTTP/1.1\r\n").await.unwrap();
         while writer.write_all(b"X-A: b\r\n").await.is_ok() {
@@ -76,18 +77,19 @@ async fn a_dripping_head_is_cut_at_its_deadline() {
 
 #[tokio::test]
 async fn a_silent_connection_is_cut_at_the_same_deadline() {
-    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_millis(100)).await;
-    assert!(closes(&mut connect(edge.address).await).await);
+    let server =
+        TestServer::hurried(|limits| limits.head_timeout = Duration::from_millis(100)).await;
+    assert!(closes(&mut connect(server.address).await).await);
 }
 
 #[tokio::test]
 async fn the_next_request_of_a_connection_has_its_own_deadline() {
-    let edge = Edge::hurried(|limits| {
+    let server = TestServer::hurried(|limits| {
         limits.head_timeout = Duration::from_millis(200);
         limits.idle_timeout = Duration::from_secs(20);
     })
     .await;
-    let mut stream = connect(edge.address).await;
+    let mut stream = connect(server.address).await;
     for _ in 0..3 {
         stream.write_all(&post_and_stay(HELLO)).await.unwrap();
         assert_eq!(next(&mut stream).await.status, 200);
@@ -100,8 +102,9 @@ async fn the_next_request_of_a_connection_has_its_own_deadline() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let edge = Edge::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
-    let mut stream = connect(edge.address).await;
+    let server =
+        TestServer::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
+    let mut stream = connect(server.address).await;
     stream.write_all(&post_and_stay(HELLO)).await.unwrap();
     assert_eq!(next(&mut stream).await.status, 200);
     assert!(closes(&mut stream).await);
@@ -109,8 +112,9 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn a_slow_body_is_bounded_by_the_request_not_by_the_head() {
-    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_millis(200)).await;
-    let mut stream = connect(edge.address).await;
+    let server =
+        TestServer::hurried(|limits| limits.head_timeout = Duration::from_millis(200)).await;
+    let mut stream = connect(server.address).await;
     let bytes = String::from_utf8(post(HELLO)).unwrap();
     let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
     let head = format!("{head}\r\nExpect: 100-continue\r\n\r\n");
@@ -125,11 +129,12 @@ async fn a_slow_body_is_bounded_by_the_request_not_by_the_head() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut() {
-    let edge = Edge::hurried(|limits| limits.idle_timeout = Duration::from_millis(300)).await;
+    let server =
+        TestServer::hurried(|limits| limits.idle_timeout = Duration::from_millis(300)).await;
     let asset = request("GET", "/playground/playground.js", "");
-    let length = exchange(edge.address, &asset).await.body.len();
+    let length = exchange(server.address, &asset).await.body.len();
     let asset = String::from_utf8(asset).unwrap().replace("Connection: close\r\n", "");
-    let mut stream = connect(edge.address).await;
+    let mut stream = connect(server.address).await;
     // More than the buffers of both kernels hold.
     let answers = 40;
     stream.write_all(asset.repeat(answers).as_bytes()).await.unwrap();
@@ -141,12 +146,12 @@ async fn a_client_that_does_not_read_is_cut() {
 
 #[tokio::test]
 async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
-    let edge = Edge::hurried(|limits| limits.head_timeout = Duration::from_secs(3)).await;
+    let server = TestServer::hurried(|limits| limits.head_timeout = Duration::from_secs(3)).await;
     let mut drippers = Vec::new();
     for number in 0..500_u16 {
         // Five addresses, each within its cap: all of them are let in.
         let [_, address] = (number / 100 + 2).to_be_bytes();
-        let mut stream = connect_from([127, 0, 0, address], edge.address).await;
+        let mut stream = connect_from([127, 0, 0, address], server.address).await;
         drippers.push(tokio::spawn(async move {
             while stream.write_all(b"X").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -156,7 +161,7 @@ async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
     let mut took = Vec::new();
     for _ in 0..50 {
         let started = Instant::now();
-        assert_eq!(exchange(edge.address, &post(HELLO)).await.status, 200);
+        assert_eq!(exchange(server.address, &post(HELLO)).await.status, 200);
         took.push(started.elapsed());
     }
     // The median: this machine may be busy with other tests, and the load scenarios look at the tail.
@@ -169,24 +174,24 @@ async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_work_along() {
-    let mut edge = Edge::new().await;
+    let mut server = TestServer::new().await;
     for body in [r#"{"query":"{ hangs }"}"#, r#"{"query":"query A { a: hangs }"}"#] {
-        let mut stream = connect(edge.address).await;
+        let mut stream = connect(server.address).await;
         stream.write_all(&post(body)).await.unwrap();
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
         let left = Instant::now();
         drop(stream);
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
         assert!(left.elapsed() < Duration::from_secs(1));
     }
 }
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_504_and_its_work_is_dropped() {
-    let mut edge =
-        Edge::hurried(|limits| limits.request_timeout = Duration::from_millis(200)).await;
-    let reply = exchange(edge.address, &post(r#"{"query":"{ hangs }"}"#)).await;
+    let mut server =
+        TestServer::hurried(|limits| limits.request_timeout = Duration::from_millis(200)).await;
+    let reply = exchange(server.address, &post(r#"{"query":"{ hangs }"}"#)).await;
     assert_eq!((reply.status, reply.code().as_str()), (504, "TIMEOUT"));
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
 }

@@ -1,19 +1,19 @@
 //! Which origins may read an answer.
 
 use crate::{
-    scratch::Edge,
+    harness::TestServer,
     wire::{exchange, post_with, request},
 };
 
 const GOOD: &str = "https://good.example";
 
-async fn edge() -> Edge {
-    Edge::with(|config| config.cors_origins = vec![GOOD.parse().unwrap()]).await
+async fn server() -> TestServer {
+    TestServer::with(|config| config.cors_origins = vec![GOOD.parse().unwrap()]).await
 }
 
 #[tokio::test]
 async fn only_the_exact_origin_may_read() {
-    let edge = edge().await;
+    let server = server().await;
     for (origin, allowed) in [
         (GOOD, true),
         ("https://good.example.evil", false),
@@ -33,7 +33,7 @@ async fn only_the_exact_origin_may_read() {
             request("GET", "/graphql?query=%7Bhello%7D", &headers),
             request("GET", "/nothing", &headers),
         ] {
-            let reply = exchange(edge.address, &bytes).await;
+            let reply = exchange(server.address, &bytes).await;
             assert_eq!(
                 reply.header("access-control-allow-origin"),
                 allowed.then_some(GOOD),
@@ -50,13 +50,13 @@ async fn only_the_exact_origin_may_read() {
 
 #[tokio::test]
 async fn a_preflight_is_204_and_says_yes_to_ours_only() {
-    let edge = edge().await;
+    let server = server().await;
     for (origin, allowed) in [(GOOD, true), ("https://good.example.evil", false), ("null", false)] {
         let headers = format!(
             "Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
              Access-Control-Request-Headers: authorization, content-type\r\n"
         );
-        let reply = exchange(edge.address, &request("OPTIONS", "/graphql", &headers)).await;
+        let reply = exchange(server.address, &request("OPTIONS", "/graphql", &headers)).await;
         assert_eq!(reply.status, 204);
         for (name, value) in [
             ("access-control-allow-origin", GOOD),
@@ -71,15 +71,15 @@ async fn a_preflight_is_204_and_says_yes_to_ours_only() {
 
 #[tokio::test]
 async fn two_origins_are_none() {
-    let edge = edge().await;
+    let server = server().await;
     let headers = format!("Origin: {GOOD}\r\nOrigin: {GOOD}\r\n");
-    let reply = exchange(edge.address, &request("GET", "/", &headers)).await;
+    let reply = exchange(server.address, &request("GET", "/", &headers)).await;
     assert_eq!(reply.header("access-control-allow-origin"), None);
 }
 
 #[tokio::test]
 async fn answers_vary_by_origin() {
-    let edge = edge().await;
-    let reply = exchange(edge.address, &request("GET", "/nothing", "")).await;
+    let server = server().await;
+    let reply = exchange(server.address, &request("GET", "/nothing", "")).await;
     assert_eq!(reply.header("vary"), Some("origin"));
 }

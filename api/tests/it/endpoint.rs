@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    scratch::Edge,
+    harness::TestServer,
     wire::{connect, exchange, last, post, post_with, request},
 };
 
@@ -12,20 +12,20 @@ const HELLO: &str = r#"{"query":"{ hello }"}"#;
 
 #[tokio::test]
 async fn a_query_is_answered_over_post_and_get() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for bytes in [post(HELLO), request("GET", "/graphql?query=%7B+hello+%7D", "")] {
-        let reply = exchange(edge.address, &bytes).await;
+        let reply = exchange(server.address, &bytes).await;
         assert_eq!((reply.status, reply.body.as_str()), (200, r#"{"data":{"hello":"world"}}"#));
     }
     assert_eq!(
-        exchange(edge.address, &post(r#"{"query":"mutation { change }"}"#)).await.body,
+        exchange(server.address, &post(r#"{"query":"mutation { change }"}"#)).await.body,
         r#"{"data":{"change":true}}"#
     );
 }
 
 #[tokio::test]
 async fn only_json_in_utf_8_is_taken() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for headers in [
         "",
         "Content-Type: text/plain\r\n",
@@ -37,21 +37,21 @@ async fn only_json_in_utf_8_is_taken() {
         "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
         "Content-Type: application/json\r\nContent-Encoding: identity, gzip\r\n",
     ] {
-        let reply = exchange(edge.address, &post_with(headers, HELLO.as_bytes())).await;
+        let reply = exchange(server.address, &post_with(headers, HELLO.as_bytes())).await;
         assert_eq!((reply.status, reply.code().as_str()), (415, "VALIDATION"), "{headers}");
     }
     for headers in [
         "Content-Type: application/json; charset=UTF-8\r\n",
         "Content-Type: application/json\r\nContent-Encoding: identity\r\n",
     ] {
-        let reply = exchange(edge.address, &post_with(headers, HELLO.as_bytes())).await;
+        let reply = exchange(server.address, &post_with(headers, HELLO.as_bytes())).await;
         assert_eq!(reply.status, 200, "{headers}");
     }
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_request_object_are_400() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let deep = format!(r#"{{"query":"{{hello}}","variables":{{"v":{}}}}}"#, "[".repeat(50_000));
     for body in [
         b"".as_slice(),
@@ -64,7 +64,7 @@ async fn bytes_that_are_no_request_object_are_400() {
         b"{\"query\":\"{ hello }\",\"query\":\"{ hello }\"}",
         deep.as_bytes(),
     ] {
-        let reply = exchange(edge.address, &post_with(JSON, body)).await;
+        let reply = exchange(server.address, &post_with(JSON, body)).await;
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]);
         assert_eq!((reply.status, reply.code().as_str()), (400, "VALIDATION"), "{shown}");
     }
@@ -72,29 +72,29 @@ async fn bytes_that_are_no_request_object_are_400() {
 
 #[tokio::test]
 async fn a_batch_is_told_that_it_is_one() {
-    let edge = Edge::new().await;
-    let reply = exchange(edge.address, &post(&format!("[{HELLO},{HELLO}]"))).await;
+    let server = TestServer::new().await;
+    let reply = exchange(server.address, &post(&format!("[{HELLO},{HELLO}]"))).await;
     let message = reply.json()["errors"][0]["message"].clone();
     assert_eq!(message, "The body is a list: requests are not batched here, send one object.");
 }
 
 #[tokio::test]
 async fn one_byte_over_1_mib_is_413_by_content_length() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let envelope = r#"{"query":"{ hello }","x":""}"#.len();
     let body = |length: usize| {
         format!(r#"{{"query":"{{ hello }}","x":"{}"}}"#, "x".repeat(length - envelope))
     };
-    let reply = exchange(edge.address, &post(&body(1024 * 1024))).await;
+    let reply = exchange(server.address, &post(&body(1024 * 1024))).await;
     assert_eq!(reply.status, 200);
-    let reply = exchange(edge.address, &post(&body(1024 * 1024 + 1))).await;
+    let reply = exchange(server.address, &post(&body(1024 * 1024 + 1))).await;
     assert_eq!((reply.status, reply.code().as_str()), (413, "VALIDATION"));
 }
 
 #[tokio::test]
 async fn one_byte_over_1_mib_is_413_in_chunks() {
-    let edge = Edge::new().await;
-    let mut stream = connect(edge.address).await;
+    let server = TestServer::new().await;
+    let mut stream = connect(server.address).await;
     let head = format!("{JSON}Transfer-Encoding: chunked\r\n");
     stream.write_all(&request("POST", "/graphql", &head)).await.unwrap();
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
@@ -108,12 +108,12 @@ async fn one_byte_over_1_mib_is_413_in_chunks() {
 
 #[tokio::test]
 async fn a_mutation_over_get_is_405_and_allows_post() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let path = "/graphql?query=mutation%7Bchange%7D";
     for accept in
         ["", "Accept: application/json\r\n", "Accept: application/graphql-response+json\r\n"]
     {
-        let reply = exchange(edge.address, &request("GET", path, accept)).await;
+        let reply = exchange(server.address, &request("GET", path, accept)).await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
         assert_eq!(reply.code(), "VALIDATION");
     }
@@ -121,7 +121,7 @@ async fn a_mutation_over_get_is_405_and_allows_post() {
 
 #[tokio::test]
 async fn a_query_string_that_is_ambiguous_or_broken_is_400() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for path in [
         "/graphql",
         "/graphql?",
@@ -132,19 +132,19 @@ async fn a_query_string_that_is_ambiguous_or_broken_is_400() {
         "/graphql?query=%7",
         "/graphql?query=%c3%28",
     ] {
-        let reply = exchange(edge.address, &request("GET", path, "")).await;
+        let reply = exchange(server.address, &request("GET", path, "")).await;
         assert_eq!((reply.status, reply.code().as_str()), (400, "VALIDATION"), "{path}");
     }
 }
 
 #[tokio::test]
 async fn a_subscription_is_shown_to_the_streams() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for bytes in [
         post(r#"{"query":"subscription { ticks }"}"#),
         request("GET", "/graphql?query=subscription%7Bticks%7D", ""),
     ] {
-        let reply = exchange(edge.address, &bytes).await;
+        let reply = exchange(server.address, &bytes).await;
         assert_eq!((reply.status, reply.code().as_str()), (400, "VALIDATION"));
         assert!(reply.body.contains("WebSocket"), "{reply:?}");
     }
@@ -152,9 +152,9 @@ async fn a_subscription_is_shown_to_the_streams() {
 
 #[tokio::test]
 async fn other_methods_are_405() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for method in ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"] {
-        let reply = exchange(edge.address, &request(method, "/graphql", "")).await;
+        let reply = exchange(server.address, &request(method, "/graphql", "")).await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, POST")), "{method}");
         assert_eq!(reply.code(), "VALIDATION");
     }

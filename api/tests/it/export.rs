@@ -4,15 +4,15 @@ use graphql::Lost;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Event, TestServer, soon},
     wire::{Reply, connect, exchange, request},
 };
 
 const ASSETS: &str = "/export/assets.csv";
 
-async fn export(edge: &Edge, path: &str, bearer: &str) -> Reply {
+async fn export(server: &TestServer, path: &str, bearer: &str) -> Reply {
     let headers = format!("Authorization: Bearer {bearer}\r\n");
-    exchange(edge.address, &request("GET", path, &headers)).await
+    exchange(server.address, &request("GET", path, &headers)).await
 }
 
 /// The end of a body in chunks; without it a client knows that it is not whole.
@@ -20,9 +20,9 @@ const WHOLE: &str = "0\r\n\r\n";
 
 #[tokio::test]
 async fn a_file_comes_as_an_attachment_page_by_page() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (path, name) in [(ASSETS, "assets.csv"), ("/export/dependencies.csv", "dependencies.csv")] {
-        let reply = export(&edge, path, "ada").await;
+        let reply = export(&server, path, "ada").await;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
         let disposition = format!("attachment; filename=\"{name}\"");
@@ -36,8 +36,8 @@ async fn a_file_comes_as_an_attachment_page_by_page() {
 
 #[tokio::test]
 async fn a_page_that_fails_breaks_the_connection() {
-    let edge = Edge::new().await;
-    let mut stream = connect(edge.address).await;
+    let server = TestServer::new().await;
+    let mut stream = connect(server.address).await;
     let bytes = request("GET", ASSETS, "Authorization: Bearer fails\r\n");
     stream.write_all(&bytes).await.unwrap();
     let mut file = Vec::new();
@@ -48,12 +48,12 @@ async fn a_page_that_fails_breaks_the_connection() {
 
 #[tokio::test]
 async fn an_export_ends_with_the_session_and_is_not_whole() {
-    let mut edge = Edge::new().await;
-    let mut stream = connect(edge.address).await;
+    let mut server = TestServer::new().await;
+    let mut stream = connect(server.address).await;
     let bytes = request("GET", ASSETS, "Authorization: Bearer endless\r\n");
     stream.write_all(&bytes).await.unwrap();
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Made));
-    edge.lost.send(Lost::Access).unwrap();
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Made));
+    server.lost.send(Lost::Access).unwrap();
     let mut file = Vec::new();
     let _ = soon(stream.read_to_end(&mut file)).await; // it may end in a reset
     assert!(file.starts_with(b"HTTP/1.1 200") && !file.ends_with(WHOLE.as_bytes()));
@@ -61,39 +61,39 @@ async fn an_export_ends_with_the_session_and_is_not_whole() {
 
 #[tokio::test]
 async fn who_does_not_read_gets_no_more_pages_made() {
-    let mut edge = Edge::new().await;
-    let mut stream = connect(edge.address).await;
+    let mut server = TestServer::new().await;
+    let mut stream = connect(server.address).await;
     let bytes = request("GET", ASSETS, "Authorization: Bearer endless\r\n");
     stream.write_all(&bytes).await.unwrap();
     let mut made = 0;
     // Until the buffers of both kernels are full.
     while let Ok(event) =
-        tokio::time::timeout(std::time::Duration::from_millis(300), edge.events.recv()).await
+        tokio::time::timeout(std::time::Duration::from_millis(300), server.events.recv()).await
     {
         assert_eq!(event, Some(Event::Made));
         made += 1;
         assert!(made < 1_000, "64 MiB were made for nobody");
     }
     drop(stream);
-    let ended = async { while edge.events.recv().await != Some(Event::Dropped) {} };
+    let ended = async { while server.events.recv().await != Some(Event::Dropped) {} };
     soon(ended).await;
 }
 
 #[tokio::test]
 async fn only_those_who_may_get_a_file() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (bearer, status, code) in
         [("refuse-UNAUTHENTICATED", 401, "UNAUTHENTICATED"), ("forbid", 403, "FORBIDDEN")]
     {
-        let reply = export(&edge, ASSETS, bearer).await;
+        let reply = export(&server, ASSETS, bearer).await;
         assert_eq!((reply.status, reply.code().as_str()), (status, code));
     }
-    let reply = exchange(edge.address, &request("GET", ASSETS, "")).await;
+    let reply = exchange(server.address, &request("GET", ASSETS, "")).await;
     assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")));
     assert_eq!(reply.header("content-type"), Some("application/json; charset=utf-8"));
     let head = request("HEAD", ASSETS, "Authorization: Bearer ada\r\n");
-    let head = exchange(edge.address, &head).await;
+    let head = exchange(server.address, &head).await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
-    let reply = exchange(edge.address, &request("POST", ASSETS, "")).await;
+    let reply = exchange(server.address, &request("POST", ASSETS, "")).await;
     assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    scratch::Edge,
+    harness::TestServer,
     wire::{Reply, connect, exchange, last, post, post_with, request},
 };
 
@@ -30,7 +30,7 @@ fn check(reply: &Reply, what: &str) {
 
 #[tokio::test]
 async fn on_every_route_by_every_method() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for path in [
         "/",
         "/graphql",
@@ -49,7 +49,7 @@ async fn on_every_route_by_every_method() {
         "*",
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X"] {
-            let reply = exchange(edge.address, &request(method, path, "")).await;
+            let reply = exchange(server.address, &request(method, path, "")).await;
             check(&reply, &format!("{method} {path} {}", reply.status));
             if reply.status >= 400 && method != "HEAD" {
                 assert!(["VALIDATION", "NOT_FOUND"].contains(&reply.code().as_str()));
@@ -60,9 +60,10 @@ async fn on_every_route_by_every_method() {
 
 #[tokio::test]
 async fn on_every_error() {
-    let edge =
-        Edge::hurried(|limits| limits.request_timeout = std::time::Duration::from_millis(100))
-            .await;
+    let server = TestServer::hurried(|limits| {
+        limits.request_timeout = std::time::Duration::from_millis(100)
+    })
+    .await;
     let json = "Content-Type: application/json\r\n";
     for (status, bytes) in [
         (400, post("{")),
@@ -73,7 +74,7 @@ async fn on_every_error() {
         (504, post(r#"{"query":"{ hangs }"}"#)),
         (504, request("POST", "/graphql", &format!("{json}Content-Length: 10\r\n"))),
     ] {
-        let reply = exchange(edge.address, &bytes).await;
+        let reply = exchange(server.address, &bytes).await;
         assert_eq!(reply.status, status);
         check(&reply, &status.to_string());
         reply.code();
@@ -82,7 +83,7 @@ async fn on_every_error() {
 
 #[tokio::test]
 async fn on_bytes_that_are_no_request() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(100 * 1024));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: x\r\n".repeat(101));
     for (status, bytes) in [
@@ -92,7 +93,7 @@ async fn on_bytes_that_are_no_request() {
         (431, many.as_str()),
         (431, long.as_str()),
     ] {
-        let mut stream = connect(edge.address).await;
+        let mut stream = connect(server.address).await;
         let _ = stream.write_all(bytes.as_bytes()).await; // it may close before all is sent
         let reply = last(stream).await;
         assert_eq!(reply.status, status, "{reply:?}");
@@ -103,7 +104,7 @@ async fn on_bytes_that_are_no_request() {
 
 #[tokio::test]
 async fn hsts_is_for_production_only() {
-    let production = Edge::with(|config| {
+    let production = TestServer::with(|config| {
         config.hsts = Some(api::Hsts { max_age: Duration::from_hours(17_520), preload: true });
     })
     .await;
@@ -113,15 +114,15 @@ async fn hsts_is_for_production_only() {
     let reply = exchange(production.address, b"hello\r\n\r\n").await;
     assert_eq!(reply.header("strict-transport-security"), expected);
 
-    let development = Edge::new().await;
+    let development = TestServer::new().await;
     let reply = exchange(development.address, &request("GET", "/", "")).await;
     assert_eq!(reply.header("strict-transport-security"), None);
 }
 
 #[tokio::test]
 async fn a_panic_tells_nothing_but_the_request_id() {
-    let edge = Edge::new().await;
-    let reply = exchange(edge.address, &post(r#"{"query":"{ panics }"}"#)).await;
+    let server = TestServer::new().await;
+    let reply = exchange(server.address, &post(r#"{"query":"{ panics }"}"#)).await;
     assert_eq!((reply.status, reply.code().as_str()), (500, "INTERNAL"));
     for word in ["postgres", "src/", "panick"] {
         assert!(!reply.body.contains(word), "{}", reply.body);

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    scratch::Edge,
+    harness::TestServer,
     wire::{exchange, request},
 };
 
@@ -79,9 +79,9 @@ async fn metrics_are_shown_here_and_nothing_of_this_in_public() {
     assert_eq!(exchange(address, &request("POST", "/metrics", "")).await.status, 405);
     assert_eq!(exchange(address, &request("GET", "/graphql", "")).await.status, 404);
 
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for path in ["/metrics", "/livez", "/readyz", "/healthz"] {
-        let reply = exchange(edge.address, &request("GET", path, "")).await;
+        let reply = exchange(server.address, &request("GET", path, "")).await;
         assert_eq!((reply.status, reply.code().as_str()), (404, "NOT_FOUND"));
     }
 }

@@ -1,4 +1,4 @@
-//! The edge over real sockets, one behaviour a test. The engine behind it is a scratch one: see `scratch`.
+//! The edge over real sockets, one behaviour a test. The engine behind it is a scratch one: see `harness`.
 #![expect(unreachable_pub, reason = "one test binary; nothing is public")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
@@ -8,12 +8,12 @@ mod connection;
 mod cors;
 mod endpoint;
 mod export;
+mod harness;
 mod headers;
 mod health;
 mod playground;
 mod record;
 mod report;
-mod scratch;
 mod socket;
 mod sse;
 mod stop;

@@ -8,7 +8,7 @@ use std::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Event, TestServer, soon},
     wire::{connect, exchange, post_with, request},
 };
 
@@ -38,11 +38,11 @@ async fn one_line_a_request_without_what_was_asked() {
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let headers = "Content-Type: application/json\r\nAuthorization: Bearer canary-token\r\nCookie: canary-cookie\r\n";
     let body = br#"{"query":"query CanaryQuery { hello }","variables":{"canary":"canary"}}"#;
-    let reply = exchange(edge.address, &post_with(headers, body)).await;
-    let _ = exchange(edge.address, &request("GET", "/canary/path?canary", "")).await;
+    let reply = exchange(server.address, &post_with(headers, body)).await;
+    let _ = exchange(server.address, &request("GET", "/canary/path?canary", "")).await;
 
     let text = log.text();
     assert_eq!(text.lines().count(), 2, "{text}");
@@ -62,16 +62,16 @@ async fn requests_are_counted_by_known_routes_only() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let mut edge = Edge::new().await;
+    let mut server = TestServer::new().await;
     for path in ["/a", "/b", "/playground/x", "/graphql?query=%7Bhello%7D"] {
-        let _ = exchange(edge.address, &request("GET", path, "")).await;
+        let _ = exchange(server.address, &request("GET", path, "")).await;
     }
-    let mut stream = connect(edge.address).await;
+    let mut stream = connect(server.address).await;
     let leaves = crate::wire::post(r#"{"query":"{ hangs }"}"#);
     tokio::io::AsyncWriteExt::write_all(&mut stream, &leaves).await.unwrap();
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
     drop(stream);
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
     tokio::task::yield_now().await;
 
     let text = handle.render();

@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Event, TestServer, soon},
     wire::{connect, exchange, post_and_stay, request},
 };
 
@@ -122,14 +122,14 @@ impl Ws {
 }
 
 /// With limits that a test can wait for.
-async fn hurried(change: impl FnOnce(&mut Sockets)) -> Edge {
-    Edge::hurried(|limits| change(&mut limits.sockets)).await
+async fn hurried(change: impl FnOnce(&mut Sockets)) -> TestServer {
+    TestServer::hurried(|limits| change(&mut limits.sockets)).await
 }
 
 #[tokio::test]
 async fn every_kind_of_operation_runs() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("q", "{ hello }").await;
     assert_eq!(ws.data("q").await, json!({ "hello": "world" }));
     ws.complete("q").await;
@@ -147,8 +147,8 @@ async fn every_kind_of_operation_runs() {
 
 #[tokio::test]
 async fn variables_and_the_operations_name_are_passed_on() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     let payload = json!({ "query": "query A { hello } query B($ms: Int!) { rests(ms: $ms) }",
         "operationName": "B", "variables": { "ms": 1 }, "extensions": null });
     ws.say(json!({ "id": "1", "type": "subscribe", "payload": payload })).await;
@@ -157,7 +157,7 @@ async fn variables_and_the_operations_name_are_passed_on() {
 
 #[tokio::test]
 async fn who_asks_stands_in_the_payload_or_in_the_handshake() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let who = async |ws: &mut Ws| {
         assert_eq!(ws.next().await.unwrap()["type"], "connection_ack");
         ws.subscribe("1", "{ whoami }").await;
@@ -166,17 +166,17 @@ async fn who_asks_stands_in_the_payload_or_in_the_handshake() {
     for payload in
         [json!({ "Authorization": "Bearer ada" }), json!({ "authorization": "bearer ada" })]
     {
-        let mut ws = Ws::open(edge.address).await;
+        let mut ws = Ws::open(server.address).await;
         ws.say(json!({ "type": "connection_init", "payload": payload })).await;
         assert!(who(&mut ws).await.ends_with("Some(\"ada\")"));
     }
-    let mut ws = Ws::with(edge.address, &[("authorization", "Bearer bob")]).await.unwrap();
+    let mut ws = Ws::with(server.address, &[("authorization", "Bearer bob")]).await.unwrap();
     ws.init(None).await;
     assert!(who(&mut ws).await.ends_with("Some(\"bob\")"));
-    let mut ws = Ws::with(edge.address, &[("authorization", "Bearer bob")]).await.unwrap();
+    let mut ws = Ws::with(server.address, &[("authorization", "Bearer bob")]).await.unwrap();
     ws.init(Some("ada")).await;
     assert!(who(&mut ws).await.ends_with("Some(\"ada\")"), "what is said last counts");
-    let mut ws = Ws::known(edge.address, None).await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "{ whoami }").await;
     let whoami = ws.data("1").await["whoami"].as_str().unwrap().to_owned();
     assert!(whoami.starts_with("127.0.0.1 ") && whoami.ends_with("None"), "{whoami}");
@@ -184,8 +184,8 @@ async fn who_asks_stands_in_the_payload_or_in_the_handshake() {
 
 #[tokio::test]
 async fn each_operation_is_a_request_of_its_own() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     let mut ids = Vec::new();
     for id in ["1", "2"] {
         ws.subscribe(id, "{ whoami }").await;
@@ -197,12 +197,12 @@ async fn each_operation_is_a_request_of_its_own() {
 
 #[tokio::test]
 async fn another_sub_protocol_is_refused_by_http() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let upgrade = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let open = async |headers: &str| {
         let request = request("GET", "/graphql", headers);
         let text = String::from_utf8(request).unwrap().replace("Connection: close\r\n", "");
-        let mut stream = connect(edge.address).await;
+        let mut stream = connect(server.address).await;
         stream.write_all(text.as_bytes()).await.unwrap();
         crate::wire::next(&mut stream).await
     };
@@ -221,15 +221,15 @@ async fn another_sub_protocol_is_refused_by_http() {
 
 #[tokio::test]
 async fn a_foreign_page_opens_no_socket() {
-    let edge = Edge::new().await;
-    let own: &'static str = format!("http://{}", edge.address).leak();
+    let server = TestServer::new().await;
+    let own: &'static str = format!("http://{}", server.address).leak();
     for origin in [own, "http://localhost:3000"] {
-        let mut ws = Ws::with(edge.address, &[("origin", origin)]).await.unwrap();
+        let mut ws = Ws::with(server.address, &[("origin", origin)]).await.unwrap();
         ws.init(None).await;
         assert!(ws.next().await.is_ok());
     }
     for origin in ["https://evil.example", "null", "http://localhost:3001"] {
-        let refused = Ws::with(edge.address, &[("origin", origin)]).await.err().unwrap();
+        let refused = Ws::with(server.address, &[("origin", origin)]).await.err().unwrap();
         let Error::Http(response) = refused else { panic!("{refused}") };
         assert_eq!(response.status(), 403, "{origin}");
     }
@@ -237,12 +237,12 @@ async fn a_foreign_page_opens_no_socket() {
 
 #[tokio::test]
 async fn who_does_not_introduce_themselves_in_time_is_closed_with_4408() {
-    let edge = hurried(|sockets| sockets.init_timeout = Duration::from_millis(50)).await;
-    let mut ws = Ws::open(edge.address).await;
+    let server = hurried(|sockets| sockets.init_timeout = Duration::from_millis(50)).await;
+    let mut ws = Ws::open(server.address).await;
     ws.say(json!({ "type": "ping" })).await;
     assert_eq!(ws.next().await.unwrap()["type"], "pong");
     assert_eq!(ws.ended().await, Some(4408));
-    let mut known = Ws::known(edge.address, None).await;
+    let mut known = Ws::known(server.address, None).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     known.subscribe("1", "{ hello }").await;
     known.data("1").await;
@@ -250,11 +250,11 @@ async fn who_does_not_introduce_themselves_in_time_is_closed_with_4408() {
 
 #[tokio::test]
 async fn a_second_introduction_is_closed_with_4429() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.init(None).await;
     assert_eq!(ws.ended().await, Some(4429));
-    let mut judged = Ws::open(edge.address).await;
+    let mut judged = Ws::open(server.address).await;
     judged.init(Some("hang")).await;
     judged.init(Some("ada")).await;
     assert_eq!(judged.ended().await, Some(4429));
@@ -262,11 +262,11 @@ async fn a_second_introduction_is_closed_with_4429() {
 
 #[tokio::test]
 async fn who_asks_before_the_acknowledgement_is_closed_with_4401() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::open(edge.address).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::open(server.address).await;
     ws.subscribe("1", "{ hello }").await;
     assert_eq!(ws.ended().await, Some(4401));
-    let mut judged = Ws::open(edge.address).await;
+    let mut judged = Ws::open(server.address).await;
     judged.init(Some("hang")).await;
     judged.subscribe("1", "{ hello }").await;
     assert_eq!(judged.ended().await, Some(4401));
@@ -274,7 +274,7 @@ async fn who_asks_before_the_acknowledgement_is_closed_with_4401() {
 
 #[tokio::test]
 async fn credentials_that_are_no_good_are_closed_with_4401_and_what_is_none_with_4403() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (payload, code) in [
         (json!({ "Authorization": "Bearer refuse-UNAUTHENTICATED" }), 4401),
         (json!({ "Authorization": "Bearer refuse-FORBIDDEN" }), 4403),
@@ -285,19 +285,19 @@ async fn credentials_that_are_no_good_are_closed_with_4401_and_what_is_none_with
         (json!({ "Authorization": ["Bearer ada"] }), 4403),
         (json!({ "Authorization": "Bearer a", "authorization": "Bearer b" }), 4403),
     ] {
-        let mut ws = Ws::open(edge.address).await;
+        let mut ws = Ws::open(server.address).await;
         ws.say(json!({ "type": "connection_init", "payload": payload })).await;
         assert_eq!(ws.next().await, Err(Some(code)), "{payload}");
     }
-    let mut ws = Ws::with(edge.address, &[("authorization", "Basic YTpi")]).await.unwrap();
+    let mut ws = Ws::with(server.address, &[("authorization", "Basic YTpi")]).await.unwrap();
     ws.init(None).await;
     assert_eq!(ws.ended().await, Some(4403));
 }
 
 #[tokio::test]
 async fn an_id_in_use_is_closed_with_4409() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("a", "subscription { silence }").await;
     ws.subscribe("a", "{ hello }").await;
     assert_eq!(ws.ended().await, Some(4409));
@@ -305,21 +305,21 @@ async fn an_id_in_use_is_closed_with_4409() {
 
 #[tokio::test]
 async fn what_is_no_message_is_closed_with_4400() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for text in ["", "x", "{}", r#"{"type":"start"}"#, r#"{"type":"subscribe","id":"1"}"#] {
-        let mut ws = Ws::known(edge.address, None).await;
+        let mut ws = Ws::known(server.address, None).await;
         ws.text(text).await;
         assert_eq!(ws.ended().await, Some(4400), "{text}");
     }
-    let mut ws = Ws::known(edge.address, None).await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.0.send(Message::binary(b"{\"type\":\"ping\"}".to_vec())).await.unwrap();
     assert_eq!(ws.ended().await, Some(4400));
 }
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_closed_with_1009() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     let document = format!("{{ hello }} # {}", "x".repeat(60 * 1024));
     ws.subscribe("1", &document).await;
     ws.data("1").await;
@@ -331,14 +331,14 @@ async fn a_message_over_the_limit_is_closed_with_1009() {
 
 #[tokio::test]
 async fn frames_that_break_the_rules_are_closed_with_1002_and_1007() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (frame, code) in [
         (&[0x81, 0x00][..], 1002),                     // not masked
         (&[0xf1, 0x80, 0, 0, 0, 0], 1002),             // reserved bits
         (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007), // not UTF-8
         (&[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], 1009),
     ] {
-        let mut ws = Ws::known(edge.address, None).await;
+        let mut ws = Ws::known(server.address, None).await;
         ws.0.get_mut().write_all(frame).await.unwrap();
         assert_eq!(ws.ended().await, Some(code), "{frame:x?}");
     }
@@ -346,20 +346,20 @@ async fn frames_that_break_the_rules_are_closed_with_1002_and_1007() {
 
 #[tokio::test]
 async fn a_user_has_so_many_sockets_and_others_have_theirs() {
-    let edge = hurried(|sockets| sockets.per_holder = 2).await;
-    let first = Ws::known(edge.address, Some("ada")).await;
-    let _second = Ws::known(edge.address, Some("ada")).await;
-    let mut third = Ws::open(edge.address).await;
+    let server = hurried(|sockets| sockets.per_holder = 2).await;
+    let first = Ws::known(server.address, Some("ada")).await;
+    let _second = Ws::known(server.address, Some("ada")).await;
+    let mut third = Ws::open(server.address).await;
     third.init(Some("ada")).await;
     assert_eq!(third.ended().await, Some(4429));
-    let _other = Ws::known(edge.address, Some("bob")).await;
+    let _other = Ws::known(server.address, Some("bob")).await;
     for _ in 0..3 {
-        let _nobody = Ws::known(edge.address, None).await;
+        let _nobody = Ws::known(server.address, None).await;
     }
     drop(first);
     let again = async {
         loop {
-            let mut ws = Ws::open(edge.address).await;
+            let mut ws = Ws::open(server.address).await;
             ws.init(Some("ada")).await;
             if ws.next().await.is_ok() {
                 return;
@@ -371,8 +371,8 @@ async fn a_user_has_so_many_sockets_and_others_have_theirs() {
 
 #[tokio::test]
 async fn one_operation_too_many_is_refused_and_the_socket_goes_on() {
-    let edge = hurried(|sockets| sockets.operations = 2).await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = hurried(|sockets| sockets.operations = 2).await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "subscription { silence }").await;
     ws.subscribe("2", "subscription { silence }").await;
     ws.subscribe("3", "{ hello }").await;
@@ -384,8 +384,8 @@ async fn one_operation_too_many_is_refused_and_the_socket_goes_on() {
 
 #[tokio::test]
 async fn a_refused_document_is_an_error_and_the_socket_goes_on() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "{ ").await;
     let message = ws.next().await.unwrap();
     assert_eq!((&message["type"], &message["id"]), (&json!("error"), &json!("1")));
@@ -396,13 +396,13 @@ async fn a_refused_document_is_an_error_and_the_socket_goes_on() {
 
 #[tokio::test]
 async fn what_the_client_completes_is_dropped() {
-    let mut edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let mut server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     for query in ["subscription { silence }", "{ hangs }"] {
         ws.subscribe("1", query).await;
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
         ws.say(json!({ "id": "1", "type": "complete" })).await;
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
     }
     ws.say(json!({ "id": "unknown", "type": "complete" })).await;
     ws.subscribe("1", "{ hello }").await;
@@ -411,28 +411,29 @@ async fn what_the_client_completes_is_dropped() {
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_operations_along() {
-    let mut edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let mut server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "{ hangs }").await;
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
     drop(ws);
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
 }
 
 #[tokio::test]
 async fn an_operation_that_takes_too_long_is_stopped() {
-    let mut edge = Edge::hurried(|limits| limits.request_timeout = Duration::from_millis(50)).await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let mut server =
+        TestServer::hurried(|limits| limits.request_timeout = Duration::from_millis(50)).await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "{ hangs }").await;
     assert_eq!(ws.refusal("1").await, "TIMEOUT");
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
 }
 
 #[tokio::test]
 async fn a_fall_takes_its_operation_and_not_the_socket() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     for query in ["{ panics }", "subscription { panics }"] {
         ws.subscribe("1", query).await;
         assert_eq!(ws.refusal("1").await, "INTERNAL");
@@ -443,8 +444,8 @@ async fn a_fall_takes_its_operation_and_not_the_socket() {
 
 #[tokio::test]
 async fn a_ping_is_answered_with_what_it_brought() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::open(edge.address).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::open(server.address).await;
     ws.say(json!({ "type": "ping", "payload": { "n": 1 } })).await;
     assert_eq!(ws.next().await.unwrap(), json!({ "type": "pong", "payload": { "n": 1 } }));
     ws.say(json!({ "type": "pong" })).await;
@@ -454,13 +455,13 @@ async fn a_ping_is_answered_with_what_it_brought() {
 
 #[tokio::test]
 async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
-    let mut edge = hurried(|sockets| sockets.ping = Duration::from_millis(50)).await;
-    let mut dead = Ws::known(edge.address, None).await;
+    let mut server = hurried(|sockets| sockets.ping = Duration::from_millis(50)).await;
+    let mut dead = Ws::known(server.address, None).await;
     dead.subscribe("1", "subscription { silence }").await;
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
     // It is not read, so nothing answers.
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
-    let mut alive = Ws::known(edge.address, None).await;
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    let mut alive = Ws::known(server.address, None).await;
     alive.subscribe("1", "subscription { silence }").await;
     let silence = timeout(Duration::from_millis(300), alive.0.next());
     let mut pinged = false;
@@ -477,11 +478,11 @@ async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
 #[tokio::test]
 async fn a_slow_reader_is_closed_with_1013() {
     for (messages, bytes) in [(4, usize::MAX), (10_000, 2_000_000)] {
-        let edge = hurried(|sockets| {
+        let server = hurried(|sockets| {
             (sockets.queue_messages, sockets.queue_bytes) = (messages, bytes);
         })
         .await;
-        let mut ws = Ws::known(edge.address, None).await;
+        let mut ws = Ws::known(server.address, None).await;
         ws.subscribe("1", "subscription { flood(count: 1000, bytes: 200000) }").await;
         // Until the kernel's buffers and ours are full.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -491,8 +492,8 @@ async fn a_slow_reader_is_closed_with_1013() {
 
 #[tokio::test]
 async fn an_answer_that_fits_no_queue_is_an_error() {
-    let edge = hurried(|sockets| sockets.queue_bytes = 10_000).await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let server = hurried(|sockets| sockets.queue_bytes = 10_000).await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "subscription { flood(count: 3, bytes: 20000) }").await;
     let message = ws.next().await.unwrap();
     assert_eq!(message["payload"][0]["extensions"]["code"], "QUERY_TOO_COMPLEX");
@@ -503,14 +504,14 @@ async fn an_answer_that_fits_no_queue_is_an_error() {
 #[tokio::test]
 async fn lost_rights_close_the_socket_at_once() {
     for (lost, code) in [(Lost::Access, 4401), (Lost::Rights, 4403)] {
-        let mut edge = Edge::new().await;
-        let mut ada = Ws::known(edge.address, Some("ada")).await;
-        let mut nobody = Ws::known(edge.address, None).await;
+        let mut server = TestServer::new().await;
+        let mut ada = Ws::known(server.address, Some("ada")).await;
+        let mut nobody = Ws::known(server.address, None).await;
         ada.subscribe("1", "subscription { silence }").await;
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
-        edge.lost.send(lost).unwrap();
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+        server.lost.send(lost).unwrap();
         assert_eq!(ada.next().await, Err(Some(code)));
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
         nobody.subscribe("1", "{ hello }").await;
         nobody.data("1").await;
     }
@@ -518,40 +519,40 @@ async fn lost_rights_close_the_socket_at_once() {
 
 #[tokio::test]
 async fn nothing_that_waits_is_delivered_after_the_rights_are_lost() {
-    let edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, Some("ada")).await;
+    let server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, Some("ada")).await;
     ws.subscribe("1", "subscription { flood(count: 100000, bytes: 10) }").await;
     ws.data("1").await;
     let lost_at = Instant::now();
-    edge.lost.send(Lost::Access).unwrap();
+    server.lost.send(Lost::Access).unwrap();
     assert_eq!(ws.ended().await, Some(4401));
     assert!(lost_at.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
 async fn stopping_closes_sockets_with_1001() {
-    let mut edge = Edge::new().await;
-    let mut ws = Ws::known(edge.address, None).await;
+    let mut server = TestServer::new().await;
+    let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "subscription { silence }").await;
-    let mut silent = Ws::open(edge.address).await;
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
-    edge.stop.cancel();
+    let mut silent = Ws::open(server.address).await;
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    server.stop.cancel();
     assert_eq!(ws.ended().await, Some(1001));
     assert_eq!(silent.ended().await, Some(1001));
-    soon(&mut edge.ended).await.unwrap().unwrap();
+    soon(&mut server.ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_socket_counts_among_its_addresss_connections() {
-    let edge = Edge::hurried(|limits| limits.connections_per_address = 1).await;
-    let ws = Ws::known(edge.address, None).await;
-    let mut refused = connect(edge.address).await;
+    let server = TestServer::hurried(|limits| limits.connections_per_address = 1).await;
+    let ws = Ws::known(server.address, None).await;
+    let mut refused = connect(server.address).await;
     let _ = refused.write_all(&post_and_stay(r#"{"query":"{ hello }"}"#)).await;
     assert_eq!(refused.read(&mut [0; 16]).await.unwrap_or(0), 0);
     drop(ws);
     let again = async {
         loop {
-            let mut stream = connect(edge.address).await;
+            let mut stream = connect(server.address).await;
             let _ = stream.write_all(&post_and_stay(r#"{"query":"{ hello }"}"#)).await;
             if stream.read(&mut [0; 16]).await.unwrap_or(0) > 0 {
                 return;
@@ -563,8 +564,10 @@ async fn a_socket_counts_among_its_addresss_connections() {
 
 #[tokio::test]
 async fn without_an_upgrade_it_is_a_query() {
-    let reply =
-        exchange(Edge::new().await.address, &request("GET", "/graphql?query=%7Bhello%7D", ""))
-            .await;
+    let reply = exchange(
+        TestServer::new().await.address,
+        &request("GET", "/graphql?query=%7Bhello%7D", ""),
+    )
+    .await;
     assert_eq!(reply.body, r#"{"data":{"hello":"world"}}"#);
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Event, TestServer, soon},
     wire::{Reply, connect, exchange, next, request},
 };
 
@@ -26,8 +26,8 @@ fn post(query: &str, headers: &str) -> Vec<u8> {
 }
 
 /// All events of a stream that ends by itself, without the chunks' sizes.
-async fn stream(edge: &Edge, query: &str, headers: &str) -> (Reply, String) {
-    let reply = exchange(edge.address, &post(query, headers)).await;
+async fn stream(server: &TestServer, query: &str, headers: &str) -> (Reply, String) {
+    let reply = exchange(server.address, &post(query, headers)).await;
     let events = events(&reply.body);
     (reply, events)
 }
@@ -42,8 +42,8 @@ fn events(chunks: &str) -> String {
 struct Open(TcpStream);
 
 impl Open {
-    async fn new(edge: &Edge, query: &str, headers: &str) -> Self {
-        let mut stream = connect(edge.address).await;
+    async fn new(server: &TestServer, query: &str, headers: &str) -> Self {
+        let mut stream = connect(server.address).await;
         stream.write_all(&post(query, headers)).await.unwrap();
         let reply = next(&mut stream).await;
         assert_eq!(reply.status, 200, "{reply:?}");
@@ -59,8 +59,8 @@ impl Open {
 
 #[tokio::test]
 async fn each_answer_is_an_event_and_the_end_is_one_too() {
-    let edge = Edge::new().await;
-    let (reply, events) = stream(&edge, "subscription { ticks }", "").await;
+    let server = TestServer::new().await;
+    let (reply, events) = stream(&server, "subscription { ticks }", "").await;
     assert_eq!(
         (reply.status, reply.header("content-type").unwrap()),
         (200, "text/event-stream; charset=utf-8")
@@ -70,15 +70,15 @@ async fn each_answer_is_an_event_and_the_end_is_one_too() {
         events,
         "event: next\ndata: {\"data\":{\"ticks\":1}}\nevent: next\ndata: {\"data\":{\"ticks\":2}}\nevent: complete\ndata:"
     );
-    let (_, events) = stream(&edge, "mutation { change }", "").await;
+    let (_, events) = stream(&server, "mutation { change }", "").await;
     assert_eq!(events, "event: next\ndata: {\"data\":{\"change\":true}}\nevent: complete\ndata:");
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_the_document_is_an_event() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (query, code) in [("{ ", None), ("{ panics }", Some("INTERNAL"))] {
-        let (reply, events) = stream(&edge, query, "").await;
+        let (reply, events) = stream(&server, query, "").await;
         assert_eq!(reply.status, 200);
         let mut lines = events.lines();
         assert_eq!(lines.next(), Some("event: next"));
@@ -94,8 +94,8 @@ async fn what_is_wrong_with_the_document_is_an_event() {
 
 #[tokio::test]
 async fn what_is_wrong_with_the_request_is_a_status() {
-    let edge = Edge::new().await;
-    let status = async |bytes: Vec<u8>| exchange(edge.address, &bytes).await.status;
+    let server = TestServer::new().await;
+    let status = async |bytes: Vec<u8>| exchange(server.address, &bytes).await.status;
     assert_eq!(status(request("GET", "/graphql/stream?query=%7Bhello%7D", "")).await, 405);
     let text = String::from_utf8(post("{ hello }", "")).unwrap();
     let but = |from: &str, to: &str| text.replace(from, to).into_bytes();
@@ -103,14 +103,15 @@ async fn what_is_wrong_with_the_request_is_a_status() {
     assert_eq!(status(but("application/json", "text/plain")).await, 415);
     assert_eq!(status(but("{\"query\"", "[\"query\"")).await, 400);
     let refused =
-        stream(&edge, "{ hello }", "Authorization: Bearer refuse-UNAUTHENTICATED\r\n").await.0;
+        stream(&server, "{ hello }", "Authorization: Bearer refuse-UNAUTHENTICATED\r\n").await.0;
     assert_eq!((refused.status, refused.code().as_str()), (401, "UNAUTHENTICATED"));
 }
 
 #[tokio::test]
 async fn a_silent_stream_says_comments() {
-    let edge = Edge::hurried(|limits| limits.sockets.keep_alive = Duration::from_millis(20)).await;
-    let mut open = Open::new(&edge, "subscription { silence }", "").await;
+    let server =
+        TestServer::hurried(|limits| limits.sockets.keep_alive = Duration::from_millis(20)).await;
+    let mut open = Open::new(&server, "subscription { silence }", "").await;
     let mut seen = String::new();
     while seen.matches(":\n\n").count() < 3 {
         let mut bytes = [0; 64];
@@ -122,46 +123,46 @@ async fn a_silent_stream_says_comments() {
 #[tokio::test]
 async fn lost_rights_end_the_stream_with_their_reason() {
     for (lost, code) in [(Lost::Access, "UNAUTHENTICATED"), (Lost::Rights, "FORBIDDEN")] {
-        let mut edge = Edge::new().await;
+        let mut server = TestServer::new().await;
         let open =
-            Open::new(&edge, "subscription { silence }", "Authorization: Bearer ada\r\n").await;
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
-        edge.lost.send(lost).unwrap();
+            Open::new(&server, "subscription { silence }", "Authorization: Bearer ada\r\n").await;
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+        server.lost.send(lost).unwrap();
         let rest = open.rest().await;
         assert!(rest.contains(code) && rest.ends_with("event: complete\ndata:"), "{rest}");
-        assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
     }
 }
 
 #[tokio::test]
 async fn a_user_has_so_many_streams() {
-    let edge = Edge::hurried(|limits| limits.sockets.streams_per_holder = 1).await;
+    let server = TestServer::hurried(|limits| limits.sockets.streams_per_holder = 1).await;
     let ada = "Authorization: Bearer ada\r\n";
-    let open = Open::new(&edge, "subscription { silence }", ada).await;
-    let refused = exchange(edge.address, &post("{ hello }", ada)).await;
+    let open = Open::new(&server, "subscription { silence }", ada).await;
+    let refused = exchange(server.address, &post("{ hello }", ada)).await;
     assert_eq!((refused.status, refused.code().as_str()), (429, "RATE_LIMITED"));
-    stream(&edge, "{ hello }", "Authorization: Bearer bob\r\n").await;
+    stream(&server, "{ hello }", "Authorization: Bearer bob\r\n").await;
     drop(open);
     let again =
-        async { while exchange(edge.address, &post("{ hello }", ada)).await.status != 200 {} };
+        async { while exchange(server.address, &post("{ hello }", ada)).await.status != 200 {} };
     soon(again).await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_operation_along() {
-    let mut edge = Edge::new().await;
-    let open = Open::new(&edge, "subscription { silence }", "").await;
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
+    let mut server = TestServer::new().await;
+    let open = Open::new(&server, "subscription { silence }", "").await;
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
     drop(open);
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
 }
 
 #[tokio::test]
 async fn stopping_ends_streams() {
-    let mut edge = Edge::new().await;
-    let open = Open::new(&edge, "subscription { silence }", "").await;
-    assert_eq!(soon(edge.events.recv()).await, Some(Event::Started));
-    edge.stop.cancel();
+    let mut server = TestServer::new().await;
+    let open = Open::new(&server, "subscription { silence }", "").await;
+    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    server.stop.cancel();
     assert!(!open.rest().await.contains("complete"), "a client may ask elsewhere");
-    soon(&mut edge.ended).await.unwrap().unwrap();
+    soon(&mut server.ended).await.unwrap().unwrap();
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    scratch::{Edge, Event, soon},
+    harness::{Event, TestServer, soon},
     wire::{Reply, connect, exchange, last, request},
 };
 
@@ -26,18 +26,18 @@ fn upload(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The head of one whose body comes in chunks.
-async fn begin(edge: &Edge, headers: &str) -> TcpStream {
-    let mut stream = connect(edge.address).await;
+async fn begin(server: &TestServer, headers: &str) -> TcpStream {
+    let mut stream = connect(server.address).await;
     let head = request("POST", ASSETS, &format!("Transfer-Encoding: chunked\r\n{headers}"));
     stream.write_all(&head).await.unwrap();
     stream
 }
 
 /// What happened next to an upload that has begun; pieces are not told.
-async fn end_of(edge: &mut Edge) -> Event {
+async fn end_of(server: &mut TestServer) -> Event {
     soon(async {
         loop {
-            match edge.events.recv().await.unwrap() {
+            match server.events.recv().await.unwrap() {
                 Event::Ordered(_) | Event::Came(_) => {}
                 event => return event,
             }
@@ -46,8 +46,8 @@ async fn end_of(edge: &mut Edge) -> Event {
     .await
 }
 
-async fn came(edge: &mut Edge) {
-    soon(async { while !matches!(edge.events.recv().await, Some(Event::Came(_))) {} }).await;
+async fn came(server: &mut TestServer) {
+    soon(async { while !matches!(server.events.recv().await, Some(Event::Came(_))) {} }).await;
 }
 
 fn message(reply: &Reply) -> String {
@@ -56,18 +56,18 @@ fn message(reply: &Reply) -> String {
 
 #[tokio::test]
 async fn a_file_is_taken_whole_or_in_chunks() {
-    let mut edge = Edge::new().await;
-    let reply = exchange(edge.address, &upload(ASSETS, CSV, BODY)).await;
+    let mut server = TestServer::new().await;
+    let reply = exchange(server.address, &upload(ASSETS, CSV, BODY)).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     assert_eq!(reply.header("content-type"), Some("application/json; charset=utf-8"));
     assert_eq!(reply.json()["rows"], BODY.len());
     assert!(reply.json()["id"].as_str().unwrap().starts_with("imp_"));
     let ordered = "ASSETS csv false KEEP None".to_owned();
-    assert_eq!(edge.events.recv().await, Some(Event::Ordered(ordered)));
+    assert_eq!(server.events.recv().await, Some(Event::Ordered(ordered)));
 
-    let mut stream = begin(&edge, CSV).await;
+    let mut stream = begin(&server, CSV).await;
     stream.write_all(b"5\r\ncode\n\r\n").await.unwrap();
-    came(&mut edge).await;
+    came(&mut server).await;
     stream.write_all(b"2\r\nA\n\r\n0\r\n\r\n").await.unwrap();
     let reply = last(stream).await;
     assert_eq!((reply.status, &reply.json()["rows"]), (202, &7.into()));
@@ -75,7 +75,7 @@ async fn a_file_is_taken_whole_or_in_chunks() {
 
 #[tokio::test]
 async fn the_url_says_how_it_is_read() {
-    let mut edge = Edge::new().await;
+    let mut server = TestServer::new().await;
     for (path, kind, ordered) in [
         ("/import/dependencies", "text/csv", "DEPENDENCIES csv false KEEP None"),
         ("/import/assets?format=json", "text/csv", "ASSETS json false KEEP None"),
@@ -88,16 +88,16 @@ async fn the_url_says_how_it_is_read() {
         ),
     ] {
         let headers = format!("Authorization: Bearer ada\r\nContent-Type: {kind}\r\n");
-        let reply = exchange(edge.address, &upload(path, &headers, BODY)).await;
+        let reply = exchange(server.address, &upload(path, &headers, BODY)).await;
         assert_eq!(reply.status, 202, "{path} {kind}");
-        assert_eq!(edge.events.recv().await, Some(Event::Ordered(ordered.to_owned())));
-        assert_eq!(end_of(&mut edge).await, Event::Dropped);
+        assert_eq!(server.events.recv().await, Some(Event::Ordered(ordered.to_owned())));
+        assert_eq!(end_of(&mut server).await, Event::Dropped);
     }
 }
 
 #[tokio::test]
 async fn a_wrong_parameter_is_named_with_the_nearest() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (query, path, suggestion) in [
         ("fromat=csv", "fromat", Some("format")),
         ("format=cvs", "format", Some("csv")),
@@ -106,7 +106,8 @@ async fn a_wrong_parameter_is_named_with_the_nearest() {
         ("dryRun=true&dryRun=true", "dryRun", None),
         ("colour=red", "colour", None),
     ] {
-        let reply = exchange(edge.address, &upload(&format!("{ASSETS}?{query}"), CSV, BODY)).await;
+        let reply =
+            exchange(server.address, &upload(&format!("{ASSETS}?{query}"), CSV, BODY)).await;
         assert_eq!((reply.status, reply.code().as_str()), (400, "VALIDATION"), "{query}");
         let fields = &reply.json()["errors"][0]["extensions"]["fields"];
         assert_eq!(fields.as_array().unwrap().len(), 1, "{query}: {fields}");
@@ -115,15 +116,15 @@ async fn a_wrong_parameter_is_named_with_the_nearest() {
             (&path.into(), suggestion)
         );
     }
-    let reply = exchange(edge.address, &upload("/import/assets?a=1&b=2", CSV, BODY)).await;
+    let reply = exchange(server.address, &upload("/import/assets?a=1&b=2", CSV, BODY)).await;
     assert_eq!(message(&reply), "The URL has 2 faults: see extensions.fields.");
-    let reply = exchange(edge.address, &upload("/import/assets?format=%ff", CSV, BODY)).await;
+    let reply = exchange(server.address, &upload("/import/assets?format=%ff", CSV, BODY)).await;
     assert_eq!(message(&reply), "The query string is not percent-encoded UTF-8.");
 }
 
 #[tokio::test]
 async fn what_is_no_plain_file_is_415_and_says_what_is() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for (path, headers, said) in [
         (ASSETS, "", "curl --data-binary @assets.csv"),
         ("/import/dependencies", "Content-Type: text/plain\r\n", "@dependencies.csv"),
@@ -137,7 +138,7 @@ async fn what_is_no_plain_file_is_415_and_says_what_is() {
         (ASSETS, "Content-Type: text/csv\r\nContent-Encoding: gzip\r\n", "must not be compressed"),
     ] {
         let headers = format!("Authorization: Bearer ada\r\n{headers}");
-        let reply = exchange(edge.address, &upload(path, &headers, BODY)).await;
+        let reply = exchange(server.address, &upload(path, &headers, BODY)).await;
         assert_eq!((reply.status, reply.code().as_str()), (415, "VALIDATION"), "{headers}");
         assert!(message(&reply).contains(said), "{reply:?}");
     }
@@ -145,7 +146,7 @@ async fn what_is_no_plain_file_is_415_and_says_what_is() {
 
 #[tokio::test]
 async fn only_those_who_may_are_asked_for_the_file() {
-    let mut edge = Edge::new().await;
+    let mut server = TestServer::new().await;
     for (bearer, status, code) in [
         ("", 401, "UNAUTHENTICATED"),
         ("Authorization: Bearer refuse-UNAUTHENTICATED\r\n", 401, "UNAUTHENTICATED"),
@@ -154,12 +155,12 @@ async fn only_those_who_may_are_asked_for_the_file() {
         let headers = format!(
             "Content-Type: text/csv\r\nExpect: 100-continue\r\nContent-Length: 9\r\n{bearer}"
         );
-        let reply = exchange(edge.address, &request("POST", ASSETS, &headers)).await;
+        let reply = exchange(server.address, &request("POST", ASSETS, &headers)).await;
         assert_eq!((reply.status, reply.code().as_str()), (status, code));
     }
-    assert!(edge.events.try_recv().is_err(), "nothing was begun");
+    assert!(server.events.try_recv().is_err(), "nothing was begun");
 
-    let mut stream = connect(edge.address).await;
+    let mut stream = connect(server.address).await;
     let headers = format!("{CSV}Expect: 100-continue\r\nContent-Length: {}\r\n", BODY.len());
     stream.write_all(&request("POST", ASSETS, &headers)).await.unwrap();
     let mut go_on = [0; 25];
@@ -171,11 +172,11 @@ async fn only_those_who_may_are_asked_for_the_file() {
 
 #[tokio::test]
 async fn who_sends_without_looking_gets_the_refusal_all_the_same() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     let body = vec![b'x'; 4 * 1024 * 1024];
     for bearer in ["forbid", "picky"] {
         let headers = format!("Content-Type: text/csv\r\nAuthorization: Bearer {bearer}\r\n");
-        let (mut reader, mut writer) = connect(edge.address).await.into_split();
+        let (mut reader, mut writer) = connect(server.address).await.into_split();
         let bytes = upload(ASSETS, &headers, &body);
         let sending = tokio::spawn(async move { writer.write_all(&bytes).await });
         let mut reply = String::new();
@@ -188,27 +189,27 @@ async fn who_sends_without_looking_gets_the_refusal_all_the_same() {
 
 #[tokio::test]
 async fn what_says_that_it_is_too_large_is_not_read() {
-    let mut edge = Edge::new().await;
+    let mut server = TestServer::new().await;
     for length in [512 * 1024 * 1024 + 1, 1_u64 << 60] {
         let headers = format!("{CSV}Expect: 100-continue\r\nContent-Length: {length}\r\n");
-        let reply = exchange(edge.address, &request("POST", ASSETS, &headers)).await;
+        let reply = exchange(server.address, &request("POST", ASSETS, &headers)).await;
         assert_eq!((reply.status, reply.code().as_str()), (413, "VALIDATION"), "{length}");
     }
-    assert!(edge.events.try_recv().is_err());
+    assert!(server.events.try_recv().is_err());
 }
 
 #[tokio::test]
 async fn an_upload_may_take_longer_than_a_request() {
-    let mut edge = Edge::hurried(|limits| {
+    let mut server = TestServer::hurried(|limits| {
         limits.request_timeout = Duration::from_millis(200);
         limits.head_timeout = Duration::from_millis(200);
     })
     .await;
-    let mut stream = begin(&edge, CSV).await;
+    let mut stream = begin(&server, CSV).await;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(500) {
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
-        came(&mut edge).await;
+        came(&mut server).await;
     }
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     assert_eq!(last(stream).await.status, 202);
@@ -216,91 +217,93 @@ async fn an_upload_may_take_longer_than_a_request() {
 
 #[tokio::test]
 async fn a_silent_upload_ends_with_408() {
-    let mut edge = Edge::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
-    let mut stream = begin(&edge, CSV).await;
+    let mut server =
+        TestServer::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
+    let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     let reply = last(stream).await;
     assert_eq!(reply.status, 408, "{reply:?}");
-    assert_eq!(end_of(&mut edge).await, Event::BrokenOff(BrokenOff::Slow));
+    assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Slow));
 }
 
 #[tokio::test]
 async fn an_upload_that_drips_ends_with_408() {
-    let mut edge = Edge::hurried(|limits| {
+    let mut server = TestServer::hurried(|limits| {
         limits.idle_timeout = Duration::from_millis(300);
         limits.upload_progress_bytes = 1_000;
     })
     .await;
-    let (reader, mut writer) = begin(&edge, CSV).await.into_split();
+    let (reader, mut writer) = begin(&server, CSV).await.into_split();
     let drip = tokio::spawn(async move {
         while writer.write_all(b"1\r\nx\r\n").await.is_ok() {
             // Only waiting for the client counts; a busy machine makes this longer, and the outcome no other.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert_eq!(end_of(&mut edge).await, Event::BrokenOff(BrokenOff::Slow));
+    assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Slow));
     drop(reader);
     drip.abort();
 }
 
 #[tokio::test]
 async fn an_upload_whose_client_leaves_ends() {
-    let mut edge = Edge::new().await;
-    let mut stream = begin(&edge, CSV).await;
+    let mut server = TestServer::new().await;
+    let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
-    came(&mut edge).await;
+    came(&mut server).await;
     drop(stream);
     // It is told, or dropped without a word: `graphql` holds that either ends the run.
-    let ended = end_of(&mut edge).await;
+    let ended = end_of(&mut server).await;
     assert!(matches!(ended, Event::BrokenOff(BrokenOff::Left) | Event::Dropped), "{ended:?}");
 }
 
 #[tokio::test]
 async fn an_upload_ends_with_the_session_of_its_sender() {
     for lost in [Lost::Access, Lost::Rights] {
-        let mut edge = Edge::new().await;
-        let mut stream = begin(&edge, CSV).await;
+        let mut server = TestServer::new().await;
+        let mut stream = begin(&server, CSV).await;
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
-        came(&mut edge).await;
-        edge.lost.send(lost).unwrap();
-        assert_eq!(end_of(&mut edge).await, Event::BrokenOff(BrokenOff::Lost(lost)));
+        came(&mut server).await;
+        server.lost.send(lost).unwrap();
+        assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Lost(lost)));
     }
 }
 
 #[tokio::test]
 async fn an_upload_does_not_hold_up_the_stop() {
-    let mut edge = Edge::hurried(|limits| limits.stop_timeout = Duration::from_millis(600)).await;
-    let mut stream = begin(&edge, CSV).await;
+    let mut server =
+        TestServer::hurried(|limits| limits.stop_timeout = Duration::from_millis(600)).await;
+    let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
-    came(&mut edge).await;
-    edge.stop.cancel();
+    came(&mut server).await;
+    server.stop.cancel();
     // What is nearly done may end.
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
-    came(&mut edge).await;
-    assert_eq!(end_of(&mut edge).await, Event::BrokenOff(BrokenOff::Stopping));
-    soon(&mut edge.ended).await.unwrap().unwrap();
+    came(&mut server).await;
+    assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Stopping));
+    soon(&mut server.ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn one_holder_has_only_so_many_files_under_way() {
-    let mut edge = Edge::hurried(|limits| limits.transfers_per_holder = 1).await;
-    let mut stream = begin(&edge, CSV).await;
+    let mut server = TestServer::hurried(|limits| limits.transfers_per_holder = 1).await;
+    let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
-    came(&mut edge).await;
-    let reply = exchange(edge.address, &upload(ASSETS, CSV, BODY)).await;
+    came(&mut server).await;
+    let reply = exchange(server.address, &upload(ASSETS, CSV, BODY)).await;
     assert_eq!((reply.status, reply.code().as_str()), (429, "RATE_LIMITED"));
     let other = CSV.replace("ada", "bob");
-    assert_eq!(exchange(edge.address, &upload(ASSETS, &other, BODY)).await.status, 202);
+    assert_eq!(exchange(server.address, &upload(ASSETS, &other, BODY)).await.status, 202);
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     assert_eq!(last(stream).await.status, 202);
-    assert_eq!(exchange(edge.address, &upload(ASSETS, CSV, BODY)).await.status, 202);
+    assert_eq!(exchange(server.address, &upload(ASSETS, CSV, BODY)).await.status, 202);
 }
 
 #[tokio::test]
 async fn only_post_brings_a_file() {
-    let edge = Edge::new().await;
+    let server = TestServer::new().await;
     for method in ["GET", "PUT", "DELETE"] {
-        let reply = exchange(edge.address, &request(method, ASSETS, CSV)).await;
+        let reply = exchange(server.address, &request(method, ASSETS, CSV)).await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")), "{method}");
         assert_eq!(reply.code(), "VALIDATION");
     }

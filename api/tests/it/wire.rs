@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::scratch::soon;
+use crate::harness::soon;
 
 /// One reply.
 #[derive(Debug)]

@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use strsim::levenshtein;
+
 use super::{Command, Environment};
 
 /// One environment variable that we read.
@@ -137,25 +139,11 @@ pub(crate) fn near_misses<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<(
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
         .filter(|name| !ours.iter().any(|known| known == name))
         .filter_map(|name| {
-            let close = |known: &&String| distance(name, known) <= 2;
-            let meant = ours.iter().filter(close).min_by_key(|known| distance(name, known))?;
+            let close = |known: &&String| levenshtein(name, known) <= 2;
+            let meant = ours.iter().filter(close).min_by_key(|known| levenshtein(name, known))?;
             Some((name, meant.clone()))
         })
         .collect()
-}
-
-/// How many letters must be put in, taken out or changed to make one of the other (Levenshtein).
-fn distance(left: &str, right: &str) -> usize {
-    let mut above: Vec<usize> = (0..=right.len()).collect();
-    for (row, a) in left.bytes().enumerate() {
-        let mut here = vec![row + 1];
-        for (column, b) in right.bytes().enumerate() {
-            let change = above[column] + usize::from(a != b);
-            here.push(change.min(above[column + 1] + 1).min(here[column] + 1));
-        }
-        above = here;
-    }
-    above[right.len()]
 }
 
 const fn open(
@@ -265,6 +253,11 @@ mod tests {
         check("JWT_KEY_FILE", Some("JWT_KEYS_FILE"));
         check("DATABSE_URL", Some("DATABASE_URL"));
         check("TRUSTED_PROXIE", Some("TRUSTED_PROXIES"));
+        check("LOG_LEVLE", Some("LOG_LEVEL"));
+        check("ARGON2T", Some("ARGON2_T"));
+        check("ARGON2_X", Some("ARGON2_T"));
+        check("listen_ADDR", None);
+        check("HSTS_MAXAGES", Some("HSTS_MAX_AGE"));
         check("LISTEN_ADDR", None);
         check("JWT_KEYS_FILE", None);
         check("PATH", None);

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::account::{Account, open_folder, read};
-use super::{cluster, postgres, redis, runtime};
+use super::{cluster, runtime};
 
 /// Where data goes whose folder the children may not enter.
 const SHELTER: &str = "/var/lib/sentryops";
@@ -54,17 +54,6 @@ impl Home {
         let Some(major) = read(&path)? else { return Ok(None) };
         let major = major.trim().parse();
         major.map(Some).with_context(|| format!("{} names no version", path.display()))
-    }
-
-    /// Ends what an earlier run left on this folder, and empties the runtime folder of its sockets.
-    pub(super) async fn clear(&self) -> Result<()> {
-        postgres::end_orphans(self).await?;
-        redis::end_orphans(self).await?;
-        for entry in fs::read_dir(&self.runtime)? {
-            let path = entry?.path();
-            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        }
-        Ok(())
     }
 
     /// Removes what lives only as long as the services.

@@ -21,10 +21,8 @@ use super::home::Home;
 use super::log::Log;
 use super::orphan::Traces;
 use super::program;
+use super::runtime;
 use super::secret::Secrets;
-
-/// The name of the socket in the runtime folder; Postgres makes it of its port.
-pub(super) const SOCKET: &str = ".s.PGSQL.5432";
 
 const READY_WITHIN: Duration = Duration::from_mins(1);
 /// After a crash: the log is replayed first, and it says so when asked.
@@ -198,7 +196,7 @@ pub(super) async fn stop(mut child: Child, home: &Home, durability: Durability) 
 /// Ends servers that an earlier run left, or their processes, and takes the sting from a pid file.
 pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let (cluster, aside) = (cluster::path(&home.data), cluster::aside(&home.data));
-    let socket = home.runtime.join(SOCKET);
+    let socket = home.runtime.join(runtime::POSTGRES_SOCKET);
     let uid = home.account.uid;
     let pid_file = cluster::pid_file(&home.data);
     let noted = read(&pid_file)?.unwrap_or_default();
@@ -209,7 +207,7 @@ pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let initdb = Traces { folder: &aside, socket: &socket, uid };
     initdb.end(None, Signal::KILL, Signal::KILL).await?;
     server.nobody_listens().await?;
-    cluster::disown_pid_file(home)
+    cluster::disown_pid_file(&home.data, &home.account)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::child::{Child, Launcher};
-use super::folder_of;
 use super::home::Home;
 use super::log::Log;
 use super::orphan::Traces;
@@ -109,6 +108,12 @@ pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let traces = Traces { folder: &folder, socket: &socket, uid: home.account.uid };
     traces.end(None, Signal::TERM, Signal::TERM).await?;
     traces.nobody_listens().await
+}
+
+/// The folder of a service below the data folder; its processes have it as their working directory, by which they are
+/// recognised later.
+fn folder_of(home: &Home, service: &str) -> PathBuf {
+    home.data.join(service)
 }
 
 fn socket(runtime: &Path) -> PathBuf {

@@ -3,15 +3,17 @@
 //! else has prepared in `/tmp` is refused.
 
 use std::env;
+use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::process::geteuid;
 
 use super::account::Account;
-use super::postgres;
 
+/// The name of Postgres' socket, which it makes of its port: the longest in the folder.
+pub(super) const POSTGRES_SOCKET: &str = ".s.PGSQL.5432";
 /// The longest socket path of macOS; Linux has four more.
 const SOCKET_PATH_BYTES: usize = 103;
 
@@ -23,7 +25,7 @@ fn places(mark: &str, uid: u32, session: Option<PathBuf>) -> Vec<PathBuf> {
         _ => session,
     };
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
-    let longest = Path::new(postgres::SOCKET);
+    let longest = Path::new(POSTGRES_SOCKET);
     best.into_iter()
         .map(|parent| parent.join(format!("sentryops-{mark}")))
         .chain([PathBuf::from(format!("/tmp/sentryops-{uid}-{mark}"))])
@@ -49,6 +51,15 @@ pub(super) fn make(mark: &str, account: &Account) -> Result<PathBuf> {
     }
     // `/tmp` is always among the places.
     Err(why.unwrap_or_else(|| anyhow!("no place")).context("make a folder for the sockets"))
+}
+
+/// Removes the sockets that an earlier run left.
+pub(super) fn empty(runtime: &Path) -> Result<()> {
+    for entry in fs::read_dir(runtime)? {
+        let path = entry?.path();
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use anyhow::Result;
 use rustix::process::geteuid;
 use tracing::info;
 
+use super::clear;
 use super::home::{Home, make_passable};
 use super::secret;
 
@@ -43,7 +44,7 @@ pub(super) async fn sweep() {
         }
         // A claim that fails is one that is still held.
         let Ok(home) = Home::claim(&entry.path()) else { continue };
-        let removed = match home.clear().await {
+        let removed = match clear(&home).await {
             Ok(()) => home.remove().await,
             Err(error) => Err(error),
         };

@@ -3,7 +3,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `server` · `client` · `team` · `wire` | a running `sentryops api` · requests to it · people in it · bytes to it |
-//! | `floors` | who may import whom |
+//! | `floors` · `wings` | which crate may import which · and which wing of a crate which |
+//! | `structure` | what imports what, read from the sources |
 //! | `matrix`, `matrix/table`, `matrix/sdl` | everything that states a permission, times everybody who may ask |
 //! | `bad_input` · `tokens` · `config` | requests, bearers and settings that are wrong |
 //! | `attacks` · `errors` | documents made to hurt · two thousand damaged requests |
@@ -37,7 +38,9 @@ mod server;
 mod sessions;
 mod socket;
 mod sockets;
+mod structure;
 mod team;
 mod this_machine;
 mod tokens;
+mod wings;
 mod wire;

@@ -21,10 +21,13 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{
-    CHANNEL,
     hub::{Hints, Hub, Topic},
+    publisher::CHANNEL,
 };
-use crate::{Error, Redis, Result, redis};
+use crate::{
+    error::{Error, Result},
+    redis::{self, Redis},
+};
 
 /// How often the process says something to itself.
 const BEAT: Duration = Duration::from_secs(1);

@@ -1,9 +1,13 @@
 //! Jobs of schedules.
+//!
+//! The fleet says when, a wing does what: the job of a tick is known here by its kind, and its handler stands in the wing
+//! (`workers/compliance/run`), which may know the fleet. A new action is a new job here and a handler there.
 
 use chrono::{DateTime, Utc};
 use domain::{
     Result, Tx,
     access::permission::Permission,
+    base::db::Fleet,
     entity::ScheduleId,
     fleet::{
         job::Queue,
@@ -12,7 +16,7 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, Push};
+use crate::{job::Job, queue::push::Push};
 
 /// Ticks claimed at a time.
 const BATCH: i64 = 200;
@@ -36,9 +40,9 @@ impl Job for ScheduledRun {
     }
 }
 
-/// Claims what is due and pushes what it says, in one transaction of `Db::fleet`; returns how many ticks that were. Any
+/// Claims what is due and pushes what it says, in one transaction; returns how many ticks that were. Any
 /// number of processes may call this at once.
-pub async fn push_due(tx: &Tx, now: DateTime<Utc>) -> Result<usize> {
+pub async fn push_due(tx: &Tx<Fleet>, now: DateTime<Utc>) -> Result<usize> {
     let ticks = Schedule::claim_due(tx, now, BATCH).await?;
     for tick in &ticks {
         push(tx, tick).await?;
@@ -46,7 +50,7 @@ pub async fn push_due(tx: &Tx, now: DateTime<Utc>) -> Result<usize> {
     Ok(ticks.len())
 }
 
-async fn push(tx: &Tx, tick: &Tick) -> Result<()> {
+async fn push(tx: &Tx<Fleet>, tick: &Tick) -> Result<()> {
     match tick.action {
         ScheduleAction::ComplianceRun => {
             let job = ScheduledRun { schedule: tick.schedule, key: tick.key() };

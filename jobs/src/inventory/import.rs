@@ -9,7 +9,10 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, Push, push};
+use crate::{
+    job::Job,
+    queue::push::{Push, push},
+};
 
 /// Imports one chunk of a run, and asks for the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use sha2::{Digest, Sha256};
 
-use super::Quota;
+use super::quota::Quota;
 
 /// 128 bits: nobody finds a second key for a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use fred::types::scripts::Script;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::{PATIENCE, Shared};
+use super::shared::{PATIENCE, Shared};
 
 const KEY: &str = "sentryops:limit:fleet";
 const TICK: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use governor::DefaultKeyedRateLimiter;
 use governor::clock::Clock;
 
-use super::Quota;
 use super::bucket::Bucket;
+use super::quota::Quota;
 
 /// Buckets that one wall remembers; under a flood of different keys it forgets rather than grow.
 const BUCKETS_MAX: usize = 100_000;

@@ -29,10 +29,10 @@ use uuid::Uuid;
 
 use crate::queue::{
     claim::Claimant,
-    claims::{Held, Holder, Stop},
+    claims::{ClaimRegistry, Stop},
     completion::{Desk, Ending, Settler},
     failure::Failure,
-    fetcher::{Buffer, Fetcher, Taken},
+    fetcher::{Buffer, ClaimedJob, Fetcher},
     lease::Verdict,
     retry::backoff,
 };
@@ -77,7 +77,7 @@ impl PostgresBackend {
     /// The backend, and what runs beside it until `stop`.
     pub fn new(
         db: &Db,
-        holder: &Holder,
+        registry: &ClaimRegistry,
         settings: Settings,
         stop: CancellationToken,
     ) -> (Self, Running) {
@@ -89,7 +89,7 @@ impl PostgresBackend {
         let desk = Desk {
             db: db.clone(),
             queue: settings.queue,
-            holder: holder.clone(),
+            registry: registry.clone(),
             places: Arc::clone(&places),
             wake: Arc::clone(&wake),
         };
@@ -104,7 +104,7 @@ impl PostgresBackend {
                 versions,
                 lease: settings.lease,
             },
-            holder: holder.clone(),
+            registry: registry.clone(),
             places: Arc::clone(&places),
             worth: (settings.prefetch / 4).max(1),
             buffer: Arc::clone(&buffer),
@@ -150,7 +150,7 @@ impl std::fmt::Debug for PostgresBackend {
 pub enum Never {}
 
 impl Backend for PostgresBackend {
-    type Task = Task<Taken>;
+    type Task = Task<ClaimedJob>;
     type Error = Never;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Never>> {
@@ -161,12 +161,12 @@ impl Backend for PostgresBackend {
         &mut self,
         context: &mut Context<'_>,
         _: &WorkerContext,
-    ) -> Poll<Option<Result<Task<Taken>, Never>>> {
-        let Some(taken) = self.buffer.pop(context) else { return Poll::Pending };
+    ) -> Poll<Option<Result<Task<ClaimedJob>, Never>>> {
+        let Some(job) = self.buffer.pop(context) else { return Poll::Pending };
         // apalis counts this start itself.
-        let before = usize::from(taken.claimed.attempt.unsigned_abs()).saturating_sub(1);
-        let id = TaskId::from_string(taken.claimed.lease.id.to_string());
-        Poll::Ready(Some(Ok(TaskBuilder::new(taken).attempt(before).task_id(id).build())))
+        let before = usize::from(job.claimed.attempt.unsigned_abs()).saturating_sub(1);
+        let id = TaskId::from_string(job.claimed.lease.id.to_string());
+        Poll::Ready(Some(Ok(TaskBuilder::new(job).attempt(before).task_id(id).build())))
     }
 
     fn poll_close(
@@ -182,7 +182,7 @@ impl Backend for PostgresBackend {
 }
 
 impl BackendConfig for PostgresBackend {
-    type Args = Taken;
+    type Args = ClaimedJob;
     type Id = Uuid;
     type Kind = Ephemeral;
     type Config = Settings;
@@ -220,9 +220,9 @@ pub struct Ack<S> {
     layer: AckLayer,
 }
 
-impl<S> Service<Task<Taken>> for Ack<S>
+impl<S> Service<Task<ClaimedJob>> for Ack<S>
 where
-    S: Service<Task<Taken>, Response = (), Error: Into<BoxDynError>, Future: Send + 'static>,
+    S: Service<Task<ClaimedJob>, Response = (), Error: Into<BoxDynError>, Future: Send + 'static>,
 {
     type Response = ();
     type Error = BoxDynError;
@@ -232,23 +232,23 @@ where
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, task: Task<Taken>) -> Self::Future {
-        let held = Arc::clone(&task.args.held);
+    fn call(&mut self, task: Task<ClaimedJob>) -> Self::Future {
+        let claim = Arc::clone(&task.args.claim);
         let (attempt, most) = (task.args.claimed.attempt, task.args.claimed.max_attempts);
         let is_suspect = task.args.claimed.is_suspect;
         let layer = self.layer.clone();
         let handled = self.inner.call(task);
         Box::pin(async move {
             let ending = match handled.await {
-                Ok(()) if held.is_finished() => Ending::Silent,
+                Ok(()) if claim.state().is_finished() => Ending::Silent,
                 Ok(()) => Ending::Done,
-                Err(error) => ending(&held, error.into(), attempt, most),
+                Err(error) => ending(error.into(), attempt, most),
             };
             if is_suspect {
                 layer.suspect.store(false, Ordering::Release);
                 layer.wake.notify_one();
             }
-            layer.settler.end(held, ending);
+            layer.settler.end(claim, ending);
             Ok(())
         })
     }
@@ -265,9 +265,9 @@ pub enum Interruption {
     Stopped(Stop),
 }
 
-fn ending(held: &Held, error: BoxDynError, attempt: i16, most: i16) -> Ending {
-    // Whether its own transaction came through, only its row can tell; the fence refuses what comes too late.
-    held.not_finished();
+fn ending(error: BoxDynError, attempt: i16, most: i16) -> Ending {
+    // Also where the handler had ended the job in its own transaction: whether that came through, only the row can tell;
+    // the fence refuses what comes too late.
     let failure = match error.downcast::<Interruption>().map(|interruption| *interruption) {
         Ok(Interruption::Failed(failure)) => failure,
         Ok(Interruption::Stopped(Stop::Lost)) => return Ending::Silent,

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Actor, Error, Result, Tx, access::permission::Permission, base::db::FromRow, entity::JobId,
+    Actor, Error, Result, Tx,
+    access::permission::Permission,
+    base::db::{Fleet, FromRow},
+    entity::JobId,
     fleet::job::Queue,
 };
 use serde_json::Value;
@@ -107,16 +110,16 @@ fn claiming(chosen: &str) -> String {
 
 impl Claimant {
     /// Up to `most` jobs in the order of the queue.
-    pub async fn claim(&self, tx: &Tx, most: usize) -> Result<Vec<Claimed>> {
+    pub async fn claim(&self, tx: &Tx<Fleet>, most: usize) -> Result<Vec<Claimed>> {
         self.take(tx, &claiming("NOT is_suspect ORDER BY priority DESC, run_at, id"), most).await
     }
 
     /// One suspect, if there is any.
-    pub async fn claim_suspect(&self, tx: &Tx) -> Result<Option<Claimed>> {
+    pub async fn claim_suspect(&self, tx: &Tx<Fleet>) -> Result<Option<Claimed>> {
         Ok(self.take(tx, &claiming("is_suspect ORDER BY run_at, id"), 1).await?.pop())
     }
 
-    async fn take(&self, tx: &Tx, sql: &str, most: usize) -> Result<Vec<Claimed>> {
+    async fn take(&self, tx: &Tx<Fleet>, sql: &str, most: usize) -> Result<Vec<Claimed>> {
         let mut claimed: Vec<Claimed> = tx
             .all(
                 sql,
@@ -138,7 +141,7 @@ impl Claimant {
 }
 
 /// Makes waiting what was scheduled for a time that has come; returns how many, and how long until the next.
-pub async fn promote(tx: &Tx, queue: Queue) -> Result<(u64, Option<Duration>)> {
+pub async fn promote(tx: &Tx<Fleet>, queue: Queue) -> Result<(u64, Option<Duration>)> {
     let queue = queue.as_str();
     let promoted = tx.exec(
         "UPDATE job SET state = 'WAITING', changed_at = now()

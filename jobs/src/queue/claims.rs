@@ -1,104 +1,69 @@
-//! The claims of this process, and how they are kept: a thread and a connection of their own.
-//!
-//! Renewal must go on while handlers keep every other thread busy and the pool is empty. What cannot be renewed is
-//! stopped before its lease could end elsewhere: at two thirds of it. A job that does not stop when its time is up and
-//! when it is told to (a loop that never awaits) cannot be stopped at all: its claim is let go, so that it counts as
-//! crashed, and the process is told to end.
+//! The claims of this process.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use domain::{Db, Error, Tx, base::event::Event, entity::JobId};
+use domain::{Error, Tx, base::event::Event, entity::JobId};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::lease::{self, Lease};
 
-/// How leases are kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Keeping {
-    /// How long a claim lasts unless renewed.
-    pub lease: Duration,
-    /// How often it is renewed.
-    pub every: Duration,
-    /// How long a job may go on after its time is up and it was told to stop.
-    pub grace: Duration,
-}
+mod state;
 
-impl Default for Keeping {
-    /// A killed worker's jobs run again within the lease and one look of the reaper.
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            every: Duration::from_secs(3),
-            grace: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Why a job is to stop before it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// Its claim is somebody else's.
-    Lost,
-    /// Its claim could not be renewed, and may soon be somebody else's.
-    Unrenewed,
-    /// Somebody wants it ended.
-    Cancelled,
-    /// The process ends.
-    Shutdown,
-}
+pub use state::Stop;
+use state::{ClaimEvent, ClaimState, Term};
 
 /// One claim of this process.
 #[derive(Debug)]
-pub struct Held {
-    /// The claim.
+pub struct Claim {
+    /// The claim's identity.
     pub lease: Lease,
     /// Whether it takes one of the places for claims; a suspect has a place of its own.
     pub(crate) takes_place: bool,
-    started: OnceLock<(Instant, Duration)>,
+    state: Mutex<ClaimState>,
     stop: CancellationToken,
-    reason: OnceLock<Stop>,
-    is_completing: AtomicBool,
-    is_ending: AtomicBool,
-    is_finished: AtomicBool,
 }
 
-impl Held {
+impl Claim {
     fn new(lease: Lease, takes_place: bool) -> Self {
-        Self {
-            lease,
-            takes_place,
-            started: OnceLock::new(),
-            stop: CancellationToken::new(),
-            reason: OnceLock::new(),
-            is_completing: AtomicBool::new(false),
-            is_ending: AtomicBool::new(false),
-            is_finished: AtomicBool::new(false),
-        }
+        let stop = CancellationToken::new();
+        Self { lease, takes_place, state: Mutex::new(ClaimState::NEW), stop }
     }
 
-    /// Its handler starts, and may take so long.
+    fn lock(&self) -> MutexGuard<'_, ClaimState> {
+        // One plain value: a panic elsewhere cannot leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, event: ClaimEvent) {
+        let mut state = self.lock();
+        *state = state.transition(event);
+    }
+
+    /// The state at this moment: it may be another at the next.
+    pub(crate) fn state(&self) -> ClaimState {
+        *self.lock()
+    }
+
+    /// Notes that the handler starts, and how long it may take.
     pub fn start(&self, timeout: Duration) {
-        // A claim is started once.
-        let _already = self.started.set((Instant::now(), timeout));
+        self.note(ClaimEvent::Start(Term { started_at: Instant::now(), timeout }));
     }
 
-    /// Tells its handler to stop; the first reason counts.
+    /// Tells the handler to stop; the first reason counts.
     pub fn stop(&self, reason: Stop) {
-        let _already = self.reason.set(reason);
+        // The reason first: whoever wakes by the token reads it.
+        self.note(ClaimEvent::Stop(reason));
         self.stop.cancel();
     }
 
     /// Resolves when the handler is to stop.
     pub async fn stopped(&self) -> Stop {
         self.stop.cancelled().await;
-        self.reason.get().copied().unwrap_or(Stop::Lost)
+        self.state().stop().unwrap_or(Stop::Lost)
     }
 
     /// Ends the job inside the transaction that writes its effects, so that they happen once even when it runs twice.
@@ -107,48 +72,39 @@ impl Held {
     /// # Errors
     /// `Conflict` if the claim is somebody else's by now: the transaction must not be committed.
     pub async fn complete(&self, tx: &Tx) -> domain::Result<()> {
-        self.is_completing.store(true, Ordering::Release);
+        // Before the statement: from now on a row that is gone is no lost claim.
+        self.note(ClaimEvent::Complete);
         if lease::finish(tx, &[self.lease]).await? == 0 {
             return Err(Error::Conflict("another worker has taken this job over".to_owned()));
         }
         tx.emit(Event::jobs(self.lease.org));
-        self.is_finished.store(true, Ordering::Release);
+        self.note(ClaimEvent::Finish);
         Ok(())
     }
 
-    /// That transaction came to nothing.
-    pub(crate) fn not_finished(&self) {
-        self.is_finished.store(false, Ordering::Release);
-    }
-
-    /// Whether its handler ended it in its own transaction.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.is_finished.load(Ordering::Acquire)
-    }
-
-    /// Its handler has returned; what is missing is the statement that says so.
-    pub(crate) fn ending(&self) {
-        self.is_ending.store(true, Ordering::Release);
+    /// Notes that the handler has returned: what is missing is the statement that says so.
+    pub(crate) fn end(&self) {
+        self.note(ClaimEvent::End);
     }
 }
 
 /// All claims of this process.
 #[derive(Debug, Clone, Default)]
-pub struct Holder(Arc<Mutex<HashMap<JobId, Arc<Held>>>>);
+pub struct ClaimRegistry(Arc<Mutex<HashMap<JobId, Arc<Claim>>>>);
 
-impl Holder {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Held>>> {
+impl ClaimRegistry {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Claim>>> {
         // A map of plain entries: a panic elsewhere cannot leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of claims.
-    pub(crate) fn hold(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Held>> {
-        let mut held = self.lock();
+    pub(crate) fn add(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Claim>> {
+        let mut claims = self.lock();
         leases
             .map(|(lease, takes_place)| {
-                let claim = Arc::new(Held::new(lease, takes_place));
-                held.insert(lease.id, Arc::clone(&claim));
+                let claim = Arc::new(Claim::new(lease, takes_place));
+                claims.insert(lease.id, Arc::clone(&claim));
                 claim
             })
             .collect()
@@ -156,10 +112,10 @@ impl Holder {
 
     /// Forgets claims that have ended; not those that were claimed anew meanwhile.
     pub(crate) fn forget<'a>(&self, leases: impl Iterator<Item = &'a Lease>) {
-        let mut held = self.lock();
+        let mut claims = self.lock();
         for lease in leases {
-            if held.get(&lease.id).is_some_and(|held| held.lease == *lease) {
-                held.remove(&lease.id);
+            if claims.get(&lease.id).is_some_and(|claim| claim.lease == *lease) {
+                claims.remove(&lease.id);
             }
         }
     }
@@ -171,100 +127,12 @@ impl Holder {
 
     /// Tells all handlers to stop.
     pub fn stop_all(&self, reason: Stop) {
-        for held in self.lock().values() {
-            held.stop(reason);
+        for claim in self.lock().values() {
+            claim.stop(reason);
         }
     }
 
-    fn all(&self) -> Vec<Arc<Held>> {
+    pub(super) fn all(&self) -> Vec<Arc<Claim>> {
         self.lock().values().cloned().collect()
     }
-}
-
-/// Renews the claims until told to stop. To be run on a thread of its own, with a database of one connection. Cancels
-/// `stuck` when a job does not stop although it must: the process cannot go on for long then.
-pub async fn keep(
-    holder: &Holder,
-    db: &Db,
-    keeping: Keeping,
-    stop: &CancellationToken,
-    stuck: &CancellationToken,
-) {
-    let mut renewed_at = Instant::now();
-    let mut tick = tokio::time::interval(keeping.every);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let held: Vec<_> =
-            holder.all().into_iter().filter(|held| !is_stuck(held, keeping, stuck)).collect();
-        let left = (keeping.lease * 2 / 3).saturating_sub(renewed_at.elapsed());
-        let asked_at = Instant::now();
-        match tokio::time::timeout(left, renew(db, &held, keeping.lease)).await {
-            Ok(Ok(())) => renewed_at = asked_at,
-            Ok(Err(error)) if renewed_at.elapsed() < keeping.lease * 2 / 3 => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "leases were not renewed");
-            }
-            Ok(Err(_)) | Err(_) => {
-                give_up(&held);
-                renewed_at = Instant::now();
-            }
-        }
-    }
-}
-
-/// Another worker may take them soon: none of them goes on here.
-fn give_up(held: &[Arc<Held>]) {
-    if !held.is_empty() {
-        tracing::error!(
-            jobs = held.len(),
-            "leases could not be renewed in time: their jobs are stopped"
-        );
-    }
-    for held in held {
-        held.stop(Stop::Unrenewed);
-    }
-}
-
-/// Whether it goes on although its time is up and it was told so: it never awaits.
-fn is_stuck(held: &Held, keeping: Keeping, stuck: &CancellationToken) -> bool {
-    let is_ending = held.is_ending.load(Ordering::Acquire);
-    let is_over =
-        held.started.get().is_some_and(|(at, timeout)| at.elapsed() > *timeout + keeping.grace);
-    if is_ending || !is_over {
-        return false;
-    }
-    if !stuck.is_cancelled() {
-        let id = held.lease.id;
-        tracing::error!(job.id = %id, "job {id} does not stop: this process has to end");
-        stuck.cancel();
-    }
-    true
-}
-
-async fn renew(db: &Db, held: &[Arc<Held>], lease: Duration) -> domain::Result<()> {
-    if held.is_empty() {
-        // Keeps the connection warm: the next renewal must not wait for a new one.
-        return db.ping().await;
-    }
-    let leases: Vec<Lease> = held.iter().map(|held| held.lease).collect();
-    let tx = db.fleet().await?;
-    let renewed = lease::renew(&tx, &leases, lease).await?;
-    tx.commit().await?;
-    let by_id: HashMap<_, _> = held.iter().map(|held| (held.lease.id, held)).collect();
-    for renewed in renewed {
-        let Some(held) = by_id.get(&renewed.id) else { continue };
-        if held.is_ending.load(Ordering::Acquire) || held.is_completing.load(Ordering::Acquire) {
-            continue; // Gone because it is done.
-        }
-        if !renewed.is_held {
-            tracing::warn!(job.id = %renewed.id, "the lease of job {} is lost", renewed.id);
-            held.stop(Stop::Lost);
-        } else if renewed.is_cancelling {
-            held.stop(Stop::Cancelled);
-        }
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use domain::{Db, base::event::Event, entity::OrganizationId, fleet::job::Queue};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::queue::{
-    claims::{Held, Holder},
+    claims::{Claim, ClaimRegistry},
     lease::{self, Lease, Verdict},
 };
 
@@ -32,7 +32,7 @@ pub(crate) enum Ending {
 /// Takes how jobs ended from wherever they run.
 #[derive(Debug, Clone)]
 pub(crate) struct Settler {
-    sender: mpsc::UnboundedSender<(Arc<Held>, Ending)>,
+    sender: mpsc::UnboundedSender<(Arc<Claim>, Ending)>,
 }
 
 /// What is told in one transaction.
@@ -46,7 +46,7 @@ enum Batch<'a> {
 pub(crate) struct Desk {
     pub(crate) db: Db,
     pub(crate) queue: Queue,
-    pub(crate) holder: Holder,
+    pub(crate) registry: ClaimRegistry,
     /// Places for claims; each is given back once its job has been told of.
     pub(crate) places: Arc<Semaphore>,
     /// Wakes the fetcher.
@@ -68,21 +68,21 @@ impl Settler {
     }
 
     /// Never waits; what is under way is bounded by the places for claims.
-    pub(crate) fn end(&self, held: Arc<Held>, ending: Ending) {
-        held.ending();
+    pub(crate) fn end(&self, claim: Arc<Claim>, ending: Ending) {
+        claim.end();
         // Closed only when the process ends; the lease then ends by itself.
-        let _closed = self.sender.send((held, ending));
+        let _closed = self.sender.send((claim, ending));
     }
 }
 
 impl Desk {
-    async fn tell(&self, batch: &[(Arc<Held>, Ending)]) {
+    async fn tell(&self, batch: &[(Arc<Claim>, Ending)]) {
         let mut done = Vec::new();
         let mut settled = Vec::new();
-        for (held, ending) in batch {
+        for (claim, ending) in batch {
             match ending {
-                Ending::Done => done.push(held.lease),
-                Ending::Not(verdict) => settled.push((held.lease, verdict.clone())),
+                Ending::Done => done.push(claim.lease),
+                Ending::Not(verdict) => settled.push((claim.lease, verdict.clone())),
                 Ending::Silent => {}
             }
         }
@@ -92,8 +92,8 @@ impl Desk {
         if !settled.is_empty() {
             self.settle(&settled).await;
         }
-        self.holder.forget(batch.iter().map(|(held, _)| &held.lease));
-        self.places.add_permits(batch.iter().filter(|(held, _)| held.takes_place).count());
+        self.registry.forget(batch.iter().map(|(claim, _)| &claim.lease));
+        self.places.add_permits(batch.iter().filter(|(claim, _)| claim.takes_place).count());
         self.wake.notify_one();
     }
 

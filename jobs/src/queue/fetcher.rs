@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::queue::{
     claim::{self, Claimant, Claimed},
-    claims::{Held, Holder},
+    claims::{Claim, ClaimRegistry},
     completion::{Ending, Settler},
     lease::Verdict,
 };
@@ -32,45 +32,45 @@ const BATCH: usize = 500;
 
 /// A claimed job with what keeps it.
 #[derive(Debug, Clone)]
-pub struct Taken {
+pub struct ClaimedJob {
     /// The job.
     pub claimed: Claimed,
     /// Its claim.
-    pub held: Arc<Held>,
+    pub claim: Arc<Claim>,
 }
 
 /// Claimed jobs that nobody has started.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    taken: Mutex<VecDeque<Taken>>,
+    jobs: Mutex<VecDeque<ClaimedJob>>,
     waker: AtomicWaker,
 }
 
 impl Buffer {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Taken>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<ClaimedJob>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn pop(&self, context: &std::task::Context<'_>) -> Option<Taken> {
+    pub(crate) fn pop(&self, context: &std::task::Context<'_>) -> Option<ClaimedJob> {
         self.waker.register(context.waker());
         self.lock().pop_front()
     }
 
     /// A suspect goes first: it has waited for its own kind only.
-    fn push(&self, taken: impl Iterator<Item = Taken>) {
+    fn push(&self, jobs: impl Iterator<Item = ClaimedJob>) {
         let mut waiting = self.lock();
-        for taken in taken {
-            if taken.claimed.is_suspect {
-                waiting.push_front(taken);
+        for job in jobs {
+            if job.claimed.is_suspect {
+                waiting.push_front(job);
             } else {
-                waiting.push_back(taken);
+                waiting.push_back(job);
             }
         }
         drop(waiting);
         self.waker.wake();
     }
 
-    fn drain(&self) -> VecDeque<Taken> {
+    fn drain(&self) -> VecDeque<ClaimedJob> {
         std::mem::take(&mut *self.lock())
     }
 }
@@ -79,7 +79,7 @@ impl Buffer {
 pub(crate) struct Fetcher {
     pub(crate) db: Db,
     pub(crate) claimant: Claimant,
-    pub(crate) holder: Holder,
+    pub(crate) registry: ClaimRegistry,
     pub(crate) places: Arc<Semaphore>,
     /// Places that must be free before it is worth asking.
     pub(crate) worth: usize,
@@ -142,14 +142,14 @@ impl Fetcher {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        for taken in self.buffer.drain() {
-            self.settler.end(taken.held, Ending::Not(Verdict::Release));
+        for job in self.buffer.drain() {
+            self.settler.end(job.claim, Ending::Not(Verdict::Release));
         }
     }
 
     async fn look(&self, tended_at: &mut Option<Instant>) -> domain::Result<Look> {
         let most = self.places.available_permits().min(BATCH);
-        // Taken before the claim, so that whoever waits for all places at a stop waits for this one, too.
+        // ClaimedJob before the claim, so that whoever waits for all places at a stop waits for this one, too.
         let Ok(mut places) = self.places.try_acquire_many(u32::try_from(most).unwrap_or(0)) else {
             return Ok(Look { is_full: false, due_in: None });
         };
@@ -190,9 +190,10 @@ impl Fetcher {
         if claimed.iter().any(|claimed| claimed.is_suspect) {
             self.suspect.store(true, Ordering::Release);
         }
-        let held =
-            self.holder.hold(claimed.iter().map(|claimed| (claimed.lease, !claimed.is_suspect)));
-        let taken = claimed.into_iter().zip(held).map(|(claimed, held)| Taken { claimed, held });
-        self.buffer.push(taken);
+        let claims =
+            self.registry.add(claimed.iter().map(|claimed| (claimed.lease, !claimed.is_suspect)));
+        let jobs =
+            claimed.into_iter().zip(claims).map(|(claimed, claim)| ClaimedJob { claimed, claim });
+        self.buffer.push(jobs);
     }
 }

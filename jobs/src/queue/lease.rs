@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use domain::{
     Result, Tx,
-    base::db::FromRow,
+    base::db::{Fleet, FromRow, Kind},
     entity::{JobId, OrganizationId},
     fleet::job::{ENDED_INSERT, Queue},
 };
@@ -47,7 +47,7 @@ impl FromRow for Renewed {
 }
 
 /// Prolongs claims. A row that is locked is being ended or cancelled right now: it is not waited for, only read.
-pub async fn renew(tx: &Tx, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+pub async fn renew(tx: &Tx<Fleet>, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
     let Columns { orgs, ids, fences } = Columns::of(leases);
     tx.all(
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
@@ -67,7 +67,7 @@ const TO_HISTORY: &str = "INSERT INTO job_history (id, org_id, queue, kind, subj
             actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)";
 
 /// Ends jobs that were done; returns how many of the claims still held.
-pub async fn finish(tx: &Tx, leases: &[Lease]) -> Result<u64> {
+pub async fn finish<K: Kind>(tx: &Tx<K>, leases: &[Lease]) -> Result<u64> {
     let Columns { orgs, ids, fences } = Columns::of(leases);
     let sql = format!(
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
@@ -131,7 +131,7 @@ impl Verdict {
 ///
 /// # Errors
 /// Also where a twin was pushed at this very moment: the same call again sees it.
-pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
+pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Verdict)]) -> Result<u64> {
     let leases: Vec<Lease> = settled.iter().map(|(lease, _)| *lease).collect();
     let Columns { orgs, ids, fences } = Columns::of(&leases);
     let mut verdicts = Vec::with_capacity(settled.len());
@@ -173,7 +173,7 @@ pub async fn settle(tx: &Tx, settled: &[(Lease, Verdict)]) -> Result<u64> {
 }
 
 /// Takes back what no worker renewed, at most 500 at a time: its worker is gone, or cut off.
-pub async fn reap(tx: &Tx) -> Result<Vec<Reaped>> {
+pub async fn reap(tx: &Tx<Fleet>) -> Result<Vec<Reaped>> {
     let end = end();
     let sql = format!(
         "WITH held AS (

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     Actor, Id, Result, Tx,
     access::permission::Permission,
-    base::event::Event,
+    base::{db::Kind, event::Event},
     entity::{JobId, OrganizationId},
 };
 use serde_json::Value;
@@ -27,13 +27,12 @@ pub struct Push<'a, J> {
     job: &'a J,
     key: Option<&'a str>,
     run_at: Option<DateTime<Utc>>,
-    on_behalf: Option<(OrganizationId, Actor)>,
 }
 
 impl<'a, J: Job> Push<'a, J> {
     /// As soon as a worker is free, for the organization and the actor of the transaction.
     pub const fn new(job: &'a J) -> Self {
-        Self { job, key: None, run_at: None, on_behalf: None }
+        Self { job, key: None, run_at: None }
     }
 
     /// Merged with the job of this key that still waits, if there is one: the earlier time counts, unless it waits
@@ -49,15 +48,30 @@ impl<'a, J: Job> Push<'a, J> {
         self
     }
 
-    /// For somebody else: needed in transactions of the fleet, which have no organization.
-    pub const fn on_behalf(mut self, org: OrganizationId, actor: Actor) -> Self {
-        self.on_behalf = Some((org, actor));
-        self
+    /// For this actor of this organization, in a transaction of whatever kind.
+    pub const fn on_behalf(self, org: OrganizationId, actor: Actor) -> OnBehalf<'a, J> {
+        OnBehalf { push: self, org, actor }
     }
 
     /// Inserts it; the id is that of the waiting job where the two were merged.
     pub async fn send(self, tx: &Tx) -> Result<JobId> {
-        let (org, actor) = self.on_behalf.unwrap_or_else(|| (tx.org(), tx.origin().actor));
+        self.on_behalf(tx.org(), tx.origin().actor).send(tx).await
+    }
+}
+
+/// A job about to be pushed for an actor of an organization.
+#[derive(Debug)]
+#[must_use = "a push does nothing until it is sent"]
+pub struct OnBehalf<'a, J> {
+    push: Push<'a, J>,
+    org: OrganizationId,
+    actor: Actor,
+}
+
+impl<J: Job> OnBehalf<'_, J> {
+    /// As [`Push::send`].
+    pub async fn send<K: Kind>(self, tx: &Tx<K>) -> Result<JobId> {
+        let Self { push, org, actor } = self;
         let (actor_kind, actor_id) = actor.columns();
         let row: Merged = tx
             .one(
@@ -77,11 +91,11 @@ impl<'a, J: Job> Push<'a, J> {
                     &J::QUEUE.as_str(),
                     &J::KIND,
                     &J::VERSION,
-                    &payload(self.job),
-                    &self.job.subject(),
-                    &self.run_at,
+                    &payload(push.job),
+                    &push.job.subject(),
+                    &push.run_at,
                     &J::ATTEMPTS,
-                    &self.key,
+                    &push.key,
                     &J::WATCHED,
                     &actor_kind,
                     &actor_id,

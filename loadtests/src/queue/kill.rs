@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    ground::{Ground, Hints, Pace, Worker, stop},
+    bench::{Hints, Pace, QueueBench, Worker, stop},
     ledger::{self, Ledger},
 };
 use crate::{
-    finding::{Finding, number},
+    measurement::{Measurement, number},
     random::Random,
     report::progress,
 };
@@ -46,7 +46,7 @@ impl Killed {
     pub(crate) async fn takeovers(
         &self,
         ledger: &Ledger,
-        finding: &mut Finding,
+        measurement: &mut Measurement,
         when: &str,
     ) -> Result<()> {
         let after = |what: &str, fences: &str| {
@@ -64,9 +64,9 @@ impl Killed {
         ] {
             let (spread, count) =
                 ledger.spread(&after(what, fences), &[&self.workers, &self.at]).await?;
-            finding.figure(format!("{when}{name}: jobs"), number(count), "");
+            measurement.figure(format!("{when}{name}: jobs"), number(count), "");
             for (percentile, value) in ["p50", "p99", "max"].into_iter().zip(spread) {
-                finding.aimed(format!("{when}{name}: {percentile}"), value, "s", target);
+                measurement.aimed(format!("{when}{name}: {percentile}"), value, "s", target);
             }
         }
         Ok(())
@@ -74,10 +74,10 @@ impl Killed {
 }
 
 /// See the module.
-pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
-    let kills = ground.either(200, 10);
-    let mut random = Random::new(ground.seed);
-    let mut finding = Finding::new(
+pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
+    let kills = bench.either(200, 10);
+    let mut random = Random::new(bench.seed);
+    let mut measurement = Measurement::new(
         "kill",
         format!(
             "{kills} × kill -9 of one of {PROCESSES} processes ({PACE}) every {} to {} ms, restarted at once; jobs of 0 to {} s \
@@ -86,57 +86,57 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
             APART.0.as_millis(),
             APART.1.as_millis(),
             LONGEST.as_secs(),
-            ground.seed
+            bench.seed
         ),
     );
-    ground.ledger.clear().await?;
-    ground.ledger.watch().await?;
-    let mut fleet = ground.fleet(PROCESSES, PACE).await?;
+    bench.ledger.clear().await?;
+    bench.ledger.watch().await?;
+    let mut fleet = bench.fleet(PROCESSES, PACE).await?;
     let (mut killed, mut pushed) = (Killed::default(), 0);
     for kill in 1..=kills {
         let lasts = random.between(Duration::ZERO, LONGEST);
         let wait = random.between(APART.0, APART.1);
         let (push, ()) = tokio::join!(
-            ground.push("effect", JOBS, JOBS.div_ceil(2), u64::try_from(lasts.as_millis())?),
+            bench.push("effect", JOBS, JOBS.div_ceil(2), u64::try_from(lasts.as_millis())?),
             tokio::time::sleep(wait)
         );
         push?;
         pushed += i64::try_from(JOBS)?;
         let victim = fleet.swap_remove(random.below(fleet.len()));
-        killed.kill(&ground.ledger, victim).await?;
-        fleet.push(ground.work(PACE, Hints::Redis).await?);
+        killed.kill(&bench.ledger, victim).await?;
+        fleet.push(bench.work(PACE, Hints::Redis).await?);
         if kill % 20 == 0 {
             progress(&format!("queue: {kill} of {kills} kills"));
         }
     }
-    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     stop(fleet).await?;
-    let buried = ground.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
-    finding.check("jobs buried", buried, 0);
-    ground.ledger.audit(&mut finding, pushed).await?;
-    killed.takeovers(&ground.ledger, &mut finding, "").await?;
-    busy(ground, &mut finding).await?;
-    Ok(finding)
+    let buried = bench.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
+    measurement.check("jobs buried", buried, 0);
+    bench.ledger.audit(&mut measurement, pushed).await?;
+    killed.takeovers(&bench.ledger, &mut measurement, "").await?;
+    busy(bench, &mut measurement).await?;
+    Ok(measurement)
 }
 
 /// One kill while more work waits than there are hands for: what the killed process held must not wait behind all of it.
-async fn busy(ground: &Ground, finding: &mut Finding) -> Result<()> {
+async fn busy(bench: &QueueBench, measurement: &mut Measurement) -> Result<()> {
     const PROCESSES: usize = 2;
     const MILLIS: u64 = 500;
     const JOBS: usize = 1500;
-    ground.ledger.clear().await?;
-    ground.ledger.watch().await?;
-    ground.push("effect", JOBS, JOBS, MILLIS).await?;
-    let mut fleet = ground.fleet(PROCESSES, PACE).await?;
+    bench.ledger.clear().await?;
+    bench.ledger.watch().await?;
+    bench.push("effect", JOBS, JOBS, MILLIS).await?;
+    let mut fleet = bench.fleet(PROCESSES, PACE).await?;
     tokio::time::sleep(LONGEST).await;
     let mut killed = Killed::default();
-    killed.kill(&ground.ledger, fleet.swap_remove(0)).await?;
-    fleet.push(ground.work(PACE, Hints::Redis).await?);
-    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
-    let idle_at = ground.ledger.now().await? - killed.at[0];
+    killed.kill(&bench.ledger, fleet.swap_remove(0)).await?;
+    fleet.push(bench.work(PACE, Hints::Redis).await?);
+    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    let idle_at = bench.ledger.now().await? - killed.at[0];
     stop(fleet).await?;
-    finding.figure("busy: kill to an empty queue", idle_at.as_seconds_f64(), "s");
-    let lost = JOBS - usize::try_from(ground.ledger.count(DONE).await?)?;
-    finding.check("busy: jobs lost", i64::try_from(lost)?, 0);
-    killed.takeovers(&ground.ledger, finding, "busy: ").await
+    measurement.figure("busy: kill to an empty queue", idle_at.as_seconds_f64(), "s");
+    let lost = JOBS - usize::try_from(bench.ledger.count(DONE).await?)?;
+    measurement.check("busy: jobs lost", i64::try_from(lost)?, 0);
+    killed.takeovers(&bench.ledger, measurement, "busy: ").await
 }

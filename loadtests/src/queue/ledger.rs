@@ -11,7 +11,7 @@ use tokio_postgres::{Client, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
-    finding::{Finding, number},
+    measurement::{Measurement, number},
     stores,
 };
 
@@ -144,29 +144,33 @@ impl Ledger {
 
     /// What must hold of the jobs that were watched, once all are over: none lost, none done twice, no effect missing or
     /// doubled. `acknowledged` is how many the pushers were told of.
-    pub(crate) async fn audit(&self, finding: &mut Finding, acknowledged: i64) -> Result<()> {
+    pub(crate) async fn audit(
+        &self,
+        measurement: &mut Measurement,
+        acknowledged: i64,
+    ) -> Result<()> {
         let pushed = self.count("SELECT count(*) FROM drill_event WHERE what = 'pushed'").await?;
-        finding.figure("jobs pushed", number(pushed), "");
+        measurement.figure("jobs pushed", number(pushed), "");
         let lost = "SELECT count(*) FROM drill_event AS event WHERE what = 'pushed'
             AND NOT EXISTS (SELECT FROM job WHERE job.id = event.id)
             AND NOT EXISTS (SELECT FROM job_history AS history WHERE history.id = event.id AND outcome = 'SUCCEEDED')";
         let lost = self.count(lost).await? + (acknowledged - pushed).max(0);
-        finding.check("jobs lost", lost, 0);
+        measurement.check("jobs lost", lost, 0);
         let twice = "SELECT count(*) - count(DISTINCT id) FROM job_history";
-        finding.check("jobs ended twice", self.count(twice).await?, 0);
+        measurement.check("jobs ended twice", self.count(twice).await?, 0);
         let both = "SELECT count(*) FROM job JOIN job_history USING (id)";
-        finding.check("jobs ended and still there", self.count(both).await?, 0);
+        measurement.check("jobs ended and still there", self.count(both).await?, 0);
         let twice = "SELECT count(*) - count(DISTINCT id) FROM drill_effect";
-        finding.check("effects twice", self.count(twice).await?, 0);
+        measurement.check("effects twice", self.count(twice).await?, 0);
         let missing =
             "SELECT count(*) FROM drill_event AS event JOIN job_history AS history USING (id)
             WHERE what = 'pushed' AND event.kind = 'effect' AND outcome = 'SUCCEEDED'
               AND NOT EXISTS (SELECT FROM drill_effect WHERE drill_effect.id = event.mark)";
-        finding.check("effects missing", self.count(missing).await?, 0);
+        measurement.check("effects missing", self.count(missing).await?, 0);
         let early = "SELECT count(*) FROM drill_effect AS effect
             WHERE NOT EXISTS (SELECT FROM drill_event AS event JOIN job_history AS history USING (id)
                               WHERE what = 'pushed' AND event.mark = effect.id)";
-        finding.check("effects of jobs that have not ended", self.count(early).await?, 0);
+        measurement.check("effects of jobs that have not ended", self.count(early).await?, 0);
         Ok(())
     }
 }

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{
-    ground::{Ground, Hints, Pace, stop},
+    bench::{Hints, Pace, QueueBench, stop},
     ledger::{self, Ledger},
     rate::{self, SHORT},
     store::{self, Store},
 };
 use crate::{
-    finding::{Finding, number},
+    measurement::{Measurement, number},
     random::Random,
     report::progress,
 };
@@ -37,15 +37,15 @@ enum Mishap {
 }
 
 /// Redis only carries hints: without it nothing is lost, and a backlog is drained as fast.
-pub(crate) async fn redis(ground: &Ground) -> Result<Finding> {
-    let count = ground.either(100_000, 20_000);
-    let mut finding = Finding::new(
+pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
+    let count = bench.either(100_000, 20_000);
+    let mut measurement = Measurement::new(
         "redis",
         format!(
             "{count} no-op jobs drained by one process ({SHORT}) while Redis is emptied, stopped (SIGSTOP) and killed."
         ),
     );
-    let mut redis = Store::redis(&ground.stores.redis)?;
+    let mut redis = Store::redis(&bench.stores.redis)?;
     let mut usual = 0.0;
     for (name, mishap) in [
         ("as usual", Mishap::Nothing),
@@ -57,42 +57,42 @@ pub(crate) async fn redis(ground: &Ground) -> Result<Finding> {
             tokio::time::sleep(IN_THE_MIDDLE).await;
             match mishap {
                 Mishap::Nothing => Ok(()),
-                Mishap::Flushed => flush(&ground.stores.redis),
+                Mishap::Flushed => flush(&bench.stores.redis),
                 Mishap::Silent => redis.signal(Signal::STOP),
                 Mishap::Killed => redis.crash(Signal::KILL).await,
             }
         };
-        let drained = rate::drain(ground, ("noop", 0), count, 1, SHORT, meanwhile).await?;
+        let drained = rate::drain(bench, ("noop", 0), count, 1, SHORT, meanwhile).await?;
         match mishap {
             Mishap::Nothing => usual = drained.rate,
             Mishap::Silent => {
-                paced(ground, &mut finding, name).await?;
+                paced(bench, &mut measurement, name).await?;
                 redis.signal(Signal::CONT)?;
             }
             Mishap::Killed => {
-                paced(ground, &mut finding, name).await?;
+                paced(bench, &mut measurement, name).await?;
                 redis.start()?;
             }
             Mishap::Flushed => {}
         }
-        finding.figure(format!("{name}: rate"), drained.rate, "jobs/s");
-        finding.aimed(format!("{name}: of usual"), drained.rate / usual * 100.0, "%", "≥ 90");
-        finding.check(format!("{name}: jobs done"), drained.done, i64::try_from(count)?);
+        measurement.figure(format!("{name}: rate"), drained.rate, "jobs/s");
+        measurement.aimed(format!("{name}: of usual"), drained.rate / usual * 100.0, "%", "≥ 90");
+        measurement.check(format!("{name}: jobs done"), drained.done, i64::try_from(count)?);
     }
-    ground.keep(redis);
-    Ok(finding)
+    bench.keep(redis);
+    Ok(measurement)
 }
 
 /// Start latency while Redis is away: workers poll.
-async fn paced(ground: &Ground, finding: &mut Finding, name: &str) -> Result<()> {
-    ground.ledger.clear().await?;
-    let worker = ground.work(SHORT, Hints::Redis).await?;
-    ground.drill(&["paced", "100", "5"], Hints::Redis).await?;
-    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
+async fn paced(bench: &QueueBench, measurement: &mut Measurement, name: &str) -> Result<()> {
+    bench.ledger.clear().await?;
+    let worker = bench.work(SHORT, Hints::Redis).await?;
+    bench.drill(&["paced", "100", "5"], Hints::Redis).await?;
+    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     stop(vec![worker]).await?;
-    let ([_, p99, _], done) = ground.ledger.spread(rate::START, &[]).await?;
-    finding.aimed(format!("{name}: start p99"), p99, "ms", "≤ 1,100");
-    finding.check(format!("{name}: paced jobs done"), done, 500);
+    let ([_, p99, _], done) = bench.ledger.spread(rate::START, &[]).await?;
+    measurement.aimed(format!("{name}: start p99"), p99, "ms", "≤ 1,100");
+    measurement.check(format!("{name}: paced jobs done"), done, 500);
     Ok(())
 }
 
@@ -108,37 +108,37 @@ fn flush(url: &str) -> Result<()> {
 }
 
 /// Crashes of Postgres under load. The last part: it changes hands.
-pub(crate) async fn postgres(ground: &mut Ground) -> Result<Finding> {
+pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     const PROCESSES: usize = 2;
     const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
     const MILLIS: u64 = 100;
     const JOBS: usize = 600;
-    let restarts = ground.either(20, 3);
-    let mut finding = Finding::new(
+    let restarts = bench.either(20, 3);
+    let mut measurement = Measurement::new(
         "postgres",
         format!(
             "{restarts} immediate restarts of Postgres under {PROCESSES} processes ({PACE}) with jobs of {MILLIS} ms that leave a \
              row, and under a pusher that it takes by surprise; seed {}.",
-            ground.seed
+            bench.seed
         ),
     );
-    let mut random = Random::new(ground.seed);
-    ground.ledger.clear().await?;
-    ground.ledger.watch().await?;
-    let fleet = ground.fleet(PROCESSES, PACE).await?;
+    let mut random = Random::new(bench.seed);
+    bench.ledger.clear().await?;
+    bench.ledger.watch().await?;
+    let fleet = bench.fleet(PROCESSES, PACE).await?;
     let mut postgres = Store::postgres()?;
     let (mut acknowledged, mut back, mut down) = (0, Vec::new(), Vec::new());
     for restart in 1..=restarts {
-        ground.push("effect", JOBS, JOBS / 4, MILLIS).await?;
+        bench.push("effect", JOBS, JOBS / 4, MILLIS).await?;
         acknowledged += i64::try_from(JOBS)?;
         let wait = random.between(Duration::from_millis(200), Duration::from_millis(1500));
-        let surprised = ground.push("effect", JOBS, 2, MILLIS);
+        let surprised = bench.push("effect", JOBS, 2, MILLIS);
         let crash = async {
             tokio::time::sleep(wait).await;
             let began = Instant::now();
             postgres.crash(Signal::QUIT).await?;
             postgres.start()?;
-            let ledger = reopen(&ground.stores.admin).await?;
+            let ledger = reopen(&bench.stores.admin).await?;
             down.push(began.elapsed().as_secs_f64());
             anyhow::Ok(ledger)
         };
@@ -159,10 +159,10 @@ pub(crate) async fn postgres(ground: &mut Ground) -> Result<Finding> {
             tokio::time::sleep(LOOK_EVERY).await;
         };
         back.push(took);
-        ground.ledger = ledger;
+        bench.ledger = ledger;
         progress(&format!("queue: {restart} of {restarts} restarts"));
     }
-    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     stop(fleet).await?;
     for (name, mut values, target) in
         [("Postgres away", down, ""), ("Postgres back to first job done", back, "≤ 5")]
@@ -170,19 +170,19 @@ pub(crate) async fn postgres(ground: &mut Ground) -> Result<Finding> {
         values.sort_unstable_by(f64::total_cmp);
         for (what, share) in [("median", 50), ("max", 100)] {
             let value = crate::load::percentile(&values, share).unwrap_or_default();
-            finding.aimed(format!("{name}: {what}"), value, "s", target);
+            measurement.aimed(format!("{name}: {what}"), value, "s", target);
         }
     }
     let spent = "SELECT coalesce(sum(attempt - 1), 0)::bigint FROM job_history";
-    let spent = ground.ledger.count(spent).await?;
-    finding.aimed("attempts spent by restarts", number(spent), "", "0");
+    let spent = bench.ledger.count(spent).await?;
+    measurement.aimed("attempts spent by restarts", number(spent), "", "0");
     let reaped = "SELECT count(*) FROM drill_event WHERE what = 'reaped'";
-    finding.figure("leases that ran out", number(ground.ledger.count(reaped).await?), "");
-    let buried = ground.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
-    finding.check("jobs buried", buried, 0);
-    ground.ledger.audit(&mut finding, acknowledged).await?;
-    ground.keep(postgres);
-    Ok(finding)
+    measurement.figure("leases that ran out", number(bench.ledger.count(reaped).await?), "");
+    let buried = bench.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
+    measurement.check("jobs buried", buried, 0);
+    bench.ledger.audit(&mut measurement, acknowledged).await?;
+    bench.keep(postgres);
+    Ok(measurement)
 }
 
 /// Waits until Postgres lets us in, and says when.

@@ -8,12 +8,12 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    ground::{Ground, Hints, Pace},
+    bench::{Hints, Pace, QueueBench},
     ledger,
 };
 use crate::{
     child::Child,
-    finding::{Finding, number},
+    measurement::{Measurement, number},
 };
 
 const PROCESSES: usize = 2;
@@ -39,9 +39,9 @@ struct Latency {
 }
 
 /// See the module.
-pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
-    let (usual, poisoned): (u32, u32) = ground.either((30, 120), (10, 60));
-    let mut finding = Finding::new(
+pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
+    let (usual, poisoned): (u32, u32) = bench.either((30, 120), (10, 60));
+    let mut measurement = Measurement::new(
         "poison",
         format!(
             "100 no-op jobs/s into {PROCESSES} processes ({PACE}), restarted when they end: {usual} s alone, then at least \
@@ -49,16 +49,16 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
              Start: from the push to the first claim."
         ),
     );
-    let alone = phase(ground, usual, false, &mut finding).await?;
-    let beside = phase(ground, poisoned, true, &mut finding).await?;
+    let alone = phase(bench, usual, false, &mut measurement).await?;
+    let beside = phase(bench, poisoned, true, &mut measurement).await?;
     for (what, alone, beside) in
         [("start", alone.start, beside.start), ("done", alone.done, beside.done)]
     {
         for ((share, alone), beside) in ["p50", "p99", "max"].into_iter().zip(alone).zip(beside) {
-            finding.figure(format!("alone: {what} {share}"), alone, "ms");
-            finding.figure(format!("beside poison: {what} {share}"), beside, "ms");
+            measurement.figure(format!("alone: {what} {share}"), alone, "ms");
+            measurement.figure(format!("beside poison: {what} {share}"), beside, "ms");
             if share == "p99" {
-                finding.aimed(
+                measurement.aimed(
                     format!("{what} p99 beside poison"),
                     beside / alone,
                     "× alone",
@@ -71,73 +71,73 @@ pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
         let buried = format!(
             "SELECT count(*) FROM job WHERE kind = '{kind}' AND state = 'BURIED' AND attempt = {attempts}"
         );
-        let buried = ground.ledger.count(&buried).await?;
-        finding.check(
+        let buried = bench.ledger.count(&buried).await?;
+        measurement.check(
             format!("{kind}: buried after {attempts} attempts"),
             buried,
             i64::try_from(count)?,
         );
         let starts =
             format!("SELECT count(*) FROM drill_event WHERE kind = '{kind}' AND what = 'started'");
-        let starts = ground.ledger.count(&starts).await?;
-        finding.check(
+        let starts = bench.ledger.count(&starts).await?;
+        measurement.check(
             format!("{kind}: starts"),
             starts,
             i64::try_from(count)? * i64::from(attempts),
         );
     }
-    Ok(finding)
+    Ok(measurement)
 }
 
 /// Paced jobs for so many seconds, with or without poison; their start latency.
 async fn phase(
-    ground: &Ground,
+    bench: &QueueBench,
     seconds: u32,
     is_poisoned: bool,
-    finding: &mut Finding,
+    measurement: &mut Measurement,
 ) -> Result<Latency> {
-    ground.ledger.clear().await?;
-    ground.ledger.watch().await?;
+    bench.ledger.clear().await?;
+    bench.ledger.watch().await?;
     // Seen, and listening: what a process does at its start is not what is asked.
-    let fleet = ground.fleet(PROCESSES, PACE).await?;
+    let fleet = bench.fleet(PROCESSES, PACE).await?;
     tokio::time::sleep(REST).await;
     let fleet = fleet.into_iter().map(|worker| worker.child).collect();
     let is_over = Cell::new(false);
     let began = Instant::now();
     let work = async {
-        let done = push(ground, seconds, is_poisoned).await;
+        let done = push(bench, seconds, is_poisoned).await;
         is_over.set(true);
         done
     };
-    let ((), (fleet, ends)) = tokio::try_join!(work, keep(ground, fleet, &is_over))?;
+    let ((), (fleet, ends)) = tokio::try_join!(work, keep(bench, fleet, &is_over))?;
     // One of them may be draining, and hold on to a job that never ends.
     for worker in fleet {
         worker.kill()?;
     }
     let name = if is_poisoned { "beside poison" } else { "alone" };
     if is_poisoned {
-        finding.figure("processes that ended", f64::from(ends), "");
-        finding.figure("all poison buried after", began.elapsed().as_secs_f64(), "s");
+        measurement.figure("processes that ended", f64::from(ends), "");
+        measurement.figure("all poison buried after", began.elapsed().as_secs_f64(), "s");
     }
     let good = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND outcome = 'SUCCEEDED'";
-    let good = ground.ledger.count(good).await?;
-    finding.check(format!("{name}: good jobs done"), good, i64::from(100 * seconds));
+    let good = bench.ledger.count(good).await?;
+    measurement.check(format!("{name}: good jobs done"), good, i64::from(100 * seconds));
     let again = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND attempt > 1";
-    let again = ground.ledger.count(again).await?;
-    finding.figure(format!("{name}: good jobs started again"), number(again), "");
-    let (start, _) = ground.ledger.spread(START, &[]).await?;
-    let (done, _) = ground.ledger.spread(DONE, &[]).await?;
+    let again = bench.ledger.count(again).await?;
+    measurement.figure(format!("{name}: good jobs started again"), number(again), "");
+    let (start, _) = bench.ledger.spread(START, &[]).await?;
+    let (done, _) = bench.ledger.spread(DONE, &[]).await?;
     Ok(Latency { start, done })
 }
 
-async fn push(ground: &Ground, seconds: u32, is_poisoned: bool) -> Result<()> {
+async fn push(bench: &QueueBench, seconds: u32, is_poisoned: bool) -> Result<()> {
     let seconds = seconds.to_string();
     let paced = ["paced", "100", &seconds];
-    let paced = ground.drill(&paced, Hints::Redis);
+    let paced = bench.drill(&paced, Hints::Redis);
     let poison = async {
         if is_poisoned {
             for (kind, number, count, _) in POISON {
-                ground.push(kind, count, count, number).await?;
+                bench.push(kind, count, count, number).await?;
             }
         }
         anyhow::Ok(())
@@ -145,12 +145,12 @@ async fn push(ground: &Ground, seconds: u32, is_poisoned: bool) -> Result<()> {
     let (paced, poison) = tokio::join!(paced, poison);
     paced?;
     poison?;
-    ground.ledger.wait(ledger::LIVE, PATIENCE).await
+    bench.ledger.wait(ledger::LIVE, PATIENCE).await
 }
 
 /// Starts processes again when they have ended, as whoever looks after them does; how many ended.
 async fn keep(
-    ground: &Ground,
+    bench: &QueueBench,
     mut fleet: Vec<Child>,
     is_over: &Cell<bool>,
 ) -> Result<(Vec<Child>, u32)> {
@@ -164,7 +164,7 @@ async fn keep(
         }
         if let Some(place) = gone {
             ends += 1;
-            fleet[place] = ground.spawn(PACE, Hints::Redis)?;
+            fleet[place] = bench.spawn(PACE, Hints::Redis)?;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

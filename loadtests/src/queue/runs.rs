@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    ground::{Ground, stop},
+    bench::{QueueBench, stop},
     kill::Killed,
     ledger,
 };
 use crate::{
     client::Connection,
-    finding::Finding,
+    measurement::Measurement,
     random::Random,
     report::progress,
     seed::{self, ORGANIZATION},
@@ -40,66 +40,70 @@ const POSTURES: &str = "SELECT count(*) FROM asset JOIN rule ON rule.org_id = as
         CASE attributes->'disk_encrypted' WHEN 'true' THEN 'P' WHEN 'false' THEN 'F' ELSE 'N' END";
 
 /// See the module.
-pub(crate) async fn run(ground: &Ground) -> Result<Finding> {
-    let kills = ground.either(60, 6);
-    let mut random = Random::new(ground.seed);
-    let mut finding = Finding::new(
+pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
+    let kills = bench.either(60, 6);
+    let mut random = Random::new(bench.seed);
+    let mut measurement = Measurement::new(
         "runs",
         format!(
             "{kills} × kill -9 of one of {PROCESSES} `sentryops worker` every {} to {} ms, restarted at once; a compliance run of \
              {ASSETS} assets is started over the API between two kills, unless one is open; seed {}.",
             APART.0.as_millis(),
             APART.1.as_millis(),
-            ground.seed
+            bench.seed
         ),
     );
-    ground.ledger.clear().await?;
-    let (api, token) = prepare(ground).await?;
+    bench.ledger.clear().await?;
+    let (api, token) = prepare(bench).await?;
     let mut connection = Connection::open(api.address).await?;
-    ground.ledger.watch().await?;
+    bench.ledger.watch().await?;
     let mut fleet = Vec::new();
     for _ in 0..PROCESSES {
-        fleet.push(ground.serve("scan").await?);
+        fleet.push(bench.serve("scan").await?);
     }
     let (mut killed, mut started) = (Killed::default(), HashSet::new());
     for kill in 1..=kills {
-        let key = json!({ "key": format!("{}-{kill}", ground.seed) });
+        let key = json!({ "key": format!("{}-{kill}", bench.seed) });
         let run = connection.graphql(Some(&token), START, key).await?;
         started.insert(run["startComplianceRun"]["id"].to_string());
         tokio::time::sleep(random.between(APART.0, APART.1)).await;
         let victim = fleet.swap_remove(random.below(fleet.len()));
-        killed.kill(&ground.ledger, victim).await?;
-        fleet.push(ground.serve("scan").await?);
+        killed.kill(&bench.ledger, victim).await?;
+        fleet.push(bench.serve("scan").await?);
         if kill % 20 == 0 {
             progress(&format!("queue: {kill} of {kills} kills"));
         }
     }
-    ground.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     stop(fleet).await?;
     api.stop().await?;
-    let count = |sql: &'static str| ground.ledger.count(sql);
+    let count = |sql: &'static str| bench.ledger.count(sql);
     let runs = i64::try_from(started.len())?;
-    finding.check("runs", count(RUNS).await?, runs);
+    measurement.check("runs", count(RUNS).await?, runs);
     let done = "SELECT count(*) FROM compliance_run WHERE shards > 1 AND state = 'SUCCEEDED'";
-    finding.check("runs that succeeded", count(done).await?, runs);
-    finding.check("runs that did not judge every asset by every rule once", count(WRONG).await?, 0);
-    finding.check("runs that count otherwise than the others", count(OTHERS).await?, 0);
-    finding.check("postures other than a plain query", count(POSTURES).await?, 0);
+    measurement.check("runs that succeeded", count(done).await?, runs);
+    measurement.check(
+        "runs that did not judge every asset by every rule once",
+        count(WRONG).await?,
+        0,
+    );
+    measurement.check("runs that count otherwise than the others", count(OTHERS).await?, 0);
+    measurement.check("postures other than a plain query", count(POSTURES).await?, 0);
     let buried = "SELECT count(*) FROM job WHERE state = 'BURIED'";
-    finding.check("shards buried", count(buried).await?, 0);
+    measurement.check("shards buried", count(buried).await?, 0);
     let shards =
         count("SELECT coalesce(sum(shards), 0) FROM compliance_run WHERE shards > 1").await?;
-    ground.ledger.audit(&mut finding, shards).await?;
-    killed.takeovers(&ground.ledger, &mut finding, "").await?;
-    Ok(finding)
+    bench.ledger.audit(&mut measurement, shards).await?;
+    killed.takeovers(&bench.ledger, &mut measurement, "").await?;
+    Ok(measurement)
 }
 
 /// The demo, judged already, with more assets, and an API without workers.
-async fn prepare(ground: &Ground) -> Result<(Server, String)> {
-    let server = Server::up(&ground.binary, ground.folder.path(), Some(&ground.stores)).await?;
+async fn prepare(bench: &QueueBench) -> Result<(Server, String)> {
+    let server = Server::up(&bench.binary, bench.folder.path(), Some(&bench.stores)).await?;
     let token = seed::sign_in(&server).await.context("sign in")?;
     server.stop().await?;
-    ground
+    bench
         .ledger
         .execute(&format!(
             "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
@@ -109,8 +113,8 @@ async fn prepare(ground: &Ground) -> Result<(Server, String)> {
              FROM organization, generate_series(1, {ASSETS}) AS number WHERE organization.name = '{ORGANIZATION}'"
         ))
         .await?;
-    ground.ledger.execute("ANALYZE asset").await?;
+    bench.ledger.execute("ANALYZE asset").await?;
     let api =
-        Server::api(&ground.binary, ground.folder.path(), &ground.stores, &ground.stores.database);
+        Server::api(&bench.binary, bench.folder.path(), &bench.stores, &bench.stores.database);
     Ok((api.await?, token))
 }

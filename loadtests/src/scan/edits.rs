@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::{run::Run, sizes::Measured};
 use crate::{
     client::Connection,
-    finding::{Finding, number},
+    deployment::Deployment,
+    measurement::{Measurement, number},
     report::{progress, whole},
-    site::Site,
 };
 
 /// From one edit to the next.
@@ -38,8 +38,12 @@ struct Edited {
 }
 
 /// See the module.
-pub(super) async fn run(site: &Site, measured: &Measured, edits: usize) -> Result<Finding> {
-    let mut finding = Finding::new(
+pub(super) async fn run(
+    deployment: &Deployment,
+    measured: &Measured,
+    edits: usize,
+) -> Result<Measurement> {
+    let mut measurement = Measurement::new(
         "edits",
         format!(
             "{edits} × updateAsset that turns disk_encrypted, one every {} ms, in an organization of {} assets; the verdict is asked for every \
@@ -49,29 +53,29 @@ pub(super) async fn run(site: &Site, measured: &Measured, edits: usize) -> Resul
             ASK_EVERY.as_millis()
         ),
     );
-    let assets = assets(site, measured, edits * 2).await?;
+    let assets = assets(deployment, measured, edits * 2).await?;
     let (quiet, busy) = assets.split_at(edits);
     progress("scan: edits while it is quiet");
-    paced(site, measured, quiet, &mut finding, "quiet").await?;
+    paced(deployment, measured, quiet, &mut measurement, "quiet").await?;
     progress("scan: edits during runs");
     tokio::select! {
-        edited = paced(site, measured, busy, &mut finding, "during runs") => edited?,
-        failed = run_again_and_again(site, measured) => match failed? {},
+        edited = paced(deployment, measured, busy, &mut measurement, "during runs") => edited?,
+        failed = run_again_and_again(deployment, measured) => match failed? {},
     }
     // Whichever is still open: what comes next begins alone.
-    Run::start(site, &measured.tenant).await?.follow(|_| Ok(())).await?;
-    Ok(finding)
+    Run::start(deployment, &measured.tenant).await?.follow(|_| Ok(())).await?;
+    Ok(measurement)
 }
 
-async fn run_again_and_again(site: &Site, measured: &Measured) -> Result<Infallible> {
+async fn run_again_and_again(deployment: &Deployment, measured: &Measured) -> Result<Infallible> {
     loop {
-        Run::start(site, &measured.tenant).await?.follow(|_| Ok(())).await?;
+        Run::start(deployment, &measured.tenant).await?.follow(|_| Ok(())).await?;
     }
 }
 
 /// Assets in operation of which the fact is known.
-async fn assets(site: &Site, measured: &Measured, count: usize) -> Result<Vec<Edited>> {
-    let mut connection = Connection::open(site.api.address).await?;
+async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> Result<Vec<Edited>> {
+    let mut connection = Connection::open(deployment.api.address).await?;
     let (mut assets, mut after) = (Vec::with_capacity(count), Value::Null);
     loop {
         let given = json!({ "after": after });
@@ -95,17 +99,17 @@ async fn assets(site: &Site, measured: &Measured, count: usize) -> Result<Vec<Ed
 }
 
 async fn paced(
-    site: &Site,
+    deployment: &Deployment,
     measured: &Measured,
     assets: &[Edited],
-    finding: &mut Finding,
+    measurement: &mut Measurement,
     when: &str,
 ) -> Result<()> {
     let mut pace = tokio::time::interval(PACE);
     let mut following = Vec::new();
     for Edited { id, is_encrypted } in assets {
         pace.tick().await;
-        let connection = Connection::open(site.api.address).await?;
+        let connection = Connection::open(deployment.api.address).await?;
         let (token, id) = (measured.tenant.token.clone(), id.clone());
         following.push(tokio::spawn(follow(connection, token, id, !is_encrypted)));
     }
@@ -116,9 +120,9 @@ async fn paced(
         judged.push(verdict);
     }
     let late = judged.iter().filter(|took| **took > Duration::from_secs(1)).count();
-    finding.latencies(&format!("{when}: edit to answer"), answered, None);
-    finding.latencies(&format!("{when}: edit to verdict"), judged, Some((99, TARGET)));
-    finding.figure(format!("{when}: verdicts after more than 1 s"), number(late), "");
+    measurement.latencies(&format!("{when}: edit to answer"), answered, None);
+    measurement.latencies(&format!("{when}: edit to verdict"), judged, Some((99, TARGET)));
+    measurement.figure(format!("{when}: verdicts after more than 1 s"), number(late), "");
     Ok(())
 }
 

@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use super::{
     run::{Counts, Run},
-    sown::Sowing,
+    seeded::Seeding,
 };
 use crate::{
-    finding::{Finding, number},
+    deployment::Deployment,
+    measurement::{Measurement, number},
     random::Random,
     report::{progress, whole},
-    site::Site,
 };
 
 /// Worker processes, one of which is killed.
@@ -28,22 +28,28 @@ const BURIED: &str = "SELECT count(*) FROM job JOIN organization ON organization
     WHERE slug = $1 AND state = 'BURIED'";
 
 /// See the module.
-pub(super) async fn run(site: &mut Site, assets: i64, seed: u64, runs: usize) -> Result<Finding> {
+pub(super) async fn run(
+    deployment: &mut Deployment,
+    assets: i64,
+    seed: u64,
+    runs: usize,
+) -> Result<Measurement> {
     progress("scan: kills");
-    let tenant = site.tenant("killed").await?;
+    let tenant = deployment.tenant("killed").await?;
     let mut random = Random::new(seed);
-    while site.workers.len() < PROCESSES {
-        site.join_worker().await?;
+    while deployment.workers.len() < PROCESSES {
+        deployment.join_worker().await?;
     }
-    Sowing { site, tenant: &tenant, assets, seed }.sow().await?;
-    Run::start(site, &tenant).await?.follow(|_| Ok(())).await?;
+    Seeding { deployment, tenant: &tenant, assets, seed }.fill().await?;
+    Run::start(deployment, &tenant).await?.follow(|_| Ok(())).await?;
     // Every second run finds the assets as this one does.
-    let (quiet, lasts) = Run::start(site, &tenant).await?.follow(|_| Ok(())).await?;
+    let (quiet, lasts) = Run::start(deployment, &tenant).await?.follow(|_| Ok(())).await?;
     let (mut kills, mut others) = (0, 0);
     let mut took = Vec::with_capacity(runs);
     for round in 1..=runs {
         // So that there is something to write, and to write once only.
-        let (opened, fixed) = Sowing { site, tenant: &tenant, assets, seed }.change().await?;
+        let (opened, fixed) =
+            Seeding { deployment, tenant: &tenant, assets, seed }.change().await?;
         let expected = if round.is_multiple_of(2) {
             Counts { opened: fixed, fixed: opened, ..quiet.clone() }
         } else {
@@ -51,14 +57,17 @@ pub(super) async fn run(site: &mut Site, assets: i64, seed: u64, runs: usize) ->
             let (passed, failed) = (quiet.passed - more, quiet.failed + more);
             Counts { passed, failed, opened, fixed, ..quiet.clone() }
         };
-        let mut started = Run::start(site, &tenant).await?;
+        let mut started = Run::start(deployment, &tenant).await?;
         let kill_at = random.between(Duration::ZERO, lasts);
         let mut is_due = true;
         let (counts, elapsed) = started
             .follow(|elapsed| {
                 if is_due && elapsed >= kill_at {
-                    site.workers.swap_remove(random.below(site.workers.len())).kill()?;
-                    site.start_worker()?;
+                    deployment
+                        .workers
+                        .swap_remove(random.below(deployment.workers.len()))
+                        .kill()?;
+                    deployment.start_worker()?;
                     is_due = false;
                     kills += 1;
                 }
@@ -71,7 +80,7 @@ pub(super) async fn run(site: &mut Site, assets: i64, seed: u64, runs: usize) ->
             progress(&format!("scan: {round} of {runs} runs with a kill"));
         }
     }
-    let mut finding = Finding::new(
+    let mut measurement = Measurement::new(
         "kill",
         format!(
             "{runs} runs of {} assets, one asset in a hundred changed before each; kill -9 of one of {PROCESSES} workers at a random moment \
@@ -80,22 +89,26 @@ pub(super) async fn run(site: &mut Site, assets: i64, seed: u64, runs: usize) ->
             lasts.as_secs_f64()
         ),
     );
-    finding.figure("kills", number(kills), "");
-    finding.latencies("run with a kill", took, None);
-    finding.check("runs that count otherwise than a quiet one", others, 0);
+    measurement.figure("kills", number(kills), "");
+    measurement.latencies("run with a kill", took, None);
+    measurement.check("runs that count otherwise than a quiet one", others, 0);
     let all = i64::try_from(runs)? + 2;
-    finding.check(
+    measurement.check(
         "runs that succeeded with all their shards",
-        site.count(&tenant, SUCCEEDED).await?,
+        deployment.count(&tenant, SUCCEEDED).await?,
         all,
     );
-    finding.check("audited ends", site.count(&tenant, ENDED).await?, all);
-    finding.check("runs with an audited end", site.count(&tenant, ENDED_ONCE).await?, all);
-    finding.check("jobs buried", site.count(&tenant, BURIED).await?, 0);
-    let verified = site.admin(&["verify-posture", "--organization", &tenant.slug]).await;
+    measurement.check("audited ends", deployment.count(&tenant, ENDED).await?, all);
+    measurement.check(
+        "runs with an audited end",
+        deployment.count(&tenant, ENDED_ONCE).await?,
+        all,
+    );
+    measurement.check("jobs buried", deployment.count(&tenant, BURIED).await?, 0);
+    let verified = deployment.admin(&["verify-posture", "--organization", &tenant.slug]).await;
     if let Err(error) = &verified {
         progress(&format!("scan: {error:#}"));
     }
-    finding.check("verify-posture: refused", i64::from(verified.is_err()), 0);
-    Ok(finding)
+    measurement.check("verify-posture: refused", i64::from(verified.is_err()), 0);
+    Ok(measurement)
 }

@@ -7,17 +7,17 @@ use anyhow::Result;
 use super::sizes::Measured;
 use crate::{
     client::Connection,
-    finding::{Finding, number},
+    deployment::Deployment,
+    measurement::{Measurement, number},
     report::{progress, whole},
-    site::Site,
 };
 
 /// Each is fetched so often.
 const TIMES: usize = 5;
 
 /// See the module.
-pub(super) async fn run(site: &Site, measured: &Measured) -> Result<Finding> {
-    let mut finding = Finding::new(
+pub(super) async fn run(deployment: &Deployment, measured: &Measured) -> Result<Measurement> {
+    let mut measurement = Measurement::new(
         "report",
         format!(
             "GET of /reports/compliance/{{run}}.html and .csv of a run of {} assets, {TIMES} times each, from the request to the last byte.",
@@ -29,13 +29,13 @@ pub(super) async fn run(site: &Site, measured: &Measured) -> Result<Finding> {
         let path = format!("/reports/compliance/{}.{form}", measured.run);
         let (mut took, mut bytes) = (Vec::new(), 0);
         for _ in 0..TIMES {
-            let mut connection = Connection::open(site.api.address).await?;
+            let mut connection = Connection::open(deployment.api.address).await?;
             let began = Instant::now();
             bytes = connection.download(&path, &measured.tenant.token).await?;
             took.push(began.elapsed());
         }
-        finding.latencies(form, took, target);
-        finding.figure(format!("{form}: size"), number(bytes) / 1024.0, "KiB");
+        measurement.latencies(form, took, target);
+        measurement.figure(format!("{form}: size"), number(bytes) / 1024.0, "KiB");
     }
-    Ok(finding)
+    Ok(measurement)
 }

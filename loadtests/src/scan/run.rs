@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    site::{Site, Tenant},
+    deployment::{Deployment, Tenant},
 };
 
 /// A run is asked about so often.
@@ -54,8 +54,8 @@ pub(super) struct Run {
 
 impl Run {
     /// Starts one of all assets.
-    pub(super) async fn start(site: &Site, tenant: &Tenant) -> Result<Self> {
-        let mut connection = Connection::open(site.api.address).await?;
+    pub(super) async fn start(deployment: &Deployment, tenant: &Tenant) -> Result<Self> {
+        let mut connection = Connection::open(deployment.api.address).await?;
         let (token, began) = (tenant.token.clone(), Instant::now());
         let data = connection.graphql(Some(&token), START, Value::Null).await?;
         let id = data["startComplianceRun"]["id"].as_str().context("the run has no id")?;

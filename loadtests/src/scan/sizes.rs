@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::{
     run::{Counts, Run},
-    sown::{CHANGED_EVERY, Sowing},
+    seeded::{CHANGED_EVERY, Seeding},
 };
 use crate::{
-    finding::{Finding, number},
+    deployment::{Deployment, Tenant},
+    measurement::{Measurement, number},
     report::{Table, progress, whole},
-    site::{Site, Tenant},
     usage::{self, Watched},
 };
 
@@ -66,11 +66,11 @@ pub(super) struct Measured {
 
 /// See the module; the last organization, which is the largest.
 pub(super) async fn measure(
-    site: &mut Site,
+    deployment: &mut Deployment,
     sizes: &[i64],
     seed: u64,
-) -> Result<(Finding, Measured)> {
-    let mut finding = Finding::new(
+) -> Result<(Measurement, Measured)> {
+    let mut measurement = Measurement::new(
         "scan",
         format!(
             "Each run is started over HTTP and asked about every 20 ms. again: nothing has changed. 1 %: one asset in \
@@ -80,39 +80,39 @@ pub(super) async fn measure(
     );
     let (mut rows, mut last) = (Vec::new(), None);
     for workers in [1, 2] {
-        while site.workers.len() < workers {
-            site.join_worker().await?;
+        while deployment.workers.len() < workers {
+            deployment.join_worker().await?;
         }
         for assets in sizes {
-            let tenant = site.tenant(&format!("scan-{assets}-{workers}")).await?;
-            let sowing = Sowing { site, tenant: &tenant, assets: *assets, seed };
+            let tenant = deployment.tenant(&format!("scan-{assets}-{workers}")).await?;
+            let seeding = Seeding { deployment, tenant: &tenant, assets: *assets, seed };
             let plural = if workers == 1 { "" } else { "s" };
             let what = format!("{} assets, {workers} worker{plural}", whole(number(*assets)));
-            let run = three(&sowing, &what, &mut finding, &mut rows).await?;
+            let run = three(&seeding, &what, &mut measurement, &mut rows).await?;
             last = Some(Measured { tenant, run, assets: *assets });
         }
     }
-    finding.rows(table(&rows), &rows)?;
-    compare(&mut finding, &rows);
-    Ok((finding, last.expect("there is a size")))
+    measurement.rows(table(&rows), &rows)?;
+    compare(&mut measurement, &rows);
+    Ok((measurement, last.expect("there is a size")))
 }
 
 /// The three runs of an organization; the id of the last.
 async fn three(
-    sowing: &Sowing<'_>,
+    seeding: &Seeding<'_>,
     what: &str,
-    finding: &mut Finding,
+    measurement: &mut Measurement,
     rows: &mut Vec<Row>,
 ) -> Result<String> {
     progress(&format!("scan: {what}: fill"));
-    sowing.sow().await?;
-    let Sowing { site, tenant, .. } = sowing;
-    let written = written(site).await?;
+    seeding.fill().await?;
+    let Seeding { deployment, tenant, .. } = seeding;
+    let written = written(deployment).await?;
     progress(&format!("scan: {what}: runs"));
-    let (_, first) = one(sowing, "first").await?;
-    let expected = sowing.expected().await?;
-    let in_operation = sowing.in_operation().await?;
-    let sum = |of: fn(&super::sown::Verdicts) -> i64| expected.iter().map(of).sum::<i64>();
+    let (_, first) = one(seeding, "first").await?;
+    let expected = seeding.expected().await?;
+    let in_operation = seeding.in_operation().await?;
+    let sum = |of: fn(&super::seeded::Verdicts) -> i64| expected.iter().map(of).sum::<i64>();
     let failed = sum(|rule| rule.failed);
     for (name, found, expected) in [
         ("assets", first.counts.assets, in_operation),
@@ -121,59 +121,62 @@ async fn three(
         ("not assessed", first.counts.not_assessed, sum(|rule| rule.not_assessed)),
         ("errors", first.counts.errors, 0),
         ("opened", first.counts.opened, failed),
-        ("findings", site.count(tenant, LIVE).await?, failed),
+        ("findings", deployment.count(tenant, LIVE).await?, failed),
         ("postures written", first.posture_rows, in_operation),
     ] {
-        finding.check(format!("{what}: first: {name}"), found, expected);
+        measurement.check(format!("{what}: first: {name}"), found, expected);
     }
-    let found = sowing.found().await?;
+    let found = seeding.found().await?;
     let same = expected.iter().filter(|rule| found.contains(rule)).count();
-    finding.check(format!("{what}: first: rules counted as sown"), i64::try_from(same)?, RULES);
-    let (_, again) = one(sowing, "again").await?;
+    measurement.check(format!("{what}: first: rules counted as sown"), i64::try_from(same)?, RULES);
+    let (_, again) = one(seeding, "again").await?;
     let is_same = Counts { opened: 0, ..first.counts.clone() } == again.counts;
-    finding.check(format!("{what}: again: other counts"), i64::from(!is_same), 0);
+    measurement.check(format!("{what}: again: other counts"), i64::from(!is_same), 0);
     let rewritten = again.posture_rows + again.finding_rows;
-    finding.check(format!("{what}: again: rows written"), rewritten, 0);
-    let (opened, fixed) = sowing.change().await?;
-    site.stores.vacuum().await?;
-    let (id, third) = one(sowing, "1 %").await?;
-    finding.check(format!("{what}: 1 %: opened"), third.counts.opened, opened);
-    finding.check(format!("{what}: 1 %: fixed"), third.counts.fixed, fixed);
-    finding.check(format!("{what}: 1 %: postures written"), third.posture_rows, opened + fixed);
+    measurement.check(format!("{what}: again: rows written"), rewritten, 0);
+    let (opened, fixed) = seeding.change().await?;
+    deployment.stores.vacuum().await?;
+    let (id, third) = one(seeding, "1 %").await?;
+    measurement.check(format!("{what}: 1 %: opened"), third.counts.opened, opened);
+    measurement.check(format!("{what}: 1 %: fixed"), third.counts.fixed, fixed);
+    measurement.check(format!("{what}: 1 %: postures written"), third.posture_rows, opened + fixed);
     // Of an asset that has changed, all findings are written anew, each once.
     let expected = [failed + opened, third.finding_rows - opened, in_operation, opened + fixed];
-    let told = told(site, written, expected).await?;
+    let told = told(deployment, written, expected).await?;
     for ((name, found), expected) in
         ["findings inserted", "findings updated", "postures inserted", "postures updated"]
             .iter()
             .zip(told)
             .zip(expected)
     {
-        finding.check(format!("{what}: by Postgres: {name}"), found, expected);
+        measurement.check(format!("{what}: by Postgres: {name}"), found, expected);
     }
     rows.extend([first, again, third]);
     Ok(id)
 }
 
-async fn one(sowing: &Sowing<'_>, run: &'static str) -> Result<(String, Row)> {
-    let Sowing { site, tenant, assets, .. } = sowing;
-    let watched: Vec<_> =
-        site.workers.iter().map(|worker| Watched::begin(worker.pid())).collect::<Result<_>>()?;
-    let wal = wal(site).await?;
-    let postgres = usage::of_tree(site.stores.postgres)?;
-    let mut started = Run::start(site, tenant).await?;
+async fn one(seeding: &Seeding<'_>, run: &'static str) -> Result<(String, Row)> {
+    let Seeding { deployment, tenant, assets, .. } = seeding;
+    let watched: Vec<_> = deployment
+        .workers
+        .iter()
+        .map(|worker| Watched::begin(worker.pid()))
+        .collect::<Result<_>>()?;
+    let wal = wal(deployment).await?;
+    let postgres = usage::of_tree(deployment.stores.postgres)?;
+    let mut started = Run::start(deployment, tenant).await?;
     let (counts, took) = started.follow(|_| Ok(())).await?;
-    let postgres = usage::of_tree(site.stores.postgres)?.saturating_sub(postgres);
+    let postgres = usage::of_tree(deployment.stores.postgres)?.saturating_sub(postgres);
     let taken: Vec<_> = watched.iter().map(Watched::taken).collect::<Result<_>>()?;
     let row = Row {
         assets: *assets,
-        workers: site.workers.len(),
+        workers: deployment.workers.len(),
         run,
         seconds: took.as_secs_f64(),
         counts,
-        posture_rows: site.count(tenant, POSTURES).await?,
-        finding_rows: site.count(tenant, FINDINGS).await?,
-        wal_bytes: self::wal(site).await? - wal,
+        posture_rows: deployment.count(tenant, POSTURES).await?,
+        finding_rows: deployment.count(tenant, FINDINGS).await?,
+        wal_bytes: self::wal(deployment).await? - wal,
         peak_kib: taken.iter().map(|taken| taken.memory.rss_kib).collect(),
         worker_cpu_seconds: taken.iter().map(|taken| taken.cpu.as_secs_f64()).sum(),
         postgres_cpu_seconds: postgres.as_secs_f64(),
@@ -181,24 +184,26 @@ async fn one(sowing: &Sowing<'_>, run: &'static str) -> Result<(String, Row)> {
     Ok((started.id, row))
 }
 
-async fn wal(site: &Site) -> Result<i64> {
-    Ok(site.postgres.query_one(WAL, &[]).await?.try_get(0)?)
+async fn wal(deployment: &Deployment) -> Result<i64> {
+    Ok(deployment.postgres.query_one(WAL, &[]).await?.try_get(0)?)
 }
 
 /// Findings inserted and updated, postures inserted and updated.
-async fn written(site: &Site) -> Result<[i64; 4]> {
+async fn written(deployment: &Deployment) -> Result<[i64; 4]> {
     let mut written = [0; 4];
-    for (row, pair) in site.postgres.query(WRITTEN, &[]).await?.iter().zip(written.chunks_mut(2)) {
+    for (row, pair) in
+        deployment.postgres.query(WRITTEN, &[]).await?.iter().zip(written.chunks_mut(2))
+    {
         pair.copy_from_slice(&[row.try_get("n_tup_ins")?, row.try_get("n_tup_upd")?]);
     }
     Ok(written)
 }
 
 /// What was written since then, once Postgres has heard of as much as is expected.
-async fn told(site: &Site, before: [i64; 4], expected: [i64; 4]) -> Result<[i64; 4]> {
+async fn told(deployment: &Deployment, before: [i64; 4], expected: [i64; 4]) -> Result<[i64; 4]> {
     let began = Instant::now();
     loop {
-        let mut since = written(site).await?;
+        let mut since = written(deployment).await?;
         since.iter_mut().zip(before).for_each(|(now, before)| *now -= before);
         let is_all = since.iter().zip(expected).all(|(found, expected)| *found >= expected);
         if is_all || began.elapsed() > TOLD_WITHIN {
@@ -209,14 +214,14 @@ async fn told(site: &Site, before: [i64; 4], expected: [i64; 4]) -> Result<[i64;
 }
 
 /// What must hold between the runs.
-fn compare(finding: &mut Finding, rows: &[Row]) {
+fn compare(measurement: &mut Measurement, rows: &[Row]) {
     let of = |assets, workers, run| {
         rows.iter().find(|row| (row.assets, row.workers, row.run) == (assets, workers, run))
     };
     let differing = rows
         .iter()
         .filter(|row| of(row.assets, 1, row.run).is_none_or(|by_one| by_one.counts != row.counts));
-    finding.check(
+    measurement.check(
         "runs that count otherwise by two workers than by one",
         i64::try_from(differing.count()).unwrap_or(i64::MAX),
         0,
@@ -235,10 +240,10 @@ fn compare(finding: &mut Finding, rows: &[Row]) {
             whole(number(large.assets)),
             whole(number(small.assets))
         );
-        finding.aimed(what, growth, "", "≤ 1.2");
+        measurement.aimed(what, growth, "", "≤ 1.2");
         steep += i64::from(growth > LINEAR);
     }
-    finding.check("sizes at which the time grew faster than the assets", steep, 0);
+    measurement.check("sizes at which the time grew faster than the assets", steep, 0);
 }
 
 fn table(rows: &[Row]) -> Table {

@@ -10,6 +10,7 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod authorize;
 pub mod directive;
 pub mod identity;
 pub mod login;

@@ -8,6 +8,7 @@
 //! | `page`, `listing` | keyset pages, and lists with typed filters |
 //! | `text`, `nearest` | enums and texts in Postgres, and the name that was probably meant |
 
+pub mod actor;
 pub mod db;
 pub mod entity;
 pub mod error;
@@ -16,4 +17,6 @@ pub mod id;
 pub(crate) mod listing;
 pub mod nearest;
 pub mod page;
+pub mod run_state;
+pub mod stale;
 pub mod text;

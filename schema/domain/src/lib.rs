@@ -22,7 +22,11 @@ pub mod inventory;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use access::viewer::{Actor, Viewer};
-pub use base::db::{Db, Origin, Tx};
+pub use access::viewer::Viewer;
+pub use base::actor::Actor;
 pub use base::error::{Error, Fault, Result};
+pub use base::{
+    actor::Origin,
+    db::{Db, Tx},
+};
 pub use base::{entity, id::Id};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use domain::{
     Tx,
     entity::ImportRunId,
@@ -15,7 +16,7 @@ use jobs::{
     push,
 };
 
-use crate::context::Context;
+use crate::{context::Context, maintenance::Round};
 
 /// Until a run that is under way is looked at again.
 const LATER: Duration = Duration::from_mins(10);
@@ -76,4 +77,17 @@ pub async fn sweep(context: Context, job: ImportSweep) -> Result<(), Failure> {
     }
     context.finish().await?.commit().await?;
     Ok(())
+}
+
+/// Forgets imports that are older than the history: a part at a time, as an import may have thousands of errors.
+pub(crate) async fn forget(round: Round) -> domain::Result<()> {
+    loop {
+        let tx = round.db.fleet().await?;
+        let before = tx.now().await? - TimeDelta::days(round.history_days.into());
+        let forgotten = ImportRun::forget(&tx, before).await?;
+        tx.commit().await?;
+        if forgotten == 0 {
+            return Ok(());
+        }
+    }
 }

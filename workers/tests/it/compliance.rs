@@ -1,3 +1,4 @@
-//! Compliance runs through the fleet.
+//! Compliance through the fleet.
 
+mod posture;
 mod run;

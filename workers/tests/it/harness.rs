@@ -14,14 +14,14 @@ use domain::{
     fleet::job::{Job as Row, JobState, Queue},
     testing::TestDb,
 };
-use jobs::{Failure, Job, event::Listener, queue::claims::Keeping};
+use jobs::{Failure, Job, event::Listener, queue::renewal::LeaseConfig};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
 
 /// As short as a loaded machine keeps.
-pub(crate) const KEEPING: Keeping = Keeping {
+pub(crate) const LEASES: LeaseConfig = LeaseConfig {
     lease: Duration::from_secs(2),
     every: Duration::from_millis(300),
     grace: Duration::from_mins(1),
@@ -30,9 +30,9 @@ pub(crate) const KEEPING: Keeping = Keeping {
 /// What there is to do: the daily comparison of postures is always ahead.
 pub(crate) const TO_DO: &str = "SELECT id FROM job WHERE kind <> 'scan.verify'";
 
-/// Does what it is told to.
+/// A job that does what it is told to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Drill {
+pub(crate) struct TestJob {
     pub(crate) name: String,
     pub(crate) does: Does,
 }
@@ -51,7 +51,7 @@ pub(crate) enum Does {
     SnoozeTwice,
 }
 
-impl Job for Drill {
+impl Job for TestJob {
     const QUEUE: Queue = Queue::Upkeep;
     const KIND: &'static str = "test.drill";
     const ATTEMPTS: i16 = 2;
@@ -81,7 +81,8 @@ impl Log {
     }
 }
 
-pub(crate) struct Stage {
+/// A database of its own, and the processes that take jobs from it.
+pub(crate) struct TestFleet {
     pub(crate) db: TestDb,
     pub(crate) org: OrganizationId,
     pub(crate) log: Log,
@@ -100,7 +101,7 @@ pub(crate) async fn organization(db: &Db, slug: &str) -> OrganizationId {
     organization.id
 }
 
-impl Stage {
+impl TestFleet {
     pub(crate) async fn new() -> Self {
         let db = TestDb::new().await;
         let org = organization(&db, "acme").await;
@@ -143,7 +144,7 @@ impl Stage {
 
     pub(crate) async fn push(&self, name: &str, does: Does) -> JobId {
         let tx = self.write().await;
-        let job = Drill { name: name.to_owned(), does };
+        let job = TestJob { name: name.to_owned(), does };
         let id = jobs::push(&tx, &job).await.unwrap();
         tx.commit().await.unwrap();
         id
@@ -154,7 +155,7 @@ impl Stage {
             queues: [Queue::Upkeep, Queue::Scan, Queue::Import]
                 .map(|queue| (queue, QueueSettings { concurrency, prefetch }))
                 .to_vec(),
-            keeping: KEEPING,
+            leases: LEASES,
             drain: Duration::from_secs(10),
             tend_every: Duration::from_millis(100),
             history_days: 30,
@@ -165,10 +166,10 @@ impl Stage {
 
     pub(crate) fn handlers(&self) -> Handlers {
         let log = self.log.clone();
-        workers::handlers().on(move |context, drill| do_drill(log.clone(), context, drill))
+        workers::handlers().on(move |context, job| do_test_job(log.clone(), context, job))
     }
 
-    /// A fleet of one process; ends with the stage.
+    /// A process of the fleet; ends with it.
     pub(crate) fn start(&self) -> CancellationToken {
         self.start_with(self.handlers(), Self::settings(4, 8))
     }
@@ -177,7 +178,14 @@ impl Stage {
         let now = Arc::clone(&self.now);
         let clock = Arc::new(move || *now.lock().unwrap());
         // Hears no hints: the poll must do.
-        let fleet = Fleet::new(self.db.db.clone(), Listener::deaf(), handlers, clock, settings);
+        let fleet = Fleet::new(
+            self.db.db.clone(),
+            Listener::deaf(),
+            handlers,
+            workers::upkeep(),
+            clock,
+            settings,
+        );
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let stop = stop.clone();
@@ -237,10 +245,10 @@ impl Drop for Ends {
     }
 }
 
-async fn do_drill(log: Log, context: Context, drill: Drill) -> Result<(), Failure> {
-    log.started.lock().unwrap().push(drill.name.clone());
-    let _ends = Ends(log.clone(), drill.name.clone());
-    match drill.does {
+async fn do_test_job(log: Log, context: Context, job: TestJob) -> Result<(), Failure> {
+    log.started.lock().unwrap().push(job.name.clone());
+    let _ends = Ends(log.clone(), job.name.clone());
+    match job.does {
         Does::Wait => log.leave.acquire().await.unwrap().forget(),
         Does::Fail => return Err(Failure::retry("it always fails")),
         Does::FailOnce if context.attempt() == 1 => return Err(Failure::retry("once")),
@@ -253,7 +261,7 @@ async fn do_drill(log: Log, context: Context, drill: Drill) -> Result<(), Failur
         Does::Effect | Does::FailOnce | Does::SnoozeTwice => {}
     }
     let tx = context.finish().await?;
-    tx.exec("INSERT INTO effect (name) VALUES ($1)", &[&drill.name]).await?;
+    tx.exec("INSERT INTO effect (name) VALUES ($1)", &[&job.name]).await?;
     tx.commit().await?;
     Ok(())
 }

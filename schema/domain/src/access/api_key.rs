@@ -18,10 +18,11 @@ use crate::{
         permission::{FLEET, Permission, PermissionSet},
         role,
         token::{digest, opaque},
-        viewer::{Actor, Viewer},
+        viewer::Viewer,
     },
     base::{
-        db::{FromRow, Tx},
+        actor::Actor,
+        db::{Auth, FromRow, Tx},
         entity::{ApiKeyId, OrganizationId, UserId},
         error::{Error, Fault, Result},
         text,
@@ -92,9 +93,9 @@ pub struct NewApiKey {
 }
 
 impl ApiKey {
-    /// Makes one, and the text of it that is shown once. Takes a transaction of `Db::auth`.
+    /// Makes one, and the text of it that is shown once.
     pub async fn create(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         viewer: &Viewer,
         new: NewApiKey,
         now: DateTime<Utc>,
@@ -174,8 +175,13 @@ impl ApiKey {
         tx.all(&sql, &[&ids]).await
     }
 
-    /// Revokes one; revoking it again changes nothing. Takes a transaction of `Db::auth`.
-    pub async fn revoke(tx: &Tx, viewer: &Viewer, id: ApiKeyId, now: DateTime<Utc>) -> Result<()> {
+    /// Revokes one; revoking it again changes nothing.
+    pub async fn revoke(
+        tx: &Tx<Auth>,
+        viewer: &Viewer,
+        id: ApiKeyId,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let sql = format!("SELECT {COLUMNS} FROM api_key WHERE org_id = $1 AND id = $2 FOR UPDATE");
         let key: Self = tx
             .opt(&sql, &[&viewer.org, &id])
@@ -195,12 +201,12 @@ impl ApiKey {
             .await
     }
 
-    /// Who a key is, as of now. Takes a transaction of `Db::auth`.
+    /// Who a key is, as of now.
     ///
     /// # Errors
     /// `BadToken` where it is unknown, revoked, expired, used from elsewhere than it may be, or its maker deactivated.
     pub async fn viewer(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         text: &str,
         address: IpAddr,
         now: DateTime<Utc>,
@@ -234,9 +240,9 @@ impl ApiKey {
     }
 
     /// What a key may do as of `now`, wherever it is used from; nothing where it is revoked, expired or its maker
-    /// deactivated. Takes a transaction of `Db::auth`.
+    /// deactivated.
     pub(crate) async fn permissions(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         org: OrganizationId,
         id: ApiKeyId,
         now: DateTime<Utc>,

@@ -10,17 +10,15 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{
-    access::viewer::Actor,
-    base::{
-        db::{FromRow, Tx, column},
-        entity::{AuditEntryId, Entity, OrganizationId},
-        error::{Error, Result},
-        event::Event,
-        id::Id,
-        listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
-    },
+use crate::base::{
+    actor::Actor,
+    db::{FromRow, Kind, Tx, column},
+    entity::{AuditEntryId, Entity, OrganizationId},
+    error::{Error, Result},
+    event::Event,
+    id::Id,
+    listing::{Listing, Order},
+    page::{Page, PageRequest, Place},
 };
 
 /// One recorded change.
@@ -190,8 +188,13 @@ impl Entry {
         self.record_in(tx, tx.org(), now).await
     }
 
-    /// Writes it in this organization: for transactions of `Db::auth`, which have none.
-    pub async fn record_in(self, tx: &Tx, org: OrganizationId, now: DateTime<Utc>) -> Result<()> {
+    /// Writes it in this organization: for transactions that are not of one.
+    pub async fn record_in<K: Kind>(
+        self,
+        tx: &Tx<K>,
+        org: OrganizationId,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         Self::write_all(tx, org, vec![self], now).await
     }
 
@@ -200,8 +203,8 @@ impl Entry {
         Self::write_all(tx, tx.org(), entries, now).await
     }
 
-    async fn write_all(
-        tx: &Tx,
+    async fn write_all<K: Kind>(
+        tx: &Tx<K>,
         org: OrganizationId,
         entries: Vec<Self>,
         now: DateTime<Utc>,

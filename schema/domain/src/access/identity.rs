@@ -24,10 +24,11 @@ use crate::{
         session::{EndReason, Refreshed, Session, SessionPolicy},
         token::TokenKeys,
         user::{User, normalise_email},
-        viewer::{Actor, Viewer},
+        viewer::Viewer,
     },
     base::{
-        db::{Db, Origin, Tx},
+        actor::{Actor, Origin},
+        db::{Auth, Db, Tx},
         entity::{OrganizationId, UserId},
         error::{Error, Result},
     },
@@ -168,7 +169,7 @@ impl Identity {
     /// The account's failures, or those from one of its user's own addresses.
     async fn subject(
         &self,
-        tx: &Tx,
+        tx: &Tx<Auth>,
         email: &str,
         account: Option<&Account>,
         caller: &Caller,
@@ -188,7 +189,7 @@ impl Identity {
     /// was changed or the account locked while we hashed.
     async fn open(
         &self,
-        tx: &Tx,
+        tx: &Tx<Auth>,
         account: &Account,
         subject: &Subject,
         caller: &Caller,
@@ -230,7 +231,7 @@ impl Identity {
     ) -> Result<Tokens> {
         let access_expires_at = (now + self.policy.access_life).min(session.expires_at);
         Ok(Tokens {
-            access_token: self.keys.mint(session, now, access_expires_at)?,
+            access_token: self.keys.mint(&session.claims(now, access_expires_at))?,
             access_expires_at,
             refresh_token,
             refresh_expires_at: session.expires_at,
@@ -392,7 +393,7 @@ fn no_session() -> Error {
     Error::Forbidden("an API key has no session: sign in as a person".into())
 }
 
-async fn find_account(tx: &Tx, email: &str) -> Result<Option<Account>> {
+async fn find_account(tx: &Tx<Auth>, email: &str) -> Result<Option<Account>> {
     let row: Option<Row> = tx
         .opt(
             "SELECT id, password_hash, password_changed_at FROM \"user\" WHERE email = $1",

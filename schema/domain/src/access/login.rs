@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use crate::{
     access::token::digest,
     base::{
-        db::{FromRow, Tx},
+        db::{Auth, FromRow, Tx},
         entity::UserId,
         error::Result,
     },
@@ -149,8 +149,8 @@ impl Guard {
         Self { failures: self.failures + 1, consecutive, ..self }
     }
 
-    /// The guard of a subject, if anything ever failed. Takes a transaction of `Db::auth`.
-    pub async fn find(tx: &Tx, subject: &Subject) -> Result<Option<Self>> {
+    /// The guard of a subject, if anything ever failed.
+    pub async fn find(tx: &Tx<Auth>, subject: &Subject) -> Result<Option<Self>> {
         tx.opt(
             "SELECT failures, consecutive, locks, window_started_at, locked_until
              FROM login_guard WHERE scope = $1 AND key = $2",
@@ -160,7 +160,7 @@ impl Guard {
     }
 
     /// As [`Guard::find`], locked for the rest of the transaction: what fails meanwhile is waited for.
-    pub async fn hold(tx: &Tx, subject: &Subject) -> Result<Option<Self>> {
+    pub async fn hold(tx: &Tx<Auth>, subject: &Subject) -> Result<Option<Self>> {
         tx.opt(
             "SELECT failures, consecutive, locks, window_started_at, locked_until
              FROM login_guard WHERE scope = $1 AND key = $2 FOR UPDATE",
@@ -169,9 +169,9 @@ impl Guard {
         .await
     }
 
-    /// Counts one more failure. Takes a transaction of `Db::auth`.
+    /// Counts one more failure.
     pub async fn fail(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         subject: &Subject,
         block: TimeDelta,
         now: DateTime<Utc>,
@@ -201,8 +201,8 @@ impl Guard {
         Ok(next)
     }
 
-    /// Forgets a subject's failures: it signed in. Takes a transaction of `Db::auth`.
-    pub async fn clear(tx: &Tx, subject: &Subject) -> Result<()> {
+    /// Forgets a subject's failures: it signed in.
+    pub async fn clear(tx: &Tx<Auth>, subject: &Subject) -> Result<()> {
         tx.exec(
             "DELETE FROM login_guard WHERE scope = $1 AND key = $2",
             &[&subject.scope(), &subject.key()],
@@ -213,7 +213,7 @@ impl Guard {
 
     /// Forgets an account's failures, those at its user's own addresses too: its password was set. Takes a transaction
     /// of `Db::auth`.
-    pub async fn clear_account(tx: &Tx, user: UserId, email: &str) -> Result<()> {
+    pub async fn clear_account(tx: &Tx<Auth>, user: UserId, email: &str) -> Result<()> {
         let rows: Vec<Row> =
             tx.all("SELECT DISTINCT source_ip FROM session WHERE user_id = $1", &[&user]).await?;
         let known = |row: &Row| Ok(Some(row.try_get("source_ip")?));

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use crate::{
     access::{audit, directive::authenticated, permission::BuiltinRole},
     base::{
-        db::{FromRow, Tx},
+        db::{Auth, FromRow, Kind, Tx},
         entity::{OrganizationId, RoleId, UserId},
         error::{Error, Fault, Result},
         id::Id,
@@ -44,9 +44,9 @@ impl FromRow for Organization {
 }
 
 impl Organization {
-    /// Makes one, with its built-in roles. Takes a transaction of `Db::auth`.
+    /// Makes one, with its built-in roles.
     pub async fn create(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         slug: &str,
         name: &str,
         is_demo: bool,
@@ -83,8 +83,8 @@ impl Organization {
         Ok(organization)
     }
 
-    /// The organization of that slug, or `None`. Takes a transaction of `Db::auth`.
-    pub async fn find_by_slug(tx: &Tx, slug: &str) -> Result<Option<Self>> {
+    /// The organization of that slug, or `None`.
+    pub async fn find_by_slug(tx: &Tx<Auth>, slug: &str) -> Result<Option<Self>> {
         tx.opt(
             "SELECT id, slug, name, is_demo, created_at FROM organization WHERE slug = $1",
             &[&slug],
@@ -92,20 +92,20 @@ impl Organization {
         .await
     }
 
-    /// All of them, by slug. Takes a transaction of `Db::auth`.
-    pub async fn all(tx: &Tx) -> Result<Vec<Self>> {
+    /// All of them, by slug.
+    pub async fn all<K: Kind>(tx: &Tx<K>) -> Result<Vec<Self>> {
         let sql = "SELECT id, slug, name, is_demo, created_at FROM organization ORDER BY slug";
         tx.all(sql, &[]).await
     }
 
-    /// Whether there is any. Takes a transaction of `Db::auth`.
-    pub async fn any(tx: &Tx) -> Result<bool> {
+    /// Whether there is any.
+    pub async fn any(tx: &Tx<Auth>) -> Result<bool> {
         let row: Option<Row> = tx.opt("SELECT 1 AS one FROM organization LIMIT 1", &[]).await?;
         Ok(row.is_some())
     }
 
-    /// The organizations that a user is an active member of, by name. Takes a transaction of `Db::auth`.
-    pub async fn of_user(tx: &Tx, user: UserId) -> Result<Vec<Self>> {
+    /// The organizations that a user is an active member of, by name.
+    pub async fn of_user(tx: &Tx<Auth>, user: UserId) -> Result<Vec<Self>> {
         tx.all(
             "SELECT organization.id, slug, name, is_demo, organization.created_at
              FROM organization JOIN membership ON membership.org_id = organization.id

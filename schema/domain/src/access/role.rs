@@ -13,7 +13,7 @@ use crate::{
         viewer::Viewer,
     },
     base::{
-        db::{FromRow, Tx},
+        db::{Auth, FromRow, Kind, Tx},
         entity::{OrganizationId, RoleId, UserId},
         error::{Error, Fault, Result},
         text,
@@ -63,14 +63,14 @@ impl Role {
     }
 
     /// The roles of an organization, built-in ones first.
-    pub async fn list(tx: &Tx, org: OrganizationId) -> Result<Vec<Self>> {
+    pub async fn list<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Result<Vec<Self>> {
         let sql = format!("{COLUMNS} WHERE org_id = $1 ORDER BY builtin DESC, id");
         tx.all(&sql, &[&org]).await
     }
 
     /// The roles of members of the organization, each with its holder.
-    pub async fn of_users(
-        tx: &Tx,
+    pub async fn of_users<K: Kind>(
+        tx: &Tx<K>,
         org: OrganizationId,
         users: &[UserId],
     ) -> Result<Vec<(UserId, Self)>> {
@@ -94,12 +94,12 @@ impl Role {
         Ok(held.into_iter().map(|Held(user, role)| (user, role)).collect())
     }
 
-    /// Defines a custom role, or redefines it. Takes a transaction of `Db::auth`.
+    /// Defines a custom role, or redefines it.
     ///
     /// # Errors
     /// `Forbidden` where it would hold what the viewer lacks, `Conflict` for a built-in key.
     pub async fn save(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         viewer: &Viewer,
         key: &str,
         name: &str,
@@ -150,8 +150,13 @@ impl Role {
         Ok(role)
     }
 
-    /// Deletes a custom role that nobody holds. Takes a transaction of `Db::auth`.
-    pub async fn delete(tx: &Tx, viewer: &Viewer, key: &str, now: DateTime<Utc>) -> Result<RoleId> {
+    /// Deletes a custom role that nobody holds.
+    pub async fn delete(
+        tx: &Tx<Auth>,
+        viewer: &Viewer,
+        key: &str,
+        now: DateTime<Utc>,
+    ) -> Result<RoleId> {
         let roles = Self::list(tx, viewer.org).await?;
         let role = roles
             .into_iter()
@@ -186,4 +191,37 @@ pub(crate) fn refuse_beyond(viewer: &Viewer, set: PermissionSet) -> Result<()> {
     }
     let names = lacking.names().join(", ");
     Err(Error::Forbidden(format!("nobody grants or takes what they lack: you do not have {names}")))
+}
+
+/// What somebody may do: built-in roles by the code, custom ones by their rows, and what the installation granted.
+pub(crate) fn permissions(roles: &[String], custom: &[&str], granted: &[&str]) -> PermissionSet {
+    let builtin = roles
+        .iter()
+        .filter_map(|key| BuiltinRole::parse(key))
+        .map(BuiltinRole::permissions)
+        .fold(PermissionSet::EMPTY, PermissionSet::union);
+    let custom = PermissionSet::from_names(custom.iter().copied()).without(FLEET);
+    let granted = PermissionSet::from_names(granted.iter().copied()).intersection(FLEET);
+    builtin.union(custom).union(granted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_add_up_and_the_installation_is_granted_apart() {
+        let set = permissions(
+            &["viewer".into(), "night-shift".into()],
+            &["CHECK_RUN", "FLEET_MANAGE"],
+            &["FLEET_READ", "ASSET_DELETE"],
+        );
+        assert!(set.contains(Permission::AssetRead) && set.contains(Permission::CheckRun));
+        assert!(set.contains(Permission::FleetRead));
+        assert!(!set.contains(Permission::FleetManage), "a custom role cannot hold it");
+        assert!(
+            !set.contains(Permission::AssetDelete),
+            "a grant gives nothing of the organization's"
+        );
+    }
 }

@@ -11,12 +11,13 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        permission::{BuiltinRole, FLEET, PermissionSet},
+        role,
         token::{Claims, digest, opaque},
-        viewer::{Actor, Viewer},
+        viewer::Viewer,
     },
     base::{
-        db::{FromRow, Tx},
+        actor::Actor,
+        db::{Auth, FromRow, Tx},
         entity::{OrganizationId, SessionId, UserId},
         error::{Error, Result},
         id::Id,
@@ -127,9 +128,9 @@ pub enum Refreshed {
 }
 
 impl Session {
-    /// Opens one, ending the oldest where there would be too many. Takes a transaction of `Db::auth`.
+    /// Opens one, ending the oldest where there would be too many.
     pub async fn open(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         user: UserId,
         org: OrganizationId,
         source_ip: IpAddr,
@@ -168,7 +169,7 @@ impl Session {
 
     async fn issue_refresh(
         &self,
-        tx: &Tx,
+        tx: &Tx<Auth>,
         parent: Option<&[u8]>,
         now: DateTime<Utc>,
     ) -> Result<String> {
@@ -181,9 +182,9 @@ impl Session {
         Ok(token)
     }
 
-    /// Trades a refresh token for the next one. Takes a transaction of `Db::auth`; commit it whatever comes out.
+    /// Trades a refresh token for the next one. Commit the transaction whatever comes out.
     pub async fn refresh(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         token: &str,
         policy: &SessionPolicy,
         now: DateTime<Utc>,
@@ -228,12 +229,12 @@ impl Session {
     }
 
     /// Who an access token's session is, as of now; the session's, the membership's and the roles' rows in one
-    /// statement. Takes a transaction of `Db::auth`.
+    /// statement.
     ///
     /// # Errors
     /// `BadToken` where the session is over, idle for too long, of another organization now, or its user inactive.
     pub async fn viewer(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         claims: &Claims,
         policy: &SessionPolicy,
         now: DateTime<Utc>,
@@ -276,13 +277,18 @@ impl Session {
             actor: Actor::User(claims.sub),
             org: claims.org,
             session: Some(claims.sid),
-            permissions: permissions(&roles, &custom, &granted),
+            permissions: role::permissions(&roles, &custom, &granted),
             roles,
         })
     }
 
     /// Points it at another organization of its user, so that tokens for the former one are refused.
-    pub async fn switch(&self, tx: &Tx, org: OrganizationId, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn switch(
+        &self,
+        tx: &Tx<Auth>,
+        org: OrganizationId,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
         let changed = tx
             .exec(
                 "UPDATE session SET org_id = $2 WHERE id = $1 AND ended_at IS NULL AND EXISTS
@@ -298,7 +304,7 @@ impl Session {
     }
 
     /// The next refresh token of a session that goes on, in place of all before.
-    pub async fn reissue(&self, tx: &Tx, now: DateTime<Utc>) -> Result<String> {
+    pub async fn reissue(&self, tx: &Tx<Auth>, now: DateTime<Utc>) -> Result<String> {
         tx.exec(
             "UPDATE refresh_token SET used_at = $2 WHERE session_id = $1 AND used_at IS NULL",
             &[&self.id, &now],
@@ -307,8 +313,13 @@ impl Session {
         self.issue_refresh(tx, None, now).await
     }
 
-    /// The live sessions of a user, newest first. Takes a transaction of `Db::auth`.
-    pub async fn of_user(tx: &Tx, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
+    /// The claims of an access token for it.
+    pub(crate) fn claims(&self, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Claims {
+        Claims::new(self.user, self.id, self.org, now, expires_at)
+    }
+
+    /// The live sessions of a user, newest first.
+    pub async fn of_user(tx: &Tx<Auth>, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
              ORDER BY created_at DESC, id"
@@ -316,16 +327,16 @@ impl Session {
         tx.all(&sql, &[&user, &now]).await
     }
 
-    /// A live session, or `None`. Takes a transaction of `Db::auth`.
-    pub async fn find(tx: &Tx, id: SessionId, now: DateTime<Utc>) -> Result<Option<Self>> {
+    /// A live session, or `None`.
+    pub async fn find(tx: &Tx<Auth>, id: SessionId, now: DateTime<Utc>) -> Result<Option<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 FOR UPDATE"
         );
         tx.opt(&sql, &[&id, &now]).await
     }
 
-    /// Ends it, and says why in the audit trail. Takes a transaction of `Db::auth`.
-    pub async fn end(&self, tx: &Tx, reason: EndReason, now: DateTime<Utc>) -> Result<()> {
+    /// Ends it, and says why in the audit trail.
+    pub async fn end(&self, tx: &Tx<Auth>, reason: EndReason, now: DateTime<Utc>) -> Result<()> {
         let ended = tx
             .exec(
                 "UPDATE session SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL",
@@ -340,39 +351,5 @@ impl Session {
                 .await?;
         }
         Ok(())
-    }
-}
-
-/// What somebody may do: built-in roles by the code, custom ones by their rows, and what the installation granted.
-pub(crate) fn permissions(roles: &[String], custom: &[&str], granted: &[&str]) -> PermissionSet {
-    let builtin = roles
-        .iter()
-        .filter_map(|key| BuiltinRole::parse(key))
-        .map(BuiltinRole::permissions)
-        .fold(PermissionSet::EMPTY, PermissionSet::union);
-    let custom = PermissionSet::from_names(custom.iter().copied()).without(FLEET);
-    let granted = PermissionSet::from_names(granted.iter().copied()).intersection(FLEET);
-    builtin.union(custom).union(granted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::access::permission::Permission;
-
-    #[test]
-    fn roles_add_up_and_the_installation_is_granted_apart() {
-        let set = permissions(
-            &["viewer".into(), "night-shift".into()],
-            &["CHECK_RUN", "FLEET_MANAGE"],
-            &["FLEET_READ", "ASSET_DELETE"],
-        );
-        assert!(set.contains(Permission::AssetRead) && set.contains(Permission::CheckRun));
-        assert!(set.contains(Permission::FleetRead));
-        assert!(!set.contains(Permission::FleetManage), "a custom role cannot hold it");
-        assert!(
-            !set.contains(Permission::AssetDelete),
-            "a grant gives nothing of the organization's"
-        );
     }
 }

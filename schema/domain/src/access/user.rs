@@ -23,14 +23,13 @@ use crate::{
         viewer::Viewer,
     },
     base::{
-        db::{FromRow, Tx},
+        db::{Auth, FromRow, Tx},
         entity::{OrganizationId, SessionId, UserId},
         error::{Error, Fault, Result},
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
-        text,
+        stale, text,
     },
-    compliance::posture::due,
 };
 
 /// A person, as a member of an organization.
@@ -155,7 +154,7 @@ impl User {
     }
 
     /// A member, locked for the rest of the transaction, which is one of `Db::auth`.
-    pub async fn member(tx: &Tx, org: OrganizationId, id: UserId) -> Result<Self> {
+    pub async fn member(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<Self> {
         // Not FOR UPDATE: a sign-in holds the user while its session's foreign key asks for the membership.
         let sql = format!(
             "{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = $2 FOR NO KEY UPDATE OF membership"
@@ -163,17 +162,17 @@ impl User {
         tx.opt(&sql, &[&org, &id]).await?.ok_or_else(|| Error::not_found("user", id))
     }
 
-    /// The person of that e-mail, or `None`. Takes a transaction of `Db::auth`.
-    pub async fn find_by_email(tx: &Tx, email: &str) -> Result<Option<UserId>> {
+    /// The person of that e-mail, or `None`.
+    pub async fn find_by_email(tx: &Tx<Auth>, email: &str) -> Result<Option<UserId>> {
         let row: Option<Row> =
             tx.opt("SELECT id FROM \"user\" WHERE email = $1", &[&email]).await?;
         row.map(|row| row.try_get("id").map_err(Error::from)).transpose()
     }
 
     /// Adds a person with a membership. The hash is made before, outside of any transaction; `viewer` is `None` for
-    /// the command line. Takes a transaction of `Db::auth`.
+    /// the command line.
     pub async fn create(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         org: OrganizationId,
         viewer: Option<&Viewer>,
         input: &CreateUserInput,
@@ -196,9 +195,9 @@ impl User {
             .map_err(|error| error.within("input"))
     }
 
-    /// Makes a person a member. Takes a transaction of `Db::auth`.
+    /// Makes a person a member.
     pub async fn join(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         org: OrganizationId,
         viewer: Option<&Viewer>,
         id: UserId,
@@ -213,12 +212,12 @@ impl User {
         Self::set_roles(tx, org, viewer, id, roles, now).await
     }
 
-    /// Sets a member's roles in the organization. Takes a transaction of `Db::auth`.
+    /// Sets a member's roles in the organization.
     ///
     /// # Errors
     /// `Forbidden` where the viewer would grant or take what they lack, `Conflict` for the last owner.
     pub async fn set_roles(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         org: OrganizationId,
         viewer: Option<&Viewer>,
         id: UserId,
@@ -285,9 +284,9 @@ impl User {
         Ok(user)
     }
 
-    /// Keeps a member out of the organization and ends their sessions there. Takes a transaction of `Db::auth`.
+    /// Keeps a member out of the organization and ends their sessions there.
     pub async fn deactivate(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         viewer: &Viewer,
         id: UserId,
         now: DateTime<Utc>,
@@ -306,9 +305,9 @@ impl User {
         Ok(Self { active: false, ..user })
     }
 
-    /// Notes whether somebody signs in with a second factor, which rules ask of owners. Takes a transaction of `Db::auth`.
+    /// Notes whether somebody signs in with a second factor, which rules ask of owners.
     pub async fn note_mfa(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         org: OrganizationId,
         id: UserId,
         enabled: bool,
@@ -326,14 +325,14 @@ impl User {
         let sql = "SELECT org_id FROM membership WHERE user_id = $1";
         let memberships: Vec<Row> = tx.all(sql, &[&id]).await?;
         for membership in &memberships {
-            due::note_owner(tx, membership.try_get("org_id")?, id, "owner.mfa_enabled").await?;
+            stale::mark_owner(tx, membership.try_get("org_id")?, id, "owner.mfa_enabled").await?;
         }
         let (before, after) = (json!({ "mfaEnabled": !enabled }), json!({ "mfaEnabled": enabled }));
         Entry::changed("user.updated", id, before, after).record_in(tx, org, now).await
     }
 
     async fn set_active(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         viewer: &Viewer,
         id: UserId,
         active: bool,
@@ -344,16 +343,16 @@ impl User {
             &[&viewer.org, &id, &active],
         )
         .await?;
-        due::note_owner(tx, viewer.org, id, "owner.active").await?;
+        stale::mark_owner(tx, viewer.org, id, "owner.active").await?;
         let action = if active { "member.activated" } else { "member.deactivated" };
         Entry::changed(action, id, json!({ "active": !active }), json!({ "active": active }))
             .record_in(tx, viewer.org, now)
             .await
     }
 
-    /// Changes a member. `password_hash` is that of `input.password`. Takes a transaction of `Db::auth`.
+    /// Changes a member. `password_hash` is that of `input.password`.
     pub async fn update(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         viewer: &Viewer,
         id: UserId,
         input: &UpdateUserInput,
@@ -419,9 +418,9 @@ impl User {
         Ok(after)
     }
 
-    /// Stores a new password, unlocks the account, ends its sessions but one. Takes a transaction of `Db::auth`.
+    /// Stores a new password, unlocks the account, ends its sessions but one.
     pub async fn set_password(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         id: UserId,
         hash: &str,
         keep: Option<SessionId>,
@@ -443,7 +442,12 @@ impl User {
     }
 
     /// Sets a password from the command line, for all organizations that the person belongs to.
-    pub async fn reset_password(tx: &Tx, id: UserId, hash: &str, now: DateTime<Utc>) -> Result<()> {
+    pub async fn reset_password(
+        tx: &Tx<Auth>,
+        id: UserId,
+        hash: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         Self::set_password(tx, id, hash, None, now).await?;
         for organization in Organization::of_user(tx, id).await? {
             Entry::happened("user.password_reset", id).record_in(tx, organization.id, now).await?;
@@ -453,7 +457,7 @@ impl User {
 
     /// Gives a member what concerns the installation. For `sentryops admin grant` only.
     pub async fn grant(
-        tx: &Tx,
+        tx: &Tx<Auth>,
         org: OrganizationId,
         id: UserId,
         permissions: PermissionSet,
@@ -472,7 +476,7 @@ impl User {
     }
 
     /// Whether the person belongs to another organization; one that keeps them out may let them in again.
-    async fn is_member_elsewhere(tx: &Tx, org: OrganizationId, id: UserId) -> Result<bool> {
+    async fn is_member_elsewhere(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<bool> {
         let row: Row = tx
             .one(
                 "SELECT EXISTS (SELECT FROM membership WHERE user_id = $1 AND org_id <> $2) AS elsewhere",
@@ -486,7 +490,7 @@ impl User {
     ///
     /// # Errors
     /// `Forbidden`.
-    pub async fn refuse_stronger(tx: &Tx, viewer: &Viewer, id: UserId) -> Result<()> {
+    pub async fn refuse_stronger(tx: &Tx<Auth>, viewer: &Viewer, id: UserId) -> Result<()> {
         let held = Role::of_users(tx, viewer.org, &[id]).await?;
         let row: Row = tx
             .one(

@@ -4,65 +4,39 @@
 //! (NOINHERIT), so a statement that slipped out of its transaction is refused by Postgres. A connection returns to the
 //! pool only after its transaction ended cleanly: a request dropped half-way would otherwise hand its organization to
 //! the next borrower. Dropping a transaction discards the connection and cancels what it is still running.
-//!
-//! Long by the check of the login, which belongs to the roles that transactions take.
 
 use std::{
-    net::IpAddr,
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::Row;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{
-    access::viewer::Actor,
-    base::{
-        entity::OrganizationId,
-        error::{Error, Result},
-        event::Event,
-    },
+use crate::base::{
+    actor::Origin,
+    entity::OrganizationId,
+    error::{Error, Result},
+    event::Event,
 };
+
+mod kind;
+mod login;
+mod tx;
+
+pub use kind::{Auth, Fleet, Hooked, Kind, Org};
+pub use login::LoginRefusal;
+pub(crate) use tx::column;
+pub use tx::{FromRow, Param, Tx};
 
 /// How long a request waits for a connection.
 const POOL_WAIT: Duration = Duration::from_secs(5);
 /// How long one statement may run.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A parameter of a statement.
-pub type Param<'a> = &'a (dyn ToSql + Sync);
-
-/// One column of rows that are written together.
-pub(crate) fn column<'a, T, C>(rows: &[&'a T], value: impl Fn(&'a T) -> C) -> Vec<C> {
-    rows.iter().map(|row| value(row)).collect()
-}
-
-/// What is done in a transaction right before it is committed.
-type Following = Arc<
-    dyn for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> + Send + Sync,
->;
-
-/// What a row becomes.
-pub trait FromRow: Sized {
-    /// Reads the columns by their names.
-    fn from_row(row: &Row) -> Result<Self>;
-}
-
-impl FromRow for Row {
-    fn from_row(row: &Row) -> Result<Self> {
-        Ok(row.clone())
-    }
-}
+/// What is done in an organization's transaction right before it is committed.
+type Hook = Arc<dyn for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync>;
 
 /// The database; cheap to clone.
 #[derive(Clone)]
@@ -71,73 +45,13 @@ pub struct Db {
     config: Arc<tokio_postgres::Config>,
     tls: MakeRustlsConnect,
     publish: Arc<dyn Fn(Vec<Event>) + Send + Sync>,
-    follow: Option<Following>,
+    before_commit: Option<Hook>,
 }
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Db").field("pool", &self.pool.status()).finish_non_exhaustive()
     }
-}
-
-/// Which of the three roles a transaction takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// One organization's rows.
-    App,
-    /// People, memberships, sessions, keys: before an organization is known.
-    Auth,
-    /// Jobs, schedules, due checks, rollups: across organizations.
-    Fleet,
-}
-
-impl Role {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::App => "sentryops_app",
-            Self::Auth => "sentryops_auth",
-            Self::Fleet => "sentryops_fleet",
-        }
-    }
-}
-
-/// Who caused a transaction, from where: what the audit trail keeps beside each change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Who did it.
-    pub actor: Actor,
-    /// The address the request came from.
-    pub source_ip: Option<IpAddr>,
-    /// The request it belongs to.
-    pub request_id: Option<String>,
-}
-
-impl Origin {
-    /// The machine itself: migrations, the command line, jobs without a person behind them.
-    pub const fn system() -> Self {
-        Self { actor: Actor::System, source_ip: None, request_id: None }
-    }
-}
-
-/// Why a login may not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum LoginRefusal {
-    /// It could read every organization.
-    #[error(
-        "DATABASE_URL's login is {0}: row security would not hold; use a plain login and `sentryops migrate roles`"
-    )]
-    TooStrong(&'static str),
-    /// It cannot take the roles.
-    #[error("DATABASE_URL's login may not take the role {0}: run `sentryops migrate roles`")]
-    NotMember(&'static str),
-    /// It has their rights without taking them.
-    #[error(
-        "DATABASE_URL's login inherits its roles' rights: run `sentryops migrate roles` (ALTER ROLE … NOINHERIT)"
-    )]
-    Inherits,
-    /// The database did not answer.
-    #[error("the database did not answer")]
-    Unavailable(#[source] Error),
 }
 
 impl Db {
@@ -162,7 +76,7 @@ impl Db {
         let tls = tls();
         let config = Arc::new(config);
         let pool = pool(&config, &tls, pool_size)?;
-        Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), follow: None })
+        Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), before_commit: None })
     }
 
     /// The same database over connections of its own, which no other user of this one can exhaust.
@@ -177,68 +91,58 @@ impl Db {
         self
     }
 
-    /// The same database, where what has to follow a change is asked for before its commit, in its transaction: jobs, which
-    /// this floor does not know.
+    /// The same database, where a hook runs before the commit of a change that others depend on, in its transaction: it asks for
+    /// jobs, which this floor does not know.
     #[must_use]
-    pub fn following(
+    pub fn before_commit(
         mut self,
-        follow: impl for<'a> Fn(&'a Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>
-        + Send
-        + Sync
-        + 'static,
+        hook: impl for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync + 'static,
     ) -> Self {
-        self.follow = Some(Arc::new(follow));
+        self.before_commit = Some(Arc::new(hook));
         self
     }
 
     /// A read-only transaction of one organization.
     pub async fn read(&self, org: OrganizationId) -> Result<Tx> {
-        self.begin(Role::App, Some(org), "READ ONLY", Origin::system()).await
+        self.begin(Org::new(org), "READ ONLY", Origin::system()).await
     }
 
     /// As [`Db::read`], with every statement seeing the same.
     pub async fn snapshot(&self, org: OrganizationId) -> Result<Tx> {
         let mode = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        self.begin(Role::App, Some(org), mode, Origin::system()).await
+        self.begin(Org::new(org), mode, Origin::system()).await
     }
 
     /// A transaction that changes rows of one organization.
     pub async fn write(&self, org: OrganizationId, origin: Origin) -> Result<Tx> {
-        self.begin(Role::App, Some(org), "READ WRITE", origin).await
+        self.begin(Org::new(org), "READ WRITE", origin).await
     }
 
     /// A transaction over people, memberships, sessions and keys.
-    pub async fn auth(&self, origin: Origin) -> Result<Tx> {
-        self.begin(Role::Auth, None, "READ WRITE", origin).await
+    pub async fn auth(&self, origin: Origin) -> Result<Tx<Auth>> {
+        self.begin(Auth, "READ WRITE", origin).await
     }
 
     /// A transaction over jobs and schedules of all organizations.
-    pub async fn fleet(&self) -> Result<Tx> {
-        self.begin(Role::Fleet, None, "READ WRITE", Origin::system()).await
+    pub async fn fleet(&self) -> Result<Tx<Fleet>> {
+        self.begin(Fleet, "READ WRITE", Origin::system()).await
     }
 
-    async fn begin(
-        &self,
-        role: Role,
-        org: Option<OrganizationId>,
-        mode: &'static str,
-        origin: Origin,
-    ) -> Result<Tx> {
+    async fn begin<K: Kind>(&self, kind: K, mode: &'static str, origin: Origin) -> Result<Tx<K>> {
         let connection = self.pool.get().await?;
         // The uuid and the names are ours, never a caller's text. `set_config(…, true)` is SET LOCAL, as one statement.
-        let org_id = org.map(|org| org.uuid().to_string()).unwrap_or_default();
+        let org_id = kind.org().map(|org| org.uuid().to_string()).unwrap_or_default();
         let begin = format!(
             "BEGIN {mode}; SELECT set_config('role', '{}', true), set_config('app.org_id', '{org_id}', true)",
-            role.name()
+            K::ROLE
         );
         let tx = Tx {
             connection: Some(connection),
             db: self.clone(),
-            org,
+            kind,
             origin,
             writes: mode == "READ WRITE",
             events: Mutex::default(),
-            is_followed: AtomicBool::new(false),
         };
         tx.client().batch_execute(&begin).await?;
         Ok(tx)
@@ -266,53 +170,6 @@ impl Db {
         tx.commit().await?;
         Ok(version)
     }
-
-    /// Refuses a login that row security would not hold: that is, or may become, superuser, BYPASSRLS or the owner, or
-    /// that inherits.
-    pub async fn check_login(&self) -> Result<(), LoginRefusal> {
-        let unavailable = |error: Error| LoginRefusal::Unavailable(error);
-        let connection = self.pool.get().await.map_err(|error| unavailable(error.into()))?;
-        let row = connection
-            .query_one(
-                // Before PostgreSQL 16 every member may take the role; since then the membership says so.
-                "SELECT EXISTS (SELECT FROM pg_roles AS strong
-                                WHERE strong.rolsuper AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolsuper,
-                        EXISTS (SELECT FROM pg_roles AS strong
-                                WHERE strong.rolbypassrls AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolbypassrls,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_owner'), 'MEMBER'), false) AS is_owner,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_app'), take), false) AS app,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_auth'), take), false) AS auth,
-                        coalesce(pg_has_role(login.oid, to_regrole('sentryops_fleet'), take), false) AS fleet,
-                        EXISTS (SELECT FROM pg_roles AS ours
-                                WHERE ours.rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet')
-                                  AND pg_has_role(login.oid, ours.oid, 'USAGE')) AS inherits
-                 FROM pg_roles AS login, (SELECT CASE WHEN current_setting('server_version_num')::int >= 160000
-                                                 THEN 'SET' ELSE 'MEMBER' END) AS version (take)
-                 WHERE login.rolname = session_user",
-                &[],
-            )
-            .await
-            .map_err(|error| unavailable(Error::Postgres(error)))?;
-        let is = |column: &str| row.try_get::<_, bool>(column).unwrap_or(false);
-        if is("rolsuper") {
-            return Err(LoginRefusal::TooStrong("a superuser"));
-        }
-        if is("rolbypassrls") {
-            return Err(LoginRefusal::TooStrong("exempt from row security (BYPASSRLS)"));
-        }
-        if is("is_owner") {
-            return Err(LoginRefusal::TooStrong("the owner of the tables"));
-        }
-        for (column, role) in [("app", Role::App), ("auth", Role::Auth), ("fleet", Role::Fleet)] {
-            if !is(column) {
-                return Err(LoginRefusal::NotMember(role.name()));
-            }
-        }
-        if is("inherits") {
-            return Err(LoginRefusal::Inherits);
-        }
-        Ok(())
-    }
 }
 
 fn pool(config: &tokio_postgres::Config, tls: &MakeRustlsConnect, size: usize) -> Result<Pool> {
@@ -328,135 +185,6 @@ fn pool(config: &tokio_postgres::Config, tls: &MakeRustlsConnect, size: usize) -
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|_| Error::Crypto("the connection pool has no runtime"))
-}
-
-/// A transaction: it proves the organization, and collects the events to send once it is committed.
-pub struct Tx {
-    /// `None` only while it is being ended.
-    connection: Option<Object>,
-    db: Db,
-    org: Option<OrganizationId>,
-    origin: Origin,
-    writes: bool,
-    events: Mutex<Vec<Event>>,
-    is_followed: AtomicBool,
-}
-
-impl Tx {
-    fn client(&self) -> &Object {
-        self.connection
-            .as_ref()
-            .expect("a transaction keeps its connection until it ends, and ending consumes it")
-    }
-
-    /// The organization whose rows this transaction sees and writes.
-    ///
-    /// # Panics
-    /// On a transaction of `Db::auth` or `Db::fleet`, which has none: a mistake of the code, not of a caller.
-    pub fn org(&self) -> OrganizationId {
-        self.org.expect("functions on tenant rows are given transactions of one organization")
-    }
-
-    /// Who caused it.
-    pub const fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// When it began, by Postgres' clock: the one that all processes share, whatever their own show.
-    pub async fn now(&self) -> Result<DateTime<Utc>> {
-        Ok(self.one::<Row>("SELECT now() AS now", &[]).await?.try_get("now")?)
-    }
-
-    /// Remembers a hint to send after the commit.
-    pub fn emit(&self, event: Event) {
-        self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
-    }
-
-    /// Remembers that what it changed has to be followed by something: see [`Db::following`].
-    pub(crate) fn follow(&self) {
-        self.is_followed.store(true, Ordering::Relaxed);
-    }
-
-    /// Exactly one row.
-    pub async fn one<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<T> {
-        let statement = self.client().prepare_cached(sql).await?;
-        T::from_row(&self.client().query_one(&statement, params).await?)
-    }
-
-    /// One row or none.
-    pub async fn opt<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<Option<T>> {
-        let statement = self.client().prepare_cached(sql).await?;
-        self.client().query_opt(&statement, params).await?.as_ref().map(T::from_row).transpose()
-    }
-
-    /// All rows.
-    pub async fn all<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<T>> {
-        let statement = self.client().prepare_cached(sql).await?;
-        self.client().query(&statement, params).await?.iter().map(T::from_row).collect()
-    }
-
-    /// How many rows a statement changed.
-    pub async fn exec(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        let statement = self.client().prepare_cached(sql).await?;
-        Ok(self.client().execute(&statement, params).await?)
-    }
-
-    /// As [`Tx::all`], with the parameters' types given: for statements that are put together.
-    pub async fn all_typed<T: FromRow>(
-        &self,
-        sql: &str,
-        types: &[Type],
-        params: &[Param<'_>],
-    ) -> Result<Vec<T>> {
-        let statement = self.client().prepare_typed_cached(sql, types).await?;
-        self.client().query(&statement, params).await?.iter().map(T::from_row).collect()
-    }
-
-    /// Ends it; what it changed is durable, and its events are sent.
-    ///
-    /// # Errors
-    /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
-    pub async fn commit(mut self) -> Result<()> {
-        if self.is_followed.load(Ordering::Relaxed)
-            && let Some(follow) = self.db.follow.clone()
-        {
-            follow(&self).await?;
-        }
-        // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
-        let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };
-        self.client().batch_execute(end).await?;
-        self.connection = None; // Ended cleanly: back to the pool.
-        let events = std::mem::take(
-            &mut *self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
-        if !events.is_empty() {
-            (self.db.publish)(events);
-        }
-        Ok(())
-    }
-
-    /// Ends it without a trace.
-    pub async fn rollback(mut self) -> Result<()> {
-        self.client().batch_execute("ROLLBACK").await?;
-        self.connection = None;
-        Ok(())
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        // Not ended: whoever borrowed it next would inherit the transaction and its organization.
-        let cancel = connection.cancel_token();
-        drop(Object::take(connection));
-        let tls = self.db.tls.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                // The statement may have ended by itself; then there is nothing to cancel and nothing to do about it.
-                let _ = tokio::time::timeout(POOL_WAIT, cancel.cancel_query(tls)).await;
-            });
-        }
-    }
 }
 
 /// TLS towards Postgres, used where the URL's `sslmode` asks for it: the machine's roots, names verified.

@@ -13,6 +13,37 @@ use crate::base::error::Fault;
 /// security would cost them their indexes).
 macro_rules! text_enum {
     ($(#[$meta:meta])* $name:ident in $table:literal . $column:literal {
+        $($variants:tt)+
+    }) => {
+        $crate::base::text::text_enum! { @enum $(#[$meta])* $name { $($variants)+ } }
+
+        impl $name {
+            /// What a column of a row holds.
+            ///
+            /// # Errors
+            /// `Corrupt` for a text of a newer version.
+            pub fn from_column(text: &str) -> $crate::base::error::Result<Self> {
+                Self::parse(text)
+                    .ok_or($crate::base::error::Error::Corrupt { table: $table, column: $column })
+            }
+        }
+    };
+    // A state that several tables have: which one is said where it is read.
+    ($(#[$meta:meta])* $name:ident in table . $column:literal { $($variants:tt)+ }) => {
+        $crate::base::text::text_enum! { @enum $(#[$meta])* $name { $($variants)+ } }
+
+        impl $name {
+            /// What the column of a row of that table holds.
+            ///
+            /// # Errors
+            /// `Corrupt` for a text of a newer version.
+            pub fn from_column(table: &'static str, text: &str) -> $crate::base::error::Result<Self> {
+                Self::parse(text)
+                    .ok_or($crate::base::error::Error::Corrupt { table, column: $column })
+            }
+        }
+    };
+    (@enum $(#[$meta:meta])* $name:ident {
         $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+
     }) => {
         $(#[$meta])*
@@ -29,13 +60,8 @@ macro_rules! text_enum {
                 match self { $(Self::$variant => $text,)+ }
             }
 
-            /// What a column of a row holds.
-            ///
-            /// # Errors
-            /// `Corrupt` for a text of a newer version.
-            pub fn from_column(text: &str) -> $crate::base::error::Result<Self> {
+            fn parse(text: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|state| state.as_str() == text)
-                    .ok_or($crate::base::error::Error::Corrupt { table: $table, column: $column })
             }
         }
     };

@@ -13,10 +13,10 @@ use crate::{
         error::{Error, Result},
         listing::Listing,
         page::{Page, PageRequest},
+        run_state::RunState,
     },
     compliance::{
         finding::{self, Finding},
-        run::RunState,
         score::{Figures, Score},
     },
 };

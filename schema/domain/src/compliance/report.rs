@@ -19,12 +19,13 @@ use crate::{
         error::{Error, Result},
         listing::{Listing, Order, Side},
         page::{Page, PageRequest},
+        run_state::RunState,
     },
     compliance::{
         drift,
         finding::{self, Finding},
         rule::{Rule, Ruleset},
-        run::{RunState, Scope, ScopeValues},
+        run::{Scope, ScopeValues},
         score::{Figures, Score, SeverityCount, Sums, Tally},
     },
 };

@@ -18,15 +18,16 @@ use crate::{
         audit::Entry,
         directive::{authenticated, requires},
         permission::Permission,
-        viewer::Actor,
     },
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{self, Entity, RunId},
         error::{Error, Result},
         event::Event,
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
+        run_state::RunState,
         text::text_enum,
     },
     compliance::rule::Ruleset,
@@ -41,32 +42,6 @@ pub(crate) use scope::{Scope, ScopeValues};
 pub(crate) use shard::facts_in_range;
 pub use shard::{AssetRange, SHARD_KIND};
 pub(crate) use tally::Tally;
-
-text_enum! {
-    /// Where a run is in its life.
-    RunState in "compliance_run"."state" {
-        /// No worker has begun.
-        Queued = "QUEUED",
-        /// Workers are at it.
-        Running = "RUNNING",
-        /// Every shard is done.
-        Succeeded = "SUCCEEDED",
-        /// A shard could not be done, or rules changed again and again.
-        Failed = "FAILED",
-        /// Somebody ended it.
-        Cancelled = "CANCELLED",
-    }
-}
-
-impl RunState {
-    /// Whether nothing will change any more.
-    pub const fn has_ended(self) -> bool {
-        match self {
-            Self::Queued | Self::Running => false,
-            Self::Succeeded | Self::Failed | Self::Cancelled => true,
-        }
-    }
-}
 
 text_enum! {
     /// What started a run.
@@ -142,7 +117,7 @@ impl FromRow for Run {
         let actor_id: Option<Uuid> = row.try_get("actor_id")?;
         Ok(Self {
             id: row.try_get("id")?,
-            state: RunState::from_column(row.try_get("state")?)?,
+            state: RunState::from_column("compliance_run", row.try_get("state")?)?,
             trigger: RunTrigger::from_column(row.try_get("trigger")?)?,
             actor: Actor::from_columns(row.try_get("actor_kind")?, actor_id)
                 .ok_or(Error::Corrupt { table: "compliance_run", column: "actor_kind" })?,

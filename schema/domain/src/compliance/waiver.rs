@@ -11,8 +11,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{audit::Entry, viewer::Actor},
+    access::audit::Entry,
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{self, AssetId, Entity, RuleId, WaiverId},
         error::{Error, Fault, Result},
@@ -20,12 +21,10 @@ use crate::{
         id::Id,
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
+        stale::{self, Subject},
         text,
     },
-    compliance::{
-        posture::due::{self, Whose},
-        rule::Ruleset,
-    },
+    compliance::rule::Ruleset,
 };
 
 /// How long one lasts at most.
@@ -286,10 +285,10 @@ impl Waiver {
 
     /// Has those judged anew whom it concerns.
     async fn follow(&self, tx: &Tx, key: String) -> Result<()> {
-        let due = self.asset_id.map_or((Whose::All, None), |asset| {
-            (Whose::Asset(asset), Some(vec![format!("rule.{key}")]))
+        let due = self.asset_id.map_or((Subject::All, None), |asset| {
+            (Subject::Asset(asset), Some(vec![format!("rule.{key}")]))
         });
-        due::note(tx, &[due]).await?;
+        stale::mark(tx, &[due]).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
     }

@@ -12,11 +12,13 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{directive::requires, permission::Permission, viewer::Actor},
+    access::{directive::requires, permission::Permission},
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
-        entity::JobId,
+        entity::{self, Entity, JobId, OrganizationId},
         error::{Error, Result},
+        event::Event,
         page::{Page, PageRequest, Place},
         text::text_enum,
     },
@@ -176,5 +178,38 @@ impl Job {
     /// Its place in the list.
     pub fn place(&self) -> Place {
         Place { value: String::new(), id: self.id.uuid() }
+    }
+}
+
+/// Jobs come by the thousand, so hints about them name the queue or the organization and no row.
+impl Event {
+    /// Jobs of this organization are ready in that queue: who takes from it need not wait for the next poll.
+    pub fn ready(org: OrganizationId, queue: Queue) -> Self {
+        Self { org: org.uuid(), kind: Self::ready_kind(queue), id: Uuid::nil() }
+    }
+
+    /// The kind of such hints.
+    pub fn ready_kind(queue: Queue) -> String {
+        format!("queue.{}", queue.as_str().to_lowercase())
+    }
+
+    /// Jobs of this organization changed.
+    pub fn jobs(org: OrganizationId) -> Self {
+        Self { org: org.uuid(), kind: entity::Job::PREFIX.to_owned(), id: Uuid::nil() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_about_jobs_name_no_row() {
+        let org = OrganizationId::new();
+        let kinds = [Event::ready(org, Queue::Scan), Event::jobs(org)].map(|event| {
+            assert_eq!((event.org, event.id), (org.uuid(), Uuid::nil()));
+            event.kind
+        });
+        assert_eq!(kinds, ["queue.scan", "job"]);
     }
 }

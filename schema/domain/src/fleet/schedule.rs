@@ -17,13 +17,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{
-        audit::Entry,
-        directive::requires,
-        permission::Permission,
-        viewer::{Actor, Viewer},
-    },
+    access::{audit::Entry, directive::requires, permission::Permission, viewer::Viewer},
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{self, Entity, ScheduleId},
         error::{Error, Fault, Result},

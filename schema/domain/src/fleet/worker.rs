@@ -2,7 +2,7 @@
 //!
 //! A row says what was last heard, never that somebody lives: leases decide that. So nobody who is silent for a minute
 //! is shown, and silent rows are removed after an hour by whoever comes by. All times are Postgres' own: workers' clocks
-//! need not agree. Functions take a transaction of `Db::fleet`.
+//! need not agree.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     access::{directive::requires, permission::Permission},
     base::{
-        db::{FromRow, Tx},
+        db::{Fleet, FromRow, Tx},
         error::Result,
     },
     fleet::job::Queue,
@@ -77,7 +77,7 @@ pub struct NewWorker {
 
 impl Worker {
     /// Makes it known. Again, it is as if it had just started: for one that was forgotten while it could not beat.
-    pub async fn register(tx: &Tx, new: &NewWorker) -> Result<()> {
+    pub async fn register(tx: &Tx<Fleet>, new: &NewWorker) -> Result<()> {
         let queues: Vec<&str> = new.queues.iter().map(|queue| queue.as_str()).collect();
         tx.exec(
             "INSERT INTO worker (id, host, version, queues, running, capacity, started_at, last_seen_at)
@@ -91,7 +91,7 @@ impl Worker {
     }
 
     /// Says that it is there and what it does. `false` where it is not known (any more): it registers again.
-    pub async fn beat(tx: &Tx, id: Uuid, running: i32, is_draining: bool) -> Result<bool> {
+    pub async fn beat(tx: &Tx<Fleet>, id: Uuid, running: i32, is_draining: bool) -> Result<bool> {
         let known = tx
             .exec(
                 "UPDATE worker SET running = $2, is_draining = $3, last_seen_at = now() WHERE id = $1",
@@ -102,13 +102,13 @@ impl Worker {
     }
 
     /// It stops in good order.
-    pub async fn leave(tx: &Tx, id: Uuid) -> Result<()> {
+    pub async fn leave(tx: &Tx<Fleet>, id: Uuid) -> Result<()> {
         tx.exec("DELETE FROM worker WHERE id = $1", &[&id]).await?;
         Ok(())
     }
 
     /// Those seen within the last minute, the longest-running first.
-    pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
+    pub async fn list(tx: &Tx<Fleet>) -> Result<Vec<Self>> {
         tx.all(
             "SELECT id, host, version, queues, running, capacity, is_draining, started_at, last_seen_at FROM worker
              WHERE last_seen_at > now() - interval '1 minute' ORDER BY started_at, id",
@@ -118,7 +118,7 @@ impl Worker {
     }
 
     /// Removes those that were silent for an hour; returns how many.
-    pub async fn forget(tx: &Tx) -> Result<u64> {
+    pub async fn forget(tx: &Tx<Fleet>) -> Result<u64> {
         tx.exec("DELETE FROM worker WHERE last_seen_at < now() - interval '1 hour'", &[]).await
     }
 }

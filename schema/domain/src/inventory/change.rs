@@ -9,16 +9,14 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{
-    access::viewer::Actor,
-    base::{
-        db::{FromRow, Tx},
-        entity::{self, AssetId, AuditEntryId, Entity},
-        error::{Error, Result},
-        id::Id,
-        listing::{Listing, Order, Side},
-        page::{Page, PageRequest, Place},
-    },
+use crate::base::{
+    actor::Actor,
+    db::{FromRow, Tx},
+    entity::{self, AssetId, AuditEntryId, Entity},
+    error::{Error, Result},
+    id::Id,
+    listing::{Listing, Order, Side},
+    page::{Page, PageRequest, Place},
 };
 
 /// One recorded change, without its values.

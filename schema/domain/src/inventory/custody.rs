@@ -12,8 +12,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    access::{audit::Entry, viewer::Actor},
+    access::audit::Entry,
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{AssetId, CustodyId, UserId},
         error::{Error, Result},

@@ -16,17 +16,17 @@ use crate::{
     access::{
         directive::{authenticated, requires},
         permission::Permission,
-        viewer::Actor,
     },
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::ImportRunId,
         error::{Error, Result},
         listing::{Listing, Order},
         page::{Page, PageRequest, Place},
+        run_state::RunState,
         text::text_enum,
     },
-    compliance::run::RunState,
 };
 
 mod assets;
@@ -120,7 +120,7 @@ impl FromRow for ImportRun {
         let actor_id: Option<Uuid> = row.try_get("actor_id")?;
         Ok(Self {
             id: row.try_get("id")?,
-            state: RunState::from_column(row.try_get("state")?)?,
+            state: RunState::from_column("import_run", row.try_get("state")?)?,
             kind: ImportKind::from_column(row.try_get("kind")?)?,
             format: ImportFormat::from_column(row.try_get("format")?)?,
             dry_run: row.try_get("dry_run")?,

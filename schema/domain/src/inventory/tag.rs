@@ -19,9 +19,9 @@ use crate::{
         error::{Error, Fault, Result},
         event::Event,
         id::Id,
+        stale::{self, Subject},
         text,
     },
-    compliance::posture::due::{self, Whose},
 };
 
 /// A name: one line, up to 64 characters.
@@ -254,8 +254,8 @@ impl Tag {
         )
         .await?;
         let read = || Some(vec!["asset.tags".to_owned()]);
-        let changed: Vec<_> = taken.iter().map(|asset| (Whose::Asset(*asset), read())).collect();
-        due::note(tx, &changed).await?;
+        let changed: Vec<_> = taken.iter().map(|asset| (Subject::Asset(*asset), read())).collect();
+        stale::mark(tx, &changed).await?;
         let mut entries = Vec::with_capacity(taken.len());
         for asset in taken {
             let mut after = left.remove(&asset).unwrap_or_default();

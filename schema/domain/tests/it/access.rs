@@ -2,9 +2,9 @@
 
 mod api_key;
 mod audit;
+mod authorize;
 mod identity;
 mod login;
 mod role;
 mod session;
 mod user;
-mod viewer;

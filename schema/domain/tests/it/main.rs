@@ -5,7 +5,7 @@
 //! | `base/schema` | what must be true of every table, asked of the catalogue; the grants |
 //! | `base/db`, `tenancy`, `listing` | transactions and their connections; nothing of another organization is seen or changed; lists |
 //! | `access/login`, `session`, `identity`, `api_key` | who is let in, for how long, and who is not |
-//! | `access/user`, `role`, `viewer`, `audit` | who may do what to whom, and still may when it is done; who changed what |
+//! | `access/user`, `role`, `authorize`, `audit` | who may do what to whom, and still may when it is done; who changed what |
 //! | `inventory/asset`, `tag`, `dependency`, `custody` | what there is, what needs what, and who holds what |
 //! | `inventory/import`, `once`, `export`, `round_trip` | files in and out |
 //! | `fleet/job`, `worker`, `schedule` | what is to be done, by whom and when |

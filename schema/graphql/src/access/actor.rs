@@ -1,7 +1,7 @@
 //! Who did something: a person, a program, or SentryOps itself.
 
 use async_graphql::{Context, SimpleObject, Union};
-use domain::access::{directive::authenticated, viewer};
+use domain::access::directive::authenticated;
 
 use crate::{
     access::api_key::ApiKeyById,
@@ -30,14 +30,14 @@ pub(crate) struct System {
 }
 
 /// The actor of a row, or `None` where it is no longer known.
-pub(crate) async fn actor(ctx: &Context<'_>, actor: viewer::Actor) -> Result<Option<Actor>> {
+pub(crate) async fn actor(ctx: &Context<'_>, actor: domain::Actor) -> Result<Option<Actor>> {
     Ok(match actor {
-        viewer::Actor::User(id) => {
+        domain::Actor::User(id) => {
             ctx.load::<UserById>(id).await?.map(|user| Actor::User(User(user)))
         }
-        viewer::Actor::ApiKey(id) => {
+        domain::Actor::ApiKey(id) => {
             ctx.load::<ApiKeyById>(id).await?.map(|key| Actor::ApiKey(ApiKey(key)))
         }
-        viewer::Actor::System => Some(Actor::System(System { name: "SentryOps" })),
+        domain::Actor::System => Some(Actor::System(System { name: "SentryOps" })),
     })
 }

@@ -12,6 +12,7 @@ use domain::{
     base::{
         entity::Entity,
         page::{PageArgs, Scope},
+        run_state::RunState,
     },
     compliance::{
         run::{self, RunTrigger, ScanScope},
@@ -20,7 +21,7 @@ use domain::{
     entity::{self, RunId},
 };
 use futures_util::{Stream, future::OptionFuture, stream};
-use jobs::compliance::run::{push_shards, push_turn};
+use jobs::compliance::{posture::push_turn, run::push_shards};
 
 use crate::{
     access::actor::{Actor, actor},
@@ -54,7 +55,7 @@ impl ComplianceRun {
     /// How much of what it judged holds; null until it succeeded, and where it judged nothing. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn score(&self, ctx: &Context<'_>) -> Result<Option<Score>> {
-        if self.0.state != run::RunState::Succeeded {
+        if self.0.state != RunState::Succeeded {
             return Ok(None);
         }
         let figures = ctx.load::<FiguresOfRun>(self.0.id).await?;

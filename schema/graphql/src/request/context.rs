@@ -11,7 +11,10 @@ use chrono::{DateTime, Utc};
 use domain::{
     Db, Origin, Tx, Viewer,
     access::identity::{Caller, Identity},
-    base::page::CursorKeys,
+    base::{
+        db::{Auth, Fleet},
+        page::CursorKeys,
+    },
 };
 use jobs::{Decision, Limiter, Quota, event::Listener};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
@@ -76,7 +79,7 @@ impl RequestScope {
     /// Reads what belongs to people rather than to an organization; waits until nobody uses the read transaction.
     pub(crate) async fn read_people<T>(
         &self,
-        read: impl AsyncFnOnce(&Tx) -> domain::Result<T>,
+        read: impl AsyncFnOnce(&Tx<Auth>) -> domain::Result<T>,
     ) -> Result<T> {
         let mut reading = self.reading.write().await;
         end(&mut reading).await;
@@ -90,7 +93,7 @@ impl RequestScope {
     /// for who has `FLEET_READ`.
     pub(crate) async fn read_fleet<T>(
         &self,
-        read: impl AsyncFnOnce(&Tx) -> domain::Result<T>,
+        read: impl AsyncFnOnce(&Tx<Fleet>) -> domain::Result<T>,
     ) -> Result<T> {
         let mut reading = self.reading.write().await;
         end(&mut reading).await;
@@ -171,7 +174,7 @@ pub(crate) trait ContextExt<'a> {
     }
 
     /// A transaction over people, memberships, sessions and keys.
-    async fn write_people(&self) -> Result<Tx> {
+    async fn write_people(&self) -> Result<Tx<Auth>> {
         let scope = self.scope();
         scope.finish().await;
         let viewer = scope.viewer()?;

@@ -7,7 +7,6 @@ use domain::{
     entity::{AssetId, UserId},
     testing::TestDb,
 };
-use insta::assert_json_snapshot;
 use jobs::Quota;
 use serde_json::{Value, json};
 
@@ -94,38 +93,18 @@ async fn all_faults_of_an_asset_are_told_at_once() {
     });
     let reply = ask(CREATE, json!({ "input": input })).await;
     assert_eq!(reply.code(), "VALIDATION");
-    assert_json_snapshot!(reply.error()["extensions"]["fields"], @r#"
-    [
-      {
-        "message": "must not be empty",
-        "path": "input.name"
-      },
-      {
-        "message": "has 256 characters, at most 255 are allowed",
-        "path": "input.externalId"
-      },
-      {
-        "message": "holds the control character U+000A",
-        "path": "input.location"
-      },
-      {
-        "message": "has 4097 characters, at most 4096 are allowed",
-        "path": "input.description"
-      },
-      {
-        "message": "must be an object, such as {\"os_name\": \"Debian 12\"}",
-        "path": "input.attributes"
-      },
-      {
-        "message": "a key has 1 to 64 characters, no control characters and no spaces around it",
-        "path": "input.customFields."
-      },
-      {
-        "message": "holds the control character U+0000",
-        "path": "input.customFields.b"
-      }
-    ]
-    "#);
+    assert_eq!(
+        reply.error()["extensions"]["fields"],
+        json!([
+            { "path": "input.name", "message": "must not be empty" },
+            { "path": "input.externalId", "message": "has 256 characters, at most 255 are allowed" },
+            { "path": "input.location", "message": "holds the control character U+000A" },
+            { "path": "input.description", "message": "has 4097 characters, at most 4096 are allowed" },
+            { "path": "input.attributes", "message": "must be an object, such as {\"os_name\": \"Debian 12\"}" },
+            { "path": "input.customFields.", "message": "a key has 1 to 64 characters, no control characters and no spaces around it" },
+            { "path": "input.customFields.b", "message": "holds the control character U+0000" }
+        ])
+    );
 }
 
 #[tokio::test]
@@ -149,15 +128,12 @@ async fn a_role_that_is_not_there_is_told_where_and_what_there_is() {
     let reply = app
         .ask(team["owner"].bearer.as_str(), document, json!({ "user": team["viewer"].id }))
         .await;
-    assert_json_snapshot!(reply.error()["extensions"]["fields"], @r#"
-    [
-      {
-        "message": "there is no role of this key",
-        "path": "roles.1",
-        "suggestion": "viewer, operator, admin, owner"
-      }
-    ]
-    "#);
+    assert_eq!(
+        reply.error()["extensions"]["fields"],
+        json!([
+            { "path": "roles.1", "message": "there is no role of this key", "suggestion": "viewer, operator, admin, owner" }
+        ])
+    );
 }
 
 #[tokio::test]

@@ -1,24 +1,21 @@
 //! Compliance runs through the fleet.
 
-use async_graphql::MaybeUndefined::Value as Given;
-use chrono::TimeDelta;
 use domain::{
-    Actor, Id, Origin,
+    Actor, Id,
+    base::run_state::RunState,
     compliance::{
         rule::Rule,
-        run::{Run, RunState, RunTrigger},
+        run::{Run, RunTrigger},
     },
-    entity::{AssetId, RunId},
-    inventory::asset::{
-        Asset, AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
-    },
+    entity::RunId,
+    inventory::asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
 };
 use jobs::compliance::run::push_shards;
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, TO_DO, at, eventually};
+use crate::harness::{TO_DO, TestFleet, at, eventually};
 
-fn host(name: String, attributes: Value) -> CreateAssetInput {
+pub(super) fn host(name: String, attributes: Value) -> CreateAssetInput {
     CreateAssetInput {
         name,
         asset_type: AssetType::Host,
@@ -34,36 +31,36 @@ fn host(name: String, attributes: Value) -> CreateAssetInput {
     }
 }
 
-async fn start(stage: &Stage, key: Option<&str>) -> Run {
-    let tx = stage.write().await;
+pub(super) async fn start(fleet: &TestFleet, key: Option<&str>) -> Run {
+    let tx = fleet.write().await;
     let started = Run::start(&tx, RunTrigger::Manual, None, key, at()).await.unwrap();
     let run = push_shards(&tx, started).await.unwrap();
     tx.commit().await.unwrap();
     run
 }
 
-async fn cancel(stage: &Stage, id: RunId) {
-    let tx = stage.write().await;
+async fn cancel(fleet: &TestFleet, id: RunId) {
+    let tx = fleet.write().await;
     Run::cancel(&tx, id, at()).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-async fn run(stage: &Stage, id: RunId) -> Run {
-    let tx = stage.db.read(stage.org).await.unwrap();
+async fn run(fleet: &TestFleet, id: RunId) -> Run {
+    let tx = fleet.db.read(fleet.org).await.unwrap();
     let run = Run::get(&tx, id).await.unwrap();
     tx.commit().await.unwrap();
     run
 }
 
-async fn until(stage: &Stage, id: RunId, wanted: RunState) -> Run {
-    eventually(async || run(stage, id).await.state == wanted).await;
-    run(stage, id).await
+pub(super) async fn until(fleet: &TestFleet, id: RunId, wanted: RunState) -> Run {
+    eventually(async || run(fleet, id).await.state == wanted).await;
+    run(fleet, id).await
 }
 
 /// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
-async fn many_assets(stage: &Stage, count: usize) {
-    let org = stage.org.uuid();
-    stage
+pub(super) async fn many_assets(fleet: &TestFleet, count: usize) {
+    let org = fleet.org.uuid();
+    fleet
         .meddle(&format!(
             "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
              SELECT '{org}', gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD',
@@ -76,8 +73,8 @@ async fn many_assets(stage: &Stage, count: usize) {
 
 #[tokio::test]
 async fn a_run_judges_what_is_in_operation() {
-    let stage = Stage::new().await;
-    let tx = stage.write().await;
+    let fleet = TestFleet::new().await;
+    let tx = fleet.write().await;
     let facts = [json!({"disk_encrypted": true}), json!({"disk_encrypted": false}), json!({})];
     for (number, attributes) in facts.into_iter().enumerate() {
         Asset::create(&tx, &host(format!("host {number}"), attributes), at()).await.unwrap();
@@ -86,54 +83,54 @@ async fn a_run_judges_what_is_in_operation() {
     let retired = CreateAssetInput { lifecycle_state: Some(LifecycleState::Retired), ..old };
     Asset::create(&tx, &retired, at()).await.unwrap();
     tx.commit().await.unwrap();
-    stage.start();
-    let started = start(&stage, None).await;
+    fleet.start();
+    let started = start(&fleet, None).await;
     assert_eq!((started.state, started.shards), (RunState::Queued, 1));
-    let run = until(&stage, started.id, RunState::Succeeded).await;
+    let run = until(&fleet, started.id, RunState::Succeeded).await;
     // Nobody owns them, so nothing is known of owners; of the other fourteen facts one is known of two of them.
     assert_eq!((run.assets, run.passed, run.failed, run.not_assessed), (3, 1, 4, 43));
     assert_eq!(run.finished_at, Some(at()));
-    assert_eq!(stage.audited("compliance_run.finished").await, 1);
+    assert_eq!(fleet.audited("compliance_run.finished").await, 1);
 }
 
 #[tokio::test]
 async fn a_killed_worker_changes_nothing_about_the_result() {
-    let stage = Stage::new().await;
-    many_assets(&stage, 30_000).await;
-    stage.start();
-    let started = start(&stage, None).await;
+    let fleet = TestFleet::new().await;
+    many_assets(&fleet, 30_000).await;
+    fleet.start();
+    let started = start(&fleet, None).await;
     assert_eq!(started.shards, 15);
-    stage.start();
-    eventually(async || run(&stage, started.id).await.shards_done > 0).await;
-    stage.kill_first();
-    let run = until(&stage, started.id, RunState::Succeeded).await;
+    fleet.start();
+    eventually(async || run(&fleet, started.id).await.shards_done > 0).await;
+    fleet.kill_first();
+    let run = until(&fleet, started.id, RunState::Succeeded).await;
     assert_eq!((run.assets, run.shards_done), (30_000, 15));
     assert_eq!((run.passed, run.failed, run.not_assessed), (10_000, 40_000, 430_000));
     assert_eq!(run.opened, 40_000);
-    assert_eq!(stage.count("SELECT id FROM finding WHERE state = 'OPEN'").await, 40_000);
-    assert_eq!(stage.count("SELECT asset_id FROM posture").await, 30_000);
-    assert_eq!(stage.audited("compliance_run.finished").await, 1);
+    assert_eq!(fleet.count("SELECT id FROM finding WHERE state = 'OPEN'").await, 40_000);
+    assert_eq!(fleet.count("SELECT asset_id FROM posture").await, 30_000);
+    assert_eq!(fleet.audited("compliance_run.finished").await, 1);
 }
 
 #[tokio::test]
 async fn the_same_key_starts_nothing_twice() {
-    let stage = Stage::new().await;
-    let first = start(&stage, Some("today")).await;
-    cancel(&stage, first.id).await;
-    let again = start(&stage, Some("today")).await;
-    let other = start(&stage, Some("tomorrow")).await;
+    let fleet = TestFleet::new().await;
+    let first = start(&fleet, Some("today")).await;
+    cancel(&fleet, first.id).await;
+    let again = start(&fleet, Some("today")).await;
+    let other = start(&fleet, Some("tomorrow")).await;
     assert_eq!(first.id, again.id);
     assert_ne!(first.id, other.id);
     // What was cancelled has been taken back.
-    assert_eq!(stage.count("SELECT id FROM job WHERE kind = 'scan.shard'").await, 1);
+    assert_eq!(fleet.count("SELECT id FROM job WHERE kind = 'scan.shard'").await, 1);
 }
 
 #[tokio::test]
 async fn nobody_uses_up_the_key_of_somebody_else() {
-    let stage = Stage::new().await;
-    let first = start(&stage, Some("today")).await;
-    cancel(&stage, first.id).await;
-    let tx = stage.write_as(Actor::User(Id::new())).await;
+    let fleet = TestFleet::new().await;
+    let first = start(&fleet, Some("today")).await;
+    cancel(&fleet, first.id).await;
+    let tx = fleet.write_as(Actor::User(Id::new())).await;
     let started = Run::start(&tx, RunTrigger::Manual, None, Some("today"), at()).await.unwrap();
     let other = push_shards(&tx, started).await.unwrap();
     Run::cancel(&tx, other.id, at()).await.unwrap();
@@ -146,128 +143,40 @@ async fn nobody_uses_up_the_key_of_somebody_else() {
 
 #[tokio::test]
 async fn a_cancelled_run_is_not_judged_any_more() {
-    let stage = Stage::new().await;
-    let started = start(&stage, None).await;
-    cancel(&stage, started.id).await;
-    let tx = stage.write().await;
+    let fleet = TestFleet::new().await;
+    let started = start(&fleet, None).await;
+    cancel(&fleet, started.id).await;
+    let tx = fleet.write().await;
     let again = Run::cancel(&tx, started.id, at()).await.unwrap_err();
     assert_eq!(again.to_string(), "the run has ended already: it is CANCELLED");
     drop(tx);
-    stage.start();
-    eventually(async || stage.count(TO_DO).await == 0).await;
-    let run = run(&stage, started.id).await;
+    fleet.start();
+    eventually(async || fleet.count(TO_DO).await == 0).await;
+    let run = run(&fleet, started.id).await;
     assert_eq!((run.state, run.shards_done), (RunState::Cancelled, 0));
 }
 
 #[tokio::test]
 async fn a_run_of_which_a_shard_is_buried_has_failed() {
-    let stage = Stage::new().await;
-    let started = start(&stage, None).await;
-    stage.meddle("UPDATE job SET payload = jsonb_set(payload, '{range}', '7')").await;
-    stage.start();
-    let run = until(&stage, started.id, RunState::Failed).await;
+    let fleet = TestFleet::new().await;
+    let started = start(&fleet, None).await;
+    fleet.meddle("UPDATE job SET payload = jsonb_set(payload, '{range}', '7')").await;
+    fleet.start();
+    let run = until(&fleet, started.id, RunState::Failed).await;
     let error = run.error.unwrap();
     assert!(error.starts_with("a shard was buried: the payload of scan.shard"), "{error}");
 }
 
-async fn letter(stage: &Stage, asset: AssetId, key: &str) -> Option<String> {
-    let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
-               WHERE asset_id = $1 AND key = $2";
-    let row = stage.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();
-    row.map(|row| row.get("letter"))
-}
-
-#[tokio::test]
-async fn what_changes_is_judged_without_a_run() {
-    let stage = Stage::new().await;
-    stage.start();
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let unknown = host("web".to_owned(), json!({}));
-    let asset = Asset::create(&tx, &unknown, at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("N"))
-        .await;
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let attributes = Given(json!({"disk_encrypted": true}));
-    let known = UpdateAssetInput { attributes, ..Default::default() };
-    Asset::update(&tx, asset.id, &known, at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "disk-encryption").await.as_deref() == Some("P"))
-        .await;
-    assert_eq!(stage.count("SELECT id FROM posture_due").await, 0);
-}
-
-#[tokio::test]
-async fn what_is_not_committed_is_not_followed() {
-    let stage = Stage::new().await;
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    Asset::create(&tx, &host("web".to_owned(), json!({})), at()).await.unwrap();
-    tx.rollback().await.unwrap();
-    assert_eq!(stage.count(TO_DO).await, 0);
-}
-
-#[tokio::test]
-async fn however_much_changes_one_job_follows_it() {
-    let stage = Stage::new().await;
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    for number in 0..3 {
-        let tx = db.write(stage.org, Origin::system()).await.unwrap();
-        Asset::create(&tx, &host(format!("host {number}"), json!({})), at()).await.unwrap();
-        tx.commit().await.unwrap();
-    }
-    assert_eq!(stage.count(TO_DO).await, 1);
-}
-
-#[tokio::test]
-async fn a_verdict_turns_at_its_time_without_a_run() {
-    let stage = Stage::new().await;
-    stage.start();
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    let soon =
-        json!({"tls_cert_expires_at": at() + TimeDelta::days(30) + TimeDelta::milliseconds(1)});
-    let asset = Asset::create(&tx, &host("web".to_owned(), soon), at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("P"))
-        .await;
-    eventually(async || stage.count("SELECT id FROM job WHERE kind = 'scan.turn'").await == 1)
-        .await;
-    // Jobs wait by Postgres' clock, which the test cannot step.
-    stage.tick(TimeDelta::seconds(1));
-    stage.meddle("UPDATE job SET run_at = now(), state = 'WAITING' WHERE kind = 'scan.turn'").await;
-    eventually(async || letter(&stage, asset.id, "tls-cert-expiry").await.as_deref() == Some("F"))
-        .await;
-}
-
-#[tokio::test]
-async fn rules_that_change_are_followed_by_all_assets() {
-    let stage = Stage::new().await;
-    many_assets(&stage, 4_500).await;
-    stage.start();
-    let started = start(&stage, None).await;
-    until(&stage, started.id, RunState::Succeeded).await;
-    let db = jobs::compliance::run::following(stage.db.db.clone());
-    let tx = db.write(stage.org, Origin::system()).await.unwrap();
-    Rule::set_params(&tx, "has-owner", None, Some(false), at()).await.unwrap();
-    tx.commit().await.unwrap();
-    eventually(async || {
-        stage.count("SELECT id FROM finding WHERE state = 'OUT_OF_SCOPE'").await == 4_500
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_run_begins_anew_when_rules_change_before_it_ends() {
-    let stage = Stage::new().await;
-    many_assets(&stage, 4_500).await;
-    let started = start(&stage, None).await;
-    let tx = stage.write().await;
+    let fleet = TestFleet::new().await;
+    many_assets(&fleet, 4_500).await;
+    let started = start(&fleet, None).await;
+    let tx = fleet.write().await;
     Rule::set_params(&tx, "has-owner", None, Some(false), at()).await.unwrap();
     tx.commit().await.unwrap();
-    stage.start();
-    let ended = until(&stage, started.id, RunState::Succeeded).await;
+    fleet.start();
+    let ended = until(&fleet, started.id, RunState::Succeeded).await;
     assert_eq!((ended.round, ended.shards_done, ended.assets), (2, 3, 4_500));
-    assert_eq!(stage.count("SELECT id FROM finding WHERE ended_at IS NULL").await, 1_500);
+    assert_eq!(fleet.count("SELECT id FROM finding WHERE ended_at IS NULL").await, 1_500);
 }

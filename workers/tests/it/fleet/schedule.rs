@@ -3,15 +3,16 @@
 use domain::{
     Actor, Viewer,
     access::permission::BuiltinRole,
-    compliance::run::{Run, RunState, RunTrigger},
+    base::run_state::RunState,
+    compliance::run::{Run, RunTrigger},
     entity::UserId,
     fleet::schedule::{Schedule, ScheduleAction, ScheduleInput},
 };
 
-use crate::harness::{Stage, at, eventually};
+use crate::harness::{TestFleet, at, eventually};
 
 /// A schedule that is due, saved by that actor.
-async fn due(stage: &Stage, actor: Actor) -> Schedule {
+async fn due(fleet: &TestFleet, actor: Actor) -> Schedule {
     let input = ScheduleInput {
         name: "nightly".to_owned(),
         cron: "0 2 * * *".to_owned(),
@@ -21,20 +22,20 @@ async fn due(stage: &Stage, actor: Actor) -> Schedule {
     };
     let viewer = Viewer {
         actor,
-        org: stage.org,
+        org: fleet.org,
         session: None,
         roles: Vec::new(),
         permissions: BuiltinRole::Operator.permissions(),
     };
-    let tx = stage.write_as(actor).await;
+    let tx = fleet.write_as(actor).await;
     let schedule = Schedule::save(&tx, &viewer, &input, at()).await.unwrap();
     tx.commit().await.unwrap();
-    stage.meddle("UPDATE schedule SET next_tick = now(), next_run_at = now()").await;
+    fleet.meddle("UPDATE schedule SET next_tick = now(), next_run_at = now()").await;
     schedule
 }
 
-async fn runs(stage: &Stage) -> Vec<Run> {
-    let tx = stage.db.read(stage.org).await.unwrap();
+async fn runs(fleet: &TestFleet) -> Vec<Run> {
+    let tx = fleet.db.read(fleet.org).await.unwrap();
     let ids: Vec<tokio_postgres::Row> = tx.all("SELECT id FROM compliance_run", &[]).await.unwrap();
     let mut runs = Vec::new();
     for row in ids {
@@ -46,26 +47,26 @@ async fn runs(stage: &Stage) -> Vec<Run> {
 
 #[tokio::test]
 async fn a_due_schedule_starts_one_run_however_many_look() {
-    let stage = Stage::new().await;
-    due(&stage, Actor::System).await;
-    stage.start();
-    stage.start();
+    let fleet = TestFleet::new().await;
+    due(&fleet, Actor::System).await;
+    fleet.start();
+    fleet.start();
     let is_done = async || {
-        runs(&stage).await.iter().any(|run| run.state == RunState::Succeeded)
-            && stage.count("SELECT id FROM job WHERE kind LIKE 'scan.s%'").await == 0
+        runs(&fleet).await.iter().any(|run| run.state == RunState::Succeeded)
+            && fleet.count("SELECT id FROM job WHERE kind LIKE 'scan.s%'").await == 0
     };
     eventually(is_done).await;
-    let runs = runs(&stage).await;
+    let runs = runs(&fleet).await;
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].trigger, RunTrigger::Schedule);
 }
 
 #[tokio::test]
 async fn a_schedule_of_somebody_who_lost_the_right_starts_nothing() {
-    let stage = Stage::new().await;
+    let fleet = TestFleet::new().await;
     // Nobody by this id is a member.
-    due(&stage, Actor::User(UserId::new())).await;
-    stage.start();
-    eventually(async || stage.audited("job.denied_at_run").await == 1).await;
-    assert!(runs(&stage).await.is_empty());
+    due(&fleet, Actor::User(UserId::new())).await;
+    fleet.start();
+    eventually(async || fleet.audited("job.denied_at_run").await == 1).await;
+    assert!(runs(&fleet).await.is_empty());
 }

@@ -7,59 +7,59 @@ use jobs::{Failure, Job};
 use serde::{Deserialize, Serialize};
 use workers::Context;
 
-use crate::harness::{Does, Stage};
+use crate::harness::{Does, TestFleet};
 
 #[tokio::test]
 async fn a_failed_job_is_tried_again() {
-    let stage = Stage::new().await;
-    stage.start();
-    let id = stage.push("a", Does::FailOnce).await;
-    let job = stage.until(id, JobState::Succeeded).await;
+    let fleet = TestFleet::new().await;
+    fleet.start();
+    let id = fleet.push("a", Does::FailOnce).await;
+    let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!((job.attempt, job.error), (2, None));
-    assert_eq!(stage.effects().await["a"], 1);
+    assert_eq!(fleet.effects().await["a"], 1);
 }
 
 #[tokio::test]
 async fn a_job_is_buried_after_exactly_its_attempts() {
-    let stage = Stage::new().await;
-    stage.start();
-    let id = stage.push("a", Does::Fail).await;
-    let job = stage.until(id, JobState::Buried).await;
+    let fleet = TestFleet::new().await;
+    fleet.start();
+    let id = fleet.push("a", Does::Fail).await;
+    let job = fleet.until(id, JobState::Buried).await;
     assert_eq!((job.attempt, job.error.as_deref()), (2, Some("it always fails")));
-    assert_eq!(stage.log.started().len(), 2);
+    assert_eq!(fleet.log.started().len(), 2);
 }
 
 #[tokio::test]
 async fn a_panic_costs_an_attempt_and_harms_no_neighbour() {
-    let stage = Stage::new().await;
-    stage.start();
-    let panics = stage.push("a", Does::Panic).await;
-    let neighbour = stage.push("b", Does::Effect).await;
-    let job = stage.until(panics, JobState::Buried).await;
+    let fleet = TestFleet::new().await;
+    fleet.start();
+    let panics = fleet.push("a", Does::Panic).await;
+    let neighbour = fleet.push("b", Does::Effect).await;
+    let job = fleet.until(panics, JobState::Buried).await;
     assert_eq!(
         (job.attempt, job.error.as_deref()),
         (2, Some("it panicked: the worker's log says where"))
     );
-    stage.until(neighbour, JobState::Succeeded).await;
+    fleet.until(neighbour, JobState::Succeeded).await;
 }
 
 #[tokio::test]
 async fn a_hopeless_job_is_buried_at_once() {
-    let stage = Stage::new().await;
-    stage.start();
-    let id = stage.push("a", Does::Abort).await;
-    let job = stage.until(id, JobState::Buried).await;
+    let fleet = TestFleet::new().await;
+    fleet.start();
+    let id = fleet.push("a", Does::Abort).await;
+    let job = fleet.until(id, JobState::Buried).await;
     assert_eq!((job.attempt, job.error.as_deref()), (1, Some("it is hopeless")));
 }
 
 #[tokio::test]
 async fn a_snooze_costs_no_attempt() {
-    let stage = Stage::new().await;
-    stage.start();
-    let id = stage.push("a", Does::SnoozeTwice).await;
-    let job = stage.until(id, JobState::Succeeded).await;
+    let fleet = TestFleet::new().await;
+    fleet.start();
+    let id = fleet.push("a", Does::SnoozeTwice).await;
+    let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!(job.attempt, 1);
-    assert_eq!(stage.log.started().len(), 3);
+    assert_eq!(fleet.log.started().len(), 3);
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,32 +78,32 @@ async fn hang(_: Context, _: Slow) -> Result<(), Failure> {
 
 #[tokio::test]
 async fn a_job_out_of_time_fails_and_says_so() {
-    let stage = Stage::new().await;
-    stage.start_with(stage.handlers().on(hang), Stage::settings(4, 0));
-    let tx = stage.write().await;
+    let fleet = TestFleet::new().await;
+    fleet.start_with(fleet.handlers().on(hang), TestFleet::settings(4, 0));
+    let tx = fleet.write().await;
     let id = jobs::push(&tx, &Slow {}).await.unwrap();
     tx.commit().await.unwrap();
-    let job = stage.until(id, JobState::Buried).await;
+    let job = fleet.until(id, JobState::Buried).await;
     assert_eq!(job.error.as_deref(), Some("it was not done within 0.05 s"));
 }
 
 #[tokio::test]
 async fn a_payload_that_cannot_be_read_is_buried_with_the_reason() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Effect).await;
-    stage.meddle("UPDATE job SET payload = '{\"name\": 7}'").await;
-    stage.start();
-    let job = stage.until(id, JobState::Buried).await;
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Effect).await;
+    fleet.meddle("UPDATE job SET payload = '{\"name\": 7}'").await;
+    fleet.start();
+    let job = fleet.until(id, JobState::Buried).await;
     let error = job.error.unwrap();
     assert!(error.starts_with("the payload of test.drill cannot be read: "), "{error}");
-    assert!(stage.log.started().is_empty());
+    assert!(fleet.log.started().is_empty());
 }
 
 #[tokio::test]
 async fn a_lost_race_costs_no_attempt_and_is_told_as_one() {
-    let stage = Stage::new().await;
+    let fleet = TestFleet::new().await;
     for code in ["40P01", "40001"] {
-        let tx = stage.write().await;
+        let tx = fleet.write().await;
         let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
         let lost = tx.exec(&raise, &[]).await.unwrap_err();
         let reason = "somebody else changed the same rows at the same time";

@@ -15,129 +15,129 @@ use jobs::{Failure, Job, Push};
 use serde::{Deserialize, Serialize};
 use workers::Context;
 
-use crate::harness::{Does, Drill, Stage, TO_DO, eventually};
+use crate::harness::{Does, TO_DO, TestFleet, TestJob, eventually};
 
 #[tokio::test]
 async fn a_killed_workers_jobs_run_again_elsewhere() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Wait).await;
-    stage.start();
-    stage.log.until_started(1).await;
-    stage.kill_first();
-    stage.start();
-    stage.log.until_started(2).await;
-    stage.log.leave.add_permits(2);
-    let job = stage.until(id, JobState::Succeeded).await;
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Wait).await;
+    fleet.start();
+    fleet.log.until_started(1).await;
+    fleet.kill_first();
+    fleet.start();
+    fleet.log.until_started(2).await;
+    fleet.log.leave.add_permits(2);
+    let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!(job.attempt, 2);
-    assert_eq!(stage.effects().await["a"], 1);
+    assert_eq!(fleet.effects().await["a"], 1);
 }
 
 #[tokio::test]
 async fn a_job_whose_worker_always_dies_is_buried() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Hang).await;
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Hang).await;
     for attempt in 1..=2 {
-        stage.start();
-        stage.log.until_started(attempt).await;
-        stage.kill_first();
+        fleet.start();
+        fleet.log.until_started(attempt).await;
+        fleet.kill_first();
     }
-    stage.start();
-    let job = stage.until(id, JobState::Buried).await;
+    fleet.start();
+    let job = fleet.until(id, JobState::Buried).await;
     assert_eq!(job.attempt, 2);
     assert_eq!(job.error.as_deref(), Some("its worker ended, or lost its lease, while it ran"));
 }
 
 #[tokio::test]
 async fn a_stale_worker_changes_nothing() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Wait).await;
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Wait).await;
     // Its lease is not looked at while the test runs, so only the fence can refuse it.
-    let mut settings = Stage::settings(4, 0);
-    settings.keeping.lease = Duration::from_mins(10);
-    settings.keeping.every = Duration::from_mins(10);
-    stage.start_with(stage.handlers(), settings);
-    stage.log.until_started(1).await;
-    stage.meddle("UPDATE job SET fence = fence + 1").await;
-    stage.log.leave.add_permits(1);
-    stage.stop_all().await;
-    assert!(stage.effects().await.is_empty());
-    assert_eq!(stage.job(id).await.unwrap().state, JobState::Running);
+    let mut settings = TestFleet::settings(4, 0);
+    settings.leases.lease = Duration::from_mins(10);
+    settings.leases.every = Duration::from_mins(10);
+    fleet.start_with(fleet.handlers(), settings);
+    fleet.log.until_started(1).await;
+    fleet.meddle("UPDATE job SET fence = fence + 1").await;
+    fleet.log.leave.add_permits(1);
+    fleet.stop_all().await;
+    assert!(fleet.effects().await.is_empty());
+    assert_eq!(fleet.job(id).await.unwrap().state, JobState::Running);
 }
 
 #[tokio::test]
 async fn a_lost_lease_stops_the_job() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Hang).await;
-    stage.start();
-    stage.log.until_started(1).await;
-    stage.meddle("UPDATE job SET fence = fence + 1, lease_until = now() + interval '1 hour'").await;
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Hang).await;
+    fleet.start();
+    fleet.log.until_started(1).await;
+    fleet.meddle("UPDATE job SET fence = fence + 1, lease_until = now() + interval '1 hour'").await;
     // It hangs for ever: only being stopped lets the process end before the drain is over.
-    let ended = tokio::time::timeout(Duration::from_secs(9), stage.stop_all()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(9), fleet.stop_all()).await;
     assert!(ended.is_ok());
-    assert_eq!(stage.job(id).await.unwrap().attempt, 1);
+    assert_eq!(fleet.job(id).await.unwrap().attempt, 1);
 }
 
 #[tokio::test]
 async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Hang).await;
-    let mut settings = Stage::settings(4, 0);
-    settings.keeping.lease = Duration::from_secs(6);
-    stage.start_with(stage.handlers(), settings);
-    stage.log.until_started(1).await;
-    stage.meddle("REVOKE UPDATE ON job FROM sentryops_fleet").await;
-    eventually(async || stage.log.ended() == ["a"]).await;
-    assert_eq!(stage.count("SELECT id FROM job WHERE lease_until > clock_timestamp()").await, 1);
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Hang).await;
+    let mut settings = TestFleet::settings(4, 0);
+    settings.leases.lease = Duration::from_secs(6);
+    fleet.start_with(fleet.handlers(), settings);
+    fleet.log.until_started(1).await;
+    fleet.meddle("REVOKE UPDATE ON job FROM sentryops_fleet").await;
+    eventually(async || fleet.log.ended() == ["a"]).await;
+    assert_eq!(fleet.count("SELECT id FROM job WHERE lease_until > clock_timestamp()").await, 1);
     // Once it can be written again, nothing is lost, not even an attempt.
-    stage.meddle("GRANT UPDATE ON job TO sentryops_fleet").await;
-    stage.log.until_started(2).await;
-    assert_eq!(stage.job(id).await.unwrap().attempt, 1);
+    fleet.meddle("GRANT UPDATE ON job TO sentryops_fleet").await;
+    fleet.log.until_started(2).await;
+    assert_eq!(fleet.job(id).await.unwrap().attempt, 1);
 }
 
 #[tokio::test]
 async fn two_lost_jobs_of_one_key_keep_nobody_from_being_taken_back() {
-    let stage = Stage::new().await;
-    let other = stage.push("other", Does::Effect).await;
+    let fleet = TestFleet::new().await;
+    let other = fleet.push("other", Does::Effect).await;
     for _ in 0..2 {
-        let tx = stage.write().await;
-        let job = Drill { name: "a".to_owned(), does: Does::Effect };
+        let tx = fleet.write().await;
+        let job = TestJob { name: "a".to_owned(), does: Does::Effect };
         Push::new(&job).key("k").send(&tx).await.unwrap();
         tx.commit().await.unwrap();
         // As workers that have died leave them.
-        stage
+        fleet
             .meddle(
                 "UPDATE job SET state = 'RUNNING', attempt = 1, fence = 1, lease_until = now() - interval '1 s'
                  WHERE state = 'WAITING'",
             )
             .await;
     }
-    stage.start();
-    stage.until(other, JobState::Succeeded).await;
-    eventually(async || stage.count(TO_DO).await == 0).await;
+    fleet.start();
+    fleet.until(other, JobState::Succeeded).await;
+    eventually(async || fleet.count(TO_DO).await == 0).await;
     // Once, or twice where the first was done before the second was taken back.
-    assert!(stage.effects().await["a"] >= 1);
+    assert!(fleet.effects().await["a"] >= 1);
 }
 
 #[tokio::test]
 async fn a_right_that_only_a_newer_version_knows_is_left_to_it() {
-    let stage = Stage::new().await;
-    let newer = stage.push("a", Does::Effect).await;
-    stage.meddle("UPDATE job SET permission = 'REPORT_SIGN'").await;
-    let known = stage.push("b", Does::Effect).await;
-    stage.start();
-    stage.until(known, JobState::Succeeded).await;
-    assert_eq!(stage.job(newer).await.unwrap().state, JobState::Waiting);
+    let fleet = TestFleet::new().await;
+    let newer = fleet.push("a", Does::Effect).await;
+    fleet.meddle("UPDATE job SET permission = 'REPORT_SIGN'").await;
+    let known = fleet.push("b", Does::Effect).await;
+    fleet.start();
+    fleet.until(known, JobState::Succeeded).await;
+    assert_eq!(fleet.job(newer).await.unwrap().state, JobState::Waiting);
 }
 
 #[tokio::test]
 async fn a_job_outlives_a_worker_that_does_not_know_it() {
-    let stage = Stage::new().await;
-    let id = stage.push("a", Does::Effect).await;
-    stage.meddle("UPDATE job SET version = 2").await;
-    stage.start();
-    let known = stage.push("b", Does::Effect).await;
-    stage.until(known, JobState::Succeeded).await;
-    let job = stage.job(id).await.unwrap();
+    let fleet = TestFleet::new().await;
+    let id = fleet.push("a", Does::Effect).await;
+    fleet.meddle("UPDATE job SET version = 2").await;
+    fleet.start();
+    let known = fleet.push("b", Does::Effect).await;
+    fleet.until(known, JobState::Succeeded).await;
+    let job = fleet.job(id).await.unwrap();
     assert_eq!((job.state, job.attempt), (JobState::Waiting, 0));
 }
 
@@ -161,15 +161,15 @@ async fn count(_: Context, _: Suspect) -> Result<(), Failure> {
 
 #[tokio::test]
 async fn a_suspect_runs_apart_from_other_suspects() {
-    let stage = Stage::new().await;
-    let tx = stage.write().await;
+    let fleet = TestFleet::new().await;
+    let tx = fleet.write().await;
     for _ in 0..20 {
         jobs::push(&tx, &Suspect {}).await.unwrap();
     }
     tx.commit().await.unwrap();
-    stage.meddle("UPDATE job SET is_suspect = true").await;
-    stage.start_with(stage.handlers().on(count), Stage::settings(8, 8));
-    eventually(async || stage.count(TO_DO).await == 0).await;
+    fleet.meddle("UPDATE job SET is_suspect = true").await;
+    fleet.start_with(fleet.handlers().on(count), TestFleet::settings(8, 8));
+    eventually(async || fleet.count(TO_DO).await == 0).await;
     assert_eq!(MOST.load(Ordering::SeqCst), 1);
 }
 
@@ -188,14 +188,14 @@ async fn never(_: Context, _: Privileged) -> Result<(), Failure> {
 
 #[tokio::test]
 async fn a_job_whose_actor_lost_the_right_does_nothing_and_is_told_of() {
-    let stage = Stage::new().await;
+    let fleet = TestFleet::new().await;
     // Nobody by this id is a member.
-    let tx = stage.write_as(Actor::User(UserId::new())).await;
+    let tx = fleet.write_as(Actor::User(UserId::new())).await;
     let id = jobs::push(&tx, &Privileged {}).await.unwrap();
     tx.commit().await.unwrap();
-    stage.start_with(stage.handlers().on(never), Stage::settings(4, 0));
-    let job = stage.until(id, JobState::Cancelled).await;
+    fleet.start_with(fleet.handlers().on(never), TestFleet::settings(4, 0));
+    let job = fleet.until(id, JobState::Cancelled).await;
     let reason = "its actor no longer has the permission COMPLIANCE_RUN";
     assert_eq!(job.error.as_deref(), Some(reason));
-    assert_eq!(stage.audited("job.denied_at_run").await, 1);
+    assert_eq!(fleet.audited("job.denied_at_run").await, 1);
 }

@@ -4,54 +4,54 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{entity::JobId, fleet::job::JobState};
 use jobs::{Push, push_all};
 
-use crate::harness::{Does, Drill, Stage};
+use crate::harness::{Does, TestFleet, TestJob};
 
-fn drill(name: &str) -> Drill {
-    Drill { name: name.to_owned(), does: Does::Effect }
+fn effect(name: &str) -> TestJob {
+    TestJob { name: name.to_owned(), does: Does::Effect }
 }
 
 /// What time it is for Postgres, whose clock decides.
-async fn now(stage: &Stage) -> DateTime<Utc> {
-    stage.db.superuser().await.query_one("SELECT now()", &[]).await.unwrap().get(0)
+async fn now(fleet: &TestFleet) -> DateTime<Utc> {
+    fleet.db.superuser().await.query_one("SELECT now()", &[]).await.unwrap().get(0)
 }
 
 #[tokio::test]
 async fn a_small_batch_overtakes_the_tail_of_a_large_one() {
-    let stage = Stage::new().await;
-    let tx = stage.write().await;
-    let large: Vec<Drill> = (0..100).map(|_| drill("large")).collect();
+    let fleet = TestFleet::new().await;
+    let tx = fleet.write().await;
+    let large: Vec<TestJob> = (0..100).map(|_| effect("large")).collect();
     push_all(&tx, &large).await.unwrap();
-    push_all(&tx, &[drill("small"), drill("small")]).await.unwrap();
+    push_all(&tx, &[effect("small"), effect("small")]).await.unwrap();
     tx.commit().await.unwrap();
-    stage.start_with(stage.handlers(), Stage::settings(1, 0));
-    stage.log.until_started(102).await;
-    let last = stage.log.started().iter().rposition(|name| name == "small").unwrap();
+    fleet.start_with(fleet.handlers(), TestFleet::settings(1, 0));
+    fleet.log.until_started(102).await;
+    let last = fleet.log.started().iter().rposition(|name| name == "small").unwrap();
     // Both have the priority of the first eight.
     assert!(last < 10, "{last}");
 }
 
 #[tokio::test]
 async fn jobs_of_one_key_are_one_while_they_wait() {
-    let stage = Stage::new().await;
-    let later = now(&stage).await + TimeDelta::hours(1);
-    let tx = stage.write().await;
-    let first = Push::new(&drill("a")).key("k").run_at(later).send(&tx).await.unwrap();
-    let second = Push::new(&drill("b")).key("k").send(&tx).await.unwrap();
-    let other = Push::new(&drill("c")).key("other").send(&tx).await.unwrap();
+    let fleet = TestFleet::new().await;
+    let later = now(&fleet).await + TimeDelta::hours(1);
+    let tx = fleet.write().await;
+    let first = Push::new(&effect("a")).key("k").run_at(later).send(&tx).await.unwrap();
+    let second = Push::new(&effect("b")).key("k").send(&tx).await.unwrap();
+    let other = Push::new(&effect("c")).key("other").send(&tx).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(first, second);
     assert_ne!(first, other);
     // The earlier time counts.
-    assert_eq!(stage.job(first).await.unwrap().state, JobState::Waiting);
-    stage.start();
-    stage.until(first, JobState::Succeeded).await;
-    stage.until(other, JobState::Succeeded).await;
-    assert_eq!(stage.effects().await.len(), 2);
+    assert_eq!(fleet.job(first).await.unwrap().state, JobState::Waiting);
+    fleet.start();
+    fleet.until(first, JobState::Succeeded).await;
+    fleet.until(other, JobState::Succeeded).await;
+    assert_eq!(fleet.effects().await.len(), 2);
 }
 
-async fn push_waiting(stage: &Stage) -> JobId {
-    let tx = stage.write().await;
-    let job = Drill { name: "a".to_owned(), does: Does::Wait };
+async fn push_waiting(fleet: &TestFleet) -> JobId {
+    let tx = fleet.write().await;
+    let job = TestJob { name: "a".to_owned(), does: Does::Wait };
     let id = Push::new(&job).key("k").send(&tx).await.unwrap();
     tx.commit().await.unwrap();
     id
@@ -59,22 +59,22 @@ async fn push_waiting(stage: &Stage) -> JobId {
 
 #[tokio::test]
 async fn a_key_is_free_again_once_its_job_runs() {
-    let stage = Stage::new().await;
-    stage.start();
-    let first = push_waiting(&stage).await;
-    stage.log.until_started(1).await;
-    let second = push_waiting(&stage).await;
+    let fleet = TestFleet::new().await;
+    fleet.start();
+    let first = push_waiting(&fleet).await;
+    fleet.log.until_started(1).await;
+    let second = push_waiting(&fleet).await;
     assert_ne!(first, second);
-    stage.log.leave.add_permits(2);
-    stage.until(first, JobState::Succeeded).await;
-    stage.until(second, JobState::Succeeded).await;
+    fleet.log.leave.add_permits(2);
+    fleet.until(first, JobState::Succeeded).await;
+    fleet.until(second, JobState::Succeeded).await;
 }
 
 #[tokio::test]
 async fn a_failed_job_gives_way_to_its_newer_twin() {
-    let stage = Stage::new().await;
+    let fleet = TestFleet::new().await;
     // As a change during its work would: a twin is pushed once it has started.
-    stage
+    fleet
         .meddle(
             "CREATE FUNCTION twin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  INSERT INTO job (org_id, id, queue, kind, version, payload, state, priority, run_at, max_attempts,
@@ -87,24 +87,24 @@ async fn a_failed_job_gives_way_to_its_newer_twin() {
              WHEN (NEW.state = 'RUNNING' AND OLD.state = 'WAITING') EXECUTE FUNCTION twin()",
         )
         .await;
-    let tx = stage.write().await;
-    let fails = Drill { name: "fails".to_owned(), does: Does::Fail };
+    let tx = fleet.write().await;
+    let fails = TestJob { name: "fails".to_owned(), does: Does::Fail };
     let id = Push::new(&fails).key("k").send(&tx).await.unwrap();
     tx.commit().await.unwrap();
-    stage.start();
-    let job = stage.until(id, JobState::Cancelled).await;
+    fleet.start();
+    let job = fleet.until(id, JobState::Cancelled).await;
     assert_eq!(job.error.as_deref(), Some("a newer job of the same key does it"));
 }
 
 #[tokio::test]
 async fn a_job_for_later_waits_for_its_time() {
-    let stage = Stage::new().await;
-    let soon = now(&stage).await + TimeDelta::milliseconds(400);
-    let tx = stage.write().await;
-    let id = Push::new(&drill("a")).run_at(soon).send(&tx).await.unwrap();
+    let fleet = TestFleet::new().await;
+    let soon = now(&fleet).await + TimeDelta::milliseconds(400);
+    let tx = fleet.write().await;
+    let id = Push::new(&effect("a")).run_at(soon).send(&tx).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(stage.job(id).await.unwrap().state, JobState::Scheduled);
-    stage.start();
-    let job = stage.until(id, JobState::Succeeded).await;
+    assert_eq!(fleet.job(id).await.unwrap().state, JobState::Scheduled);
+    fleet.start();
+    let job = fleet.until(id, JobState::Succeeded).await;
     assert!(job.started_at.unwrap() >= soon);
 }

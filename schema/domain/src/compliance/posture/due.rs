@@ -1,78 +1,15 @@
 //! What is to be judged anew, and why: written in the transaction of the change, taken by whoever judges.
 
 use tokio_postgres::Row;
-use uuid::Uuid;
 
 use crate::base::{
-    db::Tx,
-    entity::{AssetId, OrganizationId, UserId},
+    db::{Fleet, Tx},
+    entity::OrganizationId,
     error::Result,
 };
 
-/// Whose posture a change concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// One asset's.
-    Asset(AssetId),
-    /// That of all assets of an owner.
-    Owner(UserId),
-    /// Everybody's.
-    All,
-}
-
-/// Notes that these are to be judged anew. `reads` names what changed as rules name it (`attr.disk_encrypted`,
-/// `asset.environment`, `owner.mfa_enabled`), or a rule whose waiver did (`rule.disk-encryption`); `None`: anything, as it is of
-/// everybody, who are judged by all rules.
-pub async fn note(tx: &Tx, changes: &[(Whose, Option<Vec<String>>)]) -> Result<()> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = changes.iter().map(|_| Uuid::now_v7()).collect();
-    let assets: Vec<Option<AssetId>> = changes
-        .iter()
-        .map(|(whose, _)| match whose {
-            Whose::Asset(asset) => Some(*asset),
-            Whose::Owner(_) | Whose::All => None,
-        })
-        .collect();
-    let owners: Vec<Option<UserId>> = changes
-        .iter()
-        .map(|(whose, _)| match whose {
-            Whose::Owner(owner) => Some(*owner),
-            Whose::Asset(_) | Whose::All => None,
-        })
-        .collect();
-    // Arrays of arrays are rectangular in Postgres, so each list comes as one text.
-    let reads: Vec<Option<String>> =
-        changes.iter().map(|(_, reads)| reads.as_ref().map(|reads| reads.join(" "))).collect();
-    tx.exec(
-        "INSERT INTO posture_due (org_id, id, asset_id, owner_id, reads)
-         SELECT $1, id, asset_id, owner_id, string_to_array(reads, ' ')
-         FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[]) AS due (id, asset_id, owner_id, reads)",
-        &[&tx.org(), &ids, &assets, &owners, &reads],
-    )
-    .await?;
-    tx.follow();
-    Ok(())
-}
-
-/// As [`note`], of all assets of an owner, from a transaction over people. A worker looks for such every few seconds.
-pub(crate) async fn note_owner(
-    tx: &Tx,
-    org: OrganizationId,
-    owner: UserId,
-    read: &str,
-) -> Result<()> {
-    tx.exec(
-        "INSERT INTO posture_due (org_id, id, owner_id, reads) VALUES ($1, $2, $3, ARRAY[$4])",
-        &[&org, &Uuid::now_v7(), &owner, &read],
-    )
-    .await?;
-    Ok(())
-}
-
-/// The organizations in which something waits and no job of this kind does, or was just buried: in a transaction of `Db::fleet`.
-pub async fn waiting(tx: &Tx, kind: &str) -> Result<Vec<OrganizationId>> {
+/// The organizations in which something waits and no job of this kind does, or was just buried.
+pub async fn waiting(tx: &Tx<Fleet>, kind: &str) -> Result<Vec<OrganizationId>> {
     let rows: Vec<Row> = tx
         .all(
             "SELECT id FROM organization WHERE EXISTS (SELECT FROM posture_due WHERE posture_due.org_id = organization.id)

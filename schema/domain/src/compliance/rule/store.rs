@@ -12,13 +12,14 @@ use uuid::Uuid;
 
 use super::{Builtin, Definition, Params, Rule, Ruled, Ruleset, Severity};
 use crate::{
-    access::{audit::Entry, viewer::Actor},
+    access::audit::Entry,
     base::{
+        actor::Actor,
         db::{FromRow, Tx},
         entity::{RuleId, RuleVersionId},
         error::{Error, Result},
+        stale::{self, Subject},
     },
-    compliance::posture::due::{self, Whose},
 };
 
 mod save;
@@ -180,7 +181,7 @@ async fn ensured(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<Saved>> {
     write(tx, &saved, &stale, now).await?;
     // An organization without rules has nothing judged yet.
     if !saved.is_empty() {
-        due::note(tx, &[(Whose::All, None)]).await?;
+        stale::mark(tx, &[(Subject::All, None)]).await?;
     }
     Saved::all(tx).await
 }

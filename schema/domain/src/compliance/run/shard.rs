@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Run, RunState, Scope, Started, Tally, scope::ScopeValues};
+use super::{Run, Scope, Started, Tally, scope::ScopeValues};
 use crate::{
     access::audit::Entry,
     base::{
@@ -17,6 +17,7 @@ use crate::{
         error::Result,
         event::Event,
         id::Id,
+        run_state::RunState,
     },
     compliance::{
         posture::{Lock, look::Look, store},

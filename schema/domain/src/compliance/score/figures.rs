@@ -16,8 +16,9 @@ use crate::{
         entity::{RuleId, RuleVersionId, RunId},
         error::{Error, Result},
         id::Id,
+        run_state::RunState,
     },
-    compliance::{rule::Severity, run::RunState},
+    compliance::rule::Severity,
 };
 
 /// How many verdicts there are of each kind. Takes `COMPLIANCE_READ`.
@@ -115,7 +116,7 @@ impl FromRow for Figures {
         let tallies: Vec<i32> = row.try_get("tallies")?;
         Ok(Self {
             run: row.try_get("id")?,
-            state: RunState::from_column(row.try_get("state")?)?,
+            state: RunState::from_column("compliance_run", row.try_get("state")?)?,
             sums: Sums::from_row(row)?,
             judged: judged(&rules, &severities, &tallies)?,
             rules,

@@ -7,7 +7,7 @@ use super::Queue;
 use crate::{
     access::{directive::requires, permission::Permission},
     base::{
-        db::{FromRow, Tx},
+        db::{FromRow, Kind, Tx},
         error::Result,
     },
 };
@@ -51,7 +51,7 @@ impl FromRow for QueueStats {
 
 impl QueueStats {
     /// Every queue, also where it is empty: of the organization of the transaction, or of all in one of `Db::fleet`.
-    pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
+    pub async fn list<K: Kind>(tx: &Tx<K>) -> Result<Vec<Self>> {
         let queues: Vec<&str> = Queue::ALL.iter().map(|queue| queue.as_str()).collect();
         tx.all(
             "WITH live AS (

@@ -5,13 +5,11 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Clock, Schedule, ScheduleAction, actor, spread};
-use crate::{
-    access::viewer::Actor,
-    base::{
-        db::Tx,
-        entity::{OrganizationId, ScheduleId},
-        error::Result,
-    },
+use crate::base::{
+    actor::Actor,
+    db::{Fleet, Tx},
+    entity::{OrganizationId, ScheduleId},
+    error::Result,
 };
 
 /// A time that has come: whoever claimed it does what the schedule says, in the same transaction.
@@ -38,9 +36,9 @@ impl Tick {
 
 impl Schedule {
     /// Takes what is due, at most `limit`, and moves each on to its next tick; what another transaction is taking is left
-    /// to it. Takes a transaction of `Db::fleet`: in it, the caller does what the ticks say. `now` is Postgres' time
+    /// to it. In the transaction, the caller does what the ticks say. `now` is Postgres' time
     /// ([`Tx::now`]).
-    pub async fn claim_due(tx: &Tx, now: DateTime<Utc>, limit: i64) -> Result<Vec<Tick>> {
+    pub async fn claim_due(tx: &Tx<Fleet>, now: DateTime<Utc>, limit: i64) -> Result<Vec<Tick>> {
         let due: Vec<Row> = tx
             .all(
                 "SELECT org_id, id, cron, time_zone, action, actor_kind, actor_id, next_tick FROM schedule
@@ -96,7 +94,7 @@ impl Claims {
         self.next_run_ats.push(next.map(|tick| tick + spread(id)));
     }
 
-    async fn store(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    async fn store(&self, tx: &Tx<Fleet>, now: DateTime<Utc>) -> Result<()> {
         if self.ids.is_empty() {
             return Ok(());
         }

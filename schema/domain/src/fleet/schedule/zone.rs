@@ -1,11 +1,9 @@
 //! Names of time zones, as IANA has them (`Europe/Berlin`), and what was probably meant by others.
 
 use chrono_tz::{TZ_VARIANTS, Tz};
+use strsim::osa_distance;
 
-use crate::base::{
-    error::Fault,
-    nearest::{folded, letters_between},
-};
+use crate::base::{error::Fault, nearest::folded};
 
 /// The zone of that name.
 ///
@@ -28,14 +26,14 @@ fn nearest(name: &str) -> Option<&'static str> {
     let distance = |known: &&'static str| {
         let whole = known.to_lowercase();
         let city = whole.rsplit('/').next().unwrap_or(&whole);
-        letters_between(&asked, &whole).min(letters_between(&asked, city))
+        osa_distance(&asked, &whole).min(osa_distance(&asked, city))
     };
     TZ_VARIANTS
         .iter()
         .map(|zone| zone.name())
         .map(|known| (distance(&known), known.len(), known))
         .min()
-        .filter(|(distance, ..)| *distance * 3 <= asked.len())
+        .filter(|(distance, ..)| *distance * 3 <= asked.chars().count())
         .map(|(.., known)| known)
 }
 

@@ -14,8 +14,8 @@ use crate::{
         entity::{self, AssetId, Entity, TagId},
         error::{Error, Result},
         id::Id,
+        stale::{self, Subject},
     },
-    compliance::posture::due::{self, Whose},
 };
 
 /// Tries for a free short code: seven of 33 million, the last of 10^15.
@@ -190,8 +190,8 @@ pub(crate) async fn insert_all(
         .iter()
         .map(|draft| Entry::created("asset.created", draft.asset.id, &draft.snapshot(names)));
     Entry::record_all(tx, entries.collect(), now).await?;
-    let new: Vec<_> = drafts.iter().map(|draft| (Whose::Asset(draft.asset.id), None)).collect();
-    due::note(tx, &new).await
+    let new: Vec<_> = drafts.iter().map(|draft| (Subject::Asset(draft.asset.id), None)).collect();
+    stale::mark(tx, &new).await
 }
 
 async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<AssetId>> {
@@ -279,11 +279,11 @@ pub(crate) async fn update_all(
     Entry::record_all(tx, entries.collect(), now).await?;
     let seen: Vec<_> = changes
         .iter()
-        .map(|change| (Whose::Asset(change.after.asset.id), change.reads()))
+        .map(|change| (Subject::Asset(change.after.asset.id), change.reads()))
         .filter(|(_, reads)| !reads.is_empty())
         .map(|(whose, reads)| (whose, Some(reads)))
         .collect();
-    due::note(tx, &seen).await
+    stale::mark(tx, &seen).await
 }
 
 async fn add_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {

@@ -12,8 +12,8 @@ use crate::{
         entity::{self, Entity, ImportRunId},
         error::{Error, Result},
         event::Event,
+        run_state::RunState,
     },
-    compliance::run::RunState,
 };
 
 /// Imports of one organization that may be under way at a time: each may hold 512 MiB.

@@ -4,7 +4,11 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::ImportRun;
-use crate::base::{db::Tx, entity::ImportRunId, error::Result};
+use crate::base::{
+    db::{Fleet, Tx},
+    entity::ImportRunId,
+    error::Result,
+};
 
 /// Rows that a sweep takes away at a time.
 const SWEPT: i64 = 20_000;
@@ -61,10 +65,8 @@ impl ImportRun {
         Ok(Sweep::Clear)
     }
 
-    /// Forgets some of the runs of all organizations that ended before, with their errors: how many. Takes [`Db::fleet`].
-    ///
-    /// [`Db::fleet`]: crate::Db::fleet
-    pub async fn forget(tx: &Tx, before: DateTime<Utc>) -> Result<u64> {
+    /// Forgets some of the runs of all organizations that ended before, with their errors: how many.
+    pub async fn forget(tx: &Tx<Fleet>, before: DateTime<Utc>) -> Result<u64> {
         tx.exec(
             "DELETE FROM import_run WHERE (org_id, id) IN
                  (SELECT org_id, id FROM import_run WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)",

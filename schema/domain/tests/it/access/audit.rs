@@ -163,8 +163,10 @@ async fn an_entry_is_not_altered_by_any_of_our_roles() {
         let app = house.db.write(house.org, Origin::system()).await.unwrap();
         let auth = house.db.auth(Origin::system()).await.unwrap();
         let fleet = house.db.fleet().await.unwrap();
-        for tx in [app, auth, fleet] {
-            let refusal = tx.exec(sql, &[]).await.unwrap_err();
+        let answers =
+            [app.exec(sql, &[]).await, auth.exec(sql, &[]).await, fleet.exec(sql, &[]).await];
+        for answer in answers {
+            let refusal = answer.unwrap_err();
             let Error::Postgres(refusal) = refusal else { panic!("{refusal:?}") };
             assert_eq!(refusal.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
         }

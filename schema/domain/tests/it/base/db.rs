@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use domain::{
     Db, Error, Origin, Tx,
-    base::{db::LoginRefusal, event::Event},
+    base::{
+        db::{Kind, LoginRefusal},
+        event::Event,
+    },
     entity::{AssetId, OrganizationId},
     inventory::asset::Asset,
     testing::TestDb,
@@ -17,11 +20,11 @@ fn pool_of_one(db: &TestDb) -> Db {
     Db::new(&db.url, 1, "one").unwrap()
 }
 
-async fn pid(tx: &Tx) -> i32 {
+async fn pid<K: Kind>(tx: &Tx<K>) -> i32 {
     tx.one::<Row>("SELECT pg_backend_pid() AS pid", &[]).await.unwrap().get("pid")
 }
 
-async fn seen_organization(tx: &Tx) -> String {
+async fn seen_organization<K: Kind>(tx: &Tx<K>) -> String {
     let sql = "SELECT coalesce(current_setting('app.org_id', true), '') AS org";
     tx.one::<Row>(sql, &[]).await.unwrap().get("org")
 }

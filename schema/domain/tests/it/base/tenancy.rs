@@ -10,7 +10,7 @@ use domain::{
         permission::{BuiltinRole, Permission},
         user::User,
     },
-    base::page::PageRequest,
+    base::{db::Kind, page::PageRequest},
     compliance::run::{Run, RunTrigger},
     entity::{ApiKeyId, AuditEntryId, OrganizationId, UserId},
     fleet::{
@@ -90,7 +90,7 @@ async fn two() -> (TestDb, Tenant, Tenant) {
     (db, acme, evil)
 }
 
-async fn count(tx: &Tx, table: &str) -> i64 {
+async fn count<K: Kind>(tx: &Tx<K>, table: &str) -> i64 {
     let row: Row = tx.one(&format!("SELECT count(*) AS rows FROM {table}"), &[]).await.unwrap();
     row.get("rows")
 }

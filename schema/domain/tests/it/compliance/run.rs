@@ -1,9 +1,10 @@
 //! Runs: one of a scope at a time, what they leave alone, and what begins them anew.
 
 use domain::{
+    base::run_state::RunState,
     compliance::{
         rule::Rule,
-        run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
+        run::{AssetRange, Run, RunTrigger, ScanScope, Started},
     },
     inventory::asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
 };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use domain::{
     Id, Origin,
     access::permission::Permission,
-    compliance::run::RunState,
+    base::run_state::RunState,
     entity::ImportRunId,
     inventory::{
         asset::{Asset, AssetType, CreateAssetInput},

@@ -12,13 +12,11 @@ use crate::{
         event::Event,
         id::Id,
         nearest::nearest,
+        stale::{self, Subject},
         text::beginning,
     },
     compliance::{
-        posture::{
-            Lock,
-            due::{self, Whose},
-        },
+        posture::Lock,
         rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
     },
 };
@@ -171,7 +169,7 @@ impl Rule {
     /// Records the change, and has judged anew what it concerns.
     async fn changed(&self, tx: &Tx, entry: Entry, now: DateTime<Utc>) -> Result<()> {
         entry.record(tx, now).await?;
-        due::note(tx, &[(Whose::All, None)]).await?;
+        stale::mark(tx, &[(Subject::All, None)]).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
     }

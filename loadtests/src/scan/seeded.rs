@@ -10,7 +10,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use tokio_postgres::types::ToSql;
 
-use crate::site::{Site, Tenant};
+use crate::deployment::{Deployment, Tenant};
 
 /// Of ten thousand.
 const MISSING: i32 = 500;
@@ -33,68 +33,68 @@ pub(super) const CHANGED_EVERY: i64 = 100;
 
 /// An attribute, the rule that reads it, and SQL of a value that fails and of one that passes; `{u}` in it is a fraction
 /// below 1 that the seed gives.
-struct Sown {
+struct Seeded {
     key: &'static str,
     rule: &'static str,
     bad: &'static str,
     good: &'static str,
 }
 
-const fn sown(
+const fn seeded(
     key: &'static str,
     rule: &'static str,
     bad: &'static str,
     good: &'static str,
-) -> Sown {
-    Sown { key, rule, bad, good }
+) -> Seeded {
+    Seeded { key, rule, bad, good }
 }
 
 /// At the place in the hash that it has here; the first is the one that edits turn.
-const FACTS: [Sown; 14] = [
-    sown("disk_encrypted", "disk-encryption", "false", "true"),
-    sown("encryption_in_transit", "encryption-in-transit", "false", "true"),
-    sown("edr_installed", "edr-present", "false", "true"),
-    sown("antivirus_installed", "antivirus-present", "false", "true"),
-    sown("has_default_credentials", "no-default-credentials", "true", "false"),
-    sown("logging_enabled", "logging-enabled", "false", "true"),
-    sown("firewall_enabled", "firewall-enabled", "false", "true"),
-    sown(
+const FACTS: [Seeded; 14] = [
+    seeded("disk_encrypted", "disk-encryption", "false", "true"),
+    seeded("encryption_in_transit", "encryption-in-transit", "false", "true"),
+    seeded("edr_installed", "edr-present", "false", "true"),
+    seeded("antivirus_installed", "antivirus-present", "false", "true"),
+    seeded("has_default_credentials", "no-default-credentials", "true", "false"),
+    seeded("logging_enabled", "logging-enabled", "false", "true"),
+    seeded("firewall_enabled", "firewall-enabled", "false", "true"),
+    seeded(
         "password_max_age_days",
         "password-max-age",
         "(ARRAY[91, 180, 365])[1 + trunc({u} * 3)::int]",
         "(ARRAY[30, 60, 90])[1 + trunc({u} * 3)::int]",
     ),
-    sown(
+    seeded(
         "log_retention_days",
         "log-retention",
         "(ARRAY[7, 14, 29])[1 + trunc({u} * 3)::int]",
         "(ARRAY[30, 90, 365])[1 + trunc({u} * 3)::int]",
     ),
-    sown(
+    seeded(
         "open_ports",
         "no-high-risk-open-ports",
         "(ARRAY['[21, 22]', '[22, 23]', '[445, 3389]', '[22, 2323]']::jsonb[])[1 + trunc({u} * 4)::int]",
         "(ARRAY['[22, 443]', '[80, 443]', '[22, 5432]', '[]']::jsonb[])[1 + trunc({u} * 4)::int]",
     ),
-    sown(
+    seeded(
         "os_name",
         "os-supported",
         "(ARRAY['Debian GNU/Linux 10 (buster)', 'Ubuntu 18.04.6 LTS'])[1 + trunc({u} * 2)::int]",
         "(ARRAY['Debian GNU/Linux 13 (trixie)', 'Ubuntu 24.04.1 LTS'])[1 + trunc({u} * 2)::int]",
     ),
-    sown(
+    seeded(
         "last_backup_at",
         "backup-recency",
         "pg_temp.day(-7.1 - {u} * 10)",
         "pg_temp.day({u} * -6.8)",
     ),
-    sown(
+    seeded(
         "last_patched_at",
         "patch-age",
         "pg_temp.day(-30.1 - {u} * 60)",
         "pg_temp.day({u} * -29.8)",
     ),
-    sown(
+    seeded(
         "tls_cert_expires_at",
         "tls-cert-expiry",
         "pg_temp.day(29.9 - {u} * 40)",
@@ -112,19 +112,19 @@ pub(super) struct Verdicts {
 }
 
 /// What is in an organization.
-pub(super) struct Sowing<'a> {
-    pub(super) site: &'a Site,
+pub(super) struct Seeding<'a> {
+    pub(super) deployment: &'a Deployment,
     pub(super) tenant: &'a Tenant,
     pub(super) assets: i64,
     pub(super) seed: u64,
 }
 
-impl Sowing<'_> {
+impl Seeding<'_> {
     /// Fills an empty organization.
-    pub(super) async fn sow(&self) -> Result<()> {
+    pub(super) async fn fill(&self) -> Result<()> {
         let seed = self.seed();
         let facts = FACTS.iter().enumerate().fold(String::new(), |mut facts, (place, fact)| {
-            let Sown { key, bad, good, .. } = fact;
+            let Seeded { key, bad, good, .. } = fact;
             let value = format!(
                 "CASE WHEN pg_temp.roll({place}, number, {seed}) >= {BAD} THEN to_jsonb({good})
                       WHEN pg_temp.roll({place}, number, {seed}) >= {MISSING} THEN to_jsonb({bad}) END"
@@ -172,8 +172,8 @@ impl Sowing<'_> {
                     now(), now()
              FROM numbered, org, owners"
         );
-        self.site.postgres.batch_execute(&make).await.context("fill an organization")?;
-        self.site.stores.vacuum().await
+        self.deployment.postgres.batch_execute(&make).await.context("fill an organization")?;
+        self.deployment.stores.vacuum().await
     }
 
     /// Turns the first fact of one in a hundred assets, where it is known, past everything that would notice; what that
@@ -186,7 +186,7 @@ impl Sowing<'_> {
              FROM organization WHERE organization.id = asset.org_id AND slug = $1 AND attributes ? '{key}'
                AND substring(external_id FROM '^load:([0-9]+)$')::bigint % {CHANGED_EVERY} = 0"
         );
-        self.site.postgres.execute(&turn, &[slug]).await.context("change some assets")?;
+        self.deployment.postgres.execute(&turn, &[slug]).await.context("change some assets")?;
         let seed = self.seed();
         let sql = format!(
             "SELECT count(*) FILTER (WHERE fact >= {BAD}), count(*) FILTER (WHERE fact >= {MISSING} AND fact < {BAD})
@@ -194,7 +194,7 @@ impl Sowing<'_> {
                    FROM generate_series({CHANGED_EVERY}::bigint, $1, {CHANGED_EVERY}::bigint) AS number) AS rolled
              WHERE life >= {RETIRED}"
         );
-        let row = self.site.postgres.query_one(&sql, &[&self.assets]).await?;
+        let row = self.deployment.postgres.query_one(&sql, &[&self.assets]).await?;
         Ok((row.try_get(0)?, row.try_get(1)?))
     }
 
@@ -204,13 +204,13 @@ impl Sowing<'_> {
             "SELECT count(*) FROM generate_series(1::bigint, $1) AS number WHERE pg_temp.roll({LIFE}, number, {}) >= {RETIRED}",
             self.seed()
         );
-        Ok(self.site.postgres.query_one(&sql, &[&self.assets]).await?.try_get(0)?)
+        Ok(self.deployment.postgres.query_one(&sql, &[&self.assets]).await?.try_get(0)?)
     }
 
     /// What every rule has to say before anything changes, by rule.
     pub(super) async fn expected(&self) -> Result<Vec<Verdicts>> {
         let seed = self.seed();
-        let facts = FACTS.iter().enumerate().map(|(place, Sown { rule, .. })| {
+        let facts = FACTS.iter().enumerate().map(|(place, Seeded { rule, .. })| {
             format!(
                 "('{rule}'::text, sum((pg_temp.roll({place}, number, {seed}) >= {BAD})::int),
                   sum((pg_temp.roll({place}, number, {seed}) BETWEEN {MISSING} AND {BAD} - 1)::int))"
@@ -245,7 +245,8 @@ impl Sowing<'_> {
     }
 
     async fn verdicts(&self, sql: &str, given: &[&(dyn ToSql + Sync)]) -> Result<Vec<Verdicts>> {
-        let rows = self.site.postgres.query(sql, given).await.with_context(|| sql.to_owned())?;
+        let rows =
+            self.deployment.postgres.query(sql, given).await.with_context(|| sql.to_owned())?;
         let verdicts = rows.iter().map(|row| {
             Ok(Verdicts {
                 rule: row.try_get("rule")?,

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const NO_REDIS: &str = "redis+unix:///nonexistent/redis.sock";
 
 /// See the module.
-pub(crate) struct Ground {
+pub(crate) struct QueueBench {
     /// Postgres and Redis.
     pub(crate) stores: Stores,
     /// What became of jobs.
@@ -76,7 +76,7 @@ pub(crate) struct Worker {
     pub(crate) child: Child,
 }
 
-impl Ground {
+impl QueueBench {
     /// On these stores, which get an organization.
     pub(crate) async fn prepare(
         binary: &Path,
@@ -88,7 +88,7 @@ impl Ground {
         stores.make_durable().await?;
         let ledger = Ledger::open(&stores.admin).await?;
         ledger.prepare().await?;
-        let ground = Self {
+        let bench = Self {
             stores,
             ledger,
             folder: Folder::new()?,
@@ -101,12 +101,12 @@ impl Ground {
         };
         let mut made = child::command(binary);
         made.args(["admin", "create-organization", "--slug", "default", "--name", "Default"]);
-        made.env("DATABASE_URL", &ground.stores.database).env("REDIS_URL", &ground.stores.redis);
-        made.env("DATABASE_OWNER_URL", &ground.stores.owner);
+        made.env("DATABASE_URL", &bench.stores.database).env("REDIS_URL", &bench.stores.redis);
+        made.env("DATABASE_OWNER_URL", &bench.stores.owner);
         let made = tokio::process::Command::from(made).kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&made.stderr);
         ensure!(made.status.success(), "no organization could be made: {}", said.trim());
-        Ok(ground)
+        Ok(bench)
     }
 
     /// One of two, by how long the run may take.

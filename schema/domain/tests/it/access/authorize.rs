@@ -5,10 +5,10 @@ use domain::{
     Actor, Id, Origin,
     access::{
         api_key::{ApiKey, NewApiKey},
+        authorize,
         permission::{BuiltinRole, Permission},
         role::Role,
         user::User,
-        viewer,
     },
 };
 
@@ -16,7 +16,7 @@ use crate::harness::{House, at, join, organization, viewer as signed_in};
 
 async fn may(house: &House, actor: Actor, permission: Permission, now: i64) -> bool {
     let tx = house.db.auth(Origin::system()).await.unwrap();
-    let may = viewer::may(&tx, house.org, actor, permission, at(now)).await.unwrap();
+    let may = authorize::may(&tx, house.org, actor, permission, at(now)).await.unwrap();
     tx.commit().await.unwrap();
     may
 }

@@ -1,4 +1,4 @@
-//! A site as its operators run it: one API and workers, each a process of its own, on stores that sync to disk.
+//! A deployment as its operators run it: one API and workers, each a process of its own, on stores that sync to disk.
 //! Organizations are made by `sentryops admin`, so that a part of a scenario begins with an empty one.
 
 use std::{
@@ -22,7 +22,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// See the module.
-pub(crate) struct Site {
+pub(crate) struct Deployment {
     /// What it stands on.
     pub(crate) stores: Stores,
     /// For files and logs.
@@ -46,7 +46,7 @@ pub(crate) struct Tenant {
     pub(crate) token: String,
 }
 
-impl Site {
+impl Deployment {
     /// Starts all of it, with one worker that takes from these queues; under `sentryops services`.
     pub(crate) async fn open(binary: &Path, queues: &'static [&'static str]) -> Result<Self> {
         let (stores, folder) = (Stores::inside()?, Folder::new()?);
@@ -56,9 +56,10 @@ impl Site {
         let api = Server::api(binary, folder.path(), &stores, &stores.database).await?;
         let postgres = stores.connect().await?;
         let (binary, workers) = (binary.to_owned(), Vec::new());
-        let mut site = Self { stores, folder, api, workers, postgres, binary, queues, started: 0 };
-        site.start_worker()?;
-        Ok(site)
+        let mut deployment =
+            Self { stores, folder, api, workers, postgres, binary, queues, started: 0 };
+        deployment.start_worker()?;
+        Ok(deployment)
     }
 
     /// One worker more.

@@ -22,8 +22,9 @@ pub(crate) struct Report {
     pub(crate) circumstances: Circumstances,
     /// What randomness began with.
     pub(crate) seed: u64,
-    /// By part.
-    pub(crate) findings: Vec<Finding>,
+    /// By part; `findings` in the JSON, as in reports of before.
+    #[serde(rename = "findings")]
+    pub(crate) measurements: Vec<Measurement>,
 }
 
 impl Report {
@@ -34,7 +35,7 @@ impl Report {
     pub(crate) fn close(&self, file: Option<&Path>) -> Result<()> {
         report::print(&self.render())?;
         report::save(file, self)?;
-        let wrong: Vec<_> = self.findings.iter().flat_map(Finding::wrong).collect();
+        let wrong: Vec<_> = self.measurements.iter().flat_map(Measurement::wrong).collect();
         if !wrong.is_empty() {
             bail!("{}", wrong.join("\n"));
         }
@@ -42,10 +43,10 @@ impl Report {
     }
 
     fn render(&self) -> String {
-        let Self { scenario, setting, circumstances, seed, findings } = self;
-        let findings: Vec<_> = findings.iter().map(Finding::render).collect();
-        let findings = findings.join("\n");
-        format!("{scenario}: {setting}, seed {seed}\n{}\n{findings}", circumstances.render())
+        let Self { scenario, setting, circumstances, seed, measurements } = self;
+        let measurements: Vec<_> = measurements.iter().map(Measurement::render).collect();
+        let measurements = measurements.join("\n");
+        format!("{scenario}: {setting}, seed {seed}\n{}\n{measurements}", circumstances.render())
     }
 }
 
@@ -70,7 +71,7 @@ struct Check {
 
 /// One part of the scenario.
 #[derive(Debug, Serialize)]
-pub(crate) struct Finding {
+pub(crate) struct Measurement {
     part: &'static str,
     setting: String,
     figures: Vec<Figure>,
@@ -83,7 +84,7 @@ pub(crate) struct Finding {
     table: Option<Table>,
 }
 
-impl Finding {
+impl Measurement {
     /// Nothing found yet.
     pub(crate) fn new(part: &'static str, setting: impl Into<String>) -> Self {
         Self {
@@ -180,11 +181,11 @@ mod tests {
 
     #[test]
     fn only_a_failed_check_is_wrong() {
-        let mut finding = Finding::new("drain", "as it is");
-        finding.aimed("rate", 12.0, "jobs/s", "≥ 50,000");
-        finding.check("lost", 0, 0);
-        finding.check("twice", 2, 0);
-        assert_eq!(finding.wrong().collect::<Vec<_>>(), ["drain: twice: 2 instead of 0"]);
-        assert!(finding.render().contains("0: WRONG"));
+        let mut measurement = Measurement::new("drain", "as it is");
+        measurement.aimed("rate", 12.0, "jobs/s", "≥ 50,000");
+        measurement.check("lost", 0, 0);
+        measurement.check("twice", 2, 0);
+        assert_eq!(measurement.wrong().collect::<Vec<_>>(), ["drain: twice: 2 instead of 0"]);
+        assert!(measurement.render().contains("0: WRONG"));
     }
 }

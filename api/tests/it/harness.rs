@@ -322,7 +322,7 @@ impl Gateway for Engine {
 }
 
 /// A running server; stopped when dropped.
-pub struct Edge {
+pub struct TestServer {
     pub address: SocketAddr,
     pub events: mpsc::UnboundedReceiver<Event>,
     /// Takes from everybody who is recognised what they have.
@@ -331,13 +331,13 @@ pub struct Edge {
     pub ended: JoinHandle<std::io::Result<()>>,
 }
 
-impl Drop for Edge {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.ended.abort();
     }
 }
 
-impl Edge {
+impl TestServer {
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
