@@ -1,5 +1,6 @@
 //! Rules, runs, findings, scores, and what follows from them.
 
+pub(crate) mod asset;
 pub(crate) mod drift;
 pub(crate) mod finding;
 pub(crate) mod forecast;

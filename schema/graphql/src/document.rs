@@ -9,6 +9,7 @@
 //! | `expansion`, `cost` | fragments measured once; depth, fields, aliases, directives, cost |
 //! | `variables` | whether variables are what the document says they are |
 //! | `authorize` | who may select what |
+//! | `policy` | what the checks must know of single fields and no directive says |
 //! | `rejection` | why a document is refused before it runs |
 //! | `key_order` | the order of an answer's keys |
 
@@ -19,6 +20,7 @@ pub(crate) mod index;
 pub(crate) mod key_order;
 pub(crate) mod lexer;
 pub(crate) mod operation;
+pub(crate) mod policy;
 pub(crate) mod rejection;
 pub(crate) mod root;
 pub(crate) mod variables;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `context` | who asks, and the request's transactions |
 //! | `loader`, `drive` | rows loaded in batches; an execution and its loads, in one task |
+//! | `node` | rows that `node(id)` finds |
 //! | `page` | connections, edges, cursors |
 //! | `error` | a code and a sentence for the client |
 //! | `answer` | what came of a document |
@@ -15,6 +16,7 @@ pub(crate) mod context;
 pub(crate) mod drive;
 pub(crate) mod error;
 pub(crate) mod loader;
+pub(crate) mod node;
 pub(crate) mod page;
 pub(crate) mod permit;
 pub(crate) mod watch;

@@ -32,6 +32,11 @@ macro_rules! entities {
     };
 }
 
+/// The prefix of every entity, in the order of the table.
+pub fn prefixes() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|names| names.prefix)
+}
+
 entities! {
     /// An organization.
     Organization, OrganizationId: "org", "organization", "organization";

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use async_graphql::{Context, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use domain::{
+    Id,
     access::{
         api_key::{self, NewApiKey},
         directive::{authenticated, or_oneself, requires},
         permission::Permission::{self, ApiKeyManage},
     },
-    entity::ApiKeyId,
+    entity::{self, ApiKeyId},
 };
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
+        node::Identified,
     },
 };
 
@@ -175,5 +177,24 @@ impl Batch for ApiKeyById {
     ) -> Result<HashMap<ApiKeyId, api_key::ApiKey>> {
         let keys = api_key::ApiKey::of_ids(&*scope.read().await?, ids).await?;
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
+    }
+}
+
+impl Identified for ApiKey {
+    type Entity = entity::ApiKey;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::ApiKey> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::ApiKey>) -> Result<Option<Self>> {
+        let viewer = ctx.viewer()?;
+        let is_oneself = viewer.own_id().is_some_and(|own| own == id.to_string());
+        if !is_oneself && !viewer.may(ApiKeyManage) {
+            return Ok(None);
+        }
+        Ok(ctx.load::<ApiKeyById>(id).await?.map(Self))
     }
 }

@@ -3,10 +3,11 @@
 use async_graphql::{Context, ID, InputObject, Object};
 use chrono::{DateTime, Utc};
 use domain::{
+    Id,
     access::{
         audit::{self, AuditQuery},
         directive::requires,
-        permission::Permission::AuditRead,
+        permission::Permission::{self, AuditRead},
     },
     base::page::{PageArgs, Scope},
     entity::{self, AuditEntryId},
@@ -19,6 +20,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
@@ -142,5 +144,19 @@ impl AuditQueries {
         let (page, total) = tokio::join!(audit::AuditEntry::list(&tx, &query, &request), counting);
         let total = total.transpose()?;
         Ok(Connection::new(page?, keys, &scope, total, audit::AuditEntry::place, AuditEntry))
+    }
+}
+
+impl Identified for AuditEntry {
+    type Entity = entity::AuditEntry;
+
+    const REQUIRES: Option<Permission> = Some(AuditRead);
+
+    fn row_id(&self) -> Id<entity::AuditEntry> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::AuditEntry>) -> Result<Option<Self>> {
+        Ok(audit::AuditEntry::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -2,27 +2,33 @@
 
 use async_graphql::{Context, Object, SimpleObject};
 use chrono::{DateTime, Utc};
+pub(crate) use domain::access::organization::Organization;
 use domain::{
+    Id,
     access::{
         directive::{authenticated, public},
         identity::Tokens,
-        organization::Organization,
         permission::Permission,
         role::Role,
         session::{self, EndReason},
         user::normalise_email,
         viewer,
     },
-    entity::{OrganizationId, SessionId},
+    entity::{self, OrganizationId, SessionId},
 };
 
 use crate::{
     access::actor::{Actor, actor},
     access::user::RolesOfUser,
+    document::policy::{
+        FieldPolicy,
+        Policy::{IgnoresBearer, NullForNobody, Oneself, StandsAlone, ToleratesBearer},
+    },
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
         loader::Load,
+        node::Identified,
     },
 };
 
@@ -117,6 +123,21 @@ pub(crate) struct LoginPayload {
     /// What to answer with a second factor; absent where none is enrolled.
     mfa_challenge: Option<String>,
 }
+
+/// Policies of the fields that say who somebody is.
+pub(crate) const POLICIES: &[FieldPolicy] = &[
+    FieldPolicy { on: "Mutation", field: "login", policies: &[StandsAlone, IgnoresBearer] },
+    FieldPolicy {
+        on: "Mutation",
+        field: "refreshSession",
+        policies: &[StandsAlone, IgnoresBearer],
+    },
+    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "logout", policies: &[ToleratesBearer] },
+    FieldPolicy { on: "Query", field: "viewer", policies: &[NullForNobody] },
+    FieldPolicy { on: "Viewer", field: "actor", policies: &[Oneself] },
+];
 
 /// Queries on the viewer.
 #[derive(Default)]
@@ -217,5 +238,45 @@ impl SessionMutation {
         session.end(&tx, EndReason::Revoked, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+impl Identified for Session {
+    type Entity = entity::Session;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::Session> {
+        self.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Session>) -> Result<Option<Self>> {
+        // Only the viewer's own: nobody reads somebody else's.
+        let viewer = ctx.viewer()?;
+        let Some(user) = viewer.user() else { return Ok(None) };
+        let now = ctx.now();
+        let sessions = ctx
+            .scope()
+            .read_people(async |tx| session::Session::of_user(tx, user, now).await)
+            .await?;
+        let own = sessions.into_iter().find(|session| session.id == id);
+        Ok(own.map(|session| Self::new(session, viewer.session)))
+    }
+}
+
+impl Identified for Organization {
+    type Entity = entity::Organization;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::Organization> {
+        self.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Organization>) -> Result<Option<Self>> {
+        if id != ctx.viewer()?.org {
+            return Ok(None);
+        }
+        Ok(Some(Self::current(&*ctx.read().await?).await?))
     }
 }

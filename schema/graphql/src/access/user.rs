@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
+pub(crate) use domain::access::role::Role;
 use domain::{
+    Id,
     access::{
         directive::{authenticated, or_oneself, requires},
         permission::Permission::{self, RoleManage, UserManage, UserRead},
-        role::Role,
         session::{EndReason, Session},
         user::{self, CreateUserInput, UpdateUserInput},
     },
     base::page::{PageArgs, Scope},
-    entity::{RoleId, UserId},
+    entity::{self, RoleId, UserId},
 };
 use futures_util::future::OptionFuture;
 
@@ -20,6 +21,7 @@ use crate::request::{
     context::{ContextExt, RequestScope},
     error::Result,
     loader::{Batch, Load},
+    node::Identified,
     page::{Connection, wants_total},
 };
 
@@ -253,5 +255,34 @@ impl Batch for RolesOfUser {
             roles.entry(user).or_default().push(role);
         }
         Ok(roles)
+    }
+}
+
+impl Identified for User {
+    type Entity = entity::User;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::User> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::User>) -> Result<Option<Self>> {
+        Ok(ctx.load::<UserById>(id).await?.map(Self))
+    }
+}
+
+impl Identified for Role {
+    type Entity = entity::Role;
+
+    const REQUIRES: Option<Permission> = None;
+
+    fn row_id(&self) -> Id<entity::Role> {
+        self.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Role>) -> Result<Option<Self>> {
+        let roles = Self::list(&*ctx.read().await?, ctx.viewer()?.org).await?;
+        Ok(roles.into_iter().find(|role| role.id == id))
     }
 }

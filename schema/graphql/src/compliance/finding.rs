@@ -1,14 +1,18 @@
-//! Findings: the view, the queries. (The field of an asset is in `asset`.)
+//! Findings: the view, the queries. (The field of an asset is in `compliance/asset`.)
 
 use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
-    access::{directive::requires, permission::Permission::ComplianceRead},
+    Id,
+    access::{
+        directive::requires,
+        permission::Permission::{self, ComplianceRead},
+    },
     base::page::{Page, PageArgs, Scope},
     compliance::finding::{self, FindingFilter},
-    entity::{AssetId, FindingId},
+    entity::{self, AssetId, FindingId},
 };
 use futures_util::future::OptionFuture;
 
@@ -21,6 +25,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
@@ -135,5 +140,19 @@ impl Batch for FindingPages {
             all.extend(keyed(pages, totals.as_ref(), &page));
         }
         Ok(all)
+    }
+}
+
+impl Identified for Finding {
+    type Entity = entity::Finding;
+
+    const REQUIRES: Option<Permission> = Some(ComplianceRead);
+
+    fn row_id(&self) -> Id<entity::Finding> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Finding>) -> Result<Option<Self>> {
+        Ok(finding::Finding::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -1,4 +1,4 @@
-//! An asset's posture: the views. (The field of an asset is in `asset`.)
+//! An asset's posture: the views. (The field of an asset is in `compliance/asset`.)
 
 use std::collections::HashMap;
 

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetRead, ComplianceRead, ComplianceRun, ComplianceWrite},
+        permission::Permission::{self, AssetRead, ComplianceRead, ComplianceRun, ComplianceWrite},
     },
     compliance::rule::{self, AppliesTo, Compiled, Control, RuleInput, Severity},
-    entity::{RuleId, RuleVersionId},
+    entity::{self, RuleId, RuleVersionId},
 };
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ use crate::{
         context::{ContextExt, RequestScope, take_scan},
         error::Result,
         loader::{Batch, Load},
+        node::Identified,
     },
 };
 
@@ -274,5 +276,19 @@ impl Batch for RuleByVersion {
         versions: &[RuleVersionId],
     ) -> Result<HashMap<RuleVersionId, rule::Rule>> {
         Ok(rule::Rule::of_versions(&*scope.read().await?, versions).await?)
+    }
+}
+
+impl Identified for Rule {
+    type Entity = entity::Rule;
+
+    const REQUIRES: Option<Permission> = Some(ComplianceRead);
+
+    fn row_id(&self) -> Id<entity::Rule> {
+        self.row.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Rule>) -> Result<Option<Self>> {
+        Ok(rule::Rule::find(&*ctx.read().await?, id).await?.map(Self::from))
     }
 }

@@ -1,14 +1,16 @@
-//! Compliance runs: the view, the queries, the mutations.
+//! Compliance runs: the view, the queries, the mutations, the subscription.
 
 use std::collections::HashMap;
 
-use async_graphql::{Context, Object};
+use async_graphql::{Context, Object, Subscription};
 use domain::{
+    Id,
     access::{
         directive::{authenticated, requires},
-        permission::Permission::{ComplianceRead, ComplianceRun as MayRun},
+        permission::Permission::{self, ComplianceRead, ComplianceRun as MayRun},
     },
     base::{
+        entity::Entity,
         page::{PageArgs, Scope},
         run_state::RunState,
     },
@@ -16,9 +18,9 @@ use domain::{
         run::{self, RunTrigger, ScanScope},
         score::{Figures, Score},
     },
-    entity::RunId,
+    entity::{self, RunId},
 };
-use futures_util::future::OptionFuture;
+use futures_util::{Stream, future::OptionFuture, stream};
 use jobs::compliance::{posture::push_turn, run::push_shards};
 
 use crate::{
@@ -27,7 +29,9 @@ use crate::{
         context::{ContextExt, RequestScope, take_scan},
         error::Result,
         loader::{Batch, Load},
+        node::Identified,
         page::{Connection, wants_total},
+        watch::Watch,
     },
 };
 
@@ -144,6 +148,29 @@ impl ComplianceMutation {
     }
 }
 
+/// Subscriptions to compliance runs.
+#[derive(Default)]
+pub(crate) struct RunSubscription;
+
+#[Subscription]
+impl RunSubscription {
+    /// A compliance run: at once, then at each advance; ends with the run. Takes `COMPLIANCE_READ`.
+    #[graphql(directive = requires::apply(ComplianceRead))]
+    async fn compliance_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: RunId,
+    ) -> Result<impl Stream<Item = ComplianceRun> + use<>> {
+        let watch = Watch::of(ctx);
+        watch.listen(ctx, &[entity::Run::PREFIX], Some(id.uuid()))?;
+        let run = run::Run::get(&*ctx.read().await?, id).await?;
+        if run.state.has_ended() {
+            watch.end();
+        }
+        Ok(stream::iter([ComplianceRun(run)]))
+    }
+}
+
 /// A compliance run by id.
 pub(crate) struct RunById;
 
@@ -166,5 +193,19 @@ impl Batch for FiguresOfRun {
 
     async fn load(scope: &RequestScope, runs: &[RunId]) -> Result<HashMap<RunId, Figures>> {
         Ok(Figures::of_runs(&*scope.read().await?, runs).await?)
+    }
+}
+
+impl Identified for ComplianceRun {
+    type Entity = entity::Run;
+
+    const REQUIRES: Option<Permission> = Some(ComplianceRead);
+
+    fn row_id(&self) -> Id<entity::Run> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Run>) -> Result<Option<Self>> {
+        Ok(run::Run::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

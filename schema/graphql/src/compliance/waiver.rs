@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{ComplianceRead, WaiverGrant},
+        permission::Permission::{self, ComplianceRead, WaiverGrant},
     },
     base::page::{PageArgs, Scope},
     compliance::waiver::{self, WaiverInput, WaiverState},
-    entity::WaiverId,
+    entity::{self, WaiverId},
 };
 use futures_util::future::OptionFuture;
 
@@ -23,6 +24,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
@@ -145,5 +147,19 @@ impl Batch for WaiverById {
     ) -> Result<HashMap<WaiverId, waiver::Waiver>> {
         let waivers = waiver::Waiver::of_ids(&*scope.read().await?, ids).await?;
         Ok(waivers.into_iter().map(|waiver| (waiver.id, waiver)).collect())
+    }
+}
+
+impl Identified for Waiver {
+    type Entity = entity::Waiver;
+
+    const REQUIRES: Option<Permission> = Some(ComplianceRead);
+
+    fn row_id(&self) -> Id<entity::Waiver> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Waiver>) -> Result<Option<Self>> {
+        Ok(waiver::Waiver::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

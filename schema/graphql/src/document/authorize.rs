@@ -12,13 +12,14 @@
 
 use async_graphql::{
     Pos, Positioned,
-    parser::types::{Field as Selected, OperationType, Selection, SelectionSet},
+    parser::types::{Field as Selected, Selection, SelectionSet},
 };
 use domain::access::permission::{Permission, PermissionSet};
 
 use crate::document::{
-    index::{Kind, Requirement, Shape, TypeId},
+    index::{Field, Kind, Requirement, Shape, TypeId},
     operation::Chosen,
+    policy::Policy,
 };
 
 /// The most paths that a refusal lists.
@@ -159,7 +160,7 @@ impl<'a> Checker<'a> {
         if place.is_narrowed && on.kind == Kind::Object {
             required = required.and(on.requirement);
         }
-        if self.is_nobody(name, place.on) {
+        if self.is_nobody(definition) {
             return;
         }
         self.path.push(selected.response_key().node.as_str());
@@ -168,18 +169,18 @@ impl<'a> Checker<'a> {
         let below = Place {
             on: definition.returns,
             is_narrowed: false,
-            is_oneself: self.returns_oneself(selected, place.on),
+            is_oneself: self.returns_oneself(selected, definition),
             listed,
         };
         self.set(&selected.selection_set, below);
         self.path.pop();
     }
 
-    /// `viewer` is null when nobody is signed in, so nothing below it runs: asking for it is how a client finds out.
-    fn is_nobody(&self, name: &str, on: TypeId) -> bool {
+    /// Whether the field is null because nobody is signed in, so that nothing below it runs: asking for `viewer` is how a client
+    /// finds out.
+    fn is_nobody(&self, definition: &Field) -> bool {
         matches!(self.caller, Caller::Anonymous)
-            && name == "viewer"
-            && self.shape.root(OperationType::Query) == Some(on)
+            && definition.policies.contains(&Policy::NullForNobody)
     }
 
     fn lacking(&self, required: Requirement) -> Lacking {
@@ -225,16 +226,18 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether what the field returns is the caller itself, by the document alone.
-    fn returns_oneself(&self, selected: &Selected, on: TypeId) -> bool {
+    fn returns_oneself(&self, selected: &Selected, definition: &Field) -> bool {
         let Caller::Known { own_ids, .. } = self.caller else { return false };
-        match selected.name.node.as_str() {
-            "actor" => self.shape.is(on, "Viewer"),
-            "node" => {
-                self.shape.root(OperationType::Query) == Some(on)
-                    && self.chosen.text(selected, "id").is_some_and(|id| own_ids.contains(&id))
+        definition.policies.iter().any(|policy| match policy {
+            Policy::Oneself => true,
+            Policy::OneselfBy(argument) => {
+                self.chosen.text(selected, argument).is_some_and(|id| own_ids.contains(&id))
             }
-            _ => false,
-        }
+            Policy::StandsAlone
+            | Policy::IgnoresBearer
+            | Policy::ToleratesBearer
+            | Policy::NullForNobody => false,
+        })
     }
 }
 

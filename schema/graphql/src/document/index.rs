@@ -10,6 +10,7 @@ use std::{collections::HashMap, fmt};
 use async_graphql::parser::types::OperationType;
 use domain::access::permission::PermissionSet;
 
+use crate::document::policy::{FieldPolicy, Policy};
 use reader::Reader;
 
 mod reader;
@@ -54,6 +55,9 @@ pub(crate) enum Kind {
 /// What a connection gives without `first`.
 pub(crate) const PAGE: i64 = 50;
 
+/// How deep a walk is that says nothing of it: the deepest.
+const WALK: i64 = 10;
+
 /// A field of an object or interface.
 #[derive(Debug)]
 pub(crate) struct Field {
@@ -63,10 +67,14 @@ pub(crate) struct Field {
     pub(crate) is_list: bool,
     /// The rows that it gives when neither `first` nor `last` is, if it has one of these arguments.
     pub(crate) page: Option<i64>,
+    /// How deep it walks along dependencies without `depth`, if it has that argument.
+    pub(crate) walk: Option<i64>,
     /// What the field itself takes.
     pub(crate) own: Requirement,
     /// Whether what it takes is waived where the object is the caller itself.
     pub(crate) or_oneself: bool,
+    /// What is declared of it beside the SDL.
+    pub(crate) policies: &'static [Policy],
     has_statement: bool,
 }
 
@@ -116,16 +124,22 @@ pub(crate) struct Shape {
     query: Option<TypeId>,
     mutation: Option<TypeId>,
     subscription: Option<TypeId>,
+    /// The root fields that stand alone, in the order in which they were declared.
+    pub(crate) alone: Vec<&'static str>,
 }
 
 impl Shape {
-    /// Reads the schema's SDL.
+    /// Reads the schema's SDL, and what is declared of single fields beside it.
     ///
     /// # Errors
-    /// All types and fields whose statement is missing, unreadable or contradictory, by name.
-    pub(crate) fn read(sdl: &str) -> Result<Self, Vec<Unstated>> {
+    /// All types and fields whose statement is missing, unreadable or contradictory, by name; and those that have a policy and
+    /// are not there.
+    pub(crate) fn read(sdl: &str, policies: &[&[FieldPolicy]]) -> Result<Self, Vec<Unstated>> {
         let mut reader = Reader::default();
         reader.definitions(sdl);
+        for policy in policies.iter().copied().flatten() {
+            reader.policy(policy);
+        }
         let mut shape = reader.shape();
         reader.unstated.extend(shape.unstated());
         if !reader.unstated.is_empty() {
@@ -149,11 +163,6 @@ impl Shape {
     /// The type.
     pub(crate) fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0]
-    }
-
-    /// Whether this is the type of that name.
-    pub(crate) fn is(&self, id: TypeId, name: &str) -> bool {
-        &*self.get(id).name == name
     }
 
     /// The type of what is selected under a type condition. An object stays that object under a condition on one of its

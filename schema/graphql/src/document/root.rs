@@ -1,8 +1,8 @@
-//! The root of an operation: what may stand there.
+//! The root of an operation: what may stand there, and what its fields declare of the whole.
 
 use async_graphql::parser::types::{OperationType, Selection};
 
-use crate::document::{operation::Chosen, rejection::Refusal};
+use crate::document::{index::Shape, operation::Chosen, policy::Policy, rejection::Refusal};
 
 /// Refuses what async-graphql would run otherwise than the specification says: a subscription is one field, and it must
 /// be there. A fragment at the root would find nothing and stay silent, so it is refused, too.
@@ -24,5 +24,41 @@ pub(crate) fn check_root(chosen: Chosen<'_>) -> Result<(), Refusal> {
             )),
         },
         _ => Err(Refusal::invalid(selections.pos, "a subscription selects exactly one field")),
+    }
+}
+
+impl Shape {
+    /// Whether any root field is declared so.
+    pub(crate) fn any_root(&self, chosen: Chosen<'_>, policy: Policy) -> bool {
+        chosen.root_fields().iter().any(|name| self.root_has(chosen, name, policy))
+    }
+
+    /// Whether there are root fields, and all are declared so.
+    pub(crate) fn all_roots(&self, chosen: Chosen<'_>, policy: Policy) -> bool {
+        let roots = chosen.root_fields();
+        !roots.is_empty() && roots.iter().all(|name| self.root_has(chosen, name, policy))
+    }
+
+    /// Refuses what stands beside a root field that stands alone.
+    pub(crate) fn one_authentication(&self, chosen: Chosen<'_>) -> Result<(), Refusal> {
+        let roots = chosen.root_fields();
+        let alone = roots.iter().filter(|name| self.root_has(chosen, name, Policy::StandsAlone));
+        let count = alone.count();
+        let beside = roots.iter().filter(|name| **name != "__typename").count() - count;
+        if count > 1 || (count == 1 && beside > 0) {
+            let message = format!(
+                "this mutation selects one of {} beside {} other fields, the limit is 0: send it alone",
+                self.alone.join(", "),
+                count + beside - 1
+            );
+            return Err(Refusal::invalid(chosen.selections().pos, message));
+        }
+        Ok(())
+    }
+
+    fn root_has(&self, chosen: Chosen<'_>, name: &str, policy: Policy) -> bool {
+        let root = self.root(chosen.kind()).map(|root| self.get(root));
+        let field = root.and_then(|root| root.field(name));
+        field.is_some_and(|field| field.policies.contains(&policy))
     }
 }

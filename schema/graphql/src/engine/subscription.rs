@@ -10,10 +10,6 @@ use async_graphql::Value;
 use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
 
-mod roots;
-
-pub(crate) use roots::{ImportSubscription, JobSubscription, RunSubscription};
-
 use crate::{
     engine::{Engine, Prepared, recognition::Watching},
     request::{

@@ -1,25 +1,36 @@
-//! Jobs and their queues: the views, the queries, the mutations.
+//! Jobs and their queues: the views, the queries, the mutations, the subscription.
 
-use async_graphql::{Context, Object};
+use std::time::Duration;
+
+use async_graphql::{Context, Object, Subscription};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{FleetRead, JobManage, JobRead},
+        permission::Permission::{self, FleetRead, JobManage, JobRead},
     },
-    base::page::{PageArgs, Scope},
-    entity::JobId,
-    fleet::job::{self, JobFilter, QueueStats},
+    base::{
+        entity::Entity,
+        page::{PageArgs, Scope},
+    },
+    entity::{self, JobId},
+    fleet::job::{self, JobFilter, Queue, QueueStats},
 };
-use futures_util::future::OptionFuture;
+use futures_util::{Stream, future::OptionFuture, stream};
 
 use crate::{
     access::actor::{Actor, actor},
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
+        node::Identified,
         page::{Connection, wants_total},
+        watch::Watch,
     },
 };
+
+/// Queues move faster than anybody reads.
+const JOBS: Duration = Duration::from_millis(500);
 
 /// An order to a worker.
 pub(crate) struct Job(pub(crate) job::Job);
@@ -165,5 +176,47 @@ impl JobMutation {
         let job = job::Job::cancel(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(Job(job))
+    }
+}
+
+/// Subscriptions to jobs.
+#[derive(Default)]
+pub(crate) struct JobSubscription;
+
+#[Subscription]
+impl JobSubscription {
+    /// Jobs as they change from now on, twice a second; of more than a hundred at once the latest. Takes `JOB_READ`.
+    #[graphql(directive = requires::apply(JobRead))]
+    async fn jobs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Of this queue; of all without it.")] queue: Option<Queue>,
+    ) -> Result<impl Stream<Item = Job> + use<>> {
+        let watch = Watch::of(ctx);
+        watch.listen(ctx, &[entity::Job::PREFIX], None)?;
+        watch.at_most_every(JOBS);
+        watch.each_counts();
+        let (since, alive) = watch.recent().begin();
+        let changed = job::Job::changed(&*ctx.read().await?, queue, since, &alive).await?;
+        let mut recent = watch.recent();
+        let jobs = recent.take_new(changed.jobs, |job| job.id.uuid(), changed.at);
+        for job in &jobs {
+            recent.note(job.id.uuid(), job.finished_at.is_none());
+        }
+        Ok(stream::iter(jobs.into_iter().map(Job)))
+    }
+}
+
+impl Identified for Job {
+    type Entity = entity::Job;
+
+    const REQUIRES: Option<Permission> = Some(JobRead);
+
+    fn row_id(&self) -> Id<entity::Job> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Job>) -> Result<Option<Self>> {
+        Ok(job::Job::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -2,17 +2,18 @@
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{JobRead, ScheduleWrite},
+        permission::Permission::{self, JobRead, ScheduleWrite},
     },
-    entity::ScheduleId,
+    entity::{self, ScheduleId},
     fleet::schedule::{self, ScheduleInput},
 };
 
 use crate::{
     access::actor::{Actor, actor},
-    request::{context::ContextExt, error::Result},
+    request::{context::ContextExt, error::Result, node::Identified},
 };
 
 /// What is to be done at which times.
@@ -77,5 +78,19 @@ impl ScheduleMutation {
         schedule::Schedule::delete(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
+    }
+}
+
+impl Identified for Schedule {
+    type Entity = entity::Schedule;
+
+    const REQUIRES: Option<Permission> = Some(JobRead);
+
+    fn row_id(&self) -> Id<entity::Schedule> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Schedule>) -> Result<Option<Self>> {
+        Ok(schedule::Schedule::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
-use async_graphql::{Context, Object};
+use async_graphql::{Context, Object, ObjectType};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetDelete, AssetRead, AssetWrite},
+        permission::Permission::{self, AssetDelete, AssetRead, AssetWrite},
     },
     base::page::{PageArgs, Scope},
-    entity::AssetId,
+    entity::{self, AssetId},
     inventory::{
         asset::{
             self, AssetFilter, AssetOrder, CreateAssetInput, Fact, LifecycleState, UpdateAssetInput,
         },
-        dependency::{Bounds, Direction},
         label,
         tag::Tag,
     },
@@ -24,23 +24,26 @@ use futures_util::future::OptionFuture;
 use crate::{
     access::user::User,
     access::user::UserById,
-    compliance::{
-        finding::{self, Finding},
-        posture::{self, Posture},
-    },
+    inventory::change::{self, Change},
     inventory::tag::TagsOfAsset,
-    inventory::{
-        change::{self, Change},
-        custody::{self, Custody},
-        dependency::{self, BlastRadius, Reached},
-    },
     request::{
         context::{ContextExt, RequestScope},
         error::{Error, ErrorCode, Result},
         loader::{Batch, Load},
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
+
+/// Fields of an asset that belong to another noun, named by its entity. The noun implements this beside its own view, which
+/// refers to assets: so an asset names nothing that is built on it, and other wings can add to it.
+pub(crate) trait Extended<E> {
+    /// The object whose fields are the asset's as well; its name never shows.
+    type Fields: ObjectType;
+
+    /// These fields of this asset.
+    fn extended(&self) -> Self::Fields;
+}
 
 /// Something we operate.
 pub(crate) struct Asset(pub(crate) asset::Asset);
@@ -69,63 +72,14 @@ impl Asset {
         Ok(ctx.load::<UserById>(owner).await?.map(User))
     }
 
-    /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
-    async fn depends_on(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
-        depth: Option<i32>,
-        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
-            i32,
-        >,
-    ) -> Result<Vec<Reached>> {
-        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
-        dependency::reach(ctx, self.0.id, Direction::DependsOn, bounds).await
+    #[graphql(flatten)]
+    async fn dependencies(&self) -> <Self as Extended<entity::Dependency>>::Fields {
+        Extended::<entity::Dependency>::extended(self)
     }
 
-    /// What needs it, directly or not: the nearest first, then by name; each once, and never itself.
-    async fn dependents(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
-        depth: Option<i32>,
-        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
-            i32,
-        >,
-    ) -> Result<Vec<Reached>> {
-        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
-        dependency::reach(ctx, self.0.id, Direction::Dependents, bounds).await
-    }
-
-    /// What its failure takes along: all that needs it, directly or not.
-    async fn blast_radius(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(10)")]
-        depth: Option<i32>,
-        #[graphql(
-            desc = "How many nodes at most, up to 100; the counts are whole whatever it is.",
-            default_with = "Some(100)"
-        )]
-        first: Option<i32>,
-    ) -> Result<BlastRadius> {
-        let bounds = Bounds::check(depth.unwrap_or(10), first.unwrap_or(100))?;
-        dependency::blast_radius(ctx, self.0.id, bounds).await
-    }
-
-    /// Who holds it now, if somebody does.
-    async fn custody(&self, ctx: &Context<'_>) -> Result<Option<Custody>> {
-        custody::current(ctx, self.0.id).await
-    }
-
-    /// Who holds it and who did, newest first.
-    async fn custody_history(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-    ) -> Result<Connection<Custody>> {
-        custody::history(ctx, self.0.id, first, after).await
+    #[graphql(flatten)]
+    async fn custodies(&self) -> <Self as Extended<entity::Custody>>::Fields {
+        Extended::<entity::Custody>::extended(self)
     }
 
     /// What changed of it, newest first: by whom and where, without values, which only `auditEntries` has.
@@ -138,20 +92,9 @@ impl Asset {
         change::changes(ctx, self.0.id, first, after).await
     }
 
-    /// What every rule says of it now; null where it was never judged, and where it is not in operation. Takes
-    /// `COMPLIANCE_READ`.
-    async fn posture(&self, ctx: &Context<'_>) -> Result<Option<Posture>> {
-        posture::of_asset(ctx, self.0.id).await
-    }
-
-    /// What it breaks now, the worst first. Takes `COMPLIANCE_READ`.
-    async fn findings(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-    ) -> Result<Connection<Finding>> {
-        finding::of_asset(ctx, self.0.id, first, after).await
+    #[graphql(flatten)]
+    async fn compliance(&self) -> <Self as Extended<entity::Finding>>::Fields {
+        Extended::<entity::Finding>::extended(self)
     }
 
     /// The QR code of its short code as an SVG document, for a label of any size.
@@ -294,5 +237,19 @@ impl Batch for AssetById {
     async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, asset::Asset>> {
         let assets = asset::Asset::of_ids(&*scope.read().await?, ids).await?;
         Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
+    }
+}
+
+impl Identified for Asset {
+    type Entity = entity::Asset;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Asset> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Asset>) -> Result<Option<Self>> {
+        Ok(asset::Asset::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

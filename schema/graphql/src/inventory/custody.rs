@@ -1,15 +1,16 @@
-//! Who holds an asset: the view, the mutations. (The fields of an asset are in `asset`.)
+//! Who holds an asset: the view, the mutations. And the fields that an asset has of them.
 
 use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetRead, AssetWrite},
+        permission::Permission::{self, AssetRead, AssetWrite},
     },
     base::page::{Page, PageArgs, Scope},
-    entity::{AssetId, UserId},
+    entity::{self, AssetId, UserId},
     inventory::custody,
 };
 use futures_util::future::OptionFuture;
@@ -20,11 +21,12 @@ use crate::{
         actor::{Actor, actor},
         user::User,
     },
-    inventory::asset::{Asset, asset_of},
+    inventory::asset::{Asset, Extended, asset_of},
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, Loaded, PageKey, grouped, keyed},
+        node::Identified,
         page::{Connection, wants_total},
     },
 };
@@ -62,13 +64,42 @@ impl Custody {
     }
 }
 
+/// Custodies of an asset: fields of [`Asset`].
+pub(crate) struct AssetCustodies(AssetId);
+
+impl Extended<entity::Custody> for Asset {
+    type Fields = AssetCustodies;
+
+    fn extended(&self) -> AssetCustodies {
+        AssetCustodies(self.0.id)
+    }
+}
+
+#[Object]
+impl AssetCustodies {
+    /// Who holds it now, if somebody does.
+    async fn custody(&self, ctx: &Context<'_>) -> Result<Option<Custody>> {
+        current(ctx, self.0).await
+    }
+
+    /// Who holds it and who did, newest first.
+    async fn custody_history(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
+        #[graphql(desc = "After this cursor.")] after: Option<String>,
+    ) -> Result<Connection<Custody>> {
+        history(ctx, self.0, first, after).await
+    }
+}
+
 /// Who holds an asset now.
-pub(crate) async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
+async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
     Ok(ctx.load::<OpenCustody>(asset).await?.map(Custody))
 }
 
 /// Who held an asset, newest first.
-pub(crate) async fn history(
+async fn history(
     ctx: &Context<'_>,
     asset: AssetId,
     first: Option<i32>,
@@ -159,5 +190,19 @@ impl Batch for CustodyPages {
             all.extend(keyed(pages, totals.as_ref(), &page));
         }
         Ok(all)
+    }
+}
+
+impl Identified for Custody {
+    type Entity = entity::Custody;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Custody> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Custody>) -> Result<Option<Self>> {
+        Ok(custody::Custody::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

@@ -1,23 +1,25 @@
-//! Dependencies and what is reached along them: the views, the mutations. (The fields of an asset are in `asset`.)
+//! Dependencies and what is reached along them: the views, the mutations. And the fields that an asset has of them.
 
 use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetRead, AssetWrite},
+        permission::Permission::{self, AssetRead, AssetWrite},
     },
-    entity::{AssetId, DependencyId},
+    entity::{self, AssetId, DependencyId},
     inventory::dependency::{self, Bounds, Criticality, Direction},
 };
 
 use crate::{
-    inventory::asset::{Asset, asset_of},
+    inventory::asset::{Asset, Extended, asset_of},
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, grouped},
+        node::Identified,
     },
 };
 
@@ -92,8 +94,66 @@ impl BlastRadius {
     }
 }
 
+/// Dependencies of an asset: fields of [`Asset`].
+pub(crate) struct AssetDependencies(AssetId);
+
+impl Extended<entity::Dependency> for Asset {
+    type Fields = AssetDependencies;
+
+    fn extended(&self) -> AssetDependencies {
+        AssetDependencies(self.0.id)
+    }
+}
+
+#[Object]
+impl AssetDependencies {
+    /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
+    async fn depends_on(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        depth: Option<i32>,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+            i32,
+        >,
+    ) -> Result<Vec<Reached>> {
+        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
+        reach(ctx, self.0, Direction::DependsOn, bounds).await
+    }
+
+    /// What needs it, directly or not: the nearest first, then by name; each once, and never itself.
+    async fn dependents(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        depth: Option<i32>,
+        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+            i32,
+        >,
+    ) -> Result<Vec<Reached>> {
+        let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
+        reach(ctx, self.0, Direction::Dependents, bounds).await
+    }
+
+    /// What its failure takes along: all that needs it, directly or not.
+    async fn blast_radius(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(10)")]
+        depth: Option<i32>,
+        #[graphql(
+            desc = "How many nodes at most, up to 100; the counts are whole whatever it is.",
+            default_with = "Some(100)"
+        )]
+        first: Option<i32>,
+    ) -> Result<BlastRadius> {
+        let bounds = Bounds::check(depth.unwrap_or(10), first.unwrap_or(100))?;
+        blast_radius(ctx, self.0, bounds).await
+    }
+}
+
 /// What an asset reaches in that direction.
-pub(crate) async fn reach(
+async fn reach(
     ctx: &Context<'_>,
     asset: AssetId,
     direction: Direction,
@@ -104,11 +164,7 @@ pub(crate) async fn reach(
 }
 
 /// What a failure of an asset takes along.
-pub(crate) async fn blast_radius(
-    ctx: &Context<'_>,
-    asset: AssetId,
-    bounds: Bounds,
-) -> Result<BlastRadius> {
+async fn blast_radius(ctx: &Context<'_>, asset: AssetId, bounds: Bounds) -> Result<BlastRadius> {
     let radius = ctx.load::<BlastRadii>(BlastKey { asset, bounds }).await?;
     let nothing = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
     Ok(BlastRadius(radius.unwrap_or(nothing)))
@@ -214,5 +270,19 @@ impl Batch for BlastRadii {
             all.extend(radii.into_iter().map(|(asset, radius)| (key(asset), radius)));
         }
         Ok(all)
+    }
+}
+
+impl Identified for Dependency {
+    type Entity = entity::Dependency;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Dependency> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Dependency>) -> Result<Option<Self>> {
+        Ok(dependency::Dependency::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

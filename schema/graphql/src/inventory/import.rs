@@ -1,20 +1,23 @@
-//! Imports: the view, the query, the mutations. Files too large for a request's text come by `/import/…`.
+//! Imports: the view, the query, the mutations, the subscription. Files too large for a request's text come by `/import/…`.
 
-use async_graphql::{Context, InputObject, Object};
+use async_graphql::{Context, InputObject, Object, Subscription};
 use domain::{
-    Error as DomainError, Tx,
+    Error as DomainError, Id, Tx,
     access::{
         directive::{authenticated, requires},
-        permission::Permission::{AssetImport, AssetRead},
+        permission::Permission::{self, AssetImport, AssetRead},
     },
-    base::page::{PageArgs, Scope},
-    entity::ImportRunId,
+    base::{
+        entity::Entity,
+        page::{PageArgs, Scope},
+    },
+    entity::{self, ImportRunId},
     inventory::import::{
         self, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, Opened, Table,
         check_columns, cut::Cutter,
     },
 };
-use futures_util::future::OptionFuture;
+use futures_util::{Stream, future::OptionFuture, stream};
 use jobs::inventory::import::{push_first, push_look, push_sweep};
 
 use crate::{
@@ -22,7 +25,9 @@ use crate::{
     request::{
         context::ContextExt,
         error::Result,
+        node::Identified,
         page::{Connection, wants_total},
+        watch::Watch,
     },
 };
 
@@ -212,5 +217,42 @@ fn named(error: DomainError, path: &str) -> DomainError {
             DomainError::Invalid(faults)
         }
         other => other,
+    }
+}
+
+/// Subscriptions to imports.
+#[derive(Default)]
+pub(crate) struct ImportSubscription;
+
+#[Subscription]
+impl ImportSubscription {
+    /// An import: at once, then at each advance; ends with the import. Takes `ASSET_READ`.
+    #[graphql(directive = requires::apply(AssetRead))]
+    async fn import_run(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which one.")] id: ImportRunId,
+    ) -> Result<impl Stream<Item = ImportRun> + use<>> {
+        let watch = Watch::of(ctx);
+        watch.listen(ctx, &[entity::ImportRun::PREFIX], Some(id.uuid()))?;
+        let run = import::ImportRun::get(&*ctx.read().await?, id).await?;
+        if run.state.has_ended() {
+            watch.end();
+        }
+        Ok(stream::iter([ImportRun(run)]))
+    }
+}
+
+impl Identified for ImportRun {
+    type Entity = entity::ImportRun;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::ImportRun> {
+        self.0.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::ImportRun>) -> Result<Option<Self>> {
+        Ok(import::ImportRun::find(&*ctx.read().await?, id).await?.map(Self))
     }
 }

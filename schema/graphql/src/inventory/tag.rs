@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 
 use async_graphql::{Context, Object};
+pub(crate) use domain::inventory::tag::Tag;
 use domain::{
+    Id,
     access::{
         directive::requires,
-        permission::Permission::{AssetRead, AssetWrite},
+        permission::Permission::{self, AssetRead, AssetWrite},
     },
-    entity::{AssetId, TagId},
-    inventory::tag::Tag,
+    entity::{self, AssetId, TagId},
 };
 
 use crate::request::{
     context::{ContextExt, RequestScope},
     error::Result,
     loader::Batch,
+    node::Identified,
 };
 
 /// Queries on tags.
@@ -94,5 +96,19 @@ impl Batch for TagsOfAsset {
             tags.entry(asset).or_default().push(tag);
         }
         Ok(tags)
+    }
+}
+
+impl Identified for Tag {
+    type Entity = entity::Tag;
+
+    const REQUIRES: Option<Permission> = Some(AssetRead);
+
+    fn row_id(&self) -> Id<entity::Tag> {
+        self.id
+    }
+
+    async fn find(ctx: &Context<'_>, id: Id<entity::Tag>) -> Result<Option<Self>> {
+        Ok(Self::find(&*ctx.read().await?, id).await?)
     }
 }

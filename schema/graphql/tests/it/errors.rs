@@ -10,15 +10,15 @@ use domain::{
 use jobs::Quota;
 use serde_json::{Value, json};
 
-use crate::harness::{self, PASSWORD, Reply, Stage, ample, client, nothing};
+use crate::harness::{self, PASSWORD, Reply, TestApp, ample, client, nothing};
 
 const CREATE: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
 
 /// Asks as the owner of a fresh team.
 async fn ask(document: &str, variables: Value) -> Reply {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    stage.ask(team["owner"].bearer.as_str(), document, variables).await
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    app.ask(team["owner"].bearer.as_str(), document, variables).await
 }
 
 /// What an operator reads in a log belongs there: not a word of it here.
@@ -76,12 +76,11 @@ async fn an_owner_from_nowhere_is_a_conflict() {
 
 #[tokio::test]
 async fn the_last_owner_stays() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document = "mutation($user: ID!) { deactivateUser(user: $user) { id } }";
-    let reply = stage
-        .ask(team["owner"].bearer.as_str(), document, json!({ "user": team["owner"].id }))
-        .await;
+    let reply =
+        app.ask(team["owner"].bearer.as_str(), document, json!({ "user": team["owner"].id })).await;
     assert_eq!(reply.code(), "CONFLICT", "{:#}", reply.json);
     says_nothing_of_the_machine(&reply);
 }
@@ -122,11 +121,11 @@ async fn all_faults_of_a_person_are_told_at_once() {
 
 #[tokio::test]
 async fn a_role_that_is_not_there_is_told_where_and_what_there_is() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document =
         "mutation($user: ID!) { setUserRoles(user: $user, roles: [\"viewer\", \"ownr\"]) { id } }";
-    let reply = stage
+    let reply = app
         .ask(team["owner"].bearer.as_str(), document, json!({ "user": team["viewer"].id }))
         .await;
     assert_eq!(
@@ -147,13 +146,13 @@ async fn a_fault_of_an_input_is_named_by_its_path_in_the_input() {
 
 #[tokio::test]
 async fn an_id_of_another_type_says_which() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let id = team["viewer"].id;
     for document in
         ["query($id: ID!) { asset(id: $id) { id } }", "mutation($id: ID!) { deleteAsset(id: $id) }"]
     {
-        let reply = stage.ask(team["owner"].bearer.as_str(), document, json!({ "id": id })).await;
+        let reply = app.ask(team["owner"].bearer.as_str(), document, json!({ "id": id })).await;
         assert_eq!(reply.code(), "VALIDATION");
         let message = reply.error()["message"].as_str().unwrap();
         assert!(message.contains("this is the id of a user, not of an asset"), "{message}");
@@ -162,8 +161,8 @@ async fn an_id_of_another_type_says_which() {
 
 #[tokio::test]
 async fn what_is_no_id_is_a_validation_everywhere() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     for document in [
         "{ node(id: \"7\") { id } }",
         "{ asset(id: \"7\") { id } }",
@@ -176,7 +175,7 @@ async fn what_is_no_id_is_a_validation_everywhere() {
         "mutation { deactivateUser(user: \"usr_\") { id } }",
         "mutation { switchOrganization(organization: 7) { accessToken } }",
     ] {
-        let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+        let reply = app.ask(team["owner"].bearer.as_str(), document, nothing()).await;
         assert_eq!(reply.code(), "VALIDATION", "{document}: {:#}", reply.json);
         says_nothing_of_the_machine(&reply);
     }
@@ -185,8 +184,8 @@ async fn what_is_no_id_is_a_validation_everywhere() {
 /// Postgres keeps no U+0000: a text that holds it is refused before it reaches the driver.
 #[tokio::test]
 async fn a_text_that_cannot_be_kept_is_a_validation_everywhere() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let mut wrong = Vec::new();
     for document in [
         "query($t: String!) { assets(filter: { text: $t }) { nodes { id } } }",
@@ -196,9 +195,8 @@ async fn a_text_that_cannot_be_kept_is_a_validation_everywhere() {
         "mutation($t: String!) { saveRole(key: $t, name: \"Night\", permissions: []) { id } }",
         "mutation($t: String!) { saveRole(key: \"night\", name: $t, permissions: []) { id } }",
     ] {
-        let reply = stage
-            .ask(team["owner"].bearer.as_str(), document, json!({ "t": "n\0@b.example" }))
-            .await;
+        let reply =
+            app.ask(team["owner"].bearer.as_str(), document, json!({ "t": "n\0@b.example" })).await;
         says_nothing_of_the_machine(&reply);
         if reply.code() != "VALIDATION" {
             wrong.push((document, reply.code().to_owned()));
@@ -209,11 +207,11 @@ async fn a_text_that_cannot_be_kept_is_a_validation_everywhere() {
 
 #[tokio::test]
 async fn what_is_looked_up_by_a_text_that_cannot_be_is_not_found() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let owner = team["owner"].bearer.as_str();
     let nul = || json!({ "t": "n\0" });
-    let reply = stage.ask(owner, "mutation($t: String!) { deleteRole(key: $t) }", nul()).await;
+    let reply = app.ask(owner, "mutation($t: String!) { deleteRole(key: $t) }", nul()).await;
     assert_eq!(reply.code(), "NOT_FOUND", "{:#}", reply.json);
     let document = "query($t: String!) {
         asset(code: $t) { id }
@@ -221,14 +219,14 @@ async fn what_is_looked_up_by_a_text_that_cannot_be_is_not_found() {
         b: auditEntries(filter: { entityType: $t }) { totalCount nodes { id } }
     }";
     let none = json!({ "totalCount": 0, "nodes": [] });
-    let reply = stage.ask(owner, document, nul()).await;
+    let reply = app.ask(owner, document, nul()).await;
     assert_eq!(reply.data(), &json!({ "asset": null, "a": none, "b": none }));
 }
 
 #[tokio::test]
 async fn a_sign_in_fails_in_the_same_words_whatever_is_wrong() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document = "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { mfaChallenge } }";
     let mut said = Vec::new();
     for (email, password) in [
@@ -238,8 +236,7 @@ async fn a_sign_in_fails_in_the_same_words_whatever_is_wrong() {
         ("n\0@alfa.example", PASSWORD),
         (team["viewer"].email.as_str(), "\0"),
     ] {
-        let reply =
-            stage.ask(None, document, json!({ "email": email, "password": password })).await;
+        let reply = app.ask(None, document, json!({ "email": email, "password": password })).await;
         said.push(reply.error().clone());
     }
     assert_eq!(said[0]["message"], "Invalid email or password.");
@@ -250,13 +247,13 @@ async fn a_sign_in_fails_in_the_same_words_whatever_is_wrong() {
 async fn too_many_sign_ins_are_told_when_to_come_back() {
     let test = TestDb::new().await;
     let db = test.db.clone();
-    let stage = Stage::on(test, db, Quota::parse("auth-of-errors", "2/hour").unwrap()).await;
+    let app = TestApp::on(test, db, Quota::parse("auth-of-errors", "2/hour").unwrap()).await;
     let document = "mutation($email: String!) { login(email: $email, password: \"wrong horse\") { mfaChallenge } }";
     let email = format!("{}@alfa.example", UserId::new());
     let mut codes = Vec::new();
     let mut last = None;
     for _ in 0..3 {
-        let reply = stage.ask(None, document, json!({ "email": email })).await;
+        let reply = app.ask(None, document, json!({ "email": email })).await;
         codes.push(reply.code().to_owned());
         last = Some(reply);
     }
@@ -267,10 +264,10 @@ async fn too_many_sign_ins_are_told_when_to_come_back() {
 
 #[tokio::test]
 async fn a_database_that_is_away_is_told_so() {
-    let (stage, team) = {
-        let stage = Stage::new().await;
-        let team = stage.team("alfa").await;
-        (stage, team)
+    let (app, team) = {
+        let app = TestApp::new().await;
+        let team = app.team("alfa").await;
+        (app, team)
     };
     // Nobody listens on port 1.
     let dead =
@@ -285,7 +282,7 @@ async fn a_database_that_is_away_is_told_so() {
         assert_eq!(reply.error()["extensions"]["retryAfterMs"], 1000);
         says_nothing_of_the_machine(&reply);
     }
-    drop(stage);
+    drop(app);
 }
 
 #[tokio::test]
@@ -306,8 +303,8 @@ async fn what_needs_no_database_is_answered_without() {
 /// What Postgres may say to any statement, and what becomes of it.
 #[tokio::test]
 async fn what_the_database_says_becomes_one_of_our_codes() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let input = json!({ "input": { "name": "a", "type": "HOST" } });
     let mut wrong = Vec::new();
     for (state, code) in [
@@ -331,8 +328,8 @@ async fn what_the_database_says_becomes_one_of_our_codes() {
              DROP TRIGGER IF EXISTS refuse ON asset;
              CREATE TRIGGER refuse BEFORE INSERT ON asset EXECUTE FUNCTION refuse()"
         );
-        stage.break_with(&raise).await;
-        let reply = stage.ask(team["owner"].bearer.as_str(), CREATE, input.clone()).await;
+        app.break_with(&raise).await;
+        let reply = app.ask(team["owner"].bearer.as_str(), CREATE, input.clone()).await;
         says_nothing_of_the_machine(&reply);
         if reply.code() != code {
             wrong.push((state, reply.code().to_owned(), code));
@@ -347,13 +344,13 @@ async fn what_takes_too_long_is_a_timeout() {
     let separator = if test.url.contains('?') { '&' } else { '?' };
     let url = format!("{}{separator}options=-c%20statement_timeout%3D50", test.url);
     let db = Db::new(&url, 2, "sentryops-test").unwrap();
-    let stage = Stage::on(test, db, ample()).await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::on(test, db, ample()).await;
+    let team = app.team("alfa").await;
     // A lock that nobody gives up for as long as the client lives.
-    let holder = stage.test.superuser().await;
+    let holder = app.test.superuser().await;
     holder.batch_execute("BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let reply =
-        stage.ask(team["owner"].bearer.as_str(), "{ assets { nodes { id } } }", nothing()).await;
+        app.ask(team["owner"].bearer.as_str(), "{ assets { nodes { id } } }", nothing()).await;
     assert_eq!(reply.code(), "TIMEOUT", "{:#}", reply.json);
     says_nothing_of_the_machine(&reply);
 }
@@ -361,35 +358,34 @@ async fn what_takes_too_long_is_a_timeout() {
 /// The connection is thrown away with its transaction; the next request gets another.
 #[tokio::test]
 async fn a_connection_that_breaks_is_replaced() {
-    let stage = Stage::narrow(1).await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::narrow(1).await;
+    let team = app.team("alfa").await;
     let owner = team["owner"].bearer.as_str();
-    stage.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
-    stage
-        .break_with(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    app.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
+    app.break_with(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
              WHERE datname = current_database() AND usename = 'sentryops_test'",
-        )
-        .await;
-    let reply = stage.ask(owner, "{ assets { nodes { id } } }", nothing()).await;
+    )
+    .await;
+    let reply = app.ask(owner, "{ assets { nodes { id } } }", nothing()).await;
     assert!(
         reply.errors().is_empty() || reply.code() == "DEPENDENCY_UNAVAILABLE",
         "{:#}",
         reply.json
     );
-    stage.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
+    app.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
 }
 
 #[tokio::test]
 async fn each_error_names_the_request() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document = "{ a: node(id: \"7\") { id } b: node(id: \"8\") { id } }";
-    let reply = stage.ask(team["viewer"].bearer.as_str(), document, nothing()).await;
+    let reply = app.ask(team["viewer"].bearer.as_str(), document, nothing()).await;
     let ids: Vec<_> =
         reply.errors().iter().map(|error| &error["extensions"]["requestId"]).collect();
     assert_eq!(ids, ["the-request", "the-request"]);
     let reply =
-        stage.ask(team["viewer"].bearer.as_str(), "{ users { nodes { id } } }", nothing()).await;
+        app.ask(team["viewer"].bearer.as_str(), "{ users { nodes { id } } }", nothing()).await;
     assert_eq!(reply.error()["extensions"]["requestId"], "the-request");
 }

@@ -38,7 +38,7 @@ pub(crate) fn now() -> DateTime<Utc> {
 }
 
 /// The engine on a database of its own.
-pub(crate) struct Stage {
+pub(crate) struct TestApp {
     pub(crate) engine: Engine,
     pub(crate) test: TestDb,
     /// For what a test prepares; the engine may have a pool of its own.
@@ -128,7 +128,7 @@ pub(crate) fn ample() -> Quota {
     Quota::parse("auth", "1000000/second").unwrap()
 }
 
-impl Stage {
+impl TestApp {
     /// With the pool that the application has.
     pub(crate) async fn new() -> Self {
         let test = TestDb::new().await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Stage, Team, nothing},
+    harness::{Team, TestApp, nothing},
     wire::Wire,
 };
 
@@ -14,17 +14,17 @@ const PAGE: &str = "query($first: Int, $after: String, $last: Int, $before: Stri
 }";
 
 /// Assets `a`, `b`, … of the team.
-async fn assets(stage: &Stage, team: &Team, names: &str) {
+async fn assets(app: &TestApp, team: &Team, names: &str) {
     for name in names.chars() {
         let create =
             "mutation($name: String!) { createAsset(input: { name: $name, type: HOST }) { id } }";
-        stage.ask(team["owner"].bearer.as_str(), create, json!({ "name": name })).await.data();
+        app.ask(team["owner"].bearer.as_str(), create, json!({ "name": name })).await.data();
     }
 }
 
 /// The names of a page, with `<` and `>` where rows precede and follow, and its cursors.
-async fn page(stage: &Stage, team: &Team, arguments: Value) -> (String, Value, Value) {
-    let reply = stage.ask(team["owner"].bearer.as_str(), PAGE, arguments).await;
+async fn page(app: &TestApp, team: &Team, arguments: Value) -> (String, Value, Value) {
+    let reply = app.ask(team["owner"].bearer.as_str(), PAGE, arguments).await;
     let page = &reply.data()["assets"];
     let names = page["nodes"].as_array().unwrap().iter();
     let names: String = names.map(|node| node["name"].as_str().unwrap()).collect();
@@ -40,12 +40,12 @@ async fn page(stage: &Stage, team: &Team, arguments: Value) -> (String, Value, V
 
 #[tokio::test]
 async fn a_list_is_read_forwards() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "abcdefg").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "abcdefg").await;
     let (mut shown, mut after) = (Vec::new(), Value::Null);
     for _ in 0..3 {
-        let (names, _, end) = page(&stage, &team, json!({ "first": 3, "after": after })).await;
+        let (names, _, end) = page(&app, &team, json!({ "first": 3, "after": after })).await;
         shown.push(names);
         after = end;
     }
@@ -54,12 +54,12 @@ async fn a_list_is_read_forwards() {
 
 #[tokio::test]
 async fn a_list_is_read_backwards() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "abcdefg").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "abcdefg").await;
     let (mut shown, mut before) = (Vec::new(), Value::Null);
     for _ in 0..3 {
-        let (names, start, _) = page(&stage, &team, json!({ "last": 3, "before": before })).await;
+        let (names, start, _) = page(&app, &team, json!({ "last": 3, "before": before })).await;
         shown.push(names);
         before = start;
     }
@@ -68,41 +68,41 @@ async fn a_list_is_read_backwards() {
 
 #[tokio::test]
 async fn a_page_stands_between_two_cursors() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "abcdefg").await;
-    let (_, _, a) = page(&stage, &team, json!({ "first": 1 })).await;
-    let (_, g, _) = page(&stage, &team, json!({ "last": 1 })).await;
-    let (shown, ..) = page(&stage, &team, json!({ "first": 3, "after": a, "before": g })).await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "abcdefg").await;
+    let (_, _, a) = page(&app, &team, json!({ "first": 1 })).await;
+    let (_, g, _) = page(&app, &team, json!({ "last": 1 })).await;
+    let (shown, ..) = page(&app, &team, json!({ "first": 3, "after": a, "before": g })).await;
     assert_eq!(shown, "<bcd>");
-    let (shown, ..) = page(&stage, &team, json!({ "last": 3, "after": a, "before": g })).await;
+    let (shown, ..) = page(&app, &team, json!({ "last": 3, "after": a, "before": g })).await;
     assert_eq!(shown, "<def>");
 }
 
 #[tokio::test]
 async fn a_row_that_comes_or_goes_neither_repeats_nor_hides_another() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "bdfh").await;
-    let (shown, _, after) = page(&stage, &team, json!({ "first": 2 })).await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "bdfh").await;
+    let (shown, _, after) = page(&app, &team, json!({ "first": 2 })).await;
     assert_eq!(shown, "bd>");
-    assets(&stage, &team, "aeg").await;
-    stage.break_with("DELETE FROM asset WHERE name = 'd'").await;
-    let (shown, ..) = page(&stage, &team, json!({ "first": 9, "after": after })).await;
+    assets(&app, &team, "aeg").await;
+    app.break_with("DELETE FROM asset WHERE name = 'd'").await;
+    let (shown, ..) = page(&app, &team, json!({ "first": 9, "after": after })).await;
     assert_eq!(shown, "<efgh");
 }
 
 #[tokio::test]
 async fn equal_names_are_told_apart_by_their_ids() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "xxxxx").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "xxxxx").await;
     let mut seen = std::collections::BTreeSet::new();
     let mut after = Value::Null;
     let document = "query($after: String) { assets(orderBy: { field: NAME, direction: DESC }, first: 2, after: $after) { edges { cursor node { id } } } }";
     for _ in 0..3 {
         let reply =
-            stage.ask(team["owner"].bearer.as_str(), document, json!({ "after": after })).await;
+            app.ask(team["owner"].bearer.as_str(), document, json!({ "after": after })).await;
         for edge in reply.data()["assets"]["edges"].as_array().unwrap() {
             assert!(seen.insert(edge["node"]["id"].as_str().unwrap().to_owned()));
             after = edge["cursor"].clone();
@@ -114,9 +114,9 @@ async fn equal_names_are_told_apart_by_their_ids() {
 /// Every order has its own values in its cursors.
 #[tokio::test]
 async fn every_order_is_read_to_its_end() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "cabd").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "cabd").await;
     let document = "query($order: AssetOrder!, $after: String) { assets(orderBy: $order, first: 1, after: $after) { nodes { name } pageInfo { endCursor } } }";
     for (field, direction, expected) in [
         ("NAME", "ASC", Some("abcd")),
@@ -132,7 +132,7 @@ async fn every_order_is_read_to_its_end() {
         for _ in 0..4 {
             let order =
                 json!({ "order": { "field": field, "direction": direction }, "after": after });
-            let reply = stage.ask(team["owner"].bearer.as_str(), document, order).await;
+            let reply = app.ask(team["owner"].bearer.as_str(), document, order).await;
             names += reply.data()["assets"]["nodes"][0]["name"].as_str().unwrap_or("-");
             after = reply.data()["assets"]["pageInfo"]["endCursor"].clone();
         }
@@ -145,14 +145,14 @@ async fn every_order_is_read_to_its_end() {
 
 #[tokio::test]
 async fn a_total_is_counted_only_where_it_is_selected() {
-    let (stage, wire) = Wire::stage(2).await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "abc").await;
+    let (app, wire) = Wire::app(2).await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "abc").await;
     let owner = team["owner"].bearer.as_str();
     wire.look();
     for list in ["assets", "users", "auditEntries"] {
         let document = format!("{{ {list}(first: 1) {{ nodes {{ id }} }} }}");
-        stage.ask(owner, &document, nothing()).await.data();
+        app.ask(owner, &document, nothing()).await.data();
         assert_eq!(wire.look().count("count(*)"), 0, "{list}");
         let document = format!(
             "{{ {list}(first: 1) {{ ...F }} }} fragment F on {} {{ n: totalCount }}",
@@ -162,7 +162,7 @@ async fn a_total_is_counted_only_where_it_is_selected() {
                 _ => "AuditEntryConnection",
             }
         );
-        let reply = stage.ask(owner, &document, nothing()).await;
+        let reply = app.ask(owner, &document, nothing()).await;
         assert!(reply.data()[list]["n"].as_i64() >= Some(3), "{:#}", reply.json);
         assert_eq!(wire.look().count("count(*)"), 1, "{list}");
     }
@@ -170,18 +170,18 @@ async fn a_total_is_counted_only_where_it_is_selected() {
 
 #[tokio::test]
 async fn a_total_counts_what_the_filter_lets_through() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "äbcäb").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "äbcäb").await;
     let document = "{ assets(filter: { text: \"Ä\" }, first: 1) { totalCount nodes { name } } }";
-    let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+    let reply = app.ask(team["owner"].bearer.as_str(), document, nothing()).await;
     assert_eq!(reply.data()["assets"], json!({ "totalCount": 2, "nodes": [{ "name": "ä" }] }));
 }
 
 #[tokio::test]
 async fn all_faults_of_a_page_s_arguments_are_told_at_once() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let owner = team["owner"].bearer.as_str();
     for (arguments, faults) in [
         (json!({ "first": 0 }), vec!["first"]),
@@ -193,18 +193,18 @@ async fn all_faults_of_a_page_s_arguments_are_told_at_once() {
             vec!["first", "last", "last", "after", "before"],
         ),
     ] {
-        let reply = stage.ask(owner, PAGE, arguments).await;
+        let reply = app.ask(owner, PAGE, arguments).await;
         assert_eq!((reply.code(), reply.faults()), ("VALIDATION", faults));
     }
 }
 
 #[tokio::test]
 async fn a_cursor_that_was_tampered_with_is_refused() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    assets(&stage, &team, "ab").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    assets(&app, &team, "ab").await;
     let owner = team["owner"].bearer.as_str();
-    let (_, _, cursor) = page(&stage, &team, json!({ "first": 1 })).await;
+    let (_, _, cursor) = page(&app, &team, json!({ "first": 1 })).await;
     let cursor = cursor.as_str().unwrap();
     // The last letter holds bits that no byte takes.
     for place in 0..cursor.len() - 1 {
@@ -212,7 +212,7 @@ async fn a_cursor_that_was_tampered_with_is_refused() {
         letters[place] = if letters[place] == b'A' { b'B' } else { b'A' };
         let tampered = String::from_utf8(letters).unwrap();
         for argument in ["after", "before"] {
-            let reply = stage.ask(owner, PAGE, json!({ argument: tampered })).await;
+            let reply = app.ask(owner, PAGE, json!({ argument: tampered })).await;
             assert_eq!(
                 (reply.code(), reply.faults()),
                 ("VALIDATION", vec![argument]),
@@ -224,11 +224,11 @@ async fn a_cursor_that_was_tampered_with_is_refused() {
 
 #[tokio::test]
 async fn a_cursor_of_another_list_is_refused() {
-    let stage = Stage::new().await;
-    let (team, other) = (stage.team("alfa").await, stage.team("bravo").await);
-    assets(&stage, &team, "ab").await;
-    assets(&stage, &other, "ab").await;
-    let (_, _, foreign) = page(&stage, &other, json!({ "first": 1 })).await;
+    let app = TestApp::new().await;
+    let (team, other) = (app.team("alfa").await, app.team("bravo").await);
+    assets(&app, &team, "ab").await;
+    assets(&app, &other, "ab").await;
+    let (_, _, foreign) = page(&app, &other, json!({ "first": 1 })).await;
     let owner = team["owner"].bearer.as_str();
     let mut cursors = vec![("another organization's", foreign)];
     for (which, list) in [
@@ -242,12 +242,12 @@ async fn a_cursor_of_another_list_is_refused() {
         ),
     ] {
         let document = format!("{{ list: {list} {{ pageInfo {{ endCursor }} }} }}");
-        let reply = stage.ask(owner, &document, nothing()).await;
+        let reply = app.ask(owner, &document, nothing()).await;
         cursors.push((which, reply.data()["list"]["pageInfo"]["endCursor"].clone()));
     }
     for (which, cursor) in cursors {
         assert!(cursor.is_string(), "{which}");
-        let reply = stage.ask(owner, PAGE, json!({ "after": cursor })).await;
+        let reply = app.ask(owner, PAGE, json!({ "after": cursor })).await;
         assert_eq!((reply.code(), reply.faults()), ("VALIDATION", vec!["after"]), "{which}");
     }
 }

@@ -6,7 +6,7 @@ use domain::entity::AssetId;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Reply, Stage, Team, nothing},
+    harness::{Reply, Team, TestApp, nothing},
     wire::Wire,
 };
 
@@ -24,9 +24,9 @@ const BUSY: &str = "query($id: ID!) {
     apiKeys { name createdBy { name } }
 }";
 
-async fn add_asset(stage: &Stage, team: &Team) {
+async fn add_asset(app: &TestApp, team: &Team) {
     let input = json!({ "input": { "name": "web-1", "type": "HOST", "owner": team["viewer"].id } });
-    stage.ask(team["owner"].bearer.as_str(), CREATE, input).await.data();
+    app.ask(team["owner"].bearer.as_str(), CREATE, input).await.data();
 }
 
 /// Fails where requests wait for each other's connections, before the pool itself gives up after five seconds.
@@ -38,9 +38,9 @@ async fn promptly(reply: impl Future<Output = Reply>) -> Reply {
 
 #[tokio::test]
 async fn all_that_a_document_reads_is_read_in_one_transaction() {
-    let (stage, wire) = Wire::stage(4).await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
+    let (app, wire) = Wire::app(4).await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
     wire.look();
     let document = "query($id: ID!) {
         node(id: $id) { ... on User { name roles { key } } }
@@ -50,32 +50,32 @@ async fn all_that_a_document_reads_is_read_in_one_transaction() {
         roles { key }
     }";
     let owner = &team["owner"];
-    stage.ask(owner.bearer.as_str(), document, json!({ "id": owner.id })).await.data();
+    app.ask(owner.bearer.as_str(), document, json!({ "id": owner.id })).await.data();
     let seen = wire.look();
     assert_eq!((seen.count("BEGIN READ ONLY"), seen.count("BEGIN")), (1, 2), "{seen:#?}");
 }
 
 #[tokio::test]
 async fn a_request_opens_no_transaction_beside_another() {
-    let (stage, wire) = Wire::stage(8).await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
+    let (app, wire) = Wire::app(8).await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
     wire.look();
     let owner = &team["owner"];
-    promptly(stage.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
+    promptly(app.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
     let seen = wire.look();
     assert_eq!(seen.most_open, 1, "{:#?}", seen.statements);
 }
 
 #[tokio::test]
 async fn a_request_hands_its_connection_back_in_order() {
-    let (stage, wire) = Wire::stage(1).await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
+    let (app, wire) = Wire::app(1).await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
     wire.look();
     let owner = &team["owner"];
     for _ in 0..3 {
-        promptly(stage.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
+        promptly(app.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
     }
     assert_eq!(wire.look().connections, 0, "connections were thrown away and made anew");
 }
@@ -83,13 +83,11 @@ async fn a_request_hands_its_connection_back_in_order() {
 /// Pairs of what may be selected together, on the one connection that there is.
 #[tokio::test]
 async fn one_connection_is_enough_for_any_document() {
-    let stage = Stage::narrow(1).await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
-    stage.break_with("UPDATE membership SET permissions = '{FLEET_READ}'").await;
-    stage
-        .job(&team, &format!("actor_kind = 'user', actor_id = '{}'", team["owner"].id.uuid()))
-        .await;
+    let app = TestApp::narrow(1).await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
+    app.break_with("UPDATE membership SET permissions = '{FLEET_READ}'").await;
+    app.job(&team, &format!("actor_kind = 'user', actor_id = '{}'", team["owner"].id.uuid())).await;
     let parts = [
         "viewer { organizations { name } }",
         "viewer { sessions { id } }",
@@ -110,7 +108,7 @@ async fn one_connection_is_enough_for_any_document() {
         for other in parts {
             let document =
                 format!("query($id: ID!) {{ {one} {other} use: node(id: $id) {{ id }} }}");
-            let asked = stage.ask(owner.bearer.as_str(), &document, json!({ "id": owner.id }));
+            let asked = app.ask(owner.bearer.as_str(), &document, json!({ "id": owner.id }));
             match tokio::time::timeout(Duration::from_secs(2), asked).await {
                 Ok(reply) if reply.errors().is_empty() => {}
                 other => stuck.push((document, other.map(|reply| reply.json))),
@@ -122,8 +120,8 @@ async fn one_connection_is_enough_for_any_document() {
 
 #[tokio::test]
 async fn a_mutation_and_what_is_selected_of_its_result_share_one_connection() {
-    let stage = Stage::narrow(1).await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::narrow(1).await;
+    let team = app.team("alfa").await;
     let document = "mutation($owner: ID!) {
         a: createAsset(input: { name: \"web-1\", type: HOST, owner: $owner }) { name owner { name roles { key } } }
         b: createAsset(input: { name: \"web-2\", type: HOST, owner: $owner }) { name owner { name roles { key } } }
@@ -131,7 +129,7 @@ async fn a_mutation_and_what_is_selected_of_its_result_share_one_connection() {
         c: setUserRoles(user: $owner, roles: [\"operator\"]) { name roles { key } }
     }";
     let variables = json!({ "owner": team["viewer"].id });
-    let reply = promptly(stage.ask(team["owner"].bearer.as_str(), document, variables)).await;
+    let reply = promptly(app.ask(team["owner"].bearer.as_str(), document, variables)).await;
     let owner = |role: &str, name: &str| json!({ "name": name, "roles": [{ "key": role }] });
     assert_eq!(
         reply.data(),
@@ -146,11 +144,11 @@ async fn a_mutation_and_what_is_selected_of_its_result_share_one_connection() {
 
 #[tokio::test]
 async fn requests_at_once_share_few_connections() {
-    let stage = Stage::narrow(2).await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
+    let app = TestApp::narrow(2).await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
     let owner = &team["owner"];
-    let asked = (0..24).map(|_| stage.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id })));
+    let asked = (0..24).map(|_| app.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id })));
     for reply in futures_util::future::join_all(asked).await {
         reply.data();
     }
@@ -158,13 +156,13 @@ async fn requests_at_once_share_few_connections() {
 
 #[tokio::test]
 async fn the_second_of_two_mutations_sees_the_first() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document = "mutation {
         made: saveRole(key: \"night\", name: \"Night\", permissions: [CHECK_RUN]) { key }
         held: createUser(input: { email: \"n@alfa.example\", name: \"N\", password: \"correct pelican mosaic\", roles: [\"night\"] }) { roles { key } }
     }";
-    let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+    let reply = app.ask(team["owner"].bearer.as_str(), document, nothing()).await;
     assert_eq!(
         reply.data(),
         &json!({ "made": { "key": "night" }, "held": { "roles": [{ "key": "night" }] } })
@@ -173,23 +171,23 @@ async fn the_second_of_two_mutations_sees_the_first() {
 
 #[tokio::test]
 async fn the_first_of_two_mutations_stays_when_the_second_fails() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document = "mutation {
         a: createAsset(input: { name: \"web-1\", type: HOST, externalId: \"x\" }) { name }
         b: createAsset(input: { name: \"web-2\", type: HOST, externalId: \"x\" }) { name }
     }";
     let bearer = team["owner"].bearer.as_str();
-    let reply = stage.ask(bearer, document, nothing()).await;
+    let reply = app.ask(bearer, document, nothing()).await;
     assert_eq!((reply.code(), &reply.error()["path"]), ("CONFLICT", &json!(["b"])));
-    let reply = stage.ask(bearer, "{ assets { nodes { name } } }", nothing()).await;
+    let reply = app.ask(bearer, "{ assets { nodes { name } } }", nothing()).await;
     assert_eq!(reply.data(), &json!({ "assets": { "nodes": [{ "name": "web-1" }] } }));
 }
 
 #[tokio::test]
 async fn what_is_refused_for_its_looks_touches_no_database() {
-    let (stage, wire) = Wire::stage(1).await;
-    let team = stage.team("alfa").await;
+    let (app, wire) = Wire::app(1).await;
+    let team = app.team("alfa").await;
     wire.look();
     let many = |times: usize, part: &str| part.repeat(times);
     let times = |times: usize, field: &str| {
@@ -205,7 +203,7 @@ async fn what_is_refused_for_its_looks_touches_no_database() {
         ("too expensive", times(20, "users(first: 100) { nodes { roles { key } } }")),
         ("two sign-ins", "mutation { a: login(email: \"\", password: \"\") { mfaChallenge } b: login(email: \"\", password: \"\") { mfaChallenge } }".to_owned()),
     ] {
-        let reply = stage.ask(team["owner"].bearer.as_str(), &document, nothing()).await;
+        let reply = app.ask(team["owner"].bearer.as_str(), &document, nothing()).await;
         assert!(!reply.executed && !reply.errors().is_empty(), "{what}: {:#}", reply.json);
         let seen = wire.look();
         assert!(seen.statements.is_empty(), "{what}: {seen:#?}");
@@ -214,8 +212,8 @@ async fn what_is_refused_for_its_looks_touches_no_database() {
 
 #[tokio::test]
 async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
-    let (stage, wire) = Wire::stage(1).await;
-    let team = stage.team("alfa").await;
+    let (app, wire) = Wire::app(1).await;
+    let team = app.team("alfa").await;
     wire.look();
     let viewer = Some(team["viewer"].bearer.as_str());
     for (document, bearer, code) in [
@@ -225,7 +223,7 @@ async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
         ("mutation { deleteRole(key: \"x\") }", viewer, "FORBIDDEN"),
         ("{ assets { nodes { nmae } } }", viewer, "VALIDATION"),
     ] {
-        let reply = stage.ask(bearer, document, nothing()).await;
+        let reply = app.ask(bearer, document, nothing()).await;
         assert_eq!(reply.json["errors"][0]["extensions"]["code"], code, "{:#}", reply.json);
         assert!(!reply.executed, "{document}: {:#}", reply.json);
         let seen = wire.look();
@@ -239,8 +237,8 @@ async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
 /// second's is looked at.
 #[tokio::test]
 async fn variables_that_do_not_fit_refuse_the_document_whole() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let owner = team["owner"].bearer.as_str();
     let document = "mutation($id: ID!, $input: UpdateAssetInput!, $state: LifecycleState!) {
         createAsset(input: { name: \"too early\", type: HOST }) { id }
@@ -262,10 +260,10 @@ async fn variables_that_do_not_fit_refuse_the_document_whole() {
         ),
         ("a field of another type", json!({ "id": id, "input": { "name": 1 }, "state": "ACTIVE" })),
     ] {
-        let reply = stage.ask(owner, document, variables).await;
-        let count = stage.ask(owner, "{ assets { totalCount } }", nothing()).await;
+        let reply = app.ask(owner, document, variables).await;
+        let count = app.ask(owner, "{ assets { totalCount } }", nothing()).await;
         let made = count.data()["assets"]["totalCount"].as_i64().unwrap();
-        stage.break_with("DELETE FROM asset").await;
+        app.break_with("DELETE FROM asset").await;
         if reply.executed
             || made > 0
             || reply.json["errors"][0]["extensions"]["code"] != "VALIDATION"
@@ -278,24 +276,24 @@ async fn variables_that_do_not_fit_refuse_the_document_whole() {
 
 #[tokio::test]
 async fn a_document_is_refused_whole() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let document = "mutation {
         createAsset(input: { name: \"web-1\", type: HOST }) { id }
         saveRole(key: \"night\", name: \"Night\", permissions: []) { id }
     }";
-    let reply = stage.ask(team["operator"].bearer.as_str(), document, nothing()).await;
+    let reply = app.ask(team["operator"].bearer.as_str(), document, nothing()).await;
     assert_eq!((reply.code(), &reply.error()["path"]), ("FORBIDDEN", &json!(["saveRole"])));
     let reply =
-        stage.ask(team["operator"].bearer.as_str(), "{ assets { totalCount } }", nothing()).await;
+        app.ask(team["operator"].bearer.as_str(), "{ assets { totalCount } }", nothing()).await;
     assert_eq!(reply.data()["assets"]["totalCount"], 0);
 }
 
 #[tokio::test]
 async fn keys_stand_in_the_order_of_the_document() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
     let document = "{
         z: roles { name key }
         assets { nodes { owner { roles { key name } name } name code: type } totalCount }
@@ -303,7 +301,7 @@ async fn keys_stand_in_the_order_of_the_document() {
         viewer { permissions actor { __typename ... on User { name id } } }
         a: __typename
     } fragment F on Query { users(first: 1) { pageInfo { hasNextPage } nodes { name id: __typename } } }";
-    let reply = stage.ask(team["owner"].bearer.as_str(), document, nothing()).await;
+    let reply = app.ask(team["owner"].bearer.as_str(), document, nothing()).await;
     let parts: Vec<_> = reply.text.split("\":").collect();
     // What stands before a colon, back to its quote, is a key; the last part has none behind it.
     let keys =
@@ -320,13 +318,13 @@ async fn keys_stand_in_the_order_of_the_document() {
 
 #[tokio::test]
 async fn a_viewer_who_is_nobody_is_null_whatever_is_asked_of_them() {
-    let stage = Stage::new().await;
+    let app = TestApp::new().await;
     for document in [
         "{ viewer { organization { name } actor { ... on User { name email } } sessions { id } } }",
         "{ who: viewer { organizations { name } roles { key } } }",
         "{ ...F } fragment F on Query { viewer { permissions } }",
     ] {
-        let reply = stage.ask(None, document, nothing()).await;
+        let reply = app.ask(None, document, nothing()).await;
         let who = reply.data().as_object().unwrap().values().collect::<Vec<_>>();
         assert_eq!(who, [&Value::Null], "{document}");
     }
@@ -334,33 +332,33 @@ async fn a_viewer_who_is_nobody_is_null_whatever_is_asked_of_them() {
 
 #[tokio::test]
 async fn a_bearer_that_is_no_good_is_refused_except_to_sign_in_or_out() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let owner = &team["owner"];
-    stage.ask(owner.bearer.as_str(), "mutation { logout }", nothing()).await.data();
+    app.ask(owner.bearer.as_str(), "mutation { logout }", nothing()).await.data();
     let over = owner.bearer.as_str();
     assert_eq!(
-        stage.ask(over, "{ viewer { permissions } }", nothing()).await.code(),
+        app.ask(over, "{ viewer { permissions } }", nothing()).await.code(),
         "UNAUTHENTICATED"
     );
-    stage.ask(over, "mutation { logout }", nothing()).await.data();
+    app.ask(over, "mutation { logout }", nothing()).await.data();
     let login = "mutation($email: String!) { login(email: $email, password: \"correct pelican mosaic\") { tokens { accessToken } } }";
-    stage.ask(over, login, json!({ "email": owner.email })).await.data();
+    app.ask(over, login, json!({ "email": owner.email })).await.data();
 }
 
 #[tokio::test]
 async fn a_node_is_found_by_its_id_whatever_its_type() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    add_asset(&stage, &team).await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    add_asset(&app, &team).await;
     let (key, _) =
-        stage.api_key(&team, "ci", &[domain::access::permission::Permission::AssetRead]).await;
-    let job = stage.job(&team, "").await;
+        app.api_key(&team, "ci", &[domain::access::permission::Permission::AssetRead]).await;
+    let job = app.job(&team, "").await;
     let owner = team["owner"].bearer.as_str();
     let save = "mutation { saveSchedule(input: { name: \"nightly\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }) { id } }";
-    let saved = stage.ask(owner, save, nothing()).await.data().clone();
+    let saved = app.ask(owner, save, nothing()).await.data().clone();
     let ids = "{ assets { nodes { id } } roles { id } auditEntries(first: 1) { nodes { id } } viewer { organization { id } } }";
-    let ids = stage.ask(owner, ids, nothing()).await.data().clone();
+    let ids = app.ask(owner, ids, nothing()).await.data().clone();
     let document = "query($id: ID!) { node(id: $id) { __typename id } }";
     for (kind, id) in [
         ("Asset", &ids["assets"]["nodes"][0]["id"]),
@@ -372,12 +370,12 @@ async fn a_node_is_found_by_its_id_whatever_its_type() {
         ("Job", &json!(job)),
         ("Schedule", &saved["saveSchedule"]["id"]),
     ] {
-        let reply = stage.ask(owner, document, json!({ "id": id })).await;
+        let reply = app.ask(owner, document, json!({ "id": id })).await;
         assert_eq!(reply.data(), &json!({ "node": { "__typename": kind, "id": id } }));
     }
     let gone = AssetId::new();
     assert_eq!(
-        stage.ask(owner, document, json!({ "id": gone })).await.data(),
+        app.ask(owner, document, json!({ "id": gone })).await.data(),
         &json!({ "node": null })
     );
 }

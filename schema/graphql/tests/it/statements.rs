@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    harness::{Stage, Team},
+    harness::{Team, TestApp},
     wire::{Seen, Wire},
 };
 
@@ -11,9 +11,9 @@ use crate::{
 const MOST: usize = 12;
 
 /// Members `1..=count`, each with a role, an asset that they own, and the entry of their doing so.
-async fn populate(stage: &Stage, team: &Team, count: usize) {
+async fn populate(app: &TestApp, team: &Team, count: usize) {
     let org = team.org.id.uuid();
-    stage
+    app
         .break_with(&format!(
             "INSERT INTO \"user\" (id, email, name, created_at)
              SELECT gen_random_uuid(), n || '@rows.example', 'member ' || n, now() FROM generate_series(1, {count}) AS n;
@@ -77,13 +77,13 @@ async fn populate(stage: &Stage, team: &Team, count: usize) {
 async fn costs(document: &str, names: &str) -> [Seen; 2] {
     let mut costs = Vec::new();
     for rows in [5, 100] {
-        let (stage, wire) = Wire::stage(4).await;
-        let team = stage.team("alfa").await;
-        populate(&stage, &team, rows).await;
+        let (app, wire) = Wire::app(4).await;
+        let team = app.team("alfa").await;
+        populate(&app, &team, rows).await;
         let owner = team["owner"].bearer.as_str();
-        stage.ask(owner, "{ viewer { permissions } }", json!({})).await.data();
+        app.ask(owner, "{ viewer { permissions } }", json!({})).await.data();
         wire.look();
-        let reply = stage.ask(owner, document, json!({})).await;
+        let reply = app.ask(owner, document, json!({})).await;
         let shown = reply.data().to_string().matches(names).count();
         assert!(shown >= rows.min(90), "{shown} of {rows} rows: {:#}", reply.json);
         let mut seen = wire.look();

@@ -1,6 +1,6 @@
 //! What is watched is sent, as often as it changes, to whom may see it, and to nobody else.
 //!
-//! Long: one stage, and each way in which a watched document may end.
+//! Long: one app, and each way in which a watched document may end.
 
 use std::{pin::Pin, time::Duration};
 
@@ -22,7 +22,7 @@ use jobs::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Reply, Stage, Team, ample, client, engine_with, nothing, now, redis_url};
+use crate::harness::{Reply, Team, TestApp, ample, client, engine_with, nothing, now, redis_url};
 
 const RUN: &str =
     "subscription($id: ID!) { complianceRun(id: $id) { id state shards shardsDone } }";
@@ -69,9 +69,9 @@ impl Watched {
     }
 }
 
-/// A stage on which changes are heard, or polled for.
+/// An app on which changes are heard, or polled for.
 struct Set {
-    stage: Stage,
+    app: TestApp,
     engine: Engine,
     /// Its commits are published.
     db: Db,
@@ -80,7 +80,7 @@ struct Set {
 
 impl Set {
     async fn hearing() -> Self {
-        let (stage, redis) = (Stage::new().await, Redis::open(&redis_url()).unwrap());
+        let (app, redis) = (TestApp::new().await, Redis::open(&redis_url()).unwrap());
         redis.ready(Duration::from_secs(10)).await.unwrap();
         let (publisher, publishing) = Publisher::new(redis.clone());
         let (listener, listening) = Listener::new(&redis_url(), redis).unwrap();
@@ -92,20 +92,20 @@ impl Set {
             }
         };
         timeout(Duration::from_secs(10), heard).await.unwrap();
-        let db = stage.test.db.clone().publishing(move |events| publisher.publish(events));
-        Self::on(stage, db, listener, HINTS).await
+        let db = app.test.db.clone().publishing(move |events| publisher.publish(events));
+        Self::on(app, db, listener, HINTS).await
     }
 
     async fn polling() -> Self {
-        let stage = Stage::new().await;
-        let db = stage.test.db.clone();
-        Self::on(stage, db, Listener::deaf(), POLLS).await
+        let app = TestApp::new().await;
+        let db = app.test.db.clone();
+        Self::on(app, db, Listener::deaf(), POLLS).await
     }
 
-    async fn on(stage: Stage, db: Db, listener: Listener, watching: Watching) -> Self {
+    async fn on(app: TestApp, db: Db, listener: Listener, watching: Watching) -> Self {
         let engine = engine_with(db.clone(), ample(), listener, watching).await;
-        let team = stage.team("alfa").await;
-        Self { stage, engine, db, team }
+        let team = app.team("alfa").await;
+        Self { app, engine, db, team }
     }
 
     fn watch(&self, bearer: Option<&str>, document: &str, variables: Value) -> Watched {
@@ -219,7 +219,7 @@ async fn a_burst_is_sent_as_what_came_of_it() {
 #[tokio::test]
 async fn what_is_not_there_or_is_anothers_ends_with_not_found() {
     let set = Set::polling().await;
-    let other = set.stage.team("bravo").await;
+    let other = set.app.team("bravo").await;
     let foreign = run(&set.db, &other.org, 1).await;
     for id in [RunId::new(), foreign] {
         let mut watched = set.watch_run("owner", id);
@@ -234,7 +234,7 @@ async fn what_is_not_there_or_is_anothers_ends_with_not_found() {
 async fn who_may_not_see_it_is_refused_before_anything_runs() {
     let set = Set::polling().await;
     let run = set.run(1).await;
-    let (_, key) = set.stage.api_key(&set.team, "ci", &[Permission::AssetRead]).await;
+    let (_, key) = set.app.api_key(&set.team, "ci", &[Permission::AssetRead]).await;
     for (bearer, code) in [
         (None, "UNAUTHENTICATED"),
         (Some("x"), "UNAUTHENTICATED"),
@@ -278,7 +278,7 @@ async fn a_defect_of_ours_ends_it() {
     let run = set.run(2).await;
     let mut watched = set.watch_run("viewer", run);
     assert_eq!(watched.shards_done().await, 0);
-    set.stage.break_with("ALTER TABLE session RENAME TO away").await;
+    set.app.break_with("ALTER TABLE session RENAME TO away").await;
     assert_eq!(watched.next().await.unwrap().code(), "INTERNAL");
     watched.ends().await;
 }
@@ -293,7 +293,7 @@ async fn an_outage_of_the_database_is_waited_for() {
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     for _ in 0..3 {
-        set.stage.break_with(cut).await;
+        set.app.break_with(cut).await;
         assert!(watched.is_quiet().await);
     }
     set.close_shard(run).await;
@@ -336,9 +336,9 @@ async fn limits_hold_for_subscriptions_too() {
 
 #[tokio::test]
 async fn what_is_watched_holds_no_connection_in_between() {
-    let stage = Stage::narrow(1).await;
-    let db = Db::new(&stage.test.url, 1, "sentryops-test").unwrap();
-    let set = Set::on(stage, db, Listener::deaf(), POLLS).await;
+    let app = TestApp::narrow(1).await;
+    let db = Db::new(&app.test.url, 1, "sentryops-test").unwrap();
+    let set = Set::on(app, db, Listener::deaf(), POLLS).await;
     let run = set.run(2).await;
     let mut watched: Vec<_> = (0..5).map(|_| set.watch_run("viewer", run)).collect();
     for one in &mut watched {
@@ -364,7 +364,7 @@ async fn job(set: &Set, org: &Organization, queue: &str) -> String {
 
 async fn jobs_are_followed(set: Set) {
     let bearer = set.team["viewer"].bearer.as_str();
-    let other = set.stage.team("bravo").await;
+    let other = set.app.team("bravo").await;
     job(&set, &set.team.org, "SCAN").await;
     let document =
         "subscription($queue: Queue) { jobs(queue: $queue) { id state actor { __typename } } }";
@@ -439,7 +439,7 @@ async fn whoever_loses_access_or_rights_is_noticed_by_hint_and_without() {
     for set in [Set::hearing().await, Set::polling().await] {
         let bare = "mutation { saveRole(key: \"bare\", name: \"Bare\", permissions: [ASSET_READ]) { id } }";
         set.owner(bare, nothing()).await;
-        let (key, secret) = set.stage.api_key(&set.team, "ci", &[Permission::AssetRead]).await;
+        let (key, secret) = set.app.api_key(&set.team, "ci", &[Permission::AssetRead]).await;
         let logout = async {
             let bearer = Some(set.team["admin"].bearer.as_str());
             let document = "mutation { logout }";
@@ -492,7 +492,7 @@ async fn a_token_that_is_no_good_is_not_recognised() {
 #[tokio::test]
 async fn what_a_token_opened_ends_with_it() {
     let set = Set::polling().await;
-    let bearer = set.stage.short_lived(&set.team["viewer"].email, Duration::from_secs(1)).await;
+    let bearer = set.app.short_lived(&set.team["viewer"].email, Duration::from_secs(1)).await;
     let recognised = set.engine.recognise(bearer, client("open")).await;
     let Ok(recognised) = recognised else { panic!("not recognised") };
     let lost = timeout(Duration::from_millis(1500), recognised.lost).await;

@@ -31,7 +31,7 @@ use graphql::Client;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{self, BURIED, PASSWORD, Person, Reply, Stage, Team},
+    harness::{self, BURIED, PASSWORD, Person, Reply, Team, TestApp},
     sdl::{fields, roots, types},
 };
 
@@ -114,7 +114,7 @@ struct Tally {
 }
 
 struct Fuzz {
-    stage: Stage,
+    app: TestApp,
     /// A superuser.
     admin: tokio_postgres::Client,
     teams: [Team; 2],
@@ -128,8 +128,8 @@ struct Fuzz {
 
 impl Fuzz {
     async fn new() -> Self {
-        let stage = Stage::narrow(CONNECTIONS).await;
-        let teams = [stage.team(MARKS[0]).await, stage.team(MARKS[1]).await];
+        let app = TestApp::narrow(CONNECTIONS).await;
+        let teams = [app.team(MARKS[0]).await, app.team(MARKS[1]).await];
         let mut askers = Vec::new();
         let mut known = [Known::default(), Known::default()];
         for (org, team) in teams.iter().enumerate() {
@@ -144,7 +144,7 @@ impl Fuzz {
                 for local in ["second", "bystander"] {
                     let name = format!("{} {local} {role}", MARKS[org]);
                     let local = format!("{local}-{role}");
-                    let person = stage.person(&team.org, &local, &name, &[role]).await;
+                    let person = app.person(&team.org, &local, &name, &[role]).await;
                     known.learn(&person.id.to_string());
                     known.emails.push(person.email.clone());
                     if local.starts_with("second") {
@@ -164,14 +164,14 @@ impl Fuzz {
                 ],
             ] {
                 let name = format!("{} key {}", MARKS[org], permissions.len());
-                let (key, secret) = stage.api_key(team, &name, permissions).await;
+                let (key, secret) = app.api_key(team, &name, permissions).await;
                 known.learn(&key.to_string());
                 askers.push(Asker { org, member: None, bearer: Mutex::new(secret) });
             }
         }
         let fuzz = Self {
-            admin: stage.test.superuser().await,
-            stage,
+            admin: app.test.superuser().await,
+            app,
             teams,
             askers,
             known: Mutex::new(known),
@@ -200,7 +200,7 @@ impl Fuzz {
                 let name = format!("{} host {number}", MARKS[org]);
                 let role = ["owner", "admin", "operator", "viewer"][number % 4];
                 let reply = self
-                    .stage
+                    .app
                     .ask(owner, create, json!({ "name": name, "user": team[role].id }))
                     .await;
                 let asset = &reply.data()["createAsset"];
@@ -212,7 +212,7 @@ impl Fuzz {
                 let state = ["", "watched = true", BURIED][number % 3];
                 let mark = format!("subject = '{0} thing {number}', kind = '{0}'", MARKS[org]);
                 let set = if state.is_empty() { mark } else { format!("{mark}, {state}") };
-                let job = self.stage.job(team, &set).await;
+                let job = self.app.job(team, &set).await;
                 self.known.lock().unwrap()[org].learn(&job.to_string());
             }
             self.judge(org, team).await;
@@ -220,7 +220,7 @@ impl Fuzz {
                 roles { id } viewer { sessions { id } } auditEntries(first: 20) { nodes { id } edges { cursor } }
                 assets(first: 9, orderBy: { field: NAME }) { edges { cursor } } users(first: 5) { edges { cursor } }
             }";
-            let reply = self.stage.ask(owner, list, json!({})).await;
+            let reply = self.app.ask(owner, list, json!({})).await;
             self.hear(org, reply.data());
         }
     }
@@ -228,7 +228,7 @@ impl Fuzz {
     /// A rule that some assets break, and runs that saw it.
     async fn judge(&self, org: usize, team: &Team) {
         let now = harness::now();
-        let tx = self.stage.test.write(team.org.id, Origin::system()).await.unwrap();
+        let tx = self.app.test.write(team.org.id, Origin::system()).await.unwrap();
         let says = Says { condition: "has(owner.id)", evidence: &[], controls: &[] };
         let key = format!("{}-rule", MARKS[org]);
         let rules = [KeptRule::keep(&tx, &key, 0, Severity::High, says, now).await.unwrap()];
@@ -344,7 +344,7 @@ impl Fuzz {
         let bearer = asker.bearer.lock().unwrap().clone();
         self.tally.asked.fetch_add(1, Ordering::Relaxed);
         let coming =
-            harness::ask(&self.stage.engine, Some(&bearer), &document, variables.clone(), client);
+            harness::ask(&self.app.engine, Some(&bearer), &document, variables.clone(), client);
         let reply = if dice.chance(20) {
             abandoned(coming, dice.roll(25)).await
         } else {
@@ -430,7 +430,7 @@ impl Fuzz {
             now: harness::now(),
         };
         // Another request may have locked the account again meanwhile: then the next one heals.
-        if let Ok(tokens) = self.stage.identity.login(&email, PASSWORD, &caller).await {
+        if let Ok(tokens) = self.app.identity.login(&email, PASSWORD, &caller).await {
             *asker.bearer.lock().unwrap() = tokens.access_token;
             let refreshes = &mut self.known.lock().unwrap()[asker.org].refreshes;
             refreshes.push(tokens.refresh_token);

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_postgres::config::Host;
 
-use crate::harness::{Stage, ample};
+use crate::harness::{TestApp, ample};
 
 /// What a connection begins with that only wants to cancel another's statement.
 const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();
@@ -43,8 +43,8 @@ impl Seen {
 }
 
 impl Wire {
-    /// A stage whose engine has a pool of `connections` behind the wire.
-    pub(crate) async fn stage(connections: usize) -> (Stage, Self) {
+    /// An app whose engine has a pool of `connections` behind the wire.
+    pub(crate) async fn app(connections: usize) -> (TestApp, Self) {
         let test = TestDb::new().await;
         let config: tokio_postgres::Config = test.url.parse().unwrap();
         let host = config.get_hosts()[0].clone();
@@ -60,7 +60,7 @@ impl Wire {
         let wire = Self(Arc::default());
         tokio::spawn(wire.clone().serve(listener, host, port));
         let db = Db::new(&url, connections, "sentryops-test").unwrap();
-        (Stage::on(test, db, ample()).await, wire)
+        (TestApp::on(test, db, ample()).await, wire)
     }
 
     /// What was seen since the last look.

@@ -11,7 +11,7 @@ use domain::access::permission::BuiltinRole;
 use super::*;
 use crate::document::{
     expansion::Bounded,
-    index::tests::{SDL, shape},
+    index::tests::{POLICIES, SDL, shape},
     lexer,
 };
 
@@ -282,6 +282,7 @@ fn interfaces_and_unions_are_checked_at_the_objects() {
                 1,
             )
             .replacen("User implements Node", "User implements Mailed & Node", 1),
+        POLICIES,
     )
     .unwrap();
     let bounded =

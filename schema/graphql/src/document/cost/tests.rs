@@ -5,7 +5,7 @@ use async_graphql::{Variables, parser::parse_query};
 use super::*;
 use crate::document::{
     expansion::Bounded,
-    index::tests::{SDL, shape},
+    index::tests::{POLICIES, SDL, shape},
     lexer,
     rejection::Code,
 };
@@ -297,7 +297,7 @@ fn a_connection_s_fragments_share_its_page() {
         "pageInfo: PageInfo! totalCount",
         "pageInfo: PageInfo! extra: [Asset!]! totalCount",
     );
-    let shape = Shape::read(&sdl).unwrap();
+    let shape = Shape::read(&sdl, POLICIES).unwrap();
     let document =
         parse_query("{assets(first: 3){extra{id} nodes{id} ...{edges{cursor}}}}").unwrap();
     let bounded = Bounded::of(document).unwrap();

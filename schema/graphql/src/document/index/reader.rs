@@ -16,7 +16,8 @@ use async_graphql::{
 };
 use domain::access::permission::{Permission, PermissionSet};
 
-use super::{Field, Kind, PAGE, Requirement, Shape, Type, TypeId, Unstated};
+use super::{Field, Kind, PAGE, Requirement, Shape, Type, TypeId, Unstated, WALK};
+use crate::document::policy::{FieldPolicy, Policy};
 
 #[derive(Debug, Default)]
 struct Statement {
@@ -31,6 +32,7 @@ pub(super) struct Reader {
     types: Vec<Type>,
     by_name: HashMap<Box<str>, TypeId>,
     roots: [Option<String>; 3],
+    alone: Vec<&'static str>,
     pub(super) unstated: Vec<Unstated>,
 }
 
@@ -46,6 +48,19 @@ impl Reader {
                 TypeSystemDefinition::Type(definition) => self.definition(&definition.node),
                 TypeSystemDefinition::Directive(_) => {}
             }
+        }
+    }
+
+    /// Gives a field what is declared of it.
+    pub(super) fn policy(&mut self, policy: &FieldPolicy) {
+        let on = self.by_name.get(policy.on).map(|id| &mut self.types[id.0]);
+        let Some(field) = on.and_then(|on| on.fields.get_mut(policy.field)) else {
+            let name = format!("{}.{}", policy.on, policy.field);
+            return self.unstated(&name, "has a policy and is not in the schema");
+        };
+        field.policies = policy.policies;
+        if policy.policies.contains(&Policy::StandsAlone) {
+            self.alone.push(policy.field);
         }
     }
 
@@ -93,13 +108,17 @@ impl Reader {
             .map(|argument| &argument.node)
             .filter(|argument| matches!(argument.name.node.as_str(), "first" | "last"));
         let page = paging.clone().next().map(|_| paging.find_map(default_of).unwrap_or(PAGE));
+        let depth = definition.arguments.iter().find(|one| one.node.name.node == "depth");
+        let walk = depth.map(|depth| default_of(&depth.node).unwrap_or(WALK));
         let (returns, is_list) = self.named(&definition.ty.node);
         let field = Field {
             returns,
             is_list,
             page,
             own: statement.requirement,
+            walk,
             or_oneself: statement.or_oneself,
+            policies: &[],
             has_statement: statement.is_stated,
         };
         (name.into(), field)
@@ -179,7 +198,8 @@ impl Reader {
             self.unstated("schema", "has no query type");
         }
         let (types, by_name) = (std::mem::take(&mut self.types), std::mem::take(&mut self.by_name));
-        Shape { types, by_name, query, mutation, subscription }
+        let alone = std::mem::take(&mut self.alone);
+        Shape { types, by_name, query, mutation, subscription, alone }
     }
 }
 

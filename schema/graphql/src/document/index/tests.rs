@@ -70,8 +70,19 @@ pub(crate) const SDL: &str = r"
     schema { query: Query mutation: Mutation subscription: Subscription }
 ";
 
+/// What is declared of fields of [`SDL`].
+pub(crate) const POLICIES: &[&[FieldPolicy]] = &[&[
+    FieldPolicy { on: "Mutation", field: "login", policies: &[Policy::StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "refreshSession", policies: &[Policy::StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[Policy::StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[Policy::StandsAlone] },
+    FieldPolicy { on: "Query", field: "viewer", policies: &[Policy::NullForNobody] },
+    FieldPolicy { on: "Query", field: "node", policies: &[Policy::OneselfBy("id")] },
+    FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::Oneself] },
+]];
+
 pub(crate) fn shape() -> Shape {
-    Shape::read(SDL).unwrap()
+    Shape::read(SDL, POLICIES).unwrap()
 }
 
 fn on(types: &str) -> String {
@@ -80,7 +91,7 @@ fn on(types: &str) -> String {
 
 #[track_caller]
 fn faults(sdl: &str, expected: &[&str]) {
-    let faults = Shape::read(sdl)
+    let faults = Shape::read(sdl, &[])
         .map(drop)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>());
     match (faults, expected) {
@@ -131,6 +142,15 @@ fn statements_that_cannot_be_meant_keep_the_server_from_starting() {
 }
 
 #[test]
+fn a_policy_of_a_field_that_is_not_there_keeps_the_server_from_starting() {
+    let policy = |on, field| FieldPolicy { on, field, policies: &[Policy::StandsAlone] };
+    let faults = Shape::read(SDL, &[&[policy("Mutation", "logon"), policy("Nothing", "login")]]);
+    let faults: Vec<_> = faults.unwrap_err().iter().map(ToString::to_string).collect();
+    let reason = "has a policy and is not in the schema";
+    assert_eq!(faults, [format!("Mutation.logon: {reason}"), format!("Nothing.login: {reason}")]);
+}
+
+#[test]
 fn only_real_connections_and_edges_take_their_node_s_statement() {
     faults(&on("type DatabaseConnection { url: String }"), &["DatabaseConnection: has no"]);
     faults(&on("type NetworkEdge { node: String }"), &["NetworkEdge: has no"]);
@@ -161,7 +181,7 @@ fn a_field_of_an_interface_takes_what_its_implementers_take() {
     let sdl = on(
         "interface Node { id: ID } type A implements Node @public { id: ID @requiresPermission(permission: AUDIT_READ) }",
     );
-    let shape = Shape::read(&sdl).unwrap();
+    let shape = Shape::read(&sdl, &[]).unwrap();
     let id = shape.get(shape.by_name["Node"]).field("id").unwrap();
     assert_eq!(id.own.permissions, PermissionSet::of(&[Permission::AuditRead]));
 }

@@ -3,7 +3,7 @@
 use domain::access::permission::Permission;
 use serde_json::{Value, json};
 
-use crate::harness::Stage;
+use crate::harness::TestApp;
 
 fn input(condition: &str) -> Value {
     json!({ "input": {
@@ -15,15 +15,15 @@ fn input(condition: &str) -> Value {
 
 #[tokio::test]
 async fn a_rule_is_tried_saved_set_and_found_again() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let (admin, operator) = (team["admin"].bearer.as_str(), team["operator"].bearer.as_str());
     let create = "mutation { createAsset(input: { name: \"nas\", type: HOST, attributes: { disk_bytes: 500 } }) { id } }";
-    let asset = stage.ask(operator, create, json!({})).await.data()["createAsset"]["id"].clone();
+    let asset = app.ask(operator, create, json!({})).await.data()["createAsset"]["id"].clone();
 
     let rule = input("attr.disk_bytes <= params.most");
     let attempt = "mutation($input: RuleInput!) { tryRule(input: $input) { assets complete passed failed notAssessed errors cost reads examples { verdict reason evidence asset { id } } } }";
-    let tried = stage.ask(operator, attempt, rule.clone()).await;
+    let tried = app.ask(operator, attempt, rule.clone()).await;
     assert_eq!(
         tried.data()["tryRule"],
         json!({
@@ -34,7 +34,7 @@ async fn a_rule_is_tried_saved_set_and_found_again() {
     );
 
     let save = "mutation($input: RuleInput!) { saveRule(input: $input) { id version builtin enabled params controls { title family } } }";
-    let saved = stage.ask(admin, save, rule).await.data()["saveRule"].clone();
+    let saved = app.ask(admin, save, rule).await.data()["saveRule"].clone();
     assert_eq!((&saved["version"], &saved["builtin"]), (&json!(1), &json!(false)));
     assert_eq!(
         saved["controls"],
@@ -42,7 +42,7 @@ async fn a_rule_is_tried_saved_set_and_found_again() {
     );
 
     let set = "mutation { setRuleParams(key: \"small-disk\", params: { most: 7 }, enabled: false) { id params enabled } }";
-    let set = stage.ask(admin, set, json!({})).await;
+    let set = app.ask(admin, set, json!({})).await;
     assert_eq!(
         set.data()["setRuleParams"],
         json!({ "id": saved["id"], "params": { "most": 7 }, "enabled": false })
@@ -50,7 +50,7 @@ async fn a_rule_is_tried_saved_set_and_found_again() {
 
     let viewer = team["viewer"].bearer.as_str();
     let find = "query($id: ID!) { node(id: $id) { ... on Rule { key reads } } rule(key: \"small-disk\") { params } rules { key } }";
-    let found = stage.ask(viewer, find, json!({ "id": saved["id"] })).await;
+    let found = app.ask(viewer, find, json!({ "id": saved["id"] })).await;
     let found = found.data();
     assert_eq!(found["node"], json!({ "key": "small-disk", "reads": ["attr.disk_bytes"] }));
     assert_eq!(found["rule"]["params"], json!({ "most": 7 }));
@@ -59,11 +59,11 @@ async fn a_rule_is_tried_saved_set_and_found_again() {
 
 #[tokio::test]
 async fn a_wrong_rule_says_where_and_what_was_meant() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let save = "mutation($input: RuleInput!) { saveRule(input: $input) { id } }";
     let wrong = input("attr.disk_byte <= params.mst");
-    let refused = stage.ask(team["admin"].bearer.as_str(), save, wrong).await;
+    let refused = app.ask(team["admin"].bearer.as_str(), save, wrong).await;
     assert_eq!(refused.code(), "VALIDATION");
     assert_eq!(
         refused.error()["extensions"]["fields"],
@@ -74,24 +74,24 @@ async fn a_wrong_rule_says_where_and_what_was_meant() {
               "message": "line 1, column 19: the rule has no parameter \"mst\": it has most" },
         ])
     );
-    let rules = stage.ask(team["viewer"].bearer.as_str(), "{ rules { key } }", json!({})).await;
+    let rules = app.ask(team["viewer"].bearer.as_str(), "{ rules { key } }", json!({})).await;
     assert_eq!(rules.data()["rules"].as_array().unwrap().len(), 16);
 }
 
 #[tokio::test]
 async fn what_a_trial_shows_of_assets_takes_the_right_to_see_them() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    let (_, key) = stage.api_key(&team, "nightly", &[Permission::ComplianceRun]).await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let (_, key) = app.api_key(&team, "nightly", &[Permission::ComplianceRun]).await;
     let create = "mutation { createAsset(input: { name: \"nas\", type: HOST, attributes: { disk_bytes: 500 } }) { id } }";
-    stage.ask(&*team["operator"].bearer, create, json!({})).await.data();
+    app.ask(&*team["operator"].bearer, create, json!({})).await.data();
     let attempt =
         "mutation($input: RuleInput!) { tryRule(input: $input) { passed examples { evidence } } }";
     let rule = input("attr.disk_bytes <= params.most");
     for (bearer, evidence) in
         [(&*key, json!({})), (&*team["operator"].bearer, json!({ "bytes": 500 }))]
     {
-        let tried = stage.ask(bearer, attempt, rule.clone()).await;
+        let tried = app.ask(bearer, attempt, rule.clone()).await;
         let expected = json!({ "passed": 1, "examples": [{ "evidence": evidence }] });
         assert_eq!(tried.data()["tryRule"], expected);
     }

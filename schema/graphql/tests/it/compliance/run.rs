@@ -12,11 +12,11 @@ use futures_util::TryStreamExt;
 use graphql::Answer;
 use serde_json::{Value, json};
 
-use crate::harness::{self, Reply, Stage, Team, client, nothing};
+use crate::harness::{self, Reply, Team, TestApp, client, nothing};
 
 /// A host without disk encryption that was judged twice: first well, then by a rule that it breaks.
 struct Judged {
-    stage: Stage,
+    app: TestApp,
     team: Team,
     now: DateTime<Utc>,
     host: AssetId,
@@ -28,14 +28,13 @@ struct Judged {
 impl Judged {
     /// Its host is called so.
     async fn new(name: &str) -> Self {
-        let stage = Stage::new().await;
-        let team = stage.team("alfa").await;
+        let app = TestApp::new().await;
+        let team = app.team("alfa").await;
         let now = harness::now();
         let create = "mutation($name: String!) { createAsset(input: { name: $name, type: HOST, attributes: { disk_encrypted: false } }) { id } }";
-        let made =
-            stage.ask(team["operator"].bearer.as_str(), create, json!({ "name": name })).await;
+        let made = app.ask(team["operator"].bearer.as_str(), create, json!({ "name": name })).await;
         let host = made.data()["createAsset"]["id"].as_str().unwrap().parse().unwrap();
-        let tx = stage.test.write(team.org.id, Origin::system()).await.unwrap();
+        let tx = app.test.write(team.org.id, Origin::system()).await.unwrap();
         let says = Says {
             condition: "attr.disk_encrypted",
             evidence: &[("observed", "attr.disk_encrypted")],
@@ -62,11 +61,11 @@ impl Judged {
             runs.push(run.keep(&tx, &rules).await.unwrap());
         }
         tx.commit().await.unwrap();
-        Self { stage, team, now, host, rule, finding, runs: runs.try_into().unwrap() }
+        Self { app, team, now, host, rule, finding, runs: runs.try_into().unwrap() }
     }
 
     async fn ask(&self, role: &str, document: &str, variables: Value) -> Reply {
-        self.stage.ask(self.team[role].bearer.as_str(), document, variables).await
+        self.app.ask(self.team[role].bearer.as_str(), document, variables).await
     }
 }
 
@@ -246,11 +245,11 @@ async fn a_report_says_what_a_run_found_and_what_would_help() {
     assert_eq!(before.data()["complianceReport"]["findings"]["totalCount"], 0);
     let unknown = judged.ask("viewer", REPORT, json!({ "run": RunId::new() })).await;
     assert_eq!(unknown.code(), "NOT_FOUND");
-    let bravo = judged.stage.team("bravo").await;
+    let bravo = judged.app.team("bravo").await;
     let theirs = json!({ "run": judged.runs[0] });
-    let reply = judged.stage.ask(bravo["viewer"].bearer.as_str(), REPORT, theirs).await;
+    let reply = judged.app.ask(bravo["viewer"].bearer.as_str(), REPORT, theirs).await;
     assert_eq!(reply.code(), "NOT_FOUND");
-    let empty = judged.stage.ask(bravo["viewer"].bearer.as_str(), REPORT, nothing()).await;
+    let empty = judged.app.ask(bravo["viewer"].bearer.as_str(), REPORT, nothing()).await;
     assert_eq!(
         empty.data()["complianceReport"],
         json!({
@@ -264,7 +263,7 @@ async fn a_report_says_what_a_run_found_and_what_would_help() {
 
 /// The page of that run, or what refused it.
 async fn page(judged: &Judged, run: &str, bearer: &str) -> Result<String, Reply> {
-    let printed = judged.stage.engine.print_report(run, Some(bearer), client("the-request")).await;
+    let printed = judged.app.engine.print_report(run, Some(bearer), client("the-request")).await;
     printed.map(|printed| printed.html).map_err(|refused: Answer| refused.into())
 }
 
@@ -293,7 +292,7 @@ async fn a_printed_report_shows_what_people_wrote_and_runs_none_of_it() {
     }
     assert!(page(&judged, &judged.runs[1].to_string(), bearer).await.is_ok());
     let (_, reader) =
-        judged.stage.api_key(&judged.team, "auditor", &[Permission::ComplianceRead]).await;
+        judged.app.api_key(&judged.team, "auditor", &[Permission::ComplianceRead]).await;
     let withheld = page(&judged, "latest", &reader).await.unwrap();
     assert!(!withheld.contains("&lt;script") && withheld.contains(&judged.host.to_string()));
 }
@@ -301,15 +300,14 @@ async fn a_printed_report_shows_what_people_wrote_and_runs_none_of_it() {
 #[tokio::test]
 async fn what_there_is_no_report_of_is_said() {
     let judged = Judged::new("web").await;
-    let (_, other) =
-        judged.stage.api_key(&judged.team, "inventory", &[Permission::AssetRead]).await;
+    let (_, other) = judged.app.api_key(&judged.team, "inventory", &[Permission::AssetRead]).await;
     let viewer = judged.team["viewer"].bearer.clone();
     let [running, failed] = judged.runs.map(Id::uuid);
     let broken = format!(
         "UPDATE compliance_run SET state = 'FAILED' WHERE id = '{failed}';
          UPDATE compliance_run SET state = 'RUNNING', finished_at = NULL WHERE id = '{running}'"
     );
-    judged.stage.break_with(&broken).await;
+    judged.app.break_with(&broken).await;
     let running = judged.runs[0].to_string();
     for (run, bearer, code) in [
         (running.as_str(), viewer.as_str(), "CONFLICT"),
@@ -321,7 +319,7 @@ async fn what_there_is_no_report_of_is_said() {
     ] {
         let refused = page(&judged, run, bearer).await.unwrap_err();
         assert_eq!(refused.code(), code, "{run}");
-        let file = judged.stage.engine.report_file(run, Some(bearer), client("the-request")).await;
+        let file = judged.app.engine.report_file(run, Some(bearer), client("the-request")).await;
         let Err(refused) = file else { panic!("{run} is given out") };
         assert_eq!(Reply::from(refused).code(), code, "{run}");
     }
@@ -333,7 +331,7 @@ async fn what_there_is_no_report_of_is_said() {
 async fn all_findings_come_as_a_file() {
     let judged = Judged::new("=web").await;
     let viewer = judged.team["viewer"].bearer.as_str();
-    let pages = judged.stage.engine.report_file("latest", Some(viewer), client("r")).await;
+    let pages = judged.app.engine.report_file("latest", Some(viewer), client("r")).await;
     let pages: Vec<Vec<u8>> = pages.ok().unwrap().try_collect().await.unwrap();
     let file = String::from_utf8(pages.concat()).unwrap();
     let lines: Vec<_> = file.lines().collect();

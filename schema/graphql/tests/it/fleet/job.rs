@@ -9,11 +9,11 @@ use domain::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{BURIED, Stage, Team, nothing};
+use crate::harness::{BURIED, Team, TestApp, nothing};
 
-async fn grant_fleet(stage: &Stage, team: &Team) {
+async fn grant_fleet(app: &TestApp, team: &Team) {
     let (org, user) = (team.org.id.uuid(), team["viewer"].id.uuid());
-    stage
+    app
         .break_with(&format!(
             "UPDATE membership SET permissions = '{{FLEET_READ}}' WHERE org_id = '{org}' AND user_id = '{user}'"
         ))
@@ -22,14 +22,14 @@ async fn grant_fleet(stage: &Stage, team: &Team) {
 
 #[tokio::test]
 async fn a_job_is_followed_retried_and_given_up() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let worker = uuid::Uuid::now_v7();
-    let id = stage.job(&team, &format!("{BURIED}, worker = '{worker}'")).await;
+    let id = app.job(&team, &format!("{BURIED}, worker = '{worker}'")).await;
     let admin = team["admin"].bearer.as_str();
     let show = "query($id: ID!) { job(id: $id) { id queue kind state attempt maxAttempts error worker subject isCancelling finishedAt actor { __typename } } }";
     let id = json!({ "id": id });
-    let shown = stage.ask(team["viewer"].bearer.as_str(), show, id.clone()).await;
+    let shown = app.ask(team["viewer"].bearer.as_str(), show, id.clone()).await;
     assert_eq!(
         shown.data()["job"],
         json!({
@@ -39,52 +39,48 @@ async fn a_job_is_followed_retried_and_given_up() {
         })
     );
     let retry = "mutation($id: ID!) { retryJob(id: $id) { state attempt } }";
-    let retried = stage.ask(admin, retry, id.clone()).await;
+    let retried = app.ask(admin, retry, id.clone()).await;
     assert_eq!(retried.data()["retryJob"], json!({ "state": "WAITING", "attempt": 0 }));
-    let again = stage.ask(admin, retry, id.clone()).await;
+    let again = app.ask(admin, retry, id.clone()).await;
     assert_eq!(again.code(), "CONFLICT");
     assert_eq!(again.error()["message"], "This job is WAITING: only what is BURIED is retried.");
     let cancel = "mutation($id: ID!) { cancelJob(id: $id) { state finishedAt } }";
-    let cancelled = stage.ask(admin, cancel, id.clone()).await;
+    let cancelled = app.ask(admin, cancel, id.clone()).await;
     assert_eq!(cancelled.data()["cancelJob"]["state"], "CANCELLED");
     assert!(cancelled.data()["cancelJob"]["finishedAt"].is_string());
-    let ended = stage.ask(admin, cancel, id).await;
+    let ended = app.ask(admin, cancel, id).await;
     assert_eq!(ended.error()["message"], "This job has ended: CANCELLED.");
 }
 
 #[tokio::test]
 async fn jobs_are_paged_and_filtered() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     for set in ["", BURIED, "queue = 'NOTIFY', kind = 'mail'", "", ""] {
-        stage.job(&team, set).await;
+        app.job(&team, set).await;
     }
     let viewer = team["viewer"].bearer.as_str();
     let list = "query($filter: JobFilter, $after: String) { jobs(filter: $filter, first: 2, after: $after) {
         totalCount nodes { kind state } pageInfo { hasNextPage endCursor } } }";
     let filter = json!({ "queue": ["SCAN"], "state": ["WAITING", "SUCCEEDED"] });
-    let page = stage.ask(viewer, list, json!({ "filter": filter })).await.data()["jobs"].clone();
+    let page = app.ask(viewer, list, json!({ "filter": filter })).await.data()["jobs"].clone();
     assert_eq!((&page["totalCount"], &page["pageInfo"]["hasNextPage"]), (&json!(3), &json!(true)));
     let next = json!({ "filter": filter, "after": page["pageInfo"]["endCursor"] });
-    let rest = stage.ask(viewer, list, next).await.data()["jobs"].clone();
+    let rest = app.ask(viewer, list, next).await.data()["jobs"].clone();
     assert_eq!(rest["nodes"], json!([{ "kind": "scan.shard", "state": "WAITING" }]));
     let other = json!({ "after": page["pageInfo"]["endCursor"] });
-    assert_eq!(
-        stage.ask(viewer, list, other).await.faults(),
-        ["after"],
-        "a cursor of another list"
-    );
+    assert_eq!(app.ask(viewer, list, other).await.faults(), ["after"], "a cursor of another list");
     let retry = "mutation($filter: JobFilter!) { retryJobs(filter: $filter) }";
-    let retried = stage.ask(team["admin"].bearer.as_str(), retry, json!({ "filter": {} })).await;
+    let retried = app.ask(team["admin"].bearer.as_str(), retry, json!({ "filter": {} })).await;
     assert_eq!(retried.data(), &json!({ "retryJobs": 1 }));
 }
 
 #[tokio::test]
 async fn the_queues_of_all_are_for_who_may_see_the_installation() {
-    let stage = Stage::new().await;
-    let (team, other) = (stage.team("alfa").await, stage.team("bravo").await);
-    stage.job(&team, "").await;
-    stage.job(&other, "").await;
+    let app = TestApp::new().await;
+    let (team, other) = (app.team("alfa").await, app.team("bravo").await);
+    app.job(&team, "").await;
+    app.job(&other, "").await;
     let viewer = team["viewer"].bearer.as_str();
     let waiting = |queues: &Value| {
         let queues = queues["queues"].as_array().unwrap().clone();
@@ -96,21 +92,21 @@ async fn the_queues_of_all_are_for_who_may_see_the_installation() {
         "{ queues(fleet: false) { waiting } }",
         "{ queues(fleet: null) { waiting } }",
     ] {
-        assert_eq!(waiting(stage.ask(viewer, own, nothing()).await.data()), 1, "{own}");
+        assert_eq!(waiting(app.ask(viewer, own, nothing()).await.data()), 1, "{own}");
     }
     let all = "{ queues(fleet: true) { queue waiting oldestWaitingSeconds donePerMinute } }";
     for role in ["viewer", "owner"] {
-        let refused = stage.ask(team[role].bearer.as_str(), all, nothing()).await;
+        let refused = app.ask(team[role].bearer.as_str(), all, nothing()).await;
         assert_eq!((refused.code(), &refused.error()["path"]), ("FORBIDDEN", &json!(["queues"])));
     }
-    grant_fleet(&stage, &team).await;
-    assert_eq!(waiting(stage.ask(viewer, all, nothing()).await.data()), 2);
+    grant_fleet(&app, &team).await;
+    assert_eq!(waiting(app.ask(viewer, all, nothing()).await.data()), 2);
 }
 
 #[tokio::test]
 async fn workers_are_for_who_may_see_the_installation() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let worker = NewWorker {
         id: uuid::Uuid::now_v7(),
         host: "node-1".into(),
@@ -118,16 +114,16 @@ async fn workers_are_for_who_may_see_the_installation() {
         queues: vec![Queue::Scan],
         capacity: 4,
     };
-    let tx = stage.test.fleet().await.unwrap();
+    let tx = app.test.fleet().await.unwrap();
     Worker::register(&tx, &worker).await.unwrap();
     tx.commit().await.unwrap();
     let viewer = team["viewer"].bearer.as_str();
     let list = "{ workers { id host version queues running capacity isDraining } }";
-    let refused = stage.ask(viewer, list, nothing()).await;
+    let refused = app.ask(viewer, list, nothing()).await;
     assert!(!refused.executed && refused.code() == "FORBIDDEN");
-    grant_fleet(&stage, &team).await;
+    grant_fleet(&app, &team).await;
     assert_eq!(
-        stage.ask(viewer, list, nothing()).await.data()["workers"],
+        app.ask(viewer, list, nothing()).await.data()["workers"],
         json!([{ "id": worker.id.to_string(), "host": "node-1", "version": "1.2.3", "queues": ["SCAN"], "running": 0,
                  "capacity": 4, "isDraining": false }])
     );
@@ -135,37 +131,36 @@ async fn workers_are_for_who_may_see_the_installation() {
 
 #[tokio::test]
 async fn a_schedule_is_saved_shown_and_deleted() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let operator = team["operator"].bearer.as_str();
     let save = "mutation($input: ScheduleInput!) { saveSchedule(input: $input) {
         id name cron timeZone action enabled lastRunAt nextRunAt actor { ... on User { name } } } }";
     let input = json!({ "name": "nightly", "cron": "0 2 * * MON-FRI", "timeZone": "Europe/Berlin", "action": "COMPLIANCE_RUN" });
     let saved =
-        stage.ask(operator, save, json!({ "input": input })).await.data()["saveSchedule"].clone();
+        app.ask(operator, save, json!({ "input": input })).await.data()["saveSchedule"].clone();
     assert_eq!((&saved["enabled"], &saved["lastRunAt"]), (&json!(true), &Value::Null));
     assert_eq!(saved["actor"], json!({ "name": "alfa operator" }));
     assert!(saved["nextRunAt"].is_string());
     let viewer = team["viewer"].bearer.as_str();
-    let shown = stage.ask(viewer, "{ schedules { name cron timeZone } }", nothing()).await;
+    let shown = app.ask(viewer, "{ schedules { name cron timeZone } }", nothing()).await;
     assert_eq!(
         shown.data()["schedules"],
         json!([{ "name": "nightly", "cron": "0 2 * * MON-FRI", "timeZone": "Europe/Berlin" }])
     );
     let delete = "mutation($id: ID!) { deleteSchedule(id: $id) }";
     let id = json!({ "id": saved["id"] });
-    assert_eq!(stage.ask(operator, delete, id.clone()).await.data()["deleteSchedule"], saved["id"]);
-    assert_eq!(stage.ask(operator, delete, id).await.code(), "NOT_FOUND");
+    assert_eq!(app.ask(operator, delete, id.clone()).await.data()["deleteSchedule"], saved["id"]);
+    assert_eq!(app.ask(operator, delete, id).await.code(), "NOT_FOUND");
 }
 
 #[tokio::test]
 async fn a_wrong_schedule_says_where_and_what_was_meant() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
     let save = "mutation($input: ScheduleInput!) { saveSchedule(input: $input) { id } }";
     let input = json!({ "name": "nightly", "cron": "0 0 2 * * *", "timeZone": "Berlin", "action": "COMPLIANCE_RUN" });
-    let refused =
-        stage.ask(team["operator"].bearer.as_str(), save, json!({ "input": input })).await;
+    let refused = app.ask(team["operator"].bearer.as_str(), save, json!({ "input": input })).await;
     assert_eq!(refused.code(), "VALIDATION");
     assert_eq!(
         refused.error()["extensions"]["fields"],
@@ -178,33 +173,33 @@ async fn a_wrong_schedule_says_where_and_what_was_meant() {
     );
     // A key that may change schedules, and not start runs.
     let (_, secret) =
-        stage.api_key(&team, "clerk", &[Permission::ScheduleWrite, Permission::JobRead]).await;
+        app.api_key(&team, "clerk", &[Permission::ScheduleWrite, Permission::JobRead]).await;
     let input = json!({ "name": "nightly", "cron": "0 2 * * *", "action": "COMPLIANCE_RUN" });
-    let refused = stage.ask(secret.as_str(), save, json!({ "input": input })).await;
+    let refused = app.ask(secret.as_str(), save, json!({ "input": input })).await;
     assert_eq!((refused.code(), refused.executed), ("FORBIDDEN", true));
 }
 
 /// What the README's crontab line does.
 #[tokio::test]
 async fn a_key_that_may_only_start_runs_starts_one_a_day() {
-    let stage = Stage::new().await;
-    let team = stage.team("alfa").await;
-    let (_, secret) = stage.api_key(&team, "cron", &[Permission::ComplianceRun]).await;
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let (_, secret) = app.api_key(&team, "cron", &[Permission::ComplianceRun]).await;
     let start = "mutation($key: String!) { startComplianceRun(idempotencyKey: $key) { id state } }";
     let mut runs = Vec::new();
     for day in ["2026-06-01", "2026-06-01", "2026-06-02"] {
         if day == "2026-06-02" {
             // While a run of the same assets is open, another key is answered with that.
             let end = "mutation($id: ID!) { cancelComplianceRun(id: $id) { state } }";
-            stage.ask(secret.as_str(), end, json!({ "id": runs[0] })).await.data();
+            app.ask(secret.as_str(), end, json!({ "id": runs[0] })).await.data();
         }
-        let started = stage.ask(secret.as_str(), start, json!({ "key": day })).await;
+        let started = app.ask(secret.as_str(), start, json!({ "key": day })).await;
         assert_eq!(started.data()["startComplianceRun"]["state"], "QUEUED");
         runs.push(started.data()["startComplianceRun"]["id"].clone());
     }
     assert!(runs[0] == runs[1] && runs[1] != runs[2]);
     assert_eq!(
-        stage.ask(secret.as_str(), "{ jobs { totalCount } }", nothing()).await.code(),
+        app.ask(secret.as_str(), "{ jobs { totalCount } }", nothing()).await.code(),
         "FORBIDDEN"
     );
 }
