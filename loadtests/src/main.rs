@@ -2,7 +2,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `start`, `read`, `queue`, `import`, `graph`, `scan` | a scenario each |
+//! | `start`, `read`, `queue`, `import`, `graph`, `scan`, `upgrade` | a scenario each |
 //! | `question` | what `read` asks, and what a right answer is |
 //! | `seed` | the organization that `read` asks about |
 //! | `inventory` | made-up inventories of any size, as files to import |
@@ -44,6 +44,7 @@ mod server;
 mod start;
 mod statements;
 mod stores;
+mod upgrade;
 mod upload;
 mod usage;
 
@@ -77,6 +78,8 @@ enum Scenario {
     Import(import::Arguments),
     /// Compliance runs: seconds, rows and memory by size, edits to verdicts, and what is lost while workers are killed.
     Scan(scan::Arguments),
+    /// An older binary's folder taken over: sign-ins, keys, cursors, stored jobs and counts. Needs that older binary.
+    Upgrade(upgrade::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -105,6 +108,7 @@ async fn run(scenario: Scenario) -> Result<()> {
                 Scenario::Inventory(arguments) => inventory::run(&arguments),
                 Scenario::Import(arguments) => import::run(&arguments).await,
                 Scenario::Scan(arguments) => scan::run(&arguments).await,
+                Scenario::Upgrade(arguments) => upgrade::run(&arguments).await,
             }
         } => done,
         _ = terminate.recv() => bail!("told to end"),

@@ -115,6 +115,11 @@ impl Server {
     pub(crate) async fn stop(self) -> Result<Duration> {
         self.child.stop().await
     }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(self) -> Result<()> {
+        self.child.kill()
+    }
 }
 
 fn data(folder: &Path) -> std::path::PathBuf {

@@ -18,6 +18,8 @@ use crate::{
     team::{PASSWORD, log_in, sign_in, unique},
 };
 
+mod compatibility;
+
 const QUERY: &str = "{ viewer { permissions } }";
 
 /// A data folder below one that is removed afterwards.

@@ -13,6 +13,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::Db;
 
 pub mod compliance;
+pub mod earlier;
 
 /// The login that tests serve as: plain, NOINHERIT, member of the three roles.
 const LOGIN: &str = "sentryops_test";

@@ -13,12 +13,14 @@
 //! | `compliance/posture`, `following`, `run` | what rules say of assets, following changes, and looking at everything |
 //! | `compliance/waiver`, `finding` | what may stay broken, until when; what is broken |
 //! | `compliance/score`, `drift`, `report` | how much holds, how that went and will go, and for whom it is written down |
+//! | `compatibility` | what an earlier version handed out and stored |
 //! | `harness`, `compliance/judged` | what the tests start from |
 
 #![expect(clippy::unwrap_used, reason = "tests; clippy does not see that of their helpers")]
 
 mod access;
 mod base;
+mod compatibility;
 mod compliance;
 mod fleet;
 mod harness;

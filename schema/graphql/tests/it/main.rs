@@ -13,11 +13,13 @@
 //! | `fleet/job` | jobs, queues, workers and schedules as people see them and change them |
 //! | `compliance/rule` | rules as people see them, write them and try them |
 //! | `errors`, `paging` | codes and sentences; pages in both directions |
+//! | `compatibility` | cursors that an earlier version handed out |
 //! | `inventory/files` | uploads however they end, exports |
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod audit;
+mod compatibility;
 mod compliance;
 mod contract;
 mod errors;
