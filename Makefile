@@ -11,9 +11,9 @@ help: ## list the commands
 	@awk -F ': ## ' '/^[a-z]+: ## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
 demo: ## start everything with a demo organization, on http://127.0.0.1:8080
-	@docker/install
-	cargo build --release --locked --bin sentryops
-	$(target)/release/sentryops up --demo
+	@docker/heartbeat installing docker/install
+	@docker/heartbeat building cargo build --profile demo --locked --bin sentryops
+	$(target)/demo/sentryops up --demo
 
 test: ## run all tests against a private Postgres and Redis
 	@docker/install

@@ -1,6 +1,10 @@
 //! `sentryops up`: everything in one process, and the first people of a fresh installation.
 
-use std::{fmt::Write, process::ExitCode};
+use std::{
+    fmt::Write,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -8,7 +12,7 @@ use domain::{
     Db, Origin,
     access::{organization::Organization, user::User},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admin::{self, Newcomer},
@@ -31,18 +35,22 @@ pub(crate) struct Arguments {
 /// The organization that a single team never notices.
 const DEFAULT_SLUG: &str = "default";
 
+/// The interval of the lines that a start prints while it takes its time: below ten seconds even where we are woken late.
+const STARTING_EVERY: Duration = Duration::from_secs(8);
+
 pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<ExitCode> {
     if arguments.demo && config.environment == Environment::Production {
         bail!("a demo organization is not for ENVIRONMENT=production: leave out --demo");
     }
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
+    let starting = AbortOnDropHandle::new(tokio::spawn(say_starting()));
     config.generate_missing_keys()?;
     let mut stores = tokio::select! {
         started = Stores::start(&config) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let served = Box::pin(serve(&arguments, &config, &mut stores, &stop)).await;
+    let served = Box::pin(serve(&arguments, &config, &mut stores, &stop, starting)).await;
     stop.cancel();
     let stopped = stores.stop().await;
     served?;
@@ -55,6 +63,7 @@ async fn serve(
     config: &Config,
     stores: &mut Stores,
     stop: &CancellationToken,
+    starting: AbortOnDropHandle<()>,
 ) -> Result<()> {
     stores.migrate().await?;
     let db = stores.pool(config.database_pool_size)?;
@@ -63,6 +72,7 @@ async fn serve(
     let process = Process::start(config, db, &stores.redis).await?;
     let api = Api::bind(config, &process).await?;
     let fleet = worker::fleet(config, &process);
+    drop(starting);
     crate::print(&greeting(config, &api, &newcomers));
     // Whichever ends first ends the other, in good order.
     let served = async {
@@ -84,6 +94,16 @@ async fn serve(
             worked = work => worked,
             died = services.died() => bail!("{died}"),
         },
+    }
+}
+
+/// Logs that the start goes on. On a slow disk `initdb`, the migrations and the demo data take longer than anybody believes in
+/// silence.
+async fn say_starting() {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(STARTING_EVERY).await;
+        tracing::info!("still starting, for {} s", begun.elapsed().as_secs());
     }
 }
 
