@@ -33,7 +33,7 @@ pub const API_KEY: &str = "sok_NSA5EIXFJJ_UlyNUsF0Jv1w_nSWLcnBHylsCsZBofbBpDxdee
 
 /// When the owner signed in.
 pub fn signed_in_at() -> DateTime<Utc> {
-    DateTime::from_timestamp(1796087418, 0).expect("the second is one of December 2026")
+    DateTime::from_timestamp(1_796_087_418, 0).expect("the second is one of December 2026")
 }
 
 /// The organization's id.
