@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server` · `client` · `team` · `wire` | a running `sentryops api` · requests to it · people in it · bytes to it |
 //! | `floors` · `wings` | which crate may import which · and which wing of a crate which |
+//! | `worked_example` | the example of `ARCHITECTURE.md` compiles |
 //! | `structure` | what imports what, read from the sources |
 //! | `matrix`, `matrix/table`, `matrix/sdl` | everything that states a permission, times everybody who may ask |
 //! | `bad_input` · `tokens` · `config` | requests, bearers and settings that are wrong |
@@ -44,3 +45,4 @@ mod this_machine;
 mod tokens;
 mod wings;
 mod wire;
+mod worked_example;

@@ -27,11 +27,11 @@ macro_rules! nouns {
             pub(crate) struct $mutations($($(crate::$wing::$noun::$mutation,)?)+);
         )+
 
-        /// All that can be read.
+        /// What can be read.
         #[derive(async_graphql::MergedObject, Default)]
         pub(crate) struct Query($($queries,)+);
 
-        /// All that can be done.
+        /// What can be done.
         #[derive(async_graphql::MergedObject, Default)]
         pub(crate) struct Mutation($($mutations,)+);
 

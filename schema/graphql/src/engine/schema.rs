@@ -62,7 +62,8 @@ nouns! {
     }
 }
 
-/// All that can be watched: few nouns, in an order that is not the table's.
+/// What can be watched.
+// Few nouns, in an order that is not the table's. The line above is the SDL's, as those of the roots in `register` are.
 #[derive(MergedSubscription, Default)]
 pub(crate) struct Subscription(RunSubscription, ImportSubscription, JobSubscription);
 

@@ -1,0 +1,123 @@
+//! The worked example of `ARCHITECTURE.md`: its blocks are applied to a copy of the sources, which then compile. So the page
+//! that says how a noun is added is true, or this fails.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// What Cargo needs to know the workspace.
+const SOURCES: [&str; 9] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "migrations",
+    "schema",
+    "jobs",
+    "workers",
+    "api",
+    "cli",
+    "loadtests",
+];
+
+/// A fenced block whose info string names a file: `diff` inserts lines, any other language makes the file.
+struct Block {
+    language: String,
+    file: String,
+    lines: Vec<String>,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let body = lines.by_ref().take_while(|line| *line != "```").map(str::to_owned).collect();
+        if let Some((language, file)) = info.split_once(' ') {
+            blocks.push(Block {
+                language: language.to_owned(),
+                file: file.to_owned(),
+                lines: body,
+            });
+        }
+    }
+    blocks
+}
+
+/// The text with the block's `+` lines behind its one line of context.
+fn inserted(text: &str, block: &Block) -> String {
+    let (context, added) = block.lines.split_first().unwrap();
+    let context = context.strip_prefix(' ').unwrap();
+    let added: Vec<_> = added.iter().map(|line| line.strip_prefix('+').unwrap()).collect();
+    assert_eq!(
+        text.lines().filter(|line| *line == context).count(),
+        1,
+        "{}: the line that stands before the insertion, once: {context}",
+        block.file
+    );
+    let mut lines: Vec<&str> = text.lines().collect();
+    let place = lines.iter().position(|line| *line == context).unwrap() + 1;
+    lines.splice(place..place, added);
+    lines.join("\n") + "\n"
+}
+
+/// Writes a file if it says something else: what Cargo compiled of it before stays compiled.
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().unwrap())?;
+    fs::write(path, text)
+}
+
+/// The files below a folder of the sources, without what is installed or built there.
+fn files(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    if path.ends_with("node_modules") || path.ends_with("target") {
+        return Ok(());
+    }
+    if !path.is_dir() {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    fs::read_dir(path)?.try_for_each(|entry| files(&entry?.path(), found))
+}
+
+#[test]
+fn the_worked_example_compiles() {
+    let root = fs::canonicalize(ROOT).unwrap();
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("worked-example");
+    let blocks = blocks(&fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap());
+    assert!(blocks.iter().any(|block| block.language == "diff"), "there is no example");
+    let mut sources = Vec::new();
+    for source in SOURCES {
+        files(&root.join(source), &mut sources).unwrap();
+    }
+    for source in sources {
+        let name = source.strip_prefix(&root).unwrap();
+        let mut text = fs::read(&source).unwrap();
+        for block in blocks.iter().filter(|block| Path::new(&block.file) == name) {
+            assert_eq!(block.language, "diff", "{} is there already", block.file);
+            text = inserted(&String::from_utf8(text).unwrap(), block).into_bytes();
+        }
+        write(&copy.join(name), &text).unwrap();
+    }
+    for block in blocks.iter().filter(|block| !root.join(&block.file).exists()) {
+        assert_ne!(block.language, "diff", "{} is gone", block.file);
+        write(&copy.join(&block.file), (block.lines.join("\n") + "\n").as_bytes()).unwrap();
+    }
+    let output = Command::new(env!("CARGO"))
+        .args(["check", "--quiet", "--offline", "--locked", "--package", "graphql"])
+        .current_dir(&copy)
+        .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn lines_are_inserted_behind_their_context_and_nowhere_else() {
+    let lines = [" b", "+c", "+"].map(str::to_owned).to_vec();
+    let block = Block { language: "diff".into(), file: "a.rs".into(), lines };
+    assert_eq!(inserted("a\nb\nd\n", &block), "a\nb\nc\n\nd\n");
+}
