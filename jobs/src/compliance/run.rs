@@ -11,7 +11,8 @@ use domain::{
     access::{organization::Organization, permission::Permission},
     compliance::{
         posture,
-        run::{AssetRange, Run, Started},
+        range::AssetRange,
+        run::{Run, Started},
     },
     entity::{OrganizationId, RunId},
     fleet::job::Queue,

@@ -4,7 +4,8 @@
 use domain::{
     compliance::{
         posture,
-        run::{AssetRange, Run, RunTrigger},
+        range::AssetRange,
+        run::{Run, RunTrigger},
     },
     entity::RunId,
 };

@@ -23,9 +23,11 @@ use crate::{
     compliance::{
         drift,
         finding::{self, Finding},
+        posture::Sums,
         rule::{Rule, Ruleset},
-        run::{RunState, Scope, ScopeValues},
-        score::{Figures, Score, SeverityCount, Sums, Tally},
+        run::RunState,
+        scope::{Scope, ScopeValues},
+        score::{Figures, Score, SeverityCount, Tally},
     },
 };
 

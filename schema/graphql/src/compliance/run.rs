@@ -8,7 +8,8 @@ use domain::{
     },
     base::page::{PageArgs, Scope},
     compliance::{
-        run::{self, RunTrigger, ScanScope},
+        run::{self, RunTrigger},
+        scope::ScanScope,
         score::Score,
     },
     entity::RunId,

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::{
-    Lock, due,
+    due,
     look::{Look, Reads},
     store,
 };
@@ -17,8 +17,9 @@ use crate::{
         error::Result,
     },
     compliance::{
+        lock::Lock,
+        range::{AssetRange, facts_in_range},
         rule::{Facts, Ruleset},
-        run::{AssetRange, facts_in_range},
     },
     inventory::asset::LifecycleState,
 };

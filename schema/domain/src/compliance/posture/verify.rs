@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Letter, Lock, Posture, due, follow::facts_of, look::Look, store};
+use super::{Letter, Posture, due, follow::facts_of, look::Look, store};
 use crate::{
     base::{
         db::Tx,
@@ -14,8 +14,9 @@ use crate::{
     },
     compliance::{
         finding::FindingState,
+        lock::Lock,
+        range::{AssetRange, facts_in_range},
         rule::Ruleset,
-        run::{AssetRange, facts_in_range},
     },
 };
 

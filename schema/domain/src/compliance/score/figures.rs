@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Score, Sums};
+use super::Score;
 use crate::{
     access::{directive::requires, permission::Permission},
     base::{
@@ -17,7 +17,7 @@ use crate::{
         error::{Error, Result},
         id::Id,
     },
-    compliance::{rule::Severity, run::RunState},
+    compliance::{posture::Sums, rule::Severity, run::RunState},
 };
 
 /// How many verdicts there are of each kind. Takes `COMPLIANCE_READ`.

@@ -2,8 +2,10 @@
 
 use domain::{
     compliance::{
+        range::AssetRange,
         rule::Rule,
-        run::{AssetRange, Run, RunState, RunTrigger, ScanScope, Started},
+        run::{Run, RunState, RunTrigger, Started},
+        scope::ScanScope,
     },
     inventory::asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
 };

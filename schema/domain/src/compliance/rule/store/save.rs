@@ -15,10 +15,8 @@ use crate::{
         text::beginning,
     },
     compliance::{
-        posture::{
-            Lock,
-            due::{self, Whose},
-        },
+        lock::Lock,
+        posture::due::{self, Whose},
         rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
     },
 };
