@@ -15,7 +15,7 @@ pub(crate) enum Lock {
     /// Of a range: a run's shard, a refresh.
     Shared,
     /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted, of rules that change.
-    Alone,
+    Exclusive,
 }
 
 impl Lock {
@@ -29,7 +29,7 @@ impl Lock {
             Self::Shared => {
                 "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
             }
-            Self::Alone => {
+            Self::Exclusive => {
                 "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
             }
         };

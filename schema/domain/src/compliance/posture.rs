@@ -161,7 +161,7 @@ impl FromRow for Posture {
 impl Posture {
     /// Forgets an asset that is being deleted, and what it broke.
     pub(crate) async fn forget(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
-        Lock::Alone.take(tx, now).await?;
+        Lock::Exclusive.take(tx, now).await?;
         tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
         tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;
         Ok(())
