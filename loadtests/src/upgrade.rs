@@ -15,9 +15,9 @@ use tokio_postgres::Client;
 
 use crate::{
     child,
-    finding::{Finding, Report, number},
     folder::Folder,
     inventory::{Inventory, Shape},
+    measurement::{Measurement, Report, number},
     random,
     report::{Circumstances, progress},
     server::Server,
@@ -82,7 +82,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let findings =
         vec![case.run("in order", Stop::Order).await?, case.run("kill", Stop::Kill).await?];
     let setting = format!("a folder of {} at {}", before.version, before.binary);
-    let report = Report { scenario: "upgrade", setting, circumstances, seed, findings };
+    let report =
+        Report { scenario: "upgrade", setting, circumstances, seed, measurements: findings };
     report.close(arguments.json.as_deref())
 }
 
@@ -104,7 +105,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    async fn run(&self, part: &'static str, stop: Stop) -> Result<Finding> {
+    async fn run(&self, part: &'static str, stop: Stop) -> Result<Measurement> {
         progress(&format!("upgrade: {part}: the older version"));
         let folder = Folder::new()?;
         let server = Server::up(self.before, folder.path(), None).await?;
@@ -125,7 +126,7 @@ impl Case<'_> {
         progress(&format!("upgrade: {part}: the newer version"));
         let server = Server::up(self.binary, folder.path(), None).await?;
         let postgres = rows::connect(folder.path()).await?;
-        let mut finding = Finding::new(
+        let mut finding = Measurement::new(
             part,
             format!(
                 "{} assets there, {} more on their way when the older version ended.",
@@ -151,7 +152,12 @@ impl Case<'_> {
     }
 
     /// What the older version had finished is as it was; what it left is there once.
-    async fn compare(&self, postgres: &Client, before: &Rows, finding: &mut Finding) -> Result<()> {
+    async fn compare(
+        &self,
+        postgres: &Client,
+        before: &Rows,
+        finding: &mut Measurement,
+    ) -> Result<()> {
         let after = Rows::read(postgres, Some(&before.until)).await?;
         finding.check("assets of before", after.assets, before.assets);
         finding.check("postures of before", after.postures, before.postures);
@@ -166,7 +172,7 @@ impl Case<'_> {
     }
 
     /// `admin verify-posture` of the newer binary, which visits the one that runs.
-    async fn verify(&self, folder: &Path, finding: &mut Finding) -> Result<()> {
+    async fn verify(&self, folder: &Path, finding: &mut Measurement) -> Result<()> {
         let mut command = child::command(self.binary);
         command.args(["admin", "verify-posture"]).env("DATA_DIR", folder.join("data"));
         let mut command = tokio::process::Command::from(command);

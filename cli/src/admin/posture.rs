@@ -12,7 +12,7 @@ use domain::{
     access::organization::Organization,
     compliance::{
         posture::{self, Letter, Mismatch, Posture},
-        run::AssetRange,
+        range::AssetRange,
     },
     inventory::asset::Asset,
 };

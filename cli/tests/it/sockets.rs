@@ -7,7 +7,10 @@ use std::{
 
 use domain::{
     Db, Origin,
-    compliance::run::{AssetRange, Run, RunTrigger, Started},
+    compliance::{
+        range::AssetRange,
+        run::{Run, RunTrigger, Started},
+    },
     entity::{OrganizationId, RunId},
 };
 use jobs::{Redis, event::Publisher};

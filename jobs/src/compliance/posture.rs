@@ -10,7 +10,7 @@ use domain::{
     Actor, Db, Result, Tx,
     access::organization::Organization,
     base::db::{Fleet, Kind},
-    compliance::{posture, run::AssetRange},
+    compliance::{posture, range::AssetRange},
     entity::OrganizationId,
     fleet::job::Queue,
 };

@@ -5,7 +5,10 @@ use std::time::Duration;
 use domain::{
     Result, Tx,
     access::permission::Permission,
-    compliance::run::{AssetRange, Run, Started},
+    compliance::{
+        range::AssetRange,
+        run::{Run, Started},
+    },
     entity::RunId,
     fleet::job::Queue,
 };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::{client::Connection, finding::Finding, seed};
+use crate::{client::Connection, measurement::Measurement, seed};
 
 const LOGIN: &str = "mutation($email: String!, $password: String!) {
     login(email: $email, password: $password) { tokens { accessToken refreshToken } } }";
@@ -85,7 +85,7 @@ impl Belongings {
     }
 
     /// Everything is used once more, on the newer version.
-    pub(super) async fn check(&self, address: SocketAddr, finding: &mut Finding) -> Result<()> {
+    pub(super) async fn check(&self, address: SocketAddr, finding: &mut Measurement) -> Result<()> {
         let mut connection = Connection::open(address).await?;
         let by_token = connection.graphql(Some(&self.access), VIEWER, Value::Null).await;
         finding.check("access token of before: accepted", i64::from(by_token.is_ok()), 1);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Connection,
-    finding::{Finding, number},
+    measurement::{Measurement, number},
 };
 
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -66,7 +66,7 @@ impl Left {
         &self,
         address: SocketAddr,
         token: &str,
-        finding: &mut Finding,
+        finding: &mut Measurement,
     ) -> Result<i64> {
         let began = Instant::now();
         let mut connection = Connection::open(address).await?;

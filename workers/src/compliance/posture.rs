@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::compliance::{posture, run::AssetRange};
+use domain::compliance::{posture, range::AssetRange};
 use jobs::{
     Failure,
     compliance::posture::{

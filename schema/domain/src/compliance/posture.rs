@@ -1,6 +1,6 @@
 //! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/look`: judging, and
 //! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
-//! `posture/verdict`: as people see it; `posture/store`: its SQL.)
+//! `posture/verdict`: as people see it; `posture/tally`: sums over assets; `posture/store`: its SQL.)
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
@@ -16,17 +16,19 @@ use crate::{
         entity::AssetId,
         error::{Error, Result},
     },
-    compliance::rule::Verdict,
+    compliance::{lock::Lock, rule::Verdict},
 };
 
 pub mod due;
 mod follow;
 pub(crate) mod look;
 pub(crate) mod store;
+pub(crate) mod tally;
 mod verdict;
 mod verify;
 
 pub use follow::{Followed, follow, next_turn, refresh, turn};
+pub use tally::Sums;
 pub use verdict::RuleVerdict;
 pub use verify::{Mismatch, Verified, repair, verify};
 
@@ -159,42 +161,9 @@ impl FromRow for Posture {
 impl Posture {
     /// Forgets an asset that is being deleted, and what it broke.
     pub(crate) async fn forget(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
-        Lock::Alone.take(tx, now).await?;
+        Lock::Exclusive.take(tx, now).await?;
         tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
         tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;
         Ok(())
-    }
-}
-
-/// How an organization's postures are locked, until the transaction ends: taken before facts, rules and waivers are read, so
-/// that an older look is never written over a newer one.
-///
-/// Those that share it may meet at an asset where a run and one of a smaller scope do. Both judge it by the same rules, as whoever
-/// changes rules takes it alone; and a change of facts that only one of them saw is followed after both, alone too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
-    /// Of a range: a run's shard, a refresh.
-    Shared,
-    /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted, of rules that change.
-    Alone,
-}
-
-impl Lock {
-    /// Waits for it; the time as of which to judge then: `now`, or Postgres' time if that is later, as it is after a wait, or
-    /// where the caller's clock is behind.
-    pub async fn take(self, tx: &Tx, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
-        // Whoever waits here waits for a look at some thousand assets.
-        let wait = "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '30s', true)";
-        tx.exec(wait, &[]).await?;
-        let sql = match self {
-            Self::Shared => {
-                "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
-            }
-            Self::Alone => {
-                "SELECT pg_advisory_xact_lock(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"
-            }
-        };
-        let row: Row = tx.one(sql, &[&tx.org().uuid().to_string()]).await?;
-        Ok(now.max(row.try_get("at")?))
     }
 }

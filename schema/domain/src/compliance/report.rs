@@ -24,9 +24,10 @@ use crate::{
     compliance::{
         drift,
         finding::{self, Finding},
+        posture::Sums,
         rule::{Rule, Ruleset},
-        run::{Scope, ScopeValues},
-        score::{Figures, Score, SeverityCount, Sums, Tally},
+        scope::{Scope, ScopeValues},
+        score::{Figures, Score, SeverityCount, Tally},
     },
 };
 

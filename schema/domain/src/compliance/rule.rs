@@ -1,6 +1,6 @@
 //! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/draft`: as people
 //! write one; `rule/cel`: what a condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can
-//! read of an asset, and of which types; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number;
+//! read of an asset, and of which types; `rule/env`: what a condition may call; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number;
 //! `rule/judge`: its verdict, and when time alone changes that; `rule/params`: its thresholds; `rule/set`: those of an
 //! organization, by slot; `rule/store`: saving them; `rule/trial`: what one would say; `rule/control`: what the controls of
 //! frameworks are called.)
@@ -22,6 +22,7 @@ mod builtin;
 mod cel;
 mod control;
 mod draft;
+mod env;
 mod facts;
 mod hash;
 mod judge;

@@ -1,5 +1,5 @@
 //! A compliance run: all assets in operation, or those of a scope, judged by every rule, in shards that any worker takes.
-//! (`run/scope`: which assets; `run/shard`: judging a part of them; `run/tally`: what verdicts add up to.)
+//! (`run/shard`: judging a part of them.)
 //!
 //! A shard is a range of asset ids. It adds its tally to the run in the transaction that ends its job, so each counts
 //! once however often it ran; whichever comes last closes the run. A run keeps by which rules it judges: a shard that
@@ -30,18 +30,16 @@ use crate::{
         run_state::RunState,
         text::text_enum,
     },
-    compliance::rule::Ruleset,
+    compliance::{
+        range::AssetRange,
+        rule::Ruleset,
+        scope::{ScanScope, Scope},
+    },
 };
 
-mod scope;
 mod shard;
-mod tally;
 
-pub use scope::ScanScope;
-pub(crate) use scope::{Scope, ScopeValues};
-pub(crate) use shard::facts_in_range;
-pub use shard::{AssetRange, SHARD_KIND};
-pub(crate) use tally::Tally;
+pub use shard::SHARD_KIND;
 
 text_enum! {
     /// What started a run.

@@ -11,11 +11,8 @@ use tokio_postgres::Row;
 
 use crate::{
     access::{directive::requires, permission::Permission},
-    base::{
-        db::{FromRow, Tx},
-        error::Result,
-    },
-    compliance::rule::Severity,
+    base::{db::Tx, error::Result},
+    compliance::{posture::Sums, rule::Severity},
 };
 
 mod figures;
@@ -50,60 +47,6 @@ pub struct Score {
     pub by_severity: Vec<SeverityCount>,
     /// As of when.
     pub at: DateTime<Utc>,
-}
-
-/// What assets' postures add up to; sums and not means, so that they add up in any order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sums {
-    /// Assets.
-    pub assets: i64,
-    /// Those of them that have a score.
-    pub scored: i64,
-    /// The sum of their scores, in millionths of a percent.
-    pub score_sum: i64,
-    /// Weight of what holds.
-    pub passed_weight: i64,
-    /// Weight of what does not.
-    pub failed_weight: i64,
-    /// Weight of what does not, and a waiver allows.
-    pub waived_weight: i64,
-    /// Weight of all that applies.
-    pub whole_weight: i64,
-}
-
-impl Sums {
-    /// Mean of the assets' scores, 0 to 100.
-    pub fn mean(&self) -> Option<f64> {
-        Some(ratio(self.score_sum, self.scored)? / 1_000_000.0)
-    }
-
-    /// The weight of what holds in that of what was judged, 0 to 100.
-    pub fn weighted(&self) -> Option<f64> {
-        Some(ratio(self.passed_weight, self.passed_weight + self.failed_weight)? * 100.0)
-    }
-
-    /// The weight of what was judged in that of all that applies, 0 to 1; 0 where nothing applies.
-    pub fn coverage(&self) -> f64 {
-        ratio(self.judged_weight(), self.whole_weight).unwrap_or(0.0)
-    }
-
-    const fn judged_weight(&self) -> i64 {
-        self.passed_weight + self.failed_weight + self.waived_weight
-    }
-}
-
-impl FromRow for Sums {
-    fn from_row(row: &Row) -> Result<Self> {
-        Ok(Self {
-            assets: row.try_get("assets")?,
-            scored: row.try_get("scored")?,
-            score_sum: row.try_get("score_sum")?,
-            passed_weight: row.try_get("passed_weight")?,
-            failed_weight: row.try_get("failed_weight")?,
-            waived_weight: row.try_get("waived_weight")?,
-            whole_weight: row.try_get("whole_weight")?,
-        })
-    }
 }
 
 /// The columns of [`Sums`] over postures.
@@ -157,15 +100,6 @@ impl Score {
         });
         Ok(Some(Self::of(&sums, failing.collect::<Result<Vec<_>>>()?, now)))
     }
-}
-
-/// How much of a whole; none where there is no whole.
-fn ratio(part: i64, whole: i64) -> Option<f64> {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "weights of millions of assets are far below 2^52"
-    )]
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use domain::{
         run_state::RunState,
     },
     compliance::{
-        run::{self, RunTrigger, ScanScope},
+        run::{self, RunTrigger},
+        scope::ScanScope,
         score::{Figures, Score},
     },
     entity::{self, RunId},

@@ -11,7 +11,10 @@ use async_graphql::{
 use domain::{
     Db, Origin,
     access::{organization::Organization, permission::Permission},
-    compliance::run::{AssetRange, Run, RunTrigger, Started},
+    compliance::{
+        range::AssetRange,
+        run::{Run, RunTrigger, Started},
+    },
     entity::{JobId, RunId},
 };
 use graphql::{Engine, Lost, Watching};

@@ -25,7 +25,7 @@ pub async fn waiting(tx: &Tx<Fleet>, kind: &str) -> Result<Vec<OrganizationId>> 
 pub const REFRESH: &str = "scan.refresh";
 
 /// Whether everybody is being judged anew, or is to be.
-pub(super) async fn is_refreshing(tx: &Tx) -> Result<bool> {
+pub(crate) async fn is_refreshing(tx: &Tx) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED', 'RUNNING'))
                    OR EXISTS (SELECT FROM posture_due WHERE asset_id IS NULL AND owner_id IS NULL) AS any";
     Ok(tx.one::<Row>(sql, &[&REFRESH]).await?.try_get("any")?)

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::{
-    Lock, due,
+    due,
     look::{Look, Reads},
     store,
 };
@@ -17,8 +17,9 @@ use crate::{
         error::Result,
     },
     compliance::{
+        lock::Lock,
+        range::{AssetRange, facts_in_range},
         rule::{Facts, Ruleset},
-        run::{AssetRange, facts_in_range},
     },
     inventory::asset::LifecycleState,
 };
@@ -37,7 +38,7 @@ pub struct Followed {
 
 /// Judges what changed.
 pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
-    let now = Lock::Alone.take(tx, now).await?;
+    let now = Lock::Exclusive.take(tx, now).await?;
     let due: Vec<Row> = tx
         .all(
             "DELETE FROM posture_due USING (SELECT id FROM posture_due ORDER BY id LIMIT $1) AS first
@@ -76,7 +77,7 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
 
 /// Judges assets of which time alone has changed a verdict, some thousand at most: [`next_turn`] tells of more.
 pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-    let now = Lock::Alone.take(tx, now).await?;
+    let now = Lock::Exclusive.take(tx, now).await?;
     let sql = "SELECT asset_id FROM posture WHERE flips_at <= $1 ORDER BY flips_at LIMIT $2";
     let turned: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
     let mut changed = BTreeMap::new();

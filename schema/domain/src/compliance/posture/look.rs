@@ -6,9 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Map, Value};
-use tokio_postgres::Row;
 
-use super::{Letter, Posture, Turn, due, store};
+use super::{Letter, Posture, Turn, store, tally::Tally};
 use crate::{
     base::{
         db::Tx,
@@ -19,10 +18,9 @@ use crate::{
     compliance::{
         finding::{
             FindingState,
-            transition::{Broken, Restated, Transitions},
+            transition::{Broken, First, Restated, Transitions},
         },
         rule::{Facts, Ruled, Ruleset, Verdict},
-        run::Tally,
         waiver::Waiver,
     },
 };
@@ -293,36 +291,6 @@ impl Letter {
 fn folded(waiver: WaiverId) -> i64 {
     let (high, low) = waiver.uuid().as_u64_pair();
     (high ^ low).cast_signed()
-}
-
-/// Whether nothing can be in the way of what is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum First {
-    /// Nothing is kept of any of the assets, and none of them breaks a rule.
-    Yes,
-    /// Something may be.
-    No,
-}
-
-impl First {
-    async fn of(tx: &Tx, facts: &[Facts]) -> Result<Self> {
-        let assets = || facts.iter().map(|facts| facts.asset);
-        let (Some(first), Some(last)) = (assets().min(), assets().max()) else {
-            return Ok(Self::No);
-        };
-        // Two runs may look at the same assets at once, and each see nothing there.
-        // In the order of the index: without statistics Postgres would look through the whole table.
-        let row: Row = tx
-            .one(
-                "SELECT (SELECT asset_id FROM finding WHERE asset_id BETWEEN $1 AND $2 AND ended_at IS NULL
-                         ORDER BY asset_id LIMIT 1) IS NOT NULL
-                     OR (SELECT count(*) > 1 FROM compliance_run WHERE state IN ('QUEUED', 'RUNNING')) AS any",
-                &[&first, &last],
-            )
-            .await?;
-        let may_be = row.try_get("any")? || due::is_refreshing(tx).await?;
-        Ok(if may_be { Self::No } else { Self::Yes })
-    }
 }
 
 impl Posture {

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{Letter, Posture, look::First};
+use super::{Letter, Posture};
 use crate::{
     base::{
         db::{Tx, column},
         entity::AssetId,
         error::Result,
     },
-    compliance::run::AssetRange,
+    compliance::{finding::transition::First, range::AssetRange},
 };
 
 /// A statement that reads postures, to be followed by its conditions.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Letter, Lock, Posture, due, follow::facts_of, look::Look, store};
+use super::{Letter, Posture, due, follow::facts_of, look::Look, store};
 use crate::{
     base::{
         db::Tx,
@@ -14,8 +14,9 @@ use crate::{
     },
     compliance::{
         finding::FindingState,
+        lock::Lock,
+        range::{AssetRange, facts_in_range},
         rule::Ruleset,
-        run::{AssetRange, facts_in_range},
     },
 };
 
@@ -45,7 +46,7 @@ pub struct Verified {
 
 /// Compares what is kept of the assets in a range with what a look at all of them finds.
 pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Verified> {
-    let now = Lock::Alone.take(tx, now).await?;
+    let now = Lock::Exclusive.take(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let mut kept = store::in_range(tx, range).await?;
@@ -89,7 +90,7 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
     if mismatches.is_empty() {
         return Ok(());
     }
-    let now = Lock::Alone.take(tx, now).await?;
+    let now = Lock::Exclusive.take(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let assets: Vec<_> = mismatches.iter().map(|mismatch| mismatch.asset).collect();
     let facts = facts_of(tx, &rules, &assets).await?;

@@ -8,8 +8,9 @@ use super::Report;
 use crate::{
     access::{directive::requires, permission::Permission},
     compliance::{
+        posture::Sums,
         rule::{Control, Rule},
-        score::{Judged, Sums, Tally},
+        score::{Judged, Tally},
     },
 };
 

@@ -26,7 +26,6 @@ mod time;
 mod types;
 mod words;
 
-pub(super) use compile::ENV;
 use place::column_of;
 
 /// Steps of a condition and all evidence at worst.

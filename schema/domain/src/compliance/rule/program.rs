@@ -18,7 +18,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value as Json, json};
 
 use super::{
-    cel::ENV,
+    env::ENV,
     facts::{Facts, Held},
     key::Key,
 };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Score, Sums};
+use super::Score;
 use crate::{
     access::{directive::requires, permission::Permission},
     base::{
@@ -18,7 +18,7 @@ use crate::{
         id::Id,
         run_state::RunState,
     },
-    compliance::rule::Severity,
+    compliance::{posture::Sums, rule::Severity},
 };
 
 /// How many verdicts there are of each kind. Takes `COMPLIANCE_READ`.

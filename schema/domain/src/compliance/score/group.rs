@@ -3,11 +3,14 @@
 use async_graphql::{Enum, SimpleObject};
 use tokio_postgres::Row;
 
-use super::{Sums, posture_sums};
-use crate::base::{
-    db::{FromRow, Tx},
-    entity::{TagId, UserId},
-    error::Result,
+use super::posture_sums;
+use crate::{
+    base::{
+        db::{FromRow, Tx},
+        entity::{TagId, UserId},
+        error::Result,
+    },
+    compliance::posture::Sums,
 };
 
 /// What postures are grouped by.

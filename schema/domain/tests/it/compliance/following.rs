@@ -5,8 +5,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Tx,
     compliance::{
+        range::AssetRange,
         rule::Rule,
-        run::{AssetRange, Run, RunTrigger, Started},
+        run::{Run, RunTrigger, Started},
         waiver::{Waiver, WaiverInput},
     },
     entity::{AssetId, TagId, UserId},

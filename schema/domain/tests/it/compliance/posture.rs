@@ -10,8 +10,10 @@ use domain::{
     access::user::User,
     compliance::{
         posture,
+        range::AssetRange,
         rule::{Rule, RuleInput, Severity},
-        run::{AssetRange, Run, RunTrigger, ScanScope, Started},
+        run::{Run, RunTrigger, Started},
+        scope::ScanScope,
         waiver::{Waiver, WaiverInput},
     },
     entity::AssetId,

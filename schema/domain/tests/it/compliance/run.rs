@@ -3,8 +3,10 @@
 use domain::{
     base::run_state::RunState,
     compliance::{
+        range::AssetRange,
         rule::Rule,
-        run::{AssetRange, Run, RunTrigger, ScanScope, Started},
+        run::{Run, RunTrigger, Started},
+        scope::ScanScope,
     },
     inventory::asset::{Asset, AssetType, CreateAssetInput, LifecycleState},
 };

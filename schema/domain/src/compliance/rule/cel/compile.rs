@@ -1,19 +1,16 @@
 //! From a checked expression to what is evaluated: facts by number, thresholds and all that follows from them computed once,
 //! macros unfolded as CEL defines them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cel::{
-    Context, Env, ExecutionError, Value,
+    Context, Value,
     common::{
         ast::{
             CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, SourceInfo,
             operators,
         },
-        types::{CelDuration, CelInt, CelList, CelString},
+        types::{CelInt, CelList, CelString},
         value::Val,
     },
 };
@@ -26,38 +23,12 @@ use super::{
 use crate::{
     base::error::Fault,
     compliance::rule::{
+        env::ENV,
         key::Key,
         params::{Params, Threshold},
         program::{Constants, View, code},
     },
 };
-
-/// What conditions may call.
-pub(in crate::compliance::rule) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    fn span(
-        of: fn(i64) -> Option<TimeDelta>,
-        count: CelInt,
-    ) -> Result<CelDuration, ExecutionError> {
-        of(*count.inner())
-            .filter(|span| span.num_nanoseconds().is_some())
-            .map(CelDuration::from)
-            .ok_or_else(|| ExecutionError::function_error("days", "is longer than 292 years"))
-    }
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as CEL calls it")]
-    fn days(count: &CelInt) -> Result<CelDuration, ExecutionError> {
-        span(TimeDelta::try_days, *count)
-    }
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as CEL calls it")]
-    fn hours(count: &CelInt) -> Result<CelDuration, ExecutionError> {
-        span(TimeDelta::try_hours, *count)
-    }
-    let mut env = Env::stdlib();
-    cel::add_overload!(env, fn days: (CelInt) -> Result<CelDuration>)
-        .expect("the standard library has no days");
-    cel::add_overload!(env, fn hours: (CelInt) -> Result<CelDuration>)
-        .expect("the standard library has no hours");
-    Arc::new(env)
-});
 
 /// Whether `timestamp("…")` or `duration("…")` holds a text that is none.
 pub(super) fn is_not_written(expr: &IdedExpr) -> bool {

@@ -16,7 +16,7 @@ use crate::{
         text::beginning,
     },
     compliance::{
-        posture::Lock,
+        lock::Lock,
         rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
     },
 };
@@ -204,7 +204,7 @@ impl Rule {
 
 /// Nobody looks by the rules of before once this is committed; whoever looks takes the two locks in the same order.
 async fn lock_all(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-    Lock::Alone.take(tx, now).await?;
+    Lock::Exclusive.take(tx, now).await?;
     lock(tx).await
 }
 
