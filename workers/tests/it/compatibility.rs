@@ -9,13 +9,16 @@ use domain::{
 };
 use jobs::{
     Job,
-    compliance::run::{Follow, Refresh, ScanShard, Turn, Verify},
+    compliance::{
+        posture::{Follow, Refresh, Turn, Verify},
+        run::RunShard,
+    },
     fleet::schedule::ScheduledRun,
     inventory::import::{ImportChunk, ImportSweep},
 };
 use serde_json::Value;
 
-use crate::harness::{Stage, eventually};
+use crate::harness::{TestFleet, eventually};
 
 /// The run and the import that wait to be done, and those of which a part was cancelled.
 const RUN: &str = "run_01m8qjc1nzedet4jysabqbseg8";
@@ -24,32 +27,32 @@ const CANCELLED_RUN: &str = "run_01m8qjc1pqer0vqmgknqwyqq0k";
 const CANCELLED_IMPORT: &str = "imp_01m8qjc1p5e1fswtfr1dw3fsxn";
 
 /// With the rows of the version before, as that organization; nobody works yet.
-async fn restored() -> Stage {
-    let mut stage = Stage::new().await;
-    earlier::restore(&stage.db).await;
-    stage.org = earlier::organization();
-    stage
+async fn restored() -> TestFleet {
+    let mut fleet = TestFleet::new().await;
+    earlier::restore(&fleet.db).await;
+    fleet.org = earlier::organization();
+    fleet
 }
 
-async fn run(stage: &Stage, id: &str) -> Run {
-    let tx = stage.db.read(stage.org).await.unwrap();
+async fn run(fleet: &TestFleet, id: &str) -> Run {
+    let tx = fleet.db.read(fleet.org).await.unwrap();
     let run = Run::get(&tx, id.parse::<RunId>().unwrap()).await.unwrap();
     tx.commit().await.unwrap();
     run
 }
 
-async fn import(stage: &Stage, id: &str) -> ImportRun {
-    let tx = stage.db.read(stage.org).await.unwrap();
+async fn import(fleet: &TestFleet, id: &str) -> ImportRun {
+    let tx = fleet.db.read(fleet.org).await.unwrap();
     let run = ImportRun::get(&tx, id.parse::<ImportRunId>().unwrap()).await.unwrap();
     tx.commit().await.unwrap();
     run
 }
 
 /// Kind, queue, version, payload, attempts and whether it is watched, of the rows that wait.
-async fn stored(stage: &Stage) -> Vec<(String, String, i16, Value, i16, bool)> {
+async fn stored(fleet: &TestFleet) -> Vec<(String, String, i16, Value, i16, bool)> {
     let sql =
         "SELECT kind, queue, version, payload, max_attempts, watched FROM job ORDER BY kind, id";
-    let rows = stage.db.superuser().await.query(sql, &[]).await.unwrap();
+    let rows = fleet.db.superuser().await.query(sql, &[]).await.unwrap();
     let read = |row: &tokio_postgres::Row| {
         (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5))
     };
@@ -57,8 +60,8 @@ async fn stored(stage: &Stage) -> Vec<(String, String, i16, Value, i16, bool)> {
 }
 
 /// Whether today's push would store each row of the kind as the version before did.
-async fn is_stored_alike<J: Job>(stage: &Stage) {
-    let rows = stored(stage).await;
+async fn is_stored_alike<J: Job>(fleet: &TestFleet) {
+    let rows = stored(fleet).await;
     let of_kind: Vec<_> = rows.into_iter().filter(|row| row.0 == J::KIND).collect();
     assert!(!of_kind.is_empty(), "no {} was stored", J::KIND);
     for (kind, queue, version, payload, attempts, is_watched) in of_kind {
@@ -71,21 +74,21 @@ async fn is_stored_alike<J: Job>(stage: &Stage) {
 
 #[tokio::test]
 async fn payloads_and_columns_of_every_kind_are_those_of_before() {
-    let stage = restored().await;
-    is_stored_alike::<ScanShard>(&stage).await;
-    is_stored_alike::<Follow>(&stage).await;
-    is_stored_alike::<Turn>(&stage).await;
-    is_stored_alike::<Refresh>(&stage).await;
-    is_stored_alike::<Verify>(&stage).await;
-    is_stored_alike::<ScheduledRun>(&stage).await;
-    is_stored_alike::<ImportChunk>(&stage).await;
-    is_stored_alike::<ImportSweep>(&stage).await;
+    let fleet = restored().await;
+    is_stored_alike::<RunShard>(&fleet).await;
+    is_stored_alike::<Follow>(&fleet).await;
+    is_stored_alike::<Turn>(&fleet).await;
+    is_stored_alike::<Refresh>(&fleet).await;
+    is_stored_alike::<Verify>(&fleet).await;
+    is_stored_alike::<ScheduledRun>(&fleet).await;
+    is_stored_alike::<ImportChunk>(&fleet).await;
+    is_stored_alike::<ImportSweep>(&fleet).await;
 }
 
 #[tokio::test]
 async fn every_stored_job_is_done() {
-    let stage = restored().await;
-    let kinds: Vec<_> = stored(&stage).await.into_iter().map(|row| row.0).collect();
+    let fleet = restored().await;
+    let kinds: Vec<_> = stored(&fleet).await.into_iter().map(|row| row.0).collect();
     let expected = [
         "import.chunk",
         "import.chunk.ended",
@@ -101,28 +104,28 @@ async fn every_stored_job_is_done() {
     ];
     assert_eq!(kinds, expected);
     // A sweep that comes before the end of its import looks again after ten minutes; that end brings it forward.
-    stage
+    fleet
         .meddle(
             "CREATE TABLE stored AS SELECT id FROM job;
              UPDATE job SET state = 'WAITING', run_at = now() WHERE kind <> 'import.sweep';
              UPDATE job SET run_at = now() + interval '1 hour' WHERE kind = 'import.sweep'",
         )
         .await;
-    stage.start();
+    fleet.start();
     let open = "SELECT id FROM job WHERE id IN (SELECT id FROM stored) AND state <> 'BURIED'";
-    eventually(async || stage.count(open).await == 0).await;
+    eventually(async || fleet.count(open).await == 0).await;
     let done =
         "SELECT id FROM job_history WHERE id IN (SELECT id FROM stored) AND outcome = 'SUCCEEDED'";
-    assert_eq!(stage.count(done).await, expected.len());
+    assert_eq!(fleet.count(done).await, expected.len());
 }
 
 #[tokio::test]
 async fn a_stored_shard_is_judged_and_ends_its_run() {
-    let stage = restored().await;
-    assert_eq!(run(&stage, RUN).await.state, RunState::Queued);
-    stage.start();
-    eventually(async || run(&stage, RUN).await.state.has_ended()).await;
-    let run = run(&stage, RUN).await;
+    let fleet = restored().await;
+    assert_eq!(run(&fleet, RUN).await.state, RunState::Queued);
+    fleet.start();
+    eventually(async || run(&fleet, RUN).await.state.has_ended()).await;
+    let run = run(&fleet, RUN).await;
     assert_eq!((run.state, run.shards_done, run.error), (RunState::Succeeded, 1, None));
     assert!(run.passed > 0 && run.failed > 0, "{run:?}", run = (run.passed, run.failed));
 }
@@ -130,32 +133,32 @@ async fn a_stored_shard_is_judged_and_ends_its_run() {
 /// That version wrote 2, but read 1: the same without a round.
 #[tokio::test]
 async fn a_stored_shard_of_payload_version_1_ends_its_run() {
-    let stage = restored().await;
-    stage
+    let fleet = restored().await;
+    fleet
         .meddle("UPDATE job SET version = 1, payload = payload - 'round' WHERE kind = 'scan.shard'")
         .await;
-    stage.start();
-    eventually(async || run(&stage, RUN).await.state.has_ended()).await;
-    assert_eq!(run(&stage, RUN).await.state, RunState::Succeeded);
+    fleet.start();
+    eventually(async || run(&fleet, RUN).await.state.has_ended()).await;
+    assert_eq!(run(&fleet, RUN).await.state, RunState::Succeeded);
 }
 
 #[tokio::test]
 async fn a_stored_chunk_is_imported_and_ends_its_run() {
-    let stage = restored().await;
-    stage.start();
-    eventually(async || import(&stage, IMPORT).await.state.has_ended()).await;
-    let run = import(&stage, IMPORT).await;
+    let fleet = restored().await;
+    fleet.start();
+    eventually(async || import(&fleet, IMPORT).await.state.has_ended()).await;
+    let run = import(&fleet, IMPORT).await;
     assert_eq!((run.state, run.created, run.failed), (RunState::Succeeded, 2, 0));
     let there = "SELECT id FROM asset WHERE external_id IN ('old:late-1', 'old:late-2')";
-    assert_eq!(stage.count(there).await, 2);
+    assert_eq!(fleet.count(there).await, 2);
 }
 
 #[tokio::test]
 async fn a_run_is_told_of_its_cancelled_shard() {
-    let stage = restored().await;
-    stage.start();
-    eventually(async || run(&stage, CANCELLED_RUN).await.state.has_ended()).await;
-    let run = run(&stage, CANCELLED_RUN).await;
+    let fleet = restored().await;
+    fleet.start();
+    eventually(async || run(&fleet, CANCELLED_RUN).await.state.has_ended()).await;
+    let run = run(&fleet, CANCELLED_RUN).await;
     assert_eq!(
         (run.state, run.error.as_deref()),
         (RunState::Failed, Some("a shard was cancelled"))
@@ -164,8 +167,8 @@ async fn a_run_is_told_of_its_cancelled_shard() {
 
 #[tokio::test]
 async fn an_import_is_told_of_its_cancelled_chunk() {
-    let stage = restored().await;
-    stage.start();
-    eventually(async || import(&stage, CANCELLED_IMPORT).await.state.has_ended()).await;
-    assert_ne!(import(&stage, CANCELLED_IMPORT).await.state, RunState::Succeeded);
+    let fleet = restored().await;
+    fleet.start();
+    eventually(async || import(&fleet, CANCELLED_IMPORT).await.state.has_ended()).await;
+    assert_ne!(import(&fleet, CANCELLED_IMPORT).await.state, RunState::Succeeded);
 }
