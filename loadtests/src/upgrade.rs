@@ -79,11 +79,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         large: &large,
         second: i64::try_from(second)?,
     };
-    let findings =
+    let measurements =
         vec![case.run("in order", Stop::Order).await?, case.run("kill", Stop::Kill).await?];
     let setting = format!("a folder of {} at {}", before.version, before.binary);
-    let report =
-        Report { scenario: "upgrade", setting, circumstances, seed, measurements: findings };
+    let report = Report { scenario: "upgrade", setting, circumstances, seed, measurements };
     report.close(arguments.json.as_deref())
 }
 
@@ -126,29 +125,29 @@ impl Case<'_> {
         progress(&format!("upgrade: {part}: the newer version"));
         let server = Server::up(self.binary, folder.path(), None).await?;
         let postgres = rows::connect(folder.path()).await?;
-        let mut finding = Measurement::new(
+        let mut measurement = Measurement::new(
             part,
             format!(
                 "{} assets there, {} more on their way when the older version ended.",
                 before.assets, self.second
             ),
         );
-        finding.figure(
+        measurement.figure(
             "newer version: start to first answer",
             server.started_in.as_secs_f64(),
             "s",
         );
-        finding.check("secrets made again", rows::changed(&secrets, folder.path())?, 0);
+        measurement.check("secrets made again", rows::changed(&secrets, folder.path())?, 0);
         let applied = Rows::migrations(&postgres).await?;
-        finding.figure("migrations applied by it", number(applied - before.migrations), "");
-        belongings.check(server.address, &mut finding).await?;
-        let run = left.check(server.address, belongings.token(), &mut finding).await?;
-        finding.check("import left behind: rows created", run, self.second);
-        self.compare(&postgres, &before, &mut finding).await?;
-        self.verify(folder.path(), &mut finding).await?;
+        measurement.figure("migrations applied by it", number(applied - before.migrations), "");
+        belongings.check(server.address, &mut measurement).await?;
+        let run = left.check(server.address, belongings.token(), &mut measurement).await?;
+        measurement.check("import left behind: rows created", run, self.second);
+        self.compare(&postgres, &before, &mut measurement).await?;
+        self.verify(folder.path(), &mut measurement).await?;
         drop(postgres);
-        finding.figure("stop of the newer version", server.stop().await?.as_secs_f64(), "s");
-        Ok(finding)
+        measurement.figure("stop of the newer version", server.stop().await?.as_secs_f64(), "s");
+        Ok(measurement)
     }
 
     /// What the older version had finished is as it was; what it left is there once.
@@ -156,23 +155,27 @@ impl Case<'_> {
         &self,
         postgres: &Client,
         before: &Rows,
-        finding: &mut Measurement,
+        measurement: &mut Measurement,
     ) -> Result<()> {
         let after = Rows::read(postgres, Some(&before.until)).await?;
-        finding.check("assets of before", after.assets, before.assets);
-        finding.check("postures of before", after.postures, before.postures);
-        finding.check("findings of before", after.findings, before.findings);
-        finding.check("assets of before that are judged otherwise", before.differing(&after), 0);
+        measurement.check("assets of before", after.assets, before.assets);
+        measurement.check("postures of before", after.postures, before.postures);
+        measurement.check("findings of before", after.findings, before.findings);
+        measurement.check(
+            "assets of before that are judged otherwise",
+            before.differing(&after),
+            0,
+        );
         let whole = Rows::read(postgres, None).await?;
         let there = before.assets + self.second;
-        finding.check("assets in all", whole.assets, there);
-        finding.check("assets twice", whole.twice, 0);
-        finding.check("jobs buried", whole.buried, 0);
+        measurement.check("assets in all", whole.assets, there);
+        measurement.check("assets twice", whole.twice, 0);
+        measurement.check("jobs buried", whole.buried, 0);
         Ok(())
     }
 
     /// `admin verify-posture` of the newer binary, which visits the one that runs.
-    async fn verify(&self, folder: &Path, finding: &mut Measurement) -> Result<()> {
+    async fn verify(&self, folder: &Path, measurement: &mut Measurement) -> Result<()> {
         let mut command = child::command(self.binary);
         command.args(["admin", "verify-posture"]).env("DATA_DIR", folder.join("data"));
         let mut command = tokio::process::Command::from(command);
@@ -182,8 +185,12 @@ impl Case<'_> {
         let differ = said.lines().filter_map(|line| {
             line.split_once(" assets compared, ")?.1.split(' ').next()?.parse::<i64>().ok()
         });
-        finding.check("postures that differ from a look at everything", differ.sum(), 0);
-        finding.check("exit code of verify-posture", output.status.code().map_or(-1, i64::from), 0);
+        measurement.check("postures that differ from a look at everything", differ.sum(), 0);
+        measurement.check(
+            "exit code of verify-posture",
+            output.status.code().map_or(-1, i64::from),
+            0,
+        );
         Ok(())
     }
 }

@@ -85,26 +85,30 @@ impl Belongings {
     }
 
     /// Everything is used once more, on the newer version.
-    pub(super) async fn check(&self, address: SocketAddr, finding: &mut Measurement) -> Result<()> {
+    pub(super) async fn check(
+        &self,
+        address: SocketAddr,
+        measurement: &mut Measurement,
+    ) -> Result<()> {
         let mut connection = Connection::open(address).await?;
         let by_token = connection.graphql(Some(&self.access), VIEWER, Value::Null).await;
-        finding.check("access token of before: accepted", i64::from(by_token.is_ok()), 1);
+        measurement.check("access token of before: accepted", i64::from(by_token.is_ok()), 1);
         let by_key = connection
             .graphql(Some(&self.key), "{ assets(first: 1) { nodes { id } } }", Value::Null)
             .await;
-        finding.check("API key of before: accepted", i64::from(by_key.is_ok()), 1);
+        measurement.check("API key of before: accepted", i64::from(by_key.is_ok()), 1);
         let mut continued = 0;
         for (list, cursor, expected) in &self.pages {
             let next = self.page(address, list, &after(cursor)).await;
             continued += i64::from(next.is_ok_and(|page| page["nodes"] == *expected));
         }
         let lists = i64::try_from(self.pages.len())?;
-        finding.check("cursors of before: lists continued as they were", continued, lists);
+        measurement.check("cursors of before: lists continued as they were", continued, lists);
         let signed_in = seed::token(address, &self.email, &self.password).await;
-        finding.check("password of before: signs in", i64::from(signed_in.is_ok()), 1);
+        measurement.check("password of before: signs in", i64::from(signed_in.is_ok()), 1);
         let given = json!({ "token": self.refresh });
         let renewed = connection.graphql(None, REFRESH, given).await;
-        finding.check("refresh token of before: renewed", i64::from(renewed.is_ok()), 1);
+        measurement.check("refresh token of before: renewed", i64::from(renewed.is_ok()), 1);
         Ok(())
     }
 }

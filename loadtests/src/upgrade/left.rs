@@ -66,18 +66,18 @@ impl Left {
         &self,
         address: SocketAddr,
         token: &str,
-        finding: &mut Measurement,
+        measurement: &mut Measurement,
     ) -> Result<i64> {
         let began = Instant::now();
         let mut connection = Connection::open(address).await?;
         let found = ask(&mut connection, token, IMPORT, &self.import).await?;
         let of = |run: &Value, what: &str| run[what].as_i64().unwrap_or(-1);
-        finding.check("import was left unfinished", i64::from(is_open(&found)), 1);
+        measurement.check("import was left unfinished", i64::from(is_open(&found)), 1);
         let remaining = of(&found, "rows") - of(&found, "done");
-        finding.figure("rows left to the newer version", number(remaining), "");
+        measurement.figure("rows left to the newer version", number(remaining), "");
         let import = until_ended(address, token, IMPORT, &self.import).await?;
         let run = until_ended(address, token, RUN, &self.run).await?;
-        finding.check(
+        measurement.check(
             "compliance run left behind: shards done",
             of(&run, "shardsDone"),
             of(&run, "shards"),
@@ -86,11 +86,15 @@ impl Left {
         for job in &self.jobs {
             undone += i64::from(!is_done(&mut connection, token, job).await?);
         }
-        finding.figure("until all of it was done", began.elapsed().as_secs_f64(), "s");
-        finding.figure("jobs that waited or ran at the stop", number(self.jobs.len()), "");
-        finding.check("of these not done", undone, 0);
-        finding.check("import left behind: rows failed", of(&import, "failed"), 0);
-        finding.check("import left behind: rows done", of(&import, "done"), of(&import, "rows"));
+        measurement.figure("until all of it was done", began.elapsed().as_secs_f64(), "s");
+        measurement.figure("jobs that waited or ran at the stop", number(self.jobs.len()), "");
+        measurement.check("of these not done", undone, 0);
+        measurement.check("import left behind: rows failed", of(&import, "failed"), 0);
+        measurement.check(
+            "import left behind: rows done",
+            of(&import, "done"),
+            of(&import, "rows"),
+        );
         Ok(of(&import, "created"))
     }
 }

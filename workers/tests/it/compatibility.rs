@@ -27,7 +27,7 @@ const CANCELLED_RUN: &str = "run_01m8qjc1pqer0vqmgknqwyqq0k";
 const CANCELLED_IMPORT: &str = "imp_01m8qjc1p5e1fswtfr1dw3fsxn";
 
 /// With the rows of the version before, as that organization; nobody works yet.
-async fn restored() -> Stage {
+async fn restored() -> TestFleet {
     let mut fleet = TestFleet::new().await;
     earlier::restore(&fleet.db).await;
     fleet.org = earlier::organization();
