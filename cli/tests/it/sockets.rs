@@ -9,13 +9,14 @@ use domain::{
     Db, Origin,
     compliance::run::{AssetRange, Run, RunTrigger, Started},
     entity::{OrganizationId, RunId},
+    testing::redis_url,
 };
 use jobs::{Redis, event::Publisher};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    server::{Api, Site, redis_url, until},
+    server::{Api, Site, until},
     socket::Socket,
     team::{Person, Team, chrono_now},
 };

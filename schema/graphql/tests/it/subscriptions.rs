@@ -13,6 +13,7 @@ use domain::{
     access::{organization::Organization, permission::Permission},
     compliance::run::{AssetRange, Run, RunTrigger, Started},
     entity::{JobId, RunId},
+    testing::redis_url,
 };
 use graphql::{Engine, Lost, Watching};
 use jobs::{
@@ -22,7 +23,7 @@ use jobs::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Reply, Stage, Team, ample, client, engine_with, nothing, now, redis_url};
+use crate::harness::{Reply, Stage, Team, ample, client, engine_with, nothing, now};
 
 const RUN: &str =
     "subscription($id: ID!) { complianceRun(id: $id) { id state shards shardsDone } }";
