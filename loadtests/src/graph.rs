@@ -4,10 +4,7 @@
 //! The inventory knows what needs what, so every count that is answered is held against a walk of our own. One connection,
 //! one question at a time: what is measured is what a user waits.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
@@ -20,8 +17,9 @@ use crate::{
     inventory::{Graph, Inventory, Shape, Tier},
     load::percentile,
     measurement::{Measurement, Report, number},
+    options::{DataOptions, Options},
     random::Random,
-    report::{self, Circumstances, progress},
+    report::{self, progress},
     stores,
     upload::{self, Kind},
 };
@@ -42,40 +40,31 @@ const SEARCH: &str = "query($text: String!) {
 
 /// What `graph` is told.
 #[derive(Args)]
+#[command(mut_arg("quick", |quick| quick.help("Fewer assets and fewer questions: to see that it works")))]
 pub(crate) struct Arguments {
-    /// Fewer assets and fewer questions: to see that it works.
-    #[arg(long)]
-    quick: bool,
-    /// The binary to start.
-    #[arg(long, default_value = "target/release/sentryops")]
-    binary: PathBuf,
-    /// Writes the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
     /// Assets of each inventory: 100,000, or 5,000 with `--quick`; each needs about three others.
     #[arg(long)]
     rows: Option<usize>,
     /// These inventories only.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SHAPE,…")]
     only: Vec<Shape>,
-    /// What randomness begins with; a new one each time without it.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// We run under `sentryops services` already.
-    #[arg(long, hide = true)]
-    inside: bool,
+    #[command(flatten)]
+    data: DataOptions,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
-    if !arguments.inside {
-        return stores::enter(&arguments.binary);
+    let options = &arguments.options;
+    let circumstances = options.circumstances()?;
+    if !arguments.data.inside {
+        return stores::enter(&options.binary);
     }
-    let assets = arguments.rows.unwrap_or(if arguments.quick { 5_000 } else { 100_000 });
-    let questions = if arguments.quick { 20 } else { 200 };
-    let seed = crate::random::seed(arguments.seed)?;
+    let assets = arguments.rows.unwrap_or(options.either(100_000, 5_000));
+    let questions = options.either(200, 20);
+    let seed = crate::random::seed(arguments.data.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
-    let deployment = Deployment::open(&arguments.binary, &["import"]).await?;
+    let deployment = Deployment::open(&options.binary, &["import"]).await?;
     let mut measurements = Vec::new();
     for shape in [Shape::Tiers, Shape::Random] {
         if arguments.only.is_empty() || arguments.only.contains(&shape) {
@@ -86,7 +75,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     deployment.close().await?;
     let setting = "durable stores".to_owned();
     let report = Report { scenario: "graph", setting, circumstances, seed, measurements };
-    report.close(arguments.json.as_deref())
+    report.close(options.json.as_deref())
 }
 
 async fn measure(

@@ -5,7 +5,7 @@
 //! worker are processes of their own, so that each one's memory is known. The stores sync to disk.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,8 +17,9 @@ use crate::{
     deployment::{Deployment, Tenant},
     inventory::{Inventory, Shape, Written},
     measurement::{Measurement, Report, number},
+    options::{DataOptions, Options},
     random::Random,
-    report::{self, Circumstances, progress},
+    report::{self, progress},
     stores,
     upload::{self, Imported, Kind, Upload},
     usage::Memory,
@@ -41,51 +42,42 @@ const CHUNKS: &str = "SELECT count(*) FROM import_chunk JOIN organization ON org
 
 /// What `import` is told.
 #[derive(Args)]
+#[command(mut_arg("quick", |quick| quick.help("Fewer rows and fewer kills: to see that it works")))]
 pub(crate) struct Arguments {
-    /// Fewer rows and fewer kills: to see that it works.
-    #[arg(long)]
-    quick: bool,
-    /// The binary to start.
-    #[arg(long, default_value = "target/release/sentryops")]
-    binary: PathBuf,
-    /// Writes the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
     /// Rows of the file: 100,000, or 5,000 with `--quick`.
     #[arg(long)]
     rows: Option<usize>,
     /// Kills worker processes during one more import.
     #[arg(long)]
     kill: bool,
-    /// What randomness begins with; a new one each time without it.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// We run under `sentryops services` already.
-    #[arg(long, hide = true)]
-    inside: bool,
+    #[command(flatten)]
+    data: DataOptions,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
-    if !arguments.inside {
-        return stores::enter(&arguments.binary);
+    let options = &arguments.options;
+    let circumstances = options.circumstances()?;
+    if !arguments.data.inside {
+        return stores::enter(&options.binary);
     }
-    let assets = arguments.rows.unwrap_or(if arguments.quick { 5_000 } else { 100_000 });
-    let seed = crate::random::seed(arguments.seed)?;
+    let assets = arguments.rows.unwrap_or(options.either(100_000, 5_000));
+    let seed = crate::random::seed(arguments.data.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
     let inventory = Inventory { shape: Shape::Tiers, assets, seed, at };
-    let mut deployment = Deployment::open(&arguments.binary, &["import"]).await?;
+    let mut deployment = Deployment::open(&options.binary, &["import"]).await?;
     progress(&format!("import: {assets} assets to files"));
     let files = inventory.write(deployment.folder.path())?;
     let mut measurements = vec![quiet(&deployment, &inventory, &files).await?];
     if arguments.kill {
-        let kills = if arguments.quick { 3 } else { 10 };
+        let kills = options.either(10, 3);
         measurements.push(killed(&mut deployment, &inventory, &files.assets, kills).await?);
     }
     deployment.close().await?;
     let setting = "durable stores".to_owned();
     let report = Report { scenario: "import", setting, circumstances, seed, measurements };
-    report.close(arguments.json.as_deref())
+    report.close(options.json.as_deref())
 }
 
 /// Nobody is killed.

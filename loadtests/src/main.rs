@@ -3,6 +3,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `start`, `read`, `queue`, `import`, `graph`, `scan`, `upgrade` | a scenario each |
+//! | `options` | the arguments that they share |
 //! | `question` | what `read` asks, and what a right answer is |
 //! | `seed` | the organization that `read` asks about |
 //! | `inventory` | made-up inventories of any size, as files to import |
@@ -32,6 +33,7 @@ mod import;
 mod inventory;
 mod load;
 mod measurement;
+mod options;
 mod peer;
 mod question;
 mod queue;

@@ -34,36 +34,27 @@ use crate::{
     folder::Folder,
     load::percentile,
     measurement::{Measurement, Report},
+    options::{DataOptions, Options},
     random,
-    report::{Circumstances, progress},
+    report::progress,
     stores,
 };
 use bench::QueueBench;
 
 /// What `queue` is told.
 #[derive(Args)]
+#[command(mut_arg("quick", |quick| quick.help("Fewer jobs and fewer kills: to see that it works")))]
 pub(crate) struct Arguments {
-    /// Fewer jobs and fewer kills: to see that it works.
-    #[arg(long)]
-    quick: bool,
-    /// The binary to start.
-    #[arg(long, default_value = "target/release/sentryops")]
-    binary: PathBuf,
+    #[command(flatten)]
+    options: Options,
     /// The example of the crate `workers` that pushes and takes jobs.
     #[arg(long, default_value = "target/release/examples/drill")]
     drill: PathBuf,
-    /// Writes the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// These parts only.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     only: Vec<Part>,
-    /// What randomness begins with; a new one each time without it.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// We run under `sentryops services` already.
-    #[arg(long, hide = true)]
-    inside: bool,
+    #[command(flatten)]
+    data: DataOptions,
 }
 
 /// A part of the scenario.
@@ -92,8 +83,9 @@ enum Part {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
-    if !arguments.inside {
+    let options = &arguments.options;
+    let circumstances = options.circumstances()?;
+    if !arguments.data.inside {
         let missing = || {
             format!(
                 "{} is missing: cargo build -p workers --release --example drill",
@@ -101,11 +93,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
             )
         };
         File::open(&arguments.drill).with_context(missing)?;
-        return stores::enter(&arguments.binary);
+        return stores::enter(&options.binary);
     }
-    let seed = random::seed(arguments.seed)?;
+    let seed = random::seed(arguments.data.seed)?;
     let mut bench =
-        QueueBench::prepare(&arguments.binary, &arguments.drill, arguments.quick, seed).await?;
+        QueueBench::prepare(&options.binary, &arguments.drill, options.quick, seed).await?;
     let mut measurements = vec![disk(&bench.folder)?];
     for part in Part::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(part) {
@@ -116,7 +108,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     }
     let setting = "durable (fsync, synchronous_commit and full_page_writes are on)".to_owned();
     let report = Report { scenario: "queue", setting, circumstances, seed, measurements };
-    report.close(arguments.json.as_deref())
+    report.close(options.json.as_deref())
 }
 
 async fn take(part: Part, bench: &mut QueueBench) -> Result<Measurement> {

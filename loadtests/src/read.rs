@@ -4,12 +4,7 @@
 //! Everything runs under `sentryops services` (see `stores`). Requests per second say little here, because client, server
 //! and Postgres share the cores; what a request costs in CPU does not depend on that, and is what the target is about.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -19,6 +14,7 @@ use crate::{
     client::Connection,
     folder::Folder,
     load::{Ask, Measured},
+    options::Options,
     peer::{self, Mode, Peer},
     question::{LIST, QUESTIONS, Question, without_ids},
     report::{self, Circumstances, Table, progress, whole},
@@ -44,16 +40,10 @@ const NOISE_PERCENT: f64 = 10.0;
 
 /// What `read` is told.
 #[derive(Args)]
+#[command(mut_arg("quick", |quick| quick.help("Half a second instead of three for each row: to see that it works")))]
 pub(crate) struct Arguments {
-    /// Half a second instead of three for each row: to see that it works.
-    #[arg(long)]
-    quick: bool,
-    /// The binary to start.
-    #[arg(long, default_value = "target/release/sentryops")]
-    binary: PathBuf,
-    /// Writes the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
     /// Measures mercurius beside us; takes Node 20 or newer and, the first time, the npm registry.
     #[arg(long)]
     peers: bool,
@@ -121,18 +111,19 @@ struct Report {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+    let options = &arguments.options;
     if !arguments.inside {
-        Circumstances::of(&arguments.binary, false)?; // A binary that is missing is better said here.
+        options.circumstances()?; // A binary that is missing is better said here.
         if arguments.peers {
             peer::install()?;
         }
-        return stores::enter(&arguments.binary);
+        return stores::enter(&options.binary);
     }
-    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
-    let pace = if arguments.quick { Pace::QUICK } else { Pace::FULL };
+    let circumstances = options.circumstances()?;
+    let pace = options.either(Pace::FULL, Pace::QUICK);
     let folder = Folder::new()?;
     let stores = Stores::inside()?;
-    let server = Server::up(&arguments.binary, folder.path(), Some(&stores)).await?;
+    let server = Server::up(&options.binary, folder.path(), Some(&stores)).await?;
     progress(&format!("read: {} assets over the API", seed::ASSETS));
     let token = seed::sow(&server).await?;
     stores.vacuum().await?;
@@ -144,7 +135,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         peers.push((*mode, Peer::start(mode.name(), *mode, folder.path(), database).await?));
     }
     progress("read: statements");
-    let counts = count_ours(&arguments.binary, folder.path(), &stores, &token).await?;
+    let counts = count_ours(&options.binary, folder.path(), &stores, &token).await?;
     let mut sides =
         vec![Side { name: OURS, address: server.address, token, pid: server.pid(), counts }];
     for (mode, peer) in &peers {
@@ -176,7 +167,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         memory,
     };
     report::print(&report.render())?;
-    report::save(arguments.json.as_deref(), &report)
+    report::save(options.json.as_deref(), &report)
 }
 
 async fn count_ours(

@@ -16,26 +16,22 @@ mod run;
 mod seeded;
 mod sizes;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Args;
 
-use crate::{deployment::Deployment, measurement::Report, random, report::Circumstances, stores};
+use crate::{
+    deployment::Deployment,
+    measurement::Report,
+    options::{DataOptions, Options},
+    random, stores,
+};
 
 /// What `scan` is told.
 #[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(mut_arg("quick", |quick| quick.help("Some of everything with few assets: to see that it works")))]
 pub(crate) struct Arguments {
-    /// Some of everything with few assets: to see that it works.
-    #[arg(long)]
-    quick: bool,
-    /// The binary to start.
-    #[arg(long, default_value = "target/release/sentryops")]
-    binary: PathBuf,
-    /// Writes the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
     /// Assets of the organizations: 1,000, 10,000 and 100,000, or 1,000 and 5,000 with `--quick`.
     #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = clap::value_parser!(i64).range(200..))]
     rows: Vec<i64>,
@@ -51,46 +47,36 @@ pub(crate) struct Arguments {
     /// How many runs those are: 50, or 3 with `--quick`.
     #[arg(long, value_name = "N", requires = "kill")]
     runs: Option<usize>,
-    /// What randomness begins with; a new one each time without it.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// We run under `sentryops services` already.
-    #[arg(long, hide = true)]
-    inside: bool,
-}
-
-impl Arguments {
-    /// One of two, by how long the run may take.
-    fn either<T>(&self, full: T, quick: T) -> T {
-        if self.quick { quick } else { full }
-    }
+    #[command(flatten)]
+    data: DataOptions,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
-    if !arguments.inside {
-        return stores::enter(&arguments.binary);
+    let options = &arguments.options;
+    let circumstances = options.circumstances()?;
+    if !arguments.data.inside {
+        return stores::enter(&options.binary);
     }
-    let seed = random::seed(arguments.seed)?;
-    let usual = arguments.either(vec![1_000, 10_000, 100_000], vec![1_000, 5_000]);
+    let seed = random::seed(arguments.data.seed)?;
+    let usual = options.either(vec![1_000, 10_000, 100_000], vec![1_000, 5_000]);
     let mut sizes = if arguments.rows.is_empty() { usual } else { arguments.rows.clone() };
     sizes.sort_unstable();
-    let mut deployment = Deployment::open(&arguments.binary, &["scan", "upkeep"]).await?;
+    let mut deployment = Deployment::open(&options.binary, &["scan", "upkeep"]).await?;
     let (measurement, largest) = sizes::measure(&mut deployment, &sizes, seed).await?;
     let mut measurements = vec![measurement];
-    if let Some(edits) = arguments.edits.or(arguments.quick.then_some(20)) {
+    if let Some(edits) = arguments.edits.or(options.quick.then_some(20)) {
         measurements.push(edits::run(&deployment, &largest, edits).await?);
     }
-    if arguments.report || arguments.quick {
+    if arguments.report || options.quick {
         measurements.push(paper::run(&deployment, &largest).await?);
     }
-    if arguments.kill || arguments.quick {
-        let assets = arguments.either(20_000, 5_000);
-        let runs = arguments.runs.unwrap_or(arguments.either(50, 3));
+    if arguments.kill || options.quick {
+        let assets = options.either(20_000, 5_000);
+        let runs = arguments.runs.unwrap_or(options.either(50, 3));
         measurements.push(kill::run(&mut deployment, assets, seed, runs).await?);
     }
     deployment.close().await?;
     let setting = "durable stores".to_owned();
     let report = Report { scenario: "scan", setting, circumstances, seed, measurements };
-    report.close(arguments.json.as_deref())
+    report.close(options.json.as_deref())
 }

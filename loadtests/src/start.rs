@@ -4,10 +4,7 @@
 //! The page cache is as it is: the first cold run may read the binary from disk, later ones will not. Clocks stop at an
 //! answer to `{ __typename }`, asked for every 2 ms.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -16,6 +13,7 @@ use serde::Serialize;
 use crate::{
     folder::Folder,
     load::percentile,
+    options::Options,
     report::{self, Circumstances, Table, progress},
     server::Server,
     usage::Memory,
@@ -23,16 +21,10 @@ use crate::{
 
 /// What `start` is told.
 #[derive(Args)]
+#[command(mut_arg("quick", |quick| quick.help("Fewer runs and a shorter rest: to see that it works")))]
 pub(crate) struct Arguments {
-    /// Fewer runs and a shorter rest: to see that it works.
-    #[arg(long)]
-    quick: bool,
-    /// The binary to start.
-    #[arg(long, default_value = "target/release/sentryops")]
-    binary: PathBuf,
-    /// Writes the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// One start.
@@ -55,20 +47,21 @@ struct Report {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let (rounds, rest) = if arguments.quick { (1, 1) } else { (5, 5) };
+    let options = &arguments.options;
+    let (rounds, rest) = options.either((5, 5), (1, 1));
     let rest = Duration::from_secs(rest);
-    let circumstances = Circumstances::of(&arguments.binary, arguments.quick)?;
+    let circumstances = options.circumstances()?;
     let mut runs = Vec::new();
     for round in 1..=rounds {
         progress(&format!("start: round {round} of {rounds}"));
         let folder = Folder::new()?;
-        runs.push(once(&arguments.binary, folder.path(), true, rest).await?);
-        runs.push(once(&arguments.binary, folder.path(), false, rest).await?);
+        runs.push(once(&options.binary, folder.path(), true, rest).await?);
+        runs.push(once(&options.binary, folder.path(), false, rest).await?);
     }
     let report =
         Report { scenario: "start", circumstances, rest_seconds: rest.as_secs_f64(), runs };
     report::print(&report.render())?;
-    report::save(arguments.json.as_deref(), &report)
+    report::save(options.json.as_deref(), &report)
 }
 
 async fn once(binary: &Path, folder: &Path, is_cold: bool, rest: Duration) -> Result<Run> {

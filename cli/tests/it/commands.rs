@@ -5,6 +5,7 @@ mod posture;
 
 use std::process::{Command, Output};
 
+use domain::testing::{admin_url, connect};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -71,7 +72,7 @@ async fn doctor_tells_good_from_bad() {
     assert!(said.contains("BAD"), "{said}");
 
     let mut superuser = site.command(&["doctor"]);
-    superuser.env("DATABASE_URL", std::env::var("TEST_ADMIN_URL").unwrap());
+    superuser.env("DATABASE_URL", admin_url());
     let (code, said) = doctor(superuser);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("BAD"), "{said}");
@@ -224,7 +225,7 @@ impl Fresh {
             let url = std::env::var(variable).unwrap();
             format!("{}/{name}", url.rsplit_once('/').unwrap().0)
         };
-        let admin = domain::testing::connect(&std::env::var("TEST_ADMIN_URL").unwrap()).await;
+        let admin = connect(&admin_url()).await;
         admin
             .batch_execute(&format!("CREATE DATABASE {name} OWNER sentryops_owner"))
             .await
@@ -255,7 +256,7 @@ async fn migrations_go_up_and_down_and_up_again() {
     assert_eq!(fresh.done(&["up"]), "");
     assert_eq!(count(&fresh.done(&["status"]), "applied"), versions);
     assert_eq!(count(&fresh.done(&["down", "--to", "0"]), "down  "), versions);
-    let admin = domain::testing::connect(&fresh.owner).await;
+    let admin = connect(&fresh.owner).await;
     let sql = "SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
                WHERE nspname = 'public' AND relkind IN ('r', 'v', 'S', 'p') AND relname <> 'sentryops_migration'";
     let left: i64 = admin.query_one(sql, &[]).await.unwrap().get(0);

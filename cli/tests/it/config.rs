@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use domain::testing::redis_url;
 
-use crate::server::{Site, redis_url, run, text};
+use crate::server::{Site, run, text};
 
 /// In every wrong value.
 const CANARY: &str = "canary9f2c";

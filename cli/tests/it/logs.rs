@@ -1,11 +1,12 @@
 //! What is written down: one line of JSON an event, and no secret, whatever goes wrong and at whatever level.
 
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
+use domain::testing::redis_url;
 use serde_json::{Value, json};
 
 use crate::{
     client::Answer,
-    server::{Api, Ring, Site, redis_url, until},
+    server::{Api, Ring, Site, until},
     team::{Team, log_in, sign_in, unique, word},
     wire,
 };

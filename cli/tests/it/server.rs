@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use domain::testing::TestDb;
+use domain::testing::{TestDb, redis_url};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -125,10 +125,6 @@ pub fn run(mut command: Command, stdin: &str) -> Output {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-pub fn redis_url() -> String {
-    std::env::var("REDIS_URL").expect("run under `sentryops services --`")
 }
 
 /// A running `sentryops api`.

@@ -12,13 +12,14 @@ use domain::{
         run::{Run, RunTrigger, Started},
     },
     entity::{OrganizationId, RunId},
+    testing::redis_url,
 };
 use jobs::{Redis, event::Publisher};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    server::{Api, Site, redis_url, until},
+    server::{Api, Site, until},
     socket::Socket,
     team::{Person, Team, chrono_now},
 };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub(crate) use domain::testing::redis_url as shared_url;
 use jobs::Redis;
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
@@ -11,11 +12,6 @@ use uuid::Uuid;
 /// The Redis that all tests share: use keys of your own, empty nothing.
 pub(crate) async fn shared() -> Redis {
     ready(&shared_url()).await
-}
-
-pub(crate) fn shared_url() -> String {
-    std::env::var("REDIS_URL")
-        .expect("REDIS_URL is not set: run the tests by `sentryops services -- cargo test`")
 }
 
 pub(crate) async fn ready(url: &str) -> Redis {

@@ -1,11 +1,28 @@
 //! A database of its own for each test, dropped with the logins that the test made.
 
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use migrations::{Migration, RolesOutcome};
 use tokio_postgres::{Client, Config, NoTls};
+
+/// The URL of the private Postgres. Without it no test can run, so one sentence ends the process instead of a panic a test.
+/// (`domain::testing` does the same for the crates above.)
+fn admin_url() -> String {
+    std::env::var("TEST_ADMIN_URL").unwrap_or_else(|_| {
+        static SAID: Mutex<()> = Mutex::new(());
+        let _said = SAID.lock(); // Other tests that come here wait until the process has ended.
+        // Past the harness, which would keep it until the test ends; where nobody reads, there is nobody to tell.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nTEST_ADMIN_URL is not set: these tests need a private Postgres. Run all tests with `make test`, or some \
+             under `sentryops services -- cargo test …`."
+        );
+        std::process::exit(1)
+    })
+}
 
 /// A new database, and a login of the application for it.
 pub(crate) struct TestDb {
@@ -18,10 +35,7 @@ pub(crate) struct TestDb {
 impl TestDb {
     /// Without roles granted anything here; in a used cluster they exist all the same.
     pub(crate) async fn bare() -> Self {
-        let url = std::env::var("TEST_ADMIN_URL").expect(
-            "TEST_ADMIN_URL is not set: run these tests under `sentryops services -- cargo test`",
-        );
-        let admin: Config = url.parse().expect("TEST_ADMIN_URL is a Postgres URL");
+        let admin: Config = admin_url().parse().expect("TEST_ADMIN_URL is a Postgres URL");
         let name = unique("mig");
         let login = format!("{name}_login");
         connect(&admin)

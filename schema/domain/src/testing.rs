@@ -4,7 +4,11 @@
 //! template is migrated once per run and schema, whoever comes first.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    io::Write as _,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -36,9 +40,30 @@ impl std::ops::Deref for TestDb {
     }
 }
 
-fn admin_url() -> String {
-    std::env::var("TEST_ADMIN_URL")
-        .expect("TEST_ADMIN_URL names no Postgres: run the tests with `make test`, or under `sentryops services --`")
+/// The URL of the private Postgres, as its superuser.
+pub fn admin_url() -> String {
+    service_url("TEST_ADMIN_URL")
+}
+
+/// The URL of the private Redis, which all tests share.
+pub fn redis_url() -> String {
+    service_url("REDIS_URL")
+}
+
+/// Without private services hardly a test of the binary can run, so one sentence ends it instead of a panic a test.
+fn service_url(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        static SAID: Mutex<()> = Mutex::new(());
+        // Other tests that come here wait until the process has ended.
+        let _said = SAID.lock();
+        // Past the harness, which would keep it until the test ends; where nobody reads, there is nobody to tell.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\n{variable} is not set: these tests need a private Postgres and Redis. Run all tests with `make test`, \
+             or some under `sentryops services -- cargo test …`."
+        );
+        std::process::exit(1)
+    })
 }
 
 /// The same server and credentials with another database, or another login.

@@ -18,7 +18,7 @@ use domain::{
     },
     base::page::CursorKeys,
     entity::{ApiKeyId, JobId, UserId},
-    testing::TestDb,
+    testing::{TestDb, redis_url},
 };
 use graphql::{Answer, Client, Engine, Services, Settings, Watching};
 use jobs::{Limiter, Quota, Redis, event::Listener};
@@ -93,12 +93,6 @@ fn identity_with(db: Db, access_life: TimeDelta) -> (Identity, Hasher) {
 /// The engine on that database.
 pub(crate) async fn engine(db: Db, auth_quota: Quota) -> Engine {
     engine_with(db, auth_quota, Listener::deaf(), Watching::default()).await
-}
-
-pub(crate) fn redis_url() -> String {
-    std::env::var("REDIS_URL").expect(
-        "REDIS_URL is not set: run the tests with `make test`, or under `sentryops services --`",
-    )
 }
 
 /// The same, with ears, and keeping up with the rows as a test needs it.

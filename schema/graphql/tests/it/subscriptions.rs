@@ -16,6 +16,7 @@ use domain::{
         run::{Run, RunTrigger, Started},
     },
     entity::{JobId, RunId},
+    testing::redis_url,
 };
 use graphql::{Engine, Lost, Watching};
 use jobs::{
@@ -25,7 +26,7 @@ use jobs::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Reply, Team, TestApp, ample, client, engine_with, nothing, now, redis_url};
+use crate::harness::{Reply, Team, TestApp, ample, client, engine_with, nothing, now};
 
 const RUN: &str =
     "subscription($id: ID!) { complianceRun(id: $id) { id state shards shardsDone } }";
