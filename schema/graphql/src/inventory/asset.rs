@@ -7,6 +7,7 @@ use domain::{
         permission::Permission::{AssetDelete, AssetRead, AssetWrite},
     },
     base::page::{PageArgs, Scope},
+    compliance::asset_deletion::delete_asset,
     entity::AssetId,
     inventory::{
         asset::{
@@ -267,7 +268,7 @@ impl AssetMutation {
         #[graphql(desc = "Which one.")] id: AssetId,
     ) -> Result<AssetId> {
         let tx = ctx.write().await?;
-        asset::Asset::delete(&tx, id, ctx.now()).await?;
+        delete_asset(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
     }
