@@ -15,7 +15,7 @@ use domain::{
         run::{Run, Started},
     },
     entity::{OrganizationId, RunId},
-    fleet::job::Queue,
+    fleet::{job::Queue, pending::Kind},
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ const fn first_round() -> i16 {
 
 impl Job for ScanShard {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = domain::compliance::run::SHARD_KIND;
+    const KIND: &'static str = Kind::RUN_SHARD.as_str();
     /// A worker of before judges by two rules and keeps no posture.
     const VERSION: i16 = 2;
     const READS: &'static [i16] = &[1, 2];
@@ -61,7 +61,7 @@ pub struct Follow {}
 
 impl Job for Follow {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = "scan.follow";
+    const KIND: &'static str = Kind::REEVALUATE.as_str();
     const ATTEMPTS: i16 = 20;
 }
 
@@ -84,7 +84,7 @@ pub struct Refresh {
 
 impl Job for Refresh {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = posture::due::REFRESH;
+    const KIND: &'static str = Kind::REFRESH.as_str();
     const ATTEMPTS: i16 = 20;
     const TIMEOUT: Duration = Duration::from_mins(5);
 }
@@ -113,7 +113,7 @@ pub fn follow(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> 
 /// Asks for following wherever something waits that nobody asked for: changes of people are made before an organization
 /// is known. In a transaction of `Db::fleet`.
 pub async fn push_forgotten(tx: &Tx) -> Result<()> {
-    for org in posture::due::waiting(tx, Follow::KIND).await? {
+    for org in posture::due::waiting(tx).await? {
         push_follow_of(tx, org).await?;
     }
     Ok(())
@@ -166,5 +166,18 @@ pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
             push_all(tx, &shards).await?;
             Ok(*run)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_that_the_domain_asks_for_are_those_that_are_pushed() {
+        let pushed = [ScanShard::KIND, Follow::KIND, Refresh::KIND];
+        assert_eq!(pushed, [Kind::RUN_SHARD, Kind::REEVALUATE, Kind::REFRESH].map(Kind::as_str));
+        // Jobs of earlier versions wait under these.
+        assert_eq!(pushed, ["scan.shard", "scan.follow", "scan.refresh"]);
     }
 }

@@ -38,8 +38,6 @@ use crate::{
 
 mod shard;
 
-pub use shard::SHARD_KIND;
-
 text_enum! {
     /// Where a run is in its life.
     RunState in "compliance_run"."state" {

@@ -335,7 +335,7 @@ async fn who_leaves_the_organization_is_followed_to_what_they_own() {
     User::deactivate(&tx, &boss, bob, at(2)).await.unwrap();
     tx.commit().await.unwrap();
     let tx = house.db.fleet().await.unwrap();
-    assert_eq!(posture::due::waiting(&tx, "scan.follow").await.unwrap(), [house.org]);
+    assert_eq!(posture::due::waiting(&tx).await.unwrap(), [house.org]);
     drop(tx);
     follow(&house, at(3)).await;
     let before = kept(&house).await;
