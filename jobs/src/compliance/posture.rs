@@ -12,7 +12,7 @@ use domain::{
     base::db::{Fleet, Kind},
     compliance::{posture, range::AssetRange},
     entity::OrganizationId,
-    fleet::job::Queue,
+    fleet::{job::Queue, pending::JobKind},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub struct Follow {}
 
 impl Job for Follow {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = "scan.follow";
+    const KIND: &'static str = JobKind::REEVALUATE.as_str();
     const ATTEMPTS: i16 = 20;
 }
 
@@ -53,7 +53,7 @@ pub struct Refresh {
 
 impl Job for Refresh {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = posture::due::REFRESH;
+    const KIND: &'static str = JobKind::REFRESH.as_str();
     const ATTEMPTS: i16 = 20;
     const TIMEOUT: Duration = Duration::from_mins(5);
 }
@@ -82,7 +82,7 @@ pub fn follow(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> 
 /// Asks for following wherever something waits that nobody asked for: changes of people are made before an organization
 /// is known.
 pub async fn push_forgotten(tx: &Tx<Fleet>) -> Result<()> {
-    for org in posture::due::waiting(tx, Follow::KIND).await? {
+    for org in posture::due::waiting(tx).await? {
         push_follow_of(tx, org).await?;
     }
     Ok(())

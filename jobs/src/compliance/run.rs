@@ -10,7 +10,7 @@ use domain::{
         run::{Run, Started},
     },
     entity::RunId,
-    fleet::job::Queue,
+    fleet::{job::Queue, pending::JobKind},
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ const fn first_round() -> i16 {
 
 impl Job for RunShard {
     const QUEUE: Queue = Queue::Scan;
-    const KIND: &'static str = domain::compliance::run::SHARD_KIND;
+    const KIND: &'static str = JobKind::RUN_SHARD.as_str();
     /// A worker of before judges by two rules and keeps no posture.
     const VERSION: i16 = 2;
     const READS: &'static [i16] = &[1, 2];
@@ -59,5 +59,22 @@ pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
             push_all(tx, &shards).await?;
             Ok(*run)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compliance::posture::{Follow, Refresh};
+
+    #[test]
+    fn the_kinds_that_the_domain_asks_for_are_those_that_are_pushed() {
+        let pushed = [RunShard::KIND, Follow::KIND, Refresh::KIND];
+        assert_eq!(
+            pushed,
+            [JobKind::RUN_SHARD, JobKind::REEVALUATE, JobKind::REFRESH].map(JobKind::as_str)
+        );
+        // Jobs of earlier versions wait under these.
+        assert_eq!(pushed, ["scan.shard", "scan.follow", "scan.refresh"]);
     }
 }

@@ -12,11 +12,11 @@ use tokio_postgres::Row;
 
 use crate::{
     base::{
-        db::{FromRow, Tx},
+        db::FromRow,
         entity::AssetId,
         error::{Error, Result},
     },
-    compliance::{lock::Lock, rule::Verdict},
+    compliance::rule::Verdict,
 };
 
 pub mod due;
@@ -155,15 +155,5 @@ impl FromRow for Posture {
             facts_hash: row.try_get("facts_hash")?,
             evaluated_at: row.try_get("evaluated_at")?,
         })
-    }
-}
-
-impl Posture {
-    /// Forgets an asset that is being deleted, and what it broke.
-    pub(crate) async fn forget(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
-        Lock::Exclusive.take(tx, now).await?;
-        tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&asset]).await?;
-        tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&asset]).await?;
-        Ok(())
     }
 }

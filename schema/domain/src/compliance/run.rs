@@ -39,8 +39,6 @@ use crate::{
 
 mod shard;
 
-pub use shard::SHARD_KIND;
-
 text_enum! {
     /// What started a run.
     RunTrigger in "compliance_run"."trigger" {

@@ -26,7 +26,6 @@ use crate::{
         page::{Page, PageRequest, Place},
         text::text_enum,
     },
-    compliance::posture::Posture,
     inventory::{custody::Custody, dependency::Dependency},
 };
 
@@ -352,8 +351,24 @@ impl Asset {
         Self::store(tx, Change { action: "asset.lifecycle_changed", before, after }, now).await
     }
 
-    /// Deletes it, if its life is over.
+    /// Deletes the asset, if its life is over. Outside of inventory, call `compliance::asset_deletion::delete_asset`, which
+    /// also deletes the asset's posture and findings.
     pub async fn delete(tx: &Tx, id: AssetId, now: DateTime<Utc>) -> Result<()> {
+        let draft = Self::lock_for_deletion(tx, id).await?;
+        let names = Draft::tag_names(tx, iter::once(&draft)).await?;
+        Dependency::remove_all_of(tx, id, now).await?;
+        Custody::end_of(tx, id, now).await?;
+        tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
+        Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
+        tx.emit(Event::changed(tx.org(), id));
+        Ok(())
+    }
+
+    /// The asset as it is, locked until the transaction ends, if its life is over.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Conflict` while the asset is in operation.
+    pub(crate) async fn lock_for_deletion(tx: &Tx, id: AssetId) -> Result<Draft> {
         let draft = Self::lock(tx, id).await?;
         let state = draft.asset.lifecycle_state;
         if state.is_in_operation() {
@@ -362,14 +377,7 @@ impl Asset {
                 state.as_str()
             )));
         }
-        let names = Draft::tag_names(tx, iter::once(&draft)).await?;
-        Dependency::remove_all_of(tx, id, now).await?;
-        Custody::end_of(tx, id, now).await?;
-        Posture::forget(tx, id, now).await?;
-        tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
-        Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
-        tx.emit(Event::changed(tx.org(), id));
-        Ok(())
+        Ok(draft)
     }
 
     async fn lock(tx: &Tx, id: AssetId) -> Result<Draft> {

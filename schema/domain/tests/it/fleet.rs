@@ -1,5 +1,6 @@
 //! Jobs, workers, schedules.
 
 mod job;
+mod pending;
 mod schedule;
 mod worker;

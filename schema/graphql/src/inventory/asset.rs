@@ -10,6 +10,7 @@ use domain::{
         permission::Permission::{self, AssetDelete, AssetRead, AssetWrite},
     },
     base::page::{PageArgs, Scope},
+    compliance::asset_deletion::delete_asset,
     entity::{self, AssetId},
     inventory::{
         asset::{
@@ -215,7 +216,7 @@ impl AssetMutation {
         #[graphql(desc = "Which one.")] id: AssetId,
     ) -> Result<AssetId> {
         let tx = ctx.write().await?;
-        asset::Asset::delete(&tx, id, ctx.now()).await?;
+        delete_asset(&tx, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
     }

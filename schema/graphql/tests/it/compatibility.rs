@@ -20,7 +20,8 @@ use graphql::{Engine, Services, Settings};
 use jobs::{Limiter, Redis, event::Listener};
 use serde_json::{Value, json};
 
-use crate::harness::{ADDRESS, ample, ask, client, now, redis_url};
+use crate::harness::{ADDRESS, ample, ask, client, now};
+use domain::testing::redis_url;
 
 /// The engine on the rows of the version before, with its rings; and its owner's bearer.
 async fn restored() -> (TestDb, Engine, String) {

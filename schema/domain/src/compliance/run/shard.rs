@@ -17,22 +17,16 @@ use crate::{
         rule::Ruleset,
         scope::Scope,
     },
+    fleet::pending::{self, JobKind},
 };
 
-/// The kind of the jobs that judge a range.
-pub const SHARD_KIND: &str = "scan.shard";
 /// Times that a run begins at most.
 const ROUNDS: i16 = 20;
 
 impl Run {
     /// Takes back its shards that no worker has begun: they would do nothing.
     pub(super) async fn take_back_shards(tx: &Tx, id: RunId) -> Result<()> {
-        tx.exec(
-            "DELETE FROM job WHERE kind = $1 AND subject = $2 AND state IN ('WAITING', 'SCHEDULED')",
-            &[&SHARD_KIND, &id.to_string()],
-        )
-        .await?;
-        Ok(())
+        pending::cancel_of(tx, JobKind::RUN_SHARD, &id.to_string()).await
     }
 
     /// Notes that a worker has begun; `false` if there is nothing to do any more.

@@ -1,0 +1,78 @@
+//! Jobs of a kind that have not ended.
+
+use domain::{
+    Origin,
+    entity::OrganizationId,
+    fleet::{
+        job::NEW_ID,
+        pending::{self, JobKind},
+    },
+};
+
+use crate::harness::{House, organization};
+
+/// A job of this kind, about this subject, with these columns set otherwise.
+async fn push(house: &House, org: OrganizationId, kind: JobKind, subject: &str, set: &str) {
+    let client = house.db.superuser().await;
+    let sql = format!(
+        "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
+                          actor_kind, queued_at, changed_at)
+         VALUES ({NEW_ID}, $1, 'SCAN', $2, 1, '{{}}', $3, 'WAITING', 0, now(), 3, 'system', now(), now())"
+    );
+    client.execute(&sql, &[&org.uuid(), &kind.as_str(), &subject]).await.unwrap();
+    if !set.is_empty() {
+        let sql = format!("UPDATE job SET {set} WHERE subject = $1");
+        client.execute(&sql, &[&subject]).await.unwrap();
+    }
+}
+
+/// The subjects of all jobs, in order.
+async fn subjects(house: &House) -> Vec<String> {
+    let sql = "SELECT subject FROM job ORDER BY subject";
+    let rows = house.db.superuser().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get("subject")).collect()
+}
+
+const SCHEDULED: &str = "state = 'SCHEDULED', run_at = now() + interval '1 hour'";
+const RUNNING: &str = "state = 'RUNNING', lease_until = now() + interval '20 s', attempt = 1";
+const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 'it broke'";
+
+#[tokio::test]
+async fn only_what_waits_of_a_kind_and_a_subject_is_cancelled() {
+    let house = House::new().await;
+    let other = organization(&house.db, "other").await;
+    push(&house, house.org, JobKind::RUN_SHARD, "a", "").await;
+    push(&house, house.org, JobKind::RUN_SHARD, "b", "").await;
+    push(&house, house.org, JobKind::REFRESH, "c", "").await;
+    push(&house, house.org, JobKind::RUN_SHARD, "d", RUNNING).await;
+    push(&house, house.org, JobKind::RUN_SHARD, "e", SCHEDULED).await;
+    push(&house, other, JobKind::RUN_SHARD, "f", "").await;
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    pending::cancel_of(&tx, JobKind::RUN_SHARD, "a").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(subjects(&house).await, ["b", "c", "d", "e", "f"]);
+    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    pending::cancel_all(&tx, JobKind::RUN_SHARD).await.unwrap();
+    assert!(pending::is_any(&tx, JobKind::RUN_SHARD).await.unwrap(), "one runs");
+    assert!(!pending::is_any(&tx, JobKind::REEVALUATE).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(subjects(&house).await, ["c", "d", "f"]);
+}
+
+#[tokio::test]
+async fn an_organization_has_none_while_it_has_others_or_its_own_was_buried_long_ago() {
+    let house = House::new().await;
+    let other = organization(&house.db, "other").await;
+    let without_any = async || {
+        let tx = house.db.fleet().await.unwrap();
+        pending::without_any(&tx, JobKind::REEVALUATE, &[house.org, other]).await.unwrap()
+    };
+    push(&house, house.org, JobKind::REEVALUATE, "a", "").await;
+    push(&house, other, JobKind::REFRESH, "b", "").await;
+    assert_eq!(without_any().await, [other]);
+    push(&house, other, JobKind::REEVALUATE, "c", BURIED).await;
+    assert_eq!(without_any().await, []);
+    let sql = "UPDATE job SET changed_at = now() - interval '11 minutes' WHERE subject = 'c'";
+    house.db.superuser().await.execute(sql, &[]).await.unwrap();
+    assert_eq!(without_any().await, [other]);
+}
