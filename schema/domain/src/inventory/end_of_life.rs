@@ -9,8 +9,7 @@
 //! the version that we do not know. A version counts by the components that the table has, so 20.04.6 is Ubuntu 20.04 and 8.9 is
 //! RHEL 8. Without its second part (`Windows 10`, `SLES 12`) it is known only where all such parts have ended: at the last one's end.
 //!
-//! Sources: Debian's package distro-info-data and the makers' own life cycles, as of November 2026. What came out later is
-//! unknown until its row is added.
+//! Sources and date stand in the table's head, and change with its rows. What came out later is unknown until its row is added.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -188,13 +187,18 @@ type Versions = HashMap<String, SupportedSystem>;
 /// The table's rows by system, then by version and by the other words for it, in lower case.
 static BY_SYSTEM: LazyLock<HashMap<&'static str, Versions>> = LazyLock::new(|| {
     let mut systems: HashMap<_, Versions> = HashMap::new();
-    for line in TABLE.lines().skip(1) {
+    for line in lines() {
         let (row, words) = row(line).expect("the tests read every row of the table");
         let versions = systems.entry(row.system).or_default();
         versions.extend(words.map(|word| (word.to_lowercase(), row)));
     }
     systems
 });
+
+/// The table's rows, below its head of sources, date and column names.
+fn lines() -> impl Iterator<Item = &'static str> {
+    TABLE.lines().skip_while(|line| line.starts_with('#')).skip(1)
+}
 
 /// One line of the table: no cell holds a comma, so none is in quotes. The last cell's words are parted by `|`.
 fn row(
@@ -222,7 +226,7 @@ mod tests {
     fn every_row_is_whole_and_no_spelling_is_said_twice() {
         let mut seen = std::collections::HashSet::new();
         let mut rows = 0;
-        for line in TABLE.lines().skip(1) {
+        for line in lines() {
             let (row, words) = row(line).unwrap_or_else(|| panic!("{line}"));
             assert!(
                 NAMES.iter().any(|(_, system)| *system == row.system)
@@ -234,7 +238,17 @@ mod tests {
             }
             rows += 1;
         }
-        assert_eq!(rows, TABLE.lines().count() - 1);
+        // Three lines of head.
+        assert_eq!(rows, TABLE.lines().count() - 3);
+    }
+
+    #[test]
+    fn the_table_says_where_it_is_from_and_as_of_which_month() {
+        let mut head = TABLE.lines();
+        assert!(head.next().is_some_and(|line| line.starts_with("# Sources: ")));
+        let month = head.next().and_then(|line| line.strip_prefix("# As of: ")).unwrap();
+        day(&format!("{month}-01"));
+        assert_eq!(head.next(), Some("system,version,supported_until,also"));
     }
 
     #[test]

@@ -50,13 +50,13 @@ pub(crate) fn caller(address: IpAddr, now: DateTime<Utc>) -> Caller {
 }
 
 /// One organization, and whom it lets in.
-pub(crate) struct House {
+pub(crate) struct TestOrg {
     pub(crate) db: TestDb,
     pub(crate) identity: Identity,
     pub(crate) org: OrganizationId,
 }
 
-impl House {
+impl TestOrg {
     pub(crate) async fn new() -> Self {
         let db = TestDb::new().await;
         let org = organization(&db, "acme").await;

@@ -13,7 +13,7 @@ use domain::{
 };
 
 use crate::harness::{
-    HOME, House, assert_bad_token, assert_not_found, at, faults, forbidden, organization, viewer,
+    HOME, TestOrg, assert_bad_token, assert_not_found, at, faults, forbidden, organization, viewer,
 };
 
 fn new_key(permissions: &[Permission]) -> NewApiKey {
@@ -26,21 +26,21 @@ fn new_key(permissions: &[Permission]) -> NewApiKey {
 }
 
 /// A house, and an admin who makes keys in it.
-async fn house() -> (House, Viewer) {
-    let house = House::new().await;
+async fn house() -> (TestOrg, Viewer) {
+    let house = TestOrg::new().await;
     let root = house.person("root@x.com", &["admin"]).await;
     let root = viewer(house.org, root, BuiltinRole::Admin);
     (house, root)
 }
 
-async fn create(house: &House, maker: &Viewer, new: NewApiKey) -> Result<(ApiKey, String)> {
+async fn create(house: &TestOrg, maker: &Viewer, new: NewApiKey) -> Result<(ApiKey, String)> {
     let tx = house.db.auth(maker.origin(HOME, "req-1".into())).await.unwrap();
     let made = ApiKey::create(&tx, maker, new, at(0)).await?;
     tx.commit().await.unwrap();
     Ok(made)
 }
 
-async fn revoke(house: &House, viewer: &Viewer, id: ApiKeyId) -> Result<()> {
+async fn revoke(house: &TestOrg, viewer: &Viewer, id: ApiKeyId) -> Result<()> {
     let tx = house.db.auth(viewer.origin(HOME, "req-2".into())).await.unwrap();
     ApiKey::revoke(&tx, viewer, id, at(1)).await?;
     tx.commit().await

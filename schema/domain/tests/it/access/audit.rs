@@ -10,7 +10,7 @@ use domain::{
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 
-use crate::harness::{HOME, House, at, host, host_with};
+use crate::harness::{HOME, TestOrg, at, host, host_with};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
@@ -19,7 +19,7 @@ fn page(size: usize) -> PageRequest {
 }
 
 /// The entries about assets, newest first.
-async fn entries(house: &House) -> Vec<AuditEntry> {
+async fn entries(house: &TestOrg) -> Vec<AuditEntry> {
     let tx = house.db.read(house.org).await.unwrap();
     let query = AuditQuery { entity_type: Some("asset".into()), ..Default::default() };
     AuditEntry::list(&tx, &query, &ALL).await.unwrap().rows
@@ -27,7 +27,7 @@ async fn entries(house: &House) -> Vec<AuditEntry> {
 
 #[tokio::test]
 async fn a_change_that_is_rolled_back_leaves_neither_itself_nor_its_entry() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, &host("web-1"), at(0)).await.unwrap();
     tx.rollback().await.unwrap();
@@ -38,7 +38,7 @@ async fn a_change_that_is_rolled_back_leaves_neither_itself_nor_its_entry() {
 
 #[tokio::test]
 async fn a_change_without_its_entry_is_none() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let superuser = house.db.superuser().await;
     superuser.batch_execute("REVOKE INSERT ON audit_entry FROM sentryops_app").await.unwrap();
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_change_without_its_entry_is_none() {
 
 #[tokio::test]
 async fn an_entry_says_who_did_it_from_where_and_what_differs() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["operator"]).await;
     let asset =
         house.asset(host_with("web-1", json!({"os": "Debian", "disk": {"size_gb": 10}}))).await;
@@ -92,7 +92,7 @@ async fn an_entry_says_who_did_it_from_where_and_what_differs() {
 
 #[tokio::test]
 async fn a_life_is_told_from_its_beginning_to_its_end() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host("web-1")).await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     Asset::set_lifecycle(&tx, asset.id, LifecycleState::Retired, at(1)).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_life_is_told_from_its_beginning_to_its_end() {
 
 #[tokio::test]
 async fn entries_are_found_by_thing_actor_and_action() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let key = Actor::ApiKey(Id::new());
     let first = house.asset(host("first")).await;
     let origin = Origin { actor: key, ..Origin::system() };
@@ -140,7 +140,7 @@ async fn entries_are_found_by_thing_actor_and_action() {
 
 #[tokio::test]
 async fn entries_are_paged_newest_first() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for name in ["a", "b", "c"] {
         house.asset(host(name)).await;
     }
@@ -155,7 +155,7 @@ async fn entries_are_paged_newest_first() {
 
 #[tokio::test]
 async fn an_entry_is_not_altered_by_any_of_our_roles() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.asset(host("web-1")).await;
     for sql in
         ["UPDATE audit_entry SET action = 'x'", "DELETE FROM audit_entry", "TRUNCATE audit_entry"]

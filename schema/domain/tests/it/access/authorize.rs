@@ -12,9 +12,9 @@ use domain::{
     },
 };
 
-use crate::harness::{House, at, join, organization, viewer as signed_in};
+use crate::harness::{TestOrg, at, join, organization, viewer as signed_in};
 
-async fn may(house: &House, actor: Actor, permission: Permission, now: i64) -> bool {
+async fn may(house: &TestOrg, actor: Actor, permission: Permission, now: i64) -> bool {
     let tx = house.db.auth(Origin::system()).await.unwrap();
     let may = authorize::may(&tx, house.org, actor, permission, at(now)).await.unwrap();
     tx.commit().await.unwrap();
@@ -23,7 +23,7 @@ async fn may(house: &House, actor: Actor, permission: Permission, now: i64) -> b
 
 #[tokio::test]
 async fn a_member_may_what_their_roles_grant_now() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let owner = house.person("ada@x.com", &["owner"]).await;
     let user = house.person("bob@x.com", &["operator"]).await;
     let bob = Actor::User(user);
@@ -44,7 +44,7 @@ async fn a_member_may_what_their_roles_grant_now() {
 
 #[tokio::test]
 async fn what_the_installation_granted_is_had_and_other_organizations_count_for_nothing() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     let user = house.person("ada@x.com", &["viewer"]).await;
     join(&house.db, other, user, &["owner"]).await;
@@ -59,7 +59,7 @@ async fn what_the_installation_granted_is_had_and_other_organizations_count_for_
 
 #[tokio::test]
 async fn a_key_may_what_its_scope_says_while_it_and_its_maker_last() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let owner = house.person("ada@x.com", &["owner"]).await;
     let maker = house.person("bob@x.com", &["admin"]).await;
     let by = signed_in(house.org, maker, BuiltinRole::Admin);
@@ -95,7 +95,7 @@ async fn a_key_may_what_its_scope_says_while_it_and_its_maker_last() {
 
 #[tokio::test]
 async fn the_system_may_and_the_unknown_may_not() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for permission in Permission::ALL {
         assert!(may(&house, Actor::System, *permission, 0).await);
         assert!(!may(&house, Actor::User(Id::new()), *permission, 0).await);

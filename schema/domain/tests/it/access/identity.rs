@@ -12,14 +12,14 @@ use domain::{
 };
 
 use crate::harness::{
-    HOME, House, PASSWORD, assert_bad_credentials, assert_bad_token, at, caller, faults, forbidden,
-    viewer,
+    HOME, PASSWORD, TestOrg, assert_bad_credentials, assert_bad_token, at, caller, faults,
+    forbidden, viewer,
 };
 
 const NEW: &str = "eleven quiet lanterns";
 
 struct Ada {
-    house: House,
+    house: TestOrg,
     id: UserId,
     /// Who manages her.
     root: Viewer,
@@ -27,7 +27,7 @@ struct Ada {
 }
 
 async fn ada(role: &str) -> Ada {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let root = house.person("root@x.com", &["owner"]).await;
     let id = house.person("ada@x.com", &[role]).await;
     let tokens = house.tokens("ada@x.com", 0).await;

@@ -13,28 +13,28 @@ use domain::{
 };
 
 use crate::harness::{
-    COST, ELSEWHERE, HOME, House, PASSWORD, POLICY, SOMEBODY_WAITS, assert_bad_credentials, at,
+    COST, ELSEWHERE, HOME, PASSWORD, POLICY, SOMEBODY_WAITS, TestOrg, assert_bad_credentials, at,
     at_once, caller, identity, person, until,
 };
 
 /// Tries a wrong password.
-async fn fail(house: &House, email: &str, from: IpAddr, now: i64) -> domain::Result<Tokens> {
+async fn fail(house: &TestOrg, email: &str, from: IpAddr, now: i64) -> domain::Result<Tokens> {
     house.identity.login(email, "not the password", &caller(from, at(now))).await
 }
 
-async fn set_hash(house: &House, email: &str, hash: Option<&str>) {
+async fn set_hash(house: &TestOrg, email: &str, hash: Option<&str>) {
     let sql = "UPDATE \"user\" SET password_hash = $2 WHERE email = $1";
     house.db.superuser().await.execute(sql, &[&email, &hash]).await.unwrap();
 }
 
-async fn hash_of(house: &House, email: &str) -> String {
+async fn hash_of(house: &TestOrg, email: &str) -> String {
     let sql = "SELECT password_hash FROM \"user\" WHERE email = $1";
     house.db.superuser().await.query_one(sql, &[&email]).await.unwrap().get("password_hash")
 }
 
 #[tokio::test]
 async fn the_right_password_opens_a_session_however_the_e_mail_is_written() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@example.com", &["operator"]).await;
     let tokens = house.tokens(" Ada@EXAMPLE.com ", 0).await;
     assert_eq!(tokens.access_expires_at, at(30 * 60));
@@ -49,7 +49,7 @@ async fn the_right_password_opens_a_session_however_the_e_mail_is_written() {
 
 #[tokio::test]
 async fn whatever_is_wrong_is_said_in_the_same_words() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for name in ["wrong", "locked", "inactive", "without", "corrupt"] {
         house.person(&format!("{name}@x.com"), &["viewer"]).await;
     }
@@ -87,7 +87,7 @@ async fn whatever_is_wrong_is_said_in_the_same_words() {
 
 #[tokio::test]
 async fn a_failure_is_in_the_audit_trail_of_an_account_that_exists() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     fail(&house, "ada@x.com", HOME, 0).await.unwrap_err();
     fail(&house, "nobody@x.com", HOME, 0).await.unwrap_err();
@@ -96,7 +96,7 @@ async fn a_failure_is_in_the_audit_trail_of_an_account_that_exists() {
 
 #[tokio::test]
 async fn the_fifth_failure_locks_for_thirty_seconds_and_each_further_one_twice_as_long() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     for now in 0..5 {
         fail(&house, "ada@x.com", ELSEWHERE, now).await.unwrap_err();
@@ -111,7 +111,7 @@ async fn the_fifth_failure_locks_for_thirty_seconds_and_each_further_one_twice_a
 
 #[tokio::test]
 async fn a_success_forgets_the_failures_before_it() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     for now in 0..3 {
         for _ in 0..4 {
@@ -123,7 +123,7 @@ async fn a_success_forgets_the_failures_before_it() {
 
 #[tokio::test]
 async fn a_lock_is_in_postgres_and_holds_on_every_replica() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     for _ in 0..5 {
         fail(&house, "ada@x.com", ELSEWHERE, 0).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn a_lock_is_in_postgres_and_holds_on_every_replica() {
 
 #[tokio::test]
 async fn a_stranger_cannot_lock_somebody_out_at_home() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     house.tokens("ada@x.com", 0).await;
     for _ in 0..5 {
@@ -147,7 +147,7 @@ async fn a_stranger_cannot_lock_somebody_out_at_home() {
 
 #[tokio::test]
 async fn a_reset_password_unlocks_the_account_at_home_too() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     house.tokens("ada@x.com", 0).await;
     for from in [HOME, ELSEWHERE] {
@@ -166,7 +166,7 @@ async fn a_reset_password_unlocks_the_account_at_home_too() {
 
 #[tokio::test]
 async fn the_thirtieth_failure_blocks_an_address_and_no_other() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     for attempt in 0..30 {
         assert_bad_credentials(fail(&house, &format!("{attempt}@x.com"), ELSEWHERE, 0).await);
@@ -182,7 +182,7 @@ async fn the_thirtieth_failure_blocks_an_address_and_no_other() {
 
 #[tokio::test]
 async fn failures_at_once_are_all_counted() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let fail = async |db: Db| {
         let tx = db.auth(Origin::system()).await.unwrap();
         let subject = Subject::Account { email: "ada@x.com".into(), known: None };
@@ -197,7 +197,7 @@ async fn failures_at_once_are_all_counted() {
 
 #[tokio::test]
 async fn failures_and_successes_at_once_get_in_nobodys_way() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let turn = async |turn: i64, db: Db| {
         let tx = db.auth(Origin::system()).await.unwrap();
         let subject = Subject::Account { email: "ada@x.com".into(), known: None };
@@ -213,7 +213,7 @@ async fn failures_and_successes_at_once_get_in_nobodys_way() {
 
 #[tokio::test]
 async fn a_guess_on_its_way_when_the_account_is_locked_comes_too_late() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     for _ in 0..4 {
         fail(&house, "ada@x.com", ELSEWHERE, 0).await.unwrap_err();
@@ -231,7 +231,7 @@ async fn a_guess_on_its_way_when_the_account_is_locked_comes_too_late() {
 
 #[tokio::test]
 async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     let changing = house.db.auth(Origin::system()).await.unwrap();
     User::set_password(&changing, ada, "$argon2id$other", None, at(1)).await.unwrap();
@@ -245,7 +245,7 @@ async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
 
 #[tokio::test]
 async fn a_hash_cheaper_than_todays_is_replaced_on_sign_in() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     let dearer = identity(&house.db, Cost { passes: 2, ..COST }, POLICY);
     dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(0))).await.unwrap();
@@ -257,7 +257,7 @@ async fn a_hash_cheaper_than_todays_is_replaced_on_sign_in() {
 
 #[tokio::test]
 async fn two_sign_ins_that_both_replace_the_hash_both_succeed() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     let dearer = identity(&house.db, Cost { passes: 2, ..COST }, POLICY);
     let attempts = (0..4).map(|now| {
@@ -271,7 +271,7 @@ async fn two_sign_ins_that_both_replace_the_hash_both_succeed() {
 
 #[tokio::test]
 async fn one_signs_in_where_one_was_last() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = crate::harness::organization(&house.db, "other").await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     crate::harness::join(&house.db, other, ada, &["admin"]).await;

@@ -11,26 +11,26 @@ use domain::{
 };
 
 use crate::harness::{
-    HOME, House, assert_not_found, at, conflict, faults, forbidden, organization, viewer,
+    HOME, TestOrg, assert_not_found, at, conflict, faults, forbidden, organization, viewer,
     viewer_with,
 };
 
-async fn save(house: &House, by: &Viewer, key: &str, permissions: &[Permission]) -> Result<Role> {
+async fn save(house: &TestOrg, by: &Viewer, key: &str, permissions: &[Permission]) -> Result<Role> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let role = Role::save(&tx, by, key, "Night shift", permissions, at(1)).await?;
     tx.commit().await?;
     Ok(role)
 }
 
-async fn delete(house: &House, by: &Viewer, key: &str) -> Result<RoleId> {
+async fn delete(house: &TestOrg, by: &Viewer, key: &str) -> Result<RoleId> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let id = Role::delete(&tx, by, key, at(2)).await?;
     tx.commit().await?;
     Ok(id)
 }
 
-async fn house() -> (House, Viewer) {
-    let house = House::new().await;
+async fn house() -> (TestOrg, Viewer) {
+    let house = TestOrg::new().await;
     let owner = house.person("owner@x.com", &["owner"]).await;
     let owner = viewer(house.org, owner, BuiltinRole::Owner);
     (house, owner)

@@ -10,14 +10,14 @@ use domain::{
 };
 
 use crate::harness::{
-    COST, HOME, House, PASSWORD, POLICY, SOMEBODY_WAITS, assert_bad_token, assert_not_found, at,
+    COST, HOME, PASSWORD, POLICY, SOMEBODY_WAITS, TestOrg, assert_bad_token, assert_not_found, at,
     at_once, caller, identity, join, organization, until,
 };
 
 const DAY: i64 = 86_400;
 
-async fn house_of_ada() -> (House, Tokens) {
-    let house = House::new().await;
+async fn house_of_ada() -> (TestOrg, Tokens) {
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     let tokens = house.tokens("ada@x.com", 0).await;
     (house, tokens)
@@ -103,7 +103,7 @@ async fn only_a_digest_of_a_refresh_token_is_stored() {
     assert_ne!(stored, tokens.refresh_token.as_bytes());
 }
 
-fn resting(house: &House) -> Identity {
+fn resting(house: &TestOrg) -> Identity {
     let policy = SessionPolicy { idle: Some(TimeDelta::hours(1)), ..POLICY };
     identity(&house.db, COST, policy)
 }
@@ -121,7 +121,7 @@ async fn a_session_that_rests_too_long_is_over() {
 
 #[tokio::test]
 async fn using_a_session_keeps_it_from_resting() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["viewer"]).await;
     let policy = SessionPolicy {
         idle: Some(TimeDelta::minutes(10)),
@@ -138,7 +138,7 @@ async fn using_a_session_keeps_it_from_resting() {
 
 /// The numbers of those sign-ins that are still good after all of them.
 async fn surviving(roles: &[&str], sign_ins: i64) -> Vec<i64> {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", roles).await;
     let mut all = Vec::new();
     for now in 0..sign_ins {
@@ -168,7 +168,7 @@ async fn the_fourth_sign_in_of_who_manages_users_ends_the_first() {
 
 #[tokio::test]
 async fn sign_ins_at_once_do_not_leave_each_other_uncounted() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.person("ada@x.com", &["admin"]).await;
     let sign_ins = (0..8).map(|now| {
         let identity = house.identity.clone();

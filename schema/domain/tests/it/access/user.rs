@@ -11,11 +11,11 @@ use domain::{
 };
 
 use crate::harness::{
-    HOME, House, PASSWORD, assert_bad_credentials, assert_bad_token, assert_not_found, at, caller,
-    conflict, faults, forbidden, join, newcomer, organization, viewer, viewer_with,
+    HOME, PASSWORD, TestOrg, assert_bad_credentials, assert_bad_token, assert_not_found, at,
+    caller, conflict, faults, forbidden, join, newcomer, organization, viewer, viewer_with,
 };
 
-async fn create(house: &House, by: &Viewer, email: &str, roles: &[&str]) -> Result<User> {
+async fn create(house: &TestOrg, by: &Viewer, email: &str, roles: &[&str]) -> Result<User> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let input = newcomer(email, roles);
     let user = User::create(&tx, by.org, Some(by), &input, "$argon2id$x", at(1)).await?;
@@ -23,7 +23,7 @@ async fn create(house: &House, by: &Viewer, email: &str, roles: &[&str]) -> Resu
     Ok(user)
 }
 
-async fn set_roles(house: &House, by: &Viewer, user: UserId, roles: &[&str]) -> Result<User> {
+async fn set_roles(house: &TestOrg, by: &Viewer, user: UserId, roles: &[&str]) -> Result<User> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
     let user = User::set_roles(&tx, by.org, Some(by), user, &roles, at(1)).await?;
@@ -31,7 +31,12 @@ async fn set_roles(house: &House, by: &Viewer, user: UserId, roles: &[&str]) -> 
     Ok(user)
 }
 
-async fn update(house: &House, by: &Viewer, user: UserId, input: UpdateUserInput) -> Result<User> {
+async fn update(
+    house: &TestOrg,
+    by: &Viewer,
+    user: UserId,
+    input: UpdateUserInput,
+) -> Result<User> {
     let hash = match &input.password {
         Some(password) => Some(house.identity.hash_new("input.password", password, &[]).await?),
         None => None,
@@ -42,7 +47,7 @@ async fn update(house: &House, by: &Viewer, user: UserId, input: UpdateUserInput
     Ok(user)
 }
 
-async fn deactivate(house: &House, by: &Viewer, user: UserId) -> Result<User> {
+async fn deactivate(house: &TestOrg, by: &Viewer, user: UserId) -> Result<User> {
     let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let user = User::deactivate(&tx, by, user, at(1)).await?;
     tx.commit().await?;
@@ -58,8 +63,8 @@ fn new_password() -> UpdateUserInput {
 }
 
 /// A house, its owner and its admin.
-async fn house() -> (House, Viewer, Viewer) {
-    let house = House::new().await;
+async fn house() -> (TestOrg, Viewer, Viewer) {
+    let house = TestOrg::new().await;
     let owner = house.person("owner@x.com", &["owner"]).await;
     let admin = house.person("admin@x.com", &["admin"]).await;
     let (owner, admin) = (
@@ -176,7 +181,7 @@ async fn of_two_owners_who_demote_each_other_at_once_one_fails() {
 
 #[tokio::test]
 async fn an_organization_that_never_had_an_owner_can_be_left() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let admin = house.person("admin@x.com", &["admin"]).await;
     let vera = house.person("vera@x.com", &["viewer"]).await;
     let admin = viewer(house.org, admin, BuiltinRole::Admin);
@@ -296,7 +301,7 @@ async fn an_update_that_changes_nothing_is_not_recorded() {
 
 #[tokio::test]
 async fn members_are_listed_by_name_page_by_page() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for name in ["carol", "alice", "bob"] {
         house.person(&format!("{name}@x.com"), &["viewer"]).await;
     }

@@ -10,10 +10,10 @@ use domain::{
     },
 };
 
-use crate::harness::{House, at, faults, host};
+use crate::harness::{TestOrg, at, faults, host};
 
 /// The names that a filter lets through, sorted.
-async fn names(house: &House, filter: AssetFilter) -> Vec<String> {
+async fn names(house: &TestOrg, filter: AssetFilter) -> Vec<String> {
     let tx = house.db.read(house.org).await.unwrap();
     let all = PageRequest { size: 100, backward: false, after: None, before: None };
     let rows = Asset::list(&tx, &filter, AssetOrder::default(), &all).await.unwrap().rows;
@@ -25,7 +25,7 @@ async fn names(house: &House, filter: AssetFilter) -> Vec<String> {
 
 #[tokio::test]
 async fn assets_are_filtered_by_what_they_are() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     house.asset(CreateAssetInput { owner: Some(ada), ..host("a") }).await;
     house.asset(CreateAssetInput { asset_type: AssetType::Service, ..host("b") }).await;
@@ -50,7 +50,7 @@ async fn assets_are_filtered_by_what_they_are() {
 
 #[tokio::test]
 async fn the_text_filter_takes_every_character_for_itself() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for name in ["50% off", "50 off", "a_b", "aXb", r"c:\temp", "c:temp", "O'Brien", "ÄRGER"] {
         house.asset(host(name)).await;
     }
@@ -81,8 +81,8 @@ async fn the_text_filter_takes_every_character_for_itself() {
 }
 
 /// 250 assets, most with names and times of change that others have too.
-async fn crowd() -> House {
-    let house = House::new().await;
+async fn crowd() -> TestOrg {
+    let house = TestOrg::new().await;
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
         SELECT $1, gen_random_uuid(), 'HST-' || n,
                CASE WHEN n % 5 < 2 THEN 'same' WHEN n % 5 = 2 THEN 'Same' ELSE 'ä' || n % 7 END,
@@ -100,7 +100,7 @@ const FIELDS: [(AssetOrderField, &str); 4] = [
 ];
 
 /// All pages of 33 in one direction, by cursors alone.
-async fn walk(house: &House, order: AssetOrder, backward: bool) -> Vec<AssetId> {
+async fn walk(house: &TestOrg, order: AssetOrder, backward: bool) -> Vec<AssetId> {
     let keys = CursorKeys::derive([&[7_u8; 32][..]]);
     let scope = Scope::new(house.org, "assets", &order);
     let tx = house.db.read(house.org).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_row_that_goes_away_does_not_hide_the_next() {
 
 #[tokio::test]
 async fn a_cursor_of_another_order_is_refused() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host("x")).await;
     let keys = CursorKeys::derive([&[7_u8; 32][..]]);
     let scope = |order: AssetOrder| Scope::new(house.org, "assets", &order);

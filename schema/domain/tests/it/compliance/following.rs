@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     compliance::posture::{follow, kept, run, with, write},
-    harness::{House, at, host},
+    harness::{TestOrg, at, host},
 };
 
 /// Numbers that are the same each time.
@@ -75,7 +75,7 @@ fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
 
 #[tokio::test]
 async fn what_is_followed_is_what_a_look_at_everything_finds() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let owners =
         [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
     house
@@ -145,7 +145,7 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
 }
 
 async fn change(
-    house: &House,
+    house: &TestOrg,
     random: &mut Random,
     assets: &mut Vec<AssetId>,
     (owners, tag): (&[UserId], TagId),

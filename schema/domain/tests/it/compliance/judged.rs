@@ -11,20 +11,20 @@ use domain::{
 };
 use uuid::Uuid;
 
-use crate::harness::{House, at, host};
+use crate::harness::{TestOrg, at, host};
 
 pub(crate) const ALL: PageRequest =
     PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// A house with rules `low`, `high` and `critical` in slots 0, 1 and 2.
 pub(crate) struct Judged {
-    pub(crate) house: House,
+    pub(crate) house: TestOrg,
     pub(crate) rules: [KeptRule; 3],
 }
 
 impl Judged {
     pub(crate) async fn new() -> Self {
-        let house = House::new().await;
+        let house = TestOrg::new().await;
         let tx = house.db.write(house.org, Origin::system()).await.unwrap();
         let rules = rules(&tx).await;
         tx.commit().await.unwrap();

@@ -24,15 +24,15 @@ use serde_json::{Value, json};
 
 use crate::{
     compliance::rule::{own, save},
-    harness::{House, SOMEBODY_WAITS, at, host, until, viewer},
+    harness::{SOMEBODY_WAITS, TestOrg, at, host, until, viewer},
 };
 
-pub(crate) async fn write(house: &House) -> Tx {
+pub(crate) async fn write(house: &TestOrg) -> Tx {
     house.db.write(house.org, Origin::system()).await.unwrap()
 }
 
 /// Judges everything, as workers would.
-pub(crate) async fn run(house: &House, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Run {
+pub(crate) async fn run(house: &TestOrg, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Run {
     let tx = write(house).await;
     let started = Run::start(&tx, RunTrigger::Manual, scope, None, now).await.unwrap();
     let Started::New(run, ranges) = started else { panic!("one is under way") };
@@ -48,7 +48,7 @@ pub(crate) async fn run(house: &House, scope: Option<&ScanScope>, now: DateTime<
 }
 
 /// Follows all that changed and all that time changed, as workers would.
-pub(crate) async fn follow(house: &House, now: DateTime<Utc>) {
+pub(crate) async fn follow(house: &TestOrg, now: DateTime<Utc>) {
     loop {
         let tx = write(house).await;
         let followed = posture::follow(&tx, now).await.unwrap();
@@ -74,7 +74,7 @@ pub(crate) async fn follow(house: &House, now: DateTime<Utc>) {
 }
 
 /// What is kept, by asset and by finding, without when it was written.
-pub(crate) async fn kept(house: &House) -> BTreeMap<String, String> {
+pub(crate) async fn kept(house: &TestOrg) -> BTreeMap<String, String> {
     let sql = "SELECT asset_id::text AS of,
                       concat_ws(' ', verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash,
                                 flips, flips_at, errors) AS what FROM posture
@@ -86,7 +86,7 @@ pub(crate) async fn kept(house: &House) -> BTreeMap<String, String> {
 }
 
 /// An asset's letter of a rule.
-pub(crate) async fn letter(house: &House, asset: AssetId, key: &str) -> String {
+pub(crate) async fn letter(house: &TestOrg, asset: AssetId, key: &str) -> String {
     let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
                WHERE asset_id = $1 AND key = $2";
     let row = house.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();
@@ -94,7 +94,7 @@ pub(crate) async fn letter(house: &House, asset: AssetId, key: &str) -> String {
 }
 
 /// An asset's findings of a rule, oldest first.
-pub(crate) async fn findings(house: &House, asset: AssetId, key: &str) -> Vec<String> {
+pub(crate) async fn findings(house: &TestOrg, asset: AssetId, key: &str) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', state, reopened) AS said FROM finding
                JOIN rule ON rule.org_id = finding.org_id AND rule.id = finding.rule_id
                WHERE asset_id = $1 AND key = $2 ORDER BY finding.id";
@@ -102,7 +102,7 @@ pub(crate) async fn findings(house: &House, asset: AssetId, key: &str) -> Vec<St
     rows.iter().map(|row| row.get("said")).collect()
 }
 
-pub(crate) async fn update(house: &House, id: AssetId, attributes: Value, now: DateTime<Utc>) {
+pub(crate) async fn update(house: &TestOrg, id: AssetId, attributes: Value, now: DateTime<Utc>) {
     let patch = UpdateAssetInput { attributes: Given(attributes), ..Default::default() };
     let tx = write(house).await;
     Asset::update(&tx, id, &patch, now).await.unwrap();
@@ -115,7 +115,7 @@ pub(crate) fn with(name: &str, attributes: Value) -> CreateAssetInput {
 
 #[tokio::test]
 async fn a_rule_that_is_broken_again_is_a_new_finding() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     follow(&house, at(1)).await;
     assert_eq!(findings(&house, id, "disk-encryption").await, ["OPEN 0"]);
@@ -129,7 +129,7 @@ async fn a_rule_that_is_broken_again_is_a_new_finding() {
 
 #[tokio::test]
 async fn what_is_not_known_any_more_is_not_fixed() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     follow(&house, at(1)).await;
     update(&house, id, json!({"disk_encrypted": null}), at(2)).await;
@@ -140,7 +140,7 @@ async fn what_is_not_known_any_more_is_not_fixed() {
 
 #[tokio::test]
 async fn what_cannot_be_judged_leaves_a_finding_as_it_is() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     save(&house, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await.unwrap();
     let id = house.asset(with("web", json!({"password_max_age_days": 10}))).await.id;
     follow(&house, at(1)).await;
@@ -161,7 +161,7 @@ async fn what_cannot_be_judged_leaves_a_finding_as_it_is() {
 
 #[tokio::test]
 async fn what_cannot_be_judged_is_allowed_as_long_as_its_waiver_holds() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let rule = save(&house, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await;
     let rule = rule.unwrap().id;
     let mut broken = Vec::new();
@@ -191,7 +191,7 @@ async fn what_cannot_be_judged_is_allowed_as_long_as_its_waiver_holds() {
 
 #[tokio::test]
 async fn what_could_not_be_judged_and_is_well_was_never_fixed() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     save(&house, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await.unwrap();
     let id = house.asset(with("web", json!({"password_max_age_days": 0}))).await.id;
     follow(&house, at(1)).await;
@@ -203,7 +203,7 @@ async fn what_could_not_be_judged_and_is_well_was_never_fixed() {
 
 #[tokio::test]
 async fn a_finding_is_as_bad_as_its_rule_says_whatever_was_followed_first() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     let rule = own("crypt", "attr.disk_encrypted");
     save(&house, &rule, at(0)).await.unwrap();
@@ -230,7 +230,7 @@ async fn a_finding_is_as_bad_as_its_rule_says_whatever_was_followed_first() {
 
 #[tokio::test]
 async fn what_a_retired_asset_broke_goes_out_of_scope() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     follow(&house, at(1)).await;
     let tx = write(&house).await;
@@ -243,7 +243,7 @@ async fn what_a_retired_asset_broke_goes_out_of_scope() {
 
 #[tokio::test]
 async fn a_deleted_asset_leaves_nothing() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     follow(&house, at(1)).await;
     for state in [LifecycleState::Retired, LifecycleState::Disposed] {
@@ -261,7 +261,7 @@ async fn a_deleted_asset_leaves_nothing() {
 
 #[tokio::test]
 async fn an_asset_deleted_beside_a_re_evaluation_leaves_nothing() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     // The asset is in operation when its facts are read, and what that comes to is not committed yet.
     let reevaluation = write(&house).await;
@@ -287,7 +287,7 @@ async fn an_asset_deleted_beside_a_re_evaluation_leaves_nothing() {
 
 #[tokio::test]
 async fn a_backup_that_grows_old_fails_at_its_time() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("db", json!({"last_backup_at": at(0)}))).await.id;
     follow(&house, at(1)).await;
     assert_eq!(letter(&house, id, "backup-recency").await, "P");
@@ -303,7 +303,7 @@ async fn a_backup_that_grows_old_fails_at_its_time() {
 
 #[tokio::test]
 async fn a_waived_finding_does_not_fail_until_its_time_is_over() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     follow(&house, at(1)).await;
     let tx = write(&house).await;
@@ -325,7 +325,7 @@ async fn a_waived_finding_does_not_fail_until_its_time_is_over() {
 
 #[tokio::test]
 async fn who_leaves_the_organization_is_followed_to_what_they_own() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["owner"]).await;
     let bob = house.person("bob@x.com", &["viewer"]).await;
     house.asset(CreateAssetInput { owner: Some(bob), ..host("web") }).await;
@@ -345,7 +345,7 @@ async fn who_leaves_the_organization_is_followed_to_what_they_own() {
 
 #[tokio::test]
 async fn what_somebody_meddled_with_is_found_and_mended() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     house.asset(host("other")).await;
     follow(&house, at(1)).await;

@@ -19,11 +19,11 @@ use tokio_postgres::Row;
 
 use crate::{
     compliance::native,
-    harness::{House, at, at_once, host},
+    harness::{TestOrg, at, at_once, host},
 };
 
 /// The rules that ship, as a new organization has them.
-pub(crate) async fn shipped(house: &House) -> Ruleset {
+pub(crate) async fn shipped(house: &TestOrg) -> Ruleset {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let rules = Ruleset::ensure(&tx, at(0)).await.unwrap();
     tx.commit().await.unwrap();
@@ -46,7 +46,7 @@ pub(crate) fn own(key: &str, condition: &str) -> RuleInput {
 }
 
 pub(crate) async fn save(
-    house: &House,
+    house: &TestOrg,
     input: &RuleInput,
     now: DateTime<Utc>,
 ) -> Result<Rule, Error> {
@@ -57,7 +57,7 @@ pub(crate) async fn save(
 }
 
 pub(crate) async fn set(
-    house: &House,
+    house: &TestOrg,
     key: &str,
     params: Value,
     enabled: Option<bool>,
@@ -75,13 +75,13 @@ pub(crate) fn faults(error: Error) -> Vec<Fault> {
     }
 }
 
-pub(crate) async fn load(house: &House) -> Ruleset {
+pub(crate) async fn load(house: &TestOrg) -> Ruleset {
     Ruleset::load(&house.db.read(house.org).await.unwrap()).await.unwrap()
 }
 
 #[tokio::test]
 async fn what_ships_is_listed_before_and_after_it_is_saved() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let list = async || {
         let tx = house.db.read(house.org).await.unwrap();
         Rule::list(&tx).await.unwrap()
@@ -103,7 +103,7 @@ async fn what_ships_is_listed_before_and_after_it_is_saved() {
 
 #[tokio::test]
 async fn what_ships_is_saved_once_however_many_ask_at_once() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ask = || {
         let (db, org) = (Db::clone(&house.db), house.org);
         async move {
@@ -122,7 +122,7 @@ async fn what_ships_is_saved_once_however_many_ask_at_once() {
 
 #[tokio::test]
 async fn an_older_version_of_what_ships_is_replaced_and_what_was_set_stays() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     shipped(&house).await;
     set(&house, "patch-age", json!({ "max_age_days": 14 }), Some(false)).await.unwrap();
     let client = house.db.superuser().await;
@@ -148,7 +148,7 @@ async fn an_older_version_of_what_ships_is_replaced_and_what_was_set_stays() {
 }
 
 /// How often everybody was noted to be judged anew.
-async fn noted(house: &House) -> i64 {
+async fn noted(house: &TestOrg) -> i64 {
     let tx = house.db.read(house.org).await.unwrap();
     let sql = "SELECT count(*) AS noted FROM posture_due
                WHERE asset_id IS NULL AND owner_id IS NULL AND reads IS NULL";
@@ -156,7 +156,7 @@ async fn noted(house: &House) -> i64 {
 }
 
 /// What the audit trail has of a rule, newest first.
-async fn entries(house: &House, rule: RuleId) -> Vec<AuditEntry> {
+async fn entries(house: &TestOrg, rule: RuleId) -> Vec<AuditEntry> {
     let tx = house.db.read(house.org).await.unwrap();
     let query = AuditQuery { entity_id: Some(rule.uuid()), ..Default::default() };
     let page = PageRequest { size: 9, backward: false, after: None, before: None };
@@ -165,7 +165,7 @@ async fn entries(house: &House, rule: RuleId) -> Vec<AuditEntry> {
 
 #[tokio::test]
 async fn a_rule_that_says_something_else_is_a_new_version() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let first = save(&house, &own("own", "attr.disk_encrypted"), at(1)).await.unwrap();
     assert_eq!((first.version, first.builtin, first.enabled), (1, false, true));
     let again = save(&house, &own("own", " attr.disk_encrypted "), at(2)).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_rule_that_says_something_else_is_a_new_version() {
 
 #[tokio::test]
 async fn a_run_judges_by_the_versions_and_thresholds_that_it_keeps() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let input = RuleInput {
         params: Some(json!({ "most": 4 })),
         ..own("own", "attr.cpu_cores <= params.most")
@@ -215,7 +215,7 @@ async fn a_run_judges_by_the_versions_and_thresholds_that_it_keeps() {
 
 #[tokio::test]
 async fn thresholds_merge_by_name_and_null_goes_back() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ports = async |params: Value| {
         set(&house, "no-high-risk-open-ports", params, None).await.unwrap().params
     };
@@ -243,7 +243,7 @@ async fn thresholds_merge_by_name_and_null_goes_back() {
 
 #[tokio::test]
 async fn wrong_thresholds_are_refused_by_name() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for (key, params, path) in [
         ("patch-age", json!({ "max_age_days": "14" }), "params.max_age_days"),
         ("patch-age", json!({ "max_age": 14 }), "params.max_age"),
@@ -271,7 +271,7 @@ async fn wrong_thresholds_are_refused_by_name() {
 
 #[tokio::test]
 async fn all_that_is_wrong_with_a_rule_is_said_at_once_and_nothing_saved() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let input = RuleInput {
         title: " ".to_owned(),
         controls: vec![ControlInput { framework: "NIST".to_owned(), code: String::new() }],
@@ -303,7 +303,7 @@ async fn all_that_is_wrong_with_a_rule_is_said_at_once_and_nothing_saved() {
 
 #[tokio::test]
 async fn the_key_of_a_rule_that_ships_is_taken() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let refused = save(&house, &own("patch-age", "attr.disk_encrypted"), at(1)).await;
     let faults = faults(refused.unwrap_err());
     assert_eq!(faults[0].path, "key");
@@ -312,7 +312,7 @@ async fn the_key_of_a_rule_that_ships_is_taken() {
 
 #[tokio::test]
 async fn a_rule_of_ones_own_keeps_a_key_that_ships_later() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let says = Says { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
     let kept = KeptRule::keep(&tx, "patch-age", 0, Severity::Low, says, at(0)).await.unwrap();
@@ -331,7 +331,7 @@ async fn a_rule_of_ones_own_keeps_a_key_that_ships_later() {
 
 #[tokio::test]
 async fn an_organization_has_128_rules_of_its_own() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     shipped(&house).await;
     let client = house.db.superuser().await;
     client
@@ -353,7 +353,7 @@ async fn an_organization_has_128_rules_of_its_own() {
 
 #[tokio::test]
 async fn a_rule_that_can_judge_no_asset_is_not_saved() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let with = |cores| CreateAssetInput {
         attributes: Some(json!({ "cpu_cores": cores })),
         ..host(&format!("{cores} cores"))

@@ -14,12 +14,12 @@ use serde_json::json;
 
 use crate::{
     compliance::posture::{findings, follow, kept, run, with, write},
-    harness::{House, at, faults, host},
+    harness::{TestOrg, at, faults, host},
 };
 
 #[tokio::test]
 async fn an_unchanged_run_writes_nothing() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for number in 0..5 {
         house.asset(with(&format!("host {number}"), json!({"disk_encrypted": number == 0}))).await;
     }
@@ -44,7 +44,7 @@ async fn an_unchanged_run_writes_nothing() {
 
 #[tokio::test]
 async fn a_run_of_a_scope_leaves_the_others_alone() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.asset(host("web")).await;
     let switch = CreateAssetInput { asset_type: AssetType::NetworkDevice, ..host("switch") };
     house.asset(switch).await;
@@ -60,7 +60,7 @@ async fn a_run_of_a_scope_leaves_the_others_alone() {
 
 #[tokio::test]
 async fn a_scope_that_lets_nothing_through_starts_nothing() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.asset(host("web")).await;
     let tx = write(&house).await;
     let scope = ScanScope { asset_type: Some(vec![AssetType::Service]), ..Default::default() };
@@ -74,7 +74,7 @@ async fn a_scope_that_lets_nothing_through_starts_nothing() {
 
 #[tokio::test]
 async fn a_second_run_of_a_scope_is_the_first() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.asset(host("web")).await;
     let hosts = ScanScope { asset_type: Some(vec![AssetType::Host]), ..Default::default() };
     let twice = ScanScope {
@@ -97,7 +97,7 @@ async fn a_second_run_of_a_scope_is_the_first() {
 
 #[tokio::test]
 async fn a_run_whose_rules_change_meanwhile_begins_anew() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(host("web")).await.id;
     follow(&house, at(1)).await;
     house.asset(host("mail")).await;
@@ -120,7 +120,7 @@ async fn a_run_whose_rules_change_meanwhile_begins_anew() {
 
 #[tokio::test]
 async fn a_key_is_of_one_scope() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.asset(host("web")).await;
     let tx = write(&house).await;
     Run::start(&tx, RunTrigger::Manual, None, Some("today"), at(1)).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_key_is_of_one_scope() {
 }
 
 /// Judges a range as a worker would that was told of this round.
-async fn judge(house: &House, run: &Run, range: AssetRange) -> Option<Started> {
+async fn judge(house: &TestOrg, run: &Run, range: AssetRange) -> Option<Started> {
     let tx = write(house).await;
     let anew = Run::judge_shard(&tx, run.id, run.round, range, at(4)).await.unwrap();
     tx.commit().await.unwrap();
@@ -142,7 +142,7 @@ async fn judge(house: &House, run: &Run, range: AssetRange) -> Option<Started> {
 
 #[tokio::test]
 async fn a_run_whose_rules_change_again_and_again_fails_and_says_so() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     house.asset(host("web")).await;
     let tx = write(&house).await;
     let started = Run::start(&tx, RunTrigger::Manual, None, None, at(2)).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_run_whose_rules_change_again_and_again_fails_and_says_so() {
 
 #[tokio::test]
 async fn a_scope_that_is_left_empty_ends_well_though_rules_change() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = house.asset(host("web")).await.id;
     let scope = ScanScope { assets: Some(vec![id]), ..ScanScope::default() };
     let tx = write(&house).await;

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::{
     compliance::rule::{faults, own},
-    harness::{House, at, host},
+    harness::{TestOrg, at, host},
 };
 
 #[tokio::test]
 async fn a_draft_is_tried_on_what_is_in_operation() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for (name, attributes) in [
         ("yes", json!({ "disk_encrypted": true })),
         ("no", json!({ "disk_encrypted": false })),
@@ -59,7 +59,7 @@ async fn a_draft_is_tried_on_what_is_in_operation() {
 
 #[tokio::test]
 async fn a_trial_of_50_000_assets_says_whether_those_are_all() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let add = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
                SELECT $1, gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD', now(), now()

@@ -19,17 +19,17 @@ use crate::{
         native,
         rule::{load, own, save, set, shipped},
     },
-    harness::{House, at, host},
+    harness::{TestOrg, at, host},
 };
 
-async fn facts_of(house: &House, asset: AssetId) -> Facts {
+async fn facts_of(house: &TestOrg, asset: AssetId) -> Facts {
     let tx = house.db.read(house.org).await.unwrap();
     tx.one(&format!("{} WHERE asset.id = $1", Facts::SELECT_WITH_TAGS), &[&asset]).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let rules = shipped(&house).await;
     assert_eq!(rules.iter().count(), 16);
     let mut assets = native::Stores::new();
@@ -52,7 +52,7 @@ async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
 
 #[tokio::test]
 async fn a_flip_comes_at_the_very_microsecond() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let rules = shipped(&house).await;
     let mut assets = native::Stores::new();
     let (now, micro) = (native::now(), TimeDelta::microseconds(1));
@@ -85,7 +85,7 @@ async fn a_flip_comes_at_the_very_microsecond() {
 
 #[tokio::test]
 async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let now = at(0);
     let hours = |hours: i64| now + TimeDelta::hours(hours);
     let stored = json!({
@@ -139,7 +139,7 @@ async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
 
 #[tokio::test]
 async fn a_saved_rule_that_cannot_be_read_any_more_is_an_error_and_no_pass() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     save(&house, &own("own", "true"), at(1)).await.unwrap();
     let client = house.db.superuser().await;
     client
@@ -158,7 +158,7 @@ async fn a_saved_rule_that_cannot_be_read_any_more_is_an_error_and_no_pass() {
 
 #[tokio::test]
 async fn a_verdict_that_is_none_says_why() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for (place, (condition, verdict, reason)) in [
         ("attr.disk_encrypted", Verdict::NotAssessed, "disk_encrypted is not known"),
         ("owner.mfa_enabled", Verdict::NotAssessed, "it has no owner"),
@@ -193,7 +193,7 @@ async fn a_verdict_that_is_none_says_why() {
 
 #[tokio::test]
 async fn facts_are_read_from_rows_with_owner_and_tags() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let owner = house.person("ann@example.com", &["viewer"]).await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let tags = [

@@ -14,14 +14,14 @@ use domain::{
 use tokio_postgres::Row;
 
 use crate::harness::{
-    House, SOMEBODY_WAITS, assert_not_found, at, conflict, faults, host, organization, until,
+    SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, organization, until,
 };
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// A house with a laptop and two rules.
-async fn house() -> (House, AssetId, [RuleId; 2]) {
-    let house = House::new().await;
+async fn house() -> (TestOrg, AssetId, [RuleId; 2]) {
+    let house = TestOrg::new().await;
     let laptop = house.asset(host("laptop")).await.id;
     let says = Says { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
@@ -35,14 +35,14 @@ fn input(rule: RuleId, asset: Option<AssetId>, until: i64) -> WaiverInput {
     WaiverInput { rule, asset, reason: " new disks come in May ".into(), expires_at: at(until) }
 }
 
-async fn grant(house: &House, input: &WaiverInput, now: i64) -> Result<Waiver> {
+async fn grant(house: &TestOrg, input: &WaiverInput, now: i64) -> Result<Waiver> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let waiver = Waiver::grant(&tx, input, at(now)).await?;
     tx.commit().await?;
     Ok(waiver)
 }
 
-async fn revoke(house: &House, id: WaiverId, now: i64) -> Result<Waiver> {
+async fn revoke(house: &TestOrg, id: WaiverId, now: i64) -> Result<Waiver> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let waiver = Waiver::revoke(&tx, id, at(now)).await?;
     tx.commit().await?;
@@ -50,7 +50,7 @@ async fn revoke(house: &House, id: WaiverId, now: i64) -> Result<Waiver> {
 }
 
 /// The ids of those that hold.
-async fn active(house: &House, now: i64) -> Vec<WaiverId> {
+async fn active(house: &TestOrg, now: i64) -> Vec<WaiverId> {
     let tx = house.db.read(house.org).await.unwrap();
     let waivers = Waiver::active(&tx, at(now)).await.unwrap();
     waivers.into_iter().map(|waiver| waiver.id).collect()

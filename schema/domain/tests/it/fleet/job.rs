@@ -19,7 +19,7 @@ use domain::{
 };
 use tokio_postgres::Row;
 
-use crate::harness::{House, assert_not_found, at, at_once, conflict, faults, organization};
+use crate::harness::{TestOrg, assert_not_found, at, at_once, conflict, faults, organization};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
@@ -30,7 +30,7 @@ const RUNNING: &str = "state = 'RUNNING', lease_until = now() + interval '20 s',
 const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 'it broke'";
 
 /// A waiting job as the queue pushes it, with these columns set otherwise.
-async fn push(house: &House, org: OrganizationId, set: &str) -> JobId {
+async fn push(house: &TestOrg, org: OrganizationId, set: &str) -> JobId {
     let client = house.db.superuser().await;
     let sql = format!(
         "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
@@ -47,7 +47,7 @@ async fn push(house: &House, org: OrganizationId, set: &str) -> JobId {
 }
 
 /// A job that ended so, as the queue keeps it.
-async fn ended(house: &House, org: OrganizationId, outcome: &str, set: &str) -> JobId {
+async fn ended(house: &TestOrg, org: OrganizationId, outcome: &str, set: &str) -> JobId {
     let client = house.db.superuser().await;
     let sql = format!(
         "INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at,
@@ -63,7 +63,7 @@ async fn ended(house: &House, org: OrganizationId, outcome: &str, set: &str) -> 
 }
 
 /// Does it in a transaction of the house's.
-async fn commit<T>(house: &House, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
+async fn commit<T>(house: &TestOrg, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let done = verb(&tx).await;
     if done.is_ok() {
@@ -74,19 +74,19 @@ async fn commit<T>(house: &House, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> R
     done
 }
 
-async fn retry(house: &House, id: JobId) -> Result<Job> {
+async fn retry(house: &TestOrg, id: JobId) -> Result<Job> {
     commit(house, async |tx| Job::retry(tx, id, at(0)).await).await
 }
 
-async fn discard(house: &House, id: JobId) -> Result<Job> {
+async fn discard(house: &TestOrg, id: JobId) -> Result<Job> {
     commit(house, async |tx| Job::discard(tx, id, at(0)).await).await
 }
 
-async fn cancel(house: &House, id: JobId) -> Result<Job> {
+async fn cancel(house: &TestOrg, id: JobId) -> Result<Job> {
     commit(house, async |tx| Job::cancel(tx, id, at(0)).await).await
 }
 
-async fn get(house: &House, id: JobId) -> Job {
+async fn get(house: &TestOrg, id: JobId) -> Job {
     Job::get(&house.db.read(house.org).await.unwrap(), id).await.unwrap()
 }
 
@@ -94,7 +94,7 @@ fn states(states: &[JobState]) -> JobFilter {
     JobFilter { state: Some(states.to_vec()), ..JobFilter::default() }
 }
 
-async fn listed(house: &House, filter: &JobFilter) -> Vec<JobId> {
+async fn listed(house: &TestOrg, filter: &JobFilter) -> Vec<JobId> {
     let tx = house.db.read(house.org).await.unwrap();
     let rows = Job::list(&tx, filter, &ALL).await.unwrap().rows;
     assert_eq!(Job::count(&tx, filter).await.unwrap(), i64::try_from(rows.len()).unwrap());
@@ -103,7 +103,7 @@ async fn listed(house: &House, filter: &JobFilter) -> Vec<JobId> {
 
 #[tokio::test]
 async fn a_job_is_one_thing_before_and_after_its_end() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let (live, done) =
         (push(&house, house.org, RUNNING).await, ended(&house, house.org, "SUCCEEDED", "").await);
     let job = get(&house, live).await;
@@ -125,7 +125,7 @@ async fn a_job_is_one_thing_before_and_after_its_end() {
 
 #[tokio::test]
 async fn jobs_are_listed_by_what_they_are_the_last_pushed_first() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let org = house.org;
     let waiting = push(&house, org, WAITING).await;
     let done = ended(&house, org, "SUCCEEDED", "").await;
@@ -167,7 +167,7 @@ async fn jobs_are_listed_by_what_they_are_the_last_pushed_first() {
 
 #[tokio::test]
 async fn pages_go_through_live_and_ended_ones_alike() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for number in 0..20 {
         if number % 3 == 0 {
             push(&house, house.org, "").await;
@@ -210,7 +210,7 @@ async fn pages_go_through_live_and_ended_ones_alike() {
 /// What a list reads must not grow with what there is: each side by its own index.
 #[tokio::test]
 async fn a_page_reads_little_however_many_there_are() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     let client = house.db.superuser().await;
     for org in [house.org, other] {
@@ -258,7 +258,7 @@ async fn a_page_reads_little_however_many_there_are() {
 
 #[tokio::test]
 async fn a_buried_job_waits_again_with_all_its_attempts() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = push(&house, house.org, &format!("{BURIED}, run_at = now() - interval '1 day'")).await;
     let job = retry(&house, id).await.unwrap();
     assert_eq!(
@@ -279,7 +279,7 @@ async fn a_buried_job_waits_again_with_all_its_attempts() {
 
 #[tokio::test]
 async fn what_has_ended_says_so() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let done = ended(&house, house.org, "SUCCEEDED", "").await;
     for refusal in
         [retry(&house, done).await, discard(&house, done).await, cancel(&house, done).await]
@@ -308,7 +308,7 @@ async fn what_has_ended_says_so() {
 
 #[tokio::test]
 async fn a_job_is_not_retried_beside_its_twin() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let buried = push(&house, house.org, &format!("{BURIED}, unique_key = 'k'")).await;
     let twin = push(&house, house.org, "unique_key = 'k'").await;
     let sentence = "another job of this kind and key waits already: it does what this one would";
@@ -319,7 +319,7 @@ async fn a_job_is_not_retried_beside_its_twin() {
 
 #[tokio::test]
 async fn many_are_retried_at_once_and_of_twins_the_first() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     let with = |set: &str| format!("{BURIED}, {set}");
     let first = push(&house, house.org, &with("unique_key = 'k'")).await;
@@ -359,7 +359,7 @@ async fn many_are_retried_at_once_and_of_twins_the_first() {
 
 #[tokio::test]
 async fn a_discarded_job_is_history() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let id = push(&house, house.org, BURIED).await;
     let job = discard(&house, id).await.unwrap();
     assert_eq!(
@@ -374,7 +374,7 @@ async fn a_discarded_job_is_history() {
 
 #[tokio::test]
 async fn what_waits_is_cancelled_at_once_and_what_runs_is_told() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for set in [WAITING, SCHEDULED] {
         let id = push(&house, house.org, set).await;
         assert_eq!(cancel(&house, id).await.unwrap().state, JobState::Cancelled);
@@ -391,7 +391,7 @@ async fn what_waits_is_cancelled_at_once_and_what_runs_is_told() {
 
 #[tokio::test]
 async fn of_many_who_cancel_one_ends_it() {
-    let house = Arc::new(House::new().await);
+    let house = Arc::new(TestOrg::new().await);
     let id = push(&house, house.org, "watched = true").await;
     let tries = (0..8).map(|_| {
         let house = Arc::clone(&house);
@@ -409,7 +409,7 @@ async fn of_many_who_cancel_one_ends_it() {
 
 #[tokio::test]
 async fn a_watched_job_tells_how_it_ended() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for (set, outcome) in [("priority = 2147000000", "CANCELLED"), (BURIED, "DISCARDED")] {
         let set =
             [set, "watched = true, permission = 'COMPLIANCE_RUN', unique_key = 'k'"].join(", ");
@@ -439,7 +439,7 @@ async fn a_watched_job_tells_how_it_ended() {
 
 #[tokio::test]
 async fn ids_made_by_postgres_are_as_ours() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let client = house.db.superuser().await;
     let sql = format!("SELECT {NEW_ID} AS id FROM generate_series(1, 1000)");
     let before = uuid::Uuid::now_v7();
@@ -455,7 +455,7 @@ async fn ids_made_by_postgres_are_as_ours() {
 
 #[tokio::test]
 async fn queues_are_counted_for_one_and_for_all() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     for set in ["run_at = now() - interval '90 s'", "", SCHEDULED, RUNNING, BURIED] {
         push(&house, house.org, set).await;
@@ -480,7 +480,7 @@ async fn queues_are_counted_for_one_and_for_all() {
 
 #[tokio::test]
 async fn whoever_takes_jobs_is_told_after_the_commit() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let sent: Arc<Mutex<Vec<Event>>> = Arc::default();
     let log = Arc::clone(&sent);
     let db: Db = house.db.db.clone().publishing(move |events| log.lock().unwrap().extend(events));
@@ -495,7 +495,7 @@ async fn whoever_takes_jobs_is_told_after_the_commit() {
 
 #[tokio::test]
 async fn a_job_of_another_organization_is_neither_seen_nor_touched() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     let (live, done) =
         (push(&house, other, BURIED).await, ended(&house, other, "SUCCEEDED", "").await);

@@ -9,10 +9,10 @@ use domain::{
     },
 };
 
-use crate::harness::{House, organization};
+use crate::harness::{TestOrg, organization};
 
 /// A job of this kind, about this subject, with these columns set otherwise.
-async fn push(house: &House, org: OrganizationId, kind: JobKind, subject: &str, set: &str) {
+async fn push(house: &TestOrg, org: OrganizationId, kind: JobKind, subject: &str, set: &str) {
     let client = house.db.superuser().await;
     let sql = format!(
         "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
@@ -27,7 +27,7 @@ async fn push(house: &House, org: OrganizationId, kind: JobKind, subject: &str, 
 }
 
 /// The subjects of all jobs, in order.
-async fn subjects(house: &House) -> Vec<String> {
+async fn subjects(house: &TestOrg) -> Vec<String> {
     let sql = "SELECT subject FROM job ORDER BY subject";
     let rows = house.db.superuser().await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get("subject")).collect()
@@ -39,7 +39,7 @@ const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 
 
 #[tokio::test]
 async fn only_what_waits_of_a_kind_and_a_subject_is_cancelled() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     push(&house, house.org, JobKind::RUN_SHARD, "a", "").await;
     push(&house, house.org, JobKind::RUN_SHARD, "b", "").await;
@@ -61,7 +61,7 @@ async fn only_what_waits_of_a_kind_and_a_subject_is_cancelled() {
 
 #[tokio::test]
 async fn an_organization_has_none_while_it_has_others_or_its_own_was_buried_long_ago() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let other = organization(&house.db, "other").await;
     let without_any = async || {
         let tx = house.db.fleet().await.unwrap();

@@ -12,7 +12,7 @@ use domain::{
 };
 
 use crate::harness::{
-    House, assert_not_found, at, faults, forbidden, organization, person, viewer, viewer_with,
+    TestOrg, assert_not_found, at, faults, forbidden, organization, person, viewer, viewer_with,
 };
 
 fn input(name: &str, cron: &str, time_zone: &str) -> ScheduleInput {
@@ -30,7 +30,7 @@ fn utc(text: &str) -> DateTime<Utc> {
 }
 
 async fn save(
-    house: &House,
+    house: &TestOrg,
     by: &Viewer,
     input: &ScheduleInput,
     now: DateTime<Utc>,
@@ -44,26 +44,26 @@ async fn save(
     saved
 }
 
-async fn operator(house: &House, email: &str) -> Viewer {
+async fn operator(house: &TestOrg, email: &str) -> Viewer {
     let user = house.person(email, &["operator"]).await;
     viewer(house.org, user, BuiltinRole::Operator)
 }
 
 /// One look of a scheduler.
-async fn claim(house: &House, now: DateTime<Utc>) -> Vec<Tick> {
+async fn claim(house: &TestOrg, now: DateTime<Utc>) -> Vec<Tick> {
     let tx = house.db.fleet().await.unwrap();
     let ticks = Schedule::claim_due(&tx, now, 100).await.unwrap();
     tx.commit().await.unwrap();
     ticks
 }
 
-async fn find(house: &House, id: ScheduleId) -> Schedule {
+async fn find(house: &TestOrg, id: ScheduleId) -> Schedule {
     Schedule::find(&house.db.read(house.org).await.unwrap(), id).await.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn a_schedule_is_made_and_changed_by_its_name() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let (ada, bob) = (operator(&house, "ada@x.com").await, operator(&house, "bob@x.com").await);
     let noon = utc("2026-06-01T12:00:00Z");
     let made = save(&house, &ada, &input(" nightly ", " 0  2 * * * ", "Europe/Berlin"), noon)
@@ -129,7 +129,7 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
 
 #[tokio::test]
 async fn what_is_wrong_is_said_all_at_once() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = operator(&house, "ada@x.com").await;
     let wrong = save(&house, &ada, &input(" ", "0 24 * * *", "Europe/Belrin"), at(0)).await;
     let Err(Error::Invalid(found)) = &wrong else { panic!("{wrong:?}") };
@@ -144,7 +144,7 @@ async fn what_is_wrong_is_said_all_at_once() {
 
 #[tokio::test]
 async fn nobody_schedules_what_they_may_not_do() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let user = house.person("ada@x.com", &["viewer"]).await;
     let clerk = viewer_with(house.org, user, PermissionSet::of(&[Permission::ScheduleWrite]));
     let refused = save(&house, &clerk, &input("nightly", "0 2 * * *", "UTC"), at(0)).await;
@@ -156,7 +156,7 @@ async fn nobody_schedules_what_they_may_not_do() {
 
 #[tokio::test]
 async fn what_is_deleted_comes_no_more() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = operator(&house, "ada@x.com").await;
     let made = save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
     let other = organization(&house.db, "other").await;
@@ -174,7 +174,7 @@ async fn what_is_deleted_comes_no_more() {
 
 #[tokio::test]
 async fn a_tick_says_for_whom_it_comes_and_is_told_from_every_other() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = operator(&house, "ada@x.com").await;
     let made =
         save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), utc("2026-06-01T12:00:00Z"))
@@ -199,7 +199,7 @@ async fn a_tick_says_for_whom_it_comes_and_is_told_from_every_other() {
 
 #[tokio::test]
 async fn what_one_scheduler_is_taking_is_left_to_it_and_taken_over_from_a_dead_one() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = operator(&house, "ada@x.com").await;
     save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
     let now = at(0) + TimeDelta::days(1);
@@ -223,7 +223,7 @@ async fn what_one_scheduler_is_taking_is_left_to_it_and_taken_over_from_a_dead_o
 
 #[tokio::test]
 async fn to_save_it_between_its_tick_and_its_run_loses_no_run() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let (ada, bob) = (operator(&house, "ada@x.com").await, operator(&house, "bob@x.com").await);
     let noon = utc("2026-06-01T12:00:00Z");
     let made = save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), noon).await.unwrap();
@@ -235,7 +235,7 @@ async fn to_save_it_between_its_tick_and_its_run_loses_no_run() {
 
 #[tokio::test]
 async fn what_this_version_cannot_read_stops_without_harm_to_others() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = operator(&house, "ada@x.com").await;
     let broken = save(&house, &ada, &input("broken", "0 2 * * *", "UTC"), at(0)).await.unwrap();
     save(&house, &ada, &input("sound", "0 2 * * *", "UTC"), at(0)).await.unwrap();
@@ -249,7 +249,7 @@ async fn what_this_version_cannot_read_stops_without_harm_to_others() {
 
 #[tokio::test]
 async fn time_is_that_of_postgres() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.fleet().await.unwrap();
     let now = tx.now().await.unwrap();
     assert_eq!(tx.now().await.unwrap(), now, "one time for a transaction");
@@ -269,7 +269,7 @@ struct Followed {
 }
 
 impl Followed {
-    async fn new(house: &House, cron: &str, zone: &str, now: DateTime<Utc>) -> Self {
+    async fn new(house: &TestOrg, cron: &str, zone: &str, now: DateTime<Utc>) -> Self {
         let org: OrganizationId =
             organization(&house.db, &format!("o{}", UserId::new().uuid().simple())).await;
         let user = person(&house.db, org, &format!("{org}@x.com"), &["operator"]).await;
@@ -297,7 +297,7 @@ impl Followed {
 
 /// Two schedulers look at the same rows at the same time, over days with a change of the clock and six hours down.
 async fn simulate(start: &str) {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let start = utc(start);
     let mut followed = Vec::new();
     for (cron, zone) in [
@@ -359,7 +359,7 @@ async fn each_tick_comes_once_while_clocks_are_put_back() {
 
 #[tokio::test]
 async fn a_tick_a_minute_loses_none_to_its_spread() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let start = utc("2026-06-01T00:00:00Z");
     let followed = Followed::new(&house, "* * * * *", "UTC", start).await;
     let mut claimed = Vec::new();
@@ -373,7 +373,7 @@ async fn a_tick_a_minute_loses_none_to_its_spread() {
 
 #[tokio::test]
 async fn who_saved_it_is_remembered_whoever_it_was() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let key = Actor::ApiKey(Id::new());
     let by = Viewer { actor: key, ..operator(&house, "ada@x.com").await };
     let made = save(&house, &by, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();

@@ -7,7 +7,7 @@ use domain::fleet::{
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::harness::House;
+use crate::harness::TestOrg;
 
 fn worker(host: &str) -> NewWorker {
     NewWorker {
@@ -20,21 +20,21 @@ fn worker(host: &str) -> NewWorker {
 }
 
 /// As if it had been silent for so long.
-async fn silence(house: &House, host: &str, interval: &str) {
+async fn silence(house: &TestOrg, host: &str, interval: &str) {
     let sql = format!(
         "UPDATE worker SET last_seen_at = now() - interval '{interval}' WHERE host = '{host}'"
     );
     house.db.superuser().await.batch_execute(&sql).await.unwrap();
 }
 
-async fn hosts(house: &House) -> Vec<String> {
+async fn hosts(house: &TestOrg) -> Vec<String> {
     let tx = house.db.fleet().await.unwrap();
     Worker::list(&tx).await.unwrap().into_iter().map(|worker| worker.host).collect()
 }
 
 #[tokio::test]
 async fn a_worker_is_seen_from_its_start_to_its_end() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let new = worker("a");
     let tx = house.db.fleet().await.unwrap();
     Worker::register(&tx, &new).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_worker_is_seen_from_its_start_to_its_end() {
 
 #[tokio::test]
 async fn who_is_silent_is_not_shown_and_then_forgotten() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let (quiet, gone) = (worker("quiet"), worker("gone"));
     let tx = house.db.fleet().await.unwrap();
     for new in [&worker("here"), &quiet, &gone] {
@@ -71,7 +71,7 @@ async fn who_is_silent_is_not_shown_and_then_forgotten() {
 
 #[tokio::test]
 async fn a_queue_of_a_newer_version_hides_no_worker() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.fleet().await.unwrap();
     Worker::register(&tx, &worker("new")).await.unwrap();
     tx.exec("UPDATE worker SET queues = '{FROM_THE_FUTURE,SCAN}'", &[]).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_queue_of_a_newer_version_hides_no_worker() {
 
 #[tokio::test]
 async fn an_organization_sees_no_worker() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.read(house.org).await.unwrap();
     assert!(tx.all::<Row>("SELECT id FROM worker", &[]).await.is_err());
 }

@@ -20,31 +20,31 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
 
 use crate::harness::{
-    House, SOMEBODY_WAITS, assert_not_found, at, conflict, faults, host, host_with, until,
+    SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, host_with, until,
 };
 
-async fn create(house: &House, input: &CreateAssetInput) -> Result<Asset> {
+async fn create(house: &TestOrg, input: &CreateAssetInput) -> Result<Asset> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, input, at(0)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn update(house: &House, id: AssetId, patch: &UpdateAssetInput, now: i64) -> Result<Asset> {
+async fn update(house: &TestOrg, id: AssetId, patch: &UpdateAssetInput, now: i64) -> Result<Asset> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::update(&tx, id, patch, at(now)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn set_lifecycle(house: &House, id: AssetId, to: LifecycleState) -> Result<Asset> {
+async fn set_lifecycle(house: &TestOrg, id: AssetId, to: LifecycleState) -> Result<Asset> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::set_lifecycle(&tx, id, to, at(1)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn stored(house: &House, id: AssetId) -> Asset {
+async fn stored(house: &TestOrg, id: AssetId) -> Asset {
     let tx = house.db.read(house.org).await.unwrap();
     Asset::find(&tx, id).await.unwrap().unwrap()
 }
@@ -68,7 +68,7 @@ fn whole(owner: Option<UserId>) -> CreateAssetInput {
 
 #[tokio::test]
 async fn what_is_created_is_what_is_stored() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     let asset = create(&house, &whole(Some(ada))).await.unwrap();
     assert_eq!(stored(&house, asset.id).await, asset);
@@ -81,7 +81,7 @@ async fn what_is_created_is_what_is_stored() {
 
 #[tokio::test]
 async fn every_type_environment_and_state_of_the_code_is_one_of_the_database() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for asset_type in AssetType::ALL.iter().copied() {
         for environment in Environment::ALL.iter().copied() {
             for lifecycle_state in LifecycleState::ALL.iter().copied() {
@@ -99,7 +99,7 @@ async fn every_type_environment_and_state_of_the_code_is_one_of_the_database() {
 
 #[tokio::test]
 async fn what_a_patch_does_not_give_stays() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     let before = create(&house, &whole(Some(ada))).await.unwrap();
     let patch = UpdateAssetInput { location: Given("Rack 5".into()), ..Default::default() };
@@ -111,7 +111,7 @@ async fn what_a_patch_does_not_give_stays() {
 
 #[tokio::test]
 async fn what_a_patch_gives_as_null_is_cleared() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     let before = create(&house, &whole(Some(ada))).await.unwrap();
     let patch = UpdateAssetInput {
@@ -134,7 +134,7 @@ async fn what_a_patch_gives_as_null_is_cleared() {
 
 #[tokio::test]
 async fn name_and_environment_cannot_be_cleared() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host("web-1")).await;
     let patch = UpdateAssetInput { name: Null, environment: Null, ..Default::default() };
     assert_eq!(
@@ -145,7 +145,7 @@ async fn name_and_environment_cannot_be_cleared() {
 
 #[tokio::test]
 async fn objects_merge_by_key_and_null_removes_one() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset =
         house.asset(host_with("x", json!({"a": 1, "b": {"c": 1, "d": 2}, "n": null}))).await;
     assert_eq!(asset.custom_fields, json!({"a": 1, "b": {"c": 1, "d": 2}}));
@@ -161,7 +161,7 @@ async fn objects_merge_by_key_and_null_removes_one() {
 
 #[tokio::test]
 async fn a_patch_that_changes_nothing_leaves_no_trace() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let before = create(&house, &whole(None)).await.unwrap();
     let same = UpdateAssetInput {
         name: Given("  billing-db-1 ".into()),
@@ -179,7 +179,7 @@ async fn a_patch_that_changes_nothing_leaves_no_trace() {
 
 #[tokio::test]
 async fn numbers_come_back_as_they_were_given() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let given = json!({
         "large": 1e16, "larger": 1e19, "huge": 1e300, "minus": -1e17, "unsigned": u64::MAX, "signed": i64::MIN,
         "zero": -0.0, "tenths": 0.1 + 0.2, "long": 1.234_567_890_123_456_7e-7, "whole": 1.0
@@ -203,7 +203,7 @@ async fn a_life_moves_along_legal_transitions_only() {
         (Retired, Active),
         (Retired, Disposed),
     ];
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for from in LifecycleState::ALL.iter().copied() {
         for to in LifecycleState::ALL.iter().copied().filter(|to| *to != from) {
             let asset =
@@ -221,7 +221,7 @@ async fn a_life_moves_along_legal_transitions_only() {
 
 #[tokio::test]
 async fn an_illegal_move_names_the_legal_ones() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host("x")).await;
     assert_eq!(
         conflict(set_lifecycle(&house, asset.id, LifecycleState::Disposed).await),
@@ -231,7 +231,7 @@ async fn an_illegal_move_names_the_legal_ones() {
 
 #[tokio::test]
 async fn only_what_is_at_the_end_of_its_life_is_deleted() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for lifecycle_state in LifecycleState::ALL.iter().copied() {
         let asset = house
             .asset(CreateAssetInput { lifecycle_state: Some(lifecycle_state), ..host("x") })
@@ -250,7 +250,7 @@ async fn only_what_is_at_the_end_of_its_life_is_deleted() {
 
 #[tokio::test]
 async fn an_external_id_is_one_assets() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let named = |id: &str| CreateAssetInput { external_id: Some(id.into()), ..host("x") };
     create(&house, &named("e-1")).await.unwrap();
     let other = create(&house, &named("e-2")).await.unwrap();
@@ -264,7 +264,7 @@ async fn an_external_id_is_one_assets() {
 
 #[tokio::test]
 async fn all_faults_are_said_at_once() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let input = CreateAssetInput {
         external_id: Some("x".repeat(256)),
         location: Some("a\u{202e}b".into()),
@@ -297,7 +297,7 @@ async fn all_faults_are_said_at_once() {
 
 #[tokio::test]
 async fn texts_are_composed() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host(" Cafe\u{301} ")).await;
     assert_eq!(asset.name, "Caf\u{e9}");
     let tx = house.db.read(house.org).await.unwrap();
@@ -307,7 +307,7 @@ async fn texts_are_composed() {
 
 #[tokio::test]
 async fn an_object_has_its_limits() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let sized = |bytes: usize| json!({"k": "x".repeat(bytes - r#"{"k":""}"#.len())});
     let asset = create(&house, &host_with("x", sized(20_000))).await.unwrap();
     let over = faults(create(&house, &host_with("x", sized(20_001))).await);
@@ -320,7 +320,7 @@ async fn an_object_has_its_limits() {
 
 #[tokio::test]
 async fn what_is_nested_too_deep_to_be_read_again_is_refused() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!([inner]));
     let asset = create(&house, &host_with("x", json!({"k": nested(31)}))).await.unwrap();
     assert_eq!(stored(&house, asset.id).await, asset);
@@ -332,7 +332,7 @@ async fn what_is_nested_too_deep_to_be_read_again_is_refused() {
 
 #[tokio::test]
 async fn two_updates_at_once_of_different_keys_both_survive() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host("x")).await;
     let first = house.db.write(house.org, Origin::system()).await.unwrap();
     Asset::update(&first, asset.id, &custom_fields(json!({"a": 1})), at(1)).await.unwrap();
@@ -402,7 +402,7 @@ fn named(paths: &[String]) -> BTreeSet<&str> {
     named.collect()
 }
 
-async fn patches_follow_the_model(house: &House, patches: &[Map<String, Value>]) {
+async fn patches_follow_the_model(house: &TestOrg, patches: &[Map<String, Value>]) {
     let mut model = Map::new();
     let asset = house.asset(host("x")).await;
     for (number, patch) in (1..).zip(patches) {
@@ -446,7 +446,7 @@ fn canonical(value: &Value) -> Value {
 #[test]
 fn any_patches_merge_as_the_model_does_and_name_the_keys_that_differ() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let house = runtime.block_on(House::new());
+    let house = runtime.block_on(TestOrg::new());
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) };
     TestRunner::new(config)
         .run(&prop::collection::vec(any_object(), 1..4), |patches| {
@@ -459,7 +459,7 @@ fn any_patches_merge_as_the_model_does_and_name_the_keys_that_differ() {
 
 #[tokio::test]
 async fn of_two_updates_of_the_tags_at_once_the_later_counts() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let asset = house.asset(host("x")).await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let tag = Tag::create(&tx, "edge", None, at(0)).await.unwrap().id;

@@ -13,14 +13,14 @@ use domain::{
 };
 
 use crate::harness::{
-    House, SOMEBODY_WAITS, assert_not_found, at, conflict, faults, host, organization, until,
+    SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, organization, until,
 };
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// A house with a laptop, and Ada and Bob.
-async fn house() -> (House, AssetId, [UserId; 2]) {
-    let house = House::new().await;
+async fn house() -> (TestOrg, AssetId, [UserId; 2]) {
+    let house = TestOrg::new().await;
     let people = [
         house.person("ada@x.com", &["viewer"]).await,
         house.person("bob@x.com", &["viewer"]).await,
@@ -34,7 +34,7 @@ fn by(user: UserId) -> Origin {
 }
 
 async fn check_out(
-    house: &House,
+    house: &TestOrg,
     asset: AssetId,
     holder: UserId,
     notes: Option<&str>,
@@ -46,7 +46,12 @@ async fn check_out(
     Ok(custody)
 }
 
-async fn check_in(house: &House, asset: AssetId, notes: Option<&str>, now: i64) -> Result<Custody> {
+async fn check_in(
+    house: &TestOrg,
+    asset: AssetId,
+    notes: Option<&str>,
+    now: i64,
+) -> Result<Custody> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let custody = Custody::check_in(&tx, asset, notes, at(now)).await?;
     tx.commit().await?;

@@ -17,20 +17,20 @@ use domain::{
 };
 use tokio_postgres::Row;
 
-use crate::harness::{House, assert_not_found, at, conflict, faults, host, organization};
+use crate::harness::{TestOrg, assert_not_found, at, conflict, faults, host, organization};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// Assets by their names.
 struct Graph {
-    house: House,
+    house: TestOrg,
     ids: HashMap<String, AssetId>,
 }
 
 impl Graph {
     /// Of edges such as `web>db`: the web server needs the database. A name that begins with `svc` is a service.
     async fn of(edges: &str) -> Self {
-        let mut graph = Self { house: House::new().await, ids: HashMap::new() };
+        let mut graph = Self { house: TestOrg::new().await, ids: HashMap::new() };
         for edge in edges.split_whitespace() {
             let (source, target) = edge.split_once('>').unwrap();
             for name in [source, target] {
@@ -87,7 +87,7 @@ fn bounds(depth: i32, first: i32) -> Bounds {
 }
 
 async fn add(
-    house: &House,
+    house: &TestOrg,
     source: AssetId,
     target: AssetId,
     kind: Option<&str>,
@@ -99,7 +99,7 @@ async fn add(
     Ok(added)
 }
 
-async fn remove(house: &House, id: DependencyId) -> Result<Dependency> {
+async fn remove(house: &TestOrg, id: DependencyId) -> Result<Dependency> {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let removed = Dependency::remove(&tx, id, at(2)).await?;
     tx.commit().await?;
@@ -108,7 +108,7 @@ async fn remove(house: &House, id: DependencyId) -> Result<Dependency> {
 
 #[tokio::test]
 async fn what_is_added_is_what_is_stored() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let (web, db) = (house.asset(host("web")).await.id, house.asset(host("db")).await.id);
     for (kind, criticality) in [(Some(" database "), Some(Criticality::High)), (Some(" "), None)] {
         let added = add(&house, web, db, kind, criticality).await.unwrap();
@@ -124,7 +124,7 @@ async fn what_is_added_is_what_is_stored() {
 
 #[tokio::test]
 async fn every_criticality_of_the_code_is_one_of_the_database() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let web = house.asset(host("web")).await.id;
     for criticality in Criticality::ALL {
         let needed = house.asset(host(criticality.as_str())).await.id;
@@ -134,7 +134,7 @@ async fn every_criticality_of_the_code_is_one_of_the_database() {
 
 #[tokio::test]
 async fn bad_input_names_its_arguments() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let web = house.asset(host("web")).await.id;
     let long = "x".repeat(51);
     assert_eq!(
@@ -152,7 +152,7 @@ async fn bad_input_names_its_arguments() {
 
 #[tokio::test]
 async fn an_asset_that_is_not_there_is_not_found() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let web = house.asset(host("web")).await.id;
     assert_not_found(add(&house, web, Id::new(), None, None).await);
     assert_not_found(add(&house, Id::new(), web, None, None).await);
@@ -168,7 +168,7 @@ async fn the_same_need_is_not_said_twice() {
 
 #[tokio::test]
 async fn a_dependency_stands_in_its_sources_history() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let (web, db) = (house.asset(host("web")).await.id, house.asset(host("db")).await.id);
     let added = add(&house, web, db, Some("database"), None).await.unwrap();
     assert_eq!(remove(&house, added.id).await.unwrap(), added);
@@ -333,7 +333,7 @@ async fn many_assets_are_walked_from_at_once() {
 
 #[tokio::test]
 async fn assets_of_one_name_are_ordered_by_id() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let root = house.asset(host("root")).await.id;
     let mut twins = Vec::new();
     for _ in 0..3 {
@@ -394,7 +394,7 @@ async fn no_dependency_joins_two_organizations() {
 
 #[tokio::test]
 async fn whoever_needed_a_deleted_asset_is_told() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let needed = house.asset(host("db")).await;
     let source = house.asset(host("web")).await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
@@ -410,7 +410,7 @@ async fn whoever_needed_a_deleted_asset_is_told() {
 
 #[tokio::test]
 async fn an_asset_that_too_many_need_stays() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let needed = house.asset(host("db")).await.id;
     let source = house.asset(host("web")).await.id.uuid();
     let (org, target) = (house.org.uuid(), needed.uuid());

@@ -12,10 +12,10 @@ use domain::{
 };
 use serde_json::json;
 
-use crate::harness::{House, at, host, host_with, organization};
+use crate::harness::{TestOrg, at, host, host_with, organization};
 
 /// The records of a whole export, the header first.
-async fn export(house: &House, kind: ImportKind, owners: Owners) -> Vec<Vec<String>> {
+async fn export(house: &TestOrg, kind: ImportKind, owners: Owners) -> Vec<Vec<String>> {
     let mut export = begin(house, kind, owners).await;
     let mut file = export.header();
     while let Some(page) = page(house, &mut export).await.unwrap() {
@@ -26,18 +26,18 @@ async fn export(house: &House, kind: ImportKind, owners: Owners) -> Vec<Vec<Stri
     reader.map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
-async fn begin(house: &House, kind: ImportKind, owners: Owners) -> Export {
+async fn begin(house: &TestOrg, kind: ImportKind, owners: Owners) -> Export {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let export = Export::begin(&tx, kind, owners, at(1)).await.unwrap();
     tx.commit().await.unwrap();
     export
 }
 
-async fn page(house: &House, export: &mut Export) -> Result<Option<Vec<u8>>> {
+async fn page(house: &TestOrg, export: &mut Export) -> Result<Option<Vec<u8>>> {
     export.page(&house.db.read(house.org).await.unwrap()).await
 }
 
-async fn add(house: &House, input: &CreateAssetInput) -> Asset {
+async fn add(house: &TestOrg, input: &CreateAssetInput) -> Asset {
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, input, at(0)).await.unwrap();
     tx.commit().await.unwrap();
@@ -45,7 +45,7 @@ async fn add(house: &House, input: &CreateAssetInput) -> Asset {
 }
 
 /// One more asset for each of these numbers, without a word of audit.
-async fn many(house: &House, count: i32) {
+async fn many(house: &TestOrg, count: i32) {
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
         SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD', now(), now()
         FROM generate_series(1, $2::int) AS n";
@@ -54,7 +54,7 @@ async fn many(house: &House, count: i32) {
 
 #[tokio::test]
 async fn an_asset_is_told_in_the_columns_that_import_it_again() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let mut tags = Vec::new();
@@ -112,7 +112,7 @@ async fn an_asset_is_told_in_the_columns_that_import_it_again() {
 
 #[tokio::test]
 async fn a_dependency_is_told_by_codes_and_external_ids() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let known = CreateAssetInput { external_id: Some("snipe-7".into()), ..host("a") };
     let (a, b) = (add(&house, &known).await, add(&house, &host("b")).await);
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_dependency_is_told_by_codes_and_external_ids() {
 
 #[tokio::test]
 async fn an_inventory_without_assets_is_a_header() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let records = export(&house, ImportKind::Assets, Owners::Told).await;
     let header = "code external_id name asset_type environment lifecycle_state location description owner tags";
     assert_eq!(records, [header.split(' ').map(str::to_owned).collect::<Vec<_>>()]);
@@ -140,7 +140,7 @@ async fn an_inventory_without_assets_is_a_header() {
 
 #[tokio::test]
 async fn every_asset_is_told_once_whatever_the_pages() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     for more in [999, 1, 1_001] {
         let before = export(&house, ImportKind::Assets, Owners::Told).await.len();
         let sql = "UPDATE asset SET code = 'Y' || code WHERE org_id = $1";
@@ -155,7 +155,7 @@ async fn every_asset_is_told_once_whatever_the_pages() {
 
 #[tokio::test]
 async fn an_export_that_lacks_a_column_fails() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     add(&house, &host("first")).await;
     let mut export = begin(&house, ImportKind::Assets, Owners::Told).await;
     let late = CreateAssetInput { custom_fields: Some(json!({"rack": "4"})), ..host("late") };
@@ -167,7 +167,7 @@ async fn an_export_that_lacks_a_column_fails() {
 
 #[tokio::test]
 async fn owners_are_told_to_those_only_who_may_see_them() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let ada = house.person("ada@x.com", &["viewer"]).await;
     add(&house, &CreateAssetInput { owner: Some(ada), ..host("a") }).await;
     let records = export(&house, ImportKind::Assets, Owners::Withheld).await;
@@ -176,18 +176,18 @@ async fn owners_are_told_to_those_only_who_may_see_them() {
 
 #[tokio::test]
 async fn nothing_of_another_organization_goes_out() {
-    let house = House::new().await;
-    let mut other = House::new().await;
+    let house = TestOrg::new().await;
+    let mut other = TestOrg::new().await;
     other.org = organization(&other.db, "globex").await;
     add(&other, &host_with("theirs", json!({"os_name": "Debian 12"}))).await;
-    let ours = House { org: organization(&other.db, "initech").await, ..other };
+    let ours = TestOrg { org: organization(&other.db, "initech").await, ..other };
     let records = export(&ours, ImportKind::Assets, Owners::Told).await;
     assert_eq!(records, export(&house, ImportKind::Assets, Owners::Told).await);
 }
 
 #[tokio::test]
 async fn who_exported_how_many_rows_is_noted_before_the_first_goes_out() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     many(&house, 3).await;
     begin(&house, ImportKind::Assets, Owners::Told).await;
     let sql = "SELECT action, entity_type, entity_id, after->>'rows' FROM audit_entry WHERE action = 'asset.exported'";
@@ -198,7 +198,7 @@ async fn who_exported_how_many_rows_is_noted_before_the_first_goes_out() {
 
 #[tokio::test]
 async fn more_custom_fields_than_an_import_reads_are_refused_with_what_to_do() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     // As many assets as are not looked at together, with keys of their own.
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, custom_fields, created_at, updated_at)
         SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD',

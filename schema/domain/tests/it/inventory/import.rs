@@ -11,11 +11,11 @@ use domain::{
     },
 };
 
-use crate::harness::{House, at, host};
+use crate::harness::{TestOrg, at, host};
 
 #[tokio::test]
 async fn what_a_large_run_leaves_behind_is_swept_in_time() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let order = ImportOrder {
         kind: ImportKind::Assets,
         format: ImportFormat::Csv,
@@ -48,7 +48,7 @@ async fn what_a_large_run_leaves_behind_is_swept_in_time() {
 
 /// Imports assets and what needs what, a line a row; created, updated, and what was wrong. Nothing stays.
 async fn tried(
-    house: &House,
+    house: &TestOrg,
     assets: &[String],
     dependencies: &[String],
     dry_run: bool,
@@ -100,7 +100,7 @@ async fn tried(
 
 #[tokio::test]
 async fn a_dry_run_knows_assets_of_the_file_by_both_of_their_names() {
-    let house = House::new().await;
+    let house = TestOrg::new().await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let there = Asset::create(&tx, &host("there"), at(0)).await.unwrap().code;
     tx.commit().await.unwrap();

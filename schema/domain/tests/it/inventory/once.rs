@@ -13,13 +13,13 @@ use domain::{
     },
 };
 
-use crate::harness::{House, at};
+use crate::harness::{TestOrg, at};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// Imports lines such as `code,external id,name`, so many to a chunk; created, updated, and what was wrong.
 async fn import(
-    house: &House,
+    house: &TestOrg,
     org: OrganizationId,
     lines: &[&str],
     a_chunk: usize,
@@ -64,7 +64,7 @@ async fn import(
     (run.created, run.updated, faults)
 }
 
-async fn names(house: &House) -> Vec<String> {
+async fn names(house: &TestOrg) -> Vec<String> {
     let tx = house.db.read(house.org).await.unwrap();
     let page =
         Asset::list(&tx, &AssetFilter::default(), AssetOrder::default(), &ALL).await.unwrap();
@@ -81,7 +81,7 @@ async fn names(house: &House) -> Vec<String> {
 /// one nothing.
 async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
     for a_chunk in [10, 1] {
-        let house = House::new().await;
+        let house = TestOrg::new().await;
         import(&house, house.org, first, 10, false).await;
         let before = names(&house).await;
         let dry = import(&house, house.org, rows, a_chunk, true).await;

@@ -19,11 +19,11 @@ use domain::{
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
 
-use crate::harness::{House, at, organization};
+use crate::harness::{TestOrg, at, organization};
 
 type Edge = (prop::sample::Index, prop::sample::Index, Option<String>, Option<Criticality>);
 
-async fn exported(house: &House, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
+async fn exported(house: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
     let tx = house.db.write(org, Origin::system()).await.unwrap();
     let mut export = Export::begin(&tx, kind, Owners::Withheld, at(0)).await.unwrap();
     let mut file = export.header();
@@ -36,7 +36,7 @@ async fn exported(house: &House, org: OrganizationId, kind: ImportKind) -> Vec<u
 
 /// Created, updated, unchanged, and what was wrong.
 async fn imported(
-    house: &House,
+    house: &TestOrg,
     org: OrganizationId,
     kind: ImportKind,
     empty_cells: EmptyCells,
@@ -197,7 +197,7 @@ fn edges() -> impl Strategy<Value = Vec<Edge>> {
 }
 
 async fn comes_back(
-    house: &House,
+    house: &TestOrg,
     number: usize,
     assets: &[(CreateAssetInput, BTreeSet<String>)],
     edges: &[Edge],
@@ -248,7 +248,7 @@ async fn comes_back(
 #[test]
 fn what_is_exported_imports_unchanged_and_elsewhere_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let house = runtime.block_on(House::new());
+    let house = runtime.block_on(TestOrg::new());
     let number = std::cell::Cell::new(0);
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) };
     TestRunner::new(config)

@@ -13,11 +13,11 @@ use domain::{
 };
 use serde_json::json;
 
-use crate::harness::{House, at, host};
+use crate::harness::{TestOrg, at, host};
 
 /// A tag of a new house.
-async fn tagged_house(name: &str) -> (House, TagId) {
-    let house = House::new().await;
+async fn tagged_house(name: &str) -> (TestOrg, TagId) {
+    let house = TestOrg::new().await;
     let tx = house.db.write(house.org, Origin::system()).await.unwrap();
     let tag = Tag::create(&tx, name, None, at(0)).await.unwrap().id;
     tx.commit().await.unwrap();
