@@ -68,7 +68,11 @@ impl Organization {
             "INSERT INTO organization (id, slug, name, is_demo, created_at) VALUES ($1, $2, $3, $4, $5)",
             &[&organization.id, &organization.slug, &organization.name, &is_demo, &now],
         )
-        .await?;
+        .await
+        .map_err(|error| {
+            let sentence = "an organization with this slug exists already";
+            error.on_constraint("organization_slug_key", sentence)
+        })?;
         for role in BuiltinRole::ALL {
             // What a built-in role may do stands in the code, so that a new release needs no migration of rows.
             tx.exec(

@@ -97,6 +97,18 @@ impl Error {
         Self::NotFound { what, id: format!("{id}") }
     }
 
+    /// The sentence for people where this is the violation of that constraint: said beside the one statement that may violate it.
+    #[must_use]
+    pub fn on_constraint(self, constraint: &str, sentence: &str) -> Self {
+        let violated = |error: &tokio_postgres::Error| {
+            error.as_db_error().and_then(|db| db.constraint()) == Some(constraint)
+        };
+        if matches!(&self, Self::Postgres(error) if violated(error)) {
+            return Self::Conflict(sentence.to_owned());
+        }
+        self
+    }
+
     /// Whether the same call may succeed later: the database is away, or the transaction lost a race.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -163,21 +175,20 @@ impl From<ParseIdError> for Error {
     }
 }
 
-/// What the violation of a named constraint means to people.
+/// What the violation of a named constraint means to people, where several statements may violate it. Where one may, it says so
+/// itself: see [`Error::on_constraint`].
 fn sentence_of(constraint: &str) -> Option<&'static str> {
     Some(match constraint {
-        "organization_slug_key" => "an organization with this slug exists already",
+        "role_key_key" => "a role with this key exists already",
         "user_email_key" => "a user with this e-mail exists already",
         "membership_pkey" => "this user is a member of the organization already",
         "membership_keeps_owner" => {
             "an organization keeps at least one active owner: make somebody else owner first"
         }
-        "role_key_key" => "a role with this key exists already",
         "membership_role_role_fkey" => "the role is still held by members: take it from them first",
         "asset_external_id_key" => "another asset has this external id",
         "asset_owner_fkey" => "the owner is not a member of this organization",
         "asset_code_key" => "another asset has this code",
-        "tag_name_key" => "there is a tag of this name already",
         "asset_tag_tag_fkey" => "a tag was deleted meanwhile: look at the tags again",
         "dependency_source_target_key" => {
             "the source needs this target already: remove that dependency to say it anew"

@@ -142,7 +142,8 @@ impl Tag {
             "INSERT INTO tag (org_id, id, name, folded, color, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
             &[&tx.org(), &tag.id, &tag.name, &fold(&tag.name), &tag.color, &tag.created_at],
         )
-        .await?;
+        .await
+        .map_err(|error| error.on_constraint("tag_name_key", "there is a tag of this name already"))?;
         Entry::created("tag.created", tag.id, &tag.snapshot()).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), tag.id));
         Ok(tag)
