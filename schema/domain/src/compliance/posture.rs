@@ -1,5 +1,5 @@
-//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/look`: judging, and
-//! writing what that changed; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
+//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/evaluate`: judging;
+//! `posture/record`: writing what that changed; `posture/active_waivers`: which waiver allows what; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
 //! `posture/verdict`: as people see it; `posture/tally`: sums over assets; `posture/store`: its SQL.)
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
@@ -19,9 +19,11 @@ use crate::{
     compliance::rule::Verdict,
 };
 
+mod active_waivers;
 pub mod due;
+pub(crate) mod evaluate;
 mod follow;
-pub(crate) mod look;
+mod record;
 pub(crate) mod store;
 pub(crate) mod tally;
 mod verdict;
@@ -31,6 +33,9 @@ pub use follow::{Followed, follow, next_turn, refresh, turn};
 pub use tally::Sums;
 pub use verdict::RuleVerdict;
 pub use verify::{Mismatch, Verified, repair, verify};
+
+/// A score of 100, in millionths of a percent.
+const WHOLE: i64 = 100_000_000;
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +92,21 @@ impl Letter {
             Self::Error => Some(Verdict::Error),
             Self::Absent => None,
         }
+    }
+}
+
+impl Letter {
+    /// Whether there is a finding.
+    const fn is_broken(self) -> bool {
+        match self {
+            Self::Fail | Self::Waived => true,
+            Self::Pass | Self::NotAssessed | Self::Error | Self::Absent => false,
+        }
+    }
+
+    /// Whether there may be a finding: what cannot be judged leaves it as it is.
+    const fn may_be_broken(self) -> bool {
+        self.is_broken() || matches!(self, Self::Error)
     }
 }
 
@@ -155,5 +175,60 @@ impl FromRow for Posture {
             facts_hash: row.try_get("facts_hash")?,
             evaluated_at: row.try_get("evaluated_at")?,
         })
+    }
+}
+
+impl Posture {
+    /// Of no rule yet.
+    const fn blank(asset: AssetId, evaluated_at: DateTime<Utc>) -> Self {
+        Self {
+            asset,
+            letters: Vec::new(),
+            score: None,
+            passed_weight: 0,
+            failed_weight: 0,
+            waived_weight: 0,
+            whole_weight: 0,
+            turns: Vec::new(),
+            errors: None,
+            facts_hash: 0,
+            evaluated_at,
+        }
+    }
+
+    fn letter(&self, slot: usize) -> Letter {
+        self.letters.get(slot).copied().unwrap_or(Letter::Absent)
+    }
+
+    fn count(&mut self, letter: Letter, weight: i32) {
+        match letter {
+            Letter::Pass => self.passed_weight += weight,
+            Letter::Fail => self.failed_weight += weight,
+            Letter::Waived => self.waived_weight += weight,
+            Letter::NotAssessed | Letter::Error => {}
+            Letter::Absent => return,
+        }
+        self.whole_weight += weight;
+    }
+
+    fn scored(&self) -> Option<i32> {
+        let assessed = i64::from(self.passed_weight + self.failed_weight);
+        let score = (i64::from(self.passed_weight) * WHOLE).checked_div(assessed)?;
+        Some(i32::try_from(score).expect("a part of the whole, which an i32 holds"))
+    }
+
+    /// Whether another look found the same.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        self.letters == other.letters
+            && self.facts_hash == other.facts_hash
+            && self.turns == other.turns
+            && self.errors == other.errors
+            && (self.passed_weight, self.failed_weight, self.waived_weight, self.whole_weight)
+                == (
+                    other.passed_weight,
+                    other.failed_weight,
+                    other.waived_weight,
+                    other.whole_weight,
+                )
     }
 }

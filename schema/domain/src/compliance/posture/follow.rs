@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     due,
-    look::{Look, Reads},
+    evaluate::{Look, Reads},
     store,
 };
 use crate::{

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Letter, Posture, due, follow::facts_of, look::Look, store};
+use super::{Letter, Posture, due, evaluate::Look, follow::facts_of, store};
 use crate::{
     base::{
         db::Tx,

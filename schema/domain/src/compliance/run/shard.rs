@@ -12,7 +12,7 @@ use crate::{
     base::{db::Tx, entity::RunId, error::Result, event::Event, run_state::RunState},
     compliance::{
         lock::Lock,
-        posture::{look::Look, store, tally::Tally},
+        posture::{evaluate::Look, store, tally::Tally},
         range::{AssetRange, facts_in_range},
         rule::Ruleset,
         scope::Scope,

@@ -1,0 +1,72 @@
+//! Writing what judging some assets changed: their postures and their findings.
+//!
+//! Whoever does so takes the posture lock first and reads rules, waivers and facts after it.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+use super::{
+    Posture,
+    active_waivers::Waivers,
+    evaluate::{Look, Reads},
+    store,
+    tally::Tally,
+};
+use crate::{
+    base::{db::Tx, entity::AssetId, error::Result},
+    compliance::{
+        finding::transition::{First, Transitions},
+        rule::{Facts, Ruleset},
+        waiver::Waiver,
+    },
+};
+
+/// Assets between two chances for others to run.
+const BREATH: usize = 32;
+
+impl<'a> Look<'a> {
+    /// By these rules, and the waivers that hold now.
+    pub(crate) async fn new(tx: &Tx, rules: &'a Ruleset, now: DateTime<Utc>) -> Result<Self> {
+        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        let waivers = Waivers::new(&Waiver::active(tx, now).await?);
+        Ok(Self { rules, waivers, now, is_whole: false })
+    }
+
+    /// Judges the assets of these facts, by what changed of each; writes what differs from what is kept, and forgets
+    /// what is kept of others. The counts are of all of them.
+    pub(crate) async fn take(
+        &self,
+        tx: &Tx,
+        facts: &[Facts],
+        mut kept: HashMap<AssetId, Posture>,
+        reads: impl Fn(AssetId) -> Reads,
+    ) -> Result<Tally> {
+        let mut tally = Tally::new(self.rules.width());
+        let first = if kept.is_empty() { First::of(tx, facts).await? } else { First::No };
+        let mut transitions = Transitions::new(first);
+        let mut written = Vec::new();
+        for (place, facts) in facts.iter().enumerate() {
+            if place % BREATH == 0 {
+                tokio::task::yield_now().await;
+            }
+            let before = kept.remove(&facts.asset);
+            let reads = reads(facts.asset);
+            let after = self.judge(facts, before.as_ref(), &reads);
+            tally.add(&after);
+            self.compare(facts, before.as_ref(), &after, &reads, &mut transitions);
+            if before.is_none_or(|before| !before.says_the_same_as(&after)) {
+                written.push(after);
+            }
+        }
+        // What is kept of assets that are not judged any more: retired, or deleted.
+        let gone: Vec<Posture> = kept.into_values().collect();
+        for posture in &gone {
+            self.leave(posture, &mut transitions);
+        }
+        (tally.opened, tally.fixed) = transitions.record(tx, self.now).await?;
+        store::write(tx, &written, first).await?;
+        store::forget(tx, &gone.iter().map(|posture| posture.asset).collect::<Vec<_>>()).await?;
+        Ok(tally)
+    }
+}
