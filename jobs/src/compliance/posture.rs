@@ -1,7 +1,7 @@
 //! Jobs of postures: following changes between compliance runs.
 //!
 //! Whatever changes what rules read notes so in its transaction, and before its commit one job is asked for that follows it
-//! ([`follow`], which `Db::following` calls): one an organization, however much changes before it runs.
+//! ([`follow`], the hook of `Db::before_commit`): one an organization, however much changes before it runs.
 
 use std::{pin::Pin, time::Duration};
 
