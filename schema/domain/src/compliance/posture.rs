@@ -1,6 +1,13 @@
-//! An asset's posture: what every rule says of it now. (`posture/due`: what is to be judged anew; `posture/evaluate`: judging;
-//! `posture/record`: writing what that changed; `posture/active_waivers`: which waiver allows what; `posture/follow`: after a change, and when time has come; `posture/verify`: proving it;
-//! `posture/verdict`: as people see it; `posture/tally`: sums over assets; `posture/store`: its SQL.)
+//! An asset's posture: what every rule says of it now.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `due` | what is to be judged anew |
+//! | `evaluate`, `active_waivers` | judging; which waiver allows what |
+//! | `record`, `store` | writing what that changed; its SQL |
+//! | `follow` | judging after a change, and when time has come |
+//! | `verify` | proving that what is kept is what judging finds |
+//! | `verdict`, `tally` | verdicts as people see them; sums over assets |
 //!
 //! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what

@@ -1,4 +1,6 @@
 //! The states of a run: opened, rows come, received, chunk after chunk done, ended.
+//!
+//! Long, because it follows a run from its opening to each of its ends, in that order.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
