@@ -48,7 +48,7 @@ pub struct Tokens {
     pub refresh_expires_at: DateTime<Utc>,
 }
 
-/// Where a request comes from, and when.
+/// The origin of a request, and its time.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The client's address.
@@ -119,7 +119,7 @@ impl Identity {
         }
     }
 
-    /// Who stands behind a bearer, as of now: a session's access token or an API key.
+    /// The viewer behind a bearer, as of now: a session's access token or an API key.
     ///
     /// # Errors
     /// `BadToken` with a sentence that says what to do.
@@ -146,7 +146,7 @@ impl Identity {
         }
     }
 
-    /// When an access token ends; an API key is asked each time instead.
+    /// The end of an access token; an API key is asked each time instead.
     pub fn expires_at(&self, bearer: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let claims = self.keys.verify(bearer, now).ok()?;
         DateTime::from_timestamp(claims.exp, 0)

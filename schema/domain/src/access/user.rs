@@ -91,7 +91,7 @@ impl User {
         Listing::default().page(tx, MEMBERS, order, page).await
     }
 
-    /// How many members the organization has.
+    /// The number of the organization's members, inactive ones too.
     pub async fn count(tx: &Tx) -> Result<i64> {
         Listing::default().count(tx, "membership").await
     }
@@ -101,7 +101,7 @@ impl User {
         Place { value: self.name.clone(), id: self.id.uuid() }
     }
 
-    /// Those of these who are members of the transaction's organization.
+    /// The members of the transaction's organization among these people.
     pub async fn of_ids(tx: &Tx, ids: &[UserId]) -> Result<Vec<Self>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let sql =

@@ -1,19 +1,54 @@
 //! New passwords: one's own, changed by whoever knows the current one, and one that is set for somebody else.
+//!
+//! A wrong current password counts as a failed sign-in, else a stolen session could guess it. No transaction is open
+//! while a password is hashed.
 
 use tokio_postgres::Row;
 
 use crate::{
     access::{
         audit::Entry,
-        identity::{Caller, Identity, account::Account, no_session},
+        identity::{
+            Caller, Identity,
+            account::{Account, Lock},
+            no_session,
+        },
         login::Guard,
         organization::Organization,
         password,
         user::User,
         viewer::Viewer,
     },
-    base::error::{Error, Result},
+    base::{
+        db::{Auth, FromRow, Tx},
+        entity::UserId,
+        error::{Error, Result},
+    },
 };
+
+/// A person who changes their own password.
+struct Person {
+    account: Account,
+    email: String,
+    name: String,
+    has_mfa: bool,
+    organizations: Vec<Organization>,
+}
+
+impl Person {
+    /// Checks that a new password is good enough for them: the words around them are near to guess.
+    fn check(&self, new: &str) -> Result<()> {
+        let local = self.email.split('@').next().unwrap_or_default();
+        let names = self
+            .organizations
+            .iter()
+            .flat_map(|organization| [organization.slug.as_str(), organization.name.as_str()]);
+        let context: Vec<&str> =
+            [&self.email, local, &self.name].into_iter().chain(names).collect();
+        password::check("new", new, &context, self.has_mfa)
+            .map_err(|fault| Error::Invalid(vec![fault]))
+    }
+}
 
 impl Identity {
     /// Changes the viewer's own password and ends their other sessions.
@@ -25,59 +60,54 @@ impl Identity {
         caller: &Caller,
     ) -> Result<()> {
         let (user, session) = viewer.user().zip(viewer.session).ok_or_else(no_session)?;
-        let tx = self.db.auth(caller.origin(viewer.actor)).await?;
-        let row: Row = tx
-            .one(
-                "SELECT email, name, mfa_enabled, password_hash, password_changed_at FROM \"user\" WHERE id = $1",
-                &[&user],
-            )
-            .await?;
-        let account = Account {
-            user,
-            hash: row.try_get("password_hash")?,
-            password_changed_at: row.try_get("password_changed_at")?,
-        };
-        let subject = self.subject(&tx, row.try_get("email")?, Some(&account), caller).await?;
-        let locked =
-            Guard::find(&tx, &subject).await?.is_some_and(|guard| guard.is_locked(caller.now));
-        let organizations = Organization::of_user(&tx, user).await?;
-        tx.commit().await?;
-
-        let (email, name): (&str, &str) = (row.try_get("email")?, row.try_get("name")?);
-        let mut context = vec![email, email.split('@').next().unwrap_or_default(), name];
-        context.extend(
-            organizations
-                .iter()
-                .flat_map(|organization| [organization.slug.as_str(), organization.name.as_str()]),
-        );
-        password::check("new", new, &context, row.try_get("mfa_enabled")?)
-            .map_err(|fault| Error::Invalid(vec![fault]))?;
-        let wrong = || Err(Error::invalid("current", "is not the current password"));
-        let stored = account.hash.as_deref().filter(|_| !locked);
-        if !self.hasher.verify(current, stored).await? {
-            if !locked {
-                let tx = self.db.auth(caller.origin(viewer.actor)).await?;
-                Guard::fail(&tx, &subject, self.address_block, caller.now).await?;
-                tx.commit().await?;
-            }
-            return wrong();
+        let (person, lock) = self.find_person(viewer, user, caller).await?;
+        person.check(new)?;
+        if !self.hasher.verify(current, lock.hash_of(&person.account)).await? {
+            self.count_wrong(viewer, &lock, caller).await?;
+            return Err(wrong());
         }
         let hash = self.hasher.hash(new).await?;
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
-        let unchanged: Option<Row> = tx
-            .opt(
-                "SELECT id FROM \"user\" WHERE id = $1 AND password_changed_at IS NOT DISTINCT FROM $2 FOR UPDATE",
-                &[&user, &account.password_changed_at],
-            )
-            .await?;
-        if unchanged.is_none() {
+        if !is_unchanged(&tx, &person.account).await? {
             tx.rollback().await?;
-            return wrong(); // Any more: it was reset while we hashed.
+            return Err(wrong()); // Any more: it was reset while we hashed.
         }
         User::set_password(&tx, user, &hash, Some(session), caller.now).await?;
         Entry::happened("auth.password_changed", user)
             .record_in(&tx, viewer.org, caller.now)
             .await?;
+        tx.commit().await
+    }
+
+    /// Finds the person whose password it is, and the lock on their account.
+    async fn find_person(
+        &self,
+        viewer: &Viewer,
+        user: UserId,
+        caller: &Caller,
+    ) -> Result<(Person, Lock)> {
+        let tx = self.db.auth(caller.origin(viewer.actor)).await?;
+        let row: Row = tx
+            .one(
+                "SELECT id, email, name, mfa_enabled, password_hash, password_changed_at FROM \"user\" WHERE id = $1",
+                &[&user],
+            )
+            .await?;
+        let (account, email) = (Account::from_row(&row)?, row.try_get("email")?);
+        let lock = Lock::find(&tx, email, Some(&account), caller).await?;
+        let organizations = Organization::of_user(&tx, user).await?;
+        tx.commit().await?;
+        let (name, has_mfa) = (row.try_get("name")?, row.try_get("mfa_enabled")?);
+        Ok((Person { account, email: email.to_owned(), name, has_mfa, organizations }, lock))
+    }
+
+    /// Counts a wrong current password as a failed sign-in of the account, unless it was locked before.
+    async fn count_wrong(&self, viewer: &Viewer, lock: &Lock, caller: &Caller) -> Result<()> {
+        if lock.is_locked {
+            return Ok(());
+        }
+        let tx = self.db.auth(caller.origin(viewer.actor)).await?;
+        Guard::fail(&tx, &lock.subject, self.address_block, caller.now).await?;
         tx.commit().await
     }
 
@@ -87,4 +117,19 @@ impl Identity {
             .map_err(|fault| Error::Invalid(vec![fault]))?;
         self.hasher.hash(password).await
     }
+}
+
+fn wrong() -> Error {
+    Error::invalid("current", "is not the current password")
+}
+
+/// Whether the password is still the one that was looked at; locks the user.
+async fn is_unchanged(tx: &Tx<Auth>, account: &Account) -> Result<bool> {
+    let row: Option<Row> = tx
+        .opt(
+            "SELECT id FROM \"user\" WHERE id = $1 AND password_changed_at IS NOT DISTINCT FROM $2 FOR UPDATE",
+            &[&account.user, &account.password_changed_at],
+        )
+        .await?;
+    Ok(row.is_some())
 }

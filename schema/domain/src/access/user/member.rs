@@ -1,6 +1,6 @@
 //! Membership: joining an organization, being changed by it, being kept out of it.
 //!
-//! What belongs to the person everywhere (name, e-mail, password) an organization may change only for people who belong
+//! An organization may change what belongs to the person everywhere (name, e-mail, password) only for people who belong
 //! to no other: it would be a way in elsewhere.
 
 use async_graphql::InputObject;
