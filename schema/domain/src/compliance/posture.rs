@@ -3,7 +3,8 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `due` | what is to be judged anew |
-//! | `evaluate`, `active_waivers` | judging; which waiver allows what |
+//! | `evaluate`, `active_waivers` | judging, without a database; which waiver allows what |
+//! | `inputs_hash` | all that a posture follows from, as a number |
 //! | `record`, `store` | writing what that changed; its SQL |
 //! | `follow` | judging after a change, and when time has come |
 //! | `verify` | proving that what is kept is what judging finds |
@@ -30,6 +31,7 @@ mod active_waivers;
 pub mod due;
 pub(crate) mod evaluate;
 mod follow;
+mod inputs_hash;
 mod record;
 pub(crate) mod store;
 pub(crate) mod tally;
@@ -149,8 +151,8 @@ pub struct Posture {
     pub turns: Vec<Turn>,
     /// Why a rule could not be judged, by slot, as a JSON object.
     pub errors: Option<Value>,
-    /// What the rules read, hashed.
-    pub facts_hash: i64,
+    /// The hash of the facts that the rules read and of the waivers that count, in the column `facts_hash`.
+    pub inputs_hash: i64,
     /// When it became this.
     pub evaluated_at: DateTime<Utc>,
 }
@@ -179,7 +181,7 @@ impl FromRow for Posture {
             whole_weight: row.try_get("whole_weight")?,
             turns: turns.unwrap_or_default().into_iter().map(turn).collect::<Result<_>>()?,
             errors: row.try_get("errors")?,
-            facts_hash: row.try_get("facts_hash")?,
+            inputs_hash: row.try_get("facts_hash")?,
             evaluated_at: row.try_get("evaluated_at")?,
         })
     }
@@ -198,7 +200,7 @@ impl Posture {
             whole_weight: 0,
             turns: Vec::new(),
             errors: None,
-            facts_hash: 0,
+            inputs_hash: 0,
             evaluated_at,
         }
     }
@@ -227,7 +229,7 @@ impl Posture {
     /// Whether another look found the same.
     pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
         self.letters == other.letters
-            && self.facts_hash == other.facts_hash
+            && self.inputs_hash == other.inputs_hash
             && self.turns == other.turns
             && self.errors == other.errors
             && (self.passed_weight, self.failed_weight, self.waived_weight, self.whole_weight)

@@ -82,10 +82,10 @@ impl Restated {
 
 /// A rule that an asset no longer breaks, or is no longer judged by.
 #[derive(Debug)]
-struct Ended {
-    asset: AssetId,
-    rule: RuleId,
-    state: FindingState,
+pub(crate) struct Ended {
+    pub(crate) asset: AssetId,
+    pub(crate) rule: RuleId,
+    pub(crate) state: FindingState,
 }
 
 /// What became of findings.
@@ -96,7 +96,7 @@ pub(crate) struct Transitions {
     pub(crate) opened: Vec<Broken>,
     pub(crate) changed: Vec<Broken>,
     pub(crate) restated: Vec<Restated>,
-    ended: Vec<Ended>,
+    pub(crate) ended: Vec<Ended>,
 }
 
 impl Transitions {
@@ -109,11 +109,6 @@ impl Transitions {
             restated: Vec::new(),
             ended: Vec::new(),
         }
-    }
-
-    /// Notes that a finding ended, if there is one.
-    pub(crate) fn end(&mut self, asset: AssetId, ruled: &Ruled, state: FindingState) {
-        self.ended.push(Ended { asset, rule: ruled.rule.id, state });
     }
 
     /// Writes them. Returns how many opened, and how many are fixed.

@@ -1,19 +1,21 @@
-//! A look at an asset: every rule judges it, and what that says is compared with what was kept.
+//! Evaluating an asset: rules, waivers, facts and the previous posture in, the new posture and what became of the asset's findings
+//! out. Pure: it reads no row and no clock. (`posture/record` writes what comes out.)
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::{Letter, Posture, Turn, active_waivers::Waivers};
+use super::{Letter, Posture, Turn, active_waivers::Waivers, inputs_hash::inputs_hash};
 use crate::{
     base::entity::WaiverId,
     compliance::{
         finding::{
             FindingState,
-            transition::{Broken, Restated, Transitions},
+            transition::{Broken, Ended, Restated},
         },
         rule::{Facts, Ruled, Ruleset, Verdict},
+        waiver::Waiver,
     },
 };
 
@@ -22,27 +24,71 @@ pub(crate) type Reads = Option<BTreeSet<String>>;
 
 /// By what assets are judged, and as of when.
 pub(crate) struct Look<'a> {
-    pub(super) rules: &'a Ruleset,
-    pub(super) waivers: Waivers,
-    pub(super) now: DateTime<Utc>,
+    rules: &'a Ruleset,
+    waivers: Waivers,
+    now: DateTime<Utc>,
     /// Whether assets are judged by all rules, whatever changed of them.
     pub(super) is_whole: bool,
 }
 
-impl Look<'_> {
-    /// As of when.
-    pub(crate) const fn now(&self) -> DateTime<Utc> {
+/// What becomes of one finding.
+#[derive(Debug)]
+pub(super) enum Difference {
+    /// The asset breaks a rule that it did not break.
+    Opened(Broken),
+    /// The asset still breaks the rule, in another way or by another permission.
+    Changed(Broken),
+    /// The rule can no longer be judged: the finding stays as it was seen.
+    Restated(Restated),
+    /// The asset no longer breaks the rule, or is no longer judged by it.
+    Ended(Ended),
+}
+
+/// What the rules say of an asset, compared with the previous posture.
+#[derive(Debug)]
+pub(super) struct Evaluated {
+    pub(super) posture: Posture,
+    pub(super) differences: Vec<Difference>,
+    /// Whether the posture says something else than the previous one.
+    pub(super) is_other: bool,
+}
+
+impl<'a> Look<'a> {
+    /// By these rules and the waivers that hold at this time, which counts to the microsecond.
+    pub(super) fn new(rules: &'a Ruleset, waivers: &[Waiver], now: DateTime<Utc>) -> Self {
+        Self { rules, waivers: Waivers::new(waivers), now, is_whole: false }
+    }
+
+    /// The rules.
+    pub(super) const fn rules(&self) -> &Ruleset {
+        self.rules
+    }
+
+    /// The time as of which assets are judged.
+    pub(super) const fn now(&self) -> DateTime<Utc> {
         self.now
     }
 
+    /// Judges an asset, by what changed of it since the previous posture.
+    pub(super) fn evaluate(
+        &self,
+        facts: &Facts,
+        previous: Option<&Posture>,
+        reads: &Reads,
+    ) -> Evaluated {
+        let posture = self.judge(facts, previous, reads);
+        let differences = self.compare(facts, previous, &posture, reads);
+        let is_other = previous.is_none_or(|previous| !previous.says_the_same_as(&posture));
+        Evaluated { posture, differences, is_other }
+    }
+
     /// What the rules say of an asset. Those that read nothing of what changed say what they said.
-    pub(crate) fn judge(&self, facts: &Facts, kept: Option<&Posture>, reads: &Reads) -> Posture {
+    pub(super) fn judge(&self, facts: &Facts, kept: Option<&Posture>, reads: &Reads) -> Posture {
         let mut posture = Posture {
             letters: vec![Letter::Absent; self.rules.width()],
-            facts_hash: self.rules.facts_hash(facts),
             ..Posture::blank(facts.asset, self.now)
         };
-        let mut errors = Map::new();
+        let (mut errors, mut waivers) = (Map::new(), Vec::new());
         for ruled in self.rules.iter() {
             let slot = ruled.slot;
             let before = kept.filter(|_| !self.is_whole && !is_touched(ruled, reads));
@@ -68,12 +114,12 @@ impl Look<'_> {
                 && let Some((waiver, _)) = self.waivers.of(ruled, facts.asset)
             {
                 // Another waiver is another reason why it may be broken.
-                posture.facts_hash ^=
-                    folded(waiver).rotate_left(u32::try_from(slot % 64).unwrap_or(0));
+                waivers.push((slot, waiver));
             }
         }
         posture.errors = (!errors.is_empty()).then_some(Value::Object(errors));
         posture.score = posture.scored();
+        posture.inputs_hash = inputs_hash(self.rules.facts_hash(facts), waivers);
         posture
     }
 
@@ -99,16 +145,19 @@ impl Look<'_> {
         }
     }
 
-    /// Notes what became of the asset's findings.
-    pub(super) fn compare(
+    /// What became of the asset's findings.
+    fn compare(
         &self,
         facts: &Facts,
         before: Option<&Posture>,
         after: &Posture,
         reads: &Reads,
-        transitions: &mut Transitions,
-    ) {
-        let has_changed = before.is_none_or(|before| before.facts_hash != after.facts_hash);
+    ) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let end = |ruled: &Ruled, state| {
+            Difference::Ended(Ended { asset: facts.asset, rule: ruled.rule.id, state })
+        };
+        let has_changed = before.is_none_or(|before| before.inputs_hash != after.inputs_hash);
         for ruled in self.rules.all() {
             let slot = ruled.slot;
             let old = before.map_or(Letter::Absent, |before| before.letter(slot));
@@ -119,22 +168,23 @@ impl Look<'_> {
                 || (has_changed && (self.is_whole || is_touched(ruled, reads)));
             match new {
                 Letter::Fail | Letter::Waived if !old.is_broken() => {
-                    transitions.opened.push(self.broken(ruled, facts, new));
+                    differences.push(Difference::Opened(self.broken(ruled, facts, new)));
                 }
                 Letter::Fail | Letter::Waived if is_retold => {
-                    transitions.changed.push(self.broken(ruled, facts, new));
+                    differences.push(Difference::Changed(self.broken(ruled, facts, new)));
                 }
                 Letter::Pass if old.may_be_broken() => {
-                    transitions.end(facts.asset, ruled, FindingState::Fixed);
+                    differences.push(end(ruled, FindingState::Fixed));
                 }
                 // Without a verdict it is not proven to be fixed.
                 Letter::NotAssessed | Letter::Absent if old.may_be_broken() => {
-                    transitions.end(facts.asset, ruled, FindingState::OutOfScope);
+                    differences.push(end(ruled, FindingState::OutOfScope));
                 }
                 // That it cannot be judged is the rule's fault, and says nothing of the asset: what it broke stays as it was seen.
                 Letter::Error if old.may_be_broken() && is_retold => {
                     let excused = self.excused(ruled, facts);
-                    transitions.restated.push(Restated::new(facts.asset, ruled, excused));
+                    let restated = Restated::new(facts.asset, ruled, excused);
+                    differences.push(Difference::Restated(restated));
                 }
                 Letter::Error
                 | Letter::Fail
@@ -144,6 +194,7 @@ impl Look<'_> {
                 | Letter::Absent => {}
             }
         }
+        differences
     }
 
     fn broken(&self, ruled: &Ruled, facts: &Facts, letter: Letter) -> Broken {
@@ -162,12 +213,15 @@ impl Look<'_> {
         self.waivers.of(ruled, facts.asset).map(|(waiver, _)| waiver)
     }
 
-    pub(super) fn leave(&self, posture: &Posture, transitions: &mut Transitions) {
-        for ruled in self.rules.all() {
-            if posture.letter(ruled.slot).may_be_broken() {
-                transitions.end(posture.asset, ruled, FindingState::OutOfScope);
-            }
-        }
+    /// What becomes of the findings of an asset that is judged no more: it is retired, or deleted.
+    pub(super) fn leave(&self, posture: &Posture) -> Vec<Difference> {
+        let broken = self.rules.all().iter();
+        let broken = broken.filter(|ruled| posture.letter(ruled.slot).may_be_broken());
+        let end = |ruled: &Ruled| {
+            let (asset, rule) = (posture.asset, ruled.rule.id);
+            Difference::Ended(Ended { asset, rule, state: FindingState::OutOfScope })
+        };
+        broken.map(end).collect()
     }
 }
 
@@ -186,7 +240,5 @@ fn letter(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Ut
     }
 }
 
-fn folded(waiver: WaiverId) -> i64 {
-    let (high, low) = waiver.uuid().as_u64_pair();
-    (high ^ low).cast_signed()
-}
+#[cfg(test)]
+mod tests;

@@ -99,7 +99,7 @@ pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<(
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let kept = store::in_range(tx, range).await?;
-    Look::new(tx, &rules, now).await?.take(tx, &facts, kept, |_| None).await?;
+    Look::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
     Ok(())
 }
 
@@ -113,13 +113,13 @@ async fn look(
         return Ok(());
     }
     let rules = Ruleset::ensure(tx, now).await?;
-    let mut look = Look::new(tx, &rules, now).await?;
+    let mut look = Look::load(tx, &rules, now).await?;
     // While others wait to be judged by other rules, these already are, by all of them.
     look.is_whole = is_everybody || due::is_refreshing(tx).await?;
     let assets: Vec<_> = changed.keys().copied().collect();
     let facts = facts_of(tx, &rules, &assets).await?;
     let kept = store::of_assets(tx, &assets).await?;
-    look.take(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
+    look.record(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
     Ok(())
 }
 

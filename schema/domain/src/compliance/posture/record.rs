@@ -1,6 +1,6 @@
-//! Writing what judging some assets changed: their postures and their findings.
+//! Writing what the evaluation of some assets changed: their postures, and the transitions of their findings.
 //!
-//! Whoever does so takes the posture lock first and reads rules, waivers and facts after it.
+//! Whoever records takes the posture lock first and reads rules, waivers and facts after it.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 
 use super::{
     Posture,
-    active_waivers::Waivers,
-    evaluate::{Look, Reads},
+    evaluate::{Difference, Evaluated, Look, Reads},
     store,
     tally::Tally,
 };
@@ -27,22 +26,21 @@ const BREATH: usize = 32;
 
 impl<'a> Look<'a> {
     /// By these rules, and the waivers that hold now.
-    pub(crate) async fn new(tx: &Tx, rules: &'a Ruleset, now: DateTime<Utc>) -> Result<Self> {
+    pub(crate) async fn load(tx: &Tx, rules: &'a Ruleset, now: DateTime<Utc>) -> Result<Self> {
         let now = now.trunc_subsecs(6); // As Postgres keeps it.
-        let waivers = Waivers::new(&Waiver::active(tx, now).await?);
-        Ok(Self { rules, waivers, now, is_whole: false })
+        Ok(Self::new(rules, &Waiver::active(tx, now).await?, now))
     }
 
     /// Judges the assets of these facts, by what changed of each; writes what differs from what is kept, and forgets
     /// what is kept of others. The counts are of all of them.
-    pub(crate) async fn take(
+    pub(crate) async fn record(
         &self,
         tx: &Tx,
         facts: &[Facts],
         mut kept: HashMap<AssetId, Posture>,
         reads: impl Fn(AssetId) -> Reads,
     ) -> Result<Tally> {
-        let mut tally = Tally::new(self.rules.width());
+        let mut tally = Tally::new(self.rules().width());
         let first = if kept.is_empty() { First::of(tx, facts).await? } else { First::No };
         let mut transitions = Transitions::new(first);
         let mut written = Vec::new();
@@ -51,22 +49,33 @@ impl<'a> Look<'a> {
                 tokio::task::yield_now().await;
             }
             let before = kept.remove(&facts.asset);
-            let reads = reads(facts.asset);
-            let after = self.judge(facts, before.as_ref(), &reads);
-            tally.add(&after);
-            self.compare(facts, before.as_ref(), &after, &reads, &mut transitions);
-            if before.is_none_or(|before| !before.says_the_same_as(&after)) {
-                written.push(after);
+            let Evaluated { posture, differences, is_other } =
+                self.evaluate(facts, before.as_ref(), &reads(facts.asset));
+            tally.add(&posture);
+            note(&mut transitions, differences);
+            if is_other {
+                written.push(posture);
             }
         }
         // What is kept of assets that are not judged any more: retired, or deleted.
         let gone: Vec<Posture> = kept.into_values().collect();
         for posture in &gone {
-            self.leave(posture, &mut transitions);
+            note(&mut transitions, self.leave(posture));
         }
-        (tally.opened, tally.fixed) = transitions.record(tx, self.now).await?;
+        (tally.opened, tally.fixed) = transitions.record(tx, self.now()).await?;
         store::write(tx, &written, first).await?;
         store::forget(tx, &gone.iter().map(|posture| posture.asset).collect::<Vec<_>>()).await?;
         Ok(tally)
+    }
+}
+
+fn note(transitions: &mut Transitions, differences: Vec<Difference>) {
+    for difference in differences {
+        match difference {
+            Difference::Opened(broken) => transitions.opened.push(broken),
+            Difference::Changed(broken) => transitions.changed.push(broken),
+            Difference::Restated(restated) => transitions.restated.push(restated),
+            Difference::Ended(ended) => transitions.ended.push(ended),
+        }
     }
 }

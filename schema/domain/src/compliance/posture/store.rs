@@ -72,7 +72,7 @@ pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result
             &column(&rows, |posture| posture.waived_weight),
             &column(&rows, |posture| posture.whole_weight),
             &column(&rows, |posture| posture.score),
-            &column(&rows, |posture| posture.facts_hash),
+            &column(&rows, |posture| posture.inputs_hash),
             &column(&rows, turns),
             &column(&rows, |posture| posture.turns.iter().map(|turn| turn.at).min()),
             &column(&rows, |posture| &posture.errors),

@@ -53,7 +53,7 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
     let mut found = found_in_range(tx, &rules, range).await?;
     // After the facts: what changed since they were read waits.
     let waiting = Waiting::read(tx).await?;
-    let look = Look::new(tx, &rules, now).await?;
+    let look = Look::load(tx, &rules, now).await?;
     let mut verified = Verified::default();
     for facts in &facts {
         let asset = facts.asset;
@@ -98,7 +98,7 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
         let letters = mismatch.found.clone();
         (mismatch.asset, Posture { letters, ..Posture::blank(mismatch.asset, now) })
     });
-    Look::new(tx, &rules, now).await?.take(tx, &facts, told.collect(), |_| None).await?;
+    Look::load(tx, &rules, now).await?.record(tx, &facts, told.collect(), |_| None).await?;
     Ok(())
 }
 

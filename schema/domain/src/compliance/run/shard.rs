@@ -67,7 +67,7 @@ impl Run {
             let looked_at: HashSet<_> = facts.iter().map(|facts| facts.asset).collect();
             kept.retain(|asset, _| looked_at.contains(asset));
         }
-        let tally = Look::new(tx, &rules, now).await?.take(tx, &facts, kept, |_| None).await?;
+        let tally = Look::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
         run.close_shard(tx, &rules, &tally, now).await?;
         Ok(None)
     }

@@ -1,0 +1,147 @@
+//! Evaluations without a database.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    Actor,
+    base::id::Id,
+    compliance::rule::{AppliesTo, Definition, Described, Rule, Severity},
+    inventory::asset::{AssetType, Environment, LifecycleState},
+};
+
+const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+fn ruled(slot: usize, condition: &str) -> Ruled {
+    let definition = Definition {
+        title: "t".to_owned(),
+        severity: Severity::High,
+        controls: Vec::new(),
+        applies_to: AppliesTo::default(),
+        params: json!({}),
+        condition: condition.to_owned(),
+        evidence: BTreeMap::new(),
+        remediation: "r".to_owned(),
+    };
+    let id = Id::from(Uuid::from_u128(slot as u128));
+    let rule = Rule {
+        id,
+        key: format!("rule-{slot}"),
+        version: 1,
+        builtin: false,
+        enabled: true,
+        params: json!({}),
+        definition,
+    };
+    Ruled::new(rule, slot, Id::from(Uuid::nil()))
+}
+
+/// Disks, and agents that watch.
+fn rules() -> Ruleset {
+    Ruleset::new(vec![ruled(0, "attr.disk_encrypted"), ruled(1, "attr.edr_installed")])
+}
+
+fn facts(attributes: &str) -> Facts {
+    Facts::of(&Described {
+        asset: Id::from(Uuid::nil()),
+        asset_type: AssetType::Host,
+        environment: Environment::Prod,
+        lifecycle_state: LifecycleState::Active,
+        name: "web-1",
+        code: "HST-AAAAA",
+        external_id: None,
+        location: None,
+        description: None,
+        owner: None,
+        tags: Vec::new(),
+        attributes: attributes.as_bytes(),
+    })
+    .unwrap()
+}
+
+/// A waiver of the first rule for all assets, for so many days.
+fn waiver(number: u128, days: i64) -> Waiver {
+    Waiver {
+        id: Id::from(Uuid::from_u128(number)),
+        rule_id: Id::from(Uuid::from_u128(0)),
+        asset_id: None,
+        reason: "soon".to_owned(),
+        granted_by: Actor::System,
+        granted_at: NOW,
+        expires_at: NOW + TimeDelta::days(days),
+        revoked_by: None,
+        revoked_at: None,
+    }
+}
+
+/// The letters of the posture, and what became of findings by slot.
+fn said(evaluated: &Evaluated) -> String {
+    let letters = evaluated.posture.letters.iter().map(|letter| char::from(letter.as_byte()));
+    let differences = evaluated.differences.iter().map(|difference| match difference {
+        Difference::Opened(broken) => format!(" opened {}", broken.rule.uuid().as_u128()),
+        Difference::Changed(broken) => format!(" changed {}", broken.rule.uuid().as_u128()),
+        Difference::Restated(_) => " restated".to_owned(),
+        Difference::Ended(ended) => {
+            format!(" {} {}", ended.state.as_str(), ended.rule.uuid().as_u128())
+        }
+    });
+    letters.collect::<String>() + &differences.collect::<String>()
+}
+
+const BROKEN: &str = r#"{"disk_encrypted": false, "edr_installed": true}"#;
+const SOUND: &str = r#"{"disk_encrypted": true, "edr_installed": true}"#;
+
+#[test]
+fn a_broken_rule_opens_a_finding_once() {
+    let rules = rules();
+    let look = Look::new(&rules, &[], NOW);
+    let first = look.evaluate(&facts(BROKEN), None, &None);
+    assert_eq!((said(&first).as_str(), first.is_other), ("FP opened 0", true));
+    assert_eq!(first.posture.score, Some(50_000_000));
+    let again = look.evaluate(&facts(BROKEN), Some(&first.posture), &None);
+    assert_eq!((said(&again).as_str(), again.is_other), ("FP", false));
+    assert_eq!(again.posture, first.posture);
+}
+
+#[test]
+fn a_finding_ends_where_the_rule_holds_again_or_cannot_be_assessed() {
+    let rules = rules();
+    let look = Look::new(&rules, &[], NOW);
+    let before = look.evaluate(&facts(BROKEN), None, &None).posture;
+    let after = |attributes| said(&look.evaluate(&facts(attributes), Some(&before), &None));
+    assert_eq!(after(SOUND), "PP FIXED 0");
+    assert_eq!(after(r#"{"edr_installed": true}"#), "NP OUT_OF_SCOPE 0");
+    let left = Evaluated { differences: look.leave(&before), posture: before, is_other: true };
+    assert_eq!(said(&left), "FP OUT_OF_SCOPE 0");
+}
+
+#[test]
+fn a_waiver_counts_until_it_ends_and_another_one_is_told() {
+    let rules = rules();
+    let look = |waivers: &[Waiver]| Look::new(&rules, waivers, NOW);
+    let open = look(&[]).evaluate(&facts(BROKEN), None, &None).posture;
+    let waived = look(&[waiver(1, 3), waiver(2, 5)]).evaluate(&facts(BROKEN), Some(&open), &None);
+    assert_eq!((said(&waived).as_str(), waived.is_other), ("WP changed 0", true));
+    let end = Turn { slot: 0, at: NOW + TimeDelta::days(5), to: Letter::Fail };
+    assert_eq!(waived.posture.turns, [end], "the one that holds longest counts");
+    assert_ne!(waived.posture.inputs_hash, open.inputs_hash);
+    let another = look(&[waiver(3, 5)]).evaluate(&facts(BROKEN), Some(&waived.posture), &None);
+    assert_eq!((said(&another).as_str(), another.is_other), ("WP changed 0", true));
+}
+
+#[test]
+fn rules_that_read_nothing_of_what_changed_say_what_they_said() {
+    let rules = rules();
+    let mut look = Look::new(&rules, &[], NOW);
+    let before = look.evaluate(&facts(BROKEN), None, &None).posture;
+    let changed = Some(["attr.edr_installed".to_owned()].into());
+    let told = r#"{"disk_encrypted": true, "edr_installed": false}"#;
+    assert_eq!(said(&look.evaluate(&facts(told), Some(&before), &changed)), "FF opened 1");
+    look.is_whole = true;
+    let whole = look.evaluate(&facts(told), Some(&before), &changed);
+    assert_eq!(said(&whole), "PF FIXED 0 opened 1");
+}
