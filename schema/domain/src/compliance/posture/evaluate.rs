@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// What changed of an asset, as rules name it; `None`: anything.
-pub(crate) type Reads = Option<BTreeSet<String>>;
+pub(crate) type ChangedKeys = Option<BTreeSet<String>>;
 
 /// By what assets are judged, and as of when.
-pub(crate) struct Look<'a> {
+pub(crate) struct Evaluation<'a> {
     rules: &'a Ruleset,
     waivers: Waivers,
     now: DateTime<Utc>,
@@ -53,7 +53,7 @@ pub(super) struct Evaluated {
     pub(super) is_other: bool,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Evaluation<'a> {
     /// By these rules and the waivers that hold at this time, which counts to the microsecond.
     pub(super) fn new(rules: &'a Ruleset, waivers: &[Waiver], now: DateTime<Utc>) -> Self {
         Self { rules, waivers: Waivers::new(waivers), now, is_whole: false }
@@ -74,16 +74,21 @@ impl<'a> Look<'a> {
         &self,
         facts: &Facts,
         previous: Option<&Posture>,
-        reads: &Reads,
+        reads: &ChangedKeys,
     ) -> Evaluated {
-        let posture = self.judge(facts, previous, reads);
+        let posture = self.posture(facts, previous, reads);
         let differences = self.compare(facts, previous, &posture, reads);
         let is_other = previous.is_none_or(|previous| !previous.says_the_same_as(&posture));
         Evaluated { posture, differences, is_other }
     }
 
     /// What the rules say of an asset. Those that read nothing of what changed say what they said.
-    pub(super) fn judge(&self, facts: &Facts, kept: Option<&Posture>, reads: &Reads) -> Posture {
+    pub(super) fn posture(
+        &self,
+        facts: &Facts,
+        kept: Option<&Posture>,
+        reads: &ChangedKeys,
+    ) -> Posture {
         let mut posture = Posture {
             letters: vec![Letter::Absent; self.rules.width()],
             ..Posture::blank(facts.asset, self.now)
@@ -91,7 +96,7 @@ impl<'a> Look<'a> {
         let (mut errors, mut waivers) = (Map::new(), Vec::new());
         for ruled in self.rules.iter() {
             let slot = ruled.slot;
-            let before = kept.filter(|_| !self.is_whole && !is_touched(ruled, reads));
+            let before = kept.filter(|_| !self.is_whole && !is_affected(ruled, reads));
             if let Some((kept, letter)) =
                 before.and_then(|kept| Some((kept, *kept.letters.get(slot)?)))
             {
@@ -151,7 +156,7 @@ impl<'a> Look<'a> {
         facts: &Facts,
         before: Option<&Posture>,
         after: &Posture,
-        reads: &Reads,
+        reads: &ChangedKeys,
     ) -> Vec<Difference> {
         let mut differences = Vec::new();
         let end = |ruled: &Ruled, state| {
@@ -164,8 +169,8 @@ impl<'a> Look<'a> {
             let new = after.letter(slot);
             // Who follows a change may find a hash that knew of it already: another look read the facts in between.
             let is_retold = old != new
-                || (reads.is_some() && is_touched(ruled, reads))
-                || (has_changed && (self.is_whole || is_touched(ruled, reads)));
+                || (reads.is_some() && is_affected(ruled, reads))
+                || (has_changed && (self.is_whole || is_affected(ruled, reads)));
             match new {
                 Letter::Fail | Letter::Waived if !old.is_broken() => {
                     differences.push(Difference::Opened(self.broken(ruled, facts, new)));
@@ -226,8 +231,8 @@ impl<'a> Look<'a> {
 }
 
 /// Whether a change may change what a rule says.
-fn is_touched(ruled: &Ruled, reads: &Reads) -> bool {
-    reads.as_ref().is_none_or(|changed| ruled.meets(changed))
+fn is_affected(ruled: &Ruled, reads: &ChangedKeys) -> bool {
+    reads.as_ref().is_none_or(|changed| ruled.depends_on(changed))
 }
 
 fn letter(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> Letter {

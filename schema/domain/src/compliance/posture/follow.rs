@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     due,
-    evaluate::{Look, Reads},
+    evaluate::{ChangedKeys, Evaluation},
     store,
 };
 use crate::{
@@ -51,11 +51,11 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
         is_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
         everybody: Vec::new(),
     };
-    let mut changed: BTreeMap<AssetId, Reads> = BTreeMap::new();
+    let mut changed: BTreeMap<AssetId, ChangedKeys> = BTreeMap::new();
     let mut is_everybody = false;
     for row in &due {
         let reads: Option<Vec<String>> = row.try_get("reads")?;
-        let reads: Reads = reads.map(BTreeSet::from_iter);
+        let reads: ChangedKeys = reads.map(BTreeSet::from_iter);
         if let Some(asset) = row.try_get("asset_id")? {
             merge(&mut changed, asset, &reads);
         } else if let Some(owner) = row.try_get("owner_id")? {
@@ -68,7 +68,7 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
             is_everybody = true;
         }
     }
-    look(tx, &changed, is_everybody, now).await?;
+    evaluate(tx, &changed, is_everybody, now).await?;
     if is_everybody {
         followed.everybody = AssetRange::cut(tx, None).await?;
     }
@@ -84,7 +84,7 @@ pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
     for row in &turned {
         changed.insert(row.try_get("asset_id")?, None);
     }
-    look(tx, &changed, false, now).await
+    evaluate(tx, &changed, false, now).await
 }
 
 /// When time alone changes a verdict next.
@@ -99,13 +99,13 @@ pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<(
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let kept = store::in_range(tx, range).await?;
-    Look::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
+    Evaluation::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
     Ok(())
 }
 
-async fn look(
+async fn evaluate(
     tx: &Tx,
-    changed: &BTreeMap<AssetId, Reads>,
+    changed: &BTreeMap<AssetId, ChangedKeys>,
     is_everybody: bool,
     now: DateTime<Utc>,
 ) -> Result<()> {
@@ -113,13 +113,13 @@ async fn look(
         return Ok(());
     }
     let rules = Ruleset::ensure(tx, now).await?;
-    let mut look = Look::load(tx, &rules, now).await?;
+    let mut evaluation = Evaluation::load(tx, &rules, now).await?;
     // While others wait to be judged by other rules, these already are, by all of them.
-    look.is_whole = is_everybody || due::is_refreshing(tx).await?;
+    evaluation.is_whole = is_everybody || due::is_refreshing(tx).await?;
     let assets: Vec<_> = changed.keys().copied().collect();
     let facts = facts_of(tx, &rules, &assets).await?;
     let kept = store::of_assets(tx, &assets).await?;
-    look.record(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
+    evaluation.record(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
     Ok(())
 }
 
@@ -141,7 +141,7 @@ async fn owned_by(tx: &Tx, owner: UserId) -> Result<Vec<AssetId>> {
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-fn merge(changed: &mut BTreeMap<AssetId, Reads>, asset: AssetId, reads: &Reads) {
+fn merge(changed: &mut BTreeMap<AssetId, ChangedKeys>, asset: AssetId, reads: &ChangedKeys) {
     let Some(known) = changed.get_mut(&asset) else {
         changed.insert(asset, reads.clone());
         return;

@@ -8,7 +8,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 
 use super::{
     Posture,
-    evaluate::{Difference, Evaluated, Look, Reads},
+    evaluate::{ChangedKeys, Difference, Evaluated, Evaluation},
     store,
     tally::Tally,
 };
@@ -24,7 +24,7 @@ use crate::{
 /// Assets between two chances for others to run.
 const BREATH: usize = 32;
 
-impl<'a> Look<'a> {
+impl<'a> Evaluation<'a> {
     /// By these rules, and the waivers that hold now.
     pub(crate) async fn load(tx: &Tx, rules: &'a Ruleset, now: DateTime<Utc>) -> Result<Self> {
         let now = now.trunc_subsecs(6); // As Postgres keeps it.
@@ -38,7 +38,7 @@ impl<'a> Look<'a> {
         tx: &Tx,
         facts: &[Facts],
         mut kept: HashMap<AssetId, Posture>,
-        reads: impl Fn(AssetId) -> Reads,
+        reads: impl Fn(AssetId) -> ChangedKeys,
     ) -> Result<Tally> {
         let mut tally = Tally::new(self.rules().width());
         let first = if kept.is_empty() { First::of(tx, facts).await? } else { First::No };

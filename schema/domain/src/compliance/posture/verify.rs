@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Letter, Posture, due, evaluate::Look, follow::facts_of, store};
+use super::{Letter, Posture, due, evaluate::Evaluation, follow::facts_of, store};
 use crate::{
     base::{
         db::Tx,
@@ -53,18 +53,18 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
     let mut found = found_in_range(tx, &rules, range).await?;
     // After the facts: what changed since they were read waits.
     let waiting = Waiting::read(tx).await?;
-    let look = Look::load(tx, &rules, now).await?;
+    let evaluation = Evaluation::load(tx, &rules, now).await?;
     let mut verified = Verified::default();
     for facts in &facts {
         let asset = facts.asset;
         let (kept, found) = (kept.remove(&asset), found.remove(&asset).unwrap_or_default());
-        let is_turning = kept.as_ref().is_some_and(|kept| kept.has_turned_by(look.now()));
+        let is_turning = kept.as_ref().is_some_and(|kept| kept.has_turned_by(evaluation.now()));
         if is_turning || waiting.includes(asset) {
             verified.waiting += 1;
             continue;
         }
         verified.assets += 1;
-        let judged = look.judge(facts, None, &None);
+        let judged = evaluation.posture(facts, None, &None);
         let is_same = kept.as_ref().is_some_and(|kept| kept.says_the_same_as(&judged));
         if !(is_same && judged.tells_of(&found)) {
             verified.mismatches.push(Mismatch { asset, kept, judged: Some(judged), found });
@@ -98,7 +98,7 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
         let letters = mismatch.found.clone();
         (mismatch.asset, Posture { letters, ..Posture::blank(mismatch.asset, now) })
     });
-    Look::load(tx, &rules, now).await?.record(tx, &facts, told.collect(), |_| None).await?;
+    Evaluation::load(tx, &rules, now).await?.record(tx, &facts, told.collect(), |_| None).await?;
     Ok(())
 }
 

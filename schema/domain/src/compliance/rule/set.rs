@@ -111,7 +111,7 @@ impl Ruled {
     }
 
     /// Whether one of these changes concerns it: what it reads, or `rule.<key>`.
-    pub fn meets(&self, changed: &BTreeSet<String>) -> bool {
+    pub fn depends_on(&self, changed: &BTreeSet<String>) -> bool {
         let is_own = |name: &String| name.strip_prefix("rule.") == Some(self.rule.key.as_str());
         changed.iter().any(is_own) || self.reads().any(|read| changed.contains(read))
     }
@@ -265,7 +265,7 @@ mod tests {
         let rules = one("attr.of_a_later_version", AppliesTo { tags, ..AppliesTo::default() });
         assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
         let unread = rules.by_slot(0).unwrap();
-        assert!(unread.meets(&["asset.tags".to_owned()].into()));
+        assert!(unread.depends_on(&["asset.tags".to_owned()].into()));
         let of = |tags| Facts::of(&Described { tags, ..described(b"{}") }).unwrap();
         let tagged = of(vec!["edge".to_owned()]);
         assert!(unread.applies(&tagged) && !unread.applies(&of(Vec::new())));

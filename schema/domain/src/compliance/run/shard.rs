@@ -12,7 +12,7 @@ use crate::{
     base::{db::Tx, entity::RunId, error::Result, event::Event, run_state::RunState},
     compliance::{
         lock::Lock,
-        posture::{evaluate::Look, store, tally::Tally},
+        posture::{evaluate::Evaluation, store, tally::Tally},
         range::{AssetRange, facts_in_range},
         rule::Ruleset,
         scope::Scope,
@@ -67,7 +67,8 @@ impl Run {
             let looked_at: HashSet<_> = facts.iter().map(|facts| facts.asset).collect();
             kept.retain(|asset, _| looked_at.contains(asset));
         }
-        let tally = Look::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
+        let tally =
+            Evaluation::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
         run.close_shard(tx, &rules, &tally, now).await?;
         Ok(None)
     }

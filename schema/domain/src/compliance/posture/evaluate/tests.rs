@@ -98,11 +98,11 @@ const SOUND: &str = r#"{"disk_encrypted": true, "edr_installed": true}"#;
 #[test]
 fn a_broken_rule_opens_a_finding_once() {
     let rules = rules();
-    let look = Look::new(&rules, &[], NOW);
-    let first = look.evaluate(&facts(BROKEN), None, &None);
+    let evaluation = Evaluation::new(&rules, &[], NOW);
+    let first = evaluation.evaluate(&facts(BROKEN), None, &None);
     assert_eq!((said(&first).as_str(), first.is_other), ("FP opened 0", true));
     assert_eq!(first.posture.score, Some(50_000_000));
-    let again = look.evaluate(&facts(BROKEN), Some(&first.posture), &None);
+    let again = evaluation.evaluate(&facts(BROKEN), Some(&first.posture), &None);
     assert_eq!((said(&again).as_str(), again.is_other), ("FP", false));
     assert_eq!(again.posture, first.posture);
 }
@@ -110,38 +110,41 @@ fn a_broken_rule_opens_a_finding_once() {
 #[test]
 fn a_finding_ends_where_the_rule_holds_again_or_cannot_be_assessed() {
     let rules = rules();
-    let look = Look::new(&rules, &[], NOW);
-    let before = look.evaluate(&facts(BROKEN), None, &None).posture;
-    let after = |attributes| said(&look.evaluate(&facts(attributes), Some(&before), &None));
+    let evaluation = Evaluation::new(&rules, &[], NOW);
+    let before = evaluation.evaluate(&facts(BROKEN), None, &None).posture;
+    let after = |attributes| said(&evaluation.evaluate(&facts(attributes), Some(&before), &None));
     assert_eq!(after(SOUND), "PP FIXED 0");
     assert_eq!(after(r#"{"edr_installed": true}"#), "NP OUT_OF_SCOPE 0");
-    let left = Evaluated { differences: look.leave(&before), posture: before, is_other: true };
+    let left =
+        Evaluated { differences: evaluation.leave(&before), posture: before, is_other: true };
     assert_eq!(said(&left), "FP OUT_OF_SCOPE 0");
 }
 
 #[test]
 fn a_waiver_counts_until_it_ends_and_another_one_is_told() {
     let rules = rules();
-    let look = |waivers: &[Waiver]| Look::new(&rules, waivers, NOW);
-    let open = look(&[]).evaluate(&facts(BROKEN), None, &None).posture;
-    let waived = look(&[waiver(1, 3), waiver(2, 5)]).evaluate(&facts(BROKEN), Some(&open), &None);
+    let evaluation = |waivers: &[Waiver]| Evaluation::new(&rules, waivers, NOW);
+    let open = evaluation(&[]).evaluate(&facts(BROKEN), None, &None).posture;
+    let waived =
+        evaluation(&[waiver(1, 3), waiver(2, 5)]).evaluate(&facts(BROKEN), Some(&open), &None);
     assert_eq!((said(&waived).as_str(), waived.is_other), ("WP changed 0", true));
     let end = Turn { slot: 0, at: NOW + TimeDelta::days(5), to: Letter::Fail };
     assert_eq!(waived.posture.turns, [end], "the one that holds longest counts");
     assert_ne!(waived.posture.inputs_hash, open.inputs_hash);
-    let another = look(&[waiver(3, 5)]).evaluate(&facts(BROKEN), Some(&waived.posture), &None);
+    let another =
+        evaluation(&[waiver(3, 5)]).evaluate(&facts(BROKEN), Some(&waived.posture), &None);
     assert_eq!((said(&another).as_str(), another.is_other), ("WP changed 0", true));
 }
 
 #[test]
 fn rules_that_read_nothing_of_what_changed_say_what_they_said() {
     let rules = rules();
-    let mut look = Look::new(&rules, &[], NOW);
-    let before = look.evaluate(&facts(BROKEN), None, &None).posture;
+    let mut evaluation = Evaluation::new(&rules, &[], NOW);
+    let before = evaluation.evaluate(&facts(BROKEN), None, &None).posture;
     let changed = Some(["attr.edr_installed".to_owned()].into());
     let told = r#"{"disk_encrypted": true, "edr_installed": false}"#;
-    assert_eq!(said(&look.evaluate(&facts(told), Some(&before), &changed)), "FF opened 1");
-    look.is_whole = true;
-    let whole = look.evaluate(&facts(told), Some(&before), &changed);
+    assert_eq!(said(&evaluation.evaluate(&facts(told), Some(&before), &changed)), "FF opened 1");
+    evaluation.is_whole = true;
+    let whole = evaluation.evaluate(&facts(told), Some(&before), &changed);
     assert_eq!(said(&whole), "PF FIXED 0 opened 1");
 }
