@@ -11,7 +11,7 @@ use domain::{
     Db, Origin,
     access::organization::Organization,
     compliance::{
-        posture::{self, Letter, Mismatch, Posture},
+        posture::{self, Mismatch, Posture, VerdictCode},
         range::AssetRange,
     },
     inventory::asset::Asset,
@@ -125,17 +125,17 @@ impl Found {
 fn render(mismatch: &Mismatch) -> String {
     let Mismatch { kept, judged, found, .. } = mismatch;
     let of = |posture: &Option<Posture>| match posture {
-        Some(posture) => letters(&posture.letters),
+        Some(posture) => codes(&posture.codes),
         None => "nothing".to_owned(),
     };
     let (kept, judged) = (of(kept), of(judged));
-    // Where the letters are the same, the findings differ, or what is beside them: facts, times, weights.
+    // Where the codes are the same, the findings differ, or what is beside them: facts, times, weights.
     let told =
-        if kept == judged { format!(", findings tell {}", letters(found)) } else { String::new() };
+        if kept == judged { format!(", findings tell {}", codes(found)) } else { String::new() };
     format!("kept {kept}, judged {judged}{told}")
 }
 
-/// One letter a rule, as they are kept.
-fn letters(letters: &[Letter]) -> String {
-    letters.iter().map(|letter| char::from(letter.as_byte())).collect()
+/// One code a rule, as they are kept.
+fn codes(codes: &[VerdictCode]) -> String {
+    codes.iter().map(|code| char::from(code.as_byte())).collect()
 }

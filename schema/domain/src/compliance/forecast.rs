@@ -14,7 +14,7 @@ use crate::{
         error::{Error, Result},
         page::{Page, PageRequest, Place},
     },
-    compliance::{posture::Letter, rule::Verdict},
+    compliance::{posture::VerdictCode, rule::Verdict},
 };
 
 /// How far it looks at most, in months.
@@ -40,9 +40,9 @@ pub struct Flip {
 impl FromRow for Flip {
     fn from_row(row: &Row) -> Result<Self> {
         let corrupt = || Error::Corrupt { table: "posture", column: "flips" };
-        let verdict = |letter: &str| {
-            let [letter] = letter.as_bytes() else { return Err(corrupt()) };
-            Letter::from_byte(*letter)?.verdict().ok_or_else(corrupt)
+        let verdict = |code: &str| {
+            let [code] = code.as_bytes() else { return Err(corrupt()) };
+            VerdictCode::from_byte(*code)?.verdict().ok_or_else(corrupt)
         };
         Ok(Self {
             asset: row.try_get("asset_id")?,

@@ -10,7 +10,7 @@
 //! | `verify` | proving that what is kept is what judging finds |
 //! | `verdict`, `tally` | verdicts as people see them; sums over assets |
 //!
-//! One row an asset, with one letter a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
+//! One row an asset, with one code a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
 //! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
 //! does not fail are not kept: they are judged again from the facts when somebody asks.
 
@@ -48,7 +48,7 @@ const WHOLE: i64 = 100_000_000;
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Letter {
+pub enum VerdictCode {
     /// It holds.
     Pass,
     /// It does not.
@@ -63,7 +63,7 @@ pub enum Letter {
     Absent,
 }
 
-impl Letter {
+impl VerdictCode {
     /// As it is kept.
     pub const fn as_byte(self) -> u8 {
         match self {
@@ -104,7 +104,7 @@ impl Letter {
     }
 }
 
-impl Letter {
+impl VerdictCode {
     /// Whether there is a finding.
     const fn is_broken(self) -> bool {
         match self {
@@ -127,7 +127,7 @@ pub struct Turn {
     /// When, to the microsecond.
     pub at: DateTime<Utc>,
     /// What it becomes.
-    pub to: Letter,
+    pub to: VerdictCode,
 }
 
 /// An asset's posture as it is kept.
@@ -136,7 +136,7 @@ pub struct Posture {
     /// The asset.
     pub asset: AssetId,
     /// By slot.
-    pub letters: Vec<Letter>,
+    pub codes: Vec<VerdictCode>,
     /// Passed of passed and failed weight, in millionths of a percent; none where nothing is assessed.
     pub score: Option<i32>,
     /// Weight of rules that hold.
@@ -160,20 +160,20 @@ pub struct Posture {
 impl FromRow for Posture {
     fn from_row(row: &Row) -> Result<Self> {
         let corrupt = Error::Corrupt { table: "posture", column: "flips" };
-        let letters: &str = row.try_get("verdicts")?;
+        let codes: &str = row.try_get("verdicts")?;
         let turns: Option<Value> = row.try_get("flips")?;
         let turns: Option<Vec<(usize, i64, char)>> =
             turns.map(serde_json::from_value).transpose().map_err(|_| corrupt)?;
-        let turn = |(slot, micros, letter): (usize, i64, char)| {
+        let turn = |(slot, micros, code): (usize, i64, char)| {
             let at = DateTime::from_timestamp_micros(micros)
                 .ok_or(Error::Corrupt { table: "posture", column: "flips" })?;
             let corrupt = Error::Corrupt { table: "posture", column: "flips" };
-            let letter = u8::try_from(letter).map_err(|_| corrupt)?;
-            Ok(Turn { slot, at, to: Letter::from_byte(letter)? })
+            let code = u8::try_from(code).map_err(|_| corrupt)?;
+            Ok(Turn { slot, at, to: VerdictCode::from_byte(code)? })
         };
         Ok(Self {
             asset: row.try_get("asset_id")?,
-            letters: letters.bytes().map(Letter::from_byte).collect::<Result<_>>()?,
+            codes: codes.bytes().map(VerdictCode::from_byte).collect::<Result<_>>()?,
             score: row.try_get("score")?,
             passed_weight: row.try_get("passed_weight")?,
             failed_weight: row.try_get("failed_weight")?,
@@ -192,7 +192,7 @@ impl Posture {
     const fn blank(asset: AssetId, evaluated_at: DateTime<Utc>) -> Self {
         Self {
             asset,
-            letters: Vec::new(),
+            codes: Vec::new(),
             score: None,
             passed_weight: 0,
             failed_weight: 0,
@@ -205,17 +205,17 @@ impl Posture {
         }
     }
 
-    fn letter(&self, slot: usize) -> Letter {
-        self.letters.get(slot).copied().unwrap_or(Letter::Absent)
+    fn code(&self, slot: usize) -> VerdictCode {
+        self.codes.get(slot).copied().unwrap_or(VerdictCode::Absent)
     }
 
-    fn count(&mut self, letter: Letter, weight: i32) {
-        match letter {
-            Letter::Pass => self.passed_weight += weight,
-            Letter::Fail => self.failed_weight += weight,
-            Letter::Waived => self.waived_weight += weight,
-            Letter::NotAssessed | Letter::Error => {}
-            Letter::Absent => return,
+    fn count(&mut self, code: VerdictCode, weight: i32) {
+        match code {
+            VerdictCode::Pass => self.passed_weight += weight,
+            VerdictCode::Fail => self.failed_weight += weight,
+            VerdictCode::Waived => self.waived_weight += weight,
+            VerdictCode::NotAssessed | VerdictCode::Error => {}
+            VerdictCode::Absent => return,
         }
         self.whole_weight += weight;
     }
@@ -228,7 +228,7 @@ impl Posture {
 
     /// Whether another look found the same.
     pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
-        self.letters == other.letters
+        self.codes == other.codes
             && self.inputs_hash == other.inputs_hash
             && self.turns == other.turns
             && self.errors == other.errors

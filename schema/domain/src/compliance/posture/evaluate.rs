@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::{Letter, Posture, Turn, active_waivers::Waivers, inputs_hash::inputs_hash};
+use super::{Posture, Turn, VerdictCode, active_waivers::Waivers, inputs_hash::inputs_hash};
 use crate::{
     base::entity::WaiverId,
     compliance::{
@@ -90,32 +90,31 @@ impl<'a> Evaluation<'a> {
         reads: &ChangedKeys,
     ) -> Posture {
         let mut posture = Posture {
-            letters: vec![Letter::Absent; self.rules.width()],
+            codes: vec![VerdictCode::Absent; self.rules.width()],
             ..Posture::blank(facts.asset, self.now)
         };
         let (mut errors, mut waivers) = (Map::new(), Vec::new());
         for ruled in self.rules.iter() {
             let slot = ruled.slot;
             let before = kept.filter(|_| !self.is_whole && !is_affected(ruled, reads));
-            if let Some((kept, letter)) =
-                before.and_then(|kept| Some((kept, *kept.letters.get(slot)?)))
+            if let Some((kept, code)) = before.and_then(|kept| Some((kept, *kept.codes.get(slot)?)))
             {
-                posture.letters[slot] = letter;
+                posture.codes[slot] = code;
                 posture.turns.extend(kept.turns.iter().filter(|turn| turn.slot == slot));
                 let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
                 errors.extend(error.map(|error| (slot.to_string(), error.clone())));
             } else if ruled.applies(facts) {
                 let verdict = ruled.verdict(facts, self.now);
                 let waived = self.waivers.of(ruled, facts.asset).map(|(_, until)| until);
-                posture.letters[slot] = letter(verdict, waived, self.now);
+                posture.codes[slot] = code(verdict, waived, self.now);
                 posture.turns.extend(self.turn(ruled, facts, verdict, waived));
                 if verdict == Verdict::Error {
                     let reason = ruled.judge(facts, self.now).reason.unwrap_or_default();
                     errors.insert(slot.to_string(), Value::String(reason));
                 }
             }
-            posture.count(posture.letters[slot], ruled.weight());
-            if matches!(posture.letters[slot], Letter::Waived | Letter::Error)
+            posture.count(posture.codes[slot], ruled.weight());
+            if matches!(posture.codes[slot], VerdictCode::Waived | VerdictCode::Error)
                 && let Some((waiver, _)) = self.waivers.of(ruled, facts.asset)
             {
                 // Another waiver is another reason why it may be broken.
@@ -139,12 +138,11 @@ impl<'a> Evaluation<'a> {
         let slot = ruled.slot;
         let flip = ruled.flip(facts, self.now, verdict);
         let end = waived.filter(|_| matches!(verdict, Verdict::Fail | Verdict::Error));
-        let after_end = if verdict == Verdict::Fail { Letter::Fail } else { Letter::Error };
+        let after_end =
+            if verdict == Verdict::Fail { VerdictCode::Fail } else { VerdictCode::Error };
         match (flip, end) {
             (Some(flip), Some(end)) if end < flip.at => Some(Turn { slot, at: end, to: after_end }),
-            (Some(flip), _) => {
-                Some(Turn { slot, at: flip.at, to: letter(flip.to, waived, flip.at) })
-            }
+            (Some(flip), _) => Some(Turn { slot, at: flip.at, to: code(flip.to, waived, flip.at) }),
             (None, Some(end)) => Some(Turn { slot, at: end, to: after_end }),
             (None, None) => None,
         }
@@ -165,44 +163,44 @@ impl<'a> Evaluation<'a> {
         let has_changed = before.is_none_or(|before| before.inputs_hash != after.inputs_hash);
         for ruled in self.rules.all() {
             let slot = ruled.slot;
-            let old = before.map_or(Letter::Absent, |before| before.letter(slot));
-            let new = after.letter(slot);
+            let old = before.map_or(VerdictCode::Absent, |before| before.code(slot));
+            let new = after.code(slot);
             // Who follows a change may find a hash that knew of it already: another look read the facts in between.
             let is_retold = old != new
                 || (reads.is_some() && is_affected(ruled, reads))
                 || (has_changed && (self.is_whole || is_affected(ruled, reads)));
             match new {
-                Letter::Fail | Letter::Waived if !old.is_broken() => {
+                VerdictCode::Fail | VerdictCode::Waived if !old.is_broken() => {
                     differences.push(Difference::Opened(self.broken(ruled, facts, new)));
                 }
-                Letter::Fail | Letter::Waived if is_retold => {
+                VerdictCode::Fail | VerdictCode::Waived if is_retold => {
                     differences.push(Difference::Changed(self.broken(ruled, facts, new)));
                 }
-                Letter::Pass if old.may_be_broken() => {
+                VerdictCode::Pass if old.may_be_broken() => {
                     differences.push(end(ruled, FindingState::Fixed));
                 }
                 // Without a verdict it is not proven to be fixed.
-                Letter::NotAssessed | Letter::Absent if old.may_be_broken() => {
+                VerdictCode::NotAssessed | VerdictCode::Absent if old.may_be_broken() => {
                     differences.push(end(ruled, FindingState::OutOfScope));
                 }
                 // That it cannot be judged is the rule's fault, and says nothing of the asset: what it broke stays as it was seen.
-                Letter::Error if old.may_be_broken() && is_retold => {
+                VerdictCode::Error if old.may_be_broken() && is_retold => {
                     let excused = self.excused(ruled, facts);
                     let restated = Restated::new(facts.asset, ruled, excused);
                     differences.push(Difference::Restated(restated));
                 }
-                Letter::Error
-                | Letter::Fail
-                | Letter::Waived
-                | Letter::Pass
-                | Letter::NotAssessed
-                | Letter::Absent => {}
+                VerdictCode::Error
+                | VerdictCode::Fail
+                | VerdictCode::Waived
+                | VerdictCode::Pass
+                | VerdictCode::NotAssessed
+                | VerdictCode::Absent => {}
             }
         }
         differences
     }
 
-    fn broken(&self, ruled: &Ruled, facts: &Facts, letter: Letter) -> Broken {
+    fn broken(&self, ruled: &Ruled, facts: &Facts, code: VerdictCode) -> Broken {
         let waiver = self.excused(ruled, facts);
         Broken {
             asset: facts.asset,
@@ -210,7 +208,7 @@ impl<'a> Evaluation<'a> {
             version: ruled.version,
             severity: ruled.rule.definition.severity,
             evidence: ruled.evidence(facts, self.now),
-            waiver: waiver.filter(|_| letter == Letter::Waived),
+            waiver: waiver.filter(|_| code == VerdictCode::Waived),
         }
     }
 
@@ -221,7 +219,7 @@ impl<'a> Evaluation<'a> {
     /// What becomes of the findings of an asset that is judged no more: it is retired, or deleted.
     pub(super) fn leave(&self, posture: &Posture) -> Vec<Difference> {
         let broken = self.rules.all().iter();
-        let broken = broken.filter(|ruled| posture.letter(ruled.slot).may_be_broken());
+        let broken = broken.filter(|ruled| posture.code(ruled.slot).may_be_broken());
         let end = |ruled: &Ruled| {
             let (asset, rule) = (posture.asset, ruled.rule.id);
             Difference::Ended(Ended { asset, rule, state: FindingState::OutOfScope })
@@ -235,13 +233,13 @@ fn is_affected(ruled: &Ruled, reads: &ChangedKeys) -> bool {
     reads.as_ref().is_none_or(|changed| ruled.depends_on(changed))
 }
 
-fn letter(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> Letter {
+fn code(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> VerdictCode {
     match verdict {
-        Verdict::Pass => Letter::Pass,
-        Verdict::Fail if waived_until.is_some_and(|until| at < until) => Letter::Waived,
-        Verdict::Fail => Letter::Fail,
-        Verdict::NotAssessed => Letter::NotAssessed,
-        Verdict::Error => Letter::Error,
+        Verdict::Pass => VerdictCode::Pass,
+        Verdict::Fail if waived_until.is_some_and(|until| at < until) => VerdictCode::Waived,
+        Verdict::Fail => VerdictCode::Fail,
+        Verdict::NotAssessed => VerdictCode::NotAssessed,
+        Verdict::Error => VerdictCode::Error,
     }
 }
 

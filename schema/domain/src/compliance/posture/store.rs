@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{Letter, Posture};
+use super::{Posture, VerdictCode};
 use crate::{
     base::{
         db::{Tx, column},
@@ -66,7 +66,7 @@ pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result
         &[
             &tx.org(),
             &column(&rows, |posture| posture.asset),
-            &column(&rows, |posture| text(&posture.letters)),
+            &column(&rows, |posture| text(&posture.codes)),
             &column(&rows, |posture| posture.passed_weight),
             &column(&rows, |posture| posture.failed_weight),
             &column(&rows, |posture| posture.waived_weight),
@@ -91,8 +91,8 @@ pub(super) async fn forget(tx: &Tx, assets: &[AssetId]) -> Result<()> {
     Ok(())
 }
 
-fn text(letters: &[Letter]) -> String {
-    letters.iter().map(|letter| char::from(letter.as_byte())).collect()
+fn text(codes: &[VerdictCode]) -> String {
+    codes.iter().map(|code| char::from(code.as_byte())).collect()
 }
 
 fn turns(posture: &Posture) -> Option<Value> {

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use super::{Letter, Posture};
+use super::{Posture, VerdictCode};
 use crate::base::{db::FromRow, error::Result};
 
 /// What assets' postures add up to; sums and not means, so that they add up in any order.
@@ -87,8 +87,8 @@ impl Tally {
         self.sums.failed_weight += i64::from(posture.failed_weight);
         self.sums.waived_weight += i64::from(posture.waived_weight);
         self.sums.whole_weight += i64::from(posture.whole_weight);
-        for (slot, letter) in posture.letters.iter().enumerate() {
-            if let (Some(place), Some(counts)) = (place(*letter), self.by_slot.get_mut(slot)) {
+        for (slot, code) in posture.codes.iter().enumerate() {
+            if let (Some(place), Some(counts)) = (place(*code), self.by_slot.get_mut(slot)) {
                 counts[place] += 1;
             }
         }
@@ -105,14 +105,14 @@ impl Tally {
     }
 }
 
-const fn place(letter: Letter) -> Option<usize> {
-    match letter {
-        Letter::Pass => Some(0),
-        Letter::Fail => Some(1),
-        Letter::Waived => Some(2),
-        Letter::NotAssessed => Some(3),
-        Letter::Error => Some(4),
-        Letter::Absent => None,
+const fn place(code: VerdictCode) -> Option<usize> {
+    match code {
+        VerdictCode::Pass => Some(0),
+        VerdictCode::Fail => Some(1),
+        VerdictCode::Waived => Some(2),
+        VerdictCode::NotAssessed => Some(3),
+        VerdictCode::Error => Some(4),
+        VerdictCode::Absent => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Verdicts as people see them: with why there is none, what was seen, and when time will change it.
 //!
-//! The letter is what is kept; the rest is judged again from the facts as of when the posture became what it is. Where that
+//! The code is what is kept; the rest is judged again from the facts as of when the posture became what it is. Where that
 //! gives another verdict, a change has just been made and is being followed: it is said so, instead of showing what belongs
 //! to another verdict.
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Letter, Posture, store};
+use super::{Posture, VerdictCode, store};
 use crate::{
     base::{db::Tx, entity::AssetId, error::Result},
     compliance::rule::{Facts, Rule, Ruled, Ruleset, Verdict},
@@ -52,9 +52,9 @@ impl RuleVerdict {
     }
 
     fn of_posture(posture: &Posture, rules: &Ruleset, facts: Option<&Facts>) -> Vec<Self> {
-        let letters = posture.letters.iter().enumerate();
-        let verdicts = letters.filter_map(|(slot, letter)| {
-            Some(Self::of(posture, rules.by_slot(slot)?, *letter, letter.verdict()?, facts))
+        let codes = posture.codes.iter().enumerate();
+        let verdicts = codes.filter_map(|(slot, code)| {
+            Some(Self::of(posture, rules.by_slot(slot)?, *code, code.verdict()?, facts))
         });
         verdicts.collect()
     }
@@ -62,7 +62,7 @@ impl RuleVerdict {
     fn of(
         posture: &Posture,
         ruled: &Ruled,
-        letter: Letter,
+        code: VerdictCode,
         verdict: Verdict,
         facts: Option<&Facts>,
     ) -> Self {
@@ -79,8 +79,8 @@ impl RuleVerdict {
         Self {
             rule: ruled.rule.clone(),
             verdict,
-            waived: letter == Letter::Waived,
-            reason: if letter == Letter::Error {
+            waived: code == VerdictCode::Waived,
+            reason: if code == VerdictCode::Error {
                 kept().map(str::to_owned).or(reason)
             } else {
                 reason

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Letter, Posture, due, evaluate::Evaluation, follow::facts_of, store};
+use super::{Posture, VerdictCode, due, evaluate::Evaluation, follow::facts_of, store};
 use crate::{
     base::{
         db::Tx,
@@ -29,8 +29,8 @@ pub struct Mismatch {
     pub kept: Option<Posture>,
     /// What it should be.
     pub judged: Option<Posture>,
-    /// The letters that the findings tell of: failing or waived, or no finding.
-    pub found: Vec<Letter>,
+    /// The codes that the findings tell of: failing or waived, or no finding.
+    pub found: Vec<VerdictCode>,
 }
 
 /// What a comparison found.
@@ -95,8 +95,8 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
     let assets: Vec<_> = mismatches.iter().map(|mismatch| mismatch.asset).collect();
     let facts = facts_of(tx, &rules, &assets).await?;
     let told = mismatches.iter().map(|mismatch| {
-        let letters = mismatch.found.clone();
-        (mismatch.asset, Posture { letters, ..Posture::blank(mismatch.asset, now) })
+        let codes = mismatch.found.clone();
+        (mismatch.asset, Posture { codes, ..Posture::blank(mismatch.asset, now) })
     });
     Evaluation::load(tx, &rules, now).await?.record(tx, &facts, told.collect(), |_| None).await?;
     Ok(())
@@ -107,13 +107,13 @@ impl Posture {
         self.turns.iter().any(|turn| turn.at <= now)
     }
 
-    /// Whether the live findings are those of its letters.
-    fn tells_of(&self, found: &[Letter]) -> bool {
-        let told = |slot: usize| Some(self.letter(slot)).filter(|letter| letter.is_broken());
-        let found_at = |slot: usize| found.get(slot).copied().filter(|letter| letter.is_broken());
-        let slots = 0..self.letters.len().max(found.len());
+    /// Whether the live findings are those of its codes.
+    fn tells_of(&self, found: &[VerdictCode]) -> bool {
+        let told = |slot: usize| Some(self.code(slot)).filter(|code| code.is_broken());
+        let found_at = |slot: usize| found.get(slot).copied().filter(|code| code.is_broken());
+        let slots = 0..self.codes.len().max(found.len());
         slots
-            .filter(|slot| self.letter(*slot) != Letter::Error)
+            .filter(|slot| self.code(*slot) != VerdictCode::Error)
             .all(|slot| told(slot) == found_at(slot))
     }
 }
@@ -123,7 +123,7 @@ async fn found_in_range(
     tx: &Tx,
     rules: &Ruleset,
     range: AssetRange,
-) -> Result<HashMap<AssetId, Vec<Letter>>> {
+) -> Result<HashMap<AssetId, Vec<VerdictCode>>> {
     let slots: BTreeMap<RuleId, usize> =
         rules.all().iter().map(|ruled| (ruled.rule.id, ruled.slot)).collect();
     let (above, up_to) = range.bounds();
@@ -133,16 +133,16 @@ async fn found_in_range(
             &[&above, &up_to],
         )
         .await?;
-    let mut found: HashMap<AssetId, Vec<Letter>> = HashMap::new();
+    let mut found: HashMap<AssetId, Vec<VerdictCode>> = HashMap::new();
     for row in &rows {
         let Some(slot) = slots.get(&row.try_get("rule_id")?) else { continue };
-        let letters = found
+        let codes = found
             .entry(row.try_get("asset_id")?)
-            .or_insert_with(|| vec![Letter::Absent; rules.width()]);
-        letters[*slot] = match FindingState::from_column(row.try_get("state")?)? {
-            FindingState::Waived => Letter::Waived,
-            FindingState::Open => Letter::Fail,
-            FindingState::Fixed | FindingState::OutOfScope => Letter::Absent,
+            .or_insert_with(|| vec![VerdictCode::Absent; rules.width()]);
+        codes[*slot] = match FindingState::from_column(row.try_get("state")?)? {
+            FindingState::Waived => VerdictCode::Waived,
+            FindingState::Open => VerdictCode::Fail,
+            FindingState::Fixed | FindingState::OutOfScope => VerdictCode::Absent,
         };
     }
     Ok(found)

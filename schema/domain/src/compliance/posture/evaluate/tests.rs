@@ -78,9 +78,9 @@ fn waiver(number: u128, days: i64) -> Waiver {
     }
 }
 
-/// The letters of the posture, and what became of findings by slot.
+/// The codes of the posture, and what became of findings by slot.
 fn said(evaluated: &Evaluated) -> String {
-    let letters = evaluated.posture.letters.iter().map(|letter| char::from(letter.as_byte()));
+    let codes = evaluated.posture.codes.iter().map(|code| char::from(code.as_byte()));
     let differences = evaluated.differences.iter().map(|difference| match difference {
         Difference::Opened(broken) => format!(" opened {}", broken.rule.uuid().as_u128()),
         Difference::Changed(broken) => format!(" changed {}", broken.rule.uuid().as_u128()),
@@ -89,7 +89,7 @@ fn said(evaluated: &Evaluated) -> String {
             format!(" {} {}", ended.state.as_str(), ended.rule.uuid().as_u128())
         }
     });
-    letters.collect::<String>() + &differences.collect::<String>()
+    codes.collect::<String>() + &differences.collect::<String>()
 }
 
 const BROKEN: &str = r#"{"disk_encrypted": false, "edr_installed": true}"#;
@@ -128,7 +128,7 @@ fn a_waiver_counts_until_it_ends_and_another_one_is_told() {
     let waived =
         evaluation(&[waiver(1, 3), waiver(2, 5)]).evaluate(&facts(BROKEN), Some(&open), &None);
     assert_eq!((said(&waived).as_str(), waived.is_other), ("WP changed 0", true));
-    let end = Turn { slot: 0, at: NOW + TimeDelta::days(5), to: Letter::Fail };
+    let end = Turn { slot: 0, at: NOW + TimeDelta::days(5), to: VerdictCode::Fail };
     assert_eq!(waived.posture.turns, [end], "the one that holds longest counts");
     assert_ne!(waived.posture.inputs_hash, open.inputs_hash);
     let another =
