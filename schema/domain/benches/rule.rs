@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use domain::{
     Id,
-    compliance::rule::{Builtin, Described, Facts, Owner, Ruled, Ruleset, Verdict},
+    compliance::rule::{Builtin, CompiledRule, Described, Facts, Owner, Ruleset, Verdict},
     inventory::asset::{AssetType, Environment, LifecycleState},
 };
 use serde_json::json;
@@ -63,16 +63,17 @@ fn facts(place: i64, attributes: &str) -> Facts {
 fn rule(criterion: &mut Criterion) {
     let texts: Vec<String> = (0..ASSETS).map(attributes).collect();
     let all: Vec<Facts> = (0..).zip(&texts).map(|(place, text)| facts(place, text)).collect();
-    let rules: Vec<Ruled> = Builtin::all()
+    let rules: Vec<CompiledRule> = Builtin::all()
         .iter()
         .enumerate()
-        .map(|(slot, builtin)| Ruled::new(builtin.rule(Id::new()), slot, Id::new()))
+        .map(|(slot, builtin)| CompiledRule::new(builtin.rule(Id::new()), slot, Id::new()))
         .collect();
     let set = Ruleset::new(rules.clone());
-    let evaluations = |rules: &[Ruled]| Throughput::Elements(all.len() as u64 * rules.len() as u64);
+    let evaluations =
+        |rules: &[CompiledRule]| Throughput::Elements(all.len() as u64 * rules.len() as u64);
 
     let mut group = criterion.benchmark_group("rule");
-    let judge_all = |rules: &[Ruled]| {
+    let judge_all = |rules: &[CompiledRule]| {
         let verdicts =
             all.iter().flat_map(|facts| rules.iter().map(move |rule| rule.verdict(facts, now())));
         verdicts.filter(|verdict| *verdict == Verdict::Pass).count()

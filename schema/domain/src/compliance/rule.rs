@@ -42,7 +42,7 @@ pub use facts::{Described, Facts, Owner};
 pub use key::Key;
 pub use kind::{Kind, Type};
 pub use params::Params;
-pub use set::{Ruled, Ruleset};
+pub use set::{CompiledRule, Ruleset};
 pub use trial::{Example, Trial};
 
 text_enum! {

@@ -13,7 +13,7 @@ use crate::{
     },
     compliance::{
         posture::due,
-        rule::{Facts, Ruled, Severity},
+        rule::{CompiledRule, Facts, Severity},
     },
 };
 
@@ -75,7 +75,11 @@ pub(crate) struct Restated {
 }
 
 impl Restated {
-    pub(crate) const fn new(asset: AssetId, ruled: &Ruled, waiver: Option<WaiverId>) -> Self {
+    pub(crate) const fn new(
+        asset: AssetId,
+        ruled: &CompiledRule,
+        waiver: Option<WaiverId>,
+    ) -> Self {
         Self { asset, rule: ruled.rule.id, severity: ruled.rule.definition.severity, waiver }
     }
 }

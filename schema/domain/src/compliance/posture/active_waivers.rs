@@ -9,7 +9,7 @@ use crate::{
         entity::{AssetId, WaiverId},
         id::Id,
     },
-    compliance::{rule::Ruled, waiver::Waiver},
+    compliance::{rule::CompiledRule, waiver::Waiver},
 };
 
 /// A waiver that holds, and until when.
@@ -31,7 +31,7 @@ impl Waivers {
         Self(longest)
     }
 
-    pub(super) fn of(&self, ruled: &Ruled, asset: AssetId) -> Option<Held> {
+    pub(super) fn of(&self, ruled: &CompiledRule, asset: AssetId) -> Option<Held> {
         if self.0.is_empty() {
             return None;
         }

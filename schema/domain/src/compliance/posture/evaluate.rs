@@ -14,7 +14,7 @@ use crate::{
             FindingState,
             transition::{Broken, Ended, Restated},
         },
-        rule::{Facts, Ruled, Ruleset, Verdict},
+        rule::{CompiledRule, Facts, Ruleset, Verdict},
         waiver::Waiver,
     },
 };
@@ -130,7 +130,7 @@ impl<'a> Evaluation<'a> {
     /// What time alone changes next: the rule's verdict, or whether a waiver allows it.
     fn turn(
         &self,
-        ruled: &Ruled,
+        ruled: &CompiledRule,
         facts: &Facts,
         verdict: Verdict,
         waived: Option<DateTime<Utc>>,
@@ -157,7 +157,7 @@ impl<'a> Evaluation<'a> {
         reads: &ChangedKeys,
     ) -> Vec<Difference> {
         let mut differences = Vec::new();
-        let end = |ruled: &Ruled, state| {
+        let end = |ruled: &CompiledRule, state| {
             Difference::Ended(Ended { asset: facts.asset, rule: ruled.rule.id, state })
         };
         let has_changed = before.is_none_or(|before| before.inputs_hash != after.inputs_hash);
@@ -200,7 +200,7 @@ impl<'a> Evaluation<'a> {
         differences
     }
 
-    fn broken(&self, ruled: &Ruled, facts: &Facts, code: VerdictCode) -> Broken {
+    fn broken(&self, ruled: &CompiledRule, facts: &Facts, code: VerdictCode) -> Broken {
         let waiver = self.excused(ruled, facts);
         Broken {
             asset: facts.asset,
@@ -212,7 +212,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn excused(&self, ruled: &Ruled, facts: &Facts) -> Option<WaiverId> {
+    fn excused(&self, ruled: &CompiledRule, facts: &Facts) -> Option<WaiverId> {
         self.waivers.of(ruled, facts.asset).map(|(waiver, _)| waiver)
     }
 
@@ -220,7 +220,7 @@ impl<'a> Evaluation<'a> {
     pub(super) fn leave(&self, posture: &Posture) -> Vec<Difference> {
         let broken = self.rules.all().iter();
         let broken = broken.filter(|ruled| posture.code(ruled.slot).may_be_broken());
-        let end = |ruled: &Ruled| {
+        let end = |ruled: &CompiledRule| {
             let (asset, rule) = (posture.asset, ruled.rule.id);
             Difference::Ended(Ended { asset, rule, state: FindingState::OutOfScope })
         };
@@ -229,7 +229,7 @@ impl<'a> Evaluation<'a> {
 }
 
 /// Whether a change may change what a rule says.
-fn is_affected(ruled: &Ruled, reads: &ChangedKeys) -> bool {
+fn is_affected(ruled: &CompiledRule, reads: &ChangedKeys) -> bool {
     reads.as_ref().is_none_or(|changed| ruled.depends_on(changed))
 }
 

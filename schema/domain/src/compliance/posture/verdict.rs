@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Posture, VerdictCode, store};
 use crate::{
     base::{db::Tx, entity::AssetId, error::Result},
-    compliance::rule::{Facts, Rule, Ruled, Ruleset, Verdict},
+    compliance::rule::{CompiledRule, Facts, Rule, Ruleset, Verdict},
 };
 
 /// What is said where facts and verdict do not belong together.
@@ -61,7 +61,7 @@ impl RuleVerdict {
 
     fn of(
         posture: &Posture,
-        ruled: &Ruled,
+        ruled: &CompiledRule,
         code: VerdictCode,
         verdict: Verdict,
         facts: Option<&Facts>,

@@ -39,7 +39,7 @@ impl Rule {
 
 /// A rule, ready to judge.
 #[derive(Debug, Clone)]
-pub struct Ruled {
+pub struct CompiledRule {
     /// The rule as it counts.
     pub rule: Rule,
     /// Its place in the verdicts of a posture.
@@ -52,7 +52,7 @@ pub struct Ruled {
     tags: Arc<[String]>,
 }
 
-impl Ruled {
+impl CompiledRule {
     /// A rule at its slot, compiled with its thresholds.
     pub fn new(rule: Rule, slot: usize, version: RuleVersionId) -> Self {
         let compiled = rule.compiled().map_err(|faults| {
@@ -130,7 +130,7 @@ impl Ruled {
 /// The rules of an organization, by slot.
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
-    rules: Vec<Ruled>,
+    rules: Vec<CompiledRule>,
     /// What enabled ones read, by name.
     reads: Vec<Key>,
     /// Which versions with which thresholds they are, hashed.
@@ -139,7 +139,7 @@ pub struct Ruleset {
 
 impl Ruleset {
     /// These, whatever their order.
-    pub fn new(mut rules: Vec<Ruled>) -> Self {
+    pub fn new(mut rules: Vec<CompiledRule>) -> Self {
         rules.sort_by_key(|ruled| ruled.slot);
         let mut reads = BTreeSet::new();
         let mut terms = Hash::new();
@@ -155,17 +155,17 @@ impl Ruleset {
     }
 
     /// Those that assets are judged by, by slot.
-    pub fn iter(&self) -> impl Iterator<Item = &Ruled> {
+    pub fn iter(&self) -> impl Iterator<Item = &CompiledRule> {
         self.rules.iter().filter(|ruled| ruled.rule.enabled)
     }
 
     /// All of them, those that are switched off included, by slot.
-    pub fn all(&self) -> &[Ruled] {
+    pub fn all(&self) -> &[CompiledRule] {
         &self.rules
     }
 
     /// The one at this slot, switched off or not.
-    pub fn by_slot(&self, slot: usize) -> Option<&Ruled> {
+    pub fn by_slot(&self, slot: usize) -> Option<&CompiledRule> {
         let place = self.rules.binary_search_by_key(&slot, |ruled| ruled.slot).ok()?;
         self.rules.get(place)
     }
@@ -242,7 +242,7 @@ mod tests {
             params: json!({}),
             definition,
         };
-        Ruleset::new(vec![Ruled::new(rule, 0, Id::from(uuid::Uuid::nil()))])
+        Ruleset::new(vec![CompiledRule::new(rule, 0, Id::from(uuid::Uuid::nil()))])
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Builtin, Definition, Params, Rule, Ruled, Ruleset, Severity};
+use super::{Builtin, CompiledRule, Definition, Params, Rule, Ruleset, Severity};
 use crate::{
     access::audit::Entry,
     base::{
@@ -100,10 +100,10 @@ impl Saved {
         tx.all(&format!("{SELECT} ORDER BY rule.slot"), &[]).await
     }
 
-    fn ruled(self) -> Result<Ruled> {
+    fn ruled(self) -> Result<CompiledRule> {
         let slot = usize::try_from(self.slot)
             .map_err(|_| Error::Corrupt { table: "rule", column: "slot" })?;
-        Ok(Ruled::new(self.rule, slot, self.version))
+        Ok(CompiledRule::new(self.rule, slot, self.version))
     }
 
     /// As it counts once what ships is saved: an update of ours replaces the version, not what was set.
@@ -155,7 +155,7 @@ impl Ruleset {
         let ruled = saved.into_iter().filter_map(|saved| {
             let kept = kept.remove(&saved.version.uuid())?;
             let rule = Rule { enabled: true, params: kept.params, ..saved.rule };
-            Some(Ruled::new(rule, kept.slot, saved.version))
+            Some(CompiledRule::new(rule, kept.slot, saved.version))
         });
         Ok(Self::new(ruled.collect()))
     }

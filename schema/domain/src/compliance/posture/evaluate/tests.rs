@@ -16,7 +16,7 @@ use crate::{
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-fn ruled(slot: usize, condition: &str) -> Ruled {
+fn ruled(slot: usize, condition: &str) -> CompiledRule {
     let definition = Definition {
         title: "t".to_owned(),
         severity: Severity::High,
@@ -37,7 +37,7 @@ fn ruled(slot: usize, condition: &str) -> Ruled {
         params: json!({}),
         definition,
     };
-    Ruled::new(rule, slot, Id::from(Uuid::nil()))
+    CompiledRule::new(rule, slot, Id::from(Uuid::nil()))
 }
 
 /// Disks, and agents that watch.
