@@ -174,7 +174,7 @@ async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
         }
     }
     // As workers do after a run.
-    jobs::compliance::posture::push_turn(tx).await?;
+    jobs::compliance::posture::push_flip(tx).await?;
     jobs::compliance::posture::push_verify(tx, at).await?;
     Ok(())
 }

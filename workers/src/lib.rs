@@ -38,7 +38,7 @@ pub fn handlers() -> Handlers {
         .on(run::shard)
         .on(run::scheduled)
         .on(posture::follow)
-        .on(posture::turn)
+        .on(posture::flip)
         .on(posture::refresh)
         .on(posture::verify)
         .on_ended::<RunShard, _, _>(run::shard_ended)

@@ -82,7 +82,7 @@ impl Found {
             found.waiting += waiting;
             if repair {
                 posture::repair(&tx, &mismatches, crate::now()).await?;
-                jobs::compliance::posture::push_turn(&tx).await?;
+                jobs::compliance::posture::push_flip(&tx).await?;
             }
             let more = mismatches.iter().take(SHOWN.saturating_sub(found.shown.len()));
             let ids: Vec<_> = more.clone().map(|mismatch| mismatch.asset).collect();

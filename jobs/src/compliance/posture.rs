@@ -36,9 +36,9 @@ impl Job for Follow {
 
 /// Judges anew what time alone changes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turn {}
+pub struct Flip {}
 
-impl Job for Turn {
+impl Job for Flip {
     const QUEUE: Queue = Queue::Scan;
     const KIND: &'static str = "scan.turn";
     const ATTEMPTS: i16 = 20;
@@ -93,9 +93,9 @@ async fn push_follow_of<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Result<()> 
 }
 
 /// Asks for a job when time alone changes a verdict next. After a look that may have brought that forward.
-pub async fn push_turn(tx: &Tx) -> Result<()> {
-    let Some(next) = posture::next_turn(tx).await? else { return Ok(()) };
-    Push::new(&Turn {})
+pub async fn push_flip(tx: &Tx) -> Result<()> {
+    let Some(next) = posture::next_flip(tx).await? else { return Ok(()) };
+    Push::new(&Flip {})
         .key("turn")
         .run_at(next)
         .on_behalf(tx.org(), Actor::System)

@@ -6,7 +6,7 @@ use domain::compliance::{posture, range::AssetRange};
 use jobs::{
     Failure,
     compliance::posture::{
-        Follow, Refresh, Turn, Verify, push_forgotten, push_refresh, push_turn, push_verify,
+        Flip, Follow, Refresh, Verify, push_flip, push_forgotten, push_refresh, push_verify,
     },
 };
 
@@ -23,17 +23,17 @@ pub async fn follow(context: Context, _: Follow) -> Result<(), Failure> {
     if followed.is_more {
         jobs::compliance::posture::follow(&tx).await?;
     }
-    push_turn(&tx).await?;
+    push_flip(&tx).await?;
     tx.commit().await?;
     Ok(())
 }
 
 /// Judges what time alone has changed: by whichever clock is ahead, the worker's or Postgres', which decided that it is time.
-pub async fn turn(context: Context, _: Turn) -> Result<(), Failure> {
+pub async fn flip(context: Context, _: Flip) -> Result<(), Failure> {
     let tx = context.finish().await?;
     let now = context.now().max(tx.now().await?);
-    posture::turn(&tx, now).await?;
-    push_turn(&tx).await?;
+    posture::reevaluate_flips(&tx, now).await?;
+    push_flip(&tx).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -42,7 +42,7 @@ pub async fn turn(context: Context, _: Turn) -> Result<(), Failure> {
 pub async fn refresh(context: Context, job: Refresh) -> Result<(), Failure> {
     let tx = context.finish().await?;
     posture::refresh(&tx, job.range, context.now()).await?;
-    push_turn(&tx).await?;
+    push_flip(&tx).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -56,7 +56,7 @@ pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
         let tx = context.write().await?;
         let differing = posture::verify(&tx, range, context.now()).await?.mismatches;
         posture::repair(&tx, &differing, context.now()).await?;
-        push_turn(&tx).await?;
+        push_flip(&tx).await?;
         tx.commit().await?;
         metrics::counter!("sentryops_posture_mismatches_total").increment(differing.len() as u64);
         if let Some(first) = differing.first() {

@@ -7,7 +7,7 @@ use domain::{
 use jobs::{
     Failure,
     compliance::{
-        posture::push_turn,
+        posture::push_flip,
         run::{RunShard, push_shards},
     },
     fleet::schedule::ScheduledRun,
@@ -27,7 +27,7 @@ pub async fn shard(context: Context, job: RunShard) -> Result<(), Failure> {
         if let Some(anew) = anew {
             push_shards(&tx, anew).await?;
         }
-        push_turn(&tx).await?;
+        push_flip(&tx).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -54,7 +54,7 @@ pub async fn shard_ended(context: Context, ended: Ended) -> Result<(), Failure> 
     };
     let tx = context.finish().await?;
     Run::fail(&tx, run, &reason, context.now()).await?;
-    push_turn(&tx).await?;
+    push_flip(&tx).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use domain::{
 use jobs::{
     Job,
     compliance::{
-        posture::{Follow, Refresh, Turn, Verify},
+        posture::{Flip, Follow, Refresh, Verify},
         run::RunShard,
     },
     fleet::schedule::ScheduledRun,
@@ -77,7 +77,7 @@ async fn payloads_and_columns_of_every_kind_are_those_of_before() {
     let fleet = restored().await;
     is_stored_alike::<RunShard>(&fleet).await;
     is_stored_alike::<Follow>(&fleet).await;
-    is_stored_alike::<Turn>(&fleet).await;
+    is_stored_alike::<Flip>(&fleet).await;
     is_stored_alike::<Refresh>(&fleet).await;
     is_stored_alike::<Verify>(&fleet).await;
     is_stored_alike::<ScheduledRun>(&fleet).await;

@@ -38,7 +38,7 @@ pub(crate) mod tally;
 mod verdict;
 mod verify;
 
-pub use follow::{Followed, follow, next_turn, refresh, turn};
+pub use follow::{Followed, follow, next_flip, reevaluate_flips, refresh};
 pub use tally::Sums;
 pub use verdict::RuleVerdict;
 pub use verify::{Mismatch, Verified, repair, verify};
@@ -121,7 +121,7 @@ impl VerdictCode {
 
 /// What a verdict becomes by time alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
+pub struct Flip {
     /// The rule's slot.
     pub slot: usize,
     /// When, to the microsecond.
@@ -148,7 +148,7 @@ pub struct Posture {
     /// Weight of all rules that apply.
     pub whole_weight: i32,
     /// What time alone will change, by slot.
-    pub turns: Vec<Turn>,
+    pub flips: Vec<Flip>,
     /// Why a rule could not be judged, by slot, as a JSON object.
     pub errors: Option<Value>,
     /// The hash of the facts that the rules read and of the waivers that count, in the column `facts_hash`.
@@ -161,15 +161,15 @@ impl FromRow for Posture {
     fn from_row(row: &Row) -> Result<Self> {
         let corrupt = Error::Corrupt { table: "posture", column: "flips" };
         let codes: &str = row.try_get("verdicts")?;
-        let turns: Option<Value> = row.try_get("flips")?;
-        let turns: Option<Vec<(usize, i64, char)>> =
-            turns.map(serde_json::from_value).transpose().map_err(|_| corrupt)?;
-        let turn = |(slot, micros, code): (usize, i64, char)| {
+        let flips: Option<Value> = row.try_get("flips")?;
+        let flips: Option<Vec<(usize, i64, char)>> =
+            flips.map(serde_json::from_value).transpose().map_err(|_| corrupt)?;
+        let flip = |(slot, micros, code): (usize, i64, char)| {
             let at = DateTime::from_timestamp_micros(micros)
                 .ok_or(Error::Corrupt { table: "posture", column: "flips" })?;
             let corrupt = Error::Corrupt { table: "posture", column: "flips" };
             let code = u8::try_from(code).map_err(|_| corrupt)?;
-            Ok(Turn { slot, at, to: VerdictCode::from_byte(code)? })
+            Ok(Flip { slot, at, to: VerdictCode::from_byte(code)? })
         };
         Ok(Self {
             asset: row.try_get("asset_id")?,
@@ -179,7 +179,7 @@ impl FromRow for Posture {
             failed_weight: row.try_get("failed_weight")?,
             waived_weight: row.try_get("waived_weight")?,
             whole_weight: row.try_get("whole_weight")?,
-            turns: turns.unwrap_or_default().into_iter().map(turn).collect::<Result<_>>()?,
+            flips: flips.unwrap_or_default().into_iter().map(flip).collect::<Result<_>>()?,
             errors: row.try_get("errors")?,
             inputs_hash: row.try_get("facts_hash")?,
             evaluated_at: row.try_get("evaluated_at")?,
@@ -198,7 +198,7 @@ impl Posture {
             failed_weight: 0,
             waived_weight: 0,
             whole_weight: 0,
-            turns: Vec::new(),
+            flips: Vec::new(),
             errors: None,
             inputs_hash: 0,
             evaluated_at,
@@ -230,7 +230,7 @@ impl Posture {
     pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
         self.codes == other.codes
             && self.inputs_hash == other.inputs_hash
-            && self.turns == other.turns
+            && self.flips == other.flips
             && self.errors == other.errors
             && (self.passed_weight, self.failed_weight, self.waived_weight, self.whole_weight)
                 == (

@@ -22,7 +22,7 @@ use domain::{
     entity::{self, RunId},
 };
 use futures_util::{Stream, future::OptionFuture, stream};
-use jobs::compliance::{posture::push_turn, run::push_shards};
+use jobs::compliance::{posture::push_flip, run::push_shards};
 
 use crate::{
     access::actor::{Actor, actor},
@@ -143,7 +143,7 @@ impl ComplianceMutation {
     ) -> Result<ComplianceRun> {
         let tx = ctx.write().await?;
         let run = run::Run::cancel(&tx, id, ctx.now()).await?;
-        push_turn(&tx).await?;
+        push_flip(&tx).await?;
         tx.commit().await?;
         Ok(ComplianceRun(run))
     }

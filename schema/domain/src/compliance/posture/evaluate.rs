@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::{Posture, Turn, VerdictCode, active_waivers::Waivers, inputs_hash::inputs_hash};
+use super::{Flip, Posture, VerdictCode, active_waivers::Waivers, inputs_hash::inputs_hash};
 use crate::{
     base::entity::WaiverId,
     compliance::{
@@ -100,14 +100,14 @@ impl<'a> Evaluation<'a> {
             if let Some((kept, code)) = before.and_then(|kept| Some((kept, *kept.codes.get(slot)?)))
             {
                 posture.codes[slot] = code;
-                posture.turns.extend(kept.turns.iter().filter(|turn| turn.slot == slot));
+                posture.flips.extend(kept.flips.iter().filter(|flip| flip.slot == slot));
                 let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
                 errors.extend(error.map(|error| (slot.to_string(), error.clone())));
             } else if ruled.applies(facts) {
                 let verdict = ruled.verdict(facts, self.now);
                 let waived = self.waivers.of(ruled, facts.asset).map(|(_, until)| until);
                 posture.codes[slot] = code(verdict, waived, self.now);
-                posture.turns.extend(self.turn(ruled, facts, verdict, waived));
+                posture.flips.extend(self.flip(ruled, facts, verdict, waived));
                 if verdict == Verdict::Error {
                     let reason = ruled.judge(facts, self.now).reason.unwrap_or_default();
                     errors.insert(slot.to_string(), Value::String(reason));
@@ -128,22 +128,22 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What time alone changes next: the rule's verdict, or whether a waiver allows it.
-    fn turn(
+    fn flip(
         &self,
         ruled: &CompiledRule,
         facts: &Facts,
         verdict: Verdict,
         waived: Option<DateTime<Utc>>,
-    ) -> Option<Turn> {
+    ) -> Option<Flip> {
         let slot = ruled.slot;
         let flip = ruled.flip(facts, self.now, verdict);
         let end = waived.filter(|_| matches!(verdict, Verdict::Fail | Verdict::Error));
         let after_end =
             if verdict == Verdict::Fail { VerdictCode::Fail } else { VerdictCode::Error };
         match (flip, end) {
-            (Some(flip), Some(end)) if end < flip.at => Some(Turn { slot, at: end, to: after_end }),
-            (Some(flip), _) => Some(Turn { slot, at: flip.at, to: code(flip.to, waived, flip.at) }),
-            (None, Some(end)) => Some(Turn { slot, at: end, to: after_end }),
+            (Some(flip), Some(end)) if end < flip.at => Some(Flip { slot, at: end, to: after_end }),
+            (Some(flip), _) => Some(Flip { slot, at: flip.at, to: code(flip.to, waived, flip.at) }),
+            (None, Some(end)) => Some(Flip { slot, at: end, to: after_end }),
             (None, None) => None,
         }
     }

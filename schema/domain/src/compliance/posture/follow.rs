@@ -75,20 +75,20 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
     Ok(followed)
 }
 
-/// Judges assets of which time alone has changed a verdict, some thousand at most: [`next_turn`] tells of more.
-pub async fn turn(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+/// Judges assets of which time alone has changed a verdict, some thousand at most: [`next_flip`] tells of more.
+pub async fn reevaluate_flips(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
     let now = Lock::Exclusive.take(tx, now).await?;
     let sql = "SELECT asset_id FROM posture WHERE flips_at <= $1 ORDER BY flips_at LIMIT $2";
-    let turned: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
+    let flipped: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
     let mut changed = BTreeMap::new();
-    for row in &turned {
+    for row in &flipped {
         changed.insert(row.try_get("asset_id")?, None);
     }
     evaluate(tx, &changed, false, now).await
 }
 
 /// When time alone changes a verdict next.
-pub async fn next_turn(tx: &Tx) -> Result<Option<DateTime<Utc>>> {
+pub async fn next_flip(tx: &Tx) -> Result<Option<DateTime<Utc>>> {
     let row: Row = tx.one("SELECT min(flips_at) AS next FROM posture", &[]).await?;
     Ok(row.try_get("next")?)
 }

@@ -73,8 +73,8 @@ pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result
             &column(&rows, |posture| posture.whole_weight),
             &column(&rows, |posture| posture.score),
             &column(&rows, |posture| posture.inputs_hash),
-            &column(&rows, turns),
-            &column(&rows, |posture| posture.turns.iter().map(|turn| turn.at).min()),
+            &column(&rows, flips),
+            &column(&rows, |posture| posture.flips.iter().map(|flip| flip.at).min()),
             &column(&rows, |posture| &posture.errors),
             &column(&rows, |posture| posture.evaluated_at),
         ],
@@ -95,9 +95,9 @@ fn text(codes: &[VerdictCode]) -> String {
     codes.iter().map(|code| char::from(code.as_byte())).collect()
 }
 
-fn turns(posture: &Posture) -> Option<Value> {
-    let turn = |turn: &super::Turn| {
-        json!([turn.slot, turn.at.timestamp_micros(), char::from(turn.to.as_byte())])
+fn flips(posture: &Posture) -> Option<Value> {
+    let flip = |flip: &super::Flip| {
+        json!([flip.slot, flip.at.timestamp_micros(), char::from(flip.to.as_byte())])
     };
-    (!posture.turns.is_empty()).then(|| posture.turns.iter().map(turn).collect())
+    (!posture.flips.is_empty()).then(|| posture.flips.iter().map(flip).collect())
 }

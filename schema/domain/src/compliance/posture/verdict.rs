@@ -75,7 +75,7 @@ impl RuleVerdict {
             Some(_) | None => (Some(FOLLOWING.to_owned()), None),
         };
         let kept = || posture.errors.as_ref()?.get(ruled.slot.to_string())?.as_str();
-        let turn = posture.turns.iter().find(|turn| turn.slot == ruled.slot);
+        let flip = posture.flips.iter().find(|flip| flip.slot == ruled.slot);
         Self {
             rule: ruled.rule.clone(),
             verdict,
@@ -86,7 +86,7 @@ impl RuleVerdict {
                 reason
             },
             evidence,
-            flips_at: turn.map(|turn| turn.at),
+            flips_at: flip.map(|flip| flip.at),
         }
     }
 }

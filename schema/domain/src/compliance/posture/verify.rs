@@ -58,8 +58,8 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
     for facts in &facts {
         let asset = facts.asset;
         let (kept, found) = (kept.remove(&asset), found.remove(&asset).unwrap_or_default());
-        let is_turning = kept.as_ref().is_some_and(|kept| kept.has_turned_by(evaluation.now()));
-        if is_turning || waiting.includes(asset) {
+        let is_flipping = kept.as_ref().is_some_and(|kept| kept.has_flipped_by(evaluation.now()));
+        if is_flipping || waiting.includes(asset) {
             verified.waiting += 1;
             continue;
         }
@@ -103,8 +103,8 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
 }
 
 impl Posture {
-    fn has_turned_by(&self, now: DateTime<Utc>) -> bool {
-        self.turns.iter().any(|turn| turn.at <= now)
+    fn has_flipped_by(&self, now: DateTime<Utc>) -> bool {
+        self.flips.iter().any(|flip| flip.at <= now)
     }
 
     /// Whether the live findings are those of its codes.

@@ -64,8 +64,8 @@ pub(crate) async fn follow(house: &TestOrg, now: DateTime<Utc>) {
     }
     loop {
         let tx = write(house).await;
-        posture::turn(&tx, now).await.unwrap();
-        let next = posture::next_turn(&tx).await.unwrap();
+        posture::reevaluate_flips(&tx, now).await.unwrap();
+        let next = posture::next_flip(&tx).await.unwrap();
         tx.commit().await.unwrap();
         if next.is_none_or(|next| next > now) {
             break;
@@ -293,7 +293,7 @@ async fn a_backup_that_grows_old_fails_at_its_time() {
     assert_eq!(letter(&house, id, "backup-recency").await, "P");
     let tx = write(&house).await;
     let due = at(0) + TimeDelta::days(7) + TimeDelta::microseconds(1);
-    assert_eq!(posture::next_turn(&tx).await.unwrap(), Some(due), "seven days are still recent");
+    assert_eq!(posture::next_flip(&tx).await.unwrap(), Some(due), "seven days are still recent");
     drop(tx);
     follow(&house, due - TimeDelta::microseconds(1)).await;
     assert_eq!(letter(&house, id, "backup-recency").await, "P");

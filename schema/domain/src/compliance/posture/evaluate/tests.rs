@@ -128,8 +128,8 @@ fn a_waiver_counts_until_it_ends_and_another_one_is_told() {
     let waived =
         evaluation(&[waiver(1, 3), waiver(2, 5)]).evaluate(&facts(BROKEN), Some(&open), &None);
     assert_eq!((said(&waived).as_str(), waived.is_other), ("WP changed 0", true));
-    let end = Turn { slot: 0, at: NOW + TimeDelta::days(5), to: VerdictCode::Fail };
-    assert_eq!(waived.posture.turns, [end], "the one that holds longest counts");
+    let end = Flip { slot: 0, at: NOW + TimeDelta::days(5), to: VerdictCode::Fail };
+    assert_eq!(waived.posture.flips, [end], "the one that holds longest counts");
     assert_ne!(waived.posture.inputs_hash, open.inputs_hash);
     let another =
         evaluation(&[waiver(3, 5)]).evaluate(&facts(BROKEN), Some(&waived.posture), &None);
