@@ -39,7 +39,7 @@ const SLUG: &str = "demo";
 
 /// Makes it the first time, and says whose passwords are new. A first time that was cut short is made whole.
 pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
-    let db = &jobs::compliance::posture::following(db.clone());
+    let db = &jobs::compliance::posture::reevaluating(db.clone());
     let tx = db.auth(Origin::system()).await?;
     let organization = match Organization::find_by_slug(&tx, SLUG).await? {
         Some(organization) => organization,

@@ -38,7 +38,7 @@ impl Process {
         let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
         let (publisher, publishing) = Publisher::new(redis.clone());
         tokio::spawn(publishing);
-        let db = jobs::compliance::posture::following(db)
+        let db = jobs::compliance::posture::reevaluating(db)
             .publishing(move |events| publisher.publish(events));
         let (hints, listening) =
             Listener::new(redis_url, redis.clone()).context("REDIS_URL cannot be used")?;

@@ -37,7 +37,7 @@ pub fn handlers() -> Handlers {
     Handlers::new()
         .on(run::shard)
         .on(run::scheduled)
-        .on(posture::follow)
+        .on(posture::reevaluate)
         .on(posture::flip)
         .on(posture::refresh)
         .on(posture::verify)
@@ -51,7 +51,7 @@ pub fn handlers() -> Handlers {
 pub fn upkeep() -> Upkeep {
     Upkeep::new()
         .each_round("push what is due", schedule::push_due)
-        .every(posture::FORGOTTEN_EVERY, "follow changes of people", posture::follow_forgotten)
+        .every(posture::FORGOTTEN_EVERY, "follow changes of people", posture::reevaluate_forgotten)
         .every(TIDY, "ask for the comparison of postures", posture::ask_to_verify)
         .every(TIDY, "tidy the history", import::forget)
 }

@@ -1,7 +1,7 @@
 //! Jobs of postures: following changes between compliance runs.
 //!
 //! Whatever changes what rules read notes so in its transaction, and before its commit one job is asked for that follows it
-//! ([`follow`], the hook of `Db::before_commit`): one an organization, however much changes before it runs.
+//! ([`push_reevaluation`], the hook of `Db::before_commit`): one an organization, however much changes before it runs.
 
 use std::{pin::Pin, time::Duration};
 
@@ -26,9 +26,9 @@ const VERIFY: TimeDelta = TimeDelta::days(1);
 
 /// Judges anew what changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Follow {}
+pub struct Reevaluate {}
 
-impl Job for Follow {
+impl Job for Reevaluate {
     const QUEUE: Queue = Queue::Scan;
     const KIND: &'static str = JobKind::REEVALUATE.as_str();
     const ATTEMPTS: i16 = 20;
@@ -70,26 +70,26 @@ impl Job for Verify {
 
 /// The database, where changes of what rules read are followed.
 #[must_use]
-pub fn following(db: Db) -> Db {
-    db.before_commit(follow)
+pub fn reevaluating(db: Db) -> Db {
+    db.before_commit(push_reevaluation)
 }
 
 /// Asks for a job that follows what this transaction changes; one that waits already is that job.
-pub fn follow(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
-    Box::pin(push_follow_of(tx, tx.org()))
+pub fn push_reevaluation(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+    Box::pin(push_reevaluation_of(tx, tx.org()))
 }
 
 /// Asks for following wherever something waits that nobody asked for: changes of people are made before an organization
 /// is known.
 pub async fn push_forgotten(tx: &Tx<Fleet>) -> Result<()> {
     for org in posture::due::waiting(tx).await? {
-        push_follow_of(tx, org).await?;
+        push_reevaluation_of(tx, org).await?;
     }
     Ok(())
 }
 
-async fn push_follow_of<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Result<()> {
-    Push::new(&Follow {}).key("follow").on_behalf(org, Actor::System).send(tx).await.map(drop)
+async fn push_reevaluation_of<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Result<()> {
+    Push::new(&Reevaluate {}).key("follow").on_behalf(org, Actor::System).send(tx).await.map(drop)
 }
 
 /// Asks for a job when time alone changes a verdict next. After a look that may have brought that forward.

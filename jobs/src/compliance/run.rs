@@ -65,11 +65,11 @@ pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compliance::posture::{Follow, Refresh};
+    use crate::compliance::posture::{Reevaluate, Refresh};
 
     #[test]
     fn the_kinds_that_the_domain_asks_for_are_those_that_are_pushed() {
-        let pushed = [RunShard::KIND, Follow::KIND, Refresh::KIND];
+        let pushed = [RunShard::KIND, Reevaluate::KIND, Refresh::KIND];
         assert_eq!(
             pushed,
             [JobKind::RUN_SHARD, JobKind::REEVALUATE, JobKind::REFRESH].map(JobKind::as_str)

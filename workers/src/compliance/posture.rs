@@ -6,7 +6,7 @@ use domain::compliance::{posture, range::AssetRange};
 use jobs::{
     Failure,
     compliance::posture::{
-        Flip, Follow, Refresh, Verify, push_flip, push_forgotten, push_refresh, push_verify,
+        Flip, Reevaluate, Refresh, Verify, push_flip, push_forgotten, push_refresh, push_verify,
     },
 };
 
@@ -16,12 +16,12 @@ use crate::{context::Context, maintenance::Round};
 pub(crate) const FORGOTTEN_EVERY: Duration = Duration::from_secs(3);
 
 /// Judges what changed.
-pub async fn follow(context: Context, _: Follow) -> Result<(), Failure> {
+pub async fn reevaluate(context: Context, _: Reevaluate) -> Result<(), Failure> {
     let tx = context.finish().await?;
-    let followed = posture::follow(&tx, context.now()).await?;
-    push_refresh(&tx, followed.everybody).await?;
-    if followed.is_more {
-        jobs::compliance::posture::follow(&tx).await?;
+    let reevaluated = posture::reevaluate(&tx, context.now()).await?;
+    push_refresh(&tx, reevaluated.everybody).await?;
+    if reevaluated.is_more {
+        jobs::compliance::posture::push_reevaluation(&tx).await?;
     }
     push_flip(&tx).await?;
     tx.commit().await?;
@@ -72,7 +72,7 @@ pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
 }
 
 /// Asks for following where nobody has.
-pub(crate) async fn follow_forgotten(round: Round) -> domain::Result<()> {
+pub(crate) async fn reevaluate_forgotten(round: Round) -> domain::Result<()> {
     let tx = round.db.fleet().await?;
     push_forgotten(&tx).await?;
     tx.commit().await

@@ -10,7 +10,7 @@ use domain::{
 use jobs::{
     Job,
     compliance::{
-        posture::{Flip, Follow, Refresh, Verify},
+        posture::{Flip, Reevaluate, Refresh, Verify},
         run::RunShard,
     },
     fleet::schedule::ScheduledRun,
@@ -76,7 +76,7 @@ async fn is_stored_alike<J: Job>(fleet: &TestFleet) {
 async fn payloads_and_columns_of_every_kind_are_those_of_before() {
     let fleet = restored().await;
     is_stored_alike::<RunShard>(&fleet).await;
-    is_stored_alike::<Follow>(&fleet).await;
+    is_stored_alike::<Reevaluate>(&fleet).await;
     is_stored_alike::<Flip>(&fleet).await;
     is_stored_alike::<Refresh>(&fleet).await;
     is_stored_alike::<Verify>(&fleet).await;

@@ -18,7 +18,7 @@ fn verify(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
 /// Does what the worker does that is asked to follow changes.
 async fn follow(team: &Team, site: &Site) {
     let tx = site.db.write(team.id.parse().unwrap(), Origin::system()).await.unwrap();
-    posture::follow(&tx, chrono_now()).await.unwrap();
+    posture::reevaluate(&tx, chrono_now()).await.unwrap();
     tx.commit().await.unwrap();
 }
 

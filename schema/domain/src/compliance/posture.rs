@@ -6,7 +6,7 @@
 //! | `evaluate`, `active_waivers` | judging, without a database; which waiver allows what |
 //! | `inputs_hash` | all that a posture follows from, as a number |
 //! | `record`, `store` | writing what that changed; its SQL |
-//! | `follow` | judging after a change, and when time has come |
+//! | `reevaluate` | judging after a change, and when time has come |
 //! | `verify` | proving that what is kept is what judging finds |
 //! | `verdict`, `tally` | verdicts as people see them; sums over assets |
 //!
@@ -30,15 +30,15 @@ use crate::{
 mod active_waivers;
 pub mod due;
 pub(crate) mod evaluate;
-mod follow;
 mod inputs_hash;
 mod record;
+mod reevaluate;
 pub(crate) mod store;
 pub(crate) mod tally;
 mod verdict;
 mod verify;
 
-pub use follow::{Followed, follow, next_flip, reevaluate_flips, refresh};
+pub use reevaluate::{Reevaluated, next_flip, reevaluate, reevaluate_flips, refresh};
 pub use tally::Sums;
 pub use verdict::RuleVerdict;
 pub use verify::{Mismatch, Verified, repair, verify};

@@ -25,7 +25,7 @@ async fn letter(fleet: &TestFleet, asset: AssetId, key: &str) -> Option<String> 
 async fn what_changes_is_judged_without_a_run() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let db = jobs::compliance::posture::following(fleet.db.db.clone());
+    let db = jobs::compliance::posture::reevaluating(fleet.db.db.clone());
     let tx = db.write(fleet.org, Origin::system()).await.unwrap();
     let unknown = host("web".to_owned(), json!({}));
     let asset = Asset::create(&tx, &unknown, at()).await.unwrap();
@@ -45,7 +45,7 @@ async fn what_changes_is_judged_without_a_run() {
 #[tokio::test]
 async fn what_is_not_committed_is_not_followed() {
     let fleet = TestFleet::new().await;
-    let db = jobs::compliance::posture::following(fleet.db.db.clone());
+    let db = jobs::compliance::posture::reevaluating(fleet.db.db.clone());
     let tx = db.write(fleet.org, Origin::system()).await.unwrap();
     Asset::create(&tx, &host("web".to_owned(), json!({})), at()).await.unwrap();
     tx.rollback().await.unwrap();
@@ -55,7 +55,7 @@ async fn what_is_not_committed_is_not_followed() {
 #[tokio::test]
 async fn however_much_changes_one_job_follows_it() {
     let fleet = TestFleet::new().await;
-    let db = jobs::compliance::posture::following(fleet.db.db.clone());
+    let db = jobs::compliance::posture::reevaluating(fleet.db.db.clone());
     for number in 0..3 {
         let tx = db.write(fleet.org, Origin::system()).await.unwrap();
         Asset::create(&tx, &host(format!("host {number}"), json!({})), at()).await.unwrap();
@@ -68,7 +68,7 @@ async fn however_much_changes_one_job_follows_it() {
 async fn a_verdict_turns_at_its_time_without_a_run() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let db = jobs::compliance::posture::following(fleet.db.db.clone());
+    let db = jobs::compliance::posture::reevaluating(fleet.db.db.clone());
     let tx = db.write(fleet.org, Origin::system()).await.unwrap();
     let soon =
         json!({"tls_cert_expires_at": at() + TimeDelta::days(30) + TimeDelta::milliseconds(1)});
@@ -92,7 +92,7 @@ async fn rules_that_change_are_followed_by_all_assets() {
     fleet.start();
     let started = start(&fleet, None).await;
     until(&fleet, started.id, RunState::Succeeded).await;
-    let db = jobs::compliance::posture::following(fleet.db.db.clone());
+    let db = jobs::compliance::posture::reevaluating(fleet.db.db.clone());
     let tx = db.write(fleet.org, Origin::system()).await.unwrap();
     Rule::set_params(&tx, "has-owner", None, Some(false), at()).await.unwrap();
     tx.commit().await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
-use super::{Posture, VerdictCode, due, evaluate::Evaluation, follow::facts_of, store};
+use super::{Posture, VerdictCode, due, evaluate::Evaluation, reevaluate::facts_of, store};
 use crate::{
     base::{
         db::Tx,

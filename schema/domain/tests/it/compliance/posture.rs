@@ -51,14 +51,14 @@ pub(crate) async fn run(house: &TestOrg, scope: Option<&ScanScope>, now: DateTim
 pub(crate) async fn follow(house: &TestOrg, now: DateTime<Utc>) {
     loop {
         let tx = write(house).await;
-        let followed = posture::follow(&tx, now).await.unwrap();
+        let reevaluated = posture::reevaluate(&tx, now).await.unwrap();
         tx.commit().await.unwrap();
-        for range in followed.everybody {
+        for range in reevaluated.everybody {
             let tx = write(house).await;
             posture::refresh(&tx, range, now).await.unwrap();
             tx.commit().await.unwrap();
         }
-        if !followed.is_more {
+        if !reevaluated.is_more {
             break;
         }
     }
@@ -210,7 +210,7 @@ async fn a_finding_is_as_bad_as_its_rule_says_whatever_was_followed_first() {
     follow(&house, at(1)).await;
     save(&house, &RuleInput { severity: Severity::Critical, ..rule }, at(2)).await.unwrap();
     let tx = write(&house).await;
-    let everybody = posture::follow(&tx, at(2)).await.unwrap().everybody;
+    let everybody = posture::reevaluate(&tx, at(2)).await.unwrap().everybody;
     tx.commit().await.unwrap();
     assert_eq!(everybody.len(), 1);
     // Whoever judges everybody anew has not begun when another change is followed.
@@ -265,7 +265,7 @@ async fn an_asset_deleted_beside_a_re_evaluation_leaves_nothing() {
     let id = house.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     // The asset is in operation when its facts are read, and what that comes to is not committed yet.
     let reevaluation = write(&house).await;
-    posture::follow(&reevaluation, at(1)).await.unwrap();
+    posture::reevaluate(&reevaluation, at(1)).await.unwrap();
     let tx = write(&house).await;
     Asset::set_lifecycle(&tx, id, LifecycleState::Retired, at(2)).await.unwrap();
     tx.commit().await.unwrap();

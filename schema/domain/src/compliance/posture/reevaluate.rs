@@ -1,4 +1,4 @@
-//! Following changes: what changed is judged anew, and what time alone changes when its time has come.
+//! Re-evaluation of what changed, and of what time alone changes when its time has come.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,20 +24,20 @@ use crate::{
     inventory::asset::LifecycleState,
 };
 
-/// Changes followed in one transaction.
+/// Changes that one transaction takes.
 const BATCH: i64 = 2_000;
 
-/// What following did not do.
+/// What a re-evaluation left undone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Followed {
-    /// There may be more to follow.
+pub struct Reevaluated {
+    /// Whether more changes may wait.
     pub is_more: bool,
     /// Everybody's posture is to be judged anew: by [`refresh`], in these ranges.
     pub everybody: Vec<AssetRange>,
 }
 
 /// Judges what changed.
-pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
+pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<Reevaluated> {
     let now = Lock::Exclusive.take(tx, now).await?;
     let due: Vec<Row> = tx
         .all(
@@ -47,7 +47,7 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
             &[&BATCH],
         )
         .await?;
-    let mut followed = Followed {
+    let mut reevaluated = Reevaluated {
         is_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
         everybody: Vec::new(),
     };
@@ -70,9 +70,9 @@ pub async fn follow(tx: &Tx, now: DateTime<Utc>) -> Result<Followed> {
     }
     evaluate(tx, &changed, is_everybody, now).await?;
     if is_everybody {
-        followed.everybody = AssetRange::cut(tx, None).await?;
+        reevaluated.everybody = AssetRange::cut(tx, None).await?;
     }
-    Ok(followed)
+    Ok(reevaluated)
 }
 
 /// Judges assets of which time alone has changed a verdict, some thousand at most: [`next_flip`] tells of more.
