@@ -61,7 +61,7 @@ async fn on_every_route_by_every_method() {
 #[tokio::test]
 async fn on_every_error() {
     let server = TestServer::hurried(|limits| {
-        limits.request_timeout = std::time::Duration::from_millis(100)
+        limits.request_timeout = std::time::Duration::from_millis(100);
     })
     .await;
     let json = "Content-Type: application/json\r\n";
