@@ -4,8 +4,8 @@
 //! as it is. Lines end in CRLF, LF or CR. Blank lines are no rows, but are counted, so that a row's number is the one that
 //! a spreadsheet shows.
 //!
-//! Our own state machine and not `csv-core`, which comes out no shorter: it unquotes cells where chunks keep a row's bytes,
-//! wants the delimiter before the header, counts only line feeds, and takes a quote that is never closed for a row's end.
+//! Our own state machine and not `csv-core`, which would come out no shorter: it unquotes cells where chunks keep a row's
+//! bytes, wants the delimiter before the header, counts only line feeds, and takes an open quote at the end for a row.
 
 use super::{BYTE_ORDER_MARK, FileFault, Filling, ROW_BYTES, RowFault, SAVE_AS_UTF_8, check_text};
 
