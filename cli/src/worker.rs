@@ -72,5 +72,5 @@ pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     let (db, hints) = (process.db.clone(), process.hints.clone());
-    Fleet::new(db, hints, workers::handlers(), workers::upkeep(), Arc::new(crate::now), settings)
+    Fleet::new(db, hints, workers::handlers(), workers::duties(), Arc::new(crate::now), settings)
 }

@@ -138,7 +138,7 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
         }
     });
     if let Err(error) =
-        Fleet::new(db, listener, handlers, workers::upkeep(), clock, settings).run(stop).await
+        Fleet::new(db, listener, handlers, workers::duties(), clock, settings).run(stop).await
     {
         println!("{error}");
         // A runtime would wait for the job that does not stop.

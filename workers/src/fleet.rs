@@ -31,7 +31,7 @@ use crate::{
     context::Clock,
     dispatch::Dispatcher,
     handler::Handlers,
-    maintenance::{Maintenance, Upkeep},
+    maintenance::{Duties, Maintenance},
 };
 
 mod renewer;
@@ -72,7 +72,7 @@ pub struct Fleet {
     db: Db,
     listener: Listener,
     handlers: Arc<Handlers>,
-    upkeep: Arc<Upkeep>,
+    duties: Arc<Duties>,
     clock: Clock,
     settings: Settings,
 }
@@ -83,7 +83,7 @@ impl Fleet {
         db: Db,
         listener: Listener,
         handlers: Handlers,
-        upkeep: Upkeep,
+        duties: Duties,
         clock: Clock,
         settings: Settings,
     ) -> Self {
@@ -91,7 +91,7 @@ impl Fleet {
             db,
             listener,
             handlers: Arc::new(handlers),
-            upkeep: Arc::new(upkeep),
+            duties: Arc::new(duties),
             clock,
             settings,
         }
@@ -188,7 +188,7 @@ impl Fleet {
             db: self.db.clone(),
             me: me.clone(),
             registry: registry.clone(),
-            upkeep: Arc::clone(&self.upkeep),
+            duties: Arc::clone(&self.duties),
             history_days: self.settings.history_days,
             every: self.settings.tend_every,
             draining: draining.clone(),

@@ -6,11 +6,11 @@
 //! | `context` | [`Context`]: what a handler knows of its job, and how it finishes it |
 //! | `dispatch` | one attempt: right, time limit, stop, span |
 //! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
-//! | `maintenance` | what every process also does: heartbeat, reaping, old history, and [`Upkeep`], the duties of the wings |
+//! | `maintenance` | what every process also does: heartbeat, reaping, old history, and [`Duties`], the duties of the wings |
 //! | `compliance` | compliance runs; postures, which follow changes between them |
 //! | `inventory` | files of assets and dependencies |
 //!
-//! [`handlers`] and [`upkeep`] are the two places that know every wing; the files above the wings know none.
+//! [`handlers`] and [`duties`] are the two places that know every wing; the files above the wings know none.
 //!
 //! Every process is the same and any number may run: what has to be done once is claimed from rows.
 
@@ -30,7 +30,7 @@ pub use handler::Handlers;
 use inventory::import;
 use jobs::{compliance::run::RunShard, inventory::import::ImportChunk};
 use maintenance::TIDY;
-pub use maintenance::{Round, Upkeep};
+pub use maintenance::{Duties, Round};
 
 /// The handlers of this product.
 pub fn handlers() -> Handlers {
@@ -48,8 +48,8 @@ pub fn handlers() -> Handlers {
 }
 
 /// The duties of this product, besides its jobs.
-pub fn upkeep() -> Upkeep {
-    Upkeep::new()
+pub fn duties() -> Duties {
+    Duties::new()
         .each_round("push what is due", schedule::push_due)
         .every(posture::FORGOTTEN_EVERY, "follow changes of people", posture::reevaluate_forgotten)
         .every(TIDY, "ask for the comparison of postures", posture::ask_to_verify)

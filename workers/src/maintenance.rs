@@ -1,5 +1,5 @@
 //! Maintenance: what every process does besides jobs. It says that it is there, takes back lost leases, keeps the history's
-//! partitions, and does the duties of the wings, which it does not know: [`Upkeep`] lists them.
+//! partitions, and does the duties of the wings, which it does not know: [`Duties`] lists them.
 //!
 //! All of it is safe to do twice at once; rows that somebody else is at are skipped.
 
@@ -46,9 +46,9 @@ struct Duty {
 
 /// Duties of the wings, in the order in which they are done.
 #[derive(Default)]
-pub struct Upkeep(Vec<Duty>);
+pub struct Duties(Vec<Duty>);
 
-impl Upkeep {
+impl Duties {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
@@ -82,7 +82,7 @@ pub(crate) struct Maintenance {
     pub(crate) db: Db,
     pub(crate) me: NewWorker,
     pub(crate) registry: ClaimRegistry,
-    pub(crate) upkeep: Arc<Upkeep>,
+    pub(crate) duties: Arc<Duties>,
     pub(crate) history_days: u16,
     pub(crate) every: Duration,
     pub(crate) draining: CancellationToken,
@@ -112,7 +112,7 @@ impl Maintenance {
     /// Until told to stop.
     pub(crate) async fn run(self) {
         let mut done_at =
-            DoneAt { heartbeat: None, duties: vec![None; self.upkeep.0.len()], tidy: None };
+            DoneAt { heartbeat: None, duties: vec![None; self.duties.0.len()], tidy: None };
         let mut reached_at = Instant::now();
         let mut grace_until = None;
         let mut tick = tokio::time::interval(self.every);
@@ -142,7 +142,7 @@ impl Maintenance {
         if !is_grace {
             is_reached |= log_failure("take back jobs of lost workers", self.reap().await);
         }
-        for (duty, at) in self.upkeep.0.iter().zip(&mut done_at.duties) {
+        for (duty, at) in self.duties.0.iter().zip(&mut done_at.duties) {
             if is_due(*at, duty.every) {
                 let round = Round { db: self.db.clone(), history_days: self.history_days };
                 is_reached |= log_failure(duty.name, (duty.run)(round).await);

@@ -126,8 +126,11 @@ mod tests {
             let texts = texts(rooms.folder);
             let found: BTreeSet<_> = texts.keys().map(|file| room(file)).collect();
             let is_unknown = |room: &&str| *room != "lib" && !rooms.has(room);
-            let unknown: Vec<_> = found.into_iter().filter(is_unknown).collect();
+            let unknown: Vec<_> = found.iter().filter(|room| is_unknown(room)).collect();
             assert!(unknown.is_empty(), "{} has {unknown:?}, which no table knows", rooms.folder);
+            let is_gone = |room: &&&str| !found.contains(**room);
+            let gone: Vec<_> = rooms.below.iter().chain(rooms.above).filter(is_gone).collect();
+            assert!(gone.is_empty(), "{} has no {gone:?}, which the table has", rooms.folder);
         }
     }
 

@@ -1,7 +1,8 @@
-//! The worked example of `ARCHITECTURE.md`: its blocks are applied to a copy of the sources, which then compile. So the page
-//! that says how a noun is added is true, or this fails.
+//! The worked example of `ARCHITECTURE.md`: its blocks are applied to a copy of the sources, which then compile, up to the API.
+//! Its SQL is numbered and listed as a migration, and not run.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     process::Command,
@@ -83,16 +84,27 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     fs::read_dir(path)?.try_for_each(|entry| files(&entry?.path(), found))
 }
 
+/// The number of the next migration.
+fn next_migration(root: &Path) -> String {
+    let names = fs::read_dir(root.join("migrations/sql")).unwrap();
+    let number = |name: io::Result<fs::DirEntry>| {
+        name.unwrap().file_name().to_string_lossy()[..4].parse::<u32>().unwrap()
+    };
+    format!("{:04}", names.map(number).max().unwrap() + 1)
+}
+
 #[test]
 fn the_worked_example_compiles() {
     let root = fs::canonicalize(ROOT).unwrap();
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("worked-example");
-    let blocks = blocks(&fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap());
+    let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let blocks = blocks(&page.replace("NNNN", &next_migration(&root)));
     assert!(blocks.iter().any(|block| block.language == "diff"), "there is no example");
     let mut sources = Vec::new();
     for source in SOURCES {
         files(&root.join(source), &mut sources).unwrap();
     }
+    let mut written = HashSet::new();
     for source in sources {
         let name = source.strip_prefix(&root).unwrap();
         let mut text = fs::read(&source).unwrap();
@@ -101,10 +113,17 @@ fn the_worked_example_compiles() {
             text = inserted(&String::from_utf8(text).unwrap(), block).into_bytes();
         }
         write(&copy.join(name), &text).unwrap();
+        written.insert(copy.join(name));
     }
     for block in blocks.iter().filter(|block| !root.join(&block.file).exists()) {
         assert_ne!(block.language, "diff", "{} is gone", block.file);
         write(&copy.join(&block.file), (block.lines.join("\n") + "\n").as_bytes()).unwrap();
+        written.insert(copy.join(&block.file));
+    }
+    let mut found = Vec::new();
+    files(&copy, &mut found).unwrap();
+    for stale in found.iter().filter(|file| !written.contains(*file)) {
+        fs::remove_file(stale).unwrap(); // What an earlier run copied, and is no source any more.
     }
     let output = Command::new(env!("CARGO"))
         .args(["check", "--quiet", "--offline", "--locked", "--package", "graphql"])

@@ -149,7 +149,7 @@ impl Fetcher {
 
     async fn look(&self, tended_at: &mut Option<Instant>) -> domain::Result<Look> {
         let most = self.places.available_permits().min(BATCH);
-        // ClaimedJob before the claim, so that whoever waits for all places at a stop waits for this one, too.
+        // Taken before the claim, so that whoever waits for all places at a stop waits for this one, too.
         let Ok(mut places) = self.places.try_acquire_many(u32::try_from(most).unwrap_or(0)) else {
             return Ok(Look { is_full: false, due_in: None });
         };

@@ -5,6 +5,7 @@ pub(crate) mod drift;
 pub(crate) mod finding;
 pub(crate) mod forecast;
 pub(crate) mod posture;
+pub(crate) mod quota;
 pub(crate) mod report;
 pub(crate) mod rule;
 pub(crate) mod run;

@@ -182,7 +182,7 @@ impl TestFleet {
             self.db.db.clone(),
             Listener::deaf(),
             handlers,
-            workers::upkeep(),
+            workers::duties(),
             clock,
             settings,
         );

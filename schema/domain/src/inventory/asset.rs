@@ -354,21 +354,18 @@ impl Asset {
     /// Deletes the asset, if its life is over. Outside of inventory, call `compliance::asset_deletion::delete_asset`, which
     /// also deletes the asset's posture and findings.
     pub async fn delete(tx: &Tx, id: AssetId, now: DateTime<Utc>) -> Result<()> {
-        let draft = Self::lock_for_deletion(tx, id).await?;
-        let names = Draft::tag_names(tx, iter::once(&draft)).await?;
-        Dependency::remove_all_of(tx, id, now).await?;
-        Custody::end_of(tx, id, now).await?;
-        tx.exec("DELETE FROM asset WHERE id = $1", &[&id]).await?;
-        Entry::deleted("asset.deleted", id, draft.snapshot(&names)).record(tx, now).await?;
-        tx.emit(Event::changed(tx.org(), id));
-        Ok(())
+        Self::prepare_deletion(tx, id, now).await?.finish(tx, now).await
     }
 
-    /// The asset as it is, locked until the transaction ends, if its life is over.
+    /// Locks the asset's row, if its life is over, and takes its dependencies and its custody from it.
     ///
     /// # Errors
-    /// `NotFound`, and `Conflict` while the asset is in operation.
-    pub(crate) async fn lock_for_deletion(tx: &Tx, id: AssetId) -> Result<Draft> {
+    /// `NotFound`, and `Conflict` while the asset is in operation or has too many dependencies.
+    pub(crate) async fn prepare_deletion(
+        tx: &Tx,
+        id: AssetId,
+        now: DateTime<Utc>,
+    ) -> Result<Deletion> {
         let draft = Self::lock(tx, id).await?;
         let state = draft.asset.lifecycle_state;
         if state.is_in_operation() {
@@ -377,7 +374,10 @@ impl Asset {
                 state.as_str()
             )));
         }
-        Ok(draft)
+        let names = Draft::tag_names(tx, iter::once(&draft)).await?;
+        Dependency::remove_all_of(tx, id, now).await?;
+        Custody::end_of(tx, id, now).await?;
+        Ok(Deletion { id, snapshot: draft.snapshot(&names) })
     }
 
     async fn lock(tx: &Tx, id: AssetId) -> Result<Draft> {
@@ -394,6 +394,23 @@ impl Asset {
             tx.emit(Event::changed(tx.org(), change.after.asset.id));
         }
         Ok(change.after.asset)
+    }
+}
+
+/// An asset about to be deleted: nothing but its own row is left of it.
+#[must_use = "the asset is deleted by finishing"]
+pub(crate) struct Deletion {
+    id: AssetId,
+    snapshot: Value,
+}
+
+impl Deletion {
+    /// Deletes the row, and says so.
+    pub(crate) async fn finish(self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        tx.exec("DELETE FROM asset WHERE id = $1", &[&self.id]).await?;
+        Entry::deleted("asset.deleted", self.id, self.snapshot).record(tx, now).await?;
+        tx.emit(Event::changed(tx.org(), self.id));
+        Ok(())
     }
 }
 

@@ -17,9 +17,10 @@ use domain::{
 use serde_json::{Value, json};
 
 use crate::{
+    compliance::quota::take_run,
     inventory::asset::{Asset, asset_of},
     request::{
-        context::{ContextExt, RequestScope, take_scan},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
         node::Identified,
@@ -231,7 +232,7 @@ impl RuleMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The rule.")] input: RuleInput,
     ) -> Result<RuleTrial> {
-        take_scan(ctx).await?;
+        take_run(ctx).await?;
         let tx = ctx.read().await?;
         let tried = rule::Trial::run(&tx, &input, ctx.now()).await;
         let mut trial = tried.map_err(|error| error.within("input"))?;

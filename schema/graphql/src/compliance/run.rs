@@ -26,8 +26,9 @@ use jobs::compliance::{posture::push_flip, run::push_shards};
 
 use crate::{
     access::actor::{Actor, actor},
+    compliance::quota::take_run,
     request::{
-        context::{ContextExt, RequestScope, take_scan},
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
         node::Identified,
@@ -72,10 +73,10 @@ pub(crate) async fn run_of(ctx: &Context<'_>, id: RunId) -> Result<ComplianceRun
 
 /// Queries on compliance.
 #[derive(Default)]
-pub(crate) struct ComplianceQuery;
+pub(crate) struct RunQuery;
 
 #[Object]
-impl ComplianceQuery {
+impl RunQuery {
     /// One run, or null. Takes `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn compliance_run(
@@ -109,10 +110,10 @@ impl ComplianceQuery {
 
 /// Mutations of compliance.
 #[derive(Default)]
-pub(crate) struct ComplianceMutation;
+pub(crate) struct RunMutation;
 
 #[Object]
-impl ComplianceMutation {
+impl RunMutation {
     /// Judges all assets in operation, or those in scope, by every rule; answers at once, workers do it. While a run of the
     /// same scope is under way, it is that run. Takes `COMPLIANCE_RUN`.
     #[graphql(directive = requires::apply(MayRun))]
@@ -125,7 +126,7 @@ impl ComplianceMutation {
         )]
         idempotency_key: Option<String>,
     ) -> Result<ComplianceRun> {
-        take_scan(ctx).await?;
+        take_run(ctx).await?;
         let tx = ctx.write().await?;
         let (scope, key) = (scope.as_ref(), idempotency_key.as_deref());
         let started = run::Run::start(&tx, RunTrigger::Manual, scope, key, ctx.now()).await?;

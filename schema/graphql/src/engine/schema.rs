@@ -45,7 +45,7 @@ nouns! {
     /// Rules, and what follows from them.
     ComplianceQueries, ComplianceMutations {
         compliance::rule { query RuleQuery; mutation RuleMutation; node Rule; }
-        compliance::run { query ComplianceQuery; mutation ComplianceMutation; node ComplianceRun; }
+        compliance::run { query RunQuery; mutation RunMutation; node ComplianceRun; }
         compliance::finding { query FindingQuery; node Finding; }
         compliance::waiver { query WaiverQuery; mutation WaiverMutation; node Waiver; }
         compliance::score { query ScoreQuery; }

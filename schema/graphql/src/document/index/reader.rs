@@ -58,6 +58,10 @@ impl Reader {
             let name = format!("{}.{}", policy.on, policy.field);
             return self.unstated(&name, "has a policy and is not in the schema");
         };
+        if !field.policies.is_empty() {
+            let name = format!("{}.{}", policy.on, policy.field);
+            return self.unstated(&name, "has two lists of policies");
+        }
         field.policies = policy.policies;
         if policy.policies.contains(&Policy::StandsAlone) {
             self.alone.push(policy.field);
