@@ -10,6 +10,8 @@
 //! RHEL 8. Without its second part (`Windows 10`, `SLES 12`) it is known only where all such parts have ended: at the last one's end.
 //!
 //! Sources and date stand in the table's head, and change with its rows. What came out later is unknown until its row is added.
+//!
+//! Long by the spellings: each maker has its own, and each is read beside its test.
 
 use std::{collections::HashMap, sync::LazyLock};
 
