@@ -1,21 +1,22 @@
-//! Which of the two media types of a GraphQL answer the client wants.
+//! Content negotiation between the two media types of a GraphQL response.
 //!
-//! The most specific range decides a type's quality (RFC 9110 §12.5.1). On a tie the one named more exactly wins, then
-//! the modern type; wildcards and silence get `application/json`, as the GraphQL-over-HTTP draft asks.
+//! The most specific range decides a type's quality (RFC 9110 §12.5.1). On a tie the type that is named more exactly
+//! wins, then `application/graphql-response+json`. Wildcards and an absent `Accept` get `application/json`, as the
+//! GraphQL-over-HTTP draft requires.
 
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
 use crate::{
     media::Media,
-    refusal::{Code, Refusal},
+    request_error::{Code, RequestError},
 };
 
 impl Media {
-    /// The type the client prefers.
+    /// Returns the media type that the client prefers.
     ///
     /// # Errors
-    /// 406 where it accepts neither.
-    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, Refusal> {
+    /// 406 if the client accepts neither type.
+    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, RequestError> {
         if !headers.contains_key(ACCEPT) {
             return Ok(Self::Json);
         }
@@ -30,10 +31,10 @@ impl Media {
         let graphql = wish(Self::GraphQl).filter(|wish| wish.quality > 0);
         let json = wish(Self::Json).filter(|wish| wish.quality > 0);
         match (graphql, json) {
-            (None, None) => Err(Refusal::new(
+            (None, None) => Err(RequestError::new(
                 StatusCode::NOT_ACCEPTABLE,
                 Code::Validation,
-                "Answers are application/graphql-response+json or application/json; Accept allows neither.",
+                "Responses are application/graphql-response+json or application/json; Accept allows neither.",
             )),
             (Some(_), None) => Ok(Self::GraphQl),
             (None, Some(_)) => Ok(Self::Json),
@@ -54,7 +55,7 @@ enum Precision {
     Exact,
 }
 
-/// How one range values one media type; ordered so that the most precise range is the greatest.
+/// Quality that one range gives to one media type; ordered so that the most precise range is the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Wish {
     precision: Precision,
@@ -67,7 +68,7 @@ struct Range {
 }
 
 impl Range {
-    /// `None` for what is not a media range, or wants another charset: it then accepts nothing.
+    /// Parses one entry of `Accept`. Returns `None` if it is not a media range or requires a charset other than UTF-8.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let essence = parts.next()?.to_ascii_lowercase();
@@ -96,7 +97,7 @@ impl Range {
     }
 }
 
-/// `0.8` → 800; at most three digits after the point and at most 1.
+/// Parses a quality value into thousandths: `0.8` → 800. At most three digits after the point; the maximum is 1.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,7 +1,8 @@
-//! An engine's answer as an HTTP response: status, headers, body.
+//! Converts an engine's answer into an HTTP response: status, headers, body.
 //!
-//! Executed, whatever its errors: 200 with a `data` entry. Not executed: no `data` entry; `application/json` keeps 200
-//! (old clients read the body only then), `application/graphql-response+json` says it in the status.
+//! An executed request gets 200 with a `data` entry, even if it has errors. A request that was not executed gets no
+//! `data` entry: `application/json` still gets 200, because old clients read the body only then, and
+//! `application/graphql-response+json` gets the error's status.
 
 use async_graphql::{ServerError, Value};
 use graphql::Answer;
@@ -12,15 +13,15 @@ use http::{
 use poem::Response;
 use serde::Serialize;
 
-use crate::{media::Media, refusal::Refusal};
+use crate::{media::Media, request_error::RequestError};
 
 /// A request error: the specification forbids the `data` entry here.
 #[derive(Serialize)]
-struct RequestError<'a> {
+struct ErrorBody<'a> {
     errors: &'a [ServerError],
 }
 
-/// Names the request in each error that does not.
+/// Adds `requestId` to the extensions of each error that has none.
 pub(crate) fn sign(answer: &mut Answer, request_id: &str) {
     for error in &mut answer.response.errors {
         let extensions = error.extensions.get_or_insert_default();
@@ -30,34 +31,34 @@ pub(crate) fn sign(answer: &mut Answer, request_id: &str) {
     }
 }
 
-/// The response that refuses what is no GraphQL: JSON, and the status says it.
+/// Builds the error response of a route that is not GraphQL: plain JSON with the error's status.
 ///
 /// # Errors
-/// As [`respond`].
-pub(crate) fn refuse(answer: Answer, request_id: &str) -> Result<Response, Refusal> {
+/// See [`respond`].
+pub(crate) fn refuse(answer: Answer, request_id: &str) -> Result<Response, RequestError> {
     let mut response = respond(answer, Media::GraphQl, request_id)?;
     response.headers_mut().insert(CONTENT_TYPE, Media::Json.content_type());
     Ok(response)
 }
 
-/// The response that carries `answer` as `media`.
+/// Builds the response that carries `answer` as `media`.
 ///
 /// # Errors
-/// Where the answer cannot be written as JSON, which no answer of ours should be.
+/// 500 if the answer cannot be serialized as JSON, which would be a bug.
 pub(crate) fn respond(
     mut answer: Answer,
     media: Media,
     request_id: &str,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestError> {
     sign(&mut answer, request_id);
     let body = if answer.executed {
         serde_json::to_vec(&answer.response)
     } else {
-        serde_json::to_vec(&RequestError { errors: &answer.response.errors })
+        serde_json::to_vec(&ErrorBody { errors: &answer.response.errors })
     };
     let body = body.map_err(|error| {
-        tracing::error!(%error, "an answer cannot be written as JSON");
-        Refusal::internal().with_media(media)
+        tracing::error!(%error, "an answer cannot be serialized as JSON");
+        RequestError::internal().with_media(media)
     })?;
 
     let mut response = Response::builder().body(body);
@@ -80,7 +81,7 @@ pub(crate) fn respond(
     Ok(response)
 }
 
-/// The status of a request that was not executed.
+/// Returns the status of a request that was not executed, by the code of its first error.
 fn status(code: Option<&str>) -> StatusCode {
     match code {
         Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,
@@ -95,7 +96,7 @@ fn status(code: Option<&str>) -> StatusCode {
     }
 }
 
-/// The error's code.
+/// Returns the `code` of an error's extensions.
 pub(crate) fn code(error: &ServerError) -> Option<&str> {
     match error.extensions.as_ref()?.get("code")? {
         Value::String(code) => Some(code),
@@ -104,7 +105,7 @@ pub(crate) fn code(error: &ServerError) -> Option<&str> {
     }
 }
 
-/// Rounded up: a client that comes back a moment early is refused again.
+/// Returns `retryAfterMs` in whole seconds, rounded up: a client that retries a moment early is rejected again.
 fn retry_after_seconds(error: &ServerError) -> Option<u64> {
     match error.extensions.as_ref()?.get("retryAfterMs")? {
         Value::Number(milliseconds) => milliseconds.as_u64().map(|value| value.div_ceil(1000)),

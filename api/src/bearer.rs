@@ -1,17 +1,17 @@
-//! The token out of `Authorization`.
+//! Reads the bearer token from `Authorization`.
 //!
-//! A header we cannot read is passed on as a token that cannot be valid, not refused here: only the engine knows whether
-//! the operation looks at it (`login` and `refreshSession` do not).
+//! An unreadable header is not rejected here but passed on as a token that cannot be valid. Only the engine knows
+//! whether the operation uses the token (`login` and `refreshSession` do not).
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
-/// Stands for a header that is there and cannot be read; no token is empty.
+/// Token that represents an unreadable header; a valid token is never empty.
 const UNREADABLE: &str = "";
 
-/// Longer than any token of ours by far, shorter than what would cost something to verify.
+/// Maximum length in bytes: far longer than any issued token, and short enough to be cheap to verify.
 const LONGEST: usize = 4096;
 
-/// The token, [`UNREADABLE`], or `None` where no header was sent.
+/// Returns the token, [`UNREADABLE`], or `None` if no header was sent.
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let first = values.next()?;
@@ -21,7 +21,7 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     Some(first.to_str().ok().and_then(parse).unwrap_or(UNREADABLE))
 }
 
-/// The token of a header's value, if that is what it is.
+/// Returns the token of a header's value, or `None` if the value is not `Bearer` and one token.
 pub(crate) fn parse(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_matches(' ');

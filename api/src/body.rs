@@ -1,7 +1,7 @@
-//! A request's body, bounded while it is read: `Content-Length` may lie or be absent.
+//! Reads a request's body. The size limit is enforced while reading, because `Content-Length` may be wrong or absent.
 //!
-//! A body over the limit is read on for a little while before it is refused. Closing a socket that still has unread
-//! bytes makes the kernel send a reset, and the client would lose the very answer that explains it.
+//! The rest of a body over the limit is read and discarded for a short time before the request is rejected. Closing a
+//! socket with unread bytes makes the kernel send a reset, and the client would lose the response that explains it.
 
 use std::time::Duration;
 
@@ -13,26 +13,28 @@ use http::{
 };
 use poem::Body;
 
-use crate::refusal::{Code, Refusal};
+use crate::request_error::{Code, RequestError};
 
-/// How long, and how many limits' worth, we read on after the limit.
+/// Maximum time for which the rest of an oversized body is read and discarded.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum size of the discarded rest, as a multiple of the limit.
 const OVERRUN: usize = 2;
 
-/// The whole body.
+/// Reads the whole body into memory.
 ///
 /// # Errors
-/// 413 over `limit` bytes; 400 where it ends too early.
-pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+/// 413 if the body is larger than `limit` bytes; 400 if it ends early.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError> {
     let mut chunks = std::pin::pin!(body.into_bytes_stream());
     let mut whole = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Refusal::malformed("The body ended before it was whole."))?;
+        let chunk = chunk
+            .map_err(|_| RequestError::malformed("The request body ended early; send it again."))?;
         if whole.len() + chunk.len() > limit {
             drop(whole);
-            // A client that does not stop is cut off; both outcomes end in the same refusal.
+            // A client that keeps sending is cut off. Both outcomes end in the same refusal.
             let _ = tokio::time::timeout(PATIENCE, discard(chunks, limit * OVERRUN)).await;
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 Code::Validation,
                 format!("The body is larger than {limit} bytes."),
@@ -53,18 +55,18 @@ async fn discard<E>(mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin, mo
     }
 }
 
-/// Refuses a body that is not plain JSON in UTF-8. A page of another origin cannot send this type without a preflight:
-/// this is our whole defence against CSRF, so it is exact.
+/// Rejects a body that is not declared as uncompressed JSON in UTF-8. A page of another origin cannot send this media
+/// type without a CORS preflight. This check is the only defence against CSRF, so it is exact.
 ///
 /// # Errors
-/// 415 for any other type, charset, or encoding.
-pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
+/// 415 for any other media type, charset or encoding.
+pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), RequestError> {
     let identity = headers
         .get_all(CONTENT_ENCODING)
         .iter()
         .all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if !identity {
-        return Err(Refusal::new(
+        return Err(RequestError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::Validation,
             "The body must not be compressed.",
@@ -79,14 +81,14 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     if is_json {
         return Ok(());
     }
-    Err(Refusal::new(
+    Err(RequestError::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::Validation,
         "The body must be sent as `Content-Type: application/json`.",
     ))
 }
 
-/// `application/json`, alone or with `charset=utf-8`.
+/// Returns true for `application/json`, alone or with `charset=utf-8`.
 fn is_json(content_type: &str) -> bool {
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().is_some_and(|part| part.eq_ignore_ascii_case("application/json"));

@@ -1,6 +1,6 @@
-//! Who is at the other end: the address that limits count by, and the request id that logs are found by.
+//! The client's address, which limits count by, and the request id, which finds the log lines of a request.
 //!
-//! Both come from the connection unless its peer is one of our proxies. Never poem's `RealIp`, which believes anyone.
+//! Both come from the connection unless its peer is a trusted proxy. poem's `RealIp` is not used: it trusts every peer.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use uuid::Uuid;
 
-/// The header both ways.
+/// Request id header, in requests and responses.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whose forwarded headers are believed.
+/// Networks of the trusted proxies: only their forwarded headers are used.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxies(pub(crate) Vec<IpNet>);
 
@@ -22,8 +22,8 @@ impl Proxies {
         self.0.iter().any(|net| net.contains(&address))
     }
 
-    /// The right-most hop that is not one of ours. Everything left of it was written by that hop, so it proves nothing;
-    /// a hop that is no address ends the walk at the last one we know.
+    /// Returns the client's address: the right-most hop that is not a trusted proxy. That hop wrote everything to its
+    /// left, so those entries prove nothing. An entry that is not an IP address ends the search at the last valid hop.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.contains(client) {
@@ -42,7 +42,7 @@ impl Proxies {
         client
     }
 
-    /// The id a proxy of ours gave this request, or a new one.
+    /// Returns the request id that a trusted proxy sent, or a new UUID.
     pub(crate) fn request_id(&self, peer: IpAddr, headers: &HeaderMap) -> String {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         match given {
@@ -57,7 +57,7 @@ fn parse(hop: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// It goes into logs and headers: short, and nothing that could break a line.
+/// Returns true for a short id without special characters: it goes into logs and headers and must not break a line.
 fn is_request_id(id: &str) -> bool {
     (1..=64).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -82,11 +82,11 @@ mod tests {
             assert_eq!(client.to_string(), expected, "{peer} {forwarded:?}");
         };
         check("203.0.113.9", &[], "203.0.113.9");
-        check("203.0.113.9", &["198.51.100.1"], "203.0.113.9"); // not our proxy
+        check("203.0.113.9", &["198.51.100.1"], "203.0.113.9"); // not a trusted proxy
         check("10.0.0.1", &[], "10.0.0.1");
         check("10.0.0.1", &["198.51.100.1"], "198.51.100.1");
         check("::ffff:10.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1");
-        check("10.0.0.1", &["1.1.1.1, 198.51.100.1"], "198.51.100.1"); // 1.1.1.1 is its claim
+        check("10.0.0.1", &["1.1.1.1, 198.51.100.1"], "198.51.100.1"); // the client wrote 1.1.1.1
         check("10.0.0.1", &["1.1.1.1", "198.51.100.1 , 10.0.0.2"], "198.51.100.1");
         check("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3");
         check("10.0.0.1", &["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2");

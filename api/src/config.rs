@@ -1,6 +1,6 @@
-//! What the edge needs to be told. `cli` reads the environment; nothing here does.
+//! Configuration of the edge. `cli` reads it from the environment; this crate never does.
 //!
-//! Everything is parsed already (`Origin`, `IpNet`, `SocketAddr`): a value that could not work does not get this far.
+//! All values are parsed (`Origin`, `IpNet`, `SocketAddr`), so an invalid value cannot get this far.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,22 +11,22 @@ use ipnet::IpNet;
 
 use crate::cors::Origin;
 
-/// The edge's configuration; [`Default`] is development on this machine.
+/// Configuration of the edge. [`Default`] suits development on one machine.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the public port listens (`LISTEN_ADDR`). `cli` binds it and hands the listener to [`crate::Server::run`].
+    /// Address of the public port (`LISTEN_ADDR`). `cli` binds it and passes the listener to [`crate::Server::run`].
     pub listen: SocketAddr,
-    /// Where health and metrics listen (`HEALTH_ADDR`); never a public address.
+    /// Address of the port for health and metrics (`HEALTH_ADDR`); never a public address.
     pub health_listen: SocketAddr,
-    /// Who may read our answers from a browser (`CORS_ORIGINS`), compared exactly.
+    /// Origins that may read responses from a browser (`CORS_ORIGINS`), compared exactly.
     pub cors_origins: Vec<Origin>,
-    /// Whose `X-Forwarded-For` and `X-Request-Id` we believe (`TRUSTED_PROXIES`).
+    /// Networks with a trusted `X-Forwarded-For` and `X-Request-Id` (`TRUSTED_PROXIES`).
     pub trusted_proxies: Vec<IpNet>,
-    /// For how long browsers shall use HTTPS only; none in development, where it would lock `localhost`.
+    /// HTTP Strict Transport Security; `None` in development, where it would break plain HTTP on `localhost`.
     pub hsts: Option<Hsts>,
-    /// Serves the playground.
+    /// True if `/playground` is served.
     pub playground: bool,
-    /// How much and how long.
+    /// Limits on sizes, counts and durations.
     pub limits: Limits,
 }
 
@@ -44,38 +44,40 @@ impl Default for Config {
     }
 }
 
-/// For how long browsers shall use HTTPS only, subdomains included.
+/// HTTP Strict Transport Security (HSTS), always including subdomains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hsts {
-    /// Whole seconds of it are sent (`HSTS_MAX_AGE`).
+    /// Duration for which browsers use HTTPS only, sent in whole seconds (`HSTS_MAX_AGE`).
     pub max_age: Duration,
-    /// Whether browsers may ship it (`HSTS_PRELOAD`).
+    /// True if browsers may add the domain to their preload lists (`HSTS_PRELOAD`).
     pub preload: bool,
 }
 
-/// How much one client may send, and how long anything may take.
+/// Limits on sizes and counts per client, and deadlines.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The largest request body, in bytes.
+    /// Maximum size of a request body in bytes.
     pub body_bytes: usize,
-    /// Open connections of one address (IPv6: of one /64). Trusted proxies are not counted: they speak for many.
+    /// Maximum open connections per client address (IPv6: per /64). Trusted proxies are exempt: they carry many
+    /// clients.
     pub connections_per_address: usize,
-    /// From the first byte of a request (or from connecting) to the end of its head.
+    /// Maximum time from the first byte of a request (or from connecting) to the end of its head.
     pub head_timeout: Duration,
-    /// Without progress between requests, while an answer is read, or on an upgraded connection.
+    /// Maximum time without progress between requests, while a response is read, or on an upgraded connection.
     pub idle_timeout: Duration,
-    /// From the head to the answer's head, body included.
+    /// Maximum time from a request's head to the response's head, including the time to read the request's body.
     pub request_timeout: Duration,
-    /// What an upload must bring in each `idle_timeout` for which we wait for its bytes; there is no deadline for all of it.
-    /// Before a run counts as abandoned ([`ImportRun::ABANDONED`]) it must bring a chunk.
+    /// Minimum number of bytes that an upload must deliver in each `idle_timeout` spent waiting for the client. An
+    /// upload has no overall deadline. The value must be high enough to deliver a whole chunk before the run counts as
+    /// abandoned ([`ImportRun::ABANDONED`]).
     ///
     /// [`ImportRun::ABANDONED`]: domain::inventory::import::ImportRun::ABANDONED
     pub upload_progress_bytes: usize,
-    /// Uploads and exports at once of one user or API key, in this process.
+    /// Maximum concurrent uploads and exports of one user or API key in this process.
     pub transfers_per_holder: usize,
-    /// What is in flight when we are asked to stop may take this long to end.
+    /// Maximum time for requests in flight to end after a shutdown begins.
     pub stop_timeout: Duration,
-    /// What stays open: sockets and streams.
+    /// Limits of WebSockets and SSE streams.
     pub sockets: Sockets,
 }
 
@@ -95,28 +97,28 @@ impl Default for Limits {
     }
 }
 
-/// How much one client may keep open, and how long it may be silent.
+/// Limits of WebSockets and SSE streams: counts per client, sizes and intervals.
 #[derive(Debug, Clone)]
 pub struct Sockets {
-    /// Sockets of one user or API key, in this process.
+    /// Maximum open sockets of one user or API key in this process.
     pub per_holder: usize,
-    /// Streams over SSE of one user or API key, in this process.
+    /// Maximum open SSE streams of one user or API key in this process.
     pub streams_per_holder: usize,
-    /// Operations at once on one socket.
+    /// Maximum concurrent operations on one socket.
     pub operations: usize,
-    /// The largest message to us, in bytes.
+    /// Maximum size of a message from the client in bytes.
     pub message_bytes: usize,
-    /// Messages that may wait for a client that reads slowly.
+    /// Maximum number of queued messages for a client that reads slowly.
     pub queue_messages: usize,
-    /// Their bytes, and so the largest message from us.
+    /// Maximum total size of queued messages in bytes, and so the maximum size of one message to the client.
     pub queue_bytes: usize,
-    /// From the upgrade to `connection_init`.
+    /// Maximum time from the upgrade to `connection_init`.
     pub init_timeout: Duration,
-    /// Between two pings; a client that is silent from one to the next is gone.
+    /// Interval between two pings. A client that sends nothing from one ping to the next is disconnected.
     pub ping: Duration,
-    /// How long a client may take to read the close frame and answer it.
+    /// Maximum time for a client to read the close frame and answer it.
     pub close_timeout: Duration,
-    /// Between two comments on a silent SSE stream.
+    /// Interval between two comments on an idle SSE stream.
     pub keep_alive: Duration,
 }
 
@@ -139,7 +141,7 @@ impl Default for Sockets {
 
 #[cfg(test)]
 mod tests {
-    use domain::inventory::import::{ImportRun, cut::CHUNK_BYTES};
+    use domain::inventory::import::{ImportRun, chunker::CHUNK_BYTES};
 
     use super::*;
 

@@ -1,16 +1,19 @@
-//! How long a connection may take. A `TcpStream` with one alarm that is always set.
+//! Deadlines of a connection: a `TcpStream` with one timer that is always armed.
 //!
-//! hyper's own header timeout also ends idle keep-alive connections and knows no stalled writes; poem's idle timeout starts
-//! anew at every byte (slowloris). So the deadline lives here, where both directions pass, and the service tells it when
-//! a head was whole and when the answer began: bytes are never parsed a second time.
+//! hyper's header timeout also ends idle keep-alive connections, and does not notice stalled writes. poem's idle
+//! timeout restarts at every byte, which allows slowloris attacks. So the deadline is kept here, where bytes pass in
+//! both directions. The service reports when a head is complete and when the response begins, so no bytes are parsed
+//! twice.
 //!
-//! | phase | due | left when |
+//! | phase | deadline | ends when |
 //! |---|---|---|
 //! | `Head` | `head_timeout` after connecting, or after a request's first byte | the service is called |
-//! | `Request` | `request_timeout` (and the grace to say so) after the head | the service has answered |
-//! | `Receiving` | `idle_timeout` and `request_timeout` after the last piece of an upload; the upload itself is stricter | the service has answered |
+//! | `Request` | `request_timeout` plus `GRACE` after the head | the service has responded |
+//! | `Receiving` | the sum of `idle_timeout`, `request_timeout` and `GRACE` after an upload's last piece | as `Request` |
 //! | `Open` | `idle_timeout` after the last byte written | the next request's first byte |
-//! | `Upgraded` | `idle_timeout` after the last byte, either way | never |
+//! | `Upgraded` | `idle_timeout` after the last byte in either direction | never |
+//!
+//! In `Receiving` the upload itself has a stricter deadline.
 
 use std::{
     io,
@@ -30,7 +33,7 @@ use uuid::Uuid;
 
 use crate::{config::Limits, headers::Headers, listener::Slot};
 
-/// `edge` answers 504 at `request_timeout`; only if that fails too, the connection goes.
+/// Extra time for `edge` to send its 504 at `request_timeout`; the connection is closed only if that fails too.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,24 +45,24 @@ enum Phase {
     Upgraded,
 }
 
-/// Where a connection stands, and until when it may stand there. Shared by its stream and its service.
-pub(crate) struct Pulse {
+/// Phase of a connection and the deadline of that phase. Shared by the stream and the service.
+pub(crate) struct ConnectionDeadline {
     limits: Limits,
     state: Mutex<(Phase, Instant)>,
 }
 
-impl Pulse {
+impl ConnectionDeadline {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         let due = Instant::now() + limits.head_timeout;
         Arc::new(Self { limits: limits.clone(), state: Mutex::new((Phase::Head, due)) })
     }
 
-    /// A head was whole: the service has been called.
+    /// Records that a head is complete and the service was called.
     pub(crate) fn requested(&self) {
         self.enter(Phase::Request, self.limits.request_timeout + GRACE);
     }
 
-    /// An upload goes on: a piece of it is waited for, or has come.
+    /// Records that an upload is in progress: a piece is awaited or has arrived.
     pub(crate) fn receiving(&self) {
         self.enter(
             Phase::Receiving,
@@ -67,7 +70,7 @@ impl Pulse {
         );
     }
 
-    /// The service has answered; the bytes follow.
+    /// Records that the service has responded; the bytes follow.
     pub(crate) fn answered(&self, status: StatusCode) {
         let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
         let phase = if upgraded { Phase::Upgraded } else { Phase::Open };
@@ -78,7 +81,7 @@ impl Pulse {
         match self.phase() {
             Phase::Open => self.enter(Phase::Head, self.limits.head_timeout),
             Phase::Upgraded => self.enter(Phase::Upgraded, self.limits.idle_timeout),
-            // More of the same head, or of a body: the deadline stands, however many bytes come.
+            // More of the same head or body: further bytes do not extend the deadline.
             Phase::Head | Phase::Request | Phase::Receiving => {}
         }
     }
@@ -87,7 +90,7 @@ impl Pulse {
         match self.phase() {
             Phase::Head | Phase::Open => self.enter(Phase::Open, self.limits.idle_timeout),
             Phase::Upgraded => self.enter(Phase::Upgraded, self.limits.idle_timeout),
-            // `100 Continue`, not yet the answer.
+            // `100 Continue`; the response has not begun.
             Phase::Request | Phase::Receiving => {}
         }
     }
@@ -101,29 +104,35 @@ impl Pulse {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Phase, Instant)> {
-        // Two plain values: a panic between them cannot leave them wrong.
+        // A poisoned lock is safe to use: both plain values are always written together.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client's TCP stream with its deadlines and its place among its address's connections.
+/// TCP stream of a client, with its deadline and its slot in the connection limit.
 pub(crate) struct Connection {
     stream: TcpStream,
-    pulse: Arc<Pulse>,
+    deadline: Arc<ConnectionDeadline>,
     alarm: Pin<Box<Sleep>>,
     headers: Headers,
     _slot: Slot,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, slot: Slot, pulse: Arc<Pulse>, headers: Headers) -> Self {
-        let alarm = Box::pin(tokio::time::sleep_until(pulse.lock().1));
-        Self { stream, pulse, alarm, headers, _slot: slot }
+    pub(crate) fn new(
+        stream: TcpStream,
+        slot: Slot,
+        deadline: Arc<ConnectionDeadline>,
+        headers: Headers,
+    ) -> Self {
+        let alarm = Box::pin(tokio::time::sleep_until(deadline.lock().1));
+        Self { stream, deadline, alarm, headers, _slot: slot }
     }
 
-    /// Also arms the alarm for the connection's task, so it must come before every inner poll.
+    /// Returns `TimedOut` if the deadline has passed. Also registers the task with the timer, so every poll must call
+    /// this before it polls the inner stream.
     fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let due = self.pulse.lock().1;
+        let due = self.deadline.lock().1;
         if self.alarm.deadline() != due {
             self.alarm.as_mut().reset(due);
         }
@@ -133,11 +142,11 @@ impl Connection {
         }
     }
 
-    /// hyper answers bytes that are no request by itself, bare. While a head is awaited nobody else can begin an answer,
-    /// so its status line gives it away; it has no body and comes whole.
+    /// Returns the status if `bytes` are hyper's own reply to an unreadable request. While a head is awaited only hyper
+    /// can begin a response, so the status line identifies it. Such a reply has no body and is written in one piece.
     fn bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
-        let is_bare = self.pulse.phase() == Phase::Head && bytes.ends_with(b"\r\n\r\n");
+        let is_bare = self.deadline.phase() == Phase::Head && bytes.ends_with(b"\r\n\r\n");
         let status = StatusCode::from_bytes(status).ok()?;
         (is_bare && status.is_client_error()).then_some(status)
     }
@@ -153,7 +162,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            self.pulse.has_read();
+            self.deadline.has_read();
         }
         Poll::Ready(Ok(()))
     }
@@ -168,13 +177,14 @@ impl AsyncWrite for Connection {
         self.check_deadline(context)?;
         if let Some(status) = self.bare_refusal(bytes) {
             let ours = self.headers.unreadable_request(status, &Uuid::now_v7().to_string());
-            // A few hundred bytes into an empty socket; a client that cannot take them gets a short answer, then the end.
+            // A few hundred bytes fit into an empty socket buffer. A client that cannot receive them gets a truncated
+            // response, then the connection closes.
             ready!(Pin::new(&mut self.stream).poll_write(context, &ours))?;
-            self.pulse.has_written();
+            self.deadline.has_written();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.pulse.has_written();
+        self.deadline.has_written();
         Poll::Ready(Ok(written))
     }
 

@@ -1,7 +1,7 @@
-//! Which web pages may read our answers: an explicit list, compared exactly, never reflected.
+//! CORS: an explicit list of origins that may read responses, compared exactly and never reflected.
 //!
-//! No credentials: the API takes bearers, not cookies, so a page of a foreign origin can send a request but holds nothing
-//! to send with it. Such a request is served, and the browser keeps the answer from the page.
+//! Credentials are not allowed: the API uses bearers instead of cookies, so a page of another origin can send a request
+//! but has no token to send with it. Such a request is served, and the browser hides the response from the page.
 
 use std::{fmt, str::FromStr};
 
@@ -22,19 +22,19 @@ const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 const PREFLIGHT_VARY: HeaderValue =
     HeaderValue::from_static("access-control-request-method, access-control-request-headers");
 
-/// `scheme://host[:port]` exactly as a browser sends it. There is no wildcard and no `null`.
+/// Origin `scheme://host[:port]`, exactly as a browser sends it. Wildcards and `null` are not allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
-/// Not the origin of a web page.
+/// Error of a text that is not the origin of a web page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an origin is scheme://host[:port], lower case, without path or default port; neither * nor null is one"
+    "an origin must be scheme://host[:port] in lower case, without path or default port; * and null are not allowed"
 )]
 pub struct InvalidOrigin;
 
 impl Origin {
-    /// The default: a frontend's development server on this machine.
+    /// Returns the default origin: a frontend's development server on the same machine.
     pub(crate) const fn local_development() -> Self {
         Self(HeaderValue::from_static("http://localhost:3000"))
     }
@@ -45,7 +45,7 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         let url = url::Url::parse(text).map_err(|_| InvalidOrigin)?;
-        // A browser sends the canonical form; any other would silently never match.
+        // A browser sends the canonical form; any other form would never match.
         let is_canonical =
             matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text;
         if !is_canonical || text.contains('*') {
@@ -61,19 +61,19 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The list, applied.
+/// CORS policy with its list of allowed origins.
 #[derive(Debug, Clone)]
 pub(crate) struct Cors(pub(crate) Vec<Origin>);
 
 impl Cors {
-    /// A browser asks whether it may ask. Answered before any route, so it tells nothing about routes.
+    /// Returns true for a CORS preflight. Preflights are answered before routing, so they reveal nothing about routes.
     pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
         method == Method::OPTIONS
             && headers.contains_key(ORIGIN)
             && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// 204; for the right origin [`Cors::apply`] and these make it a yes.
+    /// Builds the 204 for a preflight. The headers set here and by [`Cors::apply`] permit an allowed origin.
     pub(crate) fn preflight(&self, request: &HeaderMap) -> Response {
         let mut response = Response::builder().status(StatusCode::NO_CONTENT).finish();
         let headers = response.headers_mut();
@@ -86,7 +86,7 @@ impl Cors {
         response
     }
 
-    /// Every answer depends on `Origin`, and says so; those to an allowed one may be read.
+    /// Adds `Vary: Origin` to every response, and the headers that let an allowed origin read it.
     pub(crate) fn apply(allowed: Option<HeaderValue>, response: &mut HeaderMap) {
         const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("origin");
         response.append(VARY, VARY_ORIGIN);
@@ -96,13 +96,14 @@ impl Cors {
         }
     }
 
-    /// Whether a socket may be opened. Browsers ask nobody before they do, and let the page read what comes: so this is
-    /// the only check. Without an origin it is no browser; with one it is our own page's or one of the list.
+    /// Returns true if the request may open a WebSocket. Browsers open sockets without a preflight and let the page
+    /// read the messages, so this is the only check. A request without an origin is not from a browser; any other must
+    /// come from this server's own pages or from an allowed origin.
     pub(crate) fn may_open(&self, request: &HeaderMap) -> bool {
         !request.contains_key(ORIGIN) || is_own(request) || self.allowed(request).is_some()
     }
 
-    /// The request's origin, if it is one of ours and there is only one.
+    /// Returns the request's origin if it is allowed and the only one.
     pub(crate) fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
         let mut origins = request.get_all(ORIGIN).iter();
         let origin = origins.next()?;
@@ -113,7 +114,8 @@ impl Cors {
     }
 }
 
-/// Whether the page comes from where the request goes. The scheme is not compared: a proxy may have taken it off.
+/// Returns true if the origin's host is the request's host. Schemes are not compared, because a proxy may terminate
+/// TLS.
 fn is_own(request: &HeaderMap) -> bool {
     let mut origins = request.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };

@@ -1,7 +1,8 @@
-//! Around every request, in this order: id and address, preflight, deadline, panics, envelope, CORS, headers, one log line.
+//! Wraps every request, in this order: id and address, preflight, deadline, panics, error envelope, CORS, headers, one
+//! log line.
 //!
-//! One middleware instead of seven layers: the order is the point, and here it can be read. Nothing of a request's text,
-//! headers or body is logged; what a client chose (path, method) is reduced to the names we know.
+//! One middleware instead of seven layers, because the order matters and is visible here. A request's text, headers and
+//! body are never logged. Values that a client chooses (path, method) are reduced to a fixed set of names.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -20,11 +21,11 @@ use crate::{
     config::Config,
     cors::Cors,
     headers::Headers,
-    refusal::Refusal,
+    request_error::RequestError,
     upload,
 };
 
-/// Wraps the routes of the public port.
+/// Middleware around the routes of the public port.
 pub(crate) struct Edge<E> {
     inner: E,
     proxies: Proxies,
@@ -44,20 +45,20 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
         }
     }
 
-    /// The routes' answer, or ours to their silence or fall.
+    /// Returns the route's response, or a refusal if the route fails, panics or exceeds its deadline.
     async fn answer(&self, request: Request, request_id: &str) -> Response {
         let is_endless = upload::is_endless(request.uri().path());
         let timeout = if is_endless { Duration::MAX } else { self.request_timeout };
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let refusal = match tokio::time::timeout(timeout, call).await {
             Ok(Ok(Ok(response))) => return response,
-            Ok(Ok(Err(error))) => Refusal::from(error),
+            Ok(Ok(Err(error))) => RequestError::from(error),
             Ok(Err(_panic)) => {
-                // The panic hook has written its text and place; what it carries may hold anything.
+                // The panic hook has logged message and location. The payload may contain anything, so it is dropped.
                 tracing::error!(request.id = request_id, "request {request_id} panicked");
-                Refusal::internal()
+                RequestError::internal()
             }
-            Err(_elapsed) => Refusal::timeout(),
+            Err(_elapsed) => RequestError::timeout(),
         };
         refusal.into_response(request_id)
     }
@@ -102,18 +103,18 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
     }
 }
 
-/// What is remembered of a request. Written when dropped, so a client that leaves before its answer is seen too.
+/// Log line and metrics of one request. Written on drop, so a client that disconnects early is recorded too.
 struct Record {
     started: Instant,
     method: &'static str,
     route: &'static str,
-    /// `None`: the client left, or we stopped.
+    /// Response status; `None` if the client disconnected or the server stopped before the response.
     status: Option<StatusCode>,
     request_id: String,
     address: IpAddr,
 }
 
-/// nginx's word for a client that left; it never goes over the wire.
+/// Recorded status of a request whose client disconnected, as in nginx. Never sent.
 const CLIENT_LEFT: u16 = 499;
 
 impl Drop for Record {
@@ -138,20 +139,20 @@ impl Drop for Record {
     }
 }
 
-/// Said once at start, for `/metrics`.
+/// Registers the descriptions that `/metrics` shows; called once at start.
 pub(crate) fn describe_metrics() {
     metrics::describe_counter!(
         "sentryops_http_requests_total",
-        "Requests by route and status; 499 is a client that left before its answer."
+        "Requests by route and status; 499 means that the client disconnected before the response."
     );
     metrics::describe_histogram!(
         "sentryops_http_request_seconds",
         metrics::Unit::Seconds,
-        "Time from the head of a request to the head of its answer."
+        "Time from the head of a request to the head of its response."
     );
 }
 
-/// A bounded set of names: paths are a client's choice, label values must not be.
+/// Returns the route's name from a fixed set: clients choose paths, and label values must stay bounded.
 fn route(path: &str) -> &'static str {
     match path {
         "/" => "/",

@@ -1,11 +1,12 @@
-//! GraphQL over HTTP, our own: the stock endpoint runs batches, mutations over GET, and `text/plain`.
+//! GraphQL over HTTP. Our own endpoint, because the stock one runs batches, mutations over GET, and `text/plain`.
 //!
-//! All 61 audits of npm `graphql-http` pass. A request passes: method → media type of the answer → body, bounded → type of
-//! the body → parameters → limits and parsing → kind of operation → execution. Whatever stops it is one envelope.
+//! All 61 audits of npm `graphql-http` pass. The steps are: method → media type of the response → size-limited body →
+//! media type of the body → parameters → limits and parsing → kind of operation → execution. Every error has the same
+//! envelope.
 
 use std::sync::Arc;
 
-use graphql::{Client, Operation};
+use graphql::{Client, OperationKind};
 use http::{
     HeaderValue, Method, StatusCode,
     header::{ALLOW, VARY},
@@ -17,11 +18,11 @@ use crate::{
     gateway::Gateway,
     media::Media,
     params::Params,
-    refusal::{Code, Refusal},
+    request_error::{Code, RequestError},
     socket::Sockets,
 };
 
-/// `/graphql`.
+/// Handler of `/graphql`: GET, POST and WebSocket upgrades.
 pub(crate) struct Endpoint<G> {
     gateway: Arc<G>,
     body_bytes: usize,
@@ -33,15 +34,15 @@ impl<G: Gateway> Endpoint<G> {
         Self { gateway, body_bytes, sockets }
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response, Refusal> {
+    async fn answer(&self, request: &mut Request) -> Result<Response, RequestError> {
         if Sockets::<G>::is_upgrade(request) {
             return self.sockets.open(request);
         }
         let method = request.method().clone();
         if method != Method::GET && method != Method::POST {
-            return Err(Refusal::method("GET, POST"));
+            return Err(RequestError::method("GET, POST"));
         }
-        // Read before anything is refused: see `body` on resets.
+        // The body is read before any rejection; `body` explains why (resets).
         let body = if method == Method::POST {
             Some(body::read(request.take_body(), self.body_bytes).await)
         } else {
@@ -54,9 +55,9 @@ impl<G: Gateway> Endpoint<G> {
     async fn run(
         &self,
         request: &Request,
-        body: Option<Result<bytes::Bytes, Refusal>>,
+        body: Option<Result<bytes::Bytes, RequestError>>,
         media: Media,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, RequestError> {
         let is_get = body.is_none();
         let params = match body {
             Some(body) => {
@@ -66,8 +67,9 @@ impl<G: Gateway> Endpoint<G> {
             }
             None => Params::from_query(request.uri().query().unwrap_or_default())?,
         };
-        // `edge` puts it there before any route.
-        let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
+        // `edge` inserts this extension before any route runs.
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let request_id = client.request_id.clone();
 
         let (operation, prepared) = match self.gateway.prepare(
@@ -79,11 +81,11 @@ impl<G: Gateway> Endpoint<G> {
             Err(refused) => return answer::respond(refused, media, &request_id),
         };
         match operation {
-            Operation::Mutation if is_get => return Err(mutation_over_get()),
-            Operation::Query | Operation::Mutation => {}
-            Operation::Subscription => {
-                return Err(Refusal::malformed(
-                    "A subscription needs a stream: the WebSocket on /graphql or SSE on /graphql/stream.",
+            OperationKind::Mutation if is_get => return Err(mutation_over_get()),
+            OperationKind::Query | OperationKind::Mutation => {}
+            OperationKind::Subscription => {
+                return Err(RequestError::malformed(
+                    "A subscription needs a stream: use the WebSocket on /graphql or SSE on /graphql/stream.",
                 ));
             }
         }
@@ -93,9 +95,9 @@ impl<G: Gateway> Endpoint<G> {
     }
 }
 
-/// A link or an image on a foreign page makes a GET: it must never change anything.
-fn mutation_over_get() -> Refusal {
-    Refusal::new(
+/// Rejects a mutation over GET: a link or an image on any page can send a GET, so it must never change data.
+fn mutation_over_get() -> RequestError {
+    RequestError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         Code::Validation,
         "A mutation must be sent by POST.",

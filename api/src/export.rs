@@ -1,7 +1,8 @@
 //! `GET /export/assets.csv` and `/export/dependencies.csv`: a file, streamed.
 //!
-//! The next page is made when the client has taken the last, so a slow one costs nothing but its connection. What fails
-//! after the head breaks the connection: with chunked coding every client sees that the file is not whole.
+//! The next page is produced when the client has read the last one, so a slow client costs only its connection. A
+//! failure after the head closes the connection: with chunked encoding every client notices that the file is
+//! incomplete.
 
 use std::{io, sync::Arc};
 
@@ -18,57 +19,57 @@ use crate::{
     answer, bearer,
     config::Limits,
     gateway::Gateway,
-    refusal::Refusal,
-    socket::places::{Place, Places},
+    request_error::RequestError,
+    socket::slots::{Slot, Slots},
 };
 
-/// A file of rows, of which the first has names.
+/// Media type of CSV with a header row.
 pub(crate) const CSV: HeaderValue =
     HeaderValue::from_static("text/csv; charset=utf-8; header=present");
 
-/// One of the two routes.
+/// Handler of one of the two export routes.
 pub(crate) struct Export<G> {
     kind: ImportKind,
     gateway: Arc<G>,
     limits: Limits,
-    places: Places,
+    slots: Slots,
 }
 
-/// Where files go out.
+/// Export routes, each with the kind of its rows.
 pub(crate) const ROUTES: [(&str, ImportKind); 2] = [
     ("/export/assets.csv", ImportKind::Assets),
     ("/export/dependencies.csv", ImportKind::Dependencies),
 ];
 
 impl<G: Gateway> Export<G> {
-    pub(crate) fn new(kind: ImportKind, gateway: Arc<G>, limits: &Limits, places: Places) -> Self {
-        Self { kind, gateway, limits: limits.clone(), places }
+    pub(crate) fn new(kind: ImportKind, gateway: Arc<G>, limits: &Limits, slots: Slots) -> Self {
+        Self { kind, gateway, limits: limits.clone(), slots }
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, Refusal> {
+    async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Err(Refusal::method("GET, HEAD"));
+            return Err(RequestError::method("GET, HEAD"));
         }
-        let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let request_id = client.request_id.clone();
         let bearer = bearer::token(request.headers());
         let recognised = match bearer {
-            None => Recognised::nobody(), // The gateway refuses it.
+            None => Recognised::nobody(), // The gateway rejects anonymous callers.
             Some(bearer) => match self.gateway.recognise(bearer.to_owned(), client.clone()).await {
                 Ok(recognised) => recognised,
                 Err(refused) => return answer::refuse(refused, &request_id),
             },
         };
-        let place = match &recognised.holder {
-            Some(holder) => Some(self.places.transfer(holder, self.limits.transfers_per_holder)?),
+        let slot = match &recognised.holder {
+            Some(holder) => Some(self.slots.transfer(holder, self.limits.transfers_per_holder)?),
             None => None,
         };
         let pages = match self.gateway.export(self.kind, bearer, client).await {
             Ok(pages) => pages,
             Err(refused) => return answer::refuse(refused, &request_id),
         };
-        let mut response =
-            Response::builder().body(body(pages, recognised.lost, place, request_id));
+        let mut response = Response::builder().body(body(pages, recognised.lost, slot, request_id));
         response.headers_mut().insert(CONTENT_TYPE, CSV);
         response.headers_mut().insert(CONTENT_DISPOSITION, disposition(self.kind));
         Ok(response)
@@ -83,28 +84,33 @@ impl<G: Gateway> poem::Endpoint for Export<G> {
     }
 }
 
-/// Pages as a body. One that fails breaks the connection, and so does losing the right to the next.
+/// Turns pages into a response body. A failed page closes the connection, and so does the loss of access or
+/// permissions.
 pub(crate) fn body(
     pages: impl Stream<Item = Result<Vec<u8>, graphql::Error>> + Send + 'static,
     lost: impl Future<Output = Lost> + Send + 'static,
-    place: Option<Place>,
+    slot: Option<Slot>,
     request_id: String,
 ) -> Body {
     let pages = pages.map_err(move |error| {
-        tracing::warn!(request.id = request_id, error = error.message, "an export broke off");
-        io::Error::other("the export cannot go on")
+        tracing::warn!(
+            request.id = request_id,
+            error = error.message,
+            "an export failed before its end"
+        );
+        io::Error::other("the export failed")
     });
-    // Not taken until: the file must not look whole.
+    // Not `take_until`: that would end the body normally, and the file would look complete.
     let lost = stream::once(lost)
         .map(|_| Err(io::Error::new(io::ErrorKind::PermissionDenied, "no longer allowed")));
     let pages = stream::unfold(
-        Some((pages.boxed(), lost.boxed(), place)),
+        Some((pages.boxed(), lost.boxed(), slot)),
         async |open: Option<(stream::BoxStream<'static, _>, stream::BoxStream<'static, _>, _)>| {
-            let (mut pages, mut lost, place) = open?;
+            let (mut pages, mut lost, slot) = open?;
             tokio::select! {
                 biased;
                 Some(refusal) = lost.next() => Some((refusal, None)),
-                page = pages.next() => Some((page?, Some((pages, lost, place)))),
+                page = pages.next() => Some((page?, Some((pages, lost, slot)))),
             }
         },
     );

@@ -1,35 +1,37 @@
-//! The seam between the transports and the engine.
+//! The interface between the transports and the engine.
 //!
-//! One trait with one implementation is against the house style; this one stays because HTTP, WebSocket and SSE must all
-//! come through it (limits and permissions in one place), and because the edge's own tests need an engine that panics,
-//! hangs, or answers with a chosen code, which no database makes the real one do. Nothing is `dyn`: it costs nothing.
+//! A trait with one implementation is normally avoided in this code base. This one stays for two reasons. HTTP,
+//! WebSocket and SSE must all pass through it, so that limits and permissions are checked in one place. The tests of
+//! this crate need an engine that panics, hangs, or answers with a chosen code, and no database state makes the real
+//! engine do that. Nothing is `dyn`, so the trait costs nothing at run time.
 
 use async_graphql::Variables;
 use bytes::Bytes;
 use domain::inventory::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
 use graphql::{
-    Answer, BrokenOff, Client, Engine, Error, Operation, Prepared, Printed, Received, Recognised,
+    Answer, BrokenOff, Client, Engine, Error, OperationKind, Prepared, Printed, Received,
+    Recognised,
 };
 
-/// What a transport asks of the engine, in this order.
+/// Engine calls that a transport may make. An operation is prepared first, then executed or subscribed to.
 pub trait Gateway: Send + Sync + 'static {
-    /// A document that passed its limits; nothing has been executed.
+    /// Parsed document that passed its limits; nothing has been executed yet.
     type Prepared: Send + 'static;
 
-    /// Checks and parses. Never touches the database, so a transport may call it before anybody is known.
+    /// Checks and parses a document. Never touches the database, so a transport may call it before authentication.
     ///
     /// # Errors
-    /// The answer to send, `executed: false`.
+    /// The answer to send, with `executed: false`.
     #[expect(clippy::result_large_err, reason = "the engine's shape; built once a request")]
     fn prepare(
         &self,
         source: &str,
         operation_name: Option<&str>,
         variables: Variables,
-    ) -> Result<(Operation, Self::Prepared), Answer>;
+    ) -> Result<(OperationKind, Self::Prepared), Answer>;
 
-    /// Authenticates, authorizes the whole document, executes it. Dropping the future cancels its work.
+    /// Authenticates the caller, authorizes the whole document and executes it. Dropping the future cancels the work.
     fn execute(
         &self,
         prepared: Self::Prepared,
@@ -37,8 +39,9 @@ pub trait Gateway: Send + Sync + 'static {
         client: Client,
     ) -> impl Future<Output = Answer> + Send;
 
-    /// Executes a subscription again and again, each time with rights as of then. Ends by itself after an answer that was
-    /// not executed, and where there is nothing more to come. Dropping the stream cancels its work.
+    /// Executes a subscription repeatedly, each time with the caller's permissions of that moment. The stream ends
+    /// after an answer that was not executed, and when no further answer is possible. Dropping the stream cancels the
+    /// work.
     fn subscribe(
         &self,
         prepared: Self::Prepared,
@@ -46,14 +49,14 @@ pub trait Gateway: Send + Sync + 'static {
         client: Client,
     ) -> impl Stream<Item = Answer> + Send + 'static;
 
-    /// Who stands behind a bearer, watched from now on: for what stays open longer than a request.
+    /// Authenticates a bearer and watches it from then on, for connections that outlive a request.
     fn recognise(
         &self,
         bearer: String,
         client: Client,
     ) -> impl Future<Output = Result<Recognised, Answer>> + Send;
 
-    /// Takes in a file. Nothing is asked of `pieces` before it is known that the caller may; dropping the future ends it.
+    /// Receives a file. `pieces` is not polled before the caller is authorized. Dropping the future ends the upload.
     fn upload(
         &self,
         order: ImportOrder,
@@ -62,7 +65,7 @@ pub trait Gateway: Send + Sync + 'static {
         pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> impl Future<Output = Result<Received, Answer>> + Send;
 
-    /// Gives out a file. An error in the stream means that it is not whole.
+    /// Streams the rows of an export as CSV. An error in the stream means that the file is incomplete.
     fn export(
         &self,
         kind: ImportKind,
@@ -75,7 +78,7 @@ pub trait Gateway: Send + Sync + 'static {
         >,
     > + Send;
 
-    /// The report of a run, or of the `latest`, as a page.
+    /// Returns the report of a compliance run as an HTML page; `run` is an id or `latest`.
     fn print_report(
         &self,
         run: &str,
@@ -83,7 +86,8 @@ pub trait Gateway: Send + Sync + 'static {
         client: Client,
     ) -> impl Future<Output = Result<Printed, Answer>> + Send;
 
-    /// What was broken when that run ended, as a file. An error in the stream means that it is not whole.
+    /// Streams the failures at the end of a compliance run, as CSV. An error in the stream means that the file is
+    /// incomplete.
     fn report_file(
         &self,
         run: &str,
@@ -105,7 +109,7 @@ impl Gateway for Engine {
         source: &str,
         operation_name: Option<&str>,
         variables: Variables,
-    ) -> Result<(Operation, Prepared), Answer> {
+    ) -> Result<(OperationKind, Prepared), Answer> {
         let prepared = Self::prepare(self, source, operation_name, variables)?;
         Ok((prepared.operation, prepared))
     }

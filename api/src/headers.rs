@@ -1,7 +1,7 @@
-//! The headers that every response carries, error or not, ours or hyper's.
+//! Headers that every response carries, success or error, including the responses that hyper sends on its own.
 //!
-//! `Cross-Origin-Resource-Policy: same-origin` does not stop allowed pages: the browser does not look at it for requests
-//! made with CORS. A route may say its own CSP and `Cache-Control`; the rest is not negotiable.
+//! `Cross-Origin-Resource-Policy: same-origin` does not block allowed origins: browsers ignore it for CORS requests.
+//! A route may set its own CSP and `Cache-Control`; all other headers are fixed.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -14,7 +14,7 @@ use http::{
 use crate::{
     client::REQUEST_ID,
     config::Hsts,
-    refusal::{Code, Refusal},
+    request_error::{Code, RequestError},
 };
 
 const ALWAYS: [(HeaderName, HeaderValue); 6] = [
@@ -43,7 +43,7 @@ const UNLESS_SAID: [(HeaderName, HeaderValue); 2] = [
     ),
 ];
 
-/// Which headers this deployment sends.
+/// Response headers of this deployment; only HSTS is configurable.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Headers {
     hsts: Option<HeaderValue>,
@@ -71,15 +71,15 @@ impl Headers {
         }
     }
 
-    /// What we send instead of hyper's bare refusal of bytes that are no request.
+    /// Returns the bytes of the response that replaces hyper's empty reply to an unreadable request.
     pub(crate) fn unreadable_request(&self, status: StatusCode, request_id: &str) -> Vec<u8> {
         let message = match status {
             StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                "The head of the request is too large."
+                "The request head is too large: shorten the URL or send fewer headers."
             }
-            _ => "This is not a request in HTTP/1.1.",
+            _ => "The bytes are not a valid HTTP/1.1 request.",
         };
-        let refusal = Refusal::new(status, Code::Validation, message);
+        let refusal = RequestError::new(status, Code::Validation, message);
         let body = refusal.body(request_id);
         let mut headers = refusal.into_response(request_id).headers().clone();
         self.apply(&mut headers);

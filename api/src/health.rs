@@ -1,7 +1,8 @@
-//! The private port: `/livez`, `/readyz`, `/metrics`. Its own listener, so nothing of it can be reached in public.
+//! The private port: `/livez`, `/readyz`, `/metrics`. It has its own listener, so the public port cannot reach it.
 //!
-//! Readiness asks each dependency now, at the same time, each within two seconds, and names what is down, never why: the
-//! why goes to the log, once per change. A process that is stopping is not ready, so balancers leave before it does.
+//! Each readiness request runs all probes concurrently, with a timeout of two seconds per probe. The response names the
+//! dependencies that are down but not the reason; the reason is logged, once per change. A process that is shutting
+//! down reports not ready, so load balancers stop sending requests before it exits.
 
 use std::{
     io,
@@ -25,25 +26,25 @@ use uuid::Uuid;
 
 use crate::{
     client::Proxies, config::Limits, headers::Headers, listener::Listener, media::Media,
-    refusal::Refusal, server::serve,
+    request_error::RequestError, server::serve,
 };
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks one dependency whether it serves us; the error's text is for the log alone.
+/// Readiness probe of one dependency. The error's text is logged and never sent to a client.
 pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// What the health port shows of a process; the same for API and workers.
+/// Health port of a process; the same for the API and the workers.
 pub struct Health {
     probes: Vec<(&'static str, Probe)>,
     metrics: PrometheusHandle,
     stopping: CancellationToken,
-    /// What the last readiness found down: a log line per change, not per question.
+    /// Dependencies that the last readiness request found down. Only changes of this list are logged.
     down: Mutex<Vec<&'static str>>,
 }
 
 impl Health {
-    /// `stopping` is the process' own stop, heard before the port closes.
+    /// Creates the health port. `/readyz` fails as soon as `stopping`, the shutdown token of the process, is cancelled.
     pub fn new(
         probes: Vec<(&'static str, Probe)>,
         metrics: PrometheusHandle,
@@ -52,28 +53,29 @@ impl Health {
         Self { probes, metrics, stopping, down: Mutex::default() }
     }
 
-    /// Serves until `stop`: cancel it after everything else has ended, so that the last seconds can still be watched.
+    /// Serves until `stop` is cancelled. Cancel it after everything else has ended, so that the whole shutdown can be
+    /// monitored.
     ///
     /// # Errors
-    /// Where the listener has no address.
+    /// If the listener has no local address.
     pub async fn run(
         self,
         listener: TcpListener,
         limits: &Limits,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        // Private and asked by few: no cap, all addresses are trusted with connections.
+        // The port is private and has few clients, so every address is exempt from the connection limit.
         let everyone = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
         let listener = Listener::new(listener, Proxies(everyone), usize::MAX);
         serve(self, listener, limits, Headers::default(), stop).await
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, Refusal> {
+    async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
         let (status, content_type, body) = match request.uri().path() {
             "/livez" | "/readyz" | "/metrics"
                 if request.method() != Method::GET && request.method() != Method::HEAD =>
             {
-                return Err(Refusal::method("GET, HEAD"));
+                return Err(RequestError::method("GET, HEAD"));
             }
             "/livez" => {
                 let body = json!({ "status": "alive" }).to_string();
@@ -87,7 +89,7 @@ impl Health {
                 let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 (StatusCode::OK, text, self.metrics.render())
             }
-            _ => return Err(Refusal::not_found()),
+            _ => return Err(RequestError::not_found()),
         };
         let mut response = Response::builder().status(status).body(body);
         response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -126,7 +128,7 @@ impl Health {
     }
 }
 
-/// A probe that hangs or panics is as down as one that says so.
+/// Runs one probe. A probe that times out or panics counts as down.
 async fn ask(probe: &Probe) -> Result<(), String> {
     let answer = AssertUnwindSafe(async { probe().await }).catch_unwind();
     match tokio::time::timeout(PROBE_TIMEOUT, answer).await {

@@ -1,16 +1,17 @@
-//! The HTTP edge: bytes from strangers in, one envelope out. Knows HTTP and [`graphql::Engine`]; no SQL, no rule.
+//! The HTTP edge: turns untrusted bytes into calls of [`graphql::Engine`], and the results into responses with one
+//! error envelope. It contains no SQL and no business rule.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `config` | addresses, lists, limits with their defaults |
-//! | `server` · `listener` · `connection` | routes and stop · who may connect, and how many · how long they may take |
+//! | `config` | addresses, allowed origins, trusted proxies, limits with their defaults |
+//! | `server` · `listener` · `connection` | routes, shutdown · connections per address · deadlines of a connection |
 //! | `edge` | around every request: id, address, deadline, panics, CORS, headers, one log line, metrics |
 //! | `endpoint` · `body` · `params` · `accept` · `answer` | GraphQL over HTTP, in the order a request passes |
-//! | `gateway` · `operation` | the seam to the engine, for all transports · one operation where answers are many |
+//! | `gateway` · `operation` | the interface to the engine, for all transports · one operation with several answers |
 //! | `socket` · `sse` | `graphql-transport-ws` on `/graphql` · Server-Sent Events on `/graphql/stream` |
-//! | `upload` · `export` | files in and out: `/import/*`, `/export/*` |
-//! | `bearer` · `client` · `cors` · `headers` · `media` · `refusal` | one small decision each |
-//! | `playground` · `welcome` · `health` | files from the binary · `/`, security.txt · the private port |
+//! | `upload` · `export` · `report` | files in and out: `/import/*`, `/export/*`, `/reports/compliance/*` |
+//! | `bearer` · `client` · `cors` · `headers` · `media` · `request_error` | one small decision each |
+//! | `playground` · `welcome` · `health` | embedded playground files · `/`, favicon, security.txt · the private port |
 
 mod accept;
 mod answer;
@@ -31,8 +32,8 @@ mod media;
 mod operation;
 mod params;
 mod playground;
-mod refusal;
 mod report;
+mod request_error;
 mod server;
 mod socket;
 mod sse;

@@ -1,7 +1,7 @@
-//! Who may connect: at most so many at a time from one address, and no spinning when the process is out of sockets.
+//! Accepts connections: limits open connections per client address, and backs off when `accept` fails.
 //!
-//! Over the cap a connection is closed at once: an answer would cost what the cap is there to save. Trusted proxies are
-//! not counted, they speak for many; one client of IPv6 owns a /64, so that is what is counted there.
+//! A connection over the limit is closed immediately, because a response would cost what the limit is meant to save.
+//! Trusted proxies are exempt: they carry many clients. IPv6 is counted per /64, because one client owns a whole /64.
 
 use std::{
     collections::HashMap,
@@ -15,38 +15,39 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::Proxies;
 
-/// After an error of the listener itself, such as EMFILE: doubled up to the longest, forgotten at the first success.
+/// First pause after an error of the listener itself, such as EMFILE. Each further error doubles it, up to
+/// `LONGEST_PAUSE`; a success resets it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A listener that counts.
+/// TCP listener that limits the open connections per address.
 pub(crate) struct Listener {
     inner: TcpListener,
-    crowd: Arc<Crowd>,
+    connections: Arc<ConnectionCounter>,
     failures: u32,
 }
 
 impl Listener {
     pub(crate) fn new(inner: TcpListener, exempt: Proxies, most_per_address: usize) -> Self {
-        let crowd = Crowd { exempt, most_per_address, counts: Mutex::default() };
-        Self { inner, crowd: Arc::new(crowd), failures: 0 }
+        let connections = ConnectionCounter { exempt, most_per_address, counts: Mutex::default() };
+        Self { inner, connections: Arc::new(connections), failures: 0 }
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
 
-    /// The next connection within the cap. Never fails: there is nothing a caller could do but try again.
+    /// Waits for the next connection within the limit. Errors are retried here, because a caller could only retry too.
     pub(crate) async fn accept(&mut self) -> (TcpStream, SocketAddr, Slot) {
         loop {
             match self.inner.accept().await {
                 Ok((stream, peer)) => {
                     self.failures = 0;
-                    let Some(slot) = self.crowd.enter(peer.ip()) else {
+                    let Some(slot) = self.connections.enter(peer.ip()) else {
                         metrics::counter!("sentryops_http_connections_refused_total").increment(1);
                         continue;
                     };
-                    // Fails only on a connection that is gone; its first read will say so.
+                    // Fails only if the connection is already gone; its first read reports that.
                     let _ = stream.set_nodelay(true);
                     return (stream, peer, slot);
                 }
@@ -64,7 +65,7 @@ impl Listener {
     }
 }
 
-/// It died between the handshake and us; the next one is not affected.
+/// Returns true if the error concerns a single connection that died before it was accepted. The next is not affected.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -75,18 +76,18 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// How many connections each address has.
-struct Crowd {
+/// Number of open connections per address.
+struct ConnectionCounter {
     exempt: Proxies,
     most_per_address: usize,
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
-impl Crowd {
+impl ConnectionCounter {
     fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let address = counted_address(peer);
         if self.exempt.contains(peer.to_canonical()) {
-            return Some(Slot { crowd: Arc::clone(self), address: None });
+            return Some(Slot { connections: Arc::clone(self), address: None });
         }
         let mut counts = self.counts();
         let count = counts.entry(address).or_default();
@@ -94,11 +95,11 @@ impl Crowd {
             return None;
         }
         *count += 1;
-        Some(Slot { crowd: Arc::clone(self), address: Some(address) })
+        Some(Slot { connections: Arc::clone(self), address: Some(address) })
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        // Plain counters: a panic elsewhere cannot leave them half written.
+        // A poisoned lock is safe to use: a panic cannot leave plain counters half-written.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,17 +111,17 @@ fn counted_address(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// One connection's place; given back when dropped.
+/// Slot of one open connection; released when dropped.
 pub(crate) struct Slot {
-    crowd: Arc<Crowd>,
-    /// `None`: a trusted proxy's.
+    connections: Arc<ConnectionCounter>,
+    /// Address that the connection counts against; `None` for a trusted proxy.
     address: Option<IpAddr>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
-        let mut counts = self.crowd.counts();
+        let mut counts = self.connections.counts();
         if let Some(count) = counts.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -136,12 +137,12 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back_and_proxies_need_none() {
-        let crowd = Arc::new(Crowd {
+        let connections = Arc::new(ConnectionCounter {
             exempt: Proxies(vec!["10.0.0.0/8".parse().unwrap()]),
             most_per_address: 1,
             counts: Mutex::default(),
         });
-        let enter = |address: &str| crowd.enter(address.parse().unwrap());
+        let enter = |address: &str| connections.enter(address.parse().unwrap());
         let first = enter("2001:db8::1").unwrap();
         assert!(enter("2001:db8::2").is_none());
         let _other = enter("2001:db8:0:1::1").unwrap();
@@ -149,6 +150,6 @@ mod tests {
         assert!(enter("2001:db8::2").is_some());
         let _proxy = enter("10.0.0.1").unwrap();
         assert!(enter("10.0.0.1").is_some());
-        assert_eq!(crowd.counts().len(), 1);
+        assert_eq!(connections.counts().len(), 1);
     }
 }

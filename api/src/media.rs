@@ -1,11 +1,11 @@
-//! The two media types of a GraphQL answer. (`accept`: the one that a client prefers.)
+//! The two media types of a GraphQL response. (`accept` chooses between them.)
 
 use http::HeaderValue;
 
-/// A media type of an answer.
+/// Media type of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Media {
-    /// `application/graphql-response+json`: the status says whether the request was executed.
+    /// `application/graphql-response+json`: the status shows whether the request was executed.
     GraphQl,
     /// `application/json`: 200 for every well-formed request.
     Json,

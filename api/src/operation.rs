@@ -1,16 +1,17 @@
-//! One operation where answers are many: on a socket, on a stream. Queries, mutations and subscriptions alike.
+//! One operation on a connection with many answers: a socket or a stream. Serves queries, mutations and subscriptions.
 //!
-//! The same gateway as HTTP, so the same limits and permissions; the same time for what answers once. A fall takes one
-//! operation with it, never the connection it ran on.
+//! Uses the same gateway as HTTP, so the same limits and permissions apply. Queries and mutations also have the same
+//! timeout. A panic ends one operation, never the connection that it runs on.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, Stream, StreamExt, future, stream};
-use graphql::{Answer, Client, Error, ErrorCode, Operation, refused};
+use graphql::{Answer, Client, Error, ErrorCode, OperationKind, refused};
 
 use crate::{answer::sign, gateway::Gateway, params::Params};
 
-/// The answers of an operation, each with the request's id in its errors. One that was not executed is the last.
+/// Runs an operation and streams its answers, with the request's id in all errors. An answer that was not executed is
+/// the last.
 pub(crate) fn answers<G: Gateway>(
     gateway: &Arc<G>,
     params: Params,
@@ -23,10 +24,10 @@ pub(crate) fn answers<G: Gateway>(
         gateway.prepare(&params.query, params.operation_name.as_deref(), params.variables);
     let answers = match prepared {
         Err(refused) => stream::once(future::ready(refused)).boxed(),
-        Ok((Operation::Subscription, prepared)) => {
+        Ok((OperationKind::Subscription, prepared)) => {
             gateway.subscribe(prepared, bearer, client).boxed()
         }
-        Ok((Operation::Query | Operation::Mutation, prepared)) => {
+        Ok((OperationKind::Query | OperationKind::Mutation, prepared)) => {
             let gateway = Arc::clone(gateway);
             let answer = async move {
                 let answer = gateway.execute(prepared, bearer.as_deref(), client);
@@ -37,11 +38,11 @@ pub(crate) fn answers<G: Gateway>(
     };
     AssertUnwindSafe(answers).catch_unwind().map(move |answer| {
         let mut answer = answer.unwrap_or_else(|_panic| {
-            // The panic hook has written its text and place; what it carries may hold anything.
+            // The panic hook has logged message and location. The payload may contain anything, so it is dropped.
             tracing::error!(request.id = request_id, "operation {request_id} panicked");
             refused(&Error::new(
                 ErrorCode::Internal,
-                "Something went wrong on our side; the request id leads to the details in our logs.",
+                "Internal server error; the server's log has the details under this request id.",
             ))
         });
         sign(&mut answer, &request_id);

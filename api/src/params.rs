@@ -1,15 +1,16 @@
-//! What a GraphQL request says: `query`, `operationName`, `variables`, `extensions`, out of a body or a query string.
+//! Parameters of a GraphQL request: `query`, `operationName`, `variables`, `extensions`, from a body or a query string.
 //!
-//! Read strictly: one JSON object, no key twice (two readers of the same bytes must not see two requests), no batches.
-//! Unknown keys and the content of `extensions` are ignored: clients send them, and none of them changes what we do.
+//! Parsing is strict: one JSON object, no duplicate keys (two parsers of the same bytes must not see different
+//! requests), no batches. Unknown keys and the content of `extensions` are ignored: clients send them, and they have no
+//! effect here.
 
 use async_graphql::Variables;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::refusal::Refusal;
+use crate::request_error::RequestError;
 
-/// A request's parameters, of the right types; the document has not been looked at.
+/// Parameters of a request with checked types; the document has not been parsed yet.
 #[derive(Debug)]
 pub(crate) struct Params {
     pub(crate) query: String,
@@ -17,7 +18,7 @@ pub(crate) struct Params {
     pub(crate) variables: Variables,
 }
 
-/// The parameters before their types are checked, so that each can be named in its refusal.
+/// Parameters before their types are checked, so that an error can name the parameter.
 #[derive(Default, Deserialize)]
 pub(crate) struct Raw {
     query: Option<Value>,
@@ -28,27 +29,34 @@ pub(crate) struct Raw {
 }
 
 impl Params {
-    /// Out of the body of a POST.
+    /// Reads the parameters from the body of a POST.
     ///
     /// # Errors
-    /// 400, with line and column where the bytes are not JSON.
-    pub(crate) fn from_body(body: &[u8]) -> Result<Self, Refusal> {
+    /// 400, with line and column if the bytes are not JSON.
+    pub(crate) fn from_body(body: &[u8]) -> Result<Self, RequestError> {
         let text = std::str::from_utf8(body).map_err(|error| {
-            Refusal::malformed(format!("The body is not UTF-8 (byte {}).", error.valid_up_to() + 1))
+            RequestError::malformed(format!(
+                "The body is not UTF-8 (byte {}).",
+                error.valid_up_to() + 1
+            ))
         })?;
         match text.trim_start().bytes().next() {
             Some(b'[') => {
-                return Err(Refusal::malformed(
-                    "The body is a list: requests are not batched here, send one object.",
+                return Err(RequestError::malformed(
+                    "The body is a list: batching is not supported, send one JSON object.",
                 ));
             }
             Some(b'{') => {}
-            Some(_) => return Err(Refusal::malformed("The body must be a JSON object.")),
-            None => return Err(Refusal::malformed("The body is empty; it must be a JSON object.")),
+            Some(_) => return Err(RequestError::malformed("The body must be a JSON object.")),
+            None => {
+                return Err(RequestError::malformed(
+                    "The body is empty; it must be a JSON object.",
+                ));
+            }
         }
         let raw: Raw = serde_json::from_str(text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            Refusal::malformed(if error.is_data() {
+            RequestError::malformed(if error.is_data() {
                 format!("The body names a parameter twice (line {line}, column {column}).")
             } else {
                 format!("The body is not valid JSON (line {line}, column {column}).")
@@ -57,11 +65,11 @@ impl Params {
         raw.check()
     }
 
-    /// Out of the query string of a GET; `variables` and `extensions` are JSON in it.
+    /// Reads the parameters from the query string of a GET, where `variables` and `extensions` are JSON.
     ///
     /// # Errors
-    /// 400 for a parameter that is absent, there twice, or not readable.
-    pub(crate) fn from_query(query: &str) -> Result<Self, Refusal> {
+    /// 400 for a parameter that is missing, given twice, or unreadable.
+    pub(crate) fn from_query(query: &str) -> Result<Self, RequestError> {
         let mut raw = Raw::default();
         for pair in pairs(query) {
             let (name, value) = pair?;
@@ -73,12 +81,12 @@ impl Params {
                 _ => continue,
             };
             if slot.is_some() {
-                return Err(Refusal::malformed(format!("`{name}` is there twice.")));
+                return Err(RequestError::malformed(format!("`{name}` is given twice.")));
             }
             let value = value()?;
             *slot = Some(if is_json {
                 serde_json::from_str(&value).map_err(|error| {
-                    Refusal::malformed(format!(
+                    RequestError::malformed(format!(
                         "`{name}` is not valid JSON (line {}, column {}).",
                         error.line(),
                         error.column()
@@ -93,20 +101,20 @@ impl Params {
 }
 
 impl Raw {
-    /// The parameters, if each has its type.
+    /// Returns the parameters if each has the right type.
     ///
     /// # Errors
-    /// 400 for one that is absent or of another type.
-    pub(crate) fn check(self) -> Result<Params, Refusal> {
+    /// 400 for a parameter that is missing or has the wrong type.
+    pub(crate) fn check(self) -> Result<Params, RequestError> {
         let query = match self.query {
             Some(Value::String(query)) => query,
-            None => return Err(Refusal::malformed("`query` is missing.")),
-            Some(_) => return Err(Refusal::malformed("`query` must be a string.")),
+            None => return Err(RequestError::malformed("`query` is missing.")),
+            Some(_) => return Err(RequestError::malformed("`query` must be a string.")),
         };
         let operation_name = match self.operation_name {
             Some(Value::String(name)) => Some(name),
             None | Some(Value::Null) => None,
-            Some(_) => return Err(Refusal::malformed("`operationName` must be a string.")),
+            Some(_) => return Err(RequestError::malformed("`operationName` must be a string.")),
         };
         object("extensions", self.extensions)?;
         let variables = Value::Object(object("variables", self.variables)?);
@@ -114,10 +122,11 @@ impl Raw {
     }
 }
 
-/// The names of a query string, each with what reads its value.
+/// Iterates over the parameters of a query string: each name with a function that decodes the value.
 pub(crate) fn pairs(
     query: &str,
-) -> impl Iterator<Item = Result<(String, impl Fn() -> Result<String, Refusal>), Refusal>> {
+) -> impl Iterator<Item = Result<(String, impl Fn() -> Result<String, RequestError>), RequestError>>
+{
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name).ok_or_else(unreadable)?;
@@ -125,19 +134,19 @@ pub(crate) fn pairs(
     })
 }
 
-fn object(name: &str, value: Option<Value>) -> Result<Map<String, Value>, Refusal> {
+fn object(name: &str, value: Option<Value>) -> Result<Map<String, Value>, RequestError> {
     match value {
         Some(Value::Object(object)) => Ok(object),
         None | Some(Value::Null) => Ok(Map::new()),
-        Some(_) => Err(Refusal::malformed(format!("`{name}` must be an object."))),
+        Some(_) => Err(RequestError::malformed(format!("`{name}` must be an object."))),
     }
 }
 
-fn unreadable() -> Refusal {
-    Refusal::malformed("The query string is not percent-encoded UTF-8.")
+fn unreadable() -> RequestError {
+    RequestError::malformed("The query string is not percent-encoded UTF-8.")
 }
 
-/// `application/x-www-form-urlencoded`, but strict: a lone `%` or invalid UTF-8 is an error, not U+FFFD.
+/// Decodes `application/x-www-form-urlencoded` strictly: returns `None` for a lone `%` or invalid UTF-8, not U+FFFD.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -177,7 +186,7 @@ mod tests {
         for (text, expected) in [
             ("", "The body is empty; it must be a JSON object."),
             ("7", "The body must be a JSON object."),
-            ("[{}]", "The body is a list: requests are not batched here, send one object."),
+            ("[{}]", "The body is a list: batching is not supported, send one JSON object."),
             ("{", "The body is not valid JSON (line 1, column 1)."),
             ("{\n  \"query\": }", "The body is not valid JSON (line 2, column 12)."),
             (r#"{"query":"a"} x"#, "The body is not valid JSON (line 1, column 15)."),
@@ -209,7 +218,7 @@ mod tests {
         assert_eq!(params.variables.len(), 1);
         for (text, expected) in [
             ("", "`query` is missing."),
-            ("query=a&query=b", "`query` is there twice."),
+            ("query=a&query=b", "`query` is given twice."),
             ("query=a&variables=%7B", "`variables` is not valid JSON (line 1, column 1)."),
             ("query=a&variables=[]", "`variables` must be an object."),
             ("query=%7", "The query string is not percent-encoded UTF-8."),

@@ -1,7 +1,7 @@
-//! The playground: GraphiQL's files out of the binary, under a strict CSP.
+//! The playground: GraphiQL's files, embedded in the binary and served with a strict CSP.
 //!
-//! Built at development time into `playground/dist` and committed (never by build.rs, never from a CDN). Names do not carry
-//! hashes, so a browser may keep a file but asks each time whether it is still the same.
+//! The files are built at development time into `playground/dist` and committed (never by build.rs, never from a CDN).
+//! File names contain no hashes, so a browser may cache a file but must revalidate it each time.
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -10,7 +10,7 @@ use http::{
 use poem::{Request, Response};
 use rust_embed::{Embed, EmbeddedFile};
 
-use crate::refusal::Refusal;
+use crate::request_error::RequestError;
 
 const CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self' data:; \
@@ -22,7 +22,7 @@ const CSP: HeaderValue = HeaderValue::from_static(
 #[allow_missing = true]
 struct Files;
 
-/// `/playground` and the files below it.
+/// Handler of `/playground` and the files below it.
 pub(crate) struct Playground;
 
 impl poem::Endpoint for Playground {
@@ -30,18 +30,19 @@ impl poem::Endpoint for Playground {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Err(Refusal::method("GET, HEAD").into());
+            return Err(RequestError::method("GET, HEAD").into());
         }
         let name = match request.uri().path().strip_prefix("/playground/") {
             None | Some("") => "index.html",
             Some(name) => name,
         };
-        let file = Files::get(name).ok_or_else(Refusal::not_found)?;
+        let file = Files::get(name).ok_or_else(RequestError::not_found)?;
         Ok(respond(file, request.headers()))
     }
 }
 
-/// hyper leaves the body out for HEAD and keeps its length.
+/// Builds the response for a file, or 304 if the client's copy is current. hyper omits the body for HEAD and keeps its
+/// length.
 fn respond(file: EmbeddedFile, request: &HeaderMap) -> Response {
     let etag = etag(&file);
     let mut response = if is_known(&etag, request) {
@@ -67,7 +68,8 @@ fn etag(file: &EmbeddedFile) -> String {
     format!("\"{hex:032x}\"")
 }
 
-/// Weak comparison, as `If-None-Match` asks for: proxies that compress mark our tags with `W/`.
+/// Returns true if the client's copy is current. The comparison is weak, as `If-None-Match` requires: proxies that
+/// compress responses prefix tags with `W/`.
 fn is_known(etag: &str, request: &HeaderMap) -> bool {
     request
         .get_all(IF_NONE_MATCH)

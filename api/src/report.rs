@@ -1,7 +1,8 @@
-//! `GET /reports/compliance/{run}.html` and `.csv`: the report of a run, or of the `latest` of all assets, to print or as a file.
+//! `GET /reports/compliance/{run}.html` and `.csv`: the report of a run, or of the `latest` run over all assets, as a
+//! printable page or as a file.
 //!
-//! The page may use its own style and nothing else: no script, no image, no font, no form. It is an answer like a query's and
-//! takes no place among the transfers; the file does, and comes as exports do.
+//! The page's CSP allows its own style and nothing else: no script, image, font or form. The page is answered like a
+//! query and uses no transfer slot; the file uses one and is streamed like an export.
 
 use std::sync::Arc;
 
@@ -17,39 +18,41 @@ use crate::{
     config::Limits,
     export::{self, CSV},
     gateway::Gateway,
-    refusal::Refusal,
-    socket::places::Places,
+    request_error::RequestError,
+    socket::slots::Slots,
 };
 
-/// Where reports are.
+/// Path of reports; `:file` is `{run}.html` or `{run}.csv`.
 pub(crate) const ROUTE: &str = "/reports/compliance/:file";
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// The route of reports.
+/// Handler of the report route.
 pub(crate) struct Report<G> {
     gateway: Arc<G>,
     limits: Limits,
-    places: Places,
+    slots: Slots,
 }
 
-/// What of a report is asked for.
+/// Requested form of a report.
 enum Form {
     Page,
     File,
 }
 
 impl<G: Gateway> Report<G> {
-    pub(crate) fn new(gateway: Arc<G>, limits: &Limits, places: Places) -> Self {
-        Self { gateway, limits: limits.clone(), places }
+    pub(crate) fn new(gateway: Arc<G>, limits: &Limits, slots: Slots) -> Self {
+        Self { gateway, limits: limits.clone(), slots }
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, Refusal> {
+    async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Err(Refusal::method("GET, HEAD"));
+            return Err(RequestError::method("GET, HEAD"));
         }
-        let (run, form) = asked(request.raw_path_param("file")).ok_or_else(Refusal::not_found)?;
-        let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
+        let (run, form) =
+            asked(request.raw_path_param("file")).ok_or_else(RequestError::not_found)?;
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let bearer = bearer::token(request.headers());
         match form {
             Form::Page => self.page(run, bearer, client).await,
@@ -62,7 +65,7 @@ impl<G: Gateway> Report<G> {
         run: &str,
         bearer: Option<&str>,
         client: Client,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, RequestError> {
         let request_id = client.request_id.clone();
         let Printed { html, style_sha256 } =
             match self.gateway.print_report(run, bearer, client).await {
@@ -73,7 +76,7 @@ impl<G: Gateway> Report<G> {
         let csp = format!(
             "default-src 'none'; style-src 'sha256-{style_sha256}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
         );
-        let csp = HeaderValue::from_str(&csp).map_err(|_| Refusal::internal())?;
+        let csp = HeaderValue::from_str(&csp).map_err(|_| RequestError::internal())?;
         response.headers_mut().insert(CONTENT_TYPE, HTML);
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, csp);
         Ok(response)
@@ -84,17 +87,17 @@ impl<G: Gateway> Report<G> {
         run: &str,
         bearer: Option<&str>,
         client: Client,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, RequestError> {
         let request_id = client.request_id.clone();
         let recognised = match bearer {
-            None => Recognised::nobody(), // The gateway refuses it.
+            None => Recognised::nobody(), // The gateway rejects anonymous callers.
             Some(bearer) => match self.gateway.recognise(bearer.to_owned(), client.clone()).await {
                 Ok(recognised) => recognised,
                 Err(refused) => return answer::refuse(refused, &request_id),
             },
         };
         let place = match &recognised.holder {
-            Some(holder) => Some(self.places.transfer(holder, self.limits.transfers_per_holder)?),
+            Some(holder) => Some(self.slots.transfer(holder, self.limits.transfers_per_holder)?),
             None => None,
         };
         let pages = match self.gateway.report_file(run, bearer, client).await {
@@ -110,7 +113,7 @@ impl<G: Gateway> Report<G> {
     }
 }
 
-/// The run that a file is named by, and what is asked for of it.
+/// Splits a file name into the run and the requested form; `None` for any other extension.
 fn asked(file: Option<&str>) -> Option<(&str, Form)> {
     match file?.rsplit_once('.')? {
         (run, "html") => Some((run, Form::Page)),

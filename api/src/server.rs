@@ -1,9 +1,9 @@
-//! The public port: routes, connections, stop.
+//! The public port: routes, connections, shutdown.
 //!
-//! poem's routing and types on our own loop over hyper's HTTP/1.1. poem 3.1.12's `Server` polls a failed connection once
-//! more, so a handler outlives its client (measured: it ran to its end, 4 s after the client had left); it has no deadline
-//! for heads, and spins when `accept` fails. Given up: HTTP/2 in clear text, which only a proxy would speak. Choose again
-//! when poem drops the handler with its client.
+//! Chosen: poem's routing and types on our own loop over hyper's HTTP/1.1. poem 3.1.12's `Server` polls a failed
+//! connection once more, so a handler outlives its client (measured: it ran to its end, 4 s after the client had left).
+//! It also has no deadline for request heads, and spins when `accept` fails. Given up: HTTP/2 in clear text, which only
+//! a proxy would use. Choose again when poem drops the handler together with its connection.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::Proxies,
     config::{Config, Limits},
-    connection::{Connection, Pulse},
+    connection::{Connection, ConnectionDeadline},
     edge::{self, Edge},
     endpoint::Endpoint,
     export::{self, Export},
@@ -37,27 +37,27 @@ use crate::{
     listener::{Listener, Slot},
     playground::Playground,
     report::{self, Report},
-    socket::{Continuation, Sockets, places::Places},
+    socket::{Continuation, Sockets, slots::Slots},
     sse::Streams,
     upload::{self, Upload},
     welcome::{Favicon, SecurityTxt, Welcome},
 };
 
-/// Most heads have 20 fields and 1 KiB; proxies add a few.
+/// Maximum number of header fields in a request. Typical requests have about 20; proxies add a few.
 const MOST_HEADERS: usize = 100;
-/// The head, and with it a GET's query string.
+/// Maximum size of a request head, including the query string of a GET.
 const LARGEST_HEAD_BYTES: usize = 64 * 1024;
 
-/// The public port of an API process.
+/// Public port of an API process.
 pub struct Server {
     endpoint: Edge<Route>,
     config: Config,
-    /// Heard by what would stay open for ever.
+    /// Cancelled at shutdown for everything without an end of its own: sockets, streams and uploads.
     stopping: CancellationToken,
 }
 
 impl Server {
-    /// Puts the routes together; nothing listens yet.
+    /// Builds the routes; does not listen yet.
     pub fn new(config: Config, gateway: impl Gateway) -> Self {
         edge::describe_metrics();
         let (gateway, stopping) = (Arc::new(gateway), CancellationToken::new());
@@ -78,11 +78,11 @@ impl Server {
         Self { endpoint: Edge::new(routes, &config), config, stopping }
     }
 
-    /// Serves until `stop`, then no longer accepts, lets what is in flight end within `limits.stop_timeout`, and returns.
-    /// Dropping the future ends every connection at once.
+    /// Serves until `stop` is cancelled. Then it accepts no more connections, waits up to `limits.stop_timeout` for
+    /// requests in flight, and returns. Dropping the future closes every connection immediately.
     ///
     /// # Errors
-    /// Where the listener has no address; nothing later is fatal.
+    /// If the listener has no local address. Later errors are never fatal.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let Self { endpoint, config, stopping } = self;
         let proxies = Proxies(config.trusted_proxies);
@@ -100,20 +100,20 @@ impl Server {
     }
 }
 
-/// Files in and out, which share their places.
+/// Builds the upload, export and report routes, which share one set of transfer slots.
 fn files<G: Gateway>(gateway: &Arc<G>, limits: &Limits, stopping: &CancellationToken) -> Route {
-    let places = Places::default();
+    let slots = Slots::default();
     let routes = upload::ROUTES.into_iter().fold(Route::new(), |routes, (path, kind)| {
         let gateway = Arc::clone(gateway);
-        routes.at(path, Upload::new(kind, gateway, limits, places.clone(), stopping.clone()))
+        routes.at(path, Upload::new(kind, gateway, limits, slots.clone(), stopping.clone()))
     });
     let routes = export::ROUTES.into_iter().fold(routes, |routes, (path, kind)| {
-        routes.at(path, Export::new(kind, Arc::clone(gateway), limits, places.clone()))
+        routes.at(path, Export::new(kind, Arc::clone(gateway), limits, slots.clone()))
     });
-    routes.at(report::ROUTE, Report::new(Arc::clone(gateway), limits, places))
+    routes.at(report::ROUTE, Report::new(Arc::clone(gateway), limits, slots))
 }
 
-/// The loop of both ports.
+/// Runs the accept loop; the same for the public and the private port.
 pub(crate) async fn serve<E>(
     endpoint: E,
     mut listener: Listener,
@@ -141,12 +141,12 @@ where
     drop(listener);
     let finish = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.stop_timeout, finish).await.is_err() {
-        tracing::warn!("{} connections did not end in time and were cut", connections.len());
+        tracing::warn!("{} connections did not end in time and were closed", connections.len());
     }
     Ok(())
 }
 
-/// A connection that was let in.
+/// Accepted connection with its slot and both addresses.
 struct Arrival {
     stream: TcpStream,
     slot: Slot,
@@ -155,8 +155,8 @@ struct Arrival {
 }
 
 impl Arrival {
-    /// Until the client leaves, a deadline passes, or the request in flight at `stop` is answered. When this returns,
-    /// the handler is dropped, and with it its work in the database.
+    /// Serves the connection until the client disconnects, a deadline passes, or the request in flight at `stop` is
+    /// answered. On return the handler is dropped, and with it its work in the database.
     async fn serve<E>(
         self,
         endpoint: Arc<E>,
@@ -167,24 +167,24 @@ impl Arrival {
         E: poem::Endpoint<Output = Response> + 'static,
     {
         let Self { stream, slot, local, peer } = self;
-        let pulse = Pulse::new(limits);
+        let deadline = ConnectionDeadline::new(limits);
         let continuation = Arc::new(OnceLock::<Continuation>::new());
         let continued = Arc::clone(&continuation);
-        let stream = Connection::new(stream, slot, Arc::clone(&pulse), headers);
+        let stream = Connection::new(stream, slot, Arc::clone(&deadline), headers);
         let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-            pulse.requested();
-            request.extensions_mut().insert(Arc::clone(&pulse));
-            let (endpoint, pulse) = (Arc::clone(&endpoint), Arc::clone(&pulse));
+            deadline.requested();
+            request.extensions_mut().insert(Arc::clone(&deadline));
+            let (endpoint, deadline) = (Arc::clone(&endpoint), Arc::clone(&deadline));
             let continued = Arc::clone(&continued);
             async move {
                 let (local, remote) = (LocalAddr(local.into()), RemoteAddr(peer.into()));
                 let request = (request, local, remote, http::uri::Scheme::HTTP).into();
                 let mut response = endpoint.get_response(request).await;
                 if let Some(work) = response.extensions_mut().remove::<Continuation>() {
-                    // A connection is upgraded once: nothing is read as HTTP after it.
+                    // A connection is upgraded at most once, because no HTTP request is read after the upgrade.
                     let _ = continued.set(work);
                 }
-                pulse.answered(response.status());
+                deadline.answered(response.status());
                 Ok::<http::Response<_>, Infallible>(response.into())
             }
         });

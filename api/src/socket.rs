@@ -1,10 +1,10 @@
-//! `GET /graphql` upgraded to a WebSocket that speaks `graphql-transport-ws`: the handshake.
+//! `GET /graphql` upgraded to a WebSocket with the sub-protocol `graphql-transport-ws`: the handshake.
 //!
-//! Our own, because the stock one closes with the wrong codes, lets a second operation of the same id replace the first,
-//! waits for ever for `connection_init`, never pings and does not know that a session ended. Framing is
-//! tungstenite's. Another sub-protocol gets HTTP 400 and not 4406: a browser to which none of its protocols is confirmed
-//! drops the socket before it would read a close code. The socket runs in its connection's task, so it is counted,
-//! stopped and cut like any request.
+//! Chosen: our own implementation on tungstenite's framing. The stock one closes with the wrong codes, lets a second
+//! operation with the same id replace the first, waits for `connection_init` without a timeout, never pings, and does
+//! not notice that a session ended. An unknown sub-protocol gets HTTP 400 instead of close code 4406: a browser whose
+//! protocols are not confirmed drops the socket before it reads a close code. The socket runs in the task of its
+//! connection, so it is counted, shut down and timed out like any request.
 
 use std::{
     pin::Pin,
@@ -28,30 +28,31 @@ use crate::{
     config::Config,
     cors::Cors,
     gateway::Gateway,
-    refusal::{Code, Refusal},
+    request_error::{Code, RequestError},
 };
-use places::Places;
 use session::{Opening, Session};
+use slots::Slots;
 
 mod close;
 mod message;
 mod outbox;
-pub(crate) mod places;
 mod session;
+pub(crate) mod slots;
 mod wire;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 
-/// Opens sockets.
+/// Handler of WebSocket handshakes on `/graphql`.
 pub(crate) struct Sockets<G> {
     gateway: Arc<G>,
     cors: Cors,
     config: Arc<crate::config::Limits>,
-    places: Places,
+    slots: Slots,
     stopping: CancellationToken,
 }
 
-/// What goes on after `101`, in the connection's task. An extension of the response, taken out by the server.
+/// Work that continues after `101` in the connection's task. Stored as an extension of the response, taken by the
+/// server.
 #[derive(Clone)]
 pub(crate) struct Continuation(Arc<Mutex<Option<Work>>>);
 
@@ -62,7 +63,7 @@ impl Continuation {
         Self(Arc::new(Mutex::new(Some(Box::pin(work)))))
     }
 
-    /// The work; once.
+    /// Returns the work; `None` on every call after the first.
     pub(crate) fn take(&self) -> Option<Work> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -75,42 +76,44 @@ impl<G: Gateway> Sockets<G> {
             gateway,
             cors: Cors(config.cors_origins.clone()),
             config: Arc::new(config.limits.clone()),
-            places: Places::default(),
+            slots: Slots::default(),
             stopping,
         }
     }
 
-    /// Whether the request asks for another protocol on its connection.
+    /// Returns true if the request asks for an upgrade to WebSocket.
     pub(crate) fn is_upgrade(request: &Request) -> bool {
         request.method() == Method::GET && has_token(request.headers(), &UPGRADE, "websocket")
     }
 
-    /// `101`, and the socket behind it.
+    /// Answers the handshake with `101` and prepares the session that runs after it.
     ///
     /// # Errors
-    /// What is no handshake of RFC 6455, comes from a foreign page, or speaks another sub-protocol.
-    pub(crate) fn open(&self, request: &Request) -> Result<Response, Refusal> {
+    /// If the request is not a handshake of RFC 6455, names another sub-protocol, or comes from a page of an origin
+    /// that is not allowed.
+    pub(crate) fn open(&self, request: &Request) -> Result<Response, RequestError> {
         let headers = request.headers();
         let accept = handshake(headers)?;
         if !self.cors.may_open(headers) {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 StatusCode::FORBIDDEN,
                 Code::Forbidden,
-                "Pages of this origin may not open sockets here: see CORS_ORIGINS.",
+                "Pages of this origin may not open a WebSocket: add the origin to CORS_ORIGINS.",
             ));
         }
-        let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let bearer = bearer::token(headers).map(ToOwned::to_owned);
-        let upgrade = request.take_upgrade().map_err(|_| Refusal::internal())?;
+        let upgrade = request.take_upgrade().map_err(|_| RequestError::internal())?;
         let session = Session::new(
             Arc::clone(&self.gateway),
             Arc::clone(&self.config),
-            self.places.clone(),
+            self.slots.clone(),
             Opening { bearer, client },
         );
         let stopping = self.stopping.clone();
         let work = Continuation::new(async move {
-            // Fails where the client left between the two.
+            // Fails if the client disconnected before the upgrade finished.
             if let Ok(stream) = upgrade.await {
                 session.run(stream, &stopping).await;
             }
@@ -126,16 +129,16 @@ impl<G: Gateway> Sockets<G> {
     }
 }
 
-/// What proves to the client that we understood it.
-fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+/// Checks the handshake's headers and returns the value of `Sec-WebSocket-Accept`.
+fn handshake(headers: &HeaderMap) -> Result<HeaderValue, RequestError> {
     if !has_token(headers, &CONNECTION, "upgrade") {
-        return Err(Refusal::malformed("An upgrade says so in `Connection: upgrade` as well."));
+        return Err(RequestError::malformed("A WebSocket handshake needs `Connection: upgrade`."));
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(Refusal::new(
+        return Err(RequestError::new(
             StatusCode::UPGRADE_REQUIRED,
             Code::Validation,
-            "Sockets here are of version 13 (RFC 6455).",
+            "Only WebSocket version 13 (RFC 6455) is supported.",
         )
         .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
     }
@@ -143,17 +146,19 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     let key = match (keys.next().map(HeaderValue::as_bytes), keys.next()) {
         // 16 bytes in base64.
         (Some(key), None) if key.len() == 24 && key.ends_with(b"==") => key,
-        _ => return Err(Refusal::malformed("`Sec-WebSocket-Key` must be 16 bytes in base64.")),
+        _ => {
+            return Err(RequestError::malformed("`Sec-WebSocket-Key` must be 16 bytes in base64."));
+        }
     };
     if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
-        return Err(Refusal::malformed(
-            "Sockets here speak the sub-protocol graphql-transport-ws (npm graphql-ws): name it in `Sec-WebSocket-Protocol`.",
+        return Err(RequestError::malformed(
+            "The only supported sub-protocol is graphql-transport-ws (npm graphql-ws): name it in `Sec-WebSocket-Protocol`.",
         ));
     }
-    HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| Refusal::internal())
+    HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| RequestError::internal())
 }
 
-/// Whether a list of words names this one.
+/// Returns true if the comma-separated header contains the token, ignoring case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
@@ -163,11 +168,11 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|word| word.trim().eq_ignore_ascii_case(token))
 }
 
-/// Said once at start, for `/metrics`.
+/// Registers the descriptions that `/metrics` shows; called once at start.
 fn describe_metrics() {
-    metrics::describe_gauge!("sentryops_sockets", "Sockets that are open.");
+    metrics::describe_gauge!("sentryops_sockets", "Number of open WebSockets.");
     metrics::describe_counter!(
         "sentryops_sockets_closed_total",
-        "Sockets by the code they were closed with; 1006 is a client that left without a word."
+        "Closed WebSockets by close code; 1006 means that the client left without a close frame."
     );
 }

@@ -1,8 +1,8 @@
-//! `POST /graphql/stream`: Server-Sent Events, "distinct connections mode" of graphql-sse. One operation a request.
+//! `POST /graphql/stream`: Server-Sent Events, "distinct connections mode" of graphql-sse. One operation per request.
 //!
-//! The request is judged as on `/graphql`; from the first byte of the document on, what is wrong comes as an event, as
-//! the protocol asks (an `EventSource` cannot read a refusal). There is no queue: the next answer is made when the client
-//! has taken the last. A silent stream says a comment from time to time, so that nobody in between closes it.
+//! The request is checked as on `/graphql`. Errors in the document and later ones are sent as events, as the protocol
+//! requires (an `EventSource` cannot read an error response). There is no queue: the next answer is produced when the
+//! client has read the last one. An idle stream sends a comment at intervals, so that no proxy closes it.
 
 use std::{io, sync::Arc};
 
@@ -23,80 +23,81 @@ use crate::{
     media::Media,
     operation,
     params::Params,
-    refusal::{Code, Refusal},
-    socket::places::{Place, Places},
+    request_error::{Code, RequestError},
+    socket::slots::{Slot, Slots},
 };
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
-/// `/graphql/stream`.
+/// Handler of `POST /graphql/stream`.
 pub(crate) struct Streams<G> {
     gateway: Arc<G>,
     limits: Limits,
-    places: Places,
+    slots: Slots,
     stopping: CancellationToken,
 }
 
 impl<G: Gateway> Streams<G> {
     pub(crate) fn new(gateway: Arc<G>, config: &Config, stopping: CancellationToken) -> Self {
-        let places = Places::default();
-        Self { gateway, limits: config.limits.clone(), places, stopping }
+        let slots = Slots::default();
+        Self { gateway, limits: config.limits.clone(), slots, stopping }
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response, Refusal> {
+    async fn answer(&self, request: &mut Request) -> Result<Response, RequestError> {
         if request.method() != Method::POST {
-            return Err(Refusal::method("POST"));
+            return Err(RequestError::method("POST"));
         }
-        // Read before anything is refused: see `body` on resets.
+        // The body is read before any rejection; `body` explains why (resets).
         let body = body::read(request.take_body(), self.limits.body_bytes).await;
         if !accepts_events(request.headers()) {
-            return Err(Refusal::new(
+            return Err(RequestError::new(
                 StatusCode::NOT_ACCEPTABLE,
                 Code::Validation,
-                "Answers here are text/event-stream; Accept does not allow it.",
+                "This URL returns text/event-stream, which the Accept header does not allow.",
             ));
         }
         let body = body?;
         body::require_json(request.headers())?;
         let params = Params::from_body(&body)?;
-        let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let bearer = bearer::token(request.headers()).map(ToOwned::to_owned);
         let recognised = match &bearer {
             None => Recognised::nobody(),
             Some(bearer) => {
                 match self.gateway.recognise(bearer.clone(), client.clone()).await {
                     Ok(recognised) => recognised,
-                    // `login` and `refreshSession` ignore a bearer: but who wants those has `/graphql`.
+                    // Only `login` and `refreshSession` ignore a bad bearer; their clients can use `/graphql`.
                     Err(refused) => {
                         return answer::respond(refused, Media::GraphQl, &client.request_id);
                     }
                 }
             }
         };
-        let place = match &recognised.holder {
+        let slot = match &recognised.holder {
             None => None,
-            Some(holder) => Some(self.place(holder)?),
+            Some(holder) => Some(self.slot(holder)?),
         };
         let time = self.limits.request_timeout;
         let answers = operation::answers(&self.gateway, params, bearer, client, time);
-        let events = events(answers, recognised.lost, place);
+        let events = events(answers, recognised.lost, slot);
         let stopped = self.stopping.clone().cancelled_owned();
         let events = with_comments(events, self.limits.sockets.keep_alive).take_until(stopped);
         let body = Body::from_bytes_stream(events.map(Ok::<_, io::Error>));
         let mut response = Response::builder().body(body);
         response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
-        // nginx would otherwise hold events back until it has a bufferful.
+        // nginx would otherwise buffer events until its buffer is full.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         Ok(response)
     }
 
-    fn place(&self, holder: &str) -> Result<Place, Refusal> {
+    fn slot(&self, holder: &str) -> Result<Slot, RequestError> {
         let most = self.limits.sockets.streams_per_holder;
-        self.places.enter(holder, most).ok_or_else(|| {
-            Refusal::new(
+        self.slots.enter(holder, most).ok_or_else(|| {
+            RequestError::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 Code::RateLimited,
-                format!("You have {most} streams open: end another first."),
+                format!("You have {most} streams open, which is the limit: close one first."),
             )
         })
     }
@@ -114,34 +115,36 @@ impl<G: Gateway> poem::Endpoint for Streams<G> {
 
 const COMPLETE: &[u8] = b"event: complete\ndata:\n\n";
 
-/// Answers as events, until they end or the right to them does.
+/// Turns answers into events, until the answers end or the caller loses access or permissions.
 fn events(
     answers: impl Stream<Item = Answer> + Send + 'static,
     lost: BoxFuture<'static, Lost>,
-    place: Option<Place>,
+    slot: Option<Slot>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
-    stream::unfold(Some((answers.boxed(), lost, place)), |open| async {
-        let (mut answers, mut lost, place) = open?;
+    stream::unfold(Some((answers.boxed(), lost, slot)), |open| async {
+        let (mut answers, mut lost, slot) = open?;
         tokio::select! {
             biased;
             lost = &mut lost => {
                 Some(([&answer_event(&farewell(lost))[..], COMPLETE].concat().into(), None))
             }
             answer = answers.next() => Some(match answer {
-                Some(answer) => (answer_event(&answer), Some((answers, lost, place))),
+                Some(answer) => (answer_event(&answer), Some((answers, lost, slot))),
                 None => (Bytes::from_static(COMPLETE), None),
             }),
         }
     })
 }
 
-/// Why nothing more is sent.
+/// Builds the last event of a stream that ends because of `lost`.
 fn farewell(lost: Lost) -> Answer {
     refused(&match lost {
         Lost::Access => {
             Error::new(ErrorCode::Unauthenticated, "The session or key has ended: sign in again.")
         }
-        Lost::Rights => Error::new(ErrorCode::Forbidden, "Your rights have changed: ask again."),
+        Lost::Rights => {
+            Error::new(ErrorCode::Forbidden, "Your permissions have changed: subscribe again.")
+        }
     })
 }
 
@@ -156,16 +159,16 @@ fn answer_event(answer: &Answer) -> Bytes {
         serde_json::to_string(&Unexecuted { errors: &answer.response.errors })
     };
     match json {
-        // JSON has no line breaks of its own.
+        // serde_json escapes line breaks, so one `data:` line holds the whole answer.
         Ok(json) => format!("event: next\ndata: {json}\n\n").into(),
         Err(error) => {
-            tracing::error!(%error, "an answer cannot be written as JSON");
+            tracing::error!(%error, "an answer cannot be serialized as JSON");
             Bytes::new()
         }
     }
 }
 
-/// The same, and a comment whenever nothing has been said for so long.
+/// Passes events on, and inserts a comment whenever none has come for `every`.
 fn with_comments(
     events: impl Stream<Item = Bytes> + Send + 'static,
     every: std::time::Duration,
@@ -178,7 +181,7 @@ fn with_comments(
     })
 }
 
-/// Whether the client takes what comes here; who says nothing does.
+/// Returns true if `Accept` allows `text/event-stream`, or is absent.
 fn accepts_events(headers: &HeaderMap) -> bool {
     if !headers.contains_key(ACCEPT) {
         return true;

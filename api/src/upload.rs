@@ -1,13 +1,13 @@
-//! `POST /import/assets` and `/import/dependencies`: a file, streamed. (`upload/order`: what its URL says; `upload/incoming`: its
-//! bytes; `upload/linger`: refusing while a client still sends.)
+//! `POST /import/assets` and `/import/dependencies`: a file, streamed. (`upload/order`: URL parameters and media type;
+//! `upload/incoming`: the bytes; `upload/linger`: responding while a client is still sending.)
 //!
-//! The one route without a deadline as a whole: 512 MiB take as long as the line takes. In its place the client must make
-//! progress, and the session must live. What is refused is refused before the body is asked for, so a client that sends
-//! `Expect: 100-continue` (curl does, from 1 MiB on) has not sent it.
+//! These are the only routes without an overall deadline: 512 MiB take as long as the network needs. Instead, the
+//! client must make progress, and its session must stay valid. A request is rejected before its body is read wherever
+//! possible, so a client that sends `Expect: 100-continue` (curl does, from 1 MiB) has not sent the body yet.
 
 use std::{pin::pin, sync::Arc};
 
-use domain::inventory::import::{ImportKind, cut::FILE_BYTES};
+use domain::inventory::import::{ImportKind, chunker::MAX_FILE_BYTES};
 use futures_util::stream;
 use graphql::{BrokenOff, Client, Received};
 use http::{
@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answer, bearer,
     config::Limits,
-    connection::Pulse,
+    connection::ConnectionDeadline,
     gateway::Gateway,
-    refusal::{Code, Refusal},
-    socket::places::Places,
+    request_error::{Code, RequestError},
+    socket::slots::Slots,
 };
 use incoming::Incoming;
 
@@ -32,20 +32,20 @@ mod incoming;
 mod linger;
 mod order;
 
-/// One of the two routes.
+/// Handler of one of the two import routes.
 pub(crate) struct Upload<G> {
     kind: ImportKind,
     gateway: Arc<G>,
     limits: Limits,
-    places: Places,
+    slots: Slots,
     stopping: CancellationToken,
 }
 
-/// Where files come in.
+/// Import routes, each with the kind of its rows.
 pub(crate) const ROUTES: [(&str, ImportKind); 2] =
     [("/import/assets", ImportKind::Assets), ("/import/dependencies", ImportKind::Dependencies)];
 
-/// Whether a request to this path may take as long as it goes on.
+/// Returns true if requests to this path have no overall deadline.
 pub(crate) fn is_endless(path: &str) -> bool {
     ROUTES.iter().any(|(route, _)| *route == path)
 }
@@ -55,10 +55,10 @@ impl<G: Gateway> Upload<G> {
         kind: ImportKind,
         gateway: Arc<G>,
         limits: &Limits,
-        places: Places,
+        slots: Slots,
         stopping: CancellationToken,
     ) -> Self {
-        Self { kind, gateway, limits: limits.clone(), places, stopping }
+        Self { kind, gateway, limits: limits.clone(), slots, stopping }
     }
 
     async fn answer(
@@ -66,9 +66,9 @@ impl<G: Gateway> Upload<G> {
         request: &Request,
         client: &Client,
         incoming: &mut Incoming,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, RequestError> {
         if request.method() != Method::POST {
-            return Err(Refusal::method("POST"));
+            return Err(RequestError::method("POST"));
         }
         let refuse = |answer| answer::refuse(answer, &client.request_id);
         let order = match order::read(self.kind, request.uri(), request.headers()) {
@@ -86,8 +86,8 @@ impl<G: Gateway> Upload<G> {
             }
         }
         let _place = match incoming.holder() {
-            Some(holder) => Some(self.places.transfer(holder, self.limits.transfers_per_holder)?),
-            None => None, // The gateway refuses it.
+            Some(holder) => Some(self.slots.transfer(holder, self.limits.transfers_per_holder)?),
+            None => None, // The gateway rejects anonymous callers.
         };
         let received = {
             let pieces = stream::unfold(&mut *incoming, async |incoming| {
@@ -113,12 +113,16 @@ impl<G: Gateway> poem::Endpoint for Upload<G> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        // `edge` and `server` put them there before any route.
-        let client = request.extensions().get::<Client>().cloned().ok_or_else(Refusal::internal)?;
-        let pulse =
-            request.extensions().get::<Arc<Pulse>>().cloned().ok_or_else(Refusal::internal)?;
+        // `edge` and `server` insert these extensions before any route runs.
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
+        let deadline = request
+            .extensions()
+            .get::<Arc<ConnectionDeadline>>()
+            .cloned()
+            .ok_or_else(RequestError::internal)?;
         let body = request.take_body();
-        let mut incoming = Incoming::new(body, pulse, &self.limits, self.stopping.clone());
+        let mut incoming = Incoming::new(body, deadline, &self.limits, self.stopping.clone());
         let response = match self.answer(&request, &client, &mut incoming).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(&client.request_id),
@@ -133,26 +137,26 @@ fn accepted(Received { id, rows }: &Received) -> Response {
     response.content_type("application/json; charset=utf-8").body(body)
 }
 
-/// Nothing is unpacked here: what unpacks to a thousand times its size is not our memory's problem.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Rejects compressed files. Nothing is decompressed here, so a file that expands a thousandfold cannot fill memory.
+fn check_encoding(headers: &HeaderMap) -> Result<(), RequestError> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Ok(());
     }
-    let message = "The file must not be compressed: send it as it is.";
-    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
+    let message = "The file must not be compressed: send it without Content-Encoding.";
+    Err(RequestError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
         .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
-/// What says that it is too large is not read at all.
-fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Rejects a file that declares a `Content-Length` over the limit, without reading it.
+fn check_length(headers: &HeaderMap) -> Result<(), RequestError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_none_or(|length: u64| length <= FILE_BYTES) {
+    if length.is_none_or(|length: u64| length <= MAX_FILE_BYTES) {
         return Ok(());
     }
     let message = format!(
-        "The file is larger than {} MiB: send it in several files, each with the header.",
-        FILE_BYTES / 1024 / 1024
+        "The file is larger than {} MiB: split it into several files, each with the header row.",
+        MAX_FILE_BYTES / 1024 / 1024
     );
-    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::Validation, message))
+    Err(RequestError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::Validation, message))
 }

@@ -1,4 +1,4 @@
-//! The small addresses that a stranger tries first: `/`, the icon, and whom to tell about a hole.
+//! Small public routes: `/`, `/favicon.ico`, and `security.txt` with the contact for vulnerability reports.
 
 use chrono::{DateTime, Days, NaiveTime, SecondsFormat, Utc};
 use http::{
@@ -8,14 +8,14 @@ use http::{
 use poem::{Request, Response};
 use serde_json::json;
 
-use crate::{media::Media, refusal::Refusal};
+use crate::{media::Media, request_error::RequestError};
 
-/// The address of SECURITY.md.
+/// Contact for vulnerability reports; the same address as in SECURITY.md.
 const SECURITY_CONTACT: &str = "mailto:security@sentryops.example";
-/// RFC 9116 asks for less than a year.
+/// Validity of security.txt in days; RFC 9116 recommends less than a year.
 const SECURITY_VALID_DAYS: Days = Days::new(180);
 
-/// `/`: people go to the playground, programs learn where the endpoint is.
+/// Handler of `/`: redirects browsers to the playground and returns the endpoint's path to programs.
 pub(crate) struct Welcome {
     playground: bool,
 }
@@ -47,7 +47,7 @@ impl poem::Endpoint for Welcome {
     }
 }
 
-/// `/favicon.ico`: browsers ask for it wherever they are.
+/// Handler of `/favicon.ico`, which browsers request on every site.
 pub(crate) struct Favicon {
     playground: bool,
 }
@@ -71,7 +71,7 @@ impl poem::Endpoint for Favicon {
     }
 }
 
-/// `/.well-known/security.txt`, RFC 9116.
+/// Handler of `/.well-known/security.txt` (RFC 9116).
 pub(crate) struct SecurityTxt;
 
 impl poem::Endpoint for SecurityTxt {
@@ -92,17 +92,17 @@ impl poem::Endpoint for SecurityTxt {
     }
 }
 
-/// Expires at a midnight: the text stays the same for a day.
+/// Returns the text of security.txt. It expires at midnight UTC, so the text changes only once a day.
 fn security_txt(now: DateTime<Utc>) -> String {
     let expires_at = (now.date_naive() + SECURITY_VALID_DAYS).and_time(NaiveTime::MIN).and_utc();
     let expires_at = expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
     format!("Contact: {SECURITY_CONTACT}\nExpires: {expires_at}\nPreferred-Languages: en\n")
 }
 
-fn require_read(request: &Request) -> Result<(), Refusal> {
+fn require_read(request: &Request) -> Result<(), RequestError> {
     match *request.method() {
         Method::GET | Method::HEAD => Ok(()),
-        _ => Err(Refusal::method("GET, HEAD")),
+        _ => Err(RequestError::method("GET, HEAD")),
     }
 }
 

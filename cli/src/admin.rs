@@ -1,5 +1,5 @@
-//! `sentryops admin`: organizations and people, for who holds the machine. Acts as the system, and is audited as such.
-//! (`admin/posture`: whether what is kept of assets is right.)
+//! `sentryops admin`: organizations and users, for the operator of the machine. Acts as the system and is audited as
+//! such. (`admin/posture`: verification of stored postures.)
 
 use std::{io::Read, process::ExitCode};
 
@@ -23,7 +23,7 @@ use crate::{
 
 mod posture;
 
-/// What to administer.
+/// Arguments of `admin`.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -32,66 +32,66 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make an organization.
+    /// Create an organization and print its id.
     CreateOrganization {
-        /// Its short name: a-z, 0-9 and -.
+        /// Short name of the organization: a-z, 0-9 and -.
         #[arg(long)]
         slug: String,
-        /// Its name.
+        /// Display name of the organization.
         #[arg(long)]
         name: String,
     },
-    /// Make a person, or a member of one who is known already.
+    /// Create a user, or add an existing user to the organization.
     CreateUser {
-        /// Their e-mail.
+        /// E-mail address of the user.
         #[arg(long)]
         email: String,
-        /// Their name.
+        /// Display name of the user.
         #[arg(long)]
         name: String,
-        /// The key of a role: viewer, operator, admin, owner, or a custom one. May be repeated.
+        /// Key of a role: viewer, operator, admin, owner, or a custom role. May be repeated.
         #[arg(long, required = true)]
         role: Vec<String>,
-        /// The slug of their organization.
+        /// Slug of the organization that the user joins.
         #[arg(long, default_value = "default")]
         organization: String,
-        /// Read the password from standard input; without it one is made and printed.
+        /// Read the password from standard input. Without this flag, one is generated and printed.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Set a new password, unlock the account, end its sessions.
+    /// Set a new password, unlock the account and end all its sessions.
     ResetPassword {
-        /// Whose.
+        /// E-mail address of the user.
         #[arg(long)]
         email: String,
-        /// Read the password from standard input; without it one is made and printed.
+        /// Read the password from standard input. Without this flag, one is generated and printed.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Grant what concerns the whole installation; what is not named is taken away.
+    /// Set a member's permissions on the whole installation. Those that are not named are revoked.
     Grant {
-        /// To whom.
+        /// E-mail address of the user.
         #[arg(long)]
         email: String,
-        /// As a member of which organization.
+        /// Slug of the organization whose member the user is.
         #[arg(long, default_value = "default")]
         organization: String,
-        /// `FLEET_READ` or `FLEET_MANAGE`; may be repeated, and left out to take both away.
+        /// `FLEET_READ` or `FLEET_MANAGE`; may be repeated. Omit it to revoke both.
         #[arg(long)]
         permission: Vec<String>,
     },
-    /// Compare what is kept of all assets with what a look at everything finds; exit code 1 where
-    /// something differs, 3 where nothing does and something waits to be judged.
+    /// Compare the stored posture of every asset with a fresh evaluation. Exit code 1 if any
+    /// differs, 3 if none differs but some await evaluation.
     VerifyPosture(posture::Arguments),
 }
 
-/// Somebody just made, and the password that is shown once.
+/// A user just created, with the password that is shown once.
 pub(crate) struct Newcomer {
-    /// The key of their role.
+    /// Key of the user's role.
     pub(crate) role: String,
-    /// What they sign in with.
+    /// E-mail address for the sign-in.
     pub(crate) email: String,
-    /// Their password.
+    /// Password for the first sign-in.
     pub(crate) password: String,
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCod
 }
 
 async fn act(action: Action, config: &Config, stores: &Stores) -> Result<(String, ExitCode)> {
-    // Only `up` and `migrate` migrate.
+    // Only `up` and `migrate` apply migrations, so an old schema is refused here.
     let db = stores.pool(2)?;
     database::check(&db).await?;
     let said = match action {
@@ -157,7 +157,7 @@ async fn create_user(
         None => None,
     };
     if let Some(id) = known {
-        // Known from another organization: their password is theirs and stays.
+        // The user exists in another organization; the password is the user's own and stays unchanged.
         let user = User::join(&tx, organization.id, None, id, &roles, crate::now()).await?;
         tx.commit().await?;
         return Ok(format!("{}\n", user.id));
@@ -177,7 +177,7 @@ async fn create_user(
     Ok(if made { format!("{}\n{password}\n", user.id) } else { format!("{}\n", user.id) })
 }
 
-/// Makes a person with a password that is made here too, unless one is given.
+/// Creates a user. Generates the password unless one is given.
 pub(crate) async fn add(
     db: &Db,
     config: &Config,
@@ -208,14 +208,13 @@ async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {
     let tx = db.auth(Origin::system()).await?;
     let found = Organization::find_by_slug(&tx, slug).await?;
     tx.commit().await?;
-    found.with_context(|| format!("--organization: there is none with the slug {slug:?}"))
+    found.with_context(|| format!("--organization: no organization has the slug {slug:?}"))
 }
 
 async fn find_user(tx: &domain::Tx<domain::base::db::Auth>, email: &str) -> Result<UserId> {
-    let normalised = normalise_email(email).context("--email: this is no e-mail address")?;
-    User::find_by_email(tx, &normalised)
-        .await?
-        .context("--email: there is no user with this e-mail")
+    let normalised =
+        normalise_email(email).context("--email: this is not a valid e-mail address")?;
+    User::find_by_email(tx, &normalised).await?.context("--email: no user has this e-mail address")
 }
 
 fn fleet_permissions(names: &[String]) -> Result<PermissionSet> {
@@ -226,14 +225,14 @@ fn fleet_permissions(names: &[String]) -> Result<PermissionSet> {
                 set = set.union(PermissionSet::of(&[permission]));
             }
             Some(_) | None => bail!(
-                "--permission: {name:?} is not one of FLEET_READ, FLEET_MANAGE; roles give the rest"
+                "--permission: {name:?} is not FLEET_READ or FLEET_MANAGE; grant other permissions through roles"
             ),
         }
     }
     Ok(set)
 }
 
-/// From standard input, or made here; and whether it was made.
+/// Reads the password from standard input, or generates one. The second value is true if it was generated.
 fn password_for(stdin: bool) -> Result<(String, bool)> {
     if !stdin {
         return Ok((one_time_password()?, true));
@@ -242,7 +241,7 @@ fn password_for(stdin: bool) -> Result<(String, bool)> {
     std::io::stdin()
         .take(4096)
         .read_to_string(&mut password)
-        .context("the password cannot be read")?;
+        .context("the password cannot be read from standard input")?;
     Ok((password.trim_end_matches(['\r', '\n']).to_owned(), false))
 }
 
@@ -259,11 +258,11 @@ async fn hash(config: &Config, password: &str, email: &str) -> Result<String> {
     Ok(Hasher::new(cost, 1)?.hash(password).await?)
 }
 
-/// Five groups of five letters that are not mistaken for each other: 125 bits.
+/// Generates five groups of five characters that are not mistaken for each other, about 124 bits.
 fn one_time_password() -> Result<String> {
     const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz-";
     let mut bytes = [0_u8; 25];
-    getrandom::fill(&mut bytes).context("the system gives no randomness")?;
+    getrandom::fill(&mut bytes).context("the system returned no random bytes")?;
     let letters: Vec<char> =
         bytes.iter().map(|byte| LETTERS[usize::from(byte % 31)] as char).collect();
     Ok(letters

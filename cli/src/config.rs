@@ -1,8 +1,9 @@
-//! Configuration from the environment: each name as `FOO` or `FOO_FILE`, read once, whole, at start.
+//! Configuration from environment variables, each as `FOO` or `FOO_FILE`, read completely and once at start.
 //!
-//! All faults are reported together, each names its variable and none shows a value; the process then exits with
-//! [`EXIT_CODE`]. What comes out is typed, so nobody parses again later. We chose variables over a file because containers,
-//! systemd and CI all set them; choose again when a setting becomes a list of records. What there is stands in the table of `setting`.
+//! All errors are reported together. Each names its variable and none shows a value; the process then exits with
+//! [`EXIT_CODE`]. The result is typed, so no later code parses a setting. The table in `setting` lists every setting.
+//! Chosen: variables instead of a file, because containers, systemd and CI all set variables. Choose again when a
+//! setting becomes a list of records.
 
 use std::{
     fmt::Write,
@@ -29,214 +30,217 @@ mod value;
 
 pub(crate) use key_ring::KeyRing;
 use reader::Reader;
-pub(crate) use reader::{Expected, Fault};
+pub(crate) use reader::{Expected, SettingError};
 pub(crate) use secret::Secret;
 #[cfg(test)]
 pub(crate) use setting::SETTINGS;
 pub(crate) use setting::{Setting, markdown, near_misses};
 pub(crate) use value::{DatabaseUrl, Documents, LogFilter, Origin, Rate};
 
-/// What a process with a wrong configuration exits with.
+/// Exit code of a process whose configuration is invalid.
 pub(crate) const EXIT_CODE: u8 = 2;
 
-/// What is being run; it decides which settings are required.
+/// The subcommand that runs; decides which settings are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
     /// `sentryops up`: everything in one process.
     Up,
     /// `sentryops api`: the GraphQL server.
     Api,
-    /// `sentryops worker`: the fleet.
+    /// `sentryops worker`: the workers of one process.
     Worker,
-    /// `sentryops migrate`.
+    /// `sentryops migrate`: migrations and database roles.
     Migrate,
-    /// `sentryops services`.
+    /// `sentryops services`: a command beside temporary services.
     Services,
-    /// `sentryops admin`.
+    /// `sentryops admin`: organizations, users, postures.
     Admin,
-    /// `sentryops schema`.
+    /// `sentryops schema`: prints the SDL.
     Schema,
-    /// `sentryops doctor`.
+    /// `sentryops doctor`: checks the configuration and its targets.
     Doctor,
 }
 
-/// How strict we are.
+/// Environment of the process; selects the defaults and how strictly settings are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Environment {
-    /// On somebody's own machine.
+    /// Development, on a developer's own machine.
     Development,
-    /// Where others depend on it.
+    /// Production: stricter defaults, unsafe settings rejected.
     Production,
 }
 
-/// All settings of a process.
+/// Complete, validated settings of a process.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// How strict we are.
+    /// Environment that selected the defaults.
     pub environment: Environment,
-    /// Where the API listens.
+    /// Address and port on which the API listens.
     pub listen: SocketAddr,
-    /// Where liveness, readiness and metrics are served.
+    /// Address and port that serve liveness, readiness and metrics.
     pub health: SocketAddr,
-    /// The folder of the private services and of generated secrets.
+    /// Folder of the private services and of generated secrets.
     pub data_dir: PathBuf,
-    /// Postgres, as the login that serves; absent: the private one.
+    /// Postgres URL of the login that serves requests; `None`: the private Postgres.
     pub database_url: Option<DatabaseUrl>,
-    /// Postgres, as the owner that migrates; absent: the private one.
+    /// Postgres URL of the owner, which migrates; `None`: the private Postgres.
     pub database_owner_url: Option<DatabaseUrl>,
-    /// Connections to Postgres at most.
+    /// Maximum connections to Postgres of this process.
     pub database_pool_size: usize,
-    /// Redis; absent: the private one.
+    /// Redis URL; `None`: the private Redis.
     pub redis_url: Option<Secret<Url>>,
-    /// What signs access tokens; absent: to be generated, see [`Config::generate_missing_keys`].
+    /// Keys that sign access tokens; `None` until [`Config::generate_missing_keys`] fills it.
     pub jwt_keys: Option<KeyRing>,
-    /// What encrypts stored secrets; absent as above.
+    /// Keys from which the keys of page cursors are derived; `None` as above.
     pub encryption_keys: Option<KeyRing>,
-    /// How we meet browsers and proxies.
+    /// Settings for browsers and proxies.
     pub http: Http,
-    /// How much anyone may do.
+    /// Rate limits and the block of addresses.
     pub limits: Limits,
-    /// How long people stay signed in.
+    /// Lifetimes and counts of sessions.
     pub sessions: Sessions,
-    /// What a password hash costs.
+    /// Cost of a password hash.
     pub argon2: Argon2,
-    /// What GraphQL clients may ask.
+    /// Introspection, playground and allowlist of GraphQL.
     pub graphql: GraphQl,
-    /// Which jobs are taken, how many at a time.
+    /// Queues, concurrency and job history.
     pub workers: Workers,
-    /// What is logged and how.
+    /// Format and filter of logs.
     pub log: Log,
-    /// Likely slips of the pen, to be logged once logging works.
+    /// Warnings about probable typos, logged once logging has started.
     pub warnings: Vec<String>,
 }
 
-/// How we meet browsers and proxies.
+/// Settings for browsers and proxies.
 #[derive(Debug)]
 pub(crate) struct Http {
-    /// Whose pages may call the API.
+    /// Origins whose pages may call the API.
     pub cors_origins: Vec<Origin>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// Networks whose `X-Forwarded-For` header is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// A proxy ends TLS in front of us.
+    /// True if a proxy terminates TLS in front of the API.
     pub is_behind_tls_proxy: bool,
-    /// Open connections that one address may hold.
+    /// Maximum open connections per client address.
     pub connections_per_address: NonZeroU32,
-    /// The HSTS header; absent in development.
+    /// The HSTS header; `None` in development.
     pub hsts: Option<Hsts>,
 }
 
-/// For how long browsers must use HTTPS.
+/// Values of the `Strict-Transport-Security` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hsts {
-    /// Whole seconds.
+    /// Time for which browsers must use HTTPS, in whole seconds.
     pub max_age: Duration,
-    /// Whether browsers may ship it.
+    /// True if the header carries `preload`.
     pub preload: bool,
 }
 
-/// How much anyone may do.
+/// Rate limits and the block of addresses.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Sign-ins and refreshes, per account and per address.
+    /// Limit of sign-ins and refreshes, per account and per address.
     pub auth: Rate,
-    /// Starts of scans, per person and per organization.
+    /// Limit of started compliance runs, per person or key and per organization.
     pub scan: Rate,
-    /// How long an address with too many failed sign-ins is refused.
+    /// Time for which an address is blocked after too many failed sign-ins.
     pub login_ip_block: Duration,
 }
 
-/// How long people stay signed in.
+/// Lifetimes and counts of sessions.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    /// Life of an access token.
+    /// Lifetime of an access token.
     pub access_token_life: Duration,
-    /// Life of a session, whatever is refreshed.
+    /// Lifetime of a session; a refresh does not extend it.
     pub refresh_token_life: Duration,
-    /// Ends sessions that were not used for so long; absent: off.
+    /// Time without use after which a session ends; `None`: no limit.
     pub idle: Option<Duration>,
-    /// Sessions a person may have.
+    /// Maximum sessions of one person.
     pub max_per_user: NonZeroU32,
-    /// Sessions an administrator may have.
+    /// Maximum sessions of one administrator.
     pub max_per_admin: NonZeroU32,
 }
 
-/// What a password hash costs.
+/// Cost of a password hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Argon2 {
-    /// Memory in KiB.
+    /// Memory per hash in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Passes per hash over that memory.
     pub passes: u32,
-    /// Lanes.
+    /// Parallel lanes of one hash.
     pub lanes: u32,
-    /// Hashes at the same time.
+    /// Maximum hashes computed at the same time.
     pub max_parallel: NonZeroUsize,
 }
 
-/// Which jobs are taken, how many at a time.
+/// Queues, concurrency and job history of a worker.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    /// The queues to take from.
+    /// Queues to claim jobs from, each with its settings.
     pub queues: Vec<(Queue, QueueSettings)>,
-    /// Days for which it is kept what became of jobs.
+    /// Retention of the job history, and of imports with their errors, in days.
     pub history_days: u16,
 }
 
-/// What GraphQL clients may ask.
+/// Introspection, playground and allowlist of the GraphQL API.
 #[derive(Debug)]
 pub(crate) struct GraphQl {
-    /// Whether the schema answers questions about itself.
+    /// True if introspection is allowed.
     pub introspection: bool,
-    /// Whether GraphiQL is served.
+    /// True if GraphiQL is served at `/playground`.
     pub playground: bool,
-    /// Which documents are known.
+    /// Documents on the allowlist, and their treatment.
     pub allowlist: Allowlist,
 }
 
-/// What happens to documents that are not on the list.
+/// Treatment of documents that are not on the allowlist.
 #[derive(Debug)]
 pub(crate) enum Allowlist {
-    /// There is no list.
+    /// No allowlist: every document runs.
     Off,
-    /// They are logged.
+    /// Documents off the list run and are logged.
     Log(Documents),
-    /// They are refused.
+    /// Documents off the list are rejected.
     Enforce(Documents),
 }
 
-/// What is logged and how.
+/// Format and filter of logs.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
-    /// The form of a line.
+    /// Format of each log line.
     pub format: LogFormat,
-    /// What gets through.
+    /// Filter by level and target.
     pub filter: LogFilter,
 }
 
-/// The form of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// One JSON object, for programs.
+    /// JSON, one object per line, for programs.
     Json,
-    /// Plain text, for people.
+    /// Plain text, for a person at a terminal.
     Text,
 }
 
 impl Config {
-    /// The configuration of this process, or everything that is wrong with it.
-    pub(crate) fn from_env(command: Command) -> Result<Self, Vec<Fault>> {
+    /// Reads the configuration of this process, or returns every error in it.
+    pub(crate) fn from_env(command: Command) -> Result<Self, Vec<SettingError>> {
         let names: Vec<_> =
             std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
         let slips = near_misses(names.iter().map(String::as_str));
-        let warn =
-            |(found, meant): &(&str, String)| format!("{found} is not read: is {meant} meant?");
+        let warn = |(found, meant): &(&str, String)| {
+            format!("{found} is not a setting; did you mean {meant}?")
+        };
         match Self::read(command, env) {
             Ok(config) => Ok(Self { warnings: slips.iter().map(warn).collect(), ..config }),
             Err(mut faults) => {
-                // Whoever wrote DATABSE_URL should not have to guess why DATABASE_URL is missing.
+                // With DATABSE_URL set, "DATABASE_URL is missing" alone would puzzle the operator.
                 for fault in &mut faults {
                     for (found, _) in slips.iter().filter(|(_, meant)| *meant == fault.variable) {
-                        fault.complaint = format!("{} ({found} is set)", fault.complaint).into();
+                        fault.complaint =
+                            format!("{} ({found} is set, but is not a setting)", fault.complaint)
+                                .into();
                     }
                 }
                 Err(faults)
@@ -244,12 +248,12 @@ impl Config {
         }
     }
 
-    /// The configuration that `lookup` gives by the names of variables, or everything that is wrong with it.
+    /// Reads the configuration through `lookup`, by variable name, or returns every error in it.
     pub(crate) fn read(
         command: Command,
         lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Vec<Fault>> {
-        // Until we know better we assume development, so that one slip here does not cause faults that are none.
+    ) -> Result<Self, Vec<SettingError>> {
+        // Development until ENVIRONMENT is read, so that a wrong ENVIRONMENT causes no further errors.
         let mut reader = Reader::new(command, Environment::Development, &lookup);
         let environment = reader.get("ENVIRONMENT", str::parse);
         let mut faults = reader.faults;
@@ -260,7 +264,7 @@ impl Config {
         config.ok().filter(|_| faults.is_empty()).ok_or(faults)
     }
 
-    /// Takes the key rings that were not given from the data folder, where they are made the first time. For `up`.
+    /// Loads each key ring that is not set from the data folder, and generates it there the first time. For `up`.
     pub(crate) fn generate_missing_keys(&mut self) -> anyhow::Result<()> {
         let secrets = self.data_dir.join("secrets");
         for (ring, name) in
@@ -272,14 +276,17 @@ impl Config {
         }
         if let (Some(jwt), Some(encryption)) = (&self.jwt_keys, &self.encryption_keys) {
             let is_shared = jwt.shares_a_key_with(encryption);
-            anyhow::ensure!(!is_shared, "JWT_KEYS and ENCRYPTION_KEYS have a key in common");
+            anyhow::ensure!(
+                !is_shared,
+                "JWT_KEYS and ENCRYPTION_KEYS have a key in common: each needs keys of its own"
+            );
         }
         Ok(())
     }
 }
 
 impl LogFormat {
-    /// Text where a developer looks on, JSON elsewhere.
+    /// Returns the default: text on a terminal in development, JSON otherwise.
     const fn usual(environment: Environment, is_terminal: bool) -> Self {
         match (environment, is_terminal) {
             (Environment::Development, true) => Self::Text,
@@ -312,16 +319,16 @@ impl FromStr for Environment {
     }
 }
 
-/// A variable of this process. What is not UTF-8 is made visible as such, so that the reader refuses it.
+/// Returns an environment variable of this process. Invalid UTF-8 becomes U+FFFD, which the reader rejects.
 pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// The faults for a person to read.
-pub(crate) fn render(faults: &[Fault]) -> String {
-    let mut text = String::from("Nothing was started, because of the configuration:\n");
+/// Renders the errors for the operator.
+pub(crate) fn render(faults: &[SettingError]) -> String {
+    let mut text = String::from("The configuration is invalid, so nothing was started:\n");
     for fault in faults {
         let _ = writeln!(text, "  {fault}"); // writing to a String cannot fail
     }
-    text + "Every setting stands in README.md. Values are never printed.\n"
+    text + "`sentryops doctor --settings` lists every setting. Values are never printed.\n"
 }

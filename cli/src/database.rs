@@ -1,7 +1,7 @@
-//! Where Postgres and Redis are: as given by the environment, or private to the data folder.
+//! Addresses of Postgres and Redis: given by the environment, or private to the data folder.
 //!
-//! Commands that run beside `up` reach its private services through the data folder's own secrets; where nothing runs
-//! there, they start the services for as long as they need them.
+//! A command that runs beside `up` reaches the private services of `up` with the secrets in the data folder. If no `up`
+//! runs there, the command starts the services and stops them when it ends.
 
 use anyhow::{Context, Result, bail};
 use domain::Db;
@@ -12,22 +12,22 @@ use crate::{
     embedded::{self, DatabaseUrls, Services, Want},
 };
 
-/// The addresses to use, and the private services behind those that were not given.
+/// Addresses of Postgres and Redis, with the private services behind those that were not given.
 pub(crate) struct Stores {
-    /// Postgres as the login that serves.
+    /// Postgres URL of the login that serves requests.
     pub(crate) app: String,
-    /// Postgres as the owner that migrates, if known.
+    /// Postgres URL of the owner, which migrates, if known.
     pub(crate) owner: Option<String>,
-    /// Postgres as somebody who may make roles: of private services only.
+    /// Postgres URL of a login that may create roles; private services only.
     pub(crate) admin: Option<String>,
-    /// Redis.
+    /// Redis URL; empty where only Postgres is needed.
     pub(crate) redis: String,
-    /// What we started ourselves.
+    /// Private services that this process has started.
     pub(crate) services: Option<Services>,
 }
 
 impl Stores {
-    /// Starts what is not given and says where everything is.
+    /// Starts the services whose URLs are not given, and returns all addresses.
     pub(crate) async fn start(config: &Config) -> Result<Self> {
         let want =
             Want { postgres: config.database_url.is_none(), redis: config.redis_url.is_none() };
@@ -54,7 +54,7 @@ impl Stores {
         Ok(Self {
             app: given(&config.database_url)
                 .or_else(|| private.as_ref().map(|urls| urls.app.clone()))
-                .context("there is no Postgres: set DATABASE_URL")?,
+                .context("no Postgres is available: set DATABASE_URL")?,
             owner: given(&config.database_owner_url)
                 .or_else(|| private.as_ref().map(|urls| urls.owner.clone())),
             admin: private.map(|urls| urls.admin),
@@ -63,8 +63,8 @@ impl Stores {
         })
     }
 
-    /// For a command that needs the database for a moment: the given one, the one of an `up` that is running on the
-    /// data folder, or a private one for as long as the command runs.
+    /// Returns a database for a short command: the given one, that of an `up` running on the data folder, or a private
+    /// one that runs until [`Stores::stop`].
     pub(crate) async fn visit(config: &Config) -> Result<Self> {
         if config.database_url.is_some() {
             return Self::of(config, None, None, None);
@@ -78,18 +78,18 @@ impl Stores {
         Self::of(config, urls, None, Some(services))
     }
 
-    /// The application's pool.
+    /// Opens a pool of at most `size` connections as the serving login.
     pub(crate) fn pool(&self, size: usize) -> Result<Db> {
-        Db::new(&self.app, size, "sentryops").context("DATABASE_URL cannot be used")
+        Db::new(&self.app, size, "sentryops").context("DATABASE_URL is invalid")
     }
 
-    /// Makes the roles where we may (private services), and applies what is pending where the owner is known.
+    /// Creates the roles on private services, and applies pending migrations if the owner's URL is known.
     pub(crate) async fn migrate(&self) -> Result<()> {
         if let Some(admin) = &self.admin {
             let (mut client, _connection) = connect(admin).await?;
             migrations::roles(&mut client, &login_of(&self.app)?)
                 .await
-                .context("the database roles could not be made")?;
+                .context("the database roles could not be created")?;
         }
         let Some(owner) = &self.owner else { return Ok(()) };
         let (mut client, _connection) = connect(owner).await?;
@@ -97,7 +97,7 @@ impl Stores {
         Ok(())
     }
 
-    /// Ends what we started.
+    /// Stops the services that this process has started.
     pub(crate) async fn stop(self) -> Result<()> {
         match self.services {
             Some(services) => services.stop().await,
@@ -106,13 +106,13 @@ impl Stores {
     }
 }
 
-/// The name in a Postgres URL.
+/// Returns the user name in a Postgres URL.
 pub(crate) fn login_of(url: &str) -> Result<String> {
-    let config: tokio_postgres::Config = url.parse().context("DATABASE_URL cannot be used")?;
-    config.get_user().map(ToOwned::to_owned).context("DATABASE_URL names no user")
+    let config: tokio_postgres::Config = url.parse().context("DATABASE_URL is invalid")?;
+    config.get_user().map(ToOwned::to_owned).context("DATABASE_URL contains no user name")
 }
 
-/// Ends the connection when it is no longer needed.
+/// Task that drives a connection. Dropping it closes the connection.
 pub(crate) struct Connection(tokio::task::JoinHandle<()>);
 
 impl Drop for Connection {
@@ -121,10 +121,10 @@ impl Drop for Connection {
     }
 }
 
-/// A connection of its own, with TLS where the URL asks for it.
+/// Opens a connection outside any pool. TLS follows the URL's `sslmode`; Unix sockets use none.
 pub(crate) async fn connect(url: &str) -> Result<(tokio_postgres::Client, Connection)> {
-    let config: tokio_postgres::Config = url.parse().context("the Postgres URL cannot be used")?;
-    let unavailable = "Postgres does not answer";
+    let config: tokio_postgres::Config = url.parse().context("the Postgres URL is invalid")?;
+    let unavailable = "cannot connect to Postgres";
     if matches!(config.get_ssl_mode(), tokio_postgres::config::SslMode::Disable)
         || is_local(&config)
     {
@@ -140,13 +140,13 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
     config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
 }
 
-/// Refuses to serve from a database that would not keep organizations apart, or whose schema is behind.
+/// Refuses a database whose login row security would not restrict, or whose schema is older than this program.
 pub(crate) async fn check(db: &Db) -> Result<()> {
     db.check_login().await?;
     let (version, latest) = (db.schema_version().await?, migrations::latest());
     if version < latest {
         bail!(
-            "the database's schema is at {version}, this version needs {latest}: run `sentryops migrate up`"
+            "the database schema is at version {version}, but this program needs {latest}: run `sentryops migrate up`"
         );
     }
     Ok(())

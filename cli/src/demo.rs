@@ -1,8 +1,8 @@
-//! The demo organization: six people of a small company, its thirty assets, what they need and who has them, judged yesterday
-//! and today, labelled as a demonstration. (`demo/company`: what it consists of.)
+//! The demo organization: six people of a small company, thirty assets with dependencies and custodies, and two
+//! compliance runs, of yesterday and today. Its name labels it as example data. (`demo/company`: the data.)
 //!
-//! What its administrator is to have done is done in their name. The runs are done here and not by workers, so that whoever
-//! reads the greeting finds them finished.
+//! Actions of the demo's administrator are recorded in the administrator's name. The compliance runs execute here and
+//! not in workers, so that they are complete when the greeting is printed.
 
 use std::collections::HashMap;
 
@@ -37,7 +37,8 @@ use company::{CAREFUL, COLLEAGUES, HELD, NEEDS, PEOPLE, TAGS, Thing, WAIVED};
 
 const SLUG: &str = "demo";
 
-/// Makes it the first time, and says whose passwords are new. A first time that was cut short is made whole.
+/// Creates the demo the first time, or completes one whose creation was interrupted. Returns the users whose passwords
+/// are new.
 pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
     let db = &jobs::compliance::posture::reevaluating(db.clone());
     let tx = db.auth(Origin::system()).await?;
@@ -51,11 +52,11 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
         newcomers.extend(join(db, config, &organization, role, name, role).await?);
     }
     for (who, name, role) in COLLEAGUES {
-        // They are to own things, not to sign in: nobody learns their passwords, and an administrator can make new ones.
+        // Colleagues own assets and do not sign in. Their passwords are discarded; an administrator can set new ones.
         join(db, config, &organization, who, name, role).await?;
     }
     let people = people(db, organization.id).await?;
-    // All or none: one transaction, so a demo with some assets is one that somebody changed.
+    // One transaction: a demo that has any assets is complete, unless a user changed it.
     let admin = Origin { actor: Actor::User(people["admin"]), ..Origin::system() };
     let tx = db.write(organization.id, admin).await?;
     if Asset::count(&tx, &AssetFilter::default()).await? == 0 {
@@ -65,7 +66,7 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
     Ok(newcomers)
 }
 
-/// Makes somebody who is not known yet.
+/// Creates the user unless one with this e-mail exists, in which case it returns `None`.
 async fn join(
     db: &Db,
     config: &Config,
@@ -88,13 +89,13 @@ fn email(who: &str) -> String {
     format!("{who}@demo.example")
 }
 
-/// Everybody's id. Some of them have a second factor.
+/// Returns the id of each person by short name, and records the second factor of some.
 async fn people(db: &Db, organization: OrganizationId) -> Result<HashMap<&'static str, UserId>> {
     let tx = db.auth(Origin::system()).await?;
     let mut people = HashMap::new();
     for who in PEOPLE.iter().map(|(who, _)| who).chain(COLLEAGUES.iter().map(|(who, ..)| who)) {
         let id = User::find_by_email(&tx, &email(who)).await?;
-        let id = id.with_context(|| format!("{who} of the demo is gone"))?;
+        let id = id.with_context(|| format!("the demo's user {who} no longer exists"))?;
         if CAREFUL.contains(who) {
             User::note_mfa(&tx, organization, id, true, crate::now()).await?;
         }
@@ -104,8 +105,8 @@ async fn people(db: &Db, organization: OrganizationId) -> Result<HashMap<&'stati
     Ok(people)
 }
 
-/// Everything but the people, into an organization without assets. Histories begin before the first custody; what is known of
-/// the assets is from yesterday, when they were judged first, and some of it from today.
+/// Fills an organization without assets: everything except the people. Asset histories begin before the first custody.
+/// Facts date from yesterday, the day of the first run, and some from today.
 async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     let now = crate::now();
     let ago = |days| now - TimeDelta::days(days);
@@ -143,7 +144,9 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     }
     judge(tx, yesterday).await?;
     let (asset, rule, reason, days) = WAIVED;
-    let rule = Rule::find_by_key(tx, rule).await?.with_context(|| format!("no rule {rule}"))?;
+    let rule = Rule::find_by_key(tx, rule)
+        .await?
+        .with_context(|| format!("the rule {rule} does not exist"))?;
     let waived = WaiverInput {
         rule: rule.id,
         asset: Some(assets[asset]),
@@ -157,7 +160,7 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     judge(tx, now).await
 }
 
-/// What is known of an asset from then on, beside what is known already.
+/// Records facts of an asset at a time, in addition to those already known.
 async fn learn(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Result<()> {
     let known =
         UpdateAssetInput { attributes: Some(Some(known)).into(), ..UpdateAssetInput::default() };
@@ -165,15 +168,15 @@ async fn learn(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Resu
     Ok(())
 }
 
-/// A run of all assets, from its start to its end.
+/// Executes a compliance run of all assets, from start to end.
 async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
     let started = Run::start(tx, RunTrigger::Manual, None, None, at).await?;
     if let Started::New(run, ranges) = started {
         for range in ranges {
-            Run::judge_shard(tx, run.id, run.round, range, at).await?;
+            Run::evaluate_shard(tx, run.id, run.round, range, at).await?;
         }
     }
-    // As workers do after a run.
+    // Workers push the same jobs after a run.
     jobs::compliance::posture::push_flip(tx).await?;
     jobs::compliance::posture::push_verify(tx, at).await?;
     Ok(())
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(Custody::open_of(&tx, &assets).await.unwrap().len(), 2);
         let trail = AuditEntry::list(&tx, &AuditQuery::default(), &all).await.unwrap().rows;
         for asset in assets {
-            // Newest first.
+            // The trail lists the newest entry first.
             let times: Vec<_> = trail
                 .iter()
                 .filter(|entry| entry.entity_id == asset.uuid())

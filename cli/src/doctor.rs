@@ -1,4 +1,5 @@
-//! `sentryops doctor`: whether the configuration, and what it points at, would do. Exit code 1 where something would not.
+//! `sentryops doctor`: checks the configuration, and the Postgres and Redis that it points to. Exit code 1 if a check
+//! fails.
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
@@ -11,15 +12,15 @@ use crate::{
     embedded,
 };
 
-/// What to look at.
+/// Arguments of `doctor`.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Print every setting with its default, and check nothing.
+    /// Print every setting with its default and description, without checking anything.
     #[arg(long)]
     pub(crate) settings: bool,
 }
 
-/// What came of one check.
+/// Result of one check, with its sentence.
 enum Finding {
     Good(String),
     Note(String),
@@ -28,7 +29,7 @@ enum Finding {
 
 pub(crate) async fn run(config: &Config) -> Result<ExitCode> {
     let mut findings =
-        vec![Finding::Good("the configuration is complete and every value can be used".to_owned())];
+        vec![Finding::Good("the configuration is complete and every value is valid".to_owned())];
     findings.extend(settings(config));
     findings.extend(database(config).await);
     findings.push(redis(config).await);
@@ -53,20 +54,25 @@ fn settings(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<_> = config.warnings.iter().cloned().map(Finding::Note).collect();
     if config.environment == Environment::Development {
         findings.push(Finding::Note(
-            "ENVIRONMENT is development: introspection, playground and a cheaper password hash"
+            "ENVIRONMENT is development: by default, introspection and playground are on and password hashes are cheaper"
                 .into(),
         ));
     } else {
         if config.graphql.introspection {
-            findings.push(Finding::Note("GRAPHQL_INTROSPECTION is on in production".into()));
+            findings.push(Finding::Note(
+                "GRAPHQL_INTROSPECTION is on in production: set it to false unless you need it"
+                    .into(),
+            ));
         }
         if config.graphql.playground {
-            findings.push(Finding::Note("GRAPHQL_PLAYGROUND is on in production".into()));
+            findings.push(Finding::Note(
+                "GRAPHQL_PLAYGROUND is on in production: set it to false unless you need it".into(),
+            ));
         }
     }
     if !config.health.ip().is_loopback() {
         findings.push(Finding::Note(
-            "HEALTH_ADDR is reachable from other machines: metrics have no sign-in".into(),
+            "HEALTH_ADDR is reachable from other machines, and /metrics needs no sign-in: restrict access to it".into(),
         ));
     }
     findings
@@ -80,7 +86,7 @@ async fn database(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if config.database_url.is_none() {
         findings.push(Finding::Good(format!(
-            "Postgres is private, below {}",
+            "Postgres is private, in the data folder {}",
             config.data_dir.display()
         )));
     }
@@ -89,22 +95,23 @@ async fn database(config: &Config) -> Vec<Finding> {
         Ok(db) => {
             findings.push(match db.check_login().await {
                 Ok(()) => Finding::Good(
-                    "the login may do nothing by itself and takes the three roles".into(),
+                    "the database login has no rights of its own and can assume the three roles"
+                        .into(),
                 ),
                 Err(refusal) => Finding::Bad(refusal.to_string()),
             });
             let latest = migrations::latest();
             findings.push(match db.schema_version().await {
                 Ok(version) if version == latest => {
-                    Finding::Good(format!("the schema is at {version}"))
+                    Finding::Good(format!("the database schema is current, at version {version}"))
                 }
                 Ok(version) if version > latest => Finding::Note(format!(
-                    "the schema is at {version}, newer than this version's {latest}"
+                    "the database schema is at version {version}, newer than the {latest} of this program"
                 )),
                 Ok(version) => Finding::Bad(format!(
-                    "the schema is at {version} of {latest}: run `sentryops migrate up`"
+                    "the database schema is at version {version}, but this program needs {latest}: run `sentryops migrate up`"
                 )),
-                Err(error) => Finding::Bad(format!("the schema's version cannot be read: {error}")),
+                Err(error) => Finding::Bad(format!("the version of the database schema cannot be read: {error}")),
             });
         }
     }
@@ -117,7 +124,7 @@ async fn database(config: &Config) -> Vec<Finding> {
 async fn redis(config: &Config) -> Finding {
     let Some(url) = &config.redis_url else {
         return match embedded::check_redis() {
-            Ok(()) => Finding::Good("Redis is private, started by `up`".into()),
+            Ok(()) => Finding::Good("Redis is private, and `up` starts it".into()),
             Err(error) => Finding::Bad(format!("{error:#}")),
         };
     };

@@ -1,24 +1,26 @@
-//! Private Postgres and Redis as child processes, for whoever has none.
+//! Private Postgres and Redis as child processes, for installations without servers of their own.
 //!
 //! | file | noun |
 //! |---|---|
-//! | `home` | the data folder, claimed by a lock |
-//! | `runtime` | the short folder of its sockets |
-//! | `scratch` | data folders that are thrown away |
+//! | `home` | the data folder, claimed with a lock |
+//! | `runtime` | the folder of the sockets, with a short path |
+//! | `scratch` | temporary data folders |
 //! | `account` | the unprivileged user the children run as |
-//! | `program` | where `postgres`, `initdb`, `redis-server` are on this machine |
-//! | `secret` | the passwords, made once |
-//! | `child` | a process that is started, watched, ended |
-//! | `orphan` | what an earlier run left behind |
-//! | `log` | what the children say, bounded |
-//! | `cluster`, `initdb` | the files of Postgres: found again, made |
+//! | `program` | paths of `postgres`, `initdb`, `redis-server` on this machine |
+//! | `secret` | the passwords, generated once |
+//! | `child` | a child process: started, watched, stopped |
+//! | `orphan` | processes that an earlier run left behind |
+//! | `log` | output of the children, bounded in size |
+//! | `cluster`, `initdb` | files of the Postgres cluster: paths, creation |
 //! | `postgres`, `redis` | one service each |
-//! | `running` | an instance of somebody else's, visited |
+//! | `running` | connection to an instance that another process runs |
 //!
-//! Unix sockets only: no port to collide, none to attack. Children never run as root, see none of our environment, and have
-//! their own process group, so that Ctrl-C reaches only us. If we are killed, Linux tells them to stop (see `child`); where
-//! it does not, the next start ends them first. Redis is not persisted: it holds nothing that we would miss. One cluster
-//! serves one machine; whoever needs replicas or backups by a tool gives `DATABASE_URL`, and this module rests.
+//! Unix sockets only, so no port can collide or be attacked. Children never run as root and see almost nothing of our
+//! environment (see `child`). They have their own process groups, so that Ctrl-C reaches only us. If we are killed,
+//! Linux signals them to stop (see `child`); on other systems, the next start stops them first. Redis is not persisted,
+//! because it holds nothing that must survive. One cluster serves one machine. Choose again for replicas or backup
+//! tools: set
+//! `DATABASE_URL`, and this module starts no Postgres.
 
 mod account;
 mod child;
@@ -50,38 +52,38 @@ use home::Home;
 use program::Search;
 use secret::Secrets;
 
-/// How often the logs of the children are looked at, lest they grow without end.
+/// Interval at which the logs of the children are checked, and truncated if too long.
 const LOG_CHECK_EVERY: Duration = Duration::from_mins(1);
 
-/// Which of the two to start: those whose address the operator has not given.
+/// Services to start: those whose URL the operator has not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Want {
-    /// `DATABASE_URL` is unset.
+    /// Start Postgres, because `DATABASE_URL` is not set.
     pub(crate) postgres: bool,
-    /// `REDIS_URL` is unset.
+    /// Start Redis, because `REDIS_URL` is not set.
     pub(crate) redis: bool,
 }
 
 impl Want {
-    /// Both services.
+    /// Both services, Postgres and Redis.
     pub(crate) const BOTH: Self = Self { postgres: true, redis: true };
 }
 
-/// What a power cut may cost.
+/// Data loss that a power failure may cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Durability {
-    /// Nothing that was committed.
+    /// No committed data is lost.
     Durable,
-    /// Everything: for tests and trials, whose data is thrown away.
+    /// Any data may be lost: for tests and trials, whose data is deleted anyway.
     Scratch,
 }
 
-/// The running services and where they are reached. End them with [`Services::stop`]; if dropped instead (a panic, a start
-/// that was cancelled), they are told to stop, but nobody waits for them.
+/// Running services and their URLs. Stop them with [`Services::stop`]. If dropped instead (after a panic or a cancelled
+/// start), they are signalled to stop, but their end is not awaited.
 pub(crate) struct Services {
-    /// Postgres, if it was wanted.
+    /// URLs of Postgres; `None` if it was not requested.
     pub(crate) database: Option<DatabaseUrls>,
-    /// `redis+unix://:password@local/path`, as the crate `fred` reads it, if Redis was wanted.
+    /// URL of Redis, `redis+unix://:password@local/path` as `fred` parses it; `None` if not requested.
     pub(crate) redis_url: Option<String>,
     postgres: Option<Child>,
     redis: Option<Child>,
@@ -90,7 +92,7 @@ pub(crate) struct Services {
 }
 
 impl fmt::Debug for Services {
-    /// Without the addresses: they hold passwords.
+    /// Omits the URLs, because they contain passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Services")
             .field("data", &self.home.data)
@@ -99,25 +101,27 @@ impl fmt::Debug for Services {
     }
 }
 
-/// Whether Redis could be started here; for `doctor`.
+/// Checks that a Redis or Valkey server is installed; for `doctor`.
 ///
 /// # Errors
-/// Names the package to install.
+/// If none is found. The message names the package to install.
 pub(crate) fn check_redis() -> Result<()> {
     Search::of_this_machine().redis().map(drop)
 }
 
 impl Services {
-    /// Starts what is wanted on a data folder, making the folder, the cluster and its logins where they are missing.
+    /// Starts the requested services on a data folder. Creates the folder, the cluster and its logins if they are
+    /// missing.
     ///
     /// # Errors
-    /// The message is for the operator: another instance holds the folder, a program is not installed (which package), the
-    /// data needs another Postgres, or a service did not come up (with the end of its log).
+    /// If another instance holds the folder, a program is not installed (the message names the package), the data needs
+    /// another version of Postgres, or a service did not start (the message contains the end of its log).
     pub(crate) async fn start(data_dir: &Path, want: Want) -> Result<Self> {
         Self::start_with(data_dir, want, Durability::Durable).await
     }
 
-    /// Starts what is wanted on a new temporary folder that [`Services::stop`] removes. Nothing is synced to disk.
+    /// Starts the requested services on a new temporary folder, which [`Services::stop`] removes. Writes are not synced
+    /// to disk.
     ///
     /// # Errors
     /// As [`Services::start`].
@@ -148,7 +152,9 @@ impl Services {
             Ok(()) => Ok(services),
             Err(error) => {
                 if let Err(stopping) = services.stop().await {
-                    warn!("the services could not be stopped after a failed start: {stopping:#}");
+                    warn!(
+                        "the private services could not be stopped after a failed start: {stopping:#}"
+                    );
                 }
                 Err(error)
             }
@@ -179,15 +185,15 @@ impl Services {
         info!(
             data = %self.home.data.display(),
             user = %self.home.account.name,
-            "private services run on {} as user {}",
+            "private services are running on {} as user {}",
             self.home.data.display(),
             self.home.account.name,
         );
         Ok(())
     }
 
-    /// Resolves when a service has ended that nobody asked to end, with a sentence that names it. Never resolves while all
-    /// is well. May be dropped and called again. It also keeps the logs small, so await it for as long as the services run.
+    /// Resolves when a service has ended unexpectedly, with a sentence that names it. Pends while both services run.
+    /// Cancel-safe. It also truncates long logs, so await it for as long as the services run.
     pub(crate) async fn died(&mut self) -> String {
         let mut log_check = tokio::time::interval(LOG_CHECK_EVERY);
         loop {
@@ -203,11 +209,11 @@ impl Services {
         }
     }
 
-    /// Stops both, in order and within bounds (at most about 40 s): asked first, then told, then killed. Returns when no
-    /// process is left. A temporary folder is removed.
+    /// Stops both services within about 40 s: by a graceful shutdown, then by stronger signals, then by SIGKILL.
+    /// Returns when no process is left. Removes a temporary folder.
     ///
     /// # Errors
-    /// When something of ours could not be ended or removed; everything else has been stopped nevertheless.
+    /// If a process could not be stopped or a folder not removed. Everything else has been stopped regardless.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let (postgres, redis) = (self.postgres.take(), self.redis.take());
         let of_postgres = async {
@@ -231,7 +237,7 @@ impl Services {
     }
 }
 
-/// Ends what an earlier run left on this folder, and empties the runtime folder of its sockets.
+/// Stops processes that an earlier run left on this folder, and removes their sockets from the runtime folder.
 async fn clear(home: &Home) -> Result<()> {
     postgres::end_orphans(home).await?;
     redis::end_orphans(home).await?;
@@ -243,7 +249,10 @@ async fn ended(child: &mut Option<Child>) -> String {
         Some(child) => {
             let how = child.ended().await;
             let name = child.name;
-            format!("{name} ended unexpectedly ({how}); its log is {}", child.log.path.display())
+            format!(
+                "{name} ended unexpectedly ({how}); see its log at {}",
+                child.log.path.display()
+            )
         }
         None => std::future::pending().await,
     }

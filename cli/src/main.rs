@@ -2,15 +2,15 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `config`, `telemetry` | what the environment says, and what we say |
-//! | `embedded` | private Postgres and Redis as children |
-//! | `database` | where Postgres and Redis are, given or private; roles and migrations on them |
-//! | `process` | what every serving process has: database, hints, health |
+//! | `config`, `telemetry` | settings from the environment; logs |
+//! | `embedded` | private Postgres and Redis as child processes |
+//! | `database` | addresses of Postgres and Redis, given or private; roles and migrations on them |
+//! | `process` | parts of every serving process: database, hints, health |
 //! | `serve`, `worker` | the API of one process; the fleet of one process |
 //! | `up`, `demo` | everything in one process; the demo organization |
-//! | `admin`, `migrate`, `services`, `doctor` | a command each |
+//! | `admin`, `migrate`, `services`, `doctor` | one command each |
 
-// The layout of what the root query awaits is as deep as what it can be asked.
+// The root query's future nests as deeply as the schema, which exceeds the default limit of 128.
 #![recursion_limit = "256"]
 
 mod admin;
@@ -45,21 +45,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything in one process: private Postgres and Redis where none are given, migrations, API, workers.
+    /// Run everything in one process: migrations, API, workers, and a private Postgres and Redis unless URLs are set.
     Up(up::Arguments),
-    /// The GraphQL server. Stateless: start as many as you like.
+    /// Run the GraphQL server. It is stateless: run as many replicas as you need.
     Api,
-    /// The worker fleet. Stateless: start as many as you like.
+    /// Run the workers. They are stateless: run as many replicas as you need.
     Worker(worker::Arguments),
-    /// Versioned migrations of the database, and its roles.
+    /// Apply, revert or list database migrations, and create the database roles.
     Migrate(migrate::Arguments),
     /// Run a command with a private, empty Postgres and Redis in its environment.
     Services(services::Arguments),
-    /// Organizations and people, from the command line.
+    /// Create organizations and users, reset passwords, grant fleet permissions, verify postures.
     Admin(admin::Arguments),
-    /// Print the GraphQL schema.
+    /// Print the GraphQL schema (SDL).
     Schema,
-    /// Check the configuration and what it points at.
+    /// Check the configuration, and the Postgres and Redis that it points to.
     Doctor(doctor::Arguments),
 }
 
@@ -79,10 +79,10 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    // First of all: rustls takes no provider by itself where two could serve.
+    // Must come first: rustls selects no crypto provider automatically when two are compiled in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let command = Arguments::parse().command;
-    // Neither of these depends on a configuration that is right.
+    // Both must work even when the configuration is invalid.
     match &command {
         Command::Schema => return print(&graphql::sdl()),
         Command::Doctor(arguments) if arguments.settings => return print(&config::markdown()),
@@ -98,12 +98,12 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("sentryops: there are no threads to run on: {error}");
+            eprintln!("sentryops: cannot start the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(Box::pin(run(command, config)));
-    // Waits for nobody: a job that does not stop would keep this process from ending.
+    // Does not wait for running tasks: a job that does not stop would keep this process from exiting.
     runtime.shutdown_background();
     ended.unwrap_or_else(|error| {
         eprintln!("sentryops: {error:#}");
@@ -127,21 +127,21 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Services(arguments) => services::run(arguments).await,
         Command::Admin(arguments) => admin::run(arguments, &config).await,
         Command::Doctor(_) => doctor::run(&config).await,
-        Command::Schema => unreachable!("printed above, before there was a configuration"),
+        Command::Schema => unreachable!("printed in `main`, before the configuration is read"),
     }
 }
 
-/// What a command has to say, on standard output; a reader that went away is no failure of ours.
+/// Writes a command's output to standard output. Write errors, such as a closed pipe, are ignored.
 fn print(text: &str) -> ExitCode {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
-/// The time at which a command acts.
+/// Returns the current time, which the code below takes as an argument.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the command line is an edge: below it, time comes in"
+    reason = "the command line is the edge; the code below takes the time as an argument"
 )]
 fn now() -> chrono::DateTime<chrono::Utc> {
     chrono::Utc::now()

@@ -1,4 +1,4 @@
-//! `sentryops migrate`: the schema of the database, and its roles.
+//! `sentryops migrate`: the schema of the database and its roles.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -11,7 +11,7 @@ use crate::{
     database::{Stores, connect, login_of},
 };
 
-/// What to migrate.
+/// Arguments of `migrate`.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -20,21 +20,21 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Apply what is pending.
+    /// Apply all pending migrations, the oldest first.
     Up,
-    /// Take down everything above a version.
+    /// Revert every migration above a version.
     Down {
-        /// The version to keep; 0 takes down everything.
+        /// Version to keep; 0 reverts all migrations.
         #[arg(long)]
         to: i32,
     },
-    /// List the migrations and what has become of them.
+    /// List the migrations and their states.
     Status,
-    /// Make the database roles, or print the SQL where that is not permitted (exit code 3).
+    /// Create the database roles, or print the SQL if the login may not (exit code 3).
     Roles,
 }
 
-/// The SQL has been printed for somebody who may run it.
+/// Exit code of `roles` when it printed SQL for an administrator to run.
 const PRINTED: u8 = 3;
 
 pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCode> {
@@ -48,14 +48,15 @@ pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCod
 
 async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
     if let (Some(admin), false) = (&stores.admin, matches!(action, Action::Roles)) {
-        // A private cluster may be new: nobody but us could make its roles.
+        // A private cluster may be new, and no other command creates its roles.
         let (mut client, _connection) = connect(admin).await?;
         migrations::roles(&mut client, &login_of(&stores.app)?).await?;
     }
     let privileged =
         stores.admin.as_ref().filter(|_| matches!(action, Action::Roles)).or(stores.owner.as_ref());
-    let url = privileged
-        .context("DATABASE_OWNER_URL is not set: migrations need the login that owns the tables")?;
+    let url = privileged.context(
+        "DATABASE_OWNER_URL is not set: set it to the URL of the login that owns the tables",
+    )?;
     let (mut client, _connection) = connect(url).await?;
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -83,11 +84,14 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
                 let state = match status.state {
                     State::Applied { at } => format!("applied {}", at.format("%F %T UTC")),
                     State::Changed { at } => {
-                        format!("applied {}, and CHANGED since", at.format("%F %T UTC"))
+                        format!("applied {}, but its SQL has CHANGED since", at.format("%F %T UTC"))
                     }
                     State::Pending => "pending".to_owned(),
                     State::Unknown { at } => {
-                        format!("applied {}, unknown to this version", at.format("%F %T UTC"))
+                        format!(
+                            "applied {}, unknown to this version of sentryops",
+                            at.format("%F %T UTC")
+                        )
                     }
                 };
                 let _ = writeln!(text, "{:04} {:<24} {state}", status.version, status.name);
@@ -96,20 +100,22 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
         Action::Roles => {
             let login = login_of(&stores.app)?;
             match migrations::roles(&mut client, &login).await? {
-                RolesOutcome::Unchanged => text.push_str("the roles are as they should be\n"),
+                RolesOutcome::Unchanged => {
+                    text.push_str("all roles exist with the correct rights\n")
+                }
                 RolesOutcome::Made { lacked } => {
                     if let Some(password) = password_of_new(&login, &lacked, &stores.app)? {
                         migrations::set_password(&client, &login, &password).await?;
                     }
                     for lack in lacked {
-                        let _ = writeln!(text, "mended: {lack}");
+                        let _ = writeln!(text, "fixed: {lack}");
                     }
                 }
                 RolesOutcome::NotPermitted { lacking } => {
                     for lack in lacking {
-                        let _ = writeln!(text, "-- lacking: {lack}");
+                        let _ = writeln!(text, "-- problem: {lack}");
                     }
-                    text.push_str("-- This login may not make roles. Let an administrator of the database run:\n");
+                    text.push_str("-- This login may not create roles. Have a database administrator run this SQL:\n");
                     text.push_str(&migrations::roles_sql(&login));
                     return Ok((text, ExitCode::from(PRINTED)));
                 }
@@ -119,12 +125,12 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
     Ok((text, ExitCode::SUCCESS))
 }
 
-/// The password in `DATABASE_URL`, if its login did not exist before.
+/// Returns the password in `DATABASE_URL` if its login did not exist before, else `None`.
 fn password_of_new(login: &str, lacked: &[String], url: &str) -> Result<Option<String>> {
     let missing = format!("role {login} does not exist");
     if !lacked.contains(&missing) {
         return Ok(None);
     }
-    let config: tokio_postgres::Config = url.parse().context("DATABASE_URL cannot be used")?;
+    let config: tokio_postgres::Config = url.parse().context("DATABASE_URL is invalid")?;
     Ok(config.get_password().map(|password| String::from_utf8_lossy(password).into_owned()))
 }

@@ -1,4 +1,4 @@
-//! What every serving process has: its database, hints from Redis, health and metrics on a port of their own.
+//! Parts of every serving process: its database, hints from Redis, health and metrics on a separate port.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,23 +18,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Config, database};
 
-/// A serving process.
+/// A serving process: API, worker or both.
 pub(crate) struct Process {
-    /// The database; what is committed is told on Redis.
+    /// Database; its committed events are published to Redis.
     pub(crate) db: Db,
-    /// Redis.
+    /// Redis client, for limits and hints.
     pub(crate) redis: Redis,
-    /// What others tell there.
+    /// Listener for the events that other processes publish.
     pub(crate) hints: Listener,
     health: TcpListener,
     metrics: PrometheusHandle,
 }
 
 impl Process {
-    /// Binds the health port; nothing is waited for that may be away.
+    /// Binds the health port. Does not wait for Postgres or Redis, which may be down.
     pub(crate) async fn start(config: &Config, db: Db, redis_url: &str) -> Result<Self> {
-        let metrics =
-            PrometheusBuilder::new().install_recorder().context("metrics were started twice")?;
+        let metrics = PrometheusBuilder::new()
+            .install_recorder()
+            .context("the metrics recorder is installed already")?;
         let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
         let (publisher, publishing) = Publisher::new(redis.clone());
         tokio::spawn(publishing);
@@ -47,12 +48,12 @@ impl Process {
         Ok(Self { db, redis, hints, health, metrics })
     }
 
-    /// Where health and metrics are served.
+    /// Returns the address that serves health and metrics.
     pub(crate) fn health_address(&self) -> Result<SocketAddr> {
         Ok(self.health.local_addr()?)
     }
 
-    /// Serves health and metrics for as long as the work takes, so that its stopping can be watched.
+    /// Serves health and metrics until `work` has ended, so that a shutdown can be observed.
     pub(crate) async fn watch(
         self,
         stop: CancellationToken,
@@ -74,47 +75,48 @@ impl Process {
         let worked = work.await;
         stopped.cancel();
         upkeep.abort();
-        health.await.context("the health port ended early")??;
+        health.await.context("the health server stopped unexpectedly")??;
         worked
     }
 }
 
-/// A login that row security would not hold must not serve for one request; an absent database may come back.
+/// Refuses a database login that row security would not restrict, before the first request. An unavailable database is
+/// only logged, because it may come back.
 pub(crate) async fn check_login(db: &Db) -> Result<()> {
     match db.check_login().await {
         Ok(()) => Ok(()),
         Err(domain::base::db::LoginRefusal::Unavailable(_)) => {
-            tracing::warn!("Postgres does not answer yet");
+            tracing::warn!("Postgres is not available yet; the login is not checked");
             Ok(())
         }
         Err(refusal) => Err(refusal.into()),
     }
 }
 
-/// Cancels on SIGTERM or SIGINT.
+/// Cancels `stop` on SIGTERM or SIGINT.
 pub(crate) async fn stop_on_signal(stop: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        tracing::error!("signals cannot be heard: end this process with SIGKILL");
+        tracing::error!("no signal handler could be installed: end this process with SIGKILL");
         return;
     };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping");
+    tracing::info!("shutting down after a signal");
     stop.cancel();
 }
 
-/// A port to listen on.
+/// Binds a TCP listener. The error names `variable`, the setting of the address.
 pub(crate) async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("{variable}: nothing can listen on {address}"))
+        .with_context(|| format!("{variable}: cannot listen on {address}"))
 }
 
-/// What this process needs, asked by `/readyz`.
+/// Returns the dependencies of this process, which `/readyz` checks.
 fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
     let behind = db.clone();
     vec![

@@ -1,4 +1,4 @@
-//! The API of one process: what `sentryops api` is, and a part of `sentryops up`.
+//! The API of one process: all of `sentryops api` and a part of `sentryops up`.
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     process::{self, Process},
 };
 
-/// `sentryops api`.
+/// Runs `sentryops api` until a signal stops it.
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let stores = Stores::start(&config).await?;
     let db = stores.pool(config.database_pool_size)?;
@@ -35,7 +35,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
 
 /// An API that is bound and ready to serve.
 pub(crate) struct Api {
-    /// Where it listens.
+    /// Address on which the API listens, with the actual port.
     pub(crate) address: SocketAddr,
     health: SocketAddr,
     server: Server,
@@ -43,7 +43,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Builds the schema, binds the port.
+    /// Builds the schema and binds the port.
     pub(crate) async fn bind(config: &Config, process: &Process) -> Result<Self> {
         let engine = engine(config, process)?;
         let listener = process::bind(config.listen, "LISTEN_ADDR").await?;
@@ -52,23 +52,24 @@ impl Api {
         Ok(Self { address, health, server, listener })
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until `stop` is cancelled.
     pub(crate) async fn serve(self, stop: CancellationToken) -> Result<()> {
         let address = self.address;
         tracing::info!(
             api.address = %address,
             health.address = %self.health,
-            "GraphQL is served on http://{address}/graphql"
+            "serving GraphQL on http://{address}/graphql"
         );
-        self.server.run(self.listener, stop).await.context("the API port ended early")
+        self.server.run(self.listener, stop).await.context("the API server stopped unexpectedly")
     }
 }
 
-/// The GraphQL engine as the configuration wants it.
+/// Builds the GraphQL engine from the configuration.
 pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
     let (db, redis, listener) = (process.db.clone(), process.redis.clone(), process.hints.clone());
     let sessions = &config.sessions;
-    let time = |life: Duration| TimeDelta::from_std(life).context("a configured time is too long");
+    let time =
+        |life: Duration| TimeDelta::from_std(life).context("a configured duration is too long");
     let policy = SessionPolicy {
         access_life: time(sessions.access_token_life)?,
         session_life: time(sessions.refresh_token_life)?,
@@ -117,8 +118,9 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
         },
         watching: Watching::default(),
     };
-    Engine::build(services, settings)
-        .map_err(|unstated| anyhow!("the schema states no permission for: {}", unstated.join(", ")))
+    Engine::build(services, settings).map_err(|unstated| {
+        anyhow!("the schema declares no permission for these fields: {}", unstated.join(", "))
+    })
 }
 
 fn pairs(ring: &KeyRing) -> impl Iterator<Item = (&str, &[u8])> {

@@ -1,4 +1,5 @@
-//! `sentryops services -- COMMAND`: a command with a private, empty Postgres and Redis, thrown away afterwards.
+//! `sentryops services -- COMMAND`: runs a command with a private, empty Postgres and Redis, which are deleted
+//! afterwards.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitCode};
 
@@ -10,7 +11,7 @@ use crate::{
     embedded::{Services, Want},
 };
 
-/// What to run.
+/// Arguments of `services`.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The command and its arguments, after `--`.
@@ -34,7 +35,7 @@ async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {
         let (mut client, _connection) = connect(&urls.owner).await?;
         migrations::up(&mut client).await?;
     }
-    let (program, arguments) = command.split_first().context("there is no command")?;
+    let (program, arguments) = command.split_first().context("no command was given after `--`")?;
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .env("DATABASE_URL", &urls.app)
@@ -42,8 +43,9 @@ async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {
         .env("TEST_ADMIN_URL", &urls.admin)
         .env("REDIS_URL", redis)
         .spawn()
-        .with_context(|| format!("{program} cannot be run"))?;
-    // Ctrl-C reaches the command by itself, being of our group; SIGTERM is passed on, so that it can end in order.
+        .with_context(|| format!("cannot run {program}"))?;
+    // Ctrl-C reaches the command directly, because it is in our process group. SIGTERM is forwarded, so that the
+    // command can shut down gracefully.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let status = loop {
@@ -52,7 +54,7 @@ async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {
                 if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // It may have just ended.
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // The command may have just ended.
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! Logs: one line per event on standard error, in UTC, as JSON or as text.
 //!
-//! Standard output is left to what commands print. No colours: then every control character in a line came from outside, and
-//! [`OneLine`] can make all of them visible, newlines and right-to-left overrides included; what a stranger sends can neither
-//! forge a second line nor steer a terminal. Choose again when somebody misses the colours.
+//! Standard output is reserved for the output of commands. Logs have no colours, so every control character in a line
+//! came from outside. [`OneLine`] escapes all of them, including newlines and right-to-left overrides. Input from a
+//! stranger can therefore neither forge a second line nor control a terminal. Choose again when operators miss the
+//! colours.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -18,13 +19,13 @@ use tracing_subscriber::{fmt, fmt::MakeWriter, layer::SubscriberExt, registry};
 
 use crate::config::{Log, LogFormat};
 
-/// Starts logging, panics included. Once per process.
+/// Starts logging, including that of panics. Call it once per process.
 ///
 /// # Errors
-/// If it was started before.
+/// If logging was started before.
 pub(crate) fn start(log: &Log) -> Result<()> {
     tracing::subscriber::set_global_default(subscriber(log, io::stderr))
-        .context("logging was started twice")?;
+        .context("logging is started already")?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -33,7 +34,7 @@ fn subscriber<M>(log: &Log, out: M) -> Box<dyn Subscriber + Send + Sync>
 where
     M: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // A full disk or a closed pipe must not make the logger itself write to standard error: that would panic.
+    // On a full disk or a closed pipe the logger must not report to standard error itself: that would panic.
     let lines = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(EachLine(out));
     let filter = log.filter.env_filter();
     match log.format {
@@ -54,11 +55,11 @@ fn log_panic(info: &PanicHookInfo<'_>) {
         panic.thread = thread.name(),
         panic.backtrace = is_captured.then(|| tracing::field::display(backtrace)),
         "a thread panicked: {}",
-        info.payload_as_str().unwrap_or("its payload is no text"),
+        info.payload_as_str().unwrap_or("the payload is not text"),
     );
 }
 
-/// Makes a [`OneLine`] for each event.
+/// Creates a [`OneLine`] writer for each event.
 struct EachLine<M>(M);
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EachLine<M> {
@@ -69,7 +70,7 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EachLine<M> {
     }
 }
 
-/// Writes what it is given as one line. The subscriber hands over each event whole, with the newline that ends it.
+/// Writer that turns each event into one line. The subscriber passes each event whole, with the newline that ends it.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
@@ -85,7 +86,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// The text with everything unprintable written as JSON would escape it, so that JSON stays JSON.
+/// Escapes every misleading character as JSON does (`\u001b`), so that JSON stays valid JSON.
 fn visible(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for letter in text.chars() {
@@ -100,7 +101,7 @@ fn visible(text: &str) -> String {
     line
 }
 
-/// Controls (C0, DEL, C1), other line ends, writing directions, invisible marks and tags.
+/// Returns true for controls (C0, DEL, C1), other line ends, writing directions, invisible marks and tags.
 fn misleads(letter: char) -> bool {
     letter.is_control()
         || matches!(

@@ -1,4 +1,4 @@
-//! `sentryops up`: everything in one process, and the first people of a fresh installation.
+//! `sentryops up`: everything in one process, and the first users of a new installation.
 
 use std::{
     fmt::Write,
@@ -24,23 +24,24 @@ use crate::{
     worker,
 };
 
-/// What `up` is told.
+/// Arguments of `up`.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Load a demo organization, labelled as such, the first time.
+    /// Load a demo organization, labelled as example data, if it does not exist yet.
     #[arg(long)]
     demo: bool,
 }
 
-/// The organization that a single team never notices.
+/// Slug of the first organization. An installation with one team needs no other.
 const DEFAULT_SLUG: &str = "default";
 
-/// The interval of the lines that a start prints while it takes its time: below ten seconds even where we are woken late.
+/// Interval of the log lines during a slow start. Even with a late wake-up, less than ten seconds pass between two
+/// lines.
 const STARTING_EVERY: Duration = Duration::from_secs(8);
 
 pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<ExitCode> {
     if arguments.demo && config.environment == Environment::Production {
-        bail!("a demo organization is not for ENVIRONMENT=production: leave out --demo");
+        bail!("--demo is not allowed with ENVIRONMENT=production: remove --demo");
     }
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
@@ -74,7 +75,7 @@ async fn serve(
     let fleet = worker::fleet(config, &process);
     drop(starting);
     crate::print(&greeting(config, &api, &newcomers));
-    // Whichever ends first ends the other, in good order.
+    // API and workers stop together: the end of one cancels the other, and both shut down gracefully.
     let served = async {
         let _other = stop.clone().drop_guard();
         api.serve(stop.clone()).await
@@ -97,17 +98,17 @@ async fn serve(
     }
 }
 
-/// Logs that the start goes on. On a slow disk `initdb`, the migrations and the demo data take longer than anybody believes in
-/// silence.
+/// Logs at an interval that the start continues. On a slow disk, `initdb`, the migrations and the demo data take so
+/// long that silence would look like a hang.
 async fn say_starting() {
     let begun = Instant::now();
     loop {
         tokio::time::sleep(STARTING_EVERY).await;
-        tracing::info!("still starting, for {} s", begun.elapsed().as_secs());
+        tracing::info!("still starting, after {} s", begun.elapsed().as_secs());
     }
 }
 
-/// Makes the first organization and its people, and says who is new.
+/// Creates the first organization and its users. Returns the users that are new.
 async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<Newcomer>> {
     let tx = db.auth(Origin::system()).await?;
     let default = match Organization::find_by_slug(&tx, DEFAULT_SLUG).await? {

@@ -1,4 +1,4 @@
-//! The fleet of one process: what `sentryops worker` is, and a part of `sentryops up`.
+//! The fleet of one process: all of `sentryops worker` and a part of `sentryops up`.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -15,26 +15,26 @@ use crate::{
     process::{self, Process},
 };
 
-/// How long running jobs may go on after a stop.
+/// Time that running jobs have to finish during a shutdown.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How often it is looked for lost leases and due schedules.
+/// Interval of the checks for lost leases and due schedules.
 const TEND: Duration = Duration::from_secs(1);
 
-/// What `worker` is told.
+/// Arguments of `worker`.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Take from these queues only, e.g. scan; all of `WORKER_QUEUES` without it.
+    /// Claim jobs from this queue only, e.g. scan; may be repeated. Default: all of `WORKER_QUEUES`.
     #[arg(long = "queue", value_name = "NAME")]
     queues: Vec<String>,
 }
 
-/// `sentryops worker`.
+/// Runs `sentryops worker` until a signal stops it.
 pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<ExitCode> {
     if !arguments.queues.is_empty() {
         let chosen = arguments.queues.iter().map(|name| queue(name)).collect::<Result<Vec<_>>>()?;
         config.workers.queues.retain(|(queue, _)| chosen.contains(queue));
         if config.workers.queues.is_empty() {
-            bail!("--queue: none of them is among WORKER_QUEUES");
+            bail!("--queue: none of these queues is in WORKER_QUEUES, so there is nothing to do");
         }
     }
     let stores = Stores::start(&config).await?;
@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
     let process = Process::start(&config, db, &stores.redis).await?;
     let fleet = fleet(&config, &process);
     let health = process.health_address()?;
-    tracing::info!(health.address = %health, "this worker's health is on http://{health}/readyz");
+    tracing::info!(health.address = %health, "worker started; its health is on http://{health}/readyz");
     let stop = CancellationToken::new();
     tokio::spawn(process::stop_on_signal(stop.clone()));
     let work = async { Ok(fleet.run(stop.clone()).await?) };
@@ -55,12 +55,12 @@ fn queue(name: &str) -> Result<Queue> {
     let known = Queue::ALL.iter().find(|queue| queue.as_str().eq_ignore_ascii_case(name));
     let Some(queue) = known else {
         let names: Vec<_> = Queue::ALL.iter().map(|queue| queue.as_str().to_lowercase()).collect();
-        bail!("--queue {name}: there is no such queue; there are {}", names.join(", "))
+        bail!("--queue {name}: no such queue; the queues are {}", names.join(", "))
     };
     Ok(*queue)
 }
 
-/// The fleet of this process.
+/// Builds the fleet of this process from the configuration.
 pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
     let settings = Settings {
         queues: config.workers.queues.clone(),

@@ -1,7 +1,7 @@
 //! How often somebody may do something, exact across all processes.
 //!
 //! Chosen: GCRA in one Lua script on Redis' clock; no process' clock matters. In front of it a local
-//! wall of the same quota, so that a flood from one key never reaches Redis.
+//! limiter of the same quota, so that a flood from one key never reaches Redis.
 //! What Redis refuses has already been taken locally, and is not given back: it need not be. Whoever
 //! Redis refuses is shut out locally until the instant Redis named, so at most one is taken in vain
 //! per refill, and the front is never more than one refill (`per / count`) stricter than Redis. It is
@@ -63,7 +63,7 @@ impl Limiter {
             script: Script::from_lua(include_str!("limit.lua")),
             breaker: Breaker::default(),
             fleet: AtomicU32::new(1),
-            walls: RwLock::default(),
+            limiters: RwLock::default(),
         });
         let heartbeat = AbortOnDropHandle::new(tokio::spawn(fleet::beat(shared.clone())));
         Self { shared, _heartbeat: Arc::new(heartbeat) }

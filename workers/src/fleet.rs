@@ -107,7 +107,7 @@ impl Fleet {
         let _kept = kept.clone().drop_guard();
         let renewer = LeaseRenewer {
             registry: registry.clone(),
-            db: self.db.apart(1).map_err(Error::Leases)?,
+            db: self.db.with_own_pool(1).map_err(Error::Leases)?,
             config: self.settings.leases,
             stop: kept.clone(),
             stuck: stuck.clone(),
@@ -117,7 +117,7 @@ impl Fleet {
         let renewer = renewer.start().map_err(Error::Thread)?;
 
         let draining = CancellationToken::new();
-        let (mut queues, mut fetching, mut settling) =
+        let (mut queues, mut fetching, mut acknowledging) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
         for (queue, settings) in &self.settings.queues {
             let settings = backend::Settings {
@@ -132,7 +132,7 @@ impl Fleet {
                 PostgresBackend::new(&self.db, &registry, settings, draining.clone());
             self.listener.wake(*queue, running.wake);
             fetching.spawn(running.fetching);
-            settling.spawn(running.settling);
+            acknowledging.spawn(running.acknowledging);
             queues.spawn(self.work_on(backend, draining.clone()));
         }
         let mut maintenance =
@@ -146,7 +146,7 @@ impl Fleet {
                 Err(ended.unwrap_or(Ok(())).err().unwrap_or(Error::Worker(None)))
             }
             Some(_) = fetching.join_next() => Err(Error::Ended("claiming")),
-            Some(_) = settling.join_next() => Err(Error::Ended("settling")),
+            Some(_) = acknowledging.join_next() => Err(Error::Ended("acknowledging")),
             _ = &mut maintenance => Err(Error::Ended("tending")),
             () = gone.cancelled() => Err(Error::Ended("renewing")),
         };
@@ -160,7 +160,7 @@ impl Fleet {
         // What it was at is rolled back.
         maintenance.abort();
         self.leave(me.id).await;
-        settling.abort_all();
+        acknowledging.abort_all();
         // The thread waits for nothing but its own statement.
         let _ = tokio::task::spawn_blocking(move || renewer.join()).await;
         ended

@@ -1,16 +1,16 @@
-//! Why we close a socket: the codes of `graphql-transport-ws` and of RFC 6455, with a sentence.
+//! Reasons for which the server closes a socket: codes of `graphql-transport-ws` and of RFC 6455, each with a sentence.
 //!
-//! | code | when | what the client of npm `graphql-ws` does |
+//! | code | when | reaction of the client of npm `graphql-ws` |
 //! |---|---|---|
-//! | 1001 | we are going away | reconnects |
+//! | 1001 | the server is shutting down | reconnects |
 //! | 1002, 1007, 1009 | broken frames, text that is not UTF-8, a message over the limit | gives up |
-//! | 1013 | it reads more slowly than things happen | reconnects |
-//! | 4400 | a message that is none of the protocol's | gives up |
-//! | 4401 | the token is not good, or no longer; something was asked before `connection_ack` | gives up |
-//! | 4403 | credentials that are no bearer; or its rights have shrunk | reconnects, and is judged anew |
+//! | 1013 | the client reads too slowly, or the server cannot authenticate it now | reconnects |
+//! | 4400 | a message that is not part of the protocol | gives up |
+//! | 4401 | the token is invalid or has expired; `subscribe` before `connection_ack` | gives up |
+//! | 4403 | the credentials are not a bearer; the caller has lost permissions | reconnects, authenticates again |
 //! | 4408 | no `connection_init` in time | reconnects |
 //! | 4409 | an operation's id is in use | gives up |
-//! | 4429 | a second `connection_init`; or one socket too many of the same user | gives up |
+//! | 4429 | a second `connection_init`; too many sockets of the same user or API key | gives up |
 
 use std::borrow::Cow;
 
@@ -20,10 +20,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-/// RFC 6455 leaves this to the reason of a close frame.
+/// Maximum length in bytes that RFC 6455 leaves for the reason of a close frame.
 const LONGEST_REASON: usize = 123;
 
-/// A code and its reason.
+/// Close code and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Close {
     pub(crate) code: u16,
@@ -31,39 +31,39 @@ pub(crate) struct Close {
 }
 
 impl Close {
-    pub(crate) const GOING_AWAY: Self = Self::new(1001, "Going away: connect again");
+    pub(crate) const GOING_AWAY: Self = Self::new(1001, "The server is shutting down: reconnect");
     pub(crate) const SLOW: Self =
-        Self::new(1013, "Too much waits to be read: connect again and read faster");
+        Self::new(1013, "Too many unread messages: reconnect and read faster");
     pub(crate) const TOO_LARGE: Self = Self::new(1009, "The message is too large");
     pub(crate) const TOO_EARLY: Self = Self::new(4401, "Unauthorized");
     pub(crate) const BAD_TOKEN: Self = Self::new(4401, "Unauthorized: sign in again");
     pub(crate) const FORBIDDEN: Self = Self::new(4403, "Forbidden");
     pub(crate) const FEWER_RIGHTS: Self =
-        Self::new(4403, "Forbidden: your rights have changed, connect again");
+        Self::new(4403, "Forbidden: your permissions have changed, reconnect");
     pub(crate) const UNAVAILABLE: Self = Self::new(1013, "Try again later");
     pub(crate) const NO_INIT: Self = Self::new(4408, "Connection initialisation timeout");
     pub(crate) const SECOND_INIT: Self = Self::new(4429, "Too many initialisation requests");
-    pub(crate) const TOO_MANY: Self = Self::new(4429, "Too many sockets: close another first");
+    pub(crate) const TOO_MANY: Self = Self::new(4429, "Too many sockets: close one first");
 
     const fn new(code: u16, reason: &'static str) -> Self {
         Self { code, reason: Cow::Borrowed(reason) }
     }
 
-    /// 4400 and what is wrong.
+    /// Returns 4400 with the reason.
     pub(crate) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { code: 4400, reason: reason.into() }
     }
 
-    /// 4409, in the protocol's words.
+    /// Returns 4409 with the text that the protocol prescribes.
     pub(crate) fn duplicate(id: &str) -> Self {
         Self { code: 4409, reason: format!("Subscriber for {id} already exists").into() }
     }
 
-    /// What to say to frames that cannot be read; `None` where nobody is there any more.
+    /// Returns the close code for an error of the frame layer; `None` if the client is gone.
     pub(crate) const fn of(error: &Error) -> Option<Self> {
         match error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Self::TOO_LARGE),
-            Error::Protocol(_) => Some(Self::new(1002, "The frames break RFC 6455")),
+            Error::Protocol(_) => Some(Self::new(1002, "The frames violate RFC 6455")),
             Error::Utf8(_) => Some(Self::new(1007, "The text is not UTF-8")),
             _ => None,
         }

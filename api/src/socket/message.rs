@@ -1,4 +1,4 @@
-//! The messages of `graphql-transport-ws`, read strictly and written.
+//! The messages of `graphql-transport-ws`: strict parsing of client messages, and writing of server messages.
 
 use graphql::Answer;
 use serde::{Deserialize, de::IgnoredAny};
@@ -7,20 +7,20 @@ use serde_json::{Map, Value, json};
 use super::close::Close;
 use crate::params::{Params, Raw};
 
-/// Longer ids than any client makes would be memory for nothing.
+/// Maximum length of an operation's id in bytes. No known client uses longer ids, and each one occupies memory.
 const LONGEST_ID: usize = 256;
 
-/// What a client says.
+/// Message that a client may send.
 pub(super) enum Incoming {
-    /// `connection_init` with its payload.
+    /// `connection_init` with its payload; an absent payload is empty.
     Init(Map<String, Value>),
-    /// `ping`, and what it brings along.
+    /// `ping` with its optional payload.
     Ping(Option<Value>),
-    /// `pong`.
+    /// `pong`; its payload is ignored.
     Pong,
-    /// `subscribe`: an operation of any kind.
+    /// `subscribe`: starts an operation of any kind.
     Subscribe { id: String, params: Params },
-    /// `complete`: the client has heard enough.
+    /// `complete`: the client cancels the operation.
     Complete { id: String },
 }
 
@@ -28,7 +28,10 @@ pub(super) enum Incoming {
 struct Head {
     r#type: String,
     id: Option<Value>,
-    #[expect(dead_code, reason = "read by type below; here only to be there once")]
+    #[expect(
+        dead_code,
+        reason = "parsed again by type below; declared so that a duplicate is an error"
+    )]
     payload: Option<IgnoredAny>,
 }
 
@@ -43,27 +46,27 @@ struct Subscribe {
 }
 
 impl Incoming {
-    /// One message.
+    /// Parses one message.
     ///
     /// # Errors
-    /// 4400 for whatever is none.
+    /// 4400 for any text that is not a message of the protocol.
     pub(super) fn parse(text: &str) -> Result<Self, Close> {
         let head: Head = serde_json::from_str(text)
-            .map_err(|_| Close::invalid("Invalid message: not one JSON object with a type"))?;
+            .map_err(|_| Close::invalid("Invalid message: not one JSON object with a `type`"))?;
         let payload = || {
             serde_json::from_str::<WithPayload>(text)
                 .map(|message| message.payload)
-                .map_err(|_| Close::invalid("Invalid message: its payload cannot be read"))
+                .map_err(|_| Close::invalid("Invalid message: `payload` cannot be read"))
         };
         let id = |id: Option<Value>| match id {
             Some(Value::String(id)) if !id.is_empty() && id.len() <= LONGEST_ID => Ok(id),
-            _ => Err(Close::invalid("Invalid message: its id must be a short text")),
+            _ => Err(Close::invalid("Invalid message: `id` must be a string of 1 to 256 bytes")),
         };
         match head.r#type.as_str() {
             "connection_init" => match payload()? {
                 Some(Value::Object(payload)) => Ok(Self::Init(payload)),
                 None | Some(Value::Null) => Ok(Self::Init(Map::new())),
-                Some(_) => Err(Close::invalid("Invalid message: its payload must be an object")),
+                Some(_) => Err(Close::invalid("Invalid message: `payload` must be an object")),
             },
             "ping" => Ok(Self::Ping(payload()?)),
             "pong" => Ok(Self::Pong),
@@ -71,7 +74,7 @@ impl Incoming {
             "subscribe" => {
                 let id = id(head.id)?;
                 let message: Subscribe = serde_json::from_str(text).map_err(|_| {
-                    Close::invalid("Invalid message: its payload must be an object of parameters")
+                    Close::invalid("Invalid message: `payload` must be an object with `query`")
                 })?;
                 let params = message
                     .payload
@@ -79,17 +82,17 @@ impl Incoming {
                     .map_err(|refusal| Close::invalid(format!("Invalid message: {refusal}")))?;
                 Ok(Self::Subscribe { id, params })
             }
-            _ => Err(Close::invalid("Invalid message: unknown type")),
+            _ => Err(Close::invalid("Invalid message: unknown `type`")),
         }
     }
 }
 
-/// `connection_ack`.
+/// Builds a `connection_ack` message without a payload.
 pub(super) fn ack() -> String {
     json!({ "type": "connection_ack" }).to_string()
 }
 
-/// `pong` with what the ping brought along.
+/// Builds a `pong` message with the payload of the ping.
 pub(super) fn pong(payload: Option<Value>) -> String {
     match payload {
         Some(payload) => json!({ "type": "pong", "payload": payload }).to_string(),
@@ -97,7 +100,7 @@ pub(super) fn pong(payload: Option<Value>) -> String {
     }
 }
 
-/// `next` with an answer, or `error` where nothing of it was executed.
+/// Builds a `next` message with an answer, or `error` if the answer was not executed.
 pub(super) fn answer(id: &str, answer: &Answer) -> serde_json::Result<String> {
     #[derive(serde::Serialize)]
     struct Outgoing<'a, T> {
@@ -112,7 +115,7 @@ pub(super) fn answer(id: &str, answer: &Answer) -> serde_json::Result<String> {
     }
 }
 
-/// `complete`: nothing more comes.
+/// Builds a `complete` message: the operation has ended.
 pub(super) fn complete(id: &str) -> String {
     json!({ "id": id, "type": "complete" }).to_string()
 }

@@ -1,6 +1,7 @@
-//! What waits to be written: bounded in messages and in bytes, so that a stuck reader costs little and holds up nobody.
+//! Queue of messages to write. Bounded in messages and in bytes, so that a stuck reader costs little memory and blocks
+//! nobody.
 //!
-//! What is being written counts until it is written.
+//! A message counts against the limit in bytes until it is written.
 
 use std::sync::{
     Arc,
@@ -10,20 +11,20 @@ use std::sync::{
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-/// The end that is filled.
+/// Sending half of the queue.
 pub(super) struct Outbox {
     queue: mpsc::Sender<Message>,
     bytes: Arc<AtomicUsize>,
     most_bytes: usize,
 }
 
-/// The end that is emptied.
+/// Receiving half of the queue.
 pub(super) struct Waiting {
     queue: mpsc::Receiver<Message>,
     bytes: Arc<AtomicUsize>,
 }
 
-/// No more fits: the client is too slow.
+/// Error of a full queue: the client reads too slowly.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -35,7 +36,10 @@ impl Outbox {
         (outbox, Waiting { queue: receiver, bytes })
     }
 
-    /// Queues a message; never waits.
+    /// Queues a message without waiting.
+    ///
+    /// # Errors
+    /// [`Full`] if the message exceeds either limit, or if the receiving half is gone.
     pub(super) fn push(&self, message: impl Into<Message>) -> Result<(), Full> {
         let message = message.into();
         let before = self.bytes.fetch_add(message.len(), Ordering::Relaxed);
@@ -47,12 +51,12 @@ impl Outbox {
 }
 
 impl Waiting {
-    /// The next message to write.
+    /// Waits for the next message to write; `None` once the queue is closed and empty.
     pub(super) async fn next(&mut self) -> Option<Message> {
         self.queue.recv().await
     }
 
-    /// So many bytes have been written.
+    /// Records that `bytes` have been written and no longer count against the limit.
     pub(super) fn written(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
 //! One socket from `101` to its end: `graphql-transport-ws`, its limits and its deadlines, in one task.
 //!
-//! Must stay true: what could go on for ever has a deadline (init, pings, the close), what could grow has a bound
-//! (messages, operations, the queue), and whatever ends the right to listen is looked at before anything is written.
-//! Dropping the session drops its operations, and with them their work in the database.
+//! Must stay true: everything that could last without end has a deadline (init, pings, the close). Everything that
+//! could grow has a limit (messages, operations, the queue). The loss of access or permissions is checked before
+//! anything is written. Dropping the session drops its operations, and with them their work in the database.
 
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
@@ -25,7 +25,7 @@ use super::{
     close::Close,
     message::{self, Incoming},
     outbox::{Full, Outbox},
-    places::{Place, Places},
+    slots::{Slot, Slots},
     wire::{self, Sink, Source},
 };
 use crate::{
@@ -37,47 +37,47 @@ use crate::{
     params::Params,
 };
 
-/// What the handshake knew of the client.
+/// Client and credentials as known from the handshake.
 pub(super) struct Opening {
     pub(super) bearer: Option<String>,
     pub(super) client: Client,
 }
 
-/// A socket that has been promised.
+/// Session of a socket that the handshake has accepted.
 pub(super) struct Session<G> {
     gateway: Arc<G>,
     limits: Arc<Limits>,
-    places: Places,
+    slots: Slots,
     opening: Opening,
 }
 
-/// Who talks.
-enum Party {
-    /// Nobody has said yet; until then.
-    Awaited(Instant),
-    /// Who they say they are is being looked up.
-    Judged(BoxFuture<'static, Result<Recognised, Answer>>),
-    /// Operations run with this bearer.
-    Known { bearer: Option<String>, _place: Option<Place> },
+/// Authentication state of the client.
+enum AuthState {
+    /// No `connection_init` yet; the instant is its deadline.
+    Pending(Instant),
+    /// The credentials of `connection_init` are being verified.
+    Verifying(BoxFuture<'static, Result<Recognised, Answer>>),
+    /// The client is authenticated or anonymous; operations run with this bearer.
+    Authenticated { bearer: Option<String>, _place: Option<Slot> },
 }
 
-/// What operations say: an answer, or none any more.
+/// Answers of all running operations, each with the operation's id; `None` is the end of an operation.
 type Operations = SelectAll<BoxStream<'static, (String, Option<Answer>)>>;
 
-/// Why a session ends without a close frame of ours: there is nobody to read it.
+/// End of a session without a close frame, because the client can no longer read it.
 struct Gone;
 
 impl<G: Gateway> Session<G> {
     pub(super) fn new(
         gateway: Arc<G>,
         limits: Arc<Limits>,
-        places: Places,
+        slots: Slots,
         opening: Opening,
     ) -> Self {
-        Self { gateway, limits, places, opening }
+        Self { gateway, limits, slots, opening }
     }
 
-    /// Until the client leaves, or we have a reason to close.
+    /// Runs the session until the client leaves or the server has a reason to close.
     pub(super) async fn run(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send,
@@ -88,7 +88,7 @@ impl<G: Gateway> Session<G> {
         let (address, request_id) = (self.opening.client.address, &self.opening.client.request_id);
         let (opened_at, close_timeout) = (Instant::now(), limits.close_timeout);
         metrics::gauge!("sentryops_sockets").increment(1.0);
-        let mut talk = Talk::new(&self);
+        let mut talk = Protocol::new(&self);
         let ended = talk.go(&mut sink, &mut source, stopping).await;
         let operations = talk.operations_begun;
         drop(talk);
@@ -108,16 +108,16 @@ impl<G: Gateway> Session<G> {
             "a socket was closed with {code} after {operations} operations",
         );
         if let Ok(close) = ended {
-            // Whoever does not take it in time does not get it.
+            // A client that does not read the close frame in time does not get it.
             let _ = timeout(close_timeout, wire::close(sink, source, &close)).await;
         }
     }
 }
 
-/// The conversation.
-struct Talk<'a, G> {
+/// State of the protocol on one socket.
+struct Protocol<'a, G> {
     session: &'a Session<G>,
-    party: Party,
+    party: AuthState,
     lost: future::Fuse<BoxFuture<'static, Lost>>,
     operations: Operations,
     running: HashMap<String, AbortHandle>,
@@ -125,12 +125,12 @@ struct Talk<'a, G> {
     is_alive: bool,
 }
 
-impl<'a, G: Gateway> Talk<'a, G> {
+impl<'a, G: Gateway> Protocol<'a, G> {
     fn new(session: &'a Session<G>) -> Self {
         let due = Instant::now() + session.limits.sockets.init_timeout;
         Self {
             session,
-            party: Party::Awaited(due),
+            party: AuthState::Pending(due),
             lost: future::Fuse::terminated(),
             operations: SelectAll::new(),
             running: HashMap::new(),
@@ -152,8 +152,8 @@ impl<'a, G: Gateway> Talk<'a, G> {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = match &self.party {
-                Party::Awaited(due) => Some(*due),
-                Party::Judged(_) | Party::Known { .. } => None,
+                AuthState::Pending(due) => Some(*due),
+                AuthState::Verifying(_) | AuthState::Authenticated { .. } => None,
             };
             let said = tokio::select! {
                 biased;
@@ -185,7 +185,7 @@ impl<'a, G: Gateway> Talk<'a, G> {
                             Message::Text(text) => self.hear(&text, &outbox),
                             Message::Binary(_) => Err(Close::invalid("Invalid message: not text")),
                             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
-                            // tungstenite answers it when it is read on.
+                            // tungstenite answers the close frame during the next read.
                             Message::Close(_) => {
                                 let _ = timeout(limits.close_timeout, source.next()).await;
                                 return Err(Gone);
@@ -207,7 +207,7 @@ impl<'a, G: Gateway> Talk<'a, G> {
             Incoming::Pong => Ok(()),
             Incoming::Subscribe { id, params } => self.subscribe(id, params, outbox),
             Incoming::Complete { id } => {
-                // It may have ended at the same moment.
+                // The operation may have ended at the same moment.
                 if let Some(operation) = self.running.remove(&id) {
                     operation.abort();
                 }
@@ -216,9 +216,10 @@ impl<'a, G: Gateway> Talk<'a, G> {
         }
     }
 
-    /// Credentials stand in the payload, as browsers cannot set headers here, or in the handshake.
+    /// Starts to verify the credentials. They come from the payload, because browsers cannot set headers on a
+    /// WebSocket, or from the handshake.
     fn init(&mut self, payload: &Map<String, Value>) -> Result<(), Close> {
-        if !matches!(self.party, Party::Awaited(_)) {
+        if !matches!(self.party, AuthState::Pending(_)) {
             return Err(Close::SECOND_INIT);
         }
         let Opening { bearer, client } = &self.session.opening;
@@ -229,8 +230,8 @@ impl<'a, G: Gateway> Talk<'a, G> {
             }
             _ => return Err(Close::FORBIDDEN),
         };
-        self.party = Party::Judged(match given {
-            // A header that is there and is no bearer.
+        self.party = AuthState::Verifying(match given {
+            // The header is present but not a bearer.
             Some(bearer) if bearer.is_empty() => return Err(Close::FORBIDDEN),
             Some(bearer) => {
                 let (gateway, client) = (Arc::clone(&self.session.gateway), client.clone());
@@ -253,20 +254,22 @@ impl<'a, G: Gateway> Talk<'a, G> {
                 _ => Close::UNAVAILABLE,
             })?;
         let Recognised { bearer, holder, lost } = recognised;
-        let place = match holder {
+        let slot = match holder {
             None => None,
             Some(holder) => {
                 let most = self.session.limits.sockets.per_holder;
-                Some(self.session.places.enter(&holder, most).ok_or(Close::TOO_MANY)?)
+                Some(self.session.slots.enter(&holder, most).ok_or(Close::TOO_MANY)?)
             }
         };
         self.lost = lost.fuse();
-        self.party = Party::Known { bearer, _place: place };
+        self.party = AuthState::Authenticated { bearer, _place: slot };
         outbox.push(message::ack()).map_err(slow)
     }
 
     fn subscribe(&mut self, id: String, params: Params, outbox: &Outbox) -> Result<(), Close> {
-        let Party::Known { bearer, .. } = &self.party else { return Err(Close::TOO_EARLY) };
+        let AuthState::Authenticated { bearer, .. } = &self.party else {
+            return Err(Close::TOO_EARLY);
+        };
         if self.running.contains_key(&id) {
             return Err(Close::duplicate(&id));
         }
@@ -276,8 +279,9 @@ impl<'a, G: Gateway> Talk<'a, G> {
         };
         let most = self.session.limits.sockets.operations;
         if self.running.len() >= most {
-            let message =
-                format!("A socket has at most {most} operations at once: end another first.");
+            let message = format!(
+                "A socket runs at most {most} operations at the same time: complete one first."
+            );
             let mut refused = refused(&Error::new(ErrorCode::RateLimited, message));
             sign(&mut refused, &client.request_id);
             return self.say(&id, &refused, outbox).map(drop);
@@ -304,14 +308,14 @@ impl<'a, G: Gateway> Talk<'a, G> {
         Ok(())
     }
 
-    /// Queues an answer; whether more of the operation may follow.
+    /// Queues an answer. Returns true if the operation may send more answers.
     fn say(&self, id: &str, answer: &Answer, outbox: &Outbox) -> Result<bool, Close> {
         let most = self.session.limits.sockets.queue_bytes;
         let (text, goes_on) = match message::answer(id, answer) {
             Ok(text) if text.len() <= most => (text, answer.executed),
             Ok(_) => (too_large(id, most), false),
             Err(error) => {
-                tracing::error!(%error, "an answer cannot be written as JSON");
+                tracing::error!(%error, "an answer cannot be serialized as JSON");
                 return Err(Close::UNAVAILABLE);
             }
         };
@@ -319,15 +323,15 @@ impl<'a, G: Gateway> Talk<'a, G> {
     }
 }
 
-/// The judgement that is awaited; never, where none is.
-async fn judgement(party: &mut Party) -> Result<Recognised, Answer> {
+/// Waits for the pending verification; never resolves if there is none.
+async fn judgement(party: &mut AuthState) -> Result<Recognised, Answer> {
     match party {
-        Party::Judged(judgement) => judgement.await,
-        Party::Awaited(_) | Party::Known { .. } => future::pending().await,
+        AuthState::Verifying(judgement) => judgement.await,
+        AuthState::Pending(_) | AuthState::Authenticated { .. } => future::pending().await,
     }
 }
 
-/// An operation's answers, and its end where the last of them was executed.
+/// Returns an operation's answers followed by `None` as its end, each with the operation's id.
 fn steps(
     id: String,
     answers: impl Stream<Item = Answer> + Send + 'static,
@@ -341,7 +345,8 @@ fn slow(_: Full) -> Close {
 }
 
 fn too_large(id: &str, most: usize) -> String {
-    let message = format!("The answer is larger than {most} bytes: ask for less, or over HTTP.");
+    let message =
+        format!("The answer is larger than {most} bytes: request less data, or use HTTP.");
     let refused = refused(&Error::new(ErrorCode::QueryTooComplex, message));
-    message::answer(id, &refused).expect("our own words are JSON")
+    message::answer(id, &refused).expect("a fixed error message serializes as JSON")
 }

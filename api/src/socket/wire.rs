@@ -1,4 +1,4 @@
-//! The frames of one socket: opening, writing what waits, closing.
+//! Frames of one socket: opens it, writes queued messages, closes it.
 
 use futures_util::{
     SinkExt, StreamExt,
@@ -15,13 +15,13 @@ use tokio_tungstenite::{
 
 use super::{close::Close, outbox::Waiting};
 
-/// Read and written at a time.
+/// Size of the read buffer and of the write buffer.
 const BUFFER_BYTES: usize = 8 * 1024;
 
 pub(super) type Sink<S> = SplitSink<WebSocketStream<S>, Message>;
 pub(super) type Source<S> = SplitStream<WebSocketStream<S>>;
 
-/// Our end of an upgraded connection.
+/// Opens the server's end of an upgraded connection. `message_bytes` limits messages and frames from the client.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     message_bytes: usize,
@@ -34,8 +34,8 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await.split()
 }
 
-/// Sends the close frame, and reads on until the client has answered it: closing a socket with unread bytes makes the
-/// kernel reset it, and the client would lose the very frame that explains the end.
+/// Sends the close frame and reads until the client has answered it. Closing a socket with unread bytes makes the
+/// kernel send a reset, and the client would lose the frame that explains the end.
 pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: Sink<S>,
     mut source: Source<S>,
@@ -49,14 +49,14 @@ pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
             break;
         }
     }
-    // Frames that cannot be read any more are read as bytes.
+    // After a broken frame, the rest is read as plain bytes.
     if let Ok(mut socket) = source.reunite(sink) {
         let mut bytes = [0; 1024];
         while socket.get_mut().read(&mut bytes).await.is_ok_and(|read| read > 0) {}
     }
 }
 
-/// Writes what waits.
+/// Writes queued messages until the queue closes or writing fails.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut Sink<S>,
     mut waiting: Waiting,

@@ -1,7 +1,8 @@
-//! The bytes of an upload, for as long as they may come.
+//! The byte stream of an upload, and the conditions that end it early.
 //!
-//! Counted is only the time for which we wait for the client, not that for which it waits for us: in each `idle_timeout` of
-//! it `upload_progress_bytes` must come. A byte a minute keeps a socket open for ever; this ends it within two.
+//! Only the time spent waiting for the client counts, not the time the client waits for the server. In each
+//! `idle_timeout` of that time, `upload_progress_bytes` must arrive. Without this rule, one byte a minute would keep a
+//! connection open without end.
 
 use std::{
     io,
@@ -19,16 +20,17 @@ use graphql::{BrokenOff, Lost};
 use poem::Body;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Limits, connection::Pulse};
+use crate::{config::Limits, connection::ConnectionDeadline};
 
-/// What a client sends.
+/// Byte stream of an upload, with its progress deadline.
 pub(super) struct Incoming {
     bytes: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
-    pulse: Arc<Pulse>,
+    deadline: Arc<ConnectionDeadline>,
     patience: Duration,
     progress_bytes: usize,
-    /// Waited since the last progress, and what has come since.
+    /// Time spent waiting for the client in the current progress window.
     waited: Duration,
+    /// Bytes received in the current progress window.
     come: usize,
     holder: Option<String>,
     lost: BoxFuture<'static, Lost>,
@@ -41,11 +43,11 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new(
         body: Body,
-        pulse: Arc<Pulse>,
+        deadline: Arc<ConnectionDeadline>,
         limits: &Limits,
         stopping: CancellationToken,
     ) -> Self {
-        // What is nearly done may end; the rest keeps half of the time to say that it did not.
+        // An upload may use half of the shutdown time to finish; the other half is left to record that it did not.
         let grace = limits.stop_timeout / 2;
         let stopping = async move {
             stopping.cancelled().await;
@@ -53,7 +55,7 @@ impl Incoming {
         };
         Self {
             bytes: Box::pin(body.into_bytes_stream()),
-            pulse,
+            deadline,
             patience: limits.idle_timeout,
             progress_bytes: limits.upload_progress_bytes,
             waited: Duration::ZERO,
@@ -67,7 +69,7 @@ impl Incoming {
         }
     }
 
-    /// Ends it too when its sender loses the right to it.
+    /// Ends the upload early if `lost` resolves: the sender's session ended or its permissions shrank.
     pub(super) fn watch(&mut self, lost: BoxFuture<'static, Lost>, holder: Option<String>) {
         (self.lost, self.holder) = (lost, holder);
     }
@@ -76,17 +78,17 @@ impl Incoming {
         self.holder.as_deref()
     }
 
-    /// Why it ended before its end, if it did.
+    /// Returns the reason if the upload ended early.
     pub(super) const fn broken(&self) -> Option<BrokenOff> {
         self.broken
     }
 
-    /// Whether something may still come that nobody has read.
+    /// Returns true while unread bytes may still arrive.
     pub(super) const fn is_open(&self) -> bool {
         !self.has_ended
     }
 
-    /// Whether anything was read: only then is the client told to go on.
+    /// Returns true once reading has begun: only then does hyper send `100 Continue`.
     pub(super) const fn is_begun(&self) -> bool {
         self.is_begun
     }
@@ -96,7 +98,7 @@ impl Incoming {
             return None;
         }
         self.is_begun = true;
-        self.pulse.receiving();
+        self.deadline.receiving();
         let began = Instant::now();
         let left = self.patience.saturating_sub(self.waited);
         let next = tokio::select! {
@@ -110,7 +112,7 @@ impl Incoming {
                 Err(_elapsed) => Err(BrokenOff::Slow),
             },
         };
-        self.pulse.receiving();
+        self.deadline.receiving();
         match next {
             Ok(Some(piece)) => {
                 self.count(piece.len(), began.elapsed());
@@ -136,7 +138,7 @@ impl Incoming {
         }
     }
 
-    /// Reads on without looking, until the client has sent so much.
+    /// Reads and discards until the body ends or more than `most` bytes have arrived.
     pub(super) async fn discard(mut self, most: usize) {
         let mut read = 0;
         while let Some(Ok(piece)) = self.bytes.next().await {

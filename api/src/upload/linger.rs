@@ -1,8 +1,8 @@
-//! An answer to a client that is still sending.
+//! Responds to a client that is still sending.
 //!
-//! Closing a socket that has unread bytes makes the kernel send a reset, and the client would lose the very answer that
-//! explains it. So the answer goes out at once, and its end is held back a little while we read on: a client that looks
-//! (curl does) stops sending, others are cut off.
+//! Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response that
+//! explains it. So the response is sent immediately, and its end is delayed while the rest of the body is read and
+//! discarded. A client that reads while sending (curl does) stops; others are cut off.
 
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ use poem::{Body, Response};
 
 use super::incoming::Incoming;
 
-/// How long, and how much, we read on.
+/// Maximum time for which the rest of the body is read and discarded.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum size of the discarded rest.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
-/// The response, held open while the client sends what nobody wants.
+/// Returns the response with its end delayed until the client stops sending or a limit is reached.
 pub(super) fn until_sent(response: Response, incoming: Incoming, request: &HeaderMap) -> Response {
     if !incoming.is_open() || is_empty(request) {
         return response;
@@ -27,10 +28,10 @@ pub(super) fn until_sent(response: Response, incoming: Incoming, request: &Heade
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     if !incoming.is_begun() && request.contains_key(EXPECT) {
-        return Response::from_parts(parts, body); // It waits for our word, and gets another.
+        return Response::from_parts(parts, body); // The client waits for `100 Continue` and has not sent the body.
     }
     let rest = async move {
-        // Both outcomes end in the same close.
+        // The connection is closed in both outcomes.
         let _ = tokio::time::timeout(PATIENCE, incoming.discard(MOST_BYTES)).await;
     };
     let rest = rest.into_stream().filter_map(|()| async { None });
@@ -38,7 +39,7 @@ pub(super) fn until_sent(response: Response, incoming: Incoming, request: &Heade
     Response::from_parts(parts, Body::from_bytes_stream(stream::StreamExt::chain(answer, rest)))
 }
 
-/// Whether there is no body at all, so that nothing can be left of it.
+/// Returns true if the request has no body.
 fn is_empty(request: &HeaderMap) -> bool {
     match request.get(CONTENT_LENGTH) {
         Some(length) => length == "0",

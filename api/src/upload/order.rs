@@ -1,7 +1,8 @@
-//! What the URL and the type of an upload say: `?format=csv&dryRun=true&emptyCells=clear&idempotencyKey=…`.
+//! Reads an import order from URL parameters and media type:
+//! `?format=csv&dryRun=true&emptyCells=clear&idempotencyKey=…`.
 
 use domain::{
-    Fault,
+    FieldError,
     base::nearest::nearest,
     inventory::import::{EmptyCells, ImportFormat, ImportKind, ImportOrder},
 };
@@ -10,29 +11,29 @@ use http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE};
 
 use crate::{
     params,
-    refusal::{Code, Refusal},
+    request_error::{Code, RequestError},
 };
 
 const PARAMETERS: [&str; 4] = ["format", "dryRun", "emptyCells", "idempotencyKey"];
 
-/// Why it is no order.
+/// Error of an upload request that cannot be read as an order.
 pub(super) enum Wrong {
-    /// The request cannot be read, or is of a type that we do not.
-    Refused(Refusal),
-    /// The parameters have faults; all of them.
+    /// The query string is unreadable, or the media type is missing or unsupported.
+    Refused(RequestError),
+    /// Invalid parameters; the error lists all of them.
     Parameters(Error),
 }
 
-impl From<Refusal> for Wrong {
-    fn from(refusal: Refusal) -> Self {
+impl From<RequestError> for Wrong {
+    fn from(refusal: RequestError) -> Self {
         Self::Refused(refusal)
     }
 }
 
-/// The order of an upload. The parameter `format` goes before the type that the request says.
+/// Reads the order of an upload. The parameter `format` takes precedence over `Content-Type`.
 ///
 /// # Errors
-/// What is wrong with the parameters, or 415 where nothing says what the file is.
+/// All invalid parameters, or 415 if the format is unknown, the body is a form, or the charset is not UTF-8.
 pub(super) fn read(kind: ImportKind, uri: &Uri, headers: &HeaderMap) -> Result<ImportOrder, Wrong> {
     let parameters = Parameters::read(uri.query().unwrap_or_default())?;
     let format = match (parameters.format, Said::by(headers)) {
@@ -64,7 +65,7 @@ impl Parameters {
         for pair in params::pairs(query) {
             let (name, value) = pair?;
             if seen.contains(&name) {
-                faults.push(Fault::new(name, "is there twice"));
+                faults.push(FieldError::new(name, "is given twice"));
                 continue;
             }
             if let Err(fault) = parameters.set(&name, value()?) {
@@ -75,7 +76,7 @@ impl Parameters {
         if faults.is_empty() { Ok(parameters) } else { Err(Wrong::Parameters(bad(faults))) }
     }
 
-    fn set(&mut self, name: &str, value: String) -> Result<(), Fault> {
+    fn set(&mut self, name: &str, value: String) -> Result<(), FieldError> {
         match name {
             "format" => {
                 let formats = [("csv", ImportFormat::Csv), ("json", ImportFormat::Json)];
@@ -89,43 +90,49 @@ impl Parameters {
             "idempotencyKey" => self.idempotency_key = Some(value),
             unknown => {
                 let message = format!(
-                    "there is no parameter {unknown:?}: there are {}",
+                    "unknown parameter {unknown:?}: the parameters are {}",
                     PARAMETERS.join(", ")
                 );
                 let suggestion = nearest(unknown, PARAMETERS).map(str::to_owned);
-                return Err(Fault { suggestion, ..Fault::new(unknown, message) });
+                return Err(FieldError { suggestion, ..FieldError::new(unknown, message) });
             }
         }
         Ok(())
     }
 }
 
-fn one_of<T: Copy>(name: &str, value: &str, known: [(&'static str, T); 2]) -> Result<T, Fault> {
+fn one_of<T: Copy>(
+    name: &str,
+    value: &str,
+    known: [(&'static str, T); 2],
+) -> Result<T, FieldError> {
     let found = known.iter().find(|(text, _)| value.eq_ignore_ascii_case(text));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let [one, other] = known.map(|(text, _)| text);
         let suggestion = nearest(value, [one, other]).map(str::to_owned);
         let message = format!("must be {one} or {other}, not {value:?}");
-        Fault { suggestion, ..Fault::new(name, message) }
+        FieldError { suggestion, ..FieldError::new(name, message) }
     })
 }
 
-fn bad(fields: Vec<Fault>) -> Error {
+fn bad(fields: Vec<FieldError>) -> Error {
     let message = match fields.as_slice() {
         [fault] => format!("{}: {}.", fault.path, fault.message),
-        faults => format!("The URL has {} faults: see extensions.fields.", faults.len()),
+        faults => {
+            format!("The URL has {} invalid parameters: see extensions.fields.", faults.len())
+        }
     };
     Error { fields, ..Error::new(ErrorCode::Validation, message) }
 }
 
-/// What `Content-Type` says.
+/// Meaning of the `Content-Type` header.
 enum Said {
     Format(ImportFormat),
-    /// That the file is in a form, among other things.
+    /// `multipart/form-data`: the file is inside a form, which is not supported.
     Form,
-    /// That it is not in UTF-8.
+    /// Charset other than UTF-8 or US-ASCII.
     OtherCharset,
-    /// Nothing, or what a tool says that was not told.
+    /// No format: the header is absent, repeated, or a tool's default such as `application/octet-stream`.
     Nothing,
 }
 
@@ -150,7 +157,7 @@ impl Said {
     }
 }
 
-fn how_to_send(kind: ImportKind) -> Refusal {
+fn how_to_send(kind: ImportKind) -> RequestError {
     let name = match kind {
         ImportKind::Assets => "assets",
         ImportKind::Dependencies => "dependencies",
@@ -158,10 +165,11 @@ fn how_to_send(kind: ImportKind) -> Refusal {
     let message = format!(
         "Send the file itself as text/csv, application/json or application/x-ndjson, not in a form: curl --data-binary @{name}.csv -H 'Content-Type: text/csv' -H 'Authorization: Bearer …' …/import/{name}"
     );
-    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
+    RequestError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
 }
 
-fn other_charset() -> Refusal {
-    let message = "The file must be in UTF-8: save it so, and say charset=utf-8 or nothing.";
-    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
+fn other_charset() -> RequestError {
+    let message =
+        "The file must be in UTF-8: save it as UTF-8, and send charset=utf-8 or no charset.";
+    RequestError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Validation, message)
 }

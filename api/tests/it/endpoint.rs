@@ -75,7 +75,7 @@ async fn a_batch_is_told_that_it_is_one() {
     let server = TestServer::new().await;
     let reply = exchange(server.address, &post(&format!("[{HELLO},{HELLO}]"))).await;
     let message = reply.json()["errors"][0]["message"].clone();
-    assert_eq!(message, "The body is a list: requests are not batched here, send one object.");
+    assert_eq!(message, "The body is a list: batching is not supported, send one JSON object.");
 }
 
 #[tokio::test]

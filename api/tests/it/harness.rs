@@ -16,7 +16,7 @@ use domain::{
     Id,
     inventory::import::{ImportFormat, ImportKind, ImportOrder},
 };
-use graphql::{Answer, BrokenOff, Client, ErrorCode, Lost, Operation, Received, Recognised};
+use graphql::{Answer, BrokenOff, Client, ErrorCode, Lost, OperationKind, Received, Recognised};
 use tokio::{
     net::TcpListener,
     sync::{broadcast, mpsc},
@@ -161,16 +161,16 @@ impl Gateway for Engine {
         source: &str,
         operation_name: Option<&str>,
         variables: Variables,
-    ) -> Result<(Operation, Request), Answer> {
+    ) -> Result<(OperationKind, Request), Answer> {
         let document = parse_query(source).map_err(|error| refused(vec![error.into()]))?;
         let operation = document
             .operations
             .iter()
             .find(|(name, _)| operation_name.is_none() || name.map(Name::as_str) == operation_name)
             .map(|(_, operation)| match operation.node.ty {
-                OperationType::Query => Operation::Query,
-                OperationType::Mutation => Operation::Mutation,
-                OperationType::Subscription => Operation::Subscription,
+                OperationType::Query => OperationKind::Query,
+                OperationType::Mutation => OperationKind::Mutation,
+                OperationType::Subscription => OperationKind::Subscription,
             })
             .ok_or_else(|| refused(vec![error("VALIDATION", None)]))?;
         let mut request = Request::new(source).variables(variables);

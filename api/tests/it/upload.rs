@@ -117,7 +117,7 @@ async fn a_wrong_parameter_is_named_with_the_nearest() {
         );
     }
     let reply = exchange(server.address, &upload("/import/assets?a=1&b=2", CSV, BODY)).await;
-    assert_eq!(message(&reply), "The URL has 2 faults: see extensions.fields.");
+    assert_eq!(message(&reply), "The URL has 2 invalid parameters: see extensions.fields.");
     let reply = exchange(server.address, &upload("/import/assets?format=%ff", CSV, BODY)).await;
     assert_eq!(message(&reply), "The query string is not percent-encoded UTF-8.");
 }

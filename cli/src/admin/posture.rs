@@ -1,7 +1,7 @@
-//! `sentryops admin verify-posture`: whether what is kept of assets is what a look at everything finds.
+//! `sentryops admin verify-posture`: compares stored postures with a fresh evaluation of all assets.
 //!
-//! Part by part, each in a transaction of its own, so that runs and changes go on meanwhile. What waits to be followed is not
-//! compared: a second look finds whether it was.
+//! Works range by range, each in its own transaction, so that runs and changes continue meanwhile. An asset that awaits
+//! re-evaluation is not compared: run the command again to compare it.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -17,21 +17,22 @@ use domain::{
     inventory::asset::Asset,
 };
 
-/// Assets that are told of each organization.
+/// Maximum differing assets printed per organization.
 const SHOWN: usize = 20;
 
-/// What `verify-posture` is told.
+/// Arguments of `verify-posture`.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The slug of an organization; may be repeated. Without it: all of them.
+    /// Slug of an organization; may be repeated. Default: all organizations.
     #[arg(long, value_name = "SLUG")]
     organization: Vec<String>,
-    /// Judge anew what differs.
+    /// Re-evaluate the assets that differ.
     #[arg(long)]
     repair: bool,
 }
 
-/// What there is to say, and 1 where something differs, or else 3 where something was not compared.
+/// Verifies the chosen organizations. Returns the report and the exit code: 1 if any asset differs, otherwise 3 if any
+/// was not compared, otherwise 0.
 pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, ExitCode)> {
     let mut organizations = Vec::new();
     for slug in &arguments.organization {
@@ -57,13 +58,13 @@ pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, Exi
     Ok((said, code))
 }
 
-/// What a look at an organization's assets found.
+/// Result of the comparison for one organization.
 #[derive(Default)]
 struct Found {
     assets: usize,
     waiting: usize,
     differing: usize,
-    /// A line of some of those.
+    /// Lines on the first differing assets, at most `SHOWN`.
     shown: Vec<String>,
 }
 
@@ -74,7 +75,7 @@ impl Found {
         tx.commit().await?;
         let mut found = Self::default();
         for range in ranges {
-            // It writes the built-in rules where nothing has been judged yet.
+            // A write transaction: verification stores the built-in rules of an organization without evaluations.
             let tx = db.write(organization.id, Origin::system()).await?;
             let posture::Verified { assets, waiting, mismatches } =
                 posture::verify(&tx, range, crate::now()).await?;
@@ -103,11 +104,11 @@ impl Found {
         let Self { assets, waiting, differing, shown } = self;
         let mut text = format!("{slug}: {assets} assets compared, {differing} differ");
         if repair && *differing > 0 {
-            text.push_str(", and were judged anew");
+            text.push_str(", and were re-evaluated");
         }
         if *waiting > 0 {
             // Writing to a String cannot fail.
-            let _ = write!(text, "; {waiting} wait to be judged and were not compared");
+            let _ = write!(text, "; {waiting} await evaluation and were not compared");
         }
         text.push('\n');
         for line in shown {
@@ -121,7 +122,7 @@ impl Found {
     }
 }
 
-/// What is kept, what was judged, and what the findings tell where that is what differs.
+/// Renders a mismatch: stored codes, evaluated codes, and the codes by the findings where the first two agree.
 fn render(mismatch: &Mismatch) -> String {
     let Mismatch { kept, judged, found, .. } = mismatch;
     let of = |posture: &Option<Posture>| match posture {
@@ -129,13 +130,13 @@ fn render(mismatch: &Mismatch) -> String {
         None => "nothing".to_owned(),
     };
     let (kept, judged) = (of(kept), of(judged));
-    // Where the codes are the same, the findings differ, or what is beside them: facts, times, weights.
+    // With equal codes, the difference lies in the findings, or in the facts, times or weights beside the codes.
     let told =
-        if kept == judged { format!(", findings tell {}", codes(found)) } else { String::new() };
-    format!("kept {kept}, judged {judged}{told}")
+        if kept == judged { format!(", findings say {}", codes(found)) } else { String::new() };
+    format!("stored {kept}, evaluated {judged}{told}")
 }
 
-/// One code a rule, as they are kept.
+/// Renders the stored codes, one letter per rule.
 fn codes(codes: &[VerdictCode]) -> String {
     codes.iter().map(|code| char::from(code.as_byte())).collect()
 }

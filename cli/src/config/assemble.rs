@@ -1,6 +1,6 @@
-//! From single settings to the [`Config`], and what must hold between settings.
+//! Assembles the [`Config`] from single settings and checks rules between settings.
 //!
-//! Each function reads everything before it gives up anything with `?`, so that all faults are noted.
+//! Each function reads all its settings before the first `?`, so that every error is recorded.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -21,7 +21,7 @@ use super::{
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 
-/// The whole configuration.
+/// Reads all settings and checks them against each other.
 pub(super) fn config(
     reader: &mut Reader<'_>,
     environment: Result<Environment, Noted>,
@@ -47,19 +47,19 @@ pub(super) fn config(
         && listen == health
         && listen.port() != 0
     {
-        reader.note("HEALTH_ADDR", "expected another address or port than LISTEN_ADDR");
+        reader.note("HEALTH_ADDR", "expected an address or port that differs from LISTEN_ADDR");
     }
     if let (Ok(Some(jwt)), Ok(Some(encryption))) = (&jwt_keys, &encryption_keys)
         && jwt.shares_a_key_with(encryption)
     {
-        reader.note("ENCRYPTION_KEYS", "expected keys that are not in JWT_KEYS as well");
+        reader.note("ENCRYPTION_KEYS", "expected keys that JWT_KEYS does not contain");
     }
     if let (Ok(Environment::Production), Ok(listen), Ok(http)) = (environment, listen, &http)
         && !listen.ip().is_loopback()
         && (!http.is_behind_tls_proxy || http.trusted_proxies.is_empty())
     {
         let why = "expected a loopback address in production, or BEHIND_TLS_PROXY=true and \
-                   TRUSTED_PROXIES set: nobody may sign in over plain HTTP";
+                   TRUSTED_PROXIES set: passwords must not travel over plain HTTP";
         reader.note("LISTEN_ADDR", why);
     }
 
@@ -132,7 +132,7 @@ fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, Noted> {
     Ok(Workers { queues, history_days: history_days? })
 }
 
-/// Which setting says how many jobs of a queue run at a time.
+/// Setting of the concurrency of each queue.
 const CONCURRENCY: &[(Queue, &str)] = &[
     (Queue::Scan, "WORKER_CONCURRENCY_SCAN"),
     (Queue::Probe, "WORKER_CONCURRENCY_PROBE"),
@@ -143,11 +143,9 @@ const CONCURRENCY: &[(Queue, &str)] = &[
 ];
 
 fn queue(text: &str) -> Result<Queue, Expected> {
-    Queue::ALL
-        .iter()
-        .copied()
-        .find(|queue| queue.as_str().eq_ignore_ascii_case(text))
-        .ok_or_else(|| "a comma list of scan, probe, triage, import, notify, upkeep".into())
+    Queue::ALL.iter().copied().find(|queue| queue.as_str().eq_ignore_ascii_case(text)).ok_or_else(
+        || "a comma-separated list of scan, probe, triage, import, notify, upkeep".into(),
+    )
 }
 
 fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, Noted> {
@@ -196,9 +194,12 @@ fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, Noted> {
     })?;
     let Some(with_list) = with_list else { return Ok(Allowlist::Off) };
     let documents = reader.find("GRAPHQL_ALLOWLIST_FILE", documents)?;
-    documents
-        .map(with_list)
-        .ok_or_else(|| reader.note("GRAPHQL_ALLOWLIST_FILE", "missing; GRAPHQL_ALLOWLIST needs it"))
+    documents.map(with_list).ok_or_else(|| {
+        reader.note(
+            "GRAPHQL_ALLOWLIST_FILE",
+            "missing (required because GRAPHQL_ALLOWLIST is not off)",
+        )
+    })
 }
 
 fn read_log(
@@ -211,7 +212,7 @@ fn read_log(
     if let (Ok(Environment::Production), Ok(filter), Ok(false)) = (environment, &filter, is_forced)
         && !filter.is_at_most_info()
     {
-        let why = "expected nothing below info in production, unless LOG_LEVEL_FORCE=true";
+        let why = "expected no level below info in production, unless LOG_LEVEL_FORCE=true";
         reader.note("LOG_LEVEL", why);
     }
     let usual = LogFormat::usual(environment?, stderr().is_terminal());
@@ -220,5 +221,5 @@ fn read_log(
 
 fn nonzero(most: u32) -> impl Fn(&str) -> Result<NonZeroU32, Expected> {
     let number = within(1..=most);
-    move |text| number(text).map(|number| NonZeroU32::new(number).expect("it is 1 at least"))
+    move |text| number(text).map(|number| NonZeroU32::new(number).expect("the lower bound is 1"))
 }

@@ -1,8 +1,8 @@
-//! Key rings: `kid:secret[,kid:secret…]`. The first key signs and encrypts, all of them verify and decrypt.
+//! Key rings: `kid:secret[,kid:secret…]`. The first key signs and encrypts; all keys verify and decrypt.
 //!
-//! We take random bytes only (base64, base64url or hex, 32 or more) and refuse what people wrote themselves: a passphrase
-//! would have to be stretched, and no rule tells a good one from a bad one. Random bytes are refused less than once in ten
-//! million times. A refusal says which key by its position, never by a part of it.
+//! Only random bytes are accepted (32 or more, in base64, base64url or hex). Passphrases are rejected: they would need
+//! stretching, and no rule separates a good one from a bad one. Random bytes are rejected by mistake less than once in
+//! ten million times. An error identifies a key by its position, never by part of its text.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use super::{Expected, Secret};
 
 const LEAST_BYTES: usize = 32;
 const LEAST_DISTINCT_BYTES: usize = 16;
-/// Six letters or more each: shorter ones would turn up in random text.
+/// Words that mark a placeholder. Each has at least six letters, because shorter ones occur in random text.
 const PLACEHOLDERS: &[&str] = &[
     "changeme",
     "example",
@@ -38,21 +38,21 @@ const PLACEHOLDERS: &[&str] = &[
     "default",
 ];
 
-/// Keys in use, the first for new work. Never empty.
+/// Keys in use, never empty. The first one signs and encrypts.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyRing(Vec<Key>);
 
-/// One key of a ring.
+/// A key of a ring, with its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
-    /// Its public name, 1 to 16 of `a-z0-9-`; unique in the ring.
+    /// Public name of the key, 1 to 16 of `a-z0-9-`; unique in the ring.
     pub kid: String,
-    /// At least 32 random bytes.
+    /// Secret of at least 32 random bytes.
     pub secret: Secret<Vec<u8>>,
 }
 
 impl KeyRing {
-    /// The ring in `text`, or what was expected of it.
+    /// Parses a ring, or returns the form that was expected.
     pub(crate) fn parse(text: &str) -> Result<Self, Expected> {
         let mut keys: Vec<Key> = Vec::new();
         for (index, entry) in text.split(',').enumerate() {
@@ -70,22 +70,22 @@ impl KeyRing {
         Ok(Self(keys))
     }
 
-    /// All keys, the current one first.
+    /// Returns all keys, the current one first.
     pub(crate) fn keys(&self) -> &[Key] {
         &self.0
     }
 
-    /// Whether the rings have a secret in common: each purpose needs its own.
+    /// Returns true if the rings share a secret, which is not allowed: each purpose needs its own.
     pub(crate) fn shares_a_key_with(&self, other: &Self) -> bool {
         let in_other = |key: &Key| other.0.iter().any(|k| k.secret.expose() == key.secret.expose());
         self.0.iter().any(in_other)
     }
 
-    /// The ring in the file at `path`, made with one random key if there is none. Safe against another process doing the
-    /// same: one of them makes it, both read it.
+    /// Loads the ring from the file at `path`; if there is none, generates it with one random key. Safe beside another
+    /// process that does the same: one creates the file and both read it.
     ///
     /// # Errors
-    /// If the file cannot be read or made, is open to others, or holds no ring.
+    /// If the file cannot be read or created, is readable by other users, or contains no key ring.
     pub(crate) fn load_or_generate(path: &Path) -> Result<Self> {
         match File::open(path) {
             Ok(file) => Self::load(file),
@@ -100,7 +100,7 @@ impl KeyRing {
 
     fn load(mut file: File) -> Result<Self> {
         let mode = file.metadata()?.permissions().mode();
-        ensure!(mode.trailing_zeros() >= 6, "others may read it: chmod 600");
+        ensure!(mode.trailing_zeros() >= 6, "other users can read the file: run chmod 600 on it");
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         Self::parse(text.trim_end()).map_err(|expected| anyhow!("expected {expected}"))
@@ -160,16 +160,17 @@ fn looks_random(text: &str, bytes: &[u8]) -> bool {
     let is_sequence = bytes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
     let repeats = (1..=bytes.len() / 2).any(|n| bytes[n..] == bytes[..bytes.len() - n]);
     let is_text = bytes.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-    // A passphrase such as `correct-horse-battery-…` is base64url by accident, but of one case only.
+    // A passphrase such as `correct-horse-battery-…` happens to be valid base64url, but in one case only.
     let has = |is_case: fn(&u8) -> bool| text.as_bytes().iter().any(is_case);
     let is_coded = is_hex(text) || has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
     is_varied && !is_sequence && !repeats && !is_text && is_coded && !is_placeholder(bytes)
 }
 
-/// Makes `path` whole or not at all: a finished file is linked to the name, which fails where the name is taken.
+/// Creates the file at `path` atomically: a finished draft is hard-linked to the name, which fails if the name is
+/// taken.
 fn generate(path: &Path) -> Result<()> {
-    let folder = path.parent().context("it has no folder")?;
-    // The data folder stays open to the user that Postgres runs as; the secrets do not.
+    let folder = path.parent().context("the path has no parent folder")?;
+    // The user that Postgres runs as must reach the data folder, but not the secrets.
     if let Some(above) = folder.parent() {
         std::fs::create_dir_all(above)?;
     }
@@ -192,7 +193,8 @@ fn generate(path: &Path) -> Result<()> {
 
 fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random numbers: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("the system returned no random bytes: {error}"))?;
     Ok(bytes)
 }
 

@@ -1,8 +1,8 @@
-//! Reads settings one by one and collects what is wrong with them.
+//! Reads settings one by one and collects their errors.
 //!
-//! A value comes from `FOO`, or from the file that `FOO_FILE` names (Docker and Kubernetes mount secrets as files); an empty
-//! variable counts as absent, because Compose cannot leave one out. **No message holds any part of a value**: parsers return
-//! what they expected, never what they found.
+//! A value comes from `FOO`, or from the file that `FOO_FILE` names (Docker and Kubernetes mount secrets as files). An
+//! empty variable counts as absent, because Compose cannot omit one. **No message contains any part of a value**:
+//! parsers return the form that they expected, never the value that they found.
 
 use std::{
     borrow::Cow,
@@ -14,40 +14,40 @@ use std::{
 
 use super::{Command, Environment, Setting};
 
-/// What a value should have been, to be read after "expected".
+/// Expected form of a value, written to follow the word "expected".
 pub(crate) type Expected = Cow<'static, str>;
 
 const LARGEST_FILE_BYTES: u64 = 64 * 1024;
 
-/// A variable whose value will not do. Its text never holds that value.
+/// An invalid or missing setting. The message never contains the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// The variable, e.g. `LISTEN_ADDR`, or `LISTEN_ADDR_FILE` if the value came from there.
+pub(crate) struct SettingError {
+    /// Name of the variable, e.g. `LISTEN_ADDR`, or `LISTEN_ADDR_FILE` if the value came from a file.
     pub variable: String,
-    /// What is wrong, to be read after the variable's name.
+    /// Problem, written to follow the variable's name.
     pub complaint: Cow<'static, str>,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.variable, self.complaint)
     }
 }
 
-/// Stands for a fault that has been noted.
+/// Marker returned in place of a value whose error is already recorded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Noted;
 
-/// The settings of one process, and the faults found so far.
+/// Source of the settings of one process, with the errors found so far.
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     command: Command,
     environment: Environment,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<SettingError>,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that takes its defaults for `environment`.
+    /// Creates a reader that uses the defaults of `environment`.
     pub(super) const fn new(
         command: Command,
         environment: Environment,
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         Self { lookup, command, environment, faults: Vec::new() }
     }
 
-    /// The value of a setting that has a default.
+    /// Reads a setting that has a default.
     pub(super) fn get<T>(
         &mut self,
         name: &'static str,
@@ -65,13 +65,13 @@ impl<'a> Reader<'a> {
         self.find(name, parse)?.ok_or_else(|| self.note(name, "has no default"))
     }
 
-    /// The value of a setting that may be absent.
+    /// Reads a setting that may be absent. Records an error if `command` requires it.
     pub(super) fn find<T>(
         &mut self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Expected>,
     ) -> Result<Option<T>, Noted> {
-        let setting = Setting::find(name).expect("the table has every setting that is read");
+        let setting = Setting::find(name).expect("every setting that is read is in the table");
         let (variable, value) = match self.given(setting)? {
             Some(given) => given,
             None => match setting.default_in(self.environment) {
@@ -93,17 +93,17 @@ impl<'a> Reader<'a> {
             .map_err(|expected| self.note(variable, format!("expected {expected}")))
     }
 
-    /// Notes that `variable` is wrong.
+    /// Records an error of `variable`.
     pub(super) fn note(
         &mut self,
         variable: impl Into<String>,
         complaint: impl Into<Cow<'static, str>>,
     ) -> Noted {
-        self.faults.push(Fault { variable: variable.into(), complaint: complaint.into() });
+        self.faults.push(SettingError { variable: variable.into(), complaint: complaint.into() });
         Noted
     }
 
-    /// What was given, and the variable that gave it.
+    /// Returns the variable that is set (`FOO` or `FOO_FILE`) and the value.
     fn given(&mut self, setting: &Setting) -> Result<Option<(String, String)>, Noted> {
         let look = |variable: &str| (self.lookup)(variable).filter(|value| !value.is_empty());
         let value = look(setting.name);
@@ -127,22 +127,22 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The text of a file up to the newline that ends it.
+/// Reads a file without its trailing newlines, up to `LARGEST_FILE_BYTES`.
 fn read_line(path: &str, private: bool) -> Result<String, Cow<'static, str>> {
     let unreadable = |error: io::Error| {
         let why = match error.kind() {
-            ErrorKind::NotFound => "there is none",
+            ErrorKind::NotFound => "no such file",
             ErrorKind::PermissionDenied => "permission denied",
-            ErrorKind::InvalidData => "it is not UTF-8",
+            ErrorKind::InvalidData => "its content is not UTF-8",
             ErrorKind::IsADirectory => "it is a folder",
             _ => "reading failed",
         };
-        Cow::from(format!("expected the path of a file that can be read: {why}"))
+        Cow::from(format!("expected the path of a readable file: {why}"))
     };
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
     if private && mode & 0o044 != 0 {
-        return Err("expected a file that neither group nor others may read: chmod 600".into());
+        return Err("expected a file that only its owner can read: run chmod 600 on it".into());
     }
     let mut text = String::new();
     file.take(LARGEST_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;

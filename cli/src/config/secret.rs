@@ -1,19 +1,20 @@
-//! A value that no log, panic or `{:?}` can show.
+//! Wrapper for values that no log, panic or `{:?}` may show.
 
 use std::fmt;
 
-/// Wraps what must not be printed. It has no `Display`, its `Debug` shows nothing of it, and reading it is a visible
-/// [`expose`](Self::expose). No `PartialEq` either: comparing secrets wants constant time, which is the comparer's affair.
+/// A value that must not be printed. It has no `Display`, its `Debug` prints `[secret]`, and reading it takes an
+/// explicit [`expose`](Self::expose). It has no `PartialEq` because secrets need a constant-time comparison, left to
+/// the caller.
 #[derive(Clone)]
 pub(crate) struct Secret<T>(T);
 
 impl<T> Secret<T> {
-    /// Hides `value`.
+    /// Wraps `value` as a secret.
     pub(crate) const fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself, for the one place that needs it.
+    /// Returns the value, for the one place that needs it.
     pub(crate) const fn expose(&self) -> &T {
         &self.0
     }

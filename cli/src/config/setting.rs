@@ -1,7 +1,7 @@
-//! Every setting there is, in one table.
+//! All settings, in one table.
 //!
-//! The reader takes its defaults from here, `doctor` prints it and a test holds the table in `README.md` equal to it, so
-//! none of the three can say something else. We gave up a derive macro: it would hide forty lines that people look up.
+//! The reader takes its defaults from the table and `doctor --settings` prints it. A test compares the documentation
+//! with it, so the three always agree. Given up: a derive macro, which would hide forty lines that people look up.
 
 use std::fmt::Write;
 
@@ -9,63 +9,64 @@ use strsim::levenshtein;
 
 use super::{Command, Environment};
 
-/// One environment variable that we read.
+/// A setting: an environment variable with default and description.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
-    /// The variable, e.g. `LISTEN_ADDR`.
+    /// Name of the variable, e.g. `LISTEN_ADDR`.
     pub name: &'static str,
-    /// What holds when it is not set.
+    /// Value that applies when the variable is not set.
     pub default: Standard,
-    /// Who refuses to start without it.
+    /// Commands that refuse to start without it.
     pub required: Required,
-    /// Whether the value must be kept from others on the machine.
+    /// True if other users of the machine must not read the value.
     pub is_secret: bool,
-    /// One sentence.
+    /// Description for the operator, one or two sentences.
     pub meaning: &'static str,
 }
 
-/// What holds when a setting is not given.
+/// Default of a setting, fixed or by environment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Standard {
-    /// This text, as if it had been given.
+    /// A value, read as if it had been set.
     Fixed(&'static str),
-    /// One text in development, another in production.
+    /// Different values in development and in production.
     By {
-        /// In development.
+        /// Default value in the development environment.
         development: &'static str,
-        /// In production.
+        /// Default value in the production environment.
         production: &'static str,
     },
-    /// No value; the words say what happens then.
+    /// No value; the text describes the effect, for the documentation.
     Absent(&'static str),
 }
 
-/// Who refuses to start without a setting.
+/// Commands that refuse to start without a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Required {
-    /// Nobody.
+    /// Not required by any command.
     Never,
-    /// `sentryops api` and `sentryops worker`.
+    /// Required by `sentryops api` and `sentryops worker`.
     Serving,
-    /// `sentryops api`, and `sentryops up` in production.
+    /// Required by `sentryops api`, and by `sentryops up` in production.
     ApiAndProduction,
-    /// Whoever serves with `GRAPHQL_ALLOWLIST` on.
+    /// Required when `GRAPHQL_ALLOWLIST` is not `off`.
     Allowlist,
 }
 
 impl Setting {
-    /// The setting of that name.
+    /// Returns the setting with this name.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// The variable that names a file with the value, e.g. `JWT_KEYS_FILE`. Settings that are about a file have none.
+    /// Returns the variable that names a file with the value, e.g. `JWT_KEYS_FILE`; `None` for the allowlist's two
+    /// settings.
     pub(crate) fn file_variable(&self) -> Option<String> {
         let variable = format!("{}_FILE", self.name);
         (!self.name.ends_with("_FILE") && Self::find(&variable).is_none()).then_some(variable)
     }
 
-    /// The default as text, where there is one.
+    /// Returns the default value; `None` where there is none.
     pub(crate) const fn default_in(&self, environment: Environment) -> Option<&'static str> {
         match (self.default, environment) {
             (Standard::Fixed(text), _)
@@ -77,7 +78,7 @@ impl Setting {
 }
 
 impl Required {
-    /// Whether `command` cannot do without. The allowlist's file is checked where the list is read.
+    /// Returns true if `command` requires the setting. `Allowlist` is checked where the list is read, not here.
     pub(crate) const fn applies(self, command: Command, environment: Environment) -> bool {
         match self {
             Self::Never | Self::Allowlist => false,
@@ -95,18 +96,18 @@ impl Required {
         }
     }
 
-    /// As the table says it.
+    /// Text of the column "required by" in the table.
     pub(crate) const fn describe(self) -> &'static str {
         match self {
             Self::Never => "",
             Self::Serving => "`api`, `worker`",
-            Self::ApiAndProduction => "`api`, in production `up`",
-            Self::Allowlist => "an allowlist",
+            Self::ApiAndProduction => "`api`; `up` in production",
+            Self::Allowlist => "`GRAPHQL_ALLOWLIST` other than `off`",
         }
     }
 }
 
-/// The table of all settings in Markdown, as `README.md` has it.
+/// Renders the table of all settings in Markdown, exactly as the documentation has it.
 pub(crate) fn markdown() -> String {
     let mut table =
         String::from("| variable | default | required by | meaning |\n|---|---|---|---|\n");
@@ -127,7 +128,7 @@ pub(crate) fn markdown() -> String {
     table
 }
 
-/// Variables that look like a slip of the pen for one of ours: what was found, and what was probably meant.
+/// Returns each variable that is probably a misspelt setting, with the name that was probably meant.
 pub(crate) fn near_misses<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<(&'a str, String)> {
     let ours: Vec<String> = SETTINGS
         .iter()
@@ -167,63 +168,77 @@ const fn secret(
 use Required::{Allowlist, ApiAndProduction, Never, Serving};
 use Standard::{Absent, By, Fixed};
 
-/// Every setting, in the order in which people look for them.
+/// Table of all settings, in the order in which operators look for them.
 #[rustfmt::skip]
 pub(crate) const SETTINGS: &[Setting] = &[
-    open("ENVIRONMENT", Fixed("development"), Never, "`development` or `production`; production has stricter defaults and refuses what is unsafe."),
-    open("LISTEN_ADDR", Fixed("127.0.0.1:8080"), Never, "IP address and port of the API; in production anything but loopback needs `BEHIND_TLS_PROXY` and `TRUSTED_PROXIES`."),
+    open("ENVIRONMENT", Fixed("development"), Never, "`development` or `production`; production has stricter defaults and rejects unsafe settings."),
+    open("LISTEN_ADDR", Fixed("127.0.0.1:8080"), Never, "IP address and port of the API. In production, any address but loopback requires `BEHIND_TLS_PROXY` and `TRUSTED_PROXIES`."),
     open("HEALTH_ADDR", Fixed("127.0.0.1:8092"), Never, "IP address and port of `/livez`, `/readyz` and `/metrics`."),
-    open("DATA_DIR", Fixed(".sentryops"), Never, "Folder of the private Postgres and Redis and of generated secrets."),
-    secret("DATABASE_URL", "private Postgres", Serving, "PostgreSQL URL of the login that API and workers use; neither owner nor superuser."),
-    secret("DATABASE_OWNER_URL", "private Postgres", Never, "PostgreSQL URL of the owner, for `migrate` and `up`; API and workers do not need it."),
-    open("DATABASE_POOL_SIZE", Fixed("16"), Never, "Connections to Postgres that one process holds at most (1 to 1000)."),
+    open("DATA_DIR", Fixed(".sentryops"), Never, "Folder that holds the private Postgres and Redis and the generated secrets."),
+    secret("DATABASE_URL", "private Postgres", Serving, "PostgreSQL URL of the login that the API and the workers use; it must be neither owner nor superuser."),
+    secret("DATABASE_OWNER_URL", "private Postgres", Never, "PostgreSQL URL of the owner, used by `migrate` and `up`; the API and the workers do not need it."),
+    open("DATABASE_POOL_SIZE", Fixed("16"), Never, "Maximum connections to Postgres per process (1 to 1000)."),
     secret("REDIS_URL", "private Redis", Serving, "URL of Redis or Valkey: `redis://`, `rediss://` (TLS) or `redis+unix://`."),
-    secret("JWT_KEYS", "generated by `up`", ApiAndProduction, "Key ring that signs access tokens, the same on every replica."),
-    secret("ENCRYPTION_KEYS", "generated by `up`", ApiAndProduction, "Key ring from which the keys of page cursors are derived, the same on every replica."),
-    open("CORS_ORIGINS", By { development: "http://localhost:3000", production: "" }, Never, "Comma list of origins whose pages may call the API, each exactly `scheme://host[:port]`."),
-    open("TRUSTED_PROXIES", Fixed(""), Never, "Comma list of addresses or networks (CIDR) whose `X-Forwarded-For` is believed."),
-    open("BEHIND_TLS_PROXY", Fixed("false"), Never, "States that a proxy ends TLS in front of us."),
-    open("CONNECTIONS_PER_ADDRESS", Fixed("100"), Never, "Open connections that one client address may hold."),
-    open("HSTS_MAX_AGE", Fixed("63072000"), Never, "Seconds for which browsers must use HTTPS; sent in production only."),
-    open("HSTS_PRELOAD", Fixed("true"), Never, "Adds `preload` to that header."),
-    open("AUTH_LIMIT", Fixed("10/minute"), Never, "Sign-ins and refreshes per account and per address: a count per `second`, `minute`, `hour` or `day`."),
-    open("SCAN_LIMIT", Fixed("6/minute"), Never, "Starts of compliance runs per person or key and per organization, as above."),
-    open("LOGIN_IP_BLOCK_MINUTES", Fixed("15"), Never, "How long an address with too many failed sign-ins is refused (1 to 1440)."),
-    open("ACCESS_TOKEN_EXPIRE_MINUTES", Fixed("30"), Never, "Life of an access token (1 to 60)."),
-    open("REFRESH_TOKEN_EXPIRE_DAYS", Fixed("14"), Never, "Life of a session; refreshing does not prolong it (1 to 90)."),
-    open("SESSION_IDLE_MINUTES", Absent("off"), Never, "Ends sessions that were not used for so long (1 to 129600)."),
-    open("SESSION_MAX_PER_USER", Fixed("10"), Never, "Sessions that one person may have; the oldest gives way."),
-    open("SESSION_MAX_PER_ADMIN", Fixed("3"), Never, "The same for administrators."),
-    open("ARGON2_M_KIB", By { development: "19456", production: "65536" }, Never, "Memory per password hash in KiB (at least 19456)."),
+    secret("JWT_KEYS", "generated by `up`", ApiAndProduction, "Key ring, `kid:secret[,kid:secret…]`, that signs access tokens; it must be the same on every replica."),
+    secret("ENCRYPTION_KEYS", "generated by `up`", ApiAndProduction, "Key ring from which the keys of page cursors are derived; it must be the same on every replica and share no key with `JWT_KEYS`."),
+    open("CORS_ORIGINS", By { development: "http://localhost:3000", production: "" }, Never, "Comma-separated origins whose pages may call the API, each exactly `scheme://host[:port]`."),
+    open("TRUSTED_PROXIES", Fixed(""), Never, "Comma-separated addresses or networks (CIDR) whose `X-Forwarded-For` header is trusted."),
+    open("BEHIND_TLS_PROXY", Fixed("false"), Never, "`true` if a proxy terminates TLS in front of the API."),
+    open("CONNECTIONS_PER_ADDRESS", Fixed("100"), Never, "Maximum open connections per client address (1 to 1000000)."),
+    open("HSTS_MAX_AGE", Fixed("63072000"), Never, "Seconds for which browsers must use HTTPS (`max-age` of the HSTS header, 0 to 315360000); sent in production only."),
+    open("HSTS_PRELOAD", Fixed("true"), Never, "`true` adds `preload` to the HSTS header."),
+    open("AUTH_LIMIT", Fixed("10/minute"), Never, "Maximum sign-ins and refreshes per account and per address, as a count per `second`, `minute`, `hour` or `day`."),
+    open("SCAN_LIMIT", Fixed("6/minute"), Never, "Maximum starts of compliance runs per person or key and per organization, in the form of `AUTH_LIMIT`."),
+    open("LOGIN_IP_BLOCK_MINUTES", Fixed("15"), Never, "Minutes for which an address is blocked after too many failed sign-ins (1 to 1440)."),
+    open("ACCESS_TOKEN_EXPIRE_MINUTES", Fixed("30"), Never, "Lifetime of an access token in minutes (1 to 60)."),
+    open("REFRESH_TOKEN_EXPIRE_DAYS", Fixed("14"), Never, "Lifetime of a session in days (1 to 90); a refresh does not extend it."),
+    open("SESSION_IDLE_MINUTES", Absent("off"), Never, "Minutes without use after which a session ends (1 to 129600)."),
+    open("SESSION_MAX_PER_USER", Fixed("10"), Never, "Maximum sessions per person (1 to 1000); a further sign-in ends the oldest."),
+    open("SESSION_MAX_PER_ADMIN", Fixed("3"), Never, "Maximum sessions per person who may manage users (1 to 1000)."),
+    open("ARGON2_M_KIB", By { development: "19456", production: "65536" }, Never, "Memory per password hash in KiB (19456 to 4194304)."),
     open("ARGON2_T", By { development: "2", production: "3" }, Never, "Passes per password hash (2 to 64)."),
     open("ARGON2_P", Fixed("1"), Never, "Lanes per password hash (1 to 64)."),
-    open("ARGON2_MAX_PARALLEL", Absent("number of cores"), Never, "Passwords hashed at the same time; each takes `ARGON2_M_KIB`."),
-    open("GRAPHQL_INTROSPECTION", By { development: "true", production: "false" }, Never, "Answers questions about the schema."),
-    open("GRAPHQL_PLAYGROUND", By { development: "true", production: "false" }, Never, "Serves GraphiQL at `/playground`."),
-    open("GRAPHQL_ALLOWLIST", Fixed("off"), Never, "`log` reports, `enforce` refuses documents that are not on the list."),
-    open("GRAPHQL_ALLOWLIST_FILE", Absent("none"), Allowlist, "The list: a JSON file with one object, SHA-256 in hex → document."),
-    open("WORKER_QUEUES", Absent("all"), Never, "Comma list of the queues from which jobs are taken: `scan`, `probe`, `triage`, `import`, `notify`, `upkeep`."),
-    open("WORKER_CONCURRENCY_SCAN", Absent("twice the cores"), Never, "Jobs of the queue `scan` that one process runs at a time (1 to 10000)."),
-    open("WORKER_CONCURRENCY_PROBE", Absent("64"), Never, "The same for `probe`."),
-    open("WORKER_CONCURRENCY_TRIAGE", Absent("4"), Never, "The same for `triage`."),
-    open("WORKER_CONCURRENCY_IMPORT", Absent("number of cores"), Never, "The same for `import`."),
-    open("WORKER_CONCURRENCY_NOTIFY", Absent("16"), Never, "The same for `notify`."),
-    open("WORKER_CONCURRENCY_UPKEEP", Absent("32"), Never, "The same for `upkeep`."),
-    open("JOB_HISTORY_DAYS", Fixed("30"), Never, "Days for which it is kept what became of jobs, and imports with their errors (1 to 3650)."),
-    open("LOG_FORMAT", Absent("`json`; `text` on a terminal in development"), Never, "`json` or `text`; logs go to standard error, one line each."),
-    open("LOG_LEVEL", Fixed("info"), Never, "A level, or directives such as `warn,api=info`; production refuses `debug` and `trace`."),
-    open("LOG_LEVEL_FORCE", Fixed("false"), Never, "Allows them all the same."),
+    open("ARGON2_MAX_PARALLEL", Absent("number of cores"), Never, "Maximum passwords hashed at the same time (1 to 1024); each needs `ARGON2_M_KIB` of memory."),
+    open("GRAPHQL_INTROSPECTION", By { development: "true", production: "false" }, Never, "`true` allows introspection of the schema."),
+    open("GRAPHQL_PLAYGROUND", By { development: "true", production: "false" }, Never, "`true` serves GraphiQL at `/playground`."),
+    open("GRAPHQL_ALLOWLIST", Fixed("off"), Never, "`off`, `log` or `enforce`: `log` logs documents that are not on the list, `enforce` rejects them."),
+    open("GRAPHQL_ALLOWLIST_FILE", Absent("none"), Allowlist, "Path of the list: a JSON file with one object that maps the SHA-256 of each document, in lower-case hex, to the document."),
+    open("WORKER_QUEUES", Absent("all"), Never, "Comma-separated queues from which jobs are claimed: `scan`, `probe`, `triage`, `import`, `notify`, `upkeep`."),
+    open("WORKER_CONCURRENCY_SCAN", Absent("twice the cores"), Never, "Maximum jobs of the queue `scan` that one process runs at the same time (1 to 10000)."),
+    open("WORKER_CONCURRENCY_PROBE", Absent("64"), Never, "The same for the queue `probe`."),
+    open("WORKER_CONCURRENCY_TRIAGE", Absent("4"), Never, "The same for the queue `triage`."),
+    open("WORKER_CONCURRENCY_IMPORT", Absent("number of cores"), Never, "The same for the queue `import`."),
+    open("WORKER_CONCURRENCY_NOTIFY", Absent("16"), Never, "The same for the queue `notify`."),
+    open("WORKER_CONCURRENCY_UPKEEP", Absent("32"), Never, "The same for the queue `upkeep`."),
+    open("JOB_HISTORY_DAYS", Fixed("30"), Never, "Retention of the job history, and of imports with their errors, in days (1 to 3650)."),
+    open("LOG_FORMAT", Absent("`json`; `text` on a terminal in development"), Never, "`json` or `text`; logs go to standard error, one line per event."),
+    open("LOG_LEVEL", Fixed("info"), Never, "A level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or directives such as `warn,api=info`; production rejects `debug` and `trace`."),
+    open("LOG_LEVEL_FORCE", Fixed("false"), Never, "`true` allows `debug` and `trace` in production."),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Page that documents the settings.
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/docs/configuration.md");
+
     #[test]
-    fn the_readme_says_what_the_table_says() {
-        let readme = include_str!("../../../README.md");
-        let table = markdown();
-        assert!(readme.contains(&table), "put this table into README.md:\n{table}");
+    fn the_page_has_the_table_of_settings() {
+        let committed = std::fs::read_to_string(PAGE).unwrap();
+        let start = committed.find("| variable |").expect("the page has a table of settings");
+        let end =
+            committed[start..].find("\n\n").map_or(committed.len(), |length| start + length + 1);
+        let current = format!("{}{}{}", &committed[..start], markdown(), &committed[end..]);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(PAGE, &current).unwrap();
+            return;
+        }
+        assert!(
+            committed == current,
+            "the table in docker/docs/configuration.md differs from the settings: run this test with UPDATE_DOCS=1, \
+             read the diff as an operator would, and commit it"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The whole configuration, read from tables. Long, because there is a row for each way to be wrong.
+//! Tests of the whole configuration, driven by tables. Long, because each kind of invalid value has a row.
 
 use std::{
     cell::RefCell,
@@ -15,7 +15,7 @@ const KEY_B: &str = "b:pX2vT0nq8RkYz5wLh3cJmB7sUeD1aGfKi4oN6tVxQyE";
 const DATABASE: &str = "postgres://web:tulip-4711@db.internal:5432/ops?sslmode=require";
 const REDIS: &str = "rediss://:orchid-4711@cache.internal:6379/0";
 const CANARY: &str = "canary7";
-/// What the tables below share with what we say about the form of a value.
+/// Words that occur both in the invalid values below and in our own error messages.
 const OUR_WORDS: &[&str] = &[
     "prod",
     "postgres",
@@ -32,12 +32,12 @@ const OUR_WORDS: &[&str] = &[
     "host",
 ];
 
-fn with(command: Command, given: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
+fn with(command: Command, given: &[(&str, &str)]) -> Result<Config, Vec<SettingError>> {
     let given: HashMap<&str, &str> = given.iter().copied().collect();
     Config::read(command, |name| given.get(name).map(|value| (*value).to_owned()))
 }
 
-fn production<'a>(more: &[(&'a str, &'a str)]) -> Result<Config, Vec<Fault>> {
+fn production<'a>(more: &[(&'a str, &'a str)]) -> Result<Config, Vec<SettingError>> {
     let mut given = vec![
         ("ENVIRONMENT", "production"),
         ("DATABASE_URL", DATABASE),
@@ -49,11 +49,11 @@ fn production<'a>(more: &[(&'a str, &'a str)]) -> Result<Config, Vec<Fault>> {
     with(Command::Api, &given)
 }
 
-fn variables(faults: &[Fault]) -> Vec<&str> {
+fn variables(faults: &[SettingError]) -> Vec<&str> {
     faults.iter().map(|fault| fault.variable.as_str()).collect()
 }
 
-/// A file that is gone when the test ends.
+/// A temporary file, removed when the test ends.
 struct Scrap(PathBuf);
 
 impl Scrap {
@@ -309,7 +309,7 @@ fn a_bad_file_names_its_variable_and_neither_path_nor_content() {
     let wrong = Scrap::new("canary7-wrong", b"canary7\n", 0o600);
     let two = Scrap::new("canary7-two", b"info\ncanary7\n", 0o600);
     let binary = Scrap::new("canary7-binary", b"canary7\xff", 0o600);
-    check(&[("JWT_KEYS_FILE", "/nowhere/canary7")], "JWT_KEYS_FILE", "there is none");
+    check(&[("JWT_KEYS_FILE", "/nowhere/canary7")], "JWT_KEYS_FILE", "no such file");
     check(&[("JWT_KEYS_FILE", "/")], "JWT_KEYS_FILE", "folder");
     check(&[("JWT_KEYS_FILE", empty.path())], "JWT_KEYS_FILE", "not empty");
     check(&[("JWT_KEYS_FILE", wrong.path())], "JWT_KEYS_FILE", "key 1");

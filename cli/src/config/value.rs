@@ -1,4 +1,4 @@
-//! What values look like: one type or one parser for each form.
+//! Forms of values: one type or one parser each.
 
 use std::{
     collections::HashMap, fs, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, str::FromStr,
@@ -12,12 +12,12 @@ use url::Url;
 
 use super::{Expected, Secret};
 
-/// A count in a span of time, e.g. `10/minute`.
+/// A count per time unit, e.g. `10/minute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// How many.
+    /// Maximum count in that time.
     pub count: NonZeroU32,
-    /// In how long.
+    /// Length of the time unit.
     pub per: Duration,
 }
 
@@ -40,12 +40,12 @@ impl FromStr for Rate {
     }
 }
 
-/// Whose pages may call us: exactly what a browser sends as `Origin`.
+/// An origin whose pages may call the API, exactly as a browser sends it in `Origin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin(String);
 
 impl Origin {
-    /// The origin as browsers send it.
+    /// Returns the origin as browsers send it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,16 +63,16 @@ impl FromStr for Origin {
             .map(Self)
             .ok_or(
                 "origins as browsers send them, such as https://ops.example.com or \
-                 http://localhost:3000: no *, null, path, capitals or default port"
+                 http://localhost:3000, without *, null, path, capitals or default port"
                     .into(),
             )
     }
 }
 
-/// Where a Postgres is, and with whose rights.
+/// Address of a Postgres, with the login to use.
 #[derive(Debug, Clone)]
 pub(crate) struct DatabaseUrl {
-    /// The URL; it holds a password.
+    /// URL, which may contain a password.
     pub url: Secret<String>,
 }
 
@@ -93,7 +93,7 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// The URL of a Redis.
+/// Parses the URL of a Redis or Valkey.
 pub(super) fn redis_url(text: &str) -> Result<Secret<Url>, Expected> {
     let is_redis = |url: &Url| match url.scheme() {
         "redis" | "rediss" => url.has_host(),
@@ -105,39 +105,41 @@ pub(super) fn redis_url(text: &str) -> Result<Secret<Url>, Expected> {
     )
 }
 
-/// Documents by their SHA-256 in lower-case hex.
+/// GraphQL documents by their SHA-256 in lower-case hex.
 pub(crate) type Documents = HashMap<String, String>;
 
-/// The documents in the file at `path`: one JSON object, SHA-256 → document.
+/// Reads the documents from the file at `path`: one JSON object, SHA-256 → document.
 pub(super) fn documents(path: &str) -> Result<Documents, Expected> {
-    let text = fs::read(path).map_err(|_| "the path of a JSON file that can be read")?;
+    let text = fs::read(path).map_err(|_| "the path of a readable JSON file")?;
     let documents: Documents = serde_json::from_slice(&text)
         .map_err(|_| "a JSON file with one object: SHA-256 in hex → document")?;
     let fits = |(hash, document): (&String, &String)| {
         *hash == format!("{:x}", Sha256::digest(document.as_bytes()))
     };
     if documents.is_empty() || !documents.iter().all(fits) {
-        return Err("documents under their own SHA-256 in lower-case hex, one at least".into());
+        return Err(
+            "at least one document, and each under its own SHA-256 in lower-case hex".into()
+        );
     }
     Ok(documents)
 }
 
-/// What is logged, in the words of tracing's `EnvFilter`.
+/// Log filter in the syntax of tracing's `EnvFilter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter itself.
+    /// Builds the filter for tracing.
     pub(crate) fn env_filter(&self) -> EnvFilter {
-        Self::parse(&self.0).expect("it was parsed when it was read")
+        Self::parse(&self.0).expect("parsed once already, when the setting was read")
     }
 
-    /// Whether it lets nothing below `info` through.
+    /// Returns true if no event below `info` passes.
     pub(crate) fn is_at_most_info(&self) -> bool {
         self.env_filter().max_level_hint().is_some_and(|level| level <= LevelFilter::INFO)
     }
 
-    // Without regular expressions: a filter is written by the operator, yet need not be able to hang us.
+    // No regular expressions: even an operator's filter must not be able to hang the process.
     fn parse(text: &str) -> Option<EnvFilter> {
         EnvFilter::builder().with_regex(false).parse(text).ok()
     }
@@ -147,7 +149,7 @@ impl FromStr for LogFilter {
     type Err = Expected;
 
     fn from_str(text: &str) -> Result<Self, Expected> {
-        // `inof` would be understood as a target of that name, everything else be silent.
+        // `EnvFilter` would read `inof` as the name of a target and silence everything else.
         let is_level =
             |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
         let is_plain = text.contains('[') || text.split(',').all(is_level);
@@ -157,24 +159,24 @@ impl FromStr for LogFilter {
     }
 }
 
-/// One of `true` and `false`.
+/// Parses `true` or `false`, in this spelling only.
 pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
     text.parse().map_err(|_| "true or false".into())
 }
 
-/// An address and a port.
+/// Parses an IP address and a port.
 pub(super) fn socket(text: &str) -> Result<std::net::SocketAddr, Expected> {
     text.parse()
         .map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
-/// The path of a folder.
-#[expect(clippy::unnecessary_wraps, reason = "the form of a parser")]
+/// Accepts the path of a folder.
+#[expect(clippy::unnecessary_wraps, reason = "all parsers have this signature")]
 pub(super) fn folder(text: &str) -> Result<PathBuf, Expected> {
     Ok(PathBuf::from(text))
 }
 
-/// A whole number within bounds.
+/// Returns a parser of whole numbers within bounds.
 pub(super) fn within<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Expected>
 where
     T: FromStr + PartialOrd + std::fmt::Display,
@@ -186,7 +188,7 @@ where
     }
 }
 
-/// A whole number of some unit within bounds, as a duration.
+/// Returns a parser of durations, given as a whole number of a unit within bounds.
 pub(super) fn duration(
     unit_seconds: u64,
     bounds: RangeInclusive<u64>,
@@ -195,7 +197,7 @@ pub(super) fn duration(
     move |text| count(text).map(|count| Duration::from_secs(count * unit_seconds))
 }
 
-/// A comma list, which may be empty.
+/// Returns a parser of comma-separated lists, which may be empty.
 pub(super) fn list<T>(
     item: impl Fn(&str) -> Result<T, Expected>,
 ) -> impl Fn(&str) -> Result<Vec<T>, Expected> {
@@ -205,18 +207,18 @@ pub(super) fn list<T>(
     }
 }
 
-/// A network, or an address as the network of just itself.
+/// Parses a network in CIDR notation; an address counts as the network of that address alone.
 pub(super) fn network(text: &str) -> Result<IpNet, Expected> {
     let address = || text.parse().ok().map(|address: std::net::IpAddr| address.into());
     text.parse()
         .ok()
         .or_else(address)
-        // With bits behind the mask it is unclear which network was meant, and /0 would trust everybody.
+        // Host bits after the mask leave the intended network unclear, and /0 would trust every address.
         .filter(|network: &IpNet| network.trunc() == *network && network.prefix_len() > 0)
         .ok_or("addresses or networks such as 10.0.0.7, 10.1.0.0/16 or fd00::/8".into())
 }
 
-/// A number of plain digits: `parse` alone would take `+5`.
+/// Parses a number of digits only; `parse` alone would accept `+5`.
 fn digits<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

@@ -1,7 +1,7 @@
-//! The demo's company: who works there, what it runs, and what is known of that.
+//! Data of the demo's company: its people, its assets and the facts about them.
 //!
-//! Every rule is assessed on some assets; every one passes on some and fails on some. Some facts are missing, as they are in
-//! life. Ages and expiries count from the moment of loading, some of them a few days before a verdict turns.
+//! Every rule passes on some assets and fails on others. Some facts are missing, as in real inventories. Ages and
+//! expiries count from the time of loading; some of them are a few days short of changing a verdict.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use domain::inventory::{
@@ -14,21 +14,21 @@ use domain::inventory::{
 };
 use serde_json::{Map, Value, json};
 
-/// Who signs in: the part of the e-mail before the @, which is their role, and their name.
+/// People who sign in: the local part of the e-mail, which is also the role, and the name.
 pub(super) const PEOPLE: [(&str, &str); 3] =
     [("admin", "Ada Admin"), ("operator", "Otto Operator"), ("viewer", "Vera Viewer")];
 
-/// Who only owns and holds things: as above, and their role.
+/// People who only own and hold assets: local part of the e-mail, name, role.
 pub(super) const COLLEAGUES: [(&str, &str, &str); 3] = [
     ("nils", "Nils Network", "operator"),
     ("priya", "Priya Platform", "operator"),
     ("felix", "Felix Finance", "viewer"),
 ];
 
-/// Those of them who sign in with a second factor, as far as anybody knows.
+/// People recorded as having a second factor.
 pub(super) const CAREFUL: [&str; 2] = ["nils", "priya"];
 
-/// What may stay as it is: the asset, the rule that it breaks, why, and for how many days.
+/// A waiver: asset, failing rule, reason, and duration in days.
 pub(super) const WAIVED: (&str, &str, &str, i64) = (
     "billing-db-1",
     "os-supported",
@@ -36,7 +36,7 @@ pub(super) const WAIVED: (&str, &str, &str, i64) = (
     90,
 );
 
-/// Names and colours.
+/// Tags of the demo: name and colour.
 pub(super) const TAGS: [(&str, &str); 7] = [
     ("customer-facing", "#2563eb"),
     ("personal-data", "#dc2626"),
@@ -47,8 +47,8 @@ pub(super) const TAGS: [(&str, &str); 7] = [
     ("build", "#64748b"),
 ];
 
-/// What needs what, what for, and how much.
-#[rustfmt::skip] // One line an edge reads as the table that it is.
+/// Dependencies: source, target that it needs, kind, criticality.
+#[rustfmt::skip] // One line per edge keeps the table readable.
 pub(super) const NEEDS: [(&str, &str, &str, Criticality); 22] = [
     ("shop", "shop-web-1", "runs on", High),
     ("shop", "shop-web-2", "runs on", High),
@@ -74,7 +74,7 @@ pub(super) const NEEDS: [(&str, &str, &str, Criticality); 22] = [
     ("fra1-core-sw-2", "fra1-fw-1", "uplink", Critical),
 ];
 
-/// Who held what: the asset, the holder, why, how many days ago; and with which words it came back how many days ago.
+/// Custodies: asset, holder, note, check-out in days ago; and the note and days ago of the check-in, if any.
 #[rustfmt::skip]
 pub(super) const HELD: [Held; 4] = [
     ("berlin-ap-1", "nils", "New antenna", 12, Some(("Mounted again", 11))),
@@ -83,36 +83,36 @@ pub(super) const HELD: [Held; 4] = [
     ("ide-licences", "priya", "For the new colleagues", 5, None),
 ];
 
-/// See [`HELD`].
+/// Type of a row of [`HELD`].
 pub(super) type Held = (&'static str, &'static str, &'static str, i64, Option<(&'static str, i64)>);
 
-/// Something that the company operates.
+/// An asset of the company, before its creation.
 pub(super) struct Thing {
-    /// Its name.
+    /// Name, unique among the assets.
     pub(super) name: &'static str,
-    /// What kind of thing it is.
+    /// Type of the asset in the inventory.
     pub(super) asset_type: AssetType,
-    /// What it is used for.
+    /// Environment in which the asset is used.
     pub(super) environment: Environment,
-    /// Where it is in its life.
+    /// Lifecycle state of the asset.
     pub(super) lifecycle_state: LifecycleState,
-    /// Where it is.
+    /// Rack, site or region of the asset.
     pub(super) location: &'static str,
-    /// What there is to say about it.
+    /// Description shown in the inventory.
     pub(super) description: &'static str,
-    /// Who answers for it; nobody, if empty.
+    /// Short name of the owner; empty for no owner.
     pub(super) owner: &'static str,
-    /// Its tags, separated by spaces.
+    /// Names of the tags, separated by spaces.
     pub(super) tags: &'static str,
-    /// What is known of it.
+    /// Facts known today, by attribute key.
     pub(super) attributes: Value,
 }
 
-/// All that the company operates, as it is known then.
-#[rustfmt::skip] // One line a thing reads as the table that it is.
+/// Returns all assets of the company, with facts that count from `now`.
+#[rustfmt::skip] // One line per asset keeps the table readable.
 pub(super) fn things(now: DateTime<Utc>) -> Vec<Thing> {
     let days = |days: i64| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Secs, true);
-    // A machine as it should be; what differs is said where it is, and null is what nobody knows.
+    // Facts of a compliant machine. Each asset states its differences; null means that a fact is unknown.
     let machine = |os: &str, open_ports: &[u16], differs: Value| {
         let known = json!({
             "os_name": os, "open_ports": open_ports, "disk_encrypted": true, "encryption_in_transit": true,
@@ -171,7 +171,7 @@ pub(super) fn things(now: DateTime<Utc>) -> Vec<Thing> {
     ]
 }
 
-/// What was known otherwise yesterday: two that have become worse since, and one that has been mended.
+/// Returns facts that were different yesterday: two assets have become worse since then, and one has been fixed.
 pub(super) fn yesterday() -> [(&'static str, Value); 3] {
     [
         ("billing-app-1", json!({ "edr_installed": true })),
@@ -180,10 +180,10 @@ pub(super) fn yesterday() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// What a thing is, whoever owns it.
+/// Basic columns of an asset, without owner, tags and facts.
 type Basics = (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str);
 
-/// What is known, with what differs; null is not known.
+/// Merges the differences into the known facts, and drops facts that are null.
 fn with(known: Value, differs: Value) -> Value {
     let mut facts = Map::new();
     for object in [known, differs] {
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Whether a thing passes, for each rule; `None`: not assessed.
+    /// Returns the expected verdict of each rule, true for a pass; `None` for not assessed.
     fn verdicts(thing: &Thing) -> [(&'static str, Option<bool>); 16] {
         let fact = |key: &str| thing.attributes.get(key);
         let is = |key: &str| fact(key)?.as_bool();

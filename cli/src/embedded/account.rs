@@ -1,8 +1,9 @@
-//! The user the children run as. Ours, unless that is root: then whoever owns the cluster already, else `postgres`,
-//! `sentryops` or `nobody`. std drops the supplementary groups whenever root sets a uid, so no `unsafe` is needed for that.
+//! The user that the children run as. It is our own user unless that is root. As root, it is the owner of an existing
+//! cluster, else `postgres`, `sentryops` or `nobody`. std drops the supplementary groups when root sets a uid, so this
+//! needs no `unsafe`.
 //!
-//! Folders that others could have prepared (`/tmp`) are taken through one descriptor: opened without following links,
-//! looked at, and changed through that same descriptor. What we find with another owner we refuse.
+//! A folder that other users could have prepared (in `/tmp`) is opened once, without following links. It is checked and
+//! changed through that same descriptor, and refused if it has another owner.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -20,10 +21,10 @@ use rustix::process::{getegid, geteuid};
 /// System users that may run the children of a root process, in order of preference.
 const PREFERRED: [&str; 3] = ["postgres", "sentryops", "nobody"];
 
-/// More than any file that we read is long.
+/// Maximum bytes read of a file; every file that we read is shorter.
 const SMALL_BYTES: u64 = 64 * 1024;
 
-/// Whom the children run as.
+/// Account that the children run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) name: String,
@@ -32,7 +33,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Chooses for a machine whose cluster, if there is one, lies in the first of these folders that exists.
+    /// Chooses the account. The cluster, if any, is the first of these folders that exists.
     pub(super) fn choose(clusters: &[PathBuf]) -> Result<Self> {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let we = geteuid().as_raw();
@@ -40,11 +41,17 @@ impl Account {
             clusters.iter().find_map(|path| Some((path, fs::symlink_metadata(path).ok()?)));
         if let Some((path, cluster)) = &cluster {
             if !cluster.is_dir() {
-                bail!("{} is not a folder: link the data folder as a whole", path.display());
+                bail!(
+                    "{} is not a folder; if it is a link, link the whole data folder instead",
+                    path.display()
+                );
             }
             if we != 0 && cluster.uid() != we {
                 let owner = name_of(&passwd, cluster.uid());
-                bail!("{} belongs to user {owner}: run as that user, or as root", path.display());
+                bail!(
+                    "{} belongs to user {owner}: run sentryops as that user or as root",
+                    path.display()
+                );
             }
         }
         match cluster {
@@ -57,22 +64,22 @@ impl Account {
             }
             _ => preferred(&passwd).with_context(|| {
                 format!(
-                    "we are root, and Postgres refuses to run as root, but none of the users {} exists: \
-                     make one, for example by `useradd --system sentryops`",
+                    "sentryops runs as root, Postgres refuses to, and none of the users {} exists: \
+                     create one, for example with `useradd --system sentryops`",
                     PREFERRED.join(", "),
                 )
             }),
         }
     }
 
-    /// Makes a command run as this user.
+    /// Configures a command to run as this user.
     pub(super) fn dress(&self, command: &mut Command) {
         if geteuid().is_root() {
             command.uid(self.uid).gid(self.gid);
         }
     }
 
-    /// Whether this user may enter a folder, tried rather than computed: mode bits do not tell of access lists.
+    /// Returns true if this user may enter a folder. Tries it with a child, because mode bits do not show access lists.
     pub(super) fn can_enter(&self, folder: &Path) -> Result<bool> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", ":"]).current_dir(folder).env_clear();
@@ -86,28 +93,30 @@ impl Account {
                 Ok(false)
             }
             Err(error) => {
-                Err(error).with_context(|| format!("run a program as user {}", self.name))
+                Err(error).with_context(|| format!("cannot run a program as user {}", self.name))
             }
         }
     }
 
-    /// Makes a folder that only this user (and root) can look into, or takes the one that is there.
+    /// Creates a folder that only this user (and root) can read, or adopts an existing one.
     ///
     /// # Errors
-    /// When it is a link, no folder, or somebody else's.
+    /// If the path is a link, is not a folder, or belongs to another user.
     pub(super) fn own_folder(&self, folder: &Path) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("make the folder {}", folder.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot create the folder {}", folder.display()));
             }
             Ok(()) | Err(_) => {}
         }
-        let opened = open_folder(folder)
-            .with_context(|| format!("{} is not a folder of ours", folder.display()))?;
+        let opened = open_folder(folder).with_context(|| {
+            format!("{} is not a folder, or is a link, so it is not used", folder.display())
+        })?;
         let owner = opened.metadata()?.uid();
         if owner != self.uid && owner != geteuid().as_raw() {
             bail!(
-                "{} belongs to user id {owner}, not to us: somebody else made it, so we do not use it",
+                "{} belongs to user id {owner}, another user, so it is not used: remove it or change its owner",
                 folder.display()
             );
         }
@@ -116,7 +125,7 @@ impl Account {
         Ok(())
     }
 
-    /// Writes a file for this user's eyes only, whole or not at all.
+    /// Writes a file that only this user can read, atomically.
     pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
         let file = create_beside(path)?;
         self.adopt(&file.1)?;
@@ -128,25 +137,25 @@ impl Account {
     }
 }
 
-/// Writes a file of our own, whole or not at all, with this mode.
+/// Writes a file that we own, atomically and with this mode.
 pub(super) fn write_own(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let file = create_beside(path)?;
     file.1.set_permissions(Permissions::from_mode(mode))?;
     finish(file, path, content)
 }
 
-/// Opens a folder that others may have prepared, but no link in its place.
+/// Opens a folder that other users may have prepared. A link in its place is an error.
 pub(super) fn open_folder(folder: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(folder)
 }
 
-/// Reads a small file that others may have prepared; `None` if there is none.
+/// Reads a small file that other users may have prepared; `None` if it does not exist.
 ///
 /// # Errors
-/// Also when it is a link: a child must not make us, who may be root, read for it.
+/// Also if the path is a link: we may be root, and a child must not make us read other files for it.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
-    // Not to hang on a pipe either.
+    // NONBLOCK, so that opening a pipe does not hang.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let read = || -> io::Result<Option<String>> {
         let file =
@@ -156,13 +165,13 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
                 opened => opened?,
             };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a plain file"));
+            return Err(io::Error::other("not a regular file"));
         }
         let mut text = String::new();
         file.take(SMALL_BYTES).read_to_string(&mut text)?;
         Ok(Some(text))
     };
-    read().with_context(|| format!("read {}", path.display()))
+    read().with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
@@ -171,17 +180,17 @@ fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
     let beside = path.with_file_name(name);
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", beside.display()));
+            return Err(error).with_context(|| format!("cannot remove {}", beside.display()));
         }
         Ok(()) | Err(_) => {}
     }
-    // `create_new` follows no link.
+    // `create_new` does not follow links.
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&beside)
-        .with_context(|| format!("write {}", beside.display()))?;
+        .with_context(|| format!("cannot write {}", beside.display()))?;
     Ok((beside, file))
 }
 
@@ -189,10 +198,10 @@ fn finish((beside, mut file): (PathBuf, File), path: &Path, content: &[u8]) -> R
     file.write_all(content)
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&beside, path))
-        .with_context(|| format!("write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Lines of `/etc/passwd`: name, uid, gid. System users are always local, so no name service is asked.
+/// Parses lines of `/etc/passwd` into name, uid and gid. System users are always local, so no name service is queried.
 fn users(passwd: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');

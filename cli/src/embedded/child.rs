@@ -1,10 +1,11 @@
-//! A process of ours: started, watched, ended.
+//! A child process: started, watched, stopped.
 //!
-//! A thread of its own starts each child and waits for it. Linux can send a child a signal when the *thread* that started it
-//! dies, so that thread must live exactly as long as the child; a runtime's worker does not promise that. The signal is asked
-//! for by `setpriv` of util-linux (std offers no way without `unsafe`), which also takes from the child the means to gain
-//! privileges by executing something. Where there is no such `setpriv` (macOS, Alpine), children outlive a `kill -9` of us
-//! until the next start. We wait without reaping and reap under a lock, so a signal never goes to a number that has passed on.
+//! A dedicated thread starts each child and waits for it. Linux can signal a child when the *thread* that started it
+//! dies, so that thread must live exactly as long as the child, which a worker of the runtime does not guarantee.
+//! `setpriv` of util-linux requests the signal, because std cannot without `unsafe`. It also sets `no_new_privs`, so
+//! that the child cannot gain privileges with `exec`. Where `setpriv` cannot do both (macOS, Alpine), children outlive
+//! a `kill -9` of us until the next start. The thread waits without reaping and reaps under a lock, so a signal never
+//! goes to a reused pid.
 
 use std::env;
 use std::io::{self, Write as _};
@@ -26,18 +27,18 @@ use super::account::Account;
 use super::log::Log;
 use super::program::parse_major;
 
-/// Of our environment a child sees only this: the rest holds keys, or settings meant for another Postgres.
+/// Environment variables that a child inherits. The others may be keys, or settings meant for another Postgres.
 const PASSED_ON: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 const AFTER_KILL: Duration = Duration::from_secs(5);
 
-/// How children are started here.
+/// Starts children on this machine, as the right user.
 pub(super) struct Launcher {
     account: Account,
     setpriv: Option<PathBuf>,
 }
 
 impl Launcher {
-    /// Learns what this machine can do.
+    /// Creates a launcher, and tests whether `setpriv` works on this machine.
     pub(super) fn new(account: Account) -> Self {
         let mut launcher = Self { account, setpriv: None };
         let candidates = ["/usr/bin/setpriv", "/bin/setpriv"].map(PathBuf::from);
@@ -50,7 +51,7 @@ impl Launcher {
         launcher
     }
 
-    /// A command that runs as the unprivileged user; Linux sends it a signal when we die.
+    /// Returns a command that runs as the unprivileged user. Linux sends it the signal `when_we_die` when we die.
     pub(super) fn command(&self, program: &Path, when_we_die: &str) -> Command {
         match &self.setpriv {
             Some(setpriv) => {
@@ -62,7 +63,7 @@ impl Launcher {
         }
     }
 
-    /// The major version of a `postgres`; `None` if it does not run.
+    /// Returns the major version of a `postgres` program; `None` if it does not run.
     pub(super) fn major_of(&self, postgres: &Path) -> Option<u32> {
         let said = self.dressed(postgres).arg("--version").stderr(Stdio::null()).output().ok()?;
         parse_major(&String::from_utf8_lossy(&said.stdout))
@@ -78,7 +79,7 @@ impl Launcher {
     }
 }
 
-/// A running child. Dropping it asks it to end.
+/// A running child process. Dropping it sends the signal for an orderly end, without waiting.
 pub(super) struct Child {
     pub(super) name: &'static str,
     pub(super) log: Log,
@@ -87,7 +88,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts a command whose output goes to a log. `ask` is the signal that ends it in order.
+    /// Starts a command that writes its output to a log. `ask` is the signal for an orderly end.
     pub(super) async fn spawn(
         name: &'static str,
         ask: Signal,
@@ -104,44 +105,48 @@ impl Child {
         thread::Builder::new()
             .name(format!("keeper-{name}"))
             .spawn(move || keep(command, input, ask, started, &ended))
-            .with_context(|| format!("start a thread for {name}"))?;
+            .with_context(|| format!("cannot start a thread for {name}"))?;
         let grip = has_started
             .await
-            .with_context(|| format!("the thread that keeps {name} has ended"))?
-            .with_context(|| format!("start {name}"))?;
+            .with_context(|| format!("the thread that starts {name} has ended"))?
+            .with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, log, grip, status })
     }
 
-    /// Resolves when the child has ended, with how: `exit status: 1`.
+    /// Waits until the child has ended, and returns how, e.g. `exit status: 1`.
     pub(super) async fn ended(&mut self) -> String {
         let status = self.status().await;
-        status.map_or_else(|| "nobody saw how".to_owned(), |status| status.to_string())
+        status.map_or_else(|| "exit status unknown".to_owned(), |status| status.to_string())
     }
 
-    /// Resolves when the child has ended.
+    /// Waits until the child has ended. `None` if the exit status is unknown.
     pub(super) async fn status(&mut self) -> Option<ExitStatus> {
-        // An error means that the keeper is gone, and then so is the child.
+        // An error means that the thread is gone, and then the child has ended too.
         self.status.wait_for(Option::is_some).await.ok().and_then(|status| *status)
     }
 
-    /// Sends one signal after the other, each with its time, until the child has ended; `KILL` comes last.
+    /// Sends the signals in turn, each with its own time limit, until the child has ended; `KILL` comes last.
     ///
     /// # Errors
-    /// When not even that ends it.
+    /// If the child has not ended after `KILL` either.
     pub(super) async fn end(&mut self, asked: &[(Signal, Duration)]) -> Result<()> {
         for (signal, patience) in asked.iter().chain(&[(Signal::KILL, AFTER_KILL)]) {
             self.grip.signal(*signal);
             if timeout(*patience, self.status()).await.is_ok() {
                 return Ok(());
             }
-            warn!("{} has not ended {} s after being told to", self.name, patience.as_secs());
+            warn!(
+                "{} has not ended {} s after a signal; sending a stronger one",
+                self.name,
+                patience.as_secs()
+            );
         }
-        bail!("{} does not end", self.name)
+        bail!("{} does not end, not even after SIGKILL", self.name)
     }
 }
 
-/// What signals a process for as long as its number is its own. Dropping it asks the process to end, wherever the start of
-/// its [`Child`] was given up.
+/// Handle that signals a process only while its pid is not reused. Dropping it sends the signal for an orderly end,
+/// also if the start of its [`Child`] was cancelled.
 struct Grip {
     ask: Signal,
     process: Arc<Mutex<Option<Process>>>,
@@ -154,7 +159,7 @@ impl Grip {
             && let Err(error) = kill_process(Pid::from_child(process), signal)
             && error != Errno::SRCH
         {
-            warn!("process {} cannot be signalled: {error}", process.id());
+            warn!("cannot signal process {}: {error}", process.id());
         }
     }
 }
@@ -165,7 +170,7 @@ impl Drop for Grip {
     }
 }
 
-/// Starts a child and waits for it, on a thread that lives exactly as long.
+/// Starts a child and waits for it, on a thread that lives exactly as long as the child.
 fn keep(
     mut command: Command,
     input: Option<String>,
@@ -176,18 +181,18 @@ fn keep(
     let mut process = match command.spawn() {
         Ok(process) => process,
         Err(error) => {
-            // Nobody listens if the start was given up: then there is nobody to tell.
+            // Fails only if the start was cancelled; then no receiver needs the error.
             let _ = started.send(Err(error));
             return;
         }
     };
     let pid = Pid::from_child(&process);
     if let (Some(mut stdin), Some(input)) = (process.stdin.take(), input) {
-        // A child that ends before it has read says why in its log.
+        // Fails if the child ends before it reads; its log contains the reason.
         let _ = stdin.write_all(input.as_bytes());
     }
     let process = Arc::new(Mutex::new(Some(process)));
-    // If nobody listens, the grip is dropped, and that ends the process.
+    // If the start was cancelled, the grip is dropped here, which stops the process.
     let _ = started.send(Ok(Grip { ask, process: Arc::clone(&process) }));
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(Errno::INTR) = waitid(WaitId::Pid(pid), options) {}

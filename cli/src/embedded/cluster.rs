@@ -1,4 +1,4 @@
-//! The files of a Postgres cluster below the data folder: where they are, and the pid file. (`initdb` makes them.)
+//! Files of the Postgres cluster below the data folder: their paths, and the pid file. (`initdb` creates the cluster.)
 
 use std::path::{Path, PathBuf};
 use std::process;
@@ -7,22 +7,22 @@ use anyhow::Result;
 
 use super::account::{Account, read};
 
-/// The cluster of a data folder.
+/// Returns the folder of the cluster in a data folder.
 pub(super) fn path(data: &Path) -> PathBuf {
     data.join("postgres")
 }
 
-/// Where a cluster is while it is made.
+/// Returns the folder in which a new cluster is created before the rename.
 pub(super) fn aside(data: &Path) -> PathBuf {
     data.join("postgres.new")
 }
 
-/// Where Postgres notes its number.
+/// Returns the path of `postmaster.pid`, in which Postgres records its pid.
 pub(super) fn pid_file(data: &Path) -> PathBuf {
     path(data).join("postmaster.pid")
 }
 
-/// Makes a pid file that was left behind stop nobody.
+/// Rewrites a pid file that an earlier run left, so that it does not prevent the start of Postgres.
 pub(super) fn disown_pid_file(data: &Path, account: &Account) -> Result<()> {
     let path = pid_file(data);
     match read(&path)? {
@@ -31,9 +31,9 @@ pub(super) fn disown_pid_file(data: &Path, account: &Account) -> Result<()> {
     }
 }
 
-/// A pid file that no longer stops Postgres if its number has passed to an unrelated process: it names us instead, and
-/// Postgres disregards its parent. Removing the file would be simpler, but its other lines are how Postgres makes sure that
-/// no process of the old server still writes.
+/// Returns the pid file with our pid in place of the old one. An old pid that an unrelated process now has would
+/// prevent the start, but Postgres ignores the pid of its own parent. Removing the file would be simpler, but from its
+/// other lines Postgres checks that no process of the old server still writes.
 fn disowned(noted: &str, we: u32) -> String {
     let rest = noted.split_once('\n').map_or("", |(_, rest)| rest);
     format!("{we}\n{rest}")

@@ -1,9 +1,9 @@
-//! The data folder, claimed, and the runtime folder that belongs to it.
+//! The claimed data folder, and the runtime folder that belongs to it.
 //!
-//! The claim is a lock on `<data>/lock`, which the kernel frees when we die: one instance a folder, and whatever else runs
-//! on the folder while we hold it is a leftover. A folder that the children may not enter (below `/root`) is replaced by one
-//! below `/var/lib/sentryops`, named by a hash of its canonical path. A cluster once made is always found first: better an
-//! error than an empty database in its place.
+//! The claim is a lock on `<data>/lock`, which the kernel releases when we die. A folder has one instance, and any
+//! service that runs on the folder while we hold the lock was left by an earlier run. A folder that the children may
+//! not enter (below `/root`) is replaced by one below `/var/lib/sentryops`, named by a hash of its canonical path. An
+//! existing cluster always takes precedence: an error is better than an empty database in its place.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -22,9 +22,9 @@ use tracing::{info, warn};
 use super::account::{Account, open_folder, read};
 use super::{cluster, runtime};
 
-/// Where data goes whose folder the children may not enter.
+/// Parent of the data folders that replace those that the children may not enter.
 const SHELTER: &str = "/var/lib/sentryops";
-/// A claimed data folder. Dropping it gives up the claim.
+/// A claimed data folder. Dropping it releases the claim.
 pub(super) struct Home {
     pub(super) data: PathBuf,
     pub(super) runtime: PathBuf,
@@ -34,7 +34,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Claims a data folder, making it if need be, and its runtime folder.
+    /// Claims a data folder, creating it if necessary, and its runtime folder.
     pub(super) fn claim(data_dir: &Path) -> Result<Self> {
         make_passable(data_dir)?;
         let requested = data_dir.canonicalize()?;
@@ -48,20 +48,20 @@ impl Home {
         Ok(Self { data, runtime, account, requested, _lock: lock })
     }
 
-    /// The Postgres that made the cluster; `None` where there is none yet.
+    /// Returns the major version of Postgres that created the cluster; `None` if there is no cluster yet.
     pub(super) fn cluster_major(&self) -> Result<Option<u32>> {
         let path = cluster::path(&self.data).join("PG_VERSION");
         let Some(major) = read(&path)? else { return Ok(None) };
         let major = major.trim().parse();
-        major.map(Some).with_context(|| format!("{} names no version", path.display()))
+        major.map(Some).with_context(|| format!("{} contains no version number", path.display()))
     }
 
-    /// Removes what lives only as long as the services.
+    /// Removes the runtime folder, and releases the claim.
     pub(super) async fn leave(self) -> Result<()> {
         remove(&self.runtime).await
     }
 
-    /// Removes everything, the data too.
+    /// Removes the runtime folder and all data, and releases the claim.
     pub(super) async fn remove(self) -> Result<()> {
         remove(&self.runtime).await?;
         remove(&self.data).await?;
@@ -70,24 +70,24 @@ impl Home {
 }
 
 impl Drop for Home {
-    /// Takes back a runtime folder that was never used; one that is not empty is still needed, or found at the next start.
+    /// Removes the runtime folder if it is empty. One with content is still in use, or is cleared at the next start.
     fn drop(&mut self) {
-        // Nobody misses an empty folder that stays.
+        // An empty folder that remains does no harm.
         let _ = fs::remove_dir(&self.runtime);
     }
 }
 
-/// Removes a folder and what is in it, if it is there.
+/// Removes a folder with its content, if it exists.
 pub(super) async fn remove(folder: &Path) -> Result<()> {
     match tokio::fs::remove_dir_all(folder).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", folder.display()))
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Claims a folder until the answer is dropped.
+/// Locks a data folder until the returned file is dropped.
 pub(super) fn lock(data: &Path) -> Result<File> {
     let path = data.join("lock");
     let lock = OpenOptions::new()
@@ -97,31 +97,31 @@ pub(super) fn lock(data: &Path) -> Result<File> {
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&path)
-        .with_context(|| format!("write {}", path.display()))?;
+        .with_context(|| format!("cannot write {}", path.display()))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => bail!(
-            "another sentryops already runs on the data folder {}: stop it, or give this one another DATA_DIR",
+            "another sentryops is running on the data folder {}: stop it, or set another DATA_DIR for this one",
             data.display()
         ),
         Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock {}", path.display()))
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
     }
 }
 
-/// Where the data of a folder goes that the children may not enter.
+/// Returns the replacement of a data folder that the children may not enter.
 pub(super) fn shelter(mark: &str) -> PathBuf {
     Path::new(SHELTER).join(mark)
 }
 
-/// Names a data folder in 16 letters.
+/// Returns a name of 16 hexadecimal digits for a data folder, a hash of its path.
 pub(super) fn mark(data: &Path) -> String {
     let digest = Sha256::digest(data.as_os_str().as_bytes());
     digest.iter().take(8).fold(String::new(), |mark, byte| format!("{mark}{byte:02x}"))
 }
 
-/// Where the data goes: the requested folder, unless the children may not enter it.
+/// Chooses the folder of the data: the requested one, unless the children may not enter it.
 fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf> {
     if !geteuid().is_root() {
         return Ok(requested.to_owned());
@@ -130,13 +130,13 @@ fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf>
         (cluster::path(requested).exists(), cluster::path(shelter).exists());
     if has_cluster && in_shelter {
         warn!(
-            "there is a database below {} and another below {}: the first is used",
+            "there is a database in {} and another in {}: the first is used",
             requested.display(),
             shelter.display()
         );
     }
     if in_shelter && !has_cluster {
-        info!("the data of {} is in {}", requested.display(), shelter.display());
+        info!("the data of {} is stored in {}", requested.display(), shelter.display());
         return Ok(shelter.to_owned());
     }
     if account.can_enter(requested)? {
@@ -144,8 +144,8 @@ fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf>
     }
     if has_cluster {
         bail!(
-            "user {} runs Postgres but may not enter {}, where the database is: \
-             make the folders above it passable (chmod o+x)",
+            "user {} runs Postgres but cannot enter {}, which contains the database: \
+             run chmod o+x on the folders above it",
             account.name,
             requested.display()
         );
@@ -154,7 +154,7 @@ fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf>
     warn!(
         requested = %requested.display(),
         data = %shelter.display(),
-        "user {} may not enter {}, so the data goes to {}",
+        "user {} cannot enter {}, so the data is stored in {}",
         account.name,
         requested.display(),
         shelter.display()
@@ -162,15 +162,15 @@ fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf>
     Ok(shelter.to_owned())
 }
 
-/// Makes a folder that others may pass through (for the children of root), but not look into. One that exists stays as it is:
-/// it may be `/root`.
+/// Creates a folder that other users may pass through (for the children of root) but not list. An existing folder stays
+/// unchanged, because it may be `/root`.
 pub(super) fn make_passable(folder: &Path) -> Result<()> {
     let made = || -> io::Result<()> {
         if let Some(parent) = folder.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         match DirBuilder::new().mode(0o700).create(folder) {
-            // Said again, since making it was subject to the umask.
+            // Set again, because the mode at creation was subject to the umask.
             Ok(()) if geteuid().is_root() => {
                 open_folder(folder)?.set_permissions(Permissions::from_mode(0o711))
             }
@@ -178,7 +178,7 @@ pub(super) fn make_passable(folder: &Path) -> Result<()> {
             made => made,
         }
     };
-    made().with_context(|| format!("make the data folder {}", folder.display()))
+    made().with_context(|| format!("cannot create the data folder {}", folder.display()))
 }
 
 fn make_private(folder: &Path) -> Result<()> {
@@ -186,11 +186,14 @@ fn make_private(folder: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = fs::symlink_metadata(folder)?;
             if !found.is_dir() || found.uid() != geteuid().as_raw() {
-                bail!("{} is not a folder of ours", folder.display());
+                bail!(
+                    "{} is not a folder, or belongs to another user, so it is not used",
+                    folder.display()
+                );
             }
             Ok(())
         }
-        made => made.with_context(|| format!("make {}", folder.display())),
+        made => made.with_context(|| format!("cannot create {}", folder.display())),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The making of a Postgres cluster. It is made aside (`postgres.new`), synced, and renamed: a cluster that exists is whole.
+//! Creation of a Postgres cluster. It is created as `postgres.new`, synced and renamed, so an existing cluster is
+//! complete.
 
 use std::fs;
 use std::io;
@@ -17,7 +18,7 @@ use super::log::Log;
 use super::program;
 use super::secret::Secrets;
 
-/// Makes the cluster if there is none.
+/// Creates the cluster if it does not exist.
 pub(super) async fn make_if_missing(
     home: &Home,
     launcher: &Launcher,
@@ -32,13 +33,13 @@ pub(super) async fn make_if_missing(
     let password = home.runtime.join("password");
     home.account.write(&password, secrets.admin.as_bytes())?;
     let made = make(home, launcher, &password, program, durability).await;
-    fs::remove_file(&password).context("remove the password file of initdb")?;
+    fs::remove_file(&password).context("cannot remove the password file of initdb")?;
     made?;
     fs::rename(cluster::aside(&home.data), cluster::path(&home.data))
-        .context("move the new cluster")?;
+        .context("cannot rename the new cluster")?;
     fs::File::open(&home.data)?.sync_all()?;
     let took = began.elapsed();
-    info!("a PostgreSQL {} cluster was made in {} ms", program.major, took.as_millis());
+    info!("created a PostgreSQL {} cluster in {} ms", program.major, took.as_millis());
     Ok(())
 }
 
@@ -51,7 +52,7 @@ async fn make(
 ) -> Result<()> {
     let folder = cluster::aside(&home.data);
     let mut tail = String::new();
-    // The second for systems that lack the first.
+    // `C` is for systems without `C.UTF-8`.
     for locale in ["C.UTF-8", "C"] {
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -75,5 +76,5 @@ async fn make(
             break;
         }
     }
-    bail!("initdb could not make a cluster; {tail}")
+    bail!("initdb could not create a database cluster; {tail}")
 }

@@ -1,6 +1,7 @@
-//! What a child says on its two outputs, in a file that we own and the child cannot reach by name. At a start the last
-//! run's is kept as `.1`; while running, a file that outgrows its bound is cut to nothing (the child appends, so it goes on).
-//! We gave up a pipe with a copying thread: a child must not stop because we are stopped.
+//! Standard output and error of a child, in a file that we own and the child cannot reach by name. At a start, the
+//! previous log is renamed to `.1`. During a run, a file that exceeds its limit is truncated to zero length; the child
+//! appends, so it can continue. Given up: a pipe with a copying thread, because a child must not block while we are
+//! stopped.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -15,7 +16,7 @@ use tracing::warn;
 const BOUND_BYTES: u64 = 16 * 1024 * 1024;
 const TAIL_BYTES: u64 = 2048;
 
-/// The log of one child.
+/// Log file of one child.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) path: PathBuf,
@@ -23,12 +24,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Begins `<folder>/<name>.log`.
+    /// Creates `<folder>/<name>.log` and renames the previous one to `<name>.log.1`.
     pub(super) fn begin(folder: &Path, name: &str) -> Result<Self> {
         let path = folder.join(format!("{name}.log"));
         match fs::rename(&path, folder.join(format!("{name}.log.1"))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("keep the old {}", path.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot rename the old {}", path.display()));
             }
             Ok(()) | Err(_) => {}
         }
@@ -39,26 +41,26 @@ impl Log {
             .mode(0o600)
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
-            .with_context(|| format!("write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path, file })
     }
 
-    /// An output for the child.
+    /// Returns a handle of the file for an output of the child.
     pub(super) fn output(&self) -> Result<Stdio> {
         Ok(self.file.try_clone()?.into())
     }
 
-    /// Empties a log that has outgrown its bound.
+    /// Truncates the log to zero length if it exceeds its limit.
     pub(super) fn bound(&self) {
         let too_long = self.file.metadata().is_ok_and(|log| log.len() > BOUND_BYTES);
         if too_long && let Err(error) = self.file.set_len(0) {
-            warn!("{} cannot be shortened: {error}", self.path.display());
+            warn!("cannot truncate the log {}: {error}", self.path.display());
         }
     }
 
-    /// The last lines, for an error message.
+    /// Returns the end of the log, up to 2 KiB, for an error message.
     pub(super) fn tail(&self) -> String {
-        // A handle of its own: the offset is shared with the child's.
+        // A new handle, because `self.file` shares its offset with the child.
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.path)?;
             let length = file.metadata()?.len();

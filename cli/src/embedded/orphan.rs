@@ -1,7 +1,7 @@
-//! Processes that an earlier run left on a folder. The lock of the data folder is ours when this runs, so whatever serves
-//! the folder now has lost its master. A pid file proves nothing (the number may be somebody else's by now); a process is
-//! ours if its working directory **is** the folder, by device and inode, and its name is that of a service. Where there is
-//! no `/proc` (macOS), it is whoever listens at our socket, as the kernel names it.
+//! Processes that an earlier run left on a folder. This runs while we hold the lock of the data folder, so any service
+//! on the folder has lost the process that started it. A pid file proves nothing, because the pid may be reused. A
+//! process is ours if its working directory **is** the folder, by device and inode, and its name is that of a service.
+//! Without `/proc` (macOS), it is the peer that the kernel reports for our socket.
 
 use std::fs;
 use std::io;
@@ -15,26 +15,26 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-/// How long an orphan may take to end by itself before it is killed.
+/// Time that an orphan has to end after the first signal, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
-/// What our children are called, also before they have become what they shall be.
+/// Process names of our children, including `setpriv`, which becomes the service with `exec`.
 const NAMES: [&str; 6] =
     ["postgres", "postmaster", "initdb", "redis-server", "valkey-server", "setpriv"];
 
-/// A service whose leftovers are looked for.
+/// Traces by which the orphaned processes of a service are found.
 pub(super) struct Traces<'a> {
-    /// The working directory of its processes.
+    /// Working directory of the service's processes.
     pub(super) folder: &'a Path,
-    /// Where it listens.
+    /// Socket on which the service listens.
     pub(super) socket: &'a Path,
-    /// Whom it runs as.
+    /// Uid that the service runs as.
     pub(super) uid: u32,
 }
 
 impl Traces<'_> {
-    /// The processes that are left, oldest number first.
+    /// Returns the orphaned processes, by ascending pid; one known only by the socket comes last.
     pub(super) async fn find(&self) -> Vec<Pid> {
         let mut found = self.in_folder();
         if let Some(pid) = self.listener().await
@@ -45,7 +45,8 @@ impl Traces<'_> {
         found
     }
 
-    /// Asks by a signal, waits, then kills. `leader` is asked alone if it is among them: it ends the others in order.
+    /// Sends a signal, waits, then kills. If `leader` is among the processes, only it gets `ask`, because it stops the
+    /// others in order; else all get `others`.
     pub(super) async fn end(&self, leader: Option<Pid>, ask: Signal, others: Signal) -> Result<()> {
         let found = self.find().await;
         if found.is_empty() {
@@ -54,7 +55,7 @@ impl Traces<'_> {
         info!(
             folder = %self.folder.display(),
             processes = found.len(),
-            "an earlier run is still alive on {}: it is stopped first",
+            "processes of an earlier run are still running on {}: stopping them first",
             self.folder.display()
         );
         match leader.filter(|leader| found.contains(leader)) {
@@ -64,10 +65,13 @@ impl Traces<'_> {
         if self.gone_within(PATIENCE).await {
             return Ok(());
         }
-        // Looked for again: in the meantime a number may have passed to somebody else.
+        // Searched again, because a pid may have been reused in the meantime.
         self.find().await.iter().try_for_each(|pid| signal(*pid, Signal::KILL))?;
         if !self.gone_within(AFTER_KILL).await {
-            bail!("processes of an earlier run on {} do not end", self.folder.display());
+            bail!(
+                "processes of an earlier run on {} do not end, not even after SIGKILL",
+                self.folder.display()
+            );
         }
         Ok(())
     }
@@ -101,8 +105,8 @@ impl Traces<'_> {
         found
     }
 
-    /// Who listens at the socket, if that is a leftover of ours: on Linux one whose folder has been removed under it, for
-    /// the others are found by their folder.
+    /// Returns the process that listens at the socket, if it is an orphan of ours. On Linux only one whose folder has
+    /// been deleted, because the others are found by their folder.
     async fn listener(&self) -> Option<Pid> {
         let peer = UnixStream::connect(self.socket).await.ok()?.peer_cred().ok()?;
         let pid = Pid::from_raw(peer.pid()?).filter(|_| peer.uid() == self.uid)?;
@@ -111,11 +115,11 @@ impl Traces<'_> {
         is_ours.then_some(pid)
     }
 
-    /// Fails if somebody listens at the socket: a stranger, since ours have been ended.
+    /// Fails if any process listens at the socket. It is not ours, because ours have been stopped.
     pub(super) async fn nobody_listens(&self) -> Result<()> {
         match UnixStream::connect(self.socket).await {
             Ok(_) => bail!(
-                "another program listens at {}, which is named after our data folder",
+                "another program listens at {}, the socket path of this data folder: stop that program first",
                 self.socket.display()
             ),
             Err(_) => Ok(()),
@@ -136,6 +140,6 @@ fn signal(pid: Pid, signal: Signal) -> Result<()> {
     match kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(io::Error::from(error))
-            .with_context(|| format!("signal process {}", pid.as_raw_nonzero())),
+            .with_context(|| format!("cannot signal process {}", pid.as_raw_nonzero())),
     }
 }

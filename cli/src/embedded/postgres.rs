@@ -1,7 +1,7 @@
-//! The Postgres server, on a Unix socket, by passwords only. Its settings are written at each start to
-//! `<data>/postgres.conf`, which Postgres may read but not write; `ALTER SYSTEM` overrides them. Its log holds no statements
-//! and no details, for those quote rows and passwords. Logins are made anew at each start, so a password or a right that was
-//! changed by hand does not last. The group roles are the migrations' business.
+//! The Postgres server, on a Unix socket, with password authentication only. Its settings are written at each start to
+//! `<data>/postgres.conf`, which Postgres may read but not write; `ALTER SYSTEM` overrides them. Its log contains no
+//! statements and no details, because those quote rows and passwords. Logins are reset at each start, so a password or
+//! a right that was changed by hand does not last. The migrations create the group roles.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,19 +25,19 @@ use super::runtime;
 use super::secret::Secrets;
 
 const READY_WITHIN: Duration = Duration::from_mins(1);
-/// After a crash: the log is replayed first, and it says so when asked.
+/// Limit after a crash: Postgres replays its log first, and reports that to each connection.
 const RECOVERED_WITHIN: Duration = Duration::from_mins(10);
 const STOP_WITHIN: Duration = Duration::from_secs(25);
 const STOP_AT_ONCE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where the private database is reached. All three are secrets.
+/// URLs of the private database. All three are secrets.
 #[derive(Clone)]
 pub(crate) struct DatabaseUrls {
-    /// The superuser, to make roles.
+    /// URL of the superuser, which creates the roles.
     pub(crate) admin: String,
-    /// `sentryops_owner`, who owns the database and migrates it.
+    /// URL of `sentryops_owner`, which owns the database and migrates it.
     pub(crate) owner: String,
-    /// `sentryops`, the application's login: NOINHERIT, and nothing by itself.
+    /// URL of `sentryops`, the login of the application: NOINHERIT, without rights of its own.
     pub(crate) app: String,
 }
 
@@ -52,12 +52,12 @@ impl DatabaseUrls {
 }
 
 fn url(user: &str, password: &str, runtime: &Path) -> String {
-    // The runtime folder is plain but for its slashes.
+    // Slashes are the only characters of a runtime folder that need escaping.
     let host = runtime.display().to_string().replace('/', "%2F");
     format!("postgresql://{user}:{password}@{host}/sentryops")
 }
 
-/// Starts the server; [`ready`] says when it serves.
+/// Starts the server. [`ready`] waits until it accepts connections.
 pub(super) async fn spawn(
     home: &Home,
     launcher: &Launcher,
@@ -107,10 +107,10 @@ log_error_verbosity = 'terse'
     )
 }
 
-/// Waits until the server serves, and makes its logins and its database.
+/// Waits until the server accepts connections, then creates the logins and the database.
 pub(super) async fn ready(home: &Home, secrets: &Secrets, child: &mut Child) -> Result<()> {
     let admin = loop_until_connected(home, secrets, child).await?;
-    make_logins(&admin, secrets).await.context("make the logins of the private database")
+    make_logins(&admin, secrets).await.context("cannot create the logins of the private database")
 }
 
 async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child) -> Result<Client> {
@@ -123,7 +123,7 @@ async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child)
             Ok(Err(error)) => match error.code() {
                 Some(code) if *code == SqlState::CANNOT_CONNECT_NOW => is_recovering = true,
                 Some(code) if *code == SqlState::INVALID_PASSWORD => bail!(
-                    "the database does not know the password in {}: the file is of another cluster",
+                    "the database rejects the password in {}: the file belongs to another cluster, so restore the right one",
                     home.data.join("passwords").display()
                 ),
                 _ => {}
@@ -133,7 +133,7 @@ async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child)
         let patience = if is_recovering { RECOVERED_WITHIN } else { READY_WITHIN };
         if began.elapsed() > patience {
             let seconds = patience.as_secs();
-            bail!("postgres does not answer after {seconds} s; {}", child.log.tail());
+            bail!("postgres accepts no connection after {seconds} s; {}", child.log.tail());
         }
         tokio::select! {
             how = child.ended() => bail!("postgres did not start ({how}); {}", child.log.tail()),
@@ -142,7 +142,7 @@ async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child)
     }
 }
 
-/// Connects as the superuser.
+/// Connects to the private Postgres as its superuser.
 pub(super) async fn connect(
     runtime: &Path,
     password: &str,
@@ -150,10 +150,10 @@ pub(super) async fn connect(
     let mut config = tokio_postgres::Config::new();
     config.host_path(runtime).user("postgres").password(password).dbname("postgres");
     let (client, connection) = config.connect(NoTls).await?;
-    // Ends with the client.
+    // The task ends when the client is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            warn!("the connection to the private database broke: {error}");
+            warn!("the connection to the private database was lost: {error}");
         }
     });
     Ok(client)
@@ -162,7 +162,7 @@ pub(super) async fn connect(
 async fn make_logins(admin: &Client, secrets: &Secrets) -> Result<(), tokio_postgres::Error> {
     let Secrets { owner, app, .. } = secrets;
     let nothing_else = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
-    // Passwords are plain letters: see `secret`.
+    // Passwords need no quoting: see `secret`.
     admin
         .batch_execute(&format!(
             "DO $$ BEGIN CREATE ROLE sentryops_owner;
@@ -181,7 +181,8 @@ async fn make_logins(admin: &Client, secrets: &Secrets) -> Result<(), tokio_post
     Ok(())
 }
 
-/// Stops the server: first in order, which ends its connections; then at once, which costs the next start a recovery.
+/// Stops the server: first by a fast shutdown, which ends its connections; then by an immediate one, after which the
+/// next start has to recover.
 pub(super) async fn stop(mut child: Child, home: &Home, durability: Durability) -> Result<()> {
     let in_order = (Signal::INT, STOP_WITHIN);
     let at_once = (Signal::QUIT, STOP_AT_ONCE_WITHIN);
@@ -189,11 +190,11 @@ pub(super) async fn stop(mut child: Child, home: &Home, durability: Durability) 
         Durability::Durable => child.end(&[in_order, at_once]).await,
         Durability::Scratch => child.end(&[at_once]).await,
     };
-    // If the server was killed, its processes notice by themselves, but later than we promise.
+    // The processes of a killed server end automatically, but not within the time that `Services::stop` promises.
     stopped.and(end_orphans(home).await)
 }
 
-/// Ends servers that an earlier run left, or their processes, and takes the sting from a pid file.
+/// Stops servers that an earlier run left, or their processes, and neutralises the pid file.
 pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let (cluster, aside) = (cluster::path(&home.data), cluster::aside(&home.data));
     let socket = home.runtime.join(runtime::POSTGRES_SOCKET);
@@ -202,7 +203,7 @@ pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let noted = read(&pid_file)?.unwrap_or_default();
     let leader = noted.lines().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
     let server = Traces { folder: &cluster, socket: &socket, uid };
-    // Without their server, the processes cannot stop in order: QUIT.
+    // Processes without their server cannot shut down in order, so they get QUIT.
     server.end(leader, Signal::INT, Signal::QUIT).await?;
     let initdb = Traces { folder: &aside, socket: &socket, uid };
     initdb.end(None, Signal::KILL, Signal::KILL).await?;

@@ -1,5 +1,6 @@
-//! Where the programs are on this machine. `PATH` first, so that the operator decides; then where distributions put
-//! versions of Postgres side by side, newest first. A cluster is only ever run by the major version that made it.
+//! Search for the programs on this machine. `PATH` comes first, so that the operator decides; then the folders in which
+//! distributions install several versions of Postgres, newest first. Only the major version that created a cluster runs
+//! it.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The oldest major version that our schema is tested on.
+/// Oldest major version of Postgres that the schema is tested on.
 const OLDEST_MAJOR: u32 = 15;
 
-/// Folders of programs that a short `PATH` (cron, systemd) may lack.
+/// Folders of programs that may be missing from a short `PATH` (cron, systemd).
 const STANDARD: [&str; 5] =
     ["usr/local/bin", "usr/bin", "usr/local/sbin", "usr/sbin", "opt/homebrew/bin"];
 
-/// Where versions lie side by side: parent folder, what stands before the version, folder of programs in it.
+/// Folders with several versions: parent folder, prefix of the version, folder of programs below it.
 const VERSIONED: [(&str, &str, &str); 6] = [
     ("usr/lib/postgresql", "", "bin"),          // Debian, Ubuntu
     ("usr", "pgsql-", "bin"),                   // Fedora, RHEL from postgresql.org
@@ -25,7 +26,7 @@ const VERSIONED: [(&str, &str, &str); 6] = [
     ("usr/local/opt", "postgresql@", "bin"),    // macOS, Intel
 ];
 
-/// The two programs of one Postgres version.
+/// Programs of one Postgres version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Postgres {
     pub(super) major: u32,
@@ -33,20 +34,20 @@ pub(super) struct Postgres {
     pub(super) initdb: PathBuf,
 }
 
-/// The folders that are searched, in order.
+/// Folders to search, in order.
 #[derive(Debug)]
 pub(super) struct Search {
     folders: Vec<PathBuf>,
 }
 
 impl Search {
-    /// `PATH` and the folders of the distributions.
+    /// Returns the folders of `PATH`, then those of the distributions.
     pub(super) fn of_this_machine() -> Self {
         Self::below(Path::new("/"), &env::var_os("PATH").unwrap_or_default())
     }
 
     fn below(root: &Path, path: &OsStr) -> Self {
-        // Not `.` and the like: what root runs must not depend on where it stands.
+        // Relative folders are skipped: the programs that root runs must not depend on the working directory.
         let mut folders: Vec<PathBuf> =
             env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
         folders.extend(STANDARD.iter().map(|folder| root.join(folder)));
@@ -65,10 +66,10 @@ impl Search {
         Self { folders }
     }
 
-    /// The programs for a cluster of a certain major version, or for a new cluster.
+    /// Finds the programs for an existing cluster of a major version, or for a new cluster (`None`).
     ///
     /// # Errors
-    /// Says which package to install.
+    /// If none is installed. The message names the package to install.
     pub(super) fn postgres(
         &self,
         cluster: Option<u32>,
@@ -85,28 +86,28 @@ impl Search {
                     return Ok(Postgres { major, server: postgres, initdb });
                 }
                 Some(major) => others.push(format!("{major} in {}", folder.display())),
-                None => others.push(format!("one that does not run in {}", folder.display())),
+                None => others.push(format!("one in {} that does not run", folder.display())),
             }
         }
         let found = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
         match cluster {
             Some(major) => bail!(
-                "the data folder was made by PostgreSQL {major}, which is not installed (found: {found}). \
+                "the data folder was created by PostgreSQL {major}, which is not installed (found: {found}). \
                  Install it: `apt install postgresql-{major}` (Debian), `dnf install postgresql{major}-server` (Fedora), \
                  `brew install postgresql@{major}` (macOS)"
             ),
             None => bail!(
                 "PostgreSQL {OLDEST_MAJOR} or newer is not installed (found: {found}). \
                  Install it: `apt install postgresql` (Debian), `dnf install postgresql-server` (Fedora), \
-                 `brew install postgresql@17` (macOS); or set DATABASE_URL to use a server that you have"
+                 `brew install postgresql@17` (macOS); or set DATABASE_URL to use an existing server"
             ),
         }
     }
 
-    /// The Redis or Valkey server.
+    /// Finds the Redis or Valkey server.
     ///
     /// # Errors
-    /// Says which package to install.
+    /// If none is installed. The message names the package to install.
     pub(super) fn redis(&self) -> Result<PathBuf> {
         ["redis-server", "valkey-server"]
             .iter()
@@ -115,12 +116,12 @@ impl Search {
             .context(
                 "neither redis-server nor valkey-server is installed. \
                  Install one: `apt install redis-server` (Debian), `dnf install valkey` (Fedora), \
-                 `brew install redis` (macOS); or set REDIS_URL to use a server that you have",
+                 `brew install redis` (macOS); or set REDIS_URL to use an existing server",
             )
     }
 }
 
-/// The major version in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+/// Parses the major version from `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
 pub(super) fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL) ")?.1;
     let end = number.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(number.len());
@@ -131,7 +132,7 @@ pub(super) fn parse_major(version: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A machine on which these programs are installed; `search` gets its root.
+    /// Runs `search` on the root of a simulated machine with these programs installed.
     fn on_machine<T>(name: &str, programs: &[&str], search: impl FnOnce(&Path) -> T) -> T {
         let root = env::temp_dir().join(format!("sentryops-program-{}-{name}", std::process::id()));
         for program in programs {
@@ -156,7 +157,7 @@ mod tests {
         "usr/lib/postgresql/15/bin/initdb",
         "usr/pgsql-16/bin/postgres",
         "usr/pgsql-16/bin/initdb",
-        "opt/homebrew/opt/postgresql@17/bin/postgres", // the client package only: no initdb
+        "opt/homebrew/opt/postgresql@17/bin/postgres", // client package only, without initdb
         "usr/bin/valkey-server",
     ];
 
@@ -194,7 +195,7 @@ mod tests {
                 assert!(none.contains(words), "{none}");
             }
             let other = search.postgres(Some(14), by_path).unwrap_err().to_string();
-            assert!(other.contains("made by PostgreSQL 14"), "{other}");
+            assert!(other.contains("created by PostgreSQL 14"), "{other}");
             let redis = search.redis().unwrap_err().to_string();
             for words in ["apt install redis-server", "dnf install valkey", "brew install redis"] {
                 assert!(redis.contains(words), "{redis}");

@@ -1,5 +1,6 @@
-//! Redis or Valkey on a Unix socket, unpersisted: it holds nothing that we would miss. When its memory is full it refuses to
-//! write rather than forget a budget. The configuration goes in by standard input, so its password is on no command line.
+//! Redis or Valkey on a Unix socket, not persisted, because it holds nothing that must survive. When its memory is
+//! full, it rejects writes instead of evicting a rate limit. It reads its configuration from standard input, so the
+//! password appears on no command line.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,12 +20,12 @@ use super::secret::Secrets;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// The address as the crate `fred` reads it: it wants a host, which it ignores.
+/// Returns the URL as the crate `fred` parses it; `fred` requires a host and ignores it.
 pub(super) fn url(runtime: &Path, password: &str) -> String {
     format!("redis+unix://:{password}@local{}", socket(runtime).display())
 }
 
-/// Starts the server; [`ready`] says when it serves.
+/// Starts the server. [`ready`] waits until it accepts commands.
 pub(super) async fn spawn(
     home: &Home,
     launcher: &Launcher,
@@ -59,7 +60,7 @@ logfile \"\"
     )
 }
 
-/// Waits until the server answers to its password.
+/// Waits until the server accepts the password and a `PING`.
 pub(super) async fn ready(home: &Home, secrets: &Secrets, child: &mut Child) -> Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     let mut pause = Duration::from_millis(2);
@@ -68,12 +69,12 @@ pub(super) async fn ready(home: &Home, secrets: &Secrets, child: &mut Child) -> 
         if let Ok(Ok(answer)) = asked {
             match answer.as_str() {
                 "+OK\r\n+PONG\r\n" => return Ok(()),
-                other => bail!("redis refuses to serve us: {}", other.trim()),
+                other => bail!("redis rejected AUTH or PING: {}", other.trim()),
             }
         }
         if Instant::now() > deadline {
             let seconds = READY_WITHIN.as_secs();
-            bail!("redis does not answer after {seconds} s; {}", child.log.tail());
+            bail!("redis does not respond after {seconds} s; {}", child.log.tail());
         }
         tokio::select! {
             how = child.ended() => bail!("redis did not start ({how}); {}", child.log.tail()),
@@ -92,17 +93,19 @@ async fn ask(runtime: &Path, password: &str) -> Result<String> {
         if count == 0 {
             bail!("the connection was closed");
         }
-        answer.push_str(str::from_utf8(&bytes[..count]).context("redis speaks UTF-8")?);
+        answer.push_str(
+            str::from_utf8(&bytes[..count]).context("redis sent an answer that is not UTF-8")?,
+        );
     }
     Ok(answer)
 }
 
-/// Stops the server.
+/// Stops the server within its time limit.
 pub(super) async fn stop(mut child: Child) -> Result<()> {
     child.end(&[(Signal::TERM, STOP_WITHIN)]).await
 }
 
-/// Ends a server that an earlier run left.
+/// Stops a server that an earlier run left.
 pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let (folder, socket) = (folder_of(home, "redis"), socket(&home.runtime));
     let traces = Traces { folder: &folder, socket: &socket, uid: home.account.uid };
@@ -110,8 +113,8 @@ pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     traces.nobody_listens().await
 }
 
-/// The folder of a service below the data folder; its processes have it as their working directory, by which they are
-/// recognised later.
+/// Returns the folder of a service below the data folder. It is the working directory of the service's processes, by
+/// which they are recognised later.
 fn folder_of(home: &Home, service: &str) -> PathBuf {
     home.data.join(service)
 }

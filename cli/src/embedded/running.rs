@@ -1,5 +1,6 @@
-//! A visit to the Postgres that another process of ours runs, for commands that need the database for a moment. Where its
-//! socket is, Postgres itself notes: the other process may be another user's, or have another runtime folder.
+//! Access to the Postgres that another sentryops process runs, for commands that need the database briefly. The path of
+//! its socket comes from Postgres' own pid file, because the other process may run as another user, or have another
+//! runtime folder.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,11 +18,11 @@ use super::secret::Secrets;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where the Postgres of another instance on this data folder is reached; `None` if none serves there. A server that has lost
-/// its master does not count: the next start ends it.
+/// Returns the URLs of the Postgres that another instance runs on this data folder; `None` if there is none. A server
+/// that outlived its instance does not count: the next start stops it.
 ///
 /// # Errors
-/// When we may not look into the data folder.
+/// If the data folder cannot be read.
 pub(crate) async fn running(data_dir: &Path) -> Result<Option<DatabaseUrls>> {
     let Ok(requested) = data_dir.canonicalize() else { return Ok(None) };
     let shelter = home::shelter(&home::mark(&requested));
@@ -33,22 +34,23 @@ pub(crate) async fn running(data_dir: &Path) -> Result<Option<DatabaseUrls>> {
         Ok(Ok(_)) => {}
         Ok(Err(_)) | Err(_) => return Ok(None),
     }
-    // Tried last, since for a moment it claims a folder that nobody holds.
+    // The last check, because it briefly locks a folder that no process holds.
     let is_held = home::lock(&requested).is_err();
     Ok(is_held.then(|| DatabaseUrls::new(&runtime, &secrets)))
 }
 
-/// The folder of the socket as the server has noted it, if it is the server's.
+/// Returns the folder of the socket as the server recorded it, if the folder has the same owner as the cluster.
 fn noted_runtime(data: &Path) -> Result<Option<PathBuf>> {
     let Some(noted) = read(&cluster::pid_file(data))? else { return Ok(None) };
     let Some(runtime) = runtime_in(&noted) else { return Ok(None) };
-    let owner = fs::metadata(cluster::path(data)).context("look at the cluster")?.uid();
+    let owner =
+        fs::metadata(cluster::path(data)).context("cannot read the folder of the cluster")?.uid();
     let is_its_own =
         fs::symlink_metadata(&runtime).is_ok_and(|folder| folder.is_dir() && folder.uid() == owner);
     Ok(is_its_own.then_some(runtime))
 }
 
-/// The fifth line of `postmaster.pid`.
+/// Parses the folder of the socket from `postmaster.pid`, line 5.
 fn runtime_in(noted: &str) -> Option<PathBuf> {
     noted.lines().nth(4).map(PathBuf::from).filter(|runtime| runtime.is_absolute())
 }

@@ -1,6 +1,6 @@
-//! The folder of the sockets. Socket paths end at 107 bytes (103 on macOS) and data folders are long, so it is short and
-//! named by a mark, a hash of the data folder's path. Only the children's user and root may look into it; one that somebody
-//! else has prepared in `/tmp` is refused.
+//! The runtime folder, which holds the sockets. A socket path has at most 107 bytes (103 on macOS) and data folders can
+//! be long, so the runtime folder is short and named by a hash of the data folder's path. Only the children's user and
+//! root can read it. A folder that another user prepared in `/tmp` is refused.
 
 use std::env;
 use std::fs;
@@ -12,15 +12,15 @@ use rustix::process::geteuid;
 
 use super::account::Account;
 
-/// The name of Postgres' socket, which it makes of its port: the longest in the folder.
+/// File name of the Postgres socket, derived from its port; the longest name in the folder.
 pub(super) const POSTGRES_SOCKET: &str = ".s.PGSQL.5432";
-/// The longest socket path of macOS; Linux has four more.
+/// Maximum length of a socket path on macOS, in bytes; Linux allows four more.
 const SOCKET_PATH_BYTES: usize = 103;
 
-/// The places for a runtime folder, best first.
+/// Returns the possible paths of the runtime folder, the best first.
 fn places(mark: &str, uid: u32, session: Option<PathBuf>) -> Vec<PathBuf> {
     let best = match uid {
-        // Not root's session folder: the children may not enter it.
+        // Root's session folder is unusable, because the children may not enter it.
         0 => Some(PathBuf::from("/run")),
         _ => session,
     };
@@ -30,13 +30,13 @@ fn places(mark: &str, uid: u32, session: Option<PathBuf>) -> Vec<PathBuf> {
         .map(|parent| parent.join(format!("sentryops-{mark}")))
         .chain([PathBuf::from(format!("/tmp/sentryops-{uid}-{mark}"))])
         .filter(|place| place.is_absolute())
-        // `fred` does not decode a path in a URL, so it must be plain.
+        // `fred` does not decode the path of a URL, so it must need no escaping.
         .filter(|place| place.as_os_str().as_bytes().iter().all(plain))
         .filter(|place| place.join(longest).as_os_str().len() <= SOCKET_PATH_BYTES)
         .collect()
 }
 
-/// Makes the runtime folder of a data folder, or takes the one that is there.
+/// Creates the runtime folder of a data folder, or adopts the existing one.
 pub(super) fn make(mark: &str, account: &Account) -> Result<PathBuf> {
     let session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let mut why = None;
@@ -44,20 +44,22 @@ pub(super) fn make(mark: &str, account: &Account) -> Result<PathBuf> {
         match account.own_folder(&place).and_then(|()| account.can_enter(&place)) {
             Ok(true) => return Ok(place),
             Ok(false) => {
-                why = Some(anyhow!("{} may not enter {}", account.name, place.display()));
+                why = Some(anyhow!("user {} cannot enter {}", account.name, place.display()));
             }
             Err(error) => why = Some(error),
         }
     }
-    // `/tmp` is always among the places.
-    Err(why.unwrap_or_else(|| anyhow!("no place")).context("make a folder for the sockets"))
+    // `/tmp` is always among the places, so an error is always present.
+    Err(why
+        .unwrap_or_else(|| anyhow!("no usable place"))
+        .context("cannot create a folder for the sockets"))
 }
 
-/// Removes the sockets that an earlier run left.
+/// Removes the files in the runtime folder, left by an earlier run.
 pub(super) fn empty(runtime: &Path) -> Result<()> {
     for entry in fs::read_dir(runtime)? {
         let path = entry?.path();
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
 }

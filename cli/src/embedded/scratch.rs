@@ -1,5 +1,5 @@
-//! Temporary data folders, for tests and trials. Those of runs that were killed are removed by a later run: nobody holds
-//! their lock.
+//! Temporary data folders, for tests and trials. A later run removes those of killed runs, recognised by a lock that no
+//! process holds.
 
 use std::env;
 use std::fs;
@@ -17,10 +17,10 @@ use super::home::{Home, make_passable};
 use super::secret;
 
 const PREFIX: &str = "sentryops-scratch-";
-/// A folder this young may be about to be locked.
+/// Minimum age for removal: a younger folder may not be locked yet.
 const YOUNG: Duration = Duration::from_mins(1);
 
-/// A path for a new scratch folder.
+/// Creates a new scratch folder with a random name.
 pub(super) fn folder() -> Result<PathBuf> {
     let number = u64::from_ne_bytes(secret::random()?);
     let folder = env::temp_dir().join(format!("{PREFIX}{number:016x}"));
@@ -28,28 +28,28 @@ pub(super) fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Removes the scratch folders of runs that were killed. What cannot be removed is left for the next sweep.
+/// Removes the scratch folders of killed runs. Folders that cannot be removed are left for the next sweep.
 pub(super) async fn sweep() {
     let entries = fs::read_dir(env::temp_dir()).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_name().as_bytes().starts_with(PREFIX.as_bytes())) {
         let is_old = |found: &fs::Metadata| {
             found.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > YOUNG))
         };
-        // Of the entry itself: a link is no folder.
+        // Metadata of the entry itself, because a link must not count as a folder.
         let ours = entry.metadata().is_ok_and(|found| {
             found.is_dir() && found.uid() == geteuid().as_raw() && is_old(&found)
         });
         if !ours {
             continue;
         }
-        // A claim that fails is one that is still held.
+        // The claim fails if another process still holds it.
         let Ok(home) = Home::claim(&entry.path()) else { continue };
         let removed = match clear(&home).await {
             Ok(()) => home.remove().await,
             Err(error) => Err(error),
         };
         if let Err(error) = removed {
-            info!("{} is left as it is: {error:#}", entry.path().display());
+            info!("the scratch folder {} cannot be removed: {error:#}", entry.path().display());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The passwords of the private services: made once, kept in `<data>/passwords` (mode 600, ours, not the children's), found
-//! again. They are on disk before the cluster that uses them is, so a cluster never exists without its password.
+//! Passwords of the private services, generated once and stored in `<data>/passwords` (mode 600, owned by us and not by
+//! the children). The file is on disk before the cluster, so a cluster never exists without its passwords.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::account::{read, write_own};
 use super::home::Home;
 
-/// Four passwords, each 32 random bytes in URL-safe base64: they need no quoting in SQL, URLs or configuration.
+/// Passwords of 32 random bytes each, in URL-safe base64. They need no quoting in SQL, URLs or configuration.
 pub(super) struct Secrets {
     pub(super) admin: String,
     pub(super) owner: String,
@@ -19,15 +19,15 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    /// Reads the secrets of a data folder; `None` if there are none.
+    /// Reads the passwords of a data folder; `None` if the file does not exist.
     pub(super) fn find(data: &Path) -> Result<Option<Self>> {
         let path = data.join("passwords");
         let Some(text) = read(&path)? else { return Ok(None) };
-        let damaged = || format!("{} is damaged: restore it from a backup", path.display());
+        let damaged = || format!("{} is damaged; restore it from a backup", path.display());
         Self::parse(&text).map(Some).with_context(damaged)
     }
 
-    /// Reads the secrets of a home, or makes them where there is no cluster yet.
+    /// Reads the passwords of a home, or generates them if there is no cluster yet.
     pub(super) fn find_or_make(home: &Home) -> Result<Self> {
         if let Some(secrets) = Self::find(&home.data)? {
             return Ok(secrets);
@@ -35,7 +35,7 @@ impl Secrets {
         let path = home.data.join("passwords");
         if home.cluster_major()?.is_some() {
             bail!(
-                "{} is missing, and the database beside it does not open without it: restore it from a backup",
+                "{} is missing, and the database in the same folder needs it; restore it from a backup",
                 path.display()
             );
         }
@@ -68,11 +68,11 @@ fn make() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
 }
 
-/// Bytes that nobody can guess.
+/// Returns random bytes from the system, fit for secrets.
 pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow!("the system has no random bytes: {error}"))?;
+        .map_err(|error| anyhow!("the system returned no random bytes: {error}"))?;
     Ok(bytes)
 }
 

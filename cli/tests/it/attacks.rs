@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     client::Answer,
-    server::{Api, Site, within},
+    server::{Api, TestDeployment, within},
     team::Team,
 };
 
@@ -141,9 +141,9 @@ async fn assert_alive(api: &Api, team: &Team) {
 
 #[tokio::test]
 async fn no_document_hurts() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
     let client = &team.owner.client;
     for (name, document) in ATTACKS {
         // Three sizes: what a body holds, what a head holds when escaped, and what passes the limit on size.

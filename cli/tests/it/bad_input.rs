@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, CODES, Client},
-    server::{Api, Site},
+    server::{Api, TestDeployment},
     team::{PASSWORD, Team, word},
     wire,
 };
@@ -295,10 +295,10 @@ async fn an_id_of_elsewhere_is_not_found_and_one_of_another_type_is_named() {
 
 #[tokio::test]
 async fn one_request_verifies_at_most_one_password() {
-    let site = Site::new().await;
-    let api: Api = site.api().await;
-    let team = Team::new(&site, &api).await;
-    let postgres = site.db.superuser().await;
+    let deployment = TestDeployment::new().await;
+    let api: Api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
+    let postgres = deployment.db.superuser().await;
     let counted = async || -> i64 {
         let sql = "SELECT (SELECT count(*) FROM login_guard) + (SELECT count(*) FROM audit_entry WHERE action = 'auth.login_failed')
                    + (SELECT count(*) FROM session)";

@@ -7,7 +7,7 @@ use tokio_postgres::Client as Postgres;
 
 use crate::{
     client::Client,
-    server::{Site, until, within},
+    server::{TestDeployment, until, within},
     team::Team,
     wire,
 };
@@ -20,21 +20,21 @@ pub async fn waiting(postgres: &Postgres) -> i64 {
 }
 
 /// Holds the table of assets, so that whoever reads it waits.
-pub async fn lock(site: &Site) -> Postgres {
-    let holder = site.db.superuser().await;
+pub async fn lock(deployment: &TestDeployment) -> Postgres {
+    let holder = deployment.db.superuser().await;
     holder.batch_execute("BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE").await.unwrap();
     holder
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_in_mid_query_leaves_nothing_running() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
-    let watcher = site.db.superuser().await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
+    let watcher = deployment.db.superuser().await;
     let body = br#"{"query":"{ assets { nodes { name } totalCount } }"}"#;
     let request = wire::post(Some(&team.owner.access), body);
-    let holder = lock(&site).await;
+    let holder = lock(&deployment).await;
     // More clients than the pool has connections: none of them may be lost.
     for _ in 0..8 {
         let mut stream = wire::connect(&api).await;
@@ -59,10 +59,10 @@ async fn a_client_that_leaves_in_mid_query_leaves_nothing_running() {
 
 #[tokio::test]
 async fn a_mutation_whose_client_left_is_whole_or_not_at_all() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
-    let watcher = site.db.superuser().await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
+    let watcher = deployment.db.superuser().await;
     let body =
         br#"{"query":"mutation { createAsset(input: { name: \"Half\", type: HOST }) { id } }"}"#;
     let request = wire::post(Some(&team.owner.access), body);
@@ -72,7 +72,7 @@ async fn a_mutation_whose_client_left_is_whole_or_not_at_all() {
         let row = watcher.query_one(sql, &[]).await.unwrap();
         (row.get(0), row.get(1))
     };
-    let holder = lock(&site).await;
+    let holder = lock(&deployment).await;
     let mut stream = wire::connect(&api).await;
     stream.write_all(&request).await.unwrap();
     until("the insert waits", async || (waiting(&watcher).await > 0).then_some(())).await;

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     cancel::{lock, waiting},
-    server::{BINARY, Site, command, run, text, until, world},
+    server::{BINARY, TestDeployment, command, run, text, until, world},
     team::{PASSWORD, Team, log_in, unique},
     wire,
 };
@@ -37,8 +37,8 @@ async fn schema_prints_what_introspection_serves() {
 
 #[tokio::test]
 async fn introspection_can_be_switched_off() {
-    let site = Site::new().await;
-    let api = site.api_with(&[("GRAPHQL_INTROSPECTION", "false")]).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api_with(&[("GRAPHQL_INTROSPECTION", "false")]).await;
     let client = crate::client::Client::new(&api, crate::client::own_address());
     for query in ["{ __schema { types { name } } }", "{ __type(name: \"Asset\") { name } }"] {
         let answer = client.ask(query).await;
@@ -59,25 +59,25 @@ fn doctor(command: Command) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn doctor_tells_good_from_bad() {
-    let site = Site::new().await;
-    let (code, said) = doctor(site.command(&["doctor"]));
+    let deployment = TestDeployment::new().await;
+    let (code, said) = doctor(deployment.command(&["doctor"]));
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("BAD") && said.contains("Redis answers"), "{said}");
 
-    let mut behind = site.command(&["doctor"]);
+    let mut behind = deployment.command(&["doctor"]);
     let fresh = Fresh::new().await;
     behind.env("DATABASE_URL", &fresh.app);
     let (code, said) = doctor(behind);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("BAD"), "{said}");
 
-    let mut superuser = site.command(&["doctor"]);
+    let mut superuser = deployment.command(&["doctor"]);
     superuser.env("DATABASE_URL", admin_url());
     let (code, said) = doctor(superuser);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("BAD"), "{said}");
 
-    let mut alone = site.command(&["doctor"]);
+    let mut alone = deployment.command(&["doctor"]);
     alone
         .env("REDIS_URL", "redis://127.0.0.1:1")
         .env("DATABASE_URL", "postgres://a:b@127.0.0.1:1/c");
@@ -96,11 +96,11 @@ fn refused(output: &Output, words: &[&str]) {
 
 #[tokio::test]
 async fn admin_says_what_it_refuses_and_does_nothing() {
-    let site = Site::new().await;
+    let deployment = TestDeployment::new().await;
     let slug = format!("admin-{}", unique());
-    site.admin(&["create-organization", "--slug", &slug, "--name", "Team"], "");
+    deployment.admin(&["create-organization", "--slug", &slug, "--name", "Team"], "");
     let admin = |arguments: &[&str], password: &str| {
-        run(site.command(&[&["admin"], arguments].concat()), password)
+        run(deployment.command(&[&["admin"], arguments].concat()), password)
     };
     let again = admin(&["create-organization", "--slug", &slug, "--name", "Again"], "");
     refused(&again, &["slug"]);
@@ -149,7 +149,7 @@ async fn admin_says_what_it_refuses_and_does_nothing() {
     );
     let usage = admin(&["create-user", "--email", "a@b.test", "--name", "P"], "");
     assert_eq!(usage.status.code(), Some(2));
-    let postgres = site.db.superuser().await;
+    let postgres = deployment.db.superuser().await;
     let count = async |table: &str| -> i64 {
         postgres.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
     };
@@ -183,9 +183,9 @@ async fn a_grant_for_the_installation_comes_from_the_command_line_only() {
         "--permission",
         "FLEET_READ",
     ];
-    world.site.admin(&grant, "");
+    world.deployment.admin(&grant, "");
     assert!(has().await);
-    world.site.admin(&grant[..5], "");
+    world.deployment.admin(&grant[..5], "");
     assert!(!has().await);
 }
 
@@ -204,10 +204,10 @@ async fn a_password_is_made_where_none_is_given() {
         "--organization",
         &team.slug,
     ];
-    let printed = world.site.admin(&arguments, "");
+    let printed = world.deployment.admin(&arguments, "");
     let (_, password) = printed.split_once('\n').unwrap();
     assert_eq!(log_in(&team.nobody, &email, password).await.codes(), Vec::<&str>::new());
-    let reset = world.site.admin(&["reset-password", "--email", &email], "");
+    let reset = world.deployment.admin(&["reset-password", "--email", &email], "");
     log_in(&team.nobody, &email, password).await.assert_refused("UNAUTHENTICATED");
     assert_eq!(log_in(&team.nobody, &email, &reset).await.codes(), Vec::<&str>::new());
 }
@@ -285,11 +285,11 @@ async fn two_who_migrate_at_once_do_it_once() {
 
 #[tokio::test]
 async fn a_terminated_api_answers_what_is_in_flight_and_exits_with_0() {
-    let site = Site::new().await;
-    let mut api = site.api().await;
-    let team = Team::new(&site, &api).await;
-    let watcher = site.db.superuser().await;
-    let holder = lock(&site).await;
+    let deployment = TestDeployment::new().await;
+    let mut api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
+    let watcher = deployment.db.superuser().await;
+    let holder = lock(&deployment).await;
     let mut stream = wire::connect(&api).await;
     let body = br#"{"query":"{ assets { totalCount } }"}"#;
     stream.write_all(&wire::post(Some(&team.owner.access), body)).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_terminated_api_answers_what_is_in_flight_and_exits_with_0() {
 #[tokio::test]
 async fn an_api_that_finds_its_port_taken_says_so() {
     let world = world().await;
-    let mut command = world.site.command(&["api"]);
+    let mut command = world.deployment.command(&["api"]);
     command.env("LISTEN_ADDR", world.api.address.to_string());
     let output = run(command, "");
     assert_eq!(output.status.code(), Some(1));

@@ -5,7 +5,7 @@ use std::process::Command;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use domain::testing::redis_url;
 
-use crate::server::{Site, run, text};
+use crate::server::{TestDeployment, run, text};
 
 /// In every wrong value.
 const CANARY: &str = "canary9f2c";
@@ -23,10 +23,10 @@ fn assert_faulty(command: Command, names: &[&str]) {
 
 #[tokio::test]
 async fn a_wrong_value_is_named_and_never_shown() {
-    let site = Site::new().await;
+    let deployment = TestDeployment::new().await;
     let weak = BASE64_STANDARD.encode(format!("{CANARY} {CANARY} {CANARY} {CANARY}"));
     let (weak, short) = (format!("{CANARY}:{weak}"), format!("k:{CANARY}"));
-    let same = format!("k:{}", site.jwt.text());
+    let same = format!("k:{}", deployment.jwt.text());
     for (name, value) in [
         ("ENVIRONMENT", CANARY),
         ("LISTEN_ADDR", CANARY),
@@ -59,7 +59,7 @@ async fn a_wrong_value_is_named_and_never_shown() {
         ("LOG_LEVEL", CANARY),
         ("JWT_KEYS_FILE", "/nowhere/canary9f2c"),
     ] {
-        let mut command = site.command(&["api"]);
+        let mut command = deployment.command(&["api"]);
         if name == "JWT_KEYS_FILE" {
             command.env_remove("JWT_KEYS");
         }
@@ -70,20 +70,20 @@ async fn a_wrong_value_is_named_and_never_shown() {
 
 #[tokio::test]
 async fn all_faults_are_told_at_once() {
-    let site = Site::new().await;
-    let mut command = site.command(&["api"]);
+    let deployment = TestDeployment::new().await;
+    let mut command = deployment.command(&["api"]);
     command.envs([("AUTH_LIMIT", CANARY), ("LOG_LEVEL", CANARY), ("LISTEN_ADDR", CANARY)]);
     assert_faulty(command, &["AUTH_LIMIT", "LOG_LEVEL", "LISTEN_ADDR"]);
 }
 
 #[tokio::test]
 async fn the_api_needs_its_settings() {
-    let site = Site::new().await;
+    let deployment = TestDeployment::new().await;
     for name in ["DATABASE_URL", "REDIS_URL", "JWT_KEYS", "ENCRYPTION_KEYS"] {
-        let mut command = site.command(&["api"]);
+        let mut command = deployment.command(&["api"]);
         command.env_remove(name);
         assert_faulty(command, &[name]);
-        let mut command = site.command(&["api"]);
+        let mut command = deployment.command(&["api"]);
         command.env(name, "");
         assert_faulty(command, &[name]);
     }
@@ -91,9 +91,9 @@ async fn the_api_needs_its_settings() {
 
 #[tokio::test]
 async fn production_refuses_what_is_unsafe() {
-    let site = Site::new().await;
+    let deployment = TestDeployment::new().await;
     let production = |settings: &[(&str, &str)]| {
-        let mut command = site.command(&["api"]);
+        let mut command = deployment.command(&["api"]);
         command.env("ENVIRONMENT", "production").envs(settings.iter().copied());
         command
     };
@@ -105,12 +105,12 @@ async fn production_refuses_what_is_unsafe() {
 
 #[tokio::test]
 async fn a_login_that_row_security_would_not_hold_does_not_serve() {
-    let site = Site::new().await;
-    let name = site.db.url.rsplit_once('/').unwrap().1;
+    let deployment = TestDeployment::new().await;
+    let name = deployment.db.url.rsplit_once('/').unwrap().1;
     for variable in ["TEST_ADMIN_URL", "DATABASE_OWNER_URL"] {
         let url = std::env::var(variable).unwrap();
         let url = format!("{}/{name}", url.rsplit_once('/').unwrap().0);
-        let mut command = site.command(&["api"]);
+        let mut command = deployment.command(&["api"]);
         command.env("DATABASE_URL", &url);
         let output = run(command, "");
         let stderr = text(&output.stderr);

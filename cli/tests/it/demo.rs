@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, own_address},
-    server::{Api, Site},
+    server::{Api, TestDeployment},
     team::{PASSWORD, sign_in, word},
 };
 
@@ -14,13 +14,13 @@ const ASSETS: &str = "{ assets(first: 100) { nodes {
     name lifecycleState owner { name } posture { score coverage verdicts { rule { key builtin } verdict } } } } }";
 
 /// The administrator of a fresh demo.
-async fn administrator() -> (Client, Site, Api) {
-    let site = Site::new().await;
-    let up = Api::start(site.command(&["up", "--demo"])).await;
+async fn administrator() -> (Client, TestDeployment, Api) {
+    let deployment = TestDeployment::new().await;
+    let up = Api::start(deployment.command(&["up", "--demo"])).await;
     let email = "admin@demo.example";
-    site.admin(&["reset-password", "--email", email, "--password-stdin"], PASSWORD);
+    deployment.admin(&["reset-password", "--email", email, "--password-stdin"], PASSWORD);
     let admin = sign_in(&Client::new(&up, own_address()), "", email).await;
-    (admin.client, site, up)
+    (admin.client, deployment, up)
 }
 
 fn nodes(of: &Value) -> &[Value] {
@@ -96,7 +96,7 @@ async fn the_demo_has_been_judged_twice_and_something_has_changed_and_one_thing_
 
 #[tokio::test]
 async fn what_is_kept_of_the_demo_is_what_a_look_finds() {
-    let (_admin, site, _up) = administrator().await;
-    let said = site.admin(&["verify-posture", "--organization", "demo"], "");
+    let (_admin, deployment, _up) = administrator().await;
+    let said = deployment.admin(&["verify-posture", "--organization", "demo"], "");
     assert_eq!(said, "demo: 29 assets compared, 0 differ");
 }

@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, Client},
-    server::Site,
+    server::TestDeployment,
     team::Team,
 };
 
 const REQUESTS: usize = 2_000;
 
 /// Xorshift: the same two thousand every time.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -103,45 +103,45 @@ fn seeds(team: &Team, asset: &str) -> Vec<Value> {
 }
 
 /// Damages some text: cut, doubled, swapped or splintered.
-fn damaged(text: &str, dice: &mut Dice) -> String {
+fn damaged(text: &str, rng: &mut Rng) -> String {
     let mut letters: Vec<char> = text.chars().collect();
-    for _ in 0..=dice.below(3) {
-        let at = dice.below(letters.len() + 1);
-        let end = (at + 1 + dice.below(8)).min(letters.len());
-        match dice.below(4) {
+    for _ in 0..=rng.below(3) {
+        let at = rng.below(letters.len() + 1);
+        let end = (at + 1 + rng.below(8)).min(letters.len());
+        match rng.below(4) {
             0 => drop(letters.drain(at.min(end)..end)),
             1 => {
                 let again: Vec<_> = letters[at.min(end)..end].to_vec();
                 letters.splice(at..at, again);
             }
             2 if letters.len() > 1 => {
-                let (a, b) = (dice.below(letters.len()), dice.below(letters.len()));
+                let (a, b) = (rng.below(letters.len()), rng.below(letters.len()));
                 letters.swap(a, b);
             }
-            _ => drop(letters.splice(at..at, dice.pick(SPLINTERS).chars())),
+            _ => drop(letters.splice(at..at, rng.pick(SPLINTERS).chars())),
         }
     }
     letters.into_iter().collect()
 }
 
 /// Puts something else in the place of one value, somewhere below.
-fn swap_one(value: &mut Value, dice: &mut Dice) {
+fn swap_one(value: &mut Value, rng: &mut Rng) {
     match value {
-        Value::Object(fields) if !fields.is_empty() && dice.below(4) > 0 => {
-            let index = dice.below(fields.len());
-            swap_one(fields.values_mut().nth(index).unwrap(), dice);
+        Value::Object(fields) if !fields.is_empty() && rng.below(4) > 0 => {
+            let index = rng.below(fields.len());
+            swap_one(fields.values_mut().nth(index).unwrap(), rng);
         }
-        Value::Array(items) if !items.is_empty() && dice.below(4) > 0 => {
-            let index = dice.below(items.len());
-            swap_one(&mut items[index], dice);
+        Value::Array(items) if !items.is_empty() && rng.below(4) > 0 => {
+            let index = rng.below(items.len());
+            swap_one(&mut items[index], rng);
         }
-        Value::String(text) if dice.below(2) == 0 => *text = damaged(text, dice),
+        Value::String(text) if rng.below(2) == 0 => *text = damaged(text, rng),
         other => {
-            *other = match dice.below(8) {
+            *other = match rng.below(8) {
                 0 => Value::Null,
                 1 => json!(-1),
                 2 => json!(1e300),
-                3 => json!(dice.pick(SPLINTERS)),
+                3 => json!(rng.pick(SPLINTERS)),
                 4 => json!([]),
                 5 => json!({ "a": [{}] }),
                 6 => json!("x".repeat(300)),
@@ -151,22 +151,22 @@ fn swap_one(value: &mut Value, dice: &mut Dice) {
     }
 }
 
-fn request(seeds: &[Value], dice: &mut Dice) -> Vec<u8> {
-    let mut body = seeds[dice.below(seeds.len())].clone();
-    match dice.below(10) {
-        0 | 1 => damaged(&body.to_string(), dice).into_bytes(),
+fn request(seeds: &[Value], rng: &mut Rng) -> Vec<u8> {
+    let mut body = seeds[rng.below(seeds.len())].clone();
+    match rng.below(10) {
+        0 | 1 => damaged(&body.to_string(), rng).into_bytes(),
         2 => {
             let mut bytes = body.to_string().into_bytes();
-            let at = dice.below(bytes.len());
-            bytes[at] = u8::try_from(dice.below(256)).unwrap();
+            let at = rng.below(bytes.len());
+            bytes[at] = u8::try_from(rng.below(256)).unwrap();
             bytes
         }
         3..=5 if body.get("variables").is_some() => {
-            swap_one(&mut body["variables"], dice);
+            swap_one(&mut body["variables"], rng);
             body.to_string().into_bytes()
         }
         _ => {
-            body["query"] = damaged(body["query"].as_str().unwrap(), dice).into();
+            body["query"] = damaged(body["query"].as_str().unwrap(), rng).into();
             body.to_string().into_bytes()
         }
     }
@@ -198,9 +198,9 @@ fn assert_says_nothing(sent: &[u8], answer: &Answer) {
 
 #[tokio::test]
 async fn two_thousand_damaged_requests_meet_no_defect() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
     let asset = team.asset("Seed", "ACTIVE").await;
     let seeds = Arc::new(seeds(&team, &asset));
     for (index, seed) in seeds.iter().enumerate() {
@@ -211,10 +211,10 @@ async fn two_thousand_damaged_requests_meet_no_defect() {
     for worker in 0..4_u64 {
         let (client, seeds): (Client, _) = (team.owner.client.clone(), Arc::clone(&seeds));
         workers.spawn(async move {
-            let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (worker + 1));
+            let mut rng = Rng(0x9e37_79b9_7f4a_7c15 ^ (worker + 1));
             let mut refused = 0;
             for _ in 0..REQUESTS / 4 {
-                let body = request(&seeds, &mut dice);
+                let body = request(&seeds, &mut rng);
                 let post = client.post().header("content-type", "application/json");
                 let answer = Answer::of(post.body(body.clone())).await;
                 answer.assert_well_formed();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
-    server::{Api, Site, command, run, text, until, within},
+    server::{Api, TestDeployment, command, run, text, until, within},
     team::Team,
 };
 
@@ -24,8 +24,8 @@ const RUN: &str = "query($id: ID!) { complianceRun(id: $id) { state assets shard
 struct Worker(Child);
 
 impl Worker {
-    fn start(site: &Site) -> Self {
-        let mut command = site.command(&["worker"]);
+    fn start(deployment: &TestDeployment) -> Self {
+        let mut command = deployment.command(&["worker"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
@@ -47,7 +47,7 @@ impl Drop for Worker {
 }
 
 /// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
-async fn many_assets(site: &Site, team: &Team, count: usize) {
+async fn many_assets(deployment: &TestDeployment, team: &Team, count: usize) {
     let org = team.id.parse::<OrganizationId>().unwrap().uuid();
     let sql = format!(
         "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
@@ -56,7 +56,7 @@ async fn many_assets(site: &Site, team: &Team, count: usize) {
                 now(), now()
          FROM generate_series(1, {count}) AS n"
     );
-    site.db.superuser().await.batch_execute(&sql).await.unwrap();
+    deployment.db.superuser().await.batch_execute(&sql).await.unwrap();
 }
 
 async fn start(client: &Client, key: Option<&str>) -> Value {
@@ -66,12 +66,12 @@ async fn start(client: &Client, key: Option<&str>) -> Value {
 
 #[tokio::test]
 async fn killed_workers_change_nothing_about_a_run() {
-    let site = Site::new().await;
-    let api = Api::start(site.command(&["api"])).await;
-    let team = Team::new(&site, &api).await;
-    many_assets(&site, &team, 90_000).await;
+    let deployment = TestDeployment::new().await;
+    let api = Api::start(deployment.command(&["api"])).await;
+    let team = Team::new(&deployment, &api).await;
+    many_assets(&deployment, &team, 90_000).await;
     let owner = &team.owner.client;
-    let mut workers = [Worker::start(&site), Worker::start(&site)];
+    let mut workers = [Worker::start(&deployment), Worker::start(&deployment)];
     let run = start(owner, None).await["id"].as_str().unwrap().to_owned();
     let read = async || {
         owner.ask_with(RUN, json!({ "id": run })).await.body["data"]["complianceRun"].clone()
@@ -85,7 +85,7 @@ async fn killed_workers_change_nothing_about_a_run() {
         })
         .await;
         worker.signal(Signal::KILL);
-        *worker = Worker::start(&site);
+        *worker = Worker::start(&deployment);
     }
     // What the killed ones had runs again once its lease is over.
     let run = within(Duration::from_mins(1), "the run has ended", async || {
@@ -104,14 +104,14 @@ async fn killed_workers_change_nothing_about_a_run() {
 
 #[tokio::test]
 async fn killed_workers_import_nothing_twice() {
-    let site = Site::new().await;
-    let api = Api::start(site.command(&["api"])).await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let api = Api::start(deployment.command(&["api"])).await;
+    let team = Team::new(&deployment, &api).await;
     let owner = &team.owner.client;
     // Every tenth row is about the same asset as the one before.
     let rows = (0..7_000).map(|row| format!("n:{},h,host\n", row - i32::from(row % 10 == 9)));
     let file = format!("external_id,name,type\n{}", rows.collect::<Vec<_>>().concat());
-    let mut workers = [Worker::start(&site), Worker::start(&site)];
+    let mut workers = [Worker::start(&deployment), Worker::start(&deployment)];
     let import =
         "mutation($file: String!) { importAssets(input: { format: CSV, content: $file }) { id } }";
     let answer = owner.ask_with(import, json!({ "file": file })).await;
@@ -127,7 +127,7 @@ async fn killed_workers_import_nothing_twice() {
         })
         .await;
         worker.signal(Signal::KILL);
-        *worker = Worker::start(&site);
+        *worker = Worker::start(&deployment);
     }
     let run = within(Duration::from_mins(2), "the import has ended", async || {
         let run = read().await;
@@ -141,7 +141,7 @@ async fn killed_workers_import_nothing_twice() {
             "created": 6_300, "updated": 0, "unchanged": 0, "failed": 700,
         })
     );
-    let superuser = site.db.superuser().await;
+    let superuser = deployment.db.superuser().await;
     for (what, count) in [
         ("asset", 6_300),
         ("audit_entry WHERE action = 'asset.created'", 6_300),
@@ -156,9 +156,9 @@ async fn killed_workers_import_nothing_twice() {
 
 #[tokio::test]
 async fn a_worker_that_is_told_to_stop_ends_well() {
-    let site = Site::new().await;
-    let mut worker = Worker::start(&site);
-    let superuser = site.db.superuser().await;
+    let deployment = TestDeployment::new().await;
+    let mut worker = Worker::start(&deployment);
+    let superuser = deployment.db.superuser().await;
     until("the worker is registered", async || {
         (!superuser.query("SELECT id FROM worker", &[]).await.unwrap().is_empty()).then_some(())
     })
@@ -178,6 +178,7 @@ fn a_queue_that_is_none_is_told() {
     let output = run(command, "");
     assert!(!output.status.success());
     let told = text(&output.stderr);
-    let expected = "--queue scans: there is no such queue; there are scan, probe, triage, import, notify, upkeep";
+    let expected =
+        "--queue scans: no such queue; the queues are scan, probe, triage, import, notify, upkeep";
     assert!(told.contains(expected), "{told}");
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     client::{Answer, Client, own_address},
-    server::{Api, Site},
+    server::{Api, TestDeployment},
     team::{PASSWORD, Team, log_in, unique},
 };
 
@@ -12,10 +12,10 @@ const LIMIT: &[(&str, &str)] = &[("AUTH_LIMIT", "10/minute"), ("SESSION_MAX_PER_
 /// One is granted anew in so many seconds.
 const REFILL_SECONDS: u64 = 6;
 
-async fn verified(site: &Site) -> usize {
+async fn verified(deployment: &TestDeployment) -> usize {
     let sql =
         "SELECT count(*) FROM audit_entry WHERE action IN ('auth.login', 'auth.login_failed')";
-    let count: i64 = site.db.superuser().await.query_one(sql, &[]).await.unwrap().get(0);
+    let count: i64 = deployment.db.superuser().await.query_one(sql, &[]).await.unwrap().get(0);
     usize::try_from(count).unwrap()
 }
 
@@ -32,13 +32,17 @@ async fn most(since: Instant, replicas: &[&Api]) -> usize {
 
 #[tokio::test]
 async fn a_burst_over_three_replicas_is_verified_ten_times() {
-    let site = Site::new().await;
-    let plain = site.api().await;
-    let (a, b, c) = tokio::join!(site.api_with(LIMIT), site.api_with(LIMIT), site.api_with(LIMIT));
+    let deployment = TestDeployment::new().await;
+    let plain = deployment.api().await;
+    let (a, b, c) = tokio::join!(
+        deployment.api_with(LIMIT),
+        deployment.api_with(LIMIT),
+        deployment.api_with(LIMIT)
+    );
     let replicas = [&a, &b, &c];
-    let team = Team::new(&site, &plain).await;
+    let team = Team::new(&deployment, &plain).await;
     let (_, email) = team.invite("viewer", "Target").await;
-    let before = verified(&site).await;
+    let before = verified(&deployment).await;
     let address = own_address();
     let began = Instant::now();
     let mut burst = tokio::task::JoinSet::new();
@@ -52,7 +56,7 @@ async fn a_burst_over_three_replicas_is_verified_ten_times() {
     let most = most(began, &replicas).await;
     eprintln!("{} of 60 were verified, at most {most} might", let_in.len());
     assert!((10..=most).contains(&let_in.len()), "{} of at most {most}", let_in.len());
-    assert_eq!(verified(&site).await - before, let_in.len());
+    assert_eq!(verified(&deployment).await - before, let_in.len());
     for answer in &refused {
         answer.assert_refused("RATE_LIMITED");
         let extensions = &answer.body["errors"][0]["extensions"];
@@ -102,8 +106,8 @@ fn stranger() -> String {
 
 #[tokio::test]
 async fn the_account_is_counted_whatever_the_address_and_the_address_whatever_the_account() {
-    let site = Site::new().await;
-    let api = site.api_with(&[LIMIT, &[("TRUSTED_PROXIES", "127.0.0.0/8")]].concat()).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api_with(&[LIMIT, &[("TRUSTED_PROXIES", "127.0.0.0/8")]].concat()).await;
     let run = std::process::id() % 250;
     let began = Instant::now();
     let email = stranger();
@@ -116,9 +120,9 @@ async fn the_account_is_counted_whatever_the_address_and_the_address_whatever_th
 
 #[tokio::test]
 async fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
-    let site = Site::new().await;
+    let deployment = TestDeployment::new().await;
     let trusting = [LIMIT, &[("TRUSTED_PROXIES", "127.0.0.0/8")]].concat();
-    let (plain, behind) = tokio::join!(site.api_with(LIMIT), site.api_with(&trusting));
+    let (plain, behind) = tokio::join!(deployment.api_with(LIMIT), deployment.api_with(&trusting));
     let run = std::process::id() % 250;
     let began = Instant::now();
     let spoofed = |index: usize| Some(format!("198.51.{run}.{index}"));
@@ -134,8 +138,8 @@ async fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
 
 #[tokio::test]
 async fn who_is_refused_learns_from_the_head_when_to_come_back() {
-    let site = Site::new().await;
-    let api = site.api_with(LIMIT).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api_with(LIMIT).await;
     let (_, answer) = let_in(&api, stranger, |_| None).await;
     answer.assert_refused("RATE_LIMITED");
     assert_eq!(answer.status, 429, "{}", answer.text);
@@ -145,9 +149,9 @@ async fn who_is_refused_learns_from_the_head_when_to_come_back() {
 
 #[tokio::test]
 async fn an_address_that_fails_thirty_times_is_refused_for_a_while_and_others_are_not() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
     let (_, email) = team.invite("viewer", "Target").await;
     let client = Client::new(&api, own_address());
     for _ in 0..30 {

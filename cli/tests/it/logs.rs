@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Answer,
-    server::{Api, Ring, Site, until},
+    server::{Api, Ring, TestDeployment, until},
     team::{Team, log_in, sign_in, unique, word},
     wire,
 };
@@ -85,9 +85,9 @@ async fn misuse(api: &Api, team: &Team, secret: &str) {
 
 #[tokio::test]
 async fn no_secret_is_written_down_even_at_trace() {
-    let site = Site::new().await;
-    let mut api = site.api_with(&[("LOG_LEVEL", "trace")]).await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let mut api = deployment.api_with(&[("LOG_LEVEL", "trace")]).await;
+    let team = Team::new(&deployment, &api).await;
     let canary = format!("Canary-{}-of-Wet-Slates-71", unique());
     let create = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
     let email = format!("canary@{}.test", team.slug);
@@ -108,7 +108,7 @@ async fn no_secret_is_written_down_even_at_trace() {
         misuse(&api, &team, secret).await;
     }
     // And where the database fails in mid-request.
-    let postgres = site.db.superuser().await;
+    let postgres = deployment.db.superuser().await;
     postgres.batch_execute("ALTER TABLE session RENAME TO session_hidden").await.unwrap();
     log_in(&team.nobody, &email, &canary).await.assert_refused("INTERNAL");
     team.nobody.with(&access).ask("{ viewer { permissions } }").await.assert_refused("INTERNAL");
@@ -121,8 +121,9 @@ async fn no_secret_is_written_down_even_at_trace() {
     assert!(lines.len() > 50, "{}", lines.len());
     let mut forbidden: Vec<String> = secrets.into_iter().cloned().collect();
     forbidden.extend([person.access, person.refresh, crate::team::PASSWORD.into()]);
-    forbidden.extend([password_of(&site.db.url), password_of(&redis_url())]);
-    forbidden.extend(spellings(&site.jwt).into_iter().chain(spellings(&site.encryption)));
+    forbidden.extend([password_of(&deployment.db.url), password_of(&redis_url())]);
+    forbidden
+        .extend(spellings(&deployment.jwt).into_iter().chain(spellings(&deployment.encryption)));
     // Half a token is a token to whoever can guess the rest.
     forbidden
         .extend([access, refresh, key].iter().map(|token| token[token.len() / 2..].to_owned()));
@@ -136,9 +137,9 @@ async fn no_secret_is_written_down_even_at_trace() {
 
 #[tokio::test]
 async fn what_a_client_sends_forges_no_line() {
-    let site = Site::new().await;
-    let api = site.api_with(&[("LOG_LEVEL", "debug")]).await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api_with(&[("LOG_LEVEL", "debug")]).await;
+    let team = Team::new(&deployment, &api).await;
     let forged = "x\n{\"timestamp\":\"now\",\"level\":\"INFO\",\"message\":\"forged-line\"}\r\u{2028}\u{1b}[2Jend";
     let create = "mutation($name: String!) { createAsset(input: { name: $name, type: HOST, description: $name }) { id } }";
     let named = "mutation Forged($name: String!) { createAsset(input: { name: $name, type: HOST }) { id } }";

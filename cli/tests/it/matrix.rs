@@ -20,7 +20,7 @@ use domain::{
         waiver::{Waiver, WaiverInput},
     },
     entity::{FindingId, ImportRunId, JobId, RunId},
-    testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
+    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
 };
 use reqwest::header::HeaderMap;
 use serde_json::json;
@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{Answer, Client},
-    server::{Site, command, run, text},
+    server::{TestDeployment, command, run, text},
     team::{PASSWORD, Person, Team, chrono_now, sign_in, unique, word},
 };
 
@@ -130,19 +130,20 @@ struct Judged {
 }
 
 impl Judged {
-    async fn keep(site: &Site, team: &Team, asset: &str) -> Self {
+    async fn insert(deployment: &TestDeployment, team: &Team, asset: &str) -> Self {
         let (now, asset) = (chrono_now(), asset.parse().unwrap());
-        let tx = site.db.write(Id::from(org(team)), Origin::system()).await.unwrap();
-        let says =
-            Says { condition: "has(owner.id)", evidence: &[], controls: &[("NIST", "CM-8")] };
-        let rules = [KeptRule::keep(&tx, "owned", 0, Severity::Low, says, now).await.unwrap()];
+        let tx = deployment.db.write(Id::from(org(team)), Origin::system()).await.unwrap();
+        let text =
+            RuleText { condition: "has(owner.id)", evidence: &[], controls: &[("NIST", "CM-8")] };
+        let rules = [RuleFixture::insert(&tx, "owned", 0, Severity::Low, text, now).await.unwrap()];
         posture(&tx, asset, &rules, "F", &[], now).await.unwrap();
-        let finding = KeptFinding::open(now).keep(&tx, asset, &rules[0]).await.unwrap();
+        let finding = FindingFixture::open(now).insert(&tx, asset, &rules[0]).await.unwrap();
         let mut runs = Vec::new();
         for minutes in [2, 1] {
             let at = now - chrono::TimeDelta::minutes(minutes);
-            let run = KeptRun { tallies: vec![[0, 1, 0, 0, 0]], ..KeptRun::succeeded(at, at) };
-            runs.push(run.keep(&tx, &rules).await.unwrap().to_string());
+            let run =
+                RunFixture { tallies: vec![[0, 1, 0, 0, 0]], ..RunFixture::succeeded(at, at) };
+            runs.push(run.insert(&tx, &rules).await.unwrap().to_string());
         }
         let input = WaiverInput {
             rule: rules[0].id,
@@ -193,7 +194,7 @@ async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
 }
 
 impl Scene {
-    async fn set(site: &Site, team: Team, other: Team) -> Self {
+    async fn set(deployment: &TestDeployment, team: Team, other: Team) -> Self {
         let owner = team.owner.client.clone();
         let role = "mutation { saveRole(key: \"manager\", name: \"Manager\", permissions: [USER_MANAGE]) { id } }";
         let role = word(&owner.get_data(role, json!({})).await["saveRole"]["id"]);
@@ -232,7 +233,7 @@ impl Scene {
         );
         let schedule = owner.get_data(&save, json!({})).await;
         let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
-        let judged = Judged::keep(site, &team, &lent).await;
+        let judged = Judged::insert(deployment, &team, &lent).await;
         let new_key =
             format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
         let ids = vec![
@@ -271,7 +272,7 @@ impl Scene {
             ("%password", PASSWORD.into()),
             ("%email", user.1),
         ];
-        let postgres = site.db.superuser().await;
+        let postgres = deployment.db.superuser().await;
         postgres.execute(RUN, &[&org(&team), &run.uuid()]).await.unwrap();
         postgres.execute(IMPORT, &[&org(&team), &import.uuid()]).await.unwrap();
         for (id, state) in jobs.iter().zip(["WAITING", "BURIED", "BURIED"]) {
@@ -381,18 +382,18 @@ async fn watch(client: &Client, document: &str) -> Answer {
     Answer { status: 101, headers, text: body.to_string(), body }
 }
 
-async fn scene() -> (Scene, Site, crate::server::Api) {
-    let site = Site::new().await;
-    let api = site.api_with(&[
+async fn scene() -> (Scene, TestDeployment, crate::server::Api) {
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api_with(&[
         ("SESSION_MAX_PER_USER", "1000"),
         ("SESSION_MAX_PER_ADMIN", "1000"),
         ("SCAN_LIMIT", "1000/minute"),
     ]);
     let api = api.await;
-    let team = Team::new(&site, &api).await;
-    let other = Team::new(&site, &api).await;
-    let scene = Scene::set(&site, team, other).await;
-    (scene, site, api)
+    let team = Team::new(&deployment, &api).await;
+    let other = Team::new(&deployment, &api).await;
+    let scene = Scene::set(&deployment, team, other).await;
+    (scene, deployment, api)
 }
 
 #[tokio::test]

@@ -54,18 +54,18 @@ impl Ring {
 }
 
 /// What replicas share: a database and the keys.
-pub struct Site {
+pub struct TestDeployment {
     pub db: TestDb,
     pub jwt: Ring,
     pub encryption: Ring,
 }
 
-impl Site {
+impl TestDeployment {
     pub async fn new() -> Self {
         Self { db: TestDb::new().await, jwt: Ring::new("jwt"), encryption: Ring::new("enc") }
     }
 
-    /// The environment of a process of this site, and nothing else.
+    /// The environment of a process of this deployment, and nothing else.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("DATABASE_URL", self.db.url.clone()),
@@ -223,7 +223,7 @@ impl Drop for Api {
 
 /// One server for all tests that need nothing special of it.
 pub struct World {
-    pub site: Site,
+    pub deployment: TestDeployment,
     pub api: Api,
 }
 
@@ -232,15 +232,15 @@ pub async fn world() -> &'static World {
     static WORLD: OnceCell<World> = OnceCell::const_new();
     WORLD
         .get_or_init(|| async {
-            let site = Site::new().await;
+            let deployment = TestDeployment::new().await;
             let mut command = Command::new("sh");
             command
                 .args(["-c", "\"$0\" api & read -r _; kill $!; wait $!", BINARY])
                 .env_clear()
-                .envs(site.environment())
+                .envs(deployment.environment())
                 .stdin(Stdio::piped());
             let api = Api::start(command).await;
-            World { site, api }
+            World { deployment, api }
         })
         .await
 }

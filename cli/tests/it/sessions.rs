@@ -6,14 +6,14 @@ use serde_json::json;
 
 use crate::{
     client::Client,
-    server::{Api, Site},
+    server::{Api, TestDeployment},
     team::{Person, Team, log_in, sign_in, word},
 };
 
 const QUERY: &str = "{ viewer { permissions } }";
 
 struct Pair {
-    site: Site,
+    deployment: TestDeployment,
     a: Api,
     b: Api,
     team: Team,
@@ -21,10 +21,10 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Self {
-        let site = Site::new().await;
-        let (a, b) = tokio::join!(site.api(), site.api());
-        let team = Team::new(&site, &a).await;
-        Self { site, a, b, team }
+        let deployment = TestDeployment::new().await;
+        let (a, b) = tokio::join!(deployment.api(), deployment.api());
+        let team = Team::new(&deployment, &a).await;
+        Self { deployment, a, b, team }
     }
 
     /// Somebody else, whose client asks replica B.
@@ -83,7 +83,7 @@ async fn what_is_taken_on_one_replica_is_refused_on_the_other_at_once() {
 
     let locked_out = pair.member("viewer").await;
     let password = ["reset-password", "--email", &locked_out.email, "--password-stdin"];
-    pair.site.admin(&password, "seven-Green-kites-19-loch");
+    pair.deployment.admin(&password, "seven-Green-kites-19-loch");
     assert_gone(&locked_out.client).await;
 }
 

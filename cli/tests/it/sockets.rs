@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    server::{Api, Site, until},
+    server::{Api, TestDeployment, until},
     socket::Socket,
     team::{Person, Team, chrono_now},
 };
@@ -35,18 +35,18 @@ struct Moved {
 }
 
 impl Moved {
-    async fn new(site: &Site, team: &Team, redis_url: &str) -> Self {
+    async fn new(deployment: &TestDeployment, team: &Team, redis_url: &str) -> Self {
         let redis = Redis::open(redis_url).unwrap();
         let (publisher, publishing) = Publisher::new(redis);
         tokio::spawn(publishing);
-        let db = site.db.clone().publishing(move |events| publisher.publish(events));
+        let db = deployment.db.clone().publishing(move |events| publisher.publish(events));
         let org = team.id.parse().unwrap();
         let tx = db.write(org, Origin::system()).await.unwrap();
         let start = async || Run::start(&tx, RunTrigger::Manual, None, None, chrono_now()).await;
         let run = match start().await.unwrap() {
             Started::New(run, _) => run,
             // There is one open run of all assets.
-            Started::Before(open) => {
+            Started::Existing(open) => {
                 Run::cancel(&tx, open.id, chrono_now()).await.unwrap();
                 let Started::New(run, _) = start().await.unwrap() else { panic!("an old run") };
                 run
@@ -60,7 +60,7 @@ impl Moved {
 
     async fn advance(&self) {
         let tx = self.db.write(self.org, Origin::system()).await.unwrap();
-        Run::judge_shard(&tx, self.run, 1, ALL, chrono_now()).await.unwrap();
+        Run::evaluate_shard(&tx, self.run, 1, ALL, chrono_now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -154,10 +154,10 @@ fn report(what: &str, ends: &[(Duration, Duration, Option<u16>)]) {
 
 #[tokio::test]
 async fn what_is_watched_on_one_replica_is_heard_from_another() {
-    let site = Site::new().await;
-    let (api, other) = tokio::join!(site.api(), site.api());
-    let team = Team::new(&site, &api).await;
-    let moved = Moved::new(&site, &team, &redis_url()).await;
+    let deployment = TestDeployment::new().await;
+    let (api, other) = tokio::join!(deployment.api(), deployment.api());
+    let team = Team::new(&deployment, &api).await;
+    let moved = Moved::new(&deployment, &team, &redis_url()).await;
     let mut sockets =
         [moved.watch(&api, &team.owner).await, moved.watch(&other, &team.owner).await];
     let began = Instant::now();
@@ -170,9 +170,9 @@ async fn what_is_watched_on_one_replica_is_heard_from_another() {
 
 #[tokio::test]
 async fn revoked_or_demoted_while_events_flow_nothing_comes_a_second_later() {
-    let site = Site::new().await;
-    let (api, other) = tokio::join!(site.api(), site.api());
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let (api, other) = tokio::join!(deployment.api(), deployment.api());
+    let team = Team::new(&deployment, &api).await;
     let bare =
         "mutation { saveRole(key: \"bare\", name: \"Bare\", permissions: [ASSET_READ]) { id } }";
     team.owner.client.get_data(bare, json!({})).await;
@@ -182,7 +182,7 @@ async fn revoked_or_demoted_while_events_flow_nothing_comes_a_second_later() {
         ("setUserRoles(user: $id, roles: [\"bare\"]) { id }", 4403),
     ] {
         let person = team.member("operator").await;
-        let moved = Moved::new(&site, &team, &redis_url()).await;
+        let moved = Moved::new(&deployment, &team, &redis_url()).await;
         let mut sockets = Vec::new();
         for _ in 0..5 {
             sockets.push(moved.watch(&other, &person).await);
@@ -210,11 +210,11 @@ async fn revoked_or_demoted_while_events_flow_nothing_comes_a_second_later() {
 
 #[tokio::test]
 async fn without_redis_events_are_delivered_by_polling_and_rights_are_looked_at_all_the_same() {
-    let (site, mut redis) = (Site::new().await, OwnRedis::start());
+    let (deployment, mut redis) = (TestDeployment::new().await, OwnRedis::start());
     let url = redis.url();
-    let api = site.api_with(&[("REDIS_URL", &url)]).await;
-    let team = Team::new(&site, &api).await;
-    let moved = Moved::new(&site, &team, &url).await;
+    let api = deployment.api_with(&[("REDIS_URL", &url)]).await;
+    let team = Team::new(&deployment, &api).await;
+    let moved = Moved::new(&deployment, &team, &url).await;
     let person = team.member("operator").await;
     let mut socket = moved.watch(&api, &person).await;
     redis.kill();
@@ -272,7 +272,7 @@ async fn queries_and_mutations_run_on_a_socket_under_the_same_rules() {
 #[tokio::test]
 async fn a_stream_over_sse_carries_the_same_and_ends_with_the_session() {
     let (team, world) = Team::of_world().await;
-    let moved = Moved::new(&world.site, &team, &redis_url()).await;
+    let moved = Moved::new(&world.deployment, &team, &redis_url()).await;
     let person = team.member("operator").await;
     let body = json!({ "query": RUN, "variables": { "id": moved.run.to_string() } });
     let url = format!("http://{}/graphql/stream", world.api.address);
@@ -305,10 +305,10 @@ async fn a_stream_over_sse_carries_the_same_and_ends_with_the_session() {
 
 #[tokio::test]
 async fn a_stopping_server_tells_its_sockets_to_go_elsewhere() {
-    let site = Site::new().await;
-    let mut api = site.api().await;
-    let team = Team::new(&site, &api).await;
-    let moved = Moved::new(&site, &team, &redis_url()).await;
+    let deployment = TestDeployment::new().await;
+    let mut api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
+    let moved = Moved::new(&deployment, &team, &redis_url()).await;
     let mut socket = moved.watch(&api, &team.owner).await;
     let began = Instant::now();
     api.terminate();
@@ -320,10 +320,10 @@ async fn a_stopping_server_tells_its_sockets_to_go_elsewhere() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_forgotten() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
-    let moved = Moved::new(&site, &team, &redis_url()).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
+    let moved = Moved::new(&deployment, &team, &redis_url()).await;
     let socket = moved.watch(&api, &team.owner).await;
     assert_eq!(api.counted("sentryops_sockets ").await, 1);
     socket.leave().await;

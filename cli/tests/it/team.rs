@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, Client, own_address},
-    server::{Api, Site, World, world},
+    server::{Api, TestDeployment, World, world},
 };
 
 pub const PASSWORD: &str = "nine-Quiet-otters-84-ford";
@@ -48,12 +48,12 @@ impl Team {
     /// On the shared server.
     pub async fn of_world() -> (Self, &'static World) {
         let world = world().await;
-        (Self::new(&world.site, &world.api).await, world)
+        (Self::new(&world.deployment, &world.api).await, world)
     }
 
-    pub async fn new(site: &Site, api: &Api) -> Self {
+    pub async fn new(deployment: &TestDeployment, api: &Api) -> Self {
         let (slug, address) = (format!("team-{}-{}", std::process::id(), unique()), own_address());
-        let id = site.admin(&["create-organization", "--slug", &slug, "--name", &slug], "");
+        let id = deployment.admin(&["create-organization", "--slug", &slug, "--name", &slug], "");
         let email = format!("owner@{slug}.test");
         let arguments = [
             "create-user",
@@ -67,7 +67,7 @@ impl Team {
             &slug,
             "--password-stdin",
         ];
-        let owner = site.admin(&arguments, PASSWORD);
+        let owner = deployment.admin(&arguments, PASSWORD);
         let nobody = Client::new(api, address);
         let owner = sign_in(&nobody, &owner, &email).await;
         Self { id, slug, address, owner, nobody }

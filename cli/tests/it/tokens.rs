@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::Client,
-    server::{Ring, Site},
+    server::{Ring, TestDeployment},
     team::{PASSWORD, Team, chrono_now, log_in, sign_in, word},
 };
 
@@ -48,7 +48,7 @@ fn forged(real: &str, key: &[u8; 32], header: &Value, claims: &Value) -> String 
 async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
     let (team, world) = Team::of_world().await;
     let (other, _world) = Team::of_world().await;
-    let (real, key) = (team.owner.access.as_str(), &world.site.jwt.secret);
+    let (real, key) = (team.owner.access.as_str(), &world.deployment.jwt.secret);
     let now = chrono_now().timestamp();
     let none = json!({});
     let same = forged(real, key, &none, &none);
@@ -83,7 +83,7 @@ async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
         signed(json!({ "kid": "../../dev/null" }), none.clone()),
         signed(json!({ "crit": ["exp"] }), none.clone()),
         forged(real, &Ring::new("jwt").secret, &none, &none),
-        forged(real, &world.site.encryption.secret, &none, &none),
+        forged(real, &world.deployment.encryption.secret, &none, &none),
         forged(real, &[0; 32], &none, &none),
         signed(none.clone(), json!({ "padding": "x".repeat(5000) })),
         team.owner.refresh.clone(),
@@ -116,7 +116,7 @@ async fn a_role_in_a_token_gives_nothing() {
     let viewer = team.member("viewer").await;
     let claims =
         json!({ "role": "owner", "roles": ["owner"], "permissions": ["AUDIT_READ"], "scope": "*" });
-    let bearer = forged(&viewer.access, &world.site.jwt.secret, &json!({}), &claims);
+    let bearer = forged(&viewer.access, &world.deployment.jwt.secret, &json!({}), &claims);
     let answer = team.nobody.with(bearer).ask("{ auditEntries { nodes { id } } }").await;
     answer.assert_refused("FORBIDDEN");
 }
@@ -126,7 +126,7 @@ async fn signing_in_and_refreshing_look_at_no_bearer_and_signing_out_minds_none(
     let (team, world) = Team::of_world().await;
     let person = team.member("viewer").await;
     let expired = json!({ "exp": chrono_now().timestamp() - 3600 });
-    let expired = forged(&person.access, &world.site.jwt.secret, &json!({}), &expired);
+    let expired = forged(&person.access, &world.deployment.jwt.secret, &json!({}), &expired);
     for stale in [expired.as_str(), "garbage", "a.b.c", "sok_gone_for_ever"] {
         let client = team.nobody.with(stale);
         client.ask(QUERY).await.assert_refused("UNAUTHENTICATED");
@@ -152,9 +152,9 @@ async fn signing_in_and_refreshing_look_at_no_bearer_and_signing_out_minds_none(
 
 #[tokio::test]
 async fn a_failed_sign_in_says_the_same_whatever_was_wrong() {
-    let site = Site::new().await;
-    let api = site.api().await;
-    let team = Team::new(&site, &api).await;
+    let deployment = TestDeployment::new().await;
+    let api = deployment.api().await;
+    let team = Team::new(&deployment, &api).await;
     let (_, inactive) = team.invite("viewer", "Inactive").await;
     let (id, locked) = team.invite("viewer", "Locked").await;
     let users = "{ users { nodes { id email } } }";

@@ -118,7 +118,7 @@ pub async fn push_refresh(tx: &Tx, ranges: Vec<AssetRange>) -> Result<()> {
     if ranges.is_empty() {
         return Ok(());
     }
-    posture::due::take_back_refresh(tx).await?;
+    posture::due::cancel_pending_refresh(tx).await?;
     let parts: Vec<_> = ranges.into_iter().map(|range| Refresh { range }).collect();
     push_all(tx, &parts).await
 }

@@ -50,7 +50,7 @@ impl Job for RunShard {
 /// Pushes the shards of a run that begins; of one that was started before, nothing.
 pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
     match started {
-        Started::Before(run) => Ok(run),
+        Started::Existing(run) => Ok(run),
         Started::New(run, ranges) => {
             let shards: Vec<_> = ranges
                 .into_iter()

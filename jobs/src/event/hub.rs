@@ -95,7 +95,7 @@ impl Hub {
     }
 
     /// Passes a hint on to whom it concerns.
-    pub(super) fn tell(&self, event: &Event) {
+    pub(super) fn notify(&self, event: &Event) {
         for (kind, flag) in self.takers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if *kind == event.kind {
                 flag.notify_one();
@@ -111,7 +111,7 @@ impl Hub {
     }
 
     /// Tells every subscriber that something may have changed: hints were lost. Who takes jobs looks each second anyway.
-    pub(super) fn tell_all(&self) {
+    pub(super) fn notify_all(&self) {
         for (_, flag) in self.lock().1.values().flat_map(HashMap::values) {
             flag.notify_one();
         }
@@ -121,13 +121,13 @@ impl Hub {
         *self.is_listening.borrow()
     }
 
-    /// Says whether hints arrive; what came while they did not is lost, so all are told when they arrive again.
+    /// RuleText whether hints arrive; what came while they did not is lost, so all are told when they arrive again.
     pub(super) fn set_listening(&self, is_listening: bool) {
         let changed = self
             .is_listening
             .send_if_modified(|current| std::mem::replace(current, is_listening) != is_listening);
         if changed && is_listening {
-            self.tell_all();
+            self.notify_all();
         }
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let mut kind = hub.subscribe(Topic::all(org, &["run"]));
         let mut foreign = hub.subscribe(Topic::all(other, &["ast"]));
         for _ in 0..10_000 {
-            hub.tell(&Event::changed(org, id));
+            hub.notify(&Event::changed(org, id));
         }
         assert!(is_told(&mut all) && is_told(&mut row));
         assert!(!is_told(&mut all), "once is enough");

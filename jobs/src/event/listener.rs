@@ -133,7 +133,7 @@ async fn listen(hub: &Hub, config: Config, redis: &Redis) -> Result<()> {
                     hub.set_listening(true);
                 }
                 Ok(message) => hear(hub, &message),
-                Err(RecvError::Lagged(_)) => hub.tell_all(),
+                Err(RecvError::Lagged(_)) => hub.notify_all(),
                 Err(RecvError::Closed) => return Ok(()),
             },
             _ = beats.tick() => {
@@ -150,7 +150,7 @@ async fn listen(hub: &Hub, config: Config, redis: &Redis) -> Result<()> {
 fn hear(hub: &Hub, message: &Message) {
     let text = message.value.as_bytes().filter(|text| text.len() <= LONGEST);
     match text.map(serde_json::from_slice::<Event>) {
-        Some(Ok(event)) => hub.tell(&event),
+        Some(Ok(event)) => hub.notify(&event),
         Some(Err(_)) | None => {
             metrics::counter!("sentryops_events_malformed_total").increment(1);
         }

@@ -16,20 +16,20 @@ use governor::clock::Clock;
 use super::bucket::Bucket;
 use super::quota::Quota;
 
-/// Buckets that one wall remembers; under a flood of different keys it forgets rather than grow.
+/// Buckets that one limiter remembers; under a flood of different keys it forgets rather than grow.
 const BUCKETS_MAX: usize = 100_000;
 /// Their number is checked once in so many calls, for counting visits every shard.
 const CALLS_PER_COUNT: u32 = 256;
 
 /// One quota, enforced locally.
-pub(super) struct Wall {
+pub(super) struct LocalLimiter {
     quota: Quota,
     cells: RwLock<Arc<DefaultKeyedRateLimiter<Bucket>>>,
     shut: Mutex<HashMap<Bucket, Instant>>,
     calls: AtomicU32,
 }
 
-impl Wall {
+impl LocalLimiter {
     pub(super) fn new(quota: Quota) -> Self {
         let cells = Arc::new(DefaultKeyedRateLimiter::keyed(quota.governor()));
         Self { quota, cells: RwLock::new(cells), shut: Mutex::default(), calls: AtomicU32::new(0) }
@@ -101,30 +101,31 @@ impl Wall {
     }
 }
 
-/// Both walls of one quota.
-pub(super) struct Walls {
+/// Both limiters of one quota.
+pub(super) struct LocalLimiters {
     pub(super) quota: Quota,
     /// Before Redis is asked: the whole quota.
-    pub(super) front: Wall,
+    pub(super) front: LocalLimiter,
     /// When Redis cannot be asked: this process' share of it, and of how many.
-    share: RwLock<(NonZeroU32, Arc<Wall>)>,
+    share: RwLock<(NonZeroU32, Arc<LocalLimiter>)>,
 }
 
-impl Walls {
+impl LocalLimiters {
     pub(super) fn new(quota: Quota) -> Self {
-        let share = (NonZeroU32::MIN, Arc::new(Wall::new(quota)));
-        Self { quota, front: Wall::new(quota), share: RwLock::new(share) }
+        let share = (NonZeroU32::MIN, Arc::new(LocalLimiter::new(quota)));
+        Self { quota, front: LocalLimiter::new(quota), share: RwLock::new(share) }
     }
 
-    /// The wall that stands instead of Redis, for one of `fleet` processes.
-    pub(super) fn share(&self, fleet: NonZeroU32) -> Arc<Wall> {
-        let (built_for, wall) = self.share.read().unwrap_or_else(PoisonError::into_inner).clone();
+    /// The limiter that stands instead of Redis, for one of `fleet` processes.
+    pub(super) fn share(&self, fleet: NonZeroU32) -> Arc<LocalLimiter> {
+        let (built_for, limiter) =
+            self.share.read().unwrap_or_else(PoisonError::into_inner).clone();
         if built_for == fleet {
-            return wall;
+            return limiter;
         }
         let mut share = self.share.write().unwrap_or_else(PoisonError::into_inner);
         if share.0 != fleet {
-            *share = (fleet, Arc::new(Wall::new(self.quota.share(fleet))));
+            *share = (fleet, Arc::new(LocalLimiter::new(self.quota.share(fleet))));
         }
         share.1.clone()
     }
@@ -139,62 +140,62 @@ impl Walls {
 mod tests {
     use super::*;
 
-    fn wall(quota: &str) -> Wall {
-        Wall::new(Quota::parse("auth", quota).unwrap())
+    fn limiter(quota: &str) -> LocalLimiter {
+        LocalLimiter::new(Quota::parse("auth", quota).unwrap())
     }
 
     #[test]
     fn a_shut_bucket_takes_nothing_from_its_neighbour() {
-        let wall = wall("2/day");
+        let limiter = limiter("2/day");
         let (account, address) = (Bucket::new("account"), Bucket::new("address"));
         let now = Instant::now();
         let minute = Duration::from_mins(1);
-        wall.shut(address, now + minute, now);
+        limiter.shut(address, now + minute, now);
         for _ in 0..10 {
-            assert_eq!(wall.take(&[account, address], now), Err(minute));
+            assert_eq!(limiter.take(&[account, address], now), Err(minute));
         }
-        assert_eq!(wall.take(&[account], now), Ok(()));
-        assert_eq!(wall.take(&[account, address], now + minute), Ok(()), "no longer shut");
+        assert_eq!(limiter.take(&[account], now), Ok(()));
+        assert_eq!(limiter.take(&[account, address], now + minute), Ok(()), "no longer shut");
     }
 
     #[test]
     fn an_empty_bucket_drains_its_neighbour_once_at_most() {
-        let wall = wall("3/day");
+        let limiter = limiter("3/day");
         let (account, address) = (Bucket::new("account"), Bucket::new("address"));
         let now = Instant::now();
         for _ in 0..3 {
-            assert_eq!(wall.take(&[address], now), Ok(()));
+            assert_eq!(limiter.take(&[address], now), Ok(()));
         }
         for _ in 0..10 {
-            let wait = wall.take(&[account, address], now).unwrap_err();
+            let wait = limiter.take(&[account, address], now).unwrap_err();
             let refill = Duration::from_hours(8);
             assert!(wait <= refill && wait + Duration::from_mins(1) > refill, "{wait:?}");
         }
-        assert_eq!([(); 2].map(|()| wall.take(&[account], now)), [Ok(()); 2]);
+        assert_eq!([(); 2].map(|()| limiter.take(&[account], now)), [Ok(()); 2]);
     }
 
     #[test]
     fn a_flood_of_keys_does_not_fill_the_memory() {
-        let wall = wall("1/day");
+        let limiter = limiter("1/day");
         let now = Instant::now();
         for n in 0..BUCKETS_MAX + 10_000 {
             let bucket = Bucket::new(&n.to_string());
-            assert_eq!(wall.take(&[bucket], now), Ok(()));
-            wall.shut(bucket, now + Duration::from_mins(1), now);
+            assert_eq!(limiter.take(&[bucket], now), Ok(()));
+            limiter.shut(bucket, now + Duration::from_mins(1), now);
         }
-        assert!(wall.cells().len() <= BUCKETS_MAX + CALLS_PER_COUNT as usize);
-        assert!(wall.shut.lock().unwrap().len() <= BUCKETS_MAX);
-        wall.tidy(now + Duration::from_mins(1));
-        assert_eq!(wall.shut.lock().unwrap().len(), 0);
+        assert!(limiter.cells().len() <= BUCKETS_MAX + CALLS_PER_COUNT as usize);
+        assert!(limiter.shut.lock().unwrap().len() <= BUCKETS_MAX);
+        limiter.tidy(now + Duration::from_mins(1));
+        assert_eq!(limiter.shut.lock().unwrap().len(), 0);
     }
 
     #[test]
     fn the_share_follows_the_fleet() {
-        let walls = Walls::new(Quota::parse("auth", "10/day").unwrap());
+        let limiters = LocalLimiters::new(Quota::parse("auth", "10/day").unwrap());
         let key = [Bucket::new("a")];
         for (fleet, expected) in [(1, 10), (3, 4), (20, 1)] {
             let fleet = NonZeroU32::new(fleet).unwrap();
-            let taken = |_: &i32| walls.share(fleet).take(&key, Instant::now()).is_ok();
+            let taken = |_: &i32| limiters.share(fleet).take(&key, Instant::now()).is_ok();
             assert_eq!((0..50).filter(taken).count(), expected);
         }
     }

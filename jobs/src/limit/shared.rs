@@ -1,4 +1,4 @@
-//! State of a limiter, shared with its heartbeat: Redis asked through the breaker, the local walls in front and instead.
+//! State of a limiter, shared with its heartbeat: Redis asked through the breaker, the local limiters in front and instead.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use fred::types::scripts::Script;
 use metrics::counter;
 use tracing::{info, warn};
 
-use super::{breaker::Breaker, bucket::Bucket, local::Walls, quota::Quota};
+use super::{breaker::Breaker, bucket::Bucket, local::LocalLimiters, quota::Quota};
 use crate::{
     error::{Error, Result},
     redis::Redis,
@@ -30,24 +30,24 @@ pub(super) struct Shared {
     pub(super) breaker: Breaker,
     /// How many processes were last seen, ourselves included.
     pub(super) fleet: AtomicU32,
-    pub(super) walls: RwLock<HashMap<&'static str, Arc<Walls>>>,
+    pub(super) limiters: RwLock<HashMap<&'static str, Arc<LocalLimiters>>>,
 }
 
 impl Shared {
     /// The error is how long to wait.
     pub(super) async fn take(&self, quota: &Quota, buckets: &[Bucket]) -> Result<(), Duration> {
-        let walls = self.walls(quota);
+        let limiters = self.limiters(quota);
         let asked_at = Instant::now();
-        walls.front.take(buckets, asked_at)?;
+        limiters.front.take(buckets, asked_at)?;
         let Some(waits) = self.ask(quota, buckets).await else {
             counter!("sentryops_limit_fallback_total", "quota" => quota.name).increment(1);
-            return walls.share(self.fleet()).take(buckets, Instant::now());
+            return limiters.share(self.fleet()).take(buckets, Instant::now());
         };
         let mut longest = Duration::ZERO;
         for (bucket, wait) in buckets.iter().zip(waits) {
             if !wait.is_zero() {
                 // Counted from before we asked: never longer than Redis meant.
-                walls.front.shut(*bucket, asked_at + wait, asked_at);
+                limiters.front.shut(*bucket, asked_at + wait, asked_at);
                 longest = longest.max(wait);
             }
         }
@@ -96,29 +96,34 @@ impl Shared {
         NonZeroU32::new(self.fleet.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// The walls of a quota; new ones if it was configured anew.
-    fn walls(&self, quota: &Quota) -> Arc<Walls> {
+    /// The limiters of a quota; new ones if it was configured anew.
+    fn limiters(&self, quota: &Quota) -> Arc<LocalLimiters> {
         let known =
-            self.walls.read().unwrap_or_else(PoisonError::into_inner).get(quota.name).cloned();
-        if let Some(walls) = known.filter(|walls| walls.quota == *quota) {
-            return walls;
+            self.limiters.read().unwrap_or_else(PoisonError::into_inner).get(quota.name).cloned();
+        if let Some(limiters) = known.filter(|limiters| limiters.quota == *quota) {
+            return limiters;
         }
-        let mut all = self.walls.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.limiters.write().unwrap_or_else(PoisonError::into_inner);
         match all.get(quota.name) {
-            Some(walls) if walls.quota == *quota => walls.clone(),
+            Some(limiters) if limiters.quota == *quota => limiters.clone(),
             _ => {
-                let walls = Arc::new(Walls::new(*quota));
-                all.insert(quota.name, walls.clone());
-                walls
+                let limiters = Arc::new(LocalLimiters::new(*quota));
+                all.insert(quota.name, limiters.clone());
+                limiters
             }
         }
     }
 
     pub(super) fn tidy(&self, now: Instant) {
-        let walls: Vec<_> =
-            self.walls.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for walls in walls {
-            walls.tidy(now);
+        let limiters: Vec<_> = self
+            .limiters
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
+        for limiters in limiters {
+            limiters.tidy(now);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Directly over the `Backend` traits of apalis-core: its helpers for persistent backends, and the published backends
 //! over them, run jobs twice on healthy workers and lose or loop them after a crash. Errors of the database never reach
-//! apalis, which would end the worker: the fetcher and the settler deal with them.
+//! apalis, which would end the worker: the fetcher and the acknowledger deal with them.
 
 use std::{
     pin::Pin,
@@ -30,10 +30,10 @@ use uuid::Uuid;
 use crate::queue::{
     claim::Claimant,
     claims::{ClaimRegistry, Stop},
-    completion::{Desk, Ending, Settler},
+    completion::{AckWriter, Acknowledger, Outcome},
     failure::Failure,
     fetcher::{Buffer, ClaimedJob, Fetcher},
-    lease::Verdict,
+    lease::Disposition,
     retry::backoff,
 };
 
@@ -59,7 +59,7 @@ pub struct PostgresBackend {
     settings: Settings,
     buffer: Arc<Buffer>,
     layer: AckLayer,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -69,8 +69,8 @@ pub struct Running {
     pub wake: Arc<Notify>,
     /// Fetching, to be spawned; over once the queue is stopped and what was not started is on its way back.
     pub fetching: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Settling, to be spawned; never over while the queue is worked on.
-    pub settling: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Acknowledging, to be spawned; never over while the queue is worked on.
+    pub acknowledging: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl PostgresBackend {
@@ -81,19 +81,19 @@ impl PostgresBackend {
         settings: Settings,
         stop: CancellationToken,
     ) -> (Self, Running) {
-        // A place is free again once its job has been told of, so some are needed beyond those who run.
+        // A place is free again once its job has been written of, so some are needed beyond those who run.
         let total = settings.concurrency + settings.prefetch + settings.concurrency.div_ceil(4);
-        let places = Arc::new(Semaphore::new(total));
+        let slots = Arc::new(Semaphore::new(total));
         let (wake, buffer) = (Arc::new(Notify::new()), Arc::new(Buffer::default()));
         let suspect = Arc::new(AtomicBool::new(false));
-        let desk = Desk {
+        let writer = AckWriter {
             db: db.clone(),
             queue: settings.queue,
             registry: registry.clone(),
-            places: Arc::clone(&places),
+            slots: Arc::clone(&slots),
             wake: Arc::clone(&wake),
         };
-        let (settler, settling) = Settler::new(desk);
+        let (acknowledger, acknowledging) = Acknowledger::new(writer);
         let (kinds, versions) = settings.kinds.iter().cloned().unzip();
         let fetcher = Fetcher {
             db: db.clone(),
@@ -105,18 +105,25 @@ impl PostgresBackend {
                 lease: settings.lease,
             },
             registry: registry.clone(),
-            places: Arc::clone(&places),
-            worth: (settings.prefetch / 4).max(1),
+            slots: Arc::clone(&slots),
+            min_free: (settings.prefetch / 4).max(1),
             buffer: Arc::clone(&buffer),
             wake: Arc::clone(&wake),
             suspect: Arc::clone(&suspect),
-            settler: settler.clone(),
+            acknowledger: acknowledger.clone(),
             stop,
         };
-        let layer = AckLayer { settler, suspect, wake: Arc::clone(&wake) };
-        let everything = places_closing(Arc::clone(&places), total);
-        let backend = Self { settings, buffer, layer, places, closing: Some(everything) };
-        (backend, Running { wake, fetching: Box::pin(fetcher.run()), settling: Box::pin(settling) })
+        let layer = AckLayer { acknowledger, suspect, wake: Arc::clone(&wake) };
+        let everything = all_slots_free(Arc::clone(&slots), total);
+        let backend = Self { settings, buffer, layer, slots, closing: Some(everything) };
+        (
+            backend,
+            Running {
+                wake,
+                fetching: Box::pin(fetcher.run()),
+                acknowledging: Box::pin(acknowledging),
+            },
+        )
     }
 
     /// How it works.
@@ -125,14 +132,11 @@ impl PostgresBackend {
     }
 }
 
-/// Resolves when every claim has been told of.
-fn places_closing(
-    places: Arc<Semaphore>,
-    total: usize,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+/// Resolves when every claim has been written of.
+fn all_slots_free(slots: Arc<Semaphore>, total: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         let total = u32::try_from(total).unwrap_or(u32::MAX);
-        drop(places.acquire_many(total).await);
+        drop(slots.acquire_many(total).await);
     })
 }
 
@@ -140,7 +144,7 @@ impl std::fmt::Debug for PostgresBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresBackend")
             .field("settings", &self.settings)
-            .field("free", &self.places.available_permits())
+            .field("free", &self.slots.available_permits())
             .finish_non_exhaustive()
     }
 }
@@ -200,7 +204,7 @@ impl BackendConfig for PostgresBackend {
 /// The outermost layer: hears how each job ended.
 #[derive(Debug, Clone)]
 pub struct AckLayer {
-    settler: Settler,
+    acknowledger: Acknowledger,
     suspect: Arc<AtomicBool>,
     wake: Arc<Notify>,
 }
@@ -234,21 +238,21 @@ where
 
     fn call(&mut self, task: Task<ClaimedJob>) -> Self::Future {
         let claim = Arc::clone(&task.args.claim);
-        let (attempt, most) = (task.args.claimed.attempt, task.args.claimed.max_attempts);
+        let (attempt, limit) = (task.args.claimed.attempt, task.args.claimed.max_attempts);
         let is_suspect = task.args.claimed.is_suspect;
         let layer = self.layer.clone();
         let handled = self.inner.call(task);
         Box::pin(async move {
-            let ending = match handled.await {
-                Ok(()) if claim.state().is_finished() => Ending::Silent,
-                Ok(()) => Ending::Done,
-                Err(error) => ending(error.into(), attempt, most),
+            let outcome = match handled.await {
+                Ok(()) if claim.state().is_finished() => Outcome::AlreadySettled,
+                Ok(()) => Outcome::Done,
+                Err(error) => outcome(error.into(), attempt, limit),
             };
             if is_suspect {
                 layer.suspect.store(false, Ordering::Release);
                 layer.wake.notify_one();
             }
-            layer.settler.end(claim, ending);
+            layer.acknowledger.end(claim, outcome);
             Ok(())
         })
     }
@@ -265,30 +269,32 @@ pub enum Interruption {
     Stopped(Stop),
 }
 
-fn ending(error: BoxDynError, attempt: i16, most: i16) -> Ending {
-    // Also where the handler had ended the job in its own transaction: whether that came through, only the row can tell;
+fn outcome(error: BoxDynError, attempt: i16, limit: i16) -> Outcome {
+    // Also where the handler had ended the job in its own transaction: whether that came through, only the row can write;
     // the fence refuses what comes too late.
     let failure = match error.downcast::<Interruption>().map(|interruption| *interruption) {
         Ok(Interruption::Failed(failure)) => failure,
-        Ok(Interruption::Stopped(Stop::Lost)) => return Ending::Silent,
+        Ok(Interruption::Stopped(Stop::Lost)) => return Outcome::AlreadySettled,
         // If somebody has it by now, the fence says so.
         Ok(Interruption::Stopped(Stop::Unrenewed | Stop::Shutdown)) => {
-            return Ending::Not(Verdict::Release);
+            return Outcome::Failed(Disposition::Release);
         }
         Ok(Interruption::Stopped(Stop::Cancelled)) => {
-            return Ending::Not(Verdict::Cancel { reason: "cancelled while it ran".to_owned() });
+            return Outcome::Failed(Disposition::Cancel {
+                reason: "cancelled while it ran".to_owned(),
+            });
         }
         // Of a layer in between.
         Err(error) => Failure::retry(error.to_string()),
     };
-    Ending::Not(match failure {
-        Failure::Retry { reason, .. } if attempt >= most => Verdict::Bury { reason },
+    Outcome::Failed(match failure {
+        Failure::Retry { reason, .. } if attempt >= limit => Disposition::Bury { reason },
         Failure::Retry { reason, after } => {
-            Verdict::Retry { reason, after: backoff(attempt, unit(), after) }
+            Disposition::Retry { reason, after: backoff(attempt, unit(), after) }
         }
-        Failure::Abort { reason } => Verdict::Bury { reason },
-        Failure::Snooze { reason, after } => Verdict::Snooze { reason, after },
-        Failure::Denied { reason } => Verdict::Cancel { reason },
+        Failure::Abort { reason } => Disposition::Bury { reason },
+        Failure::Snooze { reason, after } => Disposition::Snooze { reason, after },
+        Failure::Denied { reason } => Disposition::Cancel { reason },
     })
 }
 

@@ -22,15 +22,15 @@ pub struct Claim {
     /// The claim's identity.
     pub lease: Lease,
     /// Whether it takes one of the places for claims; a suspect has a place of its own.
-    pub(crate) takes_place: bool,
+    pub(crate) takes_slot: bool,
     state: Mutex<ClaimState>,
     stop: CancellationToken,
 }
 
 impl Claim {
-    fn new(lease: Lease, takes_place: bool) -> Self {
+    fn new(lease: Lease, takes_slot: bool) -> Self {
         let stop = CancellationToken::new();
-        Self { lease, takes_place, state: Mutex::new(ClaimState::NEW), stop }
+        Self { lease, takes_slot, state: Mutex::new(ClaimState::NEW), stop }
     }
 
     fn lock(&self) -> MutexGuard<'_, ClaimState> {
@@ -102,8 +102,8 @@ impl ClaimRegistry {
     pub(crate) fn add(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Claim>> {
         let mut claims = self.lock();
         leases
-            .map(|(lease, takes_place)| {
-                let claim = Arc::new(Claim::new(lease, takes_place));
+            .map(|(lease, takes_slot)| {
+                let claim = Arc::new(Claim::new(lease, takes_slot));
                 claims.insert(lease.id, Arc::clone(&claim));
                 claim
             })

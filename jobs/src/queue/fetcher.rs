@@ -1,4 +1,4 @@
-//! Claiming jobs ahead of those who do them: as many as there are places, woken by hints, with a poll behind.
+//! Claiming jobs ahead of those who do them: as many as there are slots, woken by hints, with a poll behind.
 
 use std::{
     collections::VecDeque,
@@ -17,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 use crate::queue::{
     claim::{self, Claimant, Claimed},
     claims::{Claim, ClaimRegistry},
-    completion::{Ending, Settler},
-    lease::Verdict,
+    completion::{Acknowledger, Outcome},
+    lease::Disposition,
 };
 
 /// What a crash between a commit and its hint would miss is found by looking.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// While the queue is busy, this often it is looked for what has become due, and for suspects.
-const TEND: Duration = Duration::from_millis(100);
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks, however many hints come: a queue that was found empty is left alone for a moment.
-const APART: Duration = Duration::from_millis(2);
+const MIN_POLL_GAP: Duration = Duration::from_millis(2);
 /// So many jobs are claimed at a time.
 const BATCH: usize = 500;
 
@@ -80,19 +80,19 @@ pub(crate) struct Fetcher {
     pub(crate) db: Db,
     pub(crate) claimant: Claimant,
     pub(crate) registry: ClaimRegistry,
-    pub(crate) places: Arc<Semaphore>,
-    /// Places that must be free before it is worth asking.
-    pub(crate) worth: usize,
+    pub(crate) slots: Arc<Semaphore>,
+    /// Places that must be free before it is min_free asking.
+    pub(crate) min_free: usize,
     pub(crate) buffer: Arc<Buffer>,
     pub(crate) wake: Arc<Notify>,
     /// Whether a suspect is under way here: never two at a time.
     pub(crate) suspect: Arc<AtomicBool>,
-    pub(crate) settler: Settler,
+    pub(crate) acknowledger: Acknowledger,
     pub(crate) stop: CancellationToken,
 }
 
-/// What a look at the queue found.
-struct Look {
+/// What a poll at the queue found.
+struct Fetched {
     /// There may be more.
     is_full: bool,
     /// When the next scheduled job is due.
@@ -100,27 +100,27 @@ struct Look {
 }
 
 impl Fetcher {
-    /// Claims until told to stop; gives back then what nobody has started.
+    /// Claims until written to stop; gives back then what nobody has started.
     pub(crate) async fn run(self) {
         let mut is_away = false;
-        let mut tended_at = None;
+        let mut last_upkeep = None;
         while !self.stop.is_cancelled() {
             let free = tokio::select! {
                 () = self.stop.cancelled() => break,
-                free = self.places.acquire_many(u32::try_from(self.worth).unwrap_or(1)) => free,
+                free = self.slots.acquire_many(u32::try_from(self.min_free).unwrap_or(1)) => free,
             };
-            // Never closed. What is claimed keeps its places by itself.
+            // Never closed. What is claimed keeps its slots by itself.
             drop(free);
-            let wait = match self.look(&mut tended_at).await {
-                Ok(look) => {
+            let wait = match self.poll(&mut last_upkeep).await {
+                Ok(poll) => {
                     if is_away {
                         tracing::info!(queue = self.claimant.queue.as_str(), "taking jobs again");
                         is_away = false;
                     }
-                    if look.is_full {
+                    if poll.is_full {
                         continue;
                     }
-                    look.due_in.unwrap_or(POLL).min(POLL)
+                    poll.due_in.unwrap_or(POLL_INTERVAL).min(POLL_INTERVAL)
                 }
                 Err(error) => {
                     if !is_away {
@@ -132,45 +132,45 @@ impl Fetcher {
                         );
                         is_away = true;
                     }
-                    POLL / 4
+                    POLL_INTERVAL / 4
                 }
             };
-            let looked_at = tokio::time::Instant::now();
+            let polled_at = tokio::time::Instant::now();
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.wake.notified() => tokio::time::sleep_until(looked_at + APART).await,
+                () = self.wake.notified() => tokio::time::sleep_until(polled_at + MIN_POLL_GAP).await,
                 () = tokio::time::sleep(wait) => {}
             }
         }
         for job in self.buffer.drain() {
-            self.settler.end(job.claim, Ending::Not(Verdict::Release));
+            self.acknowledger.end(job.claim, Outcome::Failed(Disposition::Release));
         }
     }
 
-    async fn look(&self, tended_at: &mut Option<Instant>) -> domain::Result<Look> {
-        let most = self.places.available_permits().min(BATCH);
-        // Taken before the claim, so that whoever waits for all places at a stop waits for this one, too.
-        let Ok(mut places) = self.places.try_acquire_many(u32::try_from(most).unwrap_or(0)) else {
-            return Ok(Look { is_full: false, due_in: None });
+    async fn poll(&self, last_upkeep: &mut Option<Instant>) -> domain::Result<Fetched> {
+        let limit = self.slots.available_permits().min(BATCH);
+        // Taken before the claim, so that whoever waits for all slots at a stop waits for this one, too.
+        let Ok(mut slots) = self.slots.try_acquire_many(u32::try_from(limit).unwrap_or(0)) else {
+            return Ok(Fetched { is_full: false, due_in: None });
         };
         let tx = self.db.fleet().await?;
-        let claimed = self.claimant.claim(&tx, most).await?;
-        let is_full = claimed.len() == most;
+        let claimed = self.claimant.claim(&tx, limit).await?;
+        let is_full = claimed.len() == limit;
         if claimed.is_empty() {
             tx.rollback().await?;
         } else {
             tx.commit().await?;
         }
-        if let Some(taken) = places.split(claimed.len()) {
+        if let Some(taken) = slots.split(claimed.len()) {
             taken.forget();
         }
-        drop(places);
+        drop(slots);
         self.take(claimed);
-        let is_due = tended_at.is_none_or(|at| at.elapsed() >= TEND);
+        let is_due = last_upkeep.is_none_or(|at| at.elapsed() >= UPKEEP_INTERVAL);
         if is_full && !is_due {
-            return Ok(Look { is_full, due_in: None });
+            return Ok(Fetched { is_full, due_in: None });
         }
-        *tended_at = Some(Instant::now());
+        *last_upkeep = Some(Instant::now());
         let tx = self.db.fleet().await?;
         let (promoted, due_in) = claim::promote(&tx, self.claimant.queue).await?;
         let suspect = if self.suspect.load(Ordering::Acquire) {
@@ -180,7 +180,7 @@ impl Fetcher {
         };
         tx.commit().await?;
         self.take(suspect.into_iter().collect());
-        Ok(Look { is_full: is_full || promoted > 0, due_in })
+        Ok(Fetched { is_full: is_full || promoted > 0, due_in })
     }
 
     fn take(&self, claimed: Vec<Claimed>) {

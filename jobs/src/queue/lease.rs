@@ -83,7 +83,7 @@ pub async fn finish<K: Kind>(tx: &Tx<K>, leases: &[Lease]) -> Result<u64> {
 
 /// What becomes of a job that was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Disposition {
     /// Tried again after a wait.
     Retry {
         /// Why.
@@ -112,7 +112,7 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
+impl Disposition {
     fn columns(&self) -> (&'static str, Option<&str>, i64) {
         match self {
             Self::Retry { reason, after } => ("RETRY", Some(reason), millis(*after)),
@@ -131,15 +131,15 @@ impl Verdict {
 ///
 /// # Errors
 /// Also where a twin was pushed at this very moment: the same call again sees it.
-pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Verdict)]) -> Result<u64> {
+pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Disposition)]) -> Result<u64> {
     let leases: Vec<Lease> = settled.iter().map(|(lease, _)| *lease).collect();
     let Columns { orgs, ids, fences } = Columns::of(&leases);
-    let mut verdicts = Vec::with_capacity(settled.len());
+    let mut dispositions = Vec::with_capacity(settled.len());
     let mut reasons = Vec::with_capacity(settled.len());
     let mut waits = Vec::with_capacity(settled.len());
-    for (_, verdict) in settled {
-        let (verdict, reason, wait) = verdict.columns();
-        verdicts.push(verdict);
+    for (_, disposition) in settled {
+        let (disposition, reason, wait) = disposition.columns();
+        dispositions.push(disposition);
         // Postgres has no such character.
         reasons.push(reason.map(|reason| reason.replace('\0', "\u{fffd}")));
         waits.push(wait);
@@ -148,27 +148,27 @@ pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Verdict)]) -> Result<u64>
     let sql = format!(
         "WITH held AS (
              SELECT {HELD}, given.reason, given.wait_ms,
-                    CASE WHEN given.verdict = 'BURY' THEN 'BURY'
-                         WHEN given.verdict = 'CANCEL' OR job.is_cancelling THEN 'CANCEL'
+                    CASE WHEN given.disposition = 'BURY' THEN 'BURY'
+                         WHEN given.disposition = 'CANCEL' OR job.is_cancelling THEN 'CANCEL'
                          WHEN {HAS_TWIN} THEN 'MERGE'
-                         ELSE given.verdict END AS verdict
+                         ELSE given.disposition END AS disposition
              FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::bigint[])
-                  AS given (org_id, id, fence, verdict, reason, wait_ms)
+                  AS given (org_id, id, fence, disposition, reason, wait_ms)
              JOIN job USING (org_id, id, fence) WHERE job.lease_until IS NOT NULL FOR UPDATE OF job),
          kept AS (
              UPDATE job SET
-                 state = CASE WHEN verdict = 'BURY' THEN 'BURIED'
-                              WHEN verdict = 'RELEASE' OR wait_ms = 0 THEN 'WAITING' ELSE 'SCHEDULED' END,
-                 attempt = CASE WHEN verdict IN ('SNOOZE', 'RELEASE') THEN greatest(job.attempt - 1, 0) ELSE job.attempt END,
-                 run_at = CASE WHEN verdict IN ('RETRY', 'SNOOZE') THEN now() + wait_ms * interval '1 ms' ELSE job.run_at END,
+                 state = CASE WHEN disposition = 'BURY' THEN 'BURIED'
+                              WHEN disposition = 'RELEASE' OR wait_ms = 0 THEN 'WAITING' ELSE 'SCHEDULED' END,
+                 attempt = CASE WHEN disposition IN ('SNOOZE', 'RELEASE') THEN greatest(job.attempt - 1, 0) ELSE job.attempt END,
+                 run_at = CASE WHEN disposition IN ('RETRY', 'SNOOZE') THEN now() + wait_ms * interval '1 ms' ELSE job.run_at END,
                  error = coalesce(reason, job.error), lease_until = NULL, is_cancelling = false, changed_at = now()
              FROM held
-             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
+             WHERE job.org_id = held.org_id AND job.id = held.id AND disposition NOT IN ('CANCEL', 'MERGE')),
          {end}
          SELECT count(*) AS settled FROM held"
     );
     let row: tokio_postgres::Row =
-        tx.one(&sql, &[&orgs, &ids, &fences, &verdicts, &reasons, &waits]).await?;
+        tx.one(&sql, &[&orgs, &ids, &fences, &dispositions, &reasons, &waits]).await?;
     Ok(row.try_get::<_, i64>("settled")?.unsigned_abs())
 }
 
@@ -181,7 +181,7 @@ pub async fn reap(tx: &Tx<Fleet>) -> Result<Vec<Reaped>> {
                     CASE WHEN job.is_cancelling THEN 'CANCEL'
                          WHEN job.attempt >= job.max_attempts THEN 'BURY'
                          WHEN {HAS_TWIN} THEN 'MERGE'
-                         ELSE 'RELEASE' END AS verdict
+                         ELSE 'RELEASE' END AS disposition
              FROM job WHERE state = 'RUNNING' AND lease_until < now()
                -- One of a key at a time: the next time it sees that the other waits.
                AND NOT EXISTS (SELECT FROM job AS elder
@@ -189,12 +189,12 @@ pub async fn reap(tx: &Tx<Fleet>) -> Result<Vec<Reaped>> {
                                  AND elder.state = 'RUNNING' AND elder.lease_until < now() AND elder.id < job.id)
              ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED),
          kept AS (
-             UPDATE job SET state = CASE WHEN verdict = 'BURY' THEN 'BURIED' ELSE 'WAITING' END,
+             UPDATE job SET state = CASE WHEN disposition = 'BURY' THEN 'BURIED' ELSE 'WAITING' END,
                             is_suspect = job.attempt + {SUSPECT_LEFT} >= job.max_attempts, error = reason, lease_until = NULL, changed_at = now()
              FROM held
-             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict NOT IN ('CANCEL', 'MERGE')),
+             WHERE job.org_id = held.org_id AND job.id = held.id AND disposition NOT IN ('CANCEL', 'MERGE')),
          {end}
-         SELECT org_id, queue, kind, id, verdict = 'BURY' AS is_buried FROM held"
+         SELECT org_id, queue, kind, id, disposition = 'BURY' AS is_buried FROM held"
     );
     tx.all(&sql, &[&"its worker ended, or lost its lease, while it ran"]).await
 }
@@ -239,23 +239,23 @@ const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
     WHERE twin.org_id = job.org_id AND twin.kind = job.kind AND twin.unique_key = job.unique_key
       AND twin.state IN ('WAITING', 'SCHEDULED'))";
 
-/// The rest of `settle` and `reap`: what leaves the queue goes to the history, and the kind of a watched job is told.
+/// The rest of `settle` and `reap`: what leaves the queue goes to the history, and the kind of a watched job is notified.
 fn end() -> String {
     format!(
         "gone AS (
              DELETE FROM job USING held
-             WHERE job.org_id = held.org_id AND job.id = held.id AND verdict IN ('CANCEL', 'MERGE')),
+             WHERE job.org_id = held.org_id AND job.id = held.id AND disposition IN ('CANCEL', 'MERGE')),
          recorded AS (
              {TO_HISTORY}
              SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
-                    CASE verdict WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
+                    CASE disposition WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
                     run_at, queued_at, started_at, now()
-             FROM held WHERE verdict IN ('CANCEL', 'MERGE')),
+             FROM held WHERE disposition IN ('CANCEL', 'MERGE')),
          ended AS (
              SELECT org_id, queue, kind, version, subject, priority, watched, reason AS error,
-                    CASE verdict WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END AS outcome
-             FROM held WHERE verdict IN ('BURY', 'CANCEL')),
-         told AS ({ENDED_INSERT})"
+                    CASE disposition WHEN 'BURY' THEN 'BURIED' ELSE 'CANCELLED' END AS outcome
+             FROM held WHERE disposition IN ('BURY', 'CANCEL')),
+         notified AS ({ENDED_INSERT})"
     )
 }
 

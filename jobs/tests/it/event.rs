@@ -59,8 +59,10 @@ const KINDS: &[&str] = &["ast"];
 /// Only a hint ends such a wait.
 const NEVER: Pace = Pace { listening: Duration::from_hours(1), deaf: Duration::from_hours(1) };
 
-async fn told(hints: &mut Hints) {
-    timeout(Duration::from_secs(10), hints.next(NEVER)).await.expect("told within ten seconds");
+async fn wait_for_hint(hints: &mut Hints) {
+    timeout(Duration::from_secs(10), hints.next(NEVER))
+        .await
+        .expect("wait_for_hint within ten seconds");
 }
 
 /// A process that hears: its publisher, its ears.
@@ -88,7 +90,7 @@ async fn a_hint_is_heard_in_another_process() {
     let (org, id) = (OrganizationId::new(), AssetId::new());
     let mut hints = there.listener.subscribe(Topic::row(org, KINDS, id.uuid()));
     here.publisher.publish(vec![Event::changed(org, id)]);
-    told(&mut hints).await;
+    wait_for_hint(&mut hints).await;
 }
 
 #[tokio::test]
@@ -114,7 +116,7 @@ async fn what_is_no_hint_is_nothing() {
     let quiet = timeout(Duration::from_millis(200), hints.next(NEVER)).await;
     assert!(quiet.is_err());
     process.publisher.publish(vec![Event::changed(org, id)]);
-    told(&mut hints).await;
+    wait_for_hint(&mut hints).await;
 }
 
 #[tokio::test]
@@ -127,7 +129,7 @@ async fn while_redis_is_away_subscribers_poll_and_are_told_when_it_is_back() {
     let pace = Pace { deaf: Duration::from_millis(1), ..NEVER };
     timeout(Duration::from_secs(1), hints.next(pace)).await.expect("polled");
     server.start_again();
-    told(&mut hints).await;
+    wait_for_hint(&mut hints).await;
     assert!(process.listener.is_listening());
 }
 

@@ -24,7 +24,7 @@ pub mod testing;
 
 pub use access::viewer::Viewer;
 pub use base::actor::Actor;
-pub use base::error::{Error, Fault, Result};
+pub use base::error::{Error, FieldError, Result};
 pub use base::{
     actor::Origin,
     db::{Db, Tx},

@@ -10,17 +10,17 @@
 //! | `variables` | whether variables are what the document says they are |
 //! | `authorize` | who may select what |
 //! | `policy` | what the checks must know of single fields and no directive says |
-//! | `rejection` | why a document is refused before it runs |
+//! | `error` | why a document is refused before it runs |
 //! | `key_order` | the order of an answer's keys |
 
 pub(crate) mod authorize;
 pub(crate) mod cost;
+pub(crate) mod error;
 pub(crate) mod expansion;
 pub(crate) mod index;
 pub(crate) mod key_order;
 pub(crate) mod lexer;
 pub(crate) mod operation;
 pub(crate) mod policy;
-pub(crate) mod rejection;
 pub(crate) mod root;
 pub(crate) mod variables;

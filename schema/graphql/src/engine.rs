@@ -9,16 +9,16 @@
 //! | `schema`, `register` | the table of all nouns, and what is made of it: the roots, `node` |
 //! | `prepare`, `allowlist` | a document until it may run |
 //! | `execute` | who asks, what they may select, execution |
-//! | `refusal` | refusals before execution, as clients learn them |
+//! | `document_error` | refusals before execution, as clients learn them |
 //! | `subscription`, `recognition` | a document that runs again and again; rights over time |
 //! | `files` | files in and out |
 
 mod allowlist;
+mod document_error;
 mod execute;
 mod files;
 mod prepare;
 pub(crate) mod recognition;
-mod refusal;
 mod register;
 pub(crate) mod schema;
 pub(crate) mod subscription;
@@ -28,12 +28,12 @@ use std::sync::Arc;
 use async_graphql::Schema;
 
 pub use allowlist::Allowlist;
-pub use prepare::{Operation, Prepared};
+pub use prepare::{OperationKind, Prepared};
 
 use crate::{
     document::{
-        index::{Shape, Unstated},
-        variables::Inputs,
+        index::{MissingPolicy, SchemaIndex},
+        variables::InputTypes,
     },
     engine::{
         recognition::Watching,
@@ -59,8 +59,8 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     schema: Schema<Query, Mutation, Subscription>,
-    shape: Shape,
-    inputs: Inputs,
+    index: SchemaIndex,
+    input_types: InputTypes,
     services: Arc<Services>,
     settings: Settings,
 }
@@ -77,10 +77,11 @@ impl Engine {
         }
         let schema = builder.finish();
         let sdl = schema.sdl();
-        let shape = Shape::read(&sdl, schema::POLICIES)
-            .map_err(|unstated| unstated.iter().map(Unstated::to_string).collect::<Vec<_>>())?;
-        let (inputs, services) = (Inputs::read(&sdl), Arc::new(services));
-        Ok(Self(Arc::new(Inner { schema, shape, inputs, services, settings })))
+        let index = SchemaIndex::read(&sdl, schema::POLICIES).map_err(|unstated| {
+            unstated.iter().map(MissingPolicy::to_string).collect::<Vec<_>>()
+        })?;
+        let (input_types, services) = (InputTypes::read(&sdl), Arc::new(services));
+        Ok(Self(Arc::new(Inner { schema, index, input_types, services, settings })))
     }
 
     /// Services of the process.

@@ -22,7 +22,7 @@ mod request;
 
 pub use compliance::report::Printed;
 pub use engine::{
-    Allowlist, Engine, Operation, Prepared, Settings,
+    Allowlist, Engine, OperationKind, Prepared, Settings,
     recognition::{Recognised, Watching},
     sdl,
 };

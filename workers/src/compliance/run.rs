@@ -23,7 +23,7 @@ pub async fn shard(context: Context, job: RunShard) -> Result<(), Failure> {
     tx.commit().await?;
     let tx = context.finish().await?;
     if is_open {
-        let anew = Run::judge_shard(&tx, job.run, job.round, job.range, context.now()).await?;
+        let anew = Run::evaluate_shard(&tx, job.run, job.round, job.range, context.now()).await?;
         if let Some(anew) = anew {
             push_shards(&tx, anew).await?;
         }

@@ -24,7 +24,7 @@ use crate::{
         actor::Actor,
         db::{Auth, FromRow, Tx},
         entity::{ApiKeyId, OrganizationId, UserId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         text,
     },
 };
@@ -107,23 +107,24 @@ impl ApiKey {
         let name = text::check("input.name", &new.name, text::NAME, &mut faults);
         let set: PermissionSet = new.permissions.iter().copied().collect();
         if set.is_empty() {
-            faults.push(Fault::new("input.permissions", "a key needs at least one permission"));
+            faults
+                .push(FieldError::new("input.permissions", "a key needs at least one permission"));
         }
         if !set.intersection(FLEET).is_empty() {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 "input.permissions",
                 "what concerns the installation cannot be given to a key",
             ));
         }
         if new.expires_at <= now || new.expires_at > now + MAX_LIFE {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 "input.expiresAt",
                 "must be in the future and at most a year from now",
             ));
         }
         for (index, cidr) in new.allowed_cidrs.iter().enumerate() {
             if parse_network(cidr).is_none() {
-                faults.push(Fault::new(
+                faults.push(FieldError::new(
                     format!("input.allowedCidrs.{index}"),
                     "must be a network such as 10.0.0.0/8 or 2001:db8::/32",
                 ));

@@ -18,7 +18,7 @@ use crate::base::{
     event::Event,
     id::Id,
     listing::{Listing, Order},
-    page::{Page, PageRequest, Place},
+    page::{Page, PageRequest, Position},
 };
 
 /// One recorded change.
@@ -125,8 +125,8 @@ impl AuditEntry {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     base::{
         db::{Auth, FromRow, Kind, Tx},
         entity::{OrganizationId, RoleId, UserId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         id::Id,
         text,
     },
@@ -56,8 +56,10 @@ impl Organization {
         let name = text::check("name", name, text::NAME, &mut faults);
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if slug.is_empty() || slug.len() > 63 || !slug.chars().all(plain) || slug.starts_with('-') {
-            faults
-                .push(Fault::new("slug", "must be 1 to 63 of a-z, 0-9 and -, not starting with -"));
+            faults.push(FieldError::new(
+                "slug",
+                "must be 1 to 63 of a-z, 0-9 and -, not starting with -",
+            ));
         }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));

@@ -14,7 +14,7 @@ use argon2::{
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::base::error::{Error, Fault, Result};
+use crate::base::error::{Error, FieldError, Result};
 
 /// Characters at least; with a second factor fewer would do.
 pub const MIN_CHARS: usize = 15;
@@ -138,18 +138,23 @@ fn normalise(password: &str) -> String {
 
 /// Checks that a new password is good enough. `context` holds words that are near to guess here: the organization, the
 /// e-mail's local part, the person's name.
-pub fn check(path: &str, password: &str, context: &[&str], has_mfa: bool) -> Result<(), Fault> {
+pub fn check(
+    path: &str,
+    password: &str,
+    context: &[&str],
+    has_mfa: bool,
+) -> Result<(), FieldError> {
     let password = normalise(password);
     let minimum = if has_mfa { MIN_CHARS_WITH_MFA } else { MIN_CHARS };
     let length = password.chars().count();
     if length < minimum {
-        return Err(Fault::new(
+        return Err(FieldError::new(
             path,
             format!("has {length} characters, at least {minimum} are needed"),
         ));
     }
     if password.len() > MAX_BYTES {
-        return Err(Fault::new(path, format!("is longer than {MAX_BYTES} bytes")));
+        return Err(FieldError::new(path, format!("is longer than {MAX_BYTES} bytes")));
     }
     let context: Vec<&str> = context.iter().copied().chain(["sentryops"]).collect();
     // zxcvbn looks at 100 characters; what follows only adds.
@@ -161,7 +166,7 @@ pub fn check(path: &str, password: &str, context: &[&str], has_mfa: bool) -> Res
         || "is too easy to guess".to_owned(),
         |warning| format!("is too easy to guess: {}", warning.to_string().trim_end_matches('.')),
     );
-    Err(Fault {
+    Err(FieldError {
         path: path.to_owned(),
         message: reason,
         suggestion: Some("several unrelated words make a good password".to_owned()),

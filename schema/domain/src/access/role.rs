@@ -15,7 +15,7 @@ use crate::{
     base::{
         db::{Auth, FromRow, Kind, Tx},
         entity::{OrganizationId, RoleId, UserId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         text,
     },
 };
@@ -110,12 +110,14 @@ impl Role {
         let name = text::check("name", name, text::NAME, &mut faults);
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if key.is_empty() || key.len() > 63 || !key.chars().all(plain) || key.starts_with('-') {
-            faults
-                .push(Fault::new("key", "must be 1 to 63 of a-z, 0-9 and -, not starting with -"));
+            faults.push(FieldError::new(
+                "key",
+                "must be 1 to 63 of a-z, 0-9 and -, not starting with -",
+            ));
         }
         let set: PermissionSet = permissions.iter().copied().collect();
         if !set.intersection(FLEET).is_empty() {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 "permissions",
                 "what concerns the installation is granted by `sentryops admin grant` only",
             ));

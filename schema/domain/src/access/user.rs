@@ -26,7 +26,7 @@ use crate::{
         entity::{OrganizationId, UserId},
         error::{Error, Result},
         listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
     },
 };
 
@@ -97,8 +97,8 @@ impl User {
     }
 
     /// The place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: self.name.clone(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: self.name.clone(), id: self.id.uuid() }
     }
 
     /// The members of the transaction's organization among these people.

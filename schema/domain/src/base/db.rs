@@ -84,7 +84,7 @@ impl Db {
     }
 
     /// The same database over connections of its own, which no other user of this one can exhaust.
-    pub fn apart(&self, pool_size: usize) -> Result<Self> {
+    pub fn with_own_pool(&self, pool_size: usize) -> Result<Self> {
         Ok(Self { pool: pool(&self.config, &self.tls, pool_size)?, ..self.clone() })
     }
 

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// One thing wrong with an input: where, what, and what to do instead where we can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct FieldError {
     /// The path to the value, e.g. `input.attributes.os_name`.
     pub path: String,
     /// What is wrong, as a sentence without a full stop.
@@ -20,7 +20,7 @@ pub struct Fault {
     pub suggestion: Option<String>,
 }
 
-impl Fault {
+impl FieldError {
     /// A fault at a path, without a suggestion.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into(), suggestion: None }
@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// Bad input; all its faults at once.
     #[error("invalid input: {}", .0.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; "))]
-    Invalid(Vec<Fault>),
+    Invalid(Vec<FieldError>),
     /// The state of things forbids it.
     #[error("{0}")]
     Conflict(String),
@@ -81,14 +81,15 @@ pub enum Error {
 impl Error {
     /// One fault in the input.
     pub fn invalid(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Invalid(vec![Fault::new(path, message)])
+        Self::Invalid(vec![FieldError::new(path, message)])
     }
 
     /// The same, with the paths of its faults below `parent`.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         let Self::Invalid(faults) = self else { return self };
-        let below = |fault: Fault| Fault { path: format!("{parent}.{}", fault.path), ..fault };
+        let below =
+            |fault: FieldError| FieldError { path: format!("{parent}.{}", fault.path), ..fault };
         Self::Invalid(faults.into_iter().map(below).collect())
     }
 

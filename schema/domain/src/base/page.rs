@@ -1,4 +1,4 @@
-//! Keyset pages: a cursor is the last row's place in the order, so a page costs the same wherever it starts and rows
+//! Keyset pages: a cursor is the last row's position in the order, so a page costs the same wherever it starts and rows
 //! that come or go meanwhile neither repeat nor hide others.
 //!
 //! A cursor is opaque and authenticated together with the organization and the list (its order and filter): one that
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::base::{
     entity::OrganizationId,
-    error::{Error, Fault, Result},
+    error::{Error, FieldError, Result},
 };
 
 /// Rows of a page where the caller does not say.
@@ -49,24 +49,24 @@ impl CursorKeys {
         )
     }
 
-    fn sign(&self, scope: &Scope, payload: &[u8]) -> Vec<u8> {
+    fn sign(&self, scope: &CursorScope, payload: &[u8]) -> Vec<u8> {
         let key = self.0.first().expect("a validated key ring has a key");
         scope.mac(key, payload).finalize().into_bytes()[..MAC_BYTES].to_vec()
     }
 
-    fn verifies(&self, scope: &Scope, payload: &[u8], mac: &[u8]) -> bool {
+    fn verifies(&self, scope: &CursorScope, payload: &[u8], mac: &[u8]) -> bool {
         self.0.iter().any(|key| scope.mac(key, payload).verify_truncated_left(mac).is_ok())
     }
 }
 
 /// Which list a cursor belongs to: organization, list, order and filter.
 #[derive(Debug, Clone)]
-pub struct Scope {
+pub struct CursorScope {
     org: OrganizationId,
     list: String,
 }
 
-impl Scope {
+impl CursorScope {
     /// The list `name` of the organization, as filtered and ordered by what `fingerprint` shows.
     pub fn new(org: OrganizationId, name: &str, fingerprint: &impl std::fmt::Debug) -> Self {
         Self { org, list: format!("{name}\0{fingerprint:?}") }
@@ -82,25 +82,25 @@ impl Scope {
     }
 }
 
-/// A row's place in its list: the value it is ordered by, as text that sorts in SQL after a cast, and its id.
+/// A row's position in its list: the value it is ordered by, as text that sorts in SQL after a cast, and its id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Position {
     /// The ordering value; empty where the id alone orders.
     pub value: String,
     /// The row's id, which breaks ties.
     pub id: Uuid,
 }
 
-impl Place {
+impl Position {
     /// The cursor that stands for it.
-    pub fn cursor(&self, keys: &CursorKeys, scope: &Scope) -> String {
+    pub fn cursor(&self, keys: &CursorKeys, scope: &CursorScope) -> String {
         let mut bytes = self.id.as_bytes().to_vec();
         bytes.extend_from_slice(self.value.as_bytes());
         let mac = keys.sign(scope, &bytes);
         URL_SAFE_NO_PAD.encode([mac, bytes].concat())
     }
 
-    fn parse(cursor: &str, keys: &CursorKeys, scope: &Scope, argument: &str) -> Result<Self> {
+    fn parse(cursor: &str, keys: &CursorKeys, scope: &CursorScope, argument: &str) -> Result<Self> {
         let refusal = || {
             Error::invalid(
                 argument,
@@ -140,10 +140,10 @@ pub struct PageRequest {
     pub size: usize,
     /// Whether it is counted from the list's end.
     pub backward: bool,
-    /// Rows after this place only.
-    pub after: Option<Place>,
-    /// Rows before this place only.
-    pub before: Option<Place>,
+    /// Rows after this position only.
+    pub after: Option<Position>,
+    /// Rows before this position only.
+    pub before: Option<Position>,
 }
 
 impl PageArgs {
@@ -151,24 +151,24 @@ impl PageArgs {
     ///
     /// # Errors
     /// All faults at once: `first` and `last` together, a size outside 1 to 100, a cursor that is not of this list.
-    pub fn check(&self, keys: &CursorKeys, scope: &Scope) -> Result<PageRequest> {
+    pub fn check(&self, keys: &CursorKeys, scope: &CursorScope) -> Result<PageRequest> {
         let mut faults = Vec::new();
         let mut size = |name: &str, given: Option<i32>| {
             let rows = given?;
             let valid = usize::try_from(rows).ok().filter(|rows| (1..=MAX_SIZE).contains(rows));
             if valid.is_none() {
                 let message = format!("is {rows}, but a page has between 1 and {MAX_SIZE} rows");
-                faults.push(Fault::new(name, message));
+                faults.push(FieldError::new(name, message));
             }
             Some(valid.unwrap_or(DEFAULT_SIZE))
         };
         let (first, last) = (size("first", self.first), size("last", self.last));
         if first.is_some() && last.is_some() {
-            faults.push(Fault::new("last", "give first or last, not both"));
+            faults.push(FieldError::new("last", "give first or last, not both"));
         }
-        let mut place = |name: &str, given: &Option<String>| {
-            given.as_ref().and_then(|cursor| match Place::parse(cursor, keys, scope, name) {
-                Ok(place) => Some(place),
+        let mut position = |name: &str, given: &Option<String>| {
+            given.as_ref().and_then(|cursor| match Position::parse(cursor, keys, scope, name) {
+                Ok(position) => Some(position),
                 Err(Error::Invalid(more)) => {
                     faults.extend(more);
                     None
@@ -176,7 +176,7 @@ impl PageArgs {
                 Err(_) => None,
             })
         };
-        let (after, before) = (place("after", &self.after), place("before", &self.before));
+        let (after, before) = (position("after", &self.after), position("before", &self.before));
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
@@ -234,44 +234,44 @@ mod tests {
         CursorKeys::derive([&[7_u8; 32][..]])
     }
 
-    fn scope(filter: &str) -> Scope {
-        Scope::new(Id::from(Uuid::nil()), "assets", &filter)
+    fn scope(filter: &str) -> CursorScope {
+        CursorScope::new(Id::from(Uuid::nil()), "assets", &filter)
     }
 
     #[test]
     fn a_cursor_leads_back_to_its_place() {
-        let place = Place { value: "web-1".into(), id: Uuid::now_v7() };
-        let cursor = place.cursor(&keys(), &scope(""));
-        assert_eq!(Place::parse(&cursor, &keys(), &scope(""), "after").unwrap(), place);
+        let position = Position { value: "web-1".into(), id: Uuid::now_v7() };
+        let cursor = position.cursor(&keys(), &scope(""));
+        assert_eq!(Position::parse(&cursor, &keys(), &scope(""), "after").unwrap(), position);
     }
 
     #[test]
     fn a_cursor_with_any_bit_flipped_is_refused() {
-        let cursor = Place { value: "a".into(), id: Uuid::now_v7() }.cursor(&keys(), &scope(""));
+        let cursor = Position { value: "a".into(), id: Uuid::now_v7() }.cursor(&keys(), &scope(""));
         let bytes = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut tampered = bytes.clone();
             tampered[bit / 8] ^= 1 << (bit % 8);
             let tampered = URL_SAFE_NO_PAD.encode(tampered);
-            assert!(Place::parse(&tampered, &keys(), &scope(""), "after").is_err(), "bit {bit}");
+            assert!(Position::parse(&tampered, &keys(), &scope(""), "after").is_err(), "bit {bit}");
         }
     }
 
     #[test]
     fn a_cursor_of_another_list_or_organization_is_refused() {
-        let cursor = Place { value: "a".into(), id: Uuid::now_v7() }.cursor(&keys(), &scope(""));
-        assert!(Place::parse(&cursor, &keys(), &scope("filtered"), "after").is_err());
-        let elsewhere = Scope::new(Id::new(), "assets", &"");
-        assert!(Place::parse(&cursor, &keys(), &elsewhere, "after").is_err());
+        let cursor = Position { value: "a".into(), id: Uuid::now_v7() }.cursor(&keys(), &scope(""));
+        assert!(Position::parse(&cursor, &keys(), &scope("filtered"), "after").is_err());
+        let elsewhere = CursorScope::new(Id::new(), "assets", &"");
+        assert!(Position::parse(&cursor, &keys(), &elsewhere, "after").is_err());
         let other_ring = CursorKeys::derive([&[8_u8; 32][..]]);
-        assert!(Place::parse(&cursor, &other_ring, &scope(""), "after").is_err());
+        assert!(Position::parse(&cursor, &other_ring, &scope(""), "after").is_err());
     }
 
     #[test]
     fn an_older_key_of_the_ring_still_reads() {
-        let cursor = Place { value: "a".into(), id: Uuid::now_v7() }.cursor(&keys(), &scope(""));
+        let cursor = Position { value: "a".into(), id: Uuid::now_v7() }.cursor(&keys(), &scope(""));
         let rotated = CursorKeys::derive([&[8_u8; 32][..], &[7_u8; 32][..]]);
-        assert!(Place::parse(&cursor, &rotated, &scope(""), "after").is_ok());
+        assert!(Position::parse(&cursor, &rotated, &scope(""), "after").is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::base::error::Fault;
+use crate::base::error::FieldError;
 
 /// A state: an enum here and in the API, text with a CHECK in Postgres (database enums are not leakproof, so row
 /// security would cost them their indexes).
@@ -83,22 +83,25 @@ pub const NAME: Rule = Rule { max: 255, multiline: false };
 pub const DESCRIPTION: Rule = Rule { max: 4096, multiline: true };
 
 /// Characters of what was given that an error repeats at most.
-const SHOWN: usize = 100;
+const MAX_SHOWN_CHARS: usize = 100;
 
 /// The text trimmed and composed, or what is wrong with it.
-pub fn check(path: &str, text: &str, rule: Rule, faults: &mut Vec<Fault>) -> String {
+pub fn check(path: &str, text: &str, rule: Rule, faults: &mut Vec<FieldError>) -> String {
     let composed: String = text.trim().nfc().collect();
     let length = composed.chars().count();
     if length == 0 {
-        faults.push(Fault::new(path, "must not be empty"));
+        faults.push(FieldError::new(path, "must not be empty"));
     } else if length > rule.max {
-        faults.push(Fault::new(
+        faults.push(FieldError::new(
             path,
             format!("has {length} characters, at most {} are allowed", rule.max),
         ));
     }
     if let Some(bad) = composed.chars().find(|character| is_unsafe(*character, rule.multiline)) {
-        faults.push(Fault::new(path, format!("holds the control character U+{:04X}", bad as u32)));
+        faults.push(FieldError::new(
+            path,
+            format!("holds the control character U+{:04X}", bad as u32),
+        ));
     }
     composed
 }
@@ -108,14 +111,14 @@ pub fn check_optional(
     path: &str,
     text: Option<&str>,
     rule: Rule,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldError>,
 ) -> Option<String> {
     text.filter(|text| !text.trim().is_empty()).map(|text| check(path, text, rule, faults))
 }
 
 /// The beginning of what was given: enough to find it again, and no more, however long it is.
 pub(crate) fn beginning(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }

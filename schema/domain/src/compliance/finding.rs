@@ -18,7 +18,7 @@ use crate::{
         error::{Error, Result},
         id::Id,
         listing::{Listing, Order, Side},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         text::text_enum,
     },
     compliance::rule::Severity,
@@ -181,8 +181,8 @@ impl Finding {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: self.severity.weight().to_string(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: self.severity.weight().to_string(), id: self.id.uuid() }
     }
 }
 

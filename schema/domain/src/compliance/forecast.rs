@@ -12,13 +12,13 @@ use crate::{
         db::{FromRow, Param, Tx},
         entity::{AssetId, RuleId},
         error::{Error, Result},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
     },
     compliance::{posture::VerdictCode, rule::Verdict},
 };
 
 /// How far it looks at most, in months.
-const FARTHEST: Months = Months::new(60);
+const MAX_HORIZON: Months = Months::new(60);
 
 /// A verdict that time alone will change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Horizon {
                 "is not in the future: a forecast is of what is to come",
             ));
         }
-        if now.checked_add_months(FARTHEST).is_some_and(|farthest| until > farthest) {
+        if now.checked_add_months(MAX_HORIZON).is_some_and(|farthest| until > farthest) {
             return Err(Error::invalid("until", "is more than five years ahead"));
         }
         Ok(Self { until })
@@ -116,14 +116,14 @@ impl Horizon {
 }
 
 impl Flip {
-    /// Its place in the list.
-    pub fn place(&self) -> Place {
+    /// Its position in the list.
+    pub fn position(&self) -> Position {
         let value = format!("{} {}", self.at.timestamp_micros(), self.slot);
-        Place { value, id: self.asset.uuid() }
+        Position { value, id: self.asset.uuid() }
     }
 }
 
-/// A place as a statement binds it.
+/// A position as a statement binds it.
 struct Bound {
     micros: i64,
     asset: Uuid,
@@ -131,13 +131,13 @@ struct Bound {
 }
 
 impl Bound {
-    fn of(place: &Place) -> Result<Self> {
-        let parts = place.value.split_once(' ');
+    fn of(position: &Position) -> Result<Self> {
+        let parts = position.value.split_once(' ');
         let parsed =
             parts.and_then(|(micros, slot)| Some((micros.parse().ok()?, slot.parse().ok()?)));
         // Signed by us, for this list: an older version may have written it otherwise.
         let (micros, slot) = parsed
             .ok_or_else(|| Error::invalid("after", "is a cursor of another version: begin anew"))?;
-        Ok(Self { micros, asset: place.id, slot })
+        Ok(Self { micros, asset: position.id, slot })
     }
 }

@@ -44,7 +44,7 @@ pub use verdict::RuleVerdict;
 pub use verify::{Mismatch, Verified, repair, verify};
 
 /// A score of 100, in millionths of a percent.
-const WHOLE: i64 = 100_000_000;
+const FULL_SCORE: i64 = 100_000_000;
 
 /// What is kept of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -222,7 +222,7 @@ impl Posture {
 
     fn scored(&self) -> Option<i32> {
         let assessed = i64::from(self.passed_weight + self.failed_weight);
-        let score = (i64::from(self.passed_weight) * WHOLE).checked_div(assessed)?;
+        let score = (i64::from(self.passed_weight) * FULL_SCORE).checked_div(assessed)?;
         Some(i32::try_from(score).expect("a part of the whole, which an i32 holds"))
     }
 

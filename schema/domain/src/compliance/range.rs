@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use super::{
     rule::{Facts, Ruleset},
-    scope::{Scope, ScopeValues},
+    scope::{AssetScope, ScopeValues},
 };
 use crate::base::{db::Tx, entity::AssetId, error::Result, id::Id};
 
 /// Assets of one shard.
-const SHARD: i64 = 2_000;
+const SHARD_ASSETS: i64 = 2_000;
 
 /// A range of asset ids: above the first, up to and including the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,13 +24,13 @@ pub struct AssetRange {
 
 impl AssetRange {
     /// Ranges of some thousand assets each that cover all that the scope lets through, and those to come. At least one.
-    pub(crate) async fn cut(tx: &Tx, scope: Option<&Scope>) -> Result<Vec<Self>> {
+    pub(crate) async fn cut(tx: &Tx, scope: Option<&AssetScope>) -> Result<Vec<Self>> {
         let values = ScopeValues::of(scope);
         let (filter, params) = values.in_operation().into_sql();
         let sql = format!(
             "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place, count(*) OVER () AS total
                              FROM asset WHERE {filter}) AS numbered
-             WHERE place % {SHARD} = 0 OR place = total ORDER BY id"
+             WHERE place % {SHARD_ASSETS} = 0 OR place = total ORDER BY id"
         );
         let mut ends: Vec<Row> = tx.all(&sql, &params).await?;
         ends.pop(); // The last range has no end.
@@ -61,7 +61,7 @@ pub(crate) async fn facts_in_range(
     tx: &Tx,
     rules: &Ruleset,
     range: AssetRange,
-    scope: Option<&Scope>,
+    scope: Option<&AssetScope>,
 ) -> Result<Vec<Facts>> {
     let values = ScopeValues::of(scope);
     let (above, up_to) = range.bounds();

@@ -26,7 +26,7 @@ use crate::{
         finding::{self, Finding},
         posture::Sums,
         rule::{Rule, Ruleset},
-        scope::{Scope, ScopeValues},
+        scope::{AssetScope, ScopeValues},
         score::{Figures, Score, SeverityCount, Tally},
     },
 };
@@ -177,9 +177,9 @@ impl Report {
     }
 
     /// The run's filter; what it lets through now is taken for what it did then.
-    fn scope(&self) -> Result<Option<Scope>> {
+    fn scope(&self) -> Result<Option<AssetScope>> {
         let scope = self.figures.as_ref().and_then(|figures| figures.scope.as_ref());
-        Scope::from_column(scope)
+        AssetScope::from_column(scope)
     }
 
     fn ended_at(&self) -> Option<DateTime<Utc>> {

@@ -1,7 +1,7 @@
 //! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/draft`: as people
 //! write one; `rule/cel`: what a condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can
 //! read of an asset, and of which types; `rule/env`: what a condition may call; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number;
-//! `rule/judge`: its verdict, and when time alone changes that; `rule/params`: its thresholds; `rule/set`: those of an
+//! `rule/evaluate`: its verdict, and when time alone changes that; `rule/params`: its thresholds; `rule/set`: those of an
 //! organization, by slot; `rule/store`: saving them; `rule/trial`: what one would say; `rule/control`: what the controls of
 //! frameworks are called.)
 //!
@@ -23,9 +23,9 @@ mod cel;
 mod control;
 mod draft;
 mod env;
+mod evaluate;
 mod facts;
 mod hash;
-mod judge;
 mod key;
 mod kind;
 mod params;
@@ -157,7 +157,7 @@ pub struct Definition {
 
 /// What a rule says of an asset, and why where it says nothing.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
+pub struct RuleEvaluation {
     /// The verdict.
     pub verdict: Verdict,
     /// Why there is none: which fact is missing, or what went wrong.

@@ -26,14 +26,14 @@ use crate::{
         error::{Error, Result},
         event::Event,
         listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         run_state::RunState,
         text::text_enum,
     },
     compliance::{
         range::AssetRange,
         rule::Ruleset,
-        scope::{ScanScope, Scope},
+        scope::{AssetScope, ScanScope},
     },
 };
 
@@ -143,7 +143,7 @@ pub enum Started {
     /// A run that begins, to be done by shards.
     New(Box<Run>, Vec<AssetRange>),
     /// It has been started before: this is what came of it.
-    Before(Run),
+    Existing(Run),
 }
 
 const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, scope, error, assets, shards, shards_done, passed,
@@ -172,9 +172,9 @@ impl Run {
             RunTrigger::Manual => format!("{actor_kind} {}", actor_id.unwrap_or_default()),
         };
         let idempotency_key = idempotency_key.map(|key| format!("{whose} {key}"));
-        let scope_key = scope.as_ref().map_or_else(|| "all".to_owned(), Scope::key);
+        let scope_key = scope.as_ref().map_or_else(|| "all".to_owned(), AssetScope::key);
         if let Some(run) = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await? {
-            return Ok(Started::Before(run));
+            return Ok(Started::Existing(run));
         }
         if let Some(scope) = &scope
             && !scope.lets_any_through(tx).await?
@@ -210,7 +210,7 @@ impl Run {
         if made == 0 {
             // Somebody else's has just been committed: this statement waited for it, so the next sees it.
             let run = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await?;
-            return run.map(Started::Before).ok_or_else(|| {
+            return run.map(Started::Existing).ok_or_else(|| {
                 Error::Conflict("a run of this scope has just ended: ask again".into())
             });
         }
@@ -235,8 +235,8 @@ impl Run {
         if let Some(key) = idempotency_key {
             let sql = format!("{SELECT} WHERE idempotency_key = $1");
             if let Some(run) = tx.opt::<Self>(&sql, &[&key]).await? {
-                let scope = Scope::from_column(run.scope.as_ref())?;
-                if scope.as_ref().map_or_else(|| "all".to_owned(), Scope::key) != scope_key {
+                let scope = AssetScope::from_column(run.scope.as_ref())?;
+                if scope.as_ref().map_or_else(|| "all".to_owned(), AssetScope::key) != scope_key {
                     let message = "the idempotency key was used for a run of another scope";
                     return Err(Error::Conflict(message.into()));
                 }
@@ -290,7 +290,7 @@ impl Run {
             )
             .await?;
         let Some(before) = before else { return Ok(false) };
-        Self::take_back_shards(tx, id).await?;
+        Self::cancel_pending_shards(tx, id).await?;
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
         Entry::changed(action, id, before, after).record(tx, now).await?;
@@ -325,8 +325,8 @@ impl Run {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 
     fn outcome(&self) -> serde_json::Value {

@@ -9,14 +9,14 @@ use crate::{
     base::{
         db::Tx,
         entity::{AssetId, TagId, UserId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         listing::Listing,
     },
     inventory::asset::{AssetType, Environment, LifecycleState},
 };
 
 /// Assets that a scope names one by one at most.
-const MOST_ASSETS: usize = 1_000;
+const MAX_ASSETS: usize = 1_000;
 
 /// Which assets in operation to judge: those that all that is given is true of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
@@ -36,7 +36,7 @@ pub struct ScanScope {
 
 /// A scope in its one form, as a run keeps it: what means the same is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub(crate) struct Scope {
+pub(crate) struct AssetScope {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(super) types: Option<Vec<AssetType>>,
     #[serde(rename = "environment", skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub(crate) struct Scope {
 
 impl ScanScope {
     /// In its one form; `None` if it lets everything through.
-    pub(super) fn check(&self) -> Result<Option<Scope>> {
+    pub(super) fn check(&self) -> Result<Option<AssetScope>> {
         let empty = [
             ("scope.type", self.asset_type.as_ref().is_some_and(Vec::is_empty)),
             ("scope.environment", self.environment.as_ref().is_some_and(Vec::is_empty)),
@@ -59,29 +59,30 @@ impl ScanScope {
         ];
         let empty = empty.into_iter().filter(|(_, is_empty)| *is_empty);
         let faults: Vec<_> = empty
-            .map(|(path, _)| Fault::new(path, "is empty: leave it out where it does not matter"))
+            .map(|(path, _)| {
+                FieldError::new(path, "is empty: leave it out where it does not matter")
+            })
             .collect();
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
         let count = self.assets.as_ref().map_or(0, Vec::len);
-        if count > MOST_ASSETS {
-            let message =
-                format!("names {count} assets, at most {MOST_ASSETS} are judged that way");
+        if count > MAX_ASSETS {
+            let message = format!("names {count} assets, at most {MAX_ASSETS} are judged that way");
             return Err(Error::invalid("scope.assets", message));
         }
-        let scope = Scope {
+        let scope = AssetScope {
             types: set(self.asset_type.as_ref()),
             environments: set(self.environment.as_ref()),
             owner: self.owner,
             tag: self.tag,
             assets: set(self.assets.as_ref()),
         };
-        Ok((scope != Scope::EVERYTHING).then_some(scope))
+        Ok((scope != AssetScope::EVERYTHING).then_some(scope))
     }
 }
 
-impl Scope {
+impl AssetScope {
     const EVERYTHING: Self =
         Self { types: None, environments: None, owner: None, tag: None, assets: None };
 
@@ -102,10 +103,10 @@ impl Scope {
 pub(crate) struct ScopeValues<'a> {
     types: Option<Vec<&'static str>>,
     environments: Option<Vec<&'static str>>,
-    scope: Option<&'a Scope>,
+    scope: Option<&'a AssetScope>,
 }
 
-impl Scope {
+impl AssetScope {
     /// Whether there is an asset to judge.
     pub(super) async fn lets_any_through(&self, tx: &Tx) -> Result<bool> {
         let values = ScopeValues::of(Some(self));
@@ -116,7 +117,7 @@ impl Scope {
 }
 
 impl<'a> ScopeValues<'a> {
-    pub(crate) fn of(scope: Option<&'a Scope>) -> Self {
+    pub(crate) fn of(scope: Option<&'a AssetScope>) -> Self {
         let types = scope.and_then(|scope| scope.types.as_ref());
         let environments = scope.and_then(|scope| scope.environments.as_ref());
         Self {

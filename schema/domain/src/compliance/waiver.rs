@@ -16,11 +16,11 @@ use crate::{
         actor::Actor,
         db::{FromRow, Tx},
         entity::{self, AssetId, Entity, RuleId, WaiverId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         event::Event,
         id::Id,
         listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         stale::{self, Subject},
         text,
     },
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long one lasts at most.
-const LONGEST: TimeDelta = TimeDelta::days(366);
+const MAX_DURATION: TimeDelta = TimeDelta::days(366);
 
 /// Where a waiver is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -124,17 +124,17 @@ impl WaiverInput {
         let reason = text::check("reason", &self.reason, text::DESCRIPTION, &mut faults);
         let mut refuse = |message: String, latest: Option<DateTime<Utc>>| {
             let suggestion = latest.map(shown);
-            faults.push(Fault { suggestion, ..Fault::new("expiresAt", message) });
+            faults.push(FieldError { suggestion, ..FieldError::new("expiresAt", message) });
         };
         if self.expires_at.trunc_subsecs(6) <= now.trunc_subsecs(6) {
             let message = "is not in the future: a waiver ends at a time to come".to_owned();
             refuse(message, None);
-        } else if self.expires_at > now + LONGEST {
-            let days = LONGEST.num_days();
+        } else if self.expires_at > now + MAX_DURATION {
+            let days = MAX_DURATION.num_days();
             let message = format!(
                 "is more than {days} days ahead: a waiver lasts at most so long, and can be granted again"
             );
-            refuse(message, Some(now + LONGEST));
+            refuse(message, Some(now + MAX_DURATION));
         }
         if faults.is_empty() { Ok(reason) } else { Err(Error::Invalid(faults).within("input")) }
     }
@@ -187,8 +187,8 @@ impl Waiver {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 
     /// Allows it, in the name of the transaction's actor.

@@ -19,7 +19,7 @@ use crate::{
         entity::{self, Entity, JobId, OrganizationId},
         error::{Error, Result},
         event::Event,
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         text::text_enum,
     },
 };
@@ -176,8 +176,8 @@ impl Job {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
         actor::Actor,
         db::{FromRow, Tx},
         entity::{self, Entity, ScheduleId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         event::Event,
         id::Id,
         text::{self, text_enum},
@@ -277,10 +277,15 @@ struct Clock {
 
 impl Clock {
     /// Reads both, and refuses what never comes.
-    fn parse(cron: &str, zone: &str, now: DateTime<Utc>, faults: &mut Vec<Fault>) -> Option<Self> {
+    fn parse(
+        cron: &str,
+        zone: &str,
+        now: DateTime<Utc>,
+        faults: &mut Vec<FieldError>,
+    ) -> Option<Self> {
         let too_long = cron.chars().count() > 255;
         let cron = if too_long {
-            Err(vec![Fault::new("input.cron", "has more than 255 characters")])
+            Err(vec![FieldError::new("input.cron", "has more than 255 characters")])
         } else {
             Cron::parse(cron, "input.cron")
         };
@@ -288,9 +293,12 @@ impl Clock {
         let zone = zone::parse(zone, "input.timeZone").map_err(|fault| faults.push(fault)).ok();
         let (cron, zone) = (cron?, zone?);
         if cron.next(now, zone).is_none() {
-            faults.push(Fault {
+            faults.push(FieldError {
                 suggestion: Some("0 2 28 2 *".to_owned()),
-                ..Fault::new("input.cron", "never comes: no date is such a day in such a month")
+                ..FieldError::new(
+                    "input.cron",
+                    "never comes: no date is such a day in such a month",
+                )
             });
         }
         Some(Self { cron, zone })

@@ -90,7 +90,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Says that it is there and what it does. `false` where it is not known (any more): it registers again.
+    /// RuleText that it is there and what it does. `false` where it is not known (any more): it registers again.
     pub async fn beat(tx: &Tx<Fleet>, id: Uuid, running: i32, is_draining: bool) -> Result<bool> {
         let known = tx
             .exec(

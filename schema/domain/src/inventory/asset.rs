@@ -23,7 +23,7 @@ use crate::{
         entity::{AssetId, TagId, UserId},
         error::{Error, Result},
         event::Event,
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         text::text_enum,
     },
     inventory::{custody::Custody, dependency::Dependency},
@@ -35,7 +35,7 @@ mod patch;
 mod query;
 mod store;
 
-pub(crate) use fact::Known;
+pub(crate) use fact::Provenance;
 pub use fact::{Fact, FactSource, Sources};
 pub(crate) use patch::Patch;
 use query::FilterValues;
@@ -289,7 +289,7 @@ impl Asset {
     }
 
     /// Its place in a list of that order.
-    pub fn place(&self, order: AssetOrder) -> Place {
+    pub fn position(&self, order: AssetOrder) -> Position {
         let value = match order.field {
             AssetOrderField::CreatedAt => String::new(),
             AssetOrderField::UpdatedAt => {
@@ -298,14 +298,14 @@ impl Asset {
             AssetOrderField::Name => self.name.clone(),
             AssetOrderField::Code => self.code.clone(),
         };
-        Place { value, id: self.id.uuid() }
+        Position { value, id: self.id.uuid() }
     }
 
     /// Adds one.
     pub async fn create(tx: &Tx, input: &CreateAssetInput, now: DateTime<Utc>) -> Result<Self> {
         let mut faults = Vec::new();
         let blank = Draft::new(input.asset_type, now);
-        let mut draft = Patch::of_new(input).apply(&blank, Known::declared(now), &mut faults);
+        let mut draft = Patch::of_new(input).apply(&blank, Provenance::declared(now), &mut faults);
         draft.asset.lifecycle_state = input.lifecycle_state.unwrap_or(LifecycleState::Active);
         draft.asset.environment = input.environment.unwrap_or(Environment::Prod);
         if !faults.is_empty() {
@@ -326,7 +326,7 @@ impl Asset {
     ) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         let mut faults = Vec::new();
-        let after = Patch::of_change(patch).apply(&before, Known::declared(now), &mut faults);
+        let after = Patch::of_change(patch).apply(&before, Provenance::declared(now), &mut faults);
         if !faults.is_empty() {
             return Err(Error::Invalid(faults).within("input"));
         }

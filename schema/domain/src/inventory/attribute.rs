@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     access::{directive::requires, permission::Permission},
-    base::{error::Fault, nearest::nearest, text::beginning},
+    base::{error::FieldError, nearest::nearest, text::beginning},
 };
 
 mod value;
@@ -155,13 +155,13 @@ impl Attribute {
 ///
 /// # Errors
 /// A fault at `path` that suggests the nearest name.
-pub fn find(name: &str, path: &str) -> Result<&'static Attribute, Fault> {
+pub fn find(name: &str, path: &str) -> Result<&'static Attribute, FieldError> {
     let name = name.trim();
     let has =
         |known: &&Attribute| known.key == name || known.aliases.iter().any(|alias| alias == name);
-    REGISTRY.iter().find(has).ok_or_else(|| Fault {
+    REGISTRY.iter().find(has).ok_or_else(|| FieldError {
         suggestion: suggestion(name),
-        ..Fault::new(
+        ..FieldError::new(
             path,
             format!(
                 "{:?} is no attribute: the query attributes lists them, and what else you want to keep is a custom field",

@@ -16,7 +16,7 @@ use crate::base::{
     error::{Error, Result},
     id::Id,
     listing::{Listing, Order, Side},
-    page::{Page, PageRequest, Place},
+    page::{Page, PageRequest, Position},
 };
 
 /// One recorded change, without its values.
@@ -76,8 +76,8 @@ impl Change {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         event::Event,
         id::Id,
         listing::{Listing, Order, Side},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         text,
     },
 };
@@ -119,8 +119,8 @@ impl Custody {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 
     /// Hands an asset to somebody.

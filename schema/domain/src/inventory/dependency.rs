@@ -17,11 +17,11 @@ use crate::{
     base::{
         db::{FromRow, Tx},
         entity::{AssetId, DependencyId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         event::Event,
         id::Id,
         listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         text::{self, Rule, text_enum},
     },
 };
@@ -102,11 +102,11 @@ impl Dependency {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: String::new(), id: self.id.uuid() }
+    pub fn position(&self) -> Position {
+        Position { value: String::new(), id: self.id.uuid() }
     }
 
-    /// Says that `source` needs `target`.
+    /// RuleText that `source` needs `target`.
     ///
     /// # Errors
     /// `Invalid` for an asset that would need itself and for a kind that is too long, `NotFound` for an asset that does
@@ -123,7 +123,7 @@ impl Dependency {
         let kind = text::check_optional("kind", kind, KIND, &mut faults);
         if source == target {
             let message = "is the source itself: an asset cannot need itself";
-            faults.push(Fault::new("target", message));
+            faults.push(FieldError::new("target", message));
         }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
@@ -153,7 +153,7 @@ impl Dependency {
         Ok(dependency)
     }
 
-    /// Says that its source no longer needs its target; returns what it was.
+    /// RuleText that its source no longer needs its target; returns what it was.
     pub async fn remove(tx: &Tx, id: DependencyId, now: DateTime<Utc>) -> Result<Self> {
         let removed: Self = tx
             .opt(

@@ -23,24 +23,24 @@ use crate::{
         entity::ImportRunId,
         error::{Error, Result},
         listing::{Listing, Order},
-        page::{Page, PageRequest, Place},
+        page::{Page, PageRequest, Position},
         run_state::RunState,
         text::text_enum,
     },
 };
 
 mod assets;
+pub mod chunker;
 mod column;
-pub mod cut;
+mod dedupe;
 mod dependencies;
-mod life;
-mod once;
 mod row;
+mod state;
 mod sweep;
 
 pub use column::check_columns;
 pub(crate) use column::{AssetField, Column, DependencyField, MOST_COLUMNS};
-pub use life::{Begun, Outcome};
+pub use state::{Begun, Outcome};
 pub use sweep::Sweep;
 
 text_enum! {
@@ -162,7 +162,7 @@ pub enum Opened {
     /// A new run: its rows may come.
     New(ImportRun),
     /// The key has been used: this is what came of it.
-    Before(ImportRun),
+    Existing(ImportRun),
 }
 
 /// What the cells of a chunk's rows are.
@@ -186,12 +186,12 @@ pub struct Chunk {
     /// The rows as they stand in the file, each ended by a line feed; UTF-8.
     pub content: Vec<u8>,
     /// Rows that were left out, and why.
-    pub faults: Vec<RowFault>,
+    pub faults: Vec<RowError>,
 }
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowFault {
+pub struct RowError {
     /// Its number: of a CSV file the header is 1, of JSON the first object.
     pub row: i32,
     /// The column, where it is one's fault.
@@ -251,8 +251,8 @@ impl ImportError {
     }
 
     /// Its place in the list.
-    pub fn place(&self) -> Place {
-        Place { value: self.row.to_string(), id: self.id }
+    pub fn position(&self) -> Position {
+        Position { value: self.row.to_string(), id: self.id }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     base::{
         db::{FromRow, Tx},
         entity::{AssetId, TagId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         event::Event,
         id::Id,
         stale::{self, Subject},
@@ -69,10 +69,13 @@ impl FromRow for Tagged {
 }
 
 /// The name of a tag as it is kept.
-pub(crate) fn check_name(path: &str, name: &str, faults: &mut Vec<Fault>) -> String {
+pub(crate) fn check_name(path: &str, name: &str, faults: &mut Vec<FieldError>) -> String {
     let name = text::check(path, name, NAME, faults);
     if name.contains([',', ';']) {
-        faults.push(Fault::new(path, "holds a comma or a semicolon, which separate tags in files"));
+        faults.push(FieldError::new(
+            path,
+            "holds a comma or a semicolon, which separate tags in files",
+        ));
     }
     name
 }
@@ -128,9 +131,9 @@ impl Tag {
             digits.len() == 6 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
         });
         if !is_color {
-            faults.push(Fault {
+            faults.push(FieldError {
                 suggestion: Some(COLOR.to_owned()),
-                ..Fault::new("color", "must be # and six hexadecimal digits")
+                ..FieldError::new("color", "must be # and six hexadecimal digits")
             });
         }
         if !faults.is_empty() {

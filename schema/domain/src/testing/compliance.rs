@@ -16,7 +16,7 @@ use crate::{
 
 /// A rule and its version.
 #[derive(Debug, Clone)]
-pub struct KeptRule {
+pub struct RuleFixture {
     /// Its id.
     pub id: RuleId,
     /// Its version's id.
@@ -29,9 +29,9 @@ pub struct KeptRule {
     pub severity: Severity,
 }
 
-/// What a rule says, beside its key, slot and severity.
+/// What a rule text, beside its key, slot and severity.
 #[derive(Debug, Clone, Copy)]
-pub struct Says<'a> {
+pub struct RuleText<'a> {
     /// CEL.
     pub condition: &'a str,
     /// CEL by name.
@@ -40,14 +40,14 @@ pub struct Says<'a> {
     pub controls: &'a [(&'a str, &'a str)],
 }
 
-impl KeptRule {
+impl RuleFixture {
     /// A rule in its first version.
-    pub async fn keep(
+    pub async fn insert(
         tx: &Tx,
         key: &str,
         slot: usize,
         severity: Severity,
-        says: Says<'_>,
+        text: RuleText<'_>,
         at: DateTime<Utc>,
     ) -> Result<Self> {
         let rule = Self { id: Id::new(), version: Id::new(), key: key.to_owned(), slot, severity };
@@ -59,10 +59,10 @@ impl KeptRule {
         )
         .await?;
         let evidence: serde_json::Map<String, Value> =
-            says.evidence.iter().map(|(name, cel)| ((*name).to_owned(), json!(cel))).collect();
+            text.evidence.iter().map(|(name, cel)| ((*name).to_owned(), json!(cel))).collect();
         let control =
             |(framework, code): &(&str, &str)| json!({ "framework": framework, "code": code });
-        let controls: Vec<Value> = says.controls.iter().map(control).collect();
+        let controls: Vec<Value> = text.controls.iter().map(control).collect();
         tx.exec(
             "INSERT INTO rule_version (org_id, id, rule_id, version, title, severity, controls, applies_to, params, condition,
                                        evidence, remediation, created_at)
@@ -74,7 +74,7 @@ impl KeptRule {
                 &format!("{key} must hold"),
                 &severity.as_str(),
                 &Value::Array(controls),
-                &says.condition,
+                &text.condition,
                 &Value::Object(evidence),
                 &format!("see to {key}"),
                 &at,
@@ -92,14 +92,14 @@ impl KeptRule {
 pub async fn posture(
     tx: &Tx,
     asset: AssetId,
-    rules: &[KeptRule],
+    rules: &[RuleFixture],
     verdicts: &str,
     flips: &[(usize, DateTime<Utc>, char)],
     at: DateTime<Utc>,
 ) -> Result<()> {
     let weight = |letters: &str| -> i32 {
         let counts =
-            |rule: &&KeptRule| letters.contains(char::from(verdicts.as_bytes()[rule.slot]));
+            |rule: &&RuleFixture| letters.contains(char::from(verdicts.as_bytes()[rule.slot]));
         rules.iter().filter(counts).map(|rule| rule.severity.weight()).sum()
     };
     let (passed, failed) = (weight("P"), weight("F"));
@@ -134,7 +134,7 @@ pub async fn posture(
 
 /// A finding, as it is kept.
 #[derive(Debug, Clone)]
-pub struct KeptFinding {
+pub struct FindingFixture {
     /// `OPEN`, `WAIVED`, `FIXED` or `OUT_OF_SCOPE`.
     pub state: &'static str,
     /// What was seen.
@@ -149,7 +149,7 @@ pub struct KeptFinding {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-impl KeptFinding {
+impl FindingFixture {
     /// One that is open.
     pub fn open(opened_at: DateTime<Utc>) -> Self {
         Self {
@@ -168,7 +168,7 @@ impl KeptFinding {
     }
 
     /// Keeps it; returns its id.
-    pub async fn keep(self, tx: &Tx, asset: AssetId, rule: &KeptRule) -> Result<Uuid> {
+    pub async fn insert(self, tx: &Tx, asset: AssetId, rule: &RuleFixture) -> Result<Uuid> {
         let id = Uuid::now_v7();
         let weight = i16::try_from(rule.severity.weight()).expect("weights are small");
         tx.exec(
@@ -199,7 +199,7 @@ impl KeptFinding {
 
 /// A run, as it is kept.
 #[derive(Debug, Clone)]
-pub struct KeptRun {
+pub struct RunFixture {
     /// `SUCCEEDED`, `FAILED`, …
     pub state: &'static str,
     /// Its filter; all assets without it.
@@ -216,7 +216,7 @@ pub struct KeptRun {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-impl KeptRun {
+impl RunFixture {
     /// A run of all assets that went well.
     pub fn succeeded(started_at: DateTime<Utc>, finished_at: DateTime<Utc>) -> Self {
         Self {
@@ -231,15 +231,15 @@ impl KeptRun {
     }
 
     /// Keeps it, by these rules; `tallies` has one row of each.
-    pub async fn keep(self, tx: &Tx, rules: &[KeptRule]) -> Result<RunId> {
+    pub async fn insert(self, tx: &Tx, rules: &[RuleFixture]) -> Result<RunId> {
         let id = RunId::new();
-        let snapshot = |rule: &KeptRule| json!({ "slot": rule.slot, "rule": rule.id.uuid(), "version": rule.version.uuid(), "params": {} });
+        let snapshot = |rule: &RuleFixture| json!({ "slot": rule.slot, "rule": rule.id.uuid(), "version": rule.version.uuid(), "params": {} });
         let kept: Vec<Value> = rules.iter().map(snapshot).collect();
         let sum = |places: &[usize]| -> i32 {
             self.tallies.iter().flat_map(|row| places.iter().map(|place| row[*place])).sum()
         };
         let weight = |places: &[usize]| -> i64 {
-            let of = |(row, rule): (&[i32; 5], &KeptRule)| -> i64 {
+            let of = |(row, rule): (&[i32; 5], &RuleFixture)| -> i64 {
                 let verdicts: i32 = places.iter().map(|place| row[*place]).sum();
                 i64::from(verdicts * rule.severity.weight())
             };

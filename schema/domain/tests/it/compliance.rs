@@ -2,8 +2,8 @@
 
 mod drift;
 mod finding;
+mod fixture;
 mod following;
-mod judged;
 mod native;
 mod posture;
 mod report;

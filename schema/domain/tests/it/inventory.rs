@@ -2,9 +2,9 @@
 
 mod asset;
 mod custody;
+mod dedupe;
 mod dependency;
 mod export;
 mod import;
-mod once;
 mod round_trip;
 mod tag;

@@ -9,7 +9,7 @@ use domain::{
         directive::requires,
         permission::Permission::{self, AuditRead},
     },
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     entity::{self, AuditEntryId},
 };
 use futures_util::future::OptionFuture;
@@ -136,14 +136,14 @@ impl AuditQueries {
     ) -> Result<Connection<AuditEntry>> {
         let query = filter.unwrap_or_default().query()?;
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "auditEntries", &query);
+        let scope = CursorScope::new(ctx.viewer()?.org, "auditEntries", &query);
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
             wants_total(ctx).then(|| audit::AuditEntry::count(&tx, &query)).into();
         let (page, total) = tokio::join!(audit::AuditEntry::list(&tx, &query, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, audit::AuditEntry::place, AuditEntry))
+        Ok(Connection::new(page?, keys, &scope, total, audit::AuditEntry::position, AuditEntry))
     }
 }
 

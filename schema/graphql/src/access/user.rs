@@ -12,7 +12,7 @@ use domain::{
         session::{EndReason, Session},
         user::{self, CreateUserInput, UpdateUserInput},
     },
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     entity::{self, RoleId, UserId},
 };
 use futures_util::future::OptionFuture;
@@ -61,13 +61,13 @@ impl UserQuery {
         #[graphql(desc = "Before this cursor.")] before: Option<String>,
     ) -> Result<Connection<User>> {
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "users", &());
+        let scope = CursorScope::new(ctx.viewer()?.org, "users", &());
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| user::User::count(&tx)).into();
         let (page, total) = tokio::join!(user::User::list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, user::User::place, User))
+        Ok(Connection::new(page?, keys, &scope, total, user::User::position, User))
     }
 
     /// The roles that members of the organization may have. Takes `USER_READ`.

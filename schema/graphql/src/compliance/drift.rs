@@ -3,7 +3,7 @@
 use async_graphql::{Context, Object};
 use domain::{
     access::{directive::requires, permission::Permission::ComplianceRead},
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     compliance::{
         drift::{self, Direction},
         score::Score,
@@ -80,7 +80,7 @@ impl Drift {
     ) -> Result<Connection<Finding>> {
         let keys = &ctx.services().cursors;
         let between = (direction, self.0.from.run, self.0.to.run);
-        let scope = Scope::new(ctx.viewer()?.org, "drift", &between);
+        let scope = CursorScope::new(ctx.viewer()?.org, "drift", &between);
         let request = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
@@ -92,7 +92,7 @@ impl Drift {
             keys,
             &scope,
             total,
-            domain::compliance::finding::Finding::place,
+            domain::compliance::finding::Finding::position,
             Finding,
         ))
     }

@@ -10,7 +10,7 @@ use domain::{
         directive::requires,
         permission::Permission::{self, ComplianceRead},
     },
-    base::page::{Page, PageArgs, Scope},
+    base::page::{CursorScope, Page, PageArgs},
     compliance::finding::{self, FindingFilter},
     entity::{self, AssetId, FindingId},
 };
@@ -72,11 +72,11 @@ pub(crate) async fn of_asset(
     after: Option<String>,
 ) -> Result<Connection<Finding>> {
     let keys = &ctx.services().cursors;
-    let scope = Scope::new(ctx.viewer()?.org, "assetFindings", &asset);
+    let scope = CursorScope::new(ctx.viewer()?.org, "assetFindings", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
     let key = PageKey { owner: asset, page, total: wants_total(ctx) };
     let (page, total) = ctx.load::<FindingPages>(key).await?.unwrap_or((Page::EMPTY, None));
-    Ok(Connection::new(page, keys, &scope, total, finding::Finding::place, Finding))
+    Ok(Connection::new(page, keys, &scope, total, finding::Finding::position, Finding))
 }
 
 /// Queries on findings.
@@ -108,14 +108,14 @@ impl FindingQuery {
     ) -> Result<Connection<Finding>> {
         let filter = filter.unwrap_or_default();
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "findings", &filter);
+        let scope = CursorScope::new(ctx.viewer()?.org, "findings", &filter);
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
             wants_total(ctx).then(|| finding::Finding::count(&tx, &filter)).into();
         let (page, total) = tokio::join!(finding::Finding::list(&tx, &filter, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, finding::Finding::place, Finding))
+        Ok(Connection::new(page?, keys, &scope, total, finding::Finding::position, Finding))
     }
 }
 

@@ -4,7 +4,7 @@ use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     access::{directive::requires, permission::Permission::ComplianceRead},
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     compliance::{
         forecast::{self, Horizon},
         rule::Verdict,
@@ -74,12 +74,12 @@ impl ForecastQuery {
     ) -> Result<Connection<Flip>> {
         let horizon = Horizon::check(until, ctx.now())?;
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "complianceForecast", &until);
+        let scope = CursorScope::new(ctx.viewer()?.org, "complianceForecast", &until);
         let request = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| horizon.count(&tx)).into();
         let (page, total) = tokio::join!(horizon.list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, forecast::Flip::place, Flip))
+        Ok(Connection::new(page?, keys, &scope, total, forecast::Flip::position, Flip))
     }
 }

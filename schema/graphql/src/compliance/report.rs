@@ -5,7 +5,7 @@ use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     access::{directive::requires, permission::Permission::ComplianceRead},
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     compliance::{
         report::{self, Family, Report},
         score::{Score, SeverityCount, Tally},
@@ -115,7 +115,7 @@ impl ComplianceReport {
     ) -> Result<Connection<Finding>> {
         let keys = &ctx.services().cursors;
         let run = self.0.figures.as_ref().map(|figures| figures.run);
-        let scope = Scope::new(ctx.viewer()?.org, "reportFindings", &run);
+        let scope = CursorScope::new(ctx.viewer()?.org, "reportFindings", &run);
         let request = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| self.0.count_findings(&tx)).into();
@@ -126,7 +126,7 @@ impl ComplianceReport {
             keys,
             &scope,
             total,
-            domain::compliance::finding::Finding::place,
+            domain::compliance::finding::Finding::position,
             Finding,
         ))
     }

@@ -11,7 +11,7 @@ use domain::{
     },
     base::{
         entity::Entity,
-        page::{PageArgs, Scope},
+        page::{CursorScope, PageArgs},
         run_state::RunState,
     },
     compliance::{
@@ -98,13 +98,13 @@ impl RunQuery {
         #[graphql(desc = "Before this cursor.")] before: Option<String>,
     ) -> Result<Connection<ComplianceRun>> {
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "complianceRuns", &());
+        let scope = CursorScope::new(ctx.viewer()?.org, "complianceRuns", &());
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| run::Run::count(&tx)).into();
         let (page, total) = tokio::join!(run::Run::list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, run::Run::place, ComplianceRun))
+        Ok(Connection::new(page?, keys, &scope, total, run::Run::position, ComplianceRun))
     }
 }
 

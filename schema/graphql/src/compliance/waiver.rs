@@ -9,7 +9,7 @@ use domain::{
         directive::requires,
         permission::Permission::{self, ComplianceRead, WaiverGrant},
     },
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     compliance::waiver::{self, WaiverInput, WaiverState},
     entity::{self, WaiverId},
 };
@@ -90,13 +90,13 @@ impl WaiverQuery {
         #[graphql(desc = "Before this cursor.")] before: Option<String>,
     ) -> Result<Connection<Waiver>> {
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "waivers", &());
+        let scope = CursorScope::new(ctx.viewer()?.org, "waivers", &());
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| waiver::Waiver::count(&tx)).into();
         let (page, total) = tokio::join!(waiver::Waiver::list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, waiver::Waiver::place, Waiver))
+        Ok(Connection::new(page?, keys, &scope, total, waiver::Waiver::position, Waiver))
     }
 }
 

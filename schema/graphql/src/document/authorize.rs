@@ -1,6 +1,6 @@
 //! Who may select what: the whole document is checked before anything of it runs.
 //!
-//! Every place where a field stands is checked with the type it stands on, through fragments, as often as it is spread:
+//! Every frame where a field stands is checked with the type it stands on, through fragments, as often as it is spread:
 //! async-graphql runs each of them separately. Must stay true:
 //! - a field takes what it states, and what the object states that it returns;
 //! - behind an interface or union the object is known by the type condition only, so there each field takes what the
@@ -17,8 +17,8 @@ use async_graphql::{
 use domain::access::permission::{Permission, PermissionSet};
 
 use crate::document::{
-    index::{Field, Kind, Requirement, Shape, TypeId},
-    operation::Chosen,
+    index::{Field, Kind, Requirement, SchemaIndex, TypeId},
+    operation::Operation,
     policy::Policy,
 };
 
@@ -48,7 +48,7 @@ pub(crate) enum Need {
     Permission(Permission),
 }
 
-/// A place in the document that the caller may not select.
+/// A frame in the document that the caller may not select.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forbidden {
     /// The response keys from the root, aliases where they are.
@@ -61,15 +61,15 @@ pub(crate) struct Forbidden {
     pub(crate) field: String,
 }
 
-impl Shape {
+impl SchemaIndex {
     /// All that the operation selects and the caller may not, in the order of the document, at most [`LISTED`].
-    pub(crate) fn forbidden(&self, chosen: Chosen<'_>, caller: Caller<'_>) -> Vec<Forbidden> {
+    pub(crate) fn forbidden(&self, operation: Operation<'_>, caller: Caller<'_>) -> Vec<Forbidden> {
         let mut checker =
-            Checker { shape: self, chosen, caller, path: Vec::new(), forbidden: Vec::new() };
-        if let Some(on) = self.root(chosen.kind()) {
-            let place =
-                Place { on, is_narrowed: false, is_oneself: false, listed: Lacking::NOTHING };
-            checker.set(chosen.selections(), place);
+            Checker { index: self, operation, caller, path: Vec::new(), forbidden: Vec::new() };
+        if let Some(on) = self.root(operation.kind()) {
+            let frame =
+                Frame { on, is_narrowed: false, is_oneself: false, listed: Lacking::NOTHING };
+            checker.set(operation.selections(), frame);
         }
         checker.forbidden
     }
@@ -88,7 +88,7 @@ impl Lacking {
 
 /// Where a selection set stands.
 #[derive(Clone, Copy)]
-struct Place {
+struct Frame {
     /// The type that is selected on.
     on: TypeId,
     /// Whether a type condition led here from an interface or union, so that nobody has asked yet what the type takes.
@@ -100,34 +100,34 @@ struct Place {
 }
 
 struct Checker<'a> {
-    shape: &'a Shape,
-    chosen: Chosen<'a>,
+    index: &'a SchemaIndex,
+    operation: Operation<'a>,
     caller: Caller<'a>,
     path: Vec<&'a str>,
     forbidden: Vec<Forbidden>,
 }
 
 impl<'a> Checker<'a> {
-    fn set(&mut self, set: &'a Positioned<SelectionSet>, place: Place) {
+    fn set(&mut self, set: &'a Positioned<SelectionSet>, frame: Frame) {
         for item in &set.node.items {
             if self.forbidden.len() >= LISTED {
                 return;
             }
-            if self.chosen.excludes(item.node.directives()) {
+            if self.operation.excludes(item.node.directives()) {
                 continue;
             }
             match &item.node {
-                Selection::Field(field) => self.field(field, place),
+                Selection::Field(field) => self.field(field, frame),
                 Selection::InlineFragment(inline) => {
                     let condition = inline.node.type_condition.as_ref();
                     let condition = condition.map(|condition| condition.node.on.node.as_str());
-                    self.fragment(&inline.node.selection_set, condition, place);
+                    self.fragment(&inline.node.selection_set, condition, frame);
                 }
                 Selection::FragmentSpread(spread) => {
                     let name = &spread.node.fragment_name.node;
-                    if let Some(fragment) = self.chosen.fragment(name) {
+                    if let Some(fragment) = self.operation.fragment(name) {
                         let condition = fragment.type_condition.node.on.node.as_str();
-                        self.fragment(&fragment.selection_set, Some(condition), place);
+                        self.fragment(&fragment.selection_set, Some(condition), frame);
                     }
                 }
             }
@@ -138,26 +138,26 @@ impl<'a> Checker<'a> {
         &mut self,
         set: &'a Positioned<SelectionSet>,
         condition: Option<&str>,
-        place: Place,
+        frame: Frame,
     ) {
-        let Some(condition) = condition else { return self.set(set, place) };
-        let Some(on) = self.shape.narrowed(Some(place.on), condition) else { return };
-        let is_narrowed = place.is_narrowed || on != place.on;
-        self.set(set, Place { on, is_narrowed, ..place });
+        let Some(condition) = condition else { return self.set(set, frame) };
+        let Some(on) = self.index.narrowed(Some(frame.on), condition) else { return };
+        let is_narrowed = frame.is_narrowed || on != frame.on;
+        self.set(set, Frame { on, is_narrowed, ..frame });
     }
 
-    fn field(&mut self, field: &'a Positioned<Selected>, place: Place) {
+    fn field(&mut self, field: &'a Positioned<Selected>, frame: Frame) {
         let selected = &field.node;
         let name = selected.name.node.as_str();
         // `__typename`, `__schema` and `__type` are not among a type's fields.
-        let on = self.shape.get(place.on);
+        let on = self.index.get(frame.on);
         let Some(definition) = on.field(name) else { return };
         let mut own = definition.own;
-        if place.is_oneself && definition.or_oneself {
+        if frame.is_oneself && definition.or_oneself {
             own.permissions = PermissionSet::EMPTY;
         }
-        let mut required = own.and(self.shape.get(definition.returns).requirement);
-        if place.is_narrowed && on.kind == Kind::Object {
+        let mut required = own.and(self.index.get(definition.returns).requirement);
+        if frame.is_narrowed && on.kind == Kind::Object {
             required = required.and(on.requirement);
         }
         if self.is_nobody(definition) {
@@ -165,8 +165,8 @@ impl<'a> Checker<'a> {
         }
         self.path.push(selected.response_key().node.as_str());
         let lacking = self.lacking(required);
-        let listed = self.list(field, place, lacking);
-        let below = Place {
+        let listed = self.list(field, frame, lacking);
+        let below = Frame {
             on: definition.returns,
             is_narrowed: false,
             is_oneself: self.returns_oneself(selected, definition),
@@ -197,21 +197,21 @@ impl<'a> Checker<'a> {
     }
 
     /// Lists what no path above has listed, and says what is listed now.
-    fn list(&mut self, field: &Positioned<Selected>, place: Place, lacking: Lacking) -> Lacking {
-        if lacking.authentication && !place.listed.authentication {
-            self.push(field, place.on, Need::Authentication);
+    fn list(&mut self, field: &Positioned<Selected>, frame: Frame, lacking: Lacking) -> Lacking {
+        if lacking.authentication && !frame.listed.authentication {
+            self.push(field, frame.on, Need::Authentication);
         }
-        for permission in lacking.permissions.without(place.listed.permissions).iter() {
-            self.push(field, place.on, Need::Permission(permission));
+        for permission in lacking.permissions.without(frame.listed.permissions).iter() {
+            self.push(field, frame.on, Need::Permission(permission));
         }
         Lacking {
-            authentication: lacking.authentication || place.listed.authentication,
-            permissions: lacking.permissions.union(place.listed.permissions),
+            authentication: lacking.authentication || frame.listed.authentication,
+            permissions: lacking.permissions.union(frame.listed.permissions),
         }
     }
 
     fn push(&mut self, field: &Positioned<Selected>, on: TypeId, need: Need) {
-        let name = format!("{}.{}", self.shape.get(on).name, field.node.name.node);
+        let name = format!("{}.{}", self.index.get(on).name, field.node.name.node);
         let is_listed = self.forbidden.iter().any(|forbidden| {
             forbidden.need == need && forbidden.field == name && forbidden.path == self.path
         });
@@ -231,7 +231,7 @@ impl<'a> Checker<'a> {
         definition.policies.iter().any(|policy| match policy {
             Policy::Oneself => true,
             Policy::OneselfBy(argument) => {
-                self.chosen.text(selected, argument).is_some_and(|id| own_ids.contains(&id))
+                self.operation.text(selected, argument).is_some_and(|id| own_ids.contains(&id))
             }
             Policy::StandsAlone
             | Policy::IgnoresBearer

@@ -1,6 +1,6 @@
-//! What the chosen operation may ask for: depth, fields, aliases, root fields, rows, introspection, one authentication.
+//! What the operation operation may ask for: depth, fields, aliases, root fields, rows, introspection, one authentication.
 //!
-//! What `@skip` and `@include` exclude is not counted here; `expansion` has bounded the document as a whole before.
+//! What `@skip` and `@include` exclude is not counted here; `expansion` has document the document as a whole before.
 //! Must stay true: nothing that the schema does not know makes anything unbounded or free of the field count.
 //! `first` beyond `ROWS` or below zero is the resolver's to refuse, with the argument's name; it counts within 1..=`ROWS`.
 //! Names that are looked at are the specification's, Relay's (`edges`, `nodes`) and those of arguments that bound a field (`first`,
@@ -16,9 +16,9 @@ use async_graphql::{
 };
 
 use crate::document::{
-    index::{Field, Kind, PAGE, Shape, TypeId},
-    operation::Chosen,
-    rejection::{Refusal, grouped},
+    error::{DocumentError, grouped},
+    index::{Field, Kind, PAGE, SchemaIndex, TypeId},
+    operation::Operation,
 };
 
 /// Fields within each other.
@@ -65,18 +65,18 @@ pub(crate) struct Cost {
     pub(crate) introspection: u64,
 }
 
-impl Shape {
+impl SchemaIndex {
     /// What the operation asks for, if it is within all limits.
     ///
     /// # Errors
     /// The first limit that it exceeds, with the measured number.
-    pub(crate) fn cost(&self, chosen: Chosen<'_>) -> Result<Cost, Refusal> {
-        self.one_authentication(chosen)?;
-        let (roots, position) = (chosen.root_fields().len() as u64, chosen.selections().pos);
+    pub(crate) fn cost(&self, operation: Operation<'_>) -> Result<Cost, DocumentError> {
+        self.one_authentication(operation)?;
+        let (roots, position) = (operation.root_fields().len() as u64, operation.selections().pos);
         limit(position, roots, ROOTS, "has", "root fields", "send several documents")?;
-        let mut walk = Measurer { shape: self, chosen, cost: Cost::default(), too_deep: None };
-        let root = self.root(chosen.kind());
-        walk.set(chosen.selections(), Place { on: root, depth: 1, rows: 1, page: PAGE });
+        let mut walk = Measurer { index: self, operation, cost: Cost::default(), too_deep: None };
+        let root = self.root(operation.kind());
+        walk.set(operation.selections(), Frame { on: root, depth: 1, rows: 1, page: PAGE });
         if let Some(refusal) = walk.too_deep {
             return Err(refusal);
         }
@@ -95,9 +95,9 @@ impl Shape {
             let (measured, limit) = (grouped(cost.objects), grouped(COST));
             let message = format!(
                 "this {} costs {measured}, the limit is {limit}: ask for fewer rows with `first`",
-                chosen.kind()
+                operation.kind()
             );
-            return Err(Refusal::too_complex(position, message));
+            return Err(DocumentError::too_complex(position, message));
         }
         let hint = "send large values at the root, once";
         limit(position, cost.arguments, ARGUMENTS, "reads", "bytes of arguments", hint)?;
@@ -114,18 +114,18 @@ fn limit(
     verb: &str,
     what: &str,
     hint: &str,
-) -> Result<(), Refusal> {
+) -> Result<(), DocumentError> {
     if measured <= limit {
         return Ok(());
     }
     let (measured, limit) = (grouped(measured), grouped(limit));
     let message = format!("this operation {verb} {measured} {what}, the limit is {limit}: {hint}");
-    Err(Refusal::too_complex(position, message))
+    Err(DocumentError::too_complex(position, message))
 }
 
 /// Where a selection set stands.
 #[derive(Clone, Copy)]
-struct Place {
+struct Frame {
     /// The type that is selected on, if the schema knows it.
     on: Option<TypeId>,
     /// The depth of the fields in the set.
@@ -137,98 +137,98 @@ struct Place {
 }
 
 struct Measurer<'a> {
-    shape: &'a Shape,
-    chosen: Chosen<'a>,
+    index: &'a SchemaIndex,
+    operation: Operation<'a>,
     cost: Cost,
-    too_deep: Option<Refusal>,
+    too_deep: Option<DocumentError>,
 }
 
 impl<'a> Measurer<'a> {
-    fn set(&mut self, set: &'a Positioned<SelectionSet>, place: Place) {
+    fn set(&mut self, set: &'a Positioned<SelectionSet>, frame: Frame) {
         for item in &set.node.items {
-            if self.chosen.excludes(item.node.directives()) {
+            if self.operation.excludes(item.node.directives()) {
                 continue;
             }
             match &item.node {
-                Selection::Field(field) => self.field(field, place),
+                Selection::Field(field) => self.field(field, frame),
                 Selection::InlineFragment(inline) => {
                     let on = match &inline.node.type_condition {
-                        Some(condition) => self.shape.narrowed(place.on, &condition.node.on.node),
-                        None => place.on,
+                        Some(condition) => self.index.narrowed(frame.on, &condition.node.on.node),
+                        None => frame.on,
                     };
-                    self.set(&inline.node.selection_set, Place { on, ..place });
+                    self.set(&inline.node.selection_set, Frame { on, ..frame });
                 }
                 Selection::FragmentSpread(spread) => {
                     let name = &spread.node.fragment_name.node;
-                    if let Some(fragment) = self.chosen.fragment(name) {
+                    if let Some(fragment) = self.operation.fragment(name) {
                         let condition = &fragment.type_condition.node.on.node;
-                        let on = self.shape.narrowed(place.on, condition);
-                        self.set(&fragment.selection_set, Place { on, ..place });
+                        let on = self.index.narrowed(frame.on, condition);
+                        self.set(&fragment.selection_set, Frame { on, ..frame });
                     }
                 }
             }
         }
     }
 
-    fn field(&mut self, field: &'a Positioned<Selected>, place: Place) {
-        self.count(field, place.depth, DEPTH);
+    fn field(&mut self, field: &'a Positioned<Selected>, frame: Frame) {
+        self.count(field, frame.depth, DEPTH);
         let selected = &field.node;
         let name = selected.name.node.as_str();
         if !selected.arguments.is_empty() {
-            let bytes = self.chosen.argument_bytes(selected).saturating_mul(place.rows);
+            let bytes = self.operation.argument_bytes(selected).saturating_mul(frame.rows);
             self.cost.arguments = self.cost.arguments.saturating_add(bytes);
         }
         if matches!(name, "__schema" | "__type") {
-            self.cost.introspection = self.cost.introspection.saturating_add(place.rows);
-            self.introspection(&selected.selection_set, place.depth + 1, place.rows, 0);
+            self.cost.introspection = self.cost.introspection.saturating_add(frame.rows);
+            self.introspection(&selected.selection_set, frame.depth + 1, frame.rows, 0);
             return;
         }
-        let known = place.on.and_then(|on| Some((on, self.shape.get(on).field(name)?)));
+        let known = frame.on.and_then(|on| Some((on, self.index.get(on).field(name)?)));
         let Some((on, definition)) = known else {
             // `__typename`, or what validation will refuse: whatever is below still counts as fields.
-            self.cost.values = self.cost.values.saturating_add(place.rows);
-            let depth = place.depth + 1;
-            self.set(&selected.selection_set, Place { on: None, depth, ..place });
+            self.cost.values = self.cost.values.saturating_add(frame.rows);
+            let depth = frame.depth + 1;
+            self.set(&selected.selection_set, Frame { on: None, depth, ..frame });
             return;
         };
-        let returned = self.shape.get(definition.returns);
+        let returned = self.index.get(definition.returns);
         if returned.kind == Kind::Leaf {
-            self.cost.values = self.cost.values.saturating_add(place.rows);
+            self.cost.values = self.cost.values.saturating_add(frame.rows);
         }
         let page = self.asked(selected, definition);
         // Whatever holds the rows that its own field was asked for, connection or not.
-        let holds_page = self.shape.get(on).is_connection || definition.page.is_none();
+        let holds_page = self.index.get(on).is_connection || definition.page.is_none();
         let is_page = holds_page && matches!(name, "edges" | "nodes");
         let factor = if returned.kind == Kind::Leaf || !definition.is_list {
             1
         } else if is_page {
-            place.page
+            frame.page
         } else {
             page
         };
-        let rows = place.rows.saturating_mul(factor.clamp(1, ROWS).unsigned_abs());
+        let rows = frame.rows.saturating_mul(factor.clamp(1, ROWS).unsigned_abs());
         if returned.kind != Kind::Leaf {
             self.cost.objects = self.cost.objects.saturating_add(rows);
         }
         // A walk may reach all that there is, however few of it are shown, so it counts by its depth: ten deep as 405 objects, a
         // neighbour as itself alone.
         if let Some(unasked) = definition.walk {
-            let beyond = self.chosen.integer(selected, "depth").unwrap_or(unasked) - 1;
+            let beyond = self.operation.integer(selected, "depth").unwrap_or(unasked) - 1;
             let weight = 5 * beyond.clamp(0, 10).pow(2).unsigned_abs();
-            self.cost.objects = self.cost.objects.saturating_add(place.rows.saturating_mul(weight));
+            self.cost.objects = self.cost.objects.saturating_add(frame.rows.saturating_mul(weight));
         }
-        let depth = place.depth + 1;
+        let depth = frame.depth + 1;
         let on = Some(definition.returns);
-        self.set(&selected.selection_set, Place { on, depth, rows, page });
+        self.set(&selected.selection_set, Frame { on, depth, rows, page });
     }
 
     /// The rows that a field is asked for, or gives unasked.
     fn asked(&self, selected: &Selected, definition: &Field) -> i64 {
         let Some(page) = definition.page else {
-            let is_connection = self.shape.get(definition.returns).is_connection;
+            let is_connection = self.index.get(definition.returns).is_connection;
             return if is_connection { PAGE } else { UNBOUNDED };
         };
-        let asked = |argument| self.chosen.integer(selected, argument);
+        let asked = |argument| self.operation.integer(selected, argument);
         asked("first").max(asked("last")).unwrap_or(page)
     }
 
@@ -240,7 +240,7 @@ impl<'a> Measurer<'a> {
         lists: u32,
     ) {
         for item in &set.node.items {
-            if self.chosen.excludes(item.node.directives()) {
+            if self.operation.excludes(item.node.directives()) {
                 continue;
             }
             let (field, below) = match &item.node {
@@ -248,7 +248,7 @@ impl<'a> Measurer<'a> {
                 Selection::InlineFragment(inline) => (None, &inline.node.selection_set),
                 Selection::FragmentSpread(spread) => {
                     let name = &spread.node.fragment_name.node;
-                    let Some(fragment) = self.chosen.fragment(name) else { continue };
+                    let Some(fragment) = self.operation.fragment(name) else { continue };
                     (None, &fragment.selection_set)
                 }
             };
@@ -272,7 +272,7 @@ impl<'a> Measurer<'a> {
                     let message = format!(
                         "this introspection nests {lists} lists, the limit is {INTROSPECTION_LISTS}: ask by `__type(name:)`"
                     );
-                    Refusal::too_complex(field.pos, message)
+                    DocumentError::too_complex(field.pos, message)
                 });
             }
             self.introspection(below, depth + 1, rows, lists);
@@ -288,7 +288,7 @@ impl<'a> Measurer<'a> {
         if depth > limit {
             self.too_deep.get_or_insert_with(|| {
                 let message = format!("this operation is {depth} deep, the limit is {limit}");
-                Refusal::too_complex(field.pos, message)
+                DocumentError::too_complex(field.pos, message)
             });
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! async-graphql expands fragments during validation, in every operation and below every `@skip`: so everything is
 //! measured here, not only what will run. Each fragment is measured once (598 bytes can spread to 8⁹ fields).
-//! Must stay true: `Bounded` is the only way to walk a document, so every walk behind it ends soon and is shallow.
+//! Must stay true: `ParsedDocument` is the only way to walk a document, so every walk behind it ends soon and is shallow.
 
 use std::collections::HashMap;
 
@@ -15,8 +15,8 @@ use async_graphql::{
 };
 
 use crate::document::{
-    operation::Chosen,
-    rejection::{Refusal, grouped},
+    error::{DocumentError, grouped},
+    operation::Operation,
 };
 
 /// Fields, spreads and inline fragments of all operations together, fragments spread.
@@ -28,14 +28,14 @@ pub(crate) const DIRECTIVES: usize = 10;
 
 /// A parsed document without fragment cycles, whose expansion is small enough to be walked.
 #[derive(Debug, Clone)]
-pub(crate) struct Bounded(ExecutableDocument);
+pub(crate) struct ParsedDocument(ExecutableDocument);
 
-impl Bounded {
+impl ParsedDocument {
     /// Measures the document.
     ///
     /// # Errors
     /// A fragment cycle is `VALIDATION`, too many selections, levels or directives `QUERY_TOO_COMPLEX`.
-    pub(crate) fn of(document: ExecutableDocument) -> Result<Self, Refusal> {
+    pub(crate) fn of(document: ExecutableDocument) -> Result<Self, DocumentError> {
         measure(&document)?;
         Ok(Self(document))
     }
@@ -48,11 +48,11 @@ impl Bounded {
     /// The operation that async-graphql will execute for this name, with its variables, into which the operation's
     /// defaults are filled: execute with these very variables, because async-graphql does not look at defaults when
     /// it evaluates `@skip` and `@include`.
-    pub(crate) fn choose<'a>(
+    pub(crate) fn operation<'a>(
         &'a self,
         operation_name: Option<&str>,
         variables: &'a mut Variables,
-    ) -> Result<Chosen<'a>, Refusal> {
+    ) -> Result<Operation<'a>, DocumentError> {
         let operation = match (&self.0.operations, operation_name) {
             (DocumentOperations::Single(operation), None) => Some(operation),
             (DocumentOperations::Single(_), Some(_)) => None,
@@ -62,17 +62,17 @@ impl Bounded {
             }
             (DocumentOperations::Multiple(_), None) => {
                 let message = "the document has several operations: say which by `operationName`";
-                return Err(Refusal::invalid(None, message));
+                return Err(DocumentError::invalid(None, message));
             }
         };
         let Some(operation) = operation else {
-            return Err(Refusal::invalid(None, "the document has no operation of that name"));
+            return Err(DocumentError::invalid(None, "the document has no operation of that name"));
         };
-        Ok(Chosen::new(&self.0, operation, variables))
+        Ok(Operation::new(&self.0, operation, variables))
     }
 }
 
-fn measure(document: &ExecutableDocument) -> Result<(), Refusal> {
+fn measure(document: &ExecutableDocument) -> Result<(), DocumentError> {
     let mut measurer = Measurer { fragments: &document.fragments, measured: HashMap::new() };
     // Maps have no order: walk by position, so that the same document is always refused alike.
     let mut operations: Vec<_> =
@@ -94,7 +94,7 @@ fn measure(document: &ExecutableDocument) -> Result<(), Refusal> {
         let message = format!(
             "this document has {count} selections once its fragments are spread, the limit is {limit}"
         );
-        return Err(Refusal::too_complex(position, message));
+        return Err(DocumentError::too_complex(position, message));
     }
     Ok(())
 }
@@ -122,7 +122,7 @@ impl<'a> Measurer<'a> {
     fn operation(
         &mut self,
         operation: &'a Positioned<OperationDefinition>,
-    ) -> Result<Size, Refusal> {
+    ) -> Result<Size, DocumentError> {
         directives(operation.pos, &operation.node.directives)?;
         for definition in &operation.node.variable_definitions {
             directives(definition.pos, &definition.node.directives)?;
@@ -130,7 +130,11 @@ impl<'a> Measurer<'a> {
         self.set(&operation.node.selection_set, 1)
     }
 
-    fn set(&mut self, set: &'a Positioned<SelectionSet>, level: u32) -> Result<Size, Refusal> {
+    fn set(
+        &mut self,
+        set: &'a Positioned<SelectionSet>,
+        level: u32,
+    ) -> Result<Size, DocumentError> {
         if set.node.items.is_empty() {
             return Ok(Size::default());
         }
@@ -153,7 +157,12 @@ impl<'a> Measurer<'a> {
     }
 
     /// The size of a fragment, which is nothing if there is none of that name: validation says so later.
-    fn fragment(&mut self, name: &'a str, position: Pos, level: u32) -> Result<Size, Refusal> {
+    fn fragment(
+        &mut self,
+        name: &'a str,
+        position: Pos,
+        level: u32,
+    ) -> Result<Size, DocumentError> {
         match self.measured.get(name) {
             Some(Some(size)) => {
                 nesting(position, level.saturating_add(size.depth).saturating_sub(1))?;
@@ -161,7 +170,7 @@ impl<'a> Measurer<'a> {
             }
             Some(None) => {
                 let message = format!("the fragment `{name}` spreads itself");
-                return Err(Refusal::invalid(position, message));
+                return Err(DocumentError::invalid(position, message));
             }
             None => {}
         }
@@ -176,23 +185,23 @@ impl<'a> Measurer<'a> {
     }
 }
 
-fn nesting(position: Pos, level: u32) -> Result<(), Refusal> {
+fn nesting(position: Pos, level: u32) -> Result<(), DocumentError> {
     if level > NESTING {
         let message = format!(
             "this document nests {level} selections deep once its fragments are spread, the limit is {NESTING}"
         );
-        return Err(Refusal::too_complex(position, message));
+        return Err(DocumentError::too_complex(position, message));
     }
     Ok(())
 }
 
-fn directives(position: Pos, directives: &[Positioned<Directive>]) -> Result<(), Refusal> {
+fn directives(position: Pos, directives: &[Positioned<Directive>]) -> Result<(), DocumentError> {
     if directives.len() > DIRECTIVES {
         let message = format!(
             "{} directives stand at one place, the limit is {DIRECTIVES}",
             directives.len()
         );
-        return Err(Refusal::too_complex(position, message));
+        return Err(DocumentError::too_complex(position, message));
     }
     Ok(())
 }
@@ -204,10 +213,10 @@ mod tests {
     use async_graphql::parser::parse_query;
 
     use super::*;
-    use crate::document::rejection::Code;
+    use crate::document::error::Code;
 
-    fn measured(source: &str) -> Result<Bounded, Refusal> {
-        Bounded::of(parse_query(source).unwrap())
+    fn measured(source: &str) -> Result<ParsedDocument, DocumentError> {
+        ParsedDocument::of(parse_query(source).unwrap())
     }
 
     #[track_caller]
@@ -241,7 +250,7 @@ mod tests {
             assert!(source.len() < 800);
             let document = parse_query(&source).unwrap();
             let start = Instant::now();
-            let refusal = Bounded::of(document).unwrap_err();
+            let refusal = ParsedDocument::of(document).unwrap_err();
             assert!(start.elapsed().as_millis() < 10, "{:?}", start.elapsed());
             assert!(refusal.message.contains("once its fragments are spread"));
         }
@@ -314,23 +323,23 @@ mod tests {
         }
         let thread = std::thread::Builder::new().stack_size(256 * 1024);
         let document = parse_query(&source).unwrap();
-        let refusal = thread.spawn(|| Bounded::of(document).err()).unwrap().join().unwrap();
+        let refusal = thread.spawn(|| ParsedDocument::of(document).err()).unwrap().join().unwrap();
         assert!(refusal.unwrap().message.contains("selections deep"));
     }
 
     #[test]
     fn the_operation_is_chosen_as_async_graphql_chooses() {
-        let chosen = |source: &str, name: Option<&str>| {
-            let (bounded, mut variables) = (measured(source).unwrap(), Variables::default());
-            let chosen = bounded.choose(name, &mut variables);
-            chosen.map(|chosen| chosen.root_fields().join(","))
+        let operation = |source: &str, name: Option<&str>| {
+            let (document, mut variables) = (measured(source).unwrap(), Variables::default());
+            let operation = document.operation(name, &mut variables);
+            operation.map(|operation| operation.root_fields().join(","))
         };
-        assert_eq!(chosen("{a}", None).unwrap(), "a");
-        assert_eq!(chosen("query A{a}", None).unwrap(), "a");
-        assert_eq!(chosen("query A{a} query B{b}", Some("B")).unwrap(), "b");
-        assert!(chosen("query A{a} query B{b}", None).is_err());
-        assert!(chosen("query A{a} query B{b}", Some("C")).is_err());
-        assert!(chosen("{a}", Some("")).is_err());
-        assert!(chosen("{a}", Some("A")).is_err());
+        assert_eq!(operation("{a}", None).unwrap(), "a");
+        assert_eq!(operation("query A{a}", None).unwrap(), "a");
+        assert_eq!(operation("query A{a} query B{b}", Some("B")).unwrap(), "b");
+        assert!(operation("query A{a} query B{b}", None).is_err());
+        assert!(operation("query A{a} query B{b}", Some("C")).is_err());
+        assert!(operation("{a}", Some("")).is_err());
+        assert!(operation("{a}", Some("A")).is_err());
     }
 }

@@ -15,7 +15,7 @@ use reader::Reader;
 
 mod reader;
 
-/// A type's place in the shape.
+/// A type's place in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TypeId(usize);
 
@@ -39,7 +39,7 @@ impl Requirement {
     }
 }
 
-/// What kind of type; scalars, enums and inputs are all leaves here.
+/// What kind of type; scalars, enums and input_types are all leaves here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Has fields and a statement.
@@ -103,14 +103,14 @@ impl Type {
 
 /// A type or field that does not state who may select it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Unstated {
+pub(crate) struct MissingPolicy {
     /// `Type` or `Type.field`.
     pub(crate) name: String,
     /// What is wrong.
     pub(crate) reason: &'static str,
 }
 
-impl fmt::Display for Unstated {
+impl fmt::Display for MissingPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.reason)
     }
@@ -118,7 +118,7 @@ impl fmt::Display for Unstated {
 
 /// The schema as checks need it.
 #[derive(Debug)]
-pub(crate) struct Shape {
+pub(crate) struct SchemaIndex {
     types: Vec<Type>,
     by_name: HashMap<Box<str>, TypeId>,
     query: Option<TypeId>,
@@ -128,27 +128,27 @@ pub(crate) struct Shape {
     pub(crate) alone: Vec<&'static str>,
 }
 
-impl Shape {
+impl SchemaIndex {
     /// Reads the schema's SDL, and what is declared of single fields beside it.
     ///
     /// # Errors
     /// All types and fields whose statement is missing, unreadable or contradictory, by name; and those that have a policy and
     /// are not there.
-    pub(crate) fn read(sdl: &str, policies: &[&[FieldPolicy]]) -> Result<Self, Vec<Unstated>> {
+    pub(crate) fn read(sdl: &str, policies: &[&[FieldPolicy]]) -> Result<Self, Vec<MissingPolicy>> {
         let mut reader = Reader::default();
         reader.definitions(sdl);
         for policy in policies.iter().copied().flatten() {
             reader.policy(policy);
         }
-        let mut shape = reader.shape();
-        reader.unstated.extend(shape.unstated());
+        let mut index = reader.index();
+        reader.unstated.extend(index.unstated());
         if !reader.unstated.is_empty() {
             reader.unstated.sort();
             reader.unstated.dedup();
             return Err(reader.unstated);
         }
-        shape.inherit();
-        Ok(shape)
+        index.inherit();
+        Ok(index)
     }
 
     /// The root type of such operations, if there is one.
@@ -183,20 +183,20 @@ impl Shape {
         [self.query, self.mutation, self.subscription].into_iter().flatten()
     }
 
-    fn unstated(&self) -> Vec<Unstated> {
+    fn unstated(&self) -> Vec<MissingPolicy> {
         let mut unstated = Vec::new();
         for (index, kind) in self.types.iter().enumerate() {
             let is_root = self.roots().any(|root| root.0 == index);
             let needs_none = is_root || &*kind.name == "PageInfo" || self.node_of(index).is_some();
             if kind.kind == Kind::Object && !kind.has_statement && !needs_none {
                 let reason = "has no @requiresPermission, @authenticated or @public";
-                unstated.push(Unstated { name: kind.name.to_string(), reason });
+                unstated.push(MissingPolicy { name: kind.name.to_string(), reason });
             }
             for (field, definition) in &kind.fields {
                 if is_root && !definition.has_statement {
                     let name = format!("{}.{field}", kind.name);
                     let reason = "is a root field without a statement of its own";
-                    unstated.push(Unstated { name, reason });
+                    unstated.push(MissingPolicy { name, reason });
                 }
             }
         }

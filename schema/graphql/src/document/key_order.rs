@@ -9,7 +9,7 @@ use async_graphql::{
     parser::types::{Selection, SelectionSet},
 };
 
-use crate::document::operation::Chosen;
+use crate::document::operation::Operation;
 
 /// The keys below one place of an answer, in order.
 #[derive(Debug, Default)]
@@ -17,28 +17,28 @@ pub(crate) struct Keys(IndexMap<Name, Keys>);
 
 impl Keys {
     /// Those of the whole answer.
-    pub(crate) fn of(chosen: Chosen<'_>) -> Self {
+    pub(crate) fn of(operation: Operation<'_>) -> Self {
         let mut keys = Self::default();
-        keys.collect(chosen, chosen.selections());
+        keys.collect(operation, operation.selections());
         keys
     }
 
-    fn collect(&mut self, chosen: Chosen<'_>, set: &Positioned<SelectionSet>) {
+    fn collect(&mut self, operation: Operation<'_>, set: &Positioned<SelectionSet>) {
         for item in &set.node.items {
-            if chosen.excludes(item.node.directives()) {
+            if operation.excludes(item.node.directives()) {
                 continue;
             }
             match &item.node {
                 Selection::Field(field) => {
                     let below = self.0.entry(field.node.response_key().node.clone()).or_default();
-                    below.collect(chosen, &field.node.selection_set);
+                    below.collect(operation, &field.node.selection_set);
                 }
                 Selection::InlineFragment(inline) => {
-                    self.collect(chosen, &inline.node.selection_set);
+                    self.collect(operation, &inline.node.selection_set);
                 }
                 Selection::FragmentSpread(spread) => {
-                    if let Some(fragment) = chosen.fragment(&spread.node.fragment_name.node) {
-                        self.collect(chosen, &fragment.selection_set);
+                    if let Some(fragment) = operation.fragment(&spread.node.fragment_name.node) {
+                        self.collect(operation, &fragment.selection_set);
                     }
                 }
             }
@@ -71,13 +71,15 @@ mod tests {
     use async_graphql::{Variables, parser::parse_query, value};
 
     use super::*;
-    use crate::document::expansion::Bounded;
+    use crate::document::expansion::ParsedDocument;
 
     fn arranged(query: &str, mut answer: Value) -> String {
-        let Ok(bounded) = Bounded::of(parse_query(query).unwrap()) else { panic!("refused") };
+        let Ok(document) = ParsedDocument::of(parse_query(query).unwrap()) else {
+            panic!("refused")
+        };
         let mut variables = Variables::default();
-        let Ok(chosen) = bounded.choose(None, &mut variables) else { panic!("refused") };
-        Keys::of(chosen).arrange(&mut answer);
+        let Ok(operation) = document.operation(None, &mut variables) else { panic!("refused") };
+        Keys::of(operation).arrange(&mut answer);
         serde_json::to_string(&answer).unwrap()
     }
 

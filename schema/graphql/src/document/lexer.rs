@@ -8,7 +8,7 @@
 
 use async_graphql::{Pos, Value, Variables};
 
-use crate::document::rejection::{Refusal, grouped};
+use crate::document::error::{DocumentError, grouped};
 
 /// Bytes of a document.
 pub(crate) const SOURCE: usize = 16 * 1024;
@@ -22,10 +22,10 @@ pub(crate) const VARIABLES: usize = 256 * 1024;
 pub(crate) const VARIABLES_NESTING: usize = 32;
 
 /// Whether the source may be handed to the parser. It may still be no GraphQL at all.
-pub(crate) fn source(source: &str) -> Result<(), Refusal> {
+pub(crate) fn source(source: &str) -> Result<(), DocumentError> {
     if source.len() > SOURCE {
         let (size, limit) = (grouped(source.len() as u64), grouped(SOURCE as u64));
-        return Err(Refusal::too_complex(
+        return Err(DocumentError::too_complex(
             None,
             format!("this document has {size} bytes, the limit is {limit}"),
         ));
@@ -34,19 +34,19 @@ pub(crate) fn source(source: &str) -> Result<(), Refusal> {
 }
 
 /// Whether the variables are within bounds; serde has let none in that nest deeper than 128.
-pub(crate) fn variables(variables: &Variables) -> Result<(), Refusal> {
+pub(crate) fn variables(variables: &Variables) -> Result<(), DocumentError> {
     let size = serde_json::to_vec(variables).map_or(usize::MAX, |json| json.len());
     if size > VARIABLES {
         let (size, limit) = (grouped(size as u64), grouped(VARIABLES as u64));
         let message = format!("the variables have {size} bytes as JSON, the limit is {limit}");
-        return Err(Refusal::too_complex(None, message));
+        return Err(DocumentError::too_complex(None, message));
     }
     let deepest = variables.iter().map(|(name, value)| (depth(value) + 1, name)).max();
     match deepest {
         Some((depth, name)) if depth > VARIABLES_NESTING => {
             let message =
                 format!("the variable {name} nests {depth} deep, the limit is {VARIABLES_NESTING}");
-            Err(Refusal::too_complex(None, message))
+            Err(DocumentError::too_complex(None, message))
         }
         Some(_) | None => Ok(()),
     }
@@ -67,7 +67,7 @@ struct Lexer<'a> {
 }
 
 impl Lexer<'_> {
-    fn run(mut self) -> Result<(), Refusal> {
+    fn run(mut self) -> Result<(), DocumentError> {
         let (mut tokens, mut open) = (0_usize, 0_usize);
         while let Some(&byte) = self.bytes.get(self.at) {
             let start = self.at;
@@ -94,7 +94,7 @@ impl Lexer<'_> {
                             "this document nests {open} brackets deep at line {}, column {}, the limit is {NESTING}",
                             position.line, position.column
                         );
-                        return Err(Refusal::too_complex(position, message));
+                        return Err(DocumentError::too_complex(position, message));
                     }
                 }
                 b'}' | b']' | b')' => {
@@ -118,13 +118,13 @@ impl Lexer<'_> {
                     position.line,
                     position.column
                 );
-                return Err(Refusal::too_complex(position, message));
+                return Err(DocumentError::too_complex(position, message));
             }
         }
         Ok(())
     }
 
-    fn comment(&mut self) -> Result<(), Refusal> {
+    fn comment(&mut self) -> Result<(), DocumentError> {
         while !matches!(self.bytes.get(self.at), None | Some(b'\n' | b'\r')) {
             self.character()?;
         }
@@ -148,7 +148,7 @@ impl Lexer<'_> {
         }
     }
 
-    fn string(&mut self) -> Result<(), Refusal> {
+    fn string(&mut self) -> Result<(), DocumentError> {
         let start = self.at;
         if self.bytes[start..].starts_with(b"\"\"\"") {
             self.at += 3;
@@ -186,7 +186,7 @@ impl Lexer<'_> {
     }
 
     /// Steps over one character, which must not be a control character other than tab and line ends.
-    fn character(&mut self) -> Result<(), Refusal> {
+    fn character(&mut self) -> Result<(), DocumentError> {
         let rest = &self.bytes[self.at..];
         let width = rest.iter().skip(1).take_while(|byte| (**byte & 0xC0) == 0x80).count() + 1;
         let is_control = match rest[0] {
@@ -201,19 +201,19 @@ impl Lexer<'_> {
                 "this document has a control character at line {}, column {}",
                 position.line, position.column
             );
-            return Err(Refusal::invalid(position, message));
+            return Err(DocumentError::invalid(position, message));
         }
         self.at += width;
         Ok(())
     }
 
-    fn unterminated(&self, start: usize, what: &str) -> Refusal {
+    fn unterminated(&self, start: usize, what: &str) -> DocumentError {
         let position = self.position(start);
         let message = format!(
             "the {what} that begins at line {}, column {} does not end",
             position.line, position.column
         );
-        Refusal::invalid(position, message)
+        DocumentError::invalid(position, message)
     }
 
     fn skip_while(&mut self, wanted: impl Fn(u8) -> bool) {

@@ -2,7 +2,7 @@
 //!
 //! Must stay true: `excludes` says exactly what async-graphql's `remove_skipped_selection` does. What is excluded here
 //! and executed there would be a way around every permission. Two of its habits are therefore ours: a condition that
-//! is no boolean counts as false, and defaults of variables count only because [`Chosen::new`] writes them into the
+//! is no boolean counts as false, and defaults of variables count only because [`Operation::new`] writes them into the
 //! variables. Values are weighed and looked at, never copied whole: a variable may be 256 KiB and be named by every field.
 
 use std::fmt::{self, Write};
@@ -15,9 +15,9 @@ use async_graphql::{
     },
 };
 
-/// The operation that will run; made by [`Bounded::choose`](crate::document::expansion::Bounded::choose).
+/// The operation that will run; made by [`ParsedDocument::operation`](crate::document::expansion::ParsedDocument::operation).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Chosen<'a> {
+pub(crate) struct Operation<'a> {
     document: &'a ExecutableDocument,
     operation: &'a Positioned<OperationDefinition>,
     variables: &'a Variables,
@@ -25,7 +25,7 @@ pub(crate) struct Chosen<'a> {
     has_heavy_variable: bool,
 }
 
-impl<'a> Chosen<'a> {
+impl<'a> Operation<'a> {
     /// Fills the operation's defaults into the variables and keeps both.
     pub(crate) fn new(
         document: &'a ExecutableDocument,
@@ -186,14 +186,14 @@ mod tests {
     use async_graphql::parser::parse_query;
 
     use super::*;
-    use crate::document::expansion::Bounded;
+    use crate::document::expansion::ParsedDocument;
 
     #[track_caller]
     fn roots(source: &str, json: &str, expected: &str) {
-        let bounded = Bounded::of(parse_query(source).unwrap()).unwrap();
+        let document = ParsedDocument::of(parse_query(source).unwrap()).unwrap();
         let mut variables: Variables = serde_json::from_str(json).unwrap();
-        let chosen = bounded.choose(None, &mut variables).unwrap();
-        assert_eq!(chosen.root_fields().join(" "), expected, "{source} {json}");
+        let operation = document.operation(None, &mut variables).unwrap();
+        assert_eq!(operation.root_fields().join(" "), expected, "{source} {json}");
     }
 
     #[test]
@@ -257,11 +257,13 @@ mod tests {
     fn arguments_are_read_from_literals_and_variables() {
         let read = |argument: &str, json: &str| {
             let source = format!("query($n: Int, $d: Int = 7, $t: ID){{a({argument})}}");
-            let bounded = Bounded::of(parse_query(source).unwrap()).unwrap();
+            let document = ParsedDocument::of(parse_query(source).unwrap()).unwrap();
             let mut variables: Variables = serde_json::from_str(json).unwrap();
-            let chosen = bounded.choose(None, &mut variables).unwrap();
-            let Selection::Field(field) = &chosen.selections().node.items[0].node else { panic!() };
-            (chosen.integer(&field.node, "first"), chosen.text(&field.node, "id"))
+            let operation = document.operation(None, &mut variables).unwrap();
+            let Selection::Field(field) = &operation.selections().node.items[0].node else {
+                panic!()
+            };
+            (operation.integer(&field.node, "first"), operation.text(&field.node, "id"))
         };
         for (argument, json, integer) in [
             ("first: 5", "{}", Some(5)),

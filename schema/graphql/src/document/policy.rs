@@ -1,6 +1,6 @@
 //! What the checks must know of single fields, and no directive says.
 //!
-//! Chosen: lists in Rust, beside the resolvers of these fields, which the index reads together with the SDL; a field that is not in
+//! Operation: lists in Rust, beside the resolvers of these fields, which the index reads together with the SDL; a field that is not in
 //! the SDL keeps the server from starting. Given up: directives, which would show in the SDL and promise clients what is the
 //! server's own matter. Choose again when a client has a use for one of them.
 

@@ -14,7 +14,7 @@ use async_graphql::{
 };
 use chrono::{DateTime, Utc};
 
-use crate::document::rejection::Refusal;
+use crate::document::error::DocumentError;
 
 /// An input type.
 enum Input {
@@ -25,9 +25,9 @@ enum Input {
 }
 
 /// The input types of a schema; what is not among them is a scalar.
-pub(crate) struct Inputs(HashMap<Name, Input>);
+pub(crate) struct InputTypes(HashMap<Name, Input>);
 
-impl Inputs {
+impl InputTypes {
     /// Reads them from the SDL, which has been read before.
     pub(crate) fn read(sdl: &str) -> Self {
         let definitions =
@@ -36,7 +36,7 @@ impl Inputs {
             TypeSystemDefinition::Type(definition) => Some(definition.node),
             TypeSystemDefinition::Schema(_) | TypeSystemDefinition::Directive(_) => None,
         });
-        let inputs = types.filter_map(|definition| {
+        let input_types = types.filter_map(|definition| {
             let input = match definition.kind {
                 TypeKind::Enum(kind) => Input::Enum(
                     kind.values.into_iter().map(|value| value.node.value.node).collect(),
@@ -52,7 +52,7 @@ impl Inputs {
             };
             Some((definition.name.node, input))
         });
-        Self(inputs.collect())
+        Self(input_types.collect())
     }
 
     /// Checks the variables of an operation.
@@ -60,11 +60,11 @@ impl Inputs {
         &self,
         operation: &OperationDefinition,
         variables: &Variables,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), DocumentError> {
         for definition in &operation.variable_definitions {
             let (name, ty) = (&definition.node.name.node, &definition.node.var_type.node);
             let refuse = |what: String| {
-                Refusal::invalid(definition.pos, format!("the variable ${name}{what}"))
+                DocumentError::invalid(definition.pos, format!("the variable ${name}{what}"))
             };
             match variables.get(name) {
                 None if ty.nullable || definition.node.default_value.is_some() => {}
@@ -101,7 +101,9 @@ impl Inputs {
             {
                 Ok(())
             }
-            (Some(Input::Enum(values)), Value::Enum(chosen)) if values.contains(chosen) => Ok(()),
+            (Some(Input::Enum(values)), Value::Enum(operation)) if values.contains(operation) => {
+                Ok(())
+            }
             (Some(Input::Enum(values)), _) => {
                 let values: Vec<_> = values.iter().map(Name::as_str).collect();
                 Err(format!("{path} is not a value of {name}: there are {}", values.join(", ")))
@@ -163,7 +165,7 @@ mod tests {
             panic!("one operation")
         };
         let variables = Variables::from_json(variables);
-        Inputs::read(SDL).check(&operation.node, &variables).map_err(|refusal| refusal.message)
+        InputTypes::read(SDL).check(&operation.node, &variables).map_err(|refusal| refusal.message)
     }
 
     #[test]

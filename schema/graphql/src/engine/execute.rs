@@ -10,11 +10,11 @@ use domain::Viewer;
 use futures_util::StreamExt;
 
 use crate::{
-    document::{authorize, expansion::Bounded, key_order::Keys},
+    document::{authorize, expansion::ParsedDocument, key_order::Keys},
     engine::{
         Engine,
+        document_error::{entry, refused_at},
         prepare::Prepared,
-        refusal::{entry, refused_at},
     },
     request::{
         answer::{Answer, has_run, is_limited, refused, sign},
@@ -88,19 +88,16 @@ impl Engine {
         client: Client,
         now: DateTime<Utc>,
     ) -> Answer {
-        let Prepared { bounded, operation_name, mut variables, .. } = prepared;
-        let (keys, is_alone) = match self.admit(
-            &bounded,
-            operation_name.as_deref(),
-            &mut variables,
-            viewer.as_ref(),
-        ) {
-            Ok(admitted) => admitted,
-            Err(refused) => return refused,
-        };
+        let Prepared { document, operation_name, mut variables, .. } = prepared;
+        let (keys, is_alone) =
+            match self.admit(&document, operation_name.as_deref(), &mut variables, viewer.as_ref())
+            {
+                Ok(admitted) => admitted,
+                Err(refused) => return refused,
+            };
         let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
-        let request = request(bounded, operation_name, variables, &scope, &loads);
+        let request = request(document, operation_name, variables, &scope, &loads);
         let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
         scope.finish().await;
         keys.arrange(&mut response.data);
@@ -116,15 +113,15 @@ impl Engine {
         now: DateTime<Utc>,
         watch: &Arc<Watch>,
     ) -> Vec<Answer> {
-        let Prepared { bounded, operation_name, variables, .. } = prepared;
+        let Prepared { document, operation_name, variables, .. } = prepared;
         let (name, mut variables) = (operation_name.clone(), variables.clone());
-        let keys = match self.admit(bounded, name.as_deref(), &mut variables, viewer.as_ref()) {
+        let keys = match self.admit(document, name.as_deref(), &mut variables, viewer.as_ref()) {
             Ok((keys, _)) => keys,
             Err(refused) => return vec![refused],
         };
         let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
-        let request = request(bounded.clone(), name, variables, &scope, &loads);
+        let request = request(document.clone(), name, variables, &scope, &loads);
         let stream = self.0.schema.execute_stream(request.data(Arc::clone(watch)));
         let responses = drive(Box::pin(stream.collect::<Vec<_>>()), loads).await;
         scope.finish().await;
@@ -140,7 +137,7 @@ impl Engine {
     #[expect(clippy::result_large_err, reason = "made once a request and sent at once")]
     fn admit(
         &self,
-        bounded: &Bounded,
+        document: &ParsedDocument,
         operation_name: Option<&str>,
         variables: &mut Variables,
         viewer: Option<&Viewer>,
@@ -152,22 +149,23 @@ impl Engine {
                 authorize::Caller::Known { permissions: viewer.permissions, own_ids: &own_ids }
             }
         };
-        let chosen =
-            bounded.choose(operation_name, variables).map_err(|refusal| refused_at(&refusal))?;
-        let forbidden = self.0.shape.forbidden(chosen, caller);
+        let operation = document
+            .operation(operation_name, variables)
+            .map_err(|refusal| refused_at(&refusal))?;
+        let forbidden = self.0.index.forbidden(operation, caller);
         if !forbidden.is_empty() {
             let entries = forbidden.into_iter().map(entry).collect();
             return Err(Answer { response: Response::from_errors(entries), executed: false });
         }
-        let roots = chosen.root_fields();
+        let roots = operation.root_fields();
         let is_alone = roots.iter().filter(|name| **name != "__typename").count() == 1;
-        Ok((Keys::of(chosen), is_alone))
+        Ok((Keys::of(operation), is_alone))
     }
 }
 
 /// What async-graphql executes.
 fn request(
-    bounded: Bounded,
+    document: ParsedDocument,
     operation_name: Option<String>,
     variables: Variables,
     scope: &Arc<RequestScope>,
@@ -178,6 +176,6 @@ fn request(
         .data(Loaders::new(scope, loads))
         .data(Arc::clone(scope));
     request.operation_name = operation_name;
-    request.set_parsed_query(bounded.into_document());
+    request.set_parsed_query(document.into_document());
     request
 }

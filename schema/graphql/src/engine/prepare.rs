@@ -6,8 +6,8 @@ use async_graphql::{
 };
 
 use crate::{
-    document::{expansion::Bounded, lexer, policy::Policy, root},
-    engine::{Engine, refusal::refused_at},
+    document::{expansion::ParsedDocument, lexer, policy::Policy, root},
+    engine::{Engine, document_error::refused_at},
     request::{
         answer::{Answer, refused},
         error::{Error, ErrorCode},
@@ -16,7 +16,7 @@ use crate::{
 
 /// What kind of operation a document asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
+pub enum OperationKind {
     /// It reads.
     Query,
     /// It changes.
@@ -28,8 +28,8 @@ pub enum Operation {
 /// A document within its limits, parsed; nothing of it has run.
 pub struct Prepared {
     /// What it asks for.
-    pub operation: Operation,
-    pub(super) bounded: Bounded,
+    pub operation: OperationKind,
+    pub(super) document: ParsedDocument,
     pub(super) operation_name: Option<String>,
     pub(super) variables: Variables,
     /// It signs in or refreshes, so what stands in its bearer is not looked at.
@@ -59,30 +59,30 @@ impl Engine {
             answer.response.errors[0].locations = error.locations;
             answer
         })?;
-        let bounded = Bounded::of(document).map_err(|refusal| refused_at(&refusal))?;
-        let chosen = bounded
-            .choose(operation_name, &mut variables)
+        let document = ParsedDocument::of(document).map_err(|refusal| refused_at(&refusal))?;
+        let operation = document
+            .operation(operation_name, &mut variables)
             .map_err(|refusal| refused_at(&refusal))?;
-        let (shape, inputs) = (&self.0.shape, &self.0.inputs);
-        root::check_root(chosen)
-            .and_then(|()| shape.cost(chosen))
-            .and_then(|_| inputs.check(chosen.definition(), chosen.variables()))
+        let (index, input_types) = (&self.0.index, &self.0.input_types);
+        root::check_root(operation)
+            .and_then(|()| index.cost(operation))
+            .and_then(|_| input_types.check(operation.definition(), operation.variables()))
             .map_err(|refusal| refused_at(&refusal))?;
         let is_introspection = |root: &&str| matches!(*root, "__schema" | "__type");
-        if !self.0.settings.introspection && chosen.root_fields().iter().any(is_introspection) {
+        if !self.0.settings.introspection && operation.root_fields().iter().any(is_introspection) {
             let message = "Introspection is off here: the schema comes with the release, or from `sentryops schema`.";
             return Err(refused(&Error::new(ErrorCode::Forbidden, message)));
         }
-        let operation = match chosen.kind() {
-            OperationType::Query => Operation::Query,
-            OperationType::Mutation => Operation::Mutation,
-            OperationType::Subscription => Operation::Subscription,
+        let kind = match operation.kind() {
+            OperationType::Query => OperationKind::Query,
+            OperationType::Mutation => OperationKind::Mutation,
+            OperationType::Subscription => OperationKind::Subscription,
         };
-        let ignores_bearer = shape.any_root(chosen, Policy::IgnoresBearer);
-        let tolerates_bearer = shape.all_roots(chosen, Policy::ToleratesBearer);
+        let ignores_bearer = index.any_root(operation, Policy::IgnoresBearer);
+        let tolerates_bearer = index.all_roots(operation, Policy::ToleratesBearer);
         Ok(Prepared {
-            operation,
-            bounded,
+            operation: kind,
+            document,
             operation_name: operation_name.map(ToOwned::to_owned),
             variables,
             ignores_bearer,

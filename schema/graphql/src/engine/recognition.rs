@@ -1,6 +1,6 @@
 //! Rights over time: who is recognised once must stay somebody for as long as something is open.
 //!
-//! Chosen: one look at the session's row per open connection, every [`Watching::recheck`] and at each hint that rights
+//! Operation: one look at the session's row per open connection, every [`Watching::recheck`] and at each hint that rights
 //! changed in the organization; whatever runs on the connection is judged anew besides, each time it executes. Given up:
 //! trusting hints alone (they may be lost) and one statement for all connections (a few hundred are no load).
 

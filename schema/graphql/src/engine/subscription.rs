@@ -1,6 +1,6 @@
 //! Subscriptions: the same document executed again and again, each time as if it had just been sent.
 //!
-//! Chosen: an event is a hint, so what is sent is a whole execution with its own transaction, loaders, viewer and check
+//! Operation: an event is a hint, so what is sent is a whole execution with its own transaction, loaders, viewer and check
 //! of the document; nothing of an earlier one is trusted but what [`Watch`] remembers. Given up: pushing an event's own
 //! content. Choose again when a subscription must see every state that a row ever had.
 

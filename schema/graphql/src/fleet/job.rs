@@ -11,7 +11,7 @@ use domain::{
     },
     base::{
         entity::Entity,
-        page::{PageArgs, Scope},
+        page::{CursorScope, PageArgs},
     },
     entity::{self, JobId},
     fleet::job::{self, JobFilter, Queue, QueueStats},
@@ -84,14 +84,14 @@ impl JobQuery {
     ) -> Result<Connection<Job>> {
         let filter = filter.unwrap_or_default();
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "jobs", &filter);
+        let scope = CursorScope::new(ctx.viewer()?.org, "jobs", &filter);
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
             wants_total(ctx).then(|| job::Job::count(&tx, &filter)).into();
         let (page, total) = tokio::join!(job::Job::list(&tx, &filter, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, job::Job::place, Job))
+        Ok(Connection::new(page?, keys, &scope, total, job::Job::position, Job))
     }
 
     /// Every queue in numbers. Takes `JOB_READ`; for the whole installation `FLEET_READ` as well.

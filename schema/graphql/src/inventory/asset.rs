@@ -9,7 +9,7 @@ use domain::{
         directive::requires,
         permission::Permission::{self, AssetDelete, AssetRead, AssetWrite},
     },
-    base::page::{PageArgs, Scope},
+    base::page::{CursorScope, PageArgs},
     compliance::asset_deletion::delete_asset,
     entity::{self, AssetId},
     inventory::{
@@ -149,7 +149,7 @@ impl AssetQuery {
     ) -> Result<Connection<Asset>> {
         let (filter, order) = (filter.unwrap_or_default(), order_by.unwrap_or_default());
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "assets", &(&filter, order));
+        let scope = CursorScope::new(ctx.viewer()?.org, "assets", &(&filter, order));
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
@@ -157,7 +157,7 @@ impl AssetQuery {
         let (page, total) =
             tokio::join!(asset::Asset::list(&tx, &filter, order, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, |asset| asset.place(order), Asset))
+        Ok(Connection::new(page?, keys, &scope, total, |asset| asset.position(order), Asset))
     }
 }
 

@@ -6,7 +6,7 @@ use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     access::{directive::requires, permission::Permission::AssetRead},
-    base::page::{Page, PageArgs, Scope},
+    base::page::{CursorScope, Page, PageArgs},
     entity::{AssetId, AuditEntryId},
     inventory::change,
 };
@@ -62,11 +62,11 @@ pub(crate) async fn changes(
     after: Option<String>,
 ) -> Result<Connection<Change>> {
     let keys = &ctx.services().cursors;
-    let scope = Scope::new(ctx.viewer()?.org, "changes", &asset);
+    let scope = CursorScope::new(ctx.viewer()?.org, "changes", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
     let key = PageKey { owner: asset, page, total: wants_total(ctx) };
     let (page, total) = ctx.load::<ChangePages>(key).await?.unwrap_or((Page::EMPTY, None));
-    Ok(Connection::new(page, keys, &scope, total, change::Change::place, Change))
+    Ok(Connection::new(page, keys, &scope, total, change::Change::position, Change))
 }
 
 /// A page of an asset's changes.

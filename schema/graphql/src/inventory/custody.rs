@@ -9,7 +9,7 @@ use domain::{
         directive::requires,
         permission::Permission::{self, AssetRead, AssetWrite},
     },
-    base::page::{Page, PageArgs, Scope},
+    base::page::{CursorScope, Page, PageArgs},
     entity::{self, AssetId, UserId},
     inventory::custody,
 };
@@ -106,11 +106,11 @@ async fn history(
     after: Option<String>,
 ) -> Result<Connection<Custody>> {
     let keys = &ctx.services().cursors;
-    let scope = Scope::new(ctx.viewer()?.org, "custodyHistory", &asset);
+    let scope = CursorScope::new(ctx.viewer()?.org, "custodyHistory", &asset);
     let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
     let key = PageKey { owner: asset, page, total: wants_total(ctx) };
     let (page, total) = ctx.load::<CustodyPages>(key).await?.unwrap_or((Page::EMPTY, None));
-    Ok(Connection::new(page, keys, &scope, total, custody::Custody::place, Custody))
+    Ok(Connection::new(page, keys, &scope, total, custody::Custody::position, Custody))
 }
 
 /// Mutations of custody.

@@ -176,7 +176,7 @@ pub(crate) struct DependencyMutation;
 
 #[Object]
 impl DependencyMutation {
-    /// Says that the source needs the target; said twice it is a conflict. Takes `ASSET_WRITE`.
+    /// RuleText that the source needs the target; said twice it is a conflict. Takes `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn add_dependency(
         &self,
@@ -194,7 +194,7 @@ impl DependencyMutation {
         Ok(Dependency(added))
     }
 
-    /// Says that the source no longer needs the target. Takes `ASSET_WRITE`.
+    /// RuleText that the source no longer needs the target. Takes `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn remove_dependency(
         &self,

@@ -9,12 +9,12 @@ use domain::{
     },
     base::{
         entity::Entity,
-        page::{PageArgs, Scope},
+        page::{CursorScope, PageArgs},
     },
     entity::{self, ImportRunId},
     inventory::import::{
         self, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, Opened, Table,
-        check_columns, cut::Cutter,
+        check_columns, chunker::Chunker,
     },
 };
 use futures_util::{Stream, future::OptionFuture, stream};
@@ -60,14 +60,14 @@ impl ImportRun {
         #[graphql(desc = "After this cursor.")] after: Option<String>,
     ) -> Result<Connection<ImportError>> {
         let keys = &ctx.services().cursors;
-        let scope = Scope::new(ctx.viewer()?.org, "importErrors", &self.0.id);
+        let scope = CursorScope::new(ctx.viewer()?.org, "importErrors", &self.0.id);
         let request = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
             wants_total(ctx).then(|| ImportError::count(&tx, self.0.id)).into();
         let (page, total) = tokio::join!(ImportError::list(&tx, self.0.id, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, ImportError::place, |error| error))
+        Ok(Connection::new(page?, keys, &scope, total, ImportError::position, |error| error))
     }
 }
 
@@ -133,7 +133,7 @@ impl ImportMutation {
         let now = ctx.now();
         let tx = ctx.write().await?;
         let run = match import::ImportRun::open(&tx, &order, now).await? {
-            Opened::Before(run) => run,
+            Opened::Existing(run) => run,
             Opened::New(run) => {
                 for (table, chunks) in &parts {
                     for chunk in chunks {
@@ -193,14 +193,14 @@ impl ImportAssetsInput {
             );
             return Err(DomainError::invalid("file", message));
         }
-        let mut cutter = Cutter::new(self.format);
-        let mut chunks = cutter.push(text.as_bytes())?;
-        chunks.extend(cutter.finish()?);
-        let columns = cutter.header().map(<[String]>::to_vec).unwrap_or_default();
+        let mut chunker = Chunker::new(self.format);
+        let mut chunks = chunker.push(text.as_bytes())?;
+        chunks.extend(chunker.finish()?);
+        let columns = chunker.header().map(<[String]>::to_vec).unwrap_or_default();
         if self.format == ImportFormat::Csv {
             check_columns(kind, &columns)?;
         }
-        Ok((Table { kind, columns, delimiter: cutter.delimiter().unwrap_or(b',') }, chunks))
+        Ok((Table { kind, columns, delimiter: chunker.delimiter().unwrap_or(b',') }, chunks))
     }
 }
 

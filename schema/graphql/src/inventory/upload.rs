@@ -14,13 +14,13 @@ use domain::{
     access::permission::Permission,
     entity::ImportRunId,
     inventory::import::{
-        Chunk, ImportFormat, ImportOrder, ImportRun, Opened, Table, check_columns, cut::Cutter,
+        Chunk, ImportFormat, ImportOrder, ImportRun, Opened, Table, check_columns, chunker::Chunker,
     },
 };
 use futures_util::{Stream, StreamExt};
 
 use crate::{
-    document::rejection::grouped,
+    document::error::grouped,
     request::{
         answer::Answer,
         context::{Client, Services},
@@ -114,7 +114,7 @@ pub(crate) async fn upload(
 struct Upload {
     desk: Arc<Desk>,
     order: ImportOrder,
-    cutter: Cutter,
+    chunker: Chunker,
     open: Option<Open>,
 }
 
@@ -133,8 +133,8 @@ struct Open {
 
 impl Upload {
     fn new(db: Db, permit: Permit, order: ImportOrder) -> Self {
-        let cutter = Cutter::new(order.format);
-        Self { desk: Arc::new(Desk { db, permit }), order, cutter, open: None }
+        let chunker = Chunker::new(order.format);
+        Self { desk: Arc::new(Desk { db, permit }), order, chunker, open: None }
     }
 
     async fn receive(
@@ -144,7 +144,7 @@ impl Upload {
         let mut pieces = pin!(pieces);
         while let Some(piece) = pieces.next().await {
             let chunks =
-                self.cutter.push(&piece.map_err(Stopped::Broken)?).map_err(domain::Error::from)?;
+                self.chunker.push(&piece.map_err(Stopped::Broken)?).map_err(domain::Error::from)?;
             if let Some(before) = self.open().await? {
                 return Ok(before);
             }
@@ -154,7 +154,7 @@ impl Upload {
                 tx.commit().await?;
             }
         }
-        let chunks = self.cutter.finish().map_err(domain::Error::from)?;
+        let chunks = self.chunker.finish().map_err(domain::Error::from)?;
         match self.open().await? {
             Some(before) => Ok(before),
             None => Ok(self.close(&chunks).await?),
@@ -163,7 +163,7 @@ impl Upload {
 
     /// Opens the run as soon as it is known what the rows are; what is there already for the same key.
     async fn open(&mut self) -> Result<Option<Received>> {
-        let columns = match (self.order.format, self.cutter.header()) {
+        let columns = match (self.order.format, self.chunker.header()) {
             _ if self.open.is_some() => return Ok(None),
             (ImportFormat::Csv, None) => return Ok(None),
             (ImportFormat::Csv, Some(header)) => header.to_vec(),
@@ -176,14 +176,14 @@ impl Upload {
         let tx = self.desk.write().await?;
         let run = match ImportRun::open(&tx, &self.order, now()).await? {
             Opened::New(run) => run,
-            Opened::Before(run) => {
+            Opened::Existing(run) => {
                 tx.rollback().await?;
                 return Ok(Some(Received { id: run.id, rows: run.rows }));
             }
         };
         jobs::inventory::import::push_look(&tx, run.id, now()).await?;
         tx.commit().await?;
-        let delimiter = self.cutter.delimiter().unwrap_or(b',');
+        let delimiter = self.chunker.delimiter().unwrap_or(b',');
         self.open = Some(Open { run: run.id, table: Table { kind, columns, delimiter }, rows: 0 });
         Ok(None)
     }
@@ -223,7 +223,7 @@ impl Upload {
     fn reason(&self, reason: &str) -> Option<String> {
         let open = self.open.as_ref()?;
         let rows = grouped(u64::from(open.rows.unsigned_abs()));
-        let bytes = grouped(self.cutter.bytes());
+        let bytes = grouped(self.chunker.bytes());
         let reason = reason.trim_end_matches('.');
         Some(format!(
             "the upload broke off after {bytes} bytes and {rows} whole rows, of which none was imported: {reason}"

@@ -31,7 +31,7 @@ impl Loads {
     }
 }
 
-/// Says whether the execution was woken since it was last polled, and passes the waking on.
+/// RuleText whether the execution was woken since it was last polled, and passes the waking on.
 #[derive(Default)]
 struct Signal {
     woken: AtomicBool,

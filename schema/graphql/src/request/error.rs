@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use async_graphql::{Enum, ErrorExtensionValues, Name, Value};
-use domain::Fault;
+use domain::FieldError;
 
 /// The result of a resolver.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,7 +70,7 @@ pub struct Error {
     /// A sentence that says what to do where something can be done.
     pub message: String,
     /// What is wrong with the input.
-    pub fields: Vec<Fault>,
+    pub fields: Vec<FieldError>,
     /// When to come back.
     pub retry_after: Option<Duration>,
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use async_graphql::{Context, Object, OutputType, SimpleObject, TypeName};
-use domain::base::page::{CursorKeys, Page, Place, Scope};
+use domain::base::page::{CursorKeys, CursorScope, Page, Position};
 
 /// A page of a list.
 pub(crate) struct Connection<T> {
@@ -15,7 +15,7 @@ pub(crate) struct Connection<T> {
     total: Option<i64>,
 }
 
-/// A row of a page and its place in the list.
+/// A row of a page and its position in the list.
 pub(crate) struct Edge<T> {
     cursor: String,
     node: T,
@@ -28,9 +28,9 @@ pub(crate) struct PageInfo {
     has_next_page: bool,
     /// Whether rows precede this page.
     has_previous_page: bool,
-    /// The place of the first row; pass it as `before` to page backwards.
+    /// The position of the first row; pass it as `before` to page backwards.
     start_cursor: Option<String>,
-    /// The place of the last row; pass it as `after` to page forwards.
+    /// The position of the last row; pass it as `after` to page forwards.
     end_cursor: Option<String>,
 }
 
@@ -39,13 +39,13 @@ impl<T> Connection<T> {
     pub(crate) fn new<Row>(
         page: Page<Row>,
         keys: &CursorKeys,
-        scope: &Scope,
+        scope: &CursorScope,
         total: Option<i64>,
-        place: impl Fn(&Row) -> Place,
+        position: impl Fn(&Row) -> Position,
         view: impl Fn(Row) -> T,
     ) -> Self {
         let (has_next, has_previous) = (page.has_next, page.has_previous);
-        let edge = |row: Row| Edge { cursor: place(&row).cursor(keys, scope), node: view(row) };
+        let edge = |row: Row| Edge { cursor: position(&row).cursor(keys, scope), node: view(row) };
         Self { edges: page.rows.into_iter().map(edge).collect(), has_next, has_previous, total }
     }
 }
@@ -96,10 +96,10 @@ impl<T: OutputType> Connection<T> {
     }
 }
 
-/// A row of a page and its place in the list.
+/// A row of a page and its position in the list.
 #[Object(name_type)]
 impl<T: OutputType> Edge<T> {
-    /// The row's place; pass it as `after` or `before`.
+    /// The row's position; pass it as `after` or `before`.
     async fn cursor(&self) -> &str {
         &self.cursor
     }

@@ -135,7 +135,7 @@ impl Set {
 
     async fn close_shard(&self, run: RunId) {
         let tx = self.db.write(self.team.org.id, Origin::system()).await.unwrap();
-        Run::judge_shard(&tx, run, 1, ALL, now()).await.unwrap();
+        Run::evaluate_shard(&tx, run, 1, ALL, now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 

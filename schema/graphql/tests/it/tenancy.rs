@@ -25,7 +25,7 @@ use domain::{
     access::permission::Permission,
     compliance::rule::Severity,
     entity::{self, FindingId, UserId},
-    testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
+    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
 };
 use graphql::Client;
 use serde_json::{Value, json};
@@ -49,9 +49,9 @@ const MARKS: [&str; 2] = ["alfa", "bravo"];
 
 /// Numbers that look random and are the same each time (splitmix64).
 #[derive(Clone)]
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -229,22 +229,22 @@ impl Fuzz {
     async fn judge(&self, org: usize, team: &Team) {
         let now = harness::now();
         let tx = self.app.test.write(team.org.id, Origin::system()).await.unwrap();
-        let says = Says { condition: "has(owner.id)", evidence: &[], controls: &[] };
+        let text = RuleText { condition: "has(owner.id)", evidence: &[], controls: &[] };
         let key = format!("{}-rule", MARKS[org]);
-        let rules = [KeptRule::keep(&tx, &key, 0, Severity::High, says, now).await.unwrap()];
+        let rules = [RuleFixture::insert(&tx, &key, 0, Severity::High, text, now).await.unwrap()];
         let assets = self.known.lock().unwrap()[org].by_prefix["ast"][..12].to_vec();
         let mut learned = vec![rules[0].id.to_string()];
         for asset in assets {
             let (asset, soon) = (asset.parse().unwrap(), now + TimeDelta::hours(1));
             posture(&tx, asset, &rules, "F", &[(0, soon, 'P')], now).await.unwrap();
-            let finding = KeptFinding::open(now).keep(&tx, asset, &rules[0]).await.unwrap();
+            let finding = FindingFixture::open(now).insert(&tx, asset, &rules[0]).await.unwrap();
             learned.push(FindingId::from(finding).to_string());
         }
         for minute in 0..8 {
             let ended = now - TimeDelta::minutes(8 - minute);
             let tallies = vec![[1, 1, 0, 0, 0]];
-            let run = KeptRun { tallies, ..KeptRun::succeeded(ended, ended) };
-            learned.push(run.keep(&tx, &rules).await.unwrap().to_string());
+            let run = RunFixture { tallies, ..RunFixture::succeeded(ended, ended) };
+            learned.push(run.insert(&tx, &rules).await.unwrap().to_string());
         }
         tx.commit().await.unwrap();
         let mut known = self.known.lock().unwrap();
@@ -287,15 +287,15 @@ impl Fuzz {
     }
 
     /// One request of anybody for anything.
-    async fn request(&self, mut dice: Dice, number: usize, only: Option<usize>) {
+    async fn request(&self, mut rng: Rng, number: usize, only: Option<usize>) {
         let askers: Vec<_> =
             self.askers.iter().filter(|asker| only.is_none_or(|org| asker.org == org)).collect();
-        let mut asker = *dice.pick(&askers);
-        if !asker.is_strong() && dice.chance(50) {
-            asker = *dice.pick(&askers);
+        let mut asker = *rng.pick(&askers);
+        if !asker.is_strong() && rng.chance(50) {
+            asker = *rng.pick(&askers);
         }
-        let document = *dice.pick(DOCUMENTS);
-        self.put(dice, number, asker, document).await;
+        let document = *rng.pick(DOCUMENTS);
+        self.put(rng, number, asker, document).await;
     }
 
     /// Asks what luck left unanswered until it was answered once: a document that can never be served tests nothing.
@@ -313,12 +313,12 @@ impl Fuzz {
                     break;
                 }
                 let number = 1_000_000 + number * 1_000 + attempt;
-                let mut dice = Dice(seed ^ number as u64);
-                let owner = *dice.pick(&owners);
+                let mut rng = Rng(seed ^ number as u64);
+                let owner = *rng.pick(&owners);
                 self.heal(owner).await;
                 // So that what is known last is this asker's own.
-                self.put(dice.clone(), number, owner, DOCUMENTS[0]).await;
-                self.put(dice, number, owner, *document).await;
+                self.put(rng.clone(), number, owner, DOCUMENTS[0]).await;
+                self.put(rng, number, owner, *document).await;
             }
         }
         self.settle().await;
@@ -327,17 +327,17 @@ impl Fuzz {
     /// One request: asked, perhaps dropped, checked.
     async fn put(
         &self,
-        mut dice: Dice,
+        mut rng: Rng,
         number: usize,
         asker: &Asker,
         (root, text): (&'static str, &'static str),
     ) {
-        let modest = !asker.is_strong() && dice.chance(80);
-        let (document, variables) = self.document(&mut dice, asker.org, text, modest);
+        let modest = !asker.is_strong() && rng.chance(80);
+        let (document, variables) = self.document(&mut rng, asker.org, text, modest);
         let address = IpAddr::V4(Ipv4Addr::new(
             10,
-            u8::try_from(dice.roll(256)).unwrap(),
-            u8::try_from(dice.roll(256)).unwrap(),
+            u8::try_from(rng.roll(256)).unwrap(),
+            u8::try_from(rng.roll(256)).unwrap(),
             1,
         ));
         let client = Client { address, request_id: format!("{}-{number}", MARKS[asker.org]) };
@@ -345,8 +345,8 @@ impl Fuzz {
         self.tally.asked.fetch_add(1, Ordering::Relaxed);
         let coming =
             harness::ask(&self.app.engine, Some(&bearer), &document, variables.clone(), client);
-        let reply = if dice.chance(20) {
-            abandoned(coming, dice.roll(25)).await
+        let reply = if rng.chance(20) {
+            abandoned(coming, rng.roll(25)).await
         } else {
             let answer = tokio::time::timeout(Duration::from_secs(30), coming).await;
             Some(answer.unwrap_or_else(|_| panic!("no answer within 30 s: {document} {variables}")))
@@ -448,8 +448,8 @@ impl Fuzz {
                     if number >= requests {
                         return;
                     }
-                    let dice = Dice(seed ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
-                    fuzz.request(dice, number, only).await;
+                    let rng = Rng(seed ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
+                    fuzz.request(rng, number, only).await;
                 }
             })
         });

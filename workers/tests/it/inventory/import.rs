@@ -9,7 +9,7 @@ use domain::{
         asset::{Asset, AssetFilter, AssetOrder, FactSource},
         import::{
             Chunk, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, ImportRun,
-            Opened, RowFault, Table, cut::Cutter,
+            Opened, RowError, Table, chunker::Chunker,
         },
     },
 };
@@ -37,13 +37,13 @@ async fn send(fleet: &TestFleet, order: &ImportOrder, file: &str) -> ImportRunId
         panic!("the key is new")
     };
     push_look(&tx, run.id, at()).await.unwrap();
-    let mut cutter = Cutter::new(order.format);
-    let mut chunks = cutter.push(file.as_bytes()).unwrap();
-    chunks.extend(cutter.finish().unwrap());
+    let mut chunker = Chunker::new(order.format);
+    let mut chunks = chunker.push(file.as_bytes()).unwrap();
+    chunks.extend(chunker.finish().unwrap());
     let table = Table {
         kind: order.kind,
-        columns: cutter.header().map(<[String]>::to_vec).unwrap_or_default(),
-        delimiter: cutter.delimiter().unwrap_or(b','),
+        columns: chunker.header().map(<[String]>::to_vec).unwrap_or_default(),
+        delimiter: chunker.delimiter().unwrap_or(b','),
     };
     for chunk in &chunks {
         ImportRun::add_chunk(&tx, run.id, &table, chunk).await.unwrap();
@@ -333,7 +333,7 @@ async fn a_key_stands_for_one_order_that_has_come_whole() {
     let tx = fleet.write().await;
     ImportRun::received(&tx, run.id, at()).await.unwrap();
     tx.commit().await.unwrap();
-    let Opened::Before(before) = opened(&fleet, &nightly).await.unwrap() else {
+    let Opened::Existing(before) = opened(&fleet, &nightly).await.unwrap() else {
         panic!("started twice")
     };
     assert_eq!(before.id, run.id);
@@ -386,7 +386,7 @@ async fn what_is_kept_of_an_error_is_bounded() {
     let tx = fleet.write().await;
     let run = new(ImportRun::open(&tx, &order(ImportKind::Assets, CSV), at()).await.unwrap());
     let long = "ä".repeat(5_000);
-    let fault = RowFault {
+    let fault = RowError {
         row: 2,
         column: Some(long.clone()),
         message: long.clone(),

@@ -18,7 +18,7 @@ use crate::{
     base::{
         db::{Auth, Tx},
         entity::{OrganizationId, UserId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         stale, text,
     },
 };
@@ -40,12 +40,12 @@ pub struct CreateUserInput {
 
 impl CreateUserInput {
     /// The name and the e-mail as they are stored, or all that is wrong with them.
-    pub fn check(&self) -> Result<(String, String), Vec<Fault>> {
+    pub fn check(&self) -> Result<(String, String), Vec<FieldError>> {
         let mut faults = Vec::new();
         let name = text::check("input.name", &self.name, text::NAME, &mut faults);
         let email = normalise_email(&self.email);
         if email.is_none() {
-            faults.push(Fault::new("input.email", "is not an e-mail address"));
+            faults.push(FieldError::new("input.email", "is not an e-mail address"));
         }
         email.filter(|_| faults.is_empty()).map(|email| (name, email)).ok_or(faults)
     }
@@ -127,16 +127,16 @@ impl User {
             .map(|name| text::check("input.name", name, text::NAME, &mut faults));
         let email = input.email.as_deref().map(normalise_email);
         if email == Some(None) {
-            faults.push(Fault::new("input.email", "is not an e-mail address"));
+            faults.push(FieldError::new("input.email", "is not an e-mail address"));
         }
         if input.active == Some(false) {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 "input.active",
                 "use deactivateUser, which also ends their sessions",
             ));
         }
         if password_hash.is_some() && viewer.user() == Some(id) {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 "input.password",
                 "is your own: use changePassword, which asks for the current one",
             ));

@@ -15,7 +15,7 @@ use crate::{
     base::{
         db::{Auth, Tx},
         entity::{OrganizationId, UserId},
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
     },
 };
 
@@ -40,7 +40,7 @@ impl User {
             match known.iter().find(|role| role.key == *key) {
                 Some(role) if wanted.contains(role) => {}
                 Some(role) => wanted.push(role.clone()),
-                None => faults.push(Fault {
+                None => faults.push(FieldError {
                     path: format!("roles.{index}"),
                     message: "there is no role of this key".to_owned(),
                     suggestion: Some(
@@ -50,7 +50,7 @@ impl User {
             }
         }
         if keys.is_empty() {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 "roles",
                 "at least one role is needed: deactivate the user instead",
             ));

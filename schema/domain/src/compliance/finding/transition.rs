@@ -75,12 +75,8 @@ pub(crate) struct Restated {
 }
 
 impl Restated {
-    pub(crate) const fn new(
-        asset: AssetId,
-        ruled: &CompiledRule,
-        waiver: Option<WaiverId>,
-    ) -> Self {
-        Self { asset, rule: ruled.rule.id, severity: ruled.rule.definition.severity, waiver }
+    pub(crate) const fn new(asset: AssetId, rule: &CompiledRule, waiver: Option<WaiverId>) -> Self {
+        Self { asset, rule: rule.rule.id, severity: rule.rule.definition.severity, waiver }
     }
 }
 

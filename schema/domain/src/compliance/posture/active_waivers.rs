@@ -31,11 +31,11 @@ impl Waivers {
         Self(longest)
     }
 
-    pub(super) fn of(&self, ruled: &CompiledRule, asset: AssetId) -> Option<Held> {
+    pub(super) fn of(&self, rule: &CompiledRule, asset: AssetId) -> Option<Held> {
         if self.0.is_empty() {
             return None;
         }
-        let rule = ruled.rule.id.uuid();
+        let rule = rule.rule.id.uuid();
         let own = self.0.get(&(rule, Some(asset.uuid())));
         let all = self.0.get(&(rule, None));
         own.into_iter().chain(all).max_by_key(|(_, until)| *until).copied()

@@ -29,6 +29,6 @@ pub(crate) async fn is_refreshing(tx: &Tx) -> Result<bool> {
 }
 
 /// Takes back what asks for judging everybody anew and has not begun: it is asked for again, all of it.
-pub async fn take_back_refresh(tx: &Tx) -> Result<()> {
+pub async fn cancel_pending_refresh(tx: &Tx) -> Result<()> {
     pending::cancel_all(tx, JobKind::REFRESH).await
 }

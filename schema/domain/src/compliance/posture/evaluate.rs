@@ -94,28 +94,28 @@ impl<'a> Evaluation<'a> {
             ..Posture::blank(facts.asset, self.now)
         };
         let (mut errors, mut waivers) = (Map::new(), Vec::new());
-        for ruled in self.rules.iter() {
-            let slot = ruled.slot;
-            let before = kept.filter(|_| !self.is_whole && !is_affected(ruled, reads));
+        for rule in self.rules.iter() {
+            let slot = rule.slot;
+            let before = kept.filter(|_| !self.is_whole && !is_affected(rule, reads));
             if let Some((kept, code)) = before.and_then(|kept| Some((kept, *kept.codes.get(slot)?)))
             {
                 posture.codes[slot] = code;
                 posture.flips.extend(kept.flips.iter().filter(|flip| flip.slot == slot));
                 let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
                 errors.extend(error.map(|error| (slot.to_string(), error.clone())));
-            } else if ruled.applies(facts) {
-                let verdict = ruled.verdict(facts, self.now);
-                let waived = self.waivers.of(ruled, facts.asset).map(|(_, until)| until);
+            } else if rule.applies(facts) {
+                let verdict = rule.verdict(facts, self.now);
+                let waived = self.waivers.of(rule, facts.asset).map(|(_, until)| until);
                 posture.codes[slot] = code(verdict, waived, self.now);
-                posture.flips.extend(self.flip(ruled, facts, verdict, waived));
+                posture.flips.extend(self.flip(rule, facts, verdict, waived));
                 if verdict == Verdict::Error {
-                    let reason = ruled.judge(facts, self.now).reason.unwrap_or_default();
+                    let reason = rule.evaluate(facts, self.now).reason.unwrap_or_default();
                     errors.insert(slot.to_string(), Value::String(reason));
                 }
             }
-            posture.count(posture.codes[slot], ruled.weight());
+            posture.count(posture.codes[slot], rule.weight());
             if matches!(posture.codes[slot], VerdictCode::Waived | VerdictCode::Error)
-                && let Some((waiver, _)) = self.waivers.of(ruled, facts.asset)
+                && let Some((waiver, _)) = self.waivers.of(rule, facts.asset)
             {
                 // Another waiver is another reason why it may be broken.
                 waivers.push((slot, waiver));
@@ -130,13 +130,13 @@ impl<'a> Evaluation<'a> {
     /// What time alone changes next: the rule's verdict, or whether a waiver allows it.
     fn flip(
         &self,
-        ruled: &CompiledRule,
+        rule: &CompiledRule,
         facts: &Facts,
         verdict: Verdict,
         waived: Option<DateTime<Utc>>,
     ) -> Option<Flip> {
-        let slot = ruled.slot;
-        let flip = ruled.flip(facts, self.now, verdict);
+        let slot = rule.slot;
+        let flip = rule.flip(facts, self.now, verdict);
         let end = waived.filter(|_| matches!(verdict, Verdict::Fail | Verdict::Error));
         let after_end =
             if verdict == Verdict::Fail { VerdictCode::Fail } else { VerdictCode::Error };
@@ -157,36 +157,36 @@ impl<'a> Evaluation<'a> {
         reads: &ChangedKeys,
     ) -> Vec<Difference> {
         let mut differences = Vec::new();
-        let end = |ruled: &CompiledRule, state| {
-            Difference::Ended(Ended { asset: facts.asset, rule: ruled.rule.id, state })
+        let end = |rule: &CompiledRule, state| {
+            Difference::Ended(Ended { asset: facts.asset, rule: rule.rule.id, state })
         };
         let has_changed = before.is_none_or(|before| before.inputs_hash != after.inputs_hash);
-        for ruled in self.rules.all() {
-            let slot = ruled.slot;
+        for rule in self.rules.all() {
+            let slot = rule.slot;
             let old = before.map_or(VerdictCode::Absent, |before| before.code(slot));
             let new = after.code(slot);
             // Who follows a change may find a hash that knew of it already: another look read the facts in between.
             let is_retold = old != new
-                || (reads.is_some() && is_affected(ruled, reads))
-                || (has_changed && (self.is_whole || is_affected(ruled, reads)));
+                || (reads.is_some() && is_affected(rule, reads))
+                || (has_changed && (self.is_whole || is_affected(rule, reads)));
             match new {
                 VerdictCode::Fail | VerdictCode::Waived if !old.is_broken() => {
-                    differences.push(Difference::Opened(self.broken(ruled, facts, new)));
+                    differences.push(Difference::Opened(self.broken(rule, facts, new)));
                 }
                 VerdictCode::Fail | VerdictCode::Waived if is_retold => {
-                    differences.push(Difference::Changed(self.broken(ruled, facts, new)));
+                    differences.push(Difference::Changed(self.broken(rule, facts, new)));
                 }
                 VerdictCode::Pass if old.may_be_broken() => {
-                    differences.push(end(ruled, FindingState::Fixed));
+                    differences.push(end(rule, FindingState::Fixed));
                 }
                 // Without a verdict it is not proven to be fixed.
                 VerdictCode::NotAssessed | VerdictCode::Absent if old.may_be_broken() => {
-                    differences.push(end(ruled, FindingState::OutOfScope));
+                    differences.push(end(rule, FindingState::OutOfScope));
                 }
                 // That it cannot be judged is the rule's fault, and says nothing of the asset: what it broke stays as it was seen.
                 VerdictCode::Error if old.may_be_broken() && is_retold => {
-                    let excused = self.excused(ruled, facts);
-                    let restated = Restated::new(facts.asset, ruled, excused);
+                    let excused = self.excused(rule, facts);
+                    let restated = Restated::new(facts.asset, rule, excused);
                     differences.push(Difference::Restated(restated));
                 }
                 VerdictCode::Error
@@ -200,28 +200,28 @@ impl<'a> Evaluation<'a> {
         differences
     }
 
-    fn broken(&self, ruled: &CompiledRule, facts: &Facts, code: VerdictCode) -> Broken {
-        let waiver = self.excused(ruled, facts);
+    fn broken(&self, rule: &CompiledRule, facts: &Facts, code: VerdictCode) -> Broken {
+        let waiver = self.excused(rule, facts);
         Broken {
             asset: facts.asset,
-            rule: ruled.rule.id,
-            version: ruled.version,
-            severity: ruled.rule.definition.severity,
-            evidence: ruled.evidence(facts, self.now),
+            rule: rule.rule.id,
+            version: rule.version,
+            severity: rule.rule.definition.severity,
+            evidence: rule.evidence(facts, self.now),
             waiver: waiver.filter(|_| code == VerdictCode::Waived),
         }
     }
 
-    fn excused(&self, ruled: &CompiledRule, facts: &Facts) -> Option<WaiverId> {
-        self.waivers.of(ruled, facts.asset).map(|(waiver, _)| waiver)
+    fn excused(&self, rule: &CompiledRule, facts: &Facts) -> Option<WaiverId> {
+        self.waivers.of(rule, facts.asset).map(|(waiver, _)| waiver)
     }
 
     /// What becomes of the findings of an asset that is judged no more: it is retired, or deleted.
     pub(super) fn leave(&self, posture: &Posture) -> Vec<Difference> {
         let broken = self.rules.all().iter();
-        let broken = broken.filter(|ruled| posture.code(ruled.slot).may_be_broken());
-        let end = |ruled: &CompiledRule| {
-            let (asset, rule) = (posture.asset, ruled.rule.id);
+        let broken = broken.filter(|rule| posture.code(rule.slot).may_be_broken());
+        let end = |rule: &CompiledRule| {
+            let (asset, rule) = (posture.asset, rule.rule.id);
             Difference::Ended(Ended { asset, rule, state: FindingState::OutOfScope })
         };
         broken.map(end).collect()
@@ -229,8 +229,8 @@ impl<'a> Evaluation<'a> {
 }
 
 /// Whether a change may change what a rule says.
-fn is_affected(ruled: &CompiledRule, reads: &ChangedKeys) -> bool {
-    reads.as_ref().is_none_or(|changed| ruled.depends_on(changed))
+fn is_affected(rule: &CompiledRule, reads: &ChangedKeys) -> bool {
+    reads.as_ref().is_none_or(|changed| rule.depends_on(changed))
 }
 
 fn code(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> VerdictCode {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Assets between two chances for others to run.
-const BREATH: usize = 32;
+const YIELD_EVERY: usize = 32;
 
 impl<'a> Evaluation<'a> {
     /// By these rules, and the waivers that hold now.
@@ -45,14 +45,14 @@ impl<'a> Evaluation<'a> {
         let mut transitions = Transitions::new(first);
         let mut written = Vec::new();
         for (place, facts) in facts.iter().enumerate() {
-            if place % BREATH == 0 {
+            if place % YIELD_EVERY == 0 {
                 tokio::task::yield_now().await;
             }
             let before = kept.remove(&facts.asset);
             let Evaluated { posture, differences, is_other } =
                 self.evaluate(facts, before.as_ref(), &reads(facts.asset));
             tally.add(&posture);
-            note(&mut transitions, differences);
+            add_transitions(&mut transitions, differences);
             if is_other {
                 written.push(posture);
             }
@@ -60,7 +60,7 @@ impl<'a> Evaluation<'a> {
         // What is kept of assets that are not judged any more: retired, or deleted.
         let gone: Vec<Posture> = kept.into_values().collect();
         for posture in &gone {
-            note(&mut transitions, self.leave(posture));
+            add_transitions(&mut transitions, self.leave(posture));
         }
         (tally.opened, tally.fixed) = transitions.record(tx, self.now()).await?;
         store::write(tx, &written, first).await?;
@@ -69,7 +69,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-fn note(transitions: &mut Transitions, differences: Vec<Difference>) {
+fn add_transitions(transitions: &mut Transitions, differences: Vec<Difference>) {
     for difference in differences {
         match difference {
             Difference::Opened(broken) => transitions.opened.push(broken),

@@ -88,8 +88,10 @@ impl Tally {
         self.sums.waived_weight += i64::from(posture.waived_weight);
         self.sums.whole_weight += i64::from(posture.whole_weight);
         for (slot, code) in posture.codes.iter().enumerate() {
-            if let (Some(place), Some(counts)) = (place(*code), self.by_slot.get_mut(slot)) {
-                counts[place] += 1;
+            if let (Some(count_index), Some(counts)) =
+                (count_index(*code), self.by_slot.get_mut(slot))
+            {
+                counts[count_index] += 1;
             }
         }
     }
@@ -105,7 +107,7 @@ impl Tally {
     }
 }
 
-const fn place(code: VerdictCode) -> Option<usize> {
+const fn count_index(code: VerdictCode) -> Option<usize> {
     match code {
         VerdictCode::Pass => Some(0),
         VerdictCode::Fail => Some(1),

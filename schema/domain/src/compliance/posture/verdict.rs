@@ -61,23 +61,23 @@ impl RuleVerdict {
 
     fn of(
         posture: &Posture,
-        ruled: &CompiledRule,
+        rule: &CompiledRule,
         code: VerdictCode,
         verdict: Verdict,
         facts: Option<&Facts>,
     ) -> Self {
         let at = posture.evaluated_at;
-        let judged = facts.map(|facts| (facts, ruled.judge(facts, at)));
+        let judged = facts.map(|facts| (facts, rule.evaluate(facts, at)));
         let (reason, evidence) = match judged {
             Some((facts, judgement)) if judgement.verdict == verdict => {
-                (judgement.reason, Some(ruled.evidence(facts, at)))
+                (judgement.reason, Some(rule.evidence(facts, at)))
             }
             Some(_) | None => (Some(FOLLOWING.to_owned()), None),
         };
-        let kept = || posture.errors.as_ref()?.get(ruled.slot.to_string())?.as_str();
-        let flip = posture.flips.iter().find(|flip| flip.slot == ruled.slot);
+        let kept = || posture.errors.as_ref()?.get(rule.slot.to_string())?.as_str();
+        let flip = posture.flips.iter().find(|flip| flip.slot == rule.slot);
         Self {
-            rule: ruled.rule.clone(),
+            rule: rule.rule.clone(),
             verdict,
             waived: code == VerdictCode::Waived,
             reason: if code == VerdictCode::Error {

@@ -12,7 +12,7 @@ use crate::{
         db::Tx,
         entity::{AssetId, RuleVersionId, UserId},
         error::Result,
-        page::{PageRequest, Place},
+        page::{PageRequest, Position},
     },
     compliance::{finding::Finding, rule::Rule},
     inventory::{asset::Asset, export::put_row},
@@ -52,7 +52,7 @@ pub enum Assets {
 pub struct FindingFile {
     report: Report,
     assets: Assets,
-    after: Option<Place>,
+    after: Option<Position>,
     is_whole: bool,
     /// As they were in the versions seen so far.
     rules: HashMap<RuleVersionId, Rule>,
@@ -87,7 +87,7 @@ impl FindingFile {
             PageRequest { size: PAGE, backward: false, after: self.after.take(), before: None };
         let page = self.report.findings_by_id(tx, &request).await?;
         self.is_whole = !page.has_next;
-        self.after = page.rows.last().map(Finding::place);
+        self.after = page.rows.last().map(Finding::position);
         let referred = self.refer(tx, &page.rows).await?;
         let mut content = Vec::new();
         for finding in &page.rows {

@@ -1,9 +1,9 @@
-//! What a condition may say, checked when it is written: names, types, size, cost, and how it reads the clock. (`cel/scan`:
+//! What a condition may say, checked when it is written: names, types, size, cost, and how it reads the clock. (`cel/lexer`:
 //! before the parser; `cel/types`: what each part is and costs; `cel/time`: where it reads the clock; `cel/compile`:
-//! into what is evaluated; `cel/words`, `cel/place`: the words, and where they stand.)
+//! into what is evaluated; `cel/keywords`, `cel/position`: the keywords, and where they stand.)
 //!
 //! CEL itself has no types before it runs and no limits while it does: a wrong name would be an error on every asset, and three
-//! nested loops a second on each. So what is refused here is refused once, to whoever wrote it, with the place and the reason.
+//! nested loops a second on each. So what is refused here is refused once, to whoever wrote it, with the position and the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,23 +15,23 @@ use super::{
     key::Key,
     kind::{Kind, Type},
     params::Params,
-    program::{Moving, Program},
+    program::{CompiledComparison, Program},
 };
-use crate::base::error::Fault;
+use crate::base::error::FieldError;
 
 mod compile;
-mod place;
-mod scan;
+mod keywords;
+mod lexer;
+mod position;
 mod time;
 mod types;
-mod words;
 
-use place::column_of;
+use position::column_of;
 
 /// Steps of a condition and all evidence at worst.
-const COST: u64 = 100_000;
+const MAX_COST: u64 = 100_000;
 /// Expressions of evidence at most.
-const EVIDENCE: usize = 16;
+const MAX_EVIDENCE: usize = 16;
 
 /// A rule's expressions, checked and compiled with its thresholds.
 #[derive(Debug)]
@@ -62,22 +62,26 @@ impl Compiled {
 ///
 /// # Errors
 /// All that is wrong, at `condition` and `evidence.<name>`.
-pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec<Fault>> {
+pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec<FieldError>> {
     let mut faults = Vec::new();
     let condition = source("condition", &definition.condition, params);
     let mut evidence = BTreeMap::new();
     let mut reads = BTreeSet::new();
-    let mut shown: u64 = 0;
-    if definition.evidence.len() > EVIDENCE {
-        let message =
-            format!("has {} entries, at most {EVIDENCE} are allowed", definition.evidence.len());
-        faults.push(Fault::new("evidence", message));
+    let mut compile_evidence: u64 = 0;
+    if definition.evidence.len() > MAX_EVIDENCE {
+        let message = format!(
+            "has {} entries, at most {MAX_EVIDENCE} are allowed",
+            definition.evidence.len()
+        );
+        faults.push(FieldError::new("evidence", message));
     } else {
         for (name, text) in &definition.evidence {
             let path = format!("evidence.{name}");
-            match source(&path, text, params).and_then(|source| source.shown(&path, params)) {
+            match source(&path, text, params)
+                .and_then(|source| source.compile_evidence(&path, params))
+            {
                 Ok(source) => {
-                    shown = shown.saturating_add(source.cost);
+                    compile_evidence = compile_evidence.saturating_add(source.cost);
                     reads.extend(source.reads);
                     evidence.insert(name.clone(), source.program);
                 }
@@ -85,15 +89,15 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
             }
         }
     }
-    let condition = condition.and_then(|source| source.decided(params));
+    let condition = condition.and_then(|source| source.compile_condition(params));
     if let Ok(condition) = &condition
-        && condition.cost.saturating_add(shown) > COST
+        && condition.cost.saturating_add(compile_evidence) > MAX_COST
     {
         let message = format!(
-            "takes up to {shown} steps on one asset and the condition {}, at most {COST} are allowed together",
+            "takes up to {compile_evidence} steps on one asset and the condition {}, at most {MAX_COST} are allowed together",
             condition.cost
         );
-        faults.push(Fault::new("evidence", message));
+        faults.push(FieldError::new("evidence", message));
     }
     match condition {
         Err(wrong) => {
@@ -104,7 +108,7 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
         Ok(condition) => {
             reads.extend(condition.reads);
             reads.extend(definition.applies_to.reads());
-            let reads_now = !condition.program.moving.is_empty();
+            let reads_now = !condition.program.timed_comparisons.is_empty();
             Ok(Compiled {
                 condition: condition.program,
                 evidence,
@@ -133,15 +137,15 @@ struct CompiledSource {
 }
 
 /// Parses and types one source.
-fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<Fault>> {
-    let fault = |message: String| vec![Fault::new(path, message)];
+fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<FieldError>> {
+    let fault = |message: String| vec![FieldError::new(path, message)];
     if let Some((at, bad)) = text.char_indices().find(|(_, character)| is_unsafe(*character)) {
-        let place = column_of(text, at);
-        return Err(fault(format!("{place}: holds the control character U+{:04X}", bad as u32)));
+        let position = column_of(text, at);
+        return Err(fault(format!("{position}: holds the control character U+{:04X}", bad as u32)));
     }
-    scan::scan(text).map_err(|excess| {
-        let place = column_of(text, excess.at);
-        fault(format!("{place}: {}", excess.message))
+    lexer::lexer(text).map_err(|excess| {
+        let position = column_of(text, excess.at);
+        fault(format!("{position}: {}", excess.message))
     })?;
     // Macros stay calls: what is wrong within one is said of what stands there.
     let parser = cel::Env::default().with_optional_support(false).parser();
@@ -150,25 +154,25 @@ fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<Fault>> 
             let faults = errors.errors.iter().map(|error| {
                 let (line, column) = (error.pos.0.max(1), error.pos.1.max(1));
                 let message = error.msg.trim_start_matches("Syntax error: ");
-                Fault::new(path, format!("line {line}, column {column}: {message}"))
+                FieldError::new(path, format!("line {line}, column {column}: {message}"))
             });
             faults.take(3).collect::<Vec<_>>()
         })?;
-    let mut typing = types::Typing::new(path, &info, params);
-    let seen = typing.of(&expr);
-    let (faults, reads) = (typing.faults, typing.reads);
-    let is = match seen.is {
+    let mut checker = types::TypeChecker::new(path, &info, params);
+    let typed = checker.of(&expr);
+    let (faults, reads) = (checker.faults, checker.reads);
+    let is = match typed.is {
         Some(is) if faults.is_empty() => is,
         _ => return Err(faults),
     };
-    if seen.cost > COST {
+    if typed.cost > MAX_COST {
         let message = format!(
-            "takes up to {} steps on one asset, at most {COST} are allowed: macros multiply, and a list that is a fact has up to 1000 items",
-            seen.cost
+            "takes up to {} steps on one asset, at most {MAX_COST} are allowed: macros multiply, and a list that is a fact has up to 1000 items",
+            typed.cost
         );
         return Err(fault(message));
     }
-    Ok(Typed { expr, info, is, cost: seen.cost, reads })
+    Ok(Typed { expr, info, is, cost: typed.cost, reads })
 }
 
 /// What Postgres cannot keep, or a reader not see.
@@ -178,47 +182,51 @@ fn is_unsafe(character: char) -> bool {
 
 impl Typed {
     /// As a condition.
-    fn decided(self, params: &Params) -> Result<CompiledSource, Vec<Fault>> {
+    fn compile_condition(self, params: &Params) -> Result<CompiledSource, Vec<FieldError>> {
         let path = "condition";
         if self.is != Type::One(Kind::Bool) {
             let message = format!("must be true or false, and is {}", self.is);
-            return Err(vec![Fault::new(path, message)]);
+            return Err(vec![FieldError::new(path, message)]);
         }
-        let moving = time::moving(&self.expr, &self.info, path)?;
-        let mut compiling = self.compiling(path, params);
-        let expr = compiling.expr(&self.expr);
-        let moving = moving
+        let timed_comparisons = time::timed_comparisons(&self.expr, &self.info, path)?;
+        let mut compiler = self.compiler(path, params);
+        let expr = compiler.expr(&self.expr);
+        let timed_comparisons = timed_comparisons
             .iter()
-            .map(|moving| Moving {
-                left: compiling.expr(moving.left),
-                right: compiling.expr(moving.right),
-                slope: moving.slope,
+            .map(|timed_comparisons| CompiledComparison {
+                left: compiler.expr(timed_comparisons.left),
+                right: compiler.expr(timed_comparisons.right),
+                slope: timed_comparisons.slope,
             })
             .collect();
-        let (constants, mut faults) = (compiling.constants, compiling.faults);
+        let (constants, mut faults) = (compiler.constants, compiler.faults);
         faults.dedup();
         if !faults.is_empty() {
             return Err(faults);
         }
-        let program = Program { expr, constants, moving };
+        let program = Program { expr, constants, timed_comparisons };
         Ok(CompiledSource { program, cost: self.cost, reads: self.reads })
     }
 
     /// As evidence, which may read the clock as it likes: what a finding keeps of it is as of the look that last wrote it, and
     /// time alone does not renew it.
-    fn shown(self, path: &str, params: &Params) -> Result<CompiledSource, Vec<Fault>> {
-        let mut compiling = self.compiling(path, params);
-        let expr = compiling.expr(&self.expr);
-        let (constants, faults) = (compiling.constants, compiling.faults);
+    fn compile_evidence(
+        self,
+        path: &str,
+        params: &Params,
+    ) -> Result<CompiledSource, Vec<FieldError>> {
+        let mut compiler = self.compiler(path, params);
+        let expr = compiler.expr(&self.expr);
+        let (constants, faults) = (compiler.constants, compiler.faults);
         if !faults.is_empty() {
             return Err(faults);
         }
-        let program = Program { expr, constants, moving: Vec::new() };
+        let program = Program { expr, constants, timed_comparisons: Vec::new() };
         Ok(CompiledSource { program, cost: self.cost, reads: self.reads })
     }
 
-    fn compiling<'a>(&'a self, path: &'a str, params: &'a Params) -> compile::Compiling<'a> {
-        compile::Compiling::new(path, &self.info, params)
+    fn compiler<'a>(&'a self, path: &'a str, params: &'a Params) -> compile::Compiler<'a> {
+        compile::Compiler::new(path, &self.info, params)
     }
 }
 

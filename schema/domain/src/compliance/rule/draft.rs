@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         text::{self, beginning},
     },
     inventory::{
@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Requirements that one rule may name.
-const CONTROLS: usize = 20;
+const MAX_CONTROLS: usize = 20;
 /// Tags that one rule may be about.
-const TAGS: usize = 20;
+const MAX_TAGS: usize = 20;
 /// The name of a framework, or the code of a requirement.
 const CODE: text::Rule = text::Rule { max: 64, multiline: false };
 
@@ -87,7 +87,7 @@ impl RuleInput {
         let mut faults = Vec::new();
         if !is_key(&self.key) {
             let message = "must be 1 to 63 of a-z, 0-9 and -, not starting with -";
-            faults.push(Fault::new("key", message));
+            faults.push(FieldError::new("key", message));
         }
         let mut definition = Definition {
             title: text::check("title", &self.title, text::NAME, &mut faults),
@@ -117,11 +117,11 @@ impl RuleInput {
         }
     }
 
-    fn controls(&self, faults: &mut Vec<Fault>) -> Vec<ControlRef> {
-        if self.controls.len() > CONTROLS {
+    fn controls(&self, faults: &mut Vec<FieldError>) -> Vec<ControlRef> {
+        if self.controls.len() > MAX_CONTROLS {
             let message =
-                format!("has {} controls, at most {CONTROLS} are allowed", self.controls.len());
-            faults.push(Fault::new("controls", message));
+                format!("has {} controls, at most {MAX_CONTROLS} are allowed", self.controls.len());
+            faults.push(FieldError::new("controls", message));
             return Vec::new();
         }
         let mut controls = Vec::new();
@@ -138,7 +138,7 @@ impl RuleInput {
         controls
     }
 
-    fn applies_to(&self, faults: &mut Vec<Fault>) -> AppliesTo {
+    fn applies_to(&self, faults: &mut Vec<FieldError>) -> AppliesTo {
         fn once<T: Copy + Ord>(items: &[T]) -> Vec<T> {
             let mut items = items.to_vec();
             items.sort_unstable();
@@ -146,9 +146,9 @@ impl RuleInput {
             items
         }
         let Some(scope) = &self.applies_to else { return AppliesTo::default() };
-        if scope.tags.len() > TAGS {
-            let message = format!("has {} tags, at most {TAGS} are allowed", scope.tags.len());
-            faults.push(Fault::new("appliesTo.tags", message));
+        if scope.tags.len() > MAX_TAGS {
+            let message = format!("has {} tags, at most {MAX_TAGS} are allowed", scope.tags.len());
+            faults.push(FieldError::new("appliesTo.tags", message));
             return AppliesTo::default();
         }
         let tags = scope.tags.iter().enumerate();
@@ -163,14 +163,14 @@ impl RuleInput {
         }
     }
 
-    fn evidence(&self, faults: &mut Vec<Fault>) -> BTreeMap<String, String> {
+    fn evidence(&self, faults: &mut Vec<FieldError>) -> BTreeMap<String, String> {
         let object = match &self.evidence {
             None | Some(Value::Null) => return BTreeMap::new(),
             Some(Value::Object(object)) => object,
             Some(_) => {
                 let message =
                     "must be an object of CEL by name, such as {\"os_name\": \"attr.os_name\"}";
-                faults.push(Fault::new("evidence", message));
+                faults.push(FieldError::new("evidence", message));
                 return BTreeMap::new();
             }
         };
@@ -178,14 +178,14 @@ impl RuleInput {
         for (name, source) in object {
             let path = format!("evidence.{}", beginning(name));
             match source {
-                _ if !is_name(name) => faults.push(Fault::new(
+                _ if !is_name(name) => faults.push(FieldError::new(
                     path,
                     "is no name: one has 1 to 63 of a-z, 0-9 and _, and does not start with a digit",
                 )),
                 Value::String(source) => {
                     evidence.insert(name.clone(), source.trim().to_owned());
                 }
-                _ => faults.push(Fault::new(path, "must be a text in CEL, such as \"attr.os_name\"")),
+                _ => faults.push(FieldError::new(path, "must be a text in CEL, such as \"attr.os_name\"")),
             }
         }
         evidence

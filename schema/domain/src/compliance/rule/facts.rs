@@ -38,7 +38,7 @@ pub struct Facts {
     /// What it is used for.
     pub environment: Environment,
     /// By the places of keys.
-    held: Vec<Option<Held>>,
+    held: Vec<Option<FactValue>>,
     /// Whether somebody says if its system is supported, so that nothing is derived.
     is_support_said: bool,
     system: OnceLock<Option<SupportedSystem>>,
@@ -46,7 +46,7 @@ pub struct Facts {
 
 /// A value, as the evaluator wants it.
 #[derive(Debug, Clone)]
-pub(super) enum Held {
+pub(super) enum FactValue {
     Bool(CelBool),
     Int(CelInt),
     Text(CelString<'static>),
@@ -130,9 +130,9 @@ impl Facts {
     /// # Errors
     /// `Corrupt` where the attributes are no JSON object.
     pub fn of(row: &Described<'_>) -> Result<Self> {
-        let mut held: Vec<Option<Held>> = Vec::with_capacity(Key::count());
-        let state = |text: &'static str| Some(Held::Text(CelString::from(text)));
-        let text = |text: Option<&str>| text.map(|text| Held::Text(text.to_owned().into()));
+        let mut held: Vec<Option<FactValue>> = Vec::with_capacity(Key::count());
+        let state = |text: &'static str| Some(FactValue::Text(CelString::from(text)));
+        let text = |text: Option<&str>| text.map(|text| FactValue::Text(text.to_owned().into()));
         held.extend([
             state(row.asset_type.as_str()),
             state(row.environment.as_str()),
@@ -142,10 +142,10 @@ impl Facts {
             text(row.external_id),
             text(row.location),
             text(row.description),
-            Some(Held::texts(row.tags.iter().cloned())),
-            row.owner.map(|owner| Held::Text(owner.user.to_string().into())),
-            row.owner.map(|owner| Held::Bool(owner.mfa_enabled.into())),
-            row.owner.map(|owner| Held::Bool(owner.active.into())),
+            Some(FactValue::texts(row.tags.iter().cloned())),
+            row.owner.map(|owner| FactValue::Text(owner.user.to_string().into())),
+            row.owner.map(|owner| FactValue::Bool(owner.mfa_enabled.into())),
+            row.owner.map(|owner| FactValue::Bool(owner.active.into())),
         ]);
         held.resize_with(Key::count(), || None);
         let mut facts = Self {
@@ -156,10 +156,10 @@ impl Facts {
             is_support_said: false,
             system: OnceLock::new(),
         };
-        read::attributes(row.attributes, |place, value| {
-            let key = Key::of_attribute(place);
+        read::attributes(row.attributes, |index, value| {
+            let key = Key::of_attribute(index);
             facts.is_support_said |= key == Self::support();
-            facts.held[key.place()] = value;
+            facts.held[key.index()] = value;
         })?;
         Ok(facts)
     }
@@ -167,20 +167,20 @@ impl Facts {
     /// The key of what may be derived.
     pub(super) fn support() -> Key {
         static PLACE: OnceLock<usize> = OnceLock::new();
-        let place = PLACE.get_or_init(|| {
+        let index = PLACE.get_or_init(|| {
             Attribute::place_of(OS_SUPPORTED).expect("the registry has what is derived")
         });
-        Key::of_attribute(*place)
+        Key::of_attribute(*index)
     }
 
-    /// What the key holds, as it was told.
-    pub(super) fn told(&self, key: Key) -> Option<&Held> {
-        self.held[key.place()].as_ref()
+    /// What the key holds, as it was value.
+    pub(super) fn value(&self, key: Key) -> Option<&FactValue> {
+        self.held[key.index()].as_ref()
     }
 
     /// Whether it has one of these tags, whatever their case.
     pub(super) fn has_tag(&self, folded: &[String]) -> bool {
-        let Some(Held::List(tags)) = self.told(Key::TAGS) else { return false };
+        let Some(FactValue::List(tags)) = self.value(Key::TAGS) else { return false };
         tags.inner().iter().any(|tag| {
             let name = tag.downcast_ref::<CelString<'_>>().map(|name| name.inner().to_lowercase());
             name.is_some_and(|name| folded.contains(&name))
@@ -191,9 +191,12 @@ impl Facts {
     pub(super) fn system(&self) -> Option<&SupportedSystem> {
         self.system
             .get_or_init(|| {
-                let text = |field| match self.told(Key::of_field("attr", field)?)? {
-                    Held::Text(text) => Some(text.inner()),
-                    Held::Bool(_) | Held::Int(_) | Held::Time(_) | Held::List(_) => None,
+                let text = |field| match self.value(Key::of_field("attr", field)?)? {
+                    FactValue::Text(text) => Some(text.inner()),
+                    FactValue::Bool(_)
+                    | FactValue::Int(_)
+                    | FactValue::Time(_)
+                    | FactValue::List(_) => None,
                 };
                 end_of_life::deciding(self.is_support_said, text("os_name"), text("os_version"))
             })
@@ -206,7 +209,7 @@ impl Facts {
     }
 }
 
-impl Held {
+impl FactValue {
     /// An instant, as far as Postgres keeps it.
     fn time(at: DateTime<Utc>) -> Self {
         Self::Time(at.trunc_subsecs(6).fixed_offset().into())

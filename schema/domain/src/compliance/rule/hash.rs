@@ -2,7 +2,7 @@
 
 use cel::common::types::{CelInt, CelString};
 
-use super::facts::Held;
+use super::facts::FactValue;
 
 /// A hash in the making.
 pub(super) struct Hash(u64);
@@ -30,13 +30,13 @@ impl Hash {
     }
 
     /// Adds a value.
-    pub(super) fn held(&mut self, held: &Held) {
+    pub(super) fn held(&mut self, held: &FactValue) {
         match held {
-            Held::Bool(value) => self.bytes(if *value.inner() { b"1" } else { b"0" }),
-            Held::Int(number) => self.bytes(&number.inner().to_le_bytes()),
-            Held::Text(text) => self.bytes(text.inner().as_bytes()),
-            Held::Time(at) => self.bytes(&at.inner().timestamp_micros().to_le_bytes()),
-            Held::List(items) => {
+            FactValue::Bool(value) => self.bytes(if *value.inner() { b"1" } else { b"0" }),
+            FactValue::Int(number) => self.bytes(&number.inner().to_le_bytes()),
+            FactValue::Text(text) => self.bytes(text.inner().as_bytes()),
+            FactValue::Time(at) => self.bytes(&at.inner().timestamp_micros().to_le_bytes()),
+            FactValue::List(items) => {
                 self.number(items.inner().len());
                 for item in items.inner() {
                     if let Some(number) = item.downcast_ref::<CelInt>() {

@@ -61,20 +61,20 @@ impl Key {
     pub(super) const DESCRIPTION: Self = Self(7);
     pub(super) const TAGS: Self = Self(8);
 
-    /// The attribute at this place of the registry.
-    pub(super) fn of_attribute(place: usize) -> Self {
-        Self::of_place(FIXED.len() + place).expect("the registry's places are keys")
+    /// The attribute at this index of the registry.
+    pub(super) fn of_attribute(index: usize) -> Self {
+        Self::of_index(FIXED.len() + index).expect("the registry's places are keys")
     }
 
     /// The one of a field of a root.
     pub(super) fn of_field(root: &str, field: &str) -> Option<Self> {
         let is_it = |known: &Named| known.root == root && known.field() == field;
-        Self::of_place(KEYS.iter().position(is_it)?)
+        Self::of_index(KEYS.iter().position(is_it)?)
     }
 
-    /// The one at this place among all.
-    pub(super) fn of_place(place: usize) -> Option<Self> {
-        (place < KEYS.len()).then(|| u8::try_from(place).ok().map(Self)).flatten()
+    /// The one at this index among all.
+    pub(super) fn of_index(index: usize) -> Option<Self> {
+        (index < KEYS.len()).then(|| u8::try_from(index).ok().map(Self)).flatten()
     }
 
     /// How many there are.
@@ -82,8 +82,8 @@ impl Key {
         KEYS.len()
     }
 
-    /// Its place among all.
-    pub(super) fn place(self) -> usize {
+    /// Its index among all.
+    pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }
 
@@ -116,7 +116,7 @@ impl Key {
     }
 
     fn named(self) -> &'static Named {
-        &KEYS[self.place()]
+        &KEYS[self.index()]
     }
 }
 
@@ -146,8 +146,8 @@ mod tests {
         ] {
             assert_eq!(key.name(), name);
         }
-        for (place, attribute) in Attribute::all().iter().enumerate() {
-            assert_eq!(Key::of_attribute(place).field(), attribute.key);
+        for (index, attribute) in Attribute::all().iter().enumerate() {
+            assert_eq!(Key::of_attribute(index).field(), attribute.key);
         }
     }
 }

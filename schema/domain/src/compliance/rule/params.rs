@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use super::kind::{Kind, Type};
 use crate::{
-    base::{error::Fault, nearest::nearest, text::beginning},
+    base::{error::FieldError, nearest::nearest, text::beginning},
     inventory::attribute::whole,
 };
 
 /// Parameters of one rule at most.
-const MOST: usize = 32;
+const MAX_PARAMS: usize = 32;
 /// Items of a list at most.
-const ITEMS: usize = 256;
+const MAX_ITEMS: usize = 256;
 /// Characters of a text at most.
-const TEXT: usize = 1_024;
+const MAX_TEXT_CHARS: usize = 1_024;
 
 /// A rule's thresholds by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,13 +42,13 @@ impl Params {
     ///
     /// # Errors
     /// A fault for each that is none, at `params.<name>`.
-    pub fn declared(defaults: &Value) -> Result<Self, Vec<Fault>> {
+    pub fn declared(defaults: &Value) -> Result<Self, Vec<FieldError>> {
         let (params, faults) = Self::read(defaults);
         if faults.is_empty() { Ok(params) } else { Err(faults) }
     }
 
     /// What of that can be read, and a fault for each that cannot: what a condition says can be checked beside them.
-    pub(super) fn read(defaults: &Value) -> (Self, Vec<Fault>) {
+    pub(super) fn read(defaults: &Value) -> (Self, Vec<FieldError>) {
         let none = serde_json::Map::new();
         let object = match defaults {
             Value::Object(object) => object,
@@ -56,16 +56,17 @@ impl Params {
             _ => return (Self::default(), vec![no_object()]),
         };
         let mut faults = Vec::new();
-        if object.len() > MOST {
-            let message = format!("has {} parameters, at most {MOST} are allowed", object.len());
-            faults.push(Fault::new("params", message));
+        if object.len() > MAX_PARAMS {
+            let message =
+                format!("has {} parameters, at most {MAX_PARAMS} are allowed", object.len());
+            faults.push(FieldError::new("params", message));
         }
         let mut params = Self::default();
         for (name, value) in object {
             let path = path(name);
             if !is_name(name) {
                 let message = "is no name: one has 1 to 63 of a-z, 0-9 and _, and does not start with a digit";
-                faults.push(Fault::new(path, message));
+                faults.push(FieldError::new(path, message));
                 params.refused.insert(name.clone());
                 continue;
             }
@@ -74,7 +75,7 @@ impl Params {
                     params.thresholds.insert(name.clone(), threshold);
                 }
                 Err(message) => {
-                    faults.push(Fault::new(path, message));
+                    faults.push(FieldError::new(path, message));
                     params.refused.insert(name.clone());
                 }
             }
@@ -86,7 +87,7 @@ impl Params {
     ///
     /// # Errors
     /// A fault for each name that is not declared and each value of another type, at `params.<name>`.
-    pub fn with(&self, overrides: &Value) -> Result<Self, Vec<Fault>> {
+    pub fn with(&self, overrides: &Value) -> Result<Self, Vec<FieldError>> {
         let object = match overrides {
             Value::Object(object) => object,
             Value::Null => return Ok(self.clone()),
@@ -96,15 +97,15 @@ impl Params {
         let mut params = self.clone();
         for (name, value) in object {
             let Some(threshold) = params.thresholds.get_mut(name) else {
-                faults.push(Fault {
+                faults.push(FieldError {
                     suggestion: self.nearest(name),
-                    ..Fault::new(path(name), self.unknown(name))
+                    ..FieldError::new(path(name), self.unknown(name))
                 });
                 continue;
             };
             match threshold.replaced(value) {
                 Ok(value) => *threshold = value,
-                Err(message) => faults.push(Fault::new(path(name), message)),
+                Err(message) => faults.push(FieldError::new(path(name), message)),
             }
         }
         if faults.is_empty() { Ok(params) } else { Err(faults) }
@@ -152,8 +153,8 @@ impl Params {
     }
 }
 
-fn no_object() -> Fault {
-    Fault::new("params", "must be an object, such as {\"max_age_days\": 30}")
+fn no_object() -> FieldError {
+    FieldError::new("params", "must be an object, such as {\"max_age_days\": 30}")
 }
 
 fn path(name: &str) -> String {
@@ -247,8 +248,8 @@ impl Threshold {
 
 fn fitting(text: &str) -> Result<String, String> {
     let length = text.chars().count();
-    if length > TEXT {
-        return Err(format!("has {length} characters, at most {TEXT} are allowed"));
+    if length > MAX_TEXT_CHARS {
+        return Err(format!("has {length} characters, at most {MAX_TEXT_CHARS} are allowed"));
     }
     match text.chars().find(|character| character.is_control()) {
         Some(bad) => Err(format!("holds the control character U+{:04X}", bad as u32)),
@@ -257,8 +258,8 @@ fn fitting(text: &str) -> Result<String, String> {
 }
 
 fn within(items: &[Value]) -> Result<(), String> {
-    if items.len() > ITEMS {
-        return Err(format!("has {} items, at most {ITEMS} are allowed", items.len()));
+    if items.len() > MAX_ITEMS {
+        return Err(format!("has {} items, at most {MAX_ITEMS} are allowed", items.len()));
     }
     Ok(())
 }

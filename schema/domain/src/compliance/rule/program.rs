@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     env::ENV,
-    facts::{Facts, Held},
+    facts::{FactValue, Facts},
     key::Key,
 };
 
@@ -49,13 +49,13 @@ pub(super) mod code {
         char::from_u32(number).expect("all of the range are characters").to_string()
     }
 
-    fn place(number: u32) -> usize {
+    fn index(number: u32) -> usize {
         usize::try_from(number).expect("usize holds a character's number")
     }
 
     /// What the key holds.
     pub(in crate::compliance::rule) fn of_key(key: Key) -> String {
-        name(KEYS + u32::try_from(key.place()).expect("there are fewer keys than that"))
+        name(KEYS + u32::try_from(key.index()).expect("there are fewer keys than that"))
     }
 
     /// Whether what this name stands for is known.
@@ -63,9 +63,9 @@ pub(super) mod code {
         name(read.chars().next().map_or(ASKED, |letter| u32::from(letter) - KEYS + ASKED))
     }
 
-    /// A constant, by its place.
-    pub(in crate::compliance::rule) fn of_constant(place: usize) -> String {
-        name(CONSTANTS + u32::try_from(place).expect("a source has fewer constants than that"))
+    /// A constant, by its index.
+    pub(in crate::compliance::rule) fn of_constant(index: usize) -> String {
+        name(CONSTANTS + u32::try_from(index).expect("a source has fewer constants than that"))
     }
 
     pub(in crate::compliance::rule) fn is_constant(name: &str) -> bool {
@@ -75,10 +75,10 @@ pub(super) mod code {
     pub(super) fn read(name: &str) -> Option<Code> {
         let letter = name.chars().next()?;
         match u32::from(letter) {
-            number @ KEYS..ASKED => Key::of_place(place(number - KEYS)).map(Code::Fact),
-            number @ ASKED..0xE200 => Key::of_place(place(number - ASKED)).map(Code::IsKnown),
+            number @ KEYS..ASKED => Key::of_index(index(number - KEYS)).map(Code::Fact),
+            number @ ASKED..0xE200 => Key::of_index(index(number - ASKED)).map(Code::IsKnown),
             0xE200 => Some(Code::Now),
-            number @ CONSTANTS..=LAST => Some(Code::Constant(place(number - CONSTANTS))),
+            number @ CONSTANTS..=LAST => Some(Code::Constant(index(number - CONSTANTS))),
             _ => None,
         }
     }
@@ -86,7 +86,7 @@ pub(super) mod code {
 use code::Code;
 
 /// Characters and items that one name of evidence shows: it is for people, and kept with each finding.
-const SHOWN: usize = 2_000;
+const MAX_SHOWN_CHARS: usize = 2_000;
 
 /// A compiled expression.
 #[derive(Debug)]
@@ -94,12 +94,12 @@ pub(super) struct Program {
     pub(super) expr: IdedExpr,
     pub(super) constants: Constants,
     /// Its comparisons that time moves.
-    pub(super) moving: Vec<Moving>,
+    pub(super) timed_comparisons: Vec<CompiledComparison>,
 }
 
 /// A comparison that time moves: its sides, and by how much their difference grows while the clock advances by one.
 #[derive(Debug)]
-pub(super) struct Moving {
+pub(super) struct CompiledComparison {
     pub(super) left: IdedExpr,
     pub(super) right: IdedExpr,
     pub(super) slope: i64,
@@ -107,14 +107,14 @@ pub(super) struct Moving {
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum EvalError {
     /// A fact is missing.
     Missing(Key),
     /// Something else.
     Other(String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for EvalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(key) => f.write_str(&key.absence()),
@@ -123,7 +123,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl From<ExecutionError> for Trouble {
+impl From<ExecutionError> for EvalError {
     fn from(error: ExecutionError) -> Self {
         if let ExecutionError::UndeclaredReference(name) = &error
             && let Some(Code::Fact(key)) = code::read(name)
@@ -173,43 +173,43 @@ impl<'a> View<'a> {
     }
 
     /// What the expression comes to.
-    pub(super) fn value(&self, expr: &IdedExpr) -> Result<Value, Trouble> {
+    pub(super) fn value(&self, expr: &IdedExpr) -> Result<Value, EvalError> {
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(self);
         Ok(Value::resolve(expr, &context)?)
     }
 
     /// Whether the expression is true.
-    pub(super) fn is_true(&self, expr: &IdedExpr) -> Result<bool, Trouble> {
+    pub(super) fn is_true(&self, expr: &IdedExpr) -> Result<bool, EvalError> {
         match self.value(expr)? {
             Value::Bool(value) => Ok(value),
-            _ => Err(Trouble::Other("it is neither true nor false".to_owned())),
+            _ => Err(EvalError::Other("it is neither true nor false".to_owned())),
         }
     }
 
-    /// How far a comparison's left side is above its right one, in microseconds; none where it cannot be told.
-    pub(super) fn difference(&self, moving: &Moving) -> Option<i64> {
+    /// How far a comparison's left side is above its right one, in microseconds; none where it cannot be value.
+    pub(super) fn difference(&self, timed_comparisons: &CompiledComparison) -> Option<i64> {
         let micros = |expr| match self.value(expr) {
             Ok(Value::Timestamp(at)) => Some(at.timestamp_micros()),
             Ok(Value::Duration(span)) => span.num_microseconds(),
             _ => None,
         };
-        micros(&moving.left)?.checked_sub(micros(&moving.right)?)
+        micros(&timed_comparisons.left)?.checked_sub(micros(&timed_comparisons.right)?)
     }
 
     /// What the expression comes to, as people read it; null where it has no value.
     pub(super) fn shown(&self, expr: &IdedExpr) -> Json {
-        self.value(expr).map_or(Json::Null, |value| shown(&value, &mut { SHOWN }))
+        self.value(expr).map_or(Json::Null, |value| shown(&value, &mut { MAX_SHOWN_CHARS }))
     }
 
     fn fact<'b>(&self, facts: &'b Facts, key: Key) -> Option<CowVal<'b, 'b>> {
-        match facts.told(key) {
+        match facts.value(key) {
             Some(held) => Some(CowVal::Borrowed(match held {
-                Held::Bool(value) => value,
-                Held::Int(number) => number,
-                Held::Text(text) => text,
-                Held::Time(at) => at,
-                Held::List(items) => items,
+                FactValue::Bool(value) => value,
+                FactValue::Int(number) => number,
+                FactValue::Text(text) => text,
+                FactValue::Time(at) => at,
+                FactValue::List(items) => items,
             })),
             None if key == Facts::support() => facts.derived_support(self.at).map(borrowed),
             None => None,
@@ -223,8 +223,8 @@ impl VariableResolver for View<'_> {
             Code::Fact(key) => self.fact(self.facts?, key),
             Code::IsKnown(key) => Some(borrowed(self.fact(self.facts?, key).is_some())),
             Code::Now => Some(CowVal::Borrowed(&self.now)),
-            Code::Constant(place) => {
-                self.constants.get(place).map(|value| CowVal::Borrowed(value.as_ref()))
+            Code::Constant(index) => {
+                self.constants.get(index).map(|value| CowVal::Borrowed(value.as_ref()))
             }
         }
     }

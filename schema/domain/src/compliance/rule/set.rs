@@ -1,4 +1,4 @@
-//! The rules of an organization, by slot: compiled, and ready to judge.
+//! The rules of an organization, by slot: compiled, and ready to evaluate.
 //!
 //! Built-in ones are compiled once for all; others whenever they are loaded, which is once a job. A saved rule that this version
 //! cannot read any more judges nothing to be well: its verdict is an error that says why.
@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    Flip, Judgement, Rule, Verdict,
+    Flip, Rule, RuleEvaluation, Verdict,
     builtin::Builtin,
     cel::{Compiled, compile},
     facts::Facts,
@@ -17,14 +17,14 @@ use super::{
     key::Key,
     params::Params,
 };
-use crate::base::{entity::RuleVersionId, error::Fault};
+use crate::base::{entity::RuleVersionId, error::FieldError};
 
 impl Rule {
     /// What it says, checked and compiled with the thresholds that count.
     ///
     /// # Errors
     /// What this version of ours cannot read of it.
-    pub fn compiled(&self) -> Result<Arc<Compiled>, Vec<Fault>> {
+    pub fn compiled(&self) -> Result<Arc<Compiled>, Vec<FieldError>> {
         let params = Params::declared(&self.definition.params)?.with(&self.params)?;
         if self.builtin
             && let Some(builtin) = Builtin::of_key(&self.key)
@@ -37,7 +37,7 @@ impl Rule {
     }
 }
 
-/// A rule, ready to judge.
+/// A rule, ready to evaluate.
 #[derive(Debug, Clone)]
 pub struct CompiledRule {
     /// The rule as it counts.
@@ -70,10 +70,12 @@ impl CompiledRule {
     }
 
     /// What it says of the asset.
-    pub fn judge(&self, facts: &Facts, now: DateTime<Utc>) -> Judgement {
+    pub fn evaluate(&self, facts: &Facts, now: DateTime<Utc>) -> RuleEvaluation {
         match &self.compiled {
-            Ok(compiled) => compiled.judge(facts, now),
-            Err(reason) => Judgement { verdict: Verdict::Error, reason: Some(reason.to_string()) },
+            Ok(compiled) => compiled.evaluate(facts, now),
+            Err(reason) => {
+                RuleEvaluation { verdict: Verdict::Error, reason: Some(reason.to_string()) }
+            }
         }
     }
 
@@ -140,14 +142,14 @@ pub struct Ruleset {
 impl Ruleset {
     /// These, whatever their order.
     pub fn new(mut rules: Vec<CompiledRule>) -> Self {
-        rules.sort_by_key(|ruled| ruled.slot);
+        rules.sort_by_key(|rule| rule.slot);
         let mut reads = BTreeSet::new();
         let mut terms = Hash::new();
-        for ruled in rules.iter().filter(|ruled| ruled.rule.enabled) {
-            reads.extend(ruled.keys());
-            terms.number(ruled.slot);
-            terms.bytes(ruled.version.uuid().as_bytes());
-            terms.bytes(ruled.rule.params.to_string().as_bytes());
+        for rule in rules.iter().filter(|rule| rule.rule.enabled) {
+            reads.extend(rule.keys());
+            terms.number(rule.slot);
+            terms.bytes(rule.version.uuid().as_bytes());
+            terms.bytes(rule.rule.params.to_string().as_bytes());
         }
         let mut reads: Vec<Key> = reads.into_iter().collect();
         reads.sort_unstable_by_key(|key| key.name());
@@ -156,7 +158,7 @@ impl Ruleset {
 
     /// Those that assets are judged by, by slot.
     pub fn iter(&self) -> impl Iterator<Item = &CompiledRule> {
-        self.rules.iter().filter(|ruled| ruled.rule.enabled)
+        self.rules.iter().filter(|rule| rule.rule.enabled)
     }
 
     /// All of them, those that are switched off included, by slot.
@@ -166,13 +168,13 @@ impl Ruleset {
 
     /// The one at this slot, switched off or not.
     pub fn by_slot(&self, slot: usize) -> Option<&CompiledRule> {
-        let place = self.rules.binary_search_by_key(&slot, |ruled| ruled.slot).ok()?;
+        let place = self.rules.binary_search_by_key(&slot, |rule| rule.slot).ok()?;
         self.rules.get(place)
     }
 
     /// The length of the verdicts of a posture: the highest slot and one.
     pub fn width(&self) -> usize {
-        self.rules.last().map_or(0, |ruled| ruled.slot + 1)
+        self.rules.last().map_or(0, |rule| rule.slot + 1)
     }
 
     /// The statement that reads [`Facts`] with what the rules may ask for.
@@ -180,7 +182,7 @@ impl Ruleset {
         Facts::select(self.reads.iter().copied())
     }
 
-    /// What the rules read of this asset, and by which terms they judge, as a number: while it stays the same, only time changes
+    /// What the rules read of this asset, and by which terms they evaluate, as a number: while it stays the same, only time changes
     /// verdicts and evidence. Every version of ours comes to the same one, so keys count by name; what follows from others as of
     /// an instant does not count.
     pub fn facts_hash(&self, facts: &Facts) -> i64 {
@@ -188,7 +190,7 @@ impl Ruleset {
         hash.bytes(&self.terms.to_le_bytes());
         for key in &self.reads {
             hash.bytes(key.name().as_bytes());
-            match facts.told(*key) {
+            match facts.value(*key) {
                 Some(held) => hash.held(held),
                 None => hash.bytes(b"-"),
             }
@@ -202,12 +204,12 @@ impl Ruleset {
     /// Those that are enabled, as a run keeps them.
     pub fn snapshot(&self) -> Value {
         self.iter()
-            .map(|ruled| {
+            .map(|rule| {
                 json!({
-                    "slot": ruled.slot,
-                    "rule": ruled.rule.id.uuid(),
-                    "version": ruled.version.uuid(),
-                    "params": ruled.rule.params,
+                    "slot": rule.slot,
+                    "rule": rule.rule.id.uuid(),
+                    "version": rule.version.uuid(),
+                    "params": rule.rule.params,
                 })
             })
             .collect()

@@ -100,7 +100,7 @@ impl Saved {
         tx.all(&format!("{SELECT} ORDER BY rule.slot"), &[]).await
     }
 
-    fn ruled(self) -> Result<CompiledRule> {
+    fn rule(self) -> Result<CompiledRule> {
         let slot = usize::try_from(self.slot)
             .map_err(|_| Error::Corrupt { table: "rule", column: "slot" })?;
         Ok(CompiledRule::new(self.rule, slot, self.version))
@@ -152,16 +152,16 @@ impl Ruleset {
             tx.all(&format!("{SELECT_ANY} WHERE rule_version.id = ANY($1)"), &[&versions]).await?;
         let mut kept: HashMap<Uuid, Kept> =
             kept.into_iter().map(|kept| (kept.version, kept)).collect();
-        let ruled = saved.into_iter().filter_map(|saved| {
+        let rule = saved.into_iter().filter_map(|saved| {
             let kept = kept.remove(&saved.version.uuid())?;
             let rule = Rule { enabled: true, params: kept.params, ..saved.rule };
             Some(CompiledRule::new(rule, kept.slot, saved.version))
         });
-        Ok(Self::new(ruled.collect()))
+        Ok(Self::new(rule.collect()))
     }
 
     fn of_saved(saved: Vec<Saved>) -> Result<Self> {
-        Ok(Self::new(saved.into_iter().map(Saved::ruled).collect::<Result<_>>()?))
+        Ok(Self::new(saved.into_iter().map(Saved::rule).collect::<Result<_>>()?))
     }
 }
 

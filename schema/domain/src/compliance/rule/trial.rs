@@ -1,6 +1,6 @@
 //! What a rule would say of the assets, without saving it.
 //!
-//! It looks at 50,000 assets at most, in pages, which a request has time for; and says whether those were all.
+//! It looks at 50,000 assets at limit, in pages, which a request has time for; and says whether those were all.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -20,15 +20,15 @@ use crate::{
 };
 
 /// Assets that one trial looks at.
-const ASSETS: usize = 50_000;
+const MAX_ASSETS: usize = 50_000;
 /// Assets that a rule is tried on before it is saved.
-const SAMPLE: usize = 500;
+const SAMPLE_ASSETS: usize = 500;
 /// Assets of one page.
-const PAGE: usize = 2_000;
+const PAGE_ASSETS: usize = 2_000;
 /// Assets between two pauses for others.
-const STRETCH: usize = 200;
+const YIELD_EVERY: usize = 200;
 /// Examples of each verdict.
-const EXAMPLES: usize = 5;
+const MAX_EXAMPLES: usize = 5;
 
 /// What a rule would say of the assets in operation. Takes `COMPLIANCE_RUN`.
 #[derive(Debug, Clone, Default, PartialEq, SimpleObject)]
@@ -44,7 +44,7 @@ pub struct Trial {
     pub failed: i32,
     /// For how many a fact is missing.
     pub not_assessed: i32,
-    /// How many it cannot judge.
+    /// How many it cannot evaluate.
     pub errors: i32,
     /// Steps that judging one asset takes at worst; 100,000 are allowed.
     pub cost: i32,
@@ -76,7 +76,7 @@ impl Trial {
     /// # Errors
     /// `Invalid` with all that is wrong with the rule.
     pub async fn run(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
-        Self::of(tx, &input.check()?, ASSETS, now).await
+        Self::of(tx, &input.check()?, MAX_ASSETS, now).await
     }
 
     /// Refuses a rule that is an error on every asset whose facts are known, of some hundred.
@@ -84,7 +84,7 @@ impl Trial {
     /// # Errors
     /// `Invalid` with the first asset's reason.
     pub(super) async fn refuse_hopeless(tx: &Tx, draft: &Draft, now: DateTime<Utc>) -> Result<()> {
-        let trial = Self::of(tx, draft, SAMPLE, now).await?;
+        let trial = Self::of(tx, draft, SAMPLE_ASSETS, now).await?;
         if trial.errors == 0 || trial.passed > 0 || trial.failed > 0 {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl Trial {
         Err(Error::invalid("condition", message))
     }
 
-    async fn of(tx: &Tx, draft: &Draft, most: usize, now: DateTime<Utc>) -> Result<Self> {
+    async fn of(tx: &Tx, draft: &Draft, limit: usize, now: DateTime<Utc>) -> Result<Self> {
         let compiled = &draft.compiled;
         let scope = &draft.definition.applies_to;
         let tags = scope.folded_tags();
@@ -112,8 +112,8 @@ impl Trial {
             Facts::select(compiled.reads.iter().copied())
         );
         let mut last = AssetId::from(Uuid::nil());
-        let (mut looked, size) = (0, PAGE.min(most));
-        while looked < most && !trial.complete {
+        let (mut looked, size) = (0, PAGE_ASSETS.min(limit));
+        while looked < limit && !trial.complete {
             let page: Vec<Facts> =
                 tx.all(&sql, &[&last, &i64::try_from(size).unwrap_or(i64::MAX)]).await?;
             looked += page.len();
@@ -121,7 +121,7 @@ impl Trial {
             for (place, facts) in page.iter().enumerate() {
                 last = facts.asset;
                 if scope.includes(facts, &tags) {
-                    let judgement = compiled.judge(facts, now);
+                    let judgement = compiled.evaluate(facts, now);
                     if trial.count(judgement.verdict) {
                         trial.examples.push(Example {
                             asset: facts.asset,
@@ -131,7 +131,7 @@ impl Trial {
                         });
                     }
                 }
-                if place % STRETCH == STRETCH - 1 {
+                if place % YIELD_EVERY == YIELD_EVERY - 1 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -153,6 +153,6 @@ impl Trial {
             Verdict::Error => &mut self.errors,
         };
         *count += 1;
-        usize::try_from(*count).is_ok_and(|count| count <= EXAMPLES)
+        usize::try_from(*count).is_ok_and(|count| count <= MAX_EXAMPLES)
     }
 }

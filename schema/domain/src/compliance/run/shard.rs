@@ -15,17 +15,17 @@ use crate::{
         posture::{evaluate::Evaluation, store, tally::Tally},
         range::{AssetRange, facts_in_range},
         rule::Ruleset,
-        scope::Scope,
+        scope::AssetScope,
     },
     fleet::pending::{self, JobKind},
 };
 
 /// Times that a run begins at most.
-const ROUNDS: i16 = 20;
+const MAX_ROUNDS: i16 = 20;
 
 impl Run {
     /// Takes back its shards that no worker has begun: they would do nothing.
-    pub(super) async fn take_back_shards(tx: &Tx, id: RunId) -> Result<()> {
+    pub(super) async fn cancel_pending_shards(tx: &Tx, id: RunId) -> Result<()> {
         pending::cancel_of(tx, JobKind::RUN_SHARD, &id.to_string()).await
     }
 
@@ -43,7 +43,7 @@ impl Run {
     /// Judges the assets of a range and adds what that comes to; the last shard closes the run. In the transaction that ends
     /// the shard's job. Where other rules count by now its numbers would be of neither: it begins anew, which is what is
     /// returned. A shard of a round that is over does nothing.
-    pub async fn judge_shard(
+    pub async fn evaluate_shard(
         tx: &Tx,
         id: RunId,
         round: i16,
@@ -57,9 +57,9 @@ impl Run {
         }
         let rules = Ruleset::ensure(tx, now).await?;
         if !run.is_by(tx, &rules).await? {
-            return run.begin_anew(tx, &rules, now).await;
+            return run.restart(tx, &rules, now).await;
         }
-        let scope = Scope::from_column(run.scope.as_ref())?;
+        let scope = AssetScope::from_column(run.scope.as_ref())?;
         let facts = facts_in_range(tx, &rules, range, scope.as_ref()).await?;
         let mut kept = store::in_range(tx, range).await?;
         if scope.is_some() {
@@ -82,18 +82,19 @@ impl Run {
     }
 
     /// What it opened and saw fixed stays counted: that did happen.
-    async fn begin_anew(
+    async fn restart(
         &self,
         tx: &Tx,
         rules: &Ruleset,
         now: DateTime<Utc>,
     ) -> Result<Option<Started>> {
-        if self.round == ROUNDS {
-            let reason = format!("rules changed {ROUNDS} times while it was under way");
+        if self.round == MAX_ROUNDS {
+            let reason = format!("rules changed {MAX_ROUNDS} times while it was under way");
             Self::fail(tx, self.id, &reason, now).await?;
             return Ok(None);
         }
-        let ranges = AssetRange::cut(tx, Scope::from_column(self.scope.as_ref())?.as_ref()).await?;
+        let ranges =
+            AssetRange::cut(tx, AssetScope::from_column(self.scope.as_ref())?.as_ref()).await?;
         let begun = tx
             .exec(
                 "UPDATE compliance_run SET
@@ -112,7 +113,7 @@ impl Run {
         if begun == 0 {
             return Ok(None); // Another of its shards was first.
         }
-        Self::take_back_shards(tx, self.id).await?;
+        Self::cancel_pending_shards(tx, self.id).await?;
         let run = Self::get(tx, self.id).await?;
         let (before, after) = (json!({ "round": self.round }), json!({ "round": run.round }));
         Entry::changed("compliance_run.restarted", self.id, before, after).record(tx, now).await?;

@@ -13,7 +13,7 @@ use chrono::{
 };
 use chrono_tz::{GapInfo, Tz};
 
-use crate::base::error::Fault;
+use crate::base::error::FieldError;
 
 /// What people are shown of how to write one.
 const EXAMPLE: &str = "0 2 * * *";
@@ -67,9 +67,12 @@ impl Cron {
     ///
     /// # Errors
     /// What is wrong with it, by field and character.
-    pub fn parse(text: &str, path: &str) -> Result<Self, Vec<Fault>> {
+    pub fn parse(text: &str, path: &str) -> Result<Self, Vec<FieldError>> {
         let whole = |message: String, suggestion: &str| {
-            vec![Fault { suggestion: Some(suggestion.to_owned()), ..Fault::new(path, message) }]
+            vec![FieldError {
+                suggestion: Some(suggestion.to_owned()),
+                ..FieldError::new(path, message)
+            }]
         };
         let fields: Vec<&str> = text.split_whitespace().collect();
         if let [shorthand] = &fields[..]
@@ -116,8 +119,10 @@ impl Cron {
                         place + 1,
                         character(at)
                     );
-                    faults
-                        .push(Fault { suggestion: Some(suggestion), ..Fault::new(path, message) });
+                    faults.push(FieldError {
+                        suggestion: Some(suggestion),
+                        ..FieldError::new(path, message)
+                    });
                 }
             }
         }

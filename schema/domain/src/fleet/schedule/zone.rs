@@ -3,17 +3,17 @@
 use chrono_tz::{TZ_VARIANTS, Tz};
 use strsim::osa_distance;
 
-use crate::base::{error::Fault, nearest::folded};
+use crate::base::{error::FieldError, nearest::folded};
 
 /// The zone of that name.
 ///
 /// # Errors
 /// A fault that suggests the nearest name.
-pub(super) fn parse(name: &str, path: &str) -> Result<Tz, Fault> {
+pub(super) fn parse(name: &str, path: &str) -> Result<Tz, FieldError> {
     let name = name.trim();
-    name.parse().map_err(|_| Fault {
+    name.parse().map_err(|_| FieldError {
         suggestion: nearest(name).map(str::to_owned),
-        ..Fault::new(
+        ..FieldError::new(
             path,
             format!("{name:?} is no time zone: give an IANA name, such as Europe/Berlin or UTC"),
         )

@@ -15,7 +15,7 @@ use super::Asset;
 use crate::{
     access::{directive::requires, permission::Permission},
     base::{
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         text::text_enum,
     },
     inventory::{
@@ -74,7 +74,7 @@ impl Sources {
             .map_err(|_| Error::Corrupt { table: "asset", column: "sources" })
     }
 
-    fn note(&mut self, key: &str, known: Known) {
+    fn note(&mut self, key: &str, known: Provenance) {
         self.0.insert(key.to_owned(), Source(known.source, known.at.trunc_subsecs(3)));
     }
 }
@@ -97,14 +97,14 @@ impl ToSql for Sources {
 
 /// Whoever tells facts now, and when.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
+pub(crate) struct Provenance {
     /// How we know them.
     pub(crate) source: FactSource,
     /// When.
     pub(crate) at: DateTime<Utc>,
 }
 
-impl Known {
+impl Provenance {
     /// By somebody over the API.
     pub(super) const fn declared(at: DateTime<Utc>) -> Self {
         Self { source: FactSource::Declared, at }
@@ -155,13 +155,13 @@ impl Asset {
 pub(super) fn merge(
     current: (&Value, &Sources),
     changes: &Value,
-    known: Known,
-    faults: &mut Vec<Fault>,
+    known: Provenance,
+    faults: &mut Vec<FieldError>,
 ) -> (Value, Sources) {
     let mut values = current.0.as_object().cloned().unwrap_or_default();
     let mut sources = current.1.clone();
     let Value::Object(changes) = changes else {
-        faults.push(Fault::new(
+        faults.push(FieldError::new(
             "attributes",
             "must be an object, such as {\"os_name\": \"Debian 12\"}",
         ));
@@ -170,7 +170,7 @@ pub(super) fn merge(
     if changes.len() > MOST_CHANGES {
         let message =
             format!("has {} keys, at most {MOST_CHANGES} are read at a time", changes.len());
-        faults.push(Fault::new("attributes", message));
+        faults.push(FieldError::new("attributes", message));
         return (Value::Object(values), sources);
     }
     let mut given = BTreeSet::new();
@@ -190,7 +190,10 @@ pub(super) fn merge(
         };
         let key = attribute.key.as_str();
         if !given.insert(key) {
-            faults.push(Fault::new(path, format!("is given twice: it is another name of {key}")));
+            faults.push(FieldError::new(
+                path,
+                format!("is given twice: it is another name of {key}"),
+            ));
             continue;
         }
         if value.is_null() {
@@ -207,7 +210,7 @@ pub(super) fn merge(
                 values.insert(key.to_owned(), value);
                 sources.note(key, known);
             }
-            Err(message) => faults.push(Fault::new(path, message)),
+            Err(message) => faults.push(FieldError::new(path, message)),
         }
     }
     (Value::Object(values), sources)
@@ -231,7 +234,7 @@ mod tests {
     fn merged(current: &Value, changes: &Value) -> (Value, Vec<String>) {
         let mut faults = Vec::new();
         let current = (current, &Sources::default());
-        let (values, _) = merge(current, changes, Known::declared(at(0)), &mut faults);
+        let (values, _) = merge(current, changes, Provenance::declared(at(0)), &mut faults);
         (values, faults.into_iter().map(|fault| fault.path).collect())
     }
 
@@ -264,7 +267,7 @@ mod tests {
         let mut asset = Draft::new(AssetType::Host, at(0)).asset;
         for (hour, told) in [(1, json!({"os_name": "Debian"})), (5, json!({"os_version": "12"}))] {
             let current = (&asset.attributes, &asset.sources);
-            let merged = merge(current, &told, Known::declared(at(hour)), &mut Vec::new());
+            let merged = merge(current, &told, Provenance::declared(at(hour)), &mut Vec::new());
             (asset.attributes, asset.sources) = merged;
         }
         let facts = asset.facts(at(6));

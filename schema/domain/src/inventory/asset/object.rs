@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::base::error::Fault;
+use crate::base::error::FieldError;
 
 /// Bytes of `attributes` or `customFields` at most, as JSON.
 const OBJECT_BYTES: usize = 20_000;
@@ -14,27 +14,30 @@ pub(super) fn merge(
     path: &str,
     current: &Value,
     changes: &Value,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldError>,
 ) -> Value {
     let Value::Object(changes) = changes else {
-        faults.push(Fault::new(path, "must be an object, such as {\"room\": \"B12\"}"));
+        faults.push(FieldError::new(path, "must be an object, such as {\"room\": \"B12\"}"));
         return current.clone();
     };
     let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
     for (key, value) in changes {
         // Spaces around a key are nearly always a slip. What an earlier version let in can stay, and be removed.
         if !is_key(key) && !merged.contains_key(key) {
-            faults.push(Fault::new(
+            faults.push(FieldError::new(
                 format!("{path}.{key}"),
                 "a key has 1 to 64 characters, no control characters and no spaces around it",
             ));
         }
         if holds_nul(value) {
-            faults.push(Fault::new(format!("{path}.{key}"), "holds the control character U+0000"));
+            faults.push(FieldError::new(
+                format!("{path}.{key}"),
+                "holds the control character U+0000",
+            ));
         }
         if !fits(value, OBJECT_LEVELS - 1) {
             let message = format!("is nested deeper than {OBJECT_LEVELS} levels");
-            faults.push(Fault::new(format!("{path}.{key}"), message));
+            faults.push(FieldError::new(format!("{path}.{key}"), message));
             continue;
         }
         if value.is_null() {
@@ -54,10 +57,10 @@ fn is_key(key: &str) -> bool {
 }
 
 /// That an object is not larger than what is kept.
-pub(super) fn check_size(path: &str, object: &Value, faults: &mut Vec<Fault>) {
+pub(super) fn check_size(path: &str, object: &Value, faults: &mut Vec<FieldError>) {
     let bytes = object.to_string().len();
     if bytes > OBJECT_BYTES {
-        faults.push(Fault::new(
+        faults.push(FieldError::new(
             path,
             format!("would have {bytes} bytes as JSON, at most {OBJECT_BYTES} are kept"),
         ));

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::{
     AssetType, CreateAssetInput, Environment, LifecycleState, UpdateAssetInput,
-    fact::{self, Known, Sources},
+    fact::{self, Provenance, Sources},
     object,
     store::Draft,
 };
 use crate::base::{
     entity::{TagId, UserId},
-    error::Fault,
+    error::FieldError,
     text::{self, Rule},
 };
 
@@ -77,12 +77,17 @@ impl Patch {
     }
 
     /// The asset afterwards, as known to whoever says so.
-    pub(crate) fn apply(&self, before: &Draft, known: Known, faults: &mut Vec<Fault>) -> Draft {
+    pub(crate) fn apply(
+        &self,
+        before: &Draft,
+        known: Provenance,
+        faults: &mut Vec<FieldError>,
+    ) -> Draft {
         let mut after = before.clone();
         let asset = &mut after.asset;
         match &self.name {
             Undefined => {}
-            Null => faults.push(Fault::new("name", "cannot be cleared")),
+            Null => faults.push(FieldError::new("name", "cannot be cleared")),
             MaybeUndefined::Value(name) => {
                 asset.name = text::check("name", name, text::NAME, faults);
             }
@@ -92,17 +97,17 @@ impl Patch {
         {
             let message =
                 format!("is {} already, and a type does not change", asset.asset_type.as_str());
-            faults.push(Fault::new("type", message));
+            faults.push(FieldError::new("type", message));
         }
         if let Some(state) = self.lifecycle_state {
             match asset.lifecycle_state.check_next(state) {
                 Ok(()) => asset.lifecycle_state = state,
-                Err(message) => faults.push(Fault::new("lifecycleState", message)),
+                Err(message) => faults.push(FieldError::new("lifecycleState", message)),
             }
         }
         match self.environment {
             Undefined => {}
-            Null => faults.push(Fault::new("environment", "cannot be cleared")),
+            Null => faults.push(FieldError::new("environment", "cannot be cleared")),
             MaybeUndefined::Value(environment) => asset.environment = environment,
         }
         let texts = [
@@ -143,7 +148,7 @@ impl Patch {
                 if tags.len() > MOST_TAGS {
                     let message =
                         format!("are {}, an asset carries at most {MOST_TAGS}", tags.len());
-                    faults.push(Fault::new("tags", message));
+                    faults.push(FieldError::new("tags", message));
                 }
                 after.tags.clone_from(tags);
             }
@@ -161,7 +166,7 @@ fn set_text(
     rule: Rule,
     path: &str,
     field: &mut Option<String>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldError>,
 ) {
     match given {
         Undefined => {}

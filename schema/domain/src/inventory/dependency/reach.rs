@@ -23,7 +23,7 @@ use super::Dependency;
 use crate::base::{
     db::{FromRow, Param, Tx},
     entity::AssetId,
-    error::{Error, Fault, Result},
+    error::{Error, FieldError, Result},
 };
 
 /// Steps at most.
@@ -68,11 +68,11 @@ impl Bounds {
         let mut faults = Vec::new();
         if !(1..=MAX_DEPTH).contains(&depth) {
             let message = format!("is {depth}, but a walk has between 1 and {MAX_DEPTH} steps");
-            faults.push(Fault::new("depth", message));
+            faults.push(FieldError::new("depth", message));
         }
         if !(1..=MAX_FIRST).contains(&first) {
             let message = format!("is {first}, but between 1 and {MAX_FIRST} assets are shown");
-            faults.push(Fault::new("first", message));
+            faults.push(FieldError::new("first", message));
         }
         if faults.is_empty() { Ok(Self { depth, first }) } else { Err(Error::Invalid(faults)) }
     }

@@ -8,19 +8,19 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::{
-    life::{Begun, Outcome},
-    once::{Subject, keep_first},
+    dedupe::{Subject, keep_first},
     row::{self, AssetRow},
+    state::{Begun, Outcome},
 };
 use crate::{
     base::{
         db::Tx,
         entity::{TagId, UserId},
-        error::{Fault, Result},
+        error::{FieldError, Result},
         id::Id,
     },
     inventory::{
-        asset::{Asset, Change, Draft, FactSource, Known, insert_all, update_all},
+        asset::{Asset, Change, Draft, FactSource, Provenance, insert_all, update_all},
         tag::{self, Tag},
     },
 };
@@ -121,7 +121,7 @@ fn want(
     people: &People,
     tags: &HashMap<String, TagId>,
     now: DateTime<Utc>,
-) -> Result<Wanted, Vec<Fault>> {
+) -> Result<Wanted, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut patch = row.patch;
     patch.owner = people.resolve(row.owner, &mut faults);
@@ -137,7 +137,7 @@ fn want(
         (Some(one), Some(other)) if one != other => {
             let code = row.code.as_deref().unwrap_or_default();
             let message = format!("{code} is another asset than the one of this external id");
-            faults.push(Fault::new("code", message));
+            faults.push(FieldError::new("code", message));
             None
         }
         (Some(place), _) | (None, Some(place)) => Some(&known.drafts[*place]),
@@ -150,9 +150,9 @@ fn want(
             "is not this asset's code, which is {}: codes do not change",
             before.asset.code
         );
-        faults.push(Fault::new("code", message));
+        faults.push(FieldError::new("code", message));
     }
-    let facts = Known { source: FactSource::Imported, at: now };
+    let facts = Provenance { source: FactSource::Imported, at: now };
     let Some(before) = before else {
         let draft = new(&patch, row.code, facts, now, &mut faults);
         return match draft {
@@ -176,21 +176,21 @@ fn want(
 fn new(
     patch: &crate::inventory::asset::Patch,
     code: Option<String>,
-    facts: Known,
+    facts: Provenance,
     now: DateTime<Utc>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldError>,
 ) -> Option<Draft> {
     if !faults.is_empty() {
         return None;
     }
     if patch.name.is_undefined() {
-        faults.push(Fault::new(
+        faults.push(FieldError::new(
             "name",
             "is missing: there is no such asset yet, and a new one needs a name",
         ));
     }
     let Some(asset_type) = patch.asset_type else {
-        faults.push(Fault::new(
+        faults.push(FieldError::new(
             "type",
             "is missing: there is no such asset yet, and a new one needs a type",
         ));
@@ -270,7 +270,7 @@ impl People {
     fn resolve(
         &self,
         email: MaybeUndefined<String>,
-        faults: &mut Vec<Fault>,
+        faults: &mut Vec<FieldError>,
     ) -> MaybeUndefined<UserId> {
         match email {
             Undefined => Undefined,
@@ -280,7 +280,8 @@ impl People {
                     return MaybeUndefined::Value(*user);
                 }
                 let shown: String = email.chars().take(60).collect();
-                faults.push(Fault::new("owner", format!("no member has the e-mail {shown:?}")));
+                faults
+                    .push(FieldError::new("owner", format!("no member has the e-mail {shown:?}")));
                 Undefined
             }
         }

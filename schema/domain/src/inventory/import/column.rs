@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::ImportKind;
 use crate::{
     base::{
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         nearest::nearest,
         text::beginning,
     },
@@ -101,12 +101,12 @@ impl Column {
     ///
     /// # Errors
     /// A fault at the name, which suggests the nearest.
-    pub(super) fn parse(kind: ImportKind, name: &str) -> Result<Self, Fault> {
+    pub(super) fn parse(kind: ImportKind, name: &str) -> Result<Self, FieldError> {
         // Spaces at the end may belong to the name of a custom field that an earlier version let in.
         let (whole, name) = (name.trim_start(), name.trim());
         if kind == ImportKind::Assets {
             if let Some(key) = strip(name, &["attributes.", "attribute."]) {
-                let found = attribute::find(key, &beginning(name)).map_err(|fault| Fault {
+                let found = attribute::find(key, &beginning(name)).map_err(|fault| FieldError {
                     suggestion: fault.suggestion.map(|key| format!("attributes.{key}")),
                     ..fault
                 })?;
@@ -125,9 +125,9 @@ impl Column {
             ImportKind::Assets => AssetField::find(&folded).map(Self::Asset),
             ImportKind::Dependencies => DependencyField::find(&folded).map(Self::Dependency),
         };
-        known.ok_or_else(|| Fault {
+        known.ok_or_else(|| FieldError {
             suggestion: suggestion(kind, &folded),
-            ..Fault::new(beginning(name), unknown(kind, name))
+            ..FieldError::new(beginning(name), unknown(kind, name))
         })
     }
 
@@ -157,13 +157,13 @@ fn strip<'a>(name: &'a str, prefixes: &[&str]) -> Option<&'a str> {
 }
 
 /// That a custom field can be called so: of a file its header is refused, and not row by row.
-fn check_custom(name: &str, column: Column) -> Result<Column, Fault> {
+fn check_custom(name: &str, column: Column) -> Result<Column, FieldError> {
     let (Column::Custom(key) | Column::CustomJson(key)) = &column else { return Ok(column) };
     if key.is_empty() || key.chars().count() > CUSTOM_NAME || key.chars().any(char::is_control) {
         let message = format!(
             "a custom field has a name of 1 to {CUSTOM_NAME} characters without control characters"
         );
-        return Err(Fault::new(beginning(name), message));
+        return Err(FieldError::new(beginning(name), message));
     }
     Ok(column)
 }
@@ -177,7 +177,7 @@ impl Seen {
     ///
     /// # Errors
     /// A fault where one before is about the same.
-    pub(super) fn add(&mut self, column: &Column, name: &str) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, column: &Column, name: &str) -> Result<(), FieldError> {
         let name = beginning(name.trim()).into_owned();
         let Some(first) = self.0.insert(column.subject(), name.clone()) else { return Ok(()) };
         let message = if first == name {
@@ -185,7 +185,7 @@ impl Seen {
         } else {
             format!("says the same as the column {first:?}")
         };
-        Err(Fault::new(name, message))
+        Err(FieldError::new(name, message))
     }
 
     fn has(&self, subject: &str) -> bool {
@@ -254,7 +254,7 @@ pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Col
             ImportKind::Assets => {
                 if !seen.has("external_id") && !seen.has("code") && !seen.has("name") {
                     let message = "no column says which asset is meant: external_id, code or name";
-                    faults.push(Fault::new("header", message));
+                    faults.push(FieldError::new("header", message));
                 }
             }
             ImportKind::Dependencies => {
@@ -265,7 +265,7 @@ pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Col
                         let message = format!(
                             "no column says which asset is the {side}: {side}_external_id or {side}_code"
                         );
-                        faults.push(Fault::new("header", message));
+                        faults.push(FieldError::new("header", message));
                     }
                 }
             }

@@ -11,17 +11,17 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use super::{
-    RowFault,
+    RowError,
     column::{Column, DependencyField},
-    life::{Begun, Outcome},
-    once::{Subject, keep_first},
+    dedupe::{Subject, keep_first},
     row::{self, Cells, Named},
+    state::{Begun, Outcome},
 };
 use crate::{
     base::{
         db::Tx,
         entity::AssetId,
-        error::{Fault, Result},
+        error::{FieldError, Result},
         id::Id,
         text::{NAME, beginning, check_optional},
     },
@@ -52,7 +52,7 @@ struct DependencyRow {
 }
 
 impl DependencyRow {
-    fn of(Cells { number, cells }: Cells) -> Result<Self, Vec<RowFault>> {
+    fn of(Cells { number, cells }: Cells) -> Result<Self, Vec<RowError>> {
         let mut row = Self {
             number,
             source: Name::default(),
@@ -75,9 +75,9 @@ impl DependencyRow {
         if faults.is_empty() { Ok(row) } else { Err(row::of_columns(number, faults)) }
     }
 
-    fn set(&mut self, field: DependencyField, value: Value, faults: &mut Vec<Fault>) {
+    fn set(&mut self, field: DependencyField, value: Value, faults: &mut Vec<FieldError>) {
         let name = field.name();
-        let optional = |value, rule, faults: &mut Vec<Fault>| {
+        let optional = |value, rule, faults: &mut Vec<FieldError>| {
             let text = row::texts(name, value, faults).take();
             check_optional(name, text.as_deref(), rule, faults)
         };
@@ -289,19 +289,19 @@ impl Assets {
         Ok(())
     }
 
-    fn of_row(&self, row: &DependencyRow) -> Result<(Found, Found), Vec<Fault>> {
+    fn of_row(&self, row: &DependencyRow) -> Result<(Found, Found), Vec<FieldError>> {
         let mut faults = Vec::new();
         let source = self.resolve(&row.source, "source", &mut faults);
         let target = self.resolve(&row.target, "target", &mut faults);
         let (Some(source), Some(target)) = (source, target) else { return Err(faults) };
         if source.key() == target.key() {
             let message = "is the source itself: an asset cannot need itself";
-            return Err(vec![Fault::new(row.target.column("target"), message)]);
+            return Err(vec![FieldError::new(row.target.column("target"), message)]);
         }
         Ok((source, target))
     }
 
-    fn resolve(&self, name: &Name, side: &str, faults: &mut Vec<Fault>) -> Option<Found> {
+    fn resolve(&self, name: &Name, side: &str, faults: &mut Vec<FieldError>) -> Option<Found> {
         let Name { external_id, code } = name;
         let column = name.column(side);
         let by_external_id =
@@ -321,7 +321,7 @@ impl Assets {
                 format!("there is no asset with the code {:?}", text(code.as_deref()))
             }
         };
-        faults.push(Fault::new(column, message));
+        faults.push(FieldError::new(column, message));
         None
     }
 

@@ -5,13 +5,13 @@ use async_graphql::MaybeUndefined::{self, Null, Undefined};
 use serde_json::{Map, Value};
 
 use super::{
-    Chunk, EmptyCells, ImportFormat, ImportKind, RowFault, Table,
+    Chunk, EmptyCells, ImportFormat, ImportKind, RowError, Table,
     column::{AssetField, Column, Seen, read_columns},
 };
 use crate::{
     access::user::normalise_email,
     base::{
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         nearest::nearest,
         text::{self, beginning, check_optional},
     },
@@ -48,7 +48,7 @@ pub(super) fn read(
     format: ImportFormat,
     empty: EmptyCells,
     chunk: &Chunk,
-) -> Result<Vec<Result<Cells, Vec<RowFault>>>> {
+) -> Result<Vec<Result<Cells, Vec<RowError>>>> {
     let rows = match format {
         ImportFormat::Csv => read_csv(table, empty, chunk)?,
         ImportFormat::Json => read_json(table.kind, chunk),
@@ -64,7 +64,7 @@ fn read_csv(
     table: &Table,
     empty: EmptyCells,
     chunk: &Chunk,
-) -> Result<Vec<Result<Cells, Vec<RowFault>>>> {
+) -> Result<Vec<Result<Cells, Vec<RowError>>>> {
     let columns = read_columns(table.kind, &table.columns)?;
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
@@ -87,7 +87,7 @@ fn csv_cells(
     empty: EmptyCells,
     number: i32,
     record: &csv::StringRecord,
-) -> Result<Cells, Vec<RowFault>> {
+) -> Result<Cells, Vec<RowError>> {
     // A spreadsheet may leave out empty cells at the end; cells too many are a quote or a comma gone wrong.
     if record.len() > columns.len()
         && record.iter().skip(columns.len()).any(|cell| !cell.is_empty())
@@ -125,7 +125,7 @@ fn csv_cells(
     if faults.is_empty() { Ok(Cells { number, cells }) } else { Err(faults) }
 }
 
-fn read_json(kind: ImportKind, chunk: &Chunk) -> Vec<Result<Cells, Vec<RowFault>>> {
+fn read_json(kind: ImportKind, chunk: &Chunk) -> Vec<Result<Cells, Vec<RowError>>> {
     let lines = chunk.content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let read = |(place, line): (usize, &[u8])| {
         let number = chunk.numbers.get(place).copied().unwrap_or_default();
@@ -144,10 +144,10 @@ fn json_cells(
     kind: ImportKind,
     number: i32,
     object: Map<String, Value>,
-) -> Result<Cells, Vec<RowFault>> {
+) -> Result<Cells, Vec<RowError>> {
     let (mut cells, mut faults) = (Vec::with_capacity(object.len()), Vec::new());
     let mut seen = Seen::default();
-    let mut add = |name: &str, value: Value, faults: &mut Vec<Fault>| {
+    let mut add = |name: &str, value: Value, faults: &mut Vec<FieldError>| {
         if faults.len() >= FAULTS {
             return;
         }
@@ -170,7 +170,7 @@ fn json_cells(
         };
         let Value::Object(inner) = value else {
             let message = "must be an object, such as {\"os_name\": \"Debian 12\"}; what is null in it is removed";
-            faults.push(Fault::new(name, message));
+            faults.push(FieldError::new(name, message));
             continue;
         };
         for (key, value) in inner {
@@ -186,7 +186,7 @@ fn json_cells(
 
 impl AssetRow {
     /// What the cells say.
-    pub(super) fn of(Cells { number, cells }: Cells) -> Result<Self, Vec<RowFault>> {
+    pub(super) fn of(Cells { number, cells }: Cells) -> Result<Self, Vec<RowError>> {
         let mut row = Self {
             number,
             code: None,
@@ -211,7 +211,7 @@ impl AssetRow {
                     Some(_) if value.is_null() => {}
                     Some(_) => {
                         let message = "is given twice, as a text and as JSON: fill one of both";
-                        faults.push(Fault::new(Column::of_custom(&key, true), message));
+                        faults.push(FieldError::new(Column::of_custom(&key, true), message));
                     }
                 },
                 Column::Dependency(_) => {
@@ -228,7 +228,7 @@ impl AssetRow {
         if faults.is_empty() { Ok(row) } else { Err(of_columns(number, faults)) }
     }
 
-    fn set(&mut self, field: AssetField, value: Value, faults: &mut Vec<Fault>) {
+    fn set(&mut self, field: AssetField, value: Value, faults: &mut Vec<FieldError>) {
         let name = field.name();
         match field {
             AssetField::Code => {
@@ -239,7 +239,7 @@ impl AssetRow {
                     if !(3..=16).contains(&code.len()) || ends || !code.chars().all(fits) {
                         let message =
                             "is no short code: 3 to 16 letters, digits and dashes between them, such as HST-4F7K2";
-                        faults.push(Fault::new(name, message));
+                        faults.push(FieldError::new(name, message));
                         return None;
                     }
                     Some(code)
@@ -267,7 +267,7 @@ impl AssetRow {
                     MaybeUndefined::Value(given) => {
                         let Some(email) = normalise_email(&given) else {
                             let message = format!("{:?} is no e-mail", beginning(&given));
-                            faults.push(Fault::new(name, message));
+                            faults.push(FieldError::new(name, message));
                             return;
                         };
                         MaybeUndefined::Value(email)
@@ -281,17 +281,21 @@ impl AssetRow {
 }
 
 /// The text of a value; none for null.
-fn optional(path: &str, value: Value, faults: &mut Vec<Fault>) -> Option<String> {
+fn optional(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Option<String> {
     texts(path, value, faults).take()
 }
 
-pub(super) fn texts(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<String> {
+pub(super) fn texts(
+    path: &str,
+    value: Value,
+    faults: &mut Vec<FieldError>,
+) -> MaybeUndefined<String> {
     match value {
         Value::Null => Null,
         Value::String(text) => MaybeUndefined::Value(text),
         Value::Number(number) => MaybeUndefined::Value(number.to_string()),
         Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            faults.push(Fault::new(path, "must be a text"));
+            faults.push(FieldError::new(path, "must be a text"));
             Undefined
         }
     }
@@ -302,7 +306,7 @@ pub(super) fn choice<T: Copy + Named>(
     path: &str,
     value: Value,
     all: &'static [T],
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldError>,
 ) -> MaybeUndefined<T> {
     let Some(given) = optional(path, value, faults) else { return Null };
     let folded = given.trim().to_uppercase().replace([' ', '-'], "_");
@@ -312,7 +316,7 @@ pub(super) fn choice<T: Copy + Named>(
     let names: Vec<String> = all.iter().map(|known| known.name().to_lowercase()).collect();
     let near = nearest(&folded, names.iter().map(String::as_str)).map(str::to_owned);
     let message = format!("{:?} is none of {}", beginning(given.trim()), names.join(", "));
-    faults.push(Fault { suggestion: near, ..Fault::new(path, message) });
+    faults.push(FieldError { suggestion: near, ..FieldError::new(path, message) });
     Undefined
 }
 
@@ -327,7 +331,7 @@ macro_rules! named {
 }
 named!(AssetType, Environment, LifecycleState);
 
-fn tags(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<Vec<String>> {
+fn tags(path: &str, value: Value, faults: &mut Vec<FieldError>) -> MaybeUndefined<Vec<String>> {
     let names: Vec<String> = match value {
         Value::Null => return Null,
         Value::String(text) => text.split([',', ';']).map(str::to_owned).collect(),
@@ -336,7 +340,7 @@ fn tags(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<Vec
             texts.collect()
         }
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-            faults.push(Fault::new(path, "must be tags, separated by commas"));
+            faults.push(FieldError::new(path, "must be tags, separated by commas"));
             return Undefined;
         }
     };
@@ -345,12 +349,12 @@ fn tags(path: &str, value: Value, faults: &mut Vec<Fault>) -> MaybeUndefined<Vec
 }
 
 /// Faults of the API's input as those of a file's row; of very many the first.
-pub(super) fn of_columns(number: i32, faults: Vec<Fault>) -> Vec<RowFault> {
+pub(super) fn of_columns(number: i32, faults: Vec<FieldError>) -> Vec<RowError> {
     faults.into_iter().take(FAULTS).map(|fault| of_column(number, fault)).collect()
 }
 
 /// A fault of the API's input as one of a file's row.
-pub(super) fn of_column(number: i32, wrong: Fault) -> RowFault {
+pub(super) fn of_column(number: i32, wrong: FieldError) -> RowError {
     let path = match wrong.path.as_str() {
         "externalId" => "external_id".to_owned(),
         "type" => "asset_type".to_owned(),
@@ -360,16 +364,16 @@ pub(super) fn of_column(number: i32, wrong: Fault) -> RowFault {
             None => path.to_owned(),
         },
     };
-    at_column(number, Fault { path, ..wrong })
+    at_column(number, FieldError { path, ..wrong })
 }
 
 /// A fault at the name of a column as it was sent.
-fn at_column(number: i32, Fault { path, message, suggestion }: Fault) -> RowFault {
-    RowFault { row: number, column: Some(beginning(&path).into_owned()), message, suggestion }
+fn at_column(number: i32, FieldError { path, message, suggestion }: FieldError) -> RowError {
+    RowError { row: number, column: Some(beginning(&path).into_owned()), message, suggestion }
 }
 
-pub(super) fn fault(row: i32, column: Option<String>, message: impl Into<String>) -> RowFault {
-    RowFault { row, column, message: message.into(), suggestion: None }
+pub(super) fn fault(row: i32, column: Option<String>, message: impl Into<String>) -> RowError {
+    RowError { row, column, message: message.into(), suggestion: None }
 }
 
 #[cfg(test)]

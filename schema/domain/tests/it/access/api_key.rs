@@ -25,45 +25,45 @@ fn new_key(permissions: &[Permission]) -> NewApiKey {
     }
 }
 
-/// A house, and an admin who makes keys in it.
-async fn house() -> (TestOrg, Viewer) {
-    let house = TestOrg::new().await;
-    let root = house.person("root@x.com", &["admin"]).await;
-    let root = viewer(house.org, root, BuiltinRole::Admin);
-    (house, root)
+/// A test, and an admin who makes keys in it.
+async fn setup() -> (TestOrg, Viewer) {
+    let test = TestOrg::new().await;
+    let root = test.person("root@x.com", &["admin"]).await;
+    let root = viewer(test.org, root, BuiltinRole::Admin);
+    (test, root)
 }
 
-async fn create(house: &TestOrg, maker: &Viewer, new: NewApiKey) -> Result<(ApiKey, String)> {
-    let tx = house.db.auth(maker.origin(HOME, "req-1".into())).await.unwrap();
+async fn create(test: &TestOrg, maker: &Viewer, new: NewApiKey) -> Result<(ApiKey, String)> {
+    let tx = test.db.auth(maker.origin(HOME, "req-1".into())).await.unwrap();
     let made = ApiKey::create(&tx, maker, new, at(0)).await?;
     tx.commit().await.unwrap();
     Ok(made)
 }
 
-async fn revoke(house: &TestOrg, viewer: &Viewer, id: ApiKeyId) -> Result<()> {
-    let tx = house.db.auth(viewer.origin(HOME, "req-2".into())).await.unwrap();
+async fn revoke(test: &TestOrg, viewer: &Viewer, id: ApiKeyId) -> Result<()> {
+    let tx = test.db.auth(viewer.origin(HOME, "req-2".into())).await.unwrap();
     ApiKey::revoke(&tx, viewer, id, at(1)).await?;
     tx.commit().await
 }
 
 #[tokio::test]
 async fn a_key_may_what_it_was_made_for_and_no_more() {
-    let (house, root) = house().await;
-    let (key, text) = create(&house, &root, new_key(&[Permission::ComplianceRun])).await.unwrap();
-    let program = house.viewer(&text, 1).await.unwrap();
-    assert_eq!((program.actor, program.org), (Actor::ApiKey(key.id), house.org));
+    let (test, root) = setup().await;
+    let (key, text) = create(&test, &root, new_key(&[Permission::ComplianceRun])).await.unwrap();
+    let program = test.viewer(&text, 1).await.unwrap();
+    assert_eq!((program.actor, program.org), (Actor::ApiKey(key.id), test.org));
     assert_eq!(program.permissions.iter().collect::<Vec<_>>(), [Permission::ComplianceRun]);
     assert!(program.session.is_none());
-    assert_eq!(house.audited("api_key.created by user").await, 1);
+    assert_eq!(test.audited("api_key.created by user").await, 1);
 }
 
 #[tokio::test]
 async fn the_use_of_a_key_is_noted_to_the_minute() {
-    let (house, root) = house().await;
-    let (_, text) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let (test, root) = setup().await;
+    let (_, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
     for (now, noted) in [(10, 10), (60, 10), (71, 71)] {
-        house.viewer(&text, now).await.unwrap();
-        let tx = house.db.read(house.org).await.unwrap();
+        test.viewer(&text, now).await.unwrap();
+        let tx = test.db.read(test.org).await.unwrap();
         assert_eq!(ApiKey::list(&tx).await.unwrap()[0].last_used_at, Some(at(noted)));
         tx.commit().await.unwrap();
     }
@@ -71,31 +71,31 @@ async fn the_use_of_a_key_is_noted_to_the_minute() {
 
 #[tokio::test]
 async fn an_expired_key_is_refused() {
-    let (house, root) = house().await;
-    let (_, text) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    house.viewer(&text, 30 * 86_400 - 1).await.unwrap();
-    assert_bad_token(house.viewer(&text, 30 * 86_400).await);
+    let (test, root) = setup().await;
+    let (_, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    test.viewer(&text, 30 * 86_400 - 1).await.unwrap();
+    assert_bad_token(test.viewer(&text, 30 * 86_400).await);
 }
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_and_stays_revoked() {
-    let (house, root) = house().await;
-    let (key, text) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    house.viewer(&text, 0).await.unwrap();
-    revoke(&house, &root, key.id).await.unwrap();
-    assert_bad_token(house.viewer(&text, 2).await);
-    revoke(&house, &root, key.id).await.unwrap();
-    assert_eq!(house.audited("api_key.revoked by user").await, 1);
+    let (test, root) = setup().await;
+    let (key, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    test.viewer(&text, 0).await.unwrap();
+    revoke(&test, &root, key.id).await.unwrap();
+    assert_bad_token(test.viewer(&text, 2).await);
+    revoke(&test, &root, key.id).await.unwrap();
+    assert_eq!(test.audited("api_key.revoked by user").await, 1);
 }
 
 #[tokio::test]
 async fn a_key_is_refused_from_where_it_may_not_be_used() {
-    let (house, root) = house().await;
+    let (test, root) = setup().await;
     let new = NewApiKey {
         allowed_cidrs: vec!["10.0.0.0/8".into(), "2001:db8::/32".into(), "192.0.2.5".into()],
         ..new_key(&[Permission::AssetRead])
     };
-    let (_, text) = create(&house, &root, new).await.unwrap();
+    let (_, text) = create(&test, &root, new).await.unwrap();
     for (address, served) in [
         ("10.9.8.7", true),
         ("::ffff:10.9.8.7", true),
@@ -106,37 +106,37 @@ async fn a_key_is_refused_from_where_it_may_not_be_used() {
         ("2001:db9::1", false),
     ] {
         let address: IpAddr = address.parse().unwrap();
-        let outcome = house.identity.authenticate(&text, address, at(1)).await;
+        let outcome = test.identity.authenticate(&text, address, at(1)).await;
         assert_eq!(outcome.is_ok(), served, "{address}");
     }
 }
 
 #[tokio::test]
 async fn a_tampered_key_is_refused() {
-    let (house, root) = house().await;
-    let (_, text) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    let (_, other) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let (test, root) = setup().await;
+    let (_, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let (_, other) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
     for place in 0..text.len() {
         let mut tampered = text.clone().into_bytes();
         tampered[place] = if tampered[place] == b'a' { b'b' } else { b'a' };
-        assert_bad_token(house.viewer(std::str::from_utf8(&tampered).unwrap(), 1).await);
+        assert_bad_token(test.viewer(std::str::from_utf8(&tampered).unwrap(), 1).await);
     }
     // A right checksum does not make a wrong secret right.
     let prefix = |text: &str| text.split('_').nth(1).unwrap().to_owned();
-    let superuser = house.db.superuser().await;
+    let superuser = test.db.superuser().await;
     let sql = "UPDATE api_key SET secret_hash = '\\x00' WHERE prefix = $1";
     superuser.execute(sql, &[&prefix(&other)]).await.unwrap();
-    assert_bad_token(house.viewer(&other, 1).await);
-    house.viewer(&text, 1).await.unwrap();
+    assert_bad_token(test.viewer(&other, 1).await);
+    test.viewer(&text, 1).await.unwrap();
 }
 
 #[tokio::test]
 async fn nobody_makes_a_key_that_may_more_than_they() {
-    let (house, root) = house().await;
-    let refusal = forbidden(create(&house, &root, new_key(&[Permission::RoleManage])).await);
+    let (test, root) = setup().await;
+    let refusal = forbidden(create(&test, &root, new_key(&[Permission::RoleManage])).await);
     assert!(refusal.ends_with("you do not have ROLE_MANAGE"), "{refusal}");
     for permission in [Permission::FleetRead, Permission::FleetManage] {
-        let refusal = faults(create(&house, &root, new_key(&[permission])).await);
+        let refusal = faults(create(&test, &root, new_key(&[permission])).await);
         assert_eq!(
             refusal,
             ["input.permissions what concerns the installation cannot be given to a key"]
@@ -146,21 +146,21 @@ async fn nobody_makes_a_key_that_may_more_than_they() {
 
 #[tokio::test]
 async fn a_key_makes_no_key() {
-    let (house, root) = house().await;
+    let (test, root) = setup().await;
     let program = Viewer { actor: Actor::ApiKey(Id::new()), ..root };
-    forbidden(create(&house, &program, new_key(&[Permission::AssetRead])).await);
+    forbidden(create(&test, &program, new_key(&[Permission::AssetRead])).await);
 }
 
 #[tokio::test]
 async fn all_that_is_wrong_with_a_new_key_is_said_at_once() {
-    let (house, root) = house().await;
+    let (test, root) = setup().await;
     let new = NewApiKey {
         name: " ".into(),
         permissions: Vec::new(),
         expires_at: at(0) + TimeDelta::days(367),
         allowed_cidrs: vec!["10.0.0.0/8".into(), "10.0.0.0/40".into()],
     };
-    let paths: Vec<_> = faults(create(&house, &root, new).await)
+    let paths: Vec<_> = faults(create(&test, &root, new).await)
         .iter()
         .map(|fault| fault.split(' ').next().unwrap().to_owned())
         .collect();
@@ -169,15 +169,15 @@ async fn all_that_is_wrong_with_a_new_key_is_said_at_once() {
         ["input.name", "input.permissions", "input.expiresAt", "input.allowedCidrs.1"]
     );
     let past = NewApiKey { expires_at: at(0), ..new_key(&[Permission::AssetRead]) };
-    assert_eq!(faults(create(&house, &root, past).await).len(), 1);
+    assert_eq!(faults(create(&test, &root, past).await).len(), 1);
 }
 
 #[tokio::test]
 async fn the_secret_is_stored_as_a_digest_only() {
-    let (house, root) = house().await;
-    let (key, text) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let (test, root) = setup().await;
+    let (key, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
     let secret = text.splitn(3, '_').nth(2).unwrap();
-    let row = house
+    let row = test
         .db
         .superuser()
         .await
@@ -191,13 +191,13 @@ async fn the_secret_is_stored_as_a_digest_only() {
 
 #[tokio::test]
 async fn a_key_of_another_organization_is_neither_seen_nor_revoked() {
-    let (house, root) = house().await;
-    let (key, text) = create(&house, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    let other = organization(&house.db, "other").await;
+    let (test, root) = setup().await;
+    let (key, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let other = organization(&test.db, "other").await;
     let stranger = viewer(other, Id::new(), BuiltinRole::Owner);
-    assert_not_found(revoke(&house, &stranger, key.id).await);
-    let tx = house.db.read(other).await.unwrap();
+    assert_not_found(revoke(&test, &stranger, key.id).await);
+    let tx = test.db.read(other).await.unwrap();
     assert!(ApiKey::list(&tx).await.unwrap().is_empty());
     assert!(ApiKey::of_ids(&tx, &[key.id]).await.unwrap().is_empty());
-    house.viewer(&text, 2).await.unwrap();
+    test.viewer(&text, 2).await.unwrap();
 }

@@ -19,29 +19,29 @@ fn page(size: usize) -> PageRequest {
 }
 
 /// The entries about assets, newest first.
-async fn entries(house: &TestOrg) -> Vec<AuditEntry> {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn entries(test: &TestOrg) -> Vec<AuditEntry> {
+    let tx = test.db.read(test.org).await.unwrap();
     let query = AuditQuery { entity_type: Some("asset".into()), ..Default::default() };
     AuditEntry::list(&tx, &query, &ALL).await.unwrap().rows
 }
 
 #[tokio::test]
 async fn a_change_that_is_rolled_back_leaves_neither_itself_nor_its_entry() {
-    let house = TestOrg::new().await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, &host("web-1"), at(0)).await.unwrap();
     tx.rollback().await.unwrap();
-    assert!(entries(&house).await.is_empty());
-    let tx = house.db.read(house.org).await.unwrap();
+    assert!(entries(&test).await.is_empty());
+    let tx = test.db.read(test.org).await.unwrap();
     assert!(Asset::find(&tx, asset.id).await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_change_without_its_entry_is_none() {
-    let house = TestOrg::new().await;
-    let superuser = house.db.superuser().await;
+    let test = TestOrg::new().await;
+    let superuser = test.db.superuser().await;
     superuser.batch_execute("REVOKE INSERT ON audit_entry FROM sentryops_app").await.unwrap();
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     assert!(Asset::create(&tx, &host("web-1"), at(0)).await.is_err());
     assert!(tx.commit().await.is_err());
     let row = superuser.query_one("SELECT count(*) AS rows FROM asset", &[]).await.unwrap();
@@ -50,13 +50,13 @@ async fn a_change_without_its_entry_is_none() {
 
 #[tokio::test]
 async fn an_entry_says_who_did_it_from_where_and_what_differs() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["operator"]).await;
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["operator"]).await;
     let asset =
-        house.asset(host_with("web-1", json!({"os": "Debian", "disk": {"size_gb": 10}}))).await;
+        test.asset(host_with("web-1", json!({"os": "Debian", "disk": {"size_gb": 10}}))).await;
     let origin =
         Origin { actor: Actor::User(ada), source_ip: Some(HOME), request_id: Some("req-7".into()) };
-    let tx = house.db.write(house.org, origin).await.unwrap();
+    let tx = test.db.write(test.org, origin).await.unwrap();
     let patch = UpdateAssetInput {
         name: MaybeUndefined::Value("web-2".into()),
         owner: MaybeUndefined::Value(ada),
@@ -67,7 +67,7 @@ async fn an_entry_says_who_did_it_from_where_and_what_differs() {
     };
     Asset::update(&tx, asset.id, &patch, at(5)).await.unwrap();
     tx.commit().await.unwrap();
-    let entry = &entries(&house).await[0];
+    let entry = &entries(&test).await[0];
     assert_eq!(
         (entry.actor, entry.at, entry.action.as_str()),
         (Actor::User(ada), at(5), "asset.updated")
@@ -92,13 +92,13 @@ async fn an_entry_says_who_did_it_from_where_and_what_differs() {
 
 #[tokio::test]
 async fn a_life_is_told_from_its_beginning_to_its_end() {
-    let house = TestOrg::new().await;
-    let asset = house.asset(host("web-1")).await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let asset = test.asset(host("web-1")).await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     Asset::set_lifecycle(&tx, asset.id, LifecycleState::Retired, at(1)).await.unwrap();
     Asset::delete(&tx, asset.id, at(2)).await.unwrap();
     tx.commit().await.unwrap();
-    let [deleted, moved, created] = &entries(&house).await[..] else { panic!("not three") };
+    let [deleted, moved, created] = &entries(&test).await[..] else { panic!("not three") };
     assert_eq!((created.action.as_str(), &created.before), ("asset.created", &None));
     assert_eq!(moved.action, "asset.lifecycle_changed");
     assert_eq!(moved.changed_paths, ["lifecycleState"]);
@@ -108,15 +108,15 @@ async fn a_life_is_told_from_its_beginning_to_its_end() {
 
 #[tokio::test]
 async fn entries_are_found_by_thing_actor_and_action() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let key = Actor::ApiKey(Id::new());
-    let first = house.asset(host("first")).await;
+    let first = test.asset(host("first")).await;
     let origin = Origin { actor: key, ..Origin::system() };
-    let tx = house.db.write(house.org, origin).await.unwrap();
+    let tx = test.db.write(test.org, origin).await.unwrap();
     let second = Asset::create(&tx, &host("second"), at(1)).await.unwrap();
     tx.commit().await.unwrap();
     let Actor::ApiKey(key) = key else { unreachable!() };
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let found = async |query: AuditQuery| {
         let rows = AuditEntry::list(&tx, &query, &ALL).await.unwrap().rows;
         assert_eq!(
@@ -140,29 +140,29 @@ async fn entries_are_found_by_thing_actor_and_action() {
 
 #[tokio::test]
 async fn entries_are_paged_newest_first() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for name in ["a", "b", "c"] {
-        house.asset(host(name)).await;
+        test.asset(host(name)).await;
     }
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let query = AuditQuery { entity_type: Some("asset".into()), ..Default::default() };
     let first = AuditEntry::list(&tx, &query, &page(2)).await.unwrap();
     assert!(first.has_next && first.rows[0].id > first.rows[1].id);
-    let after = PageRequest { after: Some(first.rows[1].place()), ..page(2) };
+    let after = PageRequest { after: Some(first.rows[1].position()), ..page(2) };
     let rest = AuditEntry::list(&tx, &query, &after).await.unwrap();
     assert_eq!((rest.rows.len(), rest.has_next, rest.has_previous), (1, false, true));
 }
 
 #[tokio::test]
 async fn an_entry_is_not_altered_by_any_of_our_roles() {
-    let house = TestOrg::new().await;
-    house.asset(host("web-1")).await;
+    let test = TestOrg::new().await;
+    test.asset(host("web-1")).await;
     for sql in
         ["UPDATE audit_entry SET action = 'x'", "DELETE FROM audit_entry", "TRUNCATE audit_entry"]
     {
-        let app = house.db.write(house.org, Origin::system()).await.unwrap();
-        let auth = house.db.auth(Origin::system()).await.unwrap();
-        let fleet = house.db.fleet().await.unwrap();
+        let app = test.db.write(test.org, Origin::system()).await.unwrap();
+        let auth = test.db.auth(Origin::system()).await.unwrap();
+        let fleet = test.db.fleet().await.unwrap();
         let answers =
             [app.exec(sql, &[]).await, auth.exec(sql, &[]).await, fleet.exec(sql, &[]).await];
         for answer in answers {

@@ -18,45 +18,45 @@ use crate::harness::{
 };
 
 /// Tries a wrong password.
-async fn fail(house: &TestOrg, email: &str, from: IpAddr, now: i64) -> domain::Result<Tokens> {
-    house.identity.login(email, "not the password", &caller(from, at(now))).await
+async fn fail(test: &TestOrg, email: &str, from: IpAddr, now: i64) -> domain::Result<Tokens> {
+    test.identity.login(email, "not the password", &caller(from, at(now))).await
 }
 
-async fn set_hash(house: &TestOrg, email: &str, hash: Option<&str>) {
+async fn set_hash(test: &TestOrg, email: &str, hash: Option<&str>) {
     let sql = "UPDATE \"user\" SET password_hash = $2 WHERE email = $1";
-    house.db.superuser().await.execute(sql, &[&email, &hash]).await.unwrap();
+    test.db.superuser().await.execute(sql, &[&email, &hash]).await.unwrap();
 }
 
-async fn hash_of(house: &TestOrg, email: &str) -> String {
+async fn hash_of(test: &TestOrg, email: &str) -> String {
     let sql = "SELECT password_hash FROM \"user\" WHERE email = $1";
-    house.db.superuser().await.query_one(sql, &[&email]).await.unwrap().get("password_hash")
+    test.db.superuser().await.query_one(sql, &[&email]).await.unwrap().get("password_hash")
 }
 
 #[tokio::test]
 async fn the_right_password_opens_a_session_however_the_e_mail_is_written() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@example.com", &["operator"]).await;
-    let tokens = house.tokens(" Ada@EXAMPLE.com ", 0).await;
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@example.com", &["operator"]).await;
+    let tokens = test.tokens(" Ada@EXAMPLE.com ", 0).await;
     assert_eq!(tokens.access_expires_at, at(30 * 60));
     assert_eq!(tokens.refresh_expires_at, at(14 * 86_400));
-    let viewer = house.viewer(&tokens.access_token, 1).await.unwrap();
+    let viewer = test.viewer(&tokens.access_token, 1).await.unwrap();
     assert_eq!(
         (viewer.user(), viewer.org, viewer.roles),
-        (Some(ada), house.org, vec!["operator".into()])
+        (Some(ada), test.org, vec!["operator".into()])
     );
-    assert_eq!(house.audited("auth.login by user").await, 1);
+    assert_eq!(test.audited("auth.login by user").await, 1);
 }
 
 #[tokio::test]
 async fn whatever_is_wrong_is_said_in_the_same_words() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for name in ["wrong", "locked", "inactive", "without", "corrupt"] {
-        house.person(&format!("{name}@x.com"), &["viewer"]).await;
+        test.person(&format!("{name}@x.com"), &["viewer"]).await;
     }
     for _ in 0..5 {
-        fail(&house, "locked@x.com", ELSEWHERE, 0).await.unwrap_err();
+        fail(&test, "locked@x.com", ELSEWHERE, 0).await.unwrap_err();
     }
-    let superuser = house.db.superuser().await;
+    let superuser = test.db.superuser().await;
     superuser
         .batch_execute(
             "UPDATE membership SET active = false
@@ -64,11 +64,11 @@ async fn whatever_is_wrong_is_said_in_the_same_words() {
         )
         .await
         .unwrap();
-    set_hash(&house, "without@x.com", None).await;
-    set_hash(&house, "corrupt@x.com", Some("$argon2id$v=19$m=64,t=1,p=1$nonsense")).await;
+    set_hash(&test, "without@x.com", None).await;
+    set_hash(&test, "corrupt@x.com", Some("$argon2id$v=19$m=64,t=1,p=1$nonsense")).await;
 
     let mut answers = BTreeSet::new();
-    answers.insert(format!("{:?}", fail(&house, "wrong@x.com", HOME, 1).await));
+    answers.insert(format!("{:?}", fail(&test, "wrong@x.com", HOME, 1).await));
     for name in [
         "unknown@x.com",
         "locked@x.com",
@@ -79,7 +79,7 @@ async fn whatever_is_wrong_is_said_in_the_same_words() {
         "no e-mail",
         "\0",
     ] {
-        answers.insert(format!("{:?}", house.login(name, HOME, 1).await));
+        answers.insert(format!("{:?}", test.login(name, HOME, 1).await));
     }
     assert_eq!(answers.into_iter().collect::<Vec<_>>(), ["Err(BadCredentials)"]);
     assert_eq!(Error::BadCredentials.to_string(), "Invalid email or password.");
@@ -87,117 +87,117 @@ async fn whatever_is_wrong_is_said_in_the_same_words() {
 
 #[tokio::test]
 async fn a_failure_is_in_the_audit_trail_of_an_account_that_exists() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
-    fail(&house, "ada@x.com", HOME, 0).await.unwrap_err();
-    fail(&house, "nobody@x.com", HOME, 0).await.unwrap_err();
-    assert_eq!(house.audited("auth.login_failed by system").await, 1);
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
+    fail(&test, "ada@x.com", HOME, 0).await.unwrap_err();
+    fail(&test, "nobody@x.com", HOME, 0).await.unwrap_err();
+    assert_eq!(test.audited("auth.login_failed by system").await, 1);
 }
 
 #[tokio::test]
 async fn the_fifth_failure_locks_for_thirty_seconds_and_each_further_one_twice_as_long() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
     for now in 0..5 {
-        fail(&house, "ada@x.com", ELSEWHERE, now).await.unwrap_err();
+        fail(&test, "ada@x.com", ELSEWHERE, now).await.unwrap_err();
     }
-    assert_bad_credentials(house.login("ada@x.com", ELSEWHERE, 33).await);
-    fail(&house, "ada@x.com", ELSEWHERE, 40).await.unwrap_err();
-    assert_bad_credentials(house.login("ada@x.com", ELSEWHERE, 99).await);
-    fail(&house, "ada@x.com", ELSEWHERE, 100).await.unwrap_err();
-    assert_bad_credentials(house.login("ada@x.com", ELSEWHERE, 219).await);
-    house.login("ada@x.com", ELSEWHERE, 220).await.unwrap();
+    assert_bad_credentials(test.login("ada@x.com", ELSEWHERE, 33).await);
+    fail(&test, "ada@x.com", ELSEWHERE, 40).await.unwrap_err();
+    assert_bad_credentials(test.login("ada@x.com", ELSEWHERE, 99).await);
+    fail(&test, "ada@x.com", ELSEWHERE, 100).await.unwrap_err();
+    assert_bad_credentials(test.login("ada@x.com", ELSEWHERE, 219).await);
+    test.login("ada@x.com", ELSEWHERE, 220).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_success_forgets_the_failures_before_it() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
     for now in 0..3 {
         for _ in 0..4 {
-            fail(&house, "ada@x.com", ELSEWHERE, now).await.unwrap_err();
+            fail(&test, "ada@x.com", ELSEWHERE, now).await.unwrap_err();
         }
-        house.login("ada@x.com", ELSEWHERE, now).await.unwrap();
+        test.login("ada@x.com", ELSEWHERE, now).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_lock_is_in_postgres_and_holds_on_every_replica() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
     for _ in 0..5 {
-        fail(&house, "ada@x.com", ELSEWHERE, 0).await.unwrap_err();
+        fail(&test, "ada@x.com", ELSEWHERE, 0).await.unwrap_err();
     }
-    let replica = identity(&house.db, COST, POLICY);
+    let replica = identity(&test.db, COST, POLICY);
     assert_bad_credentials(replica.login("ada@x.com", PASSWORD, &caller(ELSEWHERE, at(29))).await);
     replica.login("ada@x.com", PASSWORD, &caller(ELSEWHERE, at(30))).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_stranger_cannot_lock_somebody_out_at_home() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
-    house.tokens("ada@x.com", 0).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
+    test.tokens("ada@x.com", 0).await;
     for _ in 0..5 {
-        fail(&house, "ada@x.com", ELSEWHERE, 1).await.unwrap_err();
+        fail(&test, "ada@x.com", ELSEWHERE, 1).await.unwrap_err();
     }
-    assert_bad_credentials(house.login("ada@x.com", ELSEWHERE, 2).await);
-    house.login("ada@x.com", HOME, 2).await.unwrap();
+    assert_bad_credentials(test.login("ada@x.com", ELSEWHERE, 2).await);
+    test.login("ada@x.com", HOME, 2).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_reset_password_unlocks_the_account_at_home_too() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    house.tokens("ada@x.com", 0).await;
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    test.tokens("ada@x.com", 0).await;
     for from in [HOME, ELSEWHERE] {
         for _ in 0..5 {
-            fail(&house, "ada@x.com", from, 1).await.unwrap_err();
+            fail(&test, "ada@x.com", from, 1).await.unwrap_err();
         }
-        assert_bad_credentials(house.login("ada@x.com", from, 2).await);
+        assert_bad_credentials(test.login("ada@x.com", from, 2).await);
     }
-    let hash = hash_of(&house, "ada@x.com").await;
-    let tx = house.db.auth(Origin::system()).await.unwrap();
+    let hash = hash_of(&test, "ada@x.com").await;
+    let tx = test.db.auth(Origin::system()).await.unwrap();
     User::reset_password(&tx, ada, &hash, at(3)).await.unwrap();
     tx.commit().await.unwrap();
-    house.login("ada@x.com", HOME, 4).await.unwrap();
-    house.login("ada@x.com", ELSEWHERE, 4).await.unwrap();
+    test.login("ada@x.com", HOME, 4).await.unwrap();
+    test.login("ada@x.com", ELSEWHERE, 4).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_thirtieth_failure_blocks_an_address_and_no_other() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
     for attempt in 0..30 {
-        assert_bad_credentials(fail(&house, &format!("{attempt}@x.com"), ELSEWHERE, 0).await);
+        assert_bad_credentials(fail(&test, &format!("{attempt}@x.com"), ELSEWHERE, 0).await);
     }
-    let refusal = house.login("ada@x.com", ELSEWHERE, 300).await.unwrap_err();
+    let refusal = test.login("ada@x.com", ELSEWHERE, 300).await.unwrap_err();
     assert!(
         matches!(refusal, Error::Busy { retry_after } if retry_after.as_secs() == 600),
         "{refusal:?}"
     );
-    house.login("ada@x.com", HOME, 300).await.unwrap();
-    house.login("ada@x.com", ELSEWHERE, 900).await.unwrap();
+    test.login("ada@x.com", HOME, 300).await.unwrap();
+    test.login("ada@x.com", ELSEWHERE, 900).await.unwrap();
 }
 
 #[tokio::test]
 async fn failures_at_once_are_all_counted() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let fail = async |db: Db| {
         let tx = db.auth(Origin::system()).await.unwrap();
         let subject = Subject::Account { email: "ada@x.com".into(), known: None };
         Guard::fail(&tx, &subject, POLICY.access_life, at(0)).await.unwrap();
         tx.commit().await.unwrap();
     };
-    at_once((0..20).map(|_| fail(house.db.db.clone()))).await;
+    at_once((0..20).map(|_| fail(test.db.db.clone()))).await;
     let sql = "SELECT failures, consecutive FROM login_guard";
-    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
     assert_eq!((row.get::<_, i32>("failures"), row.get::<_, i32>("consecutive")), (20, 20));
 }
 
 #[tokio::test]
 async fn failures_and_successes_at_once_get_in_nobodys_way() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let turn = async |turn: i64, db: Db| {
         let tx = db.auth(Origin::system()).await.unwrap();
         let subject = Subject::Account { email: "ada@x.com".into(), known: None };
@@ -208,21 +208,21 @@ async fn failures_and_successes_at_once_get_in_nobodys_way() {
         }
         tx.commit().await.unwrap();
     };
-    at_once((0..200).map(|number| turn(number, house.db.db.clone()))).await;
+    at_once((0..200).map(|number| turn(number, test.db.db.clone()))).await;
 }
 
 #[tokio::test]
 async fn a_guess_on_its_way_when_the_account_is_locked_comes_too_late() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
     for _ in 0..4 {
-        fail(&house, "ada@x.com", ELSEWHERE, 0).await.unwrap_err();
+        fail(&test, "ada@x.com", ELSEWHERE, 0).await.unwrap_err();
     }
     let subject = Subject::Account { email: "ada@x.com".into(), known: None };
-    let fifth = house.db.auth(Origin::system()).await.unwrap();
+    let fifth = test.db.auth(Origin::system()).await.unwrap();
     Guard::fail(&fifth, &subject, POLICY.access_life, at(0)).await.unwrap();
-    let superuser = house.db.superuser().await;
-    let (guess, ()) = tokio::join!(house.login("ada@x.com", ELSEWHERE, 1), async {
+    let superuser = test.db.superuser().await;
+    let (guess, ()) = tokio::join!(test.login("ada@x.com", ELSEWHERE, 1), async {
         until(&superuser, SOMEBODY_WAITS).await;
         fifth.commit().await.unwrap();
     });
@@ -231,12 +231,12 @@ async fn a_guess_on_its_way_when_the_account_is_locked_comes_too_late() {
 
 #[tokio::test]
 async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    let changing = house.db.auth(Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    let changing = test.db.auth(Origin::system()).await.unwrap();
     User::set_password(&changing, ada, "$argon2id$other", None, at(1)).await.unwrap();
-    let superuser = house.db.superuser().await;
-    let (old, ()) = tokio::join!(house.login("ada@x.com", HOME, 1), async {
+    let superuser = test.db.superuser().await;
+    let (old, ()) = tokio::join!(test.login("ada@x.com", HOME, 1), async {
         until(&superuser, SOMEBODY_WAITS).await;
         changing.commit().await.unwrap();
     });
@@ -245,21 +245,21 @@ async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
 
 #[tokio::test]
 async fn a_hash_cheaper_than_todays_is_replaced_on_sign_in() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
-    let dearer = identity(&house.db, Cost { passes: 2, ..COST }, POLICY);
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
+    let dearer = identity(&test.db, Cost { passes: 2, ..COST }, POLICY);
     dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(0))).await.unwrap();
-    let rehashed = hash_of(&house, "ada@x.com").await;
+    let rehashed = hash_of(&test, "ada@x.com").await;
     assert!(rehashed.starts_with("$argon2id$v=19$m=64,t=2,p=1$"), "{rehashed}");
     dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(1))).await.unwrap();
-    assert_eq!(hash_of(&house, "ada@x.com").await, rehashed, "once is enough");
+    assert_eq!(hash_of(&test, "ada@x.com").await, rehashed, "once is enough");
 }
 
 #[tokio::test]
 async fn two_sign_ins_that_both_replace_the_hash_both_succeed() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
-    let dearer = identity(&house.db, Cost { passes: 2, ..COST }, POLICY);
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
+    let dearer = identity(&test.db, Cost { passes: 2, ..COST }, POLICY);
     let attempts = (0..4).map(|now| {
         let dearer = dearer.clone();
         async move { dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(now))).await }
@@ -271,18 +271,17 @@ async fn two_sign_ins_that_both_replace_the_hash_both_succeed() {
 
 #[tokio::test]
 async fn one_signs_in_where_one_was_last() {
-    let house = TestOrg::new().await;
-    let other = crate::harness::organization(&house.db, "other").await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    crate::harness::join(&house.db, other, ada, &["admin"]).await;
-    person(&house.db, other, "unrelated@x.com", &["viewer"]).await;
-    let tokens = house.tokens("ada@x.com", 0).await;
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
-    let (elsewhere, here) =
-        if viewer.org == other { (house.org, other) } else { (other, house.org) };
-    house.identity.switch(&viewer, elsewhere, &caller(HOME, at(1))).await.unwrap();
-    let again = house.tokens("ada@x.com", 2).await;
-    let again = house.viewer(&again.access_token, 2).await.unwrap();
+    let test = TestOrg::new().await;
+    let other = crate::harness::organization(&test.db, "other").await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    crate::harness::join(&test.db, other, ada, &["admin"]).await;
+    person(&test.db, other, "unrelated@x.com", &["viewer"]).await;
+    let tokens = test.tokens("ada@x.com", 0).await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
+    let (elsewhere, here) = if viewer.org == other { (test.org, other) } else { (other, test.org) };
+    test.identity.switch(&viewer, elsewhere, &caller(HOME, at(1))).await.unwrap();
+    let again = test.tokens("ada@x.com", 2).await;
+    let again = test.viewer(&again.access_token, 2).await.unwrap();
     assert_eq!(again.org, elsewhere);
     assert_ne!(again.org, here);
 }

@@ -15,59 +15,59 @@ use crate::harness::{
     viewer_with,
 };
 
-async fn save(house: &TestOrg, by: &Viewer, key: &str, permissions: &[Permission]) -> Result<Role> {
-    let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
+async fn save(test: &TestOrg, by: &Viewer, key: &str, permissions: &[Permission]) -> Result<Role> {
+    let tx = test.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let role = Role::save(&tx, by, key, "Night shift", permissions, at(1)).await?;
     tx.commit().await?;
     Ok(role)
 }
 
-async fn delete(house: &TestOrg, by: &Viewer, key: &str) -> Result<RoleId> {
-    let tx = house.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
+async fn delete(test: &TestOrg, by: &Viewer, key: &str) -> Result<RoleId> {
+    let tx = test.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let id = Role::delete(&tx, by, key, at(2)).await?;
     tx.commit().await?;
     Ok(id)
 }
 
-async fn house() -> (TestOrg, Viewer) {
-    let house = TestOrg::new().await;
-    let owner = house.person("owner@x.com", &["owner"]).await;
-    let owner = viewer(house.org, owner, BuiltinRole::Owner);
-    (house, owner)
+async fn setup() -> (TestOrg, Viewer) {
+    let test = TestOrg::new().await;
+    let owner = test.person("owner@x.com", &["owner"]).await;
+    let owner = viewer(test.org, owner, BuiltinRole::Owner);
+    (test, owner)
 }
 
 #[tokio::test]
 async fn a_role_is_made_changed_and_deleted() {
-    let (house, owner) = house().await;
-    let made = save(&house, &owner, "night", &[Permission::CheckRun]).await.unwrap();
-    let changed = save(&house, &owner, "night", &[Permission::IncidentWrite]).await.unwrap();
+    let (test, owner) = setup().await;
+    let made = save(&test, &owner, "night", &[Permission::CheckRun]).await.unwrap();
+    let changed = save(&test, &owner, "night", &[Permission::IncidentWrite]).await.unwrap();
     assert_eq!((changed.id, changed.permissions), (made.id, vec![Permission::IncidentWrite]));
-    assert_eq!(delete(&house, &owner, "night").await.unwrap(), made.id);
-    assert_not_found(delete(&house, &owner, "night").await);
+    assert_eq!(delete(&test, &owner, "night").await.unwrap(), made.id);
+    assert_not_found(delete(&test, &owner, "night").await);
     for action in ["role.created", "role.updated", "role.deleted"] {
-        assert_eq!(house.audited(&format!("{action} by user")).await, 1, "{action}");
+        assert_eq!(test.audited(&format!("{action} by user")).await, 1, "{action}");
     }
 }
 
 #[tokio::test]
 async fn a_role_holds_at_most_what_its_maker_does() {
-    let (house, owner) = house().await;
+    let (test, owner) = setup().await;
     let clerk =
         [Permission::RoleManage, Permission::AssetRead].into_iter().collect::<PermissionSet>();
-    let clerk = viewer_with(house.org, owner.user().unwrap(), clerk);
-    forbidden(save(&house, &clerk, "night", &[Permission::AssetDelete]).await);
-    save(&house, &owner, "strong", &[Permission::AssetDelete]).await.unwrap();
-    forbidden(save(&house, &clerk, "strong", &[Permission::AssetRead]).await);
-    forbidden(delete(&house, &clerk, "strong").await);
-    save(&house, &clerk, "weak", &[Permission::AssetRead]).await.unwrap();
+    let clerk = viewer_with(test.org, owner.user().unwrap(), clerk);
+    forbidden(save(&test, &clerk, "night", &[Permission::AssetDelete]).await);
+    save(&test, &owner, "strong", &[Permission::AssetDelete]).await.unwrap();
+    forbidden(save(&test, &clerk, "strong", &[Permission::AssetRead]).await);
+    forbidden(delete(&test, &clerk, "strong").await);
+    save(&test, &clerk, "weak", &[Permission::AssetRead]).await.unwrap();
 }
 
 #[tokio::test]
 async fn no_role_holds_what_concerns_the_installation() {
-    let (house, owner) = house().await;
+    let (test, owner) = setup().await;
     let all = Permission::ALL.iter().copied().collect();
-    let fleet = viewer_with(house.org, owner.user().unwrap(), all);
-    let refusal = faults(save(&house, &fleet, "night", &[Permission::FleetManage]).await);
+    let fleet = viewer_with(test.org, owner.user().unwrap(), all);
+    let refusal = faults(save(&test, &fleet, "night", &[Permission::FleetManage]).await);
     assert_eq!(
         refusal,
         ["permissions what concerns the installation is granted by `sentryops admin grant` only"]
@@ -76,43 +76,43 @@ async fn no_role_holds_what_concerns_the_installation() {
 
 #[tokio::test]
 async fn the_built_in_roles_stay_as_they_are() {
-    let (house, owner) = house().await;
+    let (test, owner) = setup().await;
     for role in BuiltinRole::ALL {
-        conflict(save(&house, &owner, role.key(), &[Permission::AssetRead]).await);
-        conflict(delete(&house, &owner, role.key()).await);
+        conflict(save(&test, &owner, role.key(), &[Permission::AssetRead]).await);
+        conflict(delete(&test, &owner, role.key()).await);
     }
 }
 
 #[tokio::test]
 async fn a_role_that_somebody_holds_is_not_deleted() {
-    let (house, owner) = house().await;
-    save(&house, &owner, "night", &[Permission::CheckRun]).await.unwrap();
-    let ada = house.person("ada@x.com", &["night"]).await;
+    let (test, owner) = setup().await;
+    save(&test, &owner, "night", &[Permission::CheckRun]).await.unwrap();
+    let ada = test.person("ada@x.com", &["night"]).await;
     let sentence = "the role is still held by members: take it from them first";
-    assert_eq!(conflict(delete(&house, &owner, "night").await), sentence);
-    let tx = house.db.auth(owner.origin(HOME, "req-1".into())).await.unwrap();
-    User::set_roles(&tx, house.org, Some(&owner), ada, &["viewer".into()], at(1)).await.unwrap();
+    assert_eq!(conflict(delete(&test, &owner, "night").await), sentence);
+    let tx = test.db.auth(owner.origin(HOME, "req-1".into())).await.unwrap();
+    User::set_roles(&tx, test.org, Some(&owner), ada, &["viewer".into()], at(1)).await.unwrap();
     tx.commit().await.unwrap();
-    delete(&house, &owner, "night").await.unwrap();
+    delete(&test, &owner, "night").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_key_is_plain() {
-    let (house, owner) = house().await;
+    let (test, owner) = setup().await;
     for key in ["", "-x", "Night", "a b", "ä", "a\0", &"x".repeat(64)] {
-        assert_eq!(faults(save(&house, &owner, key, &[]).await).len(), 1, "{key}");
+        assert_eq!(faults(save(&test, &owner, key, &[]).await).len(), 1, "{key}");
     }
-    save(&house, &owner, &"x".repeat(63), &[]).await.unwrap();
+    save(&test, &owner, &"x".repeat(63), &[]).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_role_of_another_organization_is_neither_seen_nor_deleted() {
-    let (house, owner) = house().await;
-    save(&house, &owner, "night", &[Permission::CheckRun]).await.unwrap();
-    let other = organization(&house.db, "other").await;
+    let (test, owner) = setup().await;
+    save(&test, &owner, "night", &[Permission::CheckRun]).await.unwrap();
+    let other = organization(&test.db, "other").await;
     let stranger = viewer(other, Id::new(), BuiltinRole::Owner);
-    assert_not_found(delete(&house, &stranger, "night").await);
-    let tx = house.db.read(other).await.unwrap();
+    assert_not_found(delete(&test, &stranger, "night").await);
+    let tx = test.db.read(other).await.unwrap();
     assert_eq!(Role::list(&tx, other).await.unwrap().len(), 4);
-    assert!(Role::list(&tx, house.org).await.unwrap().is_empty());
+    assert!(Role::list(&tx, test.org).await.unwrap().is_empty());
 }

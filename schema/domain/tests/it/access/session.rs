@@ -17,37 +17,37 @@ use crate::harness::{
 const DAY: i64 = 86_400;
 
 async fn house_of_ada() -> (TestOrg, Tokens) {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
-    let tokens = house.tokens("ada@x.com", 0).await;
-    (house, tokens)
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
+    let tokens = test.tokens("ada@x.com", 0).await;
+    (test, tokens)
 }
 
 #[tokio::test]
 async fn a_refresh_token_trades_for_the_next_pair() {
-    let (house, first) = house_of_ada().await;
-    let second = house.refresh(&first.refresh_token, 60).await.unwrap();
-    house.viewer(&second.access_token, 61).await.unwrap();
+    let (test, first) = house_of_ada().await;
+    let second = test.refresh(&first.refresh_token, 60).await.unwrap();
+    test.viewer(&second.access_token, 61).await.unwrap();
     assert_eq!(second.access_expires_at, at(60 + 30 * 60));
-    house.refresh(&second.refresh_token, 120).await.unwrap();
-    assert_eq!(house.audited("auth.refreshed").await, 2);
+    test.refresh(&second.refresh_token, 120).await.unwrap();
+    assert_eq!(test.audited("auth.refreshed").await, 2);
 }
 
 #[tokio::test]
 async fn refreshing_does_not_lengthen_the_session() {
-    let (house, first) = house_of_ada().await;
+    let (test, first) = house_of_ada().await;
     let late = 14 * DAY - 60;
-    let second = house.refresh(&first.refresh_token, late).await.unwrap();
+    let second = test.refresh(&first.refresh_token, late).await.unwrap();
     assert_eq!(second.refresh_expires_at, first.refresh_expires_at);
     assert_eq!(second.access_expires_at, first.refresh_expires_at, "no longer than the session");
-    assert_bad_token(house.refresh(&second.refresh_token, 14 * DAY).await);
-    assert_bad_token(house.viewer(&second.access_token, 14 * DAY).await);
+    assert_bad_token(test.refresh(&second.refresh_token, 14 * DAY).await);
+    assert_bad_token(test.viewer(&second.access_token, 14 * DAY).await);
 }
 
 #[tokio::test]
 async fn of_fifty_who_present_a_token_one_succeeds_and_the_family_is_dead() {
-    let (house, tokens) = house_of_ada().await;
-    let many = Db::new(&house.db.url, 16, "many").unwrap();
+    let (test, tokens) = house_of_ada().await;
+    let many = Db::new(&test.db.url, 16, "many").unwrap();
     let many = identity(&many, COST, POLICY);
     let refreshes = (0..50).map(|_| {
         let (many, token) = (many.clone(), tokens.refresh_token.clone());
@@ -58,77 +58,77 @@ async fn of_fifty_who_present_a_token_one_succeeds_and_the_family_is_dead() {
     assert_eq!(won.len(), 1);
     lost.into_iter().for_each(assert_bad_token);
     let won = won.into_iter().next().unwrap().unwrap();
-    assert_bad_token(house.viewer(&won.access_token, 1).await);
-    assert_bad_token(house.refresh(&won.refresh_token, 1).await);
-    assert_eq!(house.audited("auth.refresh_reuse").await, 1);
+    assert_bad_token(test.viewer(&won.access_token, 1).await);
+    assert_bad_token(test.refresh(&won.refresh_token, 1).await);
+    assert_eq!(test.audited("auth.refresh_reuse").await, 1);
 }
 
 #[tokio::test]
 async fn using_a_token_again_ends_the_session_and_its_access_tokens() {
-    let (house, first) = house_of_ada().await;
-    let second = house.refresh(&first.refresh_token, 1).await.unwrap();
-    house.viewer(&second.access_token, 2).await.unwrap();
-    assert_bad_token(house.refresh(&first.refresh_token, 3).await);
+    let (test, first) = house_of_ada().await;
+    let second = test.refresh(&first.refresh_token, 1).await.unwrap();
+    test.viewer(&second.access_token, 2).await.unwrap();
+    assert_bad_token(test.refresh(&first.refresh_token, 3).await);
     for access in [&first.access_token, &second.access_token] {
-        assert_bad_token(house.viewer(access, 4).await);
+        assert_bad_token(test.viewer(access, 4).await);
     }
-    assert_bad_token(house.refresh(&second.refresh_token, 4).await);
-    assert_eq!(house.audited("auth.refresh_reuse by system").await, 1);
+    assert_bad_token(test.refresh(&second.refresh_token, 4).await);
+    assert_eq!(test.audited("auth.refresh_reuse by system").await, 1);
 }
 
 #[tokio::test]
 async fn what_is_no_refresh_token_ends_nothing() {
-    let (house, tokens) = house_of_ada().await;
+    let (test, tokens) = house_of_ada().await;
     for text in ["", "x", &tokens.access_token, &"A".repeat(43)] {
-        assert_bad_token(house.refresh(text, 1).await);
+        assert_bad_token(test.refresh(text, 1).await);
     }
-    house.viewer(&tokens.access_token, 2).await.unwrap();
+    test.viewer(&tokens.access_token, 2).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_ended_session_refreshes_no_more() {
-    let (house, tokens) = house_of_ada().await;
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
-    house.identity.logout(&viewer, &caller(HOME, at(1))).await.unwrap();
-    assert_bad_token(house.refresh(&tokens.refresh_token, 2).await);
+    let (test, tokens) = house_of_ada().await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
+    test.identity.logout(&viewer, &caller(HOME, at(1))).await.unwrap();
+    assert_bad_token(test.refresh(&tokens.refresh_token, 2).await);
 }
 
 #[tokio::test]
 async fn only_a_digest_of_a_refresh_token_is_stored() {
-    let (house, tokens) = house_of_ada().await;
+    let (test, tokens) = house_of_ada().await;
     let sql = "SELECT token_hash FROM refresh_token";
-    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
     let stored: Vec<u8> = row.get("token_hash");
     assert_eq!(stored.len(), 32);
     assert_ne!(stored, tokens.refresh_token.as_bytes());
 }
 
-fn resting(house: &TestOrg) -> Identity {
+fn resting(test: &TestOrg) -> Identity {
     let policy = SessionPolicy { idle: Some(TimeDelta::hours(1)), ..POLICY };
-    identity(&house.db, COST, policy)
+    identity(&test.db, COST, policy)
 }
 
 #[tokio::test]
 async fn a_session_that_rests_too_long_is_over() {
-    let (house, tokens) = house_of_ada().await;
-    let identity = resting(&house);
+    let (test, tokens) = house_of_ada().await;
+    let identity = resting(&test);
     let authenticate = |bearer, now| identity.authenticate(bearer, HOME, at(now));
     authenticate(&tokens.access_token, 1700).await.unwrap();
     let next = identity.refresh(&tokens.refresh_token, &caller(HOME, at(1800))).await.unwrap();
     assert_bad_token(identity.refresh(&next.refresh_token, &caller(HOME, at(1800 + 3601))).await);
-    assert_eq!(house.audited("auth.refreshed").await, 1);
+    assert_eq!(test.audited("auth.refreshed").await, 1);
 }
 
 #[tokio::test]
 async fn using_a_session_keeps_it_from_resting() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["viewer"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
     let policy = SessionPolicy {
         idle: Some(TimeDelta::minutes(10)),
         access_life: TimeDelta::hours(2),
         ..POLICY
     };
-    let identity = identity(&house.db, COST, policy);
+    let identity = identity(&test.db, COST, policy);
     let tokens = identity.login("ada@x.com", PASSWORD, &caller(HOME, at(0))).await.unwrap();
     for now in [590, 1180, 1770] {
         identity.authenticate(&tokens.access_token, HOME, at(now)).await.unwrap();
@@ -138,20 +138,20 @@ async fn using_a_session_keeps_it_from_resting() {
 
 /// The numbers of those sign-ins that are still good after all of them.
 async fn surviving(roles: &[&str], sign_ins: i64) -> Vec<i64> {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", roles).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", roles).await;
     let mut all = Vec::new();
     for now in 0..sign_ins {
-        all.push(house.tokens("ada@x.com", now).await);
+        all.push(test.tokens("ada@x.com", now).await);
     }
     let mut good = Vec::new();
     for (now, tokens) in (0..).zip(&all) {
-        if house.viewer(&tokens.access_token, sign_ins).await.is_ok() {
+        if test.viewer(&tokens.access_token, sign_ins).await.is_ok() {
             good.push(now);
         }
     }
     let lost = all.len() - good.len();
-    assert_eq!(house.audited("session.revoked").await, lost);
+    assert_eq!(test.audited("session.revoked").await, lost);
     good
 }
 
@@ -168,92 +168,92 @@ async fn the_fourth_sign_in_of_who_manages_users_ends_the_first() {
 
 #[tokio::test]
 async fn sign_ins_at_once_do_not_leave_each_other_uncounted() {
-    let house = TestOrg::new().await;
-    house.person("ada@x.com", &["admin"]).await;
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["admin"]).await;
     let sign_ins = (0..8).map(|now| {
-        let identity = house.identity.clone();
+        let identity = test.identity.clone();
         async move { identity.login("ada@x.com", PASSWORD, &caller(HOME, at(now))).await }
     });
     for outcome in at_once(sign_ins).await {
         outcome.unwrap();
     }
     let sql = "SELECT count(*) AS live FROM session WHERE ended_at IS NULL";
-    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>("live"), 3);
 }
 
 #[tokio::test]
 async fn signing_out_twice_is_signing_out() {
-    let (house, tokens) = house_of_ada().await;
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
+    let (test, tokens) = house_of_ada().await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
     for now in [1, 2] {
-        house.identity.logout(&viewer, &caller(HOME, at(now))).await.unwrap();
-        assert_bad_token(house.viewer(&tokens.access_token, now).await);
+        test.identity.logout(&viewer, &caller(HOME, at(now))).await.unwrap();
+        assert_bad_token(test.viewer(&tokens.access_token, now).await);
     }
-    assert_eq!(house.audited("auth.logout by user").await, 1);
+    assert_eq!(test.audited("auth.logout by user").await, 1);
 }
 
 #[tokio::test]
 async fn one_switches_to_another_of_ones_organizations() {
-    let (house, tokens) = house_of_ada().await;
-    let other = organization(&house.db, "other").await;
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
-    join(&house.db, other, viewer.user().unwrap(), &["operator"]).await;
-    let switched = house.identity.switch(&viewer, other, &caller(HOME, at(1))).await.unwrap();
-    let there = house.viewer(&switched.access_token, 2).await.unwrap();
+    let (test, tokens) = house_of_ada().await;
+    let other = organization(&test.db, "other").await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
+    join(&test.db, other, viewer.user().unwrap(), &["operator"]).await;
+    let switched = test.identity.switch(&viewer, other, &caller(HOME, at(1))).await.unwrap();
+    let there = test.viewer(&switched.access_token, 2).await.unwrap();
     assert_eq!((there.org, there.roles), (other, vec!["operator".to_owned()]));
-    assert_bad_token(house.viewer(&tokens.access_token, 2).await);
+    assert_bad_token(test.viewer(&tokens.access_token, 2).await);
     assert_eq!(switched.refresh_expires_at, tokens.refresh_expires_at);
-    assert_eq!(house.audited("session.organization_switched by user").await, 1);
-    house.refresh(&switched.refresh_token, 3).await.unwrap();
-    assert_bad_token(house.refresh(&tokens.refresh_token, 4).await);
+    assert_eq!(test.audited("session.organization_switched by user").await, 1);
+    test.refresh(&switched.refresh_token, 3).await.unwrap();
+    assert_bad_token(test.refresh(&tokens.refresh_token, 4).await);
 }
 
 #[tokio::test]
 async fn one_does_not_switch_to_where_one_is_no_active_member() {
-    let (house, tokens) = house_of_ada().await;
+    let (test, tokens) = house_of_ada().await;
     let (foreign, former) =
-        (organization(&house.db, "foreign").await, organization(&house.db, "former").await);
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
-    join(&house.db, former, viewer.user().unwrap(), &["owner"]).await;
-    let superuser = house.db.superuser().await;
+        (organization(&test.db, "foreign").await, organization(&test.db, "former").await);
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
+    join(&test.db, former, viewer.user().unwrap(), &["owner"]).await;
+    let superuser = test.db.superuser().await;
     let sql = "UPDATE membership SET active = false WHERE org_id = $1";
     superuser.batch_execute("SET session_replication_role = replica").await.unwrap();
     superuser.execute(sql, &[&former.uuid()]).await.unwrap();
     for org in [foreign, former, domain::Id::new()] {
-        assert_not_found(house.identity.switch(&viewer, org, &caller(HOME, at(1))).await);
+        assert_not_found(test.identity.switch(&viewer, org, &caller(HOME, at(1))).await);
     }
-    house.viewer(&tokens.access_token, 2).await.unwrap();
-    house.refresh(&tokens.refresh_token, 2).await.unwrap();
+    test.viewer(&tokens.access_token, 2).await.unwrap();
+    test.refresh(&tokens.refresh_token, 2).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_request_and_a_sign_in_of_the_same_person_do_not_deadlock() {
-    let (house, tokens) = house_of_ada().await;
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
+    let (test, tokens) = house_of_ada().await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
     let (user, session) = (viewer.user().unwrap(), viewer.session.unwrap());
-    let signing_in = house.db.auth(Origin::system()).await.unwrap();
+    let signing_in = test.db.auth(Origin::system()).await.unwrap();
     let lock = "SELECT id FROM \"user\" WHERE id = $1 FOR UPDATE";
     signing_in.exec(lock, &[&user]).await.unwrap();
-    let superuser = house.db.superuser().await;
-    let (request, ()) = tokio::join!(house.viewer(&tokens.access_token, 100), async {
+    let superuser = test.db.superuser().await;
+    let (request, ()) = tokio::join!(test.viewer(&tokens.access_token, 100), async {
         until(&superuser, SOMEBODY_WAITS).await;
         let session = Session::find(&signing_in, session, at(100)).await.unwrap().unwrap();
         session.end(&signing_in, EndReason::TooMany, at(100)).await.unwrap();
         signing_in.commit().await.unwrap();
     });
     request.unwrap();
-    assert_bad_token(house.viewer(&tokens.access_token, 101).await);
+    assert_bad_token(test.viewer(&tokens.access_token, 101).await);
 }
 
 #[tokio::test]
 async fn a_refresh_and_a_switch_of_the_same_session_do_not_deadlock() {
-    let (house, tokens) = house_of_ada().await;
-    let viewer = house.viewer(&tokens.access_token, 0).await.unwrap();
-    let switching = house.db.auth(Origin::system()).await.unwrap();
+    let (test, tokens) = house_of_ada().await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
+    let switching = test.db.auth(Origin::system()).await.unwrap();
     let session = Session::find(&switching, viewer.session.unwrap(), at(1)).await.unwrap().unwrap();
-    let superuser = house.db.superuser().await;
-    let (refreshed, ()) = tokio::join!(house.refresh(&tokens.refresh_token, 1), async {
+    let superuser = test.db.superuser().await;
+    let (refreshed, ()) = tokio::join!(test.refresh(&tokens.refresh_token, 1), async {
         until(&superuser, SOMEBODY_WAITS).await;
         session.reissue(&switching, at(1)).await.unwrap();
         switching.commit().await.unwrap();

@@ -10,27 +10,32 @@ use domain::{
     },
     entity::RunId,
     inventory::asset::Asset,
-    testing::compliance::{KeptFinding, KeptRun},
+    testing::compliance::{FindingFixture, RunFixture},
 };
 use serde_json::json;
 
 use crate::{
-    compliance::judged::{ALL, Judged, run},
+    compliance::fixture::{ALL, ComplianceFixture, run},
     harness::{assert_not_found, at, conflict, faults, host, organization},
 };
 
 const QUIET: [[i32; 5]; 3] = [[3, 0, 0, 0, 0]; 3];
 
 /// What changed that way between these runs, as names of assets and keys of rules, sorted.
-async fn changed(judged: &Judged, from: RunId, to: RunId, way: Direction) -> Vec<String> {
-    let tx = judged.read().await;
+async fn changed(
+    fixture: &ComplianceFixture,
+    from: RunId,
+    to: RunId,
+    way: Direction,
+) -> Vec<String> {
+    let tx = fixture.read().await;
     let drift = Drift::between(&tx, from, to).await.unwrap();
     let rows = drift.list(&tx, way, &ALL).await.unwrap().rows;
     assert_eq!(drift.count(&tx, way).await.unwrap(), i64::try_from(rows.len()).unwrap());
     let mut shown = Vec::new();
     for row in rows {
         let asset = Asset::find(&tx, row.asset_id).await.unwrap().unwrap();
-        let rule = judged.rules.iter().find(|rule| rule.id == row.rule_id).unwrap();
+        let rule = fixture.rules.iter().find(|rule| rule.id == row.rule_id).unwrap();
         shown.push(format!("{} {}", asset.name, rule.key));
     }
     shown.sort_unstable();
@@ -40,11 +45,12 @@ async fn changed(judged: &Judged, from: RunId, to: RunId, way: Direction) -> Vec
 /// Episodes of one asset and rule, and whether they are news between a run that ended at 100 and one that ended at 200.
 #[tokio::test]
 async fn drift_is_what_differs_between_the_ends_of_two_runs() {
-    let judged = Judged::new().await;
-    let (from, to) = (judged.run(run(100, QUIET)).await, judged.run(run(200, QUIET)).await);
-    let open = |opened: i64| KeptFinding::open(at(opened));
-    let fixed = |opened: i64, ended: i64| KeptFinding::ended(at(opened), "FIXED", at(ended));
-    let gone = |opened: i64, ended: i64| KeptFinding::ended(at(opened), "OUT_OF_SCOPE", at(ended));
+    let fixture = ComplianceFixture::new().await;
+    let (from, to) = (fixture.run(run(100, QUIET)).await, fixture.run(run(200, QUIET)).await);
+    let open = |opened: i64| FindingFixture::open(at(opened));
+    let fixed = |opened: i64, ended: i64| FindingFixture::ended(at(opened), "FIXED", at(ended));
+    let gone =
+        |opened: i64, ended: i64| FindingFixture::ended(at(opened), "OUT_OF_SCOPE", at(ended));
     for (name, episodes) in [
         ("broke", vec![open(150)]),
         ("broke-as-the-run-ended", vec![open(200)]),
@@ -62,13 +68,13 @@ async fn drift_is_what_differs_between_the_ends_of_two_runs() {
         ("mended-broke-and-left", vec![fixed(50, 120), gone(130, 150)]),
         ("was-broken-long-ago", vec![fixed(10, 20), open(150)]),
     ] {
-        let asset = judged.asset(name, "PPP").await;
+        let asset = fixture.asset(name, "PPP").await;
         for episode in episodes {
-            judged.find(asset, 1, episode).await;
+            fixture.find(asset, 1, episode).await;
         }
     }
     assert_eq!(
-        changed(&judged, from, to, Direction::Failing).await,
+        changed(&fixture, from, to, Direction::Failing).await,
         [
             "broke high",
             "broke-as-the-run-ended high",
@@ -77,20 +83,20 @@ async fn drift_is_what_differs_between_the_ends_of_two_runs() {
         ]
     );
     assert_eq!(
-        changed(&judged, from, to, Direction::Passing).await,
+        changed(&fixture, from, to, Direction::Passing).await,
         ["was-mended high", "was-mended-as-the-run-ended high", "was-mended-twice high"]
     );
 }
 
 #[tokio::test]
 async fn what_broke_comes_in_pages_the_worst_first() {
-    let judged = Judged::new().await;
-    let (from, to) = (judged.run(run(100, QUIET)).await, judged.run(run(200, QUIET)).await);
-    let asset = judged.asset("web", "FFF").await;
+    let fixture = ComplianceFixture::new().await;
+    let (from, to) = (fixture.run(run(100, QUIET)).await, fixture.run(run(200, QUIET)).await);
+    let asset = fixture.asset("web", "FFF").await;
     for rule in 0..3 {
-        judged.find(asset, rule, KeptFinding::open(at(150))).await;
+        fixture.find(asset, rule, FindingFixture::open(at(150))).await;
     }
-    let tx = judged.read().await;
+    let tx = fixture.read().await;
     let drift = Drift::between(&tx, from, to).await.unwrap();
     let two = PageRequest { size: 2, ..ALL };
     let first = drift.list(&tx, Direction::Failing, &two).await.unwrap();
@@ -99,7 +105,7 @@ async fn what_broke_comes_in_pages_the_worst_first() {
     };
     assert_eq!((severity(&first), first.has_next), (vec!["CRITICAL", "HIGH"], true));
     let after = PageRequest {
-        after: first.rows.last().map(domain::compliance::finding::Finding::place),
+        after: first.rows.last().map(domain::compliance::finding::Finding::position),
         ..two
     };
     let rest = drift.list(&tx, Direction::Failing, &after).await.unwrap();
@@ -108,16 +114,16 @@ async fn what_broke_comes_in_pages_the_worst_first() {
 
 #[tokio::test]
 async fn the_score_changes_between_runs_of_the_same_assets_only() {
-    let judged = Judged::new().await;
+    let fixture = ComplianceFixture::new().await;
     let half = [[0, 0, 0, 0, 0], [2, 2, 0, 0, 0], [0, 0, 0, 0, 0]];
     let most = [[0, 0, 0, 0, 0], [3, 1, 0, 0, 0], [0, 0, 0, 0, 0]];
     let nothing = [[0, 0, 0, 4, 0]; 3];
-    let first = judged.run(run(100, half)).await;
-    let second = judged.run(run(200, most)).await;
+    let first = fixture.run(run(100, half)).await;
+    let second = fixture.run(run(200, most)).await;
     let scope = Some(json!({ "type": ["HOST"] }));
-    let third = judged.run(KeptRun { scope, ..run(300, half) }).await;
-    let fourth = judged.run(run(400, nothing)).await;
-    let tx = judged.read().await;
+    let third = fixture.run(RunFixture { scope, ..run(300, half) }).await;
+    let fourth = fixture.run(run(400, nothing)).await;
+    let tx = fixture.read().await;
     let change = async |from, to| Drift::between(&tx, from, to).await.unwrap().score_change();
     assert_eq!(change(first, second).await, Some(25.0));
     assert_eq!(change(second, third).await, None);
@@ -126,13 +132,13 @@ async fn the_score_changes_between_runs_of_the_same_assets_only() {
 
 #[tokio::test]
 async fn runs_that_cannot_be_compared_are_refused() {
-    let judged = Judged::new().await;
-    let first = judged.run(run(100, QUIET)).await;
-    let second = judged.run(run(200, QUIET)).await;
-    let failed = judged.run(KeptRun { state: "FAILED", ..run(300, QUIET) }).await;
-    let running = KeptRun { state: "RUNNING", finished_at: None, ..run(400, QUIET) };
-    let running = judged.run(running).await;
-    let tx = judged.read().await;
+    let fixture = ComplianceFixture::new().await;
+    let first = fixture.run(run(100, QUIET)).await;
+    let second = fixture.run(run(200, QUIET)).await;
+    let failed = fixture.run(RunFixture { state: "FAILED", ..run(300, QUIET) }).await;
+    let running = RunFixture { state: "RUNNING", finished_at: None, ..run(400, QUIET) };
+    let running = fixture.run(running).await;
+    let tx = fixture.read().await;
     let between = async |from, to| Drift::between(&tx, from, to).await;
     assert_eq!(
         faults(between(first, first).await),
@@ -147,22 +153,22 @@ async fn runs_that_cannot_be_compared_are_refused() {
     assert_eq!(conflict(between(running, first).await), format!("the run from {sentence} RUNNING"));
     assert_not_found(between(first, Id::new()).await);
     assert_not_found(between(Id::new(), first).await);
-    let evil = organization(&judged.house.db, "evil").await;
-    let tx = judged.house.db.read(evil).await.unwrap();
+    let evil = organization(&fixture.test.db, "evil").await;
+    let tx = fixture.test.db.read(evil).await.unwrap();
     assert_not_found(Drift::between(&tx, first, second).await);
 }
 
 #[tokio::test]
 async fn the_trend_has_the_scores_of_the_last_runs_oldest_first() {
-    let judged = Judged::new().await;
+    let fixture = ComplianceFixture::new().await;
     let half = [[0, 0, 0, 0, 0], [2, 2, 1, 0, 0], [0, 0, 0, 0, 0]];
     let mut runs = Vec::new();
     for ended in [100, 200, 300] {
-        runs.push(judged.run(KeptRun { scores: (2, 150_000_000), ..run(ended, half) }).await);
+        runs.push(fixture.run(RunFixture { scores: (2, 150_000_000), ..run(ended, half) }).await);
     }
-    judged.run(KeptRun { state: "CANCELLED", ..run(400, half) }).await;
-    judged.run(KeptRun { scope: Some(json!({})), ..run(500, half) }).await;
-    let tx = judged.read().await;
+    fixture.run(RunFixture { state: "CANCELLED", ..run(400, half) }).await;
+    fixture.run(RunFixture { scope: Some(json!({})), ..run(500, half) }).await;
+    let tx = fixture.read().await;
     let two = drift::trend(&tx, 2).await.unwrap();
     assert_eq!(two.iter().map(|(run, _)| *run).collect::<Vec<_>>(), runs[1..]);
     let score = two[1].1.as_ref().unwrap();
@@ -179,13 +185,13 @@ async fn the_trend_has_the_scores_of_the_last_runs_oldest_first() {
 
 #[tokio::test]
 async fn the_forecast_tells_what_time_will_change_in_its_order() {
-    let judged = Judged::new().await;
-    let web = judged.flipping(host("web"), "PPW", &[(1, at(90), 'F'), (0, at(30), 'F')]).await;
-    let db = judged
+    let fixture = ComplianceFixture::new().await;
+    let web = fixture.flipping(host("web"), "PPW", &[(1, at(90), 'F'), (0, at(30), 'F')]).await;
+    let db = fixture
         .flipping(host("db"), "FNP", &[(0, at(40), 'P'), (1, at(30), 'F'), (2, at(5_000), 'F')])
         .await;
-    judged.flipping(host("waived"), "WPP", &[(0, at(50), 'F')]).await;
-    let tx = judged.read().await;
+    fixture.flipping(host("waived"), "WPP", &[(0, at(50), 'F')]).await;
+    let tx = fixture.read().await;
     let horizon = Horizon::check(at(90), at(1)).unwrap();
     let flips = horizon.list(&tx, &ALL).await.unwrap().rows;
     let shown: Vec<_> =
@@ -199,14 +205,14 @@ async fn the_forecast_tells_what_time_will_change_in_its_order() {
             (web, 1, Verdict::Pass, Verdict::Fail, at(90)),
         ]
     );
-    assert_eq!(flips[0].rule, judged.rules[0].id);
+    assert_eq!(flips[0].rule, fixture.rules[0].id);
     assert_eq!(horizon.count(&tx).await.unwrap(), 4);
     assert_eq!(Horizon::check(at(5_000), at(1)).unwrap().count(&tx).await.unwrap(), 5);
     let mut paged = Vec::new();
     let mut page = PageRequest { size: 1, ..ALL };
     loop {
         let one = horizon.list(&tx, &page).await.unwrap();
-        page.after = one.rows.last().map(domain::compliance::forecast::Flip::place);
+        page.after = one.rows.last().map(domain::compliance::forecast::Flip::position);
         paged.extend(one.rows);
         if !one.has_next {
             break;
@@ -214,18 +220,18 @@ async fn the_forecast_tells_what_time_will_change_in_its_order() {
     }
     assert_eq!(paged, flips);
     drop(tx);
-    let evil = organization(&judged.house.db, "evil").await;
-    let tx = judged.house.db.read(evil).await.unwrap();
+    let evil = organization(&fixture.test.db, "evil").await;
+    let tx = fixture.test.db.read(evil).await.unwrap();
     assert!(horizon.list(&tx, &ALL).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test]
 async fn a_rule_that_is_switched_off_flips_nothing() {
-    let judged = Judged::new().await;
-    judged.flipping(host("web"), "PPP", &[(0, at(30), 'F'), (1, at(30), 'F')]).await;
+    let fixture = ComplianceFixture::new().await;
+    fixture.flipping(host("web"), "PPP", &[(0, at(30), 'F'), (1, at(30), 'F')]).await;
     let off = "UPDATE rule SET enabled = false WHERE key = 'low'";
-    judged.house.db.superuser().await.batch_execute(off).await.unwrap();
-    let tx = judged.read().await;
+    fixture.test.db.superuser().await.batch_execute(off).await.unwrap();
+    let tx = fixture.read().await;
     let flips = Horizon::check(at(90), at(1)).unwrap().list(&tx, &ALL).await.unwrap().rows;
     assert_eq!(flips.iter().map(|flip| flip.slot).collect::<Vec<_>>(), [1]);
 }

@@ -2,7 +2,7 @@
 
 use domain::{
     Id, Origin,
-    base::page::{CursorKeys, PageArgs, PageRequest, Scope},
+    base::page::{CursorKeys, CursorScope, PageArgs, PageRequest},
     compliance::{
         finding::{Finding, FindingFilter, FindingState},
         rule::Severity,
@@ -10,18 +10,18 @@ use domain::{
     },
     entity::{FindingId, WaiverId},
     inventory::asset::CreateAssetInput,
-    testing::compliance::{KeptFinding, KeptRun},
+    testing::compliance::{FindingFixture, RunFixture},
 };
 use serde_json::json;
 
 use crate::{
-    compliance::judged::{ALL, Judged},
+    compliance::fixture::{ALL, ComplianceFixture},
     harness::{at, host, organization},
 };
 
 /// What the filter lets through, as `asset rule state`.
-async fn listed(judged: &Judged, filter: FindingFilter) -> Vec<String> {
-    let tx = judged.read().await;
+async fn listed(fixture: &ComplianceFixture, filter: FindingFilter) -> Vec<String> {
+    let tx = fixture.read().await;
     let rows = Finding::list(&tx, &filter, &ALL).await.unwrap().rows;
     let count = Finding::count(&tx, &filter).await.unwrap();
     assert_eq!(count, i64::try_from(rows.len()).unwrap());
@@ -29,7 +29,7 @@ async fn listed(judged: &Judged, filter: FindingFilter) -> Vec<String> {
     for row in rows {
         let asset =
             domain::inventory::asset::Asset::find(&tx, row.asset_id).await.unwrap().unwrap();
-        let rule = judged.rules.iter().find(|rule| rule.id == row.rule_id).unwrap();
+        let rule = fixture.rules.iter().find(|rule| rule.id == row.rule_id).unwrap();
         assert_eq!((rule.version, rule.severity), (row.version_id, row.severity));
         shown.push(format!("{} {} {}", asset.name, rule.key, row.state.as_str()));
     }
@@ -38,19 +38,19 @@ async fn listed(judged: &Judged, filter: FindingFilter) -> Vec<String> {
 
 #[tokio::test]
 async fn findings_that_live_are_listed_the_worst_and_newest_first() {
-    let judged = Judged::new().await;
-    let (web, db) = (judged.asset("web", "FFP").await, judged.asset("db", "FPF").await);
-    judged.find(web, 0, KeptFinding::open(at(1))).await;
-    judged.find(db, 2, KeptFinding::open(at(1))).await;
-    judged.find(db, 0, KeptFinding::open(at(2))).await;
-    judged.find(web, 1, KeptFinding::open(at(2))).await;
-    judged.find(web, 2, KeptFinding::ended(at(1), "FIXED", at(3))).await;
-    judged.find(db, 1, KeptFinding::ended(at(1), "OUT_OF_SCOPE", at(3))).await;
-    let live = listed(&judged, FindingFilter::default()).await;
+    let fixture = ComplianceFixture::new().await;
+    let (web, db) = (fixture.asset("web", "FFP").await, fixture.asset("db", "FPF").await);
+    fixture.find(web, 0, FindingFixture::open(at(1))).await;
+    fixture.find(db, 2, FindingFixture::open(at(1))).await;
+    fixture.find(db, 0, FindingFixture::open(at(2))).await;
+    fixture.find(web, 1, FindingFixture::open(at(2))).await;
+    fixture.find(web, 2, FindingFixture::ended(at(1), "FIXED", at(3))).await;
+    fixture.find(db, 1, FindingFixture::ended(at(1), "OUT_OF_SCOPE", at(3))).await;
+    let live = listed(&fixture, FindingFilter::default()).await;
     assert_eq!(live, ["db critical OPEN", "web high OPEN", "db low OPEN", "web low OPEN"]);
     let all = FindingFilter { state: Some(FindingState::ALL.to_vec()), ..Default::default() };
     assert_eq!(
-        listed(&judged, all).await,
+        listed(&fixture, all).await,
         [
             "web critical FIXED",
             "db critical OPEN",
@@ -64,16 +64,18 @@ async fn findings_that_live_are_listed_the_worst_and_newest_first() {
 
 #[tokio::test]
 async fn findings_are_filtered_by_what_they_are() {
-    let judged = Judged::new().await;
-    let ada = judged.house.person("ada@x.com", &["viewer"]).await;
+    let fixture = ComplianceFixture::new().await;
+    let ada = fixture.test.person("ada@x.com", &["viewer"]).await;
     let web =
-        judged.flipping(CreateAssetInput { owner: Some(ada), ..host("web") }, "FFP", &[]).await;
-    let db = judged.asset("db", "FPF").await;
-    judged.find(web, 0, KeptFinding { reopened: 2, ..KeptFinding::open(at(1)) }).await;
-    judged.find(web, 1, KeptFinding::open(at(1))).await;
-    judged.find(db, 2, KeptFinding::ended(at(1), "FIXED", at(3))).await;
+        fixture.flipping(CreateAssetInput { owner: Some(ada), ..host("web") }, "FFP", &[]).await;
+    let db = fixture.asset("db", "FPF").await;
+    fixture.find(web, 0, FindingFixture { reopened: 2, ..FindingFixture::open(at(1)) }).await;
+    fixture.find(web, 1, FindingFixture::open(at(1))).await;
+    fixture.find(db, 2, FindingFixture::ended(at(1), "FIXED", at(3))).await;
     let waiver = Some(WaiverId::new());
-    judged.find(db, 0, KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(1)) }).await;
+    fixture
+        .find(db, 0, FindingFixture { state: "WAIVED", waiver, ..FindingFixture::open(at(1)) })
+        .await;
     let none = FindingFilter::default;
     for (filter, expected) in [
         (none(), vec!["web high OPEN", "db low WAIVED", "web low OPEN"]),
@@ -101,27 +103,27 @@ async fn findings_are_filtered_by_what_they_are() {
         (FindingFilter { reopened: Some(true), ..none() }, vec!["web low OPEN"]),
         (FindingFilter { reopened: Some(false), ..none() }, vec!["web high OPEN", "db low WAIVED"]),
     ] {
-        assert_eq!(listed(&judged, filter.clone()).await, expected, "{filter:?}");
+        assert_eq!(listed(&fixture, filter.clone()).await, expected, "{filter:?}");
     }
 }
 
 #[tokio::test]
 async fn pages_of_findings_neither_repeat_nor_hide_any() {
-    let judged = Judged::new().await;
+    let fixture = ComplianceFixture::new().await;
     for number in 0..7 {
-        let asset = judged.asset(&format!("a{number}"), "FFF").await;
-        judged.find(asset, number % 3, KeptFinding::open(at(1))).await;
+        let asset = fixture.asset(&format!("a{number}"), "FFF").await;
+        fixture.find(asset, number % 3, FindingFixture::open(at(1))).await;
     }
-    let tx = judged.read().await;
+    let tx = fixture.read().await;
     let filter = FindingFilter::default();
     let whole = Finding::list(&tx, &filter, &ALL).await.unwrap().rows;
     let keys = CursorKeys::derive([&[7; 32][..]]);
-    let scope = Scope::new(judged.house.org, "findings", &filter);
+    let scope = CursorScope::new(fixture.test.org, "findings", &filter);
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let args = PageArgs { first: Some(2), after, ..PageArgs::default() };
         let page = Finding::list(&tx, &filter, &args.check(&keys, &scope).unwrap()).await.unwrap();
-        after = page.rows.last().map(|row| row.place().cursor(&keys, &scope));
+        after = page.rows.last().map(|row| row.position().cursor(&keys, &scope));
         seen.extend(page.rows);
         if !page.has_next {
             break;
@@ -132,23 +134,24 @@ async fn pages_of_findings_neither_repeat_nor_hide_any() {
 
 #[tokio::test]
 async fn a_live_finding_was_last_seen_by_the_last_run_of_all_assets() {
-    let judged = Judged::new().await;
-    let web = judged.asset("web", "FPP").await;
-    let live = Id::from(judged.find(web, 0, KeptFinding::open(at(50))).await);
-    let ended = Id::from(judged.find(web, 1, KeptFinding::ended(at(50), "FIXED", at(60))).await);
+    let fixture = ComplianceFixture::new().await;
+    let web = fixture.asset("web", "FPP").await;
+    let live = Id::from(fixture.find(web, 0, FindingFixture::open(at(50))).await);
+    let ended =
+        Id::from(fixture.find(web, 1, FindingFixture::ended(at(50), "FIXED", at(60))).await);
     let gone =
-        Id::from(judged.find(web, 2, KeptFinding::ended(at(50), "OUT_OF_SCOPE", at(61))).await);
+        Id::from(fixture.find(web, 2, FindingFixture::ended(at(50), "OUT_OF_SCOPE", at(61))).await);
     let seen =
-        async |id: FindingId| Finding::get(&judged.read().await, id).await.unwrap().last_seen_at;
+        async |id: FindingId| Finding::get(&fixture.read().await, id).await.unwrap().last_seen_at;
     assert_eq!(seen(live).await, at(50));
-    judged.run(KeptRun::succeeded(at(10), at(20))).await;
+    fixture.run(RunFixture::succeeded(at(10), at(20))).await;
     assert_eq!(seen(live).await, at(50));
-    judged.run(KeptRun::succeeded(at(70), at(80))).await;
-    judged.run(KeptRun { state: "FAILED", ..KeptRun::succeeded(at(90), at(95)) }).await;
+    fixture.run(RunFixture::succeeded(at(70), at(80))).await;
+    fixture.run(RunFixture { state: "FAILED", ..RunFixture::succeeded(at(90), at(95)) }).await;
     let some = Some(json!({ "type": ["HOST"] }));
-    judged.run(KeptRun { scope: some, ..KeptRun::succeeded(at(90), at(95)) }).await;
+    fixture.run(RunFixture { scope: some, ..RunFixture::succeeded(at(90), at(95)) }).await;
     assert_eq!((seen(live).await, seen(ended).await), (at(70), at(60)));
-    let tx = judged.read().await;
+    let tx = fixture.read().await;
     let fixed = |finding: Finding| (finding.fixed_at(), finding.ended_at);
     let ended = Finding::get(&tx, ended).await.unwrap();
     assert_eq!(fixed(ended), (Some(at(60)), Some(at(60))));
@@ -158,15 +161,15 @@ async fn a_live_finding_was_last_seen_by_the_last_run_of_all_assets() {
 
 #[tokio::test]
 async fn each_asset_has_its_own_page_of_what_it_breaks() {
-    let judged = Judged::new().await;
-    let (web, db) = (judged.asset("web", "FFF").await, judged.asset("db", "PPF").await);
-    let idle = judged.asset("idle", "PPP").await;
+    let fixture = ComplianceFixture::new().await;
+    let (web, db) = (fixture.asset("web", "FFF").await, fixture.asset("db", "PPF").await);
+    let idle = fixture.asset("idle", "PPP").await;
     for rule in 0..3 {
-        judged.find(web, rule, KeptFinding::open(at(1))).await;
+        fixture.find(web, rule, FindingFixture::open(at(1))).await;
     }
-    judged.find(db, 2, KeptFinding::open(at(1))).await;
-    judged.find(idle, 2, KeptFinding::ended(at(1), "FIXED", at(2))).await;
-    let tx = judged.read().await;
+    fixture.find(db, 2, FindingFixture::open(at(1))).await;
+    fixture.find(idle, 2, FindingFixture::ended(at(1), "FIXED", at(2))).await;
+    let tx = fixture.read().await;
     let two = PageRequest { size: 2, ..ALL };
     let pages = Finding::of_assets(&tx, &[web, db, idle], &two).await.unwrap();
     let shown = |asset| {
@@ -183,11 +186,11 @@ async fn each_asset_has_its_own_page_of_what_it_breaks() {
 
 #[tokio::test]
 async fn the_findings_of_another_organization_are_not_there() {
-    let judged = Judged::new().await;
-    let web = judged.asset("web", "FPP").await;
-    let ours = FindingId::from(judged.find(web, 0, KeptFinding::open(at(1))).await);
-    let evil = organization(&judged.house.db, "evil").await;
-    let tx = judged.house.db.read(evil).await.unwrap();
+    let fixture = ComplianceFixture::new().await;
+    let web = fixture.asset("web", "FPP").await;
+    let ours = FindingId::from(fixture.find(web, 0, FindingFixture::open(at(1))).await);
+    let evil = organization(&fixture.test.db, "evil").await;
+    let tx = fixture.test.db.read(evil).await.unwrap();
     assert_eq!(Finding::find(&tx, ours).await.unwrap(), None);
     let filter = FindingFilter { asset: Some(web), ..Default::default() };
     assert!(Finding::list(&tx, &filter, &ALL).await.unwrap().rows.is_empty());
@@ -198,11 +201,11 @@ async fn the_findings_of_another_organization_are_not_there() {
 /// A waiver that a finding names is one that was granted.
 #[tokio::test]
 async fn a_finding_names_the_waiver_that_allows_it() {
-    let judged = Judged::new().await;
-    let web = judged.asset("web", "WPP").await;
-    let tx = judged.house.db.write(judged.house.org, Origin::system()).await.unwrap();
+    let fixture = ComplianceFixture::new().await;
+    let web = fixture.asset("web", "WPP").await;
+    let tx = fixture.test.db.write(fixture.test.org, Origin::system()).await.unwrap();
     let input = WaiverInput {
-        rule: judged.rules[0].id,
+        rule: fixture.rules[0].id,
         asset: Some(web),
         reason: "until May".into(),
         expires_at: at(60),
@@ -210,8 +213,8 @@ async fn a_finding_names_the_waiver_that_allows_it() {
     let waiver = Waiver::grant(&tx, &input, at(1)).await.unwrap();
     tx.commit().await.unwrap();
     let allowed =
-        KeptFinding { state: "WAIVED", waiver: Some(waiver.id), ..KeptFinding::open(at(1)) };
-    let id = Id::from(judged.find(web, 0, allowed).await);
-    let finding = Finding::get(&judged.read().await, id).await.unwrap();
+        FindingFixture { state: "WAIVED", waiver: Some(waiver.id), ..FindingFixture::open(at(1)) };
+    let id = Id::from(fixture.find(web, 0, allowed).await);
+    let finding = Finding::get(&fixture.read().await, id).await.unwrap();
     assert_eq!((finding.waiver_id, finding.state), (Some(waiver.id), FindingState::Waived));
 }

@@ -75,24 +75,23 @@ fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
 
 #[tokio::test]
 async fn what_is_followed_is_what_a_look_at_everything_finds() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let owners =
-        [house.person("a@x.com", &["viewer"]).await, house.person("b@x.com", &["viewer"]).await];
-    house
-        .db
+        [test.person("a@x.com", &["viewer"]).await, test.person("b@x.com", &["viewer"]).await];
+    test.db
         .superuser()
         .await
         .execute("UPDATE \"user\" SET mfa_enabled = email = 'a@x.com'", &[])
         .await
         .unwrap();
-    let tx = write(&house).await;
+    let tx = write(&test).await;
     let tag = Tag::create(&tx, "dmz", None, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     let mut assets: Vec<AssetId> = Vec::new();
     for number in 0..20 {
-        assets.push(house.asset(host(&format!("host {number}"))).await.id);
+        assets.push(test.asset(host(&format!("host {number}"))).await.id);
     }
-    follow(&house, at(0)).await;
+    follow(&test, at(0)).await;
     let mut random = Random(4711);
     let mut now = at(0);
     let mut begun: Option<(Run, Vec<AssetRange>)> = None;
@@ -100,39 +99,39 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
         // A run goes on while things change: its shard comes whenever it comes.
         if let Some((run, ranges)) = begun.take_if(|_| random.below(5) == 0) {
             for range in ranges {
-                let tx = write(&house).await;
-                let anew = Run::judge_shard(&tx, run.id, run.round, range, now).await.unwrap();
+                let tx = write(&test).await;
+                let anew = Run::evaluate_shard(&tx, run.id, run.round, range, now).await.unwrap();
                 if let Some(Started::New(run, ranges)) = anew {
                     begun = Some((*run, ranges));
                 }
                 tx.commit().await.unwrap();
             }
         } else if begun.is_none() && random.below(20) == 0 {
-            let tx = write(&house).await;
+            let tx = write(&test).await;
             let started = Run::start(&tx, RunTrigger::Manual, None, None, now).await.unwrap();
             tx.commit().await.unwrap();
             begun = match started {
                 Started::New(run, ranges) => Some((*run, ranges)),
-                Started::Before(_) => None,
+                Started::Existing(_) => None,
             };
         }
-        change(&house, &mut random, &mut assets, (&owners, tag.id), now).await;
+        change(&test, &mut random, &mut assets, (&owners, tag.id), now).await;
         if random.below(4) == 0 {
             now += TimeDelta::minutes(i64::try_from(random.below(9_000)).unwrap());
         }
         if random.below(3) == 0 {
-            follow(&house, now).await;
+            follow(&test, now).await;
         }
         if edit % 100 == 99 {
-            follow(&house, now).await;
-            let followed = kept(&house).await;
+            follow(&test, now).await;
+            let followed = kept(&test).await;
             if let Some((open, _)) = begun.take() {
-                let tx = write(&house).await;
+                let tx = write(&test).await;
                 Run::cancel(&tx, open.id, now).await.unwrap();
                 tx.commit().await.unwrap();
             }
-            run(&house, None, now).await;
-            let found = kept(&house).await;
+            run(&test, None, now).await;
+            let found = kept(&test).await;
             let differing: Vec<_> = followed
                 .iter()
                 .map(|(of, what)| (of, Some(what), found.get(of)))
@@ -145,14 +144,14 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
 }
 
 async fn change(
-    house: &TestOrg,
+    test: &TestOrg,
     random: &mut Random,
     assets: &mut Vec<AssetId>,
     (owners, tag): (&[UserId], TagId),
     now: DateTime<Utc>,
 ) {
     let id = *random.of(assets);
-    let tx = write(house).await;
+    let tx = write(test).await;
     let mut patch = UpdateAssetInput::default();
     match random.below(20) {
         0 => patch.owner = Null,

@@ -13,31 +13,31 @@ use domain::{
     },
     entity::{AssetId, FindingId, RunId, WaiverId},
     inventory::asset::{Asset, CreateAssetInput, UpdateAssetInput},
-    testing::compliance::{KeptFinding, KeptRun},
+    testing::compliance::{FindingFixture, RunFixture},
 };
 use serde_json::json;
 
 use crate::{
-    compliance::judged::{ALL, Judged, run},
+    compliance::fixture::{ALL, ComplianceFixture, run},
     harness::{assert_not_found, at, conflict, faults, host, organization},
 };
 
-async fn report(judged: &Judged, run: Option<RunId>) -> Result<Report> {
-    Report::of(&judged.read().await, run, at(900)).await
+async fn report(fixture: &ComplianceFixture, run: Option<RunId>) -> Result<Report> {
+    Report::of(&fixture.read().await, run, at(900)).await
 }
 
 const TALLIES: [[i32; 5]; 3] = [[8, 1, 0, 1, 0], [4, 4, 1, 1, 0], [8, 1, 0, 0, 1]];
 
 #[tokio::test]
 async fn without_a_run_there_is_a_report_without_numbers() {
-    let judged = Judged::new().await;
-    let empty = report(&judged, None).await.unwrap();
+    let fixture = ComplianceFixture::new().await;
+    let empty = report(&fixture, None).await.unwrap();
     assert_eq!((empty.organization.as_str(), empty.generated_at), ("acme", at(900)));
     assert_eq!((empty.score(), empty.previous_score(), empty.score_change()), (None, None, None));
     assert_eq!(empty.tally().whole(), 0);
     assert!(empty.families().is_empty() && empty.remediations().is_empty());
     assert!(empty.rules.is_empty() && empty.by_severity().len() == 4);
-    let tx = judged.read().await;
+    let tx = fixture.read().await;
     assert!(empty.worst_assets(&tx, 10).await.unwrap().is_empty());
     assert!(empty.findings(&tx, &ALL).await.unwrap().rows.is_empty());
     assert_eq!(empty.count_findings(&tx).await.unwrap(), 0);
@@ -45,29 +45,29 @@ async fn without_a_run_there_is_a_report_without_numbers() {
 
 #[tokio::test]
 async fn the_newest_run_of_all_assets_that_succeeded_is_reported_and_compared() {
-    let judged = Judged::new().await;
+    let fixture = ComplianceFixture::new().await;
     let worse = [[8, 1, 0, 1, 0], [1, 7, 1, 1, 0], [8, 1, 0, 0, 1]];
-    let before = judged.run(run(100, worse)).await;
-    let newest = judged.run(run(200, TALLIES)).await;
-    judged.run(KeptRun { state: "FAILED", ..run(300, worse) }).await;
+    let before = fixture.run(run(100, worse)).await;
+    let newest = fixture.run(run(200, TALLIES)).await;
+    fixture.run(RunFixture { state: "FAILED", ..run(300, worse) }).await;
     let part = Some(json!({ "type": ["HOST"] }));
-    judged.run(KeptRun { scope: part, ..run(400, worse) }).await;
-    let newest_report = report(&judged, None).await.unwrap();
+    fixture.run(RunFixture { scope: part, ..run(400, worse) }).await;
+    let newest_report = report(&fixture, None).await.unwrap();
     assert_eq!(newest_report.figures.as_ref().map(|figures| figures.run), Some(newest));
     assert_eq!(newest_report.previous.as_ref().map(|figures| figures.run), Some(before));
     // Weights 1, 5, 10: 8 + 20 + 80 passed of 108 + 1 + 20 + 10; before 8 + 5 + 80 of 93 + 1 + 35 + 10.
     let change = newest_report.score_change().unwrap();
     assert!((change - 1500.0 / 139.0).abs() < 1e-9, "{change}");
-    let older = report(&judged, Some(before)).await.unwrap();
+    let older = report(&fixture, Some(before)).await.unwrap();
     assert_eq!((older.previous_score(), older.score_change()), (None, None));
     assert!(older.score().is_some());
 }
 
 #[tokio::test]
 async fn families_and_remediations_follow_from_the_numbers() {
-    let judged = Judged::new().await;
-    judged.run(run(200, TALLIES)).await;
-    let report = report(&judged, None).await.unwrap();
+    let fixture = ComplianceFixture::new().await;
+    fixture.run(run(200, TALLIES)).await;
+    let report = report(&fixture, None).await.unwrap();
     let [family] = &report.families()[..] else { panic!("one family") };
     assert_eq!(family.family, "System and Communications Protection");
     assert_eq!((family.passed, family.failed, family.waived), (20, 6, 1));
@@ -97,19 +97,19 @@ async fn families_and_remediations_follow_from_the_numbers() {
 
 #[tokio::test]
 async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
-    let judged = Judged::new().await;
-    let (web, db) = (judged.asset("web", "FFP").await, judged.asset("db", "PFP").await);
-    judged.run(run(200, TALLIES)).await;
-    judged.find(web, 0, KeptFinding::open(at(200))).await;
-    judged.find(web, 1, KeptFinding::ended(at(100), "FIXED", at(250))).await;
-    judged.find(db, 1, KeptFinding::open(at(100))).await;
+    let fixture = ComplianceFixture::new().await;
+    let (web, db) = (fixture.asset("web", "FFP").await, fixture.asset("db", "PFP").await);
+    fixture.run(run(200, TALLIES)).await;
+    fixture.find(web, 0, FindingFixture::open(at(200))).await;
+    fixture.find(web, 1, FindingFixture::ended(at(100), "FIXED", at(250))).await;
+    fixture.find(db, 1, FindingFixture::open(at(100))).await;
     let waiver = Some(WaiverId::new());
-    let allowed = KeptFinding { state: "WAIVED", waiver, ..KeptFinding::open(at(100)) };
-    judged.find(db, 2, allowed).await;
-    judged.find(db, 0, KeptFinding::open(at(201))).await;
-    judged.find(web, 2, KeptFinding::ended(at(100), "FIXED", at(200))).await;
-    let report = report(&judged, None).await.unwrap();
-    let tx = judged.read().await;
+    let allowed = FindingFixture { state: "WAIVED", waiver, ..FindingFixture::open(at(100)) };
+    fixture.find(db, 2, allowed).await;
+    fixture.find(db, 0, FindingFixture::open(at(201))).await;
+    fixture.find(web, 2, FindingFixture::ended(at(100), "FIXED", at(200))).await;
+    let report = report(&fixture, None).await.unwrap();
+    let tx = fixture.read().await;
     let findings = report.findings(&tx, &ALL).await.unwrap().rows;
     let shown: Vec<_> = findings.iter().map(|row| (row.asset_id, row.severity.as_str())).collect();
     assert_eq!(shown, [(db, "CRITICAL"), (db, "HIGH"), (web, "HIGH"), (web, "LOW")]);
@@ -117,7 +117,7 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
     let two = PageRequest { size: 2, ..ALL };
     let first = report.findings(&tx, &two).await.unwrap();
     let after = PageRequest {
-        after: first.rows.last().map(domain::compliance::finding::Finding::place),
+        after: first.rows.last().map(domain::compliance::finding::Finding::position),
         ..two
     };
     let rest = report.findings(&tx, &after).await.unwrap();
@@ -136,41 +136,41 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
 
 #[tokio::test]
 async fn a_run_that_did_not_come_to_its_end_has_no_report() {
-    let judged = Judged::new().await;
-    let failed = judged.run(KeptRun { state: "CANCELLED", ..run(300, TALLIES) }).await;
-    let running = KeptRun { state: "RUNNING", finished_at: None, ..run(400, TALLIES) };
-    let running = judged.run(running).await;
+    let fixture = ComplianceFixture::new().await;
+    let failed = fixture.run(RunFixture { state: "CANCELLED", ..run(300, TALLIES) }).await;
+    let running = RunFixture { state: "RUNNING", finished_at: None, ..run(400, TALLIES) };
+    let running = fixture.run(running).await;
     assert_eq!(
-        conflict(report(&judged, Some(failed)).await),
+        conflict(report(&fixture, Some(failed)).await),
         "the run did not come to its end, so there is no report of it: it is CANCELLED"
     );
     assert_eq!(
-        conflict(report(&judged, Some(running)).await),
+        conflict(report(&fixture, Some(running)).await),
         "the run has not ended yet, so there is no report of it: it is RUNNING"
     );
-    assert_not_found(report(&judged, Some(Id::new())).await);
-    let ours = judged.run(run(500, TALLIES)).await;
-    let evil = organization(&judged.house.db, "evil").await;
-    let tx = judged.house.db.read(evil).await.unwrap();
+    assert_not_found(report(&fixture, Some(Id::new())).await);
+    let ours = fixture.run(run(500, TALLIES)).await;
+    let evil = organization(&fixture.test.db, "evil").await;
+    let tx = fixture.test.db.read(evil).await.unwrap();
     assert_not_found(Report::of(&tx, Some(ours), at(900)).await);
     assert_eq!(Report::of(&tx, None, at(900)).await.unwrap().figures, None);
 }
 
 #[tokio::test]
 async fn the_report_of_a_part_is_about_that_part() {
-    let judged = Judged::new().await;
-    let (web, db) = (judged.asset("web", "FPP").await, judged.asset("db", "FPP").await);
+    let fixture = ComplianceFixture::new().await;
+    let (web, db) = (fixture.asset("web", "FPP").await, fixture.asset("db", "FPP").await);
     for asset in [web, db] {
-        judged.find(asset, 0, KeptFinding::open(at(100))).await;
+        fixture.find(asset, 0, FindingFixture::open(at(100))).await;
     }
     for (scope, expected) in [
         (json!({ "assets": [web] }), vec![web]),
         (json!({ "type": ["SERVICE"] }), vec![]),
         (json!({ "type": ["HOST"], "environment": ["PROD"] }), vec![db, web]),
     ] {
-        let run = judged.run(KeptRun { scope: Some(scope), ..run(200, TALLIES) }).await;
-        let report = report(&judged, Some(run)).await.unwrap();
-        let tx = judged.read().await;
+        let run = fixture.run(RunFixture { scope: Some(scope), ..run(200, TALLIES) }).await;
+        let report = report(&fixture, Some(run)).await.unwrap();
+        let tx = fixture.read().await;
         let found = report.findings(&tx, &ALL).await.unwrap().rows;
         let found: Vec<_> = found.iter().map(|finding| finding.asset_id).collect();
         assert_eq!(found, expected);
@@ -181,10 +181,10 @@ async fn the_report_of_a_part_is_about_that_part() {
 }
 
 /// The file's lines.
-async fn file(judged: &Judged, assets: Assets) -> Vec<String> {
-    let mut file = FindingFile::begin(report(judged, None).await.unwrap(), assets);
+async fn file(fixture: &ComplianceFixture, assets: Assets) -> Vec<String> {
+    let mut file = FindingFile::begin(report(fixture, None).await.unwrap(), assets);
     let mut content = file.header();
-    while let Some(page) = file.page(&judged.read().await).await.unwrap() {
+    while let Some(page) = file.page(&fixture.read().await).await.unwrap() {
         content.extend(page);
     }
     String::from_utf8(content).unwrap().lines().map(str::to_owned).collect()
@@ -192,44 +192,44 @@ async fn file(judged: &Judged, assets: Assets) -> Vec<String> {
 
 #[tokio::test]
 async fn what_failed_is_written_as_cells_that_run_nowhere() {
-    let judged = Judged::new().await;
-    let ada = judged.house.person("ada@x.com", &["viewer"]).await;
+    let fixture = ComplianceFixture::new().await;
+    let ada = fixture.test.person("ada@x.com", &["viewer"]).await;
     let input = CreateAssetInput { owner: Some(ada), ..host("=web") };
-    let web = judged.flipping(input, "FFP", &[]).await;
-    judged.run(run(200, TALLIES)).await;
+    let web = fixture.flipping(input, "FFP", &[]).await;
+    fixture.run(run(200, TALLIES)).await;
     let seen = json!({ "observed": "a \"b\"" });
-    let finding = KeptFinding { evidence: seen, ..KeptFinding::open(at(100)) };
-    let finding: FindingId = judged.find(web, 1, finding).await.into();
-    let code = Asset::find(&judged.read().await, web).await.unwrap().unwrap().code;
+    let finding = FindingFixture { evidence: seen, ..FindingFixture::open(at(100)) };
+    let finding: FindingId = fixture.find(web, 1, finding).await.into();
+    let code = Asset::find(&fixture.read().await, web).await.unwrap().unwrap().code;
     let rest = format!(
         "high,high must hold,HIGH,OPEN,NIST SC-28,2027-01-15T08:01:40Z,\"{{\"\"observed\"\":\"\"a \\\"\"b\\\"\"\"\"}}\",see to high,{finding}"
     );
     assert_eq!(
-        file(&judged, Assets::Told).await,
+        file(&fixture, Assets::Told).await,
         [
             "asset_code,asset_name,asset_type,asset_environment,owner,rule,title,severity,state,control,opened_at,evidence,remediation,finding".to_owned(),
             format!("{code},'=web,HOST,PROD,ada,{rest}"),
         ]
     );
-    assert_eq!(file(&judged, Assets::Withheld).await[1], format!(",,,,,{rest}"));
+    assert_eq!(file(&fixture, Assets::Withheld).await[1], format!(",,,,,{rest}"));
 }
 
 #[tokio::test]
 async fn a_file_has_every_finding_however_many_there_are_and_whatever_becomes_of_them() {
-    let judged = Judged::new().await;
-    let web = judged.asset("web", "PFP").await;
-    judged.run(run(200, TALLIES)).await;
-    judged.find(web, 1, KeptFinding::open(at(100))).await;
+    let fixture = ComplianceFixture::new().await;
+    let web = fixture.asset("web", "PFP").await;
+    fixture.run(run(200, TALLIES)).await;
+    fixture.find(web, 1, FindingFixture::open(at(100))).await;
     let many = "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, opened_at,
                                      changed_at, ended_at)
         SELECT org_id, gen_random_uuid(), asset_id, rule_id, version_id, severity, weight, 'FIXED', evidence, opened_at,
                changed_at, opened_at + interval '1 hour'
         FROM finding, generate_series(1, 4100)";
-    let superuser = judged.house.db.superuser().await;
+    let superuser = fixture.test.db.superuser().await;
     superuser.batch_execute(many).await.unwrap();
-    let mut file = FindingFile::begin(report(&judged, None).await.unwrap(), Assets::Told);
+    let mut file = FindingFile::begin(report(&fixture, None).await.unwrap(), Assets::Told);
     let mut content = file.header();
-    while let Some(page) = file.page(&judged.read().await).await.unwrap() {
+    while let Some(page) = file.page(&fixture.read().await).await.unwrap() {
         content.extend(page);
         let worse = "UPDATE finding SET severity = 'CRITICAL', weight = 10";
         superuser.batch_execute(worse).await.unwrap();
@@ -241,8 +241,8 @@ async fn a_file_has_every_finding_however_many_there_are_and_whatever_becomes_of
 }
 
 /// The verdicts of an asset, as `rule verdict reason evidence`.
-async fn verdicts(judged: &Judged, asset: AssetId) -> Vec<String> {
-    let tx = judged.read().await;
+async fn verdicts(fixture: &ComplianceFixture, asset: AssetId) -> Vec<String> {
+    let tx = fixture.read().await;
     let postures = Posture::of_assets(&tx, &[asset]).await.unwrap();
     let verdicts = RuleVerdict::of_postures(&tx, &postures).await.unwrap().remove(&asset).unwrap();
     let shown = verdicts.into_iter().map(|shown| {
@@ -257,18 +257,18 @@ async fn verdicts(judged: &Judged, asset: AssetId) -> Vec<String> {
 
 #[tokio::test]
 async fn verdicts_come_with_what_was_seen_and_why_there_is_none() {
-    let judged = Judged::new().await;
+    let fixture = ComplianceFixture::new().await;
     let broken =
         CreateAssetInput { attributes: Some(json!({ "disk_encrypted": false })), ..host("broken") };
-    let broken = judged.flipping(broken, "FW-", &[(0, at(77), 'P')]).await;
+    let broken = fixture.flipping(broken, "FW-", &[(0, at(77), 'P')]).await;
     assert_eq!(
-        verdicts(&judged, broken).await,
+        verdicts(&fixture, broken).await,
         [r#"low Fail [] {"observed":false}"#, r#"high Fail waived [] {"observed":false}"#]
     );
-    let silent = judged.asset("silent", "NNN").await;
-    let missing = verdicts(&judged, silent).await;
+    let silent = fixture.asset("silent", "NNN").await;
+    let missing = verdicts(&fixture, silent).await;
     assert!(missing[0].contains("disk_encrypted"), "{missing:?}");
-    let tx = judged.read().await;
+    let tx = fixture.read().await;
     let postures = Posture::of_assets(&tx, &[broken, silent]).await.unwrap();
     let all = RuleVerdict::of_postures(&tx, &postures).await.unwrap();
     assert_eq!(all[&broken][0].flips_at, Some(at(77)));
@@ -277,9 +277,9 @@ async fn verdicts_come_with_what_was_seen_and_why_there_is_none() {
 
 #[tokio::test]
 async fn a_verdict_that_a_change_has_overtaken_shows_no_evidence_of_another() {
-    let judged = Judged::new().await;
-    let asset = judged.asset("web", "NPP").await;
-    let tx = judged.house.db.write(judged.house.org, Origin::system()).await.unwrap();
+    let fixture = ComplianceFixture::new().await;
+    let asset = fixture.asset("web", "NPP").await;
+    let tx = fixture.test.db.write(fixture.test.org, Origin::system()).await.unwrap();
     let patch = UpdateAssetInput {
         attributes: async_graphql::MaybeUndefined::Value(json!({ "disk_encrypted": true })),
         ..Default::default()
@@ -287,7 +287,7 @@ async fn a_verdict_that_a_change_has_overtaken_shows_no_evidence_of_another() {
     Asset::update(&tx, asset, &patch, at(1)).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(
-        verdicts(&judged, asset).await,
+        verdicts(&fixture, asset).await,
         [
             "low NotAssessed [a change of it is being followed: ask again in a second] ",
             r#"high Pass [] {"observed":true}"#,
@@ -298,10 +298,10 @@ async fn a_verdict_that_a_change_has_overtaken_shows_no_evidence_of_another() {
 
 #[tokio::test]
 async fn a_rule_that_ships_is_waived_before_anything_was_judged_by_it() {
-    let judged = Judged::new().await;
-    let shipped = Rule::list(&judged.read().await).await.unwrap();
+    let fixture = ComplianceFixture::new().await;
+    let shipped = Rule::list(&fixture.read().await).await.unwrap();
     let shipped = shipped.iter().find(|rule| rule.builtin).unwrap().id;
-    let tx = judged.house.db.write(judged.house.org, Origin::system()).await.unwrap();
+    let tx = fixture.test.db.write(fixture.test.org, Origin::system()).await.unwrap();
     let input = WaiverInput {
         rule: shipped,
         asset: None,

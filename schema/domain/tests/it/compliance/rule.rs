@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Db, Error, Fault, Origin,
+    Actor, Db, Error, FieldError, Origin,
     access::audit::{AuditEntry, AuditQuery},
     base::page::PageRequest,
     compliance::rule::{
@@ -12,7 +12,7 @@ use domain::{
     },
     entity::RuleId,
     inventory::asset::CreateAssetInput,
-    testing::compliance::{KeptRule, Says},
+    testing::compliance::{RuleFixture, RuleText},
 };
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// The rules that ship, as a new organization has them.
-pub(crate) async fn shipped(house: &TestOrg) -> Ruleset {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+pub(crate) async fn shipped(test: &TestOrg) -> Ruleset {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let rules = Ruleset::ensure(&tx, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     rules
@@ -46,55 +46,55 @@ pub(crate) fn own(key: &str, condition: &str) -> RuleInput {
 }
 
 pub(crate) async fn save(
-    house: &TestOrg,
+    test: &TestOrg,
     input: &RuleInput,
     now: DateTime<Utc>,
 ) -> Result<Rule, Error> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let rule = Rule::save(&tx, input, now).await?;
     tx.commit().await.unwrap();
     Ok(rule)
 }
 
 pub(crate) async fn set(
-    house: &TestOrg,
+    test: &TestOrg,
     key: &str,
     params: Value,
     enabled: Option<bool>,
 ) -> Result<Rule, Error> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let rule = Rule::set_params(&tx, key, Some(&params), enabled, at(1)).await?;
     tx.commit().await.unwrap();
     Ok(rule)
 }
 
-pub(crate) fn faults(error: Error) -> Vec<Fault> {
+pub(crate) fn faults(error: Error) -> Vec<FieldError> {
     match error {
         Error::Invalid(faults) => faults,
         other => panic!("{other}"),
     }
 }
 
-pub(crate) async fn load(house: &TestOrg) -> Ruleset {
-    Ruleset::load(&house.db.read(house.org).await.unwrap()).await.unwrap()
+pub(crate) async fn load(test: &TestOrg) -> Ruleset {
+    Ruleset::load(&test.db.read(test.org).await.unwrap()).await.unwrap()
 }
 
 #[tokio::test]
 async fn what_ships_is_listed_before_and_after_it_is_saved() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let list = async || {
-        let tx = house.db.read(house.org).await.unwrap();
+        let tx = test.db.read(test.org).await.unwrap();
         Rule::list(&tx).await.unwrap()
     };
     let before = list().await;
     assert_eq!(before.len(), 16);
-    let rules = shipped(&house).await;
+    let rules = shipped(&test).await;
     assert_eq!(list().await, before);
     assert_eq!(rules.width(), 16);
     let keys: Vec<_> = rules.all().iter().map(|one| one.rule.key.clone()).collect();
     let shipped: Vec<_> = Builtin::all().iter().map(|builtin| builtin.key.clone()).collect();
     assert_eq!(keys, shipped);
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let found = Rule::find(&tx, before[3].id).await.unwrap();
     assert_eq!(found.as_ref(), Some(&before[3]));
     assert_eq!(Rule::find_by_key(&tx, &before[3].key).await.unwrap(), found);
@@ -103,9 +103,9 @@ async fn what_ships_is_listed_before_and_after_it_is_saved() {
 
 #[tokio::test]
 async fn what_ships_is_saved_once_however_many_ask_at_once() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let ask = || {
-        let (db, org) = (Db::clone(&house.db), house.org);
+        let (db, org) = (Db::clone(&test.db), test.org);
         async move {
             let tx = db.write(org, Origin::system()).await.unwrap();
             let rules = Ruleset::ensure(&tx, at(0)).await.unwrap();
@@ -115,17 +115,17 @@ async fn what_ships_is_saved_once_however_many_ask_at_once() {
     };
     let counts = at_once([ask(), ask(), ask(), ask()]).await;
     assert_eq!(counts, [16; 4]);
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let row: Row = tx.one("SELECT count(*) AS versions FROM rule_version", &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>("versions"), 16);
 }
 
 #[tokio::test]
 async fn an_older_version_of_what_ships_is_replaced_and_what_was_set_stays() {
-    let house = TestOrg::new().await;
-    shipped(&house).await;
-    set(&house, "patch-age", json!({ "max_age_days": 14 }), Some(false)).await.unwrap();
-    let client = house.db.superuser().await;
+    let test = TestOrg::new().await;
+    shipped(&test).await;
+    set(&test, "patch-age", json!({ "max_age_days": 14 }), Some(false)).await.unwrap();
+    let client = test.db.superuser().await;
     client
         .batch_execute(
             "ALTER TABLE rule_version DROP CONSTRAINT rule_version_version_check;
@@ -135,29 +135,29 @@ async fn an_older_version_of_what_ships_is_replaced_and_what_was_set_stays() {
         )
         .await
         .unwrap();
-    let rules = shipped(&house).await;
+    let rules = shipped(&test).await;
     let patch = rules.all().iter().find(|one| one.rule.key == "patch-age").unwrap();
     assert_eq!(patch.rule.version, 1);
     assert!(!patch.rule.enabled);
     assert_eq!(patch.rule.params, json!({ "max_age_days": 14 }));
     assert!(patch.rule.definition.condition.contains("last_patched_at"));
-    assert_eq!(noted(&house).await, 2);
-    let entries = entries(&house, patch.rule.id).await;
+    assert_eq!(noted(&test).await, 2);
+    let entries = entries(&test, patch.rule.id).await;
     assert_eq!(entries[0].actor, Actor::System);
     assert_eq!(entries[0].changed_paths, ["condition", "params.gone", "version"]);
 }
 
 /// How often everybody was noted to be judged anew.
-async fn noted(house: &TestOrg) -> i64 {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn noted(test: &TestOrg) -> i64 {
+    let tx = test.db.read(test.org).await.unwrap();
     let sql = "SELECT count(*) AS noted FROM posture_due
                WHERE asset_id IS NULL AND owner_id IS NULL AND reads IS NULL";
     tx.one::<Row>(sql, &[]).await.unwrap().get("noted")
 }
 
 /// What the audit trail has of a rule, newest first.
-async fn entries(house: &TestOrg, rule: RuleId) -> Vec<AuditEntry> {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn entries(test: &TestOrg, rule: RuleId) -> Vec<AuditEntry> {
+    let tx = test.db.read(test.org).await.unwrap();
     let query = AuditQuery { entity_id: Some(rule.uuid()), ..Default::default() };
     let page = PageRequest { size: 9, backward: false, after: None, before: None };
     AuditEntry::list(&tx, &query, &page).await.unwrap().rows
@@ -165,19 +165,19 @@ async fn entries(house: &TestOrg, rule: RuleId) -> Vec<AuditEntry> {
 
 #[tokio::test]
 async fn a_rule_that_says_something_else_is_a_new_version() {
-    let house = TestOrg::new().await;
-    let first = save(&house, &own("own", "attr.disk_encrypted"), at(1)).await.unwrap();
+    let test = TestOrg::new().await;
+    let first = save(&test, &own("own", "attr.disk_encrypted"), at(1)).await.unwrap();
     assert_eq!((first.version, first.builtin, first.enabled), (1, false, true));
-    let again = save(&house, &own("own", " attr.disk_encrypted "), at(2)).await.unwrap();
+    let again = save(&test, &own("own", " attr.disk_encrypted "), at(2)).await.unwrap();
     assert_eq!(again, first);
-    let second = save(&house, &own("own", "attr.edr_installed"), at(3)).await.unwrap();
+    let second = save(&test, &own("own", "attr.edr_installed"), at(3)).await.unwrap();
     assert_eq!((second.id, second.version), (first.id, 2));
-    assert_eq!(noted(&house).await, 2);
-    let rules = load(&house).await;
+    assert_eq!(noted(&test).await, 2);
+    let rules = load(&test).await;
     let one = rules.by_slot(16).unwrap();
     assert_eq!(one.rule, second);
     assert_eq!(one.reads().collect::<Vec<_>>(), ["attr.edr_installed"]);
-    let entries = entries(&house, first.id).await;
+    let entries = entries(&test, first.id).await;
     let actions: Vec<_> = entries.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(actions, ["rule.updated", "rule.created"]);
     assert_eq!(entries[0].changed_paths, ["condition", "version"]);
@@ -185,17 +185,17 @@ async fn a_rule_that_says_something_else_is_a_new_version() {
 
 #[tokio::test]
 async fn a_run_judges_by_the_versions_and_thresholds_that_it_keeps() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let input = RuleInput {
         params: Some(json!({ "most": 4 })),
         ..own("own", "attr.cpu_cores <= params.most")
     };
-    let rule = save(&house, &input, at(1)).await.unwrap();
-    set(&house, "patch-age", json!({}), Some(false)).await.unwrap();
-    let kept = load(&house).await.snapshot();
-    save(&house, &RuleInput { condition: "false".to_owned(), ..input }, at(2)).await.unwrap();
-    set(&house, "own", json!({ "most": 1 }), Some(false)).await.unwrap();
-    let tx = house.db.read(house.org).await.unwrap();
+    let rule = save(&test, &input, at(1)).await.unwrap();
+    set(&test, "patch-age", json!({}), Some(false)).await.unwrap();
+    let kept = load(&test).await.snapshot();
+    save(&test, &RuleInput { condition: "false".to_owned(), ..input }, at(2)).await.unwrap();
+    set(&test, "own", json!({ "most": 1 }), Some(false)).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let rules = Ruleset::of_run(&tx, &kept).await.unwrap();
     assert_eq!(rules.snapshot(), kept);
     assert_eq!(rules.iter().count(), 16);
@@ -215,9 +215,9 @@ async fn a_run_judges_by_the_versions_and_thresholds_that_it_keeps() {
 
 #[tokio::test]
 async fn thresholds_merge_by_name_and_null_goes_back() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let ports = async |params: Value| {
-        set(&house, "no-high-risk-open-ports", params, None).await.unwrap().params
+        set(&test, "no-high-risk-open-ports", params, None).await.unwrap().params
     };
     let default = json!({ "forbidden_ports": [21, 23, 445, 2323, 3389] });
     assert_eq!(
@@ -226,8 +226,8 @@ async fn thresholds_merge_by_name_and_null_goes_back() {
     );
     assert_eq!(ports(json!({})).await, json!({ "forbidden_ports": [22] }));
     assert_eq!(ports(json!({ "forbidden_ports": null })).await, default);
-    assert_eq!(noted(&house).await, 2);
-    let rules = load(&house).await;
+    assert_eq!(noted(&test).await, 2);
+    let rules = load(&test).await;
     let one = rules.all().iter().find(|one| one.rule.key == "patch-age").unwrap();
     let asset = |days: i64| {
         let text = json!({ "last_patched_at": at(0) - TimeDelta::days(days) }).to_string();
@@ -235,15 +235,15 @@ async fn thresholds_merge_by_name_and_null_goes_back() {
         Facts::of(&stored.described(&text)).unwrap()
     };
     assert_eq!(one.verdict(&asset(20), at(0)), Verdict::Pass);
-    set(&house, "patch-age", json!({ "max_age_days": 14 }), None).await.unwrap();
-    let rules = load(&house).await;
+    set(&test, "patch-age", json!({ "max_age_days": 14 }), None).await.unwrap();
+    let rules = load(&test).await;
     let one = rules.all().iter().find(|one| one.rule.key == "patch-age").unwrap();
     assert_eq!(one.verdict(&asset(20), at(0)), Verdict::Fail);
 }
 
 #[tokio::test]
 async fn wrong_thresholds_are_refused_by_name() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for (key, params, path) in [
         ("patch-age", json!({ "max_age_days": "14" }), "params.max_age_days"),
         ("patch-age", json!({ "max_age": 14 }), "params.max_age"),
@@ -256,22 +256,22 @@ async fn wrong_thresholds_are_refused_by_name() {
             "params.forbidden_ports",
         ),
     ] {
-        let faults = faults(set(&house, key, params, None).await.unwrap_err());
+        let faults = faults(set(&test, key, params, None).await.unwrap_err());
         assert_eq!(faults[0].path, path, "{faults:?}");
         if path == "key" || path == "params.max_age" {
             assert!(faults[0].suggestion.is_some());
         }
     }
     let both = json!({ "max_age_days": 1_000_000, "max_age": 14 });
-    let faults = faults(set(&house, "patch-age", both, None).await.unwrap_err());
+    let faults = faults(set(&test, "patch-age", both, None).await.unwrap_err());
     let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["params.max_age", "condition"]);
-    assert_eq!(noted(&house).await, 0);
+    assert_eq!(noted(&test).await, 0);
 }
 
 #[tokio::test]
 async fn all_that_is_wrong_with_a_rule_is_said_at_once_and_nothing_saved() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let input = RuleInput {
         title: " ".to_owned(),
         controls: vec![ControlInput { framework: "NIST".to_owned(), code: String::new() }],
@@ -282,7 +282,7 @@ async fn all_that_is_wrong_with_a_rule_is_said_at_once_and_nothing_saved() {
         })),
         ..own("Own", "attr.disk_encypted && 'yes' == true && attr.cpu_cores > params.least")
     };
-    let faults = faults(save(&house, &input, at(1)).await.unwrap_err());
+    let faults = faults(save(&test, &input, at(1)).await.unwrap_err());
     let paths: BTreeSet<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
     let expected = [
         "appliesTo.tags.0",
@@ -297,14 +297,14 @@ async fn all_that_is_wrong_with_a_rule_is_said_at_once_and_nothing_saved() {
         "title",
     ];
     assert_eq!(paths, expected.into());
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     assert_eq!(Rule::list(&tx).await.unwrap().len(), 16);
 }
 
 #[tokio::test]
 async fn the_key_of_a_rule_that_ships_is_taken() {
-    let house = TestOrg::new().await;
-    let refused = save(&house, &own("patch-age", "attr.disk_encrypted"), at(1)).await;
+    let test = TestOrg::new().await;
+    let refused = save(&test, &own("patch-age", "attr.disk_encrypted"), at(1)).await;
     let faults = faults(refused.unwrap_err());
     assert_eq!(faults[0].path, "key");
     assert!(faults[0].message.contains("setRuleParams"), "{faults:?}");
@@ -312,28 +312,28 @@ async fn the_key_of_a_rule_that_ships_is_taken() {
 
 #[tokio::test]
 async fn a_rule_of_ones_own_keeps_a_key_that_ships_later() {
-    let house = TestOrg::new().await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
-    let says = Says { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
-    let kept = KeptRule::keep(&tx, "patch-age", 0, Severity::Low, says, at(0)).await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
+    let text = RuleText { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
+    let kept = RuleFixture::insert(&tx, "patch-age", 0, Severity::Low, text, at(0)).await.unwrap();
     tx.commit().await.unwrap();
-    let rules = shipped(&house).await;
+    let rules = shipped(&test).await;
     assert_eq!((rules.all().len(), rules.width()), (16, 16));
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let list = Rule::list(&tx).await.unwrap();
     assert_eq!(list.len(), 16);
     assert_eq!((list[15].id, list[15].builtin), (kept.id, false));
-    let shipped = Builtin::of_key("patch-age").unwrap().id(house.org);
+    let shipped = Builtin::of_key("patch-age").unwrap().id(test.org);
     assert_eq!(Rule::find(&tx, shipped).await.unwrap(), None);
-    let saved = save(&house, &own("patch-age", "attr.edr_installed"), at(1)).await.unwrap();
+    let saved = save(&test, &own("patch-age", "attr.edr_installed"), at(1)).await.unwrap();
     assert_eq!((saved.id, saved.version), (kept.id, 2));
 }
 
 #[tokio::test]
 async fn an_organization_has_128_rules_of_its_own() {
-    let house = TestOrg::new().await;
-    shipped(&house).await;
-    let client = house.db.superuser().await;
+    let test = TestOrg::new().await;
+    shipped(&test).await;
+    let client = test.db.superuser().await;
     client
         .batch_execute(
             "INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
@@ -346,22 +346,22 @@ async fn an_organization_has_128_rules_of_its_own() {
         )
         .await
         .unwrap();
-    let sentence = crate::harness::conflict(save(&house, &own("one-more", "true"), at(1)).await);
+    let sentence = crate::harness::conflict(save(&test, &own("one-more", "true"), at(1)).await);
     assert!(sentence.contains("128"), "{sentence}");
-    assert_eq!(save(&house, &own("own-7", "false"), at(1)).await.unwrap().version, 2);
+    assert_eq!(save(&test, &own("own-7", "false"), at(1)).await.unwrap().version, 2);
 }
 
 #[tokio::test]
 async fn a_rule_that_can_judge_no_asset_is_not_saved() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let with = |cores| CreateAssetInput {
         attributes: Some(json!({ "cpu_cores": cores })),
         ..host(&format!("{cores} cores"))
     };
-    house.asset(with(4)).await;
-    house.asset(host("unknown")).await;
+    test.asset(with(4)).await;
+    test.asset(host("unknown")).await;
     let input = own("spread", "100 / (attr.cpu_cores - 4) > 1");
-    let refused = &faults(save(&house, &input, at(1)).await.unwrap_err())[0];
+    let refused = &faults(save(&test, &input, at(1)).await.unwrap_err())[0];
     assert_eq!(
         (refused.path.as_str(), refused.message.as_str()),
         (
@@ -369,9 +369,9 @@ async fn a_rule_that_can_judge_no_asset_is_not_saved() {
             "cannot be judged on any of the 1 assets that have its facts, of the first 2: division by zero"
         )
     );
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     assert!(Rule::find_by_key(&tx, "spread").await.unwrap().is_none());
     drop(tx);
-    house.asset(with(8)).await;
-    save(&house, &input, at(2)).await.unwrap();
+    test.asset(with(8)).await;
+    save(&test, &input, at(2)).await.unwrap();
 }

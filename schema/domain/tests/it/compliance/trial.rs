@@ -13,7 +13,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_draft_is_tried_on_what_is_in_operation() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for (name, attributes) in [
         ("yes", json!({ "disk_encrypted": true })),
         ("no", json!({ "disk_encrypted": false })),
@@ -22,12 +22,12 @@ async fn a_draft_is_tried_on_what_is_in_operation() {
     ] {
         let mut input = host(name);
         input.attributes = Some(attributes);
-        house.asset(input).await;
+        test.asset(input).await;
     }
     let mut retired = host("retired");
     retired.lifecycle_state = Some(domain::inventory::asset::LifecycleState::Retired);
-    house.asset(retired).await;
-    let tx = house.db.read(house.org).await.unwrap();
+    test.asset(retired).await;
+    let tx = test.db.read(test.org).await.unwrap();
     let input = RuleInput {
         evidence: Some(json!({ "name": "asset.name" })),
         ..own(
@@ -59,15 +59,15 @@ async fn a_draft_is_tried_on_what_is_in_operation() {
 
 #[tokio::test]
 async fn a_trial_of_50_000_assets_says_whether_those_are_all() {
-    let house = TestOrg::new().await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let add = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
                SELECT $1, gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD', now(), now()
                FROM generate_series($2::integer, $3) AS n";
-    tx.exec(add, &[&house.org, &1, &50_000]).await.unwrap();
+    tx.exec(add, &[&test.org, &1, &50_000]).await.unwrap();
     let trial = Trial::run(&tx, &own("own", "true"), at(0)).await.unwrap();
     assert_eq!((trial.assets, trial.passed, trial.complete), (50_000, 50_000, true));
-    tx.exec(add, &[&house.org, &50_001, &50_001]).await.unwrap();
+    tx.exec(add, &[&test.org, &50_001, &50_001]).await.unwrap();
     let trial = Trial::run(&tx, &own("own", "true"), at(0)).await.unwrap();
     assert_eq!((trial.assets, trial.passed, trial.complete), (50_000, 50_000, false));
 }

@@ -22,15 +22,15 @@ use crate::{
     harness::{TestOrg, at, host},
 };
 
-async fn facts_of(house: &TestOrg, asset: AssetId) -> Facts {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn facts_of(test: &TestOrg, asset: AssetId) -> Facts {
+    let tx = test.db.read(test.org).await.unwrap();
     tx.one(&format!("{} WHERE asset.id = $1", Facts::SELECT_WITH_TAGS), &[&asset]).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
-    let house = TestOrg::new().await;
-    let rules = shipped(&house).await;
+    let test = TestOrg::new().await;
+    let rules = shipped(&test).await;
     assert_eq!(rules.iter().count(), 16);
     let mut assets = native::Stores::new();
     let now = native::now();
@@ -52,8 +52,8 @@ async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
 
 #[tokio::test]
 async fn a_flip_comes_at_the_very_microsecond() {
-    let house = TestOrg::new().await;
-    let rules = shipped(&house).await;
+    let test = TestOrg::new().await;
+    let rules = shipped(&test).await;
     let mut assets = native::Stores::new();
     let (now, micro) = (native::now(), TimeDelta::microseconds(1));
     let mut flips = BTreeSet::new();
@@ -85,7 +85,7 @@ async fn a_flip_comes_at_the_very_microsecond() {
 
 #[tokio::test]
 async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let now = at(0);
     let hours = |hours: i64| now + TimeDelta::hours(hours);
     let stored = json!({
@@ -126,8 +126,8 @@ async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
     .into_iter()
     .enumerate()
     {
-        let rule = save(&house, &own(&format!("r-{place}"), condition), now).await.unwrap();
-        let rules = load(&house).await;
+        let rule = save(&test, &own(&format!("r-{place}"), condition), now).await.unwrap();
+        let rules = load(&test).await;
         let one = rules.iter().find(|one| one.rule.id == rule.id).unwrap();
         let text = stored.to_string();
         let asset = native::Stored { attributes: stored.clone(), owner: None };
@@ -139,26 +139,26 @@ async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
 
 #[tokio::test]
 async fn a_saved_rule_that_cannot_be_read_any_more_is_an_error_and_no_pass() {
-    let house = TestOrg::new().await;
-    save(&house, &own("own", "true"), at(1)).await.unwrap();
-    let client = house.db.superuser().await;
+    let test = TestOrg::new().await;
+    save(&test, &own("own", "true"), at(1)).await.unwrap();
+    let client = test.db.superuser().await;
     client
         .batch_execute(
             "UPDATE rule_version SET condition = 'attr.gone' FROM rule WHERE rule.id = rule_id AND key = 'own'",
         )
         .await
         .unwrap();
-    let rules = load(&house).await;
+    let rules = load(&test).await;
     let facts =
         Facts::of(&native::Stored { attributes: json!({}), owner: None }.described("{}")).unwrap();
-    let judged = rules.by_slot(16).unwrap().judge(&facts, at(0));
+    let judged = rules.by_slot(16).unwrap().evaluate(&facts, at(0));
     assert_eq!(judged.verdict, Verdict::Error);
     assert!(judged.reason.unwrap().contains("attr.gone"));
 }
 
 #[tokio::test]
 async fn a_verdict_that_is_none_says_why() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for (place, (condition, verdict, reason)) in [
         ("attr.disk_encrypted", Verdict::NotAssessed, "disk_encrypted is not known"),
         ("owner.mfa_enabled", Verdict::NotAssessed, "it has no owner"),
@@ -180,12 +180,12 @@ async fn a_verdict_that_is_none_says_why() {
     .into_iter()
     .enumerate()
     {
-        save(&house, &own(&format!("r-{place}"), condition), at(1)).await.unwrap();
-        let rules = load(&house).await;
+        save(&test, &own(&format!("r-{place}"), condition), at(1)).await.unwrap();
+        let rules = load(&test).await;
         let text = r#"{"cpu_cores": 3, "open_ports": [22]}"#;
         let stored = native::Stored { attributes: json!({}), owner: None };
         let facts = Facts::of(&stored.described(text)).unwrap();
-        let judged = rules.by_slot(16 + place).unwrap().judge(&facts, at(0));
+        let judged = rules.by_slot(16 + place).unwrap().evaluate(&facts, at(0));
         assert_eq!(judged.verdict, verdict, "{condition}: {judged:?}");
         assert!(judged.reason.unwrap_or_default().contains(reason), "{condition}");
     }
@@ -193,9 +193,9 @@ async fn a_verdict_that_is_none_says_why() {
 
 #[tokio::test]
 async fn facts_are_read_from_rows_with_owner_and_tags() {
-    let house = TestOrg::new().await;
-    let owner = house.person("ann@example.com", &["viewer"]).await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let owner = test.person("ann@example.com", &["viewer"]).await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let tags = [
         Tag::create(&tx, "Edge", None, at(0)).await.unwrap().id,
         Tag::create(&tx, "core", None, at(0)).await.unwrap().id,
@@ -208,8 +208,8 @@ async fn facts_are_read_from_rows_with_owner_and_tags() {
     input.attributes = Some(json!({
         "os_name": "Ubuntu 20.04", "open_ports": [22, 23], "last_patched_at": at(-86_400 * 12 - 7_000),
     }));
-    let asset = house.asset(input).await;
-    let facts = facts_of(&house, asset.id).await;
+    let asset = test.asset(input).await;
+    let facts = facts_of(&test, asset.id).await;
     assert_eq!((facts.asset, facts.asset_type), (asset.id, AssetType::Host));
     assert_eq!(facts.environment, Environment::Staging);
     let evidence = RuleInput {
@@ -225,8 +225,8 @@ async fn facts_are_read_from_rows_with_owner_and_tags() {
         })),
         ..own("own", "'core' in asset.tags && !owner.mfa_enabled")
     };
-    save(&house, &evidence, at(1)).await.unwrap();
-    let rules = load(&house).await;
+    save(&test, &evidence, at(1)).await.unwrap();
+    let rules = load(&test).await;
     let one = rules.by_slot(16).unwrap();
     assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
     assert!(one.applies(&facts));
@@ -240,10 +240,10 @@ async fn facts_are_read_from_rows_with_owner_and_tags() {
     );
     // The hash follows what is read, and the terms.
     let hash = rules.facts_hash(&facts);
-    assert_eq!(rules.facts_hash(&facts_of(&house, asset.id).await), hash);
-    let other = facts_of(&house, house.asset(host("other")).await.id).await;
+    assert_eq!(rules.facts_hash(&facts_of(&test, asset.id).await), hash);
+    let other = facts_of(&test, test.asset(host("other")).await.id).await;
     assert_ne!(rules.facts_hash(&other), hash);
     assert!(!one.applies(&other));
-    set(&house, "patch-age", json!({ "max_age_days": 1 }), None).await.unwrap();
-    assert_ne!(load(&house).await.facts_hash(&facts), hash);
+    set(&test, "patch-age", json!({ "max_age_days": 1 }), None).await.unwrap();
+    assert_ne!(load(&test).await.facts_hash(&facts), hash);
 }

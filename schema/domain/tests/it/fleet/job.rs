@@ -12,7 +12,7 @@ use domain::{
     Actor, Db, Id, Origin, Result, Tx,
     base::{
         event::Event,
-        page::{CursorKeys, PageArgs, PageRequest, Scope},
+        page::{CursorKeys, CursorScope, PageArgs, PageRequest},
     },
     entity::{JobId, OrganizationId},
     fleet::job::{Job, JobFilter, JobState, NEW_ID, Queue, QueueStats},
@@ -30,8 +30,8 @@ const RUNNING: &str = "state = 'RUNNING', lease_until = now() + interval '20 s',
 const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 'it broke'";
 
 /// A waiting job as the queue pushes it, with these columns set otherwise.
-async fn push(house: &TestOrg, org: OrganizationId, set: &str) -> JobId {
-    let client = house.db.superuser().await;
+async fn push(test: &TestOrg, org: OrganizationId, set: &str) -> JobId {
+    let client = test.db.superuser().await;
     let sql = format!(
         "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
                           actor_kind, queued_at, changed_at)
@@ -47,8 +47,8 @@ async fn push(house: &TestOrg, org: OrganizationId, set: &str) -> JobId {
 }
 
 /// A job that ended so, as the queue keeps it.
-async fn ended(house: &TestOrg, org: OrganizationId, outcome: &str, set: &str) -> JobId {
-    let client = house.db.superuser().await;
+async fn ended(test: &TestOrg, org: OrganizationId, outcome: &str, set: &str) -> JobId {
+    let client = test.db.superuser().await;
     let sql = format!(
         "INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind, run_at,
                                   queued_at, started_at, finished_at)
@@ -63,8 +63,8 @@ async fn ended(house: &TestOrg, org: OrganizationId, outcome: &str, set: &str) -
 }
 
 /// Does it in a transaction of the house's.
-async fn commit<T>(house: &TestOrg, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn commit<T>(test: &TestOrg, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let done = verb(&tx).await;
     if done.is_ok() {
         tx.commit().await.unwrap();
@@ -74,28 +74,28 @@ async fn commit<T>(house: &TestOrg, verb: impl AsyncFnOnce(&Tx) -> Result<T>) ->
     done
 }
 
-async fn retry(house: &TestOrg, id: JobId) -> Result<Job> {
-    commit(house, async |tx| Job::retry(tx, id, at(0)).await).await
+async fn retry(test: &TestOrg, id: JobId) -> Result<Job> {
+    commit(test, async |tx| Job::retry(tx, id, at(0)).await).await
 }
 
-async fn discard(house: &TestOrg, id: JobId) -> Result<Job> {
-    commit(house, async |tx| Job::discard(tx, id, at(0)).await).await
+async fn discard(test: &TestOrg, id: JobId) -> Result<Job> {
+    commit(test, async |tx| Job::discard(tx, id, at(0)).await).await
 }
 
-async fn cancel(house: &TestOrg, id: JobId) -> Result<Job> {
-    commit(house, async |tx| Job::cancel(tx, id, at(0)).await).await
+async fn cancel(test: &TestOrg, id: JobId) -> Result<Job> {
+    commit(test, async |tx| Job::cancel(tx, id, at(0)).await).await
 }
 
-async fn get(house: &TestOrg, id: JobId) -> Job {
-    Job::get(&house.db.read(house.org).await.unwrap(), id).await.unwrap()
+async fn get(test: &TestOrg, id: JobId) -> Job {
+    Job::get(&test.db.read(test.org).await.unwrap(), id).await.unwrap()
 }
 
 fn states(states: &[JobState]) -> JobFilter {
     JobFilter { state: Some(states.to_vec()), ..JobFilter::default() }
 }
 
-async fn listed(house: &TestOrg, filter: &JobFilter) -> Vec<JobId> {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn listed(test: &TestOrg, filter: &JobFilter) -> Vec<JobId> {
+    let tx = test.db.read(test.org).await.unwrap();
     let rows = Job::list(&tx, filter, &ALL).await.unwrap().rows;
     assert_eq!(Job::count(&tx, filter).await.unwrap(), i64::try_from(rows.len()).unwrap());
     rows.into_iter().map(|job| job.id).collect()
@@ -103,10 +103,10 @@ async fn listed(house: &TestOrg, filter: &JobFilter) -> Vec<JobId> {
 
 #[tokio::test]
 async fn a_job_is_one_thing_before_and_after_its_end() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let (live, done) =
-        (push(&house, house.org, RUNNING).await, ended(&house, house.org, "SUCCEEDED", "").await);
-    let job = get(&house, live).await;
+        (push(&test, test.org, RUNNING).await, ended(&test, test.org, "SUCCEEDED", "").await);
+    let job = get(&test, live).await;
     assert_eq!(
         (job.state, job.queue, job.kind.as_str()),
         (JobState::Running, Queue::Scan, "scan.shard")
@@ -116,69 +116,69 @@ async fn a_job_is_one_thing_before_and_after_its_end() {
         (job.subject.as_deref(), job.actor, job.finished_at),
         (Some("run_1"), Actor::System, None)
     );
-    let job = get(&house, done).await;
+    let job = get(&test, done).await;
     assert_eq!((job.state, job.queue), (JobState::Succeeded, Queue::Probe));
     assert!(job.finished_at.is_some() && !job.is_cancelling);
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     assert_not_found(Job::get(&tx, Id::new()).await);
 }
 
 #[tokio::test]
 async fn jobs_are_listed_by_what_they_are_the_last_pushed_first() {
-    let house = TestOrg::new().await;
-    let org = house.org;
-    let waiting = push(&house, org, WAITING).await;
-    let done = ended(&house, org, "SUCCEEDED", "").await;
-    let buried = push(&house, org, BURIED).await;
+    let test = TestOrg::new().await;
+    let org = test.org;
+    let waiting = push(&test, org, WAITING).await;
+    let done = ended(&test, org, "SUCCEEDED", "").await;
+    let buried = push(&test, org, BURIED).await;
     let running = push(
-        &house,
+        &test,
         org,
         &format!("{RUNNING}, queue = 'IMPORT', kind = 'import', subject = 'imp_1'"),
     )
     .await;
-    let cancelled = ended(&house, org, "CANCELLED", "subject = 'imp_1'").await;
+    let cancelled = ended(&test, org, "CANCELLED", "subject = 'imp_1'").await;
     let none = JobFilter::default;
-    assert_eq!(listed(&house, &none()).await, [cancelled, running, buried, done, waiting]);
-    assert_eq!(listed(&house, &states(&[JobState::Buried])).await, [buried]);
-    assert_eq!(listed(&house, &states(&[JobState::Running])).await, [running]);
+    assert_eq!(listed(&test, &none()).await, [cancelled, running, buried, done, waiting]);
+    assert_eq!(listed(&test, &states(&[JobState::Buried])).await, [buried]);
+    assert_eq!(listed(&test, &states(&[JobState::Running])).await, [running]);
     assert_eq!(
-        listed(&house, &states(&[JobState::Waiting, JobState::Buried])).await,
+        listed(&test, &states(&[JobState::Waiting, JobState::Buried])).await,
         [buried, waiting]
     );
-    assert_eq!(listed(&house, &states(&[JobState::Succeeded])).await, [done]);
+    assert_eq!(listed(&test, &states(&[JobState::Succeeded])).await, [done]);
     assert_eq!(
-        listed(&house, &states(&[JobState::Cancelled, JobState::Running])).await,
+        listed(&test, &states(&[JobState::Cancelled, JobState::Running])).await,
         [cancelled, running]
     );
-    assert_eq!(listed(&house, &states(&[])).await, []);
+    assert_eq!(listed(&test, &states(&[])).await, []);
     let of = |queue: &[Queue]| JobFilter { queue: Some(queue.to_vec()), ..none() };
     assert_eq!(
-        listed(&house, &of(&[Queue::Probe, Queue::Import])).await,
+        listed(&test, &of(&[Queue::Probe, Queue::Import])).await,
         [cancelled, running, done]
     );
     let kind = |kind: &str| JobFilter { kind: Some(kind.into()), ..none() };
-    assert_eq!(listed(&house, &kind("import")).await, [running]);
-    assert_eq!(listed(&house, &kind("\0")).await, []);
+    assert_eq!(listed(&test, &kind("import")).await, [running]);
+    assert_eq!(listed(&test, &kind("\0")).await, []);
     let about = JobFilter { subject: Some("imp_1".into()), ..none() };
-    assert_eq!(listed(&house, &about).await, [cancelled, running]);
+    assert_eq!(listed(&test, &about).await, [cancelled, running]);
     let all = JobFilter { queue: Some(vec![Queue::Import]), ..about };
-    assert_eq!(listed(&house, &JobFilter { kind: Some("import".into()), ..all }).await, [running]);
+    assert_eq!(listed(&test, &JobFilter { kind: Some("import".into()), ..all }).await, [running]);
 }
 
 #[tokio::test]
 async fn pages_go_through_live_and_ended_ones_alike() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for number in 0..20 {
         if number % 3 == 0 {
-            push(&house, house.org, "").await;
+            push(&test, test.org, "").await;
         } else {
-            ended(&house, house.org, "SUCCEEDED", "").await;
+            ended(&test, test.org, "SUCCEEDED", "").await;
         }
     }
     let (keys, filter) = (CursorKeys::derive([&[7_u8; 32][..]]), JobFilter::default());
-    let scope = Scope::new(house.org, "jobs", &filter);
-    let all = listed(&house, &filter).await;
-    let tx = house.db.read(house.org).await.unwrap();
+    let scope = CursorScope::new(test.org, "jobs", &filter);
+    let all = listed(&test, &filter).await;
+    let tx = test.db.read(test.org).await.unwrap();
     let mut walked = [Vec::new(), Vec::new()];
     for (walk, backward) in walked.iter_mut().zip([false, true]) {
         let mut args = PageArgs::default();
@@ -190,7 +190,7 @@ async fn pages_go_through_live_and_ended_ones_alike() {
         loop {
             let request = args.check(&keys, &scope).unwrap();
             let page = Job::list(&tx, &filter, &request).await.unwrap();
-            let cursor = |job: Option<&Job>| Some(job?.place().cursor(&keys, &scope));
+            let cursor = |job: Option<&Job>| Some(job?.position().cursor(&keys, &scope));
             let ids = page.rows.iter().map(|job| job.id);
             if backward {
                 walk.splice(0..0, ids);
@@ -210,10 +210,10 @@ async fn pages_go_through_live_and_ended_ones_alike() {
 /// What a list reads must not grow with what there is: each side by its own index.
 #[tokio::test]
 async fn a_page_reads_little_however_many_there_are() {
-    let house = TestOrg::new().await;
-    let other = organization(&house.db, "other").await;
-    let client = house.db.superuser().await;
-    for org in [house.org, other] {
+    let test = TestOrg::new().await;
+    let other = organization(&test.db, "other").await;
+    let client = test.db.superuser().await;
+    for org in [test.org, other] {
         let sql = "INSERT INTO job_history (id, org_id, queue, kind, outcome, priority, attempt, max_attempts, actor_kind,
                                             run_at, queued_at, finished_at)
             SELECT gen_random_uuid(), $1, 'SCAN', 'scan.shard', 'SUCCEEDED', 0, 1, 3, 'system', now(), now(),
@@ -227,14 +227,14 @@ async fn a_page_reads_little_however_many_there_are() {
     }
     client.batch_execute("ANALYZE job; ANALYZE job_history").await.unwrap();
     for _ in 0..3 {
-        push(&house, house.org, BURIED).await;
-        push(&house, house.org, RUNNING).await;
+        push(&test, test.org, BURIED).await;
+        push(&test, test.org, RUNNING).await;
     }
     let page = PageRequest { size: 10, ..ALL };
     let after = {
-        let tx = house.db.read(house.org).await.unwrap();
+        let tx = test.db.read(test.org).await.unwrap();
         let first = Job::list(&tx, &JobFilter::default(), &page).await.unwrap();
-        PageRequest { after: first.rows.last().map(Job::place), ..page.clone() }
+        PageRequest { after: first.rows.last().map(Job::position), ..page.clone() }
     };
     let mut read = Vec::new();
     for (filter, request) in [
@@ -246,7 +246,7 @@ async fn a_page_reads_little_however_many_there_are() {
         (states(&[JobState::Succeeded, JobState::Waiting]), &page),
         (JobFilter { queue: Some(vec![Queue::Scan]), ..JobFilter::default() }, &page),
     ] {
-        let tx = house.db.read(house.org).await.unwrap();
+        let tx = test.db.read(test.org).await.unwrap();
         Job::list(&tx, &filter, request).await.unwrap();
         let sql = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::int8 AS rows
             FROM pg_stat_xact_user_tables WHERE relname LIKE 'job%'";
@@ -258,99 +258,98 @@ async fn a_page_reads_little_however_many_there_are() {
 
 #[tokio::test]
 async fn a_buried_job_waits_again_with_all_its_attempts() {
-    let house = TestOrg::new().await;
-    let id = push(&house, house.org, &format!("{BURIED}, run_at = now() - interval '1 day'")).await;
-    let job = retry(&house, id).await.unwrap();
+    let test = TestOrg::new().await;
+    let id = push(&test, test.org, &format!("{BURIED}, run_at = now() - interval '1 day'")).await;
+    let job = retry(&test, id).await.unwrap();
     assert_eq!(
         (job.state, job.attempt, job.error.as_deref()),
         (JobState::Waiting, 0, Some("it broke"))
     );
     assert!(job.run_at > job.queued_at - TimeDelta::minutes(1));
-    assert_eq!(get(&house, id).await, job);
+    assert_eq!(get(&test, id).await, job);
     let sql = "SELECT count(*) AS jobs FROM job WHERE NOT is_suspect AND fence = 0 AND lease_until IS NULL";
-    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>("jobs"), 1);
-    assert_eq!(house.audited("job.retried by system").await, 1);
+    assert_eq!(test.audited("job.retried by system").await, 1);
     assert_eq!(
-        conflict(retry(&house, id).await),
+        conflict(retry(&test, id).await),
         "this job is WAITING: only what is BURIED is retried"
     );
 }
 
 #[tokio::test]
 async fn what_has_ended_says_so() {
-    let house = TestOrg::new().await;
-    let done = ended(&house, house.org, "SUCCEEDED", "").await;
-    for refusal in
-        [retry(&house, done).await, discard(&house, done).await, cancel(&house, done).await]
+    let test = TestOrg::new().await;
+    let done = ended(&test, test.org, "SUCCEEDED", "").await;
+    for refusal in [retry(&test, done).await, discard(&test, done).await, cancel(&test, done).await]
     {
         assert_eq!(conflict(refusal), "this job has ended: SUCCEEDED");
     }
-    let running = push(&house, house.org, RUNNING).await;
+    let running = push(&test, test.org, RUNNING).await;
     assert_eq!(
-        conflict(discard(&house, running).await),
+        conflict(discard(&test, running).await),
         "this job is RUNNING: only what is BURIED is discarded"
     );
-    let buried = push(&house, house.org, BURIED).await;
+    let buried = push(&test, test.org, BURIED).await;
     assert_eq!(
-        conflict(cancel(&house, buried).await),
+        conflict(cancel(&test, buried).await),
         "this job is BURIED: retry or discard it instead"
     );
     for refusal in [
-        retry(&house, Id::new()).await,
-        discard(&house, Id::new()).await,
-        cancel(&house, Id::new()).await,
+        retry(&test, Id::new()).await,
+        discard(&test, Id::new()).await,
+        cancel(&test, Id::new()).await,
     ] {
         assert_not_found(refusal);
     }
-    assert!(!house.audit().await.iter().any(|entry| entry.starts_with("job")));
+    assert!(!test.audit().await.iter().any(|entry| entry.starts_with("job")));
 }
 
 #[tokio::test]
 async fn a_job_is_not_retried_beside_its_twin() {
-    let house = TestOrg::new().await;
-    let buried = push(&house, house.org, &format!("{BURIED}, unique_key = 'k'")).await;
-    let twin = push(&house, house.org, "unique_key = 'k'").await;
+    let test = TestOrg::new().await;
+    let buried = push(&test, test.org, &format!("{BURIED}, unique_key = 'k'")).await;
+    let twin = push(&test, test.org, "unique_key = 'k'").await;
     let sentence = "another job of this kind and key waits already: it does what this one would";
-    assert_eq!(conflict(retry(&house, buried).await), sentence);
-    cancel(&house, twin).await.unwrap();
-    assert_eq!(retry(&house, buried).await.unwrap().state, JobState::Waiting);
+    assert_eq!(conflict(retry(&test, buried).await), sentence);
+    cancel(&test, twin).await.unwrap();
+    assert_eq!(retry(&test, buried).await.unwrap().state, JobState::Waiting);
 }
 
 #[tokio::test]
 async fn many_are_retried_at_once_and_of_twins_the_first() {
-    let house = TestOrg::new().await;
-    let other = organization(&house.db, "other").await;
+    let test = TestOrg::new().await;
+    let other = organization(&test.db, "other").await;
     let with = |set: &str| format!("{BURIED}, {set}");
-    let first = push(&house, house.org, &with("unique_key = 'k'")).await;
-    let second = push(&house, house.org, &with("unique_key = 'k'")).await;
-    let blocked = push(&house, house.org, &with("unique_key = 'l'")).await;
-    push(&house, house.org, "unique_key = 'l'").await;
-    let plain = [push(&house, house.org, BURIED).await, push(&house, house.org, BURIED).await];
-    let elsewhere = push(&house, house.org, &with("queue = 'NOTIFY'")).await;
-    let foreign = push(&house, other, BURIED).await;
+    let first = push(&test, test.org, &with("unique_key = 'k'")).await;
+    let second = push(&test, test.org, &with("unique_key = 'k'")).await;
+    let blocked = push(&test, test.org, &with("unique_key = 'l'")).await;
+    push(&test, test.org, "unique_key = 'l'").await;
+    let plain = [push(&test, test.org, BURIED).await, push(&test, test.org, BURIED).await];
+    let elsewhere = push(&test, test.org, &with("queue = 'NOTIFY'")).await;
+    let foreign = push(&test, other, BURIED).await;
     let filter = JobFilter { queue: Some(vec![Queue::Scan]), ..JobFilter::default() };
-    let retried = commit(&house, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
+    let retried = commit(&test, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
     assert_eq!(retried.unwrap(), 3);
     for id in [first, plain[0], plain[1]] {
-        let job = get(&house, id).await;
+        let job = get(&test, id).await;
         assert_eq!((job.state, job.attempt), (JobState::Waiting, 0));
     }
     for id in [second, blocked, elsewhere] {
-        assert_eq!(get(&house, id).await.state, JobState::Buried);
+        assert_eq!(get(&test, id).await.state, JobState::Buried);
     }
-    let foreigner = Job::get(&house.db.read(other).await.unwrap(), foreign).await.unwrap();
+    let foreigner = Job::get(&test.db.read(other).await.unwrap(), foreign).await.unwrap();
     assert_eq!(foreigner.state, JobState::Buried);
     let sql = "SELECT after, entity_id FROM audit_entry WHERE action = 'job.all_retried'";
-    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
     let after: serde_json::Value = row.get("after");
     assert_eq!(after, serde_json::json!({ "filter": { "queue": ["SCAN"] }, "retried": 3 }));
-    assert_eq!(row.get::<_, uuid::Uuid>("entity_id"), house.org.uuid());
-    let again = commit(&house, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
+    assert_eq!(row.get::<_, uuid::Uuid>("entity_id"), test.org.uuid());
+    let again = commit(&test, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
     assert_eq!(again.unwrap(), 0);
-    assert_eq!(house.audited("job.all_retried").await, 1, "nothing happened the second time");
+    assert_eq!(test.audited("job.all_retried").await, 1, "nothing happened the second time");
     let wrong = states(&[JobState::Buried, JobState::Running]);
-    let refusal = commit(&house, async |tx| Job::retry_all(tx, &wrong, at(0)).await).await;
+    let refusal = commit(&test, async |tx| Job::retry_all(tx, &wrong, at(0)).await).await;
     assert_eq!(
         faults(refusal),
         ["filter.state only what is BURIED is retried: leave it out, or give BURIED alone"]
@@ -359,43 +358,43 @@ async fn many_are_retried_at_once_and_of_twins_the_first() {
 
 #[tokio::test]
 async fn a_discarded_job_is_history() {
-    let house = TestOrg::new().await;
-    let id = push(&house, house.org, BURIED).await;
-    let job = discard(&house, id).await.unwrap();
+    let test = TestOrg::new().await;
+    let id = push(&test, test.org, BURIED).await;
+    let job = discard(&test, id).await.unwrap();
     assert_eq!(
         (job.state, job.error.as_deref(), job.attempt),
         (JobState::Discarded, Some("it broke"), 3)
     );
     assert!(job.finished_at.is_some());
-    assert_eq!(get(&house, id).await, job);
-    assert_eq!(listed(&house, &JobFilter::default()).await, [id], "nobody watched it");
-    assert_eq!(house.audited("job.discarded by system").await, 1);
+    assert_eq!(get(&test, id).await, job);
+    assert_eq!(listed(&test, &JobFilter::default()).await, [id], "nobody watched it");
+    assert_eq!(test.audited("job.discarded by system").await, 1);
 }
 
 #[tokio::test]
 async fn what_waits_is_cancelled_at_once_and_what_runs_is_told() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for set in [WAITING, SCHEDULED] {
-        let id = push(&house, house.org, set).await;
-        assert_eq!(cancel(&house, id).await.unwrap().state, JobState::Cancelled);
-        assert_eq!(get(&house, id).await.state, JobState::Cancelled);
+        let id = push(&test, test.org, set).await;
+        assert_eq!(cancel(&test, id).await.unwrap().state, JobState::Cancelled);
+        assert_eq!(get(&test, id).await.state, JobState::Cancelled);
     }
-    let id = push(&house, house.org, RUNNING).await;
+    let id = push(&test, test.org, RUNNING).await;
     for _ in 0..2 {
-        let job = cancel(&house, id).await.unwrap();
+        let job = cancel(&test, id).await.unwrap();
         assert_eq!((job.state, job.is_cancelling), (JobState::Running, true));
     }
-    assert!(get(&house, id).await.is_cancelling);
-    assert_eq!(house.audited("job.cancelled").await, 3, "once a job");
+    assert!(get(&test, id).await.is_cancelling);
+    assert_eq!(test.audited("job.cancelled").await, 3, "once a job");
 }
 
 #[tokio::test]
 async fn of_many_who_cancel_one_ends_it() {
-    let house = Arc::new(TestOrg::new().await);
-    let id = push(&house, house.org, "watched = true").await;
+    let test = Arc::new(TestOrg::new().await);
+    let id = push(&test, test.org, "watched = true").await;
     let tries = (0..8).map(|_| {
-        let house = Arc::clone(&house);
-        async move { cancel(&house, id).await }
+        let test = Arc::clone(&test);
+        async move { cancel(&test, id).await }
     });
     let (done, refused): (Vec<_>, Vec<_>) =
         at_once(tries).await.into_iter().partition(Result::is_ok);
@@ -404,22 +403,22 @@ async fn of_many_who_cancel_one_ends_it() {
         assert_eq!(conflict(refusal), "this job has ended: CANCELLED");
     }
     let told = JobFilter { kind: Some("scan.shard.ended".into()), ..JobFilter::default() };
-    assert_eq!(listed(&house, &told).await.len(), 1);
+    assert_eq!(listed(&test, &told).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_watched_job_tells_how_it_ended() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for (set, outcome) in [("priority = 2147000000", "CANCELLED"), (BURIED, "DISCARDED")] {
         let set =
             [set, "watched = true, permission = 'COMPLIANCE_RUN', unique_key = 'k'"].join(", ");
-        let id = push(&house, house.org, &set).await;
-        if outcome == "CANCELLED" { cancel(&house, id).await } else { discard(&house, id).await }
+        let id = push(&test, test.org, &set).await;
+        if outcome == "CANCELLED" { cancel(&test, id).await } else { discard(&test, id).await }
             .unwrap();
         let sql = "DELETE FROM job RETURNING queue || ' ' || kind || ' ' || subject || ' ' || state AS is, version, payload,
             priority, max_attempts, actor_kind, watched, attempt, unique_key IS NULL AND permission IS NULL AS free,
             run_at <= now() AS due, id";
-        let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+        let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
         assert_eq!(row.get::<_, &str>("is"), "SCAN scan.shard.ended run_1 WAITING");
         let error = if outcome == "CANCELLED" { None } else { Some("it broke") };
         assert_eq!(
@@ -439,8 +438,8 @@ async fn a_watched_job_tells_how_it_ended() {
 
 #[tokio::test]
 async fn ids_made_by_postgres_are_as_ours() {
-    let house = TestOrg::new().await;
-    let client = house.db.superuser().await;
+    let test = TestOrg::new().await;
+    let client = test.db.superuser().await;
     let sql = format!("SELECT {NEW_ID} AS id FROM generate_series(1, 1000)");
     let before = uuid::Uuid::now_v7();
     let rows = client.query(&sql, &[]).await.unwrap();
@@ -455,18 +454,18 @@ async fn ids_made_by_postgres_are_as_ours() {
 
 #[tokio::test]
 async fn queues_are_counted_for_one_and_for_all() {
-    let house = TestOrg::new().await;
-    let other = organization(&house.db, "other").await;
+    let test = TestOrg::new().await;
+    let other = organization(&test.db, "other").await;
     for set in ["run_at = now() - interval '90 s'", "", SCHEDULED, RUNNING, BURIED] {
-        push(&house, house.org, set).await;
+        push(&test, test.org, set).await;
     }
-    push(&house, house.org, &format!("{BURIED}, changed_at = now() - interval '6 min'")).await;
-    push(&house, other, WAITING).await;
+    push(&test, test.org, &format!("{BURIED}, changed_at = now() - interval '6 min'")).await;
+    push(&test, other, WAITING).await;
     for set in ["", "", "finished_at = now() - interval '6 min'"] {
-        ended(&house, house.org, "SUCCEEDED", set).await;
+        ended(&test, test.org, "SUCCEEDED", set).await;
     }
-    ended(&house, house.org, "DISCARDED", "").await;
-    let stats = QueueStats::list(&house.db.read(house.org).await.unwrap()).await.unwrap();
+    ended(&test, test.org, "DISCARDED", "").await;
+    let stats = QueueStats::list(&test.db.read(test.org).await.unwrap()).await.unwrap();
     assert_eq!(stats.iter().map(|stats| stats.queue).collect::<Vec<_>>(), Queue::ALL);
     let [scan, probe, triage, ..] = &stats[..] else { panic!("not six") };
     assert_eq!((scan.waiting, scan.scheduled, scan.running, scan.buried), (2, 1, 1, 2));
@@ -474,37 +473,35 @@ async fn queues_are_counted_for_one_and_for_all() {
     assert!((scan.failed_per_minute - 0.2).abs() < 1e-9 && scan.done_per_minute == 0.0);
     assert!((probe.done_per_minute - 0.4).abs() < 1e-9 && probe.oldest_waiting_seconds.is_none());
     assert_eq!((triage.waiting, triage.done_per_minute), (0, 0.0));
-    let fleet = QueueStats::list(&house.db.fleet().await.unwrap()).await.unwrap();
+    let fleet = QueueStats::list(&test.db.fleet().await.unwrap()).await.unwrap();
     assert_eq!((fleet[0].waiting, fleet[0].buried), (3, 2));
 }
 
 #[tokio::test]
 async fn whoever_takes_jobs_is_told_after_the_commit() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let sent: Arc<Mutex<Vec<Event>>> = Arc::default();
     let log = Arc::clone(&sent);
-    let db: Db = house.db.db.clone().publishing(move |events| log.lock().unwrap().extend(events));
-    let id = push(&house, house.org, BURIED).await;
-    let tx = db.write(house.org, Origin::system()).await.unwrap();
+    let db: Db = test.db.db.clone().publishing(move |events| log.lock().unwrap().extend(events));
+    let id = push(&test, test.org, BURIED).await;
+    let tx = db.write(test.org, Origin::system()).await.unwrap();
     Job::retry(&tx, id, at(0)).await.unwrap();
     assert!(sent.lock().unwrap().is_empty());
     tx.commit().await.unwrap();
-    let expected = [Event::ready(house.org, Queue::Scan), Event::jobs(house.org)];
+    let expected = [Event::ready(test.org, Queue::Scan), Event::jobs(test.org)];
     assert_eq!(*sent.lock().unwrap(), expected);
 }
 
 #[tokio::test]
 async fn a_job_of_another_organization_is_neither_seen_nor_touched() {
-    let house = TestOrg::new().await;
-    let other = organization(&house.db, "other").await;
+    let test = TestOrg::new().await;
+    let other = organization(&test.db, "other").await;
     let (live, done) =
-        (push(&house, other, BURIED).await, ended(&house, other, "SUCCEEDED", "").await);
+        (push(&test, other, BURIED).await, ended(&test, other, "SUCCEEDED", "").await);
     for id in [live, done] {
-        for refusal in
-            [retry(&house, id).await, discard(&house, id).await, cancel(&house, id).await]
-        {
+        for refusal in [retry(&test, id).await, discard(&test, id).await, cancel(&test, id).await] {
             assert_not_found(refusal);
         }
     }
-    assert_eq!(listed(&house, &JobFilter::default()).await, []);
+    assert_eq!(listed(&test, &JobFilter::default()).await, []);
 }

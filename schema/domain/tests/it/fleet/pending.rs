@@ -12,8 +12,8 @@ use domain::{
 use crate::harness::{TestOrg, organization};
 
 /// A job of this kind, about this subject, with these columns set otherwise.
-async fn push(house: &TestOrg, org: OrganizationId, kind: JobKind, subject: &str, set: &str) {
-    let client = house.db.superuser().await;
+async fn push(test: &TestOrg, org: OrganizationId, kind: JobKind, subject: &str, set: &str) {
+    let client = test.db.superuser().await;
     let sql = format!(
         "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
                           actor_kind, queued_at, changed_at)
@@ -27,9 +27,9 @@ async fn push(house: &TestOrg, org: OrganizationId, kind: JobKind, subject: &str
 }
 
 /// The subjects of all jobs, in order.
-async fn subjects(house: &TestOrg) -> Vec<String> {
+async fn subjects(test: &TestOrg) -> Vec<String> {
     let sql = "SELECT subject FROM job ORDER BY subject";
-    let rows = house.db.superuser().await.query(sql, &[]).await.unwrap();
+    let rows = test.db.superuser().await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get("subject")).collect()
 }
 
@@ -39,40 +39,40 @@ const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 
 
 #[tokio::test]
 async fn only_what_waits_of_a_kind_and_a_subject_is_cancelled() {
-    let house = TestOrg::new().await;
-    let other = organization(&house.db, "other").await;
-    push(&house, house.org, JobKind::RUN_SHARD, "a", "").await;
-    push(&house, house.org, JobKind::RUN_SHARD, "b", "").await;
-    push(&house, house.org, JobKind::REFRESH, "c", "").await;
-    push(&house, house.org, JobKind::RUN_SHARD, "d", RUNNING).await;
-    push(&house, house.org, JobKind::RUN_SHARD, "e", SCHEDULED).await;
-    push(&house, other, JobKind::RUN_SHARD, "f", "").await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let other = organization(&test.db, "other").await;
+    push(&test, test.org, JobKind::RUN_SHARD, "a", "").await;
+    push(&test, test.org, JobKind::RUN_SHARD, "b", "").await;
+    push(&test, test.org, JobKind::REFRESH, "c", "").await;
+    push(&test, test.org, JobKind::RUN_SHARD, "d", RUNNING).await;
+    push(&test, test.org, JobKind::RUN_SHARD, "e", SCHEDULED).await;
+    push(&test, other, JobKind::RUN_SHARD, "f", "").await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     pending::cancel_of(&tx, JobKind::RUN_SHARD, "a").await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(subjects(&house).await, ["b", "c", "d", "e", "f"]);
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    assert_eq!(subjects(&test).await, ["b", "c", "d", "e", "f"]);
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     pending::cancel_all(&tx, JobKind::RUN_SHARD).await.unwrap();
     assert!(pending::is_any(&tx, JobKind::RUN_SHARD).await.unwrap(), "one runs");
     assert!(!pending::is_any(&tx, JobKind::REEVALUATE).await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(subjects(&house).await, ["c", "d", "f"]);
+    assert_eq!(subjects(&test).await, ["c", "d", "f"]);
 }
 
 #[tokio::test]
 async fn an_organization_has_none_while_it_has_others_or_its_own_was_buried_long_ago() {
-    let house = TestOrg::new().await;
-    let other = organization(&house.db, "other").await;
+    let test = TestOrg::new().await;
+    let other = organization(&test.db, "other").await;
     let without_any = async || {
-        let tx = house.db.fleet().await.unwrap();
-        pending::without_any(&tx, JobKind::REEVALUATE, &[house.org, other]).await.unwrap()
+        let tx = test.db.fleet().await.unwrap();
+        pending::without_any(&tx, JobKind::REEVALUATE, &[test.org, other]).await.unwrap()
     };
-    push(&house, house.org, JobKind::REEVALUATE, "a", "").await;
-    push(&house, other, JobKind::REFRESH, "b", "").await;
+    push(&test, test.org, JobKind::REEVALUATE, "a", "").await;
+    push(&test, other, JobKind::REFRESH, "b", "").await;
     assert_eq!(without_any().await, [other]);
-    push(&house, other, JobKind::REEVALUATE, "c", BURIED).await;
+    push(&test, other, JobKind::REEVALUATE, "c", BURIED).await;
     assert_eq!(without_any().await, []);
     let sql = "UPDATE job SET changed_at = now() - interval '11 minutes' WHERE subject = 'c'";
-    house.db.superuser().await.execute(sql, &[]).await.unwrap();
+    test.db.superuser().await.execute(sql, &[]).await.unwrap();
     assert_eq!(without_any().await, [other]);
 }

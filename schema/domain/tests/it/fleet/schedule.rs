@@ -30,13 +30,13 @@ fn utc(text: &str) -> DateTime<Utc> {
 }
 
 async fn save(
-    house: &TestOrg,
+    test: &TestOrg,
     by: &Viewer,
     input: &ScheduleInput,
     now: DateTime<Utc>,
 ) -> Result<Schedule> {
     let origin = Origin { actor: by.actor, ..Origin::system() };
-    let tx = house.db.write(by.org, origin).await.unwrap();
+    let tx = test.db.write(by.org, origin).await.unwrap();
     let saved = Schedule::save(&tx, by, input, now).await;
     if saved.is_ok() {
         tx.commit().await.unwrap();
@@ -44,29 +44,29 @@ async fn save(
     saved
 }
 
-async fn operator(house: &TestOrg, email: &str) -> Viewer {
-    let user = house.person(email, &["operator"]).await;
-    viewer(house.org, user, BuiltinRole::Operator)
+async fn operator(test: &TestOrg, email: &str) -> Viewer {
+    let user = test.person(email, &["operator"]).await;
+    viewer(test.org, user, BuiltinRole::Operator)
 }
 
 /// One look of a scheduler.
-async fn claim(house: &TestOrg, now: DateTime<Utc>) -> Vec<Tick> {
-    let tx = house.db.fleet().await.unwrap();
+async fn claim(test: &TestOrg, now: DateTime<Utc>) -> Vec<Tick> {
+    let tx = test.db.fleet().await.unwrap();
     let ticks = Schedule::claim_due(&tx, now, 100).await.unwrap();
     tx.commit().await.unwrap();
     ticks
 }
 
-async fn find(house: &TestOrg, id: ScheduleId) -> Schedule {
-    Schedule::find(&house.db.read(house.org).await.unwrap(), id).await.unwrap().unwrap()
+async fn find(test: &TestOrg, id: ScheduleId) -> Schedule {
+    Schedule::find(&test.db.read(test.org).await.unwrap(), id).await.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn a_schedule_is_made_and_changed_by_its_name() {
-    let house = TestOrg::new().await;
-    let (ada, bob) = (operator(&house, "ada@x.com").await, operator(&house, "bob@x.com").await);
+    let test = TestOrg::new().await;
+    let (ada, bob) = (operator(&test, "ada@x.com").await, operator(&test, "bob@x.com").await);
     let noon = utc("2026-06-01T12:00:00Z");
-    let made = save(&house, &ada, &input(" nightly ", " 0  2 * * * ", "Europe/Berlin"), noon)
+    let made = save(&test, &ada, &input(" nightly ", " 0  2 * * * ", "Europe/Berlin"), noon)
         .await
         .unwrap();
     assert_eq!((made.name.as_str(), made.cron.as_str()), ("nightly", "0 2 * * *"));
@@ -74,17 +74,17 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
     assert_eq!(made.next_tick, Some(utc("2026-06-02T00:00:00Z")));
     let spread = made.next_run_at.unwrap() - made.next_tick.unwrap();
     assert!((TimeDelta::zero()..TimeDelta::minutes(1)).contains(&spread));
-    assert_eq!(find(&house, made.id).await, made);
+    assert_eq!(find(&test, made.id).await, made);
 
     let again = save(
-        &house,
+        &test,
         &ada,
         &input("nightly", "0 2 * * *", "Europe/Berlin"),
         noon + TimeDelta::hours(1),
     )
     .await;
     assert_eq!(again.unwrap(), made, "nothing differs");
-    let changed = save(&house, &bob, &input("nightly", "0 3 * * *", "UTC"), noon).await.unwrap();
+    let changed = save(&test, &bob, &input("nightly", "0 3 * * *", "UTC"), noon).await.unwrap();
     assert_eq!(
         (changed.id, changed.actor, changed.created_at),
         (made.id, bob.actor, made.created_at)
@@ -96,10 +96,10 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
         "always the same"
     );
     let off = ScheduleInput { enabled: false, ..input("nightly", "0 3 * * *", "UTC") };
-    let off = save(&house, &bob, &off, noon).await.unwrap();
+    let off = save(&test, &bob, &off, noon).await.unwrap();
     assert_eq!((off.next_tick, off.next_run_at), (None, None));
-    assert!(claim(&house, noon + TimeDelta::days(9)).await.is_empty());
-    let on = save(&house, &bob, &input("nightly", "0 3 * * *", "UTC"), noon + TimeDelta::days(9))
+    assert!(claim(&test, noon + TimeDelta::days(9)).await.is_empty());
+    let on = save(&test, &bob, &input("nightly", "0 3 * * *", "UTC"), noon + TimeDelta::days(9))
         .await
         .unwrap();
     assert_eq!(
@@ -107,13 +107,13 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
         Some(utc("2026-06-11T03:00:00Z")),
         "what it missed while it was off is not done"
     );
-    save(&house, &ada, &input("another", "0 0 1 * *", "UTC"), noon).await.unwrap();
-    let listed = Schedule::list(&house.db.read(house.org).await.unwrap()).await.unwrap();
+    save(&test, &ada, &input("another", "0 0 1 * *", "UTC"), noon).await.unwrap();
+    let listed = Schedule::list(&test.db.read(test.org).await.unwrap()).await.unwrap();
     assert_eq!(
         listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(),
         ["another", "nightly"]
     );
-    let audited = house.audit().await;
+    let audited = test.audit().await;
     let audited: Vec<_> = audited.iter().filter(|entry| entry.starts_with("schedule")).collect();
     assert_eq!(
         audited,
@@ -129,25 +129,25 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
 
 #[tokio::test]
 async fn what_is_wrong_is_said_all_at_once() {
-    let house = TestOrg::new().await;
-    let ada = operator(&house, "ada@x.com").await;
-    let wrong = save(&house, &ada, &input(" ", "0 24 * * *", "Europe/Belrin"), at(0)).await;
+    let test = TestOrg::new().await;
+    let ada = operator(&test, "ada@x.com").await;
+    let wrong = save(&test, &ada, &input(" ", "0 24 * * *", "Europe/Belrin"), at(0)).await;
     let Err(Error::Invalid(found)) = &wrong else { panic!("{wrong:?}") };
     let paths: Vec<_> = found.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["input.name", "input.cron", "input.timeZone"]);
     assert_eq!(found[2].suggestion.as_deref(), Some("Europe/Berlin"));
-    let never = save(&house, &ada, &input("never", "0 0 30 2 *", "UTC"), at(0)).await;
+    let never = save(&test, &ada, &input("never", "0 0 30 2 *", "UTC"), at(0)).await;
     assert_eq!(faults(never), ["input.cron never comes: no date is such a day in such a month"]);
-    let long = save(&house, &ada, &input("long", &"0,".repeat(200), "UTC"), at(0)).await;
+    let long = save(&test, &ada, &input("long", &"0,".repeat(200), "UTC"), at(0)).await;
     assert_eq!(faults(long), ["input.cron has more than 255 characters"]);
 }
 
 #[tokio::test]
 async fn nobody_schedules_what_they_may_not_do() {
-    let house = TestOrg::new().await;
-    let user = house.person("ada@x.com", &["viewer"]).await;
-    let clerk = viewer_with(house.org, user, PermissionSet::of(&[Permission::ScheduleWrite]));
-    let refused = save(&house, &clerk, &input("nightly", "0 2 * * *", "UTC"), at(0)).await;
+    let test = TestOrg::new().await;
+    let user = test.person("ada@x.com", &["viewer"]).await;
+    let clerk = viewer_with(test.org, user, PermissionSet::of(&[Permission::ScheduleWrite]));
+    let refused = save(&test, &clerk, &input("nightly", "0 2 * * *", "UTC"), at(0)).await;
     assert_eq!(
         forbidden(refused),
         "nobody schedules what they may not do: COMPLIANCE_RUN takes COMPLIANCE_RUN"
@@ -156,40 +156,40 @@ async fn nobody_schedules_what_they_may_not_do() {
 
 #[tokio::test]
 async fn what_is_deleted_comes_no_more() {
-    let house = TestOrg::new().await;
-    let ada = operator(&house, "ada@x.com").await;
-    let made = save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
-    let other = organization(&house.db, "other").await;
-    let foreign = house.db.write(other, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = operator(&test, "ada@x.com").await;
+    let made = save(&test, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
+    let other = organization(&test.db, "other").await;
+    let foreign = test.db.write(other, Origin::system()).await.unwrap();
     assert_not_found(Schedule::delete(&foreign, made.id, at(1)).await);
     assert!(Schedule::find(&foreign, made.id).await.unwrap().is_none());
     assert!(Schedule::list(&foreign).await.unwrap().is_empty());
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     Schedule::delete(&tx, made.id, at(1)).await.unwrap();
     assert_not_found(Schedule::delete(&tx, made.id, at(1)).await);
     tx.commit().await.unwrap();
-    assert!(claim(&house, at(10_000_000)).await.is_empty());
-    assert_eq!(house.audited("schedule.deleted by system").await, 1);
+    assert!(claim(&test, at(10_000_000)).await.is_empty());
+    assert_eq!(test.audited("schedule.deleted by system").await, 1);
 }
 
 #[tokio::test]
 async fn a_tick_says_for_whom_it_comes_and_is_told_from_every_other() {
-    let house = TestOrg::new().await;
-    let ada = operator(&house, "ada@x.com").await;
+    let test = TestOrg::new().await;
+    let ada = operator(&test, "ada@x.com").await;
     let made =
-        save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), utc("2026-06-01T12:00:00Z"))
+        save(&test, &ada, &input("nightly", "0 2 * * *", "UTC"), utc("2026-06-01T12:00:00Z"))
             .await
             .unwrap();
     let due = made.next_run_at.unwrap();
-    assert!(claim(&house, due - TimeDelta::milliseconds(1)).await.is_empty());
-    let [tick] = &claim(&house, due).await[..] else { panic!("not one") };
-    assert_eq!((tick.org, tick.schedule, tick.actor), (house.org, made.id, ada.actor));
+    assert!(claim(&test, due - TimeDelta::milliseconds(1)).await.is_empty());
+    let [tick] = &claim(&test, due).await[..] else { panic!("not one") };
+    assert_eq!((tick.org, tick.schedule, tick.actor), (test.org, made.id, ada.actor));
     assert_eq!(
         (tick.action, tick.at),
         (ScheduleAction::ComplianceRun, utc("2026-06-02T02:00:00Z"))
     );
     assert_eq!(tick.key(), format!("{}:2026-06-02T02:00:00Z", made.id));
-    let after = find(&house, made.id).await;
+    let after = find(&test, made.id).await;
     assert_eq!(
         (after.last_run_at, after.next_tick),
         (Some(due), Some(utc("2026-06-03T02:00:00Z")))
@@ -199,18 +199,18 @@ async fn a_tick_says_for_whom_it_comes_and_is_told_from_every_other() {
 
 #[tokio::test]
 async fn what_one_scheduler_is_taking_is_left_to_it_and_taken_over_from_a_dead_one() {
-    let house = TestOrg::new().await;
-    let ada = operator(&house, "ada@x.com").await;
-    save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = operator(&test, "ada@x.com").await;
+    save(&test, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
     let now = at(0) + TimeDelta::days(1);
-    let first = house.db.fleet().await.unwrap();
+    let first = test.db.fleet().await.unwrap();
     let claimed = Schedule::claim_due(&first, now, 100).await.unwrap();
     assert_eq!(claimed.len(), 1);
-    assert!(claim(&house, now).await.is_empty());
+    assert!(claim(&test, now).await.is_empty());
     drop(first); // As if it had been killed.
     let taken_over = async {
         loop {
-            let ticks = claim(&house, now).await;
+            let ticks = claim(&test, now).await;
             if !ticks.is_empty() {
                 break ticks;
             }
@@ -218,43 +218,43 @@ async fn what_one_scheduler_is_taking_is_left_to_it_and_taken_over_from_a_dead_o
     };
     let taken_over = tokio::time::timeout(std::time::Duration::from_secs(5), taken_over).await;
     assert_eq!(taken_over.unwrap(), claimed);
-    assert!(claim(&house, now).await.is_empty());
+    assert!(claim(&test, now).await.is_empty());
 }
 
 #[tokio::test]
 async fn to_save_it_between_its_tick_and_its_run_loses_no_run() {
-    let house = TestOrg::new().await;
-    let (ada, bob) = (operator(&house, "ada@x.com").await, operator(&house, "bob@x.com").await);
+    let test = TestOrg::new().await;
+    let (ada, bob) = (operator(&test, "ada@x.com").await, operator(&test, "bob@x.com").await);
     let noon = utc("2026-06-01T12:00:00Z");
-    let made = save(&house, &ada, &input("nightly", "0 2 * * *", "UTC"), noon).await.unwrap();
+    let made = save(&test, &ada, &input("nightly", "0 2 * * *", "UTC"), noon).await.unwrap();
     let between = made.next_run_at.unwrap() + TimeDelta::seconds(5);
-    let saved = save(&house, &bob, &input("nightly", "0 2 * * *", "UTC"), between).await.unwrap();
+    let saved = save(&test, &bob, &input("nightly", "0 2 * * *", "UTC"), between).await.unwrap();
     assert_eq!((saved.next_tick, saved.actor), (made.next_tick, bob.actor));
-    assert_eq!(claim(&house, between).await.len(), 1);
+    assert_eq!(claim(&test, between).await.len(), 1);
 }
 
 #[tokio::test]
 async fn what_this_version_cannot_read_stops_without_harm_to_others() {
-    let house = TestOrg::new().await;
-    let ada = operator(&house, "ada@x.com").await;
-    let broken = save(&house, &ada, &input("broken", "0 2 * * *", "UTC"), at(0)).await.unwrap();
-    save(&house, &ada, &input("sound", "0 2 * * *", "UTC"), at(0)).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = operator(&test, "ada@x.com").await;
+    let broken = save(&test, &ada, &input("broken", "0 2 * * *", "UTC"), at(0)).await.unwrap();
+    save(&test, &ada, &input("sound", "0 2 * * *", "UTC"), at(0)).await.unwrap();
     let sql = "UPDATE schedule SET time_zone = 'Mars/Olympus_Mons' WHERE name = 'broken'";
-    house.db.superuser().await.batch_execute(sql).await.unwrap();
+    test.db.superuser().await.batch_execute(sql).await.unwrap();
     let now = at(0) + TimeDelta::days(1);
-    assert_eq!(claim(&house, now).await.len(), 2, "its time had come");
-    assert_eq!(claim(&house, now + TimeDelta::days(1)).await.len(), 1);
-    assert_eq!(find(&house, broken.id).await.next_run_at, None);
+    assert_eq!(claim(&test, now).await.len(), 2, "its time had come");
+    assert_eq!(claim(&test, now + TimeDelta::days(1)).await.len(), 1);
+    assert_eq!(find(&test, broken.id).await.next_run_at, None);
 }
 
 #[tokio::test]
 async fn time_is_that_of_postgres() {
-    let house = TestOrg::new().await;
-    let tx = house.db.fleet().await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.fleet().await.unwrap();
     let now = tx.now().await.unwrap();
     assert_eq!(tx.now().await.unwrap(), now, "one time for a transaction");
     let row =
-        house.db.superuser().await.query_one("SELECT clock_timestamp() AS at", &[]).await.unwrap();
+        test.db.superuser().await.query_one("SELECT clock_timestamp() AS at", &[]).await.unwrap();
     let age = row.get::<_, DateTime<Utc>>("at") - now;
     assert!((TimeDelta::zero()..TimeDelta::minutes(1)).contains(&age));
 }
@@ -269,12 +269,12 @@ struct Followed {
 }
 
 impl Followed {
-    async fn new(house: &TestOrg, cron: &str, zone: &str, now: DateTime<Utc>) -> Self {
+    async fn new(test: &TestOrg, cron: &str, zone: &str, now: DateTime<Utc>) -> Self {
         let org: OrganizationId =
-            organization(&house.db, &format!("o{}", UserId::new().uuid().simple())).await;
-        let user = person(&house.db, org, &format!("{org}@x.com"), &["operator"]).await;
+            organization(&test.db, &format!("o{}", UserId::new().uuid().simple())).await;
+        let user = person(&test.db, org, &format!("{org}@x.com"), &["operator"]).await;
         let by = viewer(org, user, BuiltinRole::Operator);
-        let saved = save(house, &by, &input("s", cron, zone), now).await.unwrap();
+        let saved = save(test, &by, &input("s", cron, zone), now).await.unwrap();
         Self {
             id: saved.id,
             cron: Cron::parse(cron, "cron").unwrap(),
@@ -297,7 +297,7 @@ impl Followed {
 
 /// Two schedulers look at the same rows at the same time, over days with a change of the clock and six hours down.
 async fn simulate(start: &str) {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let start = utc(start);
     let mut followed = Vec::new();
     for (cron, zone) in [
@@ -309,7 +309,7 @@ async fn simulate(start: &str) {
         ("0 0 * * *", "Asia/Kathmandu"),
         ("0 12 * * 1", "America/New_York"),
     ] {
-        followed.push(Followed::new(&house, cron, zone, start).await);
+        followed.push(Followed::new(&test, cron, zone, start).await);
     }
     let (down, up, end) =
         (start + TimeDelta::hours(30), start + TimeDelta::hours(36), start + TimeDelta::hours(54));
@@ -322,7 +322,7 @@ async fn simulate(start: &str) {
         }
         // The two do not begin at the same moment.
         let late = now - TimeDelta::milliseconds(step * 131 % 3000);
-        let (one, other) = tokio::join!(claim(&house, now), claim(&house, late));
+        let (one, other) = tokio::join!(claim(&test, now), claim(&test, late));
         for tick in one.into_iter().chain(other) {
             claimed.entry(tick.schedule).or_default().push(tick.at);
         }
@@ -332,7 +332,7 @@ async fn simulate(start: &str) {
         step = step * 37 % 101;
         now += TimeDelta::seconds(40 + step);
     }
-    let last = claim(&house, end).await;
+    let last = claim(&test, end).await;
     for tick in last {
         claimed.entry(tick.schedule).or_default().push(tick.at);
     }
@@ -359,13 +359,13 @@ async fn each_tick_comes_once_while_clocks_are_put_back() {
 
 #[tokio::test]
 async fn a_tick_a_minute_loses_none_to_its_spread() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let start = utc("2026-06-01T00:00:00Z");
-    let followed = Followed::new(&house, "* * * * *", "UTC", start).await;
+    let followed = Followed::new(&test, "* * * * *", "UTC", start).await;
     let mut claimed = Vec::new();
     for step in 0..200 {
         let now = start + TimeDelta::milliseconds(step * 58_700);
-        claimed.extend(claim(&house, now).await.into_iter().map(|tick| tick.at));
+        claimed.extend(claim(&test, now).await.into_iter().map(|tick| tick.at));
     }
     assert!(claimed == followed.due(start, start + TimeDelta::milliseconds(199 * 58_700)));
     assert!(claimed.len() > 190);
@@ -373,9 +373,9 @@ async fn a_tick_a_minute_loses_none_to_its_spread() {
 
 #[tokio::test]
 async fn who_saved_it_is_remembered_whoever_it_was() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let key = Actor::ApiKey(Id::new());
-    let by = Viewer { actor: key, ..operator(&house, "ada@x.com").await };
-    let made = save(&house, &by, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
-    assert_eq!(find(&house, made.id).await.actor, key);
+    let by = Viewer { actor: key, ..operator(&test, "ada@x.com").await };
+    let made = save(&test, &by, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
+    assert_eq!(find(&test, made.id).await.actor, key);
 }

@@ -20,23 +20,23 @@ fn worker(host: &str) -> NewWorker {
 }
 
 /// As if it had been silent for so long.
-async fn silence(house: &TestOrg, host: &str, interval: &str) {
+async fn silence(test: &TestOrg, host: &str, interval: &str) {
     let sql = format!(
         "UPDATE worker SET last_seen_at = now() - interval '{interval}' WHERE host = '{host}'"
     );
-    house.db.superuser().await.batch_execute(&sql).await.unwrap();
+    test.db.superuser().await.batch_execute(&sql).await.unwrap();
 }
 
-async fn hosts(house: &TestOrg) -> Vec<String> {
-    let tx = house.db.fleet().await.unwrap();
+async fn hosts(test: &TestOrg) -> Vec<String> {
+    let tx = test.db.fleet().await.unwrap();
     Worker::list(&tx).await.unwrap().into_iter().map(|worker| worker.host).collect()
 }
 
 #[tokio::test]
 async fn a_worker_is_seen_from_its_start_to_its_end() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let new = worker("a");
-    let tx = house.db.fleet().await.unwrap();
+    let tx = test.db.fleet().await.unwrap();
     Worker::register(&tx, &new).await.unwrap();
     assert!(Worker::beat(&tx, new.id, 3, true).await.unwrap());
     let [seen] = &Worker::list(&tx).await.unwrap()[..] else { panic!("not one") };
@@ -50,29 +50,29 @@ async fn a_worker_is_seen_from_its_start_to_its_end() {
 
 #[tokio::test]
 async fn who_is_silent_is_not_shown_and_then_forgotten() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let (quiet, gone) = (worker("quiet"), worker("gone"));
-    let tx = house.db.fleet().await.unwrap();
+    let tx = test.db.fleet().await.unwrap();
     for new in [&worker("here"), &quiet, &gone] {
         Worker::register(&tx, new).await.unwrap();
     }
     tx.commit().await.unwrap();
-    silence(&house, "quiet", "61 seconds").await;
-    silence(&house, "gone", "61 minutes").await;
-    assert_eq!(hosts(&house).await, ["here"]);
-    let tx = house.db.fleet().await.unwrap();
+    silence(&test, "quiet", "61 seconds").await;
+    silence(&test, "gone", "61 minutes").await;
+    assert_eq!(hosts(&test).await, ["here"]);
+    let tx = test.db.fleet().await.unwrap();
     assert_eq!(Worker::forget(&tx).await.unwrap(), 1);
     assert!(Worker::beat(&tx, quiet.id, 0, false).await.unwrap(), "it was only quiet");
     assert!(!Worker::beat(&tx, gone.id, 0, false).await.unwrap(), "it must register again");
     Worker::register(&tx, &gone).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(hosts(&house).await, ["quiet", "here", "gone"]);
+    assert_eq!(hosts(&test).await, ["quiet", "here", "gone"]);
 }
 
 #[tokio::test]
 async fn a_queue_of_a_newer_version_hides_no_worker() {
-    let house = TestOrg::new().await;
-    let tx = house.db.fleet().await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.fleet().await.unwrap();
     Worker::register(&tx, &worker("new")).await.unwrap();
     tx.exec("UPDATE worker SET queues = '{FROM_THE_FUTURE,SCAN}'", &[]).await.unwrap();
     assert_eq!(Worker::list(&tx).await.unwrap()[0].queues, [Queue::Scan]);
@@ -80,7 +80,7 @@ async fn a_queue_of_a_newer_version_hides_no_worker() {
 
 #[tokio::test]
 async fn an_organization_sees_no_worker() {
-    let house = TestOrg::new().await;
-    let tx = house.db.read(house.org).await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.read(test.org).await.unwrap();
     assert!(tx.all::<Row>("SELECT id FROM worker", &[]).await.is_err());
 }

@@ -23,29 +23,29 @@ use crate::harness::{
     SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, host_with, until,
 };
 
-async fn create(house: &TestOrg, input: &CreateAssetInput) -> Result<Asset> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn create(test: &TestOrg, input: &CreateAssetInput) -> Result<Asset> {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, input, at(0)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn update(house: &TestOrg, id: AssetId, patch: &UpdateAssetInput, now: i64) -> Result<Asset> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn update(test: &TestOrg, id: AssetId, patch: &UpdateAssetInput, now: i64) -> Result<Asset> {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let asset = Asset::update(&tx, id, patch, at(now)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn set_lifecycle(house: &TestOrg, id: AssetId, to: LifecycleState) -> Result<Asset> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn set_lifecycle(test: &TestOrg, id: AssetId, to: LifecycleState) -> Result<Asset> {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let asset = Asset::set_lifecycle(&tx, id, to, at(1)).await?;
     tx.commit().await?;
     Ok(asset)
 }
 
-async fn stored(house: &TestOrg, id: AssetId) -> Asset {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn stored(test: &TestOrg, id: AssetId) -> Asset {
+    let tx = test.db.read(test.org).await.unwrap();
     Asset::find(&tx, id).await.unwrap().unwrap()
 }
 
@@ -68,12 +68,12 @@ fn whole(owner: Option<UserId>) -> CreateAssetInput {
 
 #[tokio::test]
 async fn what_is_created_is_what_is_stored() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    let asset = create(&house, &whole(Some(ada))).await.unwrap();
-    assert_eq!(stored(&house, asset.id).await, asset);
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    let asset = create(&test, &whole(Some(ada))).await.unwrap();
+    assert_eq!(stored(&test, asset.id).await, asset);
     assert_eq!((asset.owner_id, asset.created_at, asset.updated_at), (Some(ada), at(0), at(0)));
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let by_code = Asset::find_by_code(&tx, &asset.code.to_lowercase()).await.unwrap();
     assert_eq!(by_code, Some(asset));
     assert_eq!(Asset::find_by_code(&tx, "HST-\0").await.unwrap(), None);
@@ -81,7 +81,7 @@ async fn what_is_created_is_what_is_stored() {
 
 #[tokio::test]
 async fn every_type_environment_and_state_of_the_code_is_one_of_the_database() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for asset_type in AssetType::ALL.iter().copied() {
         for environment in Environment::ALL.iter().copied() {
             for lifecycle_state in LifecycleState::ALL.iter().copied() {
@@ -91,7 +91,7 @@ async fn every_type_environment_and_state_of_the_code_is_one_of_the_database() {
                     lifecycle_state: Some(lifecycle_state),
                     ..host("x")
                 };
-                create(&house, &input).await.unwrap();
+                create(&test, &input).await.unwrap();
             }
         }
     }
@@ -99,21 +99,21 @@ async fn every_type_environment_and_state_of_the_code_is_one_of_the_database() {
 
 #[tokio::test]
 async fn what_a_patch_does_not_give_stays() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    let before = create(&house, &whole(Some(ada))).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    let before = create(&test, &whole(Some(ada))).await.unwrap();
     let patch = UpdateAssetInput { location: Given("Rack 5".into()), ..Default::default() };
-    let after = update(&house, before.id, &patch, 9).await.unwrap();
+    let after = update(&test, before.id, &patch, 9).await.unwrap();
     let expected = Asset { location: Some("Rack 5".into()), updated_at: at(9), ..before };
     assert_eq!(after, expected);
-    assert_eq!(stored(&house, after.id).await, expected);
+    assert_eq!(stored(&test, after.id).await, expected);
 }
 
 #[tokio::test]
 async fn what_a_patch_gives_as_null_is_cleared() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    let before = create(&house, &whole(Some(ada))).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    let before = create(&test, &whole(Some(ada))).await.unwrap();
     let patch = UpdateAssetInput {
         external_id: Null,
         location: Null,
@@ -123,46 +123,45 @@ async fn what_a_patch_gives_as_null_is_cleared() {
         custom_fields: Null,
         ..Default::default()
     };
-    let after = update(&house, before.id, &patch, 9).await.unwrap();
+    let after = update(&test, before.id, &patch, 9).await.unwrap();
     assert_eq!((&after.external_id, &after.location, &after.description), (&None, &None, &None));
     assert_eq!(
         (after.owner_id, &after.attributes, &after.custom_fields),
         (None, &json!({}), &json!({}))
     );
-    assert_eq!(stored(&house, after.id).await, after);
+    assert_eq!(stored(&test, after.id).await, after);
 }
 
 #[tokio::test]
 async fn name_and_environment_cannot_be_cleared() {
-    let house = TestOrg::new().await;
-    let asset = house.asset(host("web-1")).await;
+    let test = TestOrg::new().await;
+    let asset = test.asset(host("web-1")).await;
     let patch = UpdateAssetInput { name: Null, environment: Null, ..Default::default() };
     assert_eq!(
-        faults(update(&house, asset.id, &patch, 1).await),
+        faults(update(&test, asset.id, &patch, 1).await),
         ["input.name cannot be cleared", "input.environment cannot be cleared"]
     );
 }
 
 #[tokio::test]
 async fn objects_merge_by_key_and_null_removes_one() {
-    let house = TestOrg::new().await;
-    let asset =
-        house.asset(host_with("x", json!({"a": 1, "b": {"c": 1, "d": 2}, "n": null}))).await;
+    let test = TestOrg::new().await;
+    let asset = test.asset(host_with("x", json!({"a": 1, "b": {"c": 1, "d": 2}, "n": null}))).await;
     assert_eq!(asset.custom_fields, json!({"a": 1, "b": {"c": 1, "d": 2}}));
     let patch = custom_fields(json!({"a": null, "b": {"c": 3}, "e": [null]}));
-    let after = update(&house, asset.id, &patch, 1).await.unwrap();
+    let after = update(&test, asset.id, &patch, 1).await.unwrap();
     assert_eq!(
         after.custom_fields,
         json!({"b": {"c": 3}, "e": [null]}),
         "values are replaced whole"
     );
-    assert_eq!(stored(&house, asset.id).await.custom_fields, after.custom_fields);
+    assert_eq!(stored(&test, asset.id).await.custom_fields, after.custom_fields);
 }
 
 #[tokio::test]
 async fn a_patch_that_changes_nothing_leaves_no_trace() {
-    let house = TestOrg::new().await;
-    let before = create(&house, &whole(None)).await.unwrap();
+    let test = TestOrg::new().await;
+    let before = create(&test, &whole(None)).await.unwrap();
     let same = UpdateAssetInput {
         name: Given("  billing-db-1 ".into()),
         environment: Given(Environment::Staging),
@@ -171,22 +170,22 @@ async fn a_patch_that_changes_nothing_leaves_no_trace() {
         ..Default::default()
     };
     for patch in [UpdateAssetInput::default(), same] {
-        assert_eq!(update(&house, before.id, &patch, 9).await.unwrap(), before);
+        assert_eq!(update(&test, before.id, &patch, 9).await.unwrap(), before);
     }
-    assert_eq!(set_lifecycle(&house, before.id, before.lifecycle_state).await.unwrap(), before);
-    assert_eq!(house.audited("asset.").await, 1, "its creation");
+    assert_eq!(set_lifecycle(&test, before.id, before.lifecycle_state).await.unwrap(), before);
+    assert_eq!(test.audited("asset.").await, 1, "its creation");
 }
 
 #[tokio::test]
 async fn numbers_come_back_as_they_were_given() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let given = json!({
         "large": 1e16, "larger": 1e19, "huge": 1e300, "minus": -1e17, "unsigned": u64::MAX, "signed": i64::MIN,
         "zero": -0.0, "tenths": 0.1 + 0.2, "long": 1.234_567_890_123_456_7e-7, "whole": 1.0
     });
-    let asset = house.asset(host_with("x", given.clone())).await;
-    assert_eq!(stored(&house, asset.id).await.custom_fields, asset.custom_fields);
-    let again = update(&house, asset.id, &custom_fields(given), 9).await.unwrap();
+    let asset = test.asset(host_with("x", given.clone())).await;
+    assert_eq!(stored(&test, asset.id).await.custom_fields, asset.custom_fields);
+    let again = update(&test, asset.id, &custom_fields(given), 9).await.unwrap();
     assert_eq!(again.updated_at, at(0), "nothing changed");
 }
 
@@ -203,17 +202,17 @@ async fn a_life_moves_along_legal_transitions_only() {
         (Retired, Active),
         (Retired, Disposed),
     ];
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for from in LifecycleState::ALL.iter().copied() {
         for to in LifecycleState::ALL.iter().copied().filter(|to| *to != from) {
             let asset =
-                house.asset(CreateAssetInput { lifecycle_state: Some(from), ..host("x") }).await;
-            let moved = set_lifecycle(&house, asset.id, to).await;
+                test.asset(CreateAssetInput { lifecycle_state: Some(from), ..host("x") }).await;
+            let moved = set_lifecycle(&test, asset.id, to).await;
             if legal.contains(&(from, to)) {
                 assert_eq!(moved.unwrap().lifecycle_state, to);
             } else {
                 conflict(moved);
-                assert_eq!(stored(&house, asset.id).await, asset);
+                assert_eq!(stored(&test, asset.id).await, asset);
             }
         }
     }
@@ -221,22 +220,22 @@ async fn a_life_moves_along_legal_transitions_only() {
 
 #[tokio::test]
 async fn an_illegal_move_names_the_legal_ones() {
-    let house = TestOrg::new().await;
-    let asset = house.asset(host("x")).await;
+    let test = TestOrg::new().await;
+    let asset = test.asset(host("x")).await;
     assert_eq!(
-        conflict(set_lifecycle(&house, asset.id, LifecycleState::Disposed).await),
+        conflict(set_lifecycle(&test, asset.id, LifecycleState::Disposed).await),
         "the asset is ACTIVE and cannot become DISPOSED: it may become MAINTENANCE or RETIRED"
     );
 }
 
 #[tokio::test]
 async fn only_what_is_at_the_end_of_its_life_is_deleted() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for lifecycle_state in LifecycleState::ALL.iter().copied() {
-        let asset = house
+        let asset = test
             .asset(CreateAssetInput { lifecycle_state: Some(lifecycle_state), ..host("x") })
             .await;
-        let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+        let tx = test.db.write(test.org, Origin::system()).await.unwrap();
         let deleted = Asset::delete(&tx, asset.id, at(1)).await;
         if matches!(lifecycle_state, LifecycleState::Retired | LifecycleState::Disposed) {
             deleted.unwrap();
@@ -250,21 +249,21 @@ async fn only_what_is_at_the_end_of_its_life_is_deleted() {
 
 #[tokio::test]
 async fn an_external_id_is_one_assets() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let named = |id: &str| CreateAssetInput { external_id: Some(id.into()), ..host("x") };
-    create(&house, &named("e-1")).await.unwrap();
-    let other = create(&house, &named("e-2")).await.unwrap();
+    create(&test, &named("e-1")).await.unwrap();
+    let other = create(&test, &named("e-2")).await.unwrap();
     let sentence = "another asset has this external id";
-    assert_eq!(conflict(create(&house, &named(" e-1 ")).await), sentence);
+    assert_eq!(conflict(create(&test, &named(" e-1 ")).await), sentence);
     let patch = UpdateAssetInput { external_id: Given("e-1".into()), ..Default::default() };
-    assert_eq!(conflict(update(&house, other.id, &patch, 1).await), sentence);
-    create(&house, &host("without")).await.unwrap();
-    create(&house, &host("without")).await.unwrap();
+    assert_eq!(conflict(update(&test, other.id, &patch, 1).await), sentence);
+    create(&test, &host("without")).await.unwrap();
+    create(&test, &host("without")).await.unwrap();
 }
 
 #[tokio::test]
 async fn all_faults_are_said_at_once() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let input = CreateAssetInput {
         external_id: Some("x".repeat(256)),
         location: Some("a\u{202e}b".into()),
@@ -282,8 +281,8 @@ async fn all_faults_are_said_at_once() {
         "input.customFields. a key has 1 to 64 characters, no control characters and no spaces around it",
         "input.customFields.k holds the control character U+0000",
     ];
-    assert_eq!(faults(create(&house, &input).await), expected);
-    let asset = house.asset(host("x")).await;
+    assert_eq!(faults(create(&test, &input).await), expected);
+    let asset = test.asset(host("x")).await;
     let patch = UpdateAssetInput {
         name: Given("a\nb".into()),
         external_id: Given("x\u{7}".into()),
@@ -291,54 +290,54 @@ async fn all_faults_are_said_at_once() {
         attributes: Given(json!({"k\0": 1})),
         ..Default::default()
     };
-    assert_eq!(faults(update(&house, asset.id, &patch, 1).await).len(), 3);
-    assert_eq!(stored(&house, asset.id).await, asset);
+    assert_eq!(faults(update(&test, asset.id, &patch, 1).await).len(), 3);
+    assert_eq!(stored(&test, asset.id).await, asset);
 }
 
 #[tokio::test]
 async fn texts_are_composed() {
-    let house = TestOrg::new().await;
-    let asset = house.asset(host(" Cafe\u{301} ")).await;
+    let test = TestOrg::new().await;
+    let asset = test.asset(host(" Cafe\u{301} ")).await;
     assert_eq!(asset.name, "Caf\u{e9}");
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let filter = AssetFilter { text: Some("cafe\u{301}".into()), ..Default::default() };
     assert_eq!(Asset::count(&tx, &filter).await.unwrap(), 1, "what is typed decomposed is found");
 }
 
 #[tokio::test]
 async fn an_object_has_its_limits() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let sized = |bytes: usize| json!({"k": "x".repeat(bytes - r#"{"k":""}"#.len())});
-    let asset = create(&house, &host_with("x", sized(20_000))).await.unwrap();
-    let over = faults(create(&house, &host_with("x", sized(20_001))).await);
+    let asset = create(&test, &host_with("x", sized(20_000))).await.unwrap();
+    let over = faults(create(&test, &host_with("x", sized(20_001))).await);
     assert_eq!(over, ["input.customFields would have 20001 bytes as JSON, at most 20000 are kept"]);
-    let more = update(&house, asset.id, &custom_fields(json!({"l": 1})), 1).await;
+    let more = update(&test, asset.id, &custom_fields(json!({"l": 1})), 1).await;
     assert_eq!(faults(more).len(), 1, "what counts is what would be stored");
     let swapped = custom_fields(json!({"k": null, "l": 1}));
-    update(&house, asset.id, &swapped, 1).await.unwrap();
+    update(&test, asset.id, &swapped, 1).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_is_nested_too_deep_to_be_read_again_is_refused() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!([inner]));
-    let asset = create(&house, &host_with("x", json!({"k": nested(31)}))).await.unwrap();
-    assert_eq!(stored(&house, asset.id).await, asset);
+    let asset = create(&test, &host_with("x", json!({"k": nested(31)}))).await.unwrap();
+    assert_eq!(stored(&test, asset.id).await, asset);
     for depth in [32, 130, 1000] {
-        let refusal = create(&house, &host_with("x", json!({"k": nested(depth)}))).await;
+        let refusal = create(&test, &host_with("x", json!({"k": nested(depth)}))).await;
         assert_eq!(faults(refusal), ["input.customFields.k is nested deeper than 32 levels"]);
     }
 }
 
 #[tokio::test]
 async fn two_updates_at_once_of_different_keys_both_survive() {
-    let house = TestOrg::new().await;
-    let asset = house.asset(host("x")).await;
-    let first = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let asset = test.asset(host("x")).await;
+    let first = test.db.write(test.org, Origin::system()).await.unwrap();
     Asset::update(&first, asset.id, &custom_fields(json!({"a": 1})), at(1)).await.unwrap();
-    let superuser = house.db.superuser().await;
+    let superuser = test.db.superuser().await;
     let second = custom_fields(json!({"b": 2}));
-    let (updated, ()) = tokio::join!(update(&house, asset.id, &second, 2), async {
+    let (updated, ()) = tokio::join!(update(&test, asset.id, &second, 2), async {
         until(&superuser, SOMEBODY_WAITS).await;
         first.commit().await.unwrap();
     });
@@ -402,23 +401,23 @@ fn named(paths: &[String]) -> BTreeSet<&str> {
     named.collect()
 }
 
-async fn patches_follow_the_model(house: &TestOrg, patches: &[Map<String, Value>]) {
+async fn patches_follow_the_model(test: &TestOrg, patches: &[Map<String, Value>]) {
     let mut model = Map::new();
-    let asset = house.asset(host("x")).await;
+    let asset = test.asset(host("x")).await;
     for (number, patch) in (1..).zip(patches) {
         let next = merged(&model, patch);
         let change = custom_fields(Value::Object(patch.clone()));
-        let after = update(house, asset.id, &change, number).await.unwrap();
-        assert_eq!(after.custom_fields, stored(house, asset.id).await.custom_fields);
+        let after = update(test, asset.id, &change, number).await.unwrap();
+        assert_eq!(after.custom_fields, stored(test, asset.id).await.custom_fields);
         let differing: BTreeSet<&str> =
             KEYS.into_iter().filter(|key| model.get(*key) != next.get(*key)).collect();
         let sql = "SELECT changed_paths FROM audit_entry WHERE entity_id = $1 AND at = $2 AND action = 'asset.updated'";
-        let superuser = house.db.superuser().await;
+        let superuser = test.db.superuser().await;
         let entry = superuser.query_opt(sql, &[&asset.id.uuid(), &at(number)]).await.unwrap();
         let paths: Vec<String> = entry.map(|row| row.get("changed_paths")).unwrap_or_default();
         assert_eq!(named(&paths), differing, "{model:?} → {next:?}: {paths:?}");
         // Given once more, it changes nothing.
-        assert_eq!(update(house, asset.id, &change, 99).await.unwrap(), after);
+        assert_eq!(update(test, asset.id, &change, 99).await.unwrap(), after);
         assert_eq!(after.custom_fields, canonical(&Value::Object(next.clone())));
         model = next;
     }
@@ -446,33 +445,33 @@ fn canonical(value: &Value) -> Value {
 #[test]
 fn any_patches_merge_as_the_model_does_and_name_the_keys_that_differ() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let house = runtime.block_on(TestOrg::new());
+    let test = runtime.block_on(TestOrg::new());
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) };
     TestRunner::new(config)
         .run(&prop::collection::vec(any_object(), 1..4), |patches| {
-            runtime.block_on(patches_follow_the_model(&house, &patches));
+            runtime.block_on(patches_follow_the_model(&test, &patches));
             Ok(())
         })
         .unwrap();
-    runtime.block_on(async move { drop(house) });
+    runtime.block_on(async move { drop(test) });
 }
 
 #[tokio::test]
 async fn of_two_updates_of_the_tags_at_once_the_later_counts() {
-    let house = TestOrg::new().await;
-    let asset = house.asset(host("x")).await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let asset = test.asset(host("x")).await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let tag = Tag::create(&tx, "edge", None, at(0)).await.unwrap().id;
     tx.commit().await.unwrap();
     let tagged =
         |tags: &[TagId]| UpdateAssetInput { tags: Given(tags.to_vec()), ..Default::default() };
-    let superuser = house.db.superuser().await;
+    let superuser = test.db.superuser().await;
     // Both set it; then one takes it away and the other sets it again.
     for first_tags in [&[tag][..], &[]] {
-        let first = house.db.write(house.org, Origin::system()).await.unwrap();
+        let first = test.db.write(test.org, Origin::system()).await.unwrap();
         Asset::update(&first, asset.id, &tagged(first_tags), at(1)).await.unwrap();
         let second = tagged(&[tag]);
-        let (updated, ()) = tokio::join!(update(&house, asset.id, &second, 2), async {
+        let (updated, ()) = tokio::join!(update(&test, asset.id, &second, 2), async {
             until(&superuser, SOMEBODY_WAITS).await;
             first.commit().await.unwrap();
         });

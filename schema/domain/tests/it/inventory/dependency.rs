@@ -23,14 +23,14 @@ const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, 
 
 /// Assets by their names.
 struct Graph {
-    house: TestOrg,
+    test: TestOrg,
     ids: HashMap<String, AssetId>,
 }
 
 impl Graph {
     /// Of edges such as `web>db`: the web server needs the database. A name that begins with `svc` is a service.
     async fn of(edges: &str) -> Self {
-        let mut graph = Self { house: TestOrg::new().await, ids: HashMap::new() };
+        let mut graph = Self { test: TestOrg::new().await, ids: HashMap::new() };
         for edge in edges.split_whitespace() {
             let (source, target) = edge.split_once('>').unwrap();
             for name in [source, target] {
@@ -47,18 +47,18 @@ impl Graph {
         }
         let is_service = name.starts_with("svc");
         let asset_type = if is_service { AssetType::Service } else { AssetType::Host };
-        let asset = self.house.asset(CreateAssetInput { asset_type, ..host(name) }).await;
+        let asset = self.test.asset(CreateAssetInput { asset_type, ..host(name) }).await;
         self.ids.insert(name.to_owned(), asset.id);
         asset.id
     }
 
     async fn add(&self, source: &str, target: &str) -> Result<Dependency> {
-        add(&self.house, self.ids[source], self.ids[target], None, None).await
+        add(&self.test, self.ids[source], self.ids[target], None, None).await
     }
 
     /// What is reached from an asset, as `name depth via-source>via-target`, in order.
     async fn reached(&self, root: &str, direction: Direction, bounds: Bounds) -> Vec<String> {
-        let tx = self.house.db.read(self.house.org).await.unwrap();
+        let tx = self.test.db.read(self.test.org).await.unwrap();
         let roots = [self.ids[root]];
         let mut reached = reach(&tx, &roots, direction, bounds).await.unwrap();
         self.named(&reached.remove(&roots[0]).unwrap_or_default())
@@ -76,7 +76,7 @@ impl Graph {
     }
 
     async fn radius(&self, root: &str, bounds: Bounds) -> BlastRadius {
-        let tx = self.house.db.read(self.house.org).await.unwrap();
+        let tx = self.test.db.read(self.test.org).await.unwrap();
         let roots = [self.ids[root]];
         blast_radius(&tx, &roots, bounds).await.unwrap().remove(&roots[0]).unwrap()
     }
@@ -87,20 +87,20 @@ fn bounds(depth: i32, first: i32) -> Bounds {
 }
 
 async fn add(
-    house: &TestOrg,
+    test: &TestOrg,
     source: AssetId,
     target: AssetId,
     kind: Option<&str>,
     criticality: Option<Criticality>,
 ) -> Result<Dependency> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let added = Dependency::add(&tx, source, target, kind, criticality, at(1)).await?;
     tx.commit().await?;
     Ok(added)
 }
 
-async fn remove(house: &TestOrg, id: DependencyId) -> Result<Dependency> {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn remove(test: &TestOrg, id: DependencyId) -> Result<Dependency> {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let removed = Dependency::remove(&tx, id, at(2)).await?;
     tx.commit().await?;
     Ok(removed)
@@ -108,55 +108,55 @@ async fn remove(house: &TestOrg, id: DependencyId) -> Result<Dependency> {
 
 #[tokio::test]
 async fn what_is_added_is_what_is_stored() {
-    let house = TestOrg::new().await;
-    let (web, db) = (house.asset(host("web")).await.id, house.asset(host("db")).await.id);
+    let test = TestOrg::new().await;
+    let (web, db) = (test.asset(host("web")).await.id, test.asset(host("db")).await.id);
     for (kind, criticality) in [(Some(" database "), Some(Criticality::High)), (Some(" "), None)] {
-        let added = add(&house, web, db, kind, criticality).await.unwrap();
-        let tx = house.db.read(house.org).await.unwrap();
+        let added = add(&test, web, db, kind, criticality).await.unwrap();
+        let tx = test.db.read(test.org).await.unwrap();
         assert_eq!(Dependency::find(&tx, added.id).await.unwrap().as_ref(), Some(&added));
         assert_eq!((added.source_id, added.target_id, added.created_at), (web, db, at(1)));
         let kind = kind.map(str::trim).filter(|kind| !kind.is_empty());
         assert_eq!((added.kind.as_deref(), added.criticality), (kind, criticality));
         tx.commit().await.unwrap();
-        remove(&house, added.id).await.unwrap();
+        remove(&test, added.id).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn every_criticality_of_the_code_is_one_of_the_database() {
-    let house = TestOrg::new().await;
-    let web = house.asset(host("web")).await.id;
+    let test = TestOrg::new().await;
+    let web = test.asset(host("web")).await.id;
     for criticality in Criticality::ALL {
-        let needed = house.asset(host(criticality.as_str())).await.id;
-        add(&house, web, needed, None, Some(*criticality)).await.unwrap();
+        let needed = test.asset(host(criticality.as_str())).await.id;
+        add(&test, web, needed, None, Some(*criticality)).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn bad_input_names_its_arguments() {
-    let house = TestOrg::new().await;
-    let web = house.asset(host("web")).await.id;
+    let test = TestOrg::new().await;
+    let web = test.asset(host("web")).await.id;
     let long = "x".repeat(51);
     assert_eq!(
-        faults(add(&house, web, web, Some(&long), None).await),
+        faults(add(&test, web, web, Some(&long), None).await),
         [
             "kind has 51 characters, at most 50 are allowed",
             "target is the source itself: an asset cannot need itself"
         ]
     );
     assert_eq!(
-        faults(add(&house, web, Id::new(), Some("a\nb"), None).await),
+        faults(add(&test, web, Id::new(), Some("a\nb"), None).await),
         ["kind holds the control character U+000A"]
     );
 }
 
 #[tokio::test]
 async fn an_asset_that_is_not_there_is_not_found() {
-    let house = TestOrg::new().await;
-    let web = house.asset(host("web")).await.id;
-    assert_not_found(add(&house, web, Id::new(), None, None).await);
-    assert_not_found(add(&house, Id::new(), web, None, None).await);
-    assert_not_found(remove(&house, Id::new()).await);
+    let test = TestOrg::new().await;
+    let web = test.asset(host("web")).await.id;
+    assert_not_found(add(&test, web, Id::new(), None, None).await);
+    assert_not_found(add(&test, Id::new(), web, None, None).await);
+    assert_not_found(remove(&test, Id::new()).await);
 }
 
 #[tokio::test]
@@ -168,11 +168,11 @@ async fn the_same_need_is_not_said_twice() {
 
 #[tokio::test]
 async fn a_dependency_stands_in_its_sources_history() {
-    let house = TestOrg::new().await;
-    let (web, db) = (house.asset(host("web")).await.id, house.asset(host("db")).await.id);
-    let added = add(&house, web, db, Some("database"), None).await.unwrap();
-    assert_eq!(remove(&house, added.id).await.unwrap(), added);
-    let rows = house
+    let test = TestOrg::new().await;
+    let (web, db) = (test.asset(host("web")).await.id, test.asset(host("db")).await.id);
+    let added = add(&test, web, db, Some("database"), None).await.unwrap();
+    assert_eq!(remove(&test, added.id).await.unwrap(), added);
+    let rows = test
         .db
         .superuser()
         .await
@@ -202,23 +202,23 @@ async fn a_dependency_stands_in_its_sources_history() {
 #[tokio::test]
 async fn a_dependency_goes_with_either_of_its_assets() {
     let graph = Graph::of("web>db db>disk").await;
-    let house = &graph.house;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = &graph.test;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     Asset::set_lifecycle(&tx, graph.ids["db"], LifecycleState::Retired, at(2)).await.unwrap();
     Asset::delete(&tx, graph.ids["db"], at(3)).await.unwrap();
     tx.commit().await.unwrap();
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     assert!(Dependency::list(&tx, &ALL).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test]
 async fn dependencies_are_listed_page_by_page() {
     let graph = Graph::of("a>b b>c c>d").await;
-    let tx = graph.house.db.read(graph.house.org).await.unwrap();
+    let tx = graph.test.db.read(graph.test.org).await.unwrap();
     let first = PageRequest { size: 2, ..ALL };
     let page = Dependency::list(&tx, &first).await.unwrap();
     assert_eq!((page.rows.len(), page.has_next), (2, true));
-    let rest = PageRequest { after: Some(page.rows[1].place()), ..first };
+    let rest = PageRequest { after: Some(page.rows[1].position()), ..first };
     let page = Dependency::list(&tx, &rest).await.unwrap();
     assert_eq!((page.rows.len(), page.has_next), (1, false));
     assert_eq!(page.rows[0].target_id, graph.ids["d"]);
@@ -315,7 +315,7 @@ async fn the_asset_itself_is_no_part_of_its_blast_radius() {
 #[tokio::test]
 async fn many_assets_are_walked_from_at_once() {
     let graph = Graph::of("a>b b>c svc>c x>y").await;
-    let tx = graph.house.db.read(graph.house.org).await.unwrap();
+    let tx = graph.test.db.read(graph.test.org).await.unwrap();
     let nobody = Id::new();
     let roots = [graph.ids["c"], graph.ids["y"], graph.ids["x"], graph.ids["c"], nobody];
     let mut reached = reach(&tx, &roots, Direction::Dependents, bounds(10, 100)).await.unwrap();
@@ -333,16 +333,16 @@ async fn many_assets_are_walked_from_at_once() {
 
 #[tokio::test]
 async fn assets_of_one_name_are_ordered_by_id() {
-    let house = TestOrg::new().await;
-    let root = house.asset(host("root")).await.id;
+    let test = TestOrg::new().await;
+    let root = test.asset(host("root")).await.id;
     let mut twins = Vec::new();
     for _ in 0..3 {
-        twins.push(house.asset(host("twin")).await.id);
+        twins.push(test.asset(host("twin")).await.id);
     }
     for twin in twins.iter().rev() {
-        add(&house, *twin, root, None, None).await.unwrap();
+        add(&test, *twin, root, None, None).await.unwrap();
     }
-    let tx = house.db.read(house.org).await.unwrap();
+    let tx = test.db.read(test.org).await.unwrap();
     let reached = reach(&tx, &[root], Direction::Dependents, bounds(1, 2)).await.unwrap();
     let shown: Vec<_> = reached[&root].iter().map(|one| one.asset).collect();
     assert_eq!(shown, twins[..2]);
@@ -351,12 +351,12 @@ async fn assets_of_one_name_are_ordered_by_id() {
 #[tokio::test]
 async fn a_foreign_organization_sees_and_touches_nothing() {
     let graph = Graph::of("web>db").await;
-    let house = &graph.house;
-    let evil = organization(&house.db, "evil").await;
-    let tx = house.db.read(house.org).await.unwrap();
+    let test = &graph.test;
+    let evil = organization(&test.db, "evil").await;
+    let tx = test.db.read(test.org).await.unwrap();
     let own = Dependency::list(&tx, &ALL).await.unwrap().rows.remove(0);
     tx.commit().await.unwrap();
-    let tx = house.db.write(evil, Origin::system()).await.unwrap();
+    let tx = test.db.write(evil, Origin::system()).await.unwrap();
     let (web, db) = (graph.ids["web"], graph.ids["db"]);
     assert_eq!(Dependency::find(&tx, own.id).await.unwrap(), None);
     assert!(Dependency::list(&tx, &ALL).await.unwrap().rows.is_empty());
@@ -394,10 +394,10 @@ async fn no_dependency_joins_two_organizations() {
 
 #[tokio::test]
 async fn whoever_needed_a_deleted_asset_is_told() {
-    let house = TestOrg::new().await;
-    let needed = house.asset(host("db")).await;
-    let source = house.asset(host("web")).await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let needed = test.asset(host("db")).await;
+    let source = test.asset(host("web")).await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     Dependency::add(&tx, source.id, needed.id, None, None, at(1)).await.unwrap();
     Asset::set_lifecycle(&tx, needed.id, LifecycleState::Retired, at(2)).await.unwrap();
     Asset::delete(&tx, needed.id, at(3)).await.unwrap();
@@ -410,10 +410,10 @@ async fn whoever_needed_a_deleted_asset_is_told() {
 
 #[tokio::test]
 async fn an_asset_that_too_many_need_stays() {
-    let house = TestOrg::new().await;
-    let needed = house.asset(host("db")).await.id;
-    let source = house.asset(host("web")).await.id.uuid();
-    let (org, target) = (house.org.uuid(), needed.uuid());
+    let test = TestOrg::new().await;
+    let needed = test.asset(host("db")).await.id;
+    let source = test.asset(host("web")).await.id.uuid();
+    let (org, target) = (test.org.uuid(), needed.uuid());
     let many = format!(
         "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
          SELECT org_id, gen_random_uuid(), 'X-' || n, name, type, lifecycle_state, environment, created_at, updated_at
@@ -421,8 +421,8 @@ async fn an_asset_that_too_many_need_stays() {
          INSERT INTO dependency (org_id, id, source_id, target_id, created_at)
          SELECT org_id, gen_random_uuid(), id, '{target}', now() FROM asset WHERE org_id = '{org}' AND id <> '{target}'"
     );
-    house.db.superuser().await.batch_execute(&many).await.unwrap();
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    test.db.superuser().await.batch_execute(&many).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     Asset::set_lifecycle(&tx, needed, LifecycleState::Retired, at(2)).await.unwrap();
     let refused = Asset::delete(&tx, needed, at(3)).await.unwrap_err().to_string();
     assert!(refused.contains("10000 dependencies"), "{refused}");

@@ -15,10 +15,10 @@ use serde_json::json;
 use crate::harness::{TestOrg, at, host, host_with, organization};
 
 /// The records of a whole export, the header first.
-async fn export(house: &TestOrg, kind: ImportKind, owners: Owners) -> Vec<Vec<String>> {
-    let mut export = begin(house, kind, owners).await;
+async fn export(test: &TestOrg, kind: ImportKind, owners: Owners) -> Vec<Vec<String>> {
+    let mut export = begin(test, kind, owners).await;
     let mut file = export.header();
-    while let Some(page) = page(house, &mut export).await.unwrap() {
+    while let Some(page) = page(test, &mut export).await.unwrap() {
         file.extend(page);
     }
     let reader =
@@ -26,44 +26,44 @@ async fn export(house: &TestOrg, kind: ImportKind, owners: Owners) -> Vec<Vec<St
     reader.map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
-async fn begin(house: &TestOrg, kind: ImportKind, owners: Owners) -> Export {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn begin(test: &TestOrg, kind: ImportKind, owners: Owners) -> Export {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let export = Export::begin(&tx, kind, owners, at(1)).await.unwrap();
     tx.commit().await.unwrap();
     export
 }
 
-async fn page(house: &TestOrg, export: &mut Export) -> Result<Option<Vec<u8>>> {
-    export.page(&house.db.read(house.org).await.unwrap()).await
+async fn page(test: &TestOrg, export: &mut Export) -> Result<Option<Vec<u8>>> {
+    export.page(&test.db.read(test.org).await.unwrap()).await
 }
 
-async fn add(house: &TestOrg, input: &CreateAssetInput) -> Asset {
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+async fn add(test: &TestOrg, input: &CreateAssetInput) -> Asset {
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let asset = Asset::create(&tx, input, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     asset
 }
 
 /// One more asset for each of these numbers, without a word of audit.
-async fn many(house: &TestOrg, count: i32) {
+async fn many(test: &TestOrg, count: i32) {
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
         SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD', now(), now()
         FROM generate_series(1, $2::int) AS n";
-    house.db.superuser().await.execute(sql, &[&house.org, &count]).await.unwrap();
+    test.db.superuser().await.execute(sql, &[&test.org, &count]).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_asset_is_told_in_the_columns_that_import_it_again() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let mut tags = Vec::new();
     for name in ["web", "DMZ"] {
         tags.push(Tag::create(&tx, name, None, at(0)).await.unwrap().id);
     }
     tx.commit().await.unwrap();
     let asset = add(
-        &house,
+        &test,
         &CreateAssetInput {
             asset_type: AssetType::NetworkDevice,
             lifecycle_state: Some(LifecycleState::Maintenance),
@@ -80,9 +80,9 @@ async fn an_asset_is_told_in_the_columns_that_import_it_again() {
         },
     )
     .await;
-    let blank = add(&house, &host("blank")).await;
+    let blank = add(&test, &host("blank")).await;
 
-    let records = export(&house, ImportKind::Assets, Owners::Told).await;
+    let records = export(&test, ImportKind::Assets, Owners::Told).await;
     let expected = [
         ("code", asset.code.as_str(), blank.code.as_str()),
         ("external_id", "'=1+1", ""),
@@ -112,15 +112,15 @@ async fn an_asset_is_told_in_the_columns_that_import_it_again() {
 
 #[tokio::test]
 async fn a_dependency_is_told_by_codes_and_external_ids() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let known = CreateAssetInput { external_id: Some("snipe-7".into()), ..host("a") };
-    let (a, b) = (add(&house, &known).await, add(&house, &host("b")).await);
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let (a, b) = (add(&test, &known).await, add(&test, &host("b")).await);
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let high = Some(Criticality::High);
     Dependency::add(&tx, a.id, b.id, Some("+runs on"), high, at(0)).await.unwrap();
     Dependency::add(&tx, b.id, a.id, None, None, at(0)).await.unwrap();
     tx.commit().await.unwrap();
-    let records = export(&house, ImportKind::Dependencies, Owners::Told).await;
+    let records = export(&test, ImportKind::Dependencies, Owners::Told).await;
     let header = "source_code source_external_id target_code target_external_id kind criticality";
     let expected = [
         header.split(' ').collect(),
@@ -132,21 +132,21 @@ async fn a_dependency_is_told_by_codes_and_external_ids() {
 
 #[tokio::test]
 async fn an_inventory_without_assets_is_a_header() {
-    let house = TestOrg::new().await;
-    let records = export(&house, ImportKind::Assets, Owners::Told).await;
+    let test = TestOrg::new().await;
+    let records = export(&test, ImportKind::Assets, Owners::Told).await;
     let header = "code external_id name asset_type environment lifecycle_state location description owner tags";
     assert_eq!(records, [header.split(' ').map(str::to_owned).collect::<Vec<_>>()]);
 }
 
 #[tokio::test]
 async fn every_asset_is_told_once_whatever_the_pages() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     for more in [999, 1, 1_001] {
-        let before = export(&house, ImportKind::Assets, Owners::Told).await.len();
+        let before = export(&test, ImportKind::Assets, Owners::Told).await.len();
         let sql = "UPDATE asset SET code = 'Y' || code WHERE org_id = $1";
-        house.db.superuser().await.execute(sql, &[&house.org]).await.unwrap();
-        many(&house, more).await;
-        let mut records = export(&house, ImportKind::Assets, Owners::Told).await;
+        test.db.superuser().await.execute(sql, &[&test.org]).await.unwrap();
+        many(&test, more).await;
+        let mut records = export(&test, ImportKind::Assets, Owners::Told).await;
         records.sort_unstable();
         records.dedup();
         assert_eq!(records.len(), before + usize::try_from(more).unwrap());
@@ -155,59 +155,59 @@ async fn every_asset_is_told_once_whatever_the_pages() {
 
 #[tokio::test]
 async fn an_export_that_lacks_a_column_fails() {
-    let house = TestOrg::new().await;
-    add(&house, &host("first")).await;
-    let mut export = begin(&house, ImportKind::Assets, Owners::Told).await;
+    let test = TestOrg::new().await;
+    add(&test, &host("first")).await;
+    let mut export = begin(&test, ImportKind::Assets, Owners::Told).await;
     let late = CreateAssetInput { custom_fields: Some(json!({"rack": "4"})), ..host("late") };
-    add(&house, &late).await;
-    let refused = page(&house, &mut export).await;
+    add(&test, &late).await;
+    let refused = page(&test, &mut export).await;
     let is_told = |reason: &str| reason.contains("custom.rack") && reason.contains("again");
     assert!(matches!(refused, Err(Error::Conflict(reason)) if is_told(&reason)));
 }
 
 #[tokio::test]
 async fn owners_are_told_to_those_only_who_may_see_them() {
-    let house = TestOrg::new().await;
-    let ada = house.person("ada@x.com", &["viewer"]).await;
-    add(&house, &CreateAssetInput { owner: Some(ada), ..host("a") }).await;
-    let records = export(&house, ImportKind::Assets, Owners::Withheld).await;
+    let test = TestOrg::new().await;
+    let ada = test.person("ada@x.com", &["viewer"]).await;
+    add(&test, &CreateAssetInput { owner: Some(ada), ..host("a") }).await;
+    let records = export(&test, ImportKind::Assets, Owners::Withheld).await;
     assert!(!records.concat().iter().any(|cell| cell == "owner" || cell.contains('@')));
 }
 
 #[tokio::test]
 async fn nothing_of_another_organization_goes_out() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let mut other = TestOrg::new().await;
     other.org = organization(&other.db, "globex").await;
     add(&other, &host_with("theirs", json!({"os_name": "Debian 12"}))).await;
     let ours = TestOrg { org: organization(&other.db, "initech").await, ..other };
     let records = export(&ours, ImportKind::Assets, Owners::Told).await;
-    assert_eq!(records, export(&house, ImportKind::Assets, Owners::Told).await);
+    assert_eq!(records, export(&test, ImportKind::Assets, Owners::Told).await);
 }
 
 #[tokio::test]
 async fn who_exported_how_many_rows_is_noted_before_the_first_goes_out() {
-    let house = TestOrg::new().await;
-    many(&house, 3).await;
-    begin(&house, ImportKind::Assets, Owners::Told).await;
+    let test = TestOrg::new().await;
+    many(&test, 3).await;
+    begin(&test, ImportKind::Assets, Owners::Told).await;
     let sql = "SELECT action, entity_type, entity_id, after->>'rows' FROM audit_entry WHERE action = 'asset.exported'";
-    let row = house.db.superuser().await.query_one(sql, &[]).await.unwrap();
+    let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
     let noted: (&str, &str, uuid::Uuid, &str) = (row.get(0), row.get(1), row.get(2), row.get(3));
-    assert_eq!(noted, ("asset.exported", "organization", house.org.uuid(), "3"));
+    assert_eq!(noted, ("asset.exported", "organization", test.org.uuid(), "3"));
 }
 
 #[tokio::test]
 async fn more_custom_fields_than_an_import_reads_are_refused_with_what_to_do() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     // As many assets as are not looked at together, with keys of their own.
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, custom_fields, created_at, updated_at)
         SELECT $1, gen_random_uuid(), 'X-' || n, 'host-' || n, 'HOST', 'ACTIVE', 'PROD',
                (SELECT jsonb_object_agg('k' || (n * 4 + k), '') FROM generate_series(1, 4) AS k), now(), now()
         FROM generate_series(1, $2::int) AS n";
     let begun = async |count: i32| {
-        house.db.superuser().await.execute("DELETE FROM asset", &[]).await.unwrap();
-        house.db.superuser().await.execute(sql, &[&house.org, &count]).await.unwrap();
-        let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+        test.db.superuser().await.execute("DELETE FROM asset", &[]).await.unwrap();
+        test.db.superuser().await.execute(sql, &[&test.org, &count]).await.unwrap();
+        let tx = test.db.write(test.org, Origin::system()).await.unwrap();
         Export::begin(&tx, ImportKind::Assets, Owners::Told, at(1)).await
     };
     let header = String::from_utf8(begun(116).await.unwrap().header()).unwrap();

@@ -15,7 +15,7 @@ use crate::harness::{TestOrg, at, host};
 
 #[tokio::test]
 async fn what_a_large_run_leaves_behind_is_swept_in_time() {
-    let house = TestOrg::new().await;
+    let test = TestOrg::new().await;
     let order = ImportOrder {
         kind: ImportKind::Assets,
         format: ImportFormat::Csv,
@@ -23,7 +23,7 @@ async fn what_a_large_run_leaves_behind_is_swept_in_time() {
         empty_cells: EmptyCells::Keep,
         idempotency_key: None,
     };
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let Opened::New(run) = ImportRun::open(&tx, &order, at(0)).await.unwrap() else {
         panic!("it is the first")
     };
@@ -31,11 +31,11 @@ async fn what_a_large_run_leaves_behind_is_swept_in_time() {
     tx.commit().await.unwrap();
     let sql = "INSERT INTO import_key (org_id, run_id, key, \"row\")
         SELECT $1, $2, 'external_id n:' || n, n FROM generate_series(1, 30000) AS n";
-    house.db.superuser().await.execute(sql, &[&house.org, &run.id]).await.unwrap();
+    test.db.superuser().await.execute(sql, &[&test.org, &run.id]).await.unwrap();
 
     let mut looks = 0;
     loop {
-        let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+        let tx = test.db.write(test.org, Origin::system()).await.unwrap();
         let swept = ImportRun::sweep(&tx, run.id, at(2)).await.unwrap();
         tx.commit().await.unwrap();
         looks += 1;
@@ -48,7 +48,7 @@ async fn what_a_large_run_leaves_behind_is_swept_in_time() {
 
 /// Imports assets and what needs what, a line a row; created, updated, and what was wrong. Nothing stays.
 async fn tried(
-    house: &TestOrg,
+    test: &TestOrg,
     assets: &[String],
     dependencies: &[String],
     dry_run: bool,
@@ -60,7 +60,7 @@ async fn tried(
         empty_cells: EmptyCells::Keep,
         idempotency_key: None,
     };
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let Opened::New(run) = ImportRun::open(&tx, &order, at(0)).await.unwrap() else {
         panic!("there is no key")
     };
@@ -89,7 +89,7 @@ async fn tried(
     for place in 0..2 {
         let begun = ImportRun::begin_chunk(&tx, run.id, place).await.unwrap().unwrap();
         let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
-        let told = |fault: &import::RowFault| format!("{} {}", fault.row, fault.message);
+        let told = |fault: &import::RowError| format!("{} {}", fault.row, fault.message);
         faults.extend(outcome.faults.iter().map(told));
         ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
     }
@@ -100,8 +100,8 @@ async fn tried(
 
 #[tokio::test]
 async fn a_dry_run_knows_assets_of_the_file_by_both_of_their_names() {
-    let house = TestOrg::new().await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let there = Asset::create(&tx, &host("there"), at(0)).await.unwrap().code;
     tx.commit().await.unwrap();
     let assets = ["NEW-1,e-new,new,host".to_owned(), format!("{there},e-there,there,host")];
@@ -118,7 +118,7 @@ async fn a_dry_run_knows_assets_of_the_file_by_both_of_their_names() {
         "3 this dependency stands in row 2 already: only that row counts",
     ];
     for dry_run in [true, false] {
-        let (created, updated, faults) = tried(&house, &assets, &dependencies, dry_run).await;
+        let (created, updated, faults) = tried(&test, &assets, &dependencies, dry_run).await;
         assert_eq!(
             (created, updated, &faults[..]),
             (3, 1, &expected.map(str::to_owned)[..]),

@@ -11,7 +11,7 @@ use domain::{
         export::{Export, Owners},
         import::{
             self, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
-            check_columns, cut::Cutter,
+            check_columns, chunker::Chunker,
         },
         tag::Tag,
     },
@@ -23,8 +23,8 @@ use crate::harness::{TestOrg, at, organization};
 
 type Edge = (prop::sample::Index, prop::sample::Index, Option<String>, Option<Criticality>);
 
-async fn exported(house: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
-    let tx = house.db.write(org, Origin::system()).await.unwrap();
+async fn exported(test: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
+    let tx = test.db.write(org, Origin::system()).await.unwrap();
     let mut export = Export::begin(&tx, kind, Owners::Withheld, at(0)).await.unwrap();
     let mut file = export.header();
     while let Some(page) = export.page(&tx).await.unwrap() {
@@ -36,7 +36,7 @@ async fn exported(house: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec
 
 /// Created, updated, unchanged, and what was wrong.
 async fn imported(
-    house: &TestOrg,
+    test: &TestOrg,
     org: OrganizationId,
     kind: ImportKind,
     empty_cells: EmptyCells,
@@ -49,14 +49,14 @@ async fn imported(
         empty_cells,
         idempotency_key: None,
     };
-    let tx = house.db.write(org, Origin::system()).await.unwrap();
+    let tx = test.db.write(org, Origin::system()).await.unwrap();
     let Opened::New(run) = ImportRun::open(&tx, &order, at(1)).await.unwrap() else {
         panic!("there is no key")
     };
-    let mut cutter = Cutter::new(ImportFormat::Csv);
-    let mut chunks = cutter.push(file).unwrap();
-    chunks.extend(cutter.finish().unwrap());
-    let (columns, delimiter) = (cutter.header().unwrap().to_vec(), cutter.delimiter().unwrap());
+    let mut chunker = Chunker::new(ImportFormat::Csv);
+    let mut chunks = chunker.push(file).unwrap();
+    chunks.extend(chunker.finish().unwrap());
+    let (columns, delimiter) = (chunker.header().unwrap().to_vec(), chunker.delimiter().unwrap());
     check_columns(kind, &columns).unwrap();
     let table = Table { kind, columns, delimiter };
     for chunk in &chunks {
@@ -197,14 +197,14 @@ fn edges() -> impl Strategy<Value = Vec<Edge>> {
 }
 
 async fn comes_back(
-    house: &TestOrg,
+    test: &TestOrg,
     number: usize,
     assets: &[(CreateAssetInput, BTreeSet<String>)],
     edges: &[Edge],
 ) {
-    let here = organization(&house.db, &format!("here-{number}")).await;
-    let there = organization(&house.db, &format!("there-{number}")).await;
-    let tx = house.db.write(here, Origin::system()).await.unwrap();
+    let here = organization(&test.db, &format!("here-{number}")).await;
+    let there = organization(&test.db, &format!("there-{number}")).await;
+    let tx = test.db.write(here, Origin::system()).await.unwrap();
     let mut ids = Vec::new();
     let mut tags = std::collections::BTreeMap::new();
     for (place, (input, names)) in assets.iter().enumerate() {
@@ -232,15 +232,15 @@ async fn comes_back(
     for (kind, count) in [(ImportKind::Assets, ids.len()), (ImportKind::Dependencies, drawn.len())]
     {
         let count = i32::try_from(count).unwrap();
-        let file = exported(house, here, kind).await;
+        let file = exported(test, here, kind).await;
         let shown = String::from_utf8_lossy(&file);
         for empty in [EmptyCells::Keep, EmptyCells::Clear] {
-            let again = imported(house, here, kind, empty, &file).await;
+            let again = imported(test, here, kind, empty, &file).await;
             assert_eq!(again, (0, 0, count, vec![]), "unchanged where it is, {empty:?}: {shown}");
         }
-        let elsewhere = imported(house, there, kind, EmptyCells::Keep, &file).await;
+        let elsewhere = imported(test, there, kind, EmptyCells::Keep, &file).await;
         assert_eq!(elsewhere, (count, 0, 0, vec![]), "new elsewhere: {shown}");
-        let back = exported(house, there, kind).await;
+        let back = exported(test, there, kind).await;
         assert_eq!(String::from_utf8_lossy(&back), shown, "the same from there");
     }
 }
@@ -248,15 +248,15 @@ async fn comes_back(
 #[test]
 fn what_is_exported_imports_unchanged_and_elsewhere_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let house = runtime.block_on(TestOrg::new());
+    let test = runtime.block_on(TestOrg::new());
     let number = std::cell::Cell::new(0);
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) };
     TestRunner::new(config)
         .run(&(prop::collection::vec(asset(), 1..7), edges()), |(assets, edges)| {
             number.set(number.get() + 1);
-            runtime.block_on(comes_back(&house, number.get(), &assets, &edges));
+            runtime.block_on(comes_back(&test, number.get(), &assets, &edges));
             Ok(())
         })
         .unwrap();
-    runtime.block_on(async move { drop(house) });
+    runtime.block_on(async move { drop(test) });
 }

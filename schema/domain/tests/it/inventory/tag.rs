@@ -17,18 +17,18 @@ use crate::harness::{TestOrg, at, host};
 
 /// A tag of a new house.
 async fn tagged_house(name: &str) -> (TestOrg, TagId) {
-    let house = TestOrg::new().await;
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let test = TestOrg::new().await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let tag = Tag::create(&tx, name, None, at(0)).await.unwrap().id;
     tx.commit().await.unwrap();
-    (house, tag)
+    (test, tag)
 }
 
 #[tokio::test]
 async fn a_tag_that_goes_stands_in_the_history_of_each_asset() {
-    let (house, edge) = tagged_house("edge").await;
-    let (web, other) = (house.asset(host("web")).await, house.asset(host("other")).await);
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    let (test, edge) = tagged_house("edge").await;
+    let (web, other) = (test.asset(host("web")).await, test.asset(host("other")).await);
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let vm = Tag::create(&tx, "vm", None, at(1)).await.unwrap().id;
     let patch =
         UpdateAssetInput { tags: MaybeUndefined::Value(vec![edge, vm]), ..Default::default() };
@@ -48,17 +48,17 @@ async fn a_tag_that_goes_stands_in_the_history_of_each_asset() {
 
 #[tokio::test]
 async fn a_tag_of_too_many_assets_stays() {
-    let (house, tag) = tagged_house("everywhere").await;
-    let template = house.asset(host("web")).await.id.uuid();
-    let (org, tag_id) = (house.org.uuid(), tag.uuid());
+    let (test, tag) = tagged_house("everywhere").await;
+    let template = test.asset(host("web")).await.id.uuid();
+    let (org, tag_id) = (test.org.uuid(), tag.uuid());
     let many = format!(
         "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
          SELECT org_id, gen_random_uuid(), 'X-' || n, name, type, lifecycle_state, environment, created_at, updated_at
          FROM asset, generate_series(1, 10000) AS n WHERE id = '{template}';
          INSERT INTO asset_tag SELECT org_id, id, '{tag_id}' FROM asset WHERE org_id = '{org}'"
     );
-    house.db.superuser().await.batch_execute(&many).await.unwrap();
-    let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+    test.db.superuser().await.batch_execute(&many).await.unwrap();
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let refused = Tag::delete(&tx, tag, at(1)).await.unwrap_err();
     assert!(matches!(&refused, Error::Conflict(reason) if reason.contains("10000")), "{refused}");
     tx.exec("DELETE FROM asset_tag WHERE asset_id = $1", &[&template]).await.unwrap();

@@ -14,8 +14,8 @@ use async_graphql::{
 };
 use domain::access::directive::{authenticated, or_oneself, public, requires};
 
-use super::{tests::Dice, *};
-use crate::document::{expansion::Bounded, policy::FieldPolicy};
+use super::{tests::Rng, *};
+use crate::document::{expansion::ParsedDocument, policy::FieldPolicy};
 
 /// What ran: the type, the field, and the id of the object.
 type Ran = Arc<Mutex<Vec<(&'static str, &'static str, String)>>>;
@@ -285,13 +285,13 @@ fn conditions(kind: &str) -> &'static [&'static str] {
 }
 
 struct Generator {
-    dice: Dice,
+    rng: Rng,
     fragments: Vec<(usize, &'static str, String)>,
 }
 
 impl Generator {
     fn directives(&mut self) -> &'static str {
-        match self.dice.below(16) {
+        match self.rng.below(16) {
             0 => "@skip(if: $given)",
             1 => "@include(if: $given)",
             2 => "@skip(if: $yes)",
@@ -306,14 +306,14 @@ impl Generator {
 
     fn set(&mut self, kind: &'static str, depth: usize, next: usize) -> String {
         let mut text = "{".to_owned();
-        for _ in 0..=self.dice.below(3) {
+        for _ in 0..=self.rng.below(3) {
             let directives = self.directives();
             let conditions = conditions(kind);
-            match self.dice.below(10) {
+            match self.rng.below(10) {
                 0..=5 => {
                     let fields = fields(kind);
-                    let (field, below) = fields[self.dice.below(fields.len())];
-                    let alias = ["", "", "", "a: ", "b: ", "c: ", "d: ", "e: "][self.dice.below(8)];
+                    let (field, below) = fields[self.rng.below(fields.len())];
+                    let alias = ["", "", "", "a: ", "b: ", "c: ", "d: ", "e: "][self.rng.below(8)];
                     if below.is_empty() {
                         write!(text, "{alias}{field} {directives} ").unwrap();
                     } else if depth < 5 {
@@ -325,12 +325,12 @@ impl Generator {
                     write!(text, "... {directives}{}", self.set(kind, depth + 1, next)).unwrap();
                 }
                 7 | 8 if depth < 5 && !conditions.is_empty() => {
-                    let on = conditions[self.dice.below(conditions.len())];
+                    let on = conditions[self.rng.below(conditions.len())];
                     write!(text, "... on {on} {directives}{}", self.set(on, depth + 1, next))
                         .unwrap();
                 }
                 9 if depth < 5 && !conditions.is_empty() && next < 3 => {
-                    let on = conditions[self.dice.below(conditions.len())];
+                    let on = conditions[self.rng.below(conditions.len())];
                     let body = self.set(on, depth + 1, next + 1);
                     let same =
                         self.fragments.iter().position(|known| known.1 == on && known.0 > next);
@@ -379,13 +379,13 @@ impl Generator {
     }
 
     fn variables(&mut self) -> String {
-        let given = ["true", "false"][self.dice.below(2)];
+        let given = ["true", "false"][self.rng.below(2)];
         let yes =
             ["", "", ", \"yes\": true", ", \"yes\": false", ", \"yes\": false", ", \"yes\": null"]
-                [self.dice.below(6)];
-        let no = ["", ", \"no\": true", ", \"no\": false"][self.dice.below(3)];
+                [self.rng.below(6)];
+        let no = ["", ", \"no\": true", ", \"no\": false"][self.rng.below(3)];
         let id = ["", ", \"id\": \"usr_2\"", ", \"id\": \"usr_1\"", ", \"id\": \"key_1\""]
-            [self.dice.below(4)];
+            [self.rng.below(4)];
         format!("{{\"given\": {given}{yes}{no}{id}}}")
     }
 }
@@ -393,17 +393,17 @@ impl Generator {
 #[test]
 fn nothing_runs_that_was_not_allowed() {
     let (schema, own_ids) = (schema(), ["usr_1".to_owned()]);
-    let shape = Shape::read(&schema.sdl(), POLICIES).unwrap();
+    let index = SchemaIndex::read(&schema.sdl(), POLICIES).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut generator = Generator { dice: Dice(0x1234_5678_9ABC_DEF1), fragments: Vec::new() };
+    let mut generator = Generator { rng: Rng(0x1234_5678_9ABC_DEF1), fragments: Vec::new() };
     let (mut ran_any, mut refused, mut invalid) = (0, 0, 0);
     for _ in 0..3_000 {
         let source = generator.document();
         let document = parse_query(&source).expect(&source);
-        let Ok(bounded) = Bounded::of(document) else { continue };
+        let Ok(document) = ParsedDocument::of(document) else { continue };
         let json = generator.variables();
         let mut variables: Variables = serde_json::from_str(&json).unwrap();
-        let chosen = bounded.choose(None, &mut variables).unwrap();
+        let operation = document.operation(None, &mut variables).unwrap();
         let permissions = [
             Permission::AssetRead,
             Permission::UserRead,
@@ -411,13 +411,13 @@ fn nothing_runs_that_was_not_allowed() {
             Permission::SecretManage,
         ];
         let permissions: PermissionSet =
-            permissions.into_iter().filter(|_| generator.dice.below(3) > 0).collect();
-        let permissions = (generator.dice.below(8) > 0).then_some(permissions);
+            permissions.into_iter().filter(|_| generator.rng.below(3) > 0).collect();
+        let permissions = (generator.rng.below(8) > 0).then_some(permissions);
         let caller = match permissions {
             Some(permissions) => Caller::Known { permissions, own_ids: &own_ids },
             None => Caller::Anonymous,
         };
-        if !shape.forbidden(chosen, caller).is_empty() {
+        if !index.forbidden(operation, caller).is_empty() {
             refused += 1;
             continue;
         }
@@ -446,5 +446,5 @@ fn nothing_runs_that_was_not_allowed() {
 fn a_real_schema_s_own_text_can_be_read() {
     let sdl = schema().sdl();
     assert!(sdl.contains("@requiresPermission(permission: ASSET_READ)"), "{sdl}");
-    assert!(Shape::read(&sdl, POLICIES).is_ok());
+    assert!(SchemaIndex::read(&sdl, POLICIES).is_ok());
 }

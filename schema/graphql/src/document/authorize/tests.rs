@@ -10,8 +10,8 @@ use domain::access::permission::BuiltinRole;
 
 use super::*;
 use crate::document::{
-    expansion::Bounded,
-    index::tests::{POLICIES, SDL, shape},
+    expansion::ParsedDocument,
+    index::tests::{POLICIES, SDL, index},
     lexer,
 };
 
@@ -21,12 +21,12 @@ fn own() -> Vec<String> {
 
 /// One line a forbidden path: `path needs WHAT for Type.field`.
 fn forbidden(source: &str, json: &str, caller: Caller<'_>) -> String {
-    let bounded = Bounded::of(parse_query(source).unwrap()).unwrap();
+    let document = ParsedDocument::of(parse_query(source).unwrap()).unwrap();
     let mut variables: Variables = serde_json::from_str(json).unwrap();
     let name = source.contains(" Main").then_some("Main");
-    let chosen = bounded.choose(name, &mut variables).unwrap();
+    let operation = document.operation(name, &mut variables).unwrap();
     let mut lines = Vec::new();
-    for forbidden in shape().forbidden(chosen, caller) {
+    for forbidden in index().forbidden(operation, caller) {
         let need = match forbidden.need {
             Need::Authentication => "authentication",
             Need::Permission(permission) => permission.as_str(),
@@ -181,7 +181,7 @@ fn fragments_hide_nothing() {
             "viewer needs SECRET_MANAGE for Query.secrets",
         ],
     );
-    // The same fragment is fine in one place and not in another.
+    // The same fragment is fine in one frame and not in another.
     may(
         &[Permission::AssetRead],
         "{viewer{actor{...F}} node(id: \"usr_2\"){...F}} fragment F on User{email}",
@@ -208,12 +208,12 @@ fn what_conditions_exclude_is_not_checked_and_nothing_else() {
     let line = ["secrets needs SECRET_MANAGE for Query.secrets"];
     let check = |condition: &str, json: &str, runs: bool| {
         let head = "query Main($x: Boolean, $y: Boolean = true, $n: Boolean! = false){ping ";
-        for place in [
+        for frame in [
             "secrets C{name}}",
             "... C{secrets{name}}}",
             "...F C} fragment F on Query{secrets{name}}",
         ] {
-            let source = head.to_owned() + &place.replace('C', condition);
+            let source = head.to_owned() + &frame.replace('C', condition);
             may(&[], &source, json, if runs { &line } else { &[] });
         }
     };
@@ -274,7 +274,7 @@ fn interfaces_and_unions_are_checked_at_the_objects() {
     may(&[], "{node(id: 1){... on Stated{name}}}", "{}", &[]);
     // An object stays itself below an interface it has, and keeps what its own field states.
     may(&[Permission::AssetRead], "{asset{... on Node{... on Named{id name}}}}", "{}", &[]);
-    let shape = Shape::read(
+    let index = SchemaIndex::read(
         &SDL.replacen("email: String!", "mail: String!", 1)
             .replacen(
                 "interface Node { id: ID! }",
@@ -285,12 +285,13 @@ fn interfaces_and_unions_are_checked_at_the_objects() {
         POLICIES,
     )
     .unwrap();
-    let bounded =
-        Bounded::of(parse_query("{stated{... on User{... on Mailed{mail}}}}").unwrap()).unwrap();
+    let document =
+        ParsedDocument::of(parse_query("{stated{... on User{... on Mailed{mail}}}}").unwrap())
+            .unwrap();
     let mut variables = Variables::default();
-    let chosen = bounded.choose(None, &mut variables).unwrap();
+    let operation = document.operation(None, &mut variables).unwrap();
     let caller = Caller::Known { permissions: PermissionSet::EMPTY, own_ids: &[] };
-    assert_eq!(shape.forbidden(chosen, caller)[0].field, "User.mail");
+    assert_eq!(index.forbidden(operation, caller)[0].field, "User.mail");
     // A condition on an object that it cannot be is checked as that object: nothing of it would run.
     may(
         &[Permission::AssetRead],
@@ -409,17 +410,18 @@ fn the_list_is_in_document_order_and_ends() {
 
 #[test]
 fn locations_and_operation_kinds_are_kept() {
-    let bounded = Bounded::of(parse_query("{\n  ping\n  x: secrets { name }\n}").unwrap()).unwrap();
+    let document =
+        ParsedDocument::of(parse_query("{\n  ping\n  x: secrets { name }\n}").unwrap()).unwrap();
     let mut variables = Variables::default();
-    let chosen = bounded.choose(None, &mut variables).unwrap();
-    let found = shape().forbidden(chosen, Caller::Anonymous);
+    let operation = document.operation(None, &mut variables).unwrap();
+    let found = index().forbidden(operation, Caller::Anonymous);
     assert_eq!((found[0].location.line, found[0].location.column), (3, 3));
 }
 
 /// A small generator: xorshift, the same on every run.
-pub(super) struct Dice(pub(super) u64);
+pub(super) struct Rng(pub(super) u64);
 
-impl Dice {
+impl Rng {
     pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -479,27 +481,28 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
         "id",
         "&",
     ];
-    let shape = shape();
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let index = index();
+    let mut rng = Rng(0x9E37_79B9_7F4A_7C15);
     let (mut parsed, mut within, mut slowest) = (0, 0, Duration::ZERO);
     for round in 0..4_000 {
         let mut source = SEEDS[round % SEEDS.len()].to_owned();
-        for _ in 0..=dice.below(if round % 3 == 0 { 12 } else { 2 }) {
+        for _ in 0..=rng.below(if round % 3 == 0 { 12 } else { 2 }) {
             let boundary = |source: &str, at: usize| {
                 (0..=at).rev().find(|at| source.is_char_boundary(*at)).unwrap()
             };
-            let from = boundary(&source, dice.below(source.len() + 1));
-            let to = boundary(&source, (from + dice.below(24)).min(source.len())).max(from);
-            match dice.below(4) {
+            let from = boundary(&source, rng.below(source.len() + 1));
+            let to = boundary(&source, (from + rng.below(24)).min(source.len())).max(from);
+            match rng.below(4) {
                 0 => source.replace_range(from..to, ""),
-                1 => source.insert_str(from, PIECES[dice.below(PIECES.len())]),
+                1 => source.insert_str(from, PIECES[rng.below(PIECES.len())]),
                 2 => {
                     let copy = source[from..to].to_owned();
-                    let at = boundary(&source, dice.below(source.len() + 1));
-                    source.insert_str(at, &copy.repeat(1 + dice.below(8)));
+                    let at = boundary(&source, rng.below(source.len() + 1));
+                    source.insert_str(at, &copy.repeat(1 + rng.below(8)));
                 }
-                _ => source
-                    .insert_str(from, &PIECES[dice.below(PIECES.len())].repeat(dice.below(90))),
+                _ => {
+                    source.insert_str(from, &PIECES[rng.below(PIECES.len())].repeat(rng.below(90)))
+                }
             }
         }
         if lexer::source(&source).is_err() {
@@ -508,20 +511,20 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
         let Ok(document) = parse_query(&source) else { continue };
         parsed += 1;
         let start = Instant::now();
-        let Ok(bounded) = Bounded::of(document) else { continue };
+        let Ok(document) = ParsedDocument::of(document) else { continue };
         let mut variables: Variables = serde_json::from_str(r#"{"a": 100}"#).unwrap();
         for name in [None, Some("Main"), Some("A"), Some("B")] {
-            let Ok(chosen) = bounded.choose(name, &mut variables) else { continue };
-            let cost = shape.cost(chosen);
+            let Ok(operation) = document.operation(name, &mut variables) else { continue };
+            let cost = index.cost(operation);
             let permissions = BuiltinRole::Viewer.permissions();
-            let known = shape.forbidden(chosen, Caller::Known { permissions, own_ids: &own() });
-            let anonymous = shape.forbidden(chosen, Caller::Anonymous);
+            let known = index.forbidden(operation, Caller::Known { permissions, own_ids: &own() });
+            let anonymous = index.forbidden(operation, Caller::Anonymous);
             assert!(known.len() <= LISTED && anonymous.len() <= LISTED);
             let everything = Caller::Known {
                 permissions: Permission::ALL.iter().copied().collect(),
                 own_ids: &[],
             };
-            assert_eq!(shape.forbidden(chosen, everything), []);
+            assert_eq!(index.forbidden(operation, everything), []);
             within += usize::from(cost.is_ok());
         }
         slowest = slowest.max(start.elapsed());

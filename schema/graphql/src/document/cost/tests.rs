@@ -4,21 +4,21 @@ use async_graphql::{Variables, parser::parse_query};
 
 use super::*;
 use crate::document::{
-    expansion::Bounded,
-    index::tests::{POLICIES, SDL, shape},
+    error::Code,
+    expansion::ParsedDocument,
+    index::tests::{POLICIES, SDL, index},
     lexer,
-    rejection::Code,
 };
 
-fn cost_with(source: &str, json: &str) -> Result<Cost, Refusal> {
+fn cost_with(source: &str, json: &str) -> Result<Cost, DocumentError> {
     lexer::source(source)?;
-    let bounded = Bounded::of(parse_query(source).unwrap())?;
+    let document = ParsedDocument::of(parse_query(source).unwrap())?;
     let mut variables: Variables = serde_json::from_str(json).unwrap();
     let name = source.contains("query Main").then_some("Main");
-    shape().cost(bounded.choose(name, &mut variables)?)
+    index().cost(document.operation(name, &mut variables)?)
 }
 
-fn cost(source: &str) -> Result<Cost, Refusal> {
+fn cost(source: &str) -> Result<Cost, DocumentError> {
     cost_with(source, "{}")
 }
 
@@ -297,11 +297,11 @@ fn a_connection_s_fragments_share_its_page() {
         "pageInfo: PageInfo! totalCount",
         "pageInfo: PageInfo! extra: [Asset!]! totalCount",
     );
-    let shape = Shape::read(&sdl, POLICIES).unwrap();
+    let index = SchemaIndex::read(&sdl, POLICIES).unwrap();
     let document =
         parse_query("{assets(first: 3){extra{id} nodes{id} ...{edges{cursor}}}}").unwrap();
-    let bounded = Bounded::of(document).unwrap();
+    let document = ParsedDocument::of(document).unwrap();
     let mut variables = Variables::default();
-    let cost = shape.cost(bounded.choose(None, &mut variables).unwrap()).unwrap();
+    let cost = index.cost(document.operation(None, &mut variables).unwrap()).unwrap();
     assert_eq!(cost.objects, 1 + 10 + 3 + 3);
 }

@@ -1,4 +1,4 @@
-//! From the SDL to a shape: types by name, fields, and what each states.
+//! From the SDL to a index: types by name, fields, and what each states.
 //!
 //! Must stay true: a statement that cannot be understood is a fault, never no statement.
 
@@ -16,7 +16,7 @@ use async_graphql::{
 };
 use domain::access::permission::{Permission, PermissionSet};
 
-use super::{Field, Kind, PAGE, Requirement, Shape, Type, TypeId, Unstated, WALK};
+use super::{Field, Kind, MissingPolicy, PAGE, Requirement, SchemaIndex, Type, TypeId, WALK};
 use crate::document::policy::{FieldPolicy, Policy};
 
 #[derive(Debug, Default)]
@@ -26,14 +26,14 @@ struct Statement {
     or_oneself: bool,
 }
 
-/// The SDL on its way to a shape.
+/// The SDL on its way to a index.
 #[derive(Default)]
 pub(super) struct Reader {
     types: Vec<Type>,
     by_name: HashMap<Box<str>, TypeId>,
     roots: [Option<String>; 3],
     alone: Vec<&'static str>,
-    pub(super) unstated: Vec<Unstated>,
+    pub(super) unstated: Vec<MissingPolicy>,
 }
 
 impl Reader {
@@ -192,10 +192,10 @@ impl Reader {
     }
 
     fn unstated(&mut self, name: &str, reason: &'static str) {
-        self.unstated.push(Unstated { name: name.to_owned(), reason });
+        self.unstated.push(MissingPolicy { name: name.to_owned(), reason });
     }
 
-    pub(super) fn shape(&mut self) -> Shape {
+    pub(super) fn index(&mut self) -> SchemaIndex {
         let [query, mutation, subscription] = std::mem::take(&mut self.roots)
             .map(|name| name.and_then(|name| self.by_name.get(name.as_str()).copied()));
         if query.is_none() {
@@ -203,7 +203,7 @@ impl Reader {
         }
         let (types, by_name) = (std::mem::take(&mut self.types), std::mem::take(&mut self.by_name));
         let alone = std::mem::take(&mut self.alone);
-        Shape { types, by_name, query, mutation, subscription, alone }
+        SchemaIndex { types, by_name, query, mutation, subscription, alone }
     }
 }
 

@@ -81,8 +81,8 @@ pub(crate) const POLICIES: &[&[FieldPolicy]] = &[&[
     FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::Oneself] },
 ]];
 
-pub(crate) fn shape() -> Shape {
-    Shape::read(SDL, POLICIES).unwrap()
+pub(crate) fn index() -> SchemaIndex {
+    SchemaIndex::read(SDL, POLICIES).unwrap()
 }
 
 fn on(types: &str) -> String {
@@ -91,7 +91,7 @@ fn on(types: &str) -> String {
 
 #[track_caller]
 fn faults(sdl: &str, expected: &[&str]) {
-    let faults = Shape::read(sdl, &[])
+    let faults = SchemaIndex::read(sdl, &[])
         .map(drop)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>());
     match (faults, expected) {
@@ -144,7 +144,8 @@ fn statements_that_cannot_be_meant_keep_the_server_from_starting() {
 #[test]
 fn a_policy_of_a_field_that_is_not_there_keeps_the_server_from_starting() {
     let policy = |on, field| FieldPolicy { on, field, policies: &[Policy::StandsAlone] };
-    let faults = Shape::read(SDL, &[&[policy("Mutation", "logon"), policy("Nothing", "login")]]);
+    let faults =
+        SchemaIndex::read(SDL, &[&[policy("Mutation", "logon"), policy("Nothing", "login")]]);
     let faults: Vec<_> = faults.unwrap_err().iter().map(ToString::to_string).collect();
     let reason = "has a policy and is not in the schema";
     assert_eq!(faults, [format!("Mutation.logon: {reason}"), format!("Nothing.login: {reason}")]);
@@ -154,23 +155,23 @@ fn a_policy_of_a_field_that_is_not_there_keeps_the_server_from_starting() {
 fn only_real_connections_and_edges_take_their_node_s_statement() {
     faults(&on("type DatabaseConnection { url: String }"), &["DatabaseConnection: has no"]);
     faults(&on("type NetworkEdge { node: String }"), &["NetworkEdge: has no"]);
-    let shape = shape();
+    let index = index();
     for (name, permission) in [
         ("AssetConnection", Permission::AssetRead),
         ("AssetEdge", Permission::AssetRead),
         ("FindingConnection", Permission::ComplianceRead),
     ] {
-        let id = shape.by_name[name];
-        assert_eq!(shape.get(id).requirement.permissions, PermissionSet::of(&[permission]));
+        let id = index.by_name[name];
+        assert_eq!(index.get(id).requirement.permissions, PermissionSet::of(&[permission]));
     }
-    assert_eq!(shape.get(shape.by_name["ActorConnection"]).requirement, Requirement::default());
+    assert_eq!(index.get(index.by_name["ActorConnection"]).requirement, Requirement::default());
 }
 
 #[test]
 fn a_field_of_an_interface_takes_what_its_implementers_take() {
-    let shape = shape();
+    let index = index();
     let own = |interface: &str, field: &str| {
-        shape.get(shape.by_name[interface]).field(field).unwrap().own
+        index.get(index.by_name[interface]).field(field).unwrap().own
     };
     let signed_in = Requirement { authentication: true, permissions: PermissionSet::EMPTY };
     assert_eq!(own("Node", "id"), signed_in);
@@ -181,16 +182,16 @@ fn a_field_of_an_interface_takes_what_its_implementers_take() {
     let sdl = on(
         "interface Node { id: ID } type A implements Node @public { id: ID @requiresPermission(permission: AUDIT_READ) }",
     );
-    let shape = Shape::read(&sdl, &[]).unwrap();
-    let id = shape.get(shape.by_name["Node"]).field("id").unwrap();
+    let index = SchemaIndex::read(&sdl, &[]).unwrap();
+    let id = index.get(index.by_name["Node"]).field("id").unwrap();
     assert_eq!(id.own.permissions, PermissionSet::of(&[Permission::AuditRead]));
 }
 
 #[test]
 fn pages_are_read_from_the_arguments_defaults() {
-    let shape = shape();
+    let index = index();
     let page = |kind: &str, field: &str| {
-        let field = shape.get(shape.by_name[kind]).field(field).unwrap();
+        let field = index.get(index.by_name[kind]).field(field).unwrap();
         (field.is_list, field.page)
     };
     assert_eq!(page("Query", "assets"), (false, Some(PAGE)));

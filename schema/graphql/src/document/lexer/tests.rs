@@ -1,7 +1,7 @@
 use async_graphql::parser::parse_query;
 
 use super::*;
-use crate::document::rejection::Code;
+use crate::document::error::Code;
 
 #[track_caller]
 fn refused(text: &str, expected: &str) {

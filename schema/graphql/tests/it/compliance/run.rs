@@ -6,7 +6,7 @@ use domain::{
     access::permission::Permission,
     compliance::rule::Severity,
     entity::{AssetId, FindingId, RunId},
-    testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
+    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
 };
 use futures_util::TryStreamExt;
 use graphql::Answer;
@@ -20,7 +20,7 @@ struct Judged {
     team: Team,
     now: DateTime<Utc>,
     host: AssetId,
-    rule: KeptRule,
+    rule: RuleFixture,
     finding: FindingId,
     runs: [RunId; 2],
 }
@@ -35,30 +35,31 @@ impl Judged {
         let made = app.ask(team["operator"].bearer.as_str(), create, json!({ "name": name })).await;
         let host = made.data()["createAsset"]["id"].as_str().unwrap().parse().unwrap();
         let tx = app.test.write(team.org.id, Origin::system()).await.unwrap();
-        let says = Says {
+        let text = RuleText {
             condition: "attr.disk_encrypted",
             evidence: &[("observed", "attr.disk_encrypted")],
             controls: &[("NIST", "SC-28")],
         };
-        let rule = KeptRule::keep(&tx, "encrypted", 0, Severity::High, says, now).await.unwrap();
+        let rule =
+            RuleFixture::insert(&tx, "encrypted", 0, Severity::High, text, now).await.unwrap();
         let rules = [rule.clone()];
         let flips = [(0, now + TimeDelta::days(3), 'P')];
         posture(&tx, host, &rules, "F", &flips, now).await.unwrap();
-        let broke = KeptFinding {
+        let broke = FindingFixture {
             evidence: json!({ "observed": "<b>&" }),
-            ..KeptFinding::open(now - TimeDelta::minutes(5))
+            ..FindingFixture::open(now - TimeDelta::minutes(5))
         };
-        let finding = Id::from(broke.keep(&tx, host, &rule).await.unwrap());
+        let finding = Id::from(broke.insert(&tx, host, &rule).await.unwrap());
         let mut runs = Vec::new();
         for (minutes, tally) in [(9, [1, 0, 0, 0, 0]), (1, [0, 1, 0, 0, 0])] {
             let at = now - TimeDelta::minutes(minutes);
-            let run = KeptRun {
+            let run = RunFixture {
                 tallies: vec![tally],
                 assets: 1,
                 scores: (1, i64::from(tally[0]) * 100_000_000),
-                ..KeptRun::succeeded(at, at)
+                ..RunFixture::succeeded(at, at)
             };
-            runs.push(run.keep(&tx, &rules).await.unwrap());
+            runs.push(run.insert(&tx, &rules).await.unwrap());
         }
         tx.commit().await.unwrap();
         Self { app, team, now, host, rule, finding, runs: runs.try_into().unwrap() }

@@ -179,7 +179,7 @@ async fn a_wrong_schedule_says_where_and_what_was_meant() {
     assert_eq!((refused.code(), refused.executed), ("FORBIDDEN", true));
 }
 
-/// What the README's crontab line does.
+/// The request of the crontab line in `docker/docs/schedules.md`.
 #[tokio::test]
 async fn a_key_that_may_only_start_runs_starts_one_a_day() {
     let app = TestApp::new().await;

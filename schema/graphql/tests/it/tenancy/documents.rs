@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Dice, Fuzz, MARKS};
+use super::{Fuzz, MARKS, Rng};
 use crate::harness::{self, PASSWORD};
 
 /// Everything of an asset, of people and of entries: where a foreign row might show.
@@ -311,69 +311,68 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
 
 impl Fuzz {
     /// A value for a variable, of the asker's or of the other organization.
-    fn draw(&self, dice: &mut Dice, org: usize, variable: &str) -> Value {
-        let from = if dice.chance(40) { 1 - org } else { org };
+    fn draw(&self, rng: &mut Rng, org: usize, variable: &str) -> Value {
+        let from = if rng.chance(40) { 1 - org } else { org };
         let known = self.known.lock().unwrap();
-        let id = |dice: &mut Dice, prefix: &str| match known[from].by_prefix.get(prefix) {
-            Some(ids) if dice.chance(20) => ids[ids.len() - 1].clone(),
-            Some(ids) if !dice.chance(3) => dice.pick(ids).clone(),
+        let id = |rng: &mut Rng, prefix: &str| match known[from].by_prefix.get(prefix) {
+            Some(ids) if rng.chance(20) => ids[ids.len() - 1].clone(),
+            Some(ids) if !rng.chance(3) => rng.pick(ids).clone(),
             _ => format!("{prefix}_01j8xq4m9ke5trv3yx2f7nbc6d"),
         };
         let mark = MARKS[org];
         match variable.trim_end_matches('2') {
-            "asset" => json!(id(dice, "ast")),
-            "user" => json!(id(dice, "usr")),
-            "key" => json!(id(dice, "key")),
-            "session" => json!(id(dice, "ses")),
-            "org" => json!(id(dice, "org")),
-            "run" => json!(id(dice, "run")),
-            "rule" => json!(id(dice, "rul")),
-            "finding" => json!(id(dice, "fnd")),
-            "waiver" => json!(id(dice, "wvr")),
-            "job" => json!(id(dice, "job")),
-            "schedule" => json!(id(dice, "sch")),
-            "dependency" => json!(id(dice, "dep")),
-            "tag" => json!(id(dice, "tag")),
-            "import" => json!(id(dice, "imp")),
-            "file" => json!(format!(
-                "external_id,name,type\n{mark}-{},{mark} thing,host\n",
-                dice.roll(12)
-            )),
-            "edges" | "external" if dice.chance(50) => Value::Null,
+            "asset" => json!(id(rng, "ast")),
+            "user" => json!(id(rng, "usr")),
+            "key" => json!(id(rng, "key")),
+            "session" => json!(id(rng, "ses")),
+            "org" => json!(id(rng, "org")),
+            "run" => json!(id(rng, "run")),
+            "rule" => json!(id(rng, "rul")),
+            "finding" => json!(id(rng, "fnd")),
+            "waiver" => json!(id(rng, "wvr")),
+            "job" => json!(id(rng, "job")),
+            "schedule" => json!(id(rng, "sch")),
+            "dependency" => json!(id(rng, "dep")),
+            "tag" => json!(id(rng, "tag")),
+            "import" => json!(id(rng, "imp")),
+            "file" => {
+                json!(format!("external_id,name,type\n{mark}-{},{mark} thing,host\n", rng.roll(12)))
+            }
+            "edges" | "external" if rng.chance(50) => Value::Null,
             "edges" => json!(format!(
                 "source_external_id,target_external_id\n{mark}-{},{}-{}\n",
-                dice.roll(12),
+                rng.roll(12),
                 MARKS[from],
-                dice.roll(12)
+                rng.roll(12)
             )),
             "any" => {
-                let prefix = *dice.pick(&[
+                let prefix = *rng.pick(&[
                     "ast", "dep", "cus", "usr", "key", "ses", "org", "rol", "aud", "run", "job",
                     "sch", "tag", "imp", "fnd", "wvr",
                 ]);
-                json!(id(dice, prefix))
+                json!(id(rng, prefix))
             }
-            "cursor" if known[from].cursors.is_empty() || dice.chance(30) => Value::Null,
-            "cursor" => json!(dice.pick(&known[from].cursors)),
-            "first" | "last" => json!(1 + dice.roll(12)),
+            "cursor" if known[from].cursors.is_empty() || rng.chance(30) => Value::Null,
+            "cursor" => json!(rng.pick(&known[from].cursors)),
+            "first" | "last" => json!(1 + rng.roll(12)),
             // What is searched for may be anybody's; what is written carries the writer's mark.
-            "text" => json!(format!("{mark} thing {}", dice.roll(50))),
+            "text" => json!(format!("{mark} thing {}", rng.roll(50))),
             "code" if known[from].codes.is_empty() => json!("HST-00000"),
-            "code" => json!(dice.pick(&known[from].codes)),
-            "email" => json!(dice.pick(&known[org].emails)),
+            "code" => json!(rng.pick(&known[from].codes)),
+            "email" => json!(rng.pick(&known[org].emails)),
             // Somebody's, perhaps of the other organization: a conflict. Nobody's e-mail changes, so that it stays one.
-            "takenEmail" => json!(dice.pick(&known[from].emails)),
-            "newEmail" if dice.chance(30) => json!(dice.pick(&known[from].emails)),
-            "newEmail" => json!(format!("new-{}@{mark}.example", dice.roll(100_000))),
-            "password" if variable == "password" && dice.chance(5) => {
+            "takenEmail" => json!(rng.pick(&known[from].emails)),
+            "newEmail" if rng.chance(30) => json!(rng.pick(&known[from].emails)),
+            "newEmail" => json!(format!("new-{}@{mark}.example", rng.roll(100_000))),
+            "password" if variable == "password" && rng.chance(5) => {
                 json!("a wrong pelican mosaic")
             }
             "password" => json!(PASSWORD),
-            "refresh" if known[org].refreshes.is_empty() || dice.chance(20) => json!("unknown"),
-            "refresh" => json!(dice.pick(&known[org].refreshes)),
+            "refresh" if known[org].refreshes.is_empty() || rng.chance(20) => json!("unknown"),
+            "refresh" => json!(rng.pick(&known[org].refreshes)),
             "roles" => {
-                let custom = format!("shift-{}", dice.roll(4));
-                json!([*dice.pick(&[
+                let custom = format!("shift-{}", rng.roll(4));
+                json!([*rng.pick(&[
                     "viewer",
                     "operator",
                     "admin",
@@ -382,15 +381,15 @@ impl Fuzz {
                     "nobody"
                 ])])
             }
-            "roleKey" if dice.chance(20) => json!("viewer"),
+            "roleKey" if rng.chance(20) => json!("viewer"),
             // Keys of both organizations: their names carry the marks.
-            "roleKey" => json!(format!("shift-{}", dice.roll(4))),
-            "ruleName" if dice.chance(30) => json!("patch-age"),
-            "ruleName" => json!(format!("rule-{}", dice.roll(8))),
+            "roleKey" => json!(format!("shift-{}", rng.roll(4))),
+            "ruleName" if rng.chance(30) => json!("patch-age"),
+            "ruleName" => json!(format!("rule-{}", rng.roll(8))),
             "soon" => json!((harness::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
-            "external" => json!(format!("{mark}-{}", dice.roll(12))),
+            "external" => json!(format!("{mark}-{}", rng.roll(12))),
             "state" => {
-                json!(*dice.pick(&["ACTIVE", "MAINTENANCE", "RETIRED", "RETIRED", "DISPOSED"]))
+                json!(*rng.pick(&["ACTIVE", "MAINTENANCE", "RETIRED", "RETIRED", "DISPOSED"]))
             }
             other => panic!("${other} is not drawn"),
         }
@@ -400,7 +399,7 @@ impl Fuzz {
     /// `modest` ones show of people what everybody may see.
     pub(super) fn document(
         &self,
-        dice: &mut Dice,
+        rng: &mut Rng,
         org: usize,
         text: &str,
         modest: bool,
@@ -421,7 +420,7 @@ impl Fuzz {
             });
             if used {
                 declared.push(format!("${name}: {kind}"));
-                values.insert((*name).to_owned(), self.draw(dice, org, name));
+                values.insert((*name).to_owned(), self.draw(rng, org, name));
             }
         }
         let (kind, body) = text.split_once('{').unwrap();

@@ -16,7 +16,7 @@ use crate::{
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-fn ruled(slot: usize, condition: &str) -> CompiledRule {
+fn rule(slot: usize, condition: &str) -> CompiledRule {
     let definition = Definition {
         title: "t".to_owned(),
         severity: Severity::High,
@@ -42,7 +42,7 @@ fn ruled(slot: usize, condition: &str) -> CompiledRule {
 
 /// Disks, and agents that watch.
 fn rules() -> Ruleset {
-    Ruleset::new(vec![ruled(0, "attr.disk_encrypted"), ruled(1, "attr.edr_installed")])
+    Ruleset::new(vec![rule(0, "attr.disk_encrypted"), rule(1, "attr.edr_installed")])
 }
 
 fn facts(attributes: &str) -> Facts {

@@ -17,11 +17,11 @@ use cel::{
 use chrono::{SubsecRound, TimeDelta};
 
 use super::{
-    place::{column_of, start_of},
-    words,
+    keywords,
+    position::{column_of, start_of},
 };
 use crate::{
-    base::error::Fault,
+    base::error::FieldError,
     compliance::rule::{
         env::ENV,
         key::Key,
@@ -36,13 +36,13 @@ pub(super) fn is_not_written(expr: &IdedExpr) -> bool {
 }
 
 /// Compiles the expressions of one source.
-pub(super) struct Compiling<'a> {
+pub(super) struct Compiler<'a> {
     pub(super) path: &'a str,
     pub(super) info: &'a SourceInfo,
     pub(super) params: &'a Params,
     pub(super) constants: Constants,
     /// What cannot be computed from constants alone.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<FieldError>,
     /// Within how many operators that may pass it by: what cannot be computed there need not be.
     guards: usize,
     /// Thresholds that are lists, by their places among the constants.
@@ -52,9 +52,9 @@ pub(super) struct Compiling<'a> {
 }
 
 /// Characters and items of the constants of one source.
-const ROOM: usize = 1_000_000;
+const MAX_CONSTANT_SIZE: usize = 1_000_000;
 
-impl<'a> Compiling<'a> {
+impl<'a> Compiler<'a> {
     pub(super) fn new(path: &'a str, info: &'a SourceInfo, params: &'a Params) -> Self {
         let (constants, faults) = (Constants::new(), Vec::new());
         Self {
@@ -65,21 +65,21 @@ impl<'a> Compiling<'a> {
             faults,
             guards: 0,
             lists: BTreeMap::new(),
-            room: ROOM,
+            room: MAX_CONSTANT_SIZE,
         }
     }
 
     pub(super) fn expr(&mut self, expr: &IdedExpr) -> IdedExpr {
         let compiled = match &expr.expr {
             Expr::Select(select) => match &select.operand.expr {
-                Expr::Ident(root) if root == words::PARAMS => self.threshold(&select.field),
+                Expr::Ident(root) if root == keywords::PARAMS => self.threshold(&select.field),
                 Expr::Ident(root) => Expr::Ident(match Key::of_field(root, &select.field) {
                     Some(key) => code::of_key(key),
-                    None => unreachable!("typing refuses a field that no fact has"),
+                    None => unreachable!("checker refuses a field that no fact has"),
                 }),
-                _ => unreachable!("typing refuses a field of what is no root"),
+                _ => unreachable!("checker refuses a field of what is no root"),
             },
-            Expr::Ident(name) if name == words::NOW => Expr::Ident(code::NOW.to_string()),
+            Expr::Ident(name) if name == keywords::NOW => Expr::Ident(code::NOW.to_string()),
             Expr::List(list) => {
                 let elements: Vec<_> = list.elements.iter().map(|item| self.expr(item)).collect();
                 self.folded(expr, Expr::List(ListExpr::new(elements)))
@@ -91,8 +91,8 @@ impl<'a> Compiling<'a> {
     }
 
     fn threshold(&mut self, name: &str) -> Expr {
-        if let Some(place) = self.lists.get(name) {
-            return Expr::Ident(code::of_constant(*place));
+        if let Some(position) = self.lists.get(name) {
+            return Expr::Ident(code::of_constant(*position));
         }
         let list = |items: Vec<Box<dyn Val>>| CelList::from(items);
         match self.params.get(name) {
@@ -110,7 +110,7 @@ impl<'a> Compiling<'a> {
                 let items = texts.iter().map(|text| Box::new(CelString::from(text.clone())) as _);
                 self.list(name, Box::new(list(items.collect())))
             }
-            None => unreachable!("typing refuses a threshold that is not declared"),
+            None => unreachable!("checker refuses a threshold that is not declared"),
         }
     }
 
@@ -129,12 +129,12 @@ impl<'a> Compiling<'a> {
             (&call.target, call.func_name.as_str(), call.args.as_slice())
         {
             let Expr::Ident(read) = self.expr(asked).expr else {
-                unreachable!("typing lets has(…) ask for a fact only, and a fact is a name")
+                unreachable!("checker lets has(…) ask for a fact only, and a fact is a name")
             };
             return Expr::Ident(code::asking(&read));
         }
         if let Some(target) = &call.target
-            && words::MACROS.contains(&call.func_name.as_str())
+            && keywords::MACROS.contains(&call.func_name.as_str())
             && let Expr::Ident(variable) = &call.args[0].expr
         {
             let range = self.expr(target);
@@ -175,8 +175,9 @@ impl<'a> Compiling<'a> {
         match View::of_constants(&self.constants).value(&whole) {
             Ok(value) => {
                 let Some(room) = self.room.checked_sub(size(&value)) else {
-                    let why =
-                        format!("its constants come to more than {ROOM} characters and items");
+                    let why = format!(
+                        "its constants come to more than {MAX_CONSTANT_SIZE} characters and items"
+                    );
                     return self.refuse(source, &why);
                 };
                 self.room = room;
@@ -188,8 +189,8 @@ impl<'a> Compiling<'a> {
     }
 
     fn refuse(&mut self, source: &IdedExpr, why: &str) -> Expr {
-        let place = column_of(&self.info.source, start_of(self.info, source));
-        self.faults.push(Fault::new(self.path, format!("{place}: {why}")));
+        let position = column_of(&self.info.source, start_of(self.info, source));
+        self.faults.push(FieldError::new(self.path, format!("{position}: {why}")));
         // No constant, so that what it is a part of is not refused as well.
         Expr::Unspecified
     }
@@ -268,7 +269,7 @@ fn unfolded(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr
     let call = |name: &str, args: Vec<IdedExpr>| node(call_of(name, args));
     let list = |items: Vec<IdedExpr>| node(Expr::List(ListExpr::new(items)));
     let not_false = |condition: IdedExpr| call(operators::NOT_STRICTLY_FALSE, vec![condition]);
-    let body = parts.pop().expect("typing refuses a macro without a body");
+    let body = parts.pop().expect("checker refuses a macro without a body");
     let guard = parts.pop();
     let (start, condition, step, outcome) = match name {
         operators::ALL => (

@@ -1,4 +1,4 @@
-//! What is refused, with the place and the reason, and what is let through.
+//! What is refused, with the position and the reason, and what is let through.
 
 use std::{thread, time::Instant};
 
@@ -22,7 +22,7 @@ fn definition(condition: &str) -> Definition {
     }
 }
 
-fn compiled(condition: &str) -> Result<Compiled, Vec<Fault>> {
+fn compiled(condition: &str) -> Result<Compiled, Vec<FieldError>> {
     let definition = definition(condition);
     compile(&definition, &Params::declared(&definition.params).unwrap())
 }
@@ -77,7 +77,7 @@ fn conditions_are_let_through() {
 
 #[test]
 fn each_refusal_says_where_and_why() {
-    for (condition, place, why) in [
+    for (condition, position, why) in [
         ("", "line 1, column 1", "is empty"),
         ("attr.os_name == 'a\u{0}'", "line 1, column 19", "control character U+0000"),
         ("attr.os_name == '\\u0000'", "line 1, column 17", "control characters"),
@@ -173,7 +173,10 @@ fn each_refusal_says_where_and_why() {
         ("asset.name == 'a", "line 1, column 15", "does not end"),
     ] {
         let message = refusal(condition);
-        assert!(message.starts_with(place), "{condition}: {message} does not begin with {place}");
+        assert!(
+            message.starts_with(position),
+            "{condition}: {message} does not begin with {position}"
+        );
         assert!(message.contains(why), "{condition}: {message} does not say {why}");
     }
 }
@@ -311,7 +314,7 @@ fn no_source_overflows_the_stack_or_takes_long() {
         for source in sources {
             let started = Instant::now();
             if let Ok(compiled) = compiled(&source) {
-                compiled.judge(&facts, chrono::DateTime::UNIX_EPOCH);
+                compiled.evaluate(&facts, chrono::DateTime::UNIX_EPOCH);
             }
             let taken = started.elapsed();
             assert!(taken.as_secs() < 3, "{taken:?}: {}…", &source[..source.len().min(80)]);

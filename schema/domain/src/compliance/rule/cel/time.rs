@@ -4,17 +4,17 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, SourceInfo, operators};
 
 use super::{
-    place::{column_of, start_of},
-    words,
+    keywords,
+    position::{column_of, start_of},
 };
-use crate::base::error::Fault;
+use crate::base::error::FieldError;
 
 const REFUSED: &str = "now may stand only in a comparison (<, <=, >, >=) to whose sides it is added, or from which it is taken \
     away, such as now - attr.last_patched_at < days(30), and not within a macro: else nobody can tell when the verdict changes";
 
 /// A comparison that time moves: how its two sides are found in the condition, and by how much their difference grows while
 /// the clock advances by one.
-pub(super) struct Moving<'a> {
+pub(super) struct TimedComparison<'a> {
     pub(super) left: &'a IdedExpr,
     pub(super) right: &'a IdedExpr,
     pub(super) slope: i64,
@@ -23,7 +23,7 @@ pub(super) struct Moving<'a> {
 /// Whether the expression reads the clock.
 pub(super) fn reads_now(expr: &IdedExpr) -> bool {
     match &expr.expr {
-        Expr::Ident(name) => name == words::NOW,
+        Expr::Ident(name) => name == keywords::NOW,
         Expr::Select(select) => reads_now(&select.operand),
         Expr::Call(call) => parts(call).any(reads_now),
         Expr::List(list) => list.elements.iter().any(reads_now),
@@ -36,34 +36,38 @@ fn parts(call: &CallExpr) -> impl Iterator<Item = &IdedExpr> {
 }
 
 /// The comparisons of a condition that time moves.
-pub(super) fn moving<'a>(
+pub(super) fn timed_comparisons<'a>(
     condition: &'a IdedExpr,
     info: &SourceInfo,
     path: &str,
-) -> Result<Vec<Moving<'a>>, Vec<Fault>> {
+) -> Result<Vec<TimedComparison<'a>>, Vec<FieldError>> {
     let (mut found, mut refused) = (Vec::new(), Vec::new());
     collect(condition, &mut found, &mut refused);
     if refused.is_empty() {
         return Ok(found);
     }
     let fault = |expr: &&IdedExpr| {
-        let place = column_of(&info.source, start_of(info, expr));
-        Fault::new(path, format!("{place}: {REFUSED}"))
+        let position = column_of(&info.source, start_of(info, expr));
+        FieldError::new(path, format!("{position}: {REFUSED}"))
     };
     Err(refused.iter().map(fault).collect())
 }
 
-fn collect<'a>(expr: &'a IdedExpr, found: &mut Vec<Moving<'a>>, refused: &mut Vec<&'a IdedExpr>) {
+fn collect<'a>(
+    expr: &'a IdedExpr,
+    found: &mut Vec<TimedComparison<'a>>,
+    refused: &mut Vec<&'a IdedExpr>,
+) {
     if !reads_now(expr) {
         return;
     }
     match &expr.expr {
-        Expr::Call(call) if words::is_comparison(&call.func_name) => {
+        Expr::Call(call) if keywords::is_comparison(&call.func_name) => {
             let [left, right] = call.args.as_slice() else { return refused.push(expr) };
             match (slope(left), slope(right)) {
                 (Some(one), Some(other)) => {
                     if one != other {
-                        found.push(Moving { left, right, slope: one - other });
+                        found.push(TimedComparison { left, right, slope: one - other });
                     }
                 }
                 _ => refused.push(expr),

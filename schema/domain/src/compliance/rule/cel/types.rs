@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 
 use super::{
-    place::{column_of, start_of},
-    words,
+    keywords,
+    position::{column_of, start_of},
 };
 use crate::{
-    base::{error::Fault, nearest::nearest},
+    base::{error::FieldError, nearest::nearest},
     compliance::rule::{
         facts::Facts,
         key::Key,
@@ -25,15 +25,15 @@ mod branch;
 mod operation;
 
 /// Items of a list that is a fact, at most.
-const FACT_ITEMS: u64 = 1_000;
+const MAX_FACT_ITEMS: u64 = 1_000;
 /// Characters of a text that is a fact, at most; of a description.
-const FACT_CHARS: (u64, u64) = (1_024, 4_096);
+const MAX_FACT_CHARS: (u64, u64) = (1_024, 4_096);
 /// Items of a list that is written in a source, at most.
-const LITERAL_ITEMS: usize = 256;
+const MAX_LITERAL_ITEMS: usize = 256;
 /// Macros within each other.
-const MACROS: usize = 2;
+const MAX_MACRO_NESTING: usize = 2;
 /// Expressions within each other.
-pub(super) const DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Characters that are compared in one step.
 const CHARS_A_STEP: u64 = 64;
 /// Steps that a macro takes for each item beside what it evaluates.
@@ -41,7 +41,7 @@ const ITEM_STEPS: u64 = 4;
 
 /// What is known of an expression.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct TypedExpr {
     /// None where it was refused.
     pub(super) is: Option<Type>,
     /// Steps at worst.
@@ -52,7 +52,7 @@ pub(super) struct Seen {
     chars: u64,
 }
 
-impl Seen {
+impl TypedExpr {
     const REFUSED: Self = Self { is: None, cost: 1, items: 0, chars: 0 };
 
     const fn one(kind: Kind, cost: u64) -> Self {
@@ -73,25 +73,25 @@ impl Seen {
 }
 
 /// Goes over one expression.
-pub(super) struct Typing<'a> {
+pub(super) struct TypeChecker<'a> {
     pub(super) path: &'a str,
     pub(super) info: &'a SourceInfo,
     pub(super) params: &'a Params,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<FieldError>,
     pub(super) reads: BTreeSet<Key>,
     /// Names that macros bind, with what they are.
-    bound: Vec<(String, Seen)>,
+    bound: Vec<(String, TypedExpr)>,
     macros: usize,
     depth: usize,
 }
 
-impl<'a> Typing<'a> {
+impl<'a> TypeChecker<'a> {
     pub(super) fn new(path: &'a str, info: &'a SourceInfo, params: &'a Params) -> Self {
         let (faults, reads) = (Vec::new(), BTreeSet::new());
         Self { path, info, params, faults, reads, bound: Vec::new(), macros: 0, depth: 0 }
     }
 
-    fn refuse(&mut self, at: &IdedExpr, message: impl AsRef<str>) -> Seen {
+    fn refuse(&mut self, at: &IdedExpr, message: impl AsRef<str>) -> TypedExpr {
         self.refuse_for(at, message, None)
     }
 
@@ -100,23 +100,23 @@ impl<'a> Typing<'a> {
         at: &IdedExpr,
         message: impl AsRef<str>,
         suggestion: Option<String>,
-    ) -> Seen {
-        let place = column_of(&self.info.source, start_of(self.info, at));
-        let message = format!("{place}: {}", message.as_ref());
-        self.faults.push(Fault { suggestion, ..Fault::new(self.path, message) });
-        Seen::REFUSED
+    ) -> TypedExpr {
+        let position = column_of(&self.info.source, start_of(self.info, at));
+        let message = format!("{position}: {}", message.as_ref());
+        self.faults.push(FieldError { suggestion, ..FieldError::new(self.path, message) });
+        TypedExpr::REFUSED
     }
 
     /// What the expression is.
-    pub(super) fn of(&mut self, expr: &IdedExpr) -> Seen {
-        if self.depth >= DEPTH {
+    pub(super) fn of(&mut self, expr: &IdedExpr) -> TypedExpr {
+        if self.depth >= MAX_DEPTH {
             return self.refuse(
                 expr,
-                format!("expressions nest deeper than {DEPTH} here: write it in smaller parts"),
+                format!("expressions nest deeper than {MAX_DEPTH} here: write it in smaller parts"),
             );
         }
         self.depth += 1;
-        let seen = match &expr.expr {
+        let typed = match &expr.expr {
             Expr::Literal(literal) => self.literal(expr, literal),
             Expr::Ident(name) => self.name(expr, name),
             Expr::Select(select) => self.field(expr, select),
@@ -134,19 +134,19 @@ impl<'a> Typing<'a> {
             }
         };
         self.depth -= 1;
-        seen
+        typed
     }
 
-    fn literal(&mut self, expr: &IdedExpr, literal: &LiteralValue) -> Seen {
+    fn literal(&mut self, expr: &IdedExpr, literal: &LiteralValue) -> TypedExpr {
         match literal {
-            LiteralValue::Boolean(_) => Seen::one(Kind::Bool, 1),
-            LiteralValue::Int(_) => Seen::one(Kind::Int, 1),
-            LiteralValue::Double(_) => Seen::one(Kind::Double, 1),
+            LiteralValue::Boolean(_) => TypedExpr::one(Kind::Bool, 1),
+            LiteralValue::Int(_) => TypedExpr::one(Kind::Int, 1),
+            LiteralValue::Double(_) => TypedExpr::one(Kind::Double, 1),
             LiteralValue::String(text) if text.inner().chars().any(char::is_control) => {
                 self.refuse(expr, "a text must not hold control characters")
             }
             LiteralValue::String(text) => {
-                Seen { chars: text.inner().len() as u64, ..Seen::one(Kind::Text, 1) }
+                TypedExpr { chars: text.inner().len() as u64, ..TypedExpr::one(Kind::Text, 1) }
             }
             LiteralValue::UInt(_) => {
                 self.refuse(expr, "unsigned numbers are not supported: leave out the u")
@@ -159,13 +159,13 @@ impl<'a> Typing<'a> {
         }
     }
 
-    fn name(&mut self, expr: &IdedExpr, name: &str) -> Seen {
-        if let Some((_, seen)) = self.bound.iter().rev().find(|(bound, _)| bound == name) {
-            return *seen;
+    fn name(&mut self, expr: &IdedExpr, name: &str) -> TypedExpr {
+        if let Some((_, typed)) = self.bound.iter().rev().find(|(bound, _)| bound == name) {
+            return *typed;
         }
         match name {
-            words::NOW => Seen::one(Kind::Time, 1),
-            words::ATTR | words::ASSET | words::OWNER | words::PARAMS => self.refuse(
+            keywords::NOW => TypedExpr::one(Kind::Time, 1),
+            keywords::ATTR | keywords::ASSET | keywords::OWNER | keywords::PARAMS => self.refuse(
                 expr,
                 format!(
                     "{name} is no value: read one of its fields, such as {name}.{}",
@@ -173,12 +173,12 @@ impl<'a> Typing<'a> {
                 ),
             ),
             _ => {
-                let known = words::ROOTS
+                let known = keywords::ROOTS
                     .into_iter()
                     .chain(self.bound.iter().map(|(bound, _)| bound.as_str()));
-                let suggestion = nearest(name, known)
-                    .map(str::to_owned)
-                    .or_else(|| Key::of_field(words::ATTR, name).map(|key| key.name().to_owned()));
+                let suggestion = nearest(name, known).map(str::to_owned).or_else(|| {
+                    Key::of_field(keywords::ATTR, name).map(|key| key.name().to_owned())
+                });
                 let message =
                     format!("{name} is not known: a rule reads attr, asset, owner, params and now");
                 self.refuse_for(expr, message, suggestion)
@@ -188,12 +188,14 @@ impl<'a> Typing<'a> {
 
     fn example(&self, root: &str) -> String {
         match root {
-            words::PARAMS => self.params.nearest("").unwrap_or_else(|| "max_age_days".to_owned()),
+            keywords::PARAMS => {
+                self.params.nearest("").unwrap_or_else(|| "max_age_days".to_owned())
+            }
             root => Key::fields(root).next().unwrap_or_default().to_owned(),
         }
     }
 
-    fn field(&mut self, expr: &IdedExpr, select: &SelectExpr) -> Seen {
+    fn field(&mut self, expr: &IdedExpr, select: &SelectExpr) -> TypedExpr {
         let root = match &select.operand.expr {
             Expr::Ident(root) if !self.bound.iter().any(|(bound, _)| bound == root) => {
                 root.as_str()
@@ -205,32 +207,32 @@ impl<'a> Typing<'a> {
             }
         };
         match root {
-            words::PARAMS => {
+            keywords::PARAMS => {
                 if let Some(threshold) = self.params.get(&select.field) {
                     return of_threshold(threshold);
                 }
                 if self.params.is_refused(&select.field) {
-                    return Seen::REFUSED; // That was said.
+                    return TypedExpr::REFUSED; // That was said.
                 }
                 let suggestion = self.params.nearest(&select.field);
                 let message = self.params.unknown(&select.field);
                 self.refuse_for(expr, message, suggestion)
             }
-            words::ATTR | words::ASSET | words::OWNER => {
+            keywords::ATTR | keywords::ASSET | keywords::OWNER => {
                 match self.key(expr, root, &select.field) {
-                    None => Seen::REFUSED,
+                    None => TypedExpr::REFUSED,
                     Some(key) => {
                         let holds = key.holds();
                         let chars = match key {
                             Key::TAGS => CHARS_A_STEP,
-                            Key::DESCRIPTION => FACT_CHARS.1,
-                            _ => FACT_CHARS.0,
+                            Key::DESCRIPTION => MAX_FACT_CHARS.1,
+                            _ => MAX_FACT_CHARS.0,
                         };
-                        Seen { is: Some(holds), cost: 1, items: FACT_ITEMS, chars }
+                        TypedExpr { is: Some(holds), cost: 1, items: MAX_FACT_ITEMS, chars }
                     }
                 }
             }
-            words::NOW => self.refuse(expr, "now has no fields"),
+            keywords::NOW => self.refuse(expr, "now has no fields"),
             _ => self.name(&select.operand, root),
         }
     }
@@ -245,8 +247,8 @@ impl<'a> Typing<'a> {
             }
             return Some(key);
         }
-        let (message, suggestion) = if root == words::ATTR {
-            words::unknown_attribute(field)
+        let (message, suggestion) = if root == keywords::ATTR {
+            keywords::unknown_attribute(field)
         } else {
             let known: Vec<_> = Key::fields(root).collect();
             let suggestion =
@@ -257,23 +259,23 @@ impl<'a> Typing<'a> {
         None
     }
 
-    fn list(&mut self, expr: &IdedExpr, items: &[IdedExpr]) -> Seen {
-        if items.len() > LITERAL_ITEMS {
+    fn list(&mut self, expr: &IdedExpr, items: &[IdedExpr]) -> TypedExpr {
+        if items.len() > MAX_LITERAL_ITEMS {
             let message =
-                format!("a list of {} items, at most {LITERAL_ITEMS} are allowed", items.len());
+                format!("a list of {} items, at most {MAX_LITERAL_ITEMS} are allowed", items.len());
             return self.refuse(expr, message);
         }
-        let seen: Vec<Seen> = items.iter().map(|item| self.of(item)).collect();
-        let list = Seen {
+        let typed: Vec<TypedExpr> = items.iter().map(|item| self.of(item)).collect();
+        let list = TypedExpr {
             is: Some(Type::List(Kind::Nothing)),
-            cost: seen.iter().fold(1, |cost, item| item.cost.saturating_add(cost)),
+            cost: typed.iter().fold(1, |cost, item| item.cost.saturating_add(cost)),
             items: items.len() as u64,
-            chars: seen.iter().map(|item| item.chars).max().unwrap_or(0),
+            chars: typed.iter().map(|item| item.chars).max().unwrap_or(0),
         };
         let mut kind = Kind::Nothing;
-        for (item, seen) in items.iter().zip(&seen) {
-            match seen.is {
-                None => return Seen { is: None, ..list },
+        for (item, typed) in items.iter().zip(&typed) {
+            match typed.is {
+                None => return TypedExpr { is: None, ..list },
                 Some(Type::List(_)) => {
                     return self.refuse(item, "lists of lists are not supported");
                 }
@@ -284,22 +286,22 @@ impl<'a> Typing<'a> {
                 }
             }
         }
-        Seen { is: Some(Type::List(kind)), ..list }
+        TypedExpr { is: Some(Type::List(kind)), ..list }
     }
 
-    fn call(&mut self, expr: &IdedExpr, call: &CallExpr) -> Seen {
+    fn call(&mut self, expr: &IdedExpr, call: &CallExpr) -> TypedExpr {
         match (&call.target, call.args.as_slice()) {
-            (None, [one, other]) if words::is_operator(&call.func_name) => {
+            (None, [one, other]) if keywords::is_operator(&call.func_name) => {
                 self.binary(expr, &call.func_name, one, other)
             }
             (None, [one]) if call.func_name == operators::LOGICAL_NOT => {
-                let seen = self.expect(one, Kind::Bool, "!");
-                Seen::one(Kind::Bool, 1 + seen.cost)
+                let typed = self.expect(one, Kind::Bool, "!");
+                TypedExpr::one(Kind::Bool, 1 + typed.cost)
             }
             (None, [one]) if call.func_name == operators::NEGATE => {
-                let seen = self.of(one);
-                match seen.is {
-                    Some(Type::One(Kind::Int | Kind::Double)) | None => seen,
+                let typed = self.of(one);
+                match typed.is {
+                    Some(Type::One(Kind::Int | Kind::Double)) | None => typed,
                     Some(other) => self.refuse(one, format!("- needs a number, not {other}")),
                 }
             }
@@ -325,37 +327,37 @@ impl<'a> Typing<'a> {
     }
 
     /// That the expression is one of this kind, for what stands before it.
-    fn expect(&mut self, expr: &IdedExpr, kind: Kind, by: &str) -> Seen {
-        let seen = self.of(expr);
-        match seen.is {
-            None => seen,
-            Some(Type::One(is)) if is == kind => seen,
+    fn expect(&mut self, expr: &IdedExpr, kind: Kind, by: &str) -> TypedExpr {
+        let typed = self.of(expr);
+        match typed.is {
+            None => typed,
+            Some(Type::One(is)) if is == kind => typed,
             Some(other) => {
                 self.refuse(expr, format!("{by} needs {}, not {other}", Type::One(kind)));
-                Seen { is: None, ..seen }
+                TypedExpr { is: None, ..typed }
             }
         }
     }
 
-    fn has(&mut self, asked: &IdedExpr) -> Seen {
+    fn has(&mut self, asked: &IdedExpr) -> TypedExpr {
         let Expr::Select(select) = &asked.expr else {
             return self.refuse(asked, "has(…) takes a field, such as has(attr.os_name)");
         };
-        if matches!(&select.operand.expr, Expr::Ident(root) if root == words::PARAMS) {
+        if matches!(&select.operand.expr, Expr::Ident(root) if root == keywords::PARAMS) {
             return self
                 .refuse(asked, "has(…) asks for facts: what params declares is always there");
         }
         self.field(asked, select);
-        Seen::one(Kind::Bool, 2)
+        TypedExpr::one(Kind::Bool, 2)
     }
 }
 
-fn of_threshold(threshold: &Threshold) -> Seen {
+fn of_threshold(threshold: &Threshold) -> TypedExpr {
     let (items, chars) = match threshold {
         Threshold::Bool(_) | Threshold::Int(_) | Threshold::Double(_) => (0, 0),
         Threshold::Text(text) => (0, text.len()),
         Threshold::Ints(numbers) => (numbers.len(), 0),
         Threshold::Texts(texts) => (texts.len(), texts.iter().map(String::len).max().unwrap_or(0)),
     };
-    Seen { is: Some(threshold.holds()), cost: 1, items: items as u64, chars: chars as u64 }
+    TypedExpr { is: Some(threshold.holds()), cost: 1, items: items as u64, chars: chars as u64 }
 }

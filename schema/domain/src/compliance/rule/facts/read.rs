@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokio_postgres::types::{FromSql, Type as SqlType};
 
-use super::Held;
+use super::FactValue;
 use crate::{
     base::error,
     inventory::attribute::{
@@ -34,15 +34,18 @@ impl<'a> FromSql<'a> for RawJson<'a> {
 }
 
 /// Tells each attribute that the object has, by its place in the registry, with its value where it has one.
-pub(super) fn attributes(json: &[u8], tell: impl FnMut(usize, Option<Held>)) -> error::Result<()> {
+pub(super) fn attributes(
+    json: &[u8],
+    set: impl FnMut(usize, Option<FactValue>),
+) -> error::Result<()> {
     let mut json = serde_json::Deserializer::from_slice(json);
-    json.deserialize_map(Object(tell))
+    json.deserialize_map(Object(set))
         .map_err(|_| error::Error::Corrupt { table: "asset", column: "attributes" })
 }
 
 struct Object<F>(F);
 
-impl<'de, F: FnMut(usize, Option<Held>)> Visitor<'de> for Object<F> {
+impl<'de, F: FnMut(usize, Option<FactValue>)> Visitor<'de> for Object<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,13 +53,14 @@ impl<'de, F: FnMut(usize, Option<Held>)> Visitor<'de> for Object<F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(place) = map.next_key_seed(Place)? {
+        while let Some(place) = map.next_key_seed(KeySeed)? {
             match place {
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
                 Some(place) => {
-                    let value = map.next_value_seed(As(Attribute::all()[place].attribute_type))?;
+                    let value =
+                        map.next_value_seed(ValueSeed(Attribute::all()[place].attribute_type))?;
                     (self.0)(place, value);
                 }
             }
@@ -66,9 +70,9 @@ impl<'de, F: FnMut(usize, Option<Held>)> Visitor<'de> for Object<F> {
 }
 
 /// A key of the object, as its attribute's place.
-struct Place;
+struct KeySeed;
 
-impl<'de> DeserializeSeed<'de> for Place {
+impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Option<usize>, D::Error> {
@@ -76,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for Place {
     }
 }
 
-impl Visitor<'_> for Place {
+impl Visitor<'_> for KeySeed {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,89 +93,91 @@ impl Visitor<'_> for Place {
 }
 
 /// A value as this type; none where it is none.
-struct As(AttributeType);
+struct ValueSeed(AttributeType);
 
-impl<'de> DeserializeSeed<'de> for As {
-    type Value = Option<Held>;
+impl<'de> DeserializeSeed<'de> for ValueSeed {
+    type Value = Option<FactValue>;
 
-    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Option<Held>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Option<FactValue>, D::Error> {
         value.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for As {
-    type Value = Option<Held>;
+impl<'de> Visitor<'de> for ValueSeed {
+    type Value = Option<FactValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Option<Held>, E> {
-        Ok((self.0 == AttributeType::Boolean).then(|| Held::Bool(value.into())))
+    fn visit_bool<E>(self, value: bool) -> Result<Option<FactValue>, E> {
+        Ok((self.0 == AttributeType::Boolean).then(|| FactValue::Bool(value.into())))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Option<Held>, E> {
+    fn visit_i64<E>(self, number: i64) -> Result<Option<FactValue>, E> {
         Ok(match self.0 {
-            AttributeType::Boolean => Some(Held::Bool((number != 0).into())),
-            AttributeType::Integer => Some(Held::Int(number.into())),
-            AttributeType::DateTime => date_time_of_seconds(number).map(Held::time),
+            AttributeType::Boolean => Some(FactValue::Bool((number != 0).into())),
+            AttributeType::Integer => Some(FactValue::Int(number.into())),
+            AttributeType::DateTime => date_time_of_seconds(number).map(FactValue::time),
             AttributeType::Text | AttributeType::IntegerList | AttributeType::TextList => None,
         })
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<Held>, E> {
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<FactValue>, E> {
         self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Option<Held>, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Option<FactValue>, E> {
         Ok(match self.0 {
-            AttributeType::Boolean => Some(Held::Bool((number != 0.0).into())),
+            AttributeType::Boolean => Some(FactValue::Bool((number != 0.0).into())),
             // Half a day more than 90 days are 90 days.
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "meant; what is beyond is the largest"
             )]
-            AttributeType::Integer => Some(Held::Int((number as i64).into())),
-            AttributeType::DateTime => whole(number).and_then(date_time_of_seconds).map(Held::time),
+            AttributeType::Integer => Some(FactValue::Int((number as i64).into())),
+            AttributeType::DateTime => {
+                whole(number).and_then(date_time_of_seconds).map(FactValue::time)
+            }
             AttributeType::Text | AttributeType::IntegerList | AttributeType::TextList => None,
         })
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Option<Held>, E> {
+    fn visit_str<E>(self, text: &str) -> Result<Option<FactValue>, E> {
         Ok(match self.0 {
-            AttributeType::Boolean => boolean_of(text).map(|value| Held::Bool(value.into())),
-            AttributeType::DateTime => date_time_of(text).map(Held::time),
-            AttributeType::Text => Some(Held::Text(text.to_owned().into())),
+            AttributeType::Boolean => boolean_of(text).map(|value| FactValue::Bool(value.into())),
+            AttributeType::DateTime => date_time_of(text).map(FactValue::time),
+            AttributeType::Text => Some(FactValue::Text(text.to_owned().into())),
             AttributeType::Integer | AttributeType::IntegerList | AttributeType::TextList => None,
         })
     }
 
-    fn visit_unit<E>(self) -> Result<Option<Held>, E> {
+    fn visit_unit<E>(self) -> Result<Option<FactValue>, E> {
         Ok(None)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Held>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<FactValue>, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(None)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<Held>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<FactValue>, A::Error> {
         match self.0 {
             AttributeType::IntegerList => {
                 let mut numbers = Vec::with_capacity(items.size_hint().unwrap_or(8));
                 while let Some(item) = items.next_element_seed(Number)? {
                     numbers.extend(item);
                 }
-                Ok(Some(Held::ints(numbers.into_iter())))
+                Ok(Some(FactValue::ints(numbers.into_iter())))
             }
             AttributeType::TextList => {
                 let mut texts = Vec::with_capacity(items.size_hint().unwrap_or(4));
-                while let Some(item) = items.next_element_seed(As(AttributeType::Text))? {
-                    if let Some(Held::Text(text)) = item {
+                while let Some(item) = items.next_element_seed(ValueSeed(AttributeType::Text))? {
+                    if let Some(FactValue::Text(text)) = item {
                         texts.push(text.into_inner());
                     }
                 }
-                Ok(Some(Held::texts(texts.into_iter())))
+                Ok(Some(FactValue::texts(texts.into_iter())))
             }
             AttributeType::Boolean
             | AttributeType::Integer

@@ -25,15 +25,15 @@ pub(in crate::compliance::rule) fn described(attributes: &[u8]) -> Described<'_>
     }
 }
 
-fn told(facts: &Facts, name: &str) -> Value {
+fn value(facts: &Facts, name: &str) -> Value {
     let (root, field) = name.split_once('.').unwrap();
-    match facts.told(Key::of_field(root, field).unwrap()) {
+    match facts.value(Key::of_field(root, field).unwrap()) {
         None => Value::Null,
-        Some(Held::Bool(value)) => json!(value.inner()),
-        Some(Held::Int(number)) => json!(number.inner()),
-        Some(Held::Text(text)) => json!(text.inner()),
-        Some(Held::Time(at)) => json!(at.inner().to_utc().to_rfc3339()),
-        Some(Held::List(items)) => items
+        Some(FactValue::Bool(value)) => json!(value.inner()),
+        Some(FactValue::Int(number)) => json!(number.inner()),
+        Some(FactValue::Text(text)) => json!(text.inner()),
+        Some(FactValue::Time(at)) => json!(at.inner().to_utc().to_rfc3339()),
+        Some(FactValue::List(items)) => items
             .inner()
             .iter()
             .map(|item| match item.downcast_ref::<CelInt>() {
@@ -80,7 +80,7 @@ fn a_value_that_does_not_fit_counts_as_what_it_means() {
         let stored_as =
             json!({ key: stored, "of an older version": {"deep": [1, {}]} }).to_string();
         let facts = Facts::of(&described(stored_as.as_bytes())).unwrap();
-        assert_eq!(told(&facts, &format!("attr.{key}")), read, "{key}: {stored}");
+        assert_eq!(value(&facts, &format!("attr.{key}")), read, "{key}: {stored}");
     }
 }
 
@@ -110,7 +110,7 @@ fn the_rest_of_a_row_is_read_by_its_names() {
         ("owner.mfa_enabled", json!(true)),
         ("owner.active", json!(false)),
     ] {
-        assert_eq!(told(&facts, name), read, "{name}");
+        assert_eq!(value(&facts, name), read, "{name}");
     }
     assert!(facts.has_tag(&["edge".to_owned()]) && !facts.has_tag(&["core".to_owned()]));
 }

@@ -8,7 +8,7 @@ use crate::{
     access::audit::Entry,
     base::{
         db::Tx,
-        error::{Error, Fault, Result},
+        error::{Error, FieldError, Result},
         event::Event,
         id::Id,
         nearest::nearest,
@@ -22,14 +22,14 @@ use crate::{
 };
 
 /// Rules of its own that an organization may have.
-const MOST: usize = 128;
+const MAX_RULES: usize = 128;
 
 impl Rule {
     /// Saves a rule of the organization's own, by its key: a new version where it says something else, and nothing where it
     /// says the same. What was set of its thresholds stays as far as it fits.
     ///
     /// # Errors
-    /// `Invalid` with all that is wrong with it, for a key that ships, and for what cannot judge any asset; `Conflict` where
+    /// `Invalid` with all that is wrong with it, for a key that ships, and for what cannot evaluate any asset; `Conflict` where
     /// there are too many.
     pub async fn save(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
         let draft = input.check();
@@ -38,7 +38,7 @@ impl Rule {
                 "{} is built in and stays as it is: set its thresholds by setRuleParams, or save a copy under another key and switch this one off",
                 input.key
             );
-            let mut faults = vec![Fault::new("key", message)];
+            let mut faults = vec![FieldError::new("key", message)];
             if let Err(Error::Invalid(more)) = draft {
                 faults.extend(more);
             }
@@ -88,9 +88,9 @@ impl Rule {
         saved: &[Saved],
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        if saved.iter().filter(|saved| !saved.rule.builtin).count() >= MOST {
+        if saved.iter().filter(|saved| !saved.rule.builtin).count() >= MAX_RULES {
             return Err(Error::Conflict(format!(
-                "the organization has {MOST} rules of its own, which is the most: change one that is not needed any more"
+                "the organization has {MAX_RULES} rules of its own, which is the most: change one that is not needed any more"
             )));
         }
         let rule = Self {
@@ -131,9 +131,9 @@ impl Rule {
         let saved = ensured(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == key) else {
             let known = saved.iter().map(|saved| saved.rule.key.as_str());
-            return Err(Error::Invalid(vec![Fault {
+            return Err(Error::Invalid(vec![FieldError {
                 suggestion: nearest(key, known).map(str::to_owned),
-                ..Fault::new("key", format!("there is no rule {:?}", beginning(key)))
+                ..FieldError::new("key", format!("there is no rule {:?}", beginning(key)))
             }]));
         };
         let overrides = merged(&before.overrides, params)?;

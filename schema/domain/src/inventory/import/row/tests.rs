@@ -9,7 +9,7 @@ fn read_one(
     empty: EmptyCells,
     header: &[&str],
     content: &str,
-) -> Result<AssetRow, Vec<RowFault>> {
+) -> Result<AssetRow, Vec<RowError>> {
     let table = Table {
         kind: ImportKind::Assets,
         columns: header.iter().map(|name| (*name).to_owned()).collect(),
@@ -21,16 +21,16 @@ fn read_one(
     rows.remove(0).and_then(AssetRow::of)
 }
 
-fn cells(header: &[&str], content: &str) -> Result<AssetRow, Vec<RowFault>> {
+fn cells(header: &[&str], content: &str) -> Result<AssetRow, Vec<RowError>> {
     read_one(ImportFormat::Csv, EmptyCells::Clear, header, content)
 }
 
-fn object(content: &str) -> Result<AssetRow, Vec<RowFault>> {
+fn object(content: &str) -> Result<AssetRow, Vec<RowError>> {
     read_one(ImportFormat::Json, EmptyCells::Keep, &[], content)
 }
 
 /// `column: message` of each.
-fn told(read: Result<AssetRow, Vec<RowFault>>) -> Vec<String> {
+fn told(read: Result<AssetRow, Vec<RowError>>) -> Vec<String> {
     let faults = read.expect_err("it says something wrong");
     faults
         .into_iter()

@@ -2,20 +2,20 @@
 
 use cel::common::ast::{Expr, IdedExpr, operators};
 
-use super::{super::words, ITEM_STEPS, MACROS, Seen, Typing};
+use super::{super::keywords, ITEM_STEPS, MAX_MACRO_NESTING, TypeChecker, TypedExpr};
 use crate::compliance::rule::kind::{Kind, Type};
 
-impl Typing<'_> {
+impl TypeChecker<'_> {
     pub(super) fn either(
         &mut self,
         expr: &IdedExpr,
         condition: &IdedExpr,
         one: &IdedExpr,
         other: &IdedExpr,
-    ) -> Seen {
+    ) -> TypedExpr {
         let decides = self.expect(condition, Kind::Bool, "what stands before ?");
         let (one, other) = (self.of(one), self.of(other));
-        let seen = Seen {
+        let typed = TypedExpr {
             is: None,
             cost: decides.cost.saturating_add(one.cost.max(other.cost)).saturating_add(1),
             items: one.items.max(other.items),
@@ -24,13 +24,13 @@ impl Typing<'_> {
         match (one.is, other.is) {
             (Some(one), Some(other)) if one.agrees(other) => {
                 let is = if one == Type::List(Kind::Nothing) { other } else { one };
-                Seen { is: Some(is), ..seen }
+                TypedExpr { is: Some(is), ..typed }
             }
             (Some(one), Some(other)) => self.refuse(
                 expr,
                 format!("both sides of : must be of one type, not {one} and {other}"),
             ),
-            _ => seen,
+            _ => typed,
         }
     }
 
@@ -41,7 +41,7 @@ impl Typing<'_> {
         target: &IdedExpr,
         variable: &IdedExpr,
         (guard, body): (Option<&IdedExpr>, &IdedExpr),
-    ) -> Seen {
+    ) -> TypedExpr {
         let range = self.of(target);
         let Expr::Ident(bound) = &variable.expr else {
             return self.refuse(
@@ -49,26 +49,26 @@ impl Typing<'_> {
                 format!("{name} takes a name for the item first, such as {name}(item, …)"),
             );
         };
-        if words::ROOTS.contains(&bound.as_str()) {
+        if keywords::ROOTS.contains(&bound.as_str()) {
             return self.refuse(
                 variable,
                 format!("{bound} is what the rule reads: give the item another name"),
             );
         }
         let item = match range.is {
-            None => Seen { is: None, ..range },
+            None => TypedExpr { is: None, ..range },
             Some(Type::List(kind)) => {
-                Seen { is: Some(Type::One(kind)), cost: 1, items: 0, chars: range.chars }
+                TypedExpr { is: Some(Type::One(kind)), cost: 1, items: 0, chars: range.chars }
             }
             Some(other) => {
                 return self.refuse(target, format!("{name} goes over a list, not {other}"));
             }
         };
-        if self.macros >= MACROS {
+        if self.macros >= MAX_MACRO_NESTING {
             return self.refuse(
                 expr,
                 format!(
-                    "{name} is the third macro within each other, at most {MACROS} are allowed"
+                    "{name} is the third macro within each other, at most {MAX_MACRO_NESTING} are allowed"
                 ),
             );
         }
@@ -88,17 +88,20 @@ impl Typing<'_> {
         steps = steps.saturating_add(body.cost);
         let cost = range.cost.saturating_add(range.items.saturating_mul(steps)).saturating_add(1);
         match (name, body.is) {
-            (operators::FILTER, _) => Seen { cost, ..range },
+            (operators::FILTER, _) => TypedExpr { cost, ..range },
             (operators::MAP, None) => {
-                Seen { is: None, cost, items: range.items, chars: body.chars }
+                TypedExpr { is: None, cost, items: range.items, chars: body.chars }
             }
-            (operators::MAP, Some(Type::One(kind))) => {
-                Seen { is: Some(Type::List(kind)), cost, items: range.items, chars: body.chars }
-            }
+            (operators::MAP, Some(Type::One(kind))) => TypedExpr {
+                is: Some(Type::List(kind)),
+                cost,
+                items: range.items,
+                chars: body.chars,
+            },
             (operators::MAP, Some(Type::List(_))) => {
                 self.refuse(expr, "lists of lists are not supported")
             }
-            _ => Seen::one(Kind::Bool, cost),
+            _ => TypedExpr::one(Kind::Bool, cost),
         }
     }
 }

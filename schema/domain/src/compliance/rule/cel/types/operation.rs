@@ -3,8 +3,8 @@
 use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
 
 use super::{
-    super::{compile::is_not_written, words},
-    Seen, Typing,
+    super::{compile::is_not_written, keywords},
+    TypeChecker, TypedExpr,
 };
 use crate::{
     base::nearest::nearest,
@@ -12,24 +12,27 @@ use crate::{
     inventory::asset::{AssetType, Environment, LifecycleState},
 };
 
-impl Typing<'_> {
+impl TypeChecker<'_> {
     pub(super) fn binary(
         &mut self,
         expr: &IdedExpr,
         name: &str,
         left: &IdedExpr,
         right: &IdedExpr,
-    ) -> Seen {
-        let sign = words::sign(name);
+    ) -> TypedExpr {
+        let sign = keywords::sign(name);
         if matches!(name, operators::LOGICAL_AND | operators::LOGICAL_OR) {
             let (one, other) =
                 (self.expect(left, Kind::Bool, sign), self.expect(right, Kind::Bool, sign));
-            return Seen::one(Kind::Bool, one.cost.saturating_add(other.cost).saturating_add(1));
+            return TypedExpr::one(
+                Kind::Bool,
+                one.cost.saturating_add(other.cost).saturating_add(1),
+            );
         }
         let (one, other) = (self.of(left), self.of(right));
         let cost = one.cost.saturating_add(other.cost).saturating_add(1);
         let (Some(is), Some(by)) = (one.is, other.is) else {
-            return Seen { is: None, cost, ..one };
+            return TypedExpr { is: None, cost, ..one };
         };
         match name {
             operators::EQUALS | operators::NOT_EQUALS => {
@@ -38,7 +41,7 @@ impl Typing<'_> {
                 }
                 self.check_state(left, right);
                 self.check_state(right, left);
-                Seen::one(
+                TypedExpr::one(
                     Kind::Bool,
                     cost.saturating_add(one.whole_steps().min(other.whole_steps())),
                 )
@@ -47,7 +50,7 @@ impl Typing<'_> {
             | operators::LESS_EQUALS
             | operators::GREATER
             | operators::GREATER_EQUALS => match (is, by) {
-                (Type::One(is), Type::One(by)) if is == by && is != Kind::Bool => Seen::one(
+                (Type::One(is), Type::One(by)) if is == by && is != Kind::Bool => TypedExpr::one(
                     Kind::Bool,
                     cost.saturating_add(one.text_steps().min(other.text_steps())),
                 ),
@@ -59,7 +62,7 @@ impl Typing<'_> {
             operators::IN => match by {
                 Type::List(kind) if is == Type::One(kind) || kind == Kind::Nothing => {
                     self.check_state(left, right);
-                    Seen::one(Kind::Bool, cost.saturating_add(other.whole_steps()))
+                    TypedExpr::one(Kind::Bool, cost.saturating_add(other.whole_steps()))
                 }
                 Type::List(_) => self.refuse(expr, format!("a {by} cannot hold {is}")),
                 Type::One(_) => self.refuse(right, format!("in looks into a list, not into {by}")),
@@ -69,7 +72,7 @@ impl Typing<'_> {
                     self.refuse(right, "items are counted from 0: this always fails")
                 }
                 (Type::List(kind), Type::One(Kind::Int)) => {
-                    Seen { is: Some(Type::One(kind)), cost, ..one }
+                    TypedExpr { is: Some(Type::One(kind)), cost, ..one }
                 }
                 (Type::List(_), _) => {
                     self.refuse(right, format!("items are counted by int, not by {by}"))
@@ -84,25 +87,25 @@ impl Typing<'_> {
         &mut self,
         expr: &IdedExpr,
         name: &str,
-        one: Seen,
-        (right, other): (&IdedExpr, Seen),
+        one: TypedExpr,
+        (right, other): (&IdedExpr, TypedExpr),
         cost: u64,
-    ) -> Seen {
+    ) -> TypedExpr {
         use Kind::{Double, Int, Span, Text, Time};
-        let sign = words::sign(name);
-        let (Some(is), Some(by)) = (one.is, other.is) else { return Seen::REFUSED };
+        let sign = keywords::sign(name);
+        let (Some(is), Some(by)) = (one.is, other.is) else { return TypedExpr::REFUSED };
         let kind = match (is, by) {
             (Type::List(_), Type::List(_)) if name == operators::ADD && is.agrees(by) => {
                 let items = one.items.saturating_add(other.items);
                 let is = if is == Type::List(Kind::Nothing) { by } else { is };
                 let chars = one.chars.max(other.chars);
-                let list = Seen { is: Some(is), cost, items, chars };
-                return Seen { cost: cost.saturating_add(list.whole_steps()), ..list };
+                let list = TypedExpr { is: Some(is), cost, items, chars };
+                return TypedExpr { cost: cost.saturating_add(list.whole_steps()), ..list };
             }
             (Type::One(Text), Type::One(Text)) if name == operators::ADD => {
                 let chars = one.chars.saturating_add(other.chars);
-                let text = Seen { chars, ..Seen::one(Text, cost) };
-                return Seen { cost: cost.saturating_add(text.text_steps()), ..text };
+                let text = TypedExpr { chars, ..TypedExpr::one(Text, cost) };
+                return TypedExpr { cost: cost.saturating_add(text.text_steps()), ..text };
             }
             (Type::One(is), Type::One(by)) => match (name, is, by) {
                 (
@@ -150,10 +153,10 @@ impl Typing<'_> {
         if matches!(name, operators::DIVIDE | operators::MODULO) && is_zero(right) {
             return self.refuse(right, format!("{sign} by zero"));
         }
-        Seen::one(kind, cost)
+        TypedExpr::one(kind, cost)
     }
 
-    fn unlike(&mut self, expr: &IdedExpr, sign: &str, is: Type, by: Type) -> Seen {
+    fn unlike(&mut self, expr: &IdedExpr, sign: &str, is: Type, by: Type) -> TypedExpr {
         let hint = match (is, by) {
             (Type::One(Kind::Int), Type::One(Kind::Double))
             | (Type::One(Kind::Double), Type::One(Kind::Int)) => ": write double(…) around the int",
@@ -180,7 +183,7 @@ impl Typing<'_> {
             _ => vec![with],
         };
         let Expr::Select(select) = &state.expr else { return };
-        if !matches!(&select.operand.expr, Expr::Ident(root) if root == words::ASSET) {
+        if !matches!(&select.operand.expr, Expr::Ident(root) if root == keywords::ASSET) {
             return;
         }
         let known = match select.field.as_str() {
@@ -205,12 +208,12 @@ impl Typing<'_> {
         }
     }
 
-    pub(super) fn function(&mut self, expr: &IdedExpr, name: &str, args: &[IdedExpr]) -> Seen {
+    pub(super) fn function(&mut self, expr: &IdedExpr, name: &str, args: &[IdedExpr]) -> TypedExpr {
         let [arg] = args else {
             for arg in args {
                 self.of(arg);
             }
-            return if words::FUNCTIONS.contains(&name) {
+            return if keywords::FUNCTIONS.contains(&name) {
                 self.refuse(expr, format!("{name}(…) takes one value, not {}", args.len()))
             } else {
                 self.unknown_function(expr, name)
@@ -219,26 +222,26 @@ impl Typing<'_> {
         match name {
             "timestamp" | "duration" => self.written(expr, name, arg),
             "days" | "hours" => {
-                let seen = self.expect(arg, Kind::Int, name);
-                Seen::one(Kind::Span, 1 + seen.cost)
+                let typed = self.expect(arg, Kind::Int, name);
+                TypedExpr::one(Kind::Span, 1 + typed.cost)
             }
             "size" => {
-                let seen = self.of(arg);
-                self.size(arg, seen)
+                let typed = self.of(arg);
+                self.size(arg, typed)
             }
             "int" | "double" | "string" => {
-                let seen = self.of(arg);
+                let typed = self.of(arg);
                 let kind = match name {
                     "int" => Kind::Int,
                     "double" => Kind::Double,
                     _ => Kind::Text,
                 };
-                match (seen.is, kind) {
-                    (None, _) => seen,
+                match (typed.is, kind) {
+                    (None, _) => typed,
                     (Some(Type::One(Kind::Int | Kind::Double | Kind::Text)), _)
-                    | (Some(Type::One(Kind::Bool)), Kind::Text) => Seen {
-                        chars: seen.chars.max(64),
-                        ..Seen::one(kind, seen.cost.saturating_add(seen.text_steps()))
+                    | (Some(Type::One(Kind::Bool)), Kind::Text) => TypedExpr {
+                        chars: typed.chars.max(64),
+                        ..TypedExpr::one(kind, typed.cost.saturating_add(typed.text_steps()))
                     },
                     (Some(other), _) => {
                         self.refuse(arg, format!("{name}(…) cannot be made of {other}"))
@@ -253,7 +256,7 @@ impl Typing<'_> {
     }
 
     /// `timestamp("…")` and `duration("…")`: of a text that stands there.
-    fn written(&mut self, expr: &IdedExpr, name: &str, arg: &IdedExpr) -> Seen {
+    fn written(&mut self, expr: &IdedExpr, name: &str, arg: &IdedExpr) -> TypedExpr {
         let Expr::Literal(LiteralValue::String(_)) = &arg.expr else {
             let instead =
                 if name == "duration" { "; days(…) and hours(…) take a number" } else { "" };
@@ -263,15 +266,15 @@ impl Typing<'_> {
             let example = if name == "duration" { "\"36h\"" } else { "\"2026-01-31T00:00:00Z\"" };
             return self.refuse(arg, format!("this is no {name}: one is written {example}"));
         }
-        Seen::one(if name == "duration" { Kind::Span } else { Kind::Time }, 1)
+        TypedExpr::one(if name == "duration" { Kind::Span } else { Kind::Time }, 1)
     }
 
-    fn size(&mut self, at: &IdedExpr, seen: Seen) -> Seen {
-        match seen.is {
-            None => seen,
-            Some(Type::List(_)) => Seen::one(Kind::Int, seen.cost.saturating_add(1)),
+    fn size(&mut self, at: &IdedExpr, typed: TypedExpr) -> TypedExpr {
+        match typed.is {
+            None => typed,
+            Some(Type::List(_)) => TypedExpr::one(Kind::Int, typed.cost.saturating_add(1)),
             Some(Type::One(Kind::Text)) => {
-                Seen::one(Kind::Int, seen.cost.saturating_add(seen.text_steps()))
+                TypedExpr::one(Kind::Int, typed.cost.saturating_add(typed.text_steps()))
             }
             Some(other) => self.refuse(at, format!("size(…) counts a text or a list, not {other}")),
         }
@@ -283,11 +286,11 @@ impl Typing<'_> {
         name: &str,
         target: &IdedExpr,
         args: &[IdedExpr],
-    ) -> Seen {
+    ) -> TypedExpr {
         match (name, args) {
             ("size", []) => {
-                let seen = self.of(target);
-                self.size(target, seen)
+                let typed = self.of(target);
+                self.size(target, typed)
             }
             ("contains" | "startsWith" | "endsWith", [arg]) => {
                 let one = self.of(target);
@@ -304,11 +307,11 @@ impl Typing<'_> {
                 }
                 let other = self.expect(arg, Kind::Text, name);
                 let cost = one.cost.saturating_add(other.cost).saturating_add(one.text_steps());
-                Seen::one(Kind::Bool, cost)
+                TypedExpr::one(Kind::Bool, cost)
             }
             _ => {
-                let is_macro = words::MACROS.contains(&name);
-                if is_macro || words::METHODS.contains(&name) {
+                let is_macro = keywords::MACROS.contains(&name);
+                if is_macro || keywords::METHODS.contains(&name) {
                     let message = format!("{name} does not take {} values", args.len());
                     return self.refuse(expr, message);
                 }
@@ -317,9 +320,10 @@ impl Typing<'_> {
         }
     }
 
-    fn unknown_function(&mut self, expr: &IdedExpr, name: &str) -> Seen {
+    fn unknown_function(&mut self, expr: &IdedExpr, name: &str) -> TypedExpr {
         let name = name.trim_matches(|letter| letter == '_' || letter == '@');
-        let known = words::FUNCTIONS.iter().chain(&words::METHODS).chain(&words::MACROS).copied();
+        let known =
+            keywords::FUNCTIONS.iter().chain(&keywords::METHODS).chain(&keywords::MACROS).copied();
         let suggestion = nearest(name, known.clone()).map(str::to_owned);
         let message = if name == "matches" {
             "regular expressions are not supported: contains, startsWith and endsWith are"

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::{Chunk, ImportKind, ImportOrder, ImportRun, Opened, RowFault, Table};
+use super::{Chunk, ImportKind, ImportOrder, ImportRun, Opened, RowError, Table};
 use crate::{
     access::audit::Entry,
     base::{
@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Imports of one organization that may be under way at a time: each may hold 512 MiB.
-const OPEN_RUNS: i64 = 5;
+const MAX_OPEN_RUNS: i64 = 5;
 /// Errors of one run that are kept; all are counted.
-const ERRORS_KEPT: i32 = 10_000;
+const MAX_ERRORS: i32 = 10_000;
 /// Characters of what is kept of an error: it quotes what was sent.
-const SAID: usize = 1_000;
+const MAX_MESSAGE_CHARS: usize = 1_000;
 
 const SELECT: &str = "SELECT id, state, kind, format, dry_run, empty_cells, actor_kind, actor_id, error, rows, done, created,
     updated, unchanged, failed, started_at, received_at, finished_at FROM import_run";
@@ -49,7 +49,7 @@ pub struct Outcome {
     /// Rows that said what was known.
     pub unchanged: i32,
     /// What is wrong with the others.
-    pub faults: Vec<RowFault>,
+    pub faults: Vec<RowError>,
 }
 
 impl ImportRun {
@@ -80,14 +80,14 @@ impl ImportRun {
                 tx.opt::<Self>(&format!("{SELECT} WHERE idempotency_key = $1"), &[key]).await?
         {
             run.check_is_of(order)?;
-            return Ok(Opened::Before(run));
+            return Ok(Opened::Existing(run));
         }
         let open: Row = tx
             .one("SELECT count(*) AS open FROM import_run WHERE finished_at IS NULL", &[])
             .await?;
-        if open.try_get::<_, i64>("open")? >= OPEN_RUNS {
+        if open.try_get::<_, i64>("open")? >= MAX_OPEN_RUNS {
             return Err(Error::Conflict(format!(
-                "{OPEN_RUNS} imports are under way: wait for one to end, or cancel it"
+                "{MAX_OPEN_RUNS} imports are under way: wait for one to end, or cancel it"
             )));
         }
         let id = ImportRunId::new();
@@ -172,7 +172,7 @@ impl ImportRun {
             ],
         )
         .await?;
-        Self::keep_faults(tx, id, table.kind, &chunk.faults).await?;
+        Self::record_errors(tx, id, table.kind, &chunk.faults).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(())
     }
@@ -251,7 +251,7 @@ impl ImportRun {
         now: DateTime<Utc>,
     ) -> Result<Option<i32>> {
         let id = begun.run.id;
-        Self::keep_faults(tx, id, begun.table.kind, &outcome.faults).await?;
+        Self::record_errors(tx, id, begun.table.kind, &outcome.faults).await?;
         let Outcome { created, updated, unchanged, .. } = outcome;
         let failed = begun.chunk.rows - created - updated - unchanged;
         let row: Row = tx
@@ -355,11 +355,11 @@ impl ImportRun {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::ImportRun::NAME, id))
     }
 
-    async fn keep_faults(
+    async fn record_errors(
         tx: &Tx,
         id: ImportRunId,
         kind: ImportKind,
-        faults: &[RowFault],
+        faults: &[RowError],
     ) -> Result<()> {
         if faults.is_empty() {
             return Ok(());
@@ -370,17 +370,18 @@ impl ImportRun {
                  UPDATE import_run AS run SET errors_kept = LEAST(before.errors_kept + $2, $3)
                  FROM before WHERE run.org_id = before.org_id AND run.id = before.id
                  RETURNING before.errors_kept AS before, run.errors_kept AS after",
-                &[&id, &i32::try_from(faults.len()).unwrap_or(ERRORS_KEPT), &ERRORS_KEPT],
+                &[&id, &i32::try_from(faults.len()).unwrap_or(MAX_ERRORS), &MAX_ERRORS],
             )
             .await?;
         let room = kept.try_get::<_, i32>("after")? - kept.try_get::<_, i32>("before")?;
         let faults = &faults[..usize::try_from(room).unwrap_or_default()];
         let ids: Vec<_> = faults.iter().map(|_| uuid::Uuid::now_v7()).collect();
         let rows: Vec<_> = faults.iter().map(|fault| fault.row).collect();
-        let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_deref().map(cut)).collect();
-        let messages: Vec<_> = faults.iter().map(|fault| cut(&fault.message)).collect();
+        let columns: Vec<_> =
+            faults.iter().map(|fault| fault.column.as_deref().map(truncated)).collect();
+        let messages: Vec<_> = faults.iter().map(|fault| truncated(&fault.message)).collect();
         let suggestions: Vec<_> =
-            faults.iter().map(|fault| fault.suggestion.as_deref().map(cut)).collect();
+            faults.iter().map(|fault| fault.suggestion.as_deref().map(truncated)).collect();
         tx.exec(
             "INSERT INTO import_error (org_id, run_id, kind, id, \"row\", \"column\", message, suggestion)
              SELECT $1, $2, $3, * FROM UNNEST($4::uuid[], $5::int[], $6::text[], $7::text[], $8::text[])",
@@ -399,6 +400,6 @@ impl ImportRun {
 }
 
 /// As much of it as is kept.
-fn cut(text: &str) -> &str {
-    text.char_indices().nth(SAID).map_or(text, |(end, _)| &text[..end])
+fn truncated(text: &str) -> &str {
+    text.char_indices().nth(MAX_MESSAGE_CHARS).map_or(text, |(end, _)| &text[..end])
 }

@@ -19,7 +19,7 @@ const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, 
 
 /// Imports lines such as `code,external id,name`, so many to a chunk; created, updated, and what was wrong.
 async fn import(
-    house: &TestOrg,
+    test: &TestOrg,
     org: OrganizationId,
     lines: &[&str],
     a_chunk: usize,
@@ -32,7 +32,7 @@ async fn import(
         empty_cells: EmptyCells::Keep,
         idempotency_key: None,
     };
-    let tx = house.db.write(org, Origin::system()).await.unwrap();
+    let tx = test.db.write(org, Origin::system()).await.unwrap();
     let Opened::New(run) = ImportRun::open(&tx, &order, at(1)).await.unwrap() else {
         panic!("there is no key")
     };
@@ -64,8 +64,8 @@ async fn import(
     (run.created, run.updated, faults)
 }
 
-async fn names(house: &TestOrg) -> Vec<String> {
-    let tx = house.db.read(house.org).await.unwrap();
+async fn names(test: &TestOrg) -> Vec<String> {
+    let tx = test.db.read(test.org).await.unwrap();
     let page =
         Asset::list(&tx, &AssetFilter::default(), AssetOrder::default(), &ALL).await.unwrap();
     let told = page.rows.into_iter().map(|asset| {
@@ -81,14 +81,14 @@ async fn names(house: &TestOrg) -> Vec<String> {
 /// one nothing.
 async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
     for a_chunk in [10, 1] {
-        let house = TestOrg::new().await;
-        import(&house, house.org, first, 10, false).await;
-        let before = names(&house).await;
-        let dry = import(&house, house.org, rows, a_chunk, true).await;
-        assert_eq!(names(&house).await, before, "a dry run changes nothing");
-        let done = import(&house, house.org, rows, a_chunk, false).await;
+        let test = TestOrg::new().await;
+        import(&test, test.org, first, 10, false).await;
+        let before = names(&test).await;
+        let dry = import(&test, test.org, rows, a_chunk, true).await;
+        assert_eq!(names(&test).await, before, "a dry run changes nothing");
+        let done = import(&test, test.org, rows, a_chunk, false).await;
         assert_eq!(done.2, told, "{a_chunk} a chunk");
-        assert_eq!(names(&house).await, after, "{a_chunk} a chunk");
+        assert_eq!(names(&test).await, after, "{a_chunk} a chunk");
         assert_eq!(dry, done, "the dry run says what the run does");
     }
 }

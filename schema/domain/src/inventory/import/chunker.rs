@@ -9,19 +9,19 @@
 
 use crate::{
     base::{
-        error::{Error, Fault},
+        error::{Error, FieldError},
         text::beginning,
     },
-    inventory::import::{Chunk, ImportFormat, RowFault},
+    inventory::import::{Chunk, ImportFormat, RowError},
 };
 
 mod csv;
 mod json;
 
 /// The largest file.
-pub const FILE_BYTES: u64 = 512 * 1024 * 1024;
+pub const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
 /// The largest row; what is larger is skipped, and said.
-pub const ROW_BYTES: usize = 256 * 1024;
+pub const MAX_ROW_BYTES: usize = 256 * 1024;
 /// Rows of a chunk at most, faulty ones included.
 pub const CHUNK_ROWS: i32 = 1_000;
 /// Bytes of a chunk's rows at most.
@@ -30,7 +30,7 @@ pub const CHUNK_BYTES: usize = 1024 * 1024;
 /// What was meant by a file in another encoding.
 const SAVE_AS_UTF_8: &str = "save the file as UTF-8 (in Excel: CSV UTF-8)";
 
-impl RowFault {
+impl RowError {
     fn new(row: i32, message: impl Into<String>) -> Self {
         Self { row, column: None, message: message.into(), suggestion: None }
     }
@@ -46,7 +46,7 @@ impl RowFault {
 
 /// What sort of fault a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileFaultKind {
+pub enum FileErrorKind {
     /// It is larger than we take.
     TooLarge,
     /// It is something else: compressed, a workbook, in another encoding.
@@ -57,22 +57,22 @@ pub enum FileFaultKind {
 
 /// Why a file cannot be read, or not any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileFault {
+pub struct FileError {
     /// What sort of fault it is.
-    pub kind: FileFaultKind,
+    pub kind: FileErrorKind,
     /// What is wrong, as a sentence without a full stop.
     pub message: String,
     /// What to do instead.
     pub suggestion: Option<String>,
 }
 
-impl FileFault {
+impl FileError {
     fn new(message: impl Into<String>) -> Self {
-        Self { kind: FileFaultKind::Malformed, message: message.into(), suggestion: None }
+        Self { kind: FileErrorKind::Malformed, message: message.into(), suggestion: None }
     }
 
     fn of_other_media(message: impl Into<String>) -> Self {
-        Self { kind: FileFaultKind::OtherMedia, ..Self::new(message) }
+        Self { kind: FileErrorKind::OtherMedia, ..Self::new(message) }
     }
 
     fn suggesting(self, suggestion: impl Into<String>) -> Self {
@@ -81,28 +81,28 @@ impl FileFault {
 
     /// The file is larger than we take.
     pub fn too_large() -> Self {
-        let mebibytes = FILE_BYTES / 1024 / 1024;
+        let mebibytes = MAX_FILE_BYTES / 1024 / 1024;
         let fault = Self::new(format!("is larger than {mebibytes} MiB"));
-        Self { kind: FileFaultKind::TooLarge, ..fault }
+        Self { kind: FileErrorKind::TooLarge, ..fault }
             .suggesting("send it in several files, each with the header")
     }
 }
 
-impl From<FileFault> for Error {
-    fn from(FileFault { message, suggestion, .. }: FileFault) -> Self {
-        Self::Invalid(vec![Fault { path: "file".to_owned(), message, suggestion }])
+impl From<FileError> for Error {
+    fn from(FileError { message, suggestion, .. }: FileError) -> Self {
+        Self::Invalid(vec![FieldError { path: "file".to_owned(), message, suggestion }])
     }
 }
 
 /// Cuts one file.
 #[derive(Debug)]
-pub struct Cutter {
+pub struct Chunker {
     format: Format,
     /// The first bytes, until there are enough of them to tell what the file is.
     head: Vec<u8>,
     is_begun: bool,
     bytes: u64,
-    filling: Filling,
+    builder: ChunkBuilder,
 }
 
 #[derive(Debug)]
@@ -111,24 +111,30 @@ enum Format {
     Json(json::Elements),
 }
 
-impl Cutter {
+impl Chunker {
     /// For a file of that format.
     pub fn new(format: ImportFormat) -> Self {
         let format = match format {
             ImportFormat::Csv => Format::Csv(csv::Rows::default()),
             ImportFormat::Json => Format::Json(json::Elements::default()),
         };
-        Self { format, head: Vec::new(), is_begun: false, bytes: 0, filling: Filling::default() }
+        Self {
+            format,
+            head: Vec::new(),
+            is_begun: false,
+            bytes: 0,
+            builder: ChunkBuilder::default(),
+        }
     }
 
     /// The next bytes; the chunks that they complete.
     ///
     /// # Errors
     /// The file is not what it should be; nothing more can be read of it.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Chunk>, FileFault> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Chunk>, FileError> {
         self.bytes += bytes.len() as u64;
-        if self.bytes > FILE_BYTES {
-            return Err(FileFault::too_large());
+        if self.bytes > MAX_FILE_BYTES {
+            return Err(FileError::too_large());
         }
         if self.is_begun {
             self.read(bytes)?;
@@ -138,23 +144,23 @@ impl Cutter {
                 self.begin()?;
             }
         }
-        Ok(std::mem::take(&mut self.filling.full))
+        Ok(std::mem::take(&mut self.builder.full))
     }
 
     /// The end of the file; the last chunks. A header without a line end is whole only now.
     ///
     /// # Errors
     /// It ended where it must not, or there was nothing in it.
-    pub fn finish(&mut self) -> Result<Vec<Chunk>, FileFault> {
+    pub fn finish(&mut self) -> Result<Vec<Chunk>, FileError> {
         if !self.is_begun {
             self.begin()?;
         }
         match &mut self.format {
-            Format::Csv(rows) => rows.finish(&mut self.filling)?,
-            Format::Json(elements) => elements.finish(&mut self.filling)?,
+            Format::Csv(rows) => rows.finish(&mut self.builder)?,
+            Format::Json(elements) => elements.finish(&mut self.builder)?,
         }
-        self.filling.close();
-        Ok(std::mem::take(&mut self.filling.full))
+        self.builder.close();
+        Ok(std::mem::take(&mut self.builder.full))
     }
 
     /// The columns of a CSV file, once its header was whole; of JSON none.
@@ -178,16 +184,16 @@ impl Cutter {
         self.bytes
     }
 
-    fn begin(&mut self) -> Result<(), FileFault> {
+    fn begin(&mut self) -> Result<(), FileError> {
         self.is_begun = true;
         let head = std::mem::take(&mut self.head);
         self.read(text(&head)?)
     }
 
-    fn read(&mut self, bytes: &[u8]) -> Result<(), FileFault> {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         match &mut self.format {
-            Format::Csv(rows) => rows.push(bytes, &mut self.filling),
-            Format::Json(elements) => elements.push(bytes, &mut self.filling),
+            Format::Csv(rows) => rows.push(bytes, &mut self.builder),
+            Format::Json(elements) => elements.push(bytes, &mut self.builder),
         }
     }
 }
@@ -199,7 +205,7 @@ const LONGEST_MARK: usize = 4;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a file that is no text begins with.
-const MARKS: [(&[u8], &str); 9] = [
+const SIGNATURES: [(&[u8], &str); 9] = [
     (b"\x1f\x8b", "is compressed (gzip)"),
     (b"BZh", "is compressed (bzip2)"),
     (b"\xfd7zX", "is compressed (xz)"),
@@ -212,18 +218,18 @@ const MARKS: [(&[u8], &str); 9] = [
 ];
 
 /// The text without its byte order mark, or what else it is.
-fn text(head: &[u8]) -> Result<&[u8], FileFault> {
-    if let Some((_, what)) = MARKS.iter().find(|(mark, _)| head.starts_with(mark)) {
+fn text(head: &[u8]) -> Result<&[u8], FileError> {
+    if let Some((_, what)) = SIGNATURES.iter().find(|(mark, _)| head.starts_with(mark)) {
         let advice = match *what {
             what if what.contains("UTF") => SAVE_AS_UTF_8,
             what if what.contains("Excel") => "save the sheet as CSV UTF-8 and send that",
             _ => "send the file as it was before it was packed",
         };
-        return Err(FileFault::of_other_media(*what).suggesting(advice));
+        return Err(FileError::of_other_media(*what).suggesting(advice));
     }
     // Without a mark: a letter of Latin in two or four bytes.
     if head.iter().take(LONGEST_MARK).any(|byte| *byte == 0) {
-        return Err(FileFault::of_other_media("is in UTF-16 or UTF-32, or is no text")
+        return Err(FileError::of_other_media("is in UTF-16 or UTF-32, or is no text")
             .suggesting(SAVE_AS_UTF_8));
     }
     Ok(head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head))
@@ -231,12 +237,12 @@ fn text(head: &[u8]) -> Result<&[u8], FileFault> {
 
 /// The chunk that is being filled, and those that are full.
 #[derive(Debug, Default)]
-struct Filling {
+struct ChunkBuilder {
     open: Chunk,
     full: Vec<Chunk>,
 }
 
-impl Filling {
+impl ChunkBuilder {
     /// A row that can be read.
     fn keep(&mut self, row: i32, content: &[u8]) {
         if self.open.content.len() + content.len() >= CHUNK_BYTES {
@@ -249,7 +255,7 @@ impl Filling {
     }
 
     /// A row that is left out.
-    fn refuse(&mut self, fault: RowFault) {
+    fn refuse(&mut self, fault: RowError) {
         self.open.faults.push(fault);
         self.count();
     }

@@ -2,9 +2,9 @@
 
 use cel::common::ast::{Expr, IdedExpr, SourceInfo, operators};
 
-use super::words;
+use super::keywords;
 
-/// The place of this byte.
+/// The position of this byte.
 pub(super) fn column_of(source: &str, at: usize) -> String {
     let before: String = source.bytes().take(at).map(char::from).collect();
     let line = before.matches('\n').count() + 1;
@@ -27,7 +27,7 @@ pub(super) fn start_of(info: &SourceInfo, expr: &IdedExpr) -> usize {
             Expr::Call(call) => match (&call.target, call.args.first()) {
                 (Some(target), _) => target,
                 (None, Some(first))
-                    if words::is_operator(&call.func_name)
+                    if keywords::is_operator(&call.func_name)
                         || call.func_name == operators::CONDITIONAL =>
                 {
                     first

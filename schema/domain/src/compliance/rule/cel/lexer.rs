@@ -1,32 +1,32 @@
 //! What a source must not exceed before it is parsed: size, tokens, nesting.
 //!
 //! The parser and everything behind it recurse per bracket and per operator, so these are counted here, in one pass and without
-//! recursion. Must stay true: a bracket or an operator is seen here wherever the parser sees one; strings and comments are
+//! recursion. Must stay true: a bracket or an operator is typed here wherever the parser sees one; strings and comments are
 //! lexed as its grammar does. A debug build on a stack of 2 MiB parses, checks and runs the worst that is let through.
 
 /// Bytes of a source.
-const SOURCE: usize = 4_096;
+const MAX_SOURCE_BYTES: usize = 4_096;
 /// Tokens that do not make an expression deeper: names, numbers, texts, commas, closing brackets.
-const TOKENS: usize = 1_024;
+const MAX_TOKENS: usize = 1_024;
 /// Operators and brackets, each of which may.
-const OPERATORS: usize = 192;
-/// Open brackets at one place.
-const NESTING: usize = 32;
+const MAX_OPERATORS: usize = 192;
+/// Open brackets at one position.
+const MAX_NESTING: usize = 32;
 
 /// What is wrong, and at which byte.
-pub(super) struct Excess {
+pub(super) struct LimitExceeded {
     pub(super) at: usize,
     pub(super) message: String,
 }
 
 /// Whether the source may be handed to the parser. It may still be no CEL at all.
-pub(super) fn scan(source: &str) -> Result<(), Excess> {
-    if source.len() > SOURCE {
-        let message = format!("has {} bytes, at most {SOURCE} are allowed", source.len());
-        return Err(Excess { at: 0, message });
+pub(super) fn lexer(source: &str) -> Result<(), LimitExceeded> {
+    if source.len() > MAX_SOURCE_BYTES {
+        let message = format!("has {} bytes, at most {MAX_SOURCE_BYTES} are allowed", source.len());
+        return Err(LimitExceeded { at: 0, message });
     }
     if source.trim().is_empty() {
-        return Err(Excess { at: 0, message: "is empty".to_owned() });
+        return Err(LimitExceeded { at: 0, message: "is empty".to_owned() });
     }
     let bytes = source.as_bytes();
     let (mut at, mut tokens, mut operators, mut open) = (0, 0, 0, 0_usize);
@@ -65,10 +65,10 @@ pub(super) fn scan(source: &str) -> Result<(), Excess> {
             }
             b'(' | b'[' | b'{' => {
                 (open, operators) = (open + 1, operators + 1);
-                if open > NESTING {
+                if open > MAX_NESTING {
                     let message =
-                        format!("nests {open} brackets deep, at most {NESTING} are allowed");
-                    return Err(Excess { at: start, message });
+                        format!("nests {open} brackets deep, at most {MAX_NESTING} are allowed");
+                    return Err(LimitExceeded { at: start, message });
                 }
                 at + 1
             }
@@ -80,13 +80,13 @@ pub(super) fn scan(source: &str) -> Result<(), Excess> {
             }
         };
         tokens += 1;
-        if tokens > TOKENS {
-            let message = format!("has more than {TOKENS} tokens");
-            return Err(Excess { at: start, message });
+        if tokens > MAX_TOKENS {
+            let message = format!("has more than {MAX_TOKENS} tokens");
+            return Err(LimitExceeded { at: start, message });
         }
-        if operators > OPERATORS {
-            let message = format!("has more than {OPERATORS} operators and brackets");
-            return Err(Excess { at: start, message });
+        if operators > MAX_OPERATORS {
+            let message = format!("has more than {MAX_OPERATORS} operators and brackets");
+            return Err(LimitExceeded { at: start, message });
         }
     }
     Ok(())
@@ -97,11 +97,12 @@ fn is_word(byte: u8) -> bool {
 }
 
 /// The end of the text that begins at this quote.
-fn string(bytes: &[u8], start: usize, is_raw: bool) -> Result<usize, Excess> {
+fn string(bytes: &[u8], start: usize, is_raw: bool) -> Result<usize, LimitExceeded> {
     let quote = bytes[start];
     let is_triple = bytes[start..].starts_with(&[quote; 3]);
     let mut at = start + if is_triple { 3 } else { 1 };
-    let unended = || Excess { at: start, message: "has a text that does not end".to_owned() };
+    let unended =
+        || LimitExceeded { at: start, message: "has a text that does not end".to_owned() };
     loop {
         match bytes.get(at) {
             None => return Err(unended()),

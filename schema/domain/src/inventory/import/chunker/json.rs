@@ -8,15 +8,15 @@
 
 use serde::de::IgnoredAny;
 
-use super::{FileFault, Filling, ROW_BYTES, RowFault, SAVE_AS_UTF_8, check_text};
+use super::{ChunkBuilder, FileError, MAX_ROW_BYTES, RowError, SAVE_AS_UTF_8, check_text};
 
 /// Levels of lists and objects in an element at most.
-const LEVELS: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// The elements of a file.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
-    place: Place,
+    state: State,
     element: Element,
     /// How many elements were ended.
     ended: i32,
@@ -24,7 +24,7 @@ pub(super) struct Elements {
 
 /// Where in the file the next byte stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Place {
+enum State {
     /// Before anything.
     #[default]
     Start,
@@ -43,7 +43,7 @@ enum Place {
     /// In one of them.
     InObject,
     /// In what is none, or no longer; it ends with the line.
-    Astray,
+    Skipping,
 }
 
 /// An element being read.
@@ -52,9 +52,9 @@ struct Element {
     /// Without the spaces between its tokens, unless it is too large.
     text: Vec<u8>,
     bytes: u64,
-    unread: Option<Unread>,
+    rejection: Option<Rejection>,
     /// How many lists and objects are open, and which of them, innermost first, are lists.
-    levels: usize,
+    depth: usize,
     lists: u64,
     inside: Inside,
     gap: Gap,
@@ -64,7 +64,7 @@ struct Element {
 
 /// Why an element is left out whatever follows, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Unread {
+enum Rejection {
     /// It has U+0000, written as an escape.
     Nul,
     TooLarge,
@@ -104,123 +104,132 @@ enum Step {
 }
 
 impl Elements {
-    pub(super) fn push(&mut self, bytes: &[u8], filling: &mut Filling) -> Result<(), FileFault> {
-        bytes.iter().try_for_each(|byte| self.take(*byte, filling))
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        builder: &mut ChunkBuilder,
+    ) -> Result<(), FileError> {
+        bytes.iter().try_for_each(|byte| self.take(*byte, builder))
     }
 
-    pub(super) fn finish(&mut self, filling: &mut Filling) -> Result<(), FileFault> {
-        match self.place {
-            Place::Start => Err(FileFault::new("is empty").suggesting(EXPECTED)),
-            Place::End | Place::Between | Place::Astray => Ok(()),
-            Place::InObject => {
-                self.break_off("is never closed: the file ends inside of it", filling);
+    pub(super) fn finish(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
+        match self.state {
+            State::Start => Err(FileError::new("is empty").suggesting(EXPECTED)),
+            State::End | State::Between | State::Skipping => Ok(()),
+            State::InObject => {
+                self.break_off("is never closed: the file ends inside of it", builder);
                 Ok(())
             }
-            Place::ListStart | Place::BeforeElement | Place::InElement | Place::AfterElement => {
+            State::ListStart | State::BeforeElement | State::InElement | State::AfterElement => {
                 let message = format!(
                     "breaks off after {} whole elements: its list is never closed",
                     self.ended
                 );
-                Err(FileFault::new(message).suggesting("send it again, whole"))
+                Err(FileError::new(message).suggesting("send it again, whole"))
             }
         }
     }
 
-    fn take(&mut self, byte: u8, filling: &mut Filling) -> Result<(), FileFault> {
+    fn take(&mut self, byte: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         let is_space = is_space(byte);
-        self.place = match (self.place, byte) {
-            (Place::InElement | Place::InObject, _) => return self.take_into(byte, filling),
-            (Place::Astray, b'\n' | b'\r') => Place::Between,
-            (place, _) if is_space || place == Place::Astray => place,
-            (Place::Start, b'[') => Place::ListStart,
-            (Place::Start | Place::Between, b'{') => {
-                return self.begin(Place::InObject, byte, filling);
+        self.state = match (self.state, byte) {
+            (State::InElement | State::InObject, _) => return self.take_into(byte, builder),
+            (State::Skipping, b'\n' | b'\r') => State::Between,
+            (state, _) if is_space || state == State::Skipping => state,
+            (State::Start, b'[') => State::ListStart,
+            (State::Start | State::Between, b'{') => {
+                return self.begin(State::InObject, byte, builder);
             }
-            (Place::ListStart | Place::AfterElement, b']') => Place::End,
-            (Place::AfterElement, b',') => Place::BeforeElement,
-            (Place::ListStart | Place::BeforeElement, b',' | b']' | b'}') => {
+            (State::ListStart | State::AfterElement, b']') => State::End,
+            (State::AfterElement, b',') => State::BeforeElement,
+            (State::ListStart | State::BeforeElement, b',' | b']' | b'}') => {
                 let message = format!("has no element {} before `{}`", self.ended + 1, shown(byte));
-                return Err(FileFault::new(message));
+                return Err(FileError::new(message));
             }
-            (Place::ListStart | Place::BeforeElement, _) => {
-                return self.begin(Place::InElement, byte, filling);
+            (State::ListStart | State::BeforeElement, _) => {
+                return self.begin(State::InElement, byte, builder);
             }
-            (Place::Start, _) => {
+            (State::Start, _) => {
                 let message = format!("is not JSON: it begins with `{}`", shown(byte));
-                return Err(FileFault::new(message).suggesting(EXPECTED));
+                return Err(FileError::new(message).suggesting(EXPECTED));
             }
-            (Place::AfterElement, _) => {
+            (State::AfterElement, _) => {
                 let message =
                     format!("has `{}` after element {} of its list", shown(byte), self.ended);
-                return Err(FileFault::new(message).suggesting("elements are parted by commas"));
+                return Err(FileError::new(message).suggesting("elements are parted by commas"));
             }
-            (Place::End, _) => {
+            (State::End, _) => {
                 let message = format!("goes on with `{}` after the end of its list", shown(byte));
-                return Err(FileFault::new(message).suggesting("put all elements into one list"));
+                return Err(FileError::new(message).suggesting("put all elements into one list"));
             }
-            (Place::Between, b',') => {
+            (State::Between, b',') => {
                 let message = format!("has a comma after object {}, but no list", self.ended);
-                return Err(FileFault::new(message)
+                return Err(FileError::new(message)
                     .suggesting("put the objects into a list, [{…}, {…}], or one on each line"));
             }
-            (Place::Between, _) => {
+            (State::Between, _) => {
                 let message = format!("is no object: it begins with `{}`", shown(byte));
-                self.break_off(message, filling);
-                Place::Astray
+                self.break_off(message, builder);
+                State::Skipping
             }
-            (Place::Astray, _) => Place::Astray,
+            (State::Skipping, _) => State::Skipping,
         };
         Ok(())
     }
 
-    fn begin(&mut self, place: Place, byte: u8, filling: &mut Filling) -> Result<(), FileFault> {
-        self.place = place;
-        self.take_into(byte, filling)
+    fn begin(
+        &mut self,
+        state: State,
+        byte: u8,
+        builder: &mut ChunkBuilder,
+    ) -> Result<(), FileError> {
+        self.state = state;
+        self.take_into(byte, builder)
     }
 
     /// A byte inside of an element, or right behind it.
-    fn take_into(&mut self, byte: u8, filling: &mut Filling) -> Result<(), FileFault> {
-        let is_listed = self.place == Place::InElement;
+    fn take_into(&mut self, byte: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
+        let is_listed = self.state == State::InElement;
         if !is_listed && self.element.is_left_open_before(byte) {
-            self.break_off("is never closed: the next line begins another", filling);
-            return self.begin(Place::InObject, byte, filling);
+            self.break_off("is never closed: the next line begins another", builder);
+            return self.begin(State::InObject, byte, builder);
         }
         match self.element.take(byte) {
             Step::On => Ok(()),
             Step::Ended => {
-                self.end(is_listed, filling);
+                self.end(is_listed, builder);
                 Ok(())
             }
             Step::EndedBefore => {
-                self.end(is_listed, filling);
-                self.take(byte, filling)
+                self.end(is_listed, builder);
+                self.take(byte, builder)
             }
             Step::Broken(message) if is_listed => {
                 let message = format!("cannot be read on: element {} {message}", self.ended + 1);
-                Err(FileFault::new(message))
+                Err(FileError::new(message))
             }
             Step::Broken(message) => {
-                self.break_off(message, filling);
-                self.place = if is_line_end(byte) { Place::Between } else { Place::Astray };
+                self.break_off(message, builder);
+                self.state = if is_line_end(byte) { State::Between } else { State::Skipping };
                 Ok(())
             }
         }
     }
 
-    fn end(&mut self, is_listed: bool, filling: &mut Filling) {
-        self.place = if is_listed { Place::AfterElement } else { Place::Between };
+    fn end(&mut self, is_listed: bool, builder: &mut ChunkBuilder) {
+        self.state = if is_listed { State::AfterElement } else { State::Between };
         self.ended = self.ended.saturating_add(1);
         match self.element.fault(self.ended) {
-            None => filling.keep(self.ended, &self.element.text),
-            Some(fault) => filling.refuse(fault),
+            None => builder.keep(self.ended, &self.element.text),
+            Some(fault) => builder.refuse(fault),
         }
         self.element.clear();
     }
 
     /// Leaves out the element that is being read.
-    fn break_off(&mut self, message: impl Into<String>, filling: &mut Filling) {
+    fn break_off(&mut self, message: impl Into<String>, builder: &mut ChunkBuilder) {
         self.ended = self.ended.saturating_add(1);
-        filling.refuse(RowFault::new(self.ended, message));
+        builder.refuse(RowError::new(self.ended, message));
         self.element.clear();
     }
 }
@@ -234,7 +243,7 @@ impl Element {
         if self.inside != Inside::Tokens {
             return self.take_into_string(byte);
         }
-        if self.levels == 0
+        if self.depth == 0
             && self.last != 0
             && (is_space(byte) || matches!(byte, b',' | b']' | b'}'))
         {
@@ -268,13 +277,13 @@ impl Element {
         self.inside = match (self.inside, byte) {
             (Inside::Escape, b'u') => Inside::Zeros(4),
             (Inside::Zeros(1), b'0') => {
-                self.leave_out(Unread::Nul);
+                self.leave_out(Rejection::Nul);
                 Inside::String
             }
             (Inside::Zeros(left), b'0') => Inside::Zeros(left - 1),
             (Inside::String | Inside::Zeros(_), b'"') => {
                 self.last = b'"';
-                if self.levels == 0 {
+                if self.depth == 0 {
                     return Step::Ended;
                 }
                 Inside::Tokens
@@ -288,41 +297,41 @@ impl Element {
     }
 
     fn open(&mut self, is_list: bool) {
-        self.levels += 1;
+        self.depth += 1;
         self.lists = self.lists << 1 | u64::from(is_list);
-        if self.levels > LEVELS {
-            self.leave_out(Unread::TooDeep);
+        if self.depth > MAX_DEPTH {
+            self.leave_out(Rejection::TooDeep);
         }
     }
 
     fn close(&mut self, byte: u8) -> Step {
         // Deeper than `lists` knows they are only counted; the element is refused anyway.
         let is_matched =
-            self.unread == Some(Unread::TooDeep) || (self.lists & 1 == 1) == (byte == b']');
+            self.rejection == Some(Rejection::TooDeep) || (self.lists & 1 == 1) == (byte == b']');
         if !is_matched {
             let opened = if byte == b']' { '{' } else { '[' };
             return Step::Broken(format!("closes `{opened}` with `{}`", shown(byte)));
         }
-        self.levels -= 1;
+        self.depth -= 1;
         self.lists >>= 1;
-        if self.levels == 0 { Step::Ended } else { Step::On }
+        if self.depth == 0 { Step::Ended } else { Step::On }
     }
 
     fn keep(&mut self, byte: u8) {
-        if self.unread > Some(Unread::Nul) {
+        if self.rejection > Some(Rejection::Nul) {
             return;
         }
-        if self.text.len() == ROW_BYTES {
-            self.leave_out(Unread::TooLarge);
+        if self.text.len() == MAX_ROW_BYTES {
+            self.leave_out(Rejection::TooLarge);
         } else {
             self.text.push(byte);
         }
     }
 
     /// What is left out need not be kept; where only a NUL is, other faults may still be found.
-    fn leave_out(&mut self, why: Unread) {
-        self.unread = self.unread.max(Some(why));
-        if why > Unread::Nul {
+    fn leave_out(&mut self, why: Rejection) {
+        self.rejection = self.rejection.max(Some(why));
+        if why > Rejection::Nul {
             self.text = Vec::new();
         }
     }
@@ -338,31 +347,31 @@ impl Element {
         byte == b'{' && self.inside == Inside::Tokens && self.gap == Gap::NewLine && !may_begin
     }
 
-    fn fault(&self, row: i32) -> Option<RowFault> {
-        let message = match self.unread {
-            Some(Unread::TooDeep) => Some(format!("is nested deeper than {LEVELS} levels")),
-            Some(Unread::TooLarge) => {
-                Some(format!("has {} bytes, at most {ROW_BYTES} are read of a row", self.bytes))
+    fn fault(&self, row: i32) -> Option<RowError> {
+        let message = match self.rejection {
+            Some(Rejection::TooDeep) => Some(format!("is nested deeper than {MAX_DEPTH} levels")),
+            Some(Rejection::TooLarge) => {
+                Some(format!("has {} bytes, at most {MAX_ROW_BYTES} are read of a row", self.bytes))
             }
-            Some(Unread::Nul) | None => None,
+            Some(Rejection::Nul) | None => None,
         };
         if let Some(message) = message {
-            return Some(RowFault::new(row, message));
+            return Some(RowError::new(row, message));
         }
         if let Err((_, message)) = check_text(&self.text) {
-            return Some(RowFault::new(row, message).suggesting(SAVE_AS_UTF_8));
+            return Some(RowError::new(row, message).suggesting(SAVE_AS_UTF_8));
         }
-        if self.unread == Some(Unread::Nul) {
-            return Some(RowFault::new(row, "holds the control character U+0000"));
+        if self.rejection == Some(Rejection::Nul) {
+            return Some(RowError::new(row, "holds the control character U+0000"));
         }
         if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.text) {
             // Where it says is said of our one line, not of the file.
             let error = error.to_string();
             let reason = error.split(" at line ").next().unwrap_or_default();
-            return Some(RowFault::new(row, format!("is not JSON: {reason}")));
+            return Some(RowError::new(row, format!("is not JSON: {reason}")));
         }
         let is_object = self.text.first() == Some(&b'{');
-        (!is_object).then(|| RowFault::new(row, "is no object").suggesting(EXPECTED))
+        (!is_object).then(|| RowError::new(row, "is no object").suggesting(EXPECTED))
     }
 
     fn clear(&mut self) {

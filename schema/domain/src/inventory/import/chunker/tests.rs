@@ -18,28 +18,28 @@ struct Cut {
 fn cut<'a>(
     format: ImportFormat,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Cut, FileFault> {
-    let mut cutter = Cutter::new(format);
+) -> Result<Cut, FileError> {
+    let mut chunker = Chunker::new(format);
     let mut chunks = Vec::new();
     for piece in pieces {
-        chunks.extend(cutter.push(piece)?);
+        chunks.extend(chunker.push(piece)?);
     }
-    chunks.extend(cutter.finish()?);
+    chunks.extend(chunker.finish()?);
     let (columns, delimiter) =
-        (cutter.header().map(<[_]>::to_vec).unwrap_or_default(), cutter.delimiter());
+        (chunker.header().map(<[_]>::to_vec).unwrap_or_default(), chunker.delimiter());
     Ok(Cut { columns, delimiter, chunks })
 }
 
-fn csv(text: impl AsRef<[u8]>) -> Result<Cut, FileFault> {
+fn csv(text: impl AsRef<[u8]>) -> Result<Cut, FileError> {
     cut(ImportFormat::Csv, [text.as_ref()])
 }
 
-fn json(text: impl AsRef<[u8]>) -> Result<Cut, FileFault> {
+fn json(text: impl AsRef<[u8]>) -> Result<Cut, FileError> {
     cut(ImportFormat::Json, [text.as_ref()])
 }
 
 /// `number: row` of what can be read, then `number column: message` of what cannot.
-fn told(cut: Result<Cut, FileFault>) -> Vec<String> {
+fn told(cut: Result<Cut, FileError>) -> Vec<String> {
     let Cut { chunks, .. } = match cut {
         Ok(cut) => cut,
         Err(fault) => return vec![fault.message],
@@ -113,22 +113,22 @@ fn what_is_no_csv_is_refused_as_a_whole() {
     ] {
         assert_eq!(told(csv(file)), [message], "{file:?}");
     }
-    let long = "x".repeat(ROW_BYTES + 1);
+    let long = "x".repeat(MAX_ROW_BYTES + 1);
     assert_eq!(told(csv(&long)), ["has a header of more than 262144 bytes"]);
 }
 
 #[test]
 fn a_file_tells_what_sort_of_fault_it_has() {
     for (file, kind) in [
-        (&b"\x1f\x8b\x08\x00\x00"[..], FileFaultKind::OtherMedia),
-        (b"PK\x03\x04\x14", FileFaultKind::OtherMedia),
-        (b"a\x00b\x00", FileFaultKind::OtherMedia),
-        (b"", FileFaultKind::Malformed),
-        (b",,\n", FileFaultKind::Malformed),
+        (&b"\x1f\x8b\x08\x00\x00"[..], FileErrorKind::OtherMedia),
+        (b"PK\x03\x04\x14", FileErrorKind::OtherMedia),
+        (b"a\x00b\x00", FileErrorKind::OtherMedia),
+        (b"", FileErrorKind::Malformed),
+        (b",,\n", FileErrorKind::Malformed),
     ] {
         assert_eq!(csv(file).err().map(|fault| fault.kind), Some(kind), "{file:?}");
     }
-    assert_eq!(FileFault::too_large().kind, FileFaultKind::TooLarge);
+    assert_eq!(FileError::too_large().kind, FileErrorKind::TooLarge);
 }
 
 #[test]
@@ -160,16 +160,16 @@ fn a_row_that_cannot_be_read_is_left_out_and_the_rest_goes_on() {
 
 #[test]
 fn a_cell_of_100_mb_is_one_fault_and_is_not_kept() {
-    let mut cutter = Cutter::new(ImportFormat::Csv);
-    cutter.push(b"code,name\nA,x\nB,\"").unwrap();
+    let mut chunker = Chunker::new(ImportFormat::Csv);
+    chunker.push(b"code,name\nA,x\nB,\"").unwrap();
     let piece = vec![b'\n'; 1024 * 1024];
     for _ in 0..100 {
-        assert_eq!(cutter.push(&piece).unwrap(), []);
-        let Format::Csv(rows) = &cutter.format else { panic!("it is CSV") };
-        assert!(rows.kept_bytes() <= ROW_BYTES);
+        assert_eq!(chunker.push(&piece).unwrap(), []);
+        let Format::Csv(rows) = &chunker.format else { panic!("it is CSV") };
+        assert!(rows.kept_bytes() <= MAX_ROW_BYTES);
     }
-    cutter.push(b"\"\nC,y\n").unwrap();
-    let chunks = cutter.finish();
+    chunker.push(b"\"\nC,y\n").unwrap();
+    let chunks = chunker.finish();
     let told = told(chunks.map(|chunks| Cut { columns: Vec::new(), delimiter: None, chunks }));
     assert_eq!(
         told,
@@ -180,8 +180,8 @@ fn a_cell_of_100_mb_is_one_fault_and_is_not_kept() {
 #[test]
 fn a_row_may_be_as_large_as_the_limit_says() {
     let row = |bytes: usize| format!("a\n{}\nb\n", "x".repeat(bytes));
-    assert!(csv(row(ROW_BYTES)).unwrap().chunks.iter().all(|chunk| chunk.faults.is_empty()));
-    let faults = csv(row(ROW_BYTES + 1)).unwrap().chunks.remove(0).faults;
+    assert!(csv(row(MAX_ROW_BYTES)).unwrap().chunks.iter().all(|chunk| chunk.faults.is_empty()));
+    let faults = csv(row(MAX_ROW_BYTES + 1)).unwrap().chunks.remove(0).faults;
     assert_eq!(faults[0].message, "has 262145 bytes, at most 262144 are read of a row");
 }
 
@@ -195,7 +195,7 @@ fn a_quote_that_is_never_closed_is_said_where_it_was_opened() {
 
 #[test]
 fn chunks_end_at_a_thousand_rows_or_a_mebibyte() {
-    let rows = |cut: Result<Cut, FileFault>| -> Vec<i32> {
+    let rows = |cut: Result<Cut, FileError>| -> Vec<i32> {
         cut.unwrap().chunks.iter().map(|chunk| chunk.rows).collect()
     };
     let short = format!("a\n{}", "x\n".repeat(2_001));
@@ -209,10 +209,10 @@ fn chunks_end_at_a_thousand_rows_or_a_mebibyte() {
 #[test]
 fn a_file_over_512_mib_is_refused() {
     for format in [ImportFormat::Csv, ImportFormat::Json] {
-        let mut cutter = Cutter::new(format);
-        cutter.bytes = FILE_BYTES - 6;
-        assert_eq!(cutter.push(b"      "), Ok(vec![]));
-        assert_eq!(cutter.push(b" ").unwrap_err().message, "is larger than 512 MiB");
+        let mut chunker = Chunker::new(format);
+        chunker.bytes = MAX_FILE_BYTES - 6;
+        assert_eq!(chunker.push(b"      "), Ok(vec![]));
+        assert_eq!(chunker.push(b" ").unwrap_err().message, "is larger than 512 MiB");
     }
 }
 
@@ -232,7 +232,7 @@ fn elements_stand_in_a_list_or_one_after_the_other() {
 #[test]
 fn an_element_that_cannot_be_read_is_left_out_and_the_rest_goes_on() {
     let deep = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
-    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(ROW_BYTES));
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_ROW_BYTES));
     for (element, message) in [
         ("1", "is no object"),
         ("\"x\"", "is no object"),

@@ -16,7 +16,7 @@ pub(crate) enum Code {
 
 /// A document that is not executed, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct DocumentError {
     /// What the client's code sees.
     pub(crate) code: Code,
     /// What a person reads: which limit, and the number that was measured.
@@ -25,7 +25,7 @@ pub(crate) struct Refusal {
     pub(crate) position: Option<Pos>,
 }
 
-impl Refusal {
+impl DocumentError {
     /// The document is not one that we accept.
     pub(crate) fn invalid(position: impl Into<Option<Pos>>, message: impl Into<String>) -> Self {
         Self { code: Code::Validation, message: message.into(), position: position.into() }

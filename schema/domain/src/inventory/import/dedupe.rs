@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::Row;
 
-use super::{RowFault, row};
+use super::{RowError, row};
 use crate::base::{db::Tx, entity::ImportRunId, error::Result};
 
 /// What a row is about.
@@ -27,7 +27,7 @@ pub(super) async fn keep_first<T>(
     run: ImportRunId,
     what: &str,
     rows: Vec<(i32, Subject, T)>,
-    faults: &mut Vec<RowFault>,
+    faults: &mut Vec<RowError>,
 ) -> Result<Vec<T>> {
     let first = first_rows(tx, run, &rows).await?;
     let mut kept = Vec::with_capacity(rows.len());

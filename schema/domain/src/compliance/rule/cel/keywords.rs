@@ -1,4 +1,4 @@
-//! The words of conditions: what they read, and what they call.
+//! The keywords of conditions: what they read, and what they call.
 
 use cel::common::ast::operators;
 

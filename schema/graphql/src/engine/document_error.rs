@@ -5,7 +5,7 @@ use async_graphql::{PathSegment, ServerError};
 use crate::{
     document::{
         authorize::{Forbidden, Need},
-        rejection::{Code, Refusal},
+        error::{Code, DocumentError},
     },
     request::{
         answer::{Answer, refused},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A document that is refused, as an answer.
-pub(super) fn refused_at(refusal: &Refusal) -> Answer {
+pub(super) fn refused_at(refusal: &DocumentError) -> Answer {
     let code = match refusal.code {
         Code::Validation => ErrorCode::Validation,
         Code::QueryTooComplex => ErrorCode::QueryTooComplex,

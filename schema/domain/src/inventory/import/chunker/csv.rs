@@ -7,7 +7,9 @@
 //! Our own state machine and not `csv-core`, which would come out no shorter: it unquotes cells where chunks keep a row's
 //! bytes, wants the delimiter before the header, counts only line feeds, and takes an open quote at the end for a row.
 
-use super::{BYTE_ORDER_MARK, FileFault, Filling, ROW_BYTES, RowFault, SAVE_AS_UTF_8, check_text};
+use super::{
+    BYTE_ORDER_MARK, ChunkBuilder, FileError, MAX_ROW_BYTES, RowError, SAVE_AS_UTF_8, check_text,
+};
 
 /// What the first row says.
 #[derive(Debug)]
@@ -90,8 +92,8 @@ impl Rows {
     pub(super) fn push(
         &mut self,
         mut bytes: &[u8],
-        filling: &mut Filling,
-    ) -> Result<(), FileFault> {
+        builder: &mut ChunkBuilder,
+    ) -> Result<(), FileError> {
         while let [first, rest @ ..] = bytes {
             match self.state {
                 State::RowStart => {
@@ -134,7 +136,7 @@ impl Rows {
                     self.take(taken);
                     bytes = left;
                     if let [end, left @ ..] = left {
-                        self.end_cell(*end, filling)?;
+                        self.end_cell(*end, builder)?;
                         bytes = left;
                     }
                 }
@@ -143,14 +145,14 @@ impl Rows {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, filling: &mut Filling) -> Result<(), FileFault> {
+    pub(super) fn finish(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         match self.state {
             State::RowStart => {}
-            State::Quoted => self.end_in_quotes(filling)?,
-            State::CellStart | State::Cell | State::AfterQuote => self.end_row(filling)?,
+            State::Quoted => self.end_in_quotes(builder)?,
+            State::CellStart | State::Cell | State::AfterQuote => self.end_row(builder)?,
         }
         if self.header.is_none() {
-            return Err(FileFault::new("is empty").suggesting(
+            return Err(FileError::new("is empty").suggesting(
                 "the first row names the columns, such as code,name,asset_type,environment",
             ));
         }
@@ -170,7 +172,7 @@ impl Rows {
         if self.too_large_in.is_some() {
             return;
         }
-        if self.row.len() + bytes.len() > ROW_BYTES {
+        if self.row.len() + bytes.len() > MAX_ROW_BYTES {
             self.too_large_in = Some(self.cell);
             self.row = Vec::new();
         } else {
@@ -178,10 +180,10 @@ impl Rows {
         }
     }
 
-    fn end_cell(&mut self, end: u8, filling: &mut Filling) -> Result<(), FileFault> {
+    fn end_cell(&mut self, end: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         if is_line_end(end) {
             self.is_after_cr = end == b'\r';
-            return self.end_row(filling);
+            return self.end_row(builder);
         }
         self.take(&[end]);
         self.cell += 1;
@@ -189,13 +191,13 @@ impl Rows {
         Ok(())
     }
 
-    fn end_row(&mut self, filling: &mut Filling) -> Result<(), FileFault> {
+    fn end_row(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         match &self.header {
             None if self.too_large_in.is_some() => return Err(header_too_large()),
             None => self.header = Some(Header::read(&self.row)?),
             Some(header) => match self.fault(header) {
-                None => filling.keep(self.number, &self.row),
-                Some(fault) => filling.refuse(fault),
+                None => builder.keep(self.number, &self.row),
+                Some(fault) => builder.refuse(fault),
             },
         }
         self.next_row();
@@ -211,63 +213,63 @@ impl Rows {
         self.too_large_in = None;
     }
 
-    fn fault(&self, header: &Header) -> Option<RowFault> {
+    fn fault(&self, header: &Header) -> Option<RowError> {
         let column = |cell: usize| header.columns.get(cell).cloned();
         if let Some(cell) = self.too_large_in {
             let message =
-                format!("has {} bytes, at most {ROW_BYTES} are read of a row", self.row_bytes);
-            return Some(RowFault::new(self.number, message).in_column(column(cell)));
+                format!("has {} bytes, at most {MAX_ROW_BYTES} are read of a row", self.row_bytes);
+            return Some(RowError::new(self.number, message).in_column(column(cell)));
         }
         // Within a file it is no mark but a letter that nobody sees, and the `csv` crate skips it at the start of a chunk.
         if self.row.starts_with(BYTE_ORDER_MARK) {
             let message = "begins with a byte order mark, as if another file began here";
-            return Some(RowFault::new(self.number, message).suggesting(
+            return Some(RowError::new(self.number, message).suggesting(
                 "join files without their marks and headers, or send them one by one",
             ));
         }
         let (at, message) = check_text(&self.row).err()?;
         let cell = cells(&self.row[..at], header.delimiter).len() - 1;
-        let fault = RowFault::new(self.number, message).in_column(column(cell));
+        let fault = RowError::new(self.number, message).in_column(column(cell));
         Some(fault.suggesting(SAVE_AS_UTF_8))
     }
 
     /// The rows that the quote has swallowed cannot be told from a long cell.
-    fn end_in_quotes(&mut self, filling: &mut Filling) -> Result<(), FileFault> {
+    fn end_in_quotes(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         const ADVICE: &str = "close the quote; a quote inside of a quoted cell is written twice";
         let Some(header) = &self.header else {
             let message = "opens a quote in its header that is never closed";
-            return Err(FileFault::new(message).suggesting(ADVICE));
+            return Err(FileError::new(message).suggesting(ADVICE));
         };
         let message = format!(
             "opens a quote that is never closed: the rest of the file, {} bytes from the start of this row, could not be read",
             self.row_bytes
         );
         let column = header.columns.get(self.quoted_in).cloned();
-        filling.refuse(RowFault::new(self.number, message).in_column(column).suggesting(ADVICE));
+        builder.refuse(RowError::new(self.number, message).in_column(column).suggesting(ADVICE));
         self.next_row();
         Ok(())
     }
 }
 
 impl Header {
-    fn read(row: &[u8]) -> Result<Self, FileFault> {
+    fn read(row: &[u8]) -> Result<Self, FileError> {
         if row.starts_with(b"{") || row.starts_with(b"[") {
             return Err(
-                FileFault::new("looks like JSON, and should be CSV").suggesting("format=json")
+                FileError::new("looks like JSON, and should be CSV").suggesting("format=json")
             );
         }
-        if row.len() > ROW_BYTES {
+        if row.len() > MAX_ROW_BYTES {
             return Err(header_too_large());
         }
         if let Err((_, message)) = check_text(row) {
             return Err(
-                FileFault::new(format!("{message}, in its header")).suggesting(SAVE_AS_UTF_8)
+                FileError::new(format!("{message}, in its header")).suggesting(SAVE_AS_UTF_8)
             );
         }
         let delimiter = delimiter(row);
         let columns: Vec<String> = cells(row, delimiter).into_iter().map(Cell::name).collect();
         if columns.iter().all(String::is_empty) {
-            return Err(FileFault::new("has a header without any column").suggesting(
+            return Err(FileError::new("has a header without any column").suggesting(
                 "the first row names the columns, such as code,name,asset_type,environment",
             ));
         }
@@ -275,8 +277,8 @@ impl Header {
     }
 }
 
-fn header_too_large() -> FileFault {
-    FileFault::new(format!("has a header of more than {ROW_BYTES} bytes"))
+fn header_too_large() -> FileError {
+    FileError::new(format!("has a header of more than {MAX_ROW_BYTES} bytes"))
         .suggesting("is this CSV? The first row names the columns")
 }
 

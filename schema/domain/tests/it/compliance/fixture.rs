@@ -7,7 +7,7 @@ use domain::{
     compliance::rule::Severity,
     entity::{AssetId, RunId},
     inventory::asset::CreateAssetInput,
-    testing::compliance::{KeptFinding, KeptRule, KeptRun, Says, posture},
+    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
 };
 use uuid::Uuid;
 
@@ -17,22 +17,22 @@ pub(crate) const ALL: PageRequest =
     PageRequest { size: 100, backward: false, after: None, before: None };
 
 /// A house with rules `low`, `high` and `critical` in slots 0, 1 and 2.
-pub(crate) struct Judged {
-    pub(crate) house: TestOrg,
-    pub(crate) rules: [KeptRule; 3],
+pub(crate) struct ComplianceFixture {
+    pub(crate) test: TestOrg,
+    pub(crate) rules: [RuleFixture; 3],
 }
 
-impl Judged {
+impl ComplianceFixture {
     pub(crate) async fn new() -> Self {
-        let house = TestOrg::new().await;
-        let tx = house.db.write(house.org, Origin::system()).await.unwrap();
+        let test = TestOrg::new().await;
+        let tx = test.db.write(test.org, Origin::system()).await.unwrap();
         let rules = rules(&tx).await;
         tx.commit().await.unwrap();
-        Self { house, rules }
+        Self { test, rules }
     }
 
     pub(crate) async fn read(&self) -> Tx {
-        self.house.db.read(self.house.org).await.unwrap()
+        self.test.db.read(self.test.org).await.unwrap()
     }
 
     /// An asset with a posture.
@@ -40,37 +40,37 @@ impl Judged {
         self.flipping(host(name), verdicts, &[]).await
     }
 
-    /// As [`Judged::asset`], with slots, times and what their verdicts become.
+    /// As [`ComplianceFixture::asset`], with slots, times and what their verdicts become.
     pub(crate) async fn flipping(
         &self,
         input: CreateAssetInput,
         verdicts: &str,
         flips: &[(usize, DateTime<Utc>, char)],
     ) -> AssetId {
-        let asset = self.house.asset(input).await.id;
-        let tx = self.house.db.write(self.house.org, Origin::system()).await.unwrap();
+        let asset = self.test.asset(input).await.id;
+        let tx = self.test.db.write(self.test.org, Origin::system()).await.unwrap();
         posture(&tx, asset, &self.rules, verdicts, flips, at(0)).await.unwrap();
         tx.commit().await.unwrap();
         asset
     }
 
-    pub(crate) async fn find(&self, asset: AssetId, rule: usize, finding: KeptFinding) -> Uuid {
-        let tx = self.house.db.write(self.house.org, Origin::system()).await.unwrap();
-        let id = finding.keep(&tx, asset, &self.rules[rule]).await.unwrap();
+    pub(crate) async fn find(&self, asset: AssetId, rule: usize, finding: FindingFixture) -> Uuid {
+        let tx = self.test.db.write(self.test.org, Origin::system()).await.unwrap();
+        let id = finding.insert(&tx, asset, &self.rules[rule]).await.unwrap();
         tx.commit().await.unwrap();
         id
     }
 
-    pub(crate) async fn run(&self, run: KeptRun) -> RunId {
-        let tx = self.house.db.write(self.house.org, Origin::system()).await.unwrap();
-        let id = run.keep(&tx, &self.rules).await.unwrap();
+    pub(crate) async fn run(&self, run: RunFixture) -> RunId {
+        let tx = self.test.db.write(self.test.org, Origin::system()).await.unwrap();
+        let id = run.insert(&tx, &self.rules).await.unwrap();
         tx.commit().await.unwrap();
         id
     }
 }
 
-async fn rules(tx: &Tx) -> [KeptRule; 3] {
-    let says = Says {
+async fn rules(tx: &Tx) -> [RuleFixture; 3] {
+    let text = RuleText {
         condition: "attr.disk_encrypted",
         evidence: &[("observed", "attr.disk_encrypted")],
         controls: &[("NIST", "SC-28")],
@@ -78,13 +78,13 @@ async fn rules(tx: &Tx) -> [KeptRule; 3] {
     let mut rules = Vec::new();
     let all = [("low", Severity::Low), ("high", Severity::High), ("critical", Severity::Critical)];
     for (slot, (key, severity)) in all.into_iter().enumerate() {
-        rules.push(KeptRule::keep(tx, key, slot, severity, says, at(0)).await.unwrap());
+        rules.push(RuleFixture::insert(tx, key, slot, severity, text, at(0)).await.unwrap());
     }
     rules.try_into().unwrap()
 }
 
 /// A run of all assets that ended at this time and found this, by rule.
-pub(crate) fn run(ended: i64, tallies: [[i32; 5]; 3]) -> KeptRun {
+pub(crate) fn run(ended: i64, tallies: [[i32; 5]; 3]) -> RunFixture {
     let tallies = tallies.to_vec();
-    KeptRun { tallies, assets: 3, ..KeptRun::succeeded(at(ended - 5), at(ended)) }
+    RunFixture { tallies, assets: 3, ..RunFixture::succeeded(at(ended - 5), at(ended)) }
 }

@@ -1,7 +1,7 @@
-//! What we say when we do not do what was asked: one envelope for every error, whatever the route.
+//! Error responses of the edge: one envelope for every error, whatever the route.
 //!
-//! Endpoints return a `Refusal` as `poem::Error`; `edge` alone turns it into a response, because only there the request
-//! id is known. `{"errors":[{"message","extensions":{"code","requestId"}}]}`, never a `data` entry.
+//! Endpoints return a `RequestError` as `poem::Error`. Only `edge` turns it into a response, because only `edge` knows
+//! the request id. The body is `{"errors":[{"message","extensions":{"code","requestId"}}]}`, never with a `data` entry.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::media::Media;
 
-/// The codes that the edge gives by itself; those of the engine pass through.
+/// Error codes that the edge itself sends; the engine's codes pass through unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     Validation,
@@ -38,10 +38,10 @@ impl Code {
     }
 }
 
-/// An answer without data.
+/// Error response: status, code, message and optionally one header.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Refusal {
+pub(crate) struct RequestError {
     status: StatusCode,
     code: Code,
     message: Cow<'static, str>,
@@ -49,13 +49,13 @@ pub(crate) struct Refusal {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-impl ResponseError for Refusal {
+impl ResponseError for RequestError {
     fn status(&self) -> StatusCode {
         self.status
     }
 }
 
-impl Refusal {
+impl RequestError {
     pub(crate) fn new(
         status: StatusCode,
         code: Code,
@@ -64,23 +64,23 @@ impl Refusal {
         Self { status, code, message: message.into(), media: Media::Json, header: None }
     }
 
-    /// 400: the request cannot be understood; `message` says where.
+    /// Builds a 400 for a request that cannot be parsed; `message` says where.
     pub(crate) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::Validation, message)
     }
 
-    /// 405 with the methods that would have been right.
+    /// Builds a 405 that names the allowed methods.
     pub(crate) fn method(allow: &'static str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             Code::Validation,
-            format!("This address answers to {allow} only."),
+            format!("This URL accepts {allow} only."),
         )
         .with_header(ALLOW, HeaderValue::from_static(allow))
     }
 
     pub(crate) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, Code::NotFound, "There is nothing at this address.")
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, "There is no resource at this URL.")
     }
 
     pub(crate) fn timeout() -> Self {
@@ -95,7 +95,7 @@ impl Refusal {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             Code::Internal,
-            "Something went wrong on our side; the request id leads to the details in our logs.",
+            "Internal server error; the server's log has the details under this request id.",
         )
     }
 
@@ -109,7 +109,7 @@ impl Refusal {
         self
     }
 
-    /// The envelope's text.
+    /// Returns the error envelope as JSON text.
     pub(crate) fn body(&self, request_id: &str) -> String {
         json!({
             "errors": [{
@@ -131,15 +131,15 @@ impl Refusal {
     }
 }
 
-/// What `poem` itself refuses (unknown routes, mostly) in our words.
-impl From<poem::Error> for Refusal {
+/// Maps errors of `poem` itself, mostly unknown routes, to the messages of the edge.
+impl From<poem::Error> for RequestError {
     fn from(error: poem::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(refusal) => refusal,
             Err(error) => match error.status() {
                 StatusCode::NOT_FOUND => Self::not_found(),
                 status if status.is_client_error() => {
-                    Self::new(status, Code::Validation, "The request cannot be served as it is.")
+                    Self::new(status, Code::Validation, "The request is not valid for this URL.")
                 }
                 _ => Self::internal(),
             },

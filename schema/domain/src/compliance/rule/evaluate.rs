@@ -4,11 +4,11 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::Value;
 
 use super::{
-    AppliesTo, Flip, Judgement, Verdict,
+    AppliesTo, Flip, RuleEvaluation, Verdict,
     cel::Compiled,
     facts::Facts,
     key::Key,
-    program::{Trouble, View},
+    program::{EvalError, View},
 };
 use crate::inventory::end_of_life::SupportedSystem;
 
@@ -36,11 +36,11 @@ impl AppliesTo {
 
 impl Compiled {
     /// The verdict and why there is none; `now` counts to the microsecond.
-    pub(super) fn judge(&self, facts: &Facts, now: DateTime<Utc>) -> Judgement {
+    pub(super) fn evaluate(&self, facts: &Facts, now: DateTime<Utc>) -> RuleEvaluation {
         match self.decide(facts, now.trunc_subsecs(6)) {
-            Ok(true) => Judgement { verdict: Verdict::Pass, reason: None },
-            Ok(false) => Judgement { verdict: Verdict::Fail, reason: None },
-            Err(trouble) => Judgement {
+            Ok(true) => RuleEvaluation { verdict: Verdict::Pass, reason: None },
+            Ok(false) => RuleEvaluation { verdict: Verdict::Fail, reason: None },
+            Err(trouble) => RuleEvaluation {
                 verdict: verdict(&Err(trouble.clone())),
                 reason: Some(trouble.to_string()),
             },
@@ -66,20 +66,21 @@ impl Compiled {
     /// order.
     fn critical(&self, facts: &Facts, now: DateTime<Utc>) -> Vec<i64> {
         let view = View::new(facts, &self.condition, now);
-        let moving = self.condition.moving.iter().filter_map(|moving| {
-            // The difference is `above` now, and grows by `slope`: where does it meet zero?
-            let above = view.difference(moving)?;
-            let (above, slope) = (i128::from(above), i128::from(moving.slope));
-            let (distance, slope) = (-above * slope.signum(), slope.abs());
-            let rounded_up = -(-distance).div_euclid(slope);
-            let micros = i64::try_from(rounded_up).ok()?;
-            (micros >= 0).then(|| now.timestamp_micros().checked_add(micros)).flatten()
-        });
-        let derived = (self.reads_support() && facts.told(Facts::support()).is_none())
+        let timed_comparisons =
+            self.condition.timed_comparisons.iter().filter_map(|timed_comparisons| {
+                // The difference is `above` now, and grows by `slope`: where does it meet zero?
+                let above = view.difference(timed_comparisons)?;
+                let (above, slope) = (i128::from(above), i128::from(timed_comparisons.slope));
+                let (distance, slope) = (-above * slope.signum(), slope.abs());
+                let rounded_up = -(-distance).div_euclid(slope);
+                let micros = i64::try_from(rounded_up).ok()?;
+                (micros >= 0).then(|| now.timestamp_micros().checked_add(micros)).flatten()
+            });
+        let derived = (self.reads_support() && facts.value(Facts::support()).is_none())
             .then(|| facts.system().and_then(SupportedSystem::ends_at))
             .flatten()
             .map(|end| end.timestamp_micros());
-        let mut critical: Vec<i64> = moving.chain(derived).collect();
+        let mut critical: Vec<i64> = timed_comparisons.chain(derived).collect();
         critical.sort_unstable();
         critical
     }
@@ -93,7 +94,7 @@ impl Compiled {
         Value::Object(shown.collect())
     }
 
-    fn decide(&self, facts: &Facts, now: DateTime<Utc>) -> Result<bool, Trouble> {
+    fn decide(&self, facts: &Facts, now: DateTime<Utc>) -> Result<bool, EvalError> {
         View::new(facts, &self.condition, now).is_true(&self.condition.expr)
     }
 
@@ -103,11 +104,11 @@ impl Compiled {
     }
 }
 
-const fn verdict(decided: &Result<bool, Trouble>) -> Verdict {
+const fn verdict(decided: &Result<bool, EvalError>) -> Verdict {
     match decided {
         Ok(true) => Verdict::Pass,
         Ok(false) => Verdict::Fail,
-        Err(Trouble::Missing(_)) => Verdict::NotAssessed,
-        Err(Trouble::Other(_)) => Verdict::Error,
+        Err(EvalError::Missing(_)) => Verdict::NotAssessed,
+        Err(EvalError::Other(_)) => Verdict::Error,
     }
 }
