@@ -1,4 +1,4 @@
-//! Embeds `sql/`: writes the table of migrations that `src/migration.rs` includes, or refuses to build.
+//! Embeds `sql/`: writes the table of migrations that `src/migration.rs` includes, or fails the build.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn embed() -> Result<(), String> {
     fs::write(Path::new(&out).join("migrations.rs"), table).map_err(|error| error.to_string())
 }
 
-/// Names of the files of a folder, without hidden ones (editors leave those).
+/// Returns the names of the files in a folder, except hidden ones, which editors leave behind.
 fn files(folder: &Path) -> Result<Vec<String>, String> {
     let unreadable = |error| format!("cannot list {}: {error}", folder.display());
     let mut names = Vec::new();

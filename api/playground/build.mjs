@@ -10,7 +10,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const src = (name) => join(here, 'src', name);
 const dist = join(here, 'dist');
 
-/** GraphiQL's style sheet without what it carries as data URLs, which the CSP would have to allow. */
+/** Loads GraphiQL's style sheet without its data URLs, which the CSP would have to allow. */
 const lean = {
   name: 'lean-styles',
   setup({ onLoad }) {
@@ -27,7 +27,7 @@ const lean = {
   },
 };
 
-/** The licences of every package with code in the bundle. @param {string[]} inputs */
+/** Returns the licences of all packages with code in the bundle. @param {string[]} inputs */
 async function licences(inputs) {
   const folders = new Set();
   for (const input of inputs) {

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `Head` | `head_timeout` after connecting, or after a request's first byte | the service is called |
 //! | `Request` | `request_timeout` plus `GRACE` after the head | the service has responded |
-//! | `Receiving` | the sum of `idle_timeout`, `request_timeout` and `GRACE` after an upload's last piece | as `Request` |
+//! | `Receiving` | `idle_timeout` + `request_timeout` + `GRACE` after an upload's last piece | as `Request` |
 //! | `Open` | `idle_timeout` after the last byte written | the next request's first byte |
 //! | `Upgraded` | `idle_timeout` after the last byte in either direction | never |
 //!

@@ -54,7 +54,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
             Ok(Ok(Ok(response))) => return response,
             Ok(Ok(Err(error))) => RequestError::from(error),
             Ok(Err(_panic)) => {
-                // The panic hook has logged message and location. The payload may contain anything, so it is dropped.
+                // The panic hook has logged message and location. The payload may hold secrets: not logged.
                 tracing::error!(request.id = request_id, "request {request_id} panicked");
                 RequestError::internal()
             }

@@ -23,7 +23,7 @@ pub trait Gateway: Send + Sync + 'static {
     ///
     /// # Errors
     /// The answer to send, with `executed: false`.
-    #[expect(clippy::result_large_err, reason = "the engine's shape; built once a request")]
+    #[expect(clippy::result_large_err, reason = "the engine's own type; built once per request")]
     fn prepare(
         &self,
         source: &str,

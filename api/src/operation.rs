@@ -38,7 +38,7 @@ pub(crate) fn answers<G: Gateway>(
     };
     AssertUnwindSafe(answers).catch_unwind().map(move |answer| {
         let mut answer = answer.unwrap_or_else(|_panic| {
-            // The panic hook has logged message and location. The payload may contain anything, so it is dropped.
+            // The panic hook has logged message and location. The payload may hold secrets: not logged.
             tracing::error!(request.id = request_id, "operation {request_id} panicked");
             refused(&Error::new(
                 ErrorCode::Internal,

@@ -144,7 +144,7 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, RequestError> {
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = match (keys.next().map(HeaderValue::as_bytes), keys.next()) {
-        // 16 bytes in base64.
+        // 16 bytes are 24 characters in base64.
         (Some(key), None) if key.len() == 24 && key.ends_with(b"==") => key,
         _ => {
             return Err(RequestError::malformed("`Sec-WebSocket-Key` must be 16 bytes in base64."));

@@ -29,7 +29,7 @@ use crate::{
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
-/// Handler of `POST /graphql/stream`.
+/// Handler of `/graphql/stream`, POST only.
 pub(crate) struct Streams<G> {
     gateway: Arc<G>,
     limits: Limits,

@@ -1,9 +1,11 @@
-//! How the sources hang together: `cargo run -p cli --example structure [CHECKOUT]`, where another checkout may be older.
+//! Prints the import structure of the sources: `cargo run -p cli --example structure [CHECKOUT]`. The checkout may be
+//! older.
 //!
-//! Sizes count every Rust file below `src`, tests included. What an arrow is, `cli/tests/it/structure.rs` says; which
-//! of them are upward, the table in `cli/tests/it/wings.rs`.
-#![expect(clippy::print_stdout, reason = "a program that prints")]
-#![expect(unreachable_pub, reason = "modules of the tests, read here as well")]
+//! Sizes count every Rust file below `src`, including tests. `cli/tests/it/structure.rs` defines arrows, and the table
+//! in
+//! `cli/tests/it/wings.rs` decides which of them point upward.
+#![expect(clippy::print_stdout, reason = "the program prints its result")]
+#![expect(unreachable_pub, reason = "the modules belong to the tests and are used here too")]
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -24,7 +26,7 @@ use it::{
     wings::{Crossing, crossings, forbidden},
 };
 
-/// Files of more lines are counted as large.
+/// Number of lines above which a file counts as large.
 const LARGE_LINES: usize = 450;
 
 struct Crate {
@@ -37,13 +39,13 @@ fn main() -> anyhow::Result<()> {
     let here = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let checkout = std::env::args_os().nth(1).map_or_else(here, PathBuf::from);
     let mut crates = Vec::new();
-    // An older checkout need not have all of them.
+    // An older checkout may lack some of the crates.
     for folder in CRATES.iter().filter(|folder| checkout.join(folder).is_dir()) {
         let texts = read(&checkout.join(folder)).with_context(|| format!("reading {folder}"))?;
         let arrows = arrows(&texts);
         crates.push(Crate { folder, texts, arrows });
     }
-    ensure!(!crates.is_empty(), "{} has none of our crates", checkout.display());
+    ensure!(!crates.is_empty(), "{} contains none of our crates", checkout.display());
     print_sizes(&crates);
     print_circles(&crates);
     print_wings(&crates);
@@ -64,7 +66,7 @@ fn print_sizes(crates: &[Crate]) {
     print_row("total", &all, arrows, &circles);
 }
 
-/// Each file's number of lines, and its path.
+/// Returns the number of lines and the path of each file.
 fn sizes(folder: &str, texts: &Texts) -> Vec<(usize, String)> {
     let size =
         |(file, text): (&String, &String)| (text.lines().count(), format!("{folder}/{file}"));

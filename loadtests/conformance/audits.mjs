@@ -1,10 +1,10 @@
 import { auditServer } from 'graphql-http';
 
-/** How many the pinned version has: fewer would mean that some were not asked. */
+/** Number of audits in the pinned version; fewer results would mean that some did not run. */
 const EXPECTED = 61;
 
 /**
- * Every audit of the GraphQL over HTTP specification, the optional ones too.
+ * Runs every audit of the GraphQL over HTTP specification, including the optional ones.
  *
  * @param {{url: string}} options
  * @returns {Promise<string>}

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-/** How Chromium is started. */
+/** Command line flags of Chromium. */
 export const FLAGS = [
   '--headless',
   '--no-sandbox',
@@ -16,12 +16,12 @@ export const FLAGS = [
   '--disable-sync',
 ];
 
-/** Collects whatever a quiet, self-contained page would not do. @param {string[]} origins it may talk to */
+/** Collects console messages, errors, failed and foreign requests. @param {string[]} origins allowed for requests */
 export function watch(context, page, ...origins) {
   const noise = [];
   page.on('console', (message) => noise.push(`console ${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => noise.push(`page error: ${error.message}`));
-  // What the page itself breaks off is no failure: so a stream is left.
+  // A request that the page aborts is not a failure: the page leaves a stream in this way.
   const isLeft = (request) => request.failure()?.errorText === 'net::ERR_ABORTED';
   page.on('requestfailed', (request) => isLeft(request) || noise.push(`failed: ${request.url()}`));
   page.on('response', (response) => response.status() >= 400 && noise.push(`${response.status()}: ${response.url()}`));
@@ -33,7 +33,7 @@ export function watch(context, page, ...origins) {
   return noise;
 }
 
-/** Presses run and gives back what the server answered to that operation. */
+/** Clicks "Execute query" and returns the data of the server's response to the operation. */
 async function execute(page, operationName) {
   const answer = page.waitForResponse(
     (response) => response.request().postDataJSON()?.operationName === operationName,
@@ -44,17 +44,17 @@ async function execute(page, operationName) {
   return result.data;
 }
 
-/** Writes a document into the query editor. */
+/** Replaces the content of the query editor. */
 async function write(page, query) {
   await page.locator('.graphiql-query-editor .CodeMirror').first().click();
   await page.keyboard.press('Control+A');
   await page.keyboard.insertText(query);
 }
 
-/** Starts a run and watches it: subscriptions come as they happen. */
+/** Starts a compliance run and watches it with a subscription. */
 async function watchRun(page) {
   await page.locator('#graphiql-session-tab-3').click();
-  await page.getByRole('button', { name: /execute query/i }).click(); // the prepared tab watches jobs
+  await page.getByRole('button', { name: /execute query/i }).click(); // the prepared tab subscribes to jobs
   await page.getByRole('button', { name: /stop query/i }).click();
   await write(page, 'mutation Start { startComplianceRun { id } }');
   const { startComplianceRun } = await execute(page, 'Start');
@@ -66,11 +66,11 @@ async function watchRun(page) {
 /** @param {string} url @param {{email: string, password: string}} person */
 async function walk(page, url, person) {
   const response = await page.goto(`${url}/`);
-  assert.match(page.url(), /\/playground\/?$/, '/ does not lead to the playground');
+  assert.match(page.url(), /\/playground\/?$/, '/ does not redirect to the playground');
   assert.equal(await page.title(), 'SentryOps playground');
   const policy = response.headers()['content-security-policy'] ?? '';
   assert.match(policy, /default-src 'none'/, 'the playground has no strict CSP');
-  assert.doesNotMatch(policy, /unsafe-|\*|https?:/, `the CSP is wide: ${policy}`);
+  assert.doesNotMatch(policy, /unsafe-|\*|https?:/, `the CSP is too permissive: ${policy}`);
 
   const status = page.getByRole('status');
   await status.getByText('Not signed in').waitFor();
@@ -82,7 +82,7 @@ async function walk(page, url, person) {
 
   await page.locator('#graphiql-session-tab-2').click();
   const { assets } = await execute(page, 'Assets');
-  assert.ok(assets.nodes.length > 0, 'no assets');
+  assert.ok(assets.nodes.length > 0, 'the demo has no assets');
   await page.locator('.result-window').getByText(`"${assets.nodes[0].name}"`).first().waitFor();
 
   await watchRun(page);
@@ -95,13 +95,13 @@ async function walk(page, url, person) {
 }
 
 /**
- * A person signs in on the playground, looks at the assets and at the documentation.
+ * Signs in on the playground, then opens the assets, a subscription and the documentation.
  *
  * @param {{url: string, person?: {email: string, password: string}, chromium: string, screenshot?: string}} options
  * @returns {Promise<string>}
  */
 export async function browser({ url, person, chromium: executablePath, screenshot }) {
-  if (!person) throw new Error('needs --credentials with --url');
+  if (!person) throw new Error('with --url, the browser step needs --credentials');
   const folder = await mkdtemp(join(tmpdir(), 'conformance-browser-'));
   let context;
   try {
@@ -112,11 +112,11 @@ export async function browser({ url, person, chromium: executablePath, screensho
     const noise = watch(context, page, new URL(url).origin);
     try {
       const shown = await walk(page, url, person);
-      await page.waitForTimeout(500); // what is late to complain
-      assert.ok(noise.length === 0, `not quiet:\n${noise.join('\n')}`);
+      await page.waitForTimeout(500); // late console messages and requests
+      assert.ok(noise.length === 0, `the page is not quiet:\n${noise.join('\n')}`);
       return `signed in, ${shown} assets, a subscription, documentation; no console message, no foreign request`;
     } catch (error) {
-      if (noise.length > 0 && !error.message.startsWith('not quiet')) error.message += `\n${noise.join('\n')}`;
+      if (noise.length > 0 && !error.message.startsWith('the page is not quiet')) error.message += `\n${noise.join('\n')}`;
       throw error;
     } finally {
       if (screenshot) await page.screenshot({ path: screenshot });

@@ -1,5 +1,5 @@
-// What a client in TypeScript writes against the generated documents. Compiled, never run: it fails
-// to compile where the API loses a field, and where the generated types are looser than the API.
+// TypeScript client code against the generated documents. It is compiled and never run. Compilation
+// fails if the API loses a field, or if the generated types are looser than the API.
 import type { TypedDocumentNode } from '@graphql-typed-document-node/core';
 import { AssetsPageDocument, CreateAssetDocument, LoginDocument, ViewerDocument } from './generated/documents.ts';
 
@@ -11,7 +11,7 @@ declare function request<Result, Variables>(
 
 export async function signIn(email: string, password: string): Promise<string> {
   const { login } = await request(LoginDocument, { email, password });
-  // One of the two is there, so neither may be taken for granted.
+  // Only one of the two fields is set, so both must be nullable.
   // @ts-expect-error tokens is nullable
   login.tokens.accessToken;
   if (!login.tokens) throw new Error(login.mfaChallenge ?? 'no tokens');

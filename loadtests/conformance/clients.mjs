@@ -9,7 +9,7 @@ import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
 import { FLAGS, watch } from './browser.mjs';
 
-/** Where a frontend's development server is: the origin that CORS_ORIGINS names unless told otherwise. */
+/** Origin of a frontend's development server, which is the default of CORS_ORIGINS in development. */
 const FRONTEND = 'http://localhost:3000';
 const here = fileURLToPath(new URL('.', import.meta.url));
 
@@ -27,7 +27,7 @@ async function bundle() {
 
 const PAGE = '<!doctype html><link rel="icon" href="data:,"><script src="/page.js"></script>';
 
-/** A frontend's development server. A page that Playwright made up would be of no address: Chromium lets it call no one here. */
+/** Starts a frontend's server. A page without a real address would not do: Chromium blocks its calls to localhost. */
 async function serve(script) {
   const server = createServer(({ url }, response) => {
     const [type, body] = url.endsWith('.js') ? ['text/javascript', script] : ['text/html', PAGE];
@@ -39,13 +39,13 @@ async function serve(script) {
 }
 
 /**
- * Clients that no one here wrote sign in, read, change and watch, from a page of another origin.
+ * Third-party clients sign in, read, change and watch, from a page of another origin.
  *
  * @param {{url: string, person?: {email: string, password: string}, chromium: string}} options
  * @returns {Promise<string>}
  */
 export async function clients({ url, person, chromium: executablePath }) {
-  if (!person) throw new Error('needs --credentials with --url');
+  if (!person) throw new Error('with --url, the clients step needs --credentials');
   const frontend = await serve(await bundle());
   const folder = await mkdtemp(join(tmpdir(), 'conformance-clients-'));
   let context;
@@ -57,7 +57,7 @@ export async function clients({ url, person, chromium: executablePath }) {
     await page.goto(`${FRONTEND}/`);
     const told = await page.evaluate(([url, person]) => globalThis.tell(url, person), [url, person]);
     for (const [name, what] of Object.entries(told)) assert.doesNotMatch(what, /^FAILED/, `${name}: ${what}\n${noise.join("\n")}`);
-    assert.ok(noise.length === 0, `not quiet:\n${noise.join('\n')}`);
+    assert.ok(noise.length === 0, `the page is not quiet:\n${noise.join('\n')}`);
     return `${Object.keys(told).join(', ')}: signed in, watched a run (${told['graphql-ws']})`;
   } finally {
     await context?.close();

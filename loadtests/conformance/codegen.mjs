@@ -11,16 +11,16 @@ import { buildSchema, parse } from 'graphql';
 const run = promisify(execFile);
 const here = fileURLToPath(new URL('.', import.meta.url));
 
-/** @param {{binary?: string, schema?: string}} options a file with the SDL, or the binary that prints it */
+/** Returns the SDL. @param {{binary?: string, schema?: string}} options file with the SDL, or binary that prints it */
 async function sdl({ binary, schema }) {
   if (schema) return readFile(schema, 'utf8');
-  if (!binary) throw new Error('needs --binary or --schema');
+  if (!binary) throw new Error('the codegen step needs --binary or --schema');
   return (await run(binary, ['schema'], { maxBuffer: 1 << 26 })).stdout;
 }
 
-/** GraphQL Code Generator's own order: types of the operations, then the typed documents. */
+/** Generates the types of the operations, then the typed documents, in the usual order of GraphQL Code Generator. */
 async function generated(text) {
-  const schemaAst = buildSchema(text); // validates the SDL whole
+  const schemaAst = buildSchema(text); // validates the whole SDL
   const files = (await readdir(`${here}documents`)).filter((name) => name.endsWith('.graphql')).sort();
   const documents = await Promise.all(
     files.map(async (name) => ({
@@ -46,7 +46,7 @@ async function generated(text) {
 }
 
 /**
- * Typed documents are generated from the SDL and a client in TypeScript compiles against them.
+ * Generates typed documents from the SDL and compiles a TypeScript client against them.
  *
  * @param {{binary?: string, schema?: string}} options
  * @returns {Promise<string>}
@@ -57,7 +57,7 @@ export async function codegen(options) {
   await writeFile(`${here}generated/documents.ts`, source);
   const tsc = createRequire(import.meta.url).resolve('typescript/package.json').replace('package.json', 'bin/tsc');
   await run(process.execPath, [tsc, '--project', here]).catch(({ stdout, stderr }) => {
-    throw new Error(`tsc refuses:\n${stdout}${stderr}`);
+    throw new Error(`tsc reports errors:\n${stdout}${stderr}`);
   });
   return `${count} documents typed, tsc --strict accepts the client`;
 }

@@ -1,4 +1,4 @@
-// Conformance, as clients meet it: the GraphQL over HTTP audits, GraphQL Code Generator, Apollo Client, graphql-ws and
+// Conformance as clients see it: the GraphQL over HTTP audits, GraphQL Code Generator, Apollo Client, graphql-ws and
 // graphql-sse in a browser, the playground.
 import { parseArgs } from 'node:util';
 import { audits } from './audits.mjs';
@@ -7,18 +7,18 @@ import { clients } from './clients.mjs';
 import { codegen } from './codegen.mjs';
 import { start, stop } from './server.mjs';
 
-// The clients are made of what codegen generates.
+// `clients` needs the files that `codegen` generates.
 const STEPS = { audits, codegen, clients, browser };
 const USAGE = `node run.mjs --binary PATH [--only audits,codegen,clients,browser] [--screenshot FILE]
 node run.mjs --url URL --credentials EMAIL:PASSWORD --schema FILE [--only …] [--screenshot FILE]
 
-  --binary PATH        the sentryops binary: started with up --demo, asked for its SDL
-  --url URL            a server that runs already, instead of starting one
-  --credentials E:P    who signs in there
-  --schema FILE        the SDL, instead of the binary's
-  --only STEPS         some of audits, codegen, clients, browser
-  --screenshot FILE    a PNG of the playground as the browser step leaves it
-  --chromium PATH      (CHROMIUM, else /usr/bin/chromium)`;
+  --binary PATH        the sentryops binary: runs up --demo and prints the SDL
+  --url URL            a running server, instead of starting one
+  --credentials E:P    the user who signs in there
+  --schema FILE        a file with the SDL, instead of the binary's
+  --only STEPS         only these steps: audits, codegen, clients, browser
+  --screenshot FILE    write a PNG of the playground after the browser step
+  --chromium PATH      the browser (default: CHROMIUM, else /usr/bin/chromium)`;
 
 /** @param {string} problem @returns {never} */
 function refuse(problem) {
@@ -40,13 +40,13 @@ function options() {
     process.exit(0);
   }
   const only = values.only?.split(',') ?? Object.keys(STEPS);
-  for (const name of only) if (!(name in STEPS)) refuse(`no step is called ${name}`);
+  for (const name of only) if (!(name in STEPS)) refuse(`unknown step ${name}`);
   const served = only.some((name) => name !== 'codegen');
-  if (served && !values.binary && !values.url) refuse('needs --binary or --url');
-  if (only.includes('codegen') && !values.binary && !values.schema) refuse('codegen needs --binary or --schema');
+  if (served && !values.binary && !values.url) refuse('--binary or --url is required');
+  if (only.includes('codegen') && !values.binary && !values.schema) refuse('the codegen step needs --binary or --schema');
   const [, email, password] = /^([^:]+):(.+)$/.exec(values.credentials ?? '') ?? [];
   if (values.url && !password && only.some((name) => name === 'browser' || name === 'clients')) {
-    refuse('browser and clients need --credentials with --url');
+    refuse('with --url, the browser and clients steps need --credentials');
   }
   return {
     ...values,
@@ -62,7 +62,7 @@ const given = options();
 const rows = [];
 const details = [];
 
-/** @param {string} name @param {() => Promise<string>} work what succeeded, or throws */
+/** @param {string} name @param {() => Promise<string>} work returns a summary, or throws */
 async function step(name, work) {
   const began = performance.now();
   let row = ['ok', ''];

@@ -10,9 +10,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const START_SECONDS = 120;
 const STOP_SECONDS = 45;
 const PERSON = /^\s*(owner|admin|operator|viewer)\s+(\S+@\S+)\s+(\S+)\s*$/;
-/** The people of the demo whose passwords must be printed. */
+/** Roles of the demo whose passwords must be printed. */
 const PEOPLE = ['admin', 'operator', 'viewer'];
-/** What would make `up` use somebody's stores instead of its own. */
+/** Variables that would make `up` use existing stores instead of private ones. */
 const FOREIGN = ['DATABASE_URL', 'DATABASE_OWNER_URL', 'REDIS_URL'].flatMap((name) => [name, `${name}_FILE`]);
 
 async function freePort() {
@@ -24,7 +24,7 @@ async function freePort() {
   return port;
 }
 
-/** @param {string} url @param {() => void} alive throws when waiting is in vain */
+/** @param {string} url @param {() => void} alive throws when waiting is pointless */
 async function ready(url, alive) {
   for (;;) {
     alive();
@@ -37,18 +37,18 @@ async function ready(url, alive) {
 /** @type {(() => Promise<string>) | null} */
 let running = null;
 
-/** Stops what `start` started, as an operator would, and removes its data. */
+/** Stops the process that `start` started, with SIGTERM as an operator would, and removes its data. */
 export const stop = async () => running?.();
 
 /**
- * Starts `up --demo` on free ports and a data folder of its own.
+ * Starts `up --demo` on free ports and a new data folder.
  *
  * @param {string} binary
  * @returns {Promise<{url: string, people: Record<string, {email: string, password: string}>}>}
  */
 export async function start(binary) {
   const [listen, health] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
-  // Not made here: run as root, the binary drops to a user who could not enter a folder of ours.
+  // The binary creates the folder: as root, it drops to a user who could not enter a folder created here.
   const folder = join(tmpdir(), `sentryops-${randomUUID().slice(0, 8)}`);
   const env = { ...process.env, DATA_DIR: folder, LISTEN_ADDR: listen, HEALTH_ADDR: health };
   for (const name of FOREIGN) delete env[name];
@@ -74,7 +74,7 @@ export async function start(binary) {
       if (role) people[role] = { email, password };
     }
   });
-  /** The last words, without passwords. */
+  /** Returns the end of the output, without passwords. */
   const tail = () =>
     text.split('\n').filter((line) => !PERSON.test(line)).slice(-15).join('\n');
 

@@ -1,10 +1,13 @@
-// The peer: mercurius with JIT on fastify, in front of the database that sentryops has filled, answering the same documents.
+// The peer server: mercurius with JIT on fastify. It executes the same documents on the database that sentryops has
+// filled.
 //
-// It does what a request of ours must do, no more: the bearer is verified on every request, its session is read from
-// Postgres, lists come from the same tables, owners through a loader. The SQL is ours, by named prepared statements.
-//   node server.mjs roles   role and organization are set in a transaction each, as ours are: the same statements
-//   node server.mjs plain   no transactions and no row security, as a superuser: as little as one can ask of Postgres
-// Prints one JSON line, {"address", "token"}, when it listens. It has no limits on documents, no request ids, no metrics.
+// It does the same work per request as sentryops, and no more: it verifies the bearer on every request, reads the
+// session
+// from Postgres, reads lists from the same tables, and loads owners in batches. The SQL is that of sentryops, in named
+// prepared statements.
+//   node server.mjs roles   sets role and organization in each transaction: the same statements as sentryops
+//   node server.mjs plain   uses no transactions and no row security, as a superuser: the minimum of statements
+// Prints one JSON line, {"address", "token"}, once it listens. It has no document limits, request ids or metrics.
 import { randomBytes, randomUUID } from 'node:crypto';
 import { createSigner, createVerifier } from 'fast-jwt';
 import fastify from 'fastify';
@@ -12,10 +15,10 @@ import mercurius from 'mercurius';
 import pg from 'pg';
 
 const [mode] = process.argv.slice(2);
-if (!['roles', 'plain'].includes(mode)) throw new Error('node server.mjs roles|plain');
+if (!['roles', 'plain'].includes(mode)) throw new Error('usage: node server.mjs roles|plain');
 const { DATABASE_URL, POOL_SIZE } = process.env;
 
-// As ours are by their codes: sorted and paged in the database.
+// The columns that sentryops reads for an asset. Sorting and paging happen in the database.
 const COLUMNS = `id, code, external_id, name, type, lifecycle_state, environment, location, description,
   owner_id, attributes, custom_fields, created_at, updated_at`;
 const SESSION = `SELECT session.last_seen_at, membership.permissions AS granted,
@@ -38,7 +41,7 @@ const OWNERS = `SELECT "user".id, "user".email, "user".name, membership.active, 
 
 const pool = new pg.Pool({ connectionString: DATABASE_URL, max: Number(POOL_SIZE ?? 16) });
 
-/** Statements of one request on one organization, or of a sign-in on none. */
+/** Statements of one request in one organization, or of an authentication without one. */
 class Reading {
   static async begin(role, org, access) {
     if (mode === 'plain') return new Reading(pool);
@@ -84,7 +87,7 @@ class Context {
     this.claims = claims;
   }
 
-  /** Who asks, by the session's row as of now. */
+  /** Authenticates the request by the current row of its session. */
   async authenticate() {
     const { sid, org, sub } = this.claims;
     const tx = await Reading.begin('sentryops_auth', '', 'READ WRITE');
@@ -94,10 +97,10 @@ class Context {
     this.roles = session.roles;
   }
 
-  /** All reads of a request share a transaction, begun by the first. */
+  /** Returns the transaction that all reads of a request share; the first read begins it. */
   read() {
-    if (!this.claims) throw new Error('sign in');
-    if (!this.roles.includes('admin')) throw new Error('ASSET_READ is lacking');
+    if (!this.claims) throw new Error('the request has no bearer token; sign in first');
+    if (!this.roles.includes('admin')) throw new Error('the session lacks the permission ASSET_READ');
     return (this.reading ??= Reading.begin('sentryops_app', this.claims.org, 'READ ONLY'));
   }
 
@@ -165,7 +168,7 @@ const loaders = {
         const byId = new Map(owners.map((owner) => [owner.id, owner]));
         return queries.map(({ obj }) => byId.get(obj.owner_id) ?? null);
       },
-      // Its cache would turn each asset into a key of JSON; the batch is what counts.
+      // The cache is off, because it would serialize each asset to JSON as a key. Only batching matters here.
       opts: { cache: false },
     },
   },
@@ -189,7 +192,7 @@ app.register(mercurius, {
 await app.ready();
 app.graphql.addHook('onResolution', (_, context) => context.end());
 
-/** For the session that signed in last: the load's. */
+/** Returns a token for the newest session, which is that of the load scenario. */
 async function token() {
   const tx = await Reading.begin('sentryops_auth', '', 'READ WRITE');
   const sql = 'SELECT id, org_id, user_id FROM session WHERE ended_at IS NULL ORDER BY created_at DESC LIMIT 1';

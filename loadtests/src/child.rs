@@ -1,4 +1,4 @@
-//! A process that we start: in a group of its own, so that Ctrl-C reaches only us, and ended when dropped.
+//! A child process in a process group of its own, so that Ctrl-C reaches only this program. Dropping it stops it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,13 +12,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// Longer than `up` may take for its private services.
+/// Timeout of a stop, longer than `up` may need to stop its private services.
 const STOP_WITHIN: Duration = Duration::from_mins(1);
 const POLL_EVERY: Duration = Duration::from_millis(5);
-/// What reaches a child of our own environment: the rest would make runs differ.
+/// Environment variables that child processes inherit. All others are removed, because they would make runs differ.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH"];
 
-/// A command that sees little of our environment.
+/// Returns a command that inherits only a few environment variables.
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -26,7 +26,7 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
-/// A running process.
+/// A child process with its output and log files.
 pub(crate) struct Child {
     name: String,
     process: process::Child,
@@ -35,74 +35,86 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts it; what it says goes to files in this folder.
+    /// Starts the process. Its standard output and error are appended to `NAME.out` and `NAME.log` in `folder`.
     pub(crate) fn spawn(name: &str, folder: &Path, mut command: Command) -> Result<Self> {
         let (output, log) =
             (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
-        // Passwords of the demo are among the output.
+        // The output contains the demo's passwords.
         let open = |path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         command.stdin(Stdio::null()).stdout(open(&output)?).stderr(open(&log)?).process_group(0);
         let program = command.get_program().display().to_string();
-        let process = command.spawn().with_context(|| format!("{program} cannot be run"))?;
+        let process = command.spawn().with_context(|| format!("cannot run {program}"))?;
         Ok(Self { name: name.to_owned(), process, output, log })
     }
 
-    /// Its number.
+    /// Returns the process id of the child.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it has written to standard output.
+    /// Returns the text that the process has written to standard output so far.
     pub(crate) fn output(&self) -> Result<String> {
         fs::read_to_string(&self.output).with_context(|| format!("read {}", self.output.display()))
     }
 
-    /// Fails if it is over, with the end of its log.
+    /// Checks that the process is running.
+    ///
+    /// # Errors
+    /// Fails with the end of the log if the process has exited.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} ended ({status}):\n{}", self.name, self.last_words()),
+            Some(status) => bail!(
+                "{} exited unexpectedly ({status}); its log ends with:\n{}",
+                self.name,
+                self.last_words()
+            ),
         }
     }
 
-    /// The end of its log.
+    /// Returns the last 15 lines of the log.
     pub(crate) fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Asks it to end, as an operator would, and waits; how long it took.
+    /// Stops the process with SIGTERM, waits until it has exited, and returns the time that took.
     ///
     /// # Errors
-    /// When it did not end in time or not with success; it is gone nevertheless.
+    /// Fails if the process did not exit in time or exited with an error. After a timeout its process group is killed.
     pub(crate) async fn stop(mut self) -> Result<Duration> {
         let began = Instant::now();
         self.terminate()?;
-        // Others of our tasks may have to serve it until it is gone, so this does not block.
+        // The process may depend on other tasks of this program until it exits, so this wait must not block the thread.
         while self.process.try_wait()?.is_none() && began.elapsed() < STOP_WITHIN {
             tokio::time::sleep(POLL_EVERY).await;
         }
         let took = began.elapsed();
         let status = self.end()?;
-        ensure!(status.success(), "{} stopped badly ({status}):\n{}", self.name, self.last_words());
+        ensure!(
+            status.success(),
+            "{} did not stop cleanly ({status}); its log ends with:\n{}",
+            self.name,
+            self.last_words()
+        );
         Ok(took)
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process group with SIGKILL, as after a power failure.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.end().map(drop)
     }
 
-    /// Whether it is still there.
+    /// Returns true while the process has not exited.
     pub(crate) fn is_running(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }
 
-    /// Sends it a signal, if it is still there.
+    /// Sends a signal to the process if it is still running.
     pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.is_running()? {
-            // Not waited for yet, so the number is still its own.
+            // The process has not been reaped yet, so its id cannot have been reused.
             kill_process(Pid::from_child(&self.process), signal)?;
         }
         Ok(())
@@ -134,7 +146,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if let Err(error) = self.stop_blocking() {
-            eprintln!("loadtests: {} could not be ended: {error:#}", self.name);
+            eprintln!("loadtests: cannot stop {}: {error:#}", self.name);
         }
     }
 }

@@ -1,5 +1,6 @@
-//! HTTP/1.1 and GraphQL, as little as a client can be: requests are bytes made once, answers are read by their
-//! `Content-Length`. By hand, because the client shares two cores with the server: whatever it takes, the server lacks.
+//! A minimal HTTP/1.1 and GraphQL client: each request is built once as bytes, and each response is read by its
+//! `Content-Length`. Written by hand, because client and server share two cores: CPU time that the client uses is not
+//! available to the server.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -13,10 +14,10 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What of a file is in memory at a time.
+/// Buffer size of a file upload, in bytes.
 const PIECE: usize = 256 * 1024;
 
-/// A request for GraphQL, complete as bytes.
+/// Returns the bytes of a complete GraphQL request; without `token` it has no `Authorization` header.
 pub(crate) fn request(
     address: SocketAddr,
     token: Option<&str>,
@@ -37,37 +38,37 @@ pub(crate) fn request(
     .into_bytes()
 }
 
-/// A keep-alive connection.
+/// A keep-alive HTTP connection, with one request at a time.
 pub(crate) struct Connection {
     address: SocketAddr,
     stream: TcpStream,
-    /// The last answer, and nothing after it: we ask when it has been read.
+    /// The last response and no bytes after it: the next request is sent only after the response has been read.
     buffer: Vec<u8>,
 }
 
-/// One answer.
+/// A response, borrowed from the connection's buffer.
 pub(crate) struct Answer<'a> {
-    /// The HTTP status.
+    /// HTTP status code of the response.
     pub(crate) status: u16,
-    /// The whole body.
+    /// Complete body of the response.
     pub(crate) body: &'a [u8],
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects to the address, with `TCP_NODELAY` set.
     pub(crate) async fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { address, stream, buffer: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         self.stream.write_all(request).await.context("send a request")?;
         self.answer().await
     }
 
-    /// Sends a CSV file as the body of a request, piece by piece.
+    /// Streams a CSV file as the body of a `POST` request and reads the response.
     pub(crate) async fn send_file(
         &mut self,
         path: &str,
@@ -84,7 +85,8 @@ impl Connection {
         self.stream.write_all(head.as_bytes()).await.context("send a request")?;
         let mut file = BufReader::with_capacity(PIECE, file);
         let sent = tokio::io::copy_buf(&mut file, &mut self.stream).await;
-        // Who refuses a file does not read it to its end: the answer says why better than the broken pipe.
+        // A server that rejects a file does not read all of it. Its response explains the failure better than a broken
+        // pipe.
         let address = self.address;
         match (self.answer().await, sent) {
             (Ok(answer), _) => Ok(answer),
@@ -93,8 +95,9 @@ impl Connection {
         }
     }
 
-    /// Fetches a file and throws it away; how many bytes it has. The connection is over then: HTTP/1.0 sends a file whose
-    /// length is not known in advance as it is, up to its end.
+    /// Downloads a file, discards it and returns its size in bytes. The connection cannot be used afterwards: the
+    /// request is HTTP/1.0, so that a file of unknown length is sent unchunked and ends when the server closes the
+    /// connection.
     pub(crate) async fn download(&mut self, path: &str, token: &str) -> Result<usize> {
         let head = format!(
             "GET {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n",
@@ -102,9 +105,9 @@ impl Connection {
         );
         self.stream.write_all(head.as_bytes()).await.context("send a request")?;
         self.buffer.clear();
-        self.stream.read_to_end(&mut self.buffer).await.context("read an answer")?;
+        self.stream.read_to_end(&mut self.buffer).await.context("read a response")?;
         let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n");
-        let body = end.context("an answer without a head")? + 4;
+        let body = end.context("the response has no complete head")? + 4;
         let is_whole = self.buffer.split(|byte| *byte == b' ').nth(1) == Some(b"200");
         ensure!(is_whole, "GET {path}: {}", String::from_utf8_lossy(&self.buffer));
         Ok(self.buffer.len() - body)
@@ -121,20 +124,23 @@ impl Connection {
         while self.buffer.len() < head.length + head.content_length {
             self.fill().await?;
         }
-        ensure!(self.buffer.len() == head.length + head.content_length, "more than one answer");
+        ensure!(
+            self.buffer.len() == head.length + head.content_length,
+            "the server sent more bytes than one response"
+        );
         Ok(Answer { status: head.status, body: &self.buffer[head.length..] })
     }
 
     async fn fill(&mut self) -> Result<()> {
-        let count = self.stream.read_buf(&mut self.buffer).await.context("read an answer")?;
+        let count = self.stream.read_buf(&mut self.buffer).await.context("read a response")?;
         ensure!(count > 0, "the server closed the connection");
         Ok(())
     }
 
-    /// Asks GraphQL once; the `data` of the answer.
+    /// Sends a GraphQL request and returns the `data` of its response.
     ///
     /// # Errors
-    /// Whatever is not 200, whole and free of errors.
+    /// Fails unless the response has status 200 and no errors, and arrives within 30 s.
     pub(crate) async fn graphql(
         &mut self,
         token: Option<&str>,
@@ -142,12 +148,17 @@ impl Connection {
         variables: Value,
     ) -> Result<Value> {
         let request = request(self.address, token, query, &variables);
-        let answer = timeout(PATIENCE, self.ask(&request)).await.context("no answer")??;
-        data(&answer).with_context(|| format!("asked {query}"))
+        let answer = timeout(PATIENCE, self.ask(&request))
+            .await
+            .context("the server did not respond in time")??;
+        data(&answer).with_context(|| format!("the GraphQL request {query} failed"))
     }
 }
 
-/// The `data` of an answer that is 200 and free of errors.
+/// Returns the `data` of a response.
+///
+/// # Errors
+/// Fails with the body unless the status is 200 and the body is JSON without `errors`.
 pub(crate) fn data(answer: &Answer<'_>) -> Result<Value> {
     let Answer { status, body } = answer;
     let text = || String::from_utf8_lossy(body);
@@ -158,19 +169,19 @@ pub(crate) fn data(answer: &Answer<'_>) -> Result<Value> {
 }
 
 struct Head {
-    /// Bytes, with the empty line.
+    /// Length of the head in bytes, including the empty line.
     length: usize,
     status: u16,
     content_length: usize,
 }
 
 impl Head {
-    /// `None` as long as it is not complete.
+    /// Parses a response head; returns `None` while it is incomplete.
     fn parse(bytes: &[u8]) -> Result<Option<Self>> {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
             return Ok(None);
         };
-        let text = str::from_utf8(&bytes[..end]).context("an answer's head is text")?;
+        let text = str::from_utf8(&bytes[..end]).context("the response head is not UTF-8")?;
         let mut lines = text.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         let content_length = lines.find_map(|line| {
@@ -178,7 +189,7 @@ impl Head {
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
         });
         let (Some(status), Some(content_length)) = (status, content_length) else {
-            bail!("an answer without status or Content-Length: {text}");
+            bail!("the response head has no status or no Content-Length: {text}");
         };
         Ok(Some(Self { length: end + 4, status, content_length }))
     }

@@ -1,5 +1,5 @@
-//! A deployment as its operators run it: one API and workers, each a process of its own, on stores that sync to disk.
-//! Organizations are made by `sentryops admin`, so that a part of a scenario begins with an empty one.
+//! A deployment as in production: one API and its workers, each in a separate process, on stores that sync to disk.
+//! `sentryops admin` creates the organizations, so that each part of a scenario starts with an empty one.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,41 +17,41 @@ use crate::{
     stores::Stores,
 };
 
-/// How long a worker may take until it is seen.
+/// Timeout for a worker process to register.
 const SEEN_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// See the module.
+/// An API process and its workers, on durable stores.
 pub(crate) struct Deployment {
-    /// What it stands on.
+    /// Postgres and Redis of the deployment.
     pub(crate) stores: Stores,
-    /// For files and logs.
+    /// Temporary folder for files and process logs.
     pub(crate) folder: Folder,
-    /// The server.
+    /// API process that serves the requests.
     pub(crate) api: Server,
-    /// Those that take jobs.
+    /// Worker processes that claim jobs.
     pub(crate) workers: Vec<Child>,
-    /// Postgres as a superuser, past row security.
+    /// Connection to Postgres as a superuser, which bypasses row security.
     pub(crate) postgres: Client,
     binary: PathBuf,
     queues: &'static [&'static str],
     started: usize,
 }
 
-/// An organization, and somebody who may do there what administrators may.
+/// An organization and the access token of one of its administrators.
 pub(crate) struct Tenant {
-    /// Its short name.
+    /// Slug of the organization, also used in its administrator's e-mail.
     pub(crate) slug: String,
-    /// Their access token.
+    /// Access token of the administrator.
     pub(crate) token: String,
 }
 
 impl Deployment {
-    /// Starts all of it, with one worker that takes from these queues; under `sentryops services`.
+    /// Starts the API and one worker for the given queues, on the stores of `sentryops services`.
     pub(crate) async fn open(binary: &Path, queues: &'static [&'static str]) -> Result<Self> {
         let (stores, folder) = (Stores::inside()?, Folder::new()?);
         stores.make_durable().await?;
-        // Makes the schema and the keys.
+        // The first start creates the schema and the keys.
         Server::up(binary, folder.path(), Some(&stores)).await?.stop().await?;
         let api = Server::api(binary, folder.path(), &stores, &stores.database).await?;
         let postgres = stores.connect().await?;
@@ -62,7 +62,7 @@ impl Deployment {
         Ok(deployment)
     }
 
-    /// One worker more.
+    /// Starts one more worker, without waiting until it registers.
     pub(crate) fn start_worker(&mut self) -> Result<()> {
         self.started += 1;
         let command = Server::worker(&self.binary, self.folder.path(), &self.stores, self.queues)?;
@@ -71,14 +71,17 @@ impl Deployment {
         Ok(())
     }
 
-    /// One worker more, which has begun to take jobs.
+    /// Starts one more worker and waits until it has registered.
     pub(crate) async fn join_worker(&mut self) -> Result<()> {
         let known = self.workers_seen().await?;
         self.start_worker()?;
         self.until_seen(known + 1).await
     }
 
-    /// Waits until so many workers have ever been seen.
+    /// Waits until `count` workers have registered, including workers that have ended since.
+    ///
+    /// # Errors
+    /// Fails if a worker ends or the timeout expires.
     pub(crate) async fn until_seen(&mut self, count: i64) -> Result<()> {
         let began = Instant::now();
         while self.workers_seen().await? < count {
@@ -86,7 +89,7 @@ impl Deployment {
                 worker.check()?;
             }
             if began.elapsed() > SEEN_WITHIN {
-                bail!("a worker was not seen within {} s", SEEN_WITHIN.as_secs());
+                bail!("no new worker registered within {} s", SEEN_WITHIN.as_secs());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -97,7 +100,7 @@ impl Deployment {
         Ok(self.postgres.query_one("SELECT count(*) FROM worker", &[]).await?.try_get(0)?)
     }
 
-    /// Ends all of it, as an operator would.
+    /// Stops the workers, then the API, with SIGTERM.
     pub(crate) async fn close(self) -> Result<()> {
         for worker in self.workers {
             worker.stop().await?;
@@ -105,7 +108,7 @@ impl Deployment {
         self.api.stop().await.map(drop)
     }
 
-    /// Makes an organization and signs in to it.
+    /// Creates an organization with an administrator, and signs in as that administrator.
     pub(crate) async fn tenant(&self, slug: &str) -> Result<Tenant> {
         let email = format!("admin@{slug}.example");
         self.admin(&["create-organization", "--slug", slug, "--name", slug]).await?;
@@ -117,17 +120,17 @@ impl Deployment {
         Ok(Tenant { slug: slug.to_owned(), token })
     }
 
-    /// One whole number about an organization, whose slug is `$1`; read past row security.
+    /// Returns the integer selected by a query in which `$1` is the organization's slug; bypasses row security.
     pub(crate) async fn count(&self, tenant: &Tenant, sql: &str) -> Result<i64> {
         let slug: &(dyn ToSql + Sync) = &tenant.slug;
         let row = self.postgres.query_one(sql, &[slug]).await.with_context(|| sql.to_owned())?;
         Ok(row.try_get(0)?)
     }
 
-    /// Runs `sentryops admin`; what it prints.
+    /// Runs `sentryops admin` and returns its standard output.
     ///
     /// # Errors
-    /// Where it does not end well, with what it says.
+    /// Fails with the command's output if it exits with an error.
     pub(crate) async fn admin(&self, arguments: &[&str]) -> Result<String> {
         let mut command = child::command(&self.binary);
         command.arg("admin").args(arguments).env("REDIS_URL", &self.stores.redis);
@@ -136,7 +139,11 @@ impl Deployment {
         let output = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
         let printed = String::from_utf8(output.stdout)?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "admin {}: {printed}{said}", arguments.join(" "));
+        ensure!(
+            output.status.success(),
+            "`sentryops admin {}` failed: {printed}{said}",
+            arguments.join(" ")
+        );
         Ok(printed)
     }
 }

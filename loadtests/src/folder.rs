@@ -1,4 +1,4 @@
-//! A folder of this run below the system's temporary one; removed when dropped.
+//! A temporary folder of this run below the system's temporary folder; removed when dropped.
 
 use std::{
     fs,
@@ -9,24 +9,24 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// A temporary folder.
+/// A temporary folder, removed when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// A new one.
+    /// Creates a folder with a new name.
     pub(crate) fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("sentryops-loadtests-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         let folder = Self(path);
-        // Run as root, the private Postgres is somebody else, who must be able to pass through.
+        // Under root, the private Postgres runs as another user, who must be able to traverse this folder.
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o711))?;
         Ok(folder)
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -34,7 +34,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What remains is in the system's temporary folder.
+        // A failure only leaves files in the system's temporary folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

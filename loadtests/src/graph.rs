@@ -1,8 +1,8 @@
-//! Blast radii and pages of assets, asked over HTTP: of an inventory in tiers, and of one at random, each in an organization of
-//! its own and imported as users do it.
+//! Blast radii and pages of assets, queried over HTTP: of a tiered and of a random inventory, each imported through the
+//! API into an organization of its own.
 //!
-//! The inventory knows what needs what, so every count that is answered is held against a walk of our own. One connection,
-//! one question at a time: what is measured is what a user waits.
+//! The dependencies of the inventory are known, so every returned count is compared with an independent graph
+//! traversal. Requests are sent one at a time over one connection: the measured latency is that of a single user.
 
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,9 @@ use crate::{
     upload::{self, Kind},
 };
 
-/// How far a blast radius goes.
+/// Maximum depth of a blast radius.
 const DEPTH: usize = 10;
-/// Nodes that come with its counts.
+/// Maximum number of nodes that a blast radius returns beside its counts.
 const NODES: usize = 100;
 const PAGE: usize = 50;
 const FIND: &str =
@@ -38,16 +38,16 @@ const LIST: &str = "query($after: String) {
 const SEARCH: &str = "query($text: String!) {
     assets(first: 50, filter: { text: $text }) { nodes { id code name type lifecycleState environment } } }";
 
-/// What `graph` is told.
+/// Arguments of the `graph` scenario.
 #[derive(Args)]
-#[command(mut_arg("quick", |quick| quick.help("Fewer assets and fewer questions: to see that it works")))]
+#[command(mut_arg("quick", |quick| quick.help("Smoke test: fewer assets and fewer queries")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Assets of each inventory: 100,000, or 5,000 with `--quick`; each needs about three others.
+    /// Assets in each inventory, with about three dependencies each; default 100,000, or 5,000 with `--quick`.
     #[arg(long)]
     rows: Option<usize>,
-    /// These inventories only.
+    /// Runs only these inventory shapes; default all.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SHAPE,…")]
     only: Vec<Shape>,
     #[command(flatten)]
@@ -84,7 +84,7 @@ async fn measure(
     questions: usize,
 ) -> Result<Measurement> {
     let shape = inventory.shape;
-    progress(&format!("graph: {shape:?}: import"));
+    progress(&format!("graph: {shape:?}: importing"));
     let tenant = deployment.tenant(shape.word()).await?;
     let files = inventory.write(deployment.folder.path())?;
     upload::import(deployment, &tenant, Kind::Assets, &files.assets).await?;
@@ -93,7 +93,7 @@ async fn measure(
     let mut measurement = Measurement::new(
         shape.word(),
         format!(
-            "{} assets, {} dependencies; {questions} questions each, one at a time; seed {}.",
+            "{} assets, {} dependencies; {questions} queries of each kind, one at a time; seed {}.",
             report::whole(number(inventory.assets)),
             report::whole(number(files.edges)),
             inventory.seed
@@ -112,13 +112,17 @@ async fn measure(
                 .await?;
             let core: Vec<_> =
                 inventory.core_switches().into_iter().cycle().take(questions).collect();
-            asker.blasts(&mut measurement, &graph, inventory, "of the core", "≤ 50", &core).await?;
+            asker
+                .blasts(&mut measurement, &graph, inventory, "of a core switch", "≤ 50", &core)
+                .await?;
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker.blasts(&mut measurement, &graph, inventory, "of any", "≤ 50", &any).await?;
+            asker.blasts(&mut measurement, &graph, inventory, "of any asset", "≤ 50", &any).await?;
         }
         Shape::Random => {
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker.blasts(&mut measurement, &graph, inventory, "of any", "≤ 500", &any).await?;
+            asker
+                .blasts(&mut measurement, &graph, inventory, "of any asset", "≤ 500", &any)
+                .await?;
         }
     }
     progress(&format!("graph: {shape:?}: pages"));
@@ -127,7 +131,7 @@ async fn measure(
     Ok(measurement)
 }
 
-/// Assets of these tiers, at random.
+/// Returns `count` random assets of the wanted tiers, possibly with duplicates.
 fn roots(
     inventory: &Inventory,
     random: &mut Random,
@@ -144,7 +148,7 @@ fn roots(
     roots
 }
 
-/// One connection that asks.
+/// A connection and the organization that it queries.
 struct Asker<'a> {
     connection: Connection,
     tenant: &'a Tenant,
@@ -170,8 +174,9 @@ impl Asker<'_> {
         for root in roots {
             let name = inventory.name(*root);
             let found = self.ask(FIND, json!({ "name": name })).await?.0;
-            let nodes = found["assets"]["nodes"].as_array().context("assets have nodes")?;
-            ensure!(nodes.len() == 1, "{name} was found {} times", nodes.len());
+            let nodes =
+                found["assets"]["nodes"].as_array().context("the response has no asset nodes")?;
+            ensure!(nodes.len() == 1, "found {} assets named {name}, expected 1", nodes.len());
             let (answer, elapsed) = self.ask(BLAST, json!({ "id": nodes[0]["id"] })).await?;
             took.push(elapsed);
             let hit = graph.reach(*root, DEPTH);
@@ -187,12 +192,16 @@ impl Asker<'_> {
             reaches.push(hit.len());
         }
         reaches.sort_unstable();
-        for (name, share) in [("median", 50), ("most", 100)] {
+        for (name, share) in [("median", 50), ("maximum", 100)] {
             let reach = percentile(&reaches, share).unwrap_or_default();
             measurement.figure(format!("blast radius {whose}: {name}"), number(reach), "assets");
         }
         measurement.latencies(&format!("blast radius {whose}"), took, Some((95, target)));
-        measurement.check(format!("blast radius {whose}: other than our own walk"), wrong, 0);
+        measurement.check(
+            format!("blast radius {whose}: results that differ from the reference traversal"),
+            wrong,
+            0,
+        );
         Ok(())
     }
 
@@ -207,8 +216,8 @@ impl Asker<'_> {
             short += i64::from(nodes != PAGE && !is_last);
             after = if is_last { Value::Null } else { page["pageInfo"]["endCursor"].clone() };
         }
-        measurement.latencies("a page of 50, one after the other", took, None);
-        measurement.check("pages that were not full", short, 0);
+        measurement.latencies("page of 50, in sequence", took, None);
+        measurement.check("pages with fewer rows than expected", short, 0);
         Ok(())
     }
 
@@ -219,7 +228,7 @@ impl Asker<'_> {
         random: &mut Random,
         count: usize,
     ) -> Result<()> {
-        for (what, cut) in [("a whole name", 0), ("a part of many names", 2)] {
+        for (what, cut) in [("a full name", 0), ("a partial name", 2)] {
             let (mut took, mut empty) = (Vec::new(), 0);
             for _ in 0..count {
                 let name = inventory.name(random.below(inventory.assets));
@@ -229,8 +238,8 @@ impl Asker<'_> {
                 let nodes = answer["assets"]["nodes"].as_array().map_or(0, Vec::len);
                 empty += i64::from(nodes == 0);
             }
-            measurement.latencies(&format!("a page of 50 by {what}"), took, None);
-            measurement.check(format!("by {what}: nothing found"), empty, 0);
+            measurement.latencies(&format!("page of 50 filtered by {what}"), took, None);
+            measurement.check(format!("filtered by {what}: searches without a result"), empty, 0);
         }
         Ok(())
     }

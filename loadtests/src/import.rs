@@ -1,8 +1,10 @@
-//! Files imported as users do it: uploaded over HTTP, taken by a worker, followed to the end of the run over GraphQL.
+//! Imports from upload to completion: files are uploaded over HTTP, processed by a worker, and the runs are polled over
+//! GraphQL until they end.
 //!
-//! A made-up inventory is imported, then the same file again, then its dependencies; with `--kill`, once more into an
-//! organization of its own while worker processes are killed, and then everything must be as after the quiet import. API and
-//! worker are processes of their own, so that each one's memory is known. The stores sync to disk.
+//! A generated inventory is imported, then the same file again, then its dependencies, and these again. With `--kill`,
+//! the assets are imported once more into an organization of their own while worker processes are killed; the same
+//! checks must then hold as after the undisturbed import. API and worker are separate processes, so that the memory of
+//! each can be measured. The stores sync to disk.
 
 use std::{
     path::Path,
@@ -26,9 +28,9 @@ use crate::{
 };
 
 const TARGET: &str = "≥ 10,000";
-/// Worker processes while they are killed.
+/// Number of worker processes in the kill part.
 const PROCESSES: usize = 2;
-/// From seeing that an import moves to the kill.
+/// Range of the delay between observed progress of the import and the kill.
 const MOVES_FOR: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(800));
 
 const ASSETS: &str = "SELECT count(*) FROM asset JOIN organization ON organization.id = asset.org_id WHERE slug = $1";
@@ -40,16 +42,16 @@ const AUDITED: &str =
 const EDGES: &str = "SELECT count(*) FROM dependency JOIN organization ON organization.id = dependency.org_id WHERE slug = $1";
 const CHUNKS: &str = "SELECT count(*) FROM import_chunk JOIN organization ON organization.id = import_chunk.org_id WHERE slug = $1";
 
-/// What `import` is told.
+/// Arguments of the `import` scenario.
 #[derive(Args)]
-#[command(mut_arg("quick", |quick| quick.help("Fewer rows and fewer kills: to see that it works")))]
+#[command(mut_arg("quick", |quick| quick.help("Smoke test: fewer rows and fewer kills")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Rows of the file: 100,000, or 5,000 with `--quick`.
+    /// Rows of the asset file; default 100,000, or 5,000 with `--quick`.
     #[arg(long)]
     rows: Option<usize>,
-    /// Kills worker processes during one more import.
+    /// Also kills worker processes during one more import.
     #[arg(long)]
     kill: bool,
     #[command(flatten)]
@@ -67,7 +69,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
     let inventory = Inventory { shape: Shape::Tiers, assets, seed, at };
     let mut deployment = Deployment::open(&options.binary, &["import"]).await?;
-    progress(&format!("import: {assets} assets to files"));
+    progress(&format!("import: writing {assets} assets to files"));
     let files = inventory.write(deployment.folder.path())?;
     let mut measurements = vec![quiet(&deployment, &inventory, &files).await?];
     if arguments.kill {
@@ -80,7 +82,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     report.close(options.json.as_deref())
 }
 
-/// Nobody is killed.
+/// Imports the files without faults.
 async fn quiet(
     deployment: &Deployment,
     inventory: &Inventory,
@@ -91,8 +93,8 @@ async fn quiet(
     let mut measurement = Measurement::new(
         "import",
         format!(
-            "{} assets in {} MiB, {} dependencies; one API and one worker; memory is resident at most (PSS: the most that was seen); \
-             CPU is user and system time, of Postgres that of all its processes.",
+            "{} assets in {} MiB, {} dependencies; one API and one worker. Memory is peak RSS, and the largest sampled PSS. \
+             CPU is user and system time; that of Postgres covers all its processes.",
             report::whole(number(inventory.assets)),
             bytes >> 20,
             report::whole(number(files.edges)),
@@ -101,9 +103,14 @@ async fn quiet(
     let rows = i64::try_from(inventory.assets)?;
     for (what, kind, file, expected) in [
         ("assets", Kind::Assets, &files.assets, [rows, 0]),
-        ("the same again", Kind::Assets, &files.assets, [0, rows]),
+        ("assets again", Kind::Assets, &files.assets, [0, rows]),
         ("dependencies", Kind::Dependencies, &files.dependencies, [i64::try_from(files.edges)?, 0]),
-        ("they again", Kind::Dependencies, &files.dependencies, [0, i64::try_from(files.edges)?]),
+        (
+            "dependencies again",
+            Kind::Dependencies,
+            &files.dependencies,
+            [0, i64::try_from(files.edges)?],
+        ),
     ] {
         progress(&format!("import: {what}"));
         let imported = upload::import(deployment, &tenant, kind, file).await?;
@@ -114,21 +121,21 @@ async fn quiet(
     }
     checks(deployment, &tenant, &mut measurement, inventory).await?;
     measurement.check(
-        "dependencies there",
+        "dependencies stored",
         deployment.count(&tenant, EDGES).await?,
         i64::try_from(files.edges)?,
     );
     Ok(measurement)
 }
 
-/// Worker processes are killed while they import.
+/// Imports the assets while worker processes are killed.
 async fn killed(
     deployment: &mut Deployment,
     inventory: &Inventory,
     file: &Path,
     kills: usize,
 ) -> Result<Measurement> {
-    progress("import: kills");
+    progress("import: killing workers");
     let tenant = deployment.tenant("killed").await?;
     let mut random = Random::new(inventory.seed);
     while deployment.workers.len() < PROCESSES {
@@ -153,7 +160,7 @@ async fn killed(
     let mut measurement = Measurement::new(
         "kill",
         format!(
-            "kill -9 of one of {PROCESSES} workers at a random moment up to {} ms after the import had moved, restarted at once; seed {}.",
+            "One of {PROCESSES} workers is killed (SIGKILL) up to {} ms after each observed progress of the import, and replaced immediately; seed {}.",
             MOVES_FOR.1.as_millis(),
             inventory.seed
         ),
@@ -179,19 +186,19 @@ fn figures(measurement: &mut Measurement, what: &str, imported: &Imported) {
     measurement.aimed(format!("{what}: upload and import"), rate(took), "rows/s", TARGET);
     for (who, cpu) in [("API", &api.cpu), ("worker", &worker.cpu), ("Postgres", postgres)] {
         measurement.figure(
-            format!("{what}: CPU, {who}"),
+            format!("{what}: CPU of {who}"),
             cpu.as_secs_f64() * 1e6 / rows,
-            "µs a row",
+            "µs/row",
         );
     }
     for (who, taken) in [("API", api), ("worker", worker)] {
         let Memory { rss_kib, pss_kib } = taken.memory;
-        measurement.figure(format!("{what}: memory, {who}"), mebibytes(rss_kib), "MiB");
-        measurement.figure(format!("{what}: memory, {who}, PSS"), mebibytes(pss_kib), "MiB");
+        measurement.figure(format!("{what}: memory of {who}, RSS"), mebibytes(rss_kib), "MiB");
+        measurement.figure(format!("{what}: memory of {who}, PSS"), mebibytes(pss_kib), "MiB");
     }
 }
 
-/// What must be so after an import of the assets, whatever happened meanwhile.
+/// Adds the checks that must hold after every import of the assets, with or without faults.
 async fn checks(
     deployment: &Deployment,
     tenant: &Tenant,
@@ -199,9 +206,17 @@ async fn checks(
     inventory: &Inventory,
 ) -> Result<()> {
     let rows = i64::try_from(inventory.assets)?;
-    measurement.check("assets there", deployment.count(tenant, ASSETS).await?, rows);
-    measurement.check("assets there twice", deployment.count(tenant, TWICE).await?, 0);
-    measurement.check("audited as created", deployment.count(tenant, AUDITED).await?, rows);
-    measurement.check("chunks left behind", deployment.count(tenant, CHUNKS).await?, 0);
+    measurement.check("assets stored", deployment.count(tenant, ASSETS).await?, rows);
+    measurement.check("assets stored twice", deployment.count(tenant, TWICE).await?, 0);
+    measurement.check(
+        "audit entries of created assets",
+        deployment.count(tenant, AUDITED).await?,
+        rows,
+    );
+    measurement.check(
+        "import chunks left in the database",
+        deployment.count(tenant, CHUNKS).await?,
+        0,
+    );
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Made-up inventories of any size, in the format of the import: `assets.csv` and `dependencies.csv`. (`inventory/graph`: what
-//! needs what; `inventory/row`: what is known of an asset.)
+//! Generated inventories of any size, in the format of the import: `assets.csv` and `dependencies.csv`.
+//! `inventory/graph` generates the dependencies, `inventory/row` the facts of an asset.
 //!
-//! Each row follows from the seed and its own number alone, so nothing is kept in memory, and whoever checks a million rows
-//! need not have read the file. Times are told from a given moment.
+//! Each row depends only on the seed and its own number. Nothing is therefore kept in memory, and a check of a million
+//! rows does not have to read the file. Times are relative to a given timestamp.
 
 use std::{
     fs::File,
@@ -24,18 +24,18 @@ use crate::{
 };
 pub(crate) use graph::{Graph, Shape, Tier};
 
-/// What `inventory` is told.
+/// Arguments of the `inventory` subcommand.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Where both files go; it exists.
+    /// Existing folder in which both files are written.
     folder: PathBuf,
-    /// How many assets.
+    /// Number of assets, at least 5.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(5..))]
     rows: u32,
-    /// How they hang together.
+    /// Shape of the dependencies between the assets.
     #[arg(long, value_enum, default_value = "tiers")]
     shape: Shape,
-    /// What randomness begins with; a new one each time without it.
+    /// Seed of the random numbers; by default a new one for each run.
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -47,35 +47,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let inventory = Inventory { shape: *shape, assets: usize::try_from(*rows)?, seed, at };
     let edges = inventory.write(folder)?.edges;
     let folder = folder.display();
-    report::print(&format!("{rows} assets, {edges} dependencies, seed {seed}: in {folder}\n"))
+    report::print(&format!(
+        "wrote {rows} assets and {edges} dependencies to {folder}; seed {seed}\n"
+    ))
 }
 
-/// An inventory that could be written.
+/// Parameters of a generated inventory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inventory {
-    /// How its assets hang together.
+    /// Shape of the dependencies between the assets.
     pub(crate) shape: Shape,
-    /// How many there are; five at least, one of each tier.
+    /// Number of assets; at least five, one of each tier.
     pub(crate) assets: usize,
-    /// The same seed gives the same inventory.
+    /// Seed of the inventory; equal seeds yield equal inventories.
     pub(crate) seed: u64,
-    /// When its facts were last true.
+    /// Timestamp to which the facts' times are relative.
     pub(crate) at: DateTime<Utc>,
 }
 
-/// One that was.
+/// Files of a written inventory.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// `assets.csv`.
+    /// Path of the file `assets.csv`.
     pub(crate) assets: PathBuf,
-    /// `dependencies.csv`.
+    /// Path of the file `dependencies.csv`.
     pub(crate) dependencies: PathBuf,
-    /// Rows of the latter.
+    /// Number of dependencies, one per row.
     pub(crate) edges: usize,
 }
 
 impl Inventory {
-    /// Writes both files into a folder.
+    /// Writes both files to a folder, replacing earlier ones.
     pub(crate) fn write(&self, folder: &Path) -> Result<Written> {
         let (assets, dependencies) = (folder.join("assets.csv"), folder.join("dependencies.csv"));
         let mut file = create(&assets)?;
@@ -86,12 +88,12 @@ impl Inventory {
         Ok(Written { assets, dependencies, edges })
     }
 
-    /// Its name in the system that it comes from.
+    /// Returns the external id of an asset: `load:` and its number with seven digits.
     pub(crate) fn external_id(number: usize) -> String {
         format!("load:{number:07}")
     }
 
-    /// Its name here, which no other asset's name contains.
+    /// Returns the name of an asset, which no other asset's name contains.
     pub(crate) fn name(&self, number: usize) -> String {
         format!("{}-{number:07}", self.tier(number).word())
     }
@@ -143,7 +145,7 @@ mod tests {
         String::from_utf8(file).unwrap()
     }
 
-    /// The cells of a line without line breaks in its cells.
+    /// Splits a CSV line into cells; cells must not contain line breaks.
     fn cells(line: &str) -> Vec<String> {
         let (mut cells, mut is_quoted) = (vec![String::new()], false);
         let mut characters = line.chars().peekable();

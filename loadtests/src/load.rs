@@ -1,4 +1,4 @@
-//! A closed loop: each connection asks again as soon as it has its answer, until the time is up.
+//! Closed-loop load: each connection sends the next request as soon as it has its response, until the time is up.
 
 use std::{
     net::SocketAddr,
@@ -17,10 +17,10 @@ use crate::{
     usage::Cpu,
 };
 
-/// What may take longer than the loop itself.
+/// Additional time for responses after the end of the loop.
 const GRACE: Duration = Duration::from_mins(1);
 
-/// A question as bytes, and the one right answer.
+/// A request as bytes, with the only correct response body.
 #[derive(Clone)]
 pub(crate) struct Ask {
     address: SocketAddr,
@@ -29,7 +29,8 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// Asks once, and holds the answer to be right if it is whole. The data comes along, for comparison.
+    /// Sends the request once, and takes the response as the expected one if it is complete. Also returns the
+    /// response's `data`, for comparison with other servers.
     pub(crate) async fn prepare(
         address: SocketAddr,
         token: &str,
@@ -45,33 +46,33 @@ impl Ask {
         Ok((ask, data))
     }
 
-    /// Asks over so many connections at once.
-    pub(crate) async fn connect(&self, at_once: usize) -> Result<Crowd<'_>> {
+    /// Opens `at_once` connections for this request.
+    pub(crate) async fn connect(&self, at_once: usize) -> Result<LoadGenerator<'_>> {
         let mut connections = Vec::with_capacity(at_once);
         for _ in 0..at_once {
             connections.push(Connection::open(self.address).await?);
         }
-        Ok(Crowd { ask: self, connections })
+        Ok(LoadGenerator { ask: self, connections })
     }
 }
 
-/// Connections that ask the same.
-pub(crate) struct Crowd<'a> {
+/// Connections that send the same request in parallel.
+pub(crate) struct LoadGenerator<'a> {
     ask: &'a Ask,
     connections: Vec<Connection>,
 }
 
-/// What came of it.
+/// Latencies and total time of a closed loop.
 pub(crate) struct Loop {
     latencies: Vec<Duration>,
     took: Duration,
 }
 
-impl Crowd<'_> {
-    /// Asks for this long.
+impl LoadGenerator<'_> {
+    /// Sends requests on all connections for the given duration.
     ///
     /// # Errors
-    /// The first answer that is not 200 or differs from the right one.
+    /// Fails at the first response that has a status other than 200 or an unexpected body.
     pub(crate) async fn ask_for(&mut self, duration: Duration) -> Result<Loop> {
         let began = Instant::now();
         let end = began + duration;
@@ -82,7 +83,7 @@ impl Crowd<'_> {
         let mut latencies = Vec::new();
         while let Some(task) = tokio::time::timeout(duration + GRACE, tasks.join_next())
             .await
-            .context("an answer never came")?
+            .context("a response did not arrive in time")?
         {
             let (connection, own) = task??;
             self.connections.push(connection);
@@ -105,7 +106,7 @@ async fn ask_until(
         let answer = connection.ask(&ask.request).await?;
         ensure!(
             answer.status == 200 && *answer.body == *ask.expected,
-            "an answer differed, with {}: {}",
+            "an unexpected response with status {}: {}",
             answer.status,
             String::from_utf8_lossy(answer.body)
         );
@@ -116,38 +117,42 @@ async fn ask_until(
     Ok((connection, latencies))
 }
 
-/// Numbers of one loop. CPU is of all processes of its kind, in microseconds a request.
+/// Measurements of one closed loop. CPU times are in microseconds per request; that of Postgres covers all its
+/// processes.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
-    /// Answers, all of them right.
+    /// Number of responses, all of them correct.
     pub(crate) requests: u32,
-    /// From the first request to the last answer.
+    /// Seconds from the first request to the last response.
     pub(crate) seconds: f64,
-    /// Answers a second.
+    /// Throughput in responses per second.
     pub(crate) requests_per_second: f64,
-    /// Half of the answers came within.
+    /// Median of the latency, in milliseconds.
     pub(crate) p50_ms: f64,
-    /// 95 of 100 came within.
+    /// 95th percentile of the latency, in milliseconds.
     pub(crate) p95_ms: f64,
-    /// 99 of 100 came within.
+    /// 99th percentile of the latency, in milliseconds.
     pub(crate) p99_ms: f64,
-    /// All came within.
+    /// Maximum of the latency, in milliseconds.
     pub(crate) max_ms: f64,
-    /// The server's CPU.
+    /// CPU time of the server, in microseconds per request.
     pub(crate) server_cpu_us: f64,
-    /// Postgres's CPU.
+    /// CPU time of Postgres, in microseconds per request.
     pub(crate) postgres_cpu_us: f64,
-    /// Our own CPU.
+    /// CPU time of this client, in microseconds per request.
     pub(crate) client_cpu_us: f64,
-    /// How much of the machine was taken by others.
+    /// Share of the machine's CPU time that other processes used, in percent.
     pub(crate) others_percent: f64,
 }
 
 impl Measured {
-    /// From what was asked and what that took.
+    /// Computes the measurements from a loop and the CPU time used meanwhile.
+    ///
+    /// # Errors
+    /// Fails if there was no response.
     pub(crate) fn of(asked: &Loop, cpu: &Cpu, cores: usize) -> Result<Self> {
         let requests = u32::try_from(asked.latencies.len())?;
-        ensure!(requests > 0, "nothing was asked");
+        ensure!(requests > 0, "the closed loop completed no request");
         let seconds = asked.took.as_secs_f64();
         let each = |taken: Duration| taken.as_secs_f64() * 1e6 / f64::from(requests);
         let within =
@@ -169,7 +174,8 @@ impl Measured {
     }
 }
 
-/// The smallest of the sorted values that `share` of a hundred do not exceed.
+/// Returns the `share`th percentile (nearest rank) of values in ascending order; `None` if there are none or `share` is
+/// 0.
 pub(crate) fn percentile<T: Copy>(sorted: &[T], share: usize) -> Option<T> {
     sorted.get((sorted.len() * share).div_ceil(100).checked_sub(1)?).copied()
 }

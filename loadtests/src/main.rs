@@ -1,28 +1,28 @@
-//! Load scenarios: start the binary and speak to it as users do.
+//! Load and fault scenarios: each starts the sentryops binary and drives it over its public interfaces.
 //!
 //! | file | noun |
 //! |---|---|
-//! | `start`, `read`, `queue`, `import`, `graph`, `scan`, `upgrade` | a scenario each |
-//! | `options` | the arguments that they share |
-//! | `question` | what `read` asks, and what a right answer is |
-//! | `seed` | the organization that `read` asks about |
-//! | `inventory` | made-up inventories of any size, as files to import |
-//! | `deployment` | an API and workers, each a process of its own, with organizations to fill |
-//! | `upload` | a file uploaded for import, and its run |
-//! | `server`, `peer` | what is asked: sentryops, and others that answer the same |
-//! | `stores` | Postgres and Redis that all of them share in one run |
-//! | `statements` | what a server sends to Postgres, counted on the wire |
-//! | `load` | a closed loop over keep-alive connections |
-//! | `client` | HTTP/1.1 and GraphQL, as little as a client can be |
-//! | `usage` | CPU and memory of processes, from `/proc` |
-//! | `child` | a process that ends with us |
-//! | `folder` | what a run writes, removed with it |
-//! | `random` | randomness that a seed repeats |
-//! | `measurement` | figures beside their targets, and checks |
-//! | `report` | tables for people, JSON for programs |
+//! | `start`, `read`, `queue`, `import`, `graph`, `scan`, `upgrade` | one scenario each |
+//! | `options` | arguments shared by the scenarios |
+//! | `question` | GraphQL documents that `read` sends, with the check of their responses |
+//! | `seed` | the organization that `read` queries |
+//! | `inventory` | generated inventories of any size, as files to import |
+//! | `deployment` | an API and workers as separate processes, with empty organizations |
+//! | `upload` | a file upload and its import run |
+//! | `server`, `peer` | servers under load: sentryops, and others that return the same responses |
+//! | `stores` | Postgres and Redis shared by all servers of a run |
+//! | `statements` | counts of the statements that a server sends to Postgres |
+//! | `load` | closed-loop load over keep-alive connections |
+//! | `client` | a minimal HTTP/1.1 and GraphQL client |
+//! | `usage` | CPU time and memory of processes, from `/proc` |
+//! | `child` | a child process that is stopped when dropped |
+//! | `folder` | a temporary folder, removed when dropped |
+//! | `random` | reproducible random numbers from a seed |
+//! | `measurement` | figures with their targets, and pass/fail checks |
+//! | `report` | tables for people and JSON for programs |
 //!
-//! Linux only, because of `/proc`. Client and server share the machine: what the client took, and what neither took, stands
-//! beside each number.
+//! Linux only, because of `/proc`. Client and server share the machine. `read` therefore reports the client's CPU time,
+//! and the share of the machine that other processes used, beside each measurement.
 
 mod child;
 mod client;
@@ -56,7 +56,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Load scenarios of `SentryOps`.
+/// Load and fault scenarios of `SentryOps`.
 #[derive(Parser)]
 #[command(name = "loadtests", max_term_width = 100)]
 struct Arguments {
@@ -66,21 +66,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Scenario {
-    /// Seconds from `sentryops up --demo` to the first answer, and memory when idle.
+    /// Startup: seconds from `sentryops up --demo` to the first response, and memory when idle.
     Start(start::Arguments),
-    /// Queries under load: requests per second, latency, CPU and statements per request.
+    /// Queries under load: throughput, latency, CPU time and statements per request.
     Read(read::Arguments),
-    /// The job queue: its rates and latencies, and what it loses while processes and stores are killed.
+    /// The job queue: throughput, latency, and jobs lost while processes and stores are killed.
     Queue(queue::Arguments),
-    /// Blast radii and pages of large inventories: latencies, and whether the counts are right.
+    /// Blast radii and pages of large inventories: latency, and whether the counts are correct.
     Graph(graph::Arguments),
-    /// Writes a made-up inventory as files to import; measures nothing.
+    /// Writes a generated inventory as files to import; measures nothing.
     Inventory(inventory::Arguments),
-    /// Files imported: rows per second, memory, and what is lost or doubled while workers are killed.
+    /// File imports: rows per second, memory, and rows lost or duplicated while workers are killed.
     Import(import::Arguments),
-    /// Compliance runs: seconds, rows and memory by size, edits to verdicts, and what is lost while workers are killed.
+    /// Compliance runs: time, rows and memory by size, edit-to-verdict latency, and losses while workers are killed.
     Scan(scan::Arguments),
-    /// An older binary's folder taken over: sign-ins, keys, cursors, stored jobs and counts. Needs that older binary.
+    /// Upgrade of an older version's data folder: sign-ins, keys, cursors, stored jobs and counts. Needs the older
+    /// binary.
     Upgrade(upgrade::Arguments),
 }
 
@@ -94,12 +95,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread: what the client takes is then one number, and the second core is the server's.
+/// Runs the scenario on a single thread, so that the client's CPU time is one number and the second core is left to the
+/// server.
 #[tokio::main(flavor = "current_thread")]
 async fn run(scenario: Scenario) -> Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // Whatever wins: dropping the scenario ends what it started.
+    // Dropping the scenario stops the processes that it started, whichever branch completes first.
     tokio::select! {
         done = async {
             match scenario {
@@ -113,7 +115,7 @@ async fn run(scenario: Scenario) -> Result<()> {
                 Scenario::Upgrade(arguments) => upgrade::run(&arguments).await,
             }
         } => done,
-        _ = terminate.recv() => bail!("told to end"),
-        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated by SIGTERM"),
+        _ = interrupt.recv() => bail!("interrupted by SIGINT"),
     }
 }

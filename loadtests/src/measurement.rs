@@ -1,4 +1,4 @@
-//! What a scenario found: figures beside their targets, and checks that decide.
+//! Measurements of a scenario: figures with their targets, and checks that pass or fail the run.
 
 use std::{path::Path, time::Duration};
 
@@ -11,27 +11,27 @@ use crate::{
     report::{self, Circumstances, Table, whole},
 };
 
-/// What a scenario of several parts found.
+/// The report of a scenario with several parts.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// Its name.
+    /// Name of the scenario's subcommand.
     pub(crate) scenario: &'static str,
-    /// On what it ran.
+    /// Conditions of the run, such as durable stores.
     pub(crate) setting: String,
-    /// By what and where it ran.
+    /// The binary and the machine of the run.
     pub(crate) circumstances: Circumstances,
-    /// What randomness began with.
+    /// Seed of the run's random numbers.
     pub(crate) seed: u64,
-    /// By part; `findings` in the JSON, as in reports of before.
+    /// Measurements by part. The JSON key stays `findings`, for compatibility with earlier reports.
     #[serde(rename = "findings")]
     pub(crate) measurements: Vec<Measurement>,
 }
 
 impl Report {
-    /// Prints it, and saves it if that was asked for.
+    /// Prints the report, and writes it to `file` as JSON if given.
     ///
     /// # Errors
-    /// When a check failed, with all that is wrong.
+    /// Fails with one line per failed check.
     pub(crate) fn close(&self, file: Option<&Path>) -> Result<()> {
         report::print(&self.render())?;
         report::save(file, self)?;
@@ -50,17 +50,17 @@ impl Report {
     }
 }
 
-/// One number.
+/// A measured number with its unit and, optionally, its target.
 #[derive(Debug, Serialize)]
 struct Figure {
     what: String,
     value: f64,
     unit: &'static str,
-    /// What we promise, where we do. Said, not held against the run: the machine is shared.
+    /// Published target, if any. A missed target is reported but does not fail the run, because the machine is shared.
     target: Option<&'static str>,
 }
 
-/// Something that is right or wrong on any machine.
+/// A count that must equal its expected value on any machine.
 #[derive(Debug, Serialize)]
 struct Check {
     what: String,
@@ -69,23 +69,23 @@ struct Check {
     is_right: bool,
 }
 
-/// One part of the scenario.
+/// Figures and checks of one part of a scenario.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measurement {
     part: &'static str,
     setting: String,
     figures: Vec<Figure>,
     checks: Vec<Check>,
-    /// What has more than one number a row, for programs.
+    /// Rows with several numbers each, for programs.
     #[serde(skip_serializing_if = "Value::is_null")]
     rows: Value,
-    /// The same for people.
+    /// The same rows as a table, for people.
     #[serde(skip)]
     table: Option<Table>,
 }
 
 impl Measurement {
-    /// Nothing found yet.
+    /// Creates a measurement without figures and checks. `setting` is the sentence printed below its table.
     pub(crate) fn new(part: &'static str, setting: impl Into<String>) -> Self {
         Self {
             part,
@@ -97,12 +97,12 @@ impl Measurement {
         }
     }
 
-    /// A number without a target.
+    /// Adds a figure without a target.
     pub(crate) fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
         self.figures.push(Figure { what: what.into(), value, unit, target: None });
     }
 
-    /// A number with one.
+    /// Adds a figure with a target.
     pub(crate) fn aimed(
         &mut self,
         what: impl Into<String>,
@@ -113,14 +113,15 @@ impl Measurement {
         self.figures.push(Figure { what: what.into(), value, unit, target: Some(target) });
     }
 
-    /// Rows of more than one number: as a table, and as they are.
+    /// Sets the rows with several numbers each: as a table for people, and as JSON for programs.
     pub(crate) fn rows(&mut self, table: Table, rows: &impl Serialize) -> Result<()> {
         self.rows = serde_json::to_value(rows)?;
         self.table = Some(table);
         Ok(())
     }
 
-    /// How long something took, each time: percentiles of it, one of them beside its target.
+    /// Adds the 50th, 95th, 99th and 100th percentile of the durations as figures in milliseconds. `target` names the
+    /// percentile that has a target.
     pub(crate) fn latencies(
         &mut self,
         what: &str,
@@ -139,30 +140,30 @@ impl Measurement {
         }
     }
 
-    /// What must be so.
+    /// Adds a check, which fails the run unless `found` equals `expected`.
     pub(crate) fn check(&mut self, what: impl Into<String>, found: i64, expected: i64) {
         let is_right = found == expected;
         self.checks.push(Check { what: what.into(), found, expected, is_right });
     }
 
-    /// What is wrong, as a sentence each.
+    /// Returns one line for each failed check.
     pub(crate) fn wrong(&self) -> impl Iterator<Item = String> {
         let wrong = self.checks.iter().filter(|check| !check.is_right);
         wrong.map(|Check { what, found, expected, .. }| {
-            format!("{}: {what}: {found} instead of {expected}", self.part)
+            format!("{}: {what}: found {found}, expected {expected}", self.part)
         })
     }
 
-    /// For people.
+    /// Renders the rows, figures and checks as tables.
     pub(crate) fn render(&self) -> String {
-        let mut table = Table::new(&[self.part, "found", "target"]);
+        let mut table = Table::new(&[self.part, "measured", "target or expected"]);
         for Figure { what, value, unit, target } in &self.figures {
             let value = if value.abs() < 100.0 { format!("{value:.2}") } else { whole(*value) };
             let target = target.unwrap_or_default().to_owned();
             table.row([what.clone(), format!("{value} {unit}"), target]);
         }
         for Check { what, found, expected, is_right } in &self.checks {
-            let word = if *is_right { "right" } else { "WRONG" };
+            let word = if *is_right { "pass" } else { "FAIL" };
             table.row([what.clone(), format!("{found}"), format!("{expected}: {word}")]);
         }
         let rows = self.table.as_ref().map(|rows| rows.render() + "\n").unwrap_or_default();
@@ -170,7 +171,7 @@ impl Measurement {
     }
 }
 
-/// A count as a figure; none of ours is beyond 2³¹.
+/// Converts a count to a figure. Counts of 2³¹ and more, which no scenario has, become NaN.
 pub(crate) fn number(count: impl TryInto<i32>) -> f64 {
     count.try_into().map_or(f64::NAN, f64::from)
 }
@@ -185,7 +186,7 @@ mod tests {
         measurement.aimed("rate", 12.0, "jobs/s", "≥ 50,000");
         measurement.check("lost", 0, 0);
         measurement.check("twice", 2, 0);
-        assert_eq!(measurement.wrong().collect::<Vec<_>>(), ["drain: twice: 2 instead of 0"]);
-        assert!(measurement.render().contains("0: WRONG"));
+        assert_eq!(measurement.wrong().collect::<Vec<_>>(), ["drain: twice: found 2, expected 0"]);
+        assert!(measurement.render().contains("0: FAIL"));
     }
 }

@@ -1,4 +1,4 @@
-//! The arguments that scenarios share. Each says for itself what `--quick` leaves out.
+//! Command-line arguments shared by the scenarios. Each scenario sets its own help text for `--quick`.
 
 use std::path::PathBuf;
 
@@ -7,42 +7,42 @@ use clap::Args;
 
 use crate::report::Circumstances;
 
-/// Arguments of every scenario that measures.
+/// Arguments shared by the scenarios that measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Less of everything: to see that it works.
+    /// Runs a reduced scenario as a smoke test.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// The binary to start.
+    /// Path of the sentryops binary to start.
     #[arg(long, default_value = "target/release/sentryops")]
     pub(crate) binary: PathBuf,
-    /// Writes the report as JSON, too.
+    /// Also writes the report to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
 impl Options {
-    /// One of two, by how long the run may take.
+    /// Returns `quick` with `--quick`, otherwise `full`.
     pub(crate) fn either<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// The circumstances of this run.
+    /// Returns the circumstances of this run for the head of its report.
     ///
     /// # Errors
-    /// The binary is missing.
+    /// Fails if the binary is missing or cannot be run.
     pub(crate) fn circumstances(&self) -> Result<Circumstances> {
         Circumstances::of(&self.binary, self.quick)
     }
 }
 
-/// Arguments of scenarios that make up their data, and run on private stores.
+/// Arguments of scenarios that generate their data and run on private stores.
 #[derive(Args)]
 pub(crate) struct DataOptions {
-    /// What randomness begins with; a new one each time without it.
+    /// Seed of the random numbers; by default a new one for each run.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// We run under `sentryops services` already.
+    /// Set when the scenario already runs under `sentryops services`.
     #[arg(long, hide = true)]
     pub(crate) inside: bool,
 }

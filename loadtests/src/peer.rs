@@ -1,4 +1,4 @@
-//! Peers: other GraphQL servers that answer the same documents from the same rows; see `peers/server.mjs`.
+//! Peers: other GraphQL servers that execute the same documents on the same rows. See `peers/server.mjs`.
 
 use std::{
     net::SocketAddr,
@@ -19,17 +19,17 @@ use crate::{
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// How much the peer asks of Postgres.
+/// Access mode of the peer to Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// What we ask: a role and an organization set in each transaction.
+    /// A role and an organization set in each transaction, as sentryops does.
     Roles,
-    /// As little as one can: no transactions, no row security.
+    /// The minimum: no transactions and no row security.
     Plain,
 }
 
 impl Mode {
-    /// As tables name the peer.
+    /// Returns the peer's name in tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Roles => "mercurius",
@@ -37,7 +37,7 @@ impl Mode {
         }
     }
 
-    /// The address of Postgres that suits it.
+    /// Returns the address of Postgres for this mode: the application's login, or the superuser's for [`Self::Plain`].
     pub(crate) fn database(self, stores: &Stores) -> &str {
         match self {
             Self::Roles => &stores.database,
@@ -46,39 +46,40 @@ impl Mode {
     }
 }
 
-/// A peer that answers.
+/// A peer process that is ready for requests.
 pub(crate) struct Peer {
-    /// Where it listens.
+    /// Address on which the peer listens.
     pub(crate) address: SocketAddr,
-    /// A bearer token of its own for the session of our administrator.
+    /// Bearer token that the peer issued for the administrator's session.
     pub(crate) token: String,
     child: Child,
 }
 
-/// What it says when it listens.
+/// The JSON line that a peer prints once it listens.
 #[derive(Deserialize)]
 struct Greeting {
     address: SocketAddr,
     token: String,
 }
 
-/// Fetches what peers are made of, the first time.
+/// Installs the peers' npm packages unless they are installed already.
 pub(crate) fn install() -> Result<()> {
     if Path::new(FOLDER).join("node_modules/.package-lock.json").exists() {
         return Ok(());
     }
-    progress("npm ci for the peers");
+    progress("installing the peers' npm packages (npm ci)");
     let mut npm = Command::new("npm");
-    // Its output is no part of the report.
+    // Standard output is reserved for the report.
     let status =
         npm.args(["ci", "--silent"]).current_dir(FOLDER).stdout(std::io::stderr()).status();
-    let status = status.context("npm cannot be run: peers need Node 20 or newer")?;
+    let status = status.context("cannot run npm: peers need Node 20 or newer")?;
     ensure!(status.success(), "npm ci failed in {FOLDER}");
     Ok(())
 }
 
 impl Peer {
-    /// Starts one on this Postgres, after somebody has signed in there.
+    /// Starts a peer on the Postgres at `database`. The peer uses the newest session, so a user must have signed in
+    /// before.
     pub(crate) async fn start(
         name: &str,
         mode: Mode,
@@ -91,7 +92,7 @@ impl Peer {
             Mode::Plain => "plain",
         };
         command.args(["server.mjs", mode]).current_dir(FOLDER);
-        // As many connections as ours has by default.
+        // The pool size is the default of sentryops.
         command.env("NODE_ENV", "production").env("DATABASE_URL", database).env("POOL_SIZE", "16");
         let mut child = Child::spawn(name, folder, command)?;
         let began = Instant::now();
@@ -102,15 +103,19 @@ impl Peer {
             child.check()?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("{name} did not listen in {} s:\n{}", READY_WITHIN.as_secs(), child.last_words())
+        bail!(
+            "{name} did not listen within {} s; its log ends with:\n{}",
+            READY_WITHIN.as_secs(),
+            child.last_words()
+        )
     }
 
-    /// Its process.
+    /// Returns the process id of the peer.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Asks it to end.
+    /// Stops the peer with SIGTERM and waits until it has exited.
     pub(crate) async fn stop(self) -> Result<()> {
         self.child.stop().await.map(drop)
     }

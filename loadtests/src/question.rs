@@ -1,30 +1,30 @@
-//! What `read` asks, and what a right answer is.
+//! GraphQL documents that `read` sends, and the check of their responses.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::seed;
 
-/// Rows of the pages that are asked for.
+/// Page size that the documents request.
 const ROWS: usize = 20;
 
-/// One document, asked again and again.
+/// A GraphQL document that is sent repeatedly.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
-    /// Its name in the JSON report.
+    /// Name of the question in the JSON report.
     pub(crate) key: &'static str,
-    /// What people are told.
+    /// Title of the question in the printed report.
     pub(crate) title: &'static str,
-    /// The document.
+    /// Text of the GraphQL document.
     pub(crate) query: &'static str,
-    /// Whether the bearer goes with it.
+    /// True if the request carries the bearer token.
     pub(crate) is_signed_in: bool,
 }
 
-/// The list that has a target.
+/// Key of the list question, which has targets.
 pub(crate) const LIST: &str = "list";
 
-/// All, the cheapest first.
+/// Questions in ascending order of cost.
 pub(crate) const QUESTIONS: [Question; 6] = [
     Question {
         key: "trivial",
@@ -52,27 +52,30 @@ pub(crate) const QUESTIONS: [Question; 6] = [
     },
     Question {
         key: "list-total",
-        title: "the same, with totalCount",
+        title: "20 assets, each with its owner, and totalCount",
         query: "{ assets(first: 20) { totalCount nodes { id code name type lifecycleState environment owner { id name } } } }",
         is_signed_in: true,
     },
     Question {
         key: "list-text",
-        title: "the same, of those whose name or code contains a text (20 of 1,000)",
+        title: "20 assets, each with its owner, filtered by a text in name or code (20 of 1,000 match)",
         query: "{ assets(first: 20, filter: { text: \"edge\" }) { nodes { id code name type lifecycleState environment owner { id name } } } }",
         is_signed_in: true,
     },
 ];
 
 impl Question {
-    /// Refuses an answer that says less than it was asked for.
+    /// Checks that a response contains everything that was requested.
+    ///
+    /// # Errors
+    /// Fails with the response if a row or a value is missing.
     pub(crate) fn check(&self, data: &Value) -> Result<()> {
         let Some(page) = data.get("assets") else {
             let expected = match data.get("viewer") {
                 Some(_) => json!({ "viewer": { "organization": { "name": seed::ORGANIZATION } } }),
                 None => json!({ "__typename": "Query" }),
             };
-            ensure!(*data == expected, "{}: answered {data}", self.key);
+            ensure!(*data == expected, "{}: unexpected response data: {data}", self.key);
             return Ok(());
         };
         let nodes = page["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -82,15 +85,23 @@ impl Question {
                 && node["type"].is_string()
         };
         let whole = nodes.iter().filter(is_whole).count();
-        ensure!(whole == ROWS, "{}: {whole} whole rows instead of {ROWS}: {data}", self.key);
+        ensure!(
+            whole == ROWS,
+            "{}: found {whole} complete rows, expected {ROWS}: {data}",
+            self.key
+        );
         if let Some(total) = page.get("totalCount") {
-            ensure!(*total == json!(seed::ASSETS), "{}: {total} in total", self.key);
+            ensure!(
+                *total == json!(seed::ASSETS),
+                "{}: the response has a wrong totalCount: {total}",
+                self.key
+            );
         }
         Ok(())
     }
 }
 
-/// An answer without its ids: ours are typed, a peer's are not.
+/// Removes all ids from a response: sentryops returns typed ids, a peer does not.
 pub(crate) fn without_ids(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {

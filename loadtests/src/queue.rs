@@ -1,15 +1,15 @@
-//! The job queue: its rates and latencies, and what it loses while processes and stores are killed.
+//! The job queue: throughput, latency, and jobs lost while processes and stores are killed.
 //!
 //! | file | noun |
 //! |---|---|
-//! | `bench` | the stores, and processes that push and take jobs |
-//! | `ledger` | what became of jobs, and whether that is right |
-//! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts |
-//! | `store` | Postgres and Redis, crashed and started again |
+//! | `bench` | the stores, and the processes that push and claim jobs |
+//! | `ledger` | a record of every job event, and the checks of the outcomes |
+//! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts of the scenario |
+//! | `store` | Postgres and Redis processes, crashed and restarted |
 //!
-//! Jobs are those of the example `drill` of the crate `workers`. Everything runs under `sentryops services`, made durable
-//! first: fsync, synchronous commits, whole pages. Only what is lost, doubled or wrong fails the run; figures stand beside
-//! their targets, since the machine is shared with whoever else is on it.
+//! The jobs are those of the example `drill` in the crate `workers`. Everything runs under `sentryops services`, with
+//! durable settings: fsync, synchronous commits, full-page writes. Only lost, duplicated or incorrect jobs fail the
+//! run. A missed target does not, because other processes share the machine.
 
 mod bench;
 mod kill;
@@ -41,44 +41,44 @@ use crate::{
 };
 use bench::QueueBench;
 
-/// What `queue` is told.
+/// Arguments of the `queue` scenario.
 #[derive(Args)]
-#[command(mut_arg("quick", |quick| quick.help("Fewer jobs and fewer kills: to see that it works")))]
+#[command(mut_arg("quick", |quick| quick.help("Smoke test: fewer jobs and fewer kills")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// The example of the crate `workers` that pushes and takes jobs.
+    /// Path of the example `drill` of the crate `workers`, which pushes and claims jobs.
     #[arg(long, default_value = "target/release/examples/drill")]
     drill: PathBuf,
-    /// These parts only.
+    /// Runs only these parts; default all.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     only: Vec<Part>,
     #[command(flatten)]
     data: DataOptions,
 }
 
-/// A part of the scenario.
+/// A part of the queue scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// A backlog of jobs that do nothing.
+    /// Throughput while a backlog of no-op jobs is drained.
     Drain,
-    /// Jobs that wait, in more and more processes.
+    /// Scaling of waiting jobs from one to eight processes.
     Sleep,
-    /// Pushing.
+    /// Throughput of pushing jobs, without workers.
     Enqueue,
-    /// From the push to the start.
+    /// Latency from push to start, with and without Redis.
     Latency,
-    /// A small batch behind a large one.
+    /// Fairness to a small batch queued behind a large one.
     Fairness,
-    /// Workers killed at random moments.
+    /// Worker processes killed at random times.
     Kill,
-    /// Compliance runs while workers are killed.
+    /// Compliance runs while worker processes are killed.
     Runs,
-    /// Jobs that panic, abort, never end, or take memory.
+    /// Jobs that panic, abort, never await, or allocate memory.
     Poison,
-    /// Redis emptied, silent, gone.
+    /// Redis flushed, unresponsive and killed.
     Redis,
-    /// Postgres crashed again and again.
+    /// Postgres crashed and restarted repeatedly.
     Postgres,
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.data.inside {
         let missing = || {
             format!(
-                "{} is missing: cargo build -p workers --release --example drill",
+                "cannot open {}; build it with `cargo build -p workers --release --example drill`",
                 arguments.drill.display()
             )
         };
@@ -126,7 +126,8 @@ async fn take(part: Part, bench: &mut QueueBench) -> Result<Measurement> {
     }
 }
 
-/// What a commit waits for here: a page, written and synced, where the database is, too.
+/// Measures the cost of a commit on this disk: a page written and synced in the temporary folder, where the database is
+/// too.
 fn disk(folder: &Folder) -> Result<Measurement> {
     let mut file = File::create(folder.path().join("sync"))?;
     let mut took = Vec::new();
@@ -138,7 +139,8 @@ fn disk(folder: &Folder) -> Result<Measurement> {
     }
     took.sort_unstable();
     let median = percentile(&took, 50).unwrap_or(Duration::ZERO).as_secs_f64() * 1e6;
-    let mut measurement = Measurement::new("disk", "A page written and synced, the median of 200.");
-    measurement.figure("a page is synced in", median, "µs");
+    let mut measurement =
+        Measurement::new("disk", "An 8 KiB page is written and synced; median of 200.");
+    measurement.figure("write and sync of a page", median, "µs");
     Ok(measurement)
 }

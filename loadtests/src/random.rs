@@ -1,10 +1,10 @@
-//! Randomness that a seed repeats: splitmix64.
+//! Reproducible random numbers from a seed: splitmix64.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-/// What is given, or a new one each time: the report says it, so that a run can be repeated.
+/// Returns the given seed, or the current Unix time in seconds. Reports print the seed, so that a run can be repeated.
 pub(crate) fn seed(given: Option<u64>) -> Result<u64> {
     Ok(match given {
         Some(seed) => seed,
@@ -12,12 +12,12 @@ pub(crate) fn seed(given: Option<u64>) -> Result<u64> {
     })
 }
 
-/// A source of random numbers.
+/// A seeded generator of random numbers.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The same seed gives the same numbers.
+    /// Creates a generator; equal seeds yield equal numbers.
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -29,29 +29,30 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`, which is not 0.
+    /// Returns a number below `end`, which must not be 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         // The remainder is below `end`, which is a usize.
         usize::try_from(self.next() % end as u64).unwrap_or_default()
     }
 
-    /// Numbers of one place, such as a row: whoever writes the thousandth need not know the others.
+    /// Creates the generator of one position, such as a row number, independent of the other positions.
     pub(crate) const fn at(seed: u64, place: usize) -> Self {
-        // Far from the step of `next`, so that neighbours share no numbers.
+        // The factor differs from the step of `next`, so that neighbouring positions share no numbers.
         Self(seed.wrapping_add((place as u64).wrapping_mul(0xd134_2543_de82_ef95)))
     }
 
-    /// True so often of a hundred times.
+    /// Returns true with a probability of `percent` in 100.
     pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of them; there is one.
+    /// Returns one of the choices, of which there must be at least one.
     pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// From the one to the other, in whole milliseconds.
+    /// Returns a duration of at least `least` and below `most`, in steps of whole milliseconds; `least` if both are
+    /// equal.
     pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let range = most.saturating_sub(least).as_millis().max(1);
         let range = usize::try_from(range).unwrap_or(usize::MAX);

@@ -1,8 +1,10 @@
-//! Queries under load, ours and, with `--peers`, mercurius with JIT in the same run: the same documents, on the same rows of
-//! the same Postgres, one server after the other for each row of the table, so that both meet the same machine.
+//! Queries under load against sentryops and, with `--peers`, against mercurius with JIT in the same run. All servers
+//! execute the same documents on the same rows of the same Postgres. They are measured one after the other for each row
+//! of the table, so that the machine's condition is the same for all.
 //!
-//! Everything runs under `sentryops services` (see `stores`). Requests per second say little here, because client, server
-//! and Postgres share the cores; what a request costs in CPU does not depend on that, and is what the target is about.
+//! Everything runs under `sentryops services` (see `stores`). Throughput has little meaning here, because client,
+//! server and Postgres share the cores. The CPU time per request does not depend on that; the target is therefore set
+//! on CPU time.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
@@ -25,41 +27,41 @@ use crate::{
     usage::{Cpu, Memory},
 };
 
-/// Connections that ask at once.
+/// Numbers of concurrent connections to measure.
 const AT_ONCE: [usize; 3] = [1, 8, 64];
-/// The row that the summary compares: busy, but not for its own sake.
+/// Number of connections of the rows compared in the summary: a busy server without excessive queueing.
 const COMPARED: usize = 8;
-/// Our own name in tables.
+/// Name of sentryops in tables.
 const OURS: &str = "sentryops";
-/// Requests before statements are counted: they prepare what is prepared once.
+/// Warm-up requests before statements are counted, so that prepared statements exist already.
 const UNCOUNTED: u32 = 30;
-/// Requests whose statements are counted.
+/// Number of requests over which statements are counted.
 const COUNTED: u32 = 10;
-/// Above this share of the machine, a row's times are others' doing.
+/// Share of the machine, in percent, above which other processes distort a row.
 const NOISE_PERCENT: f64 = 10.0;
 
-/// What `read` is told.
+/// Arguments of the `read` scenario.
 #[derive(Args)]
-#[command(mut_arg("quick", |quick| quick.help("Half a second instead of three for each row: to see that it works")))]
+#[command(mut_arg("quick", |quick| quick.help("Smoke test: measures each row for 0.5 s instead of 3 s")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Measures mercurius beside us; takes Node 20 or newer and, the first time, the npm registry.
+    /// Also measures mercurius. Requires Node 20 or newer and, for the first run, access to the npm registry.
     #[arg(long)]
     peers: bool,
-    /// We run under `sentryops services` already.
+    /// Set when the scenario already runs under `sentryops services`.
     #[arg(long, hide = true)]
     inside: bool,
 }
 
-/// How long to ask.
+/// Durations of the warm-up and of the measurement.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// Each question to each server, before anything is measured: a JIT takes a while.
+    /// Warm-up of each question on each server before the first measurement, long enough for a JIT.
     first_warm_up: Duration,
-    /// Before each row.
+    /// Warm-up before each measured row.
     warm_up: Duration,
-    /// Each row.
+    /// Measured duration of each row.
     duration: Duration,
 }
 
@@ -76,7 +78,7 @@ impl Pace {
     };
 }
 
-/// Who is asked.
+/// A server under comparison: sentryops or a peer.
 struct Side {
     name: &'static str,
     address: SocketAddr,
@@ -85,7 +87,7 @@ struct Side {
     counts: HashMap<&'static str, Count>,
 }
 
-/// One row of the report.
+/// Row of the report: a question, a server and a number of connections.
 #[derive(Serialize)]
 struct Row {
     question: &'static str,
@@ -106,14 +108,14 @@ struct Report {
     assets: usize,
     owners: usize,
     rows: Vec<Row>,
-    /// Of each server, after all the load.
+    /// Memory of each server after the whole load.
     memory: Vec<(&'static str, Memory)>,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     if !arguments.inside {
-        options.circumstances()?; // A binary that is missing is better said here.
+        options.circumstances()?; // Reports a missing binary before the scenario starts its services.
         if arguments.peers {
             peer::install()?;
         }
@@ -124,7 +126,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let folder = Folder::new()?;
     let stores = Stores::inside()?;
     let server = Server::up(&options.binary, folder.path(), Some(&stores)).await?;
-    progress(&format!("read: {} assets over the API", seed::ASSETS));
+    progress(&format!("read: creating {} assets over the API", seed::ASSETS));
     let token = seed::sow(&server).await?;
     stores.vacuum().await?;
 
@@ -134,7 +136,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         let database = mode.database(&stores);
         peers.push((*mode, Peer::start(mode.name(), *mode, folder.path(), database).await?));
     }
-    progress("read: statements");
+    progress("read: counting statements");
     let counts = count_ours(&options.binary, folder.path(), &stores, &token).await?;
     let mut sides =
         vec![Side { name: OURS, address: server.address, token, pid: server.pid(), counts }];
@@ -224,12 +226,15 @@ async fn measure(
     let mut answers = Vec::new();
     for side in sides {
         let prepared = Ask::prepare(side.address, &side.token, question).await;
-        let (ask, answer) = prepared.with_context(|| format!("ask {}", side.name))?;
+        let (ask, answer) = prepared.with_context(|| format!("send a request to {}", side.name))?;
         ask.connect(COMPARED).await?.ask_for(pace.first_warm_up).await?;
         asks.push((side, ask));
         answers.push(without_ids(answer));
     }
-    ensure!(answers.windows(2).all(|pair| pair[0] == pair[1]), "answers differ: {answers:?}");
+    ensure!(
+        answers.windows(2).all(|pair| pair[0] == pair[1]),
+        "the servers returned different responses: {answers:?}"
+    );
     let mut rows = Vec::new();
     for at_once in AT_ONCE {
         for (side, ask) in &asks {
@@ -254,10 +259,10 @@ async fn measure(
 impl Report {
     fn render(&self) -> String {
         let mut text = format!(
-            "read: {} assets of {} owners, {} s a row after {} s of warm-up\n{}\
-             Client: by hand over TCP, keep-alive, closed loop, one thread of this machine. Every answer was 200 and right.\n\
-             CPU is user and system time in µs a request, of all threads and, for Postgres, of all its processes.\n\
-             `others` is the share of the machine that neither of the three took; over {NOISE_PERCENT} % (!) distrust the row.\n",
+            "read: {} assets of {} owners, {} s per row after {} s of warm-up\n{}\
+             Client: a minimal HTTP client in a closed loop on one thread of this machine, with keep-alive. Every response had status 200 and the expected body.\n\
+             CPU is user and system time in µs per request, of all threads and, for Postgres, of all its processes.\n\
+             `others` is the share of the machine used by none of the three; above {NOISE_PERCENT} % (!) the row is unreliable.\n",
             whole(f64::from(u32::try_from(self.assets).unwrap_or(u32::MAX))),
             self.owners,
             self.seconds_a_row,
@@ -266,8 +271,8 @@ impl Report {
         );
         if self.has_peers() {
             text.push_str(
-                "mercurius has JIT and a loader, checks the bearer and reads the session as we do, and sends our statements;\n\
-                 mercurius-plain reads as superuser without transactions, roles and row security. One thread each, ours has a thread a core.\n",
+                "mercurius has JIT and a loader, verifies the bearer, reads the session, and sends the same statements as sentryops;\n\
+                 mercurius-plain reads as a superuser without transactions, roles and row security. Each peer has one thread; sentryops has one per core.\n",
             );
         }
         for question in &QUESTIONS {
@@ -284,7 +289,7 @@ impl Report {
     fn render_question(&self, question: &Question) -> String {
         let mut table = Table::new(&[
             "",
-            "at once",
+            "connections",
             "req/s",
             "p50 ms",
             "p95 ms",
@@ -346,7 +351,7 @@ impl Report {
         });
         let memory = memory.collect::<Vec<_>>().join(", ");
         format!(
-            "\nServer CPU in µs a request, {COMPARED} at once\n{}\nMemory after the load: {memory}\n{}",
+            "\nServer CPU in µs per request, {COMPARED} connections\n{}\nMemory after the load: {memory}\n{}",
             table.render(),
             self.render_targets(),
         )
@@ -357,12 +362,14 @@ impl Report {
         let Some(ours) = self.compared(LIST, OURS) else { return String::new() };
         let statements = ours.per_request.statements;
         let within = verdict(statements <= 12.0);
-        let few = format!("Target, list: at most 12 statements: {statements:.1}, {within}\n");
+        let few = format!(
+            "Target for `list`: at most 12 statements per request; measured {statements:.1}: {within}\n"
+        );
         let Some(peer) = self.compared(LIST, Mode::Roles.name()) else { return few };
         let (ours, peer) = (ours.measured.server_cpu_us, peer.measured.server_cpu_us);
         let below = verdict(ours <= peer);
         format!(
-            "{few}Target, list: server CPU at or below mercurius with JIT: {ours:.0} to {peer:.0} µs, {below}\n"
+            "{few}Target for `list`: server CPU time at or below that of mercurius with JIT; measured {ours:.0} µs against {peer:.0} µs: {below}\n"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! What a scenario has to say: tables for people on standard output, JSON for programs in a file.
+//! Output of a scenario: tables for people on standard output, JSON for programs in a file.
 
 use std::{
     fmt::Write as _,
@@ -10,24 +10,25 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Rows under a heading; the first column is of words, the others of numbers.
+/// A text table with a heading row. The first column is left-aligned, for labels; the others right-aligned, for
+/// numbers.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty one.
+    /// Creates a table without rows below its heading.
     pub(crate) fn new(heading: &[&str]) -> Self {
         Self { rows: vec![heading.iter().map(ToString::to_string).collect()] }
     }
 
-    /// Adds a row.
+    /// Appends a row of cells.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// As text, its columns aligned.
+    /// Renders the table as text with aligned columns.
     pub(crate) fn render(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -51,28 +52,31 @@ impl Table {
     }
 }
 
-/// What all reports begin with.
+/// Circumstances of a run, printed at the head of every report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Circumstances {
-    /// The binary that was started.
+    /// Path of the sentryops binary.
     pub(crate) binary: String,
-    /// What it calls itself.
+    /// Output of the binary's `--version`.
     pub(crate) version: String,
-    /// Of the processor.
+    /// Model name of the processor.
     pub(crate) model: String,
-    /// That we may use.
+    /// Number of cores available to this process.
     pub(crate) cores: usize,
-    /// How many processes wanted a core in the last minute before the run.
+    /// One-minute load average before the run.
     pub(crate) load_average: String,
-    /// A shorter run than what is published.
+    /// True for a smoke test with `--quick`, whose figures are not for publication.
     pub(crate) is_quick: bool,
 }
 
 impl Circumstances {
-    /// Of this run.
+    /// Collects the circumstances of a run with this binary.
+    ///
+    /// # Errors
+    /// Fails if the binary cannot be run.
     pub(crate) fn of(binary: &Path, is_quick: bool) -> Result<Self> {
         let said = crate::child::command(binary).arg("--version").output();
-        let said = said.with_context(|| format!("{} cannot be run", binary.display()))?;
+        let said = said.with_context(|| format!("cannot run {}", binary.display()))?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -80,54 +84,56 @@ impl Circumstances {
         Ok(Self {
             binary: binary.display().to_string(),
             version: String::from_utf8_lossy(&said.stdout).trim().to_owned(),
-            model: model.unwrap_or("an unnamed processor").to_owned(),
+            model: model.unwrap_or("an unknown processor").to_owned(),
             cores: std::thread::available_parallelism()?.get(),
             load_average: load.split(' ').next().unwrap_or_default().to_owned(),
             is_quick,
         })
     }
 
-    /// For people.
+    /// Renders the circumstances as text, with warnings for quick runs and debug builds.
     pub(crate) fn render(&self) -> String {
         let Self { binary, version, model, cores, load_average, .. } = self;
         let mut text = format!(
             "{version} at {binary}; {cores} cores of {model}, load average {load_average}\n"
         );
         if self.is_quick {
-            text.push_str("QUICK: to see that it works, not for publishing\n");
+            text.push_str("QUICK: a smoke test; do not publish these figures\n");
         }
         if binary.contains("debug") {
-            text.push_str("DEBUG BUILD of sentryops, by its path: its times say nothing\n");
+            text.push_str(
+                "DEBUG BUILD of sentryops, judging by its path: its times are meaningless\n",
+            );
         }
         if cfg!(debug_assertions) {
             text.push_str(
-                "DEBUG BUILD of loadtests: the client takes more of the machine than it must\n",
+                "DEBUG BUILD of loadtests: the client uses more CPU time than necessary\n",
             );
         }
         text
     }
 }
 
-/// Writes to standard output.
+/// Writes text to standard output and flushes it.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
     output.flush().context("write the report")
 }
 
-/// Says how far a run is, on standard error: it is no part of the report.
+/// Prints a progress line to standard error, separate from the report.
 pub(crate) fn progress(text: &str) {
     eprintln!("loadtests: {text}");
 }
 
-/// Writes the report for programs, if it was asked for.
+/// Writes the report to `file` as JSON; does nothing without `file`.
 pub(crate) fn save(file: Option<&Path>, report: &impl Serialize) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)? + "\n";
     fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }
 
-/// `12345.6` as `12,346`.
+/// Formats a number rounded and with thousands separators: `12345.6` as `12,346`.
 pub(crate) fn whole(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();

@@ -1,13 +1,14 @@
-//! Compliance: runs of organizations of several sizes, single edits, reports, and what is lost while workers are killed.
+//! Compliance: runs of organizations of several sizes, single edits, reports, and losses while workers are killed.
 //!
 //! | file | noun |
 //! |---|---|
-//! | `seeded` | organizations filled by SQL, and what every rule has to say of them |
-//! | `run` | a run, started and followed |
-//! | `sizes`, `edits`, `paper`, `kill` | the parts |
+//! | `seeded` | organizations filled by SQL, and the expected verdicts of every rule |
+//! | `run` | a compliance run, started and polled over HTTP |
+//! | `sizes`, `edits`, `paper`, `kill` | the parts of the scenario |
 //!
-//! API and workers are processes of their own, so that each one's memory is known, on stores that sync to disk. Only what is
-//! lost, doubled or wrong fails the run, and a time that grows faster than the assets; figures stand beside their targets.
+//! API and workers are separate processes, so that the memory of each can be measured, on stores that sync to disk. The
+//! run fails if results are lost, duplicated or incorrect, or if the time grows faster than the number of assets. A
+//! missed target does not fail it.
 
 mod edits;
 mod kill;
@@ -26,25 +27,25 @@ use crate::{
     random, stores,
 };
 
-/// What `scan` is told.
+/// Arguments of the `scan` scenario.
 #[derive(Args)]
-#[command(mut_arg("quick", |quick| quick.help("Some of everything with few assets: to see that it works")))]
+#[command(mut_arg("quick", |quick| quick.help("Smoke test: all parts, with few assets")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Assets of the organizations: 1,000, 10,000 and 100,000, or 1,000 and 5,000 with `--quick`.
+    /// Numbers of assets in the organizations; default 1,000, 10,000 and 100,000, or 1,000 and 5,000 with `--quick`.
     #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = clap::value_parser!(i64).range(200..))]
     rows: Vec<i64>,
-    /// Follows so many edits of single assets to their verdicts, while it is quiet and as many again during runs.
+    /// Measures N edits of single assets until their verdicts, without load, and N more during runs.
     #[arg(long, value_name = "N")]
     edits: Option<usize>,
-    /// Fetches the report of the largest run.
+    /// Also downloads the report of the largest run.
     #[arg(long)]
     report: bool,
-    /// Kills a worker in each of some runs.
+    /// Also kills a worker during each of several runs.
     #[arg(long)]
     kill: bool,
-    /// How many runs those are: 50, or 3 with `--quick`.
+    /// Number of runs with a kill; default 50, or 3 with `--quick`.
     #[arg(long, value_name = "N", requires = "kill")]
     runs: Option<usize>,
     #[command(flatten)]

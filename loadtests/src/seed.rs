@@ -1,4 +1,4 @@
-//! The organization that `read` asks about: the demo's, filled up over the API.
+//! The organization that `read` queries: the demo's, with assets and owners added over the API.
 
 use std::{fs::File, io::Read, net::SocketAddr};
 
@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use crate::{client::Connection, server::Server};
 
-/// The demo's name.
+/// Name of the demo's organization.
 pub(crate) const ORGANIZATION: &str = "Demo (example data)";
-/// Assets in the end; the demo brings some.
+/// Number of assets after seeding, including those of the demo.
 pub(crate) const ASSETS: usize = 1000;
-/// People who own them, in turn; a page has about as many.
+/// Number of users who own the assets in turn; about as many as a page has rows.
 pub(crate) const OWNERS: usize = 20;
-/// Every so many assets one is an edge: twenty in all, a full page for the text filter, which so looks at every row.
+/// Interval of the assets named `edge`. There are twenty of them, a full page for the text filter, which must therefore
+/// scan every row.
 const EDGE_EVERY: usize = 50;
 
 const LOGIN: &str = "mutation($email: String!, $password: String!) {
@@ -23,28 +24,33 @@ const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input
 const CREATE_ASSET: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
 
-/// The administrator's access token.
+/// Signs in as the demo's administrator and returns the access token.
 pub(crate) async fn sign_in(server: &Server) -> Result<String> {
     let (email, password) = server.administrator()?;
     token(server.address, &email, &password).await
 }
 
-/// Somebody's access token.
+/// Signs in with an e-mail and password, and returns the access token.
 pub(crate) async fn token(address: SocketAddr, email: &str, password: &str) -> Result<String> {
     let mut connection = Connection::open(address).await?;
     let variables = json!({ "email": email, "password": password });
     let login = connection.graphql(None, LOGIN, variables).await.context("sign in")?;
-    let token = login["login"]["tokens"]["accessToken"].as_str().context("there is no token")?;
+    let token = login["login"]["tokens"]["accessToken"]
+        .as_str()
+        .context("the login response has no access token")?;
     Ok(token.to_owned())
 }
 
-/// Signs in and makes what is missing; the administrator's access token.
+/// Signs in, creates the missing users and assets, and returns the administrator's access token.
+///
+/// # Errors
+/// Fails if the organization already has 50 assets or more, for example from an earlier seeding.
 pub(crate) async fn sow(server: &Server) -> Result<String> {
     let token = sign_in(server).await?;
     let token = token.as_str();
     let mut connection = Connection::open(server.address).await?;
     let known = connection.graphql(Some(token), KNOWN, Value::Null).await?;
-    let users = known["users"]["nodes"].as_array().context("there are no users")?;
+    let users = known["users"]["nodes"].as_array().context("the response has no users")?;
     let mut owners: Vec<Value> = users.iter().map(|user| user["id"].clone()).collect();
     for number in owners.len()..OWNERS {
         let input = json!({
@@ -55,9 +61,12 @@ pub(crate) async fn sow(server: &Server) -> Result<String> {
         let made = connection.graphql(Some(token), CREATE_USER, json!({ "input": input })).await?;
         owners.push(made["createUser"]["id"].clone());
     }
-    let total = known["assets"]["totalCount"].as_u64().context("there is no totalCount")?;
+    let total = known["assets"]["totalCount"].as_u64().context("the response has no totalCount")?;
     let total = usize::try_from(total)?;
-    ensure!(total < EDGE_EVERY, "{total} assets are there already");
+    ensure!(
+        total < EDGE_EVERY,
+        "the organization already has {total} assets; seeding needs fewer than {EDGE_EVERY}"
+    );
     for (number, owner) in (0..ASSETS - total).zip(owners.iter().cycle()) {
         let input = asset(number, owner);
         connection.graphql(Some(token), CREATE_ASSET, json!({ "input": input })).await?;
@@ -86,7 +95,7 @@ fn asset(number: usize, owner: &Value) -> Value {
     })
 }
 
-/// Nobody signs in with it.
+/// Returns a random password for users who never sign in.
 fn password_of_nobody() -> Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! Our own server: the binary, started as its users start it.
+//! The server under load: the sentryops binary, started as an operator starts it.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -18,21 +18,21 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_mins(2);
 const ASK_EVERY: Duration = Duration::from_millis(2);
-/// Where `up` keeps the keys it made, below its data folder.
+/// Paths of the keys that `up` creates, relative to the data folder.
 const KEYS: [(&str, &str); 2] =
     [("JWT_KEYS_FILE", "secrets/jwt_keys"), ("ENCRYPTION_KEYS_FILE", "secrets/encryption_keys")];
 
-/// A server that answers.
+/// A server process that is ready for requests.
 pub(crate) struct Server {
-    /// Where it listens.
+    /// Address on which the server listens.
     pub(crate) address: SocketAddr,
-    /// From starting the process to the first answer.
+    /// Time from the start of the process to the first response.
     pub(crate) started_in: Duration,
     child: Child,
 }
 
 impl Server {
-    /// `up --demo` with data and logs in this folder: with stores of its own, or with these.
+    /// Starts `up --demo` with data and logs in `folder`, on `stores` or, without them, on private stores.
     pub(crate) async fn up(binary: &Path, folder: &Path, stores: Option<&Stores>) -> Result<Self> {
         let mut command = child::command(binary);
         command.args(["up", "--demo"]);
@@ -43,7 +43,8 @@ impl Server {
         Self::start("up", folder, command).await
     }
 
-    /// `api` with the keys that `up` made in this folder, on the same stores but through this address of Postgres.
+    /// Starts `api` with the keys that `up` created in `folder`. The server connects to Postgres at `database` and to
+    /// Redis of `stores`.
     pub(crate) async fn api(
         binary: &Path,
         folder: &Path,
@@ -56,7 +57,7 @@ impl Server {
         Self::start("api", folder, command).await
     }
 
-    /// `worker` on the same stores, with the same keys, for these queues.
+    /// Builds the command of a `worker` for the given queues, on the same stores and with the same keys.
     pub(crate) fn worker(
         binary: &Path,
         folder: &Path,
@@ -92,31 +93,38 @@ impl Server {
             child.check()?;
             tokio::time::sleep(ASK_EVERY).await;
         }
-        bail!("{name} did not answer in {} s:\n{}", READY_WITHIN.as_secs(), child.last_words())
+        bail!(
+            "{name} did not respond within {} s; its log ends with:\n{}",
+            READY_WITHIN.as_secs(),
+            child.last_words()
+        )
     }
 
-    /// Its process.
+    /// Returns the process id of the server.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// E-mail and password of the demo's administrator, printed by the first `up` on fresh stores.
+    /// Returns the e-mail and password of the demo's administrator, which the first `up` on empty stores prints.
     pub(crate) fn administrator(&self) -> Result<(String, String)> {
         let output = self.child.output()?;
-        administrator(&output).context("`up --demo` printed no administrator's password")
+        administrator(&output).context("`up --demo` did not print the administrator's password")
     }
 
-    /// What there is to say when it fails.
+    /// Returns the error context of a failed measurement: the end of the server's log.
     pub(crate) fn last_words(&self) -> String {
-        format!("measuring failed; the server's log ended with\n{}\n", self.child.last_words())
+        format!(
+            "the measurement failed; the server's log ends with:\n{}\n",
+            self.child.last_words()
+        )
     }
 
-    /// Asks it to end; how long that took.
+    /// Stops the server with SIGTERM and returns the time until it exited.
     pub(crate) async fn stop(self) -> Result<Duration> {
         self.child.stop().await
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the server's process group with SIGKILL, as after a power failure.
     pub(crate) fn kill(self) -> Result<()> {
         self.child.kill()
     }
@@ -126,16 +134,17 @@ fn data(folder: &Path) -> std::path::PathBuf {
     folder.join("data")
 }
 
-/// Whether it answers a query, and not only connections.
+/// Returns true once the server responds to a query, not merely accepts connections.
 async fn answers(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else { return false };
     let request = client::request(address, None, "{ __typename }", &Value::Null);
     connection.ask(&request).await.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Free a moment ago: whoever takes one first makes the server say so and end.
+/// Returns two addresses that were free a moment ago. If another process takes one first, the server logs that and
+/// exits.
 fn free_addresses() -> Result<[SocketAddr; 2]> {
-    // Both are held before either is given back, so they differ.
+    // Both listeners are bound before either is released, so the ports differ.
     let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     Ok([held[0].local_addr()?, held[1].local_addr()?])
 }

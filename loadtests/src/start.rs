@@ -1,8 +1,8 @@
-//! From nothing to an answer: seconds from starting `sentryops up --demo` to the first answered query, cold (no data folder)
-//! and warm (after an earlier run), and what the processes hold in memory when nobody asks.
+//! Startup time and idle memory: seconds from starting `sentryops up --demo` to the first query response, cold (no data
+//! folder) and warm (after an earlier run), and the memory of the processes when idle.
 //!
-//! The page cache is as it is: the first cold run may read the binary from disk, later ones will not. Clocks stop at an
-//! answer to `{ __typename }`, asked for every 2 ms.
+//! The page cache is left unchanged: the first cold run may read the binary from disk, later runs do not. The clock
+//! stops at the first response to `{ __typename }`, which is sent every 2 ms.
 
 use std::{path::Path, time::Duration};
 
@@ -19,15 +19,15 @@ use crate::{
     usage::Memory,
 };
 
-/// What `start` is told.
+/// Arguments of the `start` scenario.
 #[derive(Args)]
-#[command(mut_arg("quick", |quick| quick.help("Fewer runs and a shorter rest: to see that it works")))]
+#[command(mut_arg("quick", |quick| quick.help("Smoke test: fewer runs and a shorter idle time")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: Options,
 }
 
-/// One start.
+/// Measurements of one cold or warm start.
 #[derive(Debug, Serialize)]
 struct Run {
     is_cold: bool,
@@ -78,7 +78,7 @@ async fn once(binary: &Path, folder: &Path, is_cold: bool, rest: Duration) -> Re
     })
 }
 
-/// The least, the middle and the most.
+/// Returns the minimum, the median and the maximum; zeros without values.
 fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -96,8 +96,8 @@ impl Report {
             let cells = spread(values).map(|value| format!("{value:.2}"));
             seconds.row([name.to_owned()].into_iter().chain(cells));
         };
-        add("cold start to first answer", &|run| run.is_cold, |run| run.first_answer_seconds);
-        add("warm start to first answer", &|run| !run.is_cold, |run| run.first_answer_seconds);
+        add("cold start to first response", &|run| run.is_cold, |run| run.first_answer_seconds);
+        add("warm start to first response", &|run| !run.is_cold, |run| run.first_answer_seconds);
         add("SIGTERM to exit 0", &|_| true, |run| run.stop_seconds);
         let mut hold = |name: &str, is_cold: bool, of: fn(&Run) -> Memory| {
             let middle = |kib: fn(Memory) -> u32| {
@@ -113,10 +113,10 @@ impl Report {
         };
         hold("API process, cold", true, |run| run.api);
         hold("API process, warm", false, |run| run.api);
-        hold("its Postgres, all processes, warm", false, |run| run.postgres);
-        hold("its Redis, warm", false, |run| run.redis);
+        hold("private Postgres, all processes, warm", false, |run| run.postgres);
+        hold("private Redis, warm", false, |run| run.redis);
         format!(
-            "start: `sentryops up --demo`, {count} × cold (no data folder) and {count} × warm (the same folder again)\n{}\n{}\nIdle, {} s after the first answer:\n{}RSS counts shared pages for each process, PSS once. Target: API with worker at most 150 MiB.\n",
+            "start: `sentryops up --demo`, {count} × cold (no data folder) and {count} × warm (the same data folder again)\n{}\n{}\nIdle, {} s after the first response:\n{}RSS counts shared pages in every process, PSS divides them among the processes. Target: API process, including its worker, at most 150 MiB.\n",
             self.circumstances.render(),
             seconds.render(),
             self.rest_seconds,

@@ -1,6 +1,6 @@
-//! What a server sends to Postgres for one request, counted on the wire: a Unix socket that passes everything on and looks
-//! at the frontend's messages. The measured servers do not go through it; a second one of each kind does, and is only asked
-//! a few times.
+//! Counts of the statements that a server sends to Postgres per request, taken on the wire: a proxy on a Unix socket
+//! forwards all bytes and inspects the frontend's messages. The measured servers do not use the proxy. A second server
+//! of each kind does, and receives only a few requests.
 
 use std::{
     path::Path,
@@ -18,23 +18,23 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// As Postgres names its socket.
+/// File name of a Postgres socket.
 const SOCKET: &str = ".s.PGSQL.5432";
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 
-/// Of one request, on average.
+/// Average counts for one request.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Count {
-    /// Statements, `BEGIN`, `SET` and `COMMIT` included.
+    /// Number of statements, including `BEGIN`, `SET` and `COMMIT`.
     pub(crate) statements: f64,
-    /// Times that the server waited for Postgres.
+    /// Number of round trips to Postgres.
     pub(crate) round_trips: f64,
 }
 
-/// A Postgres that counts.
+/// A counting proxy in front of Postgres; it stops accepting connections when dropped.
 pub(crate) struct Counter {
-    /// Its address.
+    /// Postgres URL of the proxy.
     pub(crate) database: String,
     tally: Arc<Tally>,
     listening: JoinHandle<()>,
@@ -47,24 +47,24 @@ struct Tally {
 }
 
 impl Counter {
-    /// In front of this Postgres, with its socket in this folder.
+    /// Opens a proxy to the Postgres at `database`, with its socket in `folder`.
     pub(crate) fn open(database: &str, folder: &Path) -> Result<Self> {
         let (above, upstream) = redirect(database, folder)
-            .with_context(|| "the address of Postgres is not one of a Unix socket")?;
+            .with_context(|| "the Postgres URL does not name a Unix socket")?;
         let listener = UnixListener::bind(folder.join(SOCKET)).context("bind the socket")?;
         let tally = Arc::new(Tally::default());
         let counting = Arc::clone(&tally);
         let listening = tokio::spawn(async move {
             while let Ok((frontend, _)) = listener.accept().await {
                 let (upstream, tally) = (upstream.clone(), Arc::clone(&counting));
-                // A connection that breaks is the server's to report.
+                // The server reports a broken connection, so the error is ignored here.
                 tokio::spawn(async move { pass_on(frontend, &upstream, &tally).await.ok() });
             }
         });
         Ok(Self { database: above, tally, listening })
     }
 
-    /// What was counted since the last time, for each of so many requests.
+    /// Returns the counts since the last call, divided by `requests`, and resets them.
     pub(crate) fn take(&self, requests: u32) -> Count {
         let each =
             |sum: &AtomicU32| f64::from(sum.swap(0, Ordering::Relaxed)) / f64::from(requests);
@@ -81,7 +81,8 @@ impl Drop for Counter {
     }
 }
 
-/// The address with our folder in place of the socket's, and the path of the socket.
+/// Returns the URL with the socket's folder replaced by `folder`, and the path of the original socket. `None` if the
+/// URL names no Unix socket.
 fn redirect(database: &str, folder: &Path) -> Option<(String, String)> {
     let (login, rest) = database.rsplit_once('@')?;
     let (host, name) = rest.split_once('/')?;
@@ -112,7 +113,7 @@ async fn pass_on(frontend: UnixStream, upstream: &str, tally: &Tally) -> Result<
     Ok(())
 }
 
-/// The frontend's messages, put together again from what was read.
+/// The frontend's messages, reassembled from the bytes read.
 #[derive(Default)]
 struct Messages {
     pending: Vec<u8>,
@@ -129,7 +130,7 @@ impl Messages {
                 (true, [tag, bytes @ ..]) => (Some(*tag), bytes),
                 (true, []) => break,
             };
-            // The length counts itself.
+            // The length field includes its own four bytes.
             let Some(length) = number(after).map(|length| length as usize) else { break };
             let Some(body) = after.get(4..length) else { break };
             match tag {
@@ -152,7 +153,7 @@ fn number(bytes: &[u8]) -> Option<u32> {
 
 fn count(tag: u8, body: &[u8], tally: &Tally) {
     let (statements, round_trips) = match tag {
-        // A simple query may hold several; none of ours has a semicolon in a string.
+        // A simple query may hold several statements; sentryops and the peers send none with a semicolon in a string.
         b'Q' => (body.split(|byte| *byte == b';').filter(|text| has_words(text)).count(), 1),
         b'E' => (1, 0), // Execute
         b'S' => (0, 1), // Sync

@@ -1,8 +1,8 @@
-//! Postgres and Redis that all servers of a run share: those of `sentryops services`, under which the scenario runs.
+//! Postgres and Redis shared by all servers of a run: those of `sentryops services`, under which the scenario runs.
 //!
-//! `up` alone would do for us, but tells nobody the passwords of its private Postgres, and a peer must read the same rows.
-//! These services do not sync to disk; scenarios that measure what writes make them. Addresses out of the caller's
-//! environment are never used: a scenario fills what it is given.
+//! `up` alone is not enough: it does not disclose the passwords of its private Postgres, and a peer must read the same
+//! rows. These services do not sync to disk by default; scenarios that measure writes turn syncing on. Store addresses
+//! from the caller's environment are never used, because a scenario fills the stores with its own data.
 
 use std::{
     env,
@@ -16,26 +16,27 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::{child, usage};
 
-/// `sentryops services` turns these off, since what it holds is thrown away.
+/// Settings that `sentryops services` turns off, because its data is temporary.
 const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Where they are.
+/// Addresses of Postgres and Redis, and the Postgres process.
 pub(crate) struct Stores {
-    /// Postgres as the login that serves.
+    /// Postgres URL of the application's login.
     pub(crate) database: String,
-    /// Postgres as the owner.
+    /// Postgres URL of the schema's owner.
     pub(crate) owner: String,
-    /// Postgres as a superuser.
+    /// Postgres URL of a superuser.
     pub(crate) admin: String,
-    /// Redis.
+    /// URL of the Redis server.
     pub(crate) redis: String,
-    /// The process of Postgres that started all its others.
+    /// Process id of the postmaster, the parent of all Postgres processes.
     pub(crate) postgres: u32,
 }
 
-/// Becomes `sentryops services -- loadtests … --inside`, with the arguments of now. Returns only if that fails.
+/// Replaces this process with `sentryops services -- loadtests … --inside`, with the current arguments. Returns only on
+/// failure.
 pub(crate) fn enter(binary: &Path) -> Result<()> {
     let error = child::command(binary)
         .args(["services", "--"])
@@ -44,14 +45,19 @@ pub(crate) fn enter(binary: &Path) -> Result<()> {
         .arg("--inside")
         .env("LOG_LEVEL", "warn")
         .exec();
-    Err(error).with_context(|| format!("{} cannot be run", binary.display()))
+    Err(error).with_context(|| format!("cannot run {}", binary.display()))
 }
 
 impl Stores {
-    /// Those that `sentryops services` started us with.
+    /// Returns the stores of the `sentryops services` process that started this one.
+    ///
+    /// # Errors
+    /// Fails if an address is missing from the environment or the parent has no Postgres process.
     pub(crate) fn inside() -> Result<Self> {
-        let given =
-            |name| env::var(name).with_context(|| format!("{name} is not set: leave out --inside"));
+        let given = |name| {
+            env::var(name)
+                .with_context(|| format!("{name} is not set; run the scenario without --inside"))
+        };
         Ok(Self {
             database: given("DATABASE_URL")?,
             owner: given("DATABASE_OWNER_URL")?,
@@ -61,17 +67,17 @@ impl Stores {
         })
     }
 
-    /// A connection to Postgres as a superuser.
+    /// Connects to Postgres as a superuser.
     pub(crate) async fn connect(&self) -> Result<Client> {
         connect(&self.admin).await
     }
 
-    /// What autovacuum would do in the middle of the run.
+    /// Runs `VACUUM ANALYZE`, which autovacuum might otherwise do in the middle of a measurement.
     pub(crate) async fn vacuum(&self) -> Result<()> {
         self.connect().await?.batch_execute("VACUUM ANALYZE").await.context("vacuum")
     }
 
-    /// Turns on what was turned off for speed.
+    /// Turns on fsync, synchronous commits and full-page writes, waits until they apply, and makes a checkpoint.
     pub(crate) async fn make_durable(&self) -> Result<()> {
         let client = self.connect().await?;
         for setting in DURABLE {
@@ -80,18 +86,22 @@ impl Stores {
         client.batch_execute("SELECT pg_reload_conf()").await?;
         let deadline = Instant::now() + DURABLE_WITHIN;
         while !is_durable(&self.connect().await?).await? {
-            ensure!(Instant::now() < deadline, "Postgres does not become durable");
+            ensure!(
+                Instant::now() < deadline,
+                "Postgres did not apply the durable settings within {} s",
+                DURABLE_WITHIN.as_secs()
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         }
         client.batch_execute("CHECKPOINT").await.context("checkpoint")
     }
 }
 
-/// A connection to Postgres at this address.
+/// Connects to Postgres at this address.
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.context("connect to Postgres")?;
-    // Ends with the client, or with Postgres, and then the next query says so.
+    // The task ends with the client or with Postgres; in the latter case the next query fails.
     tokio::spawn(connection);
     Ok(client)
 }

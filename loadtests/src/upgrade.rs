@@ -1,10 +1,11 @@
-//! A folder of an older version taken over by a newer one: `up --demo` of the older binary, some work, a stop, then `up` of
-//! the newer binary on the same folder.
+//! Upgrade of a data folder from an older to a newer version: `up --demo` of the older binary, some work, a stop, then
+//! `up` of the newer binary on the same folder.
 //!
-//! Twice: stopped in good order, and killed with all its children while an import and a compliance run are on their way. What
-//! users hold (password, tokens, API key, cursors) must go on, the jobs left behind must be done, nothing may be lost, doubled
-//! or judged otherwise, and no secret may be made again. The older binary is built by whoever runs this, e.g. of the release
-//! before: `loadtests upgrade --before OLD/sentryops --binary target/release/sentryops`.
+//! The scenario runs twice, while an import and a compliance run are in progress: once the older version is stopped
+//! gracefully, once it is killed with all its children. Credentials (password, tokens, API key) and cursors of users
+//! must remain valid. The unfinished jobs must be completed. No row may be lost, duplicated or evaluated differently,
+//! and no secret may be regenerated. The caller provides the older binary, for example that of the previous release:
+//! `loadtests upgrade --before OLD/sentryops --binary target/release/sentryops`.
 
 use std::path::{Path, PathBuf};
 
@@ -31,32 +32,32 @@ use belongings::Belongings;
 use left::Left;
 use rows::Rows;
 
-/// The arguments of `upgrade`.
+/// Arguments of the `upgrade` scenario.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Fewer rows: to see that it works.
+    /// Runs a smoke test with fewer rows.
     #[arg(long)]
     quick: bool,
-    /// The older binary, which makes the folder.
+    /// Path of the older binary, which creates the data folder.
     #[arg(long, value_name = "BINARY")]
     before: PathBuf,
-    /// The newer binary, which takes the folder over.
+    /// Path of the newer binary, which upgrades the data folder.
     #[arg(long, default_value = "target/release/sentryops")]
     binary: PathBuf,
-    /// Writes the report as JSON, too.
+    /// Also writes the report to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// What randomness begins with; a new one each time without it.
+    /// Seed of the random numbers; by default a new one for each run.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// How the older version ends.
+/// Kind of stop of the older version.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
-    /// `SIGTERM`, and time to finish.
+    /// Graceful shutdown with `SIGTERM`.
     Order,
-    /// `SIGKILL` of its process group, as a power cut would.
+    /// `SIGKILL` of the process group, as after a power failure.
     Kill,
 }
 
@@ -65,7 +66,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let before = Circumstances::of(&arguments.before, arguments.quick)?;
     let seed = random::seed(arguments.seed)?;
     let at: DateTime<Utc> = std::time::SystemTime::now().into();
-    // The first file is imported whole; the second one is what the stop interrupts.
+    // The first file is imported completely; the stop interrupts the import of the second.
     let (first, second) = if arguments.quick { (500, 20_000) } else { (5_000, 100_000) };
     let files = Folder::new()?;
     let small =
@@ -81,12 +82,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     };
     let measurements =
         vec![case.run("in order", Stop::Order).await?, case.run("kill", Stop::Kill).await?];
-    let setting = format!("a folder of {} at {}", before.version, before.binary);
+    let setting = format!("a data folder created by {} at {}", before.version, before.binary);
     let report = Report { scenario: "upgrade", setting, circumstances, seed, measurements };
     report.close(arguments.json.as_deref())
 }
 
-/// The assets of an inventory as a file, under external ids that no other of these files has.
+/// Writes the assets of an inventory to a file, with external ids that are unique to it.
 fn file(folder: &Path, name: &str, inventory: &Inventory) -> Result<PathBuf> {
     let path = folder.join(name);
     let written = inventory.write(folder)?.assets;
@@ -94,7 +95,7 @@ fn file(folder: &Path, name: &str, inventory: &Inventory) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Both binaries, and the files that are imported.
+/// The two binaries, and the files to import.
 struct Case<'a> {
     before: &'a Path,
     binary: &'a Path,
@@ -105,7 +106,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     async fn run(&self, part: &'static str, stop: Stop) -> Result<Measurement> {
-        progress(&format!("upgrade: {part}: the older version"));
+        progress(&format!("upgrade: {part}: running the older version"));
         let folder = Folder::new()?;
         let server = Server::up(self.before, folder.path(), None).await?;
         let (email, password) = server.administrator()?;
@@ -122,35 +123,40 @@ impl Case<'_> {
             Stop::Order => server.stop().await.map(drop)?,
             Stop::Kill => server.kill()?,
         }
-        progress(&format!("upgrade: {part}: the newer version"));
+        progress(&format!("upgrade: {part}: running the newer version"));
         let server = Server::up(self.binary, folder.path(), None).await?;
         let postgres = rows::connect(folder.path()).await?;
         let mut measurement = Measurement::new(
             part,
             format!(
-                "{} assets there, {} more on their way when the older version ended.",
+                "{} assets stored, and {} more being imported, when the older version stopped.",
                 before.assets, self.second
             ),
         );
         measurement.figure(
-            "newer version: start to first answer",
+            "newer version: start to first response",
             server.started_in.as_secs_f64(),
             "s",
         );
-        measurement.check("secrets made again", rows::changed(&secrets, folder.path())?, 0);
+        measurement.check("regenerated secrets", rows::changed(&secrets, folder.path())?, 0);
         let applied = Rows::migrations(&postgres).await?;
-        measurement.figure("migrations applied by it", number(applied - before.migrations), "");
+        measurement.figure(
+            "migrations applied by the newer version",
+            number(applied - before.migrations),
+            "",
+        );
         belongings.check(server.address, &mut measurement).await?;
         let run = left.check(server.address, belongings.token(), &mut measurement).await?;
-        measurement.check("import left behind: rows created", run, self.second);
+        measurement.check("unfinished import: rows created", run, self.second);
         self.compare(&postgres, &before, &mut measurement).await?;
         self.verify(folder.path(), &mut measurement).await?;
         drop(postgres);
-        measurement.figure("stop of the newer version", server.stop().await?.as_secs_f64(), "s");
+        measurement.figure("newer version: time to stop", server.stop().await?.as_secs_f64(), "s");
         Ok(measurement)
     }
 
-    /// What the older version had finished is as it was; what it left is there once.
+    /// Checks that the completed work of the older version is unchanged, and that its unfinished import is stored
+    /// exactly once.
     async fn compare(
         &self,
         postgres: &Client,
@@ -158,23 +164,23 @@ impl Case<'_> {
         measurement: &mut Measurement,
     ) -> Result<()> {
         let after = Rows::read(postgres, Some(&before.until)).await?;
-        measurement.check("assets of before", after.assets, before.assets);
-        measurement.check("postures of before", after.postures, before.postures);
-        measurement.check("findings of before", after.findings, before.findings);
+        measurement.check("assets of the older version", after.assets, before.assets);
+        measurement.check("postures of the older version", after.postures, before.postures);
+        measurement.check("findings of the older version", after.findings, before.findings);
         measurement.check(
-            "assets of before that are judged otherwise",
+            "assets of the older version with other verdicts",
             before.differing(&after),
             0,
         );
         let whole = Rows::read(postgres, None).await?;
         let there = before.assets + self.second;
-        measurement.check("assets in all", whole.assets, there);
-        measurement.check("assets twice", whole.twice, 0);
+        measurement.check("assets in total", whole.assets, there);
+        measurement.check("duplicate assets", whole.twice, 0);
         measurement.check("jobs buried", whole.buried, 0);
         Ok(())
     }
 
-    /// `admin verify-posture` of the newer binary, which visits the one that runs.
+    /// Runs `admin verify-posture` of the newer binary against the running server.
     async fn verify(&self, folder: &Path, measurement: &mut Measurement) -> Result<()> {
         let mut command = child::command(self.binary);
         command.args(["admin", "verify-posture"]).env("DATA_DIR", folder.join("data"));
@@ -185,7 +191,7 @@ impl Case<'_> {
         let differ = said.lines().filter_map(|line| {
             line.split_once(" assets compared, ")?.1.split(' ').next()?.parse::<i64>().ok()
         });
-        measurement.check("postures that differ from a look at everything", differ.sum(), 0);
+        measurement.check("postures that differ from a full evaluation", differ.sum(), 0);
         measurement.check(
             "exit code of verify-posture",
             output.status.code().map_or(-1, i64::from),

@@ -1,4 +1,4 @@
-//! A file uploaded for import, and its run followed to its end.
+//! A file upload and its import run, polled until it has ended.
 
 use std::{
     path::Path,
@@ -15,21 +15,22 @@ use crate::{
     usage::{self, Taken, Watched},
 };
 
-/// An import is asked about so often.
+/// Interval between two polls of an import run.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// A run that has not moved for so long is stuck: what died with a worker is taken back within 20 s.
+/// Timeout for a run without progress. Jobs of a killed worker are reaped within 20 s, so a longer pause means that the
+/// run is stuck.
 const STUCK_AFTER: Duration = Duration::from_mins(2);
 const RUN: &str = "query($id: ID!) {
     importRun(id: $id) { state rows done created updated unchanged failed } }";
 const ERRORS: &str = "query($id: ID!) {
     importRun(id: $id) { state errors(first: 5) { nodes { row column message } } } }";
 
-/// What a file holds.
+/// Kind of the rows in an import file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
-    /// Assets.
+    /// Rows that describe assets.
     Assets,
-    /// Dependencies.
+    /// Rows that describe dependencies between assets.
     Dependencies,
 }
 
@@ -42,52 +43,55 @@ impl Kind {
     }
 }
 
-/// A run, as the API tells it.
+/// An import run as returned by the API; the counts are numbers of rows.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Run {
-    /// `SUCCEEDED` in the end.
+    /// State of the run; `SUCCEEDED` after a successful import.
     pub(crate) state: String,
-    /// Of the file.
+    /// Number of rows in the file.
     pub(crate) rows: i64,
-    /// Looked at so far.
+    /// Number of rows processed so far.
     pub(crate) done: i64,
-    /// New here.
+    /// Rows that created an asset or dependency.
     pub(crate) created: i64,
-    /// Known, and different.
+    /// Rows that changed an existing asset or dependency.
     pub(crate) updated: i64,
-    /// Known, and the same.
+    /// Rows equal to an existing asset or dependency.
     pub(crate) unchanged: i64,
-    /// Wrong.
+    /// Rows that were rejected as invalid.
     pub(crate) failed: i64,
 }
 
-/// A file that is on its way to be imported.
+/// An uploaded file and its import run.
 pub(crate) struct Upload {
     id: String,
     began: Instant,
-    /// From the first byte to the answer.
+    /// Time from the first byte to the response.
     pub(crate) took: Duration,
     connection: Connection,
 }
 
-/// What came of it.
+/// Result and cost of a completed import.
 pub(crate) struct Imported {
-    /// Its last word.
+    /// Final state of the import run.
     pub(crate) run: Run,
-    /// From the first byte to the answer.
+    /// Time of the upload, from the first byte to the response.
     pub(crate) uploaded_in: Duration,
-    /// From the first byte to the end of the run.
+    /// Time from the first byte to the end of the run.
     pub(crate) took: Duration,
-    /// By the API.
+    /// Memory and CPU time of the API process.
     pub(crate) api: Taken,
-    /// By the one worker.
+    /// Memory and CPU time of the only worker.
     pub(crate) worker: Taken,
-    /// The CPU of Postgres, all its processes.
+    /// CPU time of Postgres, all its processes included.
     pub(crate) postgres: Duration,
 }
 
 impl Upload {
-    /// Sends the file.
+    /// Uploads the file.
+    ///
+    /// # Errors
+    /// Fails unless the response has status 202 and the id of a run.
     pub(crate) async fn send(
         deployment: &Deployment,
         tenant: &Tenant,
@@ -99,26 +103,33 @@ impl Upload {
         let answer = connection.send_file(kind.path(), &tenant.token, file).await?;
         let took = began.elapsed();
         let text = String::from_utf8_lossy(answer.body).into_owned();
-        ensure!(answer.status == 202, "HTTP {} to an upload: {text}", answer.status);
+        ensure!(
+            answer.status == 202,
+            "the upload was rejected with HTTP {}: {text}",
+            answer.status
+        );
         let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-        let id = answer["id"].as_str().with_context(|| format!("no id of the run: {text}"))?;
-        // Whoever takes a large body may close the connection after it.
+        let id = answer["id"]
+            .as_str()
+            .with_context(|| format!("the upload's response has no run id: {text}"))?;
+        // The server may close the connection after a large body, so later requests use a new one.
         let connection = Connection::open(deployment.api.address).await?;
         Ok(Self { id: id.to_owned(), began, took, connection })
     }
 
-    /// How far its run is.
+    /// Returns the current state of the import run.
     pub(crate) async fn run(&mut self, tenant: &Tenant) -> Result<Run> {
         let given = json!({ "id": self.id });
         let mut data = self.connection.graphql(Some(&tenant.token), RUN, given).await?;
         let run = data["importRun"].take();
-        serde_json::from_value(run.clone()).with_context(|| format!("understand the run {run}"))
+        serde_json::from_value(run.clone()).with_context(|| format!("parse the run {run}"))
     }
 
-    /// Follows the run to its end; `look` sees each state of it.
+    /// Polls the run until it has ended, and returns its final state and the time since the upload began. `look` is
+    /// called with the result of every poll.
     ///
     /// # Errors
-    /// A run that fails or does not move any more.
+    /// Fails if the run fails, a row is rejected, or the run makes no progress for two minutes.
     pub(crate) async fn follow(
         &mut self,
         tenant: &Tenant,
@@ -132,7 +143,7 @@ impl Upload {
                 let took = self.began.elapsed();
                 ensure!(
                     run.state == "SUCCEEDED" && run.failed == 0,
-                    "{run:?}: {}",
+                    "the import did not succeed: {run:?}: {}",
                     self.errors(tenant).await?
                 );
                 return Ok((run, took));
@@ -140,7 +151,10 @@ impl Upload {
             if last.as_ref() != Some(&run) {
                 (last, moved) = (Some(run), Instant::now());
             }
-            ensure!(moved.elapsed() < STUCK_AFTER, "the import stands still: {last:?}");
+            ensure!(
+                moved.elapsed() < STUCK_AFTER,
+                "the import has stopped making progress: {last:?}"
+            );
             tokio::time::sleep(ASK_EVERY).await;
         }
     }
@@ -152,14 +166,19 @@ impl Upload {
     }
 }
 
-/// Uploads a file and waits for its end, with an eye on what that takes. For a deployment of one worker.
+/// Uploads a file, waits until the import has ended, and measures its cost.
+///
+/// # Errors
+/// Fails if the deployment does not have exactly one worker, or the import fails.
 pub(crate) async fn import(
     deployment: &Deployment,
     tenant: &Tenant,
     kind: Kind,
     file: &Path,
 ) -> Result<Imported> {
-    let [worker] = &deployment.workers[..] else { bail!("more than one worker is not watched") };
+    let [worker] = &deployment.workers[..] else {
+        bail!("the cost of an import can be measured with one worker only")
+    };
     let (mut api, mut worker) =
         (Watched::begin(deployment.api.pid())?, Watched::begin(worker.pid())?);
     let before = usage::of_tree(deployment.stores.postgres)?;

@@ -1,21 +1,21 @@
-//! CPU and memory of processes, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::{collections::HashMap, fs, ops::Sub, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Linux tells times in this unit on all its architectures, whatever the kernel counts in.
+/// Unit of CPU times in `/proc` on all Linux architectures, whatever the kernel's own tick rate.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What one line of `/proc/PID/stat` says.
+/// Parsed line of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     name: String,
     parent: u32,
-    /// User and system time of all threads, ended ones too.
+    /// User and system time of all threads, including those that have ended.
     own: Duration,
-    /// The same of children that ended and were waited for.
+    /// User and system time of children that have ended and been reaped.
     reaped: Duration,
 }
 
@@ -23,14 +23,14 @@ impl Stat {
     fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/stat");
         let line = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Self::parse(&line).with_context(|| format!("understand {path}"))
+        Self::parse(&line).with_context(|| format!("parse {path}"))
     }
 
     fn parse(line: &str) -> Option<Self> {
-        // The name is in parentheses and may hold any character.
+        // The name is in parentheses and may contain any character.
         let (head, tail) = line.rsplit_once(')')?;
         let (_, name) = head.split_once('(')?;
-        // From field 3 on, see proc_pid_stat(5).
+        // These are the fields from 3 on; see proc_pid_stat(5).
         let fields: Vec<_> = tail.split_ascii_whitespace().collect();
         let ticks = |field: usize| Some(TICK * fields.get(field - 3)?.parse::<u32>().ok()?);
         Some(Self {
@@ -42,21 +42,21 @@ impl Stat {
     }
 }
 
-/// CPU time, by whom it was taken.
+/// CPU time used by each consumer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cpu {
-    /// The server that is asked.
+    /// CPU time of the server under load.
     pub(crate) server: Duration,
-    /// Postgres, all its processes.
+    /// CPU time of Postgres, all its processes included.
     pub(crate) postgres: Duration,
-    /// This process.
+    /// CPU time of this process, the client.
     pub(crate) client: Duration,
-    /// The whole machine, theirs included.
+    /// CPU time of the whole machine, including the server, Postgres and the client.
     pub(crate) machine: Duration,
 }
 
 impl Cpu {
-    /// Taken so far.
+    /// Reads the CPU times used so far; `server` and `postgres` are process ids.
     pub(crate) fn read(server: u32, postgres: u32) -> Result<Self> {
         Ok(Self {
             server: Stat::of(server)?.own,
@@ -66,7 +66,7 @@ impl Cpu {
         })
     }
 
-    /// What others took meanwhile, on this machine or, by its hypervisor, from it.
+    /// Returns the CPU time of other processes on this machine, including time that the hypervisor took away (steal).
     pub(crate) fn others(&self) -> Duration {
         self.machine.saturating_sub(self.server + self.postgres + self.client)
     }
@@ -85,12 +85,13 @@ impl Sub for Cpu {
     }
 }
 
-/// Taken so far by one process.
+/// Returns the CPU time used so far by one process.
 pub(crate) fn of_process(pid: u32) -> Result<Duration> {
     Ok(Stat::of(pid)?.own)
 }
 
-/// A process of one thread each below it. Their scheduler's nanoseconds, because a tick is much for each of twenty.
+/// Returns the CPU time used so far by a process and its descendants, each of which must have a single thread. The
+/// values are the scheduler's nanoseconds where available, because a tick is too coarse for twenty processes.
 pub(crate) fn of_tree(root: u32) -> Result<Duration> {
     let root_stat = Stat::of(root)?;
     let below = descendants(root)?;
@@ -106,14 +107,14 @@ fn precise(pid: u32) -> Option<Duration> {
 
 pub(crate) fn of_machine() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-    busy(&text).context("understand /proc/stat")
+    busy(&text).context("parse /proc/stat")
 }
 
 fn busy(text: &str) -> Option<Duration> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Vec<u32> =
         line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; guests are within user and nice.
+    // Fields: user nice system idle iowait irq softirq steal. Guest time is included in user and nice.
     let [user, nice, system, _, _, irq, softirq, steal] = *ticks.first_chunk()?;
     Some([user, nice, system, irq, softirq, steal].into_iter().map(|count| TICK * count).sum())
 }
@@ -124,7 +125,7 @@ fn descendants(root: u32) -> Result<Vec<(u32, Stat)>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // It may have ended since.
+        // The process may have ended since the folder was listed.
         let Ok(stat) = Stat::of(pid) else { continue };
         children.entry(stat.parent).or_default().push((pid, stat));
     }
@@ -138,27 +139,32 @@ fn descendants(root: u32) -> Result<Vec<(u32, Stat)>> {
     Ok(found)
 }
 
-/// The child of that name.
+/// Returns the id of a descendant of `parent` with this name.
+///
+/// # Errors
+/// Fails if there is none.
 pub(crate) fn child_named(parent: u32, name: &str) -> Result<u32> {
     let found = descendants(parent)?.into_iter().find(|(_, stat)| stat.name == name);
-    found.map(|(pid, _)| pid).with_context(|| format!("process {parent} has no {name} below it"))
+    found
+        .map(|(pid, _)| pid)
+        .with_context(|| format!("process {parent} has no descendant named {name}"))
 }
 
-/// Memory in KiB. `pss` shares what several processes map among them; `rss` counts it for each.
+/// Memory in KiB. `pss` divides pages that several processes map among them; `rss` counts them for each process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// Resident.
+    /// Resident set size, in KiB.
     pub(crate) rss_kib: u32,
-    /// Resident, in proportion.
+    /// Proportional set size, in KiB.
     pub(crate) pss_kib: u32,
 }
 
 impl Memory {
-    /// Of one process.
+    /// Reads the current memory of one process.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Self::parse(&text).with_context(|| format!("understand {path}"))
+        Self::parse(&text).with_context(|| format!("parse {path}"))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -169,7 +175,7 @@ impl Memory {
         Some(Self { rss_kib: of("Rss:")?, pss_kib: of("Pss:")? })
     }
 
-    /// Of all processes below this one whose name starts so.
+    /// Sums the memory of all descendants of `parent` with a name that starts with one of `names`.
     pub(crate) fn below(parent: u32, names: &[&str]) -> Result<Self> {
         let mut sum = Self::default();
         for (pid, stat) in descendants(parent)? {
@@ -183,32 +189,33 @@ impl Memory {
     }
 }
 
-/// The most that a process has had resident since [`forget_peak`] or its start, in KiB, as the kernel kept it.
+/// Returns the peak resident set size of a process in KiB, since [`forget_peak`] or its start, as recorded by the
+/// kernel.
 pub(crate) fn peak_kib(pid: u32) -> Result<u32> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-    peak.with_context(|| format!("understand {path}"))
+    peak.with_context(|| format!("parse {path}"))
 }
 
-/// From now on the peak is what comes.
+/// Resets the peak resident set size of a process to its current value.
 pub(crate) fn forget_peak(pid: u32) -> Result<()> {
     // See proc_pid_clear_refs(5).
     let path = format!("/proc/{pid}/clear_refs");
     fs::write(&path, "5").with_context(|| format!("write {path}"))
 }
 
-/// What something took of a process.
+/// Memory and CPU time that a process used during an observation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
-    /// Resident at most, and in proportion the most that was seen.
+    /// Peak resident set size, and the largest sampled proportional set size.
     pub(crate) memory: Memory,
-    /// User and system time.
+    /// User and system time during the observation.
     pub(crate) cpu: Duration,
 }
 
-/// Looks at a process while it does something.
+/// Observation of a process's memory and CPU time.
 pub(crate) struct Watched {
     pid: u32,
     pss_kib: u32,
@@ -216,19 +223,19 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// From now on.
+    /// Begins an observation and resets the peak resident set size.
     pub(crate) fn begin(pid: u32) -> Result<Self> {
         forget_peak(pid)?;
         Ok(Self { pid, pss_kib: 0, cpu: of_process(pid)? })
     }
 
-    /// A look at what the kernel keeps no peak of.
+    /// Samples the proportional set size, of which the kernel records no peak.
     pub(crate) fn look(&mut self) -> Result<()> {
         self.pss_kib = self.pss_kib.max(Memory::of(self.pid)?.pss_kib);
         Ok(())
     }
 
-    /// Until now.
+    /// Returns the usage since the observation began.
     pub(crate) fn taken(&self) -> Result<Taken> {
         let memory = Memory { rss_kib: peak_kib(self.pid)?, pss_kib: self.pss_kib };
         Ok(Taken { memory, cpu: of_process(self.pid)?.saturating_sub(self.cpu) })

@@ -1,5 +1,5 @@
-//! Why a migration did not happen, in sentences that say what to do. Postgres' own words are kept whole where SQL of
-//! ours was refused: here the reader is the operator, not a client of the API.
+//! Errors of the migration runner, in sentences that say what to do. When Postgres rejects a migration's SQL, its full
+//! message is kept: the reader is the operator, not a client of the API.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 use crate::migration::{Direction, Migration};
 use crate::script;
 
-/// Why migrating, or reading what is migrated, failed.
+/// Error of running migrations or of reading the applied ones.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Roles that every migration grants to do not exist yet.
+    /// Database roles that migrations grant privileges to do not exist yet.
     #[error(
         "the database roles {} do not exist: run `sentryops migrate roles` as a database administrator",
         .0.join(", ")
@@ -20,83 +20,83 @@ pub enum Error {
     RolesMissing(Vec<String>),
     /// The login is not a member of `sentryops_owner`.
     #[error(
-        "{login} may not act as sentryops_owner, who owns the schema: connect with DATABASE_OWNER_URL as \
+        "{login} may not act as sentryops_owner, which owns the schema: connect with DATABASE_OWNER_URL as \
          sentryops_owner, or run `sentryops migrate roles` as a database administrator"
     )]
     NotOwner {
-        /// The connected login.
+        /// Name of the connected login.
         login: String,
     },
-    /// `sentryops_owner` lacks rights in this database.
+    /// `sentryops_owner` lacks privileges in this database.
     #[error(
         "sentryops_owner may not create tables in schema public of database {database}: run \
          `sentryops migrate roles` as a database administrator, connected to that database"
     )]
     MayNotCreate {
-        /// The connected database.
+        /// Name of the connected database.
         database: String,
     },
-    /// Another process migrates, for longer than we wait.
+    /// Another process held the migration lock for longer than the runner waits.
     #[error(
         "another migration has been running for more than {} s{}",
         waited.as_secs(), holder.as_ref().map_or_else(String::new, |holder| format!(": {holder}"))
     )]
     Locked {
-        /// How long we waited.
+        /// Time spent waiting for the lock.
         waited: Duration,
-        /// Who holds the lock, unless it was released in the meantime.
+        /// Session that holds the lock; `None` if it was released in the meantime.
         holder: Option<Holder>,
     },
-    /// An applied migration is not the one that this binary carries.
+    /// The SQL of an applied migration differs from the SQL in this binary.
     #[error(
-        "migration {version:04} {name} was applied with other SQL than this binary has: run the binary that applied \
-         it, or restore its files; a change of the schema is a new migration"
+        "migration {version:04} {name} was applied with different SQL than this binary has: run the binary that \
+         applied it, or restore its files; to change the schema, add a new migration"
     )]
     Changed {
-        /// Its number.
+        /// Number of the migration, from 1.
         version: i32,
-        /// Its name in this binary.
+        /// Name of the migration in this binary.
         name: String,
     },
     /// An older migration is pending beneath an applied one.
     #[error("migration {missing:04} is not applied, but the newer {applied:04} is")]
     OutOfOrder {
-        /// The one that should have come first.
+        /// Version that is still pending.
         missing: i32,
-        /// The newer one.
+        /// Newest version that is applied.
         applied: i32,
     },
-    /// Asked to take back what only a newer binary knows.
+    /// The migrations to revert include some that only a newer binary has.
     #[error(
-        "this binary does not know how to take back {}: use the newer binary that applied it",
+        "this binary does not know how to revert {}: use the newer binary that applied it",
         .0.iter().map(|version| format!("{version:04}")).collect::<Vec<_>>().join(", ")
     )]
     Unknown(Vec<i32>),
-    /// Asked for a version that does not exist.
+    /// The requested version does not exist.
     #[error("there is no version {asked}: this binary knows 0 to {latest}")]
     Target {
-        /// What was asked for.
+        /// Requested version, as passed by the caller.
         asked: i32,
-        /// The newest version known.
+        /// Newest version that this binary has.
         latest: i32,
     },
-    /// The login cannot serve the application.
+    /// The login is not allowed as the application's login.
     #[error("{login} cannot be the login of the application: it {reason}")]
     Login {
-        /// The login.
+        /// Name of the rejected login.
         login: String,
-        /// What it is or does, e.g. `is a superuser`.
+        /// Reason as a verb phrase, e.g. `bypasses row security`.
         reason: &'static str,
     },
-    /// The SQL of a migration was refused.
+    /// Postgres rejected the SQL of a migration, or the connection broke while it ran.
     #[error(transparent)]
     Failed(Box<Failure>),
-    /// Postgres refused something else, or the connection broke.
+    /// Postgres rejected another statement, or the connection broke.
     #[error("Postgres failed while {doing}")]
     Postgres {
-        /// What we were doing.
+        /// Activity that failed, e.g. `reading schema_migration`.
         doing: &'static str,
-        /// The cause.
+        /// Cause as reported by the driver.
         source: tokio_postgres::Error,
     },
 }
@@ -107,27 +107,27 @@ impl Error {
     }
 }
 
-/// A migration that failed. What was applied before it stays; of itself nothing does.
+/// Failed migration. Migrations applied before it stay applied; its own changes are rolled back.
 #[derive(Debug)]
 pub struct Failure {
-    /// Its number.
+    /// Number of the migration, from 1.
     pub version: i32,
-    /// Its name.
+    /// Name of the migration, e.g. `asset`.
     pub name: &'static str,
-    /// Which way it went.
+    /// Direction in which the migration ran.
     pub direction: Direction,
-    /// The line of the SQL file, from 1: where Postgres points, else where the refused statement begins. `None` when
-    /// it failed outside of the file's own statements, e.g. at commit.
+    /// Line of the SQL file, from 1: the position that Postgres reports, or else the start of the rejected statement.
+    /// `None` if the failure is outside the file's own statements, e.g. at commit.
     pub line: Option<usize>,
-    /// `None` when the connection broke.
+    /// SQLSTATE that Postgres returned; `None` if the connection broke.
     pub sqlstate: Option<SqlState>,
-    /// What Postgres said.
+    /// Message from Postgres, or from the driver if the connection broke.
     pub message: String,
     source: tokio_postgres::Error,
 }
 
 impl Failure {
-    /// `done`: how many statements of the file had completed; `None` outside of them.
+    /// Builds a failure. `done` is the number of completed statements of the file; `None` outside of them.
     pub(crate) fn new(
         migration: &Migration,
         direction: Direction,
@@ -162,7 +162,12 @@ impl fmt::Display for Failure {
         let Some(refusal) = self.source.as_db_error() else {
             return write!(f, " failed: {}; see `sentryops migrate status`", self.message);
         };
-        write!(f, " failed and was undone: {} (SQLSTATE {})", self.message, refusal.code().code())?;
+        write!(
+            f,
+            " failed and was rolled back: {} (SQLSTATE {})",
+            self.message,
+            refusal.code().code()
+        )?;
         let notes =
             [("detail", refusal.detail()), ("hint", refusal.hint()), ("where", refusal.where_())];
         for (label, note) in notes {
@@ -179,17 +184,17 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // A refusal is told above, whole; a broken connection has a cause below.
+        // `Display` already shows the full error of Postgres; only a broken connection has a further cause.
         if self.source.as_db_error().is_some() { None } else { Some(&self.source) }
     }
 }
 
-/// The session that is migrating.
+/// Database session that holds the migration lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process on the server, as in `pg_stat_activity`.
+    /// Process id on the database server, as in `pg_stat_activity`.
     pub pid: i32,
-    /// The name it gave itself; empty when it gave none.
+    /// `application_name` of the session; empty if it set none.
     pub application_name: String,
 }
 

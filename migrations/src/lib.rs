@@ -1,14 +1,14 @@
-//! The schema of the database as numbered SQL files, up and down, and their runner.
+//! The database schema as numbered SQL files, up and down, and their runner.
 //!
-//! - [`all`]: what this binary carries (`sql/`, embedded by `build.rs`)
-//! - [`up`], [`down`]: apply and take back, one transaction each, under one advisory lock
-//! - [`status`], [`version`]: what a database has; `version` also serves the application's login
-//! - [`roles`], [`roles_sql`]: the database roles, made idempotently, or their SQL for an administrator
+//! - [`all`]: the migrations of this binary (`sql/`, embedded by `build.rs`)
+//! - [`up`], [`down`]: apply and revert migrations, one transaction each, under one advisory lock
+//! - [`status`], [`version`]: the applied migrations; both also work with the login of the application
+//! - [`roles`], [`roles_sql`]: create the database roles idempotently, or return the SQL for an administrator
 //!
-//! Decision: our own runner, because it acts as `sentryops_owner`, knows the way down, and names the line of the file
-//! that failed. Given up: migrations that cannot run in a transaction (`CREATE INDEX CONCURRENTLY`). Choose again when
-//! a table is too big for an index to be built under a lock. Use a direct connection: a pooler that changes sessions
-//! between transactions breaks the advisory lock.
+//! Chosen: our own runner, because it acts as `sentryops_owner`, can migrate down, and names the line of the file that
+//! failed. Given up: migrations that cannot run in a transaction (`CREATE INDEX CONCURRENTLY`). Choose again when a
+//! table is too large to build an index under a lock. Use a direct connection: a pooler that changes sessions between
+//! transactions breaks the advisory lock.
 
 mod error;
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What may lie in `sql/`: `NNNN_noun.up.sql` and its `.down.sql`, numbered from 0001 without gaps. Pure; used by
-//! `build.rs` only, so a wrong file is an error of the build and never one of the night.
+//! Naming rules of the files in `sql/`: `NNNN_noun.up.sql` and its `.down.sql`, numbered from 0001 without gaps. The
+//! functions are pure and used only by `build.rs`, so a wrong file fails the build and never a deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Both files of one migration.
+/// The up and down files of one migration.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pair {
     pub(crate) version: i32,
@@ -20,7 +20,7 @@ impl Pair {
     }
 }
 
-/// The migrations in order, from the names of all files of the folder.
+/// Returns the migrations in order, given the names of all files in the folder.
 pub(crate) fn pairs(files: &[String]) -> Result<Vec<Pair>, String> {
     let mut names: BTreeMap<i32, BTreeSet<&str>> = BTreeMap::new();
     for file in files {
@@ -49,7 +49,7 @@ pub(crate) fn pairs(files: &[String]) -> Result<Vec<Pair>, String> {
     Ok(pairs)
 }
 
-/// Refuses content that would not mean the same everywhere, or that would end the runner's transaction.
+/// Rejects content that would change the checksum between platforms or end the runner's transaction.
 pub(crate) fn inspect(sql: &str) -> Result<(), String> {
     if sql.contains('\r') {
         return Err("has carriage returns, which change its checksum".to_owned());

@@ -1,5 +1,5 @@
-//! One run at a time in a database: a session-level advisory lock, so it spans all transactions of a run and the server
-//! releases it when we die. It is kept apart from the tables: whoever only reads is never stopped by it.
+//! Advisory lock that allows one run at a time per database. It is held by the session, so it spans all transactions of
+//! a run, and the server releases it if the process dies. It locks no table, so it never blocks readers.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tracing::warn;
 
 use crate::error::{Error, Holder};
 
-/// How long `up` and `down` wait for another run to end.
+/// Maximum time for which `up` and `down` wait for another run to end.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 const KEY: i64 = i64::from_be_bytes(*b"sentryop");
 
-/// Takes the lock, or says who has it. A second run finds nothing left to do.
+/// Acquires the lock, or returns [`Error::Locked`] with its holder. A run that waited finds nothing left to do.
 pub(crate) async fn acquire(client: &mut Client, patience: Duration) -> Result<(), Error> {
     let failed = Error::postgres("waiting for the migration lock");
     let tx = client.transaction().await.map_err(&failed)?;
@@ -25,7 +25,7 @@ pub(crate) async fn acquire(client: &mut Client, patience: Duration) -> Result<(
     .await
     .map_err(&failed)?;
     let taken = tx.execute("SELECT pg_advisory_lock($1)", &[&KEY]).await;
-    tx.rollback().await.map_err(&failed)?; // keeps the lock: it belongs to the session
+    tx.rollback().await.map_err(&failed)?; // does not release the lock, which belongs to the session
     match taken {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -35,7 +35,7 @@ pub(crate) async fn acquire(client: &mut Client, patience: Duration) -> Result<(
     }
 }
 
-/// Gives the lock back. A connection that fails at this has lost it already.
+/// Releases the lock. If this fails, the connection is broken and the server has released the lock already.
 pub(crate) async fn release(client: &Client) {
     if let Err(error) = client.execute("SELECT pg_advisory_unlock($1)", &[&KEY]).await {
         warn!(error = %error, "could not release the migration lock: {error}");
@@ -77,7 +77,7 @@ mod tests {
         client
     }
 
-    /// In the administrator's own database, where nobody migrates.
+    /// Uses the administrator's own database, where no other test migrates.
     #[tokio::test]
     async fn who_waits_too_long_learns_for_whom() {
         let (mut one, mut other) = (session("the first").await, session("the second").await);

@@ -1,39 +1,39 @@
-//! One numbered change of the schema, and the list that this binary carries.
+//! Migrations: numbered changes of the schema, and the list that this binary contains.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// One change of the schema, with its way back.
+/// Change of the schema, with the SQL to apply and to revert it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number; a list counts from 1 without gaps.
+    /// Number of the migration; a list counts from 1 without gaps.
     pub version: i32,
-    /// What it is about, e.g. `asset`.
+    /// Subject of the migration, e.g. `asset`.
     pub name: &'static str,
-    /// The SQL that makes it.
+    /// SQL that applies the migration.
     pub up: &'static str,
-    /// The SQL that takes it back.
+    /// SQL that reverts the migration.
     pub down: &'static str,
 }
 
-/// The way a migration is run.
+/// Direction in which a migration runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Applying it.
+    /// Applies the migration, creating its objects.
     Up,
-    /// Taking it back.
+    /// Reverts the migration, dropping its objects.
     Down,
 }
 
 const ALL: &[Migration] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
-/// All migrations of this binary, oldest first.
+/// Returns all migrations of this binary, oldest first.
 pub fn all() -> &'static [Migration] {
     ALL
 }
 
-/// The newest version that this binary knows; 0 where it has none.
+/// Returns the newest version in this binary; 0 if it has no migration.
 pub fn latest() -> i32 {
     newest(ALL)
 }
@@ -43,7 +43,7 @@ pub(crate) fn newest(migrations: &[Migration]) -> i32 {
 }
 
 impl Migration {
-    /// SHA-256 of both ways, the NUL between them so that moving text from one to the other shows.
+    /// Returns the SHA-256 of both scripts. A NUL separates them, so moving text from one to the other changes the sum.
     pub(crate) fn checksum(&self) -> Vec<u8> {
         Sha256::new()
             .chain_update(self.up)

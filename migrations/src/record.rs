@@ -1,5 +1,5 @@
-//! What a database says has been applied to it: one row of `public.schema_migration` a version. Owned by
-//! `sentryops_owner`, readable by the application's roles (readiness), and left in place after `down 0`.
+//! The applied migrations of a database: one row of `public.schema_migration` per version. The table is owned by
+//! `sentryops_owner`, readable by the application's roles (for readiness), and kept after `down 0`.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Transaction};
@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Transaction};
 use crate::error::Error;
 use crate::migration::Migration;
 
-/// One applied migration.
+/// Row of `schema_migration`: an applied migration.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) version: i32,
@@ -28,7 +28,7 @@ const CREATE: &str = "
     REVOKE ALL ON public.schema_migration FROM PUBLIC;
     GRANT SELECT ON public.schema_migration TO sentryops_app, sentryops_auth, sentryops_fleet;";
 
-/// All records, oldest first; makes the table where it is missing. For the owner, under the lock.
+/// Returns all records, oldest first, and creates the table if it is missing. Called as the owner, under the lock.
 pub(crate) async fn open(tx: &Transaction<'_>) -> Result<Vec<Record>, Error> {
     if let Some(records) = find(tx).await? {
         return Ok(records);
@@ -37,11 +37,11 @@ pub(crate) async fn open(tx: &Transaction<'_>) -> Result<Vec<Record>, Error> {
     Ok(Vec::new())
 }
 
-/// All records, oldest first, or `None` without the table. Takes one of our roles in `tx` if the login itself may not
-/// read: the application's login inherits nothing.
+/// Returns all records, oldest first, or `None` if the table does not exist. If the login may not read the table
+/// itself, assumes one of the SentryOps roles in `tx`: the application's login inherits no privileges.
 pub(crate) async fn find(tx: &Transaction<'_>) -> Result<Option<Vec<Record>>, Error> {
     let failed = Error::postgres("reading schema_migration");
-    // Not to_regclass(): that fails where the login may not use the schema.
+    // Not to_regclass(), which fails if the login may not use the schema.
     let table = tx
         .query_opt(
             "SELECT has_schema_privilege(space.oid, 'USAGE')
@@ -73,7 +73,7 @@ pub(crate) async fn find(tx: &Transaction<'_>) -> Result<Option<Vec<Record>>, Er
     Ok(Some(records.collect()))
 }
 
-/// Takes the first role that the login is a member of. Taking none is no error here: the read says what is missing.
+/// Assumes the first role that the login is a member of. Without any, the read that follows reports what is missing.
 async fn take_a_role(tx: &Transaction<'_>) -> Result<(), Error> {
     tx.execute(
         "SELECT set_config('role', ours.rolname, true)
@@ -86,10 +86,10 @@ async fn take_a_role(tx: &Transaction<'_>) -> Result<(), Error> {
     )
     .await
     .map(drop)
-    .map_err(Error::postgres("taking a role to read schema_migration"))
+    .map_err(Error::postgres("assuming a role to read schema_migration"))
 }
 
-/// Notes that a migration was applied, in the transaction that applied it.
+/// Inserts the record of a migration, in the transaction that applied it.
 pub(crate) async fn insert(
     client: &Client,
     migration: &Migration,
@@ -105,7 +105,7 @@ pub(crate) async fn insert(
         .map(drop)
 }
 
-/// Forgets a migration, in the transaction that took it back.
+/// Deletes the record of a migration, in the transaction that reverted it.
 pub(crate) async fn delete(
     client: &Client,
     migration: &Migration,

@@ -1,9 +1,10 @@
-//! The database roles: `sentryops_owner` owns and migrates; `sentryops_app`, `sentryops_auth`, `sentryops_fleet` are
-//! taken by transactions of the login, which inherits nothing and is never a member of the owner.
+//! The database roles. `sentryops_owner` owns the schema and migrates it. Transactions of the application's login
+//! assume `sentryops_app`, `sentryops_auth` or `sentryops_fleet`; the login inherits nothing and is never a member of
+//! the owner.
 //!
-//! One SQL text both does it and is printed where we may not, so the two cannot differ; whether it is needed is a
-//! question of its own (`LACKING`), so a set-up that is as it should be asks for no rights. Roles are never dropped:
-//! they belong to the cluster, and another database may hold grants to them.
+//! The same SQL is executed here, or printed if the connected login lacks privileges, so the two cannot differ. A
+//! separate query (`LACKING`) checks whether anything is missing, so a complete set-up needs no privileges. Roles are
+//! never dropped: they belong to the cluster, and another database may have granted privileges to them.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};
@@ -11,26 +12,27 @@ use tracing::info;
 
 use crate::error::Error;
 
-/// What came of [`roles`].
+/// Outcome of [`roles`], with the missing parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolesOutcome {
-    /// All was as it should be.
+    /// The set-up was already complete.
     Unchanged,
-    /// Done.
+    /// The missing parts were created.
     Made {
-        /// What had been lacking, e.g. `role sentryops_app does not exist`.
+        /// Parts that were missing, e.g. `role sentryops_app does not exist`.
         lacked: Vec<String>,
     },
-    /// Nothing was done: the connected login may not. Print [`roles_sql`] for an administrator.
+    /// The connected login lacks privileges, so nothing was changed. Print [`roles_sql`] for an administrator.
     NotPermitted {
-        /// What is lacking still.
+        /// Parts that are still missing.
         lacking: Vec<String>,
     },
 }
 
 const BODY: &str = include_str!("roles.sql");
 
-/// Somebody else was faster, roles being shared by all databases; each time round somebody gets ahead.
+/// Errors of losing a race: roles are shared by all databases of a cluster. In each round one competitor succeeds, so
+/// retrying ends.
 const RACES: [SqlState; 4] = [
     SqlState::DUPLICATE_OBJECT,
     SqlState::UNIQUE_VIOLATION,
@@ -57,7 +59,7 @@ const LACKING: &str = "
     FROM unnest(ARRAY['sentryops_owner', 'sentryops_app', 'sentryops_auth', 'sentryops_fleet', $1]) AS wanted
     WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted)
     UNION ALL
-    SELECT format('role %s may more than it should', rolname) FROM ours
+    SELECT format('role %s has more privileges than it should', rolname) FROM ours
     WHERE rolsuper OR rolreplication OR rolbypassrls OR rolcanlogin OR rolinherit OR rolcreatedb OR rolcreaterole
     UNION ALL
     SELECT format('%s inherits the rights of its roles', $1) FROM pg_roles WHERE rolname = $1 AND rolinherit
@@ -76,34 +78,34 @@ const LACKING: &str = "
            WHERE granted.grantee = owner.oid AND granted.is_grantable
              AND granted.privilege_type IN ('CREATE', 'USAGE')) < 2
     UNION ALL
-    SELECT format('everybody may create in schema public of %s', current_database())
+    SELECT format('PUBLIC may create in schema public of %s', current_database())
     FROM pg_namespace AS space WHERE space.nspname = 'public' AND EXISTS
         (SELECT FROM aclexplode(space.nspacl) AS granted
          WHERE granted.grantee = 0 AND granted.privilege_type = 'CREATE')
     UNION ALL
-    -- Who may make roles means to migrate too; anybody else is none of our business.
+    -- A login that may create roles is expected to migrate too; other logins are not checked.
     SELECT format('%s may not act as sentryops_owner', session_user) FROM owner
     JOIN pg_roles AS us ON us.rolname = session_user
     WHERE us.rolcreaterole AND NOT us.rolsuper AND us.rolname <> $1
       AND NOT pg_has_role(us.oid, owner.oid,
           CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
 
-/// The SQL that makes the roles and gives `login` its own, on Postgres 13 to 18, as often as one likes. For an
-/// administrator, connected to our database.
+/// Returns the SQL that creates the roles and grants `login` the three it needs. The SQL is idempotent, works on
+/// Postgres 13 to 18, and must be run by an administrator who is connected to the application's database.
 pub fn roles_sql(login: &str) -> String {
     format!(
         "-- The database roles of SentryOps. Run this as a database administrator, connected to its database.\n\
-         -- Passwords are yours to set. To migrate without an administrator: ALTER ROLE sentryops_owner LOGIN;\n\
+         -- Set the passwords yourself. To migrate without an administrator: ALTER ROLE sentryops_owner LOGIN;\n\
          SET sentryops.login = {};\n{BODY}",
         literal(login),
     )
 }
 
-/// Makes the roles as [`roles_sql`] does, all or nothing. Succeeds without any rights where all is as it should be, and
-/// when others do the same at once. A `login` that does not exist is made without a password.
+/// Creates the roles as [`roles_sql`] does, all or nothing. Needs no privileges if nothing is missing, and succeeds
+/// while other processes do the same. Creates `login` without a password if it does not exist.
 ///
 /// # Errors
-/// [`Error::Login`] for one that is, or can become, more than the application may be.
+/// [`Error::Login`] if `login` bypasses row security, is a member of the owner, or has an invalid or reserved name.
 pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Error> {
     check_name(login)?;
     check_rights(client, login).await?;
@@ -136,8 +138,8 @@ pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Err
     }
 }
 
-/// Runs the SQL and returns what it could not do; commits only if that is nothing. Asked again inside, because Postgres
-/// only warns when one grants what one may not.
+/// Runs the SQL and returns the parts that are still missing; commits only if there are none. The check runs again
+/// inside the transaction, because Postgres only warns about a grant that the caller may not make.
 async fn make(client: &mut Client, login: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let tx = client.transaction().await?;
     tx.batch_execute(&roles_sql(login)).await?;
@@ -158,14 +160,14 @@ async fn lacking(
     Ok(rows.iter().map(|row| row.get("lack")).collect())
 }
 
-/// Gives a login that [`roles`] has just made the password that the application will connect with.
+/// Sets the password of a login that [`roles`] has just created; the application connects with it.
 ///
 /// # Errors
-/// The connected login may not change it.
+/// [`Error::Postgres`] if the connected login may not change the password.
 pub async fn set_password(client: &Client, login: &str, password: &str) -> Result<(), Error> {
     let doing = "setting the password of the application's login";
     let failed = Error::postgres(doing);
-    // DDL takes no parameters: the server quotes them for us.
+    // DDL has no parameters, so the server quotes name and password with format().
     let sql = "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text) AS statement";
     let row = client.query_one(sql, &[&login, &password]).await.map_err(&failed)?;
     client.batch_execute(row.get("statement")).await.map_err(failed)
@@ -179,11 +181,11 @@ async fn is_connected_as(client: &Client, login: &str) -> Result<bool, tokio_pos
 fn check_name(login: &str) -> Result<(), Error> {
     let reason = match login {
         "sentryops_owner" | "sentryops_app" | "sentryops_auth" | "sentryops_fleet" => {
-            "is one of the roles that the application takes or must not have"
+            "is a role that the application either assumes or must never have"
         }
         "" => "has no name",
         _ if login.contains('\0') => "has a NUL in its name",
-        // Postgres would cut it, and somebody else may have the rest.
+        // Postgres would truncate the name, and another role may already have the truncated one.
         _ if login.len() > 63 => "has a name of more than 63 bytes",
         _ => return Ok(()),
     };
@@ -204,7 +206,7 @@ async fn check_rights(client: &Client, login: &str) -> Result<(), Error> {
         .map_err(Error::postgres("checking the login of the application"))?;
     let Some(row) = row else { return Ok(()) };
     let reason = if row.get("rolsuper") {
-        "is a superuser, whom row security does not bind"
+        "is a superuser, and row security does not apply to superusers"
     } else if row.get("rolbypassrls") {
         "bypasses row security"
     } else if row.get("is_owner") {
@@ -215,7 +217,7 @@ async fn check_rights(client: &Client, login: &str) -> Result<(), Error> {
     Err(Error::Login { login: login.to_owned(), reason })
 }
 
-/// A string of SQL, however the server reads backslashes.
+/// Returns an SQL string literal that is safe for either setting of `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {

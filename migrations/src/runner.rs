@@ -1,9 +1,10 @@
-//! Applies migrations and takes them back. Each is one transaction together with its row in `schema_migration`, so it
-//! is there whole or not at all, and what came before it stays. Statements wait 3 s for a lock: better to fail and run
-//! again than to queue the whole application behind us. All of it acts as `sentryops_owner`, whoever is connected.
+//! Applies and reverts migrations. Each runs in one transaction together with its row in `schema_migration`, so it is
+//! applied completely or not at all, and earlier migrations stay. Statements wait 3 s for a lock: it is better to fail
+//! and run again than to block the whole application. All statements act as `sentryops_owner`, whichever login is
+//! connected.
 //!
-//! Everything set for a run is local to its transactions; only the advisory lock belongs to the session. Whoever drops
-//! one of these futures before its end must close the connection, not reuse it.
+//! All settings of a run are local to its transactions; only the advisory lock belongs to the session. A caller that
+//! drops one of these futures before it completes must close the connection and not reuse it.
 
 use std::time::{Duration, Instant};
 
@@ -17,20 +18,20 @@ use crate::lock;
 use crate::migration::{self, Direction, Migration};
 use crate::record::{self, Record};
 
-/// A migration that was run.
+/// Migration that was applied or reverted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Its number.
+    /// Number of the migration, from 1.
     pub version: i32,
-    /// Its name.
+    /// Name of the migration, e.g. `asset`.
     pub name: &'static str,
-    /// Which way it was run.
+    /// Direction in which the migration ran.
     pub direction: Direction,
-    /// How long its SQL took.
+    /// Duration of the migration's SQL, without the commit.
     pub elapsed: Duration,
 }
 
-// A limit of PostgreSQL 17 is lifted by name, because older versions do not know it.
+// set_config() by name: `transaction_timeout` is new in PostgreSQL 17, and SET would fail on older versions.
 const LOCALS: &str = "
     SET LOCAL ROLE sentryops_owner;
     SET LOCAL search_path = public;
@@ -38,28 +39,28 @@ const LOCALS: &str = "
     SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout');";
 
-/// Applies everything that is pending, oldest first, and returns what it applied: nothing on a second run. Versions
-/// newer than this binary are left alone.
+/// Applies all pending migrations, oldest first, and returns those it applied; a second run returns none. Versions
+/// newer than this binary stay untouched.
 ///
 /// # Errors
-/// [`Error::Failed`] leaves everything before it applied. [`Error::RolesMissing`], [`Error::NotOwner`] and
-/// [`Error::MayNotCreate`] call for [`crate::roles`]; [`Error::Locked`] for patience.
+/// [`Error::Failed`]: earlier migrations stay applied. [`Error::RolesMissing`], [`Error::NotOwner`] and
+/// [`Error::MayNotCreate`]: call [`crate::roles`] first. [`Error::Locked`]: retry later.
 pub async fn up(client: &mut Client) -> Result<Vec<Applied>, Error> {
     up_to(client, migration::all(), migration::latest()).await
 }
 
-/// Takes back everything newer than `to`, newest first; 0 takes back all.
+/// Reverts all migrations newer than `to`, newest first; 0 reverts all.
 ///
 /// # Errors
-/// As [`up`]; and [`Error::Unknown`], with nothing done, where a newer binary has applied what this one does not know.
+/// Those of [`up`], and [`Error::Unknown`] without any change if a newer binary applied migrations that this one lacks.
 pub async fn down(client: &mut Client, to: i32) -> Result<Vec<Applied>, Error> {
     down_to(client, migration::all(), to).await
 }
 
-/// [`up`] for any list, to `target` inclusive.
+/// Applies the pending migrations of any list, up to and including `target`; otherwise like [`up`].
 ///
 /// # Errors
-/// As [`up`]; and [`Error::Target`] for a version that is not in the list.
+/// Those of [`up`], and [`Error::Target`] for a version that is not in the list.
 pub async fn up_to(
     client: &mut Client,
     migrations: &[Migration],
@@ -72,10 +73,10 @@ pub async fn up_to(
     applied
 }
 
-/// [`down`] for any list.
+/// Reverts the migrations of any list that are newer than `to`; otherwise like [`down`].
 ///
 /// # Errors
-/// As [`down`]; and [`Error::Target`] for a version that is not in the list.
+/// Those of [`down`], and [`Error::Target`] for a version that is not in the list.
 pub async fn down_to(
     client: &mut Client,
     migrations: &[Migration],
@@ -131,7 +132,7 @@ fn check_target(migrations: &[Migration], asked: i32) -> Result<(), Error> {
     if (0..=latest).contains(&asked) { Ok(()) } else { Err(Error::Target { asked, latest }) }
 }
 
-/// What is applied must be what we carry, and without holes.
+/// Checks that the applied migrations equal those of the list and have no gaps.
 fn verify(migrations: &[Migration], records: &[Record]) -> Result<(), Error> {
     let newest = records.last().map_or(0, |record| record.version);
     for migration in migrations.iter().filter(|migration| migration.version <= newest) {
@@ -214,14 +215,16 @@ async fn run(
             Ok(Applied { version, name, direction, elapsed })
         }
         Err(failure) => {
-            // The failure is what counts; a connection that cannot roll back is gone, and its transaction with it.
+            // The failure is returned in any case. A connection that cannot roll back is broken, and the server ends
+            // its transaction.
             let _ = client.batch_execute("ROLLBACK").await;
             Err(Error::Failed(Box::new(failure)))
         }
     }
 }
 
-/// By hand and not by [`Transaction`], which cannot tell how many statements of a script completed.
+/// Runs one migration in a transaction. The transaction is controlled by SQL text and not by [`Transaction`], which
+/// does not report how many statements of a script completed.
 async fn transact(
     client: &Client,
     migration: &Migration,

@@ -1,20 +1,20 @@
-//! Finds lines in a file of SQL for error messages, nothing more: the file itself goes to Postgres as it is. Most
-//! refusals of DDL carry no position ("already exists", a lock timeout), so the statement is found by counting those
-//! that completed. Not understood: `BEGIN ATOMIC` bodies (Postgres 14 and later, and we support 13).
+//! Finds line numbers in an SQL file for error messages; the file itself is sent to Postgres unchanged. Most errors of
+//! DDL have no position ("already exists", a lock timeout), so the statement is found by counting the completed ones.
+//! Not supported: `BEGIN ATOMIC` bodies, which need Postgres 14, while this crate supports 13.
 
-/// The line (from 1) of the character (from 1, as Postgres counts).
+/// Returns the line (from 1) of a character position (from 1, as Postgres counts).
 pub(crate) fn line_of(sql: &str, character: u32) -> usize {
     let before = usize::try_from(character).unwrap_or(usize::MAX).saturating_sub(1);
     sql.chars().take(before).filter(|&c| c == '\n').count() + 1
 }
 
-/// The line (from 1) on which the statement begins that follows `done` others.
+/// Returns the line (from 1) of the statement after the first `done`; `None` if there is no such statement.
 pub(crate) fn line_after(sql: &str, done: usize) -> Option<usize> {
     let start = *starts(sql).get(done)?;
     Some(sql[..start].matches('\n').count() + 1)
 }
 
-/// Where each statement begins, in bytes; comments and blanks before it are not part of it.
+/// Returns the byte offset of each statement, without the comments and blanks before it.
 fn starts(sql: &str) -> Vec<usize> {
     let mut starts = Vec::new();
     let mut is_between = true;
@@ -46,7 +46,7 @@ fn is_blank(rest: &str) -> bool {
     rest.starts_with(char::is_whitespace) || rest.starts_with("--") || rest.starts_with("/*")
 }
 
-/// Bytes of the token at the start of `rest`, which is not empty.
+/// Returns the length in bytes of the token at the start of `rest`, which must not be empty.
 fn token(rest: &str) -> usize {
     if rest.starts_with("--") {
         return rest.find('\n').unwrap_or(rest.len());
@@ -63,7 +63,7 @@ fn token(rest: &str) -> usize {
     }
 }
 
-/// A name or keyword, together with the string after `E`, whose backslashes escape.
+/// Returns the length of a name or keyword. For `E'…'` it includes the string, in which backslashes escape.
 fn word(rest: &str) -> usize {
     let is_inside = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let end = rest.find(|c| !is_inside(c)).unwrap_or(rest.len());
@@ -73,7 +73,8 @@ fn word(rest: &str) -> usize {
     end
 }
 
-/// From quote to quote. A doubled quote reads as two strings side by side, which is as good here.
+/// Returns the length of a quoted token. A doubled quote is read as two adjacent strings, which makes no difference
+/// here.
 fn quoted(rest: &str, quote: char, escape: Option<char>) -> usize {
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
@@ -86,7 +87,7 @@ fn quoted(rest: &str, quote: char, escape: Option<char>) -> usize {
     rest.len()
 }
 
-/// `$tag$ … $tag$`; a `$` that opens none (`$1`) stands for itself.
+/// Returns the length of `$tag$ … $tag$`, or 1 for a `$` that does not open such a string (`$1`).
 fn dollar_quoted(rest: &str) -> usize {
     let Some(end) = rest[1..].find('$').map(|at| at + 2) else { return 1 };
     let tag = &rest[1..end - 1];
@@ -98,7 +99,7 @@ fn dollar_quoted(rest: &str) -> usize {
     rest[end..].find(&rest[..end]).map_or(rest.len(), |at| end + at + end)
 }
 
-/// Block comments nest.
+/// Returns the length of a block comment; block comments nest.
 fn comment(rest: &str) -> usize {
     let mut depth = 0_usize;
     let mut at = 0;

@@ -1,5 +1,5 @@
-//! What a database has, compared with what this binary carries. Only reads, without the migration lock: looking at a
-//! database must work while it is being migrated, and with the application's login.
+//! Compares the migrations applied to a database with those of this binary. Only reads, and does not take the migration
+//! lock: the status must be readable during a migration, and with the application's login.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, GenericClient};
@@ -8,45 +8,45 @@ use crate::error::Error;
 use crate::migration::{self, Migration};
 use crate::record::{self, Record};
 
-/// One migration, as the database has it.
+/// State of one migration in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Its number.
+    /// Number of the migration, from 1.
     pub version: i32,
-    /// Its name: this binary's, or where it knows none the database's.
+    /// Name in this binary, or in the database if this binary lacks the migration.
     pub name: String,
-    /// Whether it is applied.
+    /// Applied, changed, pending or unknown.
     pub state: State,
 }
 
-/// Whether a migration is applied, and is the one we carry.
+/// State of a migration: applied or not, and equal to the one in this binary or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Applied, and the same as in this binary.
+    /// Applied with the same SQL as in this binary.
     Applied {
-        /// When.
+        /// Time at which it was applied.
         at: DateTime<Utc>,
     },
-    /// Applied, but with other SQL than this binary has: `up` and `down` refuse.
+    /// Applied with different SQL than this binary has: `up` and `down` fail.
     Changed {
-        /// When.
+        /// Time at which it was applied.
         at: DateTime<Utc>,
     },
-    /// Not applied yet.
+    /// Not applied to the database yet.
     Pending,
-    /// Applied by a newer binary: `up` lets it be, `down` refuses.
+    /// Applied by a newer binary: `up` ignores it, `down` fails.
     Unknown {
-        /// When.
+        /// Time at which it was applied.
         at: DateTime<Utc>,
     },
 }
 
-/// Every migration that this binary or the database knows, oldest first.
+/// Returns all migrations of this binary and of the database, oldest first.
 pub async fn status(client: &mut Client) -> Result<Vec<Status>, Error> {
     status_of(client, migration::all()).await
 }
 
-/// [`status`] for any list.
+/// Returns the same as [`status`] for any list of migrations.
 pub async fn status_of(
     client: &mut Client,
     migrations: &[Migration],
@@ -54,11 +54,12 @@ pub async fn status_of(
     Ok(compare(migrations, &records(client).await?))
 }
 
-/// The newest applied version, or `None` where nothing is. Works for the application's login (it takes a role for this
-/// one read), inside of a transaction (as a savepoint, undone) and outside.
+/// Returns the newest applied version, or `None` if no migration is applied. Works with the application's login, for
+/// which it assumes a role during this read. Works outside a transaction and inside one, where it rolls back to a
+/// savepoint.
 ///
 /// # Errors
-/// [`Error::Postgres`] also where the login is a member of none of our roles.
+/// [`Error::Postgres`], also if the login is not a member of any SentryOps role.
 pub async fn version(client: &mut impl GenericClient) -> Result<Option<i32>, Error> {
     Ok(records(client).await?.last().map(|record| record.version))
 }
@@ -67,7 +68,7 @@ async fn records(client: &mut impl GenericClient) -> Result<Vec<Record>, Error> 
     let failed = Error::postgres("reading the version of the schema");
     let tx = client.transaction().await.map_err(&failed)?;
     let records = record::find(&tx).await?;
-    tx.rollback().await.map_err(&failed)?; // gives back the role that was taken
+    tx.rollback().await.map_err(&failed)?; // resets the role that was assumed
     Ok(records.unwrap_or_default())
 }
 

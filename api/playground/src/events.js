@@ -1,5 +1,5 @@
 /**
- * Server-sent events out of a response body. EventSource cannot send a bearer, so this reads fetch.
+ * Parses server-sent events from a response body. EventSource cannot send a bearer, so fetch is used.
  *
  * @param {ReadableStream<Uint8Array>} body
  * @returns {AsyncGenerator<{event: string, data: string}>}

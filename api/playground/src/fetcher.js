@@ -4,7 +4,7 @@ import { events } from './events.js';
 
 const ENDPOINT = '/graphql';
 const STREAM = '/graphql/stream';
-/** Root fields that make a session: an expired one must not be renewed on their account. */
+/** Root fields that create or end a session: they must not cause a renewal of an expired one. */
 const SESSION_FIELDS = new Set(['login', 'refreshSession', 'logout']);
 const REFRESH = `mutation RefreshSession($refreshToken: String!) {
   refreshSession(refreshToken: $refreshToken) { accessToken refreshToken accessExpiresAt }
@@ -43,7 +43,7 @@ const unauthenticated = (result) =>
 /** @type {Promise<void> | null} */
 let refreshing = null;
 
-/** Renews the session, or ends it when the server says so. Callers at the same time share one. */
+/** Renews the session, or ends it if the server rejects it. Concurrent callers share one request. */
 function refresh() {
   refreshing ??= (async () => {
     const refreshToken = session.get()?.refreshToken;
@@ -58,8 +58,8 @@ function refresh() {
 }
 
 /**
- * Sends with the session's token unless the caller has a header of its own. Where that token is
- * refused it is renewed, and the request sent once more: as somebody, or as nobody.
+ * Sends with the session's token unless the caller sets an Authorization header. If the token is
+ * rejected, renews it and sends the request once more: with the new token, or anonymously.
  *
  * @template {{result?: object}} T
  * @param {Record<string, string>} own headers of the headers pane
@@ -82,8 +82,8 @@ async function authorized(own, renewable, send) {
 }
 
 /**
- * The operation to run. Just after a change of tabs GraphiQL still names that of the tab before; where
- * a document has a single operation, that one is meant.
+ * Returns the operation to run. Just after a change of tabs GraphiQL still passes the operation name
+ * of the previous tab, so a document's only operation is used whatever the name.
  *
  * @param {{query: string, operationName?: string}} params
  */
@@ -93,11 +93,11 @@ function operation({ query, operationName }) {
     const all = document.definitions.filter(({ kind }) => kind === Kind.OPERATION_DEFINITION);
     return all.length === 1 ? all[0] : getOperationAST(document, operationName ?? null);
   } catch {
-    return null; // a syntax error is the server's to report
+    return null; // the server reports syntax errors
   }
 }
 
-/** Subscriptions come as server-sent events; an observable lets GraphiQL's stop button end them. */
+/** Runs a subscription over server-sent events, as an observable that GraphiQL's stop button can end. */
 const subscribe = (params, headers) => ({
   subscribe({ next, error, complete }) {
     const abort = new AbortController();
@@ -137,7 +137,7 @@ export async function fetcher(request, { headers } = {}) {
   return result;
 }
 
-/** Ends the session here whatever the server says, and there if it can be reached. */
+/** Ends the session in the browser in any case, and on the server if it can be reached. */
 export async function signOut() {
   const token = session.get()?.accessToken;
   session.forget();

@@ -21,12 +21,12 @@ function EditorNames() {
   return null;
 }
 
-/** The line under the editors that says whether requests carry a session. */
+/** Line under the editors that shows whether requests are sent with a session. */
 function SessionLine() {
   const signedIn = useSyncExternalStore(session.subscribe, session.get) !== null;
   const { schema, isFetching, introspect } = useSchemaStore();
 
-  // Where introspection takes a session, the documentation arrives with the sign-in.
+  // If introspection requires a session, the documentation is loaded after sign-in.
   useEffect(() => {
     if (signedIn && !schema && !isFetching) introspect();
   }, [signedIn]);

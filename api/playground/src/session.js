@@ -22,7 +22,7 @@ function write(next) {
     if (next) sessionStorage.setItem(KEY, JSON.stringify(next));
     else sessionStorage.removeItem(KEY);
   } catch {
-    // Storage is forbidden: the session lives in memory.
+    // Storage is not available: the session is kept in memory only.
   }
   for (const listener of listeners) listener();
 }
@@ -37,8 +37,8 @@ export const session = {
     return () => listeners.delete(listener);
   },
   /**
-   * Takes the tokens out of an answer to login, refreshSession or switchOrganization, under
-   * whatever alias, and ends the session after a logout.
+   * Stores the tokens from an answer to login, refreshSession or switchOrganization, under any
+   * alias, and ends the session after a logout.
    *
    * @param {{data?: Record<string, any> | null}} result
    */

@@ -1,6 +1,6 @@
 /**
- * Stands in for `react-style-singleton`, through which dialogs lock the page's scrolling: that one
- * appends a style element, which `style-src 'self'` refuses. A constructed sheet needs no element.
+ * Replaces `react-style-singleton`, with which dialogs lock the page's scrolling. The original
+ * appends a style element, which `style-src 'self'` blocks. A constructed sheet needs no element.
  */
 import { useEffect } from 'react';
 

@@ -1,12 +1,12 @@
 import { session } from './session.js';
 import { tabs } from './tabs.js';
 
-/** GraphiQL's own prefix; it asks for nothing else. */
+/** Prefix of GraphiQL's keys; GraphiQL reads no other keys. */
 const PREFIX = 'graphiql:';
 
 /**
- * Names whose text never reaches localStorage, as a variable or as an argument in the document.
- * GraphiQL would write every keystroke, and the history of what was run, to disk.
+ * Names of variables and arguments with values that are never written to localStorage. Without
+ * this, GraphiQL would write every keystroke and the history of operations to disk.
  */
 const SECRETS = 'password|current|new|accessToken|refreshToken|secret|token|value';
 const IN_VARIABLES = new RegExp(`("(?:${SECRETS})"\\s*:\\s*")(?:[^"\\\\]|\\\\[^])*`, 'gi');
@@ -18,7 +18,7 @@ const IN_DOCUMENT = new RegExp(
 /** @param {string} text a document or variables, perhaps half typed */
 const scrub = (text) => text.replace(IN_VARIABLES, '$1').replace(IN_DOCUMENT, '$1""');
 
-/** Entries that are JSON holding documents and variables as strings; the others are plain text. */
+/** Entries that are JSON with documents and variables as strings; all others are plain text. */
 const NESTED = new Set(['tabState', 'queries', 'favorites'].map((name) => PREFIX + name));
 
 /** @param {string} key @param {string} text */
@@ -28,7 +28,7 @@ function scrubbed(key, text) {
   return JSON.stringify(JSON.parse(text), inner);
 }
 
-/** localStorage, or memory where the browser forbids it. */
+/** Returns localStorage, or a store in memory if the browser blocks it. */
 function backing() {
   try {
     localStorage.getItem(PREFIX);
@@ -47,7 +47,7 @@ function backing() {
   }
 }
 
-/** The storage handed to GraphiQL. */
+/** Creates the storage that is passed to GraphiQL. */
 export function createStorage() {
   const store = backing();
   const keys = () =>
@@ -55,8 +55,8 @@ export function createStorage() {
       key.startsWith(PREFIX),
     );
 
-  // GraphiQL opens default tabs without the variables of the first one, and looks for the active
-  // tab by these two entries; a first visit therefore starts with them filled in.
+  // GraphiQL opens default tabs without the variables of the first one, and finds the active tab
+  // by these two entries. So they are set on a first visit.
   if (store.getItem(`${PREFIX}tabState`) === null) {
     store.setItem(`${PREFIX}query`, tabs[0].query);
     store.setItem(`${PREFIX}variables`, tabs[0].variables ?? '');

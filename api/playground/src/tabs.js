@@ -1,16 +1,16 @@
 /**
- * The tabs a first visit starts with. GraphiQL names a tab after its operation, and keeps the tabs
- * in localStorage from then on. To prepare another tab, add an entry.
+ * Tabs of a first visit. GraphiQL names a tab after its operation, and stores the tabs in
+ * localStorage from then on. To add a tab, add an entry.
  *
  * @type {{query: string, variables?: string}[]}
  */
 export const tabs = [
   {
-    query: `# Sign in. Write your e-mail and password into
-# the Variables pane below, then press run
-# (Ctrl+Enter). Later requests carry the token,
+    query: `# Sign in: enter your e-mail and password in the
+# Variables pane below, then run the operation
+# (Ctrl+Enter). Later requests send the token
 # until you sign out or close this browser tab.
-# The password is not kept.
+# The password is not stored.
 mutation SignIn($email: String!, $password: String!) {
   login(email: $email, password: $password) {
     tokens {
@@ -28,8 +28,8 @@ mutation SignIn($email: String!, $password: String!) {
 `,
   },
   {
-    query: `# Who am I: your organization, your roles
-# and what they let you do.
+    query: `# The signed-in user or API key, with its
+# organization, roles and permissions.
 query WhoAmI {
   viewer {
     organization {
@@ -51,8 +51,8 @@ query WhoAmI {
 `,
   },
   {
-    query: `# The first twenty assets. For the next ones
-# add after: "…" with the endCursor.
+    query: `# The first twenty assets. For the next page
+# add after: "…" with the value of endCursor.
 query Assets {
   assets(first: 20) {
     nodes {
@@ -74,8 +74,8 @@ query Assets {
   },
   {
     query: `# Watch the queues: each job as it changes.
-# Start a run in another tab, and look here;
-# the stop button ends it.
+# Start a run in another tab to see its jobs here.
+# The stop button ends the subscription.
 subscription Jobs {
   jobs {
     id
@@ -88,9 +88,9 @@ subscription Jobs {
 `,
   },
   {
-    query: `# Judge all assets by every rule. Run it, copy
-# the id into the variables of the next tab, and
-# see there how far it is.
+    query: `# Evaluate every rule for all assets. Run it, copy
+# the id into the Variables pane of the next tab,
+# and watch the progress there.
 mutation Scan {
   startComplianceRun {
     id
@@ -101,8 +101,8 @@ mutation Scan {
 `,
   },
   {
-    query: `# Watch a run to its end: write its id, which
-# the tab before answered, into the Variables pane.
+    query: `# Watch a compliance run until it ends. Enter the
+# id from the previous tab in the Variables pane.
 subscription Watch($id: ID!) {
   complianceRun(id: $id) {
     state
@@ -128,8 +128,8 @@ subscription Watch($id: ID!) {
 `,
   },
   {
-    query: `# What is broken now, the worst first, with
-# what was found and what to do about it.
+    query: `# Open findings, most severe first, with the
+# evidence and the remediation.
 query Findings {
   findings(first: 20, filter: { state: [OPEN] }) {
     nodes {

@@ -1,5 +1,5 @@
-//! Queue of messages to write. Bounded in messages and in bytes, so that a stuck reader costs little memory and blocks
-//! nobody.
+//! Queue of messages to write. Bounded in messages and in bytes, so that a stuck reader costs little memory and never
+//! blocks an operation.
 //!
 //! A message counts against the limit in bytes until it is written.
 

@@ -1,4 +1,4 @@
-//! How an answer of the engine looks over HTTP.
+//! HTTP responses for the engine's answers.
 
 use crate::{
     harness::TestServer,

@@ -1,11 +1,11 @@
-//! Who the engine is told is asking.
+//! Client address, request id and bearer as the engine receives them.
 
 use crate::{
     harness::TestServer,
     wire::{exchange, post_with},
 };
 
-/// `address request-id bearer`, as the engine saw them.
+/// Returns `address request-id bearer` as the engine received them.
 async fn whoami(server: &TestServer, headers: &str) -> (String, String, String) {
     let headers = format!("Content-Type: application/json\r\n{headers}");
     let reply = exchange(server.address, &post_with(&headers, br#"{"query":"{ whoami }"}"#)).await;

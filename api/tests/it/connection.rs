@@ -1,4 +1,4 @@
-//! How many connections, and for how long.
+//! Connection limits and deadlines.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::{
 const HELLO: &str = r#"{"query":"{ hello }"}"#;
 const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 
-/// Whether the server has closed, or reset, the connection.
+/// Returns true if the server has closed or reset the connection.
 async fn closes(stream: &mut tokio::net::TcpStream) -> bool {
     !matches!(soon(stream.read(&mut [0; 1024])).await, Ok(read) if read > 0)
 }
@@ -28,7 +28,7 @@ async fn one_address_has_only_so_many_connections() {
         kept.push(stream);
     }
     assert!(closes(&mut connect(server.address).await).await);
-    // Others are not concerned, and a place that is given back can be taken.
+    // Other addresses are not affected, and a released slot can be taken again.
     let mut other = connect_from(ATTACKER, server.address).await;
     other.write_all(&post(HELLO)).await.unwrap();
     assert_eq!(next(&mut other).await.status, 200);
@@ -36,7 +36,7 @@ async fn one_address_has_only_so_many_connections() {
     soon(async {
         loop {
             let mut stream = connect(server.address).await;
-            let _ = stream.write_all(&post(HELLO)).await; // refused until the place is free
+            let _ = stream.write_all(&post(HELLO)).await; // rejected until the slot is free
             if matches!(stream.read(&mut [0; 16]).await, Ok(16)) {
                 break;
             }
@@ -93,7 +93,7 @@ async fn the_next_request_of_a_connection_has_its_own_deadline() {
     for _ in 0..3 {
         stream.write_all(&post_and_stay(HELLO)).await.unwrap();
         assert_eq!(next(&mut stream).await.status, 200);
-        // Longer than the head deadline: idle is not slow.
+        // Longer than the head deadline, which does not apply to an idle connection.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     stream.write_all(b"GET").await.unwrap();
@@ -135,7 +135,7 @@ async fn a_client_that_does_not_read_is_cut() {
     let length = exchange(server.address, &asset).await.body.len();
     let asset = String::from_utf8(asset).unwrap().replace("Connection: close\r\n", "");
     let mut stream = connect(server.address).await;
-    // More than the buffers of both kernels hold.
+    // More than the socket buffers of both sides hold.
     let answers = 40;
     stream.write_all(asset.repeat(answers).as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -149,7 +149,7 @@ async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
     let server = TestServer::hurried(|limits| limits.head_timeout = Duration::from_secs(3)).await;
     let mut drippers = Vec::new();
     for number in 0..500_u16 {
-        // Five addresses, each within its cap: all of them are let in.
+        // Five addresses, each within its limit, so all connections are accepted.
         let [_, address] = (number / 100 + 2).to_be_bytes();
         let mut stream = connect_from([127, 0, 0, address], server.address).await;
         drippers.push(tokio::spawn(async move {
@@ -164,7 +164,7 @@ async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
         assert_eq!(exchange(server.address, &post(HELLO)).await.status, 200);
         took.push(started.elapsed());
     }
-    // The median: this machine may be busy with other tests, and the load scenarios look at the tail.
+    // Only the median is checked: the machine may be busy with other tests. The load tests check the tail.
     took.sort();
     assert!(took[took.len() / 2] < Duration::from_millis(500), "{took:?}");
     for dripper in drippers {

@@ -1,4 +1,4 @@
-//! Which origins may read an answer.
+//! CORS: origins that may read a response.
 
 use crate::{
     harness::TestServer,
@@ -42,7 +42,7 @@ async fn only_the_exact_origin_may_read() {
             let exposed = reply.header("access-control-expose-headers");
             assert_eq!(exposed, allowed.then_some("x-request-id, retry-after"), "{origin}");
             assert_eq!(reply.header("access-control-allow-credentials"), None);
-            // Served all the same: a bearer is needed, and a foreign page has none.
+            // Still served: access needs a bearer, which a page of another origin does not have.
             assert!(reply.status == 200 || reply.status == 404);
         }
     }

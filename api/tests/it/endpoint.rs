@@ -1,4 +1,4 @@
-//! What the endpoint takes and what it does not.
+//! Requests that the GraphQL endpoint accepts and rejects.
 
 use tokio::io::AsyncWriteExt;
 

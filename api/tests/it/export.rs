@@ -1,4 +1,4 @@
-//! Files on their way out.
+//! Exports: streamed files.
 
 use graphql::Lost;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +15,7 @@ async fn export(server: &TestServer, path: &str, bearer: &str) -> Reply {
     exchange(server.address, &request("GET", path, &headers)).await
 }
 
-/// The end of a body in chunks; without it a client knows that it is not whole.
+/// Last chunk of a chunked body. A body without it is recognisably incomplete.
 const WHOLE: &str = "0\r\n\r\n";
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_page_that_fails_breaks_the_connection() {
     let bytes = request("GET", ASSETS, "Authorization: Bearer fails\r\n");
     stream.write_all(&bytes).await.unwrap();
     let mut file = Vec::new();
-    let _ = soon(stream.read_to_end(&mut file)).await; // it may end in a reset
+    let _ = soon(stream.read_to_end(&mut file)).await; // the connection may be reset
     let file = String::from_utf8(file).unwrap();
     assert!(!file.ends_with(WHOLE) && !file.contains("secret"), "{file}");
 }
@@ -55,7 +55,7 @@ async fn an_export_ends_with_the_session_and_is_not_whole() {
     assert_eq!(soon(server.events.recv()).await, Some(Event::Made));
     server.lost.send(Lost::Access).unwrap();
     let mut file = Vec::new();
-    let _ = soon(stream.read_to_end(&mut file)).await; // it may end in a reset
+    let _ = soon(stream.read_to_end(&mut file)).await; // the connection may be reset
     assert!(file.starts_with(b"HTTP/1.1 200") && !file.ends_with(WHOLE.as_bytes()));
 }
 
@@ -66,7 +66,7 @@ async fn who_does_not_read_gets_no_more_pages_made() {
     let bytes = request("GET", ASSETS, "Authorization: Bearer endless\r\n");
     stream.write_all(&bytes).await.unwrap();
     let mut made = 0;
-    // Until the buffers of both kernels are full.
+    // Wait until the socket buffers of both sides are full.
     while let Ok(event) =
         tokio::time::timeout(std::time::Duration::from_millis(300), server.events.recv()).await
     {

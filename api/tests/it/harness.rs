@@ -1,6 +1,6 @@
-//! A server with an engine that does on demand what a real one does by accident: hang, panic, refuse.
+//! A test server with an engine that hangs, panics or refuses on demand.
 //!
-//! It is a [`Gateway`] without limits or permissions: those are the engine's, and tested there.
+//! The engine is a [`Gateway`] without limits or permissions: the real engine has those, and its own tests cover them.
 
 use std::net::SocketAddr;
 
@@ -25,31 +25,31 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What happened in the engine.
+/// Event that the test engine reports.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     Started,
     Dropped,
-    /// What an upload was ordered as; nothing of it has been asked for.
+    /// An upload began, with its order as text; no piece has been requested yet.
     Ordered(String),
-    /// A piece of an upload has come.
+    /// A piece of an upload arrived, with its size in bytes.
     Came(usize),
-    /// An upload broke off.
+    /// An upload ended early, with the reason.
     BrokenOff(BrokenOff),
-    /// A page of an export was made.
+    /// A page of an export was produced.
     Made,
 }
 
-/// Reports when the work it lives in is dropped.
+/// Guard that reports when the work that holds it is dropped.
 struct Witness(mpsc::UnboundedSender<Event>);
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        let _ = self.0.send(Event::Dropped); // a test that no longer listens
+        let _ = self.0.send(Event::Dropped); // the test may no longer listen
     }
 }
 
-/// Apart from its resolver, whose macro would warn about what cannot be reached.
+/// Panics. Kept outside the resolver, because its macro would warn about unreachable code.
 fn fall() -> bool {
     panic!("postgres at src/secret.rs")
 }
@@ -107,7 +107,7 @@ impl Ticks {
         stream::iter([1, 2])
     }
 
-    /// Says nothing, and reports when it is dropped.
+    /// Sends nothing, and reports when it is dropped.
     async fn silence(&self, ctx: &Context<'_>) -> impl Stream<Item = u8> + use<> {
         let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>().clone();
         events.send(Event::Started).unwrap();
@@ -117,7 +117,7 @@ impl Ticks {
         })
     }
 
-    /// So many answers of so many bytes, one a millisecond.
+    /// Sends `count` answers of `bytes` bytes, one per millisecond.
     async fn flood(&self, count: usize, bytes: usize) -> impl Stream<Item = String> {
         stream::iter(0..count).then(move |_| async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -130,7 +130,7 @@ impl Ticks {
     }
 }
 
-/// The scratch engine.
+/// Test engine with controllable failures.
 #[derive(Clone)]
 pub struct Engine {
     schema: Schema<Query, Mutation, Ticks>,
@@ -204,7 +204,7 @@ impl Gateway for Engine {
         })
     }
 
-    /// Everybody, by the bearer as their name; `hang` takes for ever.
+    /// Accepts every bearer as the holder's name. `refuse-CODE` is rejected with that code; `hang` never resolves.
     async fn recognise(&self, bearer: String, _: Client) -> Result<Recognised, Answer> {
         if let Some(code) = bearer.strip_prefix("refuse-") {
             return Err(refused(vec![error(code, None)]));
@@ -217,7 +217,7 @@ impl Gateway for Engine {
         Ok(Recognised { holder: Some(bearer.clone()), bearer: Some(bearer), lost })
     }
 
-    /// Counts bytes as rows. `forbid` may not; `picky` refuses after the first piece.
+    /// Counts bytes as rows. `forbid` is rejected with FORBIDDEN; `picky` is rejected after the first piece.
     async fn upload(
         &self,
         order: ImportOrder,
@@ -263,7 +263,7 @@ impl Gateway for Engine {
         Ok(Received { id: Id::default(), rows: i32::try_from(bytes).unwrap() })
     }
 
-    /// Three pages; `fails` gets one and an error, `endless` does not come to an end.
+    /// Returns a page with the run as its title. `refuse-CODE` is rejected with that code.
     async fn print_report(
         &self,
         run: &str,
@@ -293,6 +293,7 @@ impl Gateway for Engine {
         Ok(stream::iter([Ok(header)]).chain(rows))
     }
 
+    /// Streams three pages. `fails` gets one page and an error; the pages of `endless` never end.
     async fn export(
         &self,
         _: ImportKind,
@@ -308,7 +309,7 @@ impl Gateway for Engine {
         let (witness, events) = (Witness(self.events.clone()), self.events.clone());
         Ok(stream::iter(0..pages).map(move |page| {
             let _ = &witness;
-            let _ = events.send(Event::Made); // a test that no longer listens
+            let _ = events.send(Event::Made); // the test may no longer listen
             if fails && page == 1 {
                 return Err(graphql::Error::new(ErrorCode::Internal, "postgres at src/secret.rs"));
             }
@@ -321,11 +322,11 @@ impl Gateway for Engine {
     }
 }
 
-/// A running server; stopped when dropped.
+/// Running test server; stopped when dropped.
 pub struct TestServer {
     pub address: SocketAddr,
     pub events: mpsc::UnboundedReceiver<Event>,
-    /// Takes from everybody who is recognised what they have.
+    /// Sends the loss of access or permissions to all recognised callers.
     pub lost: broadcast::Sender<Lost>,
     pub stop: CancellationToken,
     pub ended: JoinHandle<std::io::Result<()>>,
@@ -356,13 +357,13 @@ impl TestServer {
         Self { address, events, lost, stop, ended }
     }
 
-    /// With limits that a test can wait for.
+    /// Starts a server with limits short enough for a test.
     pub async fn hurried(change: impl FnOnce(&mut Limits)) -> Self {
         Self::with(|config| change(&mut config.limits)).await
     }
 }
 
-/// Fails the test instead of hanging it.
+/// Awaits a future, and fails the test after five seconds.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), future).await.expect("within five seconds")
 }

@@ -1,4 +1,4 @@
-//! Every response, error or not, carries the same headers.
+//! Headers that every response carries, success or error.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ async fn on_bytes_that_are_no_request() {
         (431, long.as_str()),
     ] {
         let mut stream = connect(server.address).await;
-        let _ = stream.write_all(bytes.as_bytes()).await; // it may close before all is sent
+        let _ = stream.write_all(bytes.as_bytes()).await; // the server may close before all is sent
         let reply = last(stream).await;
         assert_eq!(reply.status, status, "{reply:?}");
         check(&reply, bytes);

@@ -1,4 +1,4 @@
-//! The private port.
+//! The private port: liveness, readiness, metrics.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -55,7 +55,7 @@ async fn a_probe_that_hangs_is_down_after_two_seconds_and_delays_no_other() {
     let started = std::time::Instant::now();
     let reply = exchange(address, &request("GET", "/readyz", "")).await;
     assert_eq!((reply.status, reply.json()["down"].to_string().as_str()), (503, r#"["a","b"]"#));
-    // One after the other would take four.
+    // Sequential probes would take four seconds.
     assert!(started.elapsed() < Duration::from_millis(3_900));
 }
 

@@ -1,4 +1,4 @@
-//! The edge over real sockets, one behaviour a test. The engine behind it is a scratch one: see `harness`.
+//! The edge over real sockets, one behaviour per test, with the test engine of `harness`.
 #![expect(unreachable_pub, reason = "one test binary; nothing is public")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 

@@ -1,4 +1,4 @@
-//! Files from the binary, and the small addresses around them.
+//! Embedded playground files, and the small public routes around them.
 
 use crate::{
     harness::TestServer,

@@ -1,4 +1,4 @@
-//! What is remembered of a request.
+//! Log line and metrics of a request.
 
 use std::{
     io::Write,

@@ -1,4 +1,4 @@
-//! Reports: a page to print, and a file.
+//! Reports: a printable page and a file.
 
 use crate::{
     harness::TestServer,

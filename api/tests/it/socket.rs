@@ -1,6 +1,6 @@
-//! `graphql-transport-ws`: what is promised, and every way in which a socket ends.
+//! `graphql-transport-ws`: the protocol's guarantees, and every way in which a socket ends.
 //!
-//! Long: one client, and a test for each row of the table in `socket/close`.
+//! The file is long because one client serves a test for each row of the table in `socket/close`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,10 +24,10 @@ use crate::{
     wire::{connect, exchange, post_and_stay, request},
 };
 
-/// A client that says exactly what a test tells it to.
+/// WebSocket client that sends exactly what a test passes to it.
 struct Ws(WebSocketStream<TcpStream>);
 
-/// What ends a conversation: a code of ours, or none.
+/// End of a socket: the server's close code, or `None` without a close frame.
 type Ended = Option<u16>;
 
 impl Ws {
@@ -48,7 +48,7 @@ impl Ws {
         Self::with(to, &[]).await.unwrap()
     }
 
-    /// Acknowledged, as somebody or nobody.
+    /// Opens a socket and waits for `connection_ack`; `None` connects anonymously.
     async fn known(to: SocketAddr, who: Option<&str>) -> Self {
         let mut ws = Self::open(to).await;
         ws.init(who).await;
@@ -73,7 +73,7 @@ impl Ws {
         self.say(json!({ "id": id, "type": "subscribe", "payload": { "query": query } })).await;
     }
 
-    /// The next message, or the code that the socket was closed with.
+    /// Returns the next message, or the close code.
     async fn next(&mut self) -> Result<Value, Ended> {
         loop {
             match soon(self.0.next()).await {
@@ -90,7 +90,7 @@ impl Ws {
         }
     }
 
-    /// The code that it is closed with, whatever is said before.
+    /// Returns the close code and skips all messages before it.
     async fn ended(&mut self) -> Ended {
         loop {
             if let Err(ended) = self.next().await {
@@ -99,14 +99,14 @@ impl Ws {
         }
     }
 
-    /// The data of the next message, which belongs to `id`.
+    /// Returns the data of the next message, which must belong to `id`.
     async fn data(&mut self, id: &str) -> Value {
         let message = self.next().await.unwrap();
         assert_eq!((&message["type"], &message["id"]), (&json!("next"), &json!(id)), "{message}");
         message["payload"]["data"].clone()
     }
 
-    /// The code of the only error, with which `id` was refused.
+    /// Returns the error code with which operation `id` was rejected.
     async fn refusal(&mut self, id: &str) -> String {
         let message = self.next().await.unwrap();
         assert_eq!((&message["type"], &message["id"]), (&json!("error"), &json!(id)), "{message}");
@@ -121,7 +121,7 @@ impl Ws {
     }
 }
 
-/// With limits that a test can wait for.
+/// Starts a server with socket limits short enough for a test.
 async fn hurried(change: impl FnOnce(&mut Sockets)) -> TestServer {
     TestServer::hurried(|limits| change(&mut limits.sockets)).await
 }
@@ -140,7 +140,7 @@ async fn every_kind_of_operation_runs() {
     assert_eq!(ws.data("s").await, json!({ "ticks": 1 }));
     assert_eq!(ws.data("s").await, json!({ "ticks": 2 }));
     ws.complete("s").await;
-    // An id may be used again once it is free.
+    // An id can be used again after its operation has ended.
     ws.subscribe("s", "{ hello }").await;
     assert_eq!(ws.data("s").await, json!({ "hello": "world" }));
 }
@@ -459,7 +459,7 @@ async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
     let mut dead = Ws::known(server.address, None).await;
     dead.subscribe("1", "subscription { silence }").await;
     assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
-    // It is not read, so nothing answers.
+    // The client does not read, so it does not answer pings.
     assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
     let mut alive = Ws::known(server.address, None).await;
     alive.subscribe("1", "subscription { silence }").await;
@@ -484,7 +484,7 @@ async fn a_slow_reader_is_closed_with_1013() {
         .await;
         let mut ws = Ws::known(server.address, None).await;
         ws.subscribe("1", "subscription { flood(count: 1000, bytes: 200000) }").await;
-        // Until the kernel's buffers and ours are full.
+        // Wait until the kernel's buffers and the server's queue are full.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(ws.ended().await, Some(1013), "{messages} {bytes}");
     }

@@ -25,7 +25,7 @@ fn post(query: &str, headers: &str) -> Vec<u8> {
     bytes
 }
 
-/// All events of a stream that ends by itself, without the chunks' sizes.
+/// Returns the reply and all events of a stream that the server ends, without chunk sizes.
 async fn stream(server: &TestServer, query: &str, headers: &str) -> (Reply, String) {
     let reply = exchange(server.address, &post(query, headers)).await;
     let events = events(&reply.body);
@@ -38,7 +38,7 @@ fn events(chunks: &str) -> String {
     lines.lines().filter(|line| !is_size(line) && !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
-/// A stream that stays open, after what has come so far.
+/// Open stream, positioned after the head of the reply.
 struct Open(TcpStream);
 
 impl Open {

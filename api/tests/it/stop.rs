@@ -1,4 +1,4 @@
-//! Stopping.
+//! Shutdown: idle connections close, requests in flight finish.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Files on their way in: what is taken, what is refused and when, and what ends an upload.
+//! Uploads: accepted and rejected requests, the moment of rejection, and the causes of an early end.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const ASSETS: &str = "/import/assets";
 const CSV: &str = "Authorization: Bearer ada\r\nContent-Type: text/csv\r\n";
 const BODY: &[u8] = b"code,name\nA,x\n";
 
-/// A whole upload.
+/// Builds the request of a complete upload.
 fn upload(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = format!("Content-Length: {}\r\n{headers}", body.len());
     let mut bytes = request("POST", path, &length);
@@ -25,7 +25,7 @@ fn upload(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The head of one whose body comes in chunks.
+/// Sends the head of an upload with a chunked body.
 async fn begin(server: &TestServer, headers: &str) -> TcpStream {
     let mut stream = connect(server.address).await;
     let head = request("POST", ASSETS, &format!("Transfer-Encoding: chunked\r\n{headers}"));
@@ -33,7 +33,7 @@ async fn begin(server: &TestServer, headers: &str) -> TcpStream {
     stream
 }
 
-/// What happened next to an upload that has begun; pieces are not told.
+/// Returns the engine's next event after the order and the pieces of an upload.
 async fn end_of(server: &mut TestServer) -> Event {
     soon(async {
         loop {
@@ -236,7 +236,8 @@ async fn an_upload_that_drips_ends_with_408() {
     let (reader, mut writer) = begin(&server, CSV).await.into_split();
     let drip = tokio::spawn(async move {
         while writer.write_all(b"1\r\nx\r\n").await.is_ok() {
-            // Only waiting for the client counts; a busy machine makes this longer, and the outcome no other.
+            // Only the time waiting for the client counts. A busy machine makes this slower but does not change the
+            // outcome.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
@@ -252,7 +253,7 @@ async fn an_upload_whose_client_leaves_ends() {
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;
     drop(stream);
-    // It is told, or dropped without a word: `graphql` holds that either ends the run.
+    // The engine gets the error or is dropped; `graphql` tests that the run ends in both cases.
     let ended = end_of(&mut server).await;
     assert!(matches!(ended, Event::BrokenOff(BrokenOff::Left) | Event::Dropped), "{ended:?}");
 }
@@ -277,7 +278,7 @@ async fn an_upload_does_not_hold_up_the_stop() {
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;
     server.stop.cancel();
-    // What is nearly done may end.
+    // An upload that is nearly complete may finish.
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;
     assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Stopping));

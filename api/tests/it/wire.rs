@@ -1,4 +1,4 @@
-//! Requests as bytes and replies as they came: no client library that would repair either.
+//! Raw requests and replies, without a client library that would correct either.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::harness::soon;
 
-/// One reply.
+/// HTTP reply as it was received.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -41,7 +41,7 @@ impl Reply {
         text
     }
 
-    /// The envelope's code; panics where this is no envelope of ours.
+    /// Returns the code of the error envelope; panics if the body is not one.
     pub fn code(&self) -> String {
         let envelope = self.json();
         assert!(envelope.get("data").is_none(), "{self:?}");
@@ -70,29 +70,29 @@ pub async fn connect(to: SocketAddr) -> TcpStream {
     TcpStream::connect(to).await.unwrap()
 }
 
-/// From another address of this machine: all of 127/8 is ours.
+/// Connects from another loopback address; all of 127/8 belongs to this machine.
 pub async fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((Ipv4Addr::from(from), 0))).unwrap();
     socket.connect(to).await.unwrap()
 }
 
-/// Sends bytes, reads until the server closes.
+/// Sends bytes and reads until the server closes.
 pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
     let mut stream = connect(to).await;
     stream.write_all(bytes).await.unwrap();
     last(stream).await
 }
 
-/// The reply after which the server closes.
+/// Returns the reply after which the server closes.
 pub async fn last(mut stream: TcpStream) -> Reply {
     let mut bytes = Vec::new();
-    // A reset after the reply is the server's way not to read the rest of ours.
+    // The server may reset after the reply instead of reading the rest of the request.
     let _ = soon(stream.read_to_end(&mut bytes)).await;
     Reply::parse(&bytes)
 }
 
-/// The next reply on a connection that stays open.
+/// Returns the next reply on a connection that stays open.
 pub async fn next(stream: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     loop {
@@ -111,13 +111,13 @@ pub async fn next(stream: &mut TcpStream) -> Reply {
     }
 }
 
-/// A request without a body; `headers` is lines, each with its CRLF.
+/// Builds a request without a body; `headers` are lines, each with CRLF.
 pub fn request(method: &str, path: &str, headers: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\nHost: sentryops\r\nConnection: close\r\n{headers}\r\n")
         .into_bytes()
 }
 
-/// A POST of `body` to the endpoint with more headers.
+/// Builds a POST of `body` to the endpoint with additional headers.
 pub fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut bytes = request("POST", "/graphql", &format!("Content-Length: {length}\r\n{headers}"));
@@ -125,12 +125,12 @@ pub fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A POST of JSON to the endpoint.
+/// Builds a POST of JSON to the endpoint.
 pub fn post(body: &str) -> Vec<u8> {
     post_with("Content-Type: application/json\r\n", body.as_bytes())
 }
 
-/// The same, on a connection that stays open.
+/// Builds a POST of JSON on a connection that stays open.
 pub fn post_and_stay(body: &str) -> Vec<u8> {
     String::from_utf8(post(body)).unwrap().replace("Connection: close\r\n", "").into_bytes()
 }

@@ -111,7 +111,7 @@ impl Account {
             Ok(()) | Err(_) => {}
         }
         let opened = open_folder(folder).with_context(|| {
-            format!("{} is not a folder, or is a link, so it is not used", folder.display())
+            format!("cannot open {} as a folder (links are not followed)", folder.display())
         })?;
         let owner = opened.metadata()?.uid();
         if owner != self.uid && owner != geteuid().as_raw() {

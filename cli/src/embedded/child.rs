@@ -135,11 +135,7 @@ impl Child {
             if timeout(*patience, self.status()).await.is_ok() {
                 return Ok(());
             }
-            warn!(
-                "{} has not ended {} s after a signal; sending a stronger one",
-                self.name,
-                patience.as_secs()
-            );
+            warn!("{} has not ended {} s after a signal to stop", self.name, patience.as_secs());
         }
         bail!("{} does not end, not even after SIGKILL", self.name)
     }

@@ -1,6 +1,6 @@
-//! Documents made to hurt: each is refused before anything runs, and the next request is answered.
+//! Hostile documents: each is rejected before anything runs, and the next request is answered.
 //!
-//! Times are printed, not asserted: they are of a debug build.
+//! Times are printed and not asserted, because the build is a debug build.
 
 use std::{fmt::Write, time::Instant};
 
@@ -12,7 +12,7 @@ use crate::{
     team::Team,
 };
 
-/// A name, and a document of about so many bytes.
+/// Attack: a name, and a function that returns a document of about a given size in bytes.
 type Attack = (&'static str, fn(usize) -> String);
 
 fn nested(open: &str, close: &str, bytes: usize) -> String {
@@ -30,7 +30,7 @@ fn repeated(bytes: usize, mut piece: impl FnMut(usize) -> String) -> String {
     text
 }
 
-/// Fragments that each spread the next twice: 2^19 fields in 598 bytes.
+/// Returns fragments that each spread the next one twice: 2^19 fields in 598 bytes.
 fn bomb() -> String {
     let mut text = "{...a}".to_owned();
     for letter in b'a'..b't' {
@@ -115,7 +115,7 @@ const ATTACKS: &[Attack] = &[
     }),
 ];
 
-/// What hurts nobody once it is small enough.
+/// Attacks that are harmless below a certain size.
 const HARMLESS_WHEN_SMALL: [&str; 3] = ["a long string", "comments", "blanks"];
 
 fn assert_refused(name: &str, bytes: usize, answer: &Answer) {
@@ -128,7 +128,7 @@ fn assert_refused(name: &str, bytes: usize, answer: &Answer) {
     let is_refused = |code: &&str| ["VALIDATION", "QUERY_TOO_COMPLEX"].contains(code);
     assert!(!codes.is_empty() && codes.iter().all(is_refused), "{name}: {}", answer.text);
     assert!(answer.body.get("data").is_none(), "{name} ran: {}", answer.text);
-    // It may quote what it refuses, and nothing more.
+    // An error may quote the rejected document, but nothing more.
     let most = 4096 + bytes;
     assert!(answer.text.len() < most, "{name}: the refusal has {} bytes", answer.text.len());
 }
@@ -146,7 +146,7 @@ async fn no_document_hurts() {
     let team = Team::new(&deployment, &api).await;
     let client = &team.owner.client;
     for (name, document) in ATTACKS {
-        // Three sizes: what a body holds, what a head holds when escaped, and what passes the limit on size.
+        // Sizes that fit in a body, in an escaped request head, and below the limit of document size.
         let mut done = 0;
         for size in [1_000_000, 20_000, 15_000] {
             let document = document(size);

@@ -1,4 +1,4 @@
-//! What is wrong with a request is said in its answer, with code and request id, and nothing of it is done.
+//! Invalid requests: the response states the error with code and request id, and nothing is executed.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::{
 const QUERY: &str = "{ viewer { permissions } }";
 const CREATE: &str = "mutation { createAsset(input: { name: \\\"Ghost\\\", type: HOST }) { id } }";
 
-/// A raw answer: its status, and its body as JSON.
+/// Raw response: status, and body as JSON.
 fn parse(answer: &str) -> (u16, Value) {
     let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
@@ -237,7 +237,7 @@ async fn a_page_is_between_1_and_100_and_its_cursor_is_ours() {
         let answer = client.ask_with(query, json!({ "after": cursor })).await;
         answer.assert_refused("VALIDATION");
     }
-    // A cursor is of its list, filter and organization.
+    // A cursor is valid only for its list, filter and organization.
     let answer = client.ask_with(query, json!({ "after": cursor, "text": "Asset" })).await;
     answer.assert_refused("VALIDATION");
     let users = "query($after: String) { users(after: $after) { nodes { id } } }";
@@ -332,7 +332,7 @@ async fn one_request_verifies_at_most_one_password() {
         assert!(answer.is_not_executed(), "{}", answer.text);
         assert_eq!(counted().await, before, "{}", &document[..80]);
     }
-    // Twice under one key is one field, and runs once.
+    // Two selections under one response key are one field, which runs once.
     let twice = format!("mutation{{{} {}}}", login("a", PASSWORD), login("a", PASSWORD));
     let answer = team.nobody.ask(&twice).await;
     answer.assert_well_formed();

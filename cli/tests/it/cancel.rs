@@ -1,4 +1,4 @@
-//! A client that leaves takes its work in the database along.
+//! A client that disconnects cancels its statements in the database.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::{
     wire,
 };
 
-/// Statements of this database that wait for a lock.
+/// Counts the statements of this database that wait for a lock.
 pub async fn waiting(postgres: &Postgres) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity
                WHERE datname = current_database() AND state = 'active' AND wait_event_type = 'Lock'";
     postgres.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// Holds the table of assets, so that whoever reads it waits.
+/// Locks the table of assets, so that every reader waits.
 pub async fn lock(deployment: &TestDeployment) -> Postgres {
     let holder = deployment.db.superuser().await;
     holder.batch_execute("BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -35,7 +35,7 @@ async fn a_client_that_leaves_in_mid_query_leaves_nothing_running() {
     let body = br#"{"query":"{ assets { nodes { name } totalCount } }"}"#;
     let request = wire::post(Some(&team.owner.access), body);
     let holder = lock(&deployment).await;
-    // More clients than the pool has connections: none of them may be lost.
+    // More clients than the pool has connections: no connection may leak.
     for _ in 0..8 {
         let mut stream = wire::connect(&api).await;
         stream.write_all(&request).await.unwrap();

@@ -1,4 +1,4 @@
-//! Requests as a GraphQL client sends them, and what comes back.
+//! Requests as a GraphQL client sends them, and their responses.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{server::Api, socket::Socket};
 
-/// What `extensions.code` may be, from the contract.
+/// Values of `extensions.code`, from the API contract.
 pub const CODES: [&str; 13] = [
     "UNAUTHENTICATED",
     "FORBIDDEN",
@@ -28,11 +28,11 @@ pub const CODES: [&str; 13] = [
     "INTERNAL",
 ];
 
-/// A loopback address that no other test uses: limits and blocks count by address.
+/// Returns a loopback address that no other test uses, because limits and blocks count by address.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    // The process in the second number: Redis outlives a run under one `services`.
+    // The second number comes from the process id, because Redis outlives one test run under `services`.
     let run = u8::try_from(std::process::id() % 200 + 1).unwrap();
     Ipv4Addr::new(127, run, high, low.max(1)).into()
 }
@@ -53,7 +53,7 @@ impl Client {
             .unwrap()
     }
 
-    /// Nobody in particular, from an address.
+    /// Returns an anonymous client with a source address.
     pub fn new(api: &Api, from: IpAddr) -> Self {
         Self { http: Self::http(from), url: api.url(), bearer: None }
     }
@@ -62,12 +62,12 @@ impl Client {
         Self { bearer: Some(bearer.into()), ..self.clone() }
     }
 
-    /// The same caller at another replica.
+    /// Returns the same caller, connected to another replica.
     pub fn at(&self, api: &Api) -> Self {
         Self { url: api.url(), ..self.clone() }
     }
 
-    /// A socket of the same caller.
+    /// Opens a WebSocket for the same caller.
     pub async fn socket(&self) -> Socket {
         let address = self.url.strip_prefix("http://").and_then(|url| url.strip_suffix("/graphql"));
         Socket::at(address.unwrap().parse().unwrap(), self.bearer.as_deref()).await.unwrap()
@@ -98,7 +98,7 @@ impl Client {
         Answer::of(self.post().json(&body)).await
     }
 
-    /// Asks for what must be there; panics with the answer where it is not.
+    /// Sends a query that must succeed, and returns `data`. Panics with the response otherwise.
     pub async fn get_data(&self, query: &str, variables: Value) -> Value {
         let answer = self.ask_with(query, variables).await;
         assert_eq!(answer.codes(), Vec::<&str>::new(), "{query}: {}", answer.text);
@@ -134,7 +134,7 @@ impl Answer {
             .collect()
     }
 
-    /// Where the errors stand, e.g. `node.email`.
+    /// Returns the paths of the errors, e.g. `node.email`.
     pub fn paths(&self) -> Vec<String> {
         let path = |error: &Value| {
             let segments = error["path"].as_array().into_iter().flatten();
@@ -150,12 +150,12 @@ impl Answer {
         self.body["errors"][0]["message"].as_str().unwrap_or_default()
     }
 
-    /// Whether it was stopped before anything of it ran.
+    /// Returns true if the request was rejected before execution.
     pub fn is_not_executed(&self) -> bool {
         !self.errors().is_empty() && self.body.get("data").is_none()
     }
 
-    /// Every error says what, in which request, under a code of the contract.
+    /// Asserts that every error has a message, the request id and a code of the contract.
     #[track_caller]
     pub fn assert_well_formed(&self) {
         let header = self.headers.get("x-request-id").map(|id| id.to_str().unwrap());
@@ -169,7 +169,7 @@ impl Answer {
         }
     }
 
-    /// One error, of this code.
+    /// Asserts that the only error has this code.
     #[track_caller]
     pub fn assert_refused(&self, code: &str) {
         self.assert_well_formed();

@@ -1,4 +1,4 @@
-//! The other commands: what they print, what they refuse, how they end.
+//! The other commands: output, refusals, exit codes.
 
 mod introspected;
 mod posture;
@@ -27,7 +27,7 @@ async fn definitions() -> [Vec<String>; 2] {
 #[tokio::test]
 async fn schema_prints_what_introspection_serves() {
     let [served, mut printed] = definitions().await;
-    // No field returns an error's code, and introspection shows only what some field leads to.
+    // No field returns `ErrorCode`, and introspection shows only types that are reachable from a field.
     printed.retain(|definition| !definition.contains("enum ErrorCode"));
     for (served, printed) in served.iter().zip(&printed) {
         assert_eq!(served, printed);
@@ -154,7 +154,7 @@ async fn admin_says_what_it_refuses_and_does_nothing() {
         postgres.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
     };
     assert_eq!((count("organization").await, count("\"user\"").await), (1, 0));
-    // The first person of all needs to be an owner only where they say so.
+    // The first user need not be an owner: `--role viewer` is accepted.
     assert!(person("a@b.test", "viewer", &slug, PASSWORD).status.success());
     assert_eq!(count("\"user\"").await, 1);
 }
@@ -212,7 +212,7 @@ async fn a_password_is_made_where_none_is_given() {
     assert_eq!(log_in(&team.nobody, &email, &reset).await.codes(), Vec::<&str>::new());
 }
 
-/// An empty database of the owner's.
+/// An empty database that belongs to the owner.
 struct Fresh {
     owner: String,
     app: String,

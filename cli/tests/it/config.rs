@@ -1,4 +1,4 @@
-//! Settings that are wrong: exit code 2, the variable is named, its value appears nowhere.
+//! Invalid settings: exit code 2, the variable is named, and its value appears nowhere.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use domain::testing::redis_url;
 
 use crate::server::{TestDeployment, run, text};
 
-/// In every wrong value.
+/// Text that every invalid value contains.
 const CANARY: &str = "canary9f2c";
 
 fn assert_faulty(command: Command, names: &[&str]) {

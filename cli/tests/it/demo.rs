@@ -1,4 +1,4 @@
-//! The demo organization, as whoever starts `sentryops up --demo` finds it over the API.
+//! The demo organization of `sentryops up --demo`, as the API shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
 const ASSETS: &str = "{ assets(first: 100) { nodes {
     name lifecycleState owner { name } posture { score coverage verdicts { rule { key builtin } verdict } } } } }";
 
-/// The administrator of a fresh demo.
+/// Loads a new demo and signs in as its administrator.
 async fn administrator() -> (Client, TestDeployment, Api) {
     let deployment = TestDeployment::new().await;
     let up = Api::start(deployment.command(&["up", "--demo"])).await;

@@ -1,4 +1,4 @@
-//! `sentryops up` with its private services: found again, visited, killed, refused, never root.
+//! `sentryops up` with its private services: restarted, shared with other commands, killed, refused, never root.
 
 use std::{
     env,
@@ -22,7 +22,7 @@ mod compatibility;
 
 const QUERY: &str = "{ viewer { permissions } }";
 
-/// A data folder below one that is removed afterwards.
+/// Parent of a data folder, removed afterwards.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -40,7 +40,7 @@ impl Folder {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
-        // PATH: where the services are looked for.
+        // The services are searched in PATH.
         command.args(arguments).env_clear().env("PATH", env::var_os("PATH").unwrap());
         command.env("DATA_DIR", self.data()).env("LOG_LEVEL", "info");
         command.env("LISTEN_ADDR", "127.0.0.1:0").env("HEALTH_ADDR", "127.0.0.1:0");
@@ -54,12 +54,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Services of a failed test may still be writing.
+        // Removal may fail while services of a failed test still write.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// The processes whose working directory is this folder: the services that run on it.
+/// Returns the services on a data folder: the processes that work in it.
 fn processes_in(folder: &Path) -> Vec<Pid> {
     let Ok(folder) = fs::metadata(folder) else { return Vec::new() };
     let is_here = |pid: &Pid| {
@@ -83,7 +83,7 @@ fn postmaster(data: &Path) -> Pid {
     Pid::from_raw(noted.lines().next().unwrap().parse().unwrap()).unwrap()
 }
 
-/// The one-time password that `up` printed for its first admin.
+/// Returns the one-time password that `up` printed for the first administrator.
 fn printed_password(printed: &str) -> Option<String> {
     let line = printed.lines().find(|line| line.contains("admin@localhost"))?;
     line.split_whitespace().last().map(ToOwned::to_owned)
@@ -143,7 +143,7 @@ async fn no_service_is_root_listens_or_sees_our_environment() {
     let mut seen = 0;
     for pid in services_on(&data) {
         let read = |name| fs::read_to_string(format!("/proc/{}/{name}", pid.as_raw_nonzero()));
-        // Postgres ends a backend whenever it likes.
+        // A Postgres backend may end at any time.
         let (Ok(status), Ok(environment)) = (read("status"), read("environ")) else { continue };
         let line = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
         assert!(!line("Uid:").split_whitespace().any(|uid| uid == "0"), "{status}");
@@ -155,7 +155,7 @@ async fn no_service_is_root_listens_or_sees_our_environment() {
     }
     assert!(seen > 2, "{seen}");
 
-    // One that dies is named, and nothing is left.
+    // A killed service is named in the log, and all services stop.
     kill_process(postmaster(&data), Signal::KILL).unwrap();
     let ended = async || services_on(&data).is_empty().then_some(());
     within(Duration::from_secs(20), "everything has ended", ended).await;
@@ -164,7 +164,7 @@ async fn no_service_is_root_listens_or_sees_our_environment() {
     assert_eq!(up.end().await.code(), Some(1));
 }
 
-/// TCP sockets of a process that wait for connections.
+/// Counts the listening TCP sockets of a process.
 fn listening(pid: Pid) -> usize {
     let pid = pid.as_raw_nonzero();
     let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
@@ -180,7 +180,7 @@ fn listening(pid: Pid) -> usize {
         .flat_map(|table| table.lines().map(ToOwned::to_owned).collect::<Vec<_>>())
         .filter(|line| {
             let fields: Vec<_> = line.split_whitespace().collect();
-            // State 0A is LISTEN; the tenth field is the inode.
+            // State 0A is LISTEN, and the tenth field is the inode.
             fields.len() > 9 && fields[3] == "0A" && sockets.iter().any(|inode| *inode == fields[9])
         })
         .count()
@@ -205,14 +205,14 @@ async fn after_a_kill_of_us_the_next_start_finds_everything_again() {
     assert!(run(folder.command(&create), PASSWORD).status.success());
     let orphans = services_on(&data);
     assert!(orphans.len() > 2, "{orphans:?}");
-    drop(up); // With SIGKILL.
+    drop(up); // Drop sends SIGKILL.
     let mut up = folder.up().await;
     sign_in(&Client::new(&up, own_address()), "", "kept@up.test").await;
     let now = services_on(&data);
     assert!(!orphans.iter().any(|pid| now.contains(pid)), "{orphans:?} {now:?}");
     assert!(up.end().await.success());
 
-    // What cannot start says why, and leaves nothing.
+    // A start that fails reports why, and leaves no process.
     let settings = data.join("postgres/postgresql.auto.conf");
     fs::write(settings, "shared_buffers = 'nonsense'\n").unwrap();
     let refused = run(folder.command(&["up"]), "");
@@ -221,7 +221,7 @@ async fn after_a_kill_of_us_the_next_start_finds_everything_again() {
     assert!(said.contains("postgres did not start") && said.contains("nonsense"), "{said}");
     assert_eq!(services_on(&data), []);
 
-    // A cluster without its passwords is not replaced by an empty one.
+    // A cluster whose passwords are missing is not replaced by an empty one.
     fs::rename(data.join("passwords"), data.join("hidden")).unwrap();
     let refused = run(folder.command(&["up"]), "");
     let said = text(&refused.stderr);

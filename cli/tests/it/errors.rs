@@ -1,4 +1,4 @@
-//! Two thousand damaged requests: none is a defect of ours, none says what we are made of.
+//! Two thousand damaged requests: none causes an internal error, none reveals our implementation.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const REQUESTS: usize = 2_000;
 
-/// Xorshift: the same two thousand every time.
+/// Xorshift generator, seeded so that every run sends the same requests.
 struct Rng(u64);
 
 impl Rng {
@@ -28,7 +28,7 @@ impl Rng {
     }
 }
 
-/// What is thrown into documents and values.
+/// Fragments inserted into documents and values.
 const SPLINTERS: &[&str] = &[
     "{",
     "}",
@@ -102,7 +102,7 @@ fn seeds(team: &Team, asset: &str) -> Vec<Value> {
     ]
 }
 
-/// Damages some text: cut, doubled, swapped or splintered.
+/// Damages a text: truncates, doubles, swaps or inserts parts.
 fn damaged(text: &str, rng: &mut Rng) -> String {
     let mut letters: Vec<char> = text.chars().collect();
     for _ in 0..=rng.below(3) {
@@ -124,7 +124,7 @@ fn damaged(text: &str, rng: &mut Rng) -> String {
     letters.into_iter().collect()
 }
 
-/// Puts something else in the place of one value, somewhere below.
+/// Replaces one value at a random depth.
 fn swap_one(value: &mut Value, rng: &mut Rng) {
     match value {
         Value::Object(fields) if !fields.is_empty() && rng.below(4) > 0 => {
@@ -172,7 +172,7 @@ fn request(seeds: &[Value], rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// What must not be in an answer, unless the request said it first.
+/// Asserts that the response reveals no internals, unless the request contained them.
 fn assert_says_nothing(sent: &[u8], answer: &Answer) {
     let (lower, sent) = (answer.text.to_lowercase(), String::from_utf8_lossy(sent).to_lowercase());
     for word in [
@@ -187,7 +187,7 @@ fn assert_says_nothing(sent: &[u8], answer: &Answer) {
     ] {
         assert!(!lower.contains(word), "{word}: {sent} {}", answer.text);
     }
-    // serde's words; our own sentences put a comma after the line.
+    // Wording of serde; our own messages have a comma after the line number.
     let is_serde = lower.match_indices("at line ").any(|(at, _)| {
         let rest = lower[at + 8..].trim_start_matches(|letter: char| letter.is_ascii_digit());
         rest.starts_with(" column")

@@ -1,4 +1,4 @@
-//! `sentryops worker` as processes, and what becomes of a run when they are killed.
+//! `sentryops worker` as processes, and runs that continue after workers are killed.
 
 use std::{
     process::{Child, ExitStatus, Stdio},
@@ -20,7 +20,7 @@ const START: &str =
     "mutation($key: String) { startComplianceRun(idempotencyKey: $key) { id state } }";
 const RUN: &str = "query($id: ID!) { complianceRun(id: $id) { state assets shards shardsDone passed failed notAssessed } }";
 
-/// A running `sentryops worker`.
+/// A running process of `sentryops worker`.
 struct Worker(Child);
 
 impl Worker {
@@ -41,12 +41,12 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // It may have ended.
+        let _ = self.0.kill(); // The process may have ended.
         let _ = self.0.wait();
     }
 }
 
-/// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
+/// Inserts assets as an import does: a third encrypted, a third not, a third unknown, all without owner.
 async fn many_assets(deployment: &TestDeployment, team: &Team, count: usize) {
     let org = team.id.parse::<OrganizationId>().unwrap().uuid();
     let sql = format!(
@@ -87,7 +87,7 @@ async fn killed_workers_change_nothing_about_a_run() {
         worker.signal(Signal::KILL);
         *worker = Worker::start(&deployment);
     }
-    // What the killed ones had runs again once its lease is over.
+    // Jobs of killed workers run again when their leases expire.
     let run = within(Duration::from_mins(1), "the run has ended", async || {
         let run = read().await;
         (run["state"] == "SUCCEEDED").then_some(run)
@@ -108,7 +108,7 @@ async fn killed_workers_import_nothing_twice() {
     let api = Api::start(deployment.command(&["api"])).await;
     let team = Team::new(&deployment, &api).await;
     let owner = &team.owner.client;
-    // Every tenth row is about the same asset as the one before.
+    // Every tenth row describes the same asset as the row before.
     let rows = (0..7_000).map(|row| format!("n:{},h,host\n", row - i32::from(row % 10 == 9)));
     let file = format!("external_id,name,type\n{}", rows.collect::<Vec<_>>().concat());
     let mut workers = [Worker::start(&deployment), Worker::start(&deployment)];

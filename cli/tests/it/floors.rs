@@ -1,10 +1,10 @@
-//! Who may import whom: the table of floors, held over what Cargo knows.
+//! Allowed dependencies between crates: the table of floors, checked against Cargo's metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// Crate, and all of ours that it may depend on. `jobs` may know the domain, yet need not.
+/// Crates of the workspace, each with those that it may depend on. `jobs` may depend on the domain but need not.
 const FLOORS: &[(&str, &[&str])] = &[
     ("migrations", &[]),
     ("domain", &[]),

@@ -1,4 +1,4 @@
-//! What is counted on all replicas, by account and by address, through one Redis.
+//! Rate limits by account and by address, counted across all replicas through one Redis.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 const LIMIT: &[(&str, &str)] = &[("AUTH_LIMIT", "10/minute"), ("SESSION_MAX_PER_USER", "100")];
-/// One is granted anew in so many seconds.
+/// Seconds until the bucket regains one attempt.
 const REFILL_SECONDS: u64 = 6;
 
 async fn verified(deployment: &TestDeployment) -> usize {
@@ -19,8 +19,8 @@ async fn verified(deployment: &TestDeployment) -> usize {
     usize::try_from(count).unwrap()
 }
 
-/// The most that may be let in: a full bucket, what was refilled since, and what was decided without Redis, which a
-/// machine under load may not hear within the limiter's patience.
+/// Returns the maximum number of admitted attempts: a full bucket, refills since then, and decisions without Redis. A
+/// loaded machine may not hear from Redis within the limiter's timeout.
 async fn most(since: Instant, replicas: &[&Api]) -> usize {
     let refilled = usize::try_from(since.elapsed().as_secs() / REFILL_SECONDS).unwrap();
     let mut alone = 0;
@@ -62,7 +62,7 @@ async fn a_burst_over_three_replicas_is_verified_ten_times() {
         let extensions = &answer.body["errors"][0]["extensions"];
         assert!(extensions["retryAfterMs"].as_u64().is_some_and(|ms| ms > 0), "{}", answer.text);
     }
-    // Another account from elsewhere is not concerned.
+    // Another account from another address is not affected.
     let (_, other) = team.invite("viewer", "Other").await;
     let answer = log_in(&Client::new(&a, own_address()), &other, PASSWORD).await;
     assert_eq!(answer.codes(), Vec::<&str>::new(), "{}", answer.text);
@@ -70,7 +70,8 @@ async fn a_burst_over_three_replicas_is_verified_ten_times() {
 
 const ATTEMPTS: usize = 14;
 
-/// Signs in with these e-mails and forwarded hops until it is refused; how often it was not, and the last answer.
+/// Signs in with these e-mails and forwarded hops until the limit refuses. Returns the number of admitted attempts and
+/// the last response.
 async fn let_in(
     api: &Api,
     email: impl Fn() -> String,

@@ -1,4 +1,4 @@
-//! What is written down: one line of JSON an event, and no secret, whatever goes wrong and at whatever level.
+//! Logs: one line of JSON per event, and never a secret, at any level and after any error.
 
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
 use domain::testing::redis_url;
@@ -15,7 +15,7 @@ fn hex(bytes: &[u8], before_each: &str) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{before_each}{byte:02x}"))
 }
 
-/// All the ways in which a key could be written.
+/// Returns every encoding in which a key could be logged.
 fn spellings(ring: &Ring) -> Vec<String> {
     let hex = hex(&ring.secret, "");
     vec![
@@ -33,7 +33,7 @@ fn password_of(url: &str) -> String {
     credentials.rsplit_once(':').unwrap().1.to_owned()
 }
 
-/// The whole log, each line as JSON.
+/// Parses the whole log, one JSON object per line.
 fn lines(log: &str) -> Vec<Value> {
     let parse = |line: &str| match serde_json::from_str::<Value>(line) {
         Ok(value) if value["timestamp"].is_string() && value["level"].is_string() => value,
@@ -42,7 +42,7 @@ fn lines(log: &str) -> Vec<Value> {
     log.lines().map(parse).collect()
 }
 
-/// Sends a secret in every way that a client may get wrong.
+/// Sends a secret in every wrong way that a client might.
 async fn misuse(api: &Api, team: &Team, secret: &str) {
     let client = &team.nobody;
     let quoted = json!(secret).to_string();
@@ -107,7 +107,7 @@ async fn no_secret_is_written_down_even_at_trace() {
     for secret in secrets {
         misuse(&api, &team, secret).await;
     }
-    // And where the database fails in mid-request.
+    // The same when the database fails during a request.
     let postgres = deployment.db.superuser().await;
     postgres.batch_execute("ALTER TABLE session RENAME TO session_hidden").await.unwrap();
     log_in(&team.nobody, &email, &canary).await.assert_refused("INTERNAL");
@@ -124,7 +124,7 @@ async fn no_secret_is_written_down_even_at_trace() {
     forbidden.extend([password_of(&deployment.db.url), password_of(&redis_url())]);
     forbidden
         .extend(spellings(&deployment.jwt).into_iter().chain(spellings(&deployment.encryption)));
-    // Half a token is a token to whoever can guess the rest.
+    // Half a token is forbidden too, because it makes the rest easier to guess.
     forbidden
         .extend([access, refresh, key].iter().map(|token| token[token.len() / 2..].to_owned()));
     let escaped = hex(canary.as_bytes(), "%");
@@ -177,7 +177,7 @@ async fn every_request_has_its_line_under_the_id_that_the_client_was_told() {
     assert_eq!(line["http.status"], 200, "{line}");
     assert_eq!(line["http.route"], "/graphql");
     assert_eq!(line["client.address"], team.address.to_string());
-    // And the change leads back to it.
+    // The audit entry of a change carries the same request id.
     let create = "mutation { createAsset(input: { name: \"Traced\", type: HOST }) { id } }";
     let answer = team.owner.client.ask(create).await;
     let entries = "{ auditEntries(first: 1) { nodes { action requestId sourceIp } } }";

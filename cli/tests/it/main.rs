@@ -1,23 +1,24 @@
-//! The binary as users and attackers meet it: real processes, real sockets, a database for each test that needs its own.
+//! Tests of the binary from outside, as users and attackers see it: real processes and sockets, and a database for each
+//! test that needs its own.
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
-//! | `server` · `client` · `team` · `wire` | a running `sentryops api` · requests to it · people in it · bytes to it |
-//! | `floors` · `wings` | which crate may import which · and which wing of a crate which |
+//! | `server` · `client` · `team` · `wire` | a running `sentryops api` · its requests · its users · raw bytes |
+//! | `floors` · `wings` | allowed imports between crates · between the wings of a crate |
 //! | `worked_example` | the example of `ARCHITECTURE.md` compiles |
-//! | `structure` | what imports what, read from the sources |
-//! | `matrix`, `matrix/table`, `matrix/sdl` | everything that states a permission, times everybody who may ask |
-//! | `bad_input` · `tokens` · `config` | requests, bearers and settings that are wrong |
-//! | `attacks` · `errors` | documents made to hurt · two thousand damaged requests |
-//! | `sessions` · `limits` | several replicas: what is revoked on one, and what is counted on all |
-//! | `socket`, `sockets` | a client of `graphql-transport-ws` · what is watched arrives, and ends with the right to it |
+//! | `structure` | imports between files, read from the sources |
+//! | `matrix`, `matrix/table`, `matrix/sdl` | every permission of the contract, tried by every kind of caller |
+//! | `bad_input` · `tokens` · `config` | invalid requests, bearers and settings |
+//! | `attacks` · `errors` | hostile documents · two thousand damaged requests |
+//! | `sessions` · `limits` | several replicas: revocation · shared limits |
+//! | `socket`, `sockets` | a client of `graphql-transport-ws` · events arrive, and end with the permission |
 //! | `fleet` | `sentryops worker`, and runs whose workers are killed |
-//! | `demo` | what `up --demo` shows |
-//! | `this_machine` | the script that says what a machine is, on made-up machines |
-//! | `cancel` · `logs` · `commands` · `embedded` | clients that leave · what is written down · the other commands · private services |
+//! | `demo` | content of `up --demo` |
+//! | `this_machine` | `docker/this-machine` on simulated machines |
+//! | `cancel` · `logs` · `commands` · `embedded` | disconnects · logs · the other commands · private services |
 //!
-//! Run it under `sentryops services --`. Redis is shared, and limits count by address and account: each team has its own
-//! loopback address. Nothing here waits for a time to pass, only for a fact ([`server::until`]).
+//! Run them under `sentryops services --`. Redis is shared, and limits count by address and account, so each team has
+//! its own loopback address. Tests wait for a condition ([`server::until`]), never for a fixed time.
 #![expect(unreachable_pub, reason = "one test binary; nothing is public")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 

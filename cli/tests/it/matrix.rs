@@ -1,9 +1,10 @@
-//! Who may do what: every statement of the contract times everybody who may ask, as HTTP requests.
+//! Permissions: every statement of the contract, tried by every kind of caller, as HTTP requests.
 //!
-//! Refused means: the code, every forbidden path, no `data`, and not a row changed. Anything else is not refused, unless a
-//! resolver says that the thing is not for keys. A stranger, who may do everything at home, gets and changes nothing here.
+//! A refusal has the expected code, every forbidden path and no `data`, and changes no row. All other requests must
+//! pass, unless a resolver rejects API keys. A stranger, the owner of another organization, reads and changes nothing
+//! here.
 //!
-//! Long: who asks, what is made for them, and the walk belong together.
+//! Long, because callers, fixtures and the loop over the table belong together.
 
 mod sdl;
 mod table;
@@ -34,11 +35,11 @@ use crate::{
     team::{PASSWORD, Person, Team, chrono_now, sign_in, unique, word},
 };
 
-/// What nobody in the scene can do, permitted or not: there is no such session, organization, password.
+/// Mutations that fail for every caller, because their session, organization or password does not exist.
 const TRIED_IN_VAIN: [&str; 3] =
     ["Mutation.switchOrganization", "Mutation.changePassword", "Mutation.revokeSession"];
 
-/// In the names of everything that a stranger must never see.
+/// Text in the names of all objects that a stranger must never see.
 const CANARY: &str = "canary-7b1f";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +49,11 @@ enum Caller {
     Operator,
     Admin,
     Owner,
-    /// With exactly what the row takes, and what it returns.
+    /// API key with exactly the permissions that the row and its result require.
     KeyWith,
-    /// With everything but that.
+    /// API key with all other permissions.
     KeyWithout,
-    /// The owner of another organization.
+    /// Owner of another organization, without membership here.
     Stranger,
 }
 
@@ -72,7 +73,7 @@ impl Caller {
         matches!(self, Self::KeyWith | Self::KeyWithout)
     }
 
-    /// The code of the refusal, if it must be one.
+    /// Returns the code of the expected refusal; `None` if the request must pass.
     fn refusal(self, needs: Needs) -> Option<&'static str> {
         let rank = match self {
             Self::Anonymous => return (needs != Needs::Nobody).then_some("UNAUTHENTICATED"),
@@ -80,7 +81,7 @@ impl Caller {
             Self::Operator => 1,
             Self::Admin => 2,
             Self::Owner | Self::Stranger => 3,
-            // What concerns the installation is nobody's by a role, and cannot be given to a key.
+            // No role grants a permission on the installation, and no key can have one.
             Self::KeyWith => return needs.is_of_installation().then_some("FORBIDDEN"),
             Self::KeyWithout => {
                 return matches!(needs, Needs::Take(_)).then_some("FORBIDDEN");
@@ -121,7 +122,7 @@ fn org(team: &Team) -> Uuid {
     domain::entity::split(&team.id).unwrap().1
 }
 
-/// What two runs left of an asset that breaks a rule.
+/// Objects that two runs created for an asset that fails a rule.
 struct Judged {
     rule: String,
     finding: String,
@@ -162,7 +163,7 @@ impl Judged {
     }
 }
 
-/// An organization with one of each thing, everybody who asks, and a superuser who watches.
+/// Organization with one object of each kind, all callers, and a superuser connection that detects changes.
 struct Scene {
     team: Team,
     people: [Person; 4],
@@ -172,7 +173,7 @@ struct Scene {
     postgres: Postgres,
 }
 
-/// A key for each permission that something takes: with it, and with all others.
+/// Creates two API keys per permission in the table: one with it, and one with all others.
 async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
     let mut keys = BTreeMap::new();
     let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
@@ -265,7 +266,7 @@ impl Scene {
             ("%given_up", jobs[2].to_string()),
             ("%schedule", word(&schedule["saveSchedule"]["id"])),
             ("%entry", word(&entries["auditEntries"]["nodes"][0]["id"])),
-            // Of somebody else, wherever the caller is: nobody may end it.
+            // Session of another user, for every caller: no caller may end it.
             ("%session", word(&session["viewer"]["sessions"][0]["id"])),
             ("%new_key", new_key),
             ("%new_password", "eleven-Loud-herons-62-fen".into()),
@@ -314,7 +315,7 @@ impl Scene {
             let refresh = sign_in(&self.team.nobody, "", email).await.refresh;
             document = document.replace("%refresh", &refresh);
         }
-        // The longest name first: `%user` must not eat the start of another.
+        // Longest names first, because `%user` may be a prefix of another name.
         let mut ids: Vec<_> = self.ids.iter().collect();
         ids.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         for (name, id) in ids {
@@ -328,7 +329,7 @@ impl Scene {
         }
     }
 
-    /// All that the organization is, but for when somebody was last seen.
+    /// Returns a hash per table of the organization's rows, without the columns of last use.
     async fn fingerprint(&self) -> Vec<String> {
         let org = org(&self.team);
         let mine = "org_id = $1";
@@ -365,7 +366,7 @@ impl Scene {
     }
 }
 
-/// What a subscription says first, on a socket; one that is let in may have nothing to say yet.
+/// Returns the first message of a subscription. An accepted subscription may have none yet, which counts as empty data.
 async fn watch(client: &Client, document: &str) -> Answer {
     let mut socket = client.socket().await;
     socket.subscribe("1", document, json!({})).await;
@@ -403,7 +404,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
     for row in rows() {
         let (refused, allowed): (Vec<_>, Vec<_>) =
             CALLERS.into_iter().partition(|caller| caller.refusal(row.takes).is_some());
-        // A stranger's request may change the stranger's own organization.
+        // Requests of the stranger may change the stranger's own organization, so they run apart.
         let (strangers, allowed): (Vec<_>, Vec<_>) =
             allowed.into_iter().partition(|caller| *caller == Caller::Stranger);
         let before = scene.fingerprint().await;
@@ -436,7 +437,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             let answer = scene.ask(caller, &row).await;
             answer.assert_well_formed();
             let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
-            // The first does it; what comes after may find it done. A document that is wrong proves nothing.
+            // Only the first caller must succeed: later ones may find the change already made.
             let in_vain = TRIED_IN_VAIN.contains(&row.of.as_str());
             assert!(index > 0 || in_vain || answer.errors().is_empty(), "{seen}");
             if row.people_only && caller.is_key() {

@@ -1,4 +1,4 @@
-//! `sentryops api` as a process: its database, its keys, its address, its log.
+//! `sentryops api` as a process, with its database, keys, address and log.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,12 +18,12 @@ use crate::client::Client;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_sentryops");
 
-/// A fact that comes true sooner or later; later than the deadline is a failure.
+/// Waits until `found` returns a value. Panics after 20 s.
 pub async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     within(Duration::from_secs(20), what, &mut found).await
 }
 
-/// The same with a deadline that is part of the promise.
+/// Waits as [`until`] does, with a deadline that belongs to the tested behaviour.
 pub async fn within<T>(time: Duration, what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
@@ -35,7 +35,7 @@ pub async fn within<T>(time: Duration, what: &str, mut found: impl AsyncFnMut() 
     }
 }
 
-/// A key ring of one key.
+/// A key ring with a single key.
 pub struct Ring {
     pub kid: &'static str,
     pub secret: [u8; 32],
@@ -53,7 +53,7 @@ impl Ring {
     }
 }
 
-/// What replicas share: a database and the keys.
+/// State that replicas share: the database and the keys.
 pub struct TestDeployment {
     pub db: TestDb,
     pub jwt: Ring,
@@ -65,7 +65,7 @@ impl TestDeployment {
         Self { db: TestDb::new().await, jwt: Ring::new("jwt"), encryption: Ring::new("enc") }
     }
 
-    /// The environment of a process of this deployment, and nothing else.
+    /// Returns the complete environment of a process of this deployment.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("DATABASE_URL", self.db.url.clone()),
@@ -75,7 +75,7 @@ impl TestDeployment {
             ("LISTEN_ADDR", "127.0.0.1:0".into()),
             ("HEALTH_ADDR", "127.0.0.1:0".into()),
             ("AUTH_LIMIT", "1000000/minute".into()),
-            // Postgres of the whole suite allows 100 connections.
+            // All tests share a Postgres that allows 100 connections.
             ("DATABASE_POOL_SIZE", "6".into()),
         ]
     }
@@ -86,19 +86,19 @@ impl TestDeployment {
         command
     }
 
-    /// A replica that serves.
+    /// Starts a replica, and waits until it serves.
     pub async fn api(&self) -> Api {
         self.api_with(&[]).await
     }
 
-    /// A replica that serves, with settings of its own.
+    /// Starts a replica with additional settings, and waits until it serves.
     pub async fn api_with(&self, settings: &[(&str, &str)]) -> Api {
         let mut command = self.command(&["api"]);
         command.envs(settings.iter().copied()).stdin(Stdio::null());
         Api::start(command).await
     }
 
-    /// `sentryops admin`, which must succeed; what it prints.
+    /// Runs `sentryops admin`, which must succeed, and returns its output.
     pub fn admin(&self, arguments: &[&str], password: &str) -> String {
         let arguments = [&["admin"], arguments].concat();
         let output = run(self.command(&arguments), password);
@@ -107,18 +107,18 @@ impl TestDeployment {
     }
 }
 
-/// `sentryops` in an empty environment.
+/// Returns a command of `sentryops` with an empty environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits for its end.
 pub fn run(mut command: Command, stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A command that reads nothing may be gone before it is told anything.
+    // A command that does not read may end before the input is written.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -127,7 +127,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running `sentryops api`.
+/// A running process of `sentryops api`.
 pub struct Api {
     child: Child,
     pub address: SocketAddr,
@@ -159,7 +159,7 @@ impl Api {
         };
         let (address, health) = until("the API says where it serves", serves).await;
         let api = Self { child, address, health, log, reader: Some(reader) };
-        // Limits are counted by Redis only once it is connected.
+        // Until Redis is connected, limits are counted locally.
         let ready = async || (api.readiness().await == 200).then_some(());
         until("the API is ready", ready).await;
         api
@@ -174,7 +174,7 @@ impl Api {
             .map_or(0, |answer| answer.status().as_u16())
     }
 
-    /// The sum of a counter of its `/metrics`, whatever the labels; 0 where it has not counted yet.
+    /// Returns the sum of a counter on `/metrics` over all labels; 0 if the counter does not exist yet.
     pub async fn counted(&self, name: &str) -> usize {
         let url = format!("http://{}/metrics", self.health);
         let answer = Client::http("127.0.0.1".parse().unwrap()).get(url).send().await.unwrap();
@@ -187,7 +187,7 @@ impl Api {
         format!("http://{}/graphql", self.address)
     }
 
-    /// Everything it wrote to standard error until now.
+    /// Returns the log so far: all output on standard error.
     pub fn log(&self) -> String {
         text(&self.log.lock().unwrap())
     }
@@ -197,7 +197,7 @@ impl Api {
         kill_process(pid, Signal::TERM).unwrap();
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits until the process has ended.
     pub async fn end(&mut self) -> ExitStatus {
         self.terminate();
         let ended = async || self.child.try_wait().unwrap();
@@ -206,7 +206,7 @@ impl Api {
         status
     }
 
-    /// What it printed; after its end.
+    /// Returns the standard output; call it after the end.
     pub fn printed(&mut self) -> String {
         let mut printed = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
@@ -216,18 +216,18 @@ impl Api {
 
 impl Drop for Api {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // It may have ended.
+        let _ = self.child.kill(); // The process may have ended.
         let _ = self.child.wait();
     }
 }
 
-/// One server for all tests that need nothing special of it.
+/// Server shared by all tests that need no settings of their own.
 pub struct World {
     pub deployment: TestDeployment,
     pub api: Api,
 }
 
-/// The shared server. No test ends it: a shell does, when its standard input closes with this process.
+/// Returns the shared server. A shell stops it when the end of this process closes the shell's standard input.
 pub async fn world() -> &'static World {
     static WORLD: OnceCell<World> = OnceCell::const_new();
     WORLD

@@ -1,4 +1,4 @@
-//! What is revoked on one replica is refused on the other by the very next request; a refresh token works once.
+//! Revocation across replicas: the next request on the other replica is refused. A refresh token works once.
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ impl Pair {
         Self { deployment, a, b, team }
     }
 
-    /// Somebody else, whose client asks replica B.
+    /// Creates another user, whose client is connected to replica B.
     async fn member(&self, role: &str) -> Person {
         let person = self.team.member(role).await;
         let client = person.client.at(&self.b);
@@ -35,7 +35,7 @@ impl Pair {
         Person { client, ..person }
     }
 
-    /// The owner does something on replica A.
+    /// Sends a mutation of the owner to replica A.
     async fn on_a(&self, mutation: &str, id: &str) {
         let query = format!("mutation($id: ID!) {{ {mutation} }}");
         self.team.owner.client.at(&self.a).get_data(&query, json!({ "id": id })).await;
@@ -153,7 +153,7 @@ async fn of_fifty_refreshes_at_once_one_wins_and_the_theft_ends_the_session() {
     for answer in lost {
         answer.assert_refused("UNAUTHENTICATED");
     }
-    // The token was used again: whoever has the next pair may be the thief.
+    // The token was reused, so the holder of the next pair may be the thief.
     let access = word(&won[0].body["data"]["refreshSession"]["accessToken"]);
     assert_gone(&pair.team.nobody.at(&pair.b).with(access)).await;
     assert_gone(&person.client).await;

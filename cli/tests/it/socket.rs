@@ -1,4 +1,4 @@
-//! A client of `graphql-transport-ws`.
+//! A test client of the protocol `graphql-transport-ws`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,18 +12,18 @@ use tokio_tungstenite::{
 
 use crate::server::Api;
 
-/// What a socket was closed with; none where it broke.
+/// Close code of a socket; `None` if the connection was lost.
 pub type Ended = Option<u16>;
 
 pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
-    /// Acknowledged, as somebody or nobody; or the code of the refusal.
+    /// Opens a socket, with or without a bearer. Returns the close code if the server refuses.
     pub async fn open(api: &Api, bearer: Option<&str>) -> Result<Self, Ended> {
         Self::at(api.address, bearer).await
     }
 
-    /// The same by its address.
+    /// Opens a socket at an address; see [`Socket::open`].
     pub async fn at(to: SocketAddr, bearer: Option<&str>) -> Result<Self, Ended> {
         let mut request = format!("ws://{to}/graphql").into_client_request().unwrap();
         let protocol = HeaderValue::from_static("graphql-transport-ws");
@@ -45,12 +45,12 @@ impl Socket {
         self.say(&json!({ "id": id, "type": "subscribe", "payload": payload })).await;
     }
 
-    /// The next message, or the code that the socket was closed with.
+    /// Returns the next message, or the close code of the socket.
     pub async fn next(&mut self) -> Result<Value, Ended> {
         self.next_within(Duration::from_secs(20)).await.expect("a message within twenty seconds")
     }
 
-    /// The same, or `None` where nothing comes in time.
+    /// Returns as [`Socket::next`] does, or `None` if nothing arrives in time.
     pub async fn next_within(&mut self, time: Duration) -> Option<Result<Value, Ended>> {
         let message = async {
             loop {
@@ -69,9 +69,9 @@ impl Socket {
         timeout(time, message).await.ok()
     }
 
-    /// Leaves, and waits until the server knows.
+    /// Closes the socket and waits for the server's close.
     pub async fn leave(mut self) {
-        let _ = self.0.close(None).await; // It may have been closed already.
+        let _ = self.0.close(None).await; // The socket may be closed already.
         while let Some(Ok(_)) = self.0.next().await {}
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets and streams of the real server: what is watched arrives, and no longer than the right to it lasts.
+//! Subscriptions of the real server over sockets and streams: events arrive, and stop when the permission ends.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -27,7 +27,7 @@ use crate::{
 const ALL: AssetRange = AssetRange { above: None, up_to: None };
 const RUN: &str = "subscription($id: ID!) { complianceRun(id: $id) { state shardsDone } }";
 
-/// A compliance run that a test moves on.
+/// A compliance run that a test advances.
 struct Moved {
     db: Db,
     org: OrganizationId,
@@ -45,7 +45,7 @@ impl Moved {
         let start = async || Run::start(&tx, RunTrigger::Manual, None, None, chrono_now()).await;
         let run = match start().await.unwrap() {
             Started::New(run, _) => run,
-            // There is one open run of all assets.
+            // At most one run of all assets can be open.
             Started::Existing(open) => {
                 Run::cancel(&tx, open.id, chrono_now()).await.unwrap();
                 let Started::New(run, _) = start().await.unwrap() else { panic!("an old run") };
@@ -64,7 +64,7 @@ impl Moved {
         tx.commit().await.unwrap();
     }
 
-    /// A hundred times a second, until it is dropped.
+    /// Advances the run every 10 ms until the future is dropped.
     async fn keep_advancing(&self) {
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
         loop {
@@ -86,7 +86,7 @@ fn shards_done(message: &Value) -> i64 {
     done.as_i64().unwrap_or_else(|| panic!("{message}"))
 }
 
-/// A Redis that a test may kill.
+/// A Redis of its own, which a test may kill.
 struct OwnRedis {
     folder: std::path::PathBuf,
     child: Child,
@@ -110,7 +110,7 @@ impl OwnRedis {
     }
 
     fn kill(&mut self) {
-        let _ = self.child.kill(); // It may have been killed.
+        let _ = self.child.kill(); // The process may be killed already.
         let _ = self.child.wait();
     }
 }
@@ -118,11 +118,11 @@ impl OwnRedis {
 impl Drop for OwnRedis {
     fn drop(&mut self) {
         self.kill();
-        let _ = std::fs::remove_dir_all(&self.folder); // The next run makes its own.
+        let _ = std::fs::remove_dir_all(&self.folder); // A leftover does no harm: each run has its own folder.
     }
 }
 
-/// When the last message of each socket came, and when and how it was closed, after `began`.
+/// Returns per socket the time of its last message, the time of its close, both since `began`, and the close code.
 async fn ends(sockets: Vec<Socket>, began: Instant) -> Vec<(Duration, Duration, Option<u16>)> {
     let mut watching = JoinSet::new();
     for mut socket in sockets {

@@ -1,4 +1,4 @@
-//! People: an organization of a test's own, made as scripts make it, and those who sign in to it.
+//! Users: an organization for one test, created with `sentryops admin`, and the people who sign in to it.
 
 use std::{
     net::IpAddr,
@@ -18,13 +18,13 @@ const LOGIN: &str =
     "mutation($email: String!, $password: String!) { login(email: $email, password: $password) {
     tokens { accessToken refreshToken } } }";
 
-/// A number that no other call of this run gives.
+/// Returns a number that is unique in this run.
 pub fn unique() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Somebody who is signed in.
+/// A signed-in user with tokens.
 #[derive(Clone)]
 pub struct Person {
     pub id: String,
@@ -34,18 +34,18 @@ pub struct Person {
     pub client: Client,
 }
 
-/// An organization with its owner.
+/// An organization with its signed-in owner.
 pub struct Team {
     pub id: String,
     pub slug: String,
     pub address: IpAddr,
     pub owner: Person,
-    /// Nobody, from the team's address.
+    /// Anonymous client with the team's address.
     pub nobody: Client,
 }
 
 impl Team {
-    /// On the shared server.
+    /// Creates a team on the shared server.
     pub async fn of_world() -> (Self, &'static World) {
         let world = world().await;
         (Self::new(&world.deployment, &world.api).await, world)
@@ -73,13 +73,13 @@ impl Team {
         Self { id, slug, address, owner, nobody }
     }
 
-    /// A new member, signed in.
+    /// Creates a member and signs in.
     pub async fn member(&self, role: &str) -> Person {
         let (id, email) = self.invite(role, "Member").await;
         sign_in(&self.nobody, &id, &email).await
     }
 
-    /// A new member; id and e-mail.
+    /// Creates a member; returns id and e-mail.
     pub async fn invite(&self, role: &str, name: &str) -> (String, String) {
         let email = format!("{role}-{}@{}.test", unique(), self.slug);
         let query = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
@@ -88,7 +88,7 @@ impl Team {
         (word(&made["createUser"]["id"]), email)
     }
 
-    /// A new API key; id and secret.
+    /// Creates an API key; returns id and secret.
     pub async fn api_key(&self, name: &str, permissions: &[&str]) -> (String, String) {
         let query = "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id } } }";
         let expires_at = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
@@ -97,7 +97,7 @@ impl Team {
         (word(&made["createApiKey"]["apiKey"]["id"]), word(&made["createApiKey"]["secret"]))
     }
 
-    /// A new asset's id.
+    /// Creates an asset and returns its id.
     pub async fn asset(&self, name: &str, state: &str) -> String {
         let query = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
         let input = json!({ "name": name, "type": "HOST", "lifecycleState": state });

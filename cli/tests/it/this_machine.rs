@@ -1,6 +1,7 @@
-//! `docker/this-machine` on made-up machines: folders with the files of `/proc`, `/sys`, `/etc` and `/var` that it reads.
+//! `docker/this-machine` on simulated machines: folders with the files of `/proc`, `/sys`, `/etc` and `/var` that it
+//! reads.
 //!
-//! Long: each fact has a test, and a machine is made up of files where it is tested.
+//! Long, because each fact has a test, and each test builds its machine from files.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ use crate::team::chrono_now;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/this-machine");
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// A folder that looks like a machine's root; gone when dropped.
+/// A folder that simulates the root of a machine, removed when dropped.
 struct Machine(PathBuf);
 
 impl Machine {
@@ -38,12 +39,12 @@ impl Machine {
         self
     }
 
-    /// A process of that name.
+    /// Adds a process with a name.
     fn running(self, pid: u32, name: &str) -> Self {
         self.with(&format!("proc/{pid}/comm"), &format!("{name}\n"))
     }
 
-    /// A file system mounted from a block device.
+    /// Adds a file system mounted from a block device.
     fn mounting(self, number: &str, point: &str, kind: &str, source: &str) -> Self {
         let path = self.0.join("proc/self/mountinfo");
         let known = fs::read_to_string(path).unwrap_or_default();
@@ -51,7 +52,7 @@ impl Machine {
         self.with("proc/self/mountinfo", &(known + &line))
     }
 
-    /// A block device, the number that mounts call it by, and what it lies on.
+    /// Adds a block device, with the number that mounts use for it and the devices below it.
     fn device(self, number: &str, name: &str, mapped_by: &str, below: &[&str]) -> Self {
         let device = self.0.join("sys/class/block").join(name);
         for slave in below {
@@ -68,7 +69,7 @@ impl Machine {
         command.arg(SCRIPT).env("THIS_MACHINE_ROOT", &self.0).output().unwrap()
     }
 
-    /// What it says, by column; and no shell says something else.
+    /// Runs the script in several shells, which must agree, and returns its cells by column.
     fn cells(&self) -> BTreeMap<String, String> {
         let said: Vec<_> = ["sh", "dash", "bash"]
             .iter()
@@ -98,7 +99,7 @@ impl Drop for Machine {
     }
 }
 
-/// The cells of a line of CSV.
+/// Splits a line of CSV into cells.
 fn cells_of(line: &str) -> Vec<String> {
     let (mut cells, mut is_quoted) = (vec![String::new()], false);
     let mut characters = line.chars().peekable();
@@ -115,13 +116,13 @@ fn cells_of(line: &str) -> Vec<String> {
     cells
 }
 
-/// The rules that ship of which a machine's row says enough for a verdict.
+/// Returns the built-in rules that a machine's row contains enough facts to assess.
 fn assessed(cells: &BTreeMap<String, String>) -> Vec<&'static str> {
     let cell = |attribute: &str| {
         cells.get(&format!("attributes.{attribute}")).filter(|cell| !cell.is_empty())
     };
     let is_known = |read: &str| match read {
-        // It follows from the system's name, which here says the version, too.
+        // Support follows from the name of the system, which includes the version here.
         "attr.os_supported" | "attr.os_name" | "attr.os_version" => {
             cell("os_name").is_some_and(|name| end_of_life::of(name, None).is_some())
         }
@@ -132,7 +133,7 @@ fn assessed(cells: &BTreeMap<String, String>) -> Vec<&'static str> {
         let params = Params::declared(&definition.params).unwrap();
         let condition = Definition { evidence: BTreeMap::new(), ..definition.clone() };
         let checked = rule::compile(&condition, &params).unwrap();
-        // Whether somebody owns it is known of everything.
+        // Ownership is known for every asset.
         definition.condition.starts_with("has(") || checked.reads().all(is_known)
     };
     Builtin::all().iter().filter(is_assessed).map(|builtin| builtin.key.as_str()).collect()
@@ -164,7 +165,7 @@ fn a_machine_is_one_row_of_what_can_be_told() {
         .running(3, "clamd")
         .running(4, "falcon-sensor");
     let mut cells = machine.cells();
-    // dpkg writes the machine's own time, which here is whoever runs the tests'.
+    // dpkg writes local time, which here is that of the machine that runs the tests.
     let patched = cells.remove("attributes.last_patched_at").unwrap();
     assert!(patched.starts_with("2026-05-0") && patched.ends_with('Z'), "{patched}");
     assert!(cells.remove("external_id").unwrap().starts_with("machine:"));
@@ -220,7 +221,7 @@ fn a_plain_server_without_agents_says_enough_for_eight_rules() {
 
 #[test]
 fn passwords_are_told_only_where_none_could_be_a_vendors_or_one_is() {
-    // Of `raspberry` and of `something`.
+    // Hashes of the passwords `raspberry` and `something`.
     const RASPBERRY: &str = "$6$abcdefgh$4o4.L3tiGL1RD7BsjaaWYcCVs87zOlvZK7S6SXQETuFMA2ELLDwmf3YDHidZ3I4E/fXmmOOWhAJHUSMf.eA6c1";
     const SOMETHING: &str = "$6$abcdefgh$XaEuEzr1uz0JsqHkyoGlfM0N5gDdMESqOgRbOBW9RZNRpKLAR9aYlArl1zsikSh0pGFKJPqRCdHIHoOygg/Z3.";
     let check = |accounts: &[(&str, &str)], expected: &str| {
@@ -426,7 +427,7 @@ fn logs_are_kept_as_long_as_what_goes_first() {
     check(journal("[Journal]\nMaxRetentionSec=2week\n"), "14");
     check(journal("[Journal]\n#MaxRetentionSec=0\n"), "");
     check(Machine::new().with("etc/systemd/journald.conf", "MaxRetentionSec=90day\n"), "");
-    // Nothing is told of how long it is kept: as long as it goes back, if that is long.
+    // Without a configured retention, the age of the journal counts, if it is long enough.
     let archived = |days: i64| {
         let begins = (chrono_now() - TimeDelta::days(days)).timestamp_micros();
         let file = format!("var/log/journal/y/system@5f-0000000000000001-{begins:016x}.journal");

@@ -1,4 +1,4 @@
-//! Bearers that are not what they say, and operations that look at none.
+//! Forged and stale bearers, and operations that ignore the bearer.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn hmac(key: &[u8; 32], message: &str) -> Vec<u8> {
     Sha256::digest([padded(0x5c), inner.to_vec()].concat()).to_vec()
 }
 
-/// A token like a real one with these changes (null takes away), signed with this key.
+/// Returns a copy of a real token with changed fields (null removes one), signed with a given key.
 fn forged(real: &str, key: &[u8; 32], header: &Value, claims: &Value) -> String {
     let mut parts = real.split('.').take(2).map(|part| {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).unwrap();
@@ -144,7 +144,7 @@ async fn signing_in_and_refreshing_look_at_no_bearer_and_signing_out_minds_none(
             "it ended another's session"
         );
     }
-    // Beside anything else a stale bearer is what it is.
+    // In combination with any other field, a stale bearer is refused.
     let mixed =
         team.nobody.with("garbage").ask("mutation { logout revokeSession(id: \"x\") }").await;
     mixed.assert_refused("UNAUTHENTICATED");

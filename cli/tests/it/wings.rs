@@ -1,11 +1,11 @@
-//! Which wing may import which: the table of wings, held over what the sources name. `floors` holds the same between
-//! crates; this is one crate at a time, so a view of the inventory may well call the domain's compliance.
+//! Allowed imports between wings: the table of wings, checked against the sources. `floors` checks dependencies between
+//! crates. This test sees one crate at a time, so a view of the inventory may call the domain's compliance.
 
 use std::collections::BTreeMap;
 
 use super::structure::arrow::Arrow;
 
-/// Wing, and the wings of the same crate that it may import.
+/// Wings, each with the wings of the same crate that it may import.
 const WINGS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("access", &["base"]),
@@ -16,12 +16,12 @@ const WINGS: &[(&str, &[&str])] = &[
     ("triage", &["base", "access", "fleet", "inventory", "compliance", "health"]),
 ];
 
-/// The rooms of a crate beside its wings. No other room may stand at its top.
+/// Rooms of a crate beside its wings. No other room is allowed at its top.
 struct Rooms {
     folder: &'static str,
-    /// Every wing may import these, and they import no wing.
+    /// Rooms that every wing may import, and that import no wing.
     below: &'static [&'static str],
-    /// These may import every wing, and only the crate's root imports them.
+    /// Rooms that may import every wing, and that only the crate's root imports.
     above: &'static [&'static str],
 }
 
@@ -58,7 +58,7 @@ fn is_wing(room: &str) -> bool {
     WINGS.iter().any(|(wing, _)| *wing == room)
 }
 
-/// All arrows from one room of a crate to another.
+/// Arrows from one room of a crate to another, with the verdict of the table.
 pub struct Crossing<'arrows> {
     pub from: &'arrows str,
     pub to: &'arrows str,
@@ -66,7 +66,7 @@ pub struct Crossing<'arrows> {
     pub arrows: Vec<&'arrows Arrow>,
 }
 
-/// The crossings between the rooms of the crate at `folder`; none when it has no wings.
+/// Returns the crossings between the rooms of the crate at `folder`; empty if it has no wings.
 pub fn crossings<'arrows>(folder: &str, arrows: &'arrows [Arrow]) -> Vec<Crossing<'arrows>> {
     let Some(rooms) = CRATES.iter().find(|rooms| rooms.folder == folder) else { return Vec::new() };
     let mut crossings: BTreeMap<(&str, &str), Vec<&Arrow>> = BTreeMap::new();
@@ -84,7 +84,7 @@ pub fn crossings<'arrows>(folder: &str, arrows: &'arrows [Arrow]) -> Vec<Crossin
     crossings.into_iter().map(crossing).collect()
 }
 
-/// A line for each arrow that the table forbids.
+/// Returns a line for each arrow that the table forbids.
 pub fn forbidden(folder: &str, arrows: &[Arrow]) -> Vec<String> {
     let lines = |Crossing { from, to, arrows, .. }: Crossing| {
         let line = |Arrow { from: file, to: other, line }: &Arrow| {
@@ -96,7 +96,7 @@ pub fn forbidden(folder: &str, arrows: &[Arrow]) -> Vec<String> {
     crossings.filter(|crossing| !crossing.is_allowed).flat_map(lines).collect()
 }
 
-/// The folder at the top of a crate, or the file of its name: `rule` for `rule.rs` and for `rule/cel.rs`.
+/// Returns the room of a file: `rule` for `rule.rs` and for `rule/cel.rs`.
 fn room(file: &str) -> &str {
     let first = file.split('/').next().unwrap_or(file);
     first.trim_end_matches(".rs")
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(forbidden("schema/domain/src", &arrows(&texts)), [expected]);
     }
 
-    /// Whether a file of `from` may name one of `to`.
+    /// Asserts whether a file of `from` may name one of `to`.
     fn check(folder: &str, from: &str, to: &str, expected: bool) {
         let arrow = Arrow { from: format!("{from}/one.rs"), to: format!("{to}.rs"), line: 1 };
         assert_eq!(forbidden(folder, &[arrow]).is_empty(), expected, "{folder}: {from} -> {to}");

@@ -1,4 +1,4 @@
-//! Bytes that no HTTP client would send.
+//! Raw bytes that no HTTP client would send.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,17 +10,17 @@ use tokio::{
 
 use crate::{client::own_address, server::Api};
 
-/// A connection from an address of its own.
+/// Opens a connection from a source address of its own.
 pub async fn connect(api: &Api) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(own_address(), 0)).unwrap();
     socket.connect(api.address).await.unwrap()
 }
 
-/// Sends bytes, asking to close, and reads to the end; empty where the server just closed.
+/// Sends the bytes of a request with `Connection: close`, and reads to the end; empty if the server only closed.
 pub async fn exchange(api: &Api, bytes: &[u8]) -> String {
     let mut stream = connect(api).await;
-    // The server may refuse and close before it has read everything.
+    // The server may refuse and close before it has read the whole request.
     let _ = stream.write_all(bytes).await;
     read(&mut stream).await
 }
@@ -31,7 +31,7 @@ pub async fn read(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A POST of JSON with a content length.
+/// Returns the bytes of a POST with a JSON body.
 pub fn post(bearer: Option<&str>, body: &[u8]) -> Vec<u8> {
     let bearer = bearer.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let mut request = format!(

@@ -1,5 +1,5 @@
-//! The worked example of `ARCHITECTURE.md`: its blocks are applied to a copy of the sources, which then compile, up to the API.
-//! Its SQL is numbered and listed as a migration, and not run.
+//! The worked example of `ARCHITECTURE.md`: its blocks are applied to a copy of the sources, which must then compile,
+//! up to the API. Its SQL gets a number and is listed as a migration, but not executed.
 
 use std::{
     collections::HashSet,
@@ -9,7 +9,7 @@ use std::{
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// What Cargo needs to know the workspace.
+/// Files that Cargo needs to read the workspace.
 const SOURCES: [&str; 9] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -22,7 +22,7 @@ const SOURCES: [&str; 9] = [
     "loadtests",
 ];
 
-/// A fenced block whose info string names a file: `diff` inserts lines, any other language makes the file.
+/// A fenced block whose info string names a file: `diff` inserts lines, any other language creates the file.
 struct Block {
     language: String,
     file: String,
@@ -46,7 +46,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// The text with the block's `+` lines behind its one line of context.
+/// Returns the text with the block's `+` lines inserted after its one line of context.
 fn inserted(text: &str, block: &Block) -> String {
     let (context, added) = block.lines.split_first().unwrap();
     let context = context.strip_prefix(' ').unwrap();
@@ -63,7 +63,7 @@ fn inserted(text: &str, block: &Block) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Writes a file if it says something else: what Cargo compiled of it before stays compiled.
+/// Writes a file only if its content differs, so that Cargo keeps what it compiled before.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|known| known == text) {
         return Ok(());
@@ -72,7 +72,7 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// The files below a folder of the sources, without what is installed or built there.
+/// Returns the files below a source folder, without installed or built files.
 fn files(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.ends_with("node_modules") || path.ends_with("target") {
         return Ok(());
@@ -84,7 +84,7 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     fs::read_dir(path)?.try_for_each(|entry| files(&entry?.path(), found))
 }
 
-/// The number of the next migration.
+/// Returns the number of the next migration.
 fn next_migration(root: &Path) -> String {
     let names = fs::read_dir(root.join("migrations/sql")).unwrap();
     let number = |name: io::Result<fs::DirEntry>| {
@@ -123,7 +123,7 @@ fn the_worked_example_compiles() {
     let mut found = Vec::new();
     files(&copy, &mut found).unwrap();
     for stale in found.iter().filter(|file| !written.contains(*file)) {
-        fs::remove_file(stale).unwrap(); // What an earlier run copied, and is no source any more.
+        fs::remove_file(stale).unwrap(); // Copied by an earlier run, and no longer in the sources.
     }
     let output = Command::new(env!("CARGO"))
         .args(["check", "--quiet", "--offline", "--locked", "--package", "graphql"])

@@ -1,4 +1,4 @@
-// Apollo Client as its documentation says: HTTP for what answers once, a socket for subscriptions.
+// Apollo Client, set up as in its documentation: HTTP for queries and mutations, a socket for subscriptions.
 import { ApolloClient, ApolloLink, HttpLink, InMemoryCache } from '@apollo/client';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { isSubscriptionOperation } from '@apollo/client/utilities';

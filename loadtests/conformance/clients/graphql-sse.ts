@@ -19,7 +19,7 @@ export function overStreams(url: string): Client {
   return {
     async ask(document, variables, token) {
       for await (const result of watch(document, variables, token)) return result;
-      throw new Error('complete without an answer');
+      throw new Error('the operation completed without a result');
     },
     watch,
   };

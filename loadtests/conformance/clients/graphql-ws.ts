@@ -1,4 +1,4 @@
-// npm graphql-ws: everything over one socket, the sign-in over an anonymous one before.
+// npm graphql-ws: all operations over one socket, after the sign-in over an anonymous socket.
 import { createClient } from 'graphql-ws';
 import { print } from 'graphql';
 import type { Client } from './story.ts';
@@ -26,7 +26,7 @@ export function overSockets(url: string): Client {
   return {
     async ask(document, variables, token) {
       for await (const result of watch(document, variables, token)) return result;
-      throw new Error('complete without an answer');
+      throw new Error('the operation completed without a result');
     },
     watch,
   };

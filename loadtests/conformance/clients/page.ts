@@ -1,4 +1,4 @@
-// Runs in the browser: the same story with each client, called from outside.
+// Runs in the browser: executes the same story with each client when `clients.mjs` calls it.
 import { overApollo } from './apollo.ts';
 import { overStreams } from './graphql-sse.ts';
 import { overSockets } from './graphql-ws.ts';

@@ -1,4 +1,4 @@
-// What a web frontend does, whatever its client: sign in, read, change, watch a run from its start to its end.
+// Story of a web frontend, the same for every client: sign in, read, change, watch a run from start to end.
 import type { TypedDocumentNode } from '@graphql-typed-document-node/core';
 import {
   CancelRunDocument,
@@ -11,15 +11,15 @@ import {
 
 export type Person = { email: string; password: string };
 
-/** A client, as the story needs it. */
+/** Interface of a client that the story needs. */
 export interface Client {
-  /** A query or mutation, with the token where there is one. */
+  /** Executes a query or mutation, with the token if given. */
   ask<Result, Variables extends Record<string, unknown>>(
     document: TypedDocumentNode<Result, Variables>,
     variables: Variables,
     token?: string,
   ): Promise<Result>;
-  /** A subscription: what comes, until the server says that it is complete. */
+  /** Subscribes, and yields results until the server completes the operation. */
   watch<Result, Variables extends Record<string, unknown>>(
     document: TypedDocumentNode<Result, Variables>,
     variables: Variables,
@@ -39,14 +39,14 @@ export async function story(client: Client, person: Person): Promise<string> {
 
   const seen: WatchRunSubscription['complianceRun'][] = [];
   for await (const { complianceRun } of client.watch(WatchRunDocument, { id: run.id }, token)) {
-    if (complianceRun.id !== run.id) throw new Error('another run');
-    // Where no worker takes it, somebody ends it; where one does, that may come too late.
+    if (complianceRun.id !== run.id) throw new Error('received an event of another run');
+    // Without a worker, this cancellation ends the run. With a worker, it may come too late, which is fine.
     if (seen.length === 0 && !ENDED.includes(complianceRun.state)) {
       void client.ask(CancelRunDocument, { id: run.id }, token).catch(() => {});
     }
     seen.push(complianceRun);
   }
   const last = seen.at(-1);
-  if (!last || !ENDED.includes(last.state)) throw new Error(`the run was left ${last?.state}`);
+  if (!last || !ENDED.includes(last.state)) throw new Error(`the run did not end; its last state is ${last?.state}`);
   return seen.map(({ state }) => state).join(' → ');
 }

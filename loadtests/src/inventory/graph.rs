@@ -1,8 +1,8 @@
-//! What needs what: tiers as a data centre has them, or anything anything.
+//! Dependencies of a generated inventory: tiered as in a data centre, or random.
 //!
-//! In tiers, a load balancer needs applications, they need databases and a host, databases need hosts, hosts need switches.
-//! Nothing needs what is in another pod, so what a switch takes down is at most a pod. At random, every asset needs three
-//! others: ten steps then reach about every second asset.
+//! In the tiered shape, a load balancer depends on applications, an application on databases and a host, a database on
+//! hosts, and a host on switches. Dependencies never cross pods, so the failure of a switch affects at most one pod. In
+//! the random shape, every asset depends on three others: ten steps then reach about half of the assets.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -12,23 +12,23 @@ use serde::Serialize;
 use super::Inventory;
 use crate::random::Random;
 
-/// Assets of a pod at most: the reach of its core switches, and one more.
+/// Maximum number of assets in a pod: the reach of its core switches, plus one.
 pub(super) const POD: usize = 5_000;
-/// What an asset of the random shape needs.
+/// Number of dependencies of an asset in the random shape.
 const ANY: usize = 3;
 
-/// How the assets of an inventory hang together.
+/// Shape of the dependencies in an inventory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {
-    /// Load balancer → application → database → host → switch.
+    /// Tiers as in a data centre: load balancer → application → database → host → switch.
     Tiers,
-    /// Anything needs anything.
+    /// Random dependencies, three per asset.
     Random,
 }
 
 impl Shape {
-    /// As names have it.
+    /// Returns the name of the shape, as used in organization slugs and reports.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Tiers => "tiers",
@@ -37,23 +37,23 @@ impl Shape {
     }
 }
 
-/// What an asset is for; each needs some of those before it.
+/// Tier of an asset; each tier depends on tiers listed before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tier {
-    /// A switch.
+    /// A network switch; the core switches have no dependencies.
     Switch,
-    /// A machine.
+    /// A host machine, connected to switches.
     Host,
-    /// A database.
+    /// A database, running on hosts.
     Database,
-    /// An application.
+    /// An application, using databases and a host.
     Application,
-    /// What stands in front of applications.
+    /// A load balancer in front of applications.
     LoadBalancer,
 }
 
 impl Tier {
-    /// As names have it.
+    /// Returns the prefix of asset names in this tier.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Switch => "switch",
@@ -66,7 +66,7 @@ impl Tier {
 }
 
 impl Inventory {
-    /// What an asset is for.
+    /// Returns the tier of an asset.
     pub(crate) fn tier(&self, number: usize) -> Tier {
         let pod = self.pod(number);
         match number {
@@ -78,12 +78,12 @@ impl Inventory {
         }
     }
 
-    /// What an asset needs, and as what. Each once, never itself.
+    /// Returns the dependencies of an asset with their kinds: distinct assets, never the asset itself.
     pub(super) fn targets(&self, number: usize) -> Vec<(usize, &'static str)> {
         let mut random = Random::at(self.seed ^ 2, number);
         let mut targets = Vec::new();
         let mut need = |among: &Range<usize>, count: usize, kind: &'static str| {
-            // Itself may be among them, and is not needed.
+            // The range may contain the asset itself, which is never its own dependency.
             let count = count.min(among.len() - usize::from(among.contains(&number)));
             for _ in 0..count {
                 loop {
@@ -112,13 +112,14 @@ impl Inventory {
         targets
     }
 
-    /// The switches that all others of their pod need; in tiers nothing reaches further.
+    /// Returns the core switches, on which all other assets of their pod depend. In the tiered shape no other asset has
+    /// a larger reach.
     pub(crate) fn core_switches(&self) -> Vec<usize> {
         let is_core = |number: &usize| self.pod(*number).core().contains(number);
         (0..self.assets).filter(is_core).collect()
     }
 
-    /// All of it at once, for walks; some bytes an asset and edge.
+    /// Builds the complete graph in memory for traversals.
     pub(crate) fn graph(&self) -> Graph {
         let mut dependents = vec![Vec::new(); self.assets];
         for source in 0..self.assets {
@@ -130,7 +131,7 @@ impl Inventory {
     }
 
     fn pod(&self, number: usize) -> Pod {
-        // As many as are needed, and all as large as each other but for one.
+        // The number of pods is minimal, and their sizes differ by one asset at most.
         let pods = self.assets.div_ceil(POD);
         let at = number * pods / self.assets;
         let start = |pod: usize| (pod * self.assets).div_ceil(pods);
@@ -138,13 +139,14 @@ impl Inventory {
     }
 }
 
-/// Who needs each asset.
+/// Reverse dependency graph: the dependents of each asset.
 pub(crate) struct Graph {
     dependents: Vec<Vec<usize>>,
 }
 
 impl Graph {
-    /// What fails with an asset, so many steps away at most.
+    /// Returns the assets that depend on `root` directly or indirectly, at most `depth` steps away, without `root`
+    /// itself.
     pub(crate) fn reach(&self, root: usize, depth: usize) -> HashSet<usize> {
         let (mut seen, mut frontier) = (HashSet::from([root]), vec![root]);
         for _ in 0..depth {
@@ -156,7 +158,7 @@ impl Graph {
     }
 }
 
-/// Assets that need only each other, by their tiers.
+/// A group of assets without dependencies outside the group, as ranges of numbers by tier.
 struct Pod {
     switches: Range<usize>,
     hosts: Range<usize>,
@@ -165,7 +167,8 @@ struct Pod {
 }
 
 impl Pod {
-    /// 1 % switches, 30 % hosts, 9 % databases, 55 % applications, 5 % load balancers; about three edges an asset.
+    /// Divides assets into 1 % switches, 30 % hosts, 9 % databases, 55 % applications and 5 % load balancers, with
+    /// about three dependencies per asset.
     fn of(assets: Range<usize>) -> Self {
         let hundredths = |percent: usize| (assets.len() * percent / 100).max(1);
         let switches = assets.start..assets.start + hundredths(1);
@@ -175,7 +178,7 @@ impl Pod {
         Self { switches, hosts, databases, applications }
     }
 
-    /// Two of the switches, where there are as many.
+    /// Returns the core switches: the first two switches, or one if the pod has only one.
     fn core(&self) -> Range<usize> {
         self.switches.start..self.switches.end.min(self.switches.start + 2)
     }

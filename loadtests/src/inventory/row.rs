@@ -1,7 +1,7 @@
-//! One row of `assets.csv`: what an asset is and what is known of it.
+//! Rows of `assets.csv`: the type and the facts of an asset.
 //!
-//! Of each asset 10 to 25 of a hundred facts are missing, as in inventories that people keep. Most values are as they should
-//! be, so that every rule passes on some assets and fails on others.
+//! For each asset, 10 to 25 % of the facts are missing, as in inventories maintained by hand. Most values are
+//! compliant, so that every rule passes for some assets and fails for others.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use super::{Inventory, Tier};
 use crate::random::Random;
 
-/// Systems, and whether their makers still mend them at the end of 2026.
+/// Operating systems, with true if the vendor still supports them at the end of 2026.
 const SYSTEMS: [(&str, bool); 8] = [
     ("Debian GNU/Linux 12 (bookworm)", true),
     ("Debian GNU/Linux 13 (trixie)", true),
@@ -21,12 +21,12 @@ const SYSTEMS: [(&str, bool); 8] = [
     ("Rocky Linux 9.4 (Blue Onyx)", true),
     ("Microsoft Windows Server 2022 Standard", true),
 ];
-/// Those of switches, which no table knows.
+/// Operating systems of switches, which are not in the end-of-life table.
 const SWITCH_SYSTEMS: [(&str, bool); 3] =
     [("Cisco IOS 15.2", false), ("Arista EOS 4.31", true), ("Junos 23.4", true)];
 const PLACES: [&str; 4] = ["fra1", "ams2", "lon1", "nyc3"];
 
-/// The first line.
+/// Returns the header line with the column names.
 pub(super) fn header() -> String {
     let mut line = String::from(
         "external_id,name,asset_type,environment,lifecycle_state,location,description,owner,tags",
@@ -39,7 +39,7 @@ pub(super) fn header() -> String {
     line
 }
 
-/// Adds the line of an asset.
+/// Appends the CSV line of an asset to `line`.
 pub(super) fn push(inventory: &Inventory, number: usize, line: &mut String) {
     let mut random = Random::at(inventory.seed ^ 1, number);
     let tier = inventory.tier(number);
@@ -64,7 +64,7 @@ pub(super) fn push(inventory: &Inventory, number: usize, line: &mut String) {
         Inventory::external_id(number),
         inventory.name(number),
     );
-    // What makes cells hard to read right: commas, quotes, letters beyond ASCII.
+    // Some cells are hard to parse: commas, quotes, non-ASCII letters.
     line.push_str(match random.below(20) {
         0 => "\"Behind the door, second from the left\"",
         1 => "\"Called \"\"the old one\"\"\"",
@@ -82,7 +82,7 @@ pub(super) fn push(inventory: &Inventory, number: usize, line: &mut String) {
     let _ = writeln!(line, ",cc-{:03},SN{:012}", random.below(200), random.below(999_999_999_999));
 }
 
-/// What could be known, in the order of the columns.
+/// Returns all facts of an asset in column order; `push` omits some of them.
 fn facts(at: DateTime<Utc>, tier: Tier, random: &mut Random) -> [(&'static str, String); 15] {
     let systems = if tier == Tier::Switch { &SWITCH_SYSTEMS[..] } else { &SYSTEMS[..] };
     let (system, is_supported) = random.one_of(systems);
@@ -117,7 +117,7 @@ fn facts(at: DateTime<Utc>, tier: Tier, random: &mut Random) -> [(&'static str, 
     ]
 }
 
-/// Mostly what belongs there; one in twenty listens where it should not.
+/// Returns the open ports of an asset: usually those of its tier, but high-risk ports in 5 % of the cases.
 fn ports(tier: Tier, random: &mut Random) -> &'static str {
     if random.chance(5) {
         return random.one_of(&["21 22", "22 23", "445 3389", "22 2323"]);

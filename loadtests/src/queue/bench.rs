@@ -1,4 +1,4 @@
-//! What every part stands on: the stores, the ledger, and processes that push and take jobs.
+//! Environment of all parts: the stores, the ledger, and the processes that push and claim jobs.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,65 +19,65 @@ use crate::{
     stores::Stores,
 };
 
-/// How long a process may take until it is seen.
+/// Timeout for a worker process to register.
 const SEEN_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// A socket where nobody listens.
+/// Redis URL of a socket that does not exist.
 const NO_REDIS: &str = "redis+unix:///nonexistent/redis.sock";
 
-/// See the module.
+/// Stores, ledger and binaries used by all parts of the queue scenario.
 pub(crate) struct QueueBench {
-    /// Postgres and Redis.
+    /// Addresses of Postgres and Redis.
     pub(crate) stores: Stores,
-    /// What became of jobs.
+    /// Record of job events in Postgres.
     pub(crate) ledger: Ledger,
-    /// For the logs of processes.
+    /// Temporary folder for the logs of processes.
     pub(crate) folder: Folder,
-    /// The binary.
+    /// Path of the sentryops binary.
     pub(crate) binary: PathBuf,
-    /// A short run.
+    /// True for a smoke test with `--quick`.
     pub(crate) is_quick: bool,
-    /// What randomness begins with.
+    /// Seed of the run's random numbers.
     pub(crate) seed: u64,
     drill: PathBuf,
     next: Cell<u32>,
     kept: RefCell<Vec<Store>>,
 }
 
-/// Whether processes hear that there is work, or have to look.
+/// Availability of Redis hints: without them, processes poll for work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hints {
-    /// Redis is there.
+    /// Redis is available and carries hints.
     Redis,
-    /// It is not.
+    /// Redis is unavailable, so workers poll.
     Nobody,
 }
 
-/// How a worker process works.
+/// Concurrency settings of a worker process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Jobs at a time.
+    /// Maximum number of jobs executed concurrently.
     pub(crate) concurrency: usize,
-    /// Jobs claimed ahead.
+    /// Number of jobs claimed ahead of execution.
     pub(crate) prefetch: usize,
 }
 
 impl std::fmt::Display for Pace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} jobs at a time, {} ahead", self.concurrency, self.prefetch)
+        write!(f, "concurrency {}, prefetch {}", self.concurrency, self.prefetch)
     }
 }
 
-/// A process that takes jobs.
+/// A registered process that claims jobs.
 pub(crate) struct Worker {
-    /// What the queue calls it.
+    /// Id under which the process registered as a worker.
     pub(crate) id: Uuid,
-    /// The process.
+    /// Handle of the process.
     pub(crate) child: Child,
 }
 
 impl QueueBench {
-    /// On these stores, which get an organization.
+    /// Prepares the stores: makes them durable, and creates the tables of the checks and an organization.
     pub(crate) async fn prepare(
         binary: &Path,
         drill: &Path,
@@ -105,16 +105,16 @@ impl QueueBench {
         made.env("DATABASE_OWNER_URL", &bench.stores.owner);
         let made = tokio::process::Command::from(made).kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&made.stderr);
-        ensure!(made.status.success(), "no organization could be made: {}", said.trim());
+        ensure!(made.status.success(), "cannot create an organization: {}", said.trim());
         Ok(bench)
     }
 
-    /// One of two, by how long the run may take.
+    /// Returns `quick` with `--quick`, otherwise `full`.
     pub(crate) fn either<T>(&self, full: T, quick: T) -> T {
         if self.is_quick { quick } else { full }
     }
 
-    /// Keeps a store that we have started until the end.
+    /// Keeps a restarted store running until the scenario ends.
     pub(crate) fn keep(&self, store: Store) {
         self.kept.borrow_mut().push(store);
     }
@@ -132,19 +132,21 @@ impl QueueBench {
         format!("{what}-{number}")
     }
 
-    /// Runs the drill until it is done; how long it says that its work took.
+    /// Runs the drill until it exits, and returns the duration of the work that it reports.
     pub(crate) async fn drill(&self, arguments: &[&str], hints: Hints) -> Result<Duration> {
         let mut command = self.command(hints);
         command.args(arguments).stdin(Stdio::null());
         let output = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "drill {}: {}", arguments.join(" "), said.trim());
+        ensure!(output.status.success(), "`drill {}` failed: {}", arguments.join(" "), said.trim());
         let millis = String::from_utf8_lossy(&output.stdout);
-        let millis = millis.lines().next().context("the drill said nothing")?.trim().parse()?;
+        let millis =
+            millis.lines().next().context("the drill printed no duration")?.trim().parse()?;
         Ok(Duration::from_millis(millis))
     }
 
-    /// Pushes jobs of a kind, so many a transaction.
+    /// Pushes `count` jobs of a kind, `batch` per transaction; `number` is the kind's parameter. Returns the time that
+    /// took.
     pub(crate) async fn push(
         &self,
         kind: &str,
@@ -156,13 +158,13 @@ impl QueueBench {
         self.drill(&["push", kind, &count, &batch, &number], Hints::Redis).await
     }
 
-    /// Starts `sentryops worker` for one queue, with the keys that `up` made.
+    /// Starts `sentryops worker` for one queue, with the keys that `up` created, and waits until it has registered.
     pub(crate) async fn serve(&self, queue: &str) -> Result<Worker> {
         let command = Server::worker(&self.binary, self.folder.path(), &self.stores, &[queue])?;
         self.seen(|| Child::spawn(&self.name("worker"), self.folder.path(), command)).await
     }
 
-    /// Starts a process that takes jobs, and does not wait for it to be seen: it may end before that.
+    /// Starts a process that claims jobs, without waiting until it registers: it may exit before that.
     pub(crate) fn spawn(&self, pace: Pace, hints: Hints) -> Result<Child> {
         let mut command = self.command(hints);
         command
@@ -171,12 +173,12 @@ impl QueueBench {
         Child::spawn(&self.name("drill"), self.folder.path(), command)
     }
 
-    /// Starts a process that takes jobs.
+    /// Starts a process that claims jobs, and waits until it has registered.
     pub(crate) async fn work(&self, pace: Pace, hints: Hints) -> Result<Worker> {
         self.seen(|| self.spawn(pace, hints)).await
     }
 
-    /// Starts some of them.
+    /// Starts `count` such processes with Redis hints.
     pub(crate) async fn fleet(&self, count: usize, pace: Pace) -> Result<Vec<Worker>> {
         let mut fleet = Vec::with_capacity(count);
         for _ in 0..count {
@@ -185,7 +187,7 @@ impl QueueBench {
         Ok(fleet)
     }
 
-    /// Starts a process and waits until it registers itself as a worker; to be called for one at a time.
+    /// Starts a process and waits until it has registered as a worker. Concurrent calls would mix up the processes.
     pub(crate) async fn seen(&self, spawn: impl FnOnce() -> Result<Child>) -> Result<Worker> {
         let known = self.ledger.workers().await?;
         let mut child = spawn()?;
@@ -198,21 +200,25 @@ impl QueueBench {
             child.check()?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        bail!("a worker was not seen within {} s:\n{}", SEEN_WITHIN.as_secs(), child.last_words())
+        bail!(
+            "the worker did not register within {} s; its log ends with:\n{}",
+            SEEN_WITHIN.as_secs(),
+            child.last_words()
+        )
     }
 }
 
-/// Holds processes still, so that all of them begin at the same moment.
+/// Stops processes with SIGSTOP, so that all of them can start work at the same time.
 pub(crate) fn pause(fleet: &mut [Worker]) -> Result<()> {
     fleet.iter_mut().try_for_each(|worker| worker.child.signal(Signal::STOP))
 }
 
-/// Lets them go on.
+/// Resumes paused processes with SIGCONT.
 pub(crate) fn resume(fleet: &mut [Worker]) -> Result<()> {
     fleet.iter_mut().try_for_each(|worker| worker.child.signal(Signal::CONT))
 }
 
-/// Ends processes in good order.
+/// Stops processes one after the other with SIGTERM.
 pub(crate) async fn stop(fleet: Vec<Worker>) -> Result<()> {
     for worker in fleet {
         worker.child.stop().await?;

@@ -1,4 +1,4 @@
-//! Worker processes killed at random moments, one after the other, while jobs run and are pushed.
+//! Worker processes killed at random times, one after the other, while jobs are pushed and executed.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::{
 
 const PROCESSES: usize = 4;
 const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
-/// Between two kills.
+/// Range of the interval between two kills.
 const APART: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
-/// The longest job.
+/// Duration of the longest jobs.
 const LONGEST: Duration = Duration::from_secs(3);
-/// Pushed between two kills.
+/// Number of jobs pushed between two kills.
 const JOBS: usize = 10;
 const DONE: &str = "SELECT count(DISTINCT id) FROM job_history WHERE outcome = 'SUCCEEDED'";
 const PATIENCE: Duration = Duration::from_mins(15);
 
-/// Who was killed, and when by Postgres' clock.
+/// Killed workers, and the times of their kills by the clock of Postgres.
 #[derive(Default)]
 pub(crate) struct Killed {
     workers: Vec<Uuid>,
@@ -35,14 +35,15 @@ pub(crate) struct Killed {
 }
 
 impl Killed {
-    /// Kills a worker process.
+    /// Kills a worker process with SIGKILL and records its id and the time.
     pub(crate) async fn kill(&mut self, ledger: &Ledger, worker: Worker) -> Result<()> {
         self.at.push(ledger.now().await?);
         self.workers.push(worker.id);
         worker.child.kill()
     }
 
-    /// From a kill to the next start of each job that the killed process held.
+    /// Adds the times from each kill until the killed process's jobs were reaped, and until they started again. `when`
+    /// is the prefix of the figures' labels.
     pub(crate) async fn takeovers(
         &self,
         ledger: &Ledger,
@@ -59,7 +60,7 @@ impl Killed {
             )
         };
         for (name, what, fences, target) in [
-            ("kill to taken back", "reaped", "0", "≤ 16"),
+            ("kill to reap", "reaped", "0", "≤ 16"),
             ("kill to next start", "started", "1", "≤ 20"),
         ] {
             let (spread, count) =
@@ -73,16 +74,16 @@ impl Killed {
     }
 }
 
-/// See the module.
+/// Runs the kill part: kills in sequence under light load, then a single kill under full load.
 pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     let kills = bench.either(200, 10);
     let mut random = Random::new(bench.seed);
     let mut measurement = Measurement::new(
         "kill",
         format!(
-            "{kills} × kill -9 of one of {PROCESSES} processes ({PACE}) every {} to {} ms, restarted at once; jobs of 0 to {} s \
-             that leave a row; seed {}. \
-             Busy: one kill of two processes that have far more to do.",
+            "{kills} times, one of {PROCESSES} processes ({PACE}) is killed (SIGKILL), {} to {} ms apart, and replaced immediately. Jobs take 0 to {} s \
+             and insert a row; seed {}. \
+             Busy: one of two processes is killed while the backlog exceeds their capacity.",
             APART.0.as_millis(),
             APART.1.as_millis(),
             LONGEST.as_secs(),
@@ -106,7 +107,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
         killed.kill(&bench.ledger, victim).await?;
         fleet.push(bench.work(PACE, Hints::Redis).await?);
         if kill % 20 == 0 {
-            progress(&format!("queue: {kill} of {kills} kills"));
+            progress(&format!("queue: {kill} of {kills} kills done"));
         }
     }
     bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
@@ -119,7 +120,8 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// One kill while more work waits than there are hands for: what the killed process held must not wait behind all of it.
+/// Kills one process while the backlog exceeds the workers' capacity. The jobs that it had claimed must not wait behind
+/// the whole backlog.
 async fn busy(bench: &QueueBench, measurement: &mut Measurement) -> Result<()> {
     const PROCESSES: usize = 2;
     const MILLIS: u64 = 500;
@@ -135,7 +137,7 @@ async fn busy(bench: &QueueBench, measurement: &mut Measurement) -> Result<()> {
     bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     let idle_at = bench.ledger.now().await? - killed.at[0];
     stop(fleet).await?;
-    measurement.figure("busy: kill to an empty queue", idle_at.as_seconds_f64(), "s");
+    measurement.figure("busy: kill to empty queue", idle_at.as_seconds_f64(), "s");
     let lost = JOBS - usize::try_from(bench.ledger.count(DONE).await?)?;
     measurement.check("busy: jobs lost", i64::try_from(lost)?, 0);
     killed.takeovers(&bench.ledger, measurement, "busy: ").await

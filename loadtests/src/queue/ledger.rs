@@ -1,7 +1,7 @@
-//! What became of jobs, read from Postgres as a superuser, past row security.
+//! Record of job events, read from Postgres as a superuser, which bypasses row security.
 //!
-//! While it watches, triggers write down each push, start and taking-back at the time it happens, in the transaction that
-//! makes it so: the checks compare this with what the queue says in the end.
+//! While recording is on, triggers record each push, start and reap at the time it happens, in the same transaction.
+//! The checks compare these events with the final state of the queue.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,11 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Jobs that are not over, but for those of another day.
+/// Query for the number of live jobs: not buried, and due within the next hour.
 pub(crate) const LIVE: &str =
     "SELECT count(*) FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour'";
-/// Whether there are such jobs. Cheap, however many there are and whatever is dead in the table. Jobs of another day, such as the
-/// daily comparison of postures, are always there.
+/// Query that returns 1 if there is such a job, otherwise 0. Cheap regardless of the number of jobs and of dead rows in
+/// the table. Jobs of another day, such as the daily comparison of postures, always exist and are not counted.
 pub(crate) const ANY_LIVE: &str = "SELECT count(*) FROM (
     SELECT FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour' LIMIT 1) AS any_live";
 
@@ -48,54 +48,55 @@ const FORGET: &str = "
     DROP TRIGGER IF EXISTS drill_reaped ON job;
     TRUNCATE job, job_history, drill_effect, drill_event;";
 
-/// A connection that looks.
+/// A superuser connection that reads job events and the queue's tables.
 pub(crate) struct Ledger(Client);
 
 impl Ledger {
-    /// Connects.
+    /// Connects to the Postgres at this URL.
     pub(crate) async fn open(url: &str) -> Result<Self> {
         Ok(Self(stores::connect(url).await?))
     }
 
-    /// Makes what the checks need.
+    /// Creates the tables and the trigger function of the checks.
     pub(crate) async fn prepare(&self) -> Result<()> {
-        self.0.batch_execute(MAKE).await.context("make the tables of the checks")
+        self.0.batch_execute(MAKE).await.context("create the tables of the checks")
     }
 
-    /// An empty queue, unwatched.
+    /// Drops the triggers, empties the queue and the recorded events, and vacuums the queue.
     pub(crate) async fn clear(&self) -> Result<()> {
         self.0.batch_execute(FORGET).await.context("empty the queue")?;
         self.0.batch_execute("VACUUM ANALYZE job").await.context("vacuum")
     }
 
-    /// From now on all is written down.
+    /// Creates the triggers that record job events.
     pub(crate) async fn watch(&self) -> Result<()> {
-        self.0.batch_execute(WATCH).await.context("watch the queue")
+        self.0.batch_execute(WATCH).await.context("create the triggers on the queue")
     }
 
-    /// Whatever has to be said besides.
+    /// Executes other SQL statements, such as `ANALYZE`.
     pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
         self.0.batch_execute(sql).await.with_context(|| sql.to_owned())
     }
 
-    /// Postgres' clock.
+    /// Returns the current time by the clock of Postgres.
     pub(crate) async fn now(&self) -> Result<DateTime<Utc>> {
         Ok(self.0.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
     }
 
-    /// One whole number.
+    /// Returns the integer that a query selects.
     pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
         let row = self.0.query_one(sql, &[]).await.with_context(|| sql.to_owned())?;
         Ok(row.try_get(0)?)
     }
 
-    /// One number; 0 where there is none.
+    /// Returns the number that a query selects, or 0 if it is null.
     pub(crate) async fn number(&self, sql: &str, given: &[&(dyn ToSql + Sync)]) -> Result<f64> {
         let row = self.0.query_one(sql, given).await.with_context(|| sql.to_owned())?;
         Ok(row.try_get::<_, Option<f64>>(0)?.unwrap_or_default())
     }
 
-    /// The 50th and the 99th percentile and the largest of what a query of one column says, and how many there are.
+    /// Returns the 50th percentile, the 99th percentile and the maximum of a query's only column, and the number of
+    /// values. The percentiles are 0 if the query returns no rows.
     pub(crate) async fn spread(
         &self,
         sql: &str,
@@ -111,13 +112,16 @@ impl Ledger {
         Ok((spread, row.try_get(1)?))
     }
 
-    /// The worker processes that have ever been seen.
+    /// Returns the ids of all worker processes that have ever registered.
     pub(crate) async fn workers(&self) -> Result<Vec<Uuid>> {
         let rows = self.0.query("SELECT id FROM worker", &[]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Waits until a count has come down to 0.
+    /// Waits until the count that a query selects is 0.
+    ///
+    /// # Errors
+    /// Fails with a list of the remaining jobs if that takes longer than `patience`.
     pub(crate) async fn wait(&self, sql: &str, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {
@@ -127,7 +131,7 @@ impl Ledger {
             }
             if Instant::now() > deadline {
                 let seconds = patience.as_secs();
-                bail!("{left} jobs are left after {seconds} s:\n{}", self.left().await?);
+                bail!("{left} jobs are unfinished after {seconds} s:\n{}", self.left().await?);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -142,8 +146,8 @@ impl Ledger {
         Ok(lines.collect::<Result<Vec<String>>>()?.join("\n"))
     }
 
-    /// What must hold of the jobs that were watched, once all are over: none lost, none done twice, no effect missing or
-    /// doubled. `acknowledged` is how many the pushers were told of.
+    /// Adds the checks that must hold for the recorded jobs once all have finished: no job lost or completed twice, no
+    /// effect missing or duplicated. `acknowledged` is the number of pushes that were acknowledged to the clients.
     pub(crate) async fn audit(
         &self,
         measurement: &mut Measurement,
@@ -157,11 +161,11 @@ impl Ledger {
         let lost = self.count(lost).await? + (acknowledged - pushed).max(0);
         measurement.check("jobs lost", lost, 0);
         let twice = "SELECT count(*) - count(DISTINCT id) FROM job_history";
-        measurement.check("jobs ended twice", self.count(twice).await?, 0);
+        measurement.check("jobs completed twice", self.count(twice).await?, 0);
         let both = "SELECT count(*) FROM job JOIN job_history USING (id)";
-        measurement.check("jobs ended and still there", self.count(both).await?, 0);
+        measurement.check("completed jobs still in the queue", self.count(both).await?, 0);
         let twice = "SELECT count(*) - count(DISTINCT id) FROM drill_effect";
-        measurement.check("effects twice", self.count(twice).await?, 0);
+        measurement.check("effects applied twice", self.count(twice).await?, 0);
         let missing =
             "SELECT count(*) FROM drill_event AS event JOIN job_history AS history USING (id)
             WHERE what = 'pushed' AND event.kind = 'effect' AND outcome = 'SUCCEEDED'
@@ -170,7 +174,7 @@ impl Ledger {
         let early = "SELECT count(*) FROM drill_effect AS effect
             WHERE NOT EXISTS (SELECT FROM drill_event AS event JOIN job_history AS history USING (id)
                               WHERE what = 'pushed' AND event.mark = effect.id)";
-        measurement.check("effects of jobs that have not ended", self.count(early).await?, 0);
+        measurement.check("effects of uncompleted jobs", self.count(early).await?, 0);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Redis emptied, silent and gone; Postgres crashed again and again; jobs go on all the while.
+//! Outages under load: Redis flushed, unresponsive and killed; Postgres crashed and restarted repeatedly.
 
 use std::{
     io::{Read, Write},
@@ -24,10 +24,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(10);
 const BACK_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Long enough after the start of a drain to be in the middle of it.
+/// Delay after the start of a drain, so that the outage hits in the middle of it.
 const IN_THE_MIDDLE: Duration = Duration::from_millis(200);
 
-/// What happens to Redis.
+/// Fault that is injected into Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mishap {
     Nothing,
@@ -36,21 +36,21 @@ enum Mishap {
     Killed,
 }
 
-/// Redis only carries hints: without it nothing is lost, and a backlog is drained as fast.
+/// Runs the Redis part. Redis only carries hints: without it no job is lost, and a backlog is drained as fast.
 pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
     let count = bench.either(100_000, 20_000);
     let mut measurement = Measurement::new(
         "redis",
         format!(
-            "{count} no-op jobs drained by one process ({SHORT}) while Redis is emptied, stopped (SIGSTOP) and killed."
+            "{count} no-op jobs are drained by one process ({SHORT}) while Redis is flushed, stopped (SIGSTOP) and killed."
         ),
     );
     let mut redis = Store::redis(&bench.stores.redis)?;
     let mut usual = 0.0;
     for (name, mishap) in [
-        ("as usual", Mishap::Nothing),
-        ("emptied", Mishap::Flushed),
-        ("silent", Mishap::Silent),
+        ("normal", Mishap::Nothing),
+        ("flushed", Mishap::Flushed),
+        ("unresponsive", Mishap::Silent),
         ("killed", Mishap::Killed),
     ] {
         let meanwhile = async || {
@@ -76,14 +76,19 @@ pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
             Mishap::Flushed => {}
         }
         measurement.figure(format!("{name}: rate"), drained.rate, "jobs/s");
-        measurement.aimed(format!("{name}: of usual"), drained.rate / usual * 100.0, "%", "≥ 90");
+        measurement.aimed(
+            format!("{name}: rate relative to normal"),
+            drained.rate / usual * 100.0,
+            "%",
+            "≥ 90",
+        );
         measurement.check(format!("{name}: jobs done"), drained.done, i64::try_from(count)?);
     }
     bench.keep(redis);
     Ok(measurement)
 }
 
-/// Start latency while Redis is away: workers poll.
+/// Measures the start latency while Redis is unavailable and workers poll.
 async fn paced(bench: &QueueBench, measurement: &mut Measurement, name: &str) -> Result<()> {
     bench.ledger.clear().await?;
     let worker = bench.work(SHORT, Hints::Redis).await?;
@@ -97,17 +102,19 @@ async fn paced(bench: &QueueBench, measurement: &mut Measurement, name: &str) ->
 }
 
 fn flush(url: &str) -> Result<()> {
-    let (password, socket) = store::redis_address(url).context("not a private Redis")?;
+    let (password, socket) =
+        store::redis_address(url).context("the Redis URL is not that of a private Redis")?;
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(format!("AUTH {password}\r\nFLUSHALL\r\n").as_bytes())?;
     let mut answer = [0; 10];
     stream.read_exact(&mut answer)?;
-    ensure!(&answer == b"+OK\r\n+OK\r\n", "Redis refuses to be emptied");
+    ensure!(&answer == b"+OK\r\n+OK\r\n", "Redis did not confirm AUTH and FLUSHALL");
     Ok(())
 }
 
-/// Crashes of Postgres under load. The last part: it changes hands.
+/// Runs the Postgres part: crashes under load. It is the last part, because a restarted Postgres belongs to this
+/// process and no longer to `sentryops services`.
 pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     const PROCESSES: usize = 2;
     const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
@@ -117,8 +124,8 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "postgres",
         format!(
-            "{restarts} immediate restarts of Postgres under {PROCESSES} processes ({PACE}) with jobs of {MILLIS} ms that leave a \
-             row, and under a pusher that it takes by surprise; seed {}.",
+            "{restarts} immediate shutdowns and restarts of Postgres under {PROCESSES} processes ({PACE}) with jobs of {MILLIS} ms that insert a \
+             row, and under a client that is pushing jobs; seed {}.",
             bench.seed
         ),
     );
@@ -143,7 +150,8 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
             anyhow::Ok(ledger)
         };
         let (surprised, ledger) = tokio::join!(surprised, crash);
-        // It fails, unless it was done before: what it was told of then cannot be known, but is watched all the same.
+        // The push fails unless it was complete before the crash. The number of acknowledged jobs is then unknown, but
+        // the triggers have recorded every committed job.
         if surprised.is_ok() {
             acknowledged += i64::try_from(JOBS)?;
         }
@@ -155,17 +163,21 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
             if took > 0.0 {
                 break took;
             }
-            ensure!(Instant::now() < deadline, "no job is done after the restart");
+            ensure!(
+                Instant::now() < deadline,
+                "no job completed within {} s of the restart",
+                BACK_WITHIN.as_secs()
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         };
         back.push(took);
         bench.ledger = ledger;
-        progress(&format!("queue: {restart} of {restarts} restarts"));
+        progress(&format!("queue: {restart} of {restarts} restarts done"));
     }
     bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     stop(fleet).await?;
     for (name, mut values, target) in
-        [("Postgres away", down, ""), ("Postgres back to first job done", back, "≤ 5")]
+        [("Postgres unavailable", down, ""), ("restart to first completed job", back, "≤ 5")]
     {
         values.sort_unstable_by(f64::total_cmp);
         for (what, share) in [("median", 50), ("max", 100)] {
@@ -175,9 +187,9 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     }
     let spent = "SELECT coalesce(sum(attempt - 1), 0)::bigint FROM job_history";
     let spent = bench.ledger.count(spent).await?;
-    measurement.aimed("attempts spent by restarts", number(spent), "", "0");
+    measurement.aimed("attempts consumed by restarts", number(spent), "", "0");
     let reaped = "SELECT count(*) FROM drill_event WHERE what = 'reaped'";
-    measurement.figure("leases that ran out", number(bench.ledger.count(reaped).await?), "");
+    measurement.figure("expired leases", number(bench.ledger.count(reaped).await?), "");
     let buried = bench.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
     measurement.check("jobs buried", buried, 0);
     bench.ledger.audit(&mut measurement, acknowledged).await?;
@@ -185,7 +197,7 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Waits until Postgres lets us in, and says when.
+/// Waits until Postgres accepts connections; returns a new ledger and the time by the clock of Postgres.
 async fn reopen(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)> {
     let deadline = Instant::now() + BACK_WITHIN;
     loop {
@@ -195,7 +207,11 @@ async fn reopen(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)> {
                 return Ok((ledger, at));
             }
             Err(error) => {
-                ensure!(Instant::now() < deadline, "Postgres does not come back: {error:#}");
+                ensure!(
+                    Instant::now() < deadline,
+                    "Postgres did not accept connections within {} s: {error:#}",
+                    BACK_WITHIN.as_secs()
+                );
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

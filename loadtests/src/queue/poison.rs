@@ -1,4 +1,4 @@
-//! Jobs that panic, abort, never await or take memory, beside jobs that do nothing wrong.
+//! Poison jobs, which panic, abort, never await or allocate memory, executed beside well-behaved jobs.
 
 use std::{
     cell::Cell,
@@ -18,35 +18,35 @@ use crate::{
 
 const PROCESSES: usize = 2;
 const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
-/// Kinds of the drill, with their number, how many, and the attempts that each has.
+/// Poison kinds of the drill: the kind, its parameter, the number of jobs, and the maximum attempts of each.
 const POISON: [(&str, u64, usize, i32); 4] =
     [("panic", 0, 3, 3), ("abort", 0, 2, 3), ("spin", 0, 1, 2), ("allocate", 100, 3, 3)];
 const PATIENCE: Duration = Duration::from_mins(10);
 const REST: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// From the push to the first start, as it was written down.
+/// Milliseconds from push to first start, from the recorded events.
 const START: &str = "SELECT extract(epoch FROM min(start.at) - min(push.at)) * 1000
     FROM drill_event AS push JOIN drill_event AS start USING (id)
     WHERE push.what = 'pushed' AND start.what = 'started' AND push.kind = 'noop' GROUP BY id";
 
-/// From the push to the end.
+/// Milliseconds from push to completion.
 const DONE: &str = "SELECT extract(epoch FROM finished_at - queued_at) * 1000 FROM job_history WHERE kind = 'noop'";
 
-/// Start and end, in percentiles.
+/// Start and completion latencies in milliseconds: p50, p99 and maximum.
 struct Latency {
     start: [f64; 3],
     done: [f64; 3],
 }
 
-/// See the module.
+/// Runs the poison part: well-behaved jobs alone, then beside poison jobs.
 pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     let (usual, poisoned): (u32, u32) = bench.either((30, 120), (10, 60));
     let mut measurement = Measurement::new(
         "poison",
         format!(
-            "100 no-op jobs/s into {PROCESSES} processes ({PACE}), restarted when they end: {usual} s alone, then at least \
-             {poisoned} s beside jobs that panic, abort, never await and take 100 MiB, until those are buried. \
-             Start: from the push to the first claim."
+            "100 no-op jobs/s for {PROCESSES} processes ({PACE}), which are restarted when they exit: {usual} s alone, then at least \
+             {poisoned} s beside jobs that panic, abort, never await and allocate 100 MiB, until these are buried. \
+             Start latency is the time from push to first claim."
         ),
     );
     let alone = phase(bench, usual, false, &mut measurement).await?;
@@ -73,7 +73,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
         );
         let buried = bench.ledger.count(&buried).await?;
         measurement.check(
-            format!("{kind}: buried after {attempts} attempts"),
+            format!("{kind}: jobs buried after {attempts} attempts"),
             buried,
             i64::try_from(count)?,
         );
@@ -89,7 +89,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Paced jobs for so many seconds, with or without poison; their start latency.
+/// Pushes no-op jobs at a fixed rate for some seconds, with or without poison jobs; returns their latencies.
 async fn phase(
     bench: &QueueBench,
     seconds: u32,
@@ -98,7 +98,7 @@ async fn phase(
 ) -> Result<Latency> {
     bench.ledger.clear().await?;
     bench.ledger.watch().await?;
-    // Seen, and listening: what a process does at its start is not what is asked.
+    // All processes have registered and are listening, so that their startup is not measured.
     let fleet = bench.fleet(PROCESSES, PACE).await?;
     tokio::time::sleep(REST).await;
     let fleet = fleet.into_iter().map(|worker| worker.child).collect();
@@ -110,21 +110,25 @@ async fn phase(
         done
     };
     let ((), (fleet, ends)) = tokio::try_join!(work, keep(bench, fleet, &is_over))?;
-    // One of them may be draining, and hold on to a job that never ends.
+    // A process may be draining and still execute a job that never ends, so SIGTERM is not enough.
     for worker in fleet {
         worker.kill()?;
     }
     let name = if is_poisoned { "beside poison" } else { "alone" };
     if is_poisoned {
-        measurement.figure("processes that ended", f64::from(ends), "");
-        measurement.figure("all poison buried after", began.elapsed().as_secs_f64(), "s");
+        measurement.figure("processes that exited", f64::from(ends), "");
+        measurement.figure(
+            "time until all poison jobs were buried",
+            began.elapsed().as_secs_f64(),
+            "s",
+        );
     }
     let good = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND outcome = 'SUCCEEDED'";
     let good = bench.ledger.count(good).await?;
-    measurement.check(format!("{name}: good jobs done"), good, i64::from(100 * seconds));
+    measurement.check(format!("{name}: well-behaved jobs done"), good, i64::from(100 * seconds));
     let again = "SELECT count(*) FROM job_history WHERE kind = 'noop' AND attempt > 1";
     let again = bench.ledger.count(again).await?;
-    measurement.figure(format!("{name}: good jobs started again"), number(again), "");
+    measurement.figure(format!("{name}: well-behaved jobs retried"), number(again), "");
     let (start, _) = bench.ledger.spread(START, &[]).await?;
     let (done, _) = bench.ledger.spread(DONE, &[]).await?;
     Ok(Latency { start, done })
@@ -148,7 +152,8 @@ async fn push(bench: &QueueBench, seconds: u32, is_poisoned: bool) -> Result<()>
     bench.ledger.wait(ledger::LIVE, PATIENCE).await
 }
 
-/// Starts processes again when they have ended, as whoever looks after them does; how many ended.
+/// Replaces processes that have exited, as a supervisor does, until `is_over`. Returns the processes and the number of
+/// exits.
 async fn keep(
     bench: &QueueBench,
     mut fleet: Vec<Child>,

@@ -1,4 +1,4 @@
-//! How fast: a backlog drained, jobs that wait, pushing, start latency, and a small batch behind a large one.
+//! Throughput and latency: draining a backlog, waiting jobs, pushing, start latency, and fairness to a small batch.
 
 use std::time::{Duration, Instant};
 
@@ -10,32 +10,32 @@ use super::{
 };
 use crate::{measurement::Measurement, usage};
 
-/// What drains short jobs.
+/// Settings of the processes that drain short jobs.
 pub(crate) const SHORT: Pace = Pace { concurrency: 64, prefetch: 500 };
-/// Jobs of a transaction of the pusher.
+/// Number of jobs pushed per transaction.
 const BATCH: usize = 1000;
 const PATIENCE: Duration = Duration::from_mins(10);
-/// From the first start to the last end, by Postgres' clock.
+/// Seconds from the first start to the last completion, by the clock of Postgres.
 const SPAN: &str =
     "SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8 FROM job_history";
 
-/// From the push to the claim, ms.
+/// Milliseconds from push to claim.
 pub(crate) const START: &str =
     "SELECT extract(epoch FROM started_at - queued_at) * 1000 FROM job_history";
 
-/// What a drained backlog cost.
+/// Throughput and cost of draining a backlog.
 pub(crate) struct Drained {
-    /// Jobs a second.
+    /// Throughput in jobs per second.
     pub(crate) rate: f64,
-    /// Jobs that were done, each counted once.
+    /// Number of distinct jobs that succeeded.
     pub(crate) done: i64,
-    /// CPU seconds.
+    /// CPU time of all Postgres processes.
     postgres: Duration,
     workers: Duration,
     machine: Duration,
 }
 
-/// A backlog and processes that all begin at the same moment; `meanwhile` runs beside them.
+/// Drains a backlog with processes that all start at the same time; `meanwhile` runs concurrently with them.
 pub(crate) async fn drain(
     bench: &QueueBench,
     kind: (&str, u64),
@@ -73,14 +73,14 @@ pub(crate) async fn drain(
     })
 }
 
-/// Jobs that do nothing.
+/// Measures the throughput of no-op jobs with one and with two processes.
 pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
     let count = bench.either(100_000, 20_000);
     let mut measurement = Measurement::new(
         "drain",
         format!(
-            "{count} no-op jobs, pushed {BATCH} a transaction, drained at {SHORT} a process; \
-             from the first start to the last end. Others: what neither took of the machine's CPU time."
+            "{count} no-op jobs, pushed {BATCH} per transaction, drained by processes with {SHORT}; \
+             measured from first start to last completion. CPU of others: the machine's CPU time outside Postgres and the workers."
         ),
     );
     let mut one = 0.0;
@@ -94,23 +94,32 @@ pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
         measurement.figure(format!("{what}: CPU of workers"), workers.as_secs_f64(), "s");
         for (whose, taken) in [("Postgres", postgres), ("workers", workers)] {
             let each = taken.as_secs_f64() * 1e6 / f64::from(u32::try_from(count)?);
-            measurement.figure(format!("{what}: CPU of {whose} a job"), each, "µs");
+            measurement.figure(format!("{what}: CPU of {whose} per job"), each, "µs");
         }
         let others = machine.saturating_sub(postgres + workers);
         measurement.figure(format!("{what}: CPU of others"), others.as_secs_f64(), "s");
         if processes == 1 {
             one = drained.rate;
         } else {
-            measurement.aimed("second process", drained.rate / one, "×", "≥ 1.25");
+            measurement.aimed(
+                "throughput of two processes relative to one",
+                drained.rate / one,
+                "×",
+                "≥ 1.25",
+            );
         }
         measurement.check(format!("{what}: jobs done"), drained.done, i64::try_from(count)?);
         let twice = "SELECT count(*) - count(DISTINCT id) FROM job_history";
-        measurement.check(format!("{what}: jobs done twice"), bench.ledger.count(twice).await?, 0);
+        measurement.check(
+            format!("{what}: jobs completed twice"),
+            bench.ledger.count(twice).await?,
+            0,
+        );
     }
     Ok(measurement)
 }
 
-/// Jobs that wait for something else.
+/// Measures how the throughput of waiting jobs scales with the number of processes.
 pub(crate) async fn sleep(bench: &QueueBench) -> Result<Measurement> {
     const PACE: Pace = Pace { concurrency: 32, prefetch: 32 };
     const MILLIS: u64 = 20;
@@ -119,8 +128,8 @@ pub(crate) async fn sleep(bench: &QueueBench) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "sleep",
         format!(
-            "Jobs that wait {MILLIS} ms, {PACE} a process; {seconds} s of work each. \
-             A process that loses no time does {ideal} jobs/s."
+            "Jobs that wait {MILLIS} ms; processes with {PACE} and {seconds} s of work each. \
+             The ideal throughput of a process is {ideal} jobs/s."
         ),
     );
     let mut one = 0.0;
@@ -134,11 +143,16 @@ pub(crate) async fn sleep(bench: &QueueBench) -> Result<Measurement> {
         if processes == 1 {
             one = drained.rate;
         }
-        measurement.figure(format!("{processes} × : rate"), drained.rate, "jobs/s");
+        measurement.figure(format!("{processes} × process: rate"), drained.rate, "jobs/s");
         let share = drained.rate / one / f64::from(processes) * 100.0;
-        measurement.aimed(format!("{processes} × : of linear"), share, "%", "≥ 90");
+        measurement.aimed(
+            format!("{processes} × process: share of linear scaling"),
+            share,
+            "%",
+            "≥ 90",
+        );
         measurement.check(
-            format!("{processes} × : jobs done"),
+            format!("{processes} × process: jobs done"),
             drained.done,
             i64::try_from(count)?,
         );
@@ -146,11 +160,11 @@ pub(crate) async fn sleep(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Pushing.
+/// Measures the throughput of pushing jobs, one per transaction and in bulk.
 pub(crate) async fn enqueue(bench: &QueueBench) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "enqueue",
-        "No worker runs. Singles: a transaction each, durable. Bulk: 1,000 jobs a statement.",
+        "No worker runs. Singles: one durable transaction per job. Bulk: 1,000 jobs per statement.",
     );
     let singles: usize = bench.either(5_000, 1_000);
     for clients in [1, 16] {
@@ -159,10 +173,10 @@ pub(crate) async fn enqueue(bench: &QueueBench) -> Result<Measurement> {
         let (count_text, clients_text) = (count.to_string(), clients.to_string());
         let took = bench.drill(&["singles", &count_text, &clients_text], Hints::Redis).await?;
         let rate = f64::from(u32::try_from(count)?) / took.as_secs_f64();
-        measurement.figure(format!("singles, {clients} at once"), rate, "jobs/s");
+        measurement.figure(format!("singles, {clients} clients"), rate, "jobs/s");
         let pushed = bench.ledger.count("SELECT count(*) FROM job").await?;
         measurement.check(
-            format!("singles, {clients} at once: jobs there"),
+            format!("singles, {clients} clients: jobs stored"),
             pushed,
             i64::try_from(count / clients * clients)?,
         );
@@ -172,27 +186,27 @@ pub(crate) async fn enqueue(bench: &QueueBench) -> Result<Measurement> {
     let took = bench.push("noop", count, BATCH, 0).await?;
     measurement.figure("bulk", f64::from(u32::try_from(count)?) / took.as_secs_f64(), "jobs/s");
     let pushed = bench.ledger.count("SELECT count(*) FROM job").await?;
-    measurement.check("bulk: jobs there", pushed, i64::try_from(count)?);
+    measurement.check("bulk: jobs stored", pushed, i64::try_from(count)?);
     bench.ledger.clear().await?;
     Ok(measurement)
 }
 
-/// From the push to the start.
+/// Measures the latencies from push to start and from push to completion, with and without Redis.
 pub(crate) async fn latency(bench: &QueueBench) -> Result<Measurement> {
     const DONE: &str = "SELECT extract(epoch FROM finished_at - queued_at) * 1000 FROM job_history";
     let seconds: u32 = bench.either(30, 5);
     let mut measurement = Measurement::new(
         "latency",
         format!(
-            "100 jobs/s for {seconds} s, pushed one by one, one process at {SHORT}. Times are those at which transactions \
-             begin: queued when the push begins, started when the claim begins (its commit comes before the handler), \
-             done when the transaction begins that says so."
+            "100 jobs/s for {seconds} s, pushed one by one; one process with {SHORT}. Timestamps are those of the start of a transaction: \
+             queued at the push, started at the claim (which commits before the handler starts), \
+             done at the transaction that records the completion."
         ),
     );
     for (name, hints) in [("hints", Hints::Redis), ("no Redis", Hints::Nobody)] {
         bench.ledger.clear().await?;
         let worker = bench.work(SHORT, hints).await?;
-        // What a process does once at its start is not what is asked.
+        // A warm-up, so that the startup of the process is not measured.
         bench.drill(&["paced", "100", "1"], hints).await?;
         bench.ledger.wait(super::ledger::LIVE, PATIENCE).await?;
         bench.ledger.execute("TRUNCATE job_history").await?;
@@ -215,7 +229,7 @@ pub(crate) async fn latency(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Whoever comes later with little does not wait for all of a large batch.
+/// Measures the fairness to a small batch, which must not wait for the whole large batch pushed before it.
 pub(crate) async fn fairness(bench: &QueueBench) -> Result<Measurement> {
     const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
     const MILLIS: u64 = 20;
@@ -230,7 +244,7 @@ pub(crate) async fn fairness(bench: &QueueBench) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "fairness",
         format!(
-            "1,000 jobs of {MILLIS} ms in one batch, then 10 in another (pushed within {} ms of the first), one process, {PACE}.",
+            "1,000 jobs of {MILLIS} ms in one batch, then 10 in a second batch (both pushed within {} ms); one process, {PACE}.",
             apart.as_millis()
         ),
     );
@@ -243,7 +257,12 @@ pub(crate) async fn fairness(bench: &QueueBench) -> Result<Measurement> {
     let small = bench.ledger.number(&took("effect"), &[]).await?;
     measurement.figure("large batch done after", large, "ms");
     measurement.figure("small batch done after", small, "ms");
-    measurement.aimed("small of large", small / large * 100.0, "%", "≤ 10");
+    measurement.aimed(
+        "time of the small batch relative to the large one",
+        small / large * 100.0,
+        "%",
+        "≤ 10",
+    );
     let done = bench.ledger.count("SELECT count(*) FROM job_history").await?;
     measurement.check("jobs done", done, 1010);
     let effects = bench.ledger.count("SELECT count(*) FROM drill_effect").await?;

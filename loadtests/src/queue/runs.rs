@@ -1,4 +1,4 @@
-//! Compliance runs, started over the API, while `sentryops worker` processes are killed at random moments.
+//! Compliance runs, started over the API, while `sentryops worker` processes are killed at random times.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -21,13 +21,13 @@ use crate::{
 
 const PROCESSES: usize = 3;
 const ASSETS: u32 = 20_000;
-/// Between two kills. A shard that is killed five times is buried.
+/// Range of the interval between two kills. A shard whose worker is killed five times is buried.
 const APART: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
 const PATIENCE: Duration = Duration::from_mins(10);
 const START: &str = "mutation($key: String!) { startComplianceRun(idempotencyKey: $key) { id } }";
-/// The demo's own runs have one.
+/// Query for the number of runs of this part; the demo's own runs have a single shard.
 const RUNS: &str = "SELECT count(*) FROM compliance_run WHERE shards > 1";
-/// What each run has to find: the assets do not change.
+/// Query for the number of runs with wrong counts. The assets do not change, so every run must cover all of them.
 const WRONG: &str = "SELECT count(*) FROM compliance_run AS run
     WHERE shards > 1 AND (shards_done <> shards OR errors <> 0
         OR passed + failed + waived + not_assessed <> assets * (SELECT count(*) FROM rule WHERE rule.org_id = run.org_id)
@@ -39,15 +39,15 @@ const POSTURES: &str = "SELECT count(*) FROM asset JOIN rule ON rule.org_id = as
     WHERE lifecycle_state NOT IN ('RETIRED', 'DISPOSED') AND substr(verdicts, slot + 1, 1) IS DISTINCT FROM
         CASE attributes->'disk_encrypted' WHEN 'true' THEN 'P' WHEN 'false' THEN 'F' ELSE 'N' END";
 
-/// See the module.
+/// Runs the part that kills workers during compliance runs.
 pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     let kills = bench.either(60, 6);
     let mut random = Random::new(bench.seed);
     let mut measurement = Measurement::new(
         "runs",
         format!(
-            "{kills} × kill -9 of one of {PROCESSES} `sentryops worker` every {} to {} ms, restarted at once; a compliance run of \
-             {ASSETS} assets is started over the API between two kills, unless one is open; seed {}.",
+            "{kills} times, one of {PROCESSES} `sentryops worker` processes is killed (SIGKILL), {} to {} ms apart, and replaced immediately. A compliance run of \
+             {ASSETS} assets is started over the API between two kills, unless one is in progress; seed {}.",
             APART.0.as_millis(),
             APART.1.as_millis(),
             bench.seed
@@ -71,7 +71,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
         killed.kill(&bench.ledger, victim).await?;
         fleet.push(bench.serve("scan").await?);
         if kill % 20 == 0 {
-            progress(&format!("queue: {kill} of {kills} kills"));
+            progress(&format!("queue: {kill} of {kills} kills done"));
         }
     }
     bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
@@ -83,12 +83,12 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     let done = "SELECT count(*) FROM compliance_run WHERE shards > 1 AND state = 'SUCCEEDED'";
     measurement.check("runs that succeeded", count(done).await?, runs);
     measurement.check(
-        "runs that did not judge every asset by every rule once",
+        "runs that did not evaluate every rule for every asset exactly once",
         count(WRONG).await?,
         0,
     );
-    measurement.check("runs that count otherwise than the others", count(OTHERS).await?, 0);
-    measurement.check("postures other than a plain query", count(POSTURES).await?, 0);
+    measurement.check("distinct run results beyond the first", count(OTHERS).await?, 0);
+    measurement.check("postures that differ from the reference query", count(POSTURES).await?, 0);
     let buried = "SELECT count(*) FROM job WHERE state = 'BURIED'";
     measurement.check("shards buried", count(buried).await?, 0);
     let shards =
@@ -98,7 +98,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// The demo, judged already, with more assets, and an API without workers.
+/// Starts the demo, so that its assets have been evaluated, then inserts more assets and starts an API without workers.
 async fn prepare(bench: &QueueBench) -> Result<(Server, String)> {
     let server = Server::up(&bench.binary, bench.folder.path(), Some(&bench.stores)).await?;
     let token = seed::sign_in(&server).await.context("sign in")?;

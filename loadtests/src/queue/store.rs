@@ -1,6 +1,6 @@
-//! Postgres and Redis themselves, crashed and started again as they were.
+//! The Postgres and Redis processes, crashed and restarted with the same arguments.
 //!
-//! `sentryops services` starts them, but does not mind if they die: from then on they are ours.
+//! `sentryops services` starts them, but does not react when they exit. The restarted processes belong to this program.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{child, usage};
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A store that `sentryops services` or we have started.
+/// A Postgres or Redis process, started by `sentryops services` or restarted by this program.
 pub(crate) struct Store {
     pid: u32,
     program: PathBuf,
@@ -33,7 +33,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// The Postgres below the process that started us.
+    /// Returns the Postgres of the process that started this program.
     pub(crate) fn postgres() -> Result<Self> {
         let mut store = Self::named("postgres")?;
         let line = fs::read(format!("/proc/{}/cmdline", store.pid))?;
@@ -45,12 +45,12 @@ impl Store {
         Ok(store)
     }
 
-    /// The Redis below the process that started us, at this address.
+    /// Returns the Redis of the process that started this program; `url` is its address.
     pub(crate) fn redis(url: &str) -> Result<Self> {
         let mut store = Self::named("redis-server").or_else(|_| Self::named("valkey-server"))?;
         let (password, socket) =
-            redis_address(url).context("the address of Redis is not that of a private one")?;
-        // It does not say again what it read from its standard input.
+            redis_address(url).context("the Redis URL is not that of a private Redis")?;
+        // Redis read its configuration from standard input, so it has to be rebuilt here.
         store.input = Some(format!(
             "port 0\nunixsocket {socket}\nunixsocketperm 700\nrequirepass {password}\nsave \"\"\nappendonly no\n"
         ));
@@ -64,8 +64,8 @@ impl Store {
         let owner = fs::metadata(format!("/proc/{pid}"))?;
         Ok(Self {
             pid,
-            program: fs::read_link(of("exe")).context("find the program of a store")?,
-            folder: fs::read_link(of("cwd")).context("find the folder of a store")?,
+            program: fs::read_link(of("exe")).context("read the executable path of a store")?,
+            folder: fs::read_link(of("cwd")).context("read the working folder of a store")?,
             arguments: Vec::new(),
             input: None,
             owner: (owner.uid(), owner.gid()),
@@ -73,18 +73,18 @@ impl Store {
         })
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.context("it has no number")?, signal)?)
+        Ok(kill_process(pid.context("the process id is not valid")?, signal)?)
     }
 
-    /// Ends it by this signal, without ceremony, and waits until it is gone.
+    /// Sends a signal that ends the process, and waits until it has exited.
     pub(crate) async fn crash(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
         let deadline = Instant::now() + GONE_WITHIN;
         while self.is_there()? {
-            ensure!(Instant::now() < deadline, "process {} does not end", self.pid);
+            ensure!(Instant::now() < deadline, "process {} did not exit in time", self.pid);
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
@@ -93,12 +93,12 @@ impl Store {
     fn is_there(&mut self) -> Result<bool> {
         match &mut self.ours {
             Some(process) => Ok(process.try_wait()?.is_none()),
-            // Whoever started it waits for it, so its number goes with it.
+            // The parent reaps the process, so its folder in `/proc` disappears when it exits.
             None => Ok(fs::exists(format!("/proc/{}", self.pid))?),
         }
     }
 
-    /// Starts it again, as it was.
+    /// Restarts the process with the same arguments, folder and user.
     pub(crate) fn start(&mut self) -> Result<()> {
         let mut command: Command = child::command(&self.program);
         command.args(&self.arguments).current_dir(&self.folder).env("LC_ALL", "C").process_group(0);
@@ -121,14 +121,14 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         if let Some(mut process) = self.ours.take() {
-            // What is left, `sentryops services` ends by its folder.
+            // `sentryops services` finds and stops remaining processes by their folder.
             let _ = kill_process(Pid::from_child(&process), Signal::INT);
             let _ = process.wait();
         }
     }
 }
 
-/// Password and socket.
+/// Splits the URL of a private Redis into the password and the path of its socket; `None` for other URLs.
 pub(crate) fn redis_address(url: &str) -> Option<(&str, &str)> {
     let (password, rest) = url.strip_prefix("redis+unix://:")?.split_once('@')?;
     Some((password, &rest[rest.find('/')?..]))

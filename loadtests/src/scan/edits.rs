@@ -1,5 +1,5 @@
-//! Single edits over the API, each followed until the asset's posture shows the verdict that it makes: while nothing else
-//! happens, and while runs of all assets are under way.
+//! Single edits over the API, each polled until the asset's posture shows the new verdict: without load, and during
+//! runs of all assets.
 
 use std::{
     convert::Infallible,
@@ -17,10 +17,10 @@ use crate::{
     report::{progress, whole},
 };
 
-/// From one edit to the next.
+/// Interval between two edits.
 const PACE: Duration = Duration::from_millis(100);
 const ASK_EVERY: Duration = Duration::from_millis(10);
-/// No verdict is that late.
+/// Timeout for the verdict of an edit.
 const PATIENCE: Duration = Duration::from_mins(2);
 const TARGET: &str = "≤ 1,000";
 const RULE: &str = "disk-encryption";
@@ -31,13 +31,13 @@ const EDIT: &str =
 const POSTURE: &str =
     "query($id: ID!) { asset(id: $id) { posture { verdicts { rule { key } verdict } } } }";
 
-/// An asset whose disk is encrypted or not, and will be the other.
+/// An asset and its current disk encryption, which the edit inverts.
 struct Edited {
     id: Value,
     is_encrypted: bool,
 }
 
-/// See the module.
+/// Runs the edits part, first without load, then during compliance runs.
 pub(super) async fn run(
     deployment: &Deployment,
     measured: &Measured,
@@ -46,8 +46,8 @@ pub(super) async fn run(
     let mut measurement = Measurement::new(
         "edits",
         format!(
-            "{edits} × updateAsset that turns disk_encrypted, one every {} ms, in an organization of {} assets; the verdict is asked for every \
-             {} ms. All times are from sending the edit.",
+            "{edits} × updateAsset that inverts disk_encrypted, one every {} ms, in an organization of {} assets. The verdict is polled every \
+             {} ms. All times begin when the edit is sent.",
             PACE.as_millis(),
             whole(number(measured.assets)),
             ASK_EVERY.as_millis()
@@ -55,14 +55,14 @@ pub(super) async fn run(
     );
     let assets = assets(deployment, measured, edits * 2).await?;
     let (quiet, busy) = assets.split_at(edits);
-    progress("scan: edits while it is quiet");
-    paced(deployment, measured, quiet, &mut measurement, "quiet").await?;
+    progress("scan: edits without load");
+    paced(deployment, measured, quiet, &mut measurement, "without load").await?;
     progress("scan: edits during runs");
     tokio::select! {
         edited = paced(deployment, measured, busy, &mut measurement, "during runs") => edited?,
         failed = run_again_and_again(deployment, measured) => match failed? {},
     }
-    // Whichever is still open: what comes next begins alone.
+    // Waits for a run still in progress, so that the next part starts without load.
     Run::start(deployment, &measured.tenant).await?.follow(|_| Ok(())).await?;
     Ok(measurement)
 }
@@ -73,7 +73,7 @@ async fn run_again_and_again(deployment: &Deployment, measured: &Measured) -> Re
     }
 }
 
-/// Assets in operation of which the fact is known.
+/// Returns assets in operation that have the fact set.
 async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> Result<Vec<Edited>> {
     let mut connection = Connection::open(deployment.api.address).await?;
     let (mut assets, mut after) = (Vec::with_capacity(count), Value::Null);
@@ -81,7 +81,7 @@ async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> R
         let given = json!({ "after": after });
         let page = connection.graphql(Some(&measured.tenant.token), LIST, given).await?;
         let page = &page["assets"];
-        for node in page["nodes"].as_array().context("assets have nodes")? {
+        for node in page["nodes"].as_array().context("the response has no asset nodes")? {
             let is_encrypted = node["attributes"]["disk_encrypted"].as_bool();
             assets.extend(
                 is_encrypted.map(|is_encrypted| Edited { id: node["id"].clone(), is_encrypted }),
@@ -92,7 +92,7 @@ async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> R
         }
         ensure!(
             page["pageInfo"]["hasNextPage"] == json!(true),
-            "there are fewer assets than edits"
+            "there are fewer assets with disk_encrypted set than edits"
         );
         after = page["pageInfo"]["endCursor"].clone();
     }
@@ -120,13 +120,13 @@ async fn paced(
         judged.push(verdict);
     }
     let late = judged.iter().filter(|took| **took > Duration::from_secs(1)).count();
-    measurement.latencies(&format!("{when}: edit to answer"), answered, None);
+    measurement.latencies(&format!("{when}: edit to response"), answered, None);
     measurement.latencies(&format!("{when}: edit to verdict"), judged, Some((99, TARGET)));
-    measurement.figure(format!("{when}: verdicts after more than 1 s"), number(late), "");
+    measurement.figure(format!("{when}: verdicts later than 1 s"), number(late), "");
     Ok(())
 }
 
-/// Edits an asset; how long until the answer, and until the verdict.
+/// Edits an asset, and returns the times until the response and until the new verdict.
 async fn follow(
     mut connection: Connection,
     token: String,
@@ -140,12 +140,17 @@ async fn follow(
     let answered = began.elapsed();
     loop {
         let data = connection.graphql(Some(&token), POSTURE, json!({ "id": id })).await?;
-        let verdicts = data["asset"]["posture"]["verdicts"].as_array().context("no posture")?;
+        let verdicts = data["asset"]["posture"]["verdicts"]
+            .as_array()
+            .context("the response has no posture")?;
         let verdict = verdicts.iter().find(|one| one["rule"]["key"] == json!(RULE));
         if verdict.is_some_and(|one| one["verdict"] == expected) {
             return Ok((answered, began.elapsed()));
         }
-        ensure!(began.elapsed() < PATIENCE, "{id} is still {verdict:?} instead of {expected}");
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "the verdict of {id} is still {verdict:?}, expected {expected}"
+        );
         tokio::time::sleep(ASK_EVERY).await;
     }
 }

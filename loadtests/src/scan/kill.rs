@@ -1,4 +1,4 @@
-//! Workers killed while runs are under way: each run ends once, and counts what the quiet one counted.
+//! Workers killed during compliance runs: each run must end exactly once, with the same counts as an undisturbed run.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     report::{progress, whole},
 };
 
-/// Worker processes, one of which is killed.
+/// Number of worker processes, one of which is killed in each run.
 const PROCESSES: usize = 2;
 const SUCCEEDED: &str = "SELECT count(*) FROM compliance_run JOIN organization ON organization.id = compliance_run.org_id
     WHERE slug = $1 AND state = 'SUCCEEDED' AND shards_done = shards";
@@ -27,14 +27,14 @@ const ENDED_ONCE: &str = "SELECT count(DISTINCT entity_id) FROM audit_entry JOIN
 const BURIED: &str = "SELECT count(*) FROM job JOIN organization ON organization.id = job.org_id
     WHERE slug = $1 AND state = 'BURIED'";
 
-/// See the module.
+/// Runs the kill part of the scenario.
 pub(super) async fn run(
     deployment: &mut Deployment,
     assets: i64,
     seed: u64,
     runs: usize,
 ) -> Result<Measurement> {
-    progress("scan: kills");
+    progress("scan: killing workers");
     let tenant = deployment.tenant("killed").await?;
     let mut random = Random::new(seed);
     while deployment.workers.len() < PROCESSES {
@@ -42,12 +42,12 @@ pub(super) async fn run(
     }
     Seeding { deployment, tenant: &tenant, assets, seed }.fill().await?;
     Run::start(deployment, &tenant).await?.follow(|_| Ok(())).await?;
-    // Every second run finds the assets as this one does.
+    // Every second run sees the assets in the same state as this run.
     let (quiet, lasts) = Run::start(deployment, &tenant).await?.follow(|_| Ok(())).await?;
     let (mut kills, mut others) = (0, 0);
     let mut took = Vec::with_capacity(runs);
     for round in 1..=runs {
-        // So that there is something to write, and to write once only.
+        // The change makes the run write rows, which must be written exactly once.
         let (opened, fixed) =
             Seeding { deployment, tenant: &tenant, assets, seed }.change().await?;
         let expected = if round.is_multiple_of(2) {
@@ -77,30 +77,34 @@ pub(super) async fn run(
         took.push(elapsed);
         others += i64::from(counts != expected);
         if round.is_multiple_of(10) {
-            progress(&format!("scan: {round} of {runs} runs with a kill"));
+            progress(&format!("scan: {round} of {runs} runs with a kill done"));
         }
     }
     let mut measurement = Measurement::new(
         "kill",
         format!(
-            "{runs} runs of {} assets, one asset in a hundred changed before each; kill -9 of one of {PROCESSES} workers at a random moment \
-             within the {:.1} s that the quiet run took, another one started at once; seed {seed}.",
+            "{runs} runs of {} assets, with 1 % of the assets changed before each. One of {PROCESSES} workers is killed (SIGKILL) at a random time \
+             within the {:.1} s of the undisturbed run, and replaced immediately; seed {seed}.",
             whole(number(assets)),
             lasts.as_secs_f64()
         ),
     );
     measurement.figure("kills", number(kills), "");
     measurement.latencies("run with a kill", took, None);
-    measurement.check("runs that count otherwise than a quiet one", others, 0);
+    measurement.check("runs with other counts than expected", others, 0);
     let all = i64::try_from(runs)? + 2;
     measurement.check(
-        "runs that succeeded with all their shards",
+        "runs that succeeded with all shards done",
         deployment.count(&tenant, SUCCEEDED).await?,
         all,
     );
-    measurement.check("audited ends", deployment.count(&tenant, ENDED).await?, all);
     measurement.check(
-        "runs with an audited end",
+        "audit entries of finished runs",
+        deployment.count(&tenant, ENDED).await?,
+        all,
+    );
+    measurement.check(
+        "runs with an audit entry of their end",
         deployment.count(&tenant, ENDED_ONCE).await?,
         all,
     );
@@ -109,6 +113,6 @@ pub(super) async fn run(
     if let Err(error) = &verified {
         progress(&format!("scan: {error:#}"));
     }
-    measurement.check("verify-posture: refused", i64::from(verified.is_err()), 0);
+    measurement.check("verify-posture: failures", i64::from(verified.is_err()), 0);
     Ok(measurement)
 }

@@ -1,4 +1,4 @@
-//! The report of a run, fetched as a browser does: printable, and as CSV.
+//! The report of a compliance run, downloaded as printable HTML and as CSV.
 
 use std::time::Instant;
 
@@ -12,20 +12,20 @@ use crate::{
     report::{progress, whole},
 };
 
-/// Each is fetched so often.
+/// Number of downloads of each format.
 const TIMES: usize = 5;
 
-/// See the module.
+/// Measures the downloads of the measured run's report.
 pub(super) async fn run(deployment: &Deployment, measured: &Measured) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "report",
         format!(
-            "GET of /reports/compliance/{{run}}.html and .csv of a run of {} assets, {TIMES} times each, from the request to the last byte.",
+            "GET of /reports/compliance/{{run}}.html and .csv of a run of {} assets, {TIMES} times each; measured from the request to the last byte.",
             whole(number(measured.assets))
         ),
     );
     for (form, target) in [("html", Some((50, "≤ 2,000"))), ("csv", None)] {
-        progress(&format!("scan: report as {form}"));
+        progress(&format!("scan: downloading the report as {form}"));
         let path = format!("/reports/compliance/{}.{form}", measured.run);
         let (mut took, mut bytes) = (Vec::new(), 0);
         for _ in 0..TIMES {

@@ -1,4 +1,4 @@
-//! A compliance run, started and followed over HTTP as its users do it.
+//! A compliance run, started and polled over GraphQL.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,16 @@ use crate::{
     deployment::{Deployment, Tenant},
 };
 
-/// A run is asked about so often.
+/// Interval between two polls of a run.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// A run that has not moved for so long is stuck: what died with a worker is taken back within 20 s.
+/// Timeout for a run without progress. Jobs of a killed worker are reaped within 20 s, so a longer pause means that the
+/// run is stuck.
 const STUCK_AFTER: Duration = Duration::from_mins(2);
 const START: &str = "mutation { startComplianceRun { id } }";
 const RUN: &str = "query($id: ID!) { complianceRun(id: $id) {
     state reason shards shardsDone assets passed failed notAssessed errors opened fixed } }";
 
-/// What a run found.
+/// Counts of a run's verdicts and findings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all(deserialize = "camelCase"))]
 pub(super) struct Counts {
@@ -43,9 +44,9 @@ struct Told {
     counts: Counts,
 }
 
-/// A run that has been started.
+/// A compliance run that has been started.
 pub(super) struct Run {
-    /// Its id.
+    /// The run's id, as returned by the API.
     pub(super) id: String,
     connection: Connection,
     token: String,
@@ -53,19 +54,20 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Starts one of all assets.
+    /// Starts a run of all assets.
     pub(super) async fn start(deployment: &Deployment, tenant: &Tenant) -> Result<Self> {
         let mut connection = Connection::open(deployment.api.address).await?;
         let (token, began) = (tenant.token.clone(), Instant::now());
         let data = connection.graphql(Some(&token), START, Value::Null).await?;
-        let id = data["startComplianceRun"]["id"].as_str().context("the run has no id")?;
+        let id = data["startComplianceRun"]["id"].as_str().context("the response has no run id")?;
         Ok(Self { id: id.to_owned(), connection, token, began })
     }
 
-    /// Follows it to its end, and says how long it took from the start; `look` is called each time it is asked about.
+    /// Polls the run until it has succeeded, and returns its counts and the time since its start. `look` is called with
+    /// the elapsed time after every poll of an unfinished run.
     ///
     /// # Errors
-    /// A run that fails or does not move any more.
+    /// Fails if the run fails or makes no progress for two minutes.
     pub(super) async fn follow(
         &mut self,
         mut look: impl FnMut(Duration) -> Result<()>,
@@ -75,14 +77,14 @@ impl Run {
             let run = self.ask().await?;
             let elapsed = self.began.elapsed();
             if !matches!(run.state.as_str(), "QUEUED" | "RUNNING") {
-                ensure!(run.state == "SUCCEEDED", "the run has ended as {run:?}");
+                ensure!(run.state == "SUCCEEDED", "the run did not succeed: {run:?}");
                 return Ok((run.counts, elapsed));
             }
             look(elapsed)?;
             if last.as_ref() != Some(&run) {
                 (last, moved) = (Some(run), Instant::now());
             }
-            ensure!(moved.elapsed() < STUCK_AFTER, "the run stands still: {last:?}");
+            ensure!(moved.elapsed() < STUCK_AFTER, "the run has stopped making progress: {last:?}");
             tokio::time::sleep(ASK_EVERY).await;
         }
     }
@@ -91,6 +93,6 @@ impl Run {
         let given = json!({ "id": self.id });
         let mut data = self.connection.graphql(Some(&self.token), RUN, given).await?;
         let run = data["complianceRun"].take();
-        serde_json::from_value(run.clone()).with_context(|| format!("understand the run {run}"))
+        serde_json::from_value(run.clone()).with_context(|| format!("parse the run {run}"))
     }
 }

@@ -1,9 +1,10 @@
-//! Organizations filled by SQL, because a million assets have to be there before anything is measured, and what every rule
-//! has to say of them.
+//! Organizations filled by SQL, and the expected verdicts of every rule. SQL is used because up to a million assets
+//! must exist before a measurement starts.
 //!
-//! Whether a fact is missing, bad or good follows from the seed, the asset's number and the fact's place by one hash, so what
-//! is expected is counted from these alone and never from what was stored. Of a hundred facts 5 are missing and 12 bad. Ages
-//! and expiries are spread over weeks, and none turns a verdict within the next three hours: a run in between changes nothing.
+//! One hash of the seed, the asset's number and the fact's position decides whether a fact is missing, bad or good. The
+//! expected counts are computed from these values alone, never from stored rows. 5 % of the facts are missing and 12 %
+//! are bad. Ages and expiry times are spread over weeks, and none changes a verdict within the next three hours, so
+//! that a run in that time changes nothing.
 
 use std::fmt::Write;
 
@@ -12,27 +13,27 @@ use tokio_postgres::types::ToSql;
 
 use crate::deployment::{Deployment, Tenant};
 
-/// Of ten thousand.
+/// Missing facts per ten thousand.
 const MISSING: i32 = 500;
-/// Of ten thousand, with those that are missing.
+/// Missing and bad facts per ten thousand.
 const BAD: i32 = 1_700;
-/// Of ten thousand assets, those that are retired.
+/// Retired assets per ten thousand.
 const RETIRED: i32 = 300;
-/// Of ten thousand assets, those that nobody owns.
+/// Assets without an owner per ten thousand.
 const OWNERLESS: i32 = 1_200;
-/// People who own assets.
+/// Number of users who own assets.
 const OWNERS: i32 = 50;
-/// Of these, those without a second factor.
+/// Number of owners without a second factor.
 const CARELESS: i32 = 6;
-/// Places of the hash that no fact has.
+/// Hash positions that are not used by facts.
 const LIFE: usize = 60;
 const OWNED: usize = 61;
 const OWNER: usize = 62;
-/// Every so many assets one changes.
+/// Interval of the assets that change.
 pub(super) const CHANGED_EVERY: i64 = 100;
 
-/// An attribute, the rule that reads it, and SQL of a value that fails and of one that passes; `{u}` in it is a fraction
-/// below 1 that the seed gives.
+/// An attribute, the rule that reads it, and SQL expressions of a failing and of a passing value. `{u}` in an
+/// expression is a seeded fraction from 0 to below 1.
 struct Seeded {
     key: &'static str,
     rule: &'static str,
@@ -49,7 +50,7 @@ const fn seeded(
     Seeded { key, rule, bad, good }
 }
 
-/// At the place in the hash that it has here; the first is the one that edits turn.
+/// Seeded facts; the index is the fact's hash position. Edits invert the first fact.
 const FACTS: [Seeded; 14] = [
     seeded("disk_encrypted", "disk-encryption", "false", "true"),
     seeded("encryption_in_transit", "encryption-in-transit", "false", "true"),
@@ -102,7 +103,7 @@ const FACTS: [Seeded; 14] = [
     ),
 ];
 
-/// How many verdicts of a rule are of each kind.
+/// Numbers of a rule's verdicts by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdicts {
     pub(super) rule: String,
@@ -111,7 +112,7 @@ pub(super) struct Verdicts {
     pub(super) not_assessed: i64,
 }
 
-/// What is in an organization.
+/// Parameters of the seeded data of an organization.
 pub(super) struct Seeding<'a> {
     pub(super) deployment: &'a Deployment,
     pub(super) tenant: &'a Tenant,
@@ -120,7 +121,7 @@ pub(super) struct Seeding<'a> {
 }
 
 impl Seeding<'_> {
-    /// Fills an empty organization.
+    /// Fills an empty organization with owners and assets.
     pub(super) async fn fill(&self) -> Result<()> {
         let seed = self.seed();
         let facts = FACTS.iter().enumerate().fold(String::new(), |mut facts, (place, fact)| {
@@ -129,7 +130,7 @@ impl Seeding<'_> {
                 "CASE WHEN pg_temp.roll({place}, number, {seed}) >= {BAD} THEN to_jsonb({good})
                       WHEN pg_temp.roll({place}, number, {seed}) >= {MISSING} THEN to_jsonb({bad}) END"
             );
-            // Far from the places of the facts themselves.
+            // An offset of 100 keeps these positions apart from those of the facts.
             let fraction = format!("(pg_temp.roll({}, number, {seed}) / 10000.0)", place + 100);
             let comma = if place == 0 { "" } else { ", " };
             // Writing to a String cannot fail.
@@ -152,7 +153,7 @@ impl Seeding<'_> {
              WITH org AS (SELECT id FROM organization WHERE slug = '{slug}'),
              owners AS (SELECT array_agg(id ORDER BY split_part(split_part(email, '@', 1), '-', 2)::int) AS ids
                         FROM \"user\" WHERE email LIKE 'owner-%@{slug}.example'),
-             -- Ids that grow, as those that we make do.
+             -- Increasing ids, like those that the application generates.
              numbered AS (SELECT number, lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint + number / 4096), 12, '0') AS at,
                                  lpad(to_hex(number % 4096), 3, '0') AS place, md5(number || '{slug}') AS rest,
                                  jsonb_strip_nulls(jsonb_build_object({facts})) AS attributes
@@ -176,8 +177,8 @@ impl Seeding<'_> {
         self.deployment.stores.vacuum().await
     }
 
-    /// Turns the first fact of one in a hundred assets, where it is known, past everything that would notice; what that
-    /// opens and what it fixes, the first time.
+    /// Inverts the first fact of one in a hundred assets, where the fact is set, by SQL that bypasses change detection.
+    /// Returns the numbers of findings that the first such change opens and fixes; a second change reverses the first.
     pub(super) async fn change(&self) -> Result<(i64, i64)> {
         let slug: &(dyn ToSql + Sync) = &self.tenant.slug;
         let key = FACTS[0].key;
@@ -198,7 +199,7 @@ impl Seeding<'_> {
         Ok((row.try_get(0)?, row.try_get(1)?))
     }
 
-    /// Assets in operation.
+    /// Returns the expected number of assets in operation.
     pub(super) async fn in_operation(&self) -> Result<i64> {
         let sql = format!(
             "SELECT count(*) FROM generate_series(1::bigint, $1) AS number WHERE pg_temp.roll({LIFE}, number, {}) >= {RETIRED}",
@@ -207,7 +208,7 @@ impl Seeding<'_> {
         Ok(self.deployment.postgres.query_one(&sql, &[&self.assets]).await?.try_get(0)?)
     }
 
-    /// What every rule has to say before anything changes, by rule.
+    /// Returns the expected verdicts of every rule before any change, sorted by rule.
     pub(super) async fn expected(&self) -> Result<Vec<Verdicts>> {
         let seed = self.seed();
         let facts = FACTS.iter().enumerate().map(|(place, Seeded { rule, .. })| {
@@ -233,7 +234,7 @@ impl Seeding<'_> {
         self.verdicts(&sql, &[&self.assets]).await
     }
 
-    /// What the postures say, by rule.
+    /// Returns the verdicts stored in the postures, sorted by rule.
     pub(super) async fn found(&self) -> Result<Vec<Verdicts>> {
         let sql = "SELECT rule.key AS rule, found.*
             FROM organization JOIN rule ON rule.org_id = organization.id CROSS JOIN LATERAL (

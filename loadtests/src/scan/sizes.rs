@@ -1,5 +1,5 @@
-//! Runs of organizations of several sizes, by one worker process and by two: the first, one that finds nothing new, and one
-//! after some assets have changed.
+//! Runs of organizations of several sizes, with one worker process and with two: the first run, a second run without
+//! changes, and a third run after 1 % of the assets have changed.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,17 @@ use crate::{
     usage::{self, Watched},
 };
 
-/// Postgres tells what a connection has written when that next does something, or after 10 s.
+/// Timeout for the write statistics of Postgres. A connection reports its writes at its next activity, or after 10 s.
 const TOLD_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// From so many assets on, the time has to grow with them.
+/// Number of assets from which the time of a run must grow at most linearly.
 const LINEAR_FROM: i64 = 10_000;
-/// How many times as long an asset may take in the next larger organization.
+/// Maximum ratio of the time per asset to that in the next smaller organization.
 const LINEAR: f64 = 1.2;
 const RULES: i64 = 16;
 
 const WAL: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
-/// What a run has written, by the time at which it judged.
+/// Query for the posture rows written by the latest run, by their evaluation time.
 const POSTURES: &str = "SELECT count(*) FROM posture JOIN organization ON organization.id = posture.org_id
     WHERE slug = $1 AND evaluated_at >= (SELECT max(started_at) FROM compliance_run AS run WHERE run.org_id = organization.id)";
 const FINDINGS: &str = "SELECT count(*) FROM finding JOIN organization ON organization.id = finding.org_id
@@ -35,11 +35,11 @@ const FINDINGS: &str = "SELECT count(*) FROM finding JOIN organization ON organi
 const LIVE: &str =
     "SELECT count(*) FROM finding JOIN organization ON organization.id = finding.org_id
     WHERE slug = $1 AND ended_at IS NULL";
-/// Rows written to both tables since ever, as Postgres counts them.
+/// Query for the rows inserted and updated in both tables, from the statistics of Postgres.
 const WRITTEN: &str = "SELECT relname::text, n_tup_ins, n_tup_upd FROM pg_stat_user_tables
     WHERE relname IN ('finding', 'posture') ORDER BY relname";
 
-/// One run, measured.
+/// Measurements of one compliance run.
 #[derive(Debug, Serialize)]
 struct Row {
     assets: i64,
@@ -50,21 +50,21 @@ struct Row {
     posture_rows: i64,
     finding_rows: i64,
     wal_bytes: i64,
-    /// Of each worker, resident at most.
+    /// Peak resident set size of each worker, in KiB.
     peak_kib: Vec<u32>,
     worker_cpu_seconds: f64,
     postgres_cpu_seconds: f64,
 }
 
-/// An organization whose runs were measured.
+/// An organization with measured runs.
 pub(super) struct Measured {
     pub(super) tenant: Tenant,
-    /// Its last run.
+    /// Id of the organization's last run.
     pub(super) run: String,
     pub(super) assets: i64,
 }
 
-/// See the module; the last organization, which is the largest.
+/// Measures the runs of all sizes. Also returns the last organization, which is the largest.
 pub(super) async fn measure(
     deployment: &mut Deployment,
     sizes: &[i64],
@@ -73,9 +73,9 @@ pub(super) async fn measure(
     let mut measurement = Measurement::new(
         "scan",
         format!(
-            "Each run is started over HTTP and asked about every 20 ms. again: nothing has changed. 1 %: one asset in \
-             {CHANGED_EVERY} had a fact turned, past all that would notice. Rows are those of posture and finding; WAL is all that Postgres \
-             logged; CPU is user and system time, of Postgres that of all its processes; peak is the worker's resident memory at most.",
+            "Each run is started over HTTP and polled every 20 ms. first: the first run. again: without changes. 1 %: after one fact of one asset in \
+             {CHANGED_EVERY} was inverted by SQL, bypassing change detection. Rows are those written to posture and finding. WAL is the volume logged by \
+             Postgres. CPU is user and system time; that of Postgres covers all its processes. Peak is the peak RSS of each worker.",
         ),
     );
     let (mut rows, mut last) = (Vec::new(), None);
@@ -97,18 +97,18 @@ pub(super) async fn measure(
     Ok((measurement, last.expect("there is a size")))
 }
 
-/// The three runs of an organization; the id of the last.
+/// Measures the three runs of an organization, and returns the id of the last.
 async fn three(
     seeding: &Seeding<'_>,
     what: &str,
     measurement: &mut Measurement,
     rows: &mut Vec<Row>,
 ) -> Result<String> {
-    progress(&format!("scan: {what}: fill"));
+    progress(&format!("scan: {what}: seeding"));
     seeding.fill().await?;
     let Seeding { deployment, tenant, .. } = seeding;
     let written = written(deployment).await?;
-    progress(&format!("scan: {what}: runs"));
+    progress(&format!("scan: {what}: running"));
     let (_, first) = one(seeding, "first").await?;
     let expected = seeding.expected().await?;
     let in_operation = seeding.in_operation().await?;
@@ -128,10 +128,18 @@ async fn three(
     }
     let found = seeding.found().await?;
     let same = expected.iter().filter(|rule| found.contains(rule)).count();
-    measurement.check(format!("{what}: first: rules counted as sown"), i64::try_from(same)?, RULES);
+    measurement.check(
+        format!("{what}: first: rules with the seeded counts"),
+        i64::try_from(same)?,
+        RULES,
+    );
     let (_, again) = one(seeding, "again").await?;
     let is_same = Counts { opened: 0, ..first.counts.clone() } == again.counts;
-    measurement.check(format!("{what}: again: other counts"), i64::from(!is_same), 0);
+    measurement.check(
+        format!("{what}: again: counts that differ from the first run"),
+        i64::from(!is_same),
+        0,
+    );
     let rewritten = again.posture_rows + again.finding_rows;
     measurement.check(format!("{what}: again: rows written"), rewritten, 0);
     let (opened, fixed) = seeding.change().await?;
@@ -140,7 +148,7 @@ async fn three(
     measurement.check(format!("{what}: 1 %: opened"), third.counts.opened, opened);
     measurement.check(format!("{what}: 1 %: fixed"), third.counts.fixed, fixed);
     measurement.check(format!("{what}: 1 %: postures written"), third.posture_rows, opened + fixed);
-    // Of an asset that has changed, all findings are written anew, each once.
+    // All findings of a changed asset are rewritten, each exactly once.
     let expected = [failed + opened, third.finding_rows - opened, in_operation, opened + fixed];
     let told = told(deployment, written, expected).await?;
     for ((name, found), expected) in
@@ -149,7 +157,7 @@ async fn three(
             .zip(told)
             .zip(expected)
     {
-        measurement.check(format!("{what}: by Postgres: {name}"), found, expected);
+        measurement.check(format!("{what}: by statistics of Postgres: {name}"), found, expected);
     }
     rows.extend([first, again, third]);
     Ok(id)
@@ -188,7 +196,7 @@ async fn wal(deployment: &Deployment) -> Result<i64> {
     Ok(deployment.postgres.query_one(WAL, &[]).await?.try_get(0)?)
 }
 
-/// Findings inserted and updated, postures inserted and updated.
+/// Returns the numbers of findings inserted, findings updated, postures inserted and postures updated.
 async fn written(deployment: &Deployment) -> Result<[i64; 4]> {
     let mut written = [0; 4];
     for (row, pair) in
@@ -199,7 +207,8 @@ async fn written(deployment: &Deployment) -> Result<[i64; 4]> {
     Ok(written)
 }
 
-/// What was written since then, once Postgres has heard of as much as is expected.
+/// Returns the rows written since `before`. Waits until the statistics of Postgres include the expected rows, or until
+/// the timeout.
 async fn told(deployment: &Deployment, before: [i64; 4], expected: [i64; 4]) -> Result<[i64; 4]> {
     let began = Instant::now();
     loop {
@@ -213,7 +222,7 @@ async fn told(deployment: &Deployment, before: [i64; 4], expected: [i64; 4]) -> 
     }
 }
 
-/// What must hold between the runs.
+/// Adds the checks that compare runs with each other.
 fn compare(measurement: &mut Measurement, rows: &[Row]) {
     let of = |assets, workers, run| {
         rows.iter().find(|row| (row.assets, row.workers, row.run) == (assets, workers, run))
@@ -222,7 +231,7 @@ fn compare(measurement: &mut Measurement, rows: &[Row]) {
         .iter()
         .filter(|row| of(row.assets, 1, row.run).is_none_or(|by_one| by_one.counts != row.counts));
     measurement.check(
-        "runs that count otherwise by two workers than by one",
+        "runs with other counts by two workers than by one",
         i64::try_from(differing.count()).unwrap_or(i64::MAX),
         0,
     );
@@ -235,7 +244,7 @@ fn compare(measurement: &mut Measurement, rows: &[Row]) {
         let each = |row: &Row| row.seconds / number(row.assets);
         let growth = each(large) / each(small);
         let what = format!(
-            "{} workers: time an asset of {} to that of {}",
+            "workers: {}; time per asset with {} assets relative to {} assets",
             large.workers,
             whole(number(large.assets)),
             whole(number(small.assets))
@@ -243,7 +252,7 @@ fn compare(measurement: &mut Measurement, rows: &[Row]) {
         measurement.aimed(what, growth, "", "≤ 1.2");
         steep += i64::from(growth > LINEAR);
     }
-    measurement.check("sizes at which the time grew faster than the assets", steep, 0);
+    measurement.check("sizes at which the time grew faster than the number of assets", steep, 0);
 }
 
 fn table(rows: &[Row]) -> Table {

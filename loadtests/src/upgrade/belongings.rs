@@ -1,4 +1,4 @@
-//! What users of the older version hold in their hands: a password, the tokens of a session, an API key, and cursors.
+//! Credentials and cursors of users of the older version: a password, the tokens of a session, an API key, and cursors.
 
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -17,7 +17,7 @@ const CREATE_KEY: &str =
 const VIEWER: &str = "{ viewer { permissions } }";
 const PAGE: &str = "first: 2";
 
-/// Lists that do not change while jobs are done, ARGS in place of the page.
+/// Lists that do not change while jobs are executed; `ARGS` is replaced by the page arguments.
 const LISTS: [&str; 4] = [
     "users(ARGS)",
     "assets(orderBy: { field: CREATED_AT }, ARGS)",
@@ -25,19 +25,19 @@ const LISTS: [&str; 4] = [
     "auditEntries(filter: { action: \"api_key.created\" }, ARGS)",
 ];
 
-/// See the module.
+/// Credentials and cursors obtained from the older version.
 pub(super) struct Belongings {
     email: String,
     password: String,
     access: String,
     refresh: String,
     key: String,
-    /// A cursor of each list, and the page that follows it.
+    /// For each list, a cursor and the page that follows it.
     pages: Vec<(&'static str, String, Value)>,
 }
 
 impl Belongings {
-    /// Signs in and makes API keys.
+    /// Signs in and creates API keys on the older version.
     pub(super) async fn new(address: SocketAddr, email: String, password: String) -> Result<Self> {
         let mut connection = Connection::open(address).await?;
         let given = json!({ "email": email, "password": password });
@@ -46,7 +46,7 @@ impl Belongings {
         let (access, refresh) = (text(&tokens["accessToken"])?, text(&tokens["refreshToken"])?);
         let now: DateTime<Utc> = SystemTime::now().into();
         let mut keys = Vec::new();
-        // Four, so that their entries in the audit fill two pages.
+        // Four keys, so that their audit entries fill two pages.
         for name in ["one", "two", "three", "four"] {
             let input = json!({
                 "name": name,
@@ -61,12 +61,12 @@ impl Belongings {
         Ok(Self { email, password, access, refresh, key, pages: Vec::new() })
     }
 
-    /// Their access token.
+    /// Returns the access token of the session.
     pub(super) fn token(&self) -> &str {
         &self.access
     }
 
-    /// Reads the first page of each list, and the one that its cursor leads to.
+    /// Reads the first page of each list, and the page after its end cursor.
     pub(super) async fn take_cursors(&mut self, address: SocketAddr) -> Result<()> {
         for list in LISTS {
             let first = self.page(address, list, PAGE).await?;
@@ -84,7 +84,7 @@ impl Belongings {
         Ok(connection.graphql(Some(&self.access), &query, Value::Null).await?["page"].take())
     }
 
-    /// Everything is used once more, on the newer version.
+    /// Uses every credential and cursor on the newer version, and adds the results as checks.
     pub(super) async fn check(
         &self,
         address: SocketAddr,
@@ -92,23 +92,39 @@ impl Belongings {
     ) -> Result<()> {
         let mut connection = Connection::open(address).await?;
         let by_token = connection.graphql(Some(&self.access), VIEWER, Value::Null).await;
-        measurement.check("access token of before: accepted", i64::from(by_token.is_ok()), 1);
+        measurement.check(
+            "access token of the older version: accepted",
+            i64::from(by_token.is_ok()),
+            1,
+        );
         let by_key = connection
             .graphql(Some(&self.key), "{ assets(first: 1) { nodes { id } } }", Value::Null)
             .await;
-        measurement.check("API key of before: accepted", i64::from(by_key.is_ok()), 1);
+        measurement.check("API key of the older version: accepted", i64::from(by_key.is_ok()), 1);
         let mut continued = 0;
         for (list, cursor, expected) in &self.pages {
             let next = self.page(address, list, &after(cursor)).await;
             continued += i64::from(next.is_ok_and(|page| page["nodes"] == *expected));
         }
         let lists = i64::try_from(self.pages.len())?;
-        measurement.check("cursors of before: lists continued as they were", continued, lists);
+        measurement.check(
+            "cursors of the older version: lists continued with the same page",
+            continued,
+            lists,
+        );
         let signed_in = seed::token(address, &self.email, &self.password).await;
-        measurement.check("password of before: signs in", i64::from(signed_in.is_ok()), 1);
+        measurement.check(
+            "password of the older version: sign-in succeeds",
+            i64::from(signed_in.is_ok()),
+            1,
+        );
         let given = json!({ "token": self.refresh });
         let renewed = connection.graphql(None, REFRESH, given).await;
-        measurement.check("refresh token of before: renewed", i64::from(renewed.is_ok()), 1);
+        measurement.check(
+            "refresh token of the older version: session refreshed",
+            i64::from(renewed.is_ok()),
+            1,
+        );
         Ok(())
     }
 }
@@ -118,5 +134,8 @@ fn after(cursor: &str) -> String {
 }
 
 fn text(value: &Value) -> Result<String> {
-    value.as_str().map(ToOwned::to_owned).with_context(|| format!("no text: {value}"))
+    value
+        .as_str()
+        .map(ToOwned::to_owned)
+        .with_context(|| format!("expected a string in the response, found {value}"))
 }

@@ -1,4 +1,4 @@
-//! Work that the older version leaves behind: an import and a compliance run on their way, and the jobs stored for them.
+//! Unfinished work of the older version: an import and a compliance run in progress, and their stored jobs.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// More than what died with its worker needs to be taken back.
+/// Timeout for a run without progress; longer than it takes to reap the jobs of a killed worker.
 const STUCK_AFTER: Duration = Duration::from_mins(3);
 const START: &str = "mutation { startComplianceRun { id } }";
 const IMPORT: &str =
@@ -24,44 +24,48 @@ const RUN: &str = "query($id: ID!) { run: complianceRun(id: $id) { state shards 
 const JOBS: &str = "{ jobs(filter: { state: [WAITING, RUNNING] }, first: 100) { nodes { id } } }";
 const JOB: &str = "query($id: ID!) { job(id: $id) { state } }";
 
-/// See the module.
+/// Ids of the runs and jobs that the older version leaves unfinished.
 pub(super) struct Left {
     import: String,
     run: String,
-    /// Ids of jobs that waited or ran at the last look before the end.
+    /// Ids of the jobs that were waiting or running shortly before the stop, at most 100.
     jobs: Vec<String>,
 }
 
-/// Imports a file to its end.
+/// Imports a file and waits until the import has succeeded.
 pub(super) async fn import_whole(address: SocketAddr, token: &str, file: &Path) -> Result<()> {
     let id = upload(address, token, file).await?;
     until_ended(address, token, IMPORT, &id).await.map(drop)
 }
 
-/// Starts a compliance run and waits for its end.
+/// Starts a compliance run and waits until it has succeeded.
 pub(super) async fn run_whole(address: SocketAddr, token: &str) -> Result<()> {
     let id = start(address, token).await?;
     until_ended(address, token, RUN, &id).await.map(drop)
 }
 
 impl Left {
-    /// Begins both, and returns as soon as the import has moved.
+    /// Starts an import and a compliance run, and returns as soon as the import has made progress.
     pub(super) async fn leave(address: SocketAddr, token: &str, file: &Path) -> Result<Self> {
         let import = upload(address, token, file).await?;
         let run = start(address, token).await?;
         let mut connection = Connection::open(address).await?;
         let began = Instant::now();
         while ask(&mut connection, token, IMPORT, &import).await?["done"] == json!(0) {
-            ensure!(began.elapsed() < STUCK_AFTER, "the import does not begin");
+            ensure!(began.elapsed() < STUCK_AFTER, "the import made no progress");
             tokio::time::sleep(ASK_EVERY).await;
         }
         let data = connection.graphql(Some(token), JOBS, Value::Null).await?;
-        let jobs = data["jobs"]["nodes"].as_array().context("there are no jobs")?;
+        let jobs = data["jobs"]["nodes"].as_array().context("the response has no jobs")?;
         let jobs = jobs.iter().filter_map(|job| job["id"].as_str().map(ToOwned::to_owned));
         Ok(Self { import, run, jobs: jobs.collect() })
     }
 
-    /// Follows both to their ends on the newer version; the rows that the import created.
+    /// Waits until the import and the run have succeeded on the newer version, and adds the checks. Returns the number
+    /// of rows that the import created.
+    ///
+    /// # Errors
+    /// Fails if one of them does not succeed or makes no progress for three minutes.
     pub(super) async fn check(
         &self,
         address: SocketAddr,
@@ -72,13 +76,17 @@ impl Left {
         let mut connection = Connection::open(address).await?;
         let found = ask(&mut connection, token, IMPORT, &self.import).await?;
         let of = |run: &Value, what: &str| run[what].as_i64().unwrap_or(-1);
-        measurement.check("import was left unfinished", i64::from(is_open(&found)), 1);
+        measurement.check(
+            "import unfinished when the older version stopped",
+            i64::from(is_open(&found)),
+            1,
+        );
         let remaining = of(&found, "rows") - of(&found, "done");
         measurement.figure("rows left to the newer version", number(remaining), "");
         let import = until_ended(address, token, IMPORT, &self.import).await?;
         let run = until_ended(address, token, RUN, &self.run).await?;
         measurement.check(
-            "compliance run left behind: shards done",
+            "unfinished compliance run: shards done",
             of(&run, "shardsDone"),
             of(&run, "shards"),
         );
@@ -86,15 +94,11 @@ impl Left {
         for job in &self.jobs {
             undone += i64::from(!is_done(&mut connection, token, job).await?);
         }
-        measurement.figure("until all of it was done", began.elapsed().as_secs_f64(), "s");
-        measurement.figure("jobs that waited or ran at the stop", number(self.jobs.len()), "");
-        measurement.check("of these not done", undone, 0);
-        measurement.check("import left behind: rows failed", of(&import, "failed"), 0);
-        measurement.check(
-            "import left behind: rows done",
-            of(&import, "done"),
-            of(&import, "rows"),
-        );
+        measurement.figure("time until all work was done", began.elapsed().as_secs_f64(), "s");
+        measurement.figure("jobs waiting or running at the stop", number(self.jobs.len()), "");
+        measurement.check("jobs waiting or running at the stop that did not succeed", undone, 0);
+        measurement.check("unfinished import: rows failed", of(&import, "failed"), 0);
+        measurement.check("unfinished import: rows done", of(&import, "done"), of(&import, "rows"));
         Ok(of(&import, "created"))
     }
 }
@@ -117,15 +121,18 @@ async fn upload(address: SocketAddr, token: &str, file: &Path) -> Result<String>
     let path = "/import/assets?format=csv&dryRun=false";
     let answer = connection.send_file(path, token, file).await?;
     let text = String::from_utf8_lossy(answer.body).into_owned();
-    ensure!(answer.status == 202, "HTTP {} to an upload: {text}", answer.status);
+    ensure!(answer.status == 202, "the upload was rejected with HTTP {}: {text}", answer.status);
     let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-    Ok(answer["id"].as_str().with_context(|| format!("no id of the run: {text}"))?.to_owned())
+    Ok(answer["id"]
+        .as_str()
+        .with_context(|| format!("the upload's response has no run id: {text}"))?
+        .to_owned())
 }
 
 async fn start(address: SocketAddr, token: &str) -> Result<String> {
     let mut connection = Connection::open(address).await?;
     let data = connection.graphql(Some(token), START, Value::Null).await?;
-    Ok(data["startComplianceRun"]["id"].as_str().context("the run has no id")?.to_owned())
+    Ok(data["startComplianceRun"]["id"].as_str().context("the response has no run id")?.to_owned())
 }
 
 async fn ask(connection: &mut Connection, token: &str, query: &str, id: &str) -> Result<Value> {
@@ -136,20 +143,23 @@ fn is_open(run: &Value) -> bool {
     matches!(run["state"].as_str(), Some("QUEUED" | "RUNNING"))
 }
 
-/// The run once it has succeeded.
+/// Polls a run until it has succeeded, and returns it.
+///
+/// # Errors
+/// Fails if the run ends in another state or makes no progress for three minutes.
 async fn until_ended(address: SocketAddr, token: &str, query: &str, id: &str) -> Result<Value> {
     let mut connection = Connection::open(address).await?;
     let (mut last, mut moved) = (Value::Null, Instant::now());
     loop {
         let run = ask(&mut connection, token, query, id).await?;
         if !is_open(&run) {
-            ensure!(run["state"] == json!("SUCCEEDED"), "it has ended as {run}");
+            ensure!(run["state"] == json!("SUCCEEDED"), "the run did not succeed: {run}");
             return Ok(run);
         }
         if last != run {
             (last, moved) = (run, Instant::now());
         }
-        ensure!(moved.elapsed() < STUCK_AFTER, "it stands still: {last}");
+        ensure!(moved.elapsed() < STUCK_AFTER, "the run has stopped making progress: {last}");
         tokio::time::sleep(ASK_EVERY).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Rows and files of a folder, read past row security: as the superuser of its private Postgres, whose password and socket
-//! are noted in the folder.
+//! Rows and files of a data folder. Rows are read as the superuser of its private Postgres, which bypasses row
+//! security. The folder contains the superuser's password and the path of the socket.
 
 use std::{
     collections::BTreeMap,
@@ -11,27 +11,28 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Config, NoTls};
 
-/// Files that are made once, below the data folder.
+/// Files that are generated once, relative to the data folder.
 const SECRETS: [&str; 3] = ["passwords", "secrets/jwt_keys", "secrets/encryption_keys"];
 
-/// Counts at a moment, and the verdicts of each asset.
+/// Row counts at a point in time, and the verdicts of each asset.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// When these were read, by the clock of Postgres.
+    /// Time of the reading, by the clock of Postgres.
     pub(super) until: DateTime<Utc>,
     pub(super) assets: i64,
     pub(super) postures: i64,
     pub(super) findings: i64,
     pub(super) migrations: i64,
-    /// Assets that share the organization and the name in the system they come from.
+    /// Number of assets that share their organization and external id with an earlier one.
     pub(super) twice: i64,
     pub(super) buried: i64,
-    /// By asset.
+    /// Stored verdict strings by asset id.
     verdicts: BTreeMap<String, String>,
 }
 
 impl Rows {
-    /// Of assets made until then; of all without it.
+    /// Reads the counts and verdicts. Those of assets, postures and findings cover the assets created up to `until`, or
+    /// all assets without it; the other counts cover all rows.
     pub(super) async fn read(postgres: &Client, until: Option<&DateTime<Utc>>) -> Result<Self> {
         let counts = "SELECT clock_timestamp() AS now,
                 (SELECT count(*) FROM asset WHERE created_at <= coalesce($1::timestamptz, 'infinity')) AS assets,
@@ -57,13 +58,13 @@ impl Rows {
         })
     }
 
-    /// How many migrations have been applied.
+    /// Returns the number of applied migrations.
     pub(super) async fn migrations(postgres: &Client) -> Result<i64> {
         let sql = "SELECT count(*) FROM schema_migration";
         Ok(postgres.query_one(sql, &[]).await.context("count migrations")?.try_get(0)?)
     }
 
-    /// Assets whose verdicts are others than here.
+    /// Returns the number of these assets that have other verdicts, or none, in `after`.
     pub(super) fn differing(&self, after: &Self) -> i64 {
         let same = |(asset, verdicts): &(&String, &String)| {
             after.verdicts.get(*asset).is_some_and(|now| now == *verdicts)
@@ -73,23 +74,23 @@ impl Rows {
     }
 }
 
-/// The private Postgres of a running `up` with this folder.
+/// Connects to the private Postgres of a running `up` on this folder.
 pub(super) async fn connect(folder: &Path) -> Result<Client> {
     let data = folder.join("data");
     let passwords = fs::read_to_string(data.join("passwords")).context("read the passwords")?;
     let password = passwords.lines().find_map(|line| line.strip_prefix("admin="));
     let noted = fs::read_to_string(data.join("postgres/postmaster.pid"))?;
-    let socket = noted.lines().nth(4).context("postmaster.pid names no socket")?;
+    let socket = noted.lines().nth(4).context("postmaster.pid contains no socket folder")?;
     let mut config = Config::new();
     config.host_path(socket).user("postgres").dbname("sentryops");
-    config.password(password.context("there is no password of the superuser")?);
+    config.password(password.context("the passwords file has no superuser password")?);
     let (client, connection) = config.connect(NoTls).await.context("connect to Postgres")?;
-    // Ends with the client, or with Postgres, and then the next query says so.
+    // The task ends with the client or with Postgres; in the latter case the next query fails.
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// Every secret file with its text.
+/// Reads the path and the text of every secret file.
 pub(super) fn secrets(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let read = |name: &&str| {
         let path = folder.join("data").join(name);
@@ -99,7 +100,7 @@ pub(super) fn secrets(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     SECRETS.iter().map(read).collect()
 }
 
-/// How many of them have another text now.
+/// Returns the number of secret files with a changed text.
 pub(super) fn changed(before: &[(PathBuf, String)], folder: &Path) -> Result<i64> {
     let after = secrets(folder)?;
     Ok(i64::try_from(before.iter().zip(&after).filter(|(old, new)| old != new).count())?)

@@ -1,4 +1,4 @@
-//! A database of its own for each test, dropped with the logins that the test made.
+//! Test database: one per test, dropped together with the logins that the test created.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use migrations::{Migration, RolesOutcome};
 use tokio_postgres::{Client, Config, NoTls};
 
-/// The URL of the private Postgres. Without it no test can run, so one sentence ends the process instead of a panic a test.
-/// (`domain::testing` does the same for the crates above.)
+/// Returns the URL of the private Postgres. No test can run without it, so the process ends with one sentence instead
+/// of one panic per test. (`domain::testing` does the same for the other crates.)
 fn admin_url() -> String {
     std::env::var("TEST_ADMIN_URL").unwrap_or_else(|_| {
         static SAID: Mutex<()> = Mutex::new(());
-        let _said = SAID.lock(); // Other tests that come here wait until the process has ended.
-        // Past the harness, which would keep it until the test ends; where nobody reads, there is nobody to tell.
+        let _said = SAID.lock(); // Other tests wait here until the process has ended.
+        // Bypasses the test harness, which would capture the text until the test ends. Errors are ignored: if stderr is
+        // closed, nobody reads the text.
         let _ = writeln!(
             std::io::stderr(),
             "\nTEST_ADMIN_URL is not set: these tests need a private Postgres. Run all tests with `make test`, or some \
@@ -24,7 +25,7 @@ fn admin_url() -> String {
     })
 }
 
-/// A new database, and a login of the application for it.
+/// Test database with the name of the application's login for it.
 pub(crate) struct TestDb {
     admin: Config,
     pub(crate) name: String,
@@ -33,7 +34,7 @@ pub(crate) struct TestDb {
 }
 
 impl TestDb {
-    /// Without roles granted anything here; in a used cluster they exist all the same.
+    /// Creates a database in which the roles have no privileges. In a used cluster the roles may exist already.
     pub(crate) async fn bare() -> Self {
         let admin: Config = admin_url().parse().expect("TEST_ADMIN_URL is a Postgres URL");
         let name = unique("mig");
@@ -46,7 +47,7 @@ impl TestDb {
         Self { admin, name, logins: Mutex::new(vec![login.clone()]), login }
     }
 
-    /// With everything that `up` needs.
+    /// Creates a database with everything that `up` needs.
     pub(crate) async fn new() -> Self {
         let db = Self::bare().await;
         let made = migrations::roles(&mut db.admin().await, &db.login).await.unwrap();
@@ -54,12 +55,12 @@ impl TestDb {
         db
     }
 
-    /// A new session of the superuser.
+    /// Opens a session as the superuser.
     pub(crate) async fn admin(&self) -> Client {
         connect(self.admin.clone().dbname(&self.name)).await
     }
 
-    /// A new session of a login.
+    /// Opens a session as `login`, and sets its password first.
     pub(crate) async fn session(&self, login: &str) -> Client {
         self.admin()
             .await
@@ -69,7 +70,7 @@ impl TestDb {
         connect(self.admin.clone().dbname(&self.name).user(login).password("pw")).await
     }
 
-    /// A new login with such attributes, e.g. `CREATEROLE`.
+    /// Creates a login with the given attributes, e.g. `CREATEROLE`, and returns its name.
     pub(crate) async fn create_login(&self, suffix: &str, attributes: &str) -> String {
         let login = format!("{}_{suffix}", self.name);
         self.logins.lock().unwrap().push(login.clone());
@@ -89,7 +90,7 @@ impl Drop for TestDb {
                     let client = connect(&admin).await;
                     let database = format!("DROP DATABASE {name} WITH (FORCE)");
                     client.batch_execute(&database).await.unwrap();
-                    // In this order: the later ones may have granted to the first.
+                    // In this order: later logins may have granted privileges to the first.
                     for login in logins {
                         let role = format!("DROP ROLE IF EXISTS \"{login}\"");
                         client.batch_execute(&role).await.unwrap();
@@ -116,7 +117,7 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}_{}_{now}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Two tables, one after the other.
+/// Two migrations that create one table each.
 pub(crate) const TWO: &[Migration] = &[
     Migration {
         version: 1,
@@ -132,14 +133,14 @@ pub(crate) const TWO: &[Migration] = &[
     },
 ];
 
-/// `TWO` and one more.
+/// Returns `TWO` and a third migration.
 pub(crate) fn and_then(up: &'static str, down: &'static str) -> Vec<Migration> {
     let mut list = TWO.to_vec();
     list.push(Migration { version: 3, name: "c", up, down });
     list
 }
 
-/// The tables of schema public, with their owners.
+/// Returns the tables of schema public with their owners.
 pub(crate) async fn tables(client: &Client) -> Vec<String> {
     let rows = client
         .query(

@@ -1,4 +1,4 @@
-//! Made-up migrations, up and down.
+//! The runner with example migrations, up and down.
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,11 @@
-//! The migrations of this binary.
+//! The migrations of this binary, up and down.
 
 use migrations::{Applied, Error, all, down, latest, up, up_to, version};
 use tokio_postgres::Client;
 
 use crate::database::TestDb;
 
-/// Everything in schema public, and grants on it, that is not `schema_migration`.
+/// Returns all objects and grants that migrations left behind, except `schema_migration`.
 async fn leftovers(client: &Client) -> Vec<String> {
     let rows = client
         .query(
@@ -43,7 +43,7 @@ async fn leftovers(client: &Client) -> Vec<String> {
     rows.iter().map(|row| row.get("entry")).collect()
 }
 
-/// The failure as the operator reads it.
+/// Returns the applied migrations, or panics with the error as the operator reads it.
 fn told(outcome: Result<Vec<Applied>, Error>) -> Vec<Applied> {
     outcome.unwrap_or_else(|error| panic!("{error}"))
 }
@@ -64,7 +64,7 @@ async fn our_own_go_up_and_down_and_up_on_an_empty_database() {
     assert_eq!(told(up(&mut client).await).len(), count);
 }
 
-/// Everything that a migration can leave behind, in words.
+/// Returns a textual description of everything that a migration can create.
 async fn shape(client: &Client) -> Vec<String> {
     let rows = client
         .query(

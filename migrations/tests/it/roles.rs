@@ -1,4 +1,4 @@
-//! The database roles, and who may migrate.
+//! The database roles, and the logins that may migrate.
 
 use migrations::{Error, RolesOutcome, down_to, roles, roles_sql, status_of, up_to, version};
 use tokio_postgres::Client;
@@ -37,7 +37,7 @@ async fn the_login_has_no_rights_until_it_takes_a_role() {
         .await
         .unwrap();
 
-    // The version can be read without one, and none is left taken.
+    // The version can be read without a role, and no role stays assumed.
     assert_eq!(version(&mut client).await.unwrap(), Some(2));
     let mut tx = client.transaction().await.unwrap();
     assert_eq!(version(&mut tx).await.unwrap(), Some(2));
@@ -185,7 +185,7 @@ async fn missing_roles_are_named() {
 async fn an_administrator_who_is_no_superuser_makes_roles_and_migrates() {
     let db = TestDb::bare().await;
     let login = db.create_login("admin", "CREATEROLE").await;
-    // From Postgres 16 on, one administers only roles that one made, or was given so.
+    // From Postgres 16, a login administers only roles that it created or was granted with ADMIN.
     let given = format!(
         "GRANT ALL ON SCHEMA public TO {login} WITH GRANT OPTION;
          DO $$ BEGIN

@@ -1,4 +1,4 @@
-//! Migrations that Postgres refuses, and sessions in the way.
+//! Migrations that Postgres rejects, and other sessions that block them.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn failure(error: Error) -> Failure {
     }
 }
 
-/// Applies `up` as the third migration and returns how it failed; the two before it must stay.
+/// Applies `up` as the third migration and returns its failure; the two before it must stay applied.
 async fn third(up: &'static str) -> Failure {
     let db = TestDb::new().await;
     let mut client = db.admin().await;

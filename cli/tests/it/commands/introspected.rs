@@ -1,4 +1,4 @@
-//! What introspection serves, written down as `sentryops schema` writes it.
+//! Definitions from introspection, rendered as `sentryops schema` prints them.
 
 use std::fmt::Write;
 
@@ -103,7 +103,7 @@ fn directive(of: &Value) -> String {
     )
 }
 
-/// Directives of the specification, which the two list differently.
+/// Directives of the specification, which introspection and the printed schema list differently.
 fn is_of_the_specification(definition: &str) -> bool {
     let names = ["skip", "include", "deprecated", "specifiedBy", "oneOf"];
     let is = |name: &&str| {
@@ -113,7 +113,7 @@ fn is_of_the_specification(definition: &str) -> bool {
     names.iter().any(is)
 }
 
-/// Every definition that introspection serves, sorted.
+/// Returns every definition that introspection serves, sorted.
 pub(super) fn definitions(schema: &Value) -> Vec<String> {
     let types = list(&schema["types"]).filter(|of| !name(of).starts_with("__"));
     let mut all: Vec<_> = types.filter_map(definition).collect();
@@ -131,7 +131,7 @@ pub(super) fn definitions(schema: &Value) -> Vec<String> {
     all
 }
 
-/// Every definition of a printed schema, sorted, without the directives that introspection cannot serve.
+/// Returns every definition of a printed schema, sorted, without the directives that introspection cannot serve.
 pub(super) fn printed(sdl: &str) -> Vec<String> {
     let (mut all, mut current, mut in_description) = (Vec::new(), String::new(), false);
     for line in sdl.lines() {

@@ -1,6 +1,7 @@
-//! A data folder as an earlier version laid it out is taken over: its keys and passwords are used, and nothing is made again.
+//! Data folders of an earlier version: the existing keys and passwords are used, and none is generated again.
 //!
-//! Without its rows, which are too large to keep here: `loadtests upgrade` takes over a whole folder of an older binary.
+//! Rows are not included, because a database is too large to store here. `loadtests upgrade` tests a whole folder of an
+//! older binary.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -18,7 +19,7 @@ use crate::{
     team::{PASSWORD, Person, sign_in},
 };
 
-/// Files that the version before made once, byte for byte; the secrets open nothing else.
+/// Files that the previous version generated, byte for byte. The secrets are valid nowhere else.
 const SECRETS: [(&str, &str); 3] = [
     (
         "passwords",
@@ -30,11 +31,11 @@ const SECRETS: [(&str, &str); 3] = [
     ("secrets/encryption_keys", "757cbd0a:n4yS6prttqEtiaP1Gt0_xoDFAE_KBMf3Z6KuHveqExU\n"),
     ("secrets/jwt_keys", "23c56b7b:hxmzf8picpZ6cpJciTLt8qvQ0sM3B49aPcvnalYZuWk\n"),
 ];
-/// What was in the folder after the version before had run and ended.
+/// Entries of the folder after a complete run of the previous version.
 const LAYOUT: [&str; 7] =
     ["lock", "log", "passwords", "postgres", "postgres.conf", "redis", "secrets"];
 
-/// A folder with what that version made before its cluster.
+/// Creates a folder with the files that the previous version wrote before its cluster.
 fn lay() -> Folder {
     let folder = Folder::new();
     let data = folder.data();
@@ -48,7 +49,7 @@ fn lay() -> Folder {
     folder
 }
 
-/// Somebody new, made by a visit to the running instance.
+/// Creates a user with `admin`, run beside the instance, and signs in.
 async fn person(folder: &Folder, up: &Api) -> Person {
     let email = "kept@up.test";
     let create = ["admin", "create-user", "--email", email, "--name", "K", "--role", "viewer"];

@@ -1,16 +1,16 @@
-//! What the served schema states, read from its text: only to find what the table has forgotten.
+//! Permissions that the served schema declares, parsed from its text to find rows missing from the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::Needs;
 
-/// A schema's types, and what states something: `Asset`, `Query.assets`, `User.email`.
+/// Types of a schema, and its declarations of permissions: `Asset`, `Query.assets`, `User.email`.
 pub(super) struct Stated {
     pub(super) types: BTreeSet<String>,
     pub(super) statements: BTreeMap<String, (Needs, bool)>,
 }
 
-/// Reads the exporter's layout: one definition a line, descriptions in blocks of their own.
+/// Parses the layout of the exporter: one definition per line, descriptions in separate blocks.
 pub(super) fn read(sdl: &str) -> Stated {
     let (mut types, mut statements) = (BTreeSet::new(), BTreeMap::new());
     let (mut in_description, mut current, mut field) = (false, None::<String>, None::<String>);
@@ -33,14 +33,14 @@ pub(super) fn read(sdl: &str) -> Stated {
             current = None;
         } else if let (Some(on), Some(rest)) = (&current, line.strip_prefix('\t')) {
             if rest.starts_with('\t') {
-                continue; // An argument.
+                continue; // An argument, not a field.
             }
             if !rest.starts_with(')') {
                 let end = rest.find(['(', ':']).unwrap();
                 field = Some(format!("{on}.{}", &rest[..end]));
             }
             if rest.ends_with('(') {
-                continue; // Its end follows the arguments.
+                continue; // Its last line follows the arguments.
             }
             let name = field.take().unwrap();
             let is_root = matches!(on.as_str(), "Query" | "Mutation" | "Subscription");

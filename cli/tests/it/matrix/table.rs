@@ -1,12 +1,12 @@
-//! The contract as a table, written from the API's contract by hand: never from the schema that it is held against.
+//! The API contract as a table, written by hand and never derived from the schema that it is compared with.
 //!
-//! A new type, root field or field with a statement of its own needs a row here; without one the test fails.
+//! A new type, root field or field with its own permission needs a row here; otherwise the test fails.
 //!
-//! Long, because it has a row for each of them.
+//! Long, because each of them has a row.
 
 use Needs::{Nobody, SignIn, Take};
 
-/// The built-in roles, each with all of the ones before.
+/// Built-in roles in ascending order, each with the permissions that it adds to the previous ones.
 pub(super) const ROLES: [(&str, &[&str]); 4] = [
     (
         "viewer",
@@ -51,40 +51,40 @@ pub(super) const ROLES: [(&str, &[&str]); 4] = [
     ("owner", &["ROLE_MANAGE", "ORGANIZATION_MANAGE"]),
 ];
 
-/// What a row takes.
+/// Requirement of a row on its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Nothing: open to everybody.
+    /// No requirement: open to anonymous callers.
     Nobody,
-    /// Being signed in.
+    /// A signed-in caller, without any permission.
     SignIn,
-    /// A permission.
+    /// A caller with this permission.
     Take(&'static str),
 }
 
 impl Needs {
-    /// Whether it concerns the installation, not one organization: granted on the command line only.
+    /// Returns true for permissions on the installation, which only the command line grants.
     pub(super) fn is_of_installation(self) -> bool {
         matches!(self, Take(permission) if permission.starts_with("FLEET_"))
     }
 }
 
-/// One statement: what it is about, what it states, and a document that selects it.
+/// A row of the contract: subject, declared requirement, and a document that selects it.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    /// `Query.assets`, `Asset` or `User.email`, as the schema has it.
+    /// Subject as in the schema: `Query.assets`, `Asset` or `User.email`.
     pub(super) of: String,
-    /// What it states.
+    /// Requirement that the schema declares.
     pub(super) states: Needs,
-    /// What the document takes: the same, but for types that only lie below something else.
+    /// Requirement of the document; differs for types that are reachable only below another field.
     pub(super) takes: Needs,
-    /// Whether it is open to oneself.
+    /// True if the caller's own object is always readable.
     pub(super) own: bool,
-    /// Whether it is for people: a key is told so by the resolver.
+    /// True if only people may use it: the resolver rejects API keys.
     pub(super) people_only: bool,
-    /// With ids of the organization as `%asset`, `%user` and so on.
+    /// GraphQL document, with placeholders for ids such as `%asset` and `%user`.
     pub(super) document: String,
-    /// Where the refusal must point.
+    /// Path that the refusal must name.
     pub(super) path: String,
 }
 
@@ -110,7 +110,7 @@ impl Row {
         Self::new(&format!("Mutation.{name}"), states, name, &document)
     }
 
-    /// A type that `node(id:)` finds.
+    /// Returns a row for a type that `node(id:)` finds.
     fn node(of: &str, states: Needs, id: &str, field: &str) -> Self {
         let document = format!("{{ node(id: \"{id}\") {{ ... on {of} {{ {field} }} }} }}");
         Self::new(of, states, &format!("node.{field}"), &document)
@@ -124,16 +124,16 @@ impl Row {
         Self { people_only: true, ..self }
     }
 
-    /// What a key needs to pass: what a mutation returns may take more than the mutation itself.
+    /// Returns the permissions that a key needs, because the result of a mutation may require more than the mutation.
     pub(super) fn permissions(permission: &'static str) -> Vec<&'static str> {
         match permission {
             "ASSET_WRITE" => vec!["ASSET_WRITE", "ASSET_READ"],
             "JOB_MANAGE" => vec!["JOB_MANAGE", "JOB_READ"],
-            // A finding names its asset.
+            // A finding includes its asset.
             "COMPLIANCE_READ" => vec!["COMPLIANCE_READ", "ASSET_READ"],
             "WAIVER_GRANT" => vec!["WAIVER_GRANT", "COMPLIANCE_READ"],
             "COMPLIANCE_WRITE" => vec!["COMPLIANCE_WRITE", "COMPLIANCE_READ"],
-            // What a schedule does is for who may do it by hand.
+            // A schedule requires the permission for the action that it starts.
             "SCHEDULE_WRITE" => vec!["SCHEDULE_WRITE", "COMPLIANCE_RUN", "JOB_READ"],
             permission => vec![permission],
         }
@@ -152,14 +152,14 @@ impl Row {
     }
 }
 
-/// Types without rows of their own: roots, and what takes its node's statement.
+/// Returns true for types without a row: roots, and types that share the requirement of their node.
 pub(super) fn needs_no_statement(name: &str) -> bool {
     matches!(name, "Query" | "Mutation" | "Subscription" | "PageInfo")
         || name.ends_with("Connection")
         || name.ends_with("Edge")
 }
 
-/// Every row; `Mutation.logout` is last, since it ends the caller's session.
+/// Returns every row. `Mutation.logout` is last, because it ends the caller's session.
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = root_queries();
     rows.extend(types());
@@ -293,7 +293,7 @@ fn types() -> Vec<Row> {
         Row::node("User", SignIn, "%user", "name"),
         Row::node("ApiKey", SignIn, "%key", "name"),
         Row::new("CreatedApiKey", Take("API_KEY_MANAGE"), "createApiKey", key).for_people(),
-        // Below `viewer`, which is null where nobody is signed in.
+        // Reachable below `viewer`, which is null for anonymous callers.
         Row::new("Viewer", Nobody, "", "{ viewer { actor { __typename } } }"),
         Row::new("Session", SignIn, "", "{ viewer { sessions { id } } }").taking(Nobody, ""),
         Row::new("LoginPayload", Nobody, "", &format!("{login} {{ mfaChallenge }} }}")),
@@ -308,7 +308,7 @@ fn types() -> Vec<Row> {
     ]
 }
 
-/// The fields that are for oneself and for those who may see everybody's.
+/// Fields readable for the user itself and for callers with the permission to see every user.
 pub(super) const USER_FIELDS: [&str; 6] =
     ["email", "active", "mfaEnabled", "createdAt", "lastSeenAt", "roles { key }"];
 pub(super) const KEY_FIELDS: [&str; 8] = [

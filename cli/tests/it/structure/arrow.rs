@@ -1,4 +1,4 @@
-//! Arrows between a crate's files, from the names in their code.
+//! Arrows between the files of a crate, from the names in their code.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use super::{
     source::Texts,
 };
 
-/// One file names items of another.
+/// An arrow: one file names items of another.
 #[derive(Debug)]
 pub struct Arrow {
     pub from: String,
     pub to: String,
-    /// The first line of `from` that does.
+    /// First line of `from` that names an item of `to`.
     pub line: usize,
 }
 
-/// All arrows of a crate; see [`super`] for what counts as one.
+/// Returns all arrows of a crate; see [`super`] for the definition.
 pub fn arrows(texts: &Texts) -> Vec<Arrow> {
     let modules = modules(texts);
     let mut lines: BTreeMap<(&str, &str), usize> = BTreeMap::new();
@@ -61,7 +61,7 @@ mod tests {
         arrows(&files.iter().map(owned).collect())
     }
 
-    /// The arrows out of `asset.rs`, which contains `code`, in a small crate.
+    /// Returns the arrows out of `asset.rs`, with `code` as its content, in a small crate.
     fn check(code: &str, expected: &[&str]) {
         let arrows = sample(&[
             (

@@ -1,10 +1,10 @@
-//! Files that stand in a circle: each reaches every other along the arrows.
+//! Circles of files, in which each file reaches every other along the arrows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::arrow::Arrow;
 
-/// The circles of a crate, the largest first: its strongly connected components of two files or more.
+/// Returns the circles of a crate, the largest first: strongly connected components of at least two files.
 pub fn circles(arrows: &[Arrow]) -> Vec<BTreeSet<&str>> {
     let mut below: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for arrow in arrows {
@@ -23,7 +23,7 @@ pub fn circles(arrows: &[Arrow]) -> Vec<BTreeSet<&str>> {
     circles
 }
 
-/// Every file that `file` reaches in one step or more.
+/// Returns every file that `file` reaches in one or more steps.
 fn reach<'names>(
     below: &BTreeMap<&'names str, BTreeSet<&'names str>>,
     file: &str,

@@ -1,4 +1,4 @@
-//! A crate's sources as modules: what each declares, imports and names.
+//! Modules of a crate: the items that each declares, imports and names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,23 +12,23 @@ use syn::{
 
 use super::source::Texts;
 
-/// Modules by their path from the crate's root, whose own path is empty.
+/// Modules by path from the crate's root, whose own path is empty.
 pub type Modules = BTreeMap<Vec<String>, Module>;
 
-/// A file's module, or one written inside of it.
+/// A module, either a whole file or inline in one.
 #[derive(Default)]
 pub struct Module {
     pub file: String,
-    /// The path of the file's own module.
+    /// Path of the module that is the whole file.
     pub home: Vec<String>,
     pub items: BTreeSet<String>,
-    /// Names in scope by `use`, and what they stand for. One name may stand for a module and a function.
+    /// Names in scope by `use`, with their paths. A name may refer to a module and a function at the same time.
     pub imports: Vec<(String, Vec<String>)>,
     pub globs: Vec<Vec<String>>,
     pub names: Vec<Name>,
 }
 
-/// A path as the code has it.
+/// A path as written in the code.
 pub struct Name {
     pub path: Vec<String>,
     pub line: usize,
@@ -41,7 +41,7 @@ pub enum Kind {
     Use { is_glob: bool, is_reexport: bool },
 }
 
-/// The modules that the crate's root declares, itself and in turn.
+/// Returns the modules that the crate's root declares, directly and through other modules.
 pub fn modules(texts: &Texts) -> Modules {
     let mut reader = Reader { texts, modules: Modules::new(), module: Vec::new() };
     for root in ["lib.rs", "main.rs"] {
@@ -164,14 +164,15 @@ impl Visit<'_> for Reader<'_> {
         visit::visit_path(self, path);
     }
 
-    /// Macros and attributes may say anything; whatever looks like a path of two names or more counts as one.
+    /// Visits tokens of macros and attributes. Any sequence that looks like a path of two or more names counts as a
+    /// path.
     fn visit_token_stream(&mut self, tokens: &TokenStream) {
         let mut path: Vec<Ident> = Vec::new();
         let mut colons = 0;
         for token in tokens.clone() {
             match token {
                 TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
-                // `<T as Trait>::Name` and `::name` begin somewhere else.
+                // `<T as Trait>::Name` and `::name` do not start in this module.
                 TokenTree::Ident(_) if colons == 2 && path.is_empty() => colons = 0,
                 TokenTree::Ident(ident) => {
                     if colons != 2 {
@@ -197,7 +198,7 @@ fn text(ident: &Ident) -> String {
     ident.to_string().trim_start_matches("r#").to_owned()
 }
 
-/// An item's attributes, and the name that it puts into its module.
+/// Returns the attributes of an item, and the name that it declares in its module.
 fn head(item: &Item) -> (&[Attribute], Option<&Ident>) {
     match item {
         Item::Const(ItemConst { attrs, ident, .. })
@@ -215,7 +216,7 @@ fn head(item: &Item) -> (&[Attribute], Option<&Ident>) {
     }
 }
 
-/// Whether this is `#[cfg(test)]`, alone or as one condition of `all`.
+/// Returns true for `#[cfg(test)]`, alone or as one condition of `all`.
 fn is_test(attribute: &Attribute) -> bool {
     fn needs_test(meta: &Meta) -> bool {
         let parts = Punctuated::<Meta, Token![,]>::parse_terminated;

@@ -1,23 +1,23 @@
-//! Paths, resolved to the module where their item stands: along modules, imports, re-exports and globs.
+//! Resolution of paths to the module that defines the item: along modules, imports, re-exports and globs.
 
 use std::collections::BTreeSet;
 
 use super::module::{Module, Modules};
 
-/// What a path leads to.
+/// Target that a path resolves to.
 #[derive(Clone)]
 pub enum Target {
     Module(Vec<String>),
-    /// An item of this module.
+    /// An item defined in this module.
     Item(Vec<String>),
 }
 
-/// What `path` leads to when it stands in `module`; nothing when it leaves the crate.
+/// Resolves `path` as written in `module`; `None` if it leaves the crate.
 pub fn resolve(modules: &Modules, module: &[String], path: &[String]) -> Option<Target> {
     follow(modules, module, path, &mut Seen::new())
 }
 
-/// Names that are being asked for: module, name, and whether it is a path's last.
+/// Names under resolution: module, name, and true for the last name of a path.
 type Seen = BTreeSet<(Vec<String>, String, bool)>;
 
 fn follow(
@@ -44,14 +44,14 @@ fn follow(
             Some(Target::Module(path)) => here = path,
             Some(item) => return Some(item),
             None if is_relative && index == 0 => return None,
-            // A variant, a method, or something that a macro declares.
+            // A variant, a method, or an item that a macro declares.
             None => return Some(Target::Item(here)),
         }
     }
     Some(Target::Module(here))
 }
 
-/// What `name` is in `module`. The last name of a path is an item sooner than a module, those before it a module.
+/// Resolves `name` in `module`. The last name of a path prefers an item; the names before it prefer a module.
 fn member(
     modules: &Modules,
     module: &[String],
@@ -59,7 +59,7 @@ fn member(
     is_last: bool,
     seen: &mut Seen,
 ) -> Option<Target> {
-    // `use url::Url` asks for `url`, which asks for itself.
+    // `use url::Url` looks up `url`, which would look up itself again.
     if !seen.insert((module.to_vec(), name.to_owned(), is_last)) {
         return None;
     }

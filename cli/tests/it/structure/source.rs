@@ -1,11 +1,11 @@
-//! A crate's files, and their texts.
+//! Source files of a crate, with their texts.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-/// Texts by their file's path below `src`, such as `rule/cel.rs`.
+/// Texts by file path below `src`, such as `rule/cel.rs`.
 pub type Texts = BTreeMap<String, String>;
 
-/// All Rust files below `folder`.
+/// Reads all Rust files below `folder`.
 pub fn read(folder: &Path) -> io::Result<Texts> {
     let mut texts = Texts::new();
     for entry in fs::read_dir(folder)? {
