@@ -27,9 +27,10 @@ impl Media {
             .flat_map(|value| value.split(','))
             .filter_map(Range::parse)
             .collect();
-        let wish = |media: Self| ranges.iter().filter_map(|range| range.wish(media)).max();
-        let graphql = wish(Self::GraphQl).filter(|wish| wish.quality > 0);
-        let json = wish(Self::Json).filter(|wish| wish.quality > 0);
+        let preference =
+            |media: Self| ranges.iter().filter_map(|range| range.preference(media)).max();
+        let graphql = preference(Self::GraphQl).filter(|preference| preference.quality > 0);
+        let json = preference(Self::Json).filter(|preference| preference.quality > 0);
         match (graphql, json) {
             (None, None) => Err(RequestError::new(
                 StatusCode::NOT_ACCEPTABLE,
@@ -57,7 +58,7 @@ enum Precision {
 
 /// Quality that one range gives to one media type; ordered so that the most precise range is the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Wish {
+struct Preference {
     precision: Precision,
     quality: u16,
 }
@@ -86,14 +87,14 @@ impl Range {
         Some(Self { essence, quality })
     }
 
-    fn wish(&self, media: Media) -> Option<Wish> {
+    fn preference(&self, media: Media) -> Option<Preference> {
         let precision = match self.essence.as_str() {
             "*/*" => Precision::Any,
             "application/*" => Precision::Type,
             essence if essence == media.essence() => Precision::Exact,
             _ => return None,
         };
-        Some(Wish { precision, quality: self.quality })
+        Some(Preference { precision, quality: self.quality })
     }
 }
 

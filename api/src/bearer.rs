@@ -9,7 +9,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 const UNREADABLE: &str = "";
 
 /// Maximum length in bytes: far longer than any issued token, and short enough to be cheap to verify.
-const LONGEST: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 4096;
 
 /// Returns the token, [`UNREADABLE`], or `None` if no header was sent.
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
@@ -26,7 +26,7 @@ pub(crate) fn parse(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_matches(' ');
     let is_token = scheme.eq_ignore_ascii_case("bearer")
-        && token.len() <= LONGEST
+        && token.len() <= MAX_TOKEN_BYTES
         && token.bytes().all(|byte| byte.is_ascii_graphic());
     is_token.then_some(token)
 }

@@ -16,9 +16,9 @@ use poem::Body;
 use crate::request_error::{Code, RequestError};
 
 /// Maximum time for which the rest of an oversized body is read and discarded.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum size of the discarded rest, as a multiple of the limit.
-const OVERRUN: usize = 2;
+const DISCARD_LIMIT_FACTOR: usize = 2;
 
 /// Reads the whole body into memory.
 ///
@@ -33,7 +33,11 @@ pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError
         if whole.len() + chunk.len() > limit {
             drop(whole);
             // A client that keeps sending is cut off. Both outcomes end in the same refusal.
-            let _ = tokio::time::timeout(PATIENCE, discard(chunks, limit * OVERRUN)).await;
+            let _ = tokio::time::timeout(
+                DISCARD_TIMEOUT,
+                discard(chunks, limit * DISCARD_LIMIT_FACTOR),
+            )
+            .await;
             return Err(RequestError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 Code::Validation,

@@ -47,7 +47,7 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
 
     /// Returns the route's response, or a refusal if the route fails, panics or exceeds its deadline.
     async fn answer(&self, request: Request, request_id: &str) -> Response {
-        let is_endless = upload::is_endless(request.uri().path());
+        let is_endless = upload::has_no_deadline(request.uri().path());
         let timeout = if is_endless { Duration::MAX } else { self.request_timeout };
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let refusal = match tokio::time::timeout(timeout, call).await {

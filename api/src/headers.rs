@@ -35,7 +35,7 @@ const ALWAYS: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-const UNLESS_SAID: [(HeaderName, HeaderValue); 2] = [
+const DEFAULTS: [(HeaderName, HeaderValue); 2] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
         CONTENT_SECURITY_POLICY,
@@ -63,7 +63,7 @@ impl Headers {
         for (name, value) in ALWAYS {
             headers.insert(name, value);
         }
-        for (name, value) in UNLESS_SAID {
+        for (name, value) in DEFAULTS {
             headers.entry(name).or_insert(value);
         }
         if let Some(hsts) = &self.hsts {

@@ -97,11 +97,11 @@ impl Health {
     }
 
     async fn readiness(&self) -> (StatusCode, String) {
-        let asked = self.probes.iter().map(|(name, probe)| async move {
-            ask(probe).await.err().map(|reason| (*name, reason))
+        let checks = self.probes.iter().map(|(name, probe)| async move {
+            run_probe(probe).await.err().map(|reason| (*name, reason))
         });
         let found: Vec<(&'static str, String)> =
-            join_all(asked).await.into_iter().flatten().collect();
+            join_all(checks).await.into_iter().flatten().collect();
         self.log_change(&found);
 
         let mut down: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
@@ -129,7 +129,7 @@ impl Health {
 }
 
 /// Runs one probe. A probe that times out or panics counts as down.
-async fn ask(probe: &Probe) -> Result<(), String> {
+async fn run_probe(probe: &Probe) -> Result<(), String> {
     let answer = AssertUnwindSafe(async { probe().await }).catch_unwind();
     match tokio::time::timeout(PROBE_TIMEOUT, answer).await {
         Ok(Ok(answer)) => answer,

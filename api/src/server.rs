@@ -44,9 +44,9 @@ use crate::{
 };
 
 /// Maximum number of header fields in a request. Typical requests have about 20; proxies add a few.
-const MOST_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
 /// Maximum size of a request head, including the query string of a GET.
-const LARGEST_HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Public port of an API process.
 pub struct Server {
@@ -87,15 +87,15 @@ impl Server {
         let Self { endpoint, config, stopping } = self;
         let proxies = Proxies(config.trusted_proxies);
         let listener = Listener::new(listener, proxies, config.limits.connections_per_address);
-        let passed_on = stop.clone();
-        let passing_on = async move {
-            passed_on.cancelled().await;
+        let stop_signal = stop.clone();
+        let forward_stop = async move {
+            stop_signal.cancelled().await;
             stopping.cancel();
             std::future::pending().await
         };
         tokio::select! {
             served = serve(endpoint, listener, &config.limits, Headers::of(config.hsts), stop) => served,
-            never = passing_on => never,
+            never = forward_stop => never,
         }
     }
 }
@@ -189,8 +189,8 @@ impl Arrival {
             }
         });
         let connection = http1::Builder::new()
-            .max_headers(MOST_HEADERS)
-            .max_header_size(LARGEST_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);

@@ -126,7 +126,7 @@ fn events(
         tokio::select! {
             biased;
             lost = &mut lost => {
-                Some(([&answer_event(&farewell(lost))[..], COMPLETE].concat().into(), None))
+                Some(([&answer_event(&loss_answer(lost))[..], COMPLETE].concat().into(), None))
             }
             answer = answers.next() => Some(match answer {
                 Some(answer) => (answer_event(&answer), Some((answers, lost, slot))),
@@ -137,7 +137,7 @@ fn events(
 }
 
 /// Builds the last event of a stream that ends because of `lost`.
-fn farewell(lost: Lost) -> Answer {
+fn loss_answer(lost: Lost) -> Answer {
     refused(&match lost {
         Lost::Access => {
             Error::new(ErrorCode::Unauthenticated, "The session or key has ended: sign in again.")

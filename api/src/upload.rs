@@ -46,7 +46,7 @@ pub(crate) const ROUTES: [(&str, ImportKind); 2] =
     [("/import/assets", ImportKind::Assets), ("/import/dependencies", ImportKind::Dependencies)];
 
 /// Returns true if requests to this path have no overall deadline.
-pub(crate) fn is_endless(path: &str) -> bool {
+pub(crate) fn has_no_deadline(path: &str) -> bool {
     ROUTES.iter().any(|(route, _)| *route == path)
 }
 
@@ -73,8 +73,8 @@ impl<G: Gateway> Upload<G> {
         let refuse = |answer| answer::refuse(answer, &client.request_id);
         let order = match order::read(self.kind, request.uri(), request.headers()) {
             Ok(order) => order,
-            Err(order::Wrong::Refused(refusal)) => return Err(refusal),
-            Err(order::Wrong::Parameters(error)) => return refuse(graphql::refused(&error)),
+            Err(order::OrderError::Refused(refusal)) => return Err(refusal),
+            Err(order::OrderError::Parameters(error)) => return refuse(graphql::refused(&error)),
         };
         check_encoding(request.headers())?;
         check_length(request.headers())?;
@@ -100,7 +100,7 @@ impl<G: Gateway> Upload<G> {
             Ok(received) => Ok(accepted(&received)),
             Err(refused) => {
                 let mut response = refuse(refused)?;
-                if incoming.broken() == Some(BrokenOff::Slow) {
+                if incoming.interrupted() == Some(BrokenOff::Slow) {
                     response.set_status(StatusCode::REQUEST_TIMEOUT);
                 }
                 Ok(response)

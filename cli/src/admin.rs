@@ -86,7 +86,7 @@ enum Action {
 }
 
 /// A user just created, with the password that is shown once.
-pub(crate) struct Newcomer {
+pub(crate) struct CreatedUser {
     /// Key of the user's role.
     pub(crate) role: String,
     /// E-mail address for the sign-in.
@@ -186,7 +186,7 @@ pub(crate) async fn add(
     name: &str,
     role: &str,
     password: Option<String>,
-) -> Result<Newcomer> {
+) -> Result<CreatedUser> {
     let password = match password {
         Some(password) => password,
         None => one_time_password()?,
@@ -201,7 +201,7 @@ pub(crate) async fn add(
     let tx = db.auth(Origin::system()).await?;
     User::create(&tx, organization.id, None, &input, &hash, crate::now()).await?;
     tx.commit().await?;
-    Ok(Newcomer { role: role.to_owned(), email: email.to_owned(), password })
+    Ok(CreatedUser { role: role.to_owned(), email: email.to_owned(), password })
 }
 
 async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {

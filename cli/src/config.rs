@@ -34,7 +34,7 @@ pub(crate) use reader::{Expected, SettingError};
 pub(crate) use secret::Secret;
 #[cfg(test)]
 pub(crate) use setting::SETTINGS;
-pub(crate) use setting::{Setting, markdown, near_misses};
+pub(crate) use setting::{Setting, markdown, probable_typos};
 pub(crate) use value::{DatabaseUrl, Documents, LogFilter, Origin, Rate};
 
 /// Exit code of a process whose configuration is invalid.
@@ -228,22 +228,22 @@ impl Config {
     pub(crate) fn from_env(command: Command) -> Result<Self, Vec<SettingError>> {
         let names: Vec<_> =
             std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-        let slips = near_misses(names.iter().map(String::as_str));
+        let typos = probable_typos(names.iter().map(String::as_str));
         let warn = |(found, meant): &(&str, String)| {
             format!("{found} is not a setting; did you mean {meant}?")
         };
         match Self::read(command, env) {
-            Ok(config) => Ok(Self { warnings: slips.iter().map(warn).collect(), ..config }),
-            Err(mut faults) => {
+            Ok(config) => Ok(Self { warnings: typos.iter().map(warn).collect(), ..config }),
+            Err(mut errors) => {
                 // With DATABSE_URL set, "DATABASE_URL is missing" alone would puzzle the operator.
-                for fault in &mut faults {
-                    for (found, _) in slips.iter().filter(|(_, meant)| *meant == fault.variable) {
-                        fault.complaint =
-                            format!("{} ({found} is set, but is not a setting)", fault.complaint)
+                for fault in &mut errors {
+                    for (found, _) in typos.iter().filter(|(_, meant)| *meant == fault.variable) {
+                        fault.problem =
+                            format!("{} ({found} is set, but is not a setting)", fault.problem)
                                 .into();
                     }
                 }
-                Err(faults)
+                Err(errors)
             }
         }
     }
@@ -256,12 +256,12 @@ impl Config {
         // Development until ENVIRONMENT is read, so that a wrong ENVIRONMENT causes no further errors.
         let mut reader = Reader::new(command, Environment::Development, &lookup);
         let environment = reader.get("ENVIRONMENT", str::parse);
-        let mut faults = reader.faults;
+        let mut errors = reader.errors;
         let mut reader =
             Reader::new(command, environment.unwrap_or(Environment::Development), &lookup);
         let config = assemble::config(&mut reader, environment);
-        faults.append(&mut reader.faults);
-        config.ok().filter(|_| faults.is_empty()).ok_or(faults)
+        errors.append(&mut reader.errors);
+        config.ok().filter(|_| errors.is_empty()).ok_or(errors)
     }
 
     /// Loads each key ring that is not set from the data folder, and generates it there the first time. For `up`.
@@ -325,9 +325,9 @@ pub(crate) fn env(name: &str) -> Option<String> {
 }
 
 /// Renders the errors for the operator.
-pub(crate) fn render(faults: &[SettingError]) -> String {
+pub(crate) fn render(errors: &[SettingError]) -> String {
     let mut text = String::from("The configuration is invalid, so nothing was started:\n");
-    for fault in faults {
+    for fault in errors {
         let _ = writeln!(text, "  {fault}"); // writing to a String cannot fail
     }
     text + "`sentryops doctor --settings` lists every setting. Values are never printed.\n"

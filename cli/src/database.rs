@@ -9,7 +9,7 @@ use tokio_postgres::NoTls;
 
 use crate::{
     config::Config,
-    embedded::{self, DatabaseUrls, Services, Want},
+    embedded::{self, DatabaseUrls, Requested, Services},
 };
 
 /// Addresses of Postgres and Redis, with the private services behind those that were not given.
@@ -29,8 +29,10 @@ pub(crate) struct Stores {
 impl Stores {
     /// Starts the services whose URLs are not given, and returns all addresses.
     pub(crate) async fn start(config: &Config) -> Result<Self> {
-        let want =
-            Want { postgres: config.database_url.is_none(), redis: config.redis_url.is_none() };
+        let want = Requested {
+            postgres: config.database_url.is_none(),
+            redis: config.redis_url.is_none(),
+        };
         let services = if want.postgres || want.redis {
             Some(Services::start(&config.data_dir, want).await?)
         } else {
@@ -73,7 +75,7 @@ impl Stores {
             return Self::of(config, Some(urls), None, None);
         }
         let services =
-            Services::start(&config.data_dir, Want { postgres: true, redis: false }).await?;
+            Services::start(&config.data_dir, Requested { postgres: true, redis: false }).await?;
         let urls = services.database.clone();
         Self::of(config, urls, None, Some(services))
     }

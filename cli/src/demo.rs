@@ -27,19 +27,19 @@ use domain::{
 use serde_json::Value;
 
 use crate::{
-    admin::{self, Newcomer},
+    admin::{self, CreatedUser},
     config::Config,
 };
 
 mod company;
 
-use company::{CAREFUL, COLLEAGUES, HELD, NEEDS, PEOPLE, TAGS, Thing, WAIVED};
+use company::{COLLEAGUES, CUSTODIES, DEPENDENCIES, DemoAsset, PEOPLE, TAGS, WAIVER, WITH_MFA};
 
 const SLUG: &str = "demo";
 
 /// Creates the demo the first time, or completes one whose creation was interrupted. Returns the users whose passwords
 /// are new.
-pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
+pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<CreatedUser>> {
     let db = &jobs::compliance::posture::reevaluating(db.clone());
     let tx = db.auth(Origin::system()).await?;
     let organization = match Organization::find_by_slug(&tx, SLUG).await? {
@@ -47,9 +47,9 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
         None => Organization::create(&tx, SLUG, "Demo (example data)", true, crate::now()).await?,
     };
     tx.commit().await?;
-    let mut newcomers = Vec::new();
+    let mut created_users = Vec::new();
     for (role, name) in PEOPLE {
-        newcomers.extend(join(db, config, &organization, role, name, role).await?);
+        created_users.extend(join(db, config, &organization, role, name, role).await?);
     }
     for (who, name, role) in COLLEAGUES {
         // Colleagues own assets and do not sign in. Their passwords are discarded; an administrator can set new ones.
@@ -63,7 +63,7 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<Newcomer>> {
         fill(&tx, &people).await?;
     }
     tx.commit().await?;
-    Ok(newcomers)
+    Ok(created_users)
 }
 
 /// Creates the user unless one with this e-mail exists, in which case it returns `None`.
@@ -74,7 +74,7 @@ async fn join(
     who: &str,
     name: &str,
     role: &str,
-) -> Result<Option<Newcomer>> {
+) -> Result<Option<CreatedUser>> {
     let email = email(who);
     let tx = db.auth(Origin::system()).await?;
     let known = User::find_by_email(&tx, &email).await?;
@@ -96,7 +96,7 @@ async fn people(db: &Db, organization: OrganizationId) -> Result<HashMap<&'stati
     for who in PEOPLE.iter().map(|(who, _)| who).chain(COLLEAGUES.iter().map(|(who, ..)| who)) {
         let id = User::find_by_email(&tx, &email(who)).await?;
         let id = id.with_context(|| format!("the demo's user {who} no longer exists"))?;
-        if CAREFUL.contains(who) {
+        if WITH_MFA.contains(who) {
             User::note_mfa(&tx, organization, id, true, crate::now()).await?;
         }
         people.insert(*who, id);
@@ -110,7 +110,7 @@ async fn people(db: &Db, organization: OrganizationId) -> Result<HashMap<&'stati
 async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     let now = crate::now();
     let ago = |days| now - TimeDelta::days(days);
-    let oldest = HELD.iter().map(|(.., since, _)| *since).max().unwrap_or_default();
+    let oldest = CUSTODIES.iter().map(|(.., since, _)| *since).max().unwrap_or_default();
     let begun = ago(oldest + 1);
     let mut tags: HashMap<String, TagId> =
         Tag::list(tx).await?.into_iter().map(|tag| (tag.name, tag.id)).collect();
@@ -125,11 +125,11 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
         let asset = Asset::create(tx, &input(thing, people, &tags), begun).await?;
         assets.insert(thing.name, asset.id);
     }
-    for (source, target, kind, criticality) in NEEDS {
+    for (source, target, kind, criticality) in DEPENDENCIES {
         let (source, target) = (assets[source], assets[target]);
         Dependency::add(tx, source, target, Some(kind), Some(criticality), begun).await?;
     }
-    for (asset, holder, notes, since, returned) in HELD {
+    for (asset, holder, notes, since, returned) in CUSTODIES {
         Custody::check_out(tx, assets[asset], people[holder], Some(notes), ago(since)).await?;
         if let Some((notes, until)) = returned {
             Custody::check_in(tx, assets[asset], Some(notes), ago(until)).await?;
@@ -137,13 +137,13 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     }
     let yesterday = ago(1);
     for thing in &things {
-        learn(tx, assets[thing.name], thing.attributes.clone(), yesterday).await?;
+        record_facts(tx, assets[thing.name], thing.attributes.clone(), yesterday).await?;
     }
     for (name, known) in company::yesterday() {
-        learn(tx, assets[name], known, yesterday).await?;
+        record_facts(tx, assets[name], known, yesterday).await?;
     }
-    judge(tx, yesterday).await?;
-    let (asset, rule, reason, days) = WAIVED;
+    run_compliance(tx, yesterday).await?;
+    let (asset, rule, reason, days) = WAIVER;
     let rule = Rule::find_by_key(tx, rule)
         .await?
         .with_context(|| format!("the rule {rule} does not exist"))?;
@@ -155,13 +155,13 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     };
     Waiver::grant(tx, &waived, yesterday + TimeDelta::hours(1)).await?;
     for thing in things {
-        learn(tx, assets[thing.name], thing.attributes, now).await?;
+        record_facts(tx, assets[thing.name], thing.attributes, now).await?;
     }
-    judge(tx, now).await
+    run_compliance(tx, now).await
 }
 
 /// Records facts of an asset at a time, in addition to those already known.
-async fn learn(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Result<()> {
+async fn record_facts(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Result<()> {
     let known =
         UpdateAssetInput { attributes: Some(Some(known)).into(), ..UpdateAssetInput::default() };
     Asset::update(tx, asset, &known, at).await?;
@@ -169,7 +169,7 @@ async fn learn(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Resu
 }
 
 /// Executes a compliance run of all assets, from start to end.
-async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
+async fn run_compliance(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
     let started = Run::start(tx, RunTrigger::Manual, None, None, at).await?;
     if let Started::New(run, ranges) = started {
         for range in ranges {
@@ -183,7 +183,7 @@ async fn judge(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
 }
 
 fn input(
-    thing: &Thing,
+    thing: &DemoAsset,
     people: &HashMap<&'static str, UserId>,
     tags: &HashMap<String, TagId>,
 ) -> CreateAssetInput {

@@ -53,18 +53,18 @@ use program::Search;
 use secret::Secrets;
 
 /// Interval at which the logs of the children are checked, and truncated if too long.
-const LOG_CHECK_EVERY: Duration = Duration::from_mins(1);
+const LOG_CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Services to start: those whose URL the operator has not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Want {
+pub(crate) struct Requested {
     /// Start Postgres, because `DATABASE_URL` is not set.
     pub(crate) postgres: bool,
     /// Start Redis, because `REDIS_URL` is not set.
     pub(crate) redis: bool,
 }
 
-impl Want {
+impl Requested {
     /// Both services, Postgres and Redis.
     pub(crate) const BOTH: Self = Self { postgres: true, redis: true };
 }
@@ -116,7 +116,7 @@ impl Services {
     /// # Errors
     /// If another instance holds the folder, a program is not installed (the message names the package), the data needs
     /// another version of Postgres, or a service did not start (the message contains the end of its log).
-    pub(crate) async fn start(data_dir: &Path, want: Want) -> Result<Self> {
+    pub(crate) async fn start(data_dir: &Path, want: Requested) -> Result<Self> {
         Self::start_with(data_dir, want, Durability::Durable).await
     }
 
@@ -125,7 +125,7 @@ impl Services {
     ///
     /// # Errors
     /// As [`Services::start`].
-    pub(crate) async fn start_scratch(want: Want) -> Result<Self> {
+    pub(crate) async fn start_scratch(want: Requested) -> Result<Self> {
         scratch::sweep().await;
         let folder = scratch::folder()?;
         let started = Self::start_with(&folder, want, Durability::Scratch).await;
@@ -135,7 +135,7 @@ impl Services {
         started
     }
 
-    async fn start_with(data_dir: &Path, want: Want, durability: Durability) -> Result<Self> {
+    async fn start_with(data_dir: &Path, want: Requested, durability: Durability) -> Result<Self> {
         let home = Home::claim(data_dir)?;
         let launcher = Launcher::new(home.account.clone());
         let search = Search::of_this_machine();
@@ -194,8 +194,8 @@ impl Services {
 
     /// Resolves when a service has ended unexpectedly, with a sentence that names it. Pends while both services run.
     /// Cancel-safe. It also truncates long logs, so await it for as long as the services run.
-    pub(crate) async fn died(&mut self) -> String {
-        let mut log_check = tokio::time::interval(LOG_CHECK_EVERY);
+    pub(crate) async fn unexpected_end(&mut self) -> String {
+        let mut log_check = tokio::time::interval(LOG_CHECK_INTERVAL);
         loop {
             tokio::select! {
                 said = ended(&mut self.postgres) => return said,

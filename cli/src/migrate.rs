@@ -103,16 +103,16 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
                 RolesOutcome::Unchanged => {
                     text.push_str("all roles exist with the correct rights\n")
                 }
-                RolesOutcome::Made { lacked } => {
-                    if let Some(password) = password_of_new(&login, &lacked, &stores.app)? {
+                RolesOutcome::Made { missing } => {
+                    if let Some(password) = password_of_new(&login, &missing, &stores.app)? {
                         migrations::set_password(&client, &login, &password).await?;
                     }
-                    for lack in lacked {
+                    for lack in missing {
                         let _ = writeln!(text, "fixed: {lack}");
                     }
                 }
-                RolesOutcome::NotPermitted { lacking } => {
-                    for lack in lacking {
+                RolesOutcome::NotPermitted { missing } => {
+                    for lack in missing {
                         let _ = writeln!(text, "-- problem: {lack}");
                     }
                     text.push_str("-- This login may not create roles. Have a database administrator run this SQL:\n");
@@ -126,9 +126,9 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
 }
 
 /// Returns the password in `DATABASE_URL` if its login did not exist before, else `None`.
-fn password_of_new(login: &str, lacked: &[String], url: &str) -> Result<Option<String>> {
-    let missing = format!("role {login} does not exist");
-    if !lacked.contains(&missing) {
+fn password_of_new(login: &str, missing: &[String], url: &str) -> Result<Option<String>> {
+    let problem = format!("role {login} does not exist");
+    if !missing.contains(&problem) {
         return Ok(None);
     }
     let config: tokio_postgres::Config = url.parse().context("DATABASE_URL is invalid")?;

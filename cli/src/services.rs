@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::{
     database::connect,
-    embedded::{Services, Want},
+    embedded::{Requested, Services},
 };
 
 /// Arguments of `services`.
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let services = Services::start_scratch(Want::BOTH).await?;
+    let services = Services::start_scratch(Requested::BOTH).await?;
     let status = execute(&arguments.command, &services).await;
     services.stop().await?;
     status

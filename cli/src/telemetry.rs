@@ -76,7 +76,7 @@ struct OneLine<W>(W);
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let line = visible(text.strip_suffix('\n').unwrap_or(&text));
+        let line = escape_misleading(text.strip_suffix('\n').unwrap_or(&text));
         self.0.write_all((line + "\n").as_bytes())?;
         Ok(event.len())
     }
@@ -87,10 +87,10 @@ impl<W: Write> Write for OneLine<W> {
 }
 
 /// Escapes every misleading character as JSON does (`\u001b`), so that JSON stays valid JSON.
-fn visible(text: &str) -> String {
+fn escape_misleading(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for letter in text.chars() {
-        if misleads(letter) {
+        if is_misleading(letter) {
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 let _ = write!(line, "\\u{unit:04x}"); // writing to a String cannot fail
             }
@@ -102,7 +102,7 @@ fn visible(text: &str) -> String {
 }
 
 /// Returns true for controls (C0, DEL, C1), other line ends, writing directions, invisible marks and tags.
-fn misleads(letter: char) -> bool {
+fn is_misleading(letter: char) -> bool {
     letter.is_control()
         || matches!(
             letter,
@@ -158,7 +158,7 @@ mod tests {
         for format in [LogFormat::Text, LogFormat::Json] {
             let out = logged(format, "info", nasty_event);
             let line = out.strip_suffix('\n').unwrap();
-            assert!(!line.chars().any(misleads), "{out:?}");
+            assert!(!line.chars().any(is_misleading), "{out:?}");
             assert!(line.contains("ü 猫 end"), "{out:?}");
         }
     }

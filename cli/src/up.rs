@@ -15,7 +15,7 @@ use domain::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    admin::{self, Newcomer},
+    admin::{self, CreatedUser},
     config::{Config, Environment},
     database::{self, Stores},
     demo,
@@ -37,7 +37,7 @@ const DEFAULT_SLUG: &str = "default";
 
 /// Interval of the log lines during a slow start. Even with a late wake-up, less than ten seconds pass between two
 /// lines.
-const STARTING_EVERY: Duration = Duration::from_secs(8);
+const STARTING_INTERVAL: Duration = Duration::from_secs(8);
 
 pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<ExitCode> {
     if arguments.demo && config.environment == Environment::Production {
@@ -45,7 +45,7 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
     }
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
-    let starting = AbortOnDropHandle::new(tokio::spawn(say_starting()));
+    let starting = AbortOnDropHandle::new(tokio::spawn(log_starting()));
     config.generate_missing_keys()?;
     let mut stores = tokio::select! {
         started = Stores::start(&config) => started?,
@@ -69,12 +69,12 @@ async fn serve(
     stores.migrate().await?;
     let db = stores.pool(config.database_pool_size)?;
     database::check(&db).await?;
-    let newcomers = people(arguments, config, &db).await?;
+    let created_users = people(arguments, config, &db).await?;
     let process = Process::start(config, db, &stores.redis).await?;
     let api = Api::bind(config, &process).await?;
     let fleet = worker::fleet(config, &process);
     drop(starting);
-    crate::print(&greeting(config, &api, &newcomers));
+    crate::print(&greeting(config, &api, &created_users));
     // API and workers stop together: the end of one cancels the other, and both shut down gracefully.
     let served = async {
         let _other = stop.clone().drop_guard();
@@ -93,23 +93,23 @@ async fn serve(
         None => work.await,
         Some(services) => tokio::select! {
             worked = work => worked,
-            died = services.died() => bail!("{died}"),
+            unexpected_end = services.unexpected_end() => bail!("{unexpected_end}"),
         },
     }
 }
 
 /// Logs at an interval that the start continues. On a slow disk, `initdb`, the migrations and the demo data take so
 /// long that silence would look like a hang.
-async fn say_starting() {
+async fn log_starting() {
     let begun = Instant::now();
     loop {
-        tokio::time::sleep(STARTING_EVERY).await;
+        tokio::time::sleep(STARTING_INTERVAL).await;
         tracing::info!("still starting, after {} s", begun.elapsed().as_secs());
     }
 }
 
 /// Creates the first organization and its users. Returns the users that are new.
-async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<Newcomer>> {
+async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<CreatedUser>> {
     let tx = db.auth(Origin::system()).await?;
     let default = match Organization::find_by_slug(&tx, DEFAULT_SLUG).await? {
         Some(organization) => organization,
@@ -130,12 +130,12 @@ async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<N
     Ok(vec![newcomer])
 }
 
-fn greeting(config: &Config, api: &Api, newcomers: &[Newcomer]) -> String {
+fn greeting(config: &Config, api: &Api, created_users: &[CreatedUser]) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    if !newcomers.is_empty() {
+    if !created_users.is_empty() {
         let _ = writeln!(text, "\nPasswords for the first sign-in, shown this once:\n");
-        for Newcomer { role, email, password } in newcomers {
+        for CreatedUser { role, email, password } in created_users {
             let _ = writeln!(text, "  {role:<9} {email:<24} {password}");
         }
     }

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Time that running jobs have to finish during a shutdown.
-const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of the checks for lost leases and due schedules.
-const TEND: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Arguments of `worker`.
 #[derive(Args)]
@@ -65,8 +65,8 @@ pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
     let settings = Settings {
         queues: config.workers.queues.clone(),
         leases: LeaseConfig::default(),
-        drain: DRAIN,
-        tend_every: TEND,
+        drain: DRAIN_TIMEOUT,
+        maintenance_interval: MAINTENANCE_INTERVAL,
         history_days: config.workers.history_days,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),

@@ -67,13 +67,13 @@ impl Child {
             Some(status) => bail!(
                 "{} exited unexpectedly ({status}); its log ends with:\n{}",
                 self.name,
-                self.last_words()
+                self.log_tail()
             ),
         }
     }
 
     /// Returns the last 15 lines of the log.
-    pub(crate) fn last_words(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
@@ -96,7 +96,7 @@ impl Child {
             status.success(),
             "{} did not stop cleanly ({status}); its log ends with:\n{}",
             self.name,
-            self.last_words()
+            self.log_tail()
         );
         Ok(took)
     }

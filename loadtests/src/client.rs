@@ -13,9 +13,9 @@ use tokio::{
     time::timeout,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Buffer size of a file upload, in bytes.
-const PIECE: usize = 256 * 1024;
+const UPLOAD_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Returns the bytes of a complete GraphQL request; without `token` it has no `Authorization` header.
 pub(crate) fn request(
@@ -47,7 +47,7 @@ pub(crate) struct Connection {
 }
 
 /// A response, borrowed from the connection's buffer.
-pub(crate) struct Answer<'a> {
+pub(crate) struct Response<'a> {
     /// HTTP status code of the response.
     pub(crate) status: u16,
     /// Complete body of the response.
@@ -63,7 +63,7 @@ impl Connection {
     }
 
     /// Sends a request and reads its response.
-    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Answer<'_>> {
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Response<'_>> {
         self.stream.write_all(request).await.context("send a request")?;
         self.answer().await
     }
@@ -74,7 +74,7 @@ impl Connection {
         path: &str,
         token: &str,
         file: &Path,
-    ) -> Result<Answer<'_>> {
+    ) -> Result<Response<'_>> {
         let name = file.display();
         let file = File::open(file).await.with_context(|| format!("open {name}"))?;
         let head = format!(
@@ -83,7 +83,7 @@ impl Connection {
             file.metadata().await?.len(),
         );
         self.stream.write_all(head.as_bytes()).await.context("send a request")?;
-        let mut file = BufReader::with_capacity(PIECE, file);
+        let mut file = BufReader::with_capacity(UPLOAD_BUFFER_BYTES, file);
         let sent = tokio::io::copy_buf(&mut file, &mut self.stream).await;
         // A server that rejects a file does not read all of it. Its response explains the failure better than a broken
         // pipe.
@@ -113,7 +113,7 @@ impl Connection {
         Ok(self.buffer.len() - body)
     }
 
-    async fn answer(&mut self) -> Result<Answer<'_>> {
+    async fn answer(&mut self) -> Result<Response<'_>> {
         self.buffer.clear();
         let head = loop {
             self.fill().await?;
@@ -128,7 +128,7 @@ impl Connection {
             self.buffer.len() == head.length + head.content_length,
             "the server sent more bytes than one response"
         );
-        Ok(Answer { status: head.status, body: &self.buffer[head.length..] })
+        Ok(Response { status: head.status, body: &self.buffer[head.length..] })
     }
 
     async fn fill(&mut self) -> Result<()> {
@@ -148,7 +148,7 @@ impl Connection {
         variables: Value,
     ) -> Result<Value> {
         let request = request(self.address, token, query, &variables);
-        let answer = timeout(PATIENCE, self.ask(&request))
+        let answer = timeout(RESPONSE_TIMEOUT, self.ask(&request))
             .await
             .context("the server did not respond in time")??;
         data(&answer).with_context(|| format!("the GraphQL request {query} failed"))
@@ -159,8 +159,8 @@ impl Connection {
 ///
 /// # Errors
 /// Fails with the body unless the status is 200 and the body is JSON without `errors`.
-pub(crate) fn data(answer: &Answer<'_>) -> Result<Value> {
-    let Answer { status, body } = answer;
+pub(crate) fn data(answer: &Response<'_>) -> Result<Value> {
+    let Response { status, body } = answer;
     let text = || String::from_utf8_lossy(body);
     ensure!(*status == 200, "HTTP {status}: {}", text());
     let mut answer: Value = serde_json::from_slice(body).with_context(|| text().into_owned())?;
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn errors_are_not_data() {
-        let check = |status, body: &str| data(&Answer { status, body: body.as_bytes() });
+        let check = |status, body: &str| data(&Response { status, body: body.as_bytes() });
         assert_eq!(check(200, r#"{"data":{"a":1}}"#).unwrap(), json!({"a": 1}));
         assert!(check(200, r#"{"data":null,"errors":[]}"#).is_err());
         assert!(check(503, r#"{"data":{"a":1}}"#).is_err());

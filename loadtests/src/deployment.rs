@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Timeout for a worker process to register.
-const SEEN_WITHIN: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const REGISTERED_WITHIN: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// An API process and its workers, on durable stores.
 pub(crate) struct Deployment {
@@ -75,23 +75,23 @@ impl Deployment {
     pub(crate) async fn join_worker(&mut self) -> Result<()> {
         let known = self.workers_seen().await?;
         self.start_worker()?;
-        self.until_seen(known + 1).await
+        self.wait_until_registered(known + 1).await
     }
 
     /// Waits until `count` workers have registered, including workers that have ended since.
     ///
     /// # Errors
     /// Fails if a worker ends or the timeout expires.
-    pub(crate) async fn until_seen(&mut self, count: i64) -> Result<()> {
+    pub(crate) async fn wait_until_registered(&mut self, count: i64) -> Result<()> {
         let began = Instant::now();
         while self.workers_seen().await? < count {
             for worker in &mut self.workers {
                 worker.check()?;
             }
-            if began.elapsed() > SEEN_WITHIN {
-                bail!("no new worker registered within {} s", SEEN_WITHIN.as_secs());
+            if began.elapsed() > REGISTERED_WITHIN {
+                bail!("no new worker registered within {} s", REGISTERED_WITHIN.as_secs());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
     }
@@ -114,8 +114,8 @@ impl Deployment {
         self.admin(&["create-organization", "--slug", slug, "--name", slug]).await?;
         let person = ["--email", &email, "--name", "Load Tests", "--role", "admin"];
         let made = [&["create-user", "--organization", slug], &person[..]].concat();
-        let said = self.admin(&made).await?;
-        let password = said.lines().nth(1).context("`admin create-user` printed no password")?;
+        let output = self.admin(&made).await?;
+        let password = output.lines().nth(1).context("`admin create-user` printed no password")?;
         let token = seed::token(self.api.address, &email, password).await?;
         Ok(Tenant { slug: slug.to_owned(), token })
     }
@@ -138,10 +138,10 @@ impl Deployment {
         command.env("DATABASE_OWNER_URL", &self.stores.owner);
         let output = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
         let printed = String::from_utf8(output.stdout)?;
-        let said = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
-            "`sentryops admin {}` failed: {printed}{said}",
+            "`sentryops admin {}` failed: {printed}{errors}",
             arguments.join(" ")
         );
         Ok(printed)

@@ -99,8 +99,10 @@ async fn measure(
             inventory.seed
         ),
     );
-    let mut asker =
-        Asker { connection: Connection::open(deployment.api.address).await?, tenant: &tenant };
+    let mut asker = QueryClient {
+        connection: Connection::open(deployment.api.address).await?,
+        tenant: &tenant,
+    };
     let graph = inventory.graph();
     let mut random = Random::new(inventory.seed);
     progress(&format!("graph: {shape:?}: blast radii"));
@@ -108,20 +110,50 @@ async fn measure(
         Shape::Tiers => {
             let switches = roots(inventory, &mut random, questions, |tier| tier == Tier::Switch);
             asker
-                .blasts(&mut measurement, &graph, inventory, "of a switch", "≤ 50", &switches)
+                .measure_blast_radii(
+                    &mut measurement,
+                    &graph,
+                    inventory,
+                    "of a switch",
+                    "≤ 50",
+                    &switches,
+                )
                 .await?;
             let core: Vec<_> =
                 inventory.core_switches().into_iter().cycle().take(questions).collect();
             asker
-                .blasts(&mut measurement, &graph, inventory, "of a core switch", "≤ 50", &core)
+                .measure_blast_radii(
+                    &mut measurement,
+                    &graph,
+                    inventory,
+                    "of a core switch",
+                    "≤ 50",
+                    &core,
+                )
                 .await?;
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker.blasts(&mut measurement, &graph, inventory, "of any asset", "≤ 50", &any).await?;
+            asker
+                .measure_blast_radii(
+                    &mut measurement,
+                    &graph,
+                    inventory,
+                    "of any asset",
+                    "≤ 50",
+                    &any,
+                )
+                .await?;
         }
         Shape::Random => {
             let any = roots(inventory, &mut random, questions, |_| true);
             asker
-                .blasts(&mut measurement, &graph, inventory, "of any asset", "≤ 500", &any)
+                .measure_blast_radii(
+                    &mut measurement,
+                    &graph,
+                    inventory,
+                    "of any asset",
+                    "≤ 500",
+                    &any,
+                )
                 .await?;
         }
     }
@@ -149,19 +181,19 @@ fn roots(
 }
 
 /// A connection and the organization that it queries.
-struct Asker<'a> {
+struct QueryClient<'a> {
     connection: Connection,
     tenant: &'a Tenant,
 }
 
-impl Asker<'_> {
+impl QueryClient<'_> {
     async fn ask(&mut self, query: &str, given: Value) -> Result<(Value, Duration)> {
         let began = Instant::now();
         let data = self.connection.graphql(Some(&self.tenant.token), query, given).await?;
         Ok((data, began.elapsed()))
     }
 
-    async fn blasts(
+    async fn measure_blast_radii(
         &mut self,
         measurement: &mut Measurement,
         graph: &Graph,
@@ -184,11 +216,11 @@ impl Asker<'_> {
                 hit.iter().filter(|at| inventory.tier(**at) == Tier::Application).count();
             let blast = &answer["asset"]["blastRadius"];
             let nodes = blast["nodes"].as_array().map_or(0, Vec::len);
-            let is_right = blast["assets"] == json!(hit.len())
+            let is_passed = blast["assets"] == json!(hit.len())
                 && blast["services"] == json!(services)
                 && blast["truncated"] == json!(hit.len() > NODES)
                 && nodes == hit.len().min(NODES);
-            wrong += i64::from(!is_right);
+            wrong += i64::from(!is_passed);
             reaches.push(hit.len());
         }
         reaches.sort_unstable();

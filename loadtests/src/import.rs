@@ -17,7 +17,7 @@ use clap::Args;
 
 use crate::{
     deployment::{Deployment, Tenant},
-    inventory::{Inventory, Shape, Written},
+    inventory::{Inventory, InventoryFiles, Shape},
     measurement::{Measurement, Report, number},
     options::{DataOptions, Options},
     random::Random,
@@ -86,7 +86,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
 async fn quiet(
     deployment: &Deployment,
     inventory: &Inventory,
-    files: &Written,
+    files: &InventoryFiles,
 ) -> Result<Measurement> {
     let tenant = deployment.tenant("quiet").await?;
     let bytes = std::fs::metadata(&files.assets)?.len();
@@ -183,7 +183,12 @@ fn figures(measurement: &mut Measurement, what: &str, imported: &Imported) {
     let rate = |took: &Duration| rows / took.as_secs_f64();
     let mebibytes = |kib: u32| f64::from(kib) / 1024.0;
     measurement.figure(format!("{what}: upload"), rate(uploaded_in), "rows/s");
-    measurement.aimed(format!("{what}: upload and import"), rate(took), "rows/s", TARGET);
+    measurement.figure_with_target(
+        format!("{what}: upload and import"),
+        rate(took),
+        "rows/s",
+        TARGET,
+    );
     for (who, cpu) in [("API", &api.cpu), ("worker", &worker.cpu), ("Postgres", postgres)] {
         measurement.figure(
             format!("{what}: CPU of {who}"),

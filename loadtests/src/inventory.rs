@@ -67,7 +67,7 @@ pub(crate) struct Inventory {
 
 /// Files of a written inventory.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct InventoryFiles {
     /// Path of the file `assets.csv`.
     pub(crate) assets: PathBuf,
     /// Path of the file `dependencies.csv`.
@@ -78,14 +78,14 @@ pub(crate) struct Written {
 
 impl Inventory {
     /// Writes both files to a folder, replacing earlier ones.
-    pub(crate) fn write(&self, folder: &Path) -> Result<Written> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<InventoryFiles> {
         let (assets, dependencies) = (folder.join("assets.csv"), folder.join("dependencies.csv"));
         let mut file = create(&assets)?;
         self.write_assets(&mut file).and_then(|()| file.flush()).context("write assets.csv")?;
         let mut file = create(&dependencies)?;
         let edges = self.write_dependencies(&mut file).context("write dependencies.csv")?;
         file.flush().context("write dependencies.csv")?;
-        Ok(Written { assets, dependencies, edges })
+        Ok(InventoryFiles { assets, dependencies, edges })
     }
 
     /// Returns the external id of an asset: `load:` and its number with seven digits.

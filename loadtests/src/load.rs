@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     client::{self, Connection},
-    question::Question,
+    question::ReadQuery,
     usage::Cpu,
 };
 
@@ -22,19 +22,19 @@ const GRACE: Duration = Duration::from_mins(1);
 
 /// A request as bytes, with the only correct response body.
 #[derive(Clone)]
-pub(crate) struct Ask {
+pub(crate) struct PreparedRequest {
     address: SocketAddr,
     request: Arc<[u8]>,
     expected: Arc<[u8]>,
 }
 
-impl Ask {
+impl PreparedRequest {
     /// Sends the request once, and takes the response as the expected one if it is complete. Also returns the
     /// response's `data`, for comparison with other servers.
     pub(crate) async fn prepare(
         address: SocketAddr,
         token: &str,
-        question: &Question,
+        question: &ReadQuery,
     ) -> Result<(Self, Value)> {
         let token = question.is_signed_in.then_some(token);
         let request = client::request(address, token, question.query, &Value::Null);
@@ -58,7 +58,7 @@ impl Ask {
 
 /// Connections that send the same request in parallel.
 pub(crate) struct LoadGenerator<'a> {
-    ask: &'a Ask,
+    ask: &'a PreparedRequest,
     connections: Vec<Connection>,
 }
 
@@ -73,12 +73,12 @@ impl LoadGenerator<'_> {
     ///
     /// # Errors
     /// Fails at the first response that has a status other than 200 or an unexpected body.
-    pub(crate) async fn ask_for(&mut self, duration: Duration) -> Result<Loop> {
+    pub(crate) async fn run_for(&mut self, duration: Duration) -> Result<Loop> {
         let began = Instant::now();
         let end = began + duration;
         let mut tasks = JoinSet::new();
         for connection in self.connections.drain(..) {
-            tasks.spawn(ask_until(end, connection, self.ask.clone()));
+            tasks.spawn(run_until(end, connection, self.ask.clone()));
         }
         let mut latencies = Vec::new();
         while let Some(task) = tokio::time::timeout(duration + GRACE, tasks.join_next())
@@ -95,10 +95,10 @@ impl LoadGenerator<'_> {
     }
 }
 
-async fn ask_until(
+async fn run_until(
     end: Instant,
     mut connection: Connection,
-    ask: Ask,
+    ask: PreparedRequest,
 ) -> Result<(Connection, Vec<Duration>)> {
     let mut latencies = Vec::new();
     let mut began = Instant::now();
@@ -120,7 +120,7 @@ async fn ask_until(
 /// Measurements of one closed loop. CPU times are in microseconds per request; that of Postgres covers all its
 /// processes.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Measured {
+pub(crate) struct LoadFigures {
     /// Number of responses, all of them correct.
     pub(crate) requests: u32,
     /// Seconds from the first request to the last response.
@@ -145,7 +145,7 @@ pub(crate) struct Measured {
     pub(crate) others_percent: f64,
 }
 
-impl Measured {
+impl LoadFigures {
     /// Computes the measurements from a loop and the CPU time used meanwhile.
     ///
     /// # Errors

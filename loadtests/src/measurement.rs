@@ -66,7 +66,8 @@ struct Check {
     what: String,
     found: i64,
     expected: i64,
-    is_right: bool,
+    #[serde(rename = "is_right")]
+    is_passed: bool,
 }
 
 /// Figures and checks of one part of a scenario.
@@ -103,7 +104,7 @@ impl Measurement {
     }
 
     /// Adds a figure with a target.
-    pub(crate) fn aimed(
+    pub(crate) fn figure_with_target(
         &mut self,
         what: impl Into<String>,
         value: f64,
@@ -132,8 +133,8 @@ impl Measurement {
         for share in [50, 95, 99, 100] {
             let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
             match target {
-                Some((aimed, target)) if share == aimed => {
-                    self.aimed(format!("{what}: p{share}"), value, "ms", target);
+                Some((figure_with_target, target)) if share == figure_with_target => {
+                    self.figure_with_target(format!("{what}: p{share}"), value, "ms", target);
                 }
                 _ => self.figure(format!("{what}: p{share}"), value, "ms"),
             }
@@ -142,13 +143,13 @@ impl Measurement {
 
     /// Adds a check, which fails the run unless `found` equals `expected`.
     pub(crate) fn check(&mut self, what: impl Into<String>, found: i64, expected: i64) {
-        let is_right = found == expected;
-        self.checks.push(Check { what: what.into(), found, expected, is_right });
+        let is_passed = found == expected;
+        self.checks.push(Check { what: what.into(), found, expected, is_passed });
     }
 
     /// Returns one line for each failed check.
     pub(crate) fn wrong(&self) -> impl Iterator<Item = String> {
-        let wrong = self.checks.iter().filter(|check| !check.is_right);
+        let wrong = self.checks.iter().filter(|check| !check.is_passed);
         wrong.map(|Check { what, found, expected, .. }| {
             format!("{}: {what}: found {found}, expected {expected}", self.part)
         })
@@ -162,8 +163,8 @@ impl Measurement {
             let target = target.unwrap_or_default().to_owned();
             table.row([what.clone(), format!("{value} {unit}"), target]);
         }
-        for Check { what, found, expected, is_right } in &self.checks {
-            let word = if *is_right { "pass" } else { "FAIL" };
+        for Check { what, found, expected, is_passed } in &self.checks {
+            let word = if *is_passed { "pass" } else { "FAIL" };
             table.row([what.clone(), format!("{found}"), format!("{expected}: {word}")]);
         }
         let rows = self.table.as_ref().map(|rows| rows.render() + "\n").unwrap_or_default();
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn only_a_failed_check_is_wrong() {
         let mut measurement = Measurement::new("drain", "as it is");
-        measurement.aimed("rate", 12.0, "jobs/s", "≥ 50,000");
+        measurement.figure_with_target("rate", 12.0, "jobs/s", "≥ 50,000");
         measurement.check("lost", 0, 0);
         measurement.check("twice", 2, 0);
         assert_eq!(measurement.wrong().collect::<Vec<_>>(), ["drain: twice: found 2, expected 0"]);

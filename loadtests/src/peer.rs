@@ -106,7 +106,7 @@ impl Peer {
         bail!(
             "{name} did not listen within {} s; its log ends with:\n{}",
             READY_WITHIN.as_secs(),
-            child.last_words()
+            child.log_tail()
         )
     }
 

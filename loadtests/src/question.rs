@@ -10,7 +10,7 @@ const ROWS: usize = 20;
 
 /// A GraphQL document that is sent repeatedly.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Question {
+pub(crate) struct ReadQuery {
     /// Name of the question in the JSON report.
     pub(crate) key: &'static str,
     /// Title of the question in the printed report.
@@ -25,38 +25,38 @@ pub(crate) struct Question {
 pub(crate) const LIST: &str = "list";
 
 /// Questions in ascending order of cost.
-pub(crate) const QUESTIONS: [Question; 6] = [
-    Question {
+pub(crate) const QUESTIONS: [ReadQuery; 6] = [
+    ReadQuery {
         key: "trivial",
         title: "{ __typename } without a bearer",
         query: "{ __typename }",
         is_signed_in: false,
     },
-    Question {
+    ReadQuery {
         key: "bearer",
         title: "{ __typename } with a bearer",
         query: "{ __typename }",
         is_signed_in: true,
     },
-    Question {
+    ReadQuery {
         key: "viewer",
         title: "{ viewer { organization { name } } }",
         query: "{ viewer { organization { name } } }",
         is_signed_in: true,
     },
-    Question {
+    ReadQuery {
         key: LIST,
         title: "20 assets, each with its owner",
         query: "{ assets(first: 20) { nodes { id code name type lifecycleState environment owner { id name } } } }",
         is_signed_in: true,
     },
-    Question {
+    ReadQuery {
         key: "list-total",
         title: "20 assets, each with its owner, and totalCount",
         query: "{ assets(first: 20) { totalCount nodes { id code name type lifecycleState environment owner { id name } } } }",
         is_signed_in: true,
     },
-    Question {
+    ReadQuery {
         key: "list-text",
         title: "20 assets, each with its owner, filtered by a text in name or code (20 of 1,000 match)",
         query: "{ assets(first: 20, filter: { text: \"edge\" }) { nodes { id code name type lifecycleState environment owner { id name } } } }",
@@ -64,7 +64,7 @@ pub(crate) const QUESTIONS: [Question; 6] = [
     },
 ];
 
-impl Question {
+impl ReadQuery {
     /// Checks that a response contains everything that was requested.
     ///
     /// # Errors

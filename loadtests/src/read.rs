@@ -15,14 +15,14 @@ use serde::Serialize;
 use crate::{
     client::Connection,
     folder::Folder,
-    load::{Ask, Measured},
+    load::{LoadFigures, PreparedRequest},
     options::Options,
     peer::{self, Mode, Peer},
-    question::{LIST, QUESTIONS, Question, without_ids},
+    question::{LIST, QUESTIONS, ReadQuery, without_ids},
     report::{self, Circumstances, Table, progress, whole},
     seed,
     server::Server,
-    statements::{Count, Counter},
+    statements::{Count, CountingProxy},
     stores::{self, Stores},
     usage::{Cpu, Memory},
 };
@@ -96,7 +96,7 @@ struct Row {
     #[serde(flatten)]
     per_request: Count,
     #[serde(flatten)]
-    measured: Measured,
+    measured: LoadFigures,
 }
 
 #[derive(Serialize)]
@@ -127,7 +127,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let stores = Stores::inside()?;
     let server = Server::up(&options.binary, folder.path(), Some(&stores)).await?;
     progress(&format!("read: creating {} assets over the API", seed::ASSETS));
-    let token = seed::sow(&server).await?;
+    let token = seed::seed_organization(&server).await?;
     stores.vacuum().await?;
 
     let modes: &[Mode] = if arguments.peers { &[Mode::Roles, Mode::Plain] } else { &[] };
@@ -150,7 +150,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     for question in &QUESTIONS {
         progress(&format!("read: {}", question.title));
         let measured = measure(question, &sides, pace, stores.postgres, circumstances.cores).await;
-        rows.extend(measured.with_context(|| server.last_words())?);
+        rows.extend(measured.with_context(|| server.log_tail())?);
     }
     let memory = sides.iter().map(|side| Ok((side.name, Memory::of(side.pid)?)));
     let memory = memory.collect::<Result<_>>()?;
@@ -179,7 +179,7 @@ async fn count_ours(
     token: &str,
 ) -> Result<HashMap<&'static str, Count>> {
     let socket = Folder::new()?;
-    let counter = Counter::open(&stores.database, socket.path())?;
+    let counter = CountingProxy::open(&stores.database, socket.path())?;
     let server = Server::api(binary, folder, stores, &counter.database).await?;
     let counts = count(&counter, server.address, token).await?;
     server.stop().await?;
@@ -188,7 +188,7 @@ async fn count_ours(
 
 async fn count_peer(mode: Mode, stores: &Stores) -> Result<HashMap<&'static str, Count>> {
     let socket = Folder::new()?;
-    let counter = Counter::open(mode.database(stores), socket.path())?;
+    let counter = CountingProxy::open(mode.database(stores), socket.path())?;
     let peer = Peer::start("counted", mode, socket.path(), &counter.database).await?;
     let counts = count(&counter, peer.address, &peer.token).await?;
     peer.stop().await?;
@@ -196,7 +196,7 @@ async fn count_peer(mode: Mode, stores: &Stores) -> Result<HashMap<&'static str,
 }
 
 async fn count(
-    counter: &Counter,
+    counter: &CountingProxy,
     address: SocketAddr,
     token: &str,
 ) -> Result<HashMap<&'static str, Count>> {
@@ -216,7 +216,7 @@ async fn count(
 }
 
 async fn measure(
-    question: &Question,
+    question: &ReadQuery,
     sides: &[Side],
     pace: Pace,
     postgres: u32,
@@ -225,9 +225,9 @@ async fn measure(
     let mut asks = Vec::new();
     let mut answers = Vec::new();
     for side in sides {
-        let prepared = Ask::prepare(side.address, &side.token, question).await;
+        let prepared = PreparedRequest::prepare(side.address, &side.token, question).await;
         let (ask, answer) = prepared.with_context(|| format!("send a request to {}", side.name))?;
-        ask.connect(COMPARED).await?.ask_for(pace.first_warm_up).await?;
+        ask.connect(COMPARED).await?.run_for(pace.first_warm_up).await?;
         asks.push((side, ask));
         answers.push(without_ids(answer));
     }
@@ -239,9 +239,9 @@ async fn measure(
     for at_once in AT_ONCE {
         for (side, ask) in &asks {
             let mut crowd = ask.connect(at_once).await?;
-            crowd.ask_for(pace.warm_up).await?;
+            crowd.run_for(pace.warm_up).await?;
             let before = Cpu::read(side.pid, postgres)?;
-            let asked = crowd.ask_for(pace.duration).await;
+            let asked = crowd.run_for(pace.duration).await;
             let asked = asked.with_context(|| format!("{} of {}", question.key, side.name))?;
             let cpu = Cpu::read(side.pid, postgres)? - before;
             rows.push(Row {
@@ -249,7 +249,7 @@ async fn measure(
                 side: side.name,
                 at_once,
                 per_request: side.counts[question.key],
-                measured: Measured::of(&asked, &cpu, cores)?,
+                measured: LoadFigures::of(&asked, &cpu, cores)?,
             });
         }
     }
@@ -286,7 +286,7 @@ impl Report {
         self.memory.len() > 1
     }
 
-    fn render_question(&self, question: &Question) -> String {
+    fn render_question(&self, question: &ReadQuery) -> String {
         let mut table = Table::new(&[
             "",
             "connections",
@@ -302,9 +302,10 @@ impl Report {
             "round trips",
         ]);
         for row in self.rows.iter().filter(|row| row.question == question.key) {
-            let Measured { requests_per_second, p50_ms, p95_ms, p99_ms, .. } = row.measured;
-            let Measured { server_cpu_us, postgres_cpu_us, client_cpu_us, others_percent, .. } =
-                row.measured;
+            let LoadFigures { requests_per_second, p50_ms, p95_ms, p99_ms, .. } = row.measured;
+            let LoadFigures {
+                server_cpu_us, postgres_cpu_us, client_cpu_us, others_percent, ..
+            } = row.measured;
             let mark = if others_percent > NOISE_PERCENT { "!" } else { "" };
             table.row([
                 row.side.to_owned(),

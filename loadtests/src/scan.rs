@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `seeded` | organizations filled by SQL, and the expected verdicts of every rule |
 //! | `run` | a compliance run, started and polled over HTTP |
-//! | `sizes`, `edits`, `paper`, `kill` | the parts of the scenario |
+//! | `sizes`, `edits`, `report`, `kill` | the parts of the scenario |
 //!
 //! API and workers are separate processes, so that the memory of each can be measured, on stores that sync to disk. The
 //! run fails if results are lost, duplicated or incorrect, or if the time grows faster than the number of assets. A
@@ -12,7 +12,7 @@
 
 mod edits;
 mod kill;
-mod paper;
+mod report;
 mod run;
 mod seeded;
 mod sizes;
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         measurements.push(edits::run(&deployment, &largest, edits).await?);
     }
     if arguments.report || options.quick {
-        measurements.push(paper::run(&deployment, &largest).await?);
+        measurements.push(report::run(&deployment, &largest).await?);
     }
     if arguments.kill || options.quick {
         let assets = options.either(20_000, 5_000);

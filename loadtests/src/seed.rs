@@ -19,7 +19,7 @@ const EDGE_EVERY: usize = 50;
 
 const LOGIN: &str = "mutation($email: String!, $password: String!) {
     login(email: $email, password: $password) { tokens { accessToken } } }";
-const KNOWN: &str = "{ users(first: 100) { nodes { id } } assets(first: 1) { totalCount } }";
+const EXISTING: &str = "{ users(first: 100) { nodes { id } } assets(first: 1) { totalCount } }";
 const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
 const CREATE_ASSET: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
@@ -45,18 +45,18 @@ pub(crate) async fn token(address: SocketAddr, email: &str, password: &str) -> R
 ///
 /// # Errors
 /// Fails if the organization already has 50 assets or more, for example from an earlier seeding.
-pub(crate) async fn sow(server: &Server) -> Result<String> {
+pub(crate) async fn seed_organization(server: &Server) -> Result<String> {
     let token = sign_in(server).await?;
     let token = token.as_str();
     let mut connection = Connection::open(server.address).await?;
-    let known = connection.graphql(Some(token), KNOWN, Value::Null).await?;
+    let known = connection.graphql(Some(token), EXISTING, Value::Null).await?;
     let users = known["users"]["nodes"].as_array().context("the response has no users")?;
     let mut owners: Vec<Value> = users.iter().map(|user| user["id"].clone()).collect();
     for number in owners.len()..OWNERS {
         let input = json!({
             "name": format!("Owner {number:02}"),
             "email": format!("owner-{number:02}@demo.example"),
-            "password": password_of_nobody()?,
+            "password": random_password()?,
         });
         let made = connection.graphql(Some(token), CREATE_USER, json!({ "input": input })).await?;
         owners.push(made["createUser"]["id"].clone());
@@ -96,7 +96,7 @@ fn asset(number: usize, owner: &Value) -> Value {
 }
 
 /// Returns a random password for users who never sign in.
-fn password_of_nobody() -> Result<String> {
+fn random_password() -> Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u128::from_ne_bytes(bytes).to_string())

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const READY_WITHIN: Duration = Duration::from_mins(2);
-const ASK_EVERY: Duration = Duration::from_millis(2);
+const POLL_EVERY: Duration = Duration::from_millis(2);
 /// Paths of the keys that `up` creates, relative to the data folder.
 const KEYS: [(&str, &str); 2] =
     [("JWT_KEYS_FILE", "secrets/jwt_keys"), ("ENCRYPTION_KEYS_FILE", "secrets/encryption_keys")];
@@ -27,7 +27,7 @@ pub(crate) struct Server {
     /// Address on which the server listens.
     pub(crate) address: SocketAddr,
     /// Time from the start of the process to the first response.
-    pub(crate) started_in: Duration,
+    pub(crate) startup_time: Duration,
     child: Child,
 }
 
@@ -87,16 +87,16 @@ impl Server {
         let began = Instant::now();
         let mut child = Child::spawn(name, folder, command)?;
         while began.elapsed() < READY_WITHIN {
-            if answers(address).await {
-                return Ok(Self { address, started_in: began.elapsed(), child });
+            if is_ready(address).await {
+                return Ok(Self { address, startup_time: began.elapsed(), child });
             }
             child.check()?;
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         bail!(
             "{name} did not respond within {} s; its log ends with:\n{}",
             READY_WITHIN.as_secs(),
-            child.last_words()
+            child.log_tail()
         )
     }
 
@@ -112,11 +112,8 @@ impl Server {
     }
 
     /// Returns the error context of a failed measurement: the end of the server's log.
-    pub(crate) fn last_words(&self) -> String {
-        format!(
-            "the measurement failed; the server's log ends with:\n{}\n",
-            self.child.last_words()
-        )
+    pub(crate) fn log_tail(&self) -> String {
+        format!("the measurement failed; the server's log ends with:\n{}\n", self.child.log_tail())
     }
 
     /// Stops the server with SIGTERM and returns the time until it exited.
@@ -135,7 +132,7 @@ fn data(folder: &Path) -> std::path::PathBuf {
 }
 
 /// Returns true once the server responds to a query, not merely accepts connections.
-async fn answers(address: SocketAddr) -> bool {
+async fn is_ready(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else { return false };
     let request = client::request(address, None, "{ __typename }", &Value::Null);
     connection.ask(&request).await.is_ok_and(|answer| answer.status == 200)

@@ -70,7 +70,7 @@ async fn once(binary: &Path, folder: &Path, is_cold: bool, rest: Duration) -> Re
     let pid = server.pid();
     Ok(Run {
         is_cold,
-        first_answer_seconds: server.started_in.as_secs_f64(),
+        first_answer_seconds: server.startup_time.as_secs_f64(),
         api: Memory::of(pid)?,
         postgres: Memory::below(pid, &["postgres"])?,
         redis: Memory::below(pid, &["redis", "valkey"])?,

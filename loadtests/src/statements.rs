@@ -33,7 +33,7 @@ pub(crate) struct Count {
 }
 
 /// A counting proxy in front of Postgres; it stops accepting connections when dropped.
-pub(crate) struct Counter {
+pub(crate) struct CountingProxy {
     /// Postgres URL of the proxy.
     pub(crate) database: String,
     tally: Arc<Tally>,
@@ -46,7 +46,7 @@ struct Tally {
     round_trips: AtomicU32,
 }
 
-impl Counter {
+impl CountingProxy {
     /// Opens a proxy to the Postgres at `database`, with its socket in `folder`.
     pub(crate) fn open(database: &str, folder: &Path) -> Result<Self> {
         let (above, upstream) = redirect(database, folder)
@@ -58,7 +58,7 @@ impl Counter {
             while let Ok((frontend, _)) = listener.accept().await {
                 let (upstream, tally) = (upstream.clone(), Arc::clone(&counting));
                 // The server reports a broken connection, so the error is ignored here.
-                tokio::spawn(async move { pass_on(frontend, &upstream, &tally).await.ok() });
+                tokio::spawn(async move { forward(frontend, &upstream, &tally).await.ok() });
             }
         });
         Ok(Self { database: above, tally, listening })
@@ -75,7 +75,7 @@ impl Counter {
     }
 }
 
-impl Drop for Counter {
+impl Drop for CountingProxy {
     fn drop(&mut self) {
         self.listening.abort();
     }
@@ -92,7 +92,7 @@ fn redirect(database: &str, folder: &Path) -> Option<(String, String)> {
     is_path.then(|| (format!("{login}@{folder}/{name}"), format!("{upstream}/{SOCKET}")))
 }
 
-async fn pass_on(frontend: UnixStream, upstream: &str, tally: &Tally) -> Result<()> {
+async fn forward(frontend: UnixStream, upstream: &str, tally: &Tally) -> Result<()> {
     let backend = UnixStream::connect(upstream).await?;
     let (mut from_frontend, mut to_frontend) = frontend.into_split();
     let (mut from_backend, mut to_backend) = backend.into_split();

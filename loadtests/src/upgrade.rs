@@ -24,12 +24,12 @@ use crate::{
     server::Server,
 };
 
-mod belongings;
+mod credentials;
 mod left;
 mod rows;
 
-use belongings::Belongings;
-use left::Left;
+use credentials::Credentials;
+use left::UnfinishedWork;
 use rows::Rows;
 
 /// Arguments of the `upgrade` scenario.
@@ -110,14 +110,14 @@ impl Case<'_> {
         let folder = Folder::new()?;
         let server = Server::up(self.before, folder.path(), None).await?;
         let (email, password) = server.administrator()?;
-        let mut belongings = Belongings::new(server.address, email, password).await?;
-        left::import_whole(server.address, belongings.token(), self.small).await?;
-        left::run_whole(server.address, belongings.token()).await?;
-        belongings.take_cursors(server.address).await?;
+        let mut credentials = Credentials::new(server.address, email, password).await?;
+        left::import_whole(server.address, credentials.token(), self.small).await?;
+        left::run_whole(server.address, credentials.token()).await?;
+        credentials.take_cursors(server.address).await?;
         let postgres = rows::connect(folder.path()).await?;
         let before = Rows::read(&postgres, None).await?;
         let secrets = rows::secrets(folder.path())?;
-        let left = Left::leave(server.address, belongings.token(), self.large).await?;
+        let left = UnfinishedWork::leave(server.address, credentials.token(), self.large).await?;
         drop(postgres);
         match stop {
             Stop::Order => server.stop().await.map(drop)?,
@@ -135,7 +135,7 @@ impl Case<'_> {
         );
         measurement.figure(
             "newer version: start to first response",
-            server.started_in.as_secs_f64(),
+            server.startup_time.as_secs_f64(),
             "s",
         );
         measurement.check("regenerated secrets", rows::changed(&secrets, folder.path())?, 0);
@@ -145,8 +145,8 @@ impl Case<'_> {
             number(applied - before.migrations),
             "",
         );
-        belongings.check(server.address, &mut measurement).await?;
-        let run = left.check(server.address, belongings.token(), &mut measurement).await?;
+        credentials.check(server.address, &mut measurement).await?;
+        let run = left.check(server.address, credentials.token(), &mut measurement).await?;
         measurement.check("unfinished import: rows created", run, self.second);
         self.compare(&postgres, &before, &mut measurement).await?;
         self.verify(folder.path(), &mut measurement).await?;
@@ -169,13 +169,13 @@ impl Case<'_> {
         measurement.check("findings of the older version", after.findings, before.findings);
         measurement.check(
             "assets of the older version with other verdicts",
-            before.differing(&after),
+            before.count_changed_verdicts(&after),
             0,
         );
         let whole = Rows::read(postgres, None).await?;
         let there = before.assets + self.second;
         measurement.check("assets in total", whole.assets, there);
-        measurement.check("duplicate assets", whole.twice, 0);
+        measurement.check("duplicate assets", whole.duplicates, 0);
         measurement.check("jobs buried", whole.buried, 0);
         Ok(())
     }

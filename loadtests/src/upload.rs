@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Connection,
     deployment::{Deployment, Tenant},
-    usage::{self, Taken, Watched},
+    usage::{self, Observation, Usage},
 };
 
 /// Interval between two polls of an import run.
@@ -80,9 +80,9 @@ pub(crate) struct Imported {
     /// Time from the first byte to the end of the run.
     pub(crate) took: Duration,
     /// Memory and CPU time of the API process.
-    pub(crate) api: Taken,
+    pub(crate) api: Usage,
     /// Memory and CPU time of the only worker.
-    pub(crate) worker: Taken,
+    pub(crate) worker: Usage,
     /// CPU time of Postgres, all its processes included.
     pub(crate) postgres: Duration,
 }
@@ -180,7 +180,7 @@ pub(crate) async fn import(
         bail!("the cost of an import can be measured with one worker only")
     };
     let (mut api, mut worker) =
-        (Watched::begin(deployment.api.pid())?, Watched::begin(worker.pid())?);
+        (Observation::begin(deployment.api.pid())?, Observation::begin(worker.pid())?);
     let before = usage::of_tree(deployment.stores.postgres)?;
     let mut look = || api.look().and_then(|()| worker.look());
     let mut upload = {

@@ -189,7 +189,7 @@ impl Memory {
     }
 }
 
-/// Returns the peak resident set size of a process in KiB, since [`forget_peak`] or its start, as recorded by the
+/// Returns the peak resident set size of a process in KiB, since [`reset_peak`] or its start, as recorded by the
 /// kernel.
 pub(crate) fn peak_kib(pid: u32) -> Result<u32> {
     let path = format!("/proc/{pid}/status");
@@ -200,7 +200,7 @@ pub(crate) fn peak_kib(pid: u32) -> Result<u32> {
 }
 
 /// Resets the peak resident set size of a process to its current value.
-pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+pub(crate) fn reset_peak(pid: u32) -> Result<()> {
     // See proc_pid_clear_refs(5).
     let path = format!("/proc/{pid}/clear_refs");
     fs::write(&path, "5").with_context(|| format!("write {path}"))
@@ -208,7 +208,7 @@ pub(crate) fn forget_peak(pid: u32) -> Result<()> {
 
 /// Memory and CPU time that a process used during an observation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Taken {
+pub(crate) struct Usage {
     /// Peak resident set size, and the largest sampled proportional set size.
     pub(crate) memory: Memory,
     /// User and system time during the observation.
@@ -216,16 +216,16 @@ pub(crate) struct Taken {
 }
 
 /// Observation of a process's memory and CPU time.
-pub(crate) struct Watched {
+pub(crate) struct Observation {
     pid: u32,
     pss_kib: u32,
     cpu: Duration,
 }
 
-impl Watched {
+impl Observation {
     /// Begins an observation and resets the peak resident set size.
     pub(crate) fn begin(pid: u32) -> Result<Self> {
-        forget_peak(pid)?;
+        reset_peak(pid)?;
         Ok(Self { pid, pss_kib: 0, cpu: of_process(pid)? })
     }
 
@@ -236,9 +236,9 @@ impl Watched {
     }
 
     /// Returns the usage since the observation began.
-    pub(crate) fn taken(&self) -> Result<Taken> {
+    pub(crate) fn taken(&self) -> Result<Usage> {
         let memory = Memory { rss_kib: peak_kib(self.pid)?, pss_kib: self.pss_kib };
-        Ok(Taken { memory, cpu: of_process(self.pid)?.saturating_sub(self.cpu) })
+        Ok(Usage { memory, cpu: of_process(self.pid)?.saturating_sub(self.cpu) })
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
         let with = peak_kib(pid).unwrap();
         assert!(with > 64 << 10, "{with} KiB, {}", large.len());
         drop(large);
-        forget_peak(pid).unwrap();
+        reset_peak(pid).unwrap();
         assert!(peak_kib(pid).unwrap() + (32 << 10) < with);
     }
 

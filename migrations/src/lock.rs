@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::error::{Error, Holder};
 
 /// Maximum time for which `up` and `down` wait for another run to end.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
 const KEY: i64 = i64::from_be_bytes(*b"sentryop");
 
@@ -81,7 +81,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_too_long_learns_for_whom() {
         let (mut one, mut other) = (session("the first").await, session("the second").await);
-        acquire(&mut one, PATIENCE).await.unwrap();
+        acquire(&mut one, LOCK_TIMEOUT).await.unwrap();
         let error = acquire(&mut other, Duration::from_millis(50)).await.unwrap_err();
         assert!(error.to_string().contains("(application_name 'the first')"), "{error}");
         assert!(matches!(error, Error::Locked { holder: Some(holder), .. } if holder.pid > 0));

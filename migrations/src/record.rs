@@ -55,7 +55,7 @@ pub(crate) async fn find(tx: &Transaction<'_>) -> Result<Option<Vec<Record>>, Er
         .map_err(&failed)?;
     let Some(table) = table else { return Ok(None) };
     if !table.get::<_, bool>("is_readable") {
-        take_a_role(tx).await?;
+        assume_role(tx).await?;
     }
     let rows = tx
         .query(
@@ -74,7 +74,7 @@ pub(crate) async fn find(tx: &Transaction<'_>) -> Result<Option<Vec<Record>>, Er
 }
 
 /// Assumes the first role that the login is a member of. Without any, the read that follows reports what is missing.
-async fn take_a_role(tx: &Transaction<'_>) -> Result<(), Error> {
+async fn assume_role(tx: &Transaction<'_>) -> Result<(), Error> {
     tx.execute(
         "SELECT set_config('role', ours.rolname, true)
          FROM pg_roles AS ours

@@ -3,7 +3,7 @@
 //! the owner.
 //!
 //! The same SQL is executed here, or printed if the connected login lacks privileges, so the two cannot differ. A
-//! separate query (`LACKING`) checks whether anything is missing, so a complete set-up needs no privileges. Roles are
+//! separate query (`MISSING`) checks whether anything is missing, so a complete set-up needs no privileges. Roles are
 //! never dropped: they belong to the cluster, and another database may have granted privileges to them.
 
 use tokio_postgres::error::SqlState;
@@ -20,12 +20,12 @@ pub enum RolesOutcome {
     /// The missing parts were created.
     Made {
         /// Parts that were missing, e.g. `role sentryops_app does not exist`.
-        lacked: Vec<String>,
+        missing: Vec<String>,
     },
     /// The connected login lacks privileges, so nothing was changed. Print [`roles_sql`] for an administrator.
     NotPermitted {
         /// Parts that are still missing.
-        lacking: Vec<String>,
+        missing: Vec<String>,
     },
 }
 
@@ -41,7 +41,7 @@ const RACES: [SqlState; 4] = [
 ];
 const ATTEMPTS: u32 = 20;
 
-const LACKING: &str = "
+const MISSING: &str = "
     WITH ours AS (
         SELECT * FROM pg_roles WHERE rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet')
     ), membership AS (
@@ -112,21 +112,21 @@ pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Err
     let failed = Error::postgres("making the database roles");
     let mut attempt = 1;
     loop {
-        let lacking = lacking(client, login).await.map_err(&failed)?;
-        if lacking.is_empty() {
+        let missing = missing(client, login).await.map_err(&failed)?;
+        if missing.is_empty() {
             return Ok(RolesOutcome::Unchanged);
         }
         if is_connected_as(client, login).await.map_err(&failed)? {
-            return Ok(RolesOutcome::NotPermitted { lacking });
+            return Ok(RolesOutcome::NotPermitted { missing });
         }
         match make(client, login).await {
             Ok(still) if still.is_empty() => {
-                info!(lacked = lacking.len(), "made the database roles for {login}");
-                return Ok(RolesOutcome::Made { lacked: lacking });
+                info!(lacked = missing.len(), "made the database roles for {login}");
+                return Ok(RolesOutcome::Made { missing });
             }
-            Ok(still) => return Ok(RolesOutcome::NotPermitted { lacking: still }),
+            Ok(still) => return Ok(RolesOutcome::NotPermitted { missing: still }),
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                return Ok(RolesOutcome::NotPermitted { lacking });
+                return Ok(RolesOutcome::NotPermitted { missing });
             }
             Err(error)
                 if attempt < ATTEMPTS && error.code().is_some_and(|it| RACES.contains(it)) =>
@@ -143,7 +143,7 @@ pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Err
 async fn make(client: &mut Client, login: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let tx = client.transaction().await?;
     tx.batch_execute(&roles_sql(login)).await?;
-    let still = lacking(&tx, login).await?;
+    let still = missing(&tx, login).await?;
     if still.is_empty() {
         tx.commit().await?;
     } else {
@@ -152,11 +152,11 @@ async fn make(client: &mut Client, login: &str) -> Result<Vec<String>, tokio_pos
     Ok(still)
 }
 
-async fn lacking(
+async fn missing(
     client: &impl GenericClient,
     login: &str,
 ) -> Result<Vec<String>, tokio_postgres::Error> {
-    let rows = client.query(LACKING, &[&login]).await?;
+    let rows = client.query(MISSING, &[&login]).await?;
     Ok(rows.iter().map(|row| row.get("lack")).collect())
 }
 

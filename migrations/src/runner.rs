@@ -68,7 +68,7 @@ pub async fn up_to(
 ) -> Result<Vec<Applied>, Error> {
     check_target(migrations, target)?;
     start(client).await?;
-    let applied = ascend(client, migrations, target).await;
+    let applied = apply_pending(client, migrations, target).await;
     lock::release(client).await;
     applied
 }
@@ -84,12 +84,12 @@ pub async fn down_to(
 ) -> Result<Vec<Applied>, Error> {
     check_target(migrations, to)?;
     start(client).await?;
-    let applied = descend(client, migrations, to).await;
+    let applied = revert_newer(client, migrations, to).await;
     lock::release(client).await;
     applied
 }
 
-async fn ascend(
+async fn apply_pending(
     client: &mut Client,
     migrations: &[Migration],
     target: i32,
@@ -105,7 +105,7 @@ async fn ascend(
     Ok(applied)
 }
 
-async fn descend(
+async fn revert_newer(
     client: &mut Client,
     migrations: &[Migration],
     to: i32,
@@ -155,7 +155,7 @@ async fn start(client: &mut Client) -> Result<(), Error> {
     let tx = client.transaction().await.map_err(Error::postgres("beginning to migrate"))?;
     check_rights(&tx).await?;
     tx.rollback().await.map_err(Error::postgres("beginning to migrate"))?;
-    lock::acquire(client, lock::PATIENCE).await
+    lock::acquire(client, lock::LOCK_TIMEOUT).await
 }
 
 async fn check_rights(tx: &Transaction<'_>) -> Result<(), Error> {
@@ -208,7 +208,7 @@ async fn run(
     migration: &Migration,
     direction: Direction,
 ) -> Result<Applied, Error> {
-    match transact(client, migration, direction).await {
+    match run_in_transaction(client, migration, direction).await {
         Ok(elapsed) => {
             let Migration { version, name, .. } = *migration;
             info!(migration.version = version, "migrated {direction} {version:04} {name}");
@@ -225,7 +225,7 @@ async fn run(
 
 /// Runs one migration in a transaction. The transaction is controlled by SQL text and not by [`Transaction`], which
 /// does not report how many statements of a script completed.
-async fn transact(
+async fn run_in_transaction(
     client: &Client,
     migration: &Migration,
     direction: Direction,

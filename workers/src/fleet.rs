@@ -190,7 +190,7 @@ impl Fleet {
             registry: registry.clone(),
             duties: Arc::clone(&self.duties),
             history_days: self.settings.history_days,
-            every: self.settings.tend_every,
+            every: self.settings.maintenance_interval,
             draining: draining.clone(),
             stop: stop.clone(),
         }

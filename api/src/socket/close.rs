@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 /// Maximum length in bytes that RFC 6455 leaves for the reason of a close frame.
-const LONGEST_REASON: usize = 123;
+const MAX_REASON_BYTES: usize = 123;
 
 /// Close code and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Close {
     }
 
     pub(crate) fn frame(&self) -> CloseFrame {
-        let mut end = self.reason.len().min(LONGEST_REASON);
+        let mut end = self.reason.len().min(MAX_REASON_BYTES);
         while !self.reason.is_char_boundary(end) {
             end -= 1;
         }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_reason_fits_its_frame_whatever_the_id() {
         let frame = Close::duplicate(&"ä".repeat(200)).frame();
-        assert!(frame.reason.len() <= LONGEST_REASON && frame.reason.len() > 100);
+        assert!(frame.reason.len() <= MAX_REASON_BYTES && frame.reason.len() > 100);
         assert_eq!(u16::from(frame.code), 4409);
     }
 }

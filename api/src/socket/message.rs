@@ -8,7 +8,7 @@ use super::close::Close;
 use crate::params::{Params, Raw};
 
 /// Maximum length of an operation's id in bytes. No known client uses longer ids, and each one occupies memory.
-const LONGEST_ID: usize = 256;
+const MAX_ID_BYTES: usize = 256;
 
 /// Message that a client may send.
 pub(super) enum Incoming {
@@ -59,7 +59,7 @@ impl Incoming {
                 .map_err(|_| Close::invalid("Invalid message: `payload` cannot be read"))
         };
         let id = |id: Option<Value>| match id {
-            Some(Value::String(id)) if !id.is_empty() && id.len() <= LONGEST_ID => Ok(id),
+            Some(Value::String(id)) if !id.is_empty() && id.len() <= MAX_ID_BYTES => Ok(id),
             _ => Err(Close::invalid("Invalid message: `id` must be a string of 1 to 256 bytes")),
         };
         match head.r#type.as_str() {

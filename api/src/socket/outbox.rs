@@ -15,11 +15,11 @@ use tokio_tungstenite::tungstenite::Message;
 pub(super) struct Outbox {
     queue: mpsc::Sender<Message>,
     bytes: Arc<AtomicUsize>,
-    most_bytes: usize,
+    max_bytes: usize,
 }
 
 /// Receiving half of the queue.
-pub(super) struct Waiting {
+pub(super) struct OutboxReceiver {
     queue: mpsc::Receiver<Message>,
     bytes: Arc<AtomicUsize>,
 }
@@ -29,11 +29,11 @@ pub(super) struct Waiting {
 pub(super) struct Full;
 
 impl Outbox {
-    pub(super) fn new(most_messages: usize, most_bytes: usize) -> (Self, Waiting) {
+    pub(super) fn new(most_messages: usize, max_bytes: usize) -> (Self, OutboxReceiver) {
         let (sender, receiver) = mpsc::channel(most_messages);
         let bytes = Arc::new(AtomicUsize::new(0));
-        let outbox = Self { queue: sender, bytes: Arc::clone(&bytes), most_bytes };
-        (outbox, Waiting { queue: receiver, bytes })
+        let outbox = Self { queue: sender, bytes: Arc::clone(&bytes), max_bytes };
+        (outbox, OutboxReceiver { queue: receiver, bytes })
     }
 
     /// Queues a message without waiting.
@@ -43,14 +43,14 @@ impl Outbox {
     pub(super) fn push(&self, message: impl Into<Message>) -> Result<(), Full> {
         let message = message.into();
         let before = self.bytes.fetch_add(message.len(), Ordering::Relaxed);
-        if before + message.len() > self.most_bytes {
+        if before + message.len() > self.max_bytes {
             return Err(Full);
         }
         self.queue.try_send(message).map_err(|_| Full)
     }
 }
 
-impl Waiting {
+impl OutboxReceiver {
     /// Waits for the next message to write; `None` once the queue is closed and empty.
     pub(super) async fn next(&mut self) -> Option<Message> {
         self.queue.recv().await

@@ -58,14 +58,14 @@ enum AuthState {
     /// The credentials of `connection_init` are being verified.
     Verifying(BoxFuture<'static, Result<Recognised, Answer>>),
     /// The client is authenticated or anonymous; operations run with this bearer.
-    Authenticated { bearer: Option<String>, _place: Option<Slot> },
+    Authenticated { bearer: Option<String>, _slot: Option<Slot> },
 }
 
 /// Answers of all running operations, each with the operation's id; `None` is the end of an operation.
 type Operations = SelectAll<BoxStream<'static, (String, Option<Answer>)>>;
 
 /// End of a session without a close frame, because the client can no longer read it.
-struct Gone;
+struct Disconnected;
 
 impl<G: Gateway> Session<G> {
     pub(super) fn new(
@@ -88,14 +88,14 @@ impl<G: Gateway> Session<G> {
         let (address, request_id) = (self.opening.client.address, &self.opening.client.request_id);
         let (opened_at, close_timeout) = (Instant::now(), limits.close_timeout);
         metrics::gauge!("sentryops_sockets").increment(1.0);
-        let mut talk = Protocol::new(&self);
-        let ended = talk.go(&mut sink, &mut source, stopping).await;
-        let operations = talk.operations_begun;
-        drop(talk);
+        let mut protocol = Protocol::new(&self);
+        let ended = protocol.run_loop(&mut sink, &mut source, stopping).await;
+        let operations = protocol.operations_begun;
+        drop(protocol);
         metrics::gauge!("sentryops_sockets").decrement(1.0);
         let code = match &ended {
             Ok(close) => close.code,
-            Err(Gone) => 1006,
+            Err(Disconnected) => 1006,
         };
         metrics::counter!("sentryops_sockets_closed_total", "code" => code.to_string())
             .increment(1);
@@ -117,7 +117,7 @@ impl<G: Gateway> Session<G> {
 /// State of the protocol on one socket.
 struct Protocol<'a, G> {
     session: &'a Session<G>,
-    party: AuthState,
+    auth: AuthState,
     lost: future::Fuse<BoxFuture<'static, Lost>>,
     operations: Operations,
     running: HashMap<String, AbortHandle>,
@@ -130,7 +130,7 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         let due = Instant::now() + session.limits.sockets.init_timeout;
         Self {
             session,
-            party: AuthState::Pending(due),
+            auth: AuthState::Pending(due),
             lost: future::Fuse::terminated(),
             operations: SelectAll::new(),
             running: HashMap::new(),
@@ -139,71 +139,71 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         }
     }
 
-    async fn go<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn run_loop<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         sink: &mut Sink<S>,
         source: &mut Source<S>,
         stopping: &CancellationToken,
-    ) -> Result<Close, Gone> {
+    ) -> Result<Close, Disconnected> {
         let limits = &self.session.limits.sockets;
         let (outbox, queue) = Outbox::new(limits.queue_messages, limits.queue_bytes);
         let mut writing = pin!(wire::write(sink, queue));
         let mut pings = interval_at(Instant::now() + limits.ping, limits.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = match &self.party {
+            let due = match &self.auth {
                 AuthState::Pending(due) => Some(*due),
                 AuthState::Verifying(_) | AuthState::Authenticated { .. } => None,
             };
-            let said = tokio::select! {
+            let step_result = tokio::select! {
                 biased;
                 () = stopping.cancelled() => Err(Close::GOING_AWAY),
                 lost = &mut self.lost, if !self.lost.is_terminated() => Err(match lost {
                     Lost::Access => Close::BAD_TOKEN,
                     Lost::Rights => Close::FEWER_RIGHTS,
                 }),
-                () = &mut writing => return Err(Gone),
+                () = &mut writing => return Err(Disconnected),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     Err(Close::NO_INIT)
                 }
                 _ = pings.tick() => {
                     if !std::mem::replace(&mut self.is_alive, false) {
-                        return Err(Gone);
+                        return Err(Disconnected);
                     }
-                    outbox.push(Message::Ping(tungstenite::Bytes::new())).map_err(slow)
+                    outbox.push(Message::Ping(tungstenite::Bytes::new())).map_err(too_slow)
                 }
-                judgement = judgement(&mut self.party) => self.judged(judgement, &outbox),
+                verification = verification(&mut self.auth) => self.on_verified(verification, &outbox),
                 Some((id, answer)) = self.operations.next(), if !self.operations.is_empty() => {
                     self.step(&id, answer, &outbox)
                 }
                 message = source.next() => match message {
-                    None => return Err(Gone),
-                    Some(Err(error)) => Err(Close::of(&error).ok_or(Gone)?),
+                    None => return Err(Disconnected),
+                    Some(Err(error)) => Err(Close::of(&error).ok_or(Disconnected)?),
                     Some(Ok(message)) => {
                         self.is_alive = true;
                         match message {
-                            Message::Text(text) => self.hear(&text, &outbox),
+                            Message::Text(text) => self.handle_message(&text, &outbox),
                             Message::Binary(_) => Err(Close::invalid("Invalid message: not text")),
                             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
                             // tungstenite answers the close frame during the next read.
                             Message::Close(_) => {
                                 let _ = timeout(limits.close_timeout, source.next()).await;
-                                return Err(Gone);
+                                return Err(Disconnected);
                             }
                         }
                     }
                 },
             };
-            if let Err(close) = said {
+            if let Err(close) = step_result {
                 return Ok(close);
             }
         }
     }
 
-    fn hear(&mut self, text: &str, outbox: &Outbox) -> Result<(), Close> {
+    fn handle_message(&mut self, text: &str, outbox: &Outbox) -> Result<(), Close> {
         match Incoming::parse(text)? {
             Incoming::Init(payload) => self.init(&payload),
-            Incoming::Ping(payload) => outbox.push(message::pong(payload)).map_err(slow),
+            Incoming::Ping(payload) => outbox.push(message::pong(payload)).map_err(too_slow),
             Incoming::Pong => Ok(()),
             Incoming::Subscribe { id, params } => self.subscribe(id, params, outbox),
             Incoming::Complete { id } => {
@@ -219,7 +219,7 @@ impl<'a, G: Gateway> Protocol<'a, G> {
     /// Starts to verify the credentials. They come from the payload, because browsers cannot set headers on a
     /// WebSocket, or from the handshake.
     fn init(&mut self, payload: &Map<String, Value>) -> Result<(), Close> {
-        if !matches!(self.party, AuthState::Pending(_)) {
+        if !matches!(self.auth, AuthState::Pending(_)) {
             return Err(Close::SECOND_INIT);
         }
         let Opening { bearer, client } = &self.session.opening;
@@ -230,7 +230,7 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             }
             _ => return Err(Close::FORBIDDEN),
         };
-        self.party = AuthState::Verifying(match given {
+        self.auth = AuthState::Verifying(match given {
             // The header is present but not a bearer.
             Some(bearer) if bearer.is_empty() => return Err(Close::FORBIDDEN),
             Some(bearer) => {
@@ -242,17 +242,18 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         Ok(())
     }
 
-    fn judged(
+    fn on_verified(
         &mut self,
-        judgement: Result<Recognised, Answer>,
+        verification: Result<Recognised, Answer>,
         outbox: &Outbox,
     ) -> Result<(), Close> {
-        let recognised =
-            judgement.map_err(|refused| match refused.response.errors.first().and_then(code) {
+        let recognised = verification.map_err(|refused| {
+            match refused.response.errors.first().and_then(code) {
                 Some("UNAUTHENTICATED") => Close::BAD_TOKEN,
                 Some("FORBIDDEN") => Close::FORBIDDEN,
                 _ => Close::UNAVAILABLE,
-            })?;
+            }
+        })?;
         let Recognised { bearer, holder, lost } = recognised;
         let slot = match holder {
             None => None,
@@ -262,12 +263,12 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             }
         };
         self.lost = lost.fuse();
-        self.party = AuthState::Authenticated { bearer, _place: slot };
-        outbox.push(message::ack()).map_err(slow)
+        self.auth = AuthState::Authenticated { bearer, _slot: slot };
+        outbox.push(message::ack()).map_err(too_slow)
     }
 
     fn subscribe(&mut self, id: String, params: Params, outbox: &Outbox) -> Result<(), Close> {
-        let AuthState::Authenticated { bearer, .. } = &self.party else {
+        let AuthState::Authenticated { bearer, .. } = &self.auth else {
             return Err(Close::TOO_EARLY);
         };
         if self.running.contains_key(&id) {
@@ -284,7 +285,7 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             );
             let mut refused = refused(&Error::new(ErrorCode::RateLimited, message));
             sign(&mut refused, &client.request_id);
-            return self.say(&id, &refused, outbox).map(drop);
+            return self.send_answer(&id, &refused, outbox).map(drop);
         }
         self.operations_begun += 1;
         let (gateway, time) = (&self.session.gateway, self.session.limits.request_timeout);
@@ -298,9 +299,9 @@ impl<'a, G: Gateway> Protocol<'a, G> {
     fn step(&mut self, id: &str, answer: Option<Answer>, outbox: &Outbox) -> Result<(), Close> {
         let Some(answer) = answer else {
             self.running.remove(id);
-            return outbox.push(message::complete(id)).map_err(slow);
+            return outbox.push(message::complete(id)).map_err(too_slow);
         };
-        if !self.say(id, &answer, outbox)?
+        if !self.send_answer(id, &answer, outbox)?
             && let Some(operation) = self.running.remove(id)
         {
             operation.abort();
@@ -309,9 +310,9 @@ impl<'a, G: Gateway> Protocol<'a, G> {
     }
 
     /// Queues an answer. Returns true if the operation may send more answers.
-    fn say(&self, id: &str, answer: &Answer, outbox: &Outbox) -> Result<bool, Close> {
+    fn send_answer(&self, id: &str, answer: &Answer, outbox: &Outbox) -> Result<bool, Close> {
         let most = self.session.limits.sockets.queue_bytes;
-        let (text, goes_on) = match message::answer(id, answer) {
+        let (text, may_continue) = match message::answer(id, answer) {
             Ok(text) if text.len() <= most => (text, answer.executed),
             Ok(_) => (too_large(id, most), false),
             Err(error) => {
@@ -319,14 +320,14 @@ impl<'a, G: Gateway> Protocol<'a, G> {
                 return Err(Close::UNAVAILABLE);
             }
         };
-        outbox.push(text).map_err(slow).map(|()| goes_on)
+        outbox.push(text).map_err(too_slow).map(|()| may_continue)
     }
 }
 
 /// Waits for the pending verification; never resolves if there is none.
-async fn judgement(party: &mut AuthState) -> Result<Recognised, Answer> {
-    match party {
-        AuthState::Verifying(judgement) => judgement.await,
+async fn verification(auth: &mut AuthState) -> Result<Recognised, Answer> {
+    match auth {
+        AuthState::Verifying(verification) => verification.await,
         AuthState::Pending(_) | AuthState::Authenticated { .. } => future::pending().await,
     }
 }
@@ -340,7 +341,7 @@ fn steps(
     answers.map(Some).chain(end).map(move |step| (id.clone(), step))
 }
 
-fn slow(_: Full) -> Close {
+fn too_slow(_: Full) -> Close {
     Close::SLOW
 }
 

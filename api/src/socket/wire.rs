@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{close::Close, outbox::Waiting};
+use super::{close::Close, outbox::OutboxReceiver};
 
 /// Size of the read buffer and of the write buffer.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -59,7 +59,7 @@ pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
 /// Writes queued messages until the queue closes or writing fails.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut Sink<S>,
-    mut waiting: Waiting,
+    mut waiting: OutboxReceiver,
 ) {
     while let Some(message) = waiting.next().await {
         let bytes = message.len();

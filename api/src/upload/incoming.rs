@@ -26,18 +26,18 @@ use crate::{config::Limits, connection::ConnectionDeadline};
 pub(super) struct Incoming {
     bytes: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
     deadline: Arc<ConnectionDeadline>,
-    patience: Duration,
+    idle_timeout: Duration,
     progress_bytes: usize,
     /// Time spent waiting for the client in the current progress window.
-    waited: Duration,
+    waited_in_window: Duration,
     /// Bytes received in the current progress window.
-    come: usize,
+    received_bytes: usize,
     holder: Option<String>,
     lost: BoxFuture<'static, Lost>,
     stopping: BoxFuture<'static, ()>,
-    is_begun: bool,
+    has_begun: bool,
     has_ended: bool,
-    broken: Option<BrokenOff>,
+    interrupted: Option<BrokenOff>,
 }
 
 impl Incoming {
@@ -56,16 +56,16 @@ impl Incoming {
         Self {
             bytes: Box::pin(body.into_bytes_stream()),
             deadline,
-            patience: limits.idle_timeout,
+            idle_timeout: limits.idle_timeout,
             progress_bytes: limits.upload_progress_bytes,
-            waited: Duration::ZERO,
-            come: 0,
+            waited_in_window: Duration::ZERO,
+            received_bytes: 0,
             holder: None,
             lost: pending().boxed(),
             stopping: stopping.boxed(),
-            is_begun: false,
+            has_begun: false,
             has_ended: false,
-            broken: None,
+            interrupted: None,
         }
     }
 
@@ -79,8 +79,8 @@ impl Incoming {
     }
 
     /// Returns the reason if the upload ended early.
-    pub(super) const fn broken(&self) -> Option<BrokenOff> {
-        self.broken
+    pub(super) const fn interrupted(&self) -> Option<BrokenOff> {
+        self.interrupted
     }
 
     /// Returns true while unread bytes may still arrive.
@@ -89,18 +89,18 @@ impl Incoming {
     }
 
     /// Returns true once reading has begun: only then does hyper send `100 Continue`.
-    pub(super) const fn is_begun(&self) -> bool {
-        self.is_begun
+    pub(super) const fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
-        if self.has_ended || self.broken.is_some() {
+        if self.has_ended || self.interrupted.is_some() {
             return None;
         }
-        self.is_begun = true;
+        self.has_begun = true;
         self.deadline.receiving();
         let began = Instant::now();
-        let left = self.patience.saturating_sub(self.waited);
+        let left = self.idle_timeout.saturating_sub(self.waited_in_window);
         let next = tokio::select! {
             biased;
             lost = &mut self.lost => Err(BrokenOff::Lost(lost)),
@@ -122,19 +122,19 @@ impl Incoming {
                 self.has_ended = true;
                 None
             }
-            Err(broken) => {
-                self.has_ended = broken == BrokenOff::Left;
-                self.broken = Some(broken);
-                Some(Err(broken))
+            Err(interrupted) => {
+                self.has_ended = interrupted == BrokenOff::Left;
+                self.interrupted = Some(interrupted);
+                Some(Err(interrupted))
             }
         }
     }
 
-    fn count(&mut self, bytes: usize, waited: Duration) {
-        self.come += bytes;
-        self.waited += waited;
-        if self.come >= self.progress_bytes {
-            (self.come, self.waited) = (0, Duration::ZERO);
+    fn count(&mut self, bytes: usize, waited_in_window: Duration) {
+        self.received_bytes += bytes;
+        self.waited_in_window += waited_in_window;
+        if self.received_bytes >= self.progress_bytes {
+            (self.received_bytes, self.waited_in_window) = (0, Duration::ZERO);
         }
     }
 

@@ -16,9 +16,9 @@ use poem::{Body, Response};
 use super::incoming::Incoming;
 
 /// Maximum time for which the rest of the body is read and discarded.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum size of the discarded rest.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Returns the response with its end delayed until the client stops sending or a limit is reached.
 pub(super) fn until_sent(response: Response, incoming: Incoming, request: &HeaderMap) -> Response {
@@ -27,12 +27,12 @@ pub(super) fn until_sent(response: Response, incoming: Incoming, request: &Heade
     }
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if !incoming.is_begun() && request.contains_key(EXPECT) {
+    if !incoming.has_begun() && request.contains_key(EXPECT) {
         return Response::from_parts(parts, body); // The client waits for `100 Continue` and has not sent the body.
     }
     let rest = async move {
         // The connection is closed in both outcomes.
-        let _ = tokio::time::timeout(PATIENCE, incoming.discard(MOST_BYTES)).await;
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, incoming.discard(MAX_DISCARDED_BYTES)).await;
     };
     let rest = rest.into_stream().filter_map(|()| async { None });
     let answer = body.into_bytes_stream();

@@ -17,14 +17,14 @@ use crate::{
 const PARAMETERS: [&str; 4] = ["format", "dryRun", "emptyCells", "idempotencyKey"];
 
 /// Error of an upload request that cannot be read as an order.
-pub(super) enum Wrong {
+pub(super) enum OrderError {
     /// The query string is unreadable, or the media type is missing or unsupported.
     Refused(RequestError),
     /// Invalid parameters; the error lists all of them.
     Parameters(Error),
 }
 
-impl From<RequestError> for Wrong {
+impl From<RequestError> for OrderError {
     fn from(refusal: RequestError) -> Self {
         Self::Refused(refusal)
     }
@@ -34,12 +34,19 @@ impl From<RequestError> for Wrong {
 ///
 /// # Errors
 /// All invalid parameters, or 415 if the format is unknown, the body is a form, or the charset is not UTF-8.
-pub(super) fn read(kind: ImportKind, uri: &Uri, headers: &HeaderMap) -> Result<ImportOrder, Wrong> {
+pub(super) fn read(
+    kind: ImportKind,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<ImportOrder, OrderError> {
     let parameters = Parameters::read(uri.query().unwrap_or_default())?;
-    let format = match (parameters.format, Said::by(headers)) {
-        (Some(format), Said::Format(_) | Said::Nothing) | (None, Said::Format(format)) => format,
-        (None, Said::Nothing) | (_, Said::Form) => return Err(how_to_send(kind).into()),
-        (_, Said::OtherCharset) => return Err(other_charset().into()),
+    let format = match (parameters.format, DeclaredType::by(headers)) {
+        (Some(format), DeclaredType::Format(_) | DeclaredType::Nothing)
+        | (None, DeclaredType::Format(format)) => format,
+        (None, DeclaredType::Nothing) | (_, DeclaredType::Form) => {
+            return Err(unsupported_type(kind).into());
+        }
+        (_, DeclaredType::OtherCharset) => return Err(other_charset().into()),
     };
     Ok(ImportOrder {
         kind,
@@ -59,7 +66,7 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn read(query: &str) -> Result<Self, Wrong> {
+    fn read(query: &str) -> Result<Self, OrderError> {
         let mut parameters = Self::default();
         let (mut seen, mut faults) = (Vec::new(), Vec::new());
         for pair in params::pairs(query) {
@@ -73,7 +80,11 @@ impl Parameters {
             }
             seen.push(name);
         }
-        if faults.is_empty() { Ok(parameters) } else { Err(Wrong::Parameters(bad(faults))) }
+        if faults.is_empty() {
+            Ok(parameters)
+        } else {
+            Err(OrderError::Parameters(invalid_parameters(faults)))
+        }
     }
 
     fn set(&mut self, name: &str, value: String) -> Result<(), FieldError> {
@@ -115,7 +126,7 @@ fn one_of<T: Copy>(
     })
 }
 
-fn bad(fields: Vec<FieldError>) -> Error {
+fn invalid_parameters(fields: Vec<FieldError>) -> Error {
     let message = match fields.as_slice() {
         [fault] => format!("{}: {}.", fault.path, fault.message),
         faults => {
@@ -126,7 +137,7 @@ fn bad(fields: Vec<FieldError>) -> Error {
 }
 
 /// Meaning of the `Content-Type` header.
-enum Said {
+enum DeclaredType {
     Format(ImportFormat),
     /// `multipart/form-data`: the file is inside a form, which is not supported.
     Form,
@@ -136,7 +147,7 @@ enum Said {
     Nothing,
 }
 
-impl Said {
+impl DeclaredType {
     fn by(headers: &HeaderMap) -> Self {
         let mut types = headers.get_all(CONTENT_TYPE).iter();
         let (Some(value), None) = (types.next(), types.next()) else { return Self::Nothing };
@@ -157,7 +168,7 @@ impl Said {
     }
 }
 
-fn how_to_send(kind: ImportKind) -> RequestError {
+fn unsupported_type(kind: ImportKind) -> RequestError {
     let name = match kind {
         ImportKind::Assets => "assets",
         ImportKind::Dependencies => "dependencies",

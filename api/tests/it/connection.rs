@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    harness::{Event, TestServer, soon},
+    harness::{Event, TestServer, within_5_s},
     wire::{connect, connect_from, exchange, next, post, post_and_stay, request},
 };
 
@@ -14,12 +14,12 @@ const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 
 /// Returns true if the server has closed or reset the connection.
 async fn closes(stream: &mut tokio::net::TcpStream) -> bool {
-    !matches!(soon(stream.read(&mut [0; 1024])).await, Ok(read) if read > 0)
+    !matches!(within_5_s(stream.read(&mut [0; 1024])).await, Ok(read) if read > 0)
 }
 
 #[tokio::test]
 async fn one_address_has_only_so_many_connections() {
-    let server = TestServer::hurried(|limits| limits.connections_per_address = 3).await;
+    let server = TestServer::with_limits(|limits| limits.connections_per_address = 3).await;
     let mut kept = Vec::new();
     for _ in 0..3 {
         let mut stream = connect(server.address).await;
@@ -33,7 +33,7 @@ async fn one_address_has_only_so_many_connections() {
     other.write_all(&post(HELLO)).await.unwrap();
     assert_eq!(next(&mut other).await.status, 200);
     drop(kept.pop());
-    soon(async {
+    within_5_s(async {
         loop {
             let mut stream = connect(server.address).await;
             let _ = stream.write_all(&post(HELLO)).await; // rejected until the slot is free
@@ -60,7 +60,7 @@ async fn a_trusted_proxy_is_not_counted() {
 #[tokio::test]
 async fn a_dripping_head_is_cut_at_its_deadline() {
     let server =
-        TestServer::hurried(|limits| limits.head_timeout = Duration::from_millis(300)).await;
+        TestServer::with_limits(|limits| limits.head_timeout = Duration::from_millis(300)).await;
     let started = Instant::now();
     let (mut reader, mut writer) = connect(server.address).await.into_split();
     let drip = tokio::spawn(async move {
@@ -69,22 +69,22 @@ async fn a_dripping_head_is_cut_at_its_deadline() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let read = soon(reader.read(&mut [0; 16])).await;
+    let read = within_5_s(reader.read(&mut [0; 16])).await;
     assert!(!matches!(read, Ok(1..)), "{read:?}");
     assert!(started.elapsed() >= Duration::from_millis(300));
-    soon(drip).await.unwrap();
+    within_5_s(drip).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_silent_connection_is_cut_at_the_same_deadline() {
     let server =
-        TestServer::hurried(|limits| limits.head_timeout = Duration::from_millis(100)).await;
+        TestServer::with_limits(|limits| limits.head_timeout = Duration::from_millis(100)).await;
     assert!(closes(&mut connect(server.address).await).await);
 }
 
 #[tokio::test]
 async fn the_next_request_of_a_connection_has_its_own_deadline() {
-    let server = TestServer::hurried(|limits| {
+    let server = TestServer::with_limits(|limits| {
         limits.head_timeout = Duration::from_millis(200);
         limits.idle_timeout = Duration::from_secs(20);
     })
@@ -103,7 +103,7 @@ async fn the_next_request_of_a_connection_has_its_own_deadline() {
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let server =
-        TestServer::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
+        TestServer::with_limits(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
     let mut stream = connect(server.address).await;
     stream.write_all(&post_and_stay(HELLO)).await.unwrap();
     assert_eq!(next(&mut stream).await.status, 200);
@@ -113,7 +113,7 @@ async fn an_idle_connection_is_closed() {
 #[tokio::test]
 async fn a_slow_body_is_bounded_by_the_request_not_by_the_head() {
     let server =
-        TestServer::hurried(|limits| limits.head_timeout = Duration::from_millis(200)).await;
+        TestServer::with_limits(|limits| limits.head_timeout = Duration::from_millis(200)).await;
     let mut stream = connect(server.address).await;
     let bytes = String::from_utf8(post(HELLO)).unwrap();
     let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
@@ -130,7 +130,7 @@ async fn a_slow_body_is_bounded_by_the_request_not_by_the_head() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut() {
     let server =
-        TestServer::hurried(|limits| limits.idle_timeout = Duration::from_millis(300)).await;
+        TestServer::with_limits(|limits| limits.idle_timeout = Duration::from_millis(300)).await;
     let asset = request("GET", "/playground/playground.js", "");
     let length = exchange(server.address, &asset).await.body.len();
     let asset = String::from_utf8(asset).unwrap().replace("Connection: close\r\n", "");
@@ -140,13 +140,14 @@ async fn a_client_that_does_not_read_is_cut() {
     stream.write_all(asset.repeat(answers).as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut read = Vec::new();
-    let _ = soon(stream.read_to_end(&mut read)).await; // a reset, or an early end
+    let _ = within_5_s(stream.read_to_end(&mut read)).await; // a reset, or an early end
     assert!(read.len() < answers * length, "{} bytes", read.len());
 }
 
 #[tokio::test]
 async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
-    let server = TestServer::hurried(|limits| limits.head_timeout = Duration::from_secs(3)).await;
+    let server =
+        TestServer::with_limits(|limits| limits.head_timeout = Duration::from_secs(3)).await;
     let mut drippers = Vec::new();
     for number in 0..500_u16 {
         // Five addresses, each within its limit, so all connections are accepted.
@@ -168,7 +169,7 @@ async fn five_hundred_drippers_do_not_hurt_a_healthy_client() {
     took.sort();
     assert!(took[took.len() / 2] < Duration::from_millis(500), "{took:?}");
     for dripper in drippers {
-        soon(dripper).await.unwrap();
+        within_5_s(dripper).await.unwrap();
     }
 }
 
@@ -178,10 +179,10 @@ async fn a_client_that_leaves_takes_its_work_along() {
     for body in [r#"{"query":"{ hangs }"}"#, r#"{"query":"query A { a: hangs }"}"#] {
         let mut stream = connect(server.address).await;
         stream.write_all(&post(body)).await.unwrap();
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
         let left = Instant::now();
         drop(stream);
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
         assert!(left.elapsed() < Duration::from_secs(1));
     }
 }
@@ -189,9 +190,9 @@ async fn a_client_that_leaves_takes_its_work_along() {
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_504_and_its_work_is_dropped() {
     let mut server =
-        TestServer::hurried(|limits| limits.request_timeout = Duration::from_millis(200)).await;
+        TestServer::with_limits(|limits| limits.request_timeout = Duration::from_millis(200)).await;
     let reply = exchange(server.address, &post(r#"{"query":"{ hangs }"}"#)).await;
     assert_eq!((reply.status, reply.code().as_str()), (504, "TIMEOUT"));
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
 }

@@ -4,7 +4,7 @@ use graphql::Lost;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    harness::{Event, TestServer, soon},
+    harness::{Event, TestServer, within_5_s},
     wire::{Reply, connect, exchange, request},
 };
 
@@ -41,7 +41,7 @@ async fn a_page_that_fails_breaks_the_connection() {
     let bytes = request("GET", ASSETS, "Authorization: Bearer fails\r\n");
     stream.write_all(&bytes).await.unwrap();
     let mut file = Vec::new();
-    let _ = soon(stream.read_to_end(&mut file)).await; // the connection may be reset
+    let _ = within_5_s(stream.read_to_end(&mut file)).await; // the connection may be reset
     let file = String::from_utf8(file).unwrap();
     assert!(!file.ends_with(WHOLE) && !file.contains("secret"), "{file}");
 }
@@ -52,10 +52,10 @@ async fn an_export_ends_with_the_session_and_is_not_whole() {
     let mut stream = connect(server.address).await;
     let bytes = request("GET", ASSETS, "Authorization: Bearer endless\r\n");
     stream.write_all(&bytes).await.unwrap();
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Made));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Made));
     server.lost.send(Lost::Access).unwrap();
     let mut file = Vec::new();
-    let _ = soon(stream.read_to_end(&mut file)).await; // the connection may be reset
+    let _ = within_5_s(stream.read_to_end(&mut file)).await; // the connection may be reset
     assert!(file.starts_with(b"HTTP/1.1 200") && !file.ends_with(WHOLE.as_bytes()));
 }
 
@@ -76,7 +76,7 @@ async fn who_does_not_read_gets_no_more_pages_made() {
     }
     drop(stream);
     let ended = async { while server.events.recv().await != Some(Event::Dropped) {} };
-    soon(ended).await;
+    within_5_s(ended).await;
 }
 
 #[tokio::test]

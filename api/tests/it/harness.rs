@@ -41,16 +41,16 @@ pub enum Event {
 }
 
 /// Guard that reports when the work that holds it is dropped.
-struct Witness(mpsc::UnboundedSender<Event>);
+struct DropReporter(mpsc::UnboundedSender<Event>);
 
-impl Drop for Witness {
+impl Drop for DropReporter {
     fn drop(&mut self) {
         let _ = self.0.send(Event::Dropped); // the test may no longer listen
     }
 }
 
 /// Panics. Kept outside the resolver, because its macro would warn about unreachable code.
-fn fall() -> bool {
+fn panic_now() -> bool {
     panic!("postgres at src/secret.rs")
 }
 
@@ -73,12 +73,12 @@ impl Query {
     }
 
     async fn panics(&self) -> bool {
-        fall()
+        panic_now()
     }
 
     async fn hangs(&self, ctx: &Context<'_>) -> bool {
         let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>();
-        let _witness = Witness(events.clone());
+        let _witness = DropReporter(events.clone());
         events.send(Event::Started).unwrap();
         std::future::pending().await
     }
@@ -111,7 +111,7 @@ impl Ticks {
     async fn silence(&self, ctx: &Context<'_>) -> impl Stream<Item = u8> + use<> {
         let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>().clone();
         events.send(Event::Started).unwrap();
-        let witness = Witness(events);
+        let witness = DropReporter(events);
         stream::pending().inspect(move |_: &u8| {
             let _ = &witness;
         })
@@ -126,7 +126,7 @@ impl Ticks {
     }
 
     async fn panics(&self) -> impl Stream<Item = u8> {
-        stream::iter([1]).map(|_| u8::from(fall()))
+        stream::iter([1]).map(|_| u8::from(panic_now()))
     }
 }
 
@@ -230,7 +230,7 @@ impl Gateway for Engine {
             Some("forbid") => return Err(refused(vec![error("FORBIDDEN", None)])),
             Some(_) => {}
         }
-        let _witness = Witness(self.events.clone());
+        let _witness = DropReporter(self.events.clone());
         let format = match order.format {
             ImportFormat::Csv => "csv",
             ImportFormat::Json => "json",
@@ -306,7 +306,7 @@ impl Gateway for Engine {
             return Err(refused(vec![error("FORBIDDEN", None)]));
         }
         let (fails, pages) = (bearer == "fails", if bearer == "endless" { usize::MAX } else { 3 });
-        let (witness, events) = (Witness(self.events.clone()), self.events.clone());
+        let (witness, events) = (DropReporter(self.events.clone()), self.events.clone());
         Ok(stream::iter(0..pages).map(move |page| {
             let _ = &witness;
             let _ = events.send(Event::Made); // the test may no longer listen
@@ -358,12 +358,12 @@ impl TestServer {
     }
 
     /// Starts a server with limits short enough for a test.
-    pub async fn hurried(change: impl FnOnce(&mut Limits)) -> Self {
+    pub async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
         Self::with(|config| change(&mut config.limits)).await
     }
 }
 
 /// Awaits a future, and fails the test after five seconds.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub async fn within_5_s<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), future).await.expect("within five seconds")
 }

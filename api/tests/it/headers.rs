@@ -60,7 +60,7 @@ async fn on_every_route_by_every_method() {
 
 #[tokio::test]
 async fn on_every_error() {
-    let server = TestServer::hurried(|limits| {
+    let server = TestServer::with_limits(|limits| {
         limits.request_timeout = std::time::Duration::from_millis(100);
     })
     .await;

@@ -8,7 +8,7 @@ use std::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::{
-    harness::{Event, TestServer, soon},
+    harness::{Event, TestServer, within_5_s},
     wire::{connect, exchange, post_with, request},
 };
 
@@ -69,9 +69,9 @@ async fn requests_are_counted_by_known_routes_only() {
     let mut stream = connect(server.address).await;
     let leaves = crate::wire::post(r#"{"query":"{ hangs }"}"#);
     tokio::io::AsyncWriteExt::write_all(&mut stream, &leaves).await.unwrap();
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
     drop(stream);
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
     tokio::task::yield_now().await;
 
     let text = handle.render();

@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    harness::{Event, TestServer, soon},
+    harness::{Event, TestServer, within_5_s},
     wire::{connect, exchange, post_and_stay, request},
 };
 
@@ -76,7 +76,7 @@ impl Ws {
     /// Returns the next message, or the close code.
     async fn next(&mut self) -> Result<Value, Ended> {
         loop {
-            match soon(self.0.next()).await {
+            match within_5_s(self.0.next()).await {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Close(frame))) => {
                     return Err(frame.map(|frame| {
@@ -122,8 +122,8 @@ impl Ws {
 }
 
 /// Starts a server with socket limits short enough for a test.
-async fn hurried(change: impl FnOnce(&mut Sockets)) -> TestServer {
-    TestServer::hurried(|limits| change(&mut limits.sockets)).await
+async fn with_limits(change: impl FnOnce(&mut Sockets)) -> TestServer {
+    TestServer::with_limits(|limits| change(&mut limits.sockets)).await
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn a_foreign_page_opens_no_socket() {
 
 #[tokio::test]
 async fn who_does_not_introduce_themselves_in_time_is_closed_with_4408() {
-    let server = hurried(|sockets| sockets.init_timeout = Duration::from_millis(50)).await;
+    let server = with_limits(|sockets| sockets.init_timeout = Duration::from_millis(50)).await;
     let mut ws = Ws::open(server.address).await;
     ws.say(json!({ "type": "ping" })).await;
     assert_eq!(ws.next().await.unwrap()["type"], "pong");
@@ -346,7 +346,7 @@ async fn frames_that_break_the_rules_are_closed_with_1002_and_1007() {
 
 #[tokio::test]
 async fn a_user_has_so_many_sockets_and_others_have_theirs() {
-    let server = hurried(|sockets| sockets.per_holder = 2).await;
+    let server = with_limits(|sockets| sockets.per_holder = 2).await;
     let first = Ws::known(server.address, Some("ada")).await;
     let _second = Ws::known(server.address, Some("ada")).await;
     let mut third = Ws::open(server.address).await;
@@ -366,12 +366,12 @@ async fn a_user_has_so_many_sockets_and_others_have_theirs() {
             }
         }
     };
-    soon(again).await;
+    within_5_s(again).await;
 }
 
 #[tokio::test]
 async fn one_operation_too_many_is_refused_and_the_socket_goes_on() {
-    let server = hurried(|sockets| sockets.operations = 2).await;
+    let server = with_limits(|sockets| sockets.operations = 2).await;
     let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "subscription { silence }").await;
     ws.subscribe("2", "subscription { silence }").await;
@@ -400,9 +400,9 @@ async fn what_the_client_completes_is_dropped() {
     let mut ws = Ws::known(server.address, None).await;
     for query in ["subscription { silence }", "{ hangs }"] {
         ws.subscribe("1", query).await;
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
         ws.say(json!({ "id": "1", "type": "complete" })).await;
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
     }
     ws.say(json!({ "id": "unknown", "type": "complete" })).await;
     ws.subscribe("1", "{ hello }").await;
@@ -414,20 +414,20 @@ async fn a_client_that_leaves_takes_its_operations_along() {
     let mut server = TestServer::new().await;
     let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "{ hangs }").await;
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
     drop(ws);
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
 }
 
 #[tokio::test]
 async fn an_operation_that_takes_too_long_is_stopped() {
     let mut server =
-        TestServer::hurried(|limits| limits.request_timeout = Duration::from_millis(50)).await;
+        TestServer::with_limits(|limits| limits.request_timeout = Duration::from_millis(50)).await;
     let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "{ hangs }").await;
     assert_eq!(ws.refusal("1").await, "TIMEOUT");
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
 }
 
 #[tokio::test]
@@ -455,12 +455,12 @@ async fn a_ping_is_answered_with_what_it_brought() {
 
 #[tokio::test]
 async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
-    let mut server = hurried(|sockets| sockets.ping = Duration::from_millis(50)).await;
+    let mut server = with_limits(|sockets| sockets.ping = Duration::from_millis(50)).await;
     let mut dead = Ws::known(server.address, None).await;
     dead.subscribe("1", "subscription { silence }").await;
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
     // The client does not read, so it does not answer pings.
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
     let mut alive = Ws::known(server.address, None).await;
     alive.subscribe("1", "subscription { silence }").await;
     let silence = timeout(Duration::from_millis(300), alive.0.next());
@@ -478,7 +478,7 @@ async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
 #[tokio::test]
 async fn a_slow_reader_is_closed_with_1013() {
     for (messages, bytes) in [(4, usize::MAX), (10_000, 2_000_000)] {
-        let server = hurried(|sockets| {
+        let server = with_limits(|sockets| {
             (sockets.queue_messages, sockets.queue_bytes) = (messages, bytes);
         })
         .await;
@@ -492,7 +492,7 @@ async fn a_slow_reader_is_closed_with_1013() {
 
 #[tokio::test]
 async fn an_answer_that_fits_no_queue_is_an_error() {
-    let server = hurried(|sockets| sockets.queue_bytes = 10_000).await;
+    let server = with_limits(|sockets| sockets.queue_bytes = 10_000).await;
     let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "subscription { flood(count: 3, bytes: 20000) }").await;
     let message = ws.next().await.unwrap();
@@ -508,10 +508,10 @@ async fn lost_rights_close_the_socket_at_once() {
         let mut ada = Ws::known(server.address, Some("ada")).await;
         let mut nobody = Ws::known(server.address, None).await;
         ada.subscribe("1", "subscription { silence }").await;
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
         server.lost.send(lost).unwrap();
         assert_eq!(ada.next().await, Err(Some(code)));
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
         nobody.subscribe("1", "{ hello }").await;
         nobody.data("1").await;
     }
@@ -535,16 +535,16 @@ async fn stopping_closes_sockets_with_1001() {
     let mut ws = Ws::known(server.address, None).await;
     ws.subscribe("1", "subscription { silence }").await;
     let mut silent = Ws::open(server.address).await;
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
     server.stop.cancel();
     assert_eq!(ws.ended().await, Some(1001));
     assert_eq!(silent.ended().await, Some(1001));
-    soon(&mut server.ended).await.unwrap().unwrap();
+    within_5_s(&mut server.ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_socket_counts_among_its_addresss_connections() {
-    let server = TestServer::hurried(|limits| limits.connections_per_address = 1).await;
+    let server = TestServer::with_limits(|limits| limits.connections_per_address = 1).await;
     let ws = Ws::known(server.address, None).await;
     let mut refused = connect(server.address).await;
     let _ = refused.write_all(&post_and_stay(r#"{"query":"{ hello }"}"#)).await;
@@ -559,7 +559,7 @@ async fn a_socket_counts_among_its_addresss_connections() {
             }
         }
     };
-    soon(again).await;
+    within_5_s(again).await;
 }
 
 #[tokio::test]

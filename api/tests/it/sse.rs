@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Event, TestServer, soon},
+    harness::{Event, TestServer, within_5_s},
     wire::{Reply, connect, exchange, next, request},
 };
 
@@ -52,7 +52,7 @@ impl Open {
 
     async fn rest(mut self) -> String {
         let mut bytes = Vec::new();
-        soon(self.0.read_to_end(&mut bytes)).await.unwrap();
+        within_5_s(self.0.read_to_end(&mut bytes)).await.unwrap();
         events(&String::from_utf8(bytes).unwrap())
     }
 }
@@ -110,12 +110,13 @@ async fn what_is_wrong_with_the_request_is_a_status() {
 #[tokio::test]
 async fn a_silent_stream_says_comments() {
     let server =
-        TestServer::hurried(|limits| limits.sockets.keep_alive = Duration::from_millis(20)).await;
+        TestServer::with_limits(|limits| limits.sockets.keep_alive = Duration::from_millis(20))
+            .await;
     let mut open = Open::new(&server, "subscription { silence }", "").await;
     let mut seen = String::new();
     while seen.matches(":\n\n").count() < 3 {
         let mut bytes = [0; 64];
-        let read = soon(open.0.read(&mut bytes)).await.unwrap();
+        let read = within_5_s(open.0.read(&mut bytes)).await.unwrap();
         seen.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
     }
 }
@@ -126,17 +127,17 @@ async fn lost_rights_end_the_stream_with_their_reason() {
         let mut server = TestServer::new().await;
         let open =
             Open::new(&server, "subscription { silence }", "Authorization: Bearer ada\r\n").await;
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
         server.lost.send(lost).unwrap();
         let rest = open.rest().await;
         assert!(rest.contains(code) && rest.ends_with("event: complete\ndata:"), "{rest}");
-        assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+        assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
     }
 }
 
 #[tokio::test]
 async fn a_user_has_so_many_streams() {
-    let server = TestServer::hurried(|limits| limits.sockets.streams_per_holder = 1).await;
+    let server = TestServer::with_limits(|limits| limits.sockets.streams_per_holder = 1).await;
     let ada = "Authorization: Bearer ada\r\n";
     let open = Open::new(&server, "subscription { silence }", ada).await;
     let refused = exchange(server.address, &post("{ hello }", ada)).await;
@@ -145,24 +146,24 @@ async fn a_user_has_so_many_streams() {
     drop(open);
     let again =
         async { while exchange(server.address, &post("{ hello }", ada)).await.status != 200 {} };
-    soon(again).await;
+    within_5_s(again).await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_operation_along() {
     let mut server = TestServer::new().await;
     let open = Open::new(&server, "subscription { silence }", "").await;
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
     drop(open);
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Dropped));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Dropped));
 }
 
 #[tokio::test]
 async fn stopping_ends_streams() {
     let mut server = TestServer::new().await;
     let open = Open::new(&server, "subscription { silence }", "").await;
-    assert_eq!(soon(server.events.recv()).await, Some(Event::Started));
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Started));
     server.stop.cancel();
     assert!(!open.rest().await.contains("complete"), "a client may ask elsewhere");
-    soon(&mut server.ended).await.unwrap().unwrap();
+    within_5_s(&mut server.ended).await.unwrap().unwrap();
 }

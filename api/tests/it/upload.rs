@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Event, TestServer, soon},
+    harness::{Event, TestServer, within_5_s},
     wire::{Reply, connect, exchange, last, request},
 };
 
@@ -35,7 +35,7 @@ async fn begin(server: &TestServer, headers: &str) -> TcpStream {
 
 /// Returns the engine's next event after the order and the pieces of an upload.
 async fn end_of(server: &mut TestServer) -> Event {
-    soon(async {
+    within_5_s(async {
         loop {
             match server.events.recv().await.unwrap() {
                 Event::Ordered(_) | Event::Came(_) => {}
@@ -47,7 +47,8 @@ async fn end_of(server: &mut TestServer) -> Event {
 }
 
 async fn came(server: &mut TestServer) {
-    soon(async { while !matches!(server.events.recv().await, Some(Event::Came(_))) {} }).await;
+    within_5_s(async { while !matches!(server.events.recv().await, Some(Event::Came(_))) {} })
+        .await;
 }
 
 fn message(reply: &Reply) -> String {
@@ -164,7 +165,7 @@ async fn only_those_who_may_are_asked_for_the_file() {
     let headers = format!("{CSV}Expect: 100-continue\r\nContent-Length: {}\r\n", BODY.len());
     stream.write_all(&request("POST", ASSETS, &headers)).await.unwrap();
     let mut go_on = [0; 25];
-    soon(stream.read_exact(&mut go_on)).await.unwrap();
+    within_5_s(stream.read_exact(&mut go_on)).await.unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(BODY).await.unwrap();
     assert_eq!(last(stream).await.status, 202);
@@ -180,10 +181,10 @@ async fn who_sends_without_looking_gets_the_refusal_all_the_same() {
         let bytes = upload(ASSETS, &headers, &body);
         let sending = tokio::spawn(async move { writer.write_all(&bytes).await });
         let mut reply = String::new();
-        soon(reader.read_to_string(&mut reply)).await.unwrap();
+        within_5_s(reader.read_to_string(&mut reply)).await.unwrap();
         assert!(reply.starts_with("HTTP/1.1 40") && reply.contains("\"errors\""), "{reply}");
         assert!(reply.to_ascii_lowercase().contains("connection: close"), "{reply}");
-        soon(sending).await.unwrap().unwrap();
+        within_5_s(sending).await.unwrap().unwrap();
     }
 }
 
@@ -200,7 +201,7 @@ async fn what_says_that_it_is_too_large_is_not_read() {
 
 #[tokio::test]
 async fn an_upload_may_take_longer_than_a_request() {
-    let mut server = TestServer::hurried(|limits| {
+    let mut server = TestServer::with_limits(|limits| {
         limits.request_timeout = Duration::from_millis(200);
         limits.head_timeout = Duration::from_millis(200);
     })
@@ -218,7 +219,7 @@ async fn an_upload_may_take_longer_than_a_request() {
 #[tokio::test]
 async fn a_silent_upload_ends_with_408() {
     let mut server =
-        TestServer::hurried(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
+        TestServer::with_limits(|limits| limits.idle_timeout = Duration::from_millis(200)).await;
     let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     let reply = last(stream).await;
@@ -228,7 +229,7 @@ async fn a_silent_upload_ends_with_408() {
 
 #[tokio::test]
 async fn an_upload_that_drips_ends_with_408() {
-    let mut server = TestServer::hurried(|limits| {
+    let mut server = TestServer::with_limits(|limits| {
         limits.idle_timeout = Duration::from_millis(300);
         limits.upload_progress_bytes = 1_000;
     })
@@ -273,7 +274,7 @@ async fn an_upload_ends_with_the_session_of_its_sender() {
 #[tokio::test]
 async fn an_upload_does_not_hold_up_the_stop() {
     let mut server =
-        TestServer::hurried(|limits| limits.stop_timeout = Duration::from_millis(600)).await;
+        TestServer::with_limits(|limits| limits.stop_timeout = Duration::from_millis(600)).await;
     let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;
@@ -282,12 +283,12 @@ async fn an_upload_does_not_hold_up_the_stop() {
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;
     assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Stopping));
-    soon(&mut server.ended).await.unwrap().unwrap();
+    within_5_s(&mut server.ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn one_holder_has_only_so_many_files_under_way() {
-    let mut server = TestServer::hurried(|limits| limits.transfers_per_holder = 1).await;
+    let mut server = TestServer::with_limits(|limits| limits.transfers_per_holder = 1).await;
     let mut stream = begin(&server, CSV).await;
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::harness::soon;
+use crate::harness::within_5_s;
 
 /// HTTP reply as it was received.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub async fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
 pub async fn last(mut stream: TcpStream) -> Reply {
     let mut bytes = Vec::new();
     // The server may reset after the reply instead of reading the rest of the request.
-    let _ = soon(stream.read_to_end(&mut bytes)).await;
+    let _ = within_5_s(stream.read_to_end(&mut bytes)).await;
     Reply::parse(&bytes)
 }
 
@@ -97,7 +97,7 @@ pub async fn next(stream: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     loop {
         let mut chunk = [0; 4096];
-        let read = soon(stream.read(&mut chunk)).await.unwrap();
+        let read = within_5_s(stream.read(&mut chunk)).await.unwrap();
         bytes.extend_from_slice(&chunk[..read]);
         let whole = String::from_utf8_lossy(&bytes).contains("\r\n\r\n") && {
             let reply = Reply::parse(&bytes);

@@ -18,7 +18,7 @@ use domain::{
 };
 
 /// Maximum differing assets printed per organization.
-const SHOWN: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 /// Arguments of `verify-posture`.
 #[derive(Args)]
@@ -45,7 +45,7 @@ pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, Exi
     }
     let (mut said, mut is_right, mut is_whole) = (String::new(), true, true);
     for organization in &organizations {
-        let found = Found::of(&db, organization, arguments.repair).await?;
+        let found = Comparison::of(&db, organization, arguments.repair).await?;
         is_right &= found.differing == 0;
         is_whole &= found.waiting == 0;
         said.push_str(&found.render(&organization.slug, arguments.repair));
@@ -60,15 +60,15 @@ pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, Exi
 
 /// Result of the comparison for one organization.
 #[derive(Default)]
-struct Found {
+struct Comparison {
     assets: usize,
     waiting: usize,
     differing: usize,
-    /// Lines on the first differing assets, at most `SHOWN`.
+    /// Lines on the first differing assets, at most `MAX_SHOWN`.
     shown: Vec<String>,
 }
 
-impl Found {
+impl Comparison {
     async fn of(db: &Db, organization: &Organization, repair: bool) -> Result<Self> {
         let tx = db.read(organization.id).await?;
         let ranges = AssetRange::all(&tx).await?;
@@ -85,7 +85,7 @@ impl Found {
                 posture::repair(&tx, &mismatches, crate::now()).await?;
                 jobs::compliance::posture::push_flip(&tx).await?;
             }
-            let more = mismatches.iter().take(SHOWN.saturating_sub(found.shown.len()));
+            let more = mismatches.iter().take(MAX_SHOWN.saturating_sub(found.shown.len()));
             let ids: Vec<_> = more.clone().map(|mismatch| mismatch.asset).collect();
             let codes = Asset::of_ids(&tx, &ids).await?;
             found.shown.extend(more.map(|mismatch| {

@@ -14,7 +14,7 @@ use workers::QueueSettings;
 use super::{
     Allowlist, Argon2, Config, Documents, Environment, Expected, GraphQl, Hsts, Http, KeyRing,
     Limits, Log, LogFilter, LogFormat, Sessions, Workers,
-    reader::{Noted, Reader},
+    reader::{ErrorRecorded, Reader},
     value::{boolean, documents, duration, folder, list, network, redis_url, socket, within},
 };
 
@@ -24,8 +24,8 @@ const DAY: u64 = 24 * 60 * MINUTE;
 /// Reads all settings and checks them against each other.
 pub(super) fn config(
     reader: &mut Reader<'_>,
-    environment: Result<Environment, Noted>,
-) -> Result<Config, Noted> {
+    environment: Result<Environment, ErrorRecorded>,
+) -> Result<Config, ErrorRecorded> {
     let listen = reader.get("LISTEN_ADDR", socket);
     let health = reader.get("HEALTH_ADDR", socket);
     let data_dir = reader.get("DATA_DIR", folder);
@@ -47,12 +47,15 @@ pub(super) fn config(
         && listen == health
         && listen.port() != 0
     {
-        reader.note("HEALTH_ADDR", "expected an address or port that differs from LISTEN_ADDR");
+        reader.record_error(
+            "HEALTH_ADDR",
+            "expected an address or port that differs from LISTEN_ADDR",
+        );
     }
     if let (Ok(Some(jwt)), Ok(Some(encryption))) = (&jwt_keys, &encryption_keys)
         && jwt.shares_a_key_with(encryption)
     {
-        reader.note("ENCRYPTION_KEYS", "expected keys that JWT_KEYS does not contain");
+        reader.record_error("ENCRYPTION_KEYS", "expected keys that JWT_KEYS does not contain");
     }
     if let (Ok(Environment::Production), Ok(listen), Ok(http)) = (environment, listen, &http)
         && !listen.ip().is_loopback()
@@ -60,7 +63,7 @@ pub(super) fn config(
     {
         let why = "expected a loopback address in production, or BEHIND_TLS_PROXY=true and \
                    TRUSTED_PROXIES set: passwords must not travel over plain HTTP";
-        reader.note("LISTEN_ADDR", why);
+        reader.record_error("LISTEN_ADDR", why);
     }
 
     Ok(Config {
@@ -87,8 +90,8 @@ pub(super) fn config(
 
 fn read_http(
     reader: &mut Reader<'_>,
-    environment: Result<Environment, Noted>,
-) -> Result<Http, Noted> {
+    environment: Result<Environment, ErrorRecorded>,
+) -> Result<Http, ErrorRecorded> {
     let cors_origins = reader.get("CORS_ORIGINS", list(str::parse));
     let trusted_proxies = reader.get("TRUSTED_PROXIES", list(network));
     let is_behind_tls_proxy = reader.get("BEHIND_TLS_PROXY", boolean);
@@ -105,14 +108,14 @@ fn read_http(
     })
 }
 
-fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, Noted> {
+fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, ErrorRecorded> {
     let auth = reader.get("AUTH_LIMIT", str::parse);
     let scan = reader.get("SCAN_LIMIT", str::parse);
     let login_ip_block = reader.get("LOGIN_IP_BLOCK_MINUTES", duration(MINUTE, 1..=1440));
     Ok(Limits { auth: auth?, scan: scan?, login_ip_block: login_ip_block? })
 }
 
-fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, Noted> {
+fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, ErrorRecorded> {
     let chosen = reader.find("WORKER_QUEUES", list(queue));
     let given: Vec<_> = CONCURRENCY
         .iter()
@@ -148,7 +151,7 @@ fn queue(text: &str) -> Result<Queue, Expected> {
     )
 }
 
-fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, Noted> {
+fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, ErrorRecorded> {
     let access = reader.get("ACCESS_TOKEN_EXPIRE_MINUTES", duration(MINUTE, 1..=60));
     let refresh = reader.get("REFRESH_TOKEN_EXPIRE_DAYS", duration(DAY, 1..=90));
     let idle = reader.find("SESSION_IDLE_MINUTES", duration(MINUTE, 1..=129_600));
@@ -163,7 +166,7 @@ fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, Noted> {
     })
 }
 
-fn read_argon2(reader: &mut Reader<'_>) -> Result<Argon2, Noted> {
+fn read_argon2(reader: &mut Reader<'_>) -> Result<Argon2, ErrorRecorded> {
     let memory_kib = reader.get("ARGON2_M_KIB", within(19_456..=4_194_304));
     let passes = reader.get("ARGON2_T", within(2..=64));
     let lanes = reader.get("ARGON2_P", within(1..=64));
@@ -177,14 +180,14 @@ fn read_argon2(reader: &mut Reader<'_>) -> Result<Argon2, Noted> {
     })
 }
 
-fn read_graphql(reader: &mut Reader<'_>) -> Result<GraphQl, Noted> {
+fn read_graphql(reader: &mut Reader<'_>) -> Result<GraphQl, ErrorRecorded> {
     let introspection = reader.get("GRAPHQL_INTROSPECTION", boolean);
     let playground = reader.get("GRAPHQL_PLAYGROUND", boolean);
     let allowlist = read_allowlist(reader);
     Ok(GraphQl { introspection: introspection?, playground: playground?, allowlist: allowlist? })
 }
 
-fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, Noted> {
+fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, ErrorRecorded> {
     type WithList = fn(Documents) -> Allowlist;
     let with_list = reader.get("GRAPHQL_ALLOWLIST", |text| match text {
         "off" => Ok(None),
@@ -195,7 +198,7 @@ fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, Noted> {
     let Some(with_list) = with_list else { return Ok(Allowlist::Off) };
     let documents = reader.find("GRAPHQL_ALLOWLIST_FILE", documents)?;
     documents.map(with_list).ok_or_else(|| {
-        reader.note(
+        reader.record_error(
             "GRAPHQL_ALLOWLIST_FILE",
             "missing (required because GRAPHQL_ALLOWLIST is not off)",
         )
@@ -204,8 +207,8 @@ fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, Noted> {
 
 fn read_log(
     reader: &mut Reader<'_>,
-    environment: Result<Environment, Noted>,
-) -> Result<Log, Noted> {
+    environment: Result<Environment, ErrorRecorded>,
+) -> Result<Log, ErrorRecorded> {
     let format = reader.find("LOG_FORMAT", str::parse);
     let filter: Result<LogFilter, _> = reader.get("LOG_LEVEL", str::parse);
     let is_forced = reader.get("LOG_LEVEL_FORCE", boolean);
@@ -213,7 +216,7 @@ fn read_log(
         && !filter.is_at_most_info()
     {
         let why = "expected no level below info in production, unless LOG_LEVEL_FORCE=true";
-        reader.note("LOG_LEVEL", why);
+        reader.record_error("LOG_LEVEL", why);
     }
     let usual = LogFormat::usual(environment?, stderr().is_terminal());
     Ok(Log { format: format?.unwrap_or(usual), filter: filter? })

@@ -22,8 +22,8 @@ use base64::{
 
 use super::{Expected, Secret};
 
-const LEAST_BYTES: usize = 32;
-const LEAST_DISTINCT_BYTES: usize = 16;
+const MIN_BYTES: usize = 32;
+const MIN_DISTINCT_BYTES: usize = 16;
 /// Words that mark a placeholder. Each has at least six letters, because shorter ones occur in random text.
 const PLACEHOLDERS: &[&str] = &[
     "changeme",
@@ -118,7 +118,7 @@ impl Key {
             return Err("random, not a placeholder: `openssl rand -base64 32` makes one".into());
         }
         let bytes = decode(text).ok_or("base64, base64url or hex of random bytes")?;
-        if bytes.len() < LEAST_BYTES {
+        if bytes.len() < MIN_BYTES {
             return Err("at least 32 bytes long: `openssl rand -base64 32` makes one".into());
         }
         if !looks_random(text, &bytes) {
@@ -154,7 +154,7 @@ fn is_placeholder(text: &[u8]) -> bool {
 
 fn looks_random(text: &str, bytes: &[u8]) -> bool {
     let distinct: HashSet<&u8> = bytes.iter().collect();
-    let is_varied = distinct.len() >= LEAST_DISTINCT_BYTES;
+    let is_varied = distinct.len() >= MIN_DISTINCT_BYTES;
 
     let step = bytes[1].wrapping_sub(bytes[0]);
     let is_sequence = bytes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);

@@ -17,7 +17,7 @@ use super::{Command, Environment, Setting};
 /// Expected form of a value, written to follow the word "expected".
 pub(crate) type Expected = Cow<'static, str>;
 
-const LARGEST_FILE_BYTES: u64 = 64 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// An invalid or missing setting. The message never contains the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,25 +25,25 @@ pub(crate) struct SettingError {
     /// Name of the variable, e.g. `LISTEN_ADDR`, or `LISTEN_ADDR_FILE` if the value came from a file.
     pub variable: String,
     /// Problem, written to follow the variable's name.
-    pub complaint: Cow<'static, str>,
+    pub problem: Cow<'static, str>,
 }
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.variable, self.complaint)
+        write!(f, "{}: {}", self.variable, self.problem)
     }
 }
 
 /// Marker returned in place of a value whose error is already recorded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Noted;
+pub(super) struct ErrorRecorded;
 
 /// Source of the settings of one process, with the errors found so far.
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     command: Command,
     environment: Environment,
-    pub(super) faults: Vec<SettingError>,
+    pub(super) errors: Vec<SettingError>,
 }
 
 impl<'a> Reader<'a> {
@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
         environment: Environment,
         lookup: &'a dyn Fn(&str) -> Option<String>,
     ) -> Self {
-        Self { lookup, command, environment, faults: Vec::new() }
+        Self { lookup, command, environment, errors: Vec::new() }
     }
 
     /// Reads a setting that has a default.
@@ -61,8 +61,8 @@ impl<'a> Reader<'a> {
         &mut self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Expected>,
-    ) -> Result<T, Noted> {
-        self.find(name, parse)?.ok_or_else(|| self.note(name, "has no default"))
+    ) -> Result<T, ErrorRecorded> {
+        self.find(name, parse)?.ok_or_else(|| self.record_error(name, "has no default"))
     }
 
     /// Reads a setting that may be absent. Records an error if `command` requires it.
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         &mut self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Expected>,
-    ) -> Result<Option<T>, Noted> {
+    ) -> Result<Option<T>, ErrorRecorded> {
         let setting = Setting::find(name).expect("every setting that is read is in the table");
         let (variable, value) = match self.given(setting)? {
             Some(given) => given,
@@ -79,55 +79,55 @@ impl<'a> Reader<'a> {
                 None if setting.required.applies(self.command, self.environment) => {
                     let (who, meaning) = (setting.required.describe(), setting.meaning);
                     let why = format!("missing (required by {who}): {meaning}");
-                    return Err(self.note(name, why));
+                    return Err(self.record_error(name, why));
                 }
                 None => return Ok(None),
             },
         };
         if value.chars().any(|letter| letter.is_control() || letter == char::REPLACEMENT_CHARACTER)
         {
-            return Err(self.note(variable, "expected one line of UTF-8 text"));
+            return Err(self.record_error(variable, "expected one line of UTF-8 text"));
         }
         parse(&value)
             .map(Some)
-            .map_err(|expected| self.note(variable, format!("expected {expected}")))
+            .map_err(|expected| self.record_error(variable, format!("expected {expected}")))
     }
 
     /// Records an error of `variable`.
-    pub(super) fn note(
+    pub(super) fn record_error(
         &mut self,
         variable: impl Into<String>,
-        complaint: impl Into<Cow<'static, str>>,
-    ) -> Noted {
-        self.faults.push(SettingError { variable: variable.into(), complaint: complaint.into() });
-        Noted
+        problem: impl Into<Cow<'static, str>>,
+    ) -> ErrorRecorded {
+        self.errors.push(SettingError { variable: variable.into(), problem: problem.into() });
+        ErrorRecorded
     }
 
     /// Returns the variable that is set (`FOO` or `FOO_FILE`) and the value.
-    fn given(&mut self, setting: &Setting) -> Result<Option<(String, String)>, Noted> {
+    fn given(&mut self, setting: &Setting) -> Result<Option<(String, String)>, ErrorRecorded> {
         let look = |variable: &str| (self.lookup)(variable).filter(|value| !value.is_empty());
         let value = look(setting.name);
         let file = setting.file_variable().and_then(|variable| Some((look(&variable)?, variable)));
         match (value, file) {
             (None, None) => Ok(None),
             (Some(value), None) => Ok(Some((setting.name.to_owned(), value))),
-            (Some(_), Some((_, variable))) => {
-                Err(self
-                    .note(setting.name, format!("expected either this or {variable}, not both")))
-            }
+            (Some(_), Some((_, variable))) => Err(self.record_error(
+                setting.name,
+                format!("expected either this or {variable}, not both"),
+            )),
             (None, Some((path, variable))) => {
                 let private =
                     setting.is_secret && matches!(self.environment, Environment::Production);
                 match read_line(&path, private) {
                     Ok(value) => Ok(Some((variable, value))),
-                    Err(complaint) => Err(self.note(variable, complaint)),
+                    Err(problem) => Err(self.record_error(variable, problem)),
                 }
             }
         }
     }
 }
 
-/// Reads a file without its trailing newlines, up to `LARGEST_FILE_BYTES`.
+/// Reads a file without its trailing newlines, up to `MAX_FILE_BYTES`.
 fn read_line(path: &str, private: bool) -> Result<String, Cow<'static, str>> {
     let unreadable = |error: io::Error| {
         let why = match error.kind() {
@@ -145,7 +145,7 @@ fn read_line(path: &str, private: bool) -> Result<String, Cow<'static, str>> {
         return Err("expected a file that only its owner can read: run chmod 600 on it".into());
     }
     let mut text = String::new();
-    file.take(LARGEST_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     let value = text.trim_end_matches(['\n', '\r']);
     if value.is_empty() {
         return Err("expected a file that is not empty".into());

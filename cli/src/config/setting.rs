@@ -15,7 +15,7 @@ pub(crate) struct Setting {
     /// Name of the variable, e.g. `LISTEN_ADDR`.
     pub name: &'static str,
     /// Value that applies when the variable is not set.
-    pub default: Standard,
+    pub default: SettingDefault,
     /// Commands that refuse to start without it.
     pub required: Required,
     /// True if other users of the machine must not read the value.
@@ -26,7 +26,7 @@ pub(crate) struct Setting {
 
 /// Default of a setting, fixed or by environment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Standard {
+pub(crate) enum SettingDefault {
     /// A value, read as if it had been set.
     Fixed(&'static str),
     /// Different values in development and in production.
@@ -69,10 +69,10 @@ impl Setting {
     /// Returns the default value; `None` where there is none.
     pub(crate) const fn default_in(&self, environment: Environment) -> Option<&'static str> {
         match (self.default, environment) {
-            (Standard::Fixed(text), _)
-            | (Standard::By { development: text, .. }, Environment::Development)
-            | (Standard::By { production: text, .. }, Environment::Production) => Some(text),
-            (Standard::Absent(_), _) => None,
+            (SettingDefault::Fixed(text), _)
+            | (SettingDefault::By { development: text, .. }, Environment::Development)
+            | (SettingDefault::By { production: text, .. }, Environment::Production) => Some(text),
+            (SettingDefault::Absent(_), _) => None,
         }
     }
 }
@@ -114,11 +114,11 @@ pub(crate) fn markdown() -> String {
     for setting in SETTINGS {
         let code = |text: &str| if text.is_empty() { "none".into() } else { format!("`{text}`") };
         let default = match setting.default {
-            Standard::Fixed(text) => code(text),
-            Standard::By { development, production } => {
+            SettingDefault::Fixed(text) => code(text),
+            SettingDefault::By { development, production } => {
                 format!("{}; production {}", code(development), code(production))
             }
-            Standard::Absent(then) => then.to_owned(),
+            SettingDefault::Absent(then) => then.to_owned(),
         };
         let (name, required) = (setting.name, setting.required.describe());
         let meaning = setting.meaning;
@@ -129,7 +129,9 @@ pub(crate) fn markdown() -> String {
 }
 
 /// Returns each variable that is probably a misspelt setting, with the name that was probably meant.
-pub(crate) fn near_misses<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<(&'a str, String)> {
+pub(crate) fn probable_typos<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+) -> Vec<(&'a str, String)> {
     let ours: Vec<String> = SETTINGS
         .iter()
         .flat_map(|setting| [Some(setting.name.to_owned()), setting.file_variable()])
@@ -149,7 +151,7 @@ pub(crate) fn near_misses<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<(
 
 const fn open(
     name: &'static str,
-    default: Standard,
+    default: SettingDefault,
     required: Required,
     meaning: &'static str,
 ) -> Setting {
@@ -162,11 +164,11 @@ const fn secret(
     required: Required,
     meaning: &'static str,
 ) -> Setting {
-    Setting { name, default: Standard::Absent(then), required, is_secret: true, meaning }
+    Setting { name, default: SettingDefault::Absent(then), required, is_secret: true, meaning }
 }
 
 use Required::{Allowlist, ApiAndProduction, Never, Serving};
-use Standard::{Absent, By, Fixed};
+use SettingDefault::{Absent, By, Fixed};
 
 /// Table of all settings, in the order in which operators look for them.
 #[rustfmt::skip]
@@ -259,7 +261,7 @@ mod tests {
     #[test]
     fn slips_of_the_pen_are_noticed() {
         let check = |name: &'static str, meant: Option<&str>| {
-            let found = near_misses([name]).pop().map(|(_, meant)| meant);
+            let found = probable_typos([name]).pop().map(|(_, meant)| meant);
             assert_eq!(found.as_deref(), meant, "{name}");
         };
         check("LISTEN_ADR", Some("LISTEN_ADDR"));

@@ -49,8 +49,8 @@ fn production<'a>(more: &[(&'a str, &'a str)]) -> Result<Config, Vec<SettingErro
     with(Command::Api, &given)
 }
 
-fn variables(faults: &[SettingError]) -> Vec<&str> {
-    faults.iter().map(|fault| fault.variable.as_str()).collect()
+fn variables(errors: &[SettingError]) -> Vec<&str> {
+    errors.iter().map(|fault| fault.variable.as_str()).collect()
 }
 
 /// A temporary file, removed when the test ends.
@@ -145,9 +145,9 @@ fn everything_can_be_set() {
 #[test]
 fn a_bad_value_names_its_variable_and_is_never_shown() {
     let check = |name: &str, value: &str| {
-        let faults = with(Command::Up, &[(name, value)]).expect_err(name);
-        assert_eq!(variables(&faults), [name], "{value}");
-        let text = render(&faults);
+        let errors = with(Command::Up, &[(name, value)]).expect_err(name);
+        assert_eq!(variables(&errors), [name], "{value}");
+        let text = render(&errors);
         assert!(text.contains("expected"), "{text}");
         for part in value.split(|letter: char| !letter.is_ascii_alphanumeric()) {
             let is_ours = OUR_WORDS.contains(&part) || part.len() < 4;
@@ -232,11 +232,11 @@ fn all_faults_come_at_once_and_none_comes_twice() {
         .filter(|setting| !matches!(setting.name, "DATA_DIR" | "GRAPHQL_ALLOWLIST_FILE"))
         .map(|setting| (setting.name, "canary7!"))
         .collect();
-    let faults = with(Command::Api, &wrong).unwrap_err();
-    let named: BTreeSet<_> = variables(&faults).into_iter().collect();
-    assert_eq!(named.len(), faults.len());
+    let errors = with(Command::Api, &wrong).unwrap_err();
+    let named: BTreeSet<_> = variables(&errors).into_iter().collect();
+    assert_eq!(named.len(), errors.len());
     assert_eq!(named, wrong.iter().map(|(name, _)| *name).collect());
-    assert!(!render(&faults).contains("canary7"));
+    assert!(!render(&errors).contains("canary7"));
 }
 
 #[test]
@@ -263,8 +263,8 @@ fn each_setting_of_the_table_is_read_and_no_other() {
 fn each_command_requires_what_it_cannot_do_without() {
     let check = |command, environment, missing: &[&str]| {
         let outcome = with(command, &[("ENVIRONMENT", environment)]);
-        let faults = outcome.err().unwrap_or_default();
-        assert_eq!(variables(&faults), missing, "{command:?} in {environment}");
+        let errors = outcome.err().unwrap_or_default();
+        assert_eq!(variables(&errors), missing, "{command:?} in {environment}");
     };
     let all = ["DATABASE_URL", "REDIS_URL", "JWT_KEYS", "ENCRYPTION_KEYS"];
     check(Command::Api, "development", &all);
@@ -299,9 +299,9 @@ fn a_file_gives_the_value_without_its_last_newline() {
 #[test]
 fn a_bad_file_names_its_variable_and_neither_path_nor_content() {
     let check = |given: &[(&str, &str)], variable: &str, says: &str| {
-        let faults = with(Command::Up, given).unwrap_err();
-        assert_eq!(variables(&faults), [variable]);
-        let text = render(&faults);
+        let errors = with(Command::Up, given).unwrap_err();
+        assert_eq!(variables(&errors), [variable]);
+        let text = render(&errors);
         assert!(text.contains(says), "{text}");
         assert!(!text.contains(CANARY), "{text}");
     };
@@ -327,9 +327,9 @@ fn production_refuses_secrets_in_files_that_others_can_read() {
     for mode in [0o640, 0o604, 0o644] {
         let keys = Scrap::new(&format!("open-{mode:o}"), KEY_A.as_bytes(), mode);
         let given = [("JWT_KEYS", ""), ("JWT_KEYS_FILE", keys.path())];
-        let faults = production(&given).unwrap_err();
-        assert_eq!(variables(&faults), ["JWT_KEYS_FILE"]);
-        assert!(render(&faults).contains("chmod 600"));
+        let errors = production(&given).unwrap_err();
+        assert_eq!(variables(&errors), ["JWT_KEYS_FILE"]);
+        assert!(render(&errors).contains("chmod 600"));
         with(Command::Up, &given).unwrap();
     }
 }
@@ -337,9 +337,9 @@ fn production_refuses_secrets_in_files_that_others_can_read() {
 #[test]
 fn a_key_may_not_serve_two_purposes() {
     let rings = format!("{KEY_B},{KEY_A}");
-    let faults = production(&[("ENCRYPTION_KEYS", &rings)]).unwrap_err();
-    assert_eq!(variables(&faults), ["ENCRYPTION_KEYS"]);
-    assert!(render(&faults).contains("JWT_KEYS"));
+    let errors = production(&[("ENCRYPTION_KEYS", &rings)]).unwrap_err();
+    assert_eq!(variables(&errors), ["ENCRYPTION_KEYS"]);
+    assert!(render(&errors).contains("JWT_KEYS"));
 }
 
 #[test]
@@ -392,9 +392,9 @@ fn an_allowlist_needs_documents_under_their_own_hash() {
         0o600,
     );
     let check = |given: &[(&str, &str)]| {
-        let faults = with(Command::Up, given).unwrap_err();
-        assert_eq!(variables(&faults), ["GRAPHQL_ALLOWLIST_FILE"]);
-        assert!(!render(&faults).contains(CANARY));
+        let errors = with(Command::Up, given).unwrap_err();
+        assert_eq!(variables(&errors), ["GRAPHQL_ALLOWLIST_FILE"]);
+        assert!(!render(&errors).contains(CANARY));
     };
     check(&[("GRAPHQL_ALLOWLIST", "enforce")]);
     check(&[("GRAPHQL_ALLOWLIST", "log"), ("GRAPHQL_ALLOWLIST_FILE", "/nowhere/canary7")]);

@@ -26,10 +26,10 @@ pub(super) const COLLEAGUES: [(&str, &str, &str); 3] = [
 ];
 
 /// People recorded as having a second factor.
-pub(super) const CAREFUL: [&str; 2] = ["nils", "priya"];
+pub(super) const WITH_MFA: [&str; 2] = ["nils", "priya"];
 
 /// A waiver: asset, failing rule, reason, and duration in days.
-pub(super) const WAIVED: (&str, &str, &str, i64) = (
+pub(super) const WAIVER: (&str, &str, &str, i64) = (
     "billing-db-1",
     "os-supported",
     "Moves to a new machine in the next quarter; until then only billing-app-1 reaches it.",
@@ -49,7 +49,7 @@ pub(super) const TAGS: [(&str, &str); 7] = [
 
 /// Dependencies: source, target that it needs, kind, criticality.
 #[rustfmt::skip] // One line per edge keeps the table readable.
-pub(super) const NEEDS: [(&str, &str, &str, Criticality); 22] = [
+pub(super) const DEPENDENCIES: [(&str, &str, &str, Criticality); 22] = [
     ("shop", "shop-web-1", "runs on", High),
     ("shop", "shop-web-2", "runs on", High),
     ("shop", "dns-zone", "name", Critical),
@@ -76,18 +76,19 @@ pub(super) const NEEDS: [(&str, &str, &str, Criticality); 22] = [
 
 /// Custodies: asset, holder, note, check-out in days ago; and the note and days ago of the check-in, if any.
 #[rustfmt::skip]
-pub(super) const HELD: [Held; 4] = [
+pub(super) const CUSTODIES: [CustodyRow; 4] = [
     ("berlin-ap-1", "nils", "New antenna", 12, Some(("Mounted again", 11))),
     ("berlin-ap-1", "nils", "Resets itself every night", 2, None),
     ("files-1", "operator", "A disk is swapped", 40, Some(("Rebuilt", 38))),
     ("ide-licences", "priya", "For the new colleagues", 5, None),
 ];
 
-/// Type of a row of [`HELD`].
-pub(super) type Held = (&'static str, &'static str, &'static str, i64, Option<(&'static str, i64)>);
+/// Type of a row of [`CUSTODIES`].
+pub(super) type CustodyRow =
+    (&'static str, &'static str, &'static str, i64, Option<(&'static str, i64)>);
 
 /// An asset of the company, before its creation.
-pub(super) struct Thing {
+pub(super) struct DemoAsset {
     /// Name, unique among the assets.
     pub(super) name: &'static str,
     /// Type of the asset in the inventory.
@@ -110,7 +111,7 @@ pub(super) struct Thing {
 
 /// Returns all assets of the company, with facts that count from `now`.
 #[rustfmt::skip] // One line per asset keeps the table readable.
-pub(super) fn things(now: DateTime<Utc>) -> Vec<Thing> {
+pub(super) fn things(now: DateTime<Utc>) -> Vec<DemoAsset> {
     let days = |days: i64| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Secs, true);
     // Facts of a compliant machine. Each asset states its differences; null means that a fact is unknown.
     let machine = |os: &str, open_ports: &[u16], differs: Value| {
@@ -134,8 +135,8 @@ pub(super) fn things(now: DateTime<Utc>) -> Vec<Thing> {
         let known = json!({ "encryption_in_transit": true, "logging_enabled": true, "tls_cert_expires_at": days(certificate) });
         with(known, differs)
     };
-    let row = |(name, asset_type, environment, lifecycle_state, location, description): Basics, owner, tags, attributes| {
-        Thing { name, asset_type, environment, lifecycle_state, location, description, owner, tags, attributes }
+    let row = |(name, asset_type, environment, lifecycle_state, location, description): AssetBasics, owner, tags, attributes| {
+        DemoAsset { name, asset_type, environment, lifecycle_state, location, description, owner, tags, attributes }
     };
     vec![
         row(("shop-web-1", Host, Prod, Active, "fra1-r03", "Web shop, front end"), "priya", "customer-facing", machine("Debian GNU/Linux 12 (bookworm)", &[22, 443], json!({ "tls_cert_expires_at": days(75) }))),
@@ -181,7 +182,8 @@ pub(super) fn yesterday() -> [(&'static str, Value); 3] {
 }
 
 /// Basic columns of an asset, without owner, tags and facts.
-type Basics = (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str);
+type AssetBasics =
+    (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str);
 
 /// Merges the differences into the known facts, and drops facts that are null.
 fn with(known: Value, differs: Value) -> Value {
@@ -241,13 +243,13 @@ mod tests {
         let things = things(now());
         let names: HashSet<_> = things.iter().map(|thing| thing.name).collect();
         let mut seen = HashSet::new();
-        for (source, target, ..) in NEEDS {
+        for (source, target, ..) in DEPENDENCIES {
             assert!(names.contains(source) && names.contains(target), "{source} {target}");
             assert!(source != target && seen.insert((source, target)), "{source} {target}");
         }
         assert!(yesterday().iter().all(|(name, _)| names.contains(name)));
-        assert!(names.contains(WAIVED.0));
-        for (asset, who, _, since, returned) in HELD {
+        assert!(names.contains(WAIVER.0));
+        for (asset, who, _, since, returned) in CUSTODIES {
             assert!(names.contains(asset), "{asset}");
             assert!(
                 PEOPLE.iter().any(|(known, _)| *known == who)
@@ -258,7 +260,7 @@ mod tests {
     }
 
     /// Returns the expected verdict of each rule, true for a pass; `None` for not assessed.
-    fn verdicts(thing: &Thing) -> [(&'static str, Option<bool>); 16] {
+    fn verdicts(thing: &DemoAsset) -> [(&'static str, Option<bool>); 16] {
         let fact = |key: &str| thing.attributes.get(key);
         let is = |key: &str| fact(key)?.as_bool();
         let number = |key: &str| fact(key)?.as_i64();
@@ -278,7 +280,7 @@ mod tests {
             ("no-default-credentials", is("has_default_credentials").map(|has| !has)),
             ("password-max-age", number("password_max_age_days").map(|days| days <= 90)),
             ("has-owner", Some(!thing.owner.is_empty())),
-            ("owner-mfa", (!thing.owner.is_empty()).then(|| CAREFUL.contains(&thing.owner))),
+            ("owner-mfa", (!thing.owner.is_empty()).then(|| WITH_MFA.contains(&thing.owner))),
             ("logging-enabled", is("logging_enabled")),
             ("log-retention", number("log_retention_days").map(|days| days >= 30)),
             ("backup-recency", age("last_backup_at").map(|days| days <= 7)),

@@ -22,7 +22,7 @@ use rustix::process::{getegid, geteuid};
 const PREFERRED: [&str; 3] = ["postgres", "sentryops", "nobody"];
 
 /// Maximum bytes read of a file; every file that we read is shorter.
-const SMALL_BYTES: u64 = 64 * 1024;
+const MAX_READ_BYTES: u64 = 64 * 1024;
 
 /// Account that the children run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Account {
     ///
     /// # Errors
     /// If the path is a link, is not a folder, or belongs to another user.
-    pub(super) fn own_folder(&self, folder: &Path) -> Result<()> {
+    pub(super) fn create_private_folder(&self, folder: &Path) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(error)
@@ -168,7 +168,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
             return Err(io::Error::other("not a regular file"));
         }
         let mut text = String::new();
-        file.take(SMALL_BYTES).read_to_string(&mut text)?;
+        file.take(MAX_READ_BYTES).read_to_string(&mut text)?;
         Ok(Some(text))
     };
     read().with_context(|| format!("cannot read {}", path.display()))
@@ -254,8 +254,8 @@ mod tests {
         let base = std::env::temp_dir().join(format!("sentryops-account-{}", std::process::id()));
         fs::create_dir_all(base.join("target")).unwrap();
         std::os::unix::fs::symlink(base.join("target"), base.join("link")).unwrap();
-        let refused = account.own_folder(&base.join("link"));
-        let accepted = account.own_folder(&base.join("new"));
+        let refused = account.create_private_folder(&base.join("link"));
+        let accepted = account.create_private_folder(&base.join("new"));
         let mode = fs::metadata(base.join("new")).map(|folder| folder.mode() & 0o777);
         fs::remove_dir_all(&base).unwrap();
         assert!(refused.is_err());

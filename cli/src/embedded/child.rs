@@ -28,8 +28,8 @@ use super::log::Log;
 use super::program::parse_major;
 
 /// Environment variables that a child inherits. The others may be keys, or settings meant for another Postgres.
-const PASSED_ON: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
-const AFTER_KILL: Duration = Duration::from_secs(5);
+const INHERITED_ENV: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts children on this machine, as the right user.
 pub(super) struct Launcher {
@@ -71,7 +71,7 @@ impl Launcher {
 
     fn dressed(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?)));
+        let passed_on = INHERITED_ENV.iter().filter_map(|name| Some((name, env::var_os(name)?)));
         command.env_clear().envs(passed_on).env("LC_ALL", "C");
         command.current_dir("/").process_group(0).stdin(Stdio::null());
         self.account.dress(&mut command);
@@ -83,7 +83,7 @@ impl Launcher {
 pub(super) struct Child {
     pub(super) name: &'static str,
     pub(super) log: Log,
-    grip: Grip,
+    grip: SignalHandle,
     status: watch::Receiver<Option<ExitStatus>>,
 }
 
@@ -130,7 +130,7 @@ impl Child {
     /// # Errors
     /// If the child has not ended after `KILL` either.
     pub(super) async fn end(&mut self, asked: &[(Signal, Duration)]) -> Result<()> {
-        for (signal, patience) in asked.iter().chain(&[(Signal::KILL, AFTER_KILL)]) {
+        for (signal, patience) in asked.iter().chain(&[(Signal::KILL, KILL_TIMEOUT)]) {
             self.grip.signal(*signal);
             if timeout(*patience, self.status()).await.is_ok() {
                 return Ok(());
@@ -143,12 +143,12 @@ impl Child {
 
 /// Handle that signals a process only while its pid is not reused. Dropping it sends the signal for an orderly end,
 /// also if the start of its [`Child`] was cancelled.
-struct Grip {
+struct SignalHandle {
     ask: Signal,
     process: Arc<Mutex<Option<Process>>>,
 }
 
-impl Grip {
+impl SignalHandle {
     fn signal(&self, signal: Signal) {
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(process) = &*process
@@ -160,7 +160,7 @@ impl Grip {
     }
 }
 
-impl Drop for Grip {
+impl Drop for SignalHandle {
     fn drop(&mut self) {
         self.signal(self.ask);
     }
@@ -171,7 +171,7 @@ fn keep(
     mut command: Command,
     input: Option<String>,
     ask: Signal,
-    started: oneshot::Sender<io::Result<Grip>>,
+    started: oneshot::Sender<io::Result<SignalHandle>>,
     ended: &watch::Sender<Option<ExitStatus>>,
 ) {
     let mut process = match command.spawn() {
@@ -189,7 +189,7 @@ fn keep(
     }
     let process = Arc::new(Mutex::new(Some(process)));
     // If the start was cancelled, the grip is dropped here, which stops the process.
-    let _ = started.send(Ok(Grip { ask, process: Arc::clone(&process) }));
+    let _ = started.send(Ok(SignalHandle { ask, process: Arc::clone(&process) }));
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while let Err(Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
     let mut process = process.lock().unwrap_or_else(PoisonError::into_inner);

@@ -23,10 +23,10 @@ pub(super) fn pid_file(data: &Path) -> PathBuf {
 }
 
 /// Rewrites a pid file that an earlier run left, so that it does not prevent the start of Postgres.
-pub(super) fn disown_pid_file(data: &Path, account: &Account) -> Result<()> {
+pub(super) fn replace_pid(data: &Path, account: &Account) -> Result<()> {
     let path = pid_file(data);
     match read(&path)? {
-        Some(noted) => account.write(&path, disowned(&noted, process::id()).as_bytes()),
+        Some(noted) => account.write(&path, with_pid(&noted, process::id()).as_bytes()),
         None => Ok(()),
     }
 }
@@ -34,7 +34,7 @@ pub(super) fn disown_pid_file(data: &Path, account: &Account) -> Result<()> {
 /// Returns the pid file with our pid in place of the old one. An old pid that an unrelated process now has would
 /// prevent the start, but Postgres ignores the pid of its own parent. Removing the file would be simpler, but from its
 /// other lines Postgres checks that no process of the old server still writes.
-fn disowned(noted: &str, we: u32) -> String {
+fn with_pid(noted: &str, we: u32) -> String {
     let rest = noted.split_once('\n').map_or("", |(_, rest)| rest);
     format!("{we}\n{rest}")
 }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_disowned_pid_file_names_us_and_keeps_its_memory_key() {
-        let check = |noted: &str, expected: &str| assert_eq!(disowned(noted, 7), expected);
+        let check = |noted: &str, expected: &str| assert_eq!(with_pid(noted, 7), expected);
         check(
             "123\n/data\n1700\n5432\n/run\n\n 5432001 32769\n",
             "7\n/data\n1700\n5432\n/run\n\n 5432001 32769\n",

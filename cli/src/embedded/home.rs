@@ -23,7 +23,7 @@ use super::account::{Account, open_folder, read};
 use super::{cluster, runtime};
 
 /// Parent of the data folders that replace those that the children may not enter.
-const SHELTER: &str = "/var/lib/sentryops";
+const FALLBACK_PARENT: &str = "/var/lib/sentryops";
 /// A claimed data folder. Dropping it releases the claim.
 pub(super) struct Home {
     pub(super) data: PathBuf,
@@ -36,13 +36,13 @@ pub(super) struct Home {
 impl Home {
     /// Claims a data folder, creating it if necessary, and its runtime folder.
     pub(super) fn claim(data_dir: &Path) -> Result<Self> {
-        make_passable(data_dir)?;
+        create_traversable(data_dir)?;
         let requested = data_dir.canonicalize()?;
         let lock = lock(&requested)?;
         let mark = mark(&requested);
-        let shelter = shelter(&mark);
-        let account = Account::choose(&[cluster::path(&requested), cluster::path(&shelter)])?;
-        let data = place(&requested, &shelter, &account)?;
+        let fallback = fallback(&mark);
+        let account = Account::choose(&[cluster::path(&requested), cluster::path(&fallback)])?;
+        let data = place(&requested, &fallback, &account)?;
         make_private(&data.join("log"))?;
         let runtime = runtime::make(&mark, &account)?;
         Ok(Self { data, runtime, account, requested, _lock: lock })
@@ -111,8 +111,8 @@ pub(super) fn lock(data: &Path) -> Result<File> {
 }
 
 /// Returns the replacement of a data folder that the children may not enter.
-pub(super) fn shelter(mark: &str) -> PathBuf {
-    Path::new(SHELTER).join(mark)
+pub(super) fn fallback(mark: &str) -> PathBuf {
+    Path::new(FALLBACK_PARENT).join(mark)
 }
 
 /// Returns a name of 16 hexadecimal digits for a data folder, a hash of its path.
@@ -122,22 +122,22 @@ pub(super) fn mark(data: &Path) -> String {
 }
 
 /// Chooses the folder of the data: the requested one, unless the children may not enter it.
-fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf> {
+fn place(requested: &Path, fallback: &Path, account: &Account) -> Result<PathBuf> {
     if !geteuid().is_root() {
         return Ok(requested.to_owned());
     }
     let (has_cluster, in_shelter) =
-        (cluster::path(requested).exists(), cluster::path(shelter).exists());
+        (cluster::path(requested).exists(), cluster::path(fallback).exists());
     if has_cluster && in_shelter {
         warn!(
             "there is a database in {} and another in {}: the first is used",
             requested.display(),
-            shelter.display()
+            fallback.display()
         );
     }
     if in_shelter && !has_cluster {
-        info!("the data of {} is stored in {}", requested.display(), shelter.display());
-        return Ok(shelter.to_owned());
+        info!("the data of {} is stored in {}", requested.display(), fallback.display());
+        return Ok(fallback.to_owned());
     }
     if account.can_enter(requested)? {
         return Ok(requested.to_owned());
@@ -150,21 +150,21 @@ fn place(requested: &Path, shelter: &Path, account: &Account) -> Result<PathBuf>
             requested.display()
         );
     }
-    make_passable(shelter)?;
+    create_traversable(fallback)?;
     warn!(
         requested = %requested.display(),
-        data = %shelter.display(),
+        data = %fallback.display(),
         "user {} cannot enter {}, so the data is stored in {}",
         account.name,
         requested.display(),
-        shelter.display()
+        fallback.display()
     );
-    Ok(shelter.to_owned())
+    Ok(fallback.to_owned())
 }
 
 /// Creates a folder that other users may pass through (for the children of root) but not list. An existing folder stays
 /// unchanged, because it may be `/root`.
-pub(super) fn make_passable(folder: &Path) -> Result<()> {
+pub(super) fn create_traversable(folder: &Path) -> Result<()> {
     let made = || -> io::Result<()> {
         if let Some(parent) = folder.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(parent)?;

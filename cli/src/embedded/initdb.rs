@@ -58,7 +58,7 @@ async fn make(
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
-        home.account.own_folder(&folder)?;
+        home.account.create_private_folder(&folder)?;
         let log = Log::begin(&home.data.join("log"), "initdb")?;
         let mut command = launcher.command(&program.initdb, "KILL");
         command.current_dir(&folder).arg("--pgdata").arg(&folder).arg("--pwfile").arg(password);

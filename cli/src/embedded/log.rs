@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::OFlags;
 use tracing::warn;
 
-const BOUND_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 const TAIL_BYTES: u64 = 2048;
 
 /// Log file of one child.
@@ -52,7 +52,7 @@ impl Log {
 
     /// Truncates the log to zero length if it exceeds its limit.
     pub(super) fn bound(&self) {
-        let too_long = self.file.metadata().is_ok_and(|log| log.len() > BOUND_BYTES);
+        let too_long = self.file.metadata().is_ok_and(|log| log.len() > MAX_BYTES);
         if too_long && let Err(error) = self.file.set_len(0) {
             warn!("cannot truncate the log {}: {error}", self.path.display());
         }

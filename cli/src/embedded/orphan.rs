@@ -16,15 +16,15 @@ use tokio::time::{Instant, sleep};
 use tracing::info;
 
 /// Time that an orphan has to end after the first signal, before it is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
-const AFTER_KILL: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Process names of our children, including `setpriv`, which becomes the service with `exec`.
-const NAMES: [&str; 6] =
+const PROCESS_NAMES: [&str; 6] =
     ["postgres", "postmaster", "initdb", "redis-server", "valkey-server", "setpriv"];
 
 /// Traces by which the orphaned processes of a service are found.
-pub(super) struct Traces<'a> {
+pub(super) struct OrphanSearch<'a> {
     /// Working directory of the service's processes.
     pub(super) folder: &'a Path,
     /// Socket on which the service listens.
@@ -33,7 +33,7 @@ pub(super) struct Traces<'a> {
     pub(super) uid: u32,
 }
 
-impl Traces<'_> {
+impl OrphanSearch<'_> {
     /// Returns the orphaned processes, by ascending pid; one known only by the socket comes last.
     pub(super) async fn find(&self) -> Vec<Pid> {
         let mut found = self.in_folder();
@@ -62,12 +62,12 @@ impl Traces<'_> {
             Some(leader) => signal(leader, ask)?,
             None => found.iter().try_for_each(|pid| signal(*pid, others))?,
         }
-        if self.gone_within(PATIENCE).await {
+        if self.gone_within(STOP_TIMEOUT).await {
             return Ok(());
         }
         // Searched again, because a pid may have been reused in the meantime.
         self.find().await.iter().try_for_each(|pid| signal(*pid, Signal::KILL))?;
-        if !self.gone_within(AFTER_KILL).await {
+        if !self.gone_within(KILL_TIMEOUT).await {
             bail!(
                 "processes of an earlier run on {} do not end, not even after SIGKILL",
                 self.folder.display()
@@ -133,7 +133,7 @@ fn working_directory(pid: Pid) -> Option<fs::Metadata> {
 
 fn has_our_name(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()))
-        .is_ok_and(|name| NAMES.contains(&name.trim_end()))
+        .is_ok_and(|name| PROCESS_NAMES.contains(&name.trim_end()))
 }
 
 fn signal(pid: Pid, signal: Signal) -> Result<()> {

@@ -19,16 +19,16 @@ use super::child::{Child, Launcher};
 use super::cluster;
 use super::home::Home;
 use super::log::Log;
-use super::orphan::Traces;
+use super::orphan::OrphanSearch;
 use super::program;
 use super::runtime;
 use super::secret::Secrets;
 
-const READY_WITHIN: Duration = Duration::from_mins(1);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Limit after a crash: Postgres replays its log first, and reports that to each connection.
-const RECOVERED_WITHIN: Duration = Duration::from_mins(10);
-const STOP_WITHIN: Duration = Duration::from_secs(25);
-const STOP_AT_ONCE_WITHIN: Duration = Duration::from_secs(5);
+const RECOVERY_TIMEOUT: Duration = Duration::from_mins(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+const IMMEDIATE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// URLs of the private database. All three are secrets.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child)
             },
             Err(_) => {}
         }
-        let patience = if is_recovering { RECOVERED_WITHIN } else { READY_WITHIN };
+        let patience = if is_recovering { RECOVERY_TIMEOUT } else { READY_TIMEOUT };
         if began.elapsed() > patience {
             let seconds = patience.as_secs();
             bail!("postgres accepts no connection after {seconds} s; {}", child.log.tail());
@@ -184,8 +184,8 @@ async fn make_logins(admin: &Client, secrets: &Secrets) -> Result<(), tokio_post
 /// Stops the server: first by a fast shutdown, which ends its connections; then by an immediate one, after which the
 /// next start has to recover.
 pub(super) async fn stop(mut child: Child, home: &Home, durability: Durability) -> Result<()> {
-    let in_order = (Signal::INT, STOP_WITHIN);
-    let at_once = (Signal::QUIT, STOP_AT_ONCE_WITHIN);
+    let in_order = (Signal::INT, STOP_TIMEOUT);
+    let at_once = (Signal::QUIT, IMMEDIATE_STOP_TIMEOUT);
     let stopped = match durability {
         Durability::Durable => child.end(&[in_order, at_once]).await,
         Durability::Scratch => child.end(&[at_once]).await,
@@ -202,13 +202,13 @@ pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let pid_file = cluster::pid_file(&home.data);
     let noted = read(&pid_file)?.unwrap_or_default();
     let leader = noted.lines().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-    let server = Traces { folder: &cluster, socket: &socket, uid };
+    let server = OrphanSearch { folder: &cluster, socket: &socket, uid };
     // Processes without their server cannot shut down in order, so they get QUIT.
     server.end(leader, Signal::INT, Signal::QUIT).await?;
-    let initdb = Traces { folder: &aside, socket: &socket, uid };
+    let initdb = OrphanSearch { folder: &aside, socket: &socket, uid };
     initdb.end(None, Signal::KILL, Signal::KILL).await?;
     server.nobody_listens().await?;
-    cluster::disown_pid_file(&home.data, &home.account)
+    cluster::replace_pid(&home.data, &home.account)
 }
 
 #[cfg(test)]

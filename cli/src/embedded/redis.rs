@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::child::{Child, Launcher};
 use super::home::Home;
 use super::log::Log;
-use super::orphan::Traces;
+use super::orphan::OrphanSearch;
 use super::secret::Secrets;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub(super) async fn spawn(
     program: &Path,
 ) -> Result<Child> {
     let folder = folder_of(home, "redis");
-    home.account.own_folder(&folder)?;
+    home.account.create_private_folder(&folder)?;
     let log = Log::begin(&home.data.join("log"), "redis")?;
     let mut command = launcher.command(program, "TERM");
     command.arg("-").current_dir(&folder);
@@ -108,7 +108,7 @@ pub(super) async fn stop(mut child: Child) -> Result<()> {
 /// Stops a server that an earlier run left.
 pub(super) async fn end_orphans(home: &Home) -> Result<()> {
     let (folder, socket) = (folder_of(home, "redis"), socket(&home.runtime));
-    let traces = Traces { folder: &folder, socket: &socket, uid: home.account.uid };
+    let traces = OrphanSearch { folder: &folder, socket: &socket, uid: home.account.uid };
     traces.end(None, Signal::TERM, Signal::TERM).await?;
     traces.nobody_listens().await
 }

@@ -25,8 +25,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// If the data folder cannot be read.
 pub(crate) async fn running(data_dir: &Path) -> Result<Option<DatabaseUrls>> {
     let Ok(requested) = data_dir.canonicalize() else { return Ok(None) };
-    let shelter = home::shelter(&home::mark(&requested));
-    let mut places = [requested.clone(), shelter].into_iter();
+    let fallback = home::fallback(&home::mark(&requested));
+    let mut places = [requested.clone(), fallback].into_iter();
     let Some(data) = places.find(|place| cluster::path(place).exists()) else { return Ok(None) };
     let Some(runtime) = noted_runtime(&data)? else { return Ok(None) };
     let Some(secrets) = Secrets::find(&data)? else { return Ok(None) };

@@ -41,7 +41,7 @@ pub(super) fn make(mark: &str, account: &Account) -> Result<PathBuf> {
     let session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let mut why = None;
     for place in places(mark, geteuid().as_raw(), session) {
-        match account.own_folder(&place).and_then(|()| account.can_enter(&place)) {
+        match account.create_private_folder(&place).and_then(|()| account.can_enter(&place)) {
             Ok(true) => return Ok(place),
             Ok(false) => {
                 why = Some(anyhow!("user {} cannot enter {}", account.name, place.display()));

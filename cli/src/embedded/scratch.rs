@@ -13,18 +13,18 @@ use rustix::process::geteuid;
 use tracing::info;
 
 use super::clear;
-use super::home::{Home, make_passable};
+use super::home::{Home, create_traversable};
 use super::secret;
 
 const PREFIX: &str = "sentryops-scratch-";
 /// Minimum age for removal: a younger folder may not be locked yet.
-const YOUNG: Duration = Duration::from_mins(1);
+const MIN_AGE: Duration = Duration::from_mins(1);
 
 /// Creates a new scratch folder with a random name.
 pub(super) fn folder() -> Result<PathBuf> {
     let number = u64::from_ne_bytes(secret::random()?);
     let folder = env::temp_dir().join(format!("{PREFIX}{number:016x}"));
-    make_passable(&folder)?;
+    create_traversable(&folder)?;
     Ok(folder)
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn sweep() {
     let entries = fs::read_dir(env::temp_dir()).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_name().as_bytes().starts_with(PREFIX.as_bytes())) {
         let is_old = |found: &fs::Metadata| {
-            found.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > YOUNG))
+            found.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > MIN_AGE))
         };
         // Metadata of the entry itself, because a link must not count as a folder.
         let ours = entry.metadata().is_ok_and(|found| {

@@ -29,7 +29,7 @@ impl Rng {
 }
 
 /// Fragments inserted into documents and values.
-const SPLINTERS: &[&str] = &[
+const FRAGMENTS: &[&str] = &[
     "{",
     "}",
     "[",
@@ -118,7 +118,7 @@ fn damaged(text: &str, rng: &mut Rng) -> String {
                 let (a, b) = (rng.below(letters.len()), rng.below(letters.len()));
                 letters.swap(a, b);
             }
-            _ => drop(letters.splice(at..at, rng.pick(SPLINTERS).chars())),
+            _ => drop(letters.splice(at..at, rng.pick(FRAGMENTS).chars())),
         }
     }
     letters.into_iter().collect()
@@ -141,7 +141,7 @@ fn swap_one(value: &mut Value, rng: &mut Rng) {
                 0 => Value::Null,
                 1 => json!(-1),
                 2 => json!(1e300),
-                3 => json!(rng.pick(SPLINTERS)),
+                3 => json!(rng.pick(FRAGMENTS)),
                 4 => json!([]),
                 5 => json!({ "a": [{}] }),
                 6 => json!("x".repeat(300)),

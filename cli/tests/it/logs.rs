@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Answer,
-    server::{Api, Ring, TestDeployment, until},
+    server::{Api, TestDeployment, TestKeyRing, until},
     team::{Team, log_in, sign_in, unique, word},
     wire,
 };
@@ -16,7 +16,7 @@ fn hex(bytes: &[u8], before_each: &str) -> String {
 }
 
 /// Returns every encoding in which a key could be logged.
-fn spellings(ring: &Ring) -> Vec<String> {
+fn spellings(ring: &TestKeyRing) -> Vec<String> {
     let hex = hex(&ring.secret, "");
     vec![
         BASE64_STANDARD.encode(ring.secret),

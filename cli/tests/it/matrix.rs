@@ -25,7 +25,7 @@ use domain::{
 };
 use reqwest::header::HeaderMap;
 use serde_json::json;
-use table::{KEY_FIELDS, Needs, ROLES, Row, USER_FIELDS, needs_no_statement, rows};
+use table::{KEY_FIELDS, ROLES, Requires, Row, USER_FIELDS, needs_no_statement, rows};
 use tokio_postgres::Client as Postgres;
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Mutations that fail for every caller, because their session, organization or password does not exist.
-const TRIED_IN_VAIN: [&str; 3] =
+const ALWAYS_FAILING: [&str; 3] =
     ["Mutation.switchOrganization", "Mutation.changePassword", "Mutation.revokeSession"];
 
 /// Text in the names of all objects that a stranger must never see.
@@ -74,9 +74,9 @@ impl Caller {
     }
 
     /// Returns the code of the expected refusal; `None` if the request must pass.
-    fn refusal(self, needs: Needs) -> Option<&'static str> {
+    fn refusal(self, needs: Requires) -> Option<&'static str> {
         let rank = match self {
-            Self::Anonymous => return (needs != Needs::Nobody).then_some("UNAUTHENTICATED"),
+            Self::Anonymous => return (needs != Requires::Anonymous).then_some("UNAUTHENTICATED"),
             Self::Viewer => 0,
             Self::Operator => 1,
             Self::Admin => 2,
@@ -84,10 +84,10 @@ impl Caller {
             // No role grants a permission on the installation, and no key can have one.
             Self::KeyWith => return needs.is_of_installation().then_some("FORBIDDEN"),
             Self::KeyWithout => {
-                return matches!(needs, Needs::Take(_)).then_some("FORBIDDEN");
+                return matches!(needs, Requires::Take(_)).then_some("FORBIDDEN");
             }
         };
-        let Needs::Take(permission) = needs else { return None };
+        let Requires::Take(permission) = needs else { return None };
         let has = ROLES[..=rank].iter().any(|(_, permissions)| permissions.contains(&permission));
         (!has).then_some("FORBIDDEN")
     }
@@ -123,14 +123,14 @@ fn org(team: &Team) -> Uuid {
 }
 
 /// Objects that two runs created for an asset that fails a rule.
-struct Judged {
+struct ComplianceFixture {
     rule: String,
     finding: String,
     waiver: String,
     runs: [String; 2],
 }
 
-impl Judged {
+impl ComplianceFixture {
     async fn insert(deployment: &TestDeployment, team: &Team, asset: &str) -> Self {
         let (now, asset) = (chrono_now(), asset.parse().unwrap());
         let tx = deployment.db.write(Id::from(org(team)), Origin::system()).await.unwrap();
@@ -164,7 +164,7 @@ impl Judged {
 }
 
 /// Organization with one object of each kind, all callers, and a superuser connection that detects changes.
-struct Scene {
+struct PermissionFixture {
     team: Team,
     people: [Person; 4],
     stranger: Person,
@@ -178,13 +178,13 @@ async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
     let mut keys = BTreeMap::new();
     let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
     let taken = rows().into_iter().filter_map(|row| match row.takes {
-        Needs::Take(permission) => Some(permission),
-        Needs::Nobody | Needs::SignIn => None,
+        Requires::Take(permission) => Some(permission),
+        Requires::Anonymous | Requires::SignedIn => None,
     });
     for permission in taken.collect::<BTreeSet<_>>() {
         let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
         let (_, without) = team.api_key("Without", &others).await;
-        let with = if Needs::Take(permission).is_of_installation() {
+        let with = if Requires::Take(permission).is_of_installation() {
             without.clone()
         } else {
             team.api_key("With", &Row::permissions(permission)).await.1
@@ -194,7 +194,7 @@ async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
     keys
 }
 
-impl Scene {
+impl PermissionFixture {
     async fn set(deployment: &TestDeployment, team: Team, other: Team) -> Self {
         let owner = team.owner.client.clone();
         let role = "mutation { saveRole(key: \"manager\", name: \"Manager\", permissions: [USER_MANAGE]) { id } }";
@@ -234,7 +234,7 @@ impl Scene {
         );
         let schedule = owner.get_data(&save, json!({})).await;
         let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
-        let judged = Judged::insert(deployment, &team, &lent).await;
+        let judged = ComplianceFixture::insert(deployment, &team, &lent).await;
         let new_key =
             format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
         let ids = vec![
@@ -284,10 +284,10 @@ impl Scene {
         Self { team, people, stranger: other.owner, keys, ids, postgres }
     }
 
-    fn client(&self, caller: Caller, needs: Needs) -> Client {
+    fn client(&self, caller: Caller, needs: Requires) -> Client {
         let keys = match needs {
-            Needs::Take(permission) => &self.keys[permission],
-            Needs::Nobody | Needs::SignIn => &self.keys["ASSET_READ"],
+            Requires::Take(permission) => &self.keys[permission],
+            Requires::Anonymous | Requires::SignedIn => &self.keys["ASSET_READ"],
         };
         match caller {
             Caller::Anonymous => self.team.nobody.clone(),
@@ -383,7 +383,7 @@ async fn watch(client: &Client, document: &str) -> Answer {
     Answer { status: 101, headers, text: body.to_string(), body }
 }
 
-async fn scene() -> (Scene, TestDeployment, crate::server::Api) {
+async fn scene() -> (PermissionFixture, TestDeployment, crate::server::Api) {
     let deployment = TestDeployment::new().await;
     let api = deployment.api_with(&[
         ("SESSION_MAX_PER_USER", "1000"),
@@ -393,7 +393,7 @@ async fn scene() -> (Scene, TestDeployment, crate::server::Api) {
     let api = api.await;
     let team = Team::new(&deployment, &api).await;
     let other = Team::new(&deployment, &api).await;
-    let scene = Scene::set(&deployment, team, other).await;
+    let scene = PermissionFixture::set(&deployment, team, other).await;
     (scene, deployment, api)
 }
 
@@ -430,7 +430,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             assert!(!answer.text.contains(CANARY), "{seen}");
             asked += 1;
         }
-        if row.takes != Needs::Nobody {
+        if row.takes != Requires::Anonymous {
             assert_eq!(scene.fingerprint().await, before, "{} changed something", row.of);
         }
         for (index, caller) in allowed.into_iter().enumerate() {
@@ -438,7 +438,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             answer.assert_well_formed();
             let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
             // Only the first caller must succeed: later ones may find the change already made.
-            let in_vain = TRIED_IN_VAIN.contains(&row.of.as_str());
+            let in_vain = ALWAYS_FAILING.contains(&row.of.as_str());
             assert!(index > 0 || in_vain || answer.errors().is_empty(), "{seen}");
             if row.people_only && caller.is_key() {
                 assert_eq!(answer.codes(), ["FORBIDDEN"], "{seen}");

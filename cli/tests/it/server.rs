@@ -36,12 +36,12 @@ pub async fn within<T>(time: Duration, what: &str, mut found: impl AsyncFnMut() 
 }
 
 /// A key ring with a single key.
-pub struct Ring {
+pub struct TestKeyRing {
     pub kid: &'static str,
     pub secret: [u8; 32],
 }
 
-impl Ring {
+impl TestKeyRing {
     pub fn new(kid: &'static str) -> Self {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).unwrap();
@@ -56,13 +56,17 @@ impl Ring {
 /// State that replicas share: the database and the keys.
 pub struct TestDeployment {
     pub db: TestDb,
-    pub jwt: Ring,
-    pub encryption: Ring,
+    pub jwt: TestKeyRing,
+    pub encryption: TestKeyRing,
 }
 
 impl TestDeployment {
     pub async fn new() -> Self {
-        Self { db: TestDb::new().await, jwt: Ring::new("jwt"), encryption: Ring::new("enc") }
+        Self {
+            db: TestDb::new().await,
+            jwt: TestKeyRing::new("jwt"),
+            encryption: TestKeyRing::new("enc"),
+        }
     }
 
     /// Returns the complete environment of a process of this deployment.

@@ -13,18 +13,18 @@ use tokio_tungstenite::{
 use crate::server::Api;
 
 /// Close code of a socket; `None` if the connection was lost.
-pub type Ended = Option<u16>;
+pub type CloseCode = Option<u16>;
 
 pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     /// Opens a socket, with or without a bearer. Returns the close code if the server refuses.
-    pub async fn open(api: &Api, bearer: Option<&str>) -> Result<Self, Ended> {
+    pub async fn open(api: &Api, bearer: Option<&str>) -> Result<Self, CloseCode> {
         Self::at(api.address, bearer).await
     }
 
     /// Opens a socket at an address; see [`Socket::open`].
-    pub async fn at(to: SocketAddr, bearer: Option<&str>) -> Result<Self, Ended> {
+    pub async fn at(to: SocketAddr, bearer: Option<&str>) -> Result<Self, CloseCode> {
         let mut request = format!("ws://{to}/graphql").into_client_request().unwrap();
         let protocol = HeaderValue::from_static("graphql-transport-ws");
         request.headers_mut().insert("sec-websocket-protocol", protocol);
@@ -46,12 +46,12 @@ impl Socket {
     }
 
     /// Returns the next message, or the close code of the socket.
-    pub async fn next(&mut self) -> Result<Value, Ended> {
+    pub async fn next(&mut self) -> Result<Value, CloseCode> {
         self.next_within(Duration::from_secs(20)).await.expect("a message within twenty seconds")
     }
 
     /// Returns as [`Socket::next`] does, or `None` if nothing arrives in time.
-    pub async fn next_within(&mut self, time: Duration) -> Option<Result<Value, Ended>> {
+    pub async fn next_within(&mut self, time: Duration) -> Option<Result<Value, CloseCode>> {
         let message = async {
             loop {
                 match self.0.next().await {

@@ -28,13 +28,13 @@ const ALL: AssetRange = AssetRange { above: None, up_to: None };
 const RUN: &str = "subscription($id: ID!) { complianceRun(id: $id) { state shardsDone } }";
 
 /// A compliance run that a test advances.
-struct Moved {
+struct RunFixture {
     db: Db,
     org: OrganizationId,
     run: RunId,
 }
 
-impl Moved {
+impl RunFixture {
     async fn new(deployment: &TestDeployment, team: &Team, redis_url: &str) -> Self {
         let redis = Redis::open(redis_url).unwrap();
         let (publisher, publishing) = Publisher::new(redis);
@@ -157,7 +157,7 @@ async fn what_is_watched_on_one_replica_is_heard_from_another() {
     let deployment = TestDeployment::new().await;
     let (api, other) = tokio::join!(deployment.api(), deployment.api());
     let team = Team::new(&deployment, &api).await;
-    let moved = Moved::new(&deployment, &team, &redis_url()).await;
+    let moved = RunFixture::new(&deployment, &team, &redis_url()).await;
     let mut sockets =
         [moved.watch(&api, &team.owner).await, moved.watch(&other, &team.owner).await];
     let began = Instant::now();
@@ -182,7 +182,7 @@ async fn revoked_or_demoted_while_events_flow_nothing_comes_a_second_later() {
         ("setUserRoles(user: $id, roles: [\"bare\"]) { id }", 4403),
     ] {
         let person = team.member("operator").await;
-        let moved = Moved::new(&deployment, &team, &redis_url()).await;
+        let moved = RunFixture::new(&deployment, &team, &redis_url()).await;
         let mut sockets = Vec::new();
         for _ in 0..5 {
             sockets.push(moved.watch(&other, &person).await);
@@ -214,7 +214,7 @@ async fn without_redis_events_are_delivered_by_polling_and_rights_are_looked_at_
     let url = redis.url();
     let api = deployment.api_with(&[("REDIS_URL", &url)]).await;
     let team = Team::new(&deployment, &api).await;
-    let moved = Moved::new(&deployment, &team, &url).await;
+    let moved = RunFixture::new(&deployment, &team, &url).await;
     let person = team.member("operator").await;
     let mut socket = moved.watch(&api, &person).await;
     redis.kill();
@@ -272,7 +272,7 @@ async fn queries_and_mutations_run_on_a_socket_under_the_same_rules() {
 #[tokio::test]
 async fn a_stream_over_sse_carries_the_same_and_ends_with_the_session() {
     let (team, world) = Team::of_world().await;
-    let moved = Moved::new(&world.deployment, &team, &redis_url()).await;
+    let moved = RunFixture::new(&world.deployment, &team, &redis_url()).await;
     let person = team.member("operator").await;
     let body = json!({ "query": RUN, "variables": { "id": moved.run.to_string() } });
     let url = format!("http://{}/graphql/stream", world.api.address);
@@ -308,7 +308,7 @@ async fn a_stopping_server_tells_its_sockets_to_go_elsewhere() {
     let deployment = TestDeployment::new().await;
     let mut api = deployment.api().await;
     let team = Team::new(&deployment, &api).await;
-    let moved = Moved::new(&deployment, &team, &redis_url()).await;
+    let moved = RunFixture::new(&deployment, &team, &redis_url()).await;
     let mut socket = moved.watch(&api, &team.owner).await;
     let began = Instant::now();
     api.terminate();
@@ -323,7 +323,7 @@ async fn a_client_that_leaves_is_forgotten() {
     let deployment = TestDeployment::new().await;
     let api = deployment.api().await;
     let team = Team::new(&deployment, &api).await;
-    let moved = Moved::new(&deployment, &team, &redis_url()).await;
+    let moved = RunFixture::new(&deployment, &team, &redis_url()).await;
     let socket = moved.watch(&api, &team.owner).await;
     assert_eq!(api.counted("sentryops_sockets ").await, 1);
     socket.leave().await;

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     client::Client,
-    server::{Ring, TestDeployment},
+    server::{TestDeployment, TestKeyRing},
     team::{PASSWORD, Team, chrono_now, log_in, sign_in, word},
 };
 
@@ -82,7 +82,7 @@ async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
         signed(json!({ "kid": null }), none.clone()),
         signed(json!({ "kid": "../../dev/null" }), none.clone()),
         signed(json!({ "crit": ["exp"] }), none.clone()),
-        forged(real, &Ring::new("jwt").secret, &none, &none),
+        forged(real, &TestKeyRing::new("jwt").secret, &none, &none),
         forged(real, &world.deployment.encryption.secret, &none, &none),
         forged(real, &[0; 32], &none, &none),
         signed(none.clone(), json!({ "padding": "x".repeat(5000) })),

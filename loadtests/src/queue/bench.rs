@@ -50,7 +50,7 @@ pub(crate) enum Hints {
     /// Redis is available and carries hints.
     Redis,
     /// Redis is unavailable, so workers poll.
-    Nobody,
+    Polling,
 }
 
 /// Concurrency settings of a worker process.
@@ -203,7 +203,7 @@ impl QueueBench {
         bail!(
             "the worker did not register within {} s; its log ends with:\n{}",
             SEEN_WITHIN.as_secs(),
-            child.last_words()
+            child.log_tail()
         )
     }
 }

@@ -67,7 +67,12 @@ impl Killed {
                 ledger.spread(&after(what, fences), &[&self.workers, &self.at]).await?;
             measurement.figure(format!("{when}{name}: jobs"), number(count), "");
             for (percentile, value) in ["p50", "p99", "max"].into_iter().zip(spread) {
-                measurement.aimed(format!("{when}{name}: {percentile}"), value, "s", target);
+                measurement.figure_with_target(
+                    format!("{when}{name}: {percentile}"),
+                    value,
+                    "s",
+                    target,
+                );
             }
         }
         Ok(())

@@ -42,7 +42,7 @@ const WATCH: &str = "
         WHEN (NEW.fence > OLD.fence) EXECUTE FUNCTION drill_note('started');
     CREATE TRIGGER drill_reaped AFTER UPDATE OF is_suspect ON job FOR EACH ROW
         WHEN (OLD.state = 'RUNNING') EXECUTE FUNCTION drill_note('reaped');";
-const FORGET: &str = "
+const CLEAR: &str = "
     DROP TRIGGER IF EXISTS drill_pushed ON job;
     DROP TRIGGER IF EXISTS drill_started ON job;
     DROP TRIGGER IF EXISTS drill_reaped ON job;
@@ -64,7 +64,7 @@ impl Ledger {
 
     /// Drops the triggers, empties the queue and the recorded events, and vacuums the queue.
     pub(crate) async fn clear(&self) -> Result<()> {
-        self.0.batch_execute(FORGET).await.context("empty the queue")?;
+        self.0.batch_execute(CLEAR).await.context("empty the queue")?;
         self.0.batch_execute("VACUUM ANALYZE job").await.context("vacuum")
     }
 

@@ -29,7 +29,7 @@ const IN_THE_MIDDLE: Duration = Duration::from_millis(200);
 
 /// Fault that is injected into Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mishap {
+enum Fault {
     Nothing,
     Flushed,
     Silent,
@@ -48,35 +48,35 @@ pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
     let mut redis = Store::redis(&bench.stores.redis)?;
     let mut usual = 0.0;
     for (name, mishap) in [
-        ("normal", Mishap::Nothing),
-        ("flushed", Mishap::Flushed),
-        ("unresponsive", Mishap::Silent),
-        ("killed", Mishap::Killed),
+        ("normal", Fault::Nothing),
+        ("flushed", Fault::Flushed),
+        ("unresponsive", Fault::Silent),
+        ("killed", Fault::Killed),
     ] {
         let meanwhile = async || {
             tokio::time::sleep(IN_THE_MIDDLE).await;
             match mishap {
-                Mishap::Nothing => Ok(()),
-                Mishap::Flushed => flush(&bench.stores.redis),
-                Mishap::Silent => redis.signal(Signal::STOP),
-                Mishap::Killed => redis.crash(Signal::KILL).await,
+                Fault::Nothing => Ok(()),
+                Fault::Flushed => flush(&bench.stores.redis),
+                Fault::Silent => redis.signal(Signal::STOP),
+                Fault::Killed => redis.crash(Signal::KILL).await,
             }
         };
         let drained = rate::drain(bench, ("noop", 0), count, 1, SHORT, meanwhile).await?;
         match mishap {
-            Mishap::Nothing => usual = drained.rate,
-            Mishap::Silent => {
+            Fault::Nothing => usual = drained.rate,
+            Fault::Silent => {
                 paced(bench, &mut measurement, name).await?;
                 redis.signal(Signal::CONT)?;
             }
-            Mishap::Killed => {
+            Fault::Killed => {
                 paced(bench, &mut measurement, name).await?;
                 redis.start()?;
             }
-            Mishap::Flushed => {}
+            Fault::Flushed => {}
         }
         measurement.figure(format!("{name}: rate"), drained.rate, "jobs/s");
-        measurement.aimed(
+        measurement.figure_with_target(
             format!("{name}: rate relative to normal"),
             drained.rate / usual * 100.0,
             "%",
@@ -96,7 +96,7 @@ async fn paced(bench: &QueueBench, measurement: &mut Measurement, name: &str) ->
     bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
     stop(vec![worker]).await?;
     let ([_, p99, _], done) = bench.ledger.spread(rate::START, &[]).await?;
-    measurement.aimed(format!("{name}: start p99"), p99, "ms", "≤ 1,100");
+    measurement.figure_with_target(format!("{name}: start p99"), p99, "ms", "≤ 1,100");
     measurement.check(format!("{name}: paced jobs done"), done, 500);
     Ok(())
 }
@@ -139,20 +139,20 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
         bench.push("effect", JOBS, JOBS / 4, MILLIS).await?;
         acknowledged += i64::try_from(JOBS)?;
         let wait = random.between(Duration::from_millis(200), Duration::from_millis(1500));
-        let surprised = bench.push("effect", JOBS, 2, MILLIS);
+        let interrupted_push = bench.push("effect", JOBS, 2, MILLIS);
         let crash = async {
             tokio::time::sleep(wait).await;
             let began = Instant::now();
             postgres.crash(Signal::QUIT).await?;
             postgres.start()?;
-            let ledger = reopen(&bench.stores.admin).await?;
+            let ledger = reconnect(&bench.stores.admin).await?;
             down.push(began.elapsed().as_secs_f64());
             anyhow::Ok(ledger)
         };
-        let (surprised, ledger) = tokio::join!(surprised, crash);
+        let (interrupted_push, ledger) = tokio::join!(interrupted_push, crash);
         // The push fails unless it was complete before the crash. The number of acknowledged jobs is then unknown, but
         // the triggers have recorded every committed job.
-        if surprised.is_ok() {
+        if interrupted_push.is_ok() {
             acknowledged += i64::try_from(JOBS)?;
         }
         let (ledger, up_at) = ledger?;
@@ -182,12 +182,12 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
         values.sort_unstable_by(f64::total_cmp);
         for (what, share) in [("median", 50), ("max", 100)] {
             let value = crate::load::percentile(&values, share).unwrap_or_default();
-            measurement.aimed(format!("{name}: {what}"), value, "s", target);
+            measurement.figure_with_target(format!("{name}: {what}"), value, "s", target);
         }
     }
     let spent = "SELECT coalesce(sum(attempt - 1), 0)::bigint FROM job_history";
     let spent = bench.ledger.count(spent).await?;
-    measurement.aimed("attempts consumed by restarts", number(spent), "", "0");
+    measurement.figure_with_target("attempts consumed by restarts", number(spent), "", "0");
     let reaped = "SELECT count(*) FROM drill_event WHERE what = 'reaped'";
     measurement.figure("expired leases", number(bench.ledger.count(reaped).await?), "");
     let buried = bench.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
@@ -198,7 +198,7 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
 }
 
 /// Waits until Postgres accepts connections; returns a new ledger and the time by the clock of Postgres.
-async fn reopen(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)> {
+async fn reconnect(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)> {
     let deadline = Instant::now() + BACK_WITHIN;
     loop {
         match Ledger::open(url).await {

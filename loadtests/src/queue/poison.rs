@@ -58,7 +58,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
             measurement.figure(format!("alone: {what} {share}"), alone, "ms");
             measurement.figure(format!("beside poison: {what} {share}"), beside, "ms");
             if share == "p99" {
-                measurement.aimed(
+                measurement.figure_with_target(
                     format!("{what} p99 beside poison"),
                     beside / alone,
                     "× alone",

@@ -88,7 +88,7 @@ pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
         let drained = drain(bench, ("noop", 0), count, processes, SHORT, async || Ok(())).await?;
         let what = format!("{processes} process{}", if processes == 1 { "" } else { "es" });
         let target = if processes == 1 { "≥ 50,000" } else { "≥ 1.25 × one" };
-        measurement.aimed(format!("{what}: rate"), drained.rate, "jobs/s", target);
+        measurement.figure_with_target(format!("{what}: rate"), drained.rate, "jobs/s", target);
         let Drained { postgres, workers, machine, .. } = drained;
         measurement.figure(format!("{what}: CPU of Postgres"), postgres.as_secs_f64(), "s");
         measurement.figure(format!("{what}: CPU of workers"), workers.as_secs_f64(), "s");
@@ -101,7 +101,7 @@ pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
         if processes == 1 {
             one = drained.rate;
         } else {
-            measurement.aimed(
+            measurement.figure_with_target(
                 "throughput of two processes relative to one",
                 drained.rate / one,
                 "×",
@@ -145,7 +145,7 @@ pub(crate) async fn sleep(bench: &QueueBench) -> Result<Measurement> {
         }
         measurement.figure(format!("{processes} × process: rate"), drained.rate, "jobs/s");
         let share = drained.rate / one / f64::from(processes) * 100.0;
-        measurement.aimed(
+        measurement.figure_with_target(
             format!("{processes} × process: share of linear scaling"),
             share,
             "%",
@@ -203,7 +203,7 @@ pub(crate) async fn latency(bench: &QueueBench) -> Result<Measurement> {
              done at the transaction that records the completion."
         ),
     );
-    for (name, hints) in [("hints", Hints::Redis), ("no Redis", Hints::Nobody)] {
+    for (name, hints) in [("hints", Hints::Redis), ("no Redis", Hints::Polling)] {
         bench.ledger.clear().await?;
         let worker = bench.work(SHORT, hints).await?;
         // A warm-up, so that the startup of the process is not measured.
@@ -218,7 +218,7 @@ pub(crate) async fn latency(bench: &QueueBench) -> Result<Measurement> {
         for ((what, value), aim) in
             [("p50", p50), ("p99", p99), ("max", most)].into_iter().zip(aims)
         {
-            measurement.aimed(format!("{name}: start {what}"), value, "ms", aim);
+            measurement.figure_with_target(format!("{name}: start {what}"), value, "ms", aim);
         }
         let ([p50, p99, most], _) = bench.ledger.spread(DONE, &[]).await?;
         for (what, value) in [("p50", p50), ("p99", p99), ("max", most)] {
@@ -257,7 +257,7 @@ pub(crate) async fn fairness(bench: &QueueBench) -> Result<Measurement> {
     let small = bench.ledger.number(&took("effect"), &[]).await?;
     measurement.figure("large batch done after", large, "ms");
     measurement.figure("small batch done after", small, "ms");
-    measurement.aimed(
+    measurement.figure_with_target(
         "time of the small batch relative to the large one",
         small / large * 100.0,
         "%",

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{run::Run, sizes::Measured};
+use super::{run::Run, sizes::LoadFigures};
 use crate::{
     client::Connection,
     deployment::Deployment,
@@ -32,7 +32,7 @@ const POSTURE: &str =
     "query($id: ID!) { asset(id: $id) { posture { verdicts { rule { key } verdict } } } }";
 
 /// An asset and its current disk encryption, which the edit inverts.
-struct Edited {
+struct Edit {
     id: Value,
     is_encrypted: bool,
 }
@@ -40,7 +40,7 @@ struct Edited {
 /// Runs the edits part, first without load, then during compliance runs.
 pub(super) async fn run(
     deployment: &Deployment,
-    measured: &Measured,
+    measured: &LoadFigures,
     edits: usize,
 ) -> Result<Measurement> {
     let mut measurement = Measurement::new(
@@ -67,14 +67,21 @@ pub(super) async fn run(
     Ok(measurement)
 }
 
-async fn run_again_and_again(deployment: &Deployment, measured: &Measured) -> Result<Infallible> {
+async fn run_again_and_again(
+    deployment: &Deployment,
+    measured: &LoadFigures,
+) -> Result<Infallible> {
     loop {
         Run::start(deployment, &measured.tenant).await?.follow(|_| Ok(())).await?;
     }
 }
 
 /// Returns assets in operation that have the fact set.
-async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> Result<Vec<Edited>> {
+async fn assets(
+    deployment: &Deployment,
+    measured: &LoadFigures,
+    count: usize,
+) -> Result<Vec<Edit>> {
     let mut connection = Connection::open(deployment.api.address).await?;
     let (mut assets, mut after) = (Vec::with_capacity(count), Value::Null);
     loop {
@@ -84,7 +91,7 @@ async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> R
         for node in page["nodes"].as_array().context("the response has no asset nodes")? {
             let is_encrypted = node["attributes"]["disk_encrypted"].as_bool();
             assets.extend(
-                is_encrypted.map(|is_encrypted| Edited { id: node["id"].clone(), is_encrypted }),
+                is_encrypted.map(|is_encrypted| Edit { id: node["id"].clone(), is_encrypted }),
             );
             if assets.len() == count {
                 return Ok(assets);
@@ -100,14 +107,14 @@ async fn assets(deployment: &Deployment, measured: &Measured, count: usize) -> R
 
 async fn paced(
     deployment: &Deployment,
-    measured: &Measured,
-    assets: &[Edited],
+    measured: &LoadFigures,
+    assets: &[Edit],
     measurement: &mut Measurement,
     when: &str,
 ) -> Result<()> {
     let mut pace = tokio::time::interval(PACE);
     let mut following = Vec::new();
-    for Edited { id, is_encrypted } in assets {
+    for Edit { id, is_encrypted } in assets {
         pace.tick().await;
         let connection = Connection::open(deployment.api.address).await?;
         let (token, id) = (measured.tenant.token.clone(), id.clone());

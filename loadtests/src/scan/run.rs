@@ -35,7 +35,7 @@ pub(super) struct Counts {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct RunView {
     state: String,
     reason: Option<String>,
     shards: i64,
@@ -89,7 +89,7 @@ impl Run {
         }
     }
 
-    async fn ask(&mut self) -> Result<Told> {
+    async fn ask(&mut self) -> Result<RunView> {
         let given = json!({ "id": self.id });
         let mut data = self.connection.graphql(Some(&self.token), RUN, given).await?;
         let run = data["complianceRun"].take();

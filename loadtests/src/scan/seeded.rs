@@ -24,7 +24,7 @@ const OWNERLESS: i32 = 1_200;
 /// Number of users who own assets.
 const OWNERS: i32 = 50;
 /// Number of owners without a second factor.
-const CARELESS: i32 = 6;
+const WITHOUT_MFA: i32 = 6;
 /// Hash positions that are not used by facts.
 const LIFE: usize = 60;
 const OWNED: usize = 61;
@@ -145,7 +145,7 @@ impl Seeding<'_> {
              CREATE OR REPLACE FUNCTION pg_temp.day(days numeric) RETURNS text LANGUAGE sql STABLE
              AS $$ SELECT to_char((now() + days * interval '1 day') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') $$;
              INSERT INTO \"user\" (id, email, name, mfa_enabled, created_at)
-             SELECT gen_random_uuid(), 'owner-' || number || '@{slug}.example', 'Owner ' || number, number >= {CARELESS}, now()
+             SELECT gen_random_uuid(), 'owner-' || number || '@{slug}.example', 'Owner ' || number, number >= {WITHOUT_MFA}, now()
              FROM generate_series(0, {OWNERS} - 1) AS number;
              INSERT INTO membership (org_id, user_id, created_at)
              SELECT organization.id, \"user\".id, now() FROM organization, \"user\"
@@ -218,7 +218,7 @@ impl Seeding<'_> {
             )
         });
         let owned = format!("pg_temp.roll({OWNED}, number, {seed}) >= {OWNERLESS}");
-        let careless = format!("pg_temp.roll({OWNER}, number, {seed}) % {OWNERS} < {CARELESS}");
+        let careless = format!("pg_temp.roll({OWNER}, number, {seed}) % {OWNERS} < {WITHOUT_MFA}");
         let facts = facts.collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT rule, passed, failed, total - passed - failed AS not_assessed

@@ -14,11 +14,11 @@ use crate::{
     deployment::{Deployment, Tenant},
     measurement::{Measurement, number},
     report::{Table, progress, whole},
-    usage::{self, Watched},
+    usage::{self, Observation},
 };
 
 /// Timeout for the write statistics of Postgres. A connection reports its writes at its next activity, or after 10 s.
-const TOLD_WITHIN: Duration = Duration::from_secs(15);
+const STATISTICS_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Number of assets from which the time of a run must grow at most linearly.
 const LINEAR_FROM: i64 = 10_000;
@@ -57,7 +57,7 @@ struct Row {
 }
 
 /// An organization with measured runs.
-pub(super) struct Measured {
+pub(super) struct LoadFigures {
     pub(super) tenant: Tenant,
     /// Id of the organization's last run.
     pub(super) run: String,
@@ -69,7 +69,7 @@ pub(super) async fn measure(
     deployment: &mut Deployment,
     sizes: &[i64],
     seed: u64,
-) -> Result<(Measurement, Measured)> {
+) -> Result<(Measurement, LoadFigures)> {
     let mut measurement = Measurement::new(
         "scan",
         format!(
@@ -88,8 +88,8 @@ pub(super) async fn measure(
             let seeding = Seeding { deployment, tenant: &tenant, assets: *assets, seed };
             let plural = if workers == 1 { "" } else { "s" };
             let what = format!("{} assets, {workers} worker{plural}", whole(number(*assets)));
-            let run = three(&seeding, &what, &mut measurement, &mut rows).await?;
-            last = Some(Measured { tenant, run, assets: *assets });
+            let run = measure_three_runs(&seeding, &what, &mut measurement, &mut rows).await?;
+            last = Some(LoadFigures { tenant, run, assets: *assets });
         }
     }
     measurement.rows(table(&rows), &rows)?;
@@ -98,7 +98,7 @@ pub(super) async fn measure(
 }
 
 /// Measures the three runs of an organization, and returns the id of the last.
-async fn three(
+async fn measure_three_runs(
     seeding: &Seeding<'_>,
     what: &str,
     measurement: &mut Measurement,
@@ -150,11 +150,11 @@ async fn three(
     measurement.check(format!("{what}: 1 %: postures written"), third.posture_rows, opened + fixed);
     // All findings of a changed asset are rewritten, each exactly once.
     let expected = [failed + opened, third.finding_rows - opened, in_operation, opened + fixed];
-    let told = told(deployment, written, expected).await?;
+    let wait_for_statistics = wait_for_statistics(deployment, written, expected).await?;
     for ((name, found), expected) in
         ["findings inserted", "findings updated", "postures inserted", "postures updated"]
             .iter()
-            .zip(told)
+            .zip(wait_for_statistics)
             .zip(expected)
     {
         measurement.check(format!("{what}: by statistics of Postgres: {name}"), found, expected);
@@ -168,14 +168,14 @@ async fn one(seeding: &Seeding<'_>, run: &'static str) -> Result<(String, Row)> 
     let watched: Vec<_> = deployment
         .workers
         .iter()
-        .map(|worker| Watched::begin(worker.pid()))
+        .map(|worker| Observation::begin(worker.pid()))
         .collect::<Result<_>>()?;
     let wal = wal(deployment).await?;
     let postgres = usage::of_tree(deployment.stores.postgres)?;
     let mut started = Run::start(deployment, tenant).await?;
     let (counts, took) = started.follow(|_| Ok(())).await?;
     let postgres = usage::of_tree(deployment.stores.postgres)?.saturating_sub(postgres);
-    let taken: Vec<_> = watched.iter().map(Watched::taken).collect::<Result<_>>()?;
+    let taken: Vec<_> = watched.iter().map(Observation::taken).collect::<Result<_>>()?;
     let row = Row {
         assets: *assets,
         workers: deployment.workers.len(),
@@ -209,13 +209,17 @@ async fn written(deployment: &Deployment) -> Result<[i64; 4]> {
 
 /// Returns the rows written since `before`. Waits until the statistics of Postgres include the expected rows, or until
 /// the timeout.
-async fn told(deployment: &Deployment, before: [i64; 4], expected: [i64; 4]) -> Result<[i64; 4]> {
+async fn wait_for_statistics(
+    deployment: &Deployment,
+    before: [i64; 4],
+    expected: [i64; 4],
+) -> Result<[i64; 4]> {
     let began = Instant::now();
     loop {
         let mut since = written(deployment).await?;
         since.iter_mut().zip(before).for_each(|(now, before)| *now -= before);
         let is_all = since.iter().zip(expected).all(|(found, expected)| *found >= expected);
-        if is_all || began.elapsed() > TOLD_WITHIN {
+        if is_all || began.elapsed() > STATISTICS_WITHIN {
             return Ok(since);
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -249,7 +253,7 @@ fn compare(measurement: &mut Measurement, rows: &[Row]) {
             whole(number(large.assets)),
             whole(number(small.assets))
         );
-        measurement.aimed(what, growth, "", "≤ 1.2");
+        measurement.figure_with_target(what, growth, "", "≤ 1.2");
         steep += i64::from(growth > LINEAR);
     }
     measurement.check("sizes at which the time grew faster than the number of assets", steep, 0);

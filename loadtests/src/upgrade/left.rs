@@ -25,7 +25,7 @@ const JOBS: &str = "{ jobs(filter: { state: [WAITING, RUNNING] }, first: 100) { 
 const JOB: &str = "query($id: ID!) { job(id: $id) { state } }";
 
 /// Ids of the runs and jobs that the older version leaves unfinished.
-pub(super) struct Left {
+pub(super) struct UnfinishedWork {
     import: String,
     run: String,
     /// Ids of the jobs that were waiting or running shortly before the stop, at most 100.
@@ -44,7 +44,7 @@ pub(super) async fn run_whole(address: SocketAddr, token: &str) -> Result<()> {
     until_ended(address, token, RUN, &id).await.map(drop)
 }
 
-impl Left {
+impl UnfinishedWork {
     /// Starts an import and a compliance run, and returns as soon as the import has made progress.
     pub(super) async fn leave(address: SocketAddr, token: &str, file: &Path) -> Result<Self> {
         let import = upload(address, token, file).await?;

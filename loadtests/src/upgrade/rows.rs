@@ -24,7 +24,7 @@ pub(super) struct Rows {
     pub(super) findings: i64,
     pub(super) migrations: i64,
     /// Number of assets that share their organization and external id with an earlier one.
-    pub(super) twice: i64,
+    pub(super) duplicates: i64,
     pub(super) buried: i64,
     /// Stored verdict strings by asset id.
     verdicts: BTreeMap<String, String>,
@@ -39,7 +39,7 @@ impl Rows {
                 (SELECT count(*) FROM finding JOIN asset ON asset.id = finding.asset_id
                  WHERE created_at <= coalesce($1::timestamptz, 'infinity')) AS findings,
                 (SELECT count(*) FROM job WHERE state = 'BURIED') AS buried,
-                (SELECT count(external_id) - count(DISTINCT (org_id, external_id)) FROM asset) AS twice";
+                (SELECT count(external_id) - count(DISTINCT (org_id, external_id)) FROM asset) AS duplicates";
         let row = postgres.query_one(counts, &[&until]).await.context("count rows")?;
         let verdicts = "SELECT asset.id::text AS asset, verdicts FROM posture JOIN asset ON asset.id = posture.asset_id
             WHERE created_at <= coalesce($1::timestamptz, 'infinity')";
@@ -52,7 +52,7 @@ impl Rows {
             postures: i64::try_from(verdicts.len())?,
             findings: row.try_get("findings")?,
             migrations: Self::migrations(postgres).await?,
-            twice: row.try_get("twice")?,
+            duplicates: row.try_get("duplicates")?,
             buried: row.try_get("buried")?,
             verdicts,
         })
@@ -65,12 +65,12 @@ impl Rows {
     }
 
     /// Returns the number of these assets that have other verdicts, or none, in `after`.
-    pub(super) fn differing(&self, after: &Self) -> i64 {
+    pub(super) fn count_changed_verdicts(&self, after: &Self) -> i64 {
         let same = |(asset, verdicts): &(&String, &String)| {
             after.verdicts.get(*asset).is_some_and(|now| now == *verdicts)
         };
-        let differing = self.verdicts.iter().filter(|one| !same(one)).count();
-        i64::try_from(differing).unwrap_or(i64::MAX)
+        let count_changed_verdicts = self.verdicts.iter().filter(|one| !same(one)).count();
+        i64::try_from(count_changed_verdicts).unwrap_or(i64::MAX)
     }
 }
 

@@ -44,7 +44,7 @@ async fn leftovers(client: &Client) -> Vec<String> {
 }
 
 /// Returns the applied migrations, or panics with the error as the operator reads it.
-fn told(outcome: Result<Vec<Applied>, Error>) -> Vec<Applied> {
+fn expect_applied(outcome: Result<Vec<Applied>, Error>) -> Vec<Applied> {
     outcome.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -55,13 +55,13 @@ async fn our_own_go_up_and_down_and_up_on_an_empty_database() {
     let count = all().len();
     let newest = (count > 0).then(latest);
     for _ in 0..2 {
-        assert_eq!(told(up(&mut client).await).len(), count);
+        assert_eq!(expect_applied(up(&mut client).await).len(), count);
         assert_eq!(version(&mut client).await.unwrap(), newest);
         assert_eq!(version(&mut db.session(&db.login).await).await.unwrap(), newest);
-        assert_eq!(told(down(&mut client, 0).await).len(), count);
+        assert_eq!(expect_applied(down(&mut client, 0).await).len(), count);
         assert_eq!(leftovers(&client).await, [""; 0]);
     }
-    assert_eq!(told(up(&mut client).await).len(), count);
+    assert_eq!(expect_applied(up(&mut client).await).len(), count);
 }
 
 /// Returns a textual description of everything that a migration can create.
@@ -118,12 +118,12 @@ async fn shape(client: &Client) -> Vec<String> {
 async fn each_way_down_undoes_exactly_its_way_up() {
     let db = TestDb::new().await;
     let mut client = db.admin().await;
-    told(up_to(&mut client, all(), 0).await);
+    expect_applied(up_to(&mut client, all(), 0).await);
     for migration in all() {
         let version = migration.version;
         let before = shape(&client).await;
-        told(up_to(&mut client, all(), version).await);
-        told(down(&mut client, version - 1).await);
+        expect_applied(up_to(&mut client, all(), version).await);
+        expect_applied(down(&mut client, version - 1).await);
         let after = shape(&client).await;
         let gone: Vec<_> = before.iter().filter(|entry| !after.contains(entry)).collect();
         let left: Vec<_> = after.iter().filter(|entry| !before.contains(entry)).collect();
@@ -132,7 +132,7 @@ async fn each_way_down_undoes_exactly_its_way_up() {
             "{version:04} {}: gone {gone:#?}, left {left:#?}",
             migration.name
         );
-        told(up_to(&mut client, all(), version).await);
+        expect_applied(up_to(&mut client, all(), version).await);
     }
 }
 
@@ -140,7 +140,7 @@ async fn each_way_down_undoes_exactly_its_way_up() {
 async fn what_was_known_before_facts_had_sources_is_declared() {
     let db = TestDb::new().await;
     let mut client = db.admin().await;
-    told(up_to(&mut client, all(), 12).await);
+    expect_applied(up_to(&mut client, all(), 12).await);
     let asset = "
         INSERT INTO organization (id, slug, name, created_at) VALUES (gen_random_uuid(), 'acme', 'Acme', now());
         INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
@@ -148,7 +148,7 @@ async fn what_was_known_before_facts_had_sources_is_declared() {
                CASE n WHEN 1 THEN '{\"os_name\": \"Debian\"}' ELSE '{}' END::jsonb, now(), '2026-05-01T00:00:00Z'
         FROM organization, generate_series(1, 2) AS n";
     client.batch_execute(asset).await.unwrap();
-    told(up_to(&mut client, all(), 13).await);
+    expect_applied(up_to(&mut client, all(), 13).await);
     let rows = client.query("SELECT sources::text FROM asset ORDER BY code", &[]).await.unwrap();
     let sources: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(sources, ["{\"os_name\": [\"DECLARED\", 1777593600000]}", "{}"]);

@@ -68,10 +68,10 @@ async fn a_login_that_inherits_is_put_right() {
     let db = TestDb::bare().await;
     let login = db.create_login("inherits", "INHERIT").await;
     let mut admin = db.admin().await;
-    let RolesOutcome::Made { lacked } = roles(&mut admin, &login).await.unwrap() else {
+    let RolesOutcome::Made { missing } = roles(&mut admin, &login).await.unwrap() else {
         panic!("nothing was made")
     };
-    assert!(lacked.contains(&format!("{login} inherits the rights of its roles")), "{lacked:?}");
+    assert!(missing.contains(&format!("{login} inherits the rights of its roles")), "{missing:?}");
     let row = admin
         .query_one("SELECT rolinherit FROM pg_roles WHERE rolname = $1::text", &[&login])
         .await
@@ -127,10 +127,10 @@ async fn who_may_not_make_roles_gets_sql_that_lets_the_owner_migrate() {
     admin.batch_execute("REVOKE ALL ON SCHEMA public FROM sentryops_owner, PUBLIC").await.unwrap();
     owner.batch_execute("SET SESSION AUTHORIZATION sentryops_owner").await.unwrap();
 
-    let RolesOutcome::NotPermitted { lacking } = roles(&mut owner, &db.login).await.unwrap() else {
+    let RolesOutcome::NotPermitted { missing } = roles(&mut owner, &db.login).await.unwrap() else {
         panic!("permitted")
     };
-    assert!(lacking.contains(&format!("role {} does not exist", db.login)), "{lacking:?}");
+    assert!(missing.contains(&format!("role {} does not exist", db.login)), "{missing:?}");
     assert_eq!(memberships(&admin, &db.login).await, [""; 0]);
     let error = up_to(&mut owner, TWO, 2).await.unwrap_err();
     assert!(matches!(&error, Error::MayNotCreate { database } if *database == db.name), "{error}");

@@ -40,7 +40,7 @@ pub struct Settings {
     /// How long running jobs may go on after a stop.
     pub drain: Duration,
     /// How often it is looked for lost leases and due schedules.
-    pub tend_every: Duration,
+    pub maintenance_interval: Duration,
     /// Days for which it is kept what became of jobs.
     pub history_days: u16,
     /// The version it is of.

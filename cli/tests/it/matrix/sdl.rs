@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::table::Needs;
+use super::table::Requires;
 
 /// Types of a schema, and its declarations of permissions: `Asset`, `Query.assets`, `User.email`.
 pub(super) struct Stated {
     pub(super) types: BTreeSet<String>,
-    pub(super) statements: BTreeMap<String, (Needs, bool)>,
+    pub(super) statements: BTreeMap<String, (Requires, bool)>,
 }
 
 /// Parses the layout of the exporter: one definition per line, descriptions in separate blocks.
@@ -54,15 +54,15 @@ pub(super) fn read(sdl: &str) -> Stated {
     Stated { types, statements }
 }
 
-fn statement(text: &str) -> Option<(Needs, bool)> {
+fn statement(text: &str) -> Option<(Requires, bool)> {
     let own = text.contains("@orOneself");
     if text.contains("@public") {
-        return Some((Needs::Nobody, own));
+        return Some((Requires::Anonymous, own));
     }
     if text.contains("@authenticated") {
-        return Some((Needs::SignIn, own));
+        return Some((Requires::SignedIn, own));
     }
     let (_, permission) = text.split_once("@requiresPermission(permission: ")?;
     let (permission, _) = permission.split_once(')').unwrap();
-    Some((Needs::Take(permission.to_owned().leak()), own))
+    Some((Requires::Take(permission.to_owned().leak()), own))
 }

@@ -4,7 +4,7 @@
 //!
 //! Long, because each of them has a row.
 
-use Needs::{Nobody, SignIn, Take};
+use Requires::{Anonymous, SignedIn, Take};
 
 /// Built-in roles in ascending order, each with the permissions that it adds to the previous ones.
 pub(super) const ROLES: [(&str, &[&str]); 4] = [
@@ -53,16 +53,16 @@ pub(super) const ROLES: [(&str, &[&str]); 4] = [
 
 /// Requirement of a row on its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
+pub(super) enum Requires {
     /// No requirement: open to anonymous callers.
-    Nobody,
+    Anonymous,
     /// A signed-in caller, without any permission.
-    SignIn,
+    SignedIn,
     /// A caller with this permission.
     Take(&'static str),
 }
 
-impl Needs {
+impl Requires {
     /// Returns true for permissions on the installation, which only the command line grants.
     pub(super) fn is_of_installation(self) -> bool {
         matches!(self, Take(permission) if permission.starts_with("FLEET_"))
@@ -75,9 +75,9 @@ pub(super) struct Row {
     /// Subject as in the schema: `Query.assets`, `Asset` or `User.email`.
     pub(super) of: String,
     /// Requirement that the schema declares.
-    pub(super) states: Needs,
+    pub(super) states: Requires,
     /// Requirement of the document; differs for types that are reachable only below another field.
-    pub(super) takes: Needs,
+    pub(super) takes: Requires,
     /// True if the caller's own object is always readable.
     pub(super) own: bool,
     /// True if only people may use it: the resolver rejects API keys.
@@ -89,7 +89,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn new(of: &str, states: Needs, path: &str, document: &str) -> Self {
+    fn new(of: &str, states: Requires, path: &str, document: &str) -> Self {
         Self {
             of: of.to_owned(),
             states,
@@ -101,22 +101,22 @@ impl Row {
         }
     }
 
-    fn query(name: &str, states: Needs, selection: &str) -> Self {
+    fn query(name: &str, states: Requires, selection: &str) -> Self {
         Self::new(&format!("Query.{name}"), states, name, &format!("{{ {selection} }}"))
     }
 
-    fn mutation(name: &str, states: Needs, selection: &str) -> Self {
+    fn mutation(name: &str, states: Requires, selection: &str) -> Self {
         let document = format!("mutation {{ {name}{selection} }}");
         Self::new(&format!("Mutation.{name}"), states, name, &document)
     }
 
     /// Returns a row for a type that `node(id:)` finds.
-    fn node(of: &str, states: Needs, id: &str, field: &str) -> Self {
+    fn node(of: &str, states: Requires, id: &str, field: &str) -> Self {
         let document = format!("{{ node(id: \"{id}\") {{ ... on {of} {{ {field} }} }} }}");
         Self::new(of, states, &format!("node.{field}"), &document)
     }
 
-    fn taking(self, takes: Needs, path: &str) -> Self {
+    fn taking(self, takes: Requires, path: &str) -> Self {
         Self { takes, path: path.to_owned(), ..self }
     }
 
@@ -139,7 +139,7 @@ impl Row {
         }
     }
 
-    fn subscription(of: &str, states: Needs, path: &str, selection: &str) -> Self {
+    fn subscription(of: &str, states: Requires, path: &str, selection: &str) -> Self {
         Self::new(of, states, path, &format!("subscription {{ {selection} }}"))
     }
 
@@ -172,8 +172,8 @@ pub(super) fn rows() -> Vec<Row> {
 fn root_queries() -> Vec<Row> {
     let reads = Take("COMPLIANCE_READ");
     vec![
-        Row::query("viewer", Nobody, "viewer { permissions organization { slug } }"),
-        Row::query("node", SignIn, "node(id: \"%user\") { id }"),
+        Row::query("viewer", Anonymous, "viewer { permissions organization { slug } }"),
+        Row::query("node", SignedIn, "node(id: \"%user\") { id }"),
         Row::query("asset", Take("ASSET_READ"), "asset(id: \"%asset\") { name }"),
         Row::query("assets", Take("ASSET_READ"), "assets { totalCount nodes { name } }"),
         Row::query("tags", Take("ASSET_READ"), "tags { name }"),
@@ -249,8 +249,8 @@ fn types() -> Vec<Row> {
         of_asset("BlastRadius", "blastRadius { assets }"),
         of_asset("Change", "changes { nodes { action } }"),
         Row::node("AuditEntry", Take("AUDIT_READ"), "%entry", "action"),
-        Row::node("Organization", SignIn, "%organization", "slug"),
-        Row::node("Role", SignIn, "%role", "key"),
+        Row::node("Organization", SignedIn, "%organization", "slug"),
+        Row::node("Role", SignedIn, "%role", "key"),
         Row::new("Rule", Take("COMPLIANCE_READ"), "rules", "{ rules { title } }"),
         Row::new("Control", Take("COMPLIANCE_READ"), "rules", "{ rules { controls { code } } }"),
         Row::new("RuleScope", Take("COMPLIANCE_READ"), "rules", "{ rules { appliesTo { tags } } }"),
@@ -290,17 +290,22 @@ fn types() -> Vec<Row> {
         Row::node("Schedule", Take("JOB_READ"), "%schedule", "name"),
         Row::new("QueueStats", Take("JOB_READ"), "queues", "{ queues { oldestWaitingSeconds } }"),
         Row::new("Worker", Take("FLEET_READ"), "workers", "{ workers { id } }"),
-        Row::node("User", SignIn, "%user", "name"),
-        Row::node("ApiKey", SignIn, "%key", "name"),
+        Row::node("User", SignedIn, "%user", "name"),
+        Row::node("ApiKey", SignedIn, "%key", "name"),
         Row::new("CreatedApiKey", Take("API_KEY_MANAGE"), "createApiKey", key).for_people(),
         // Reachable below `viewer`, which is null for anonymous callers.
-        Row::new("Viewer", Nobody, "", "{ viewer { actor { __typename } } }"),
-        Row::new("Session", SignIn, "", "{ viewer { sessions { id } } }").taking(Nobody, ""),
-        Row::new("LoginPayload", Nobody, "", &format!("{login} {{ mfaChallenge }} }}")),
-        Row::new("Tokens", Nobody, "", &format!("{login} {{ tokens {{ accessExpiresAt }} }} }}")),
+        Row::new("Viewer", Anonymous, "", "{ viewer { actor { __typename } } }"),
+        Row::new("Session", SignedIn, "", "{ viewer { sessions { id } } }").taking(Anonymous, ""),
+        Row::new("LoginPayload", Anonymous, "", &format!("{login} {{ mfaChallenge }} }}")),
+        Row::new(
+            "Tokens",
+            Anonymous,
+            "",
+            &format!("{login} {{ tokens {{ accessExpiresAt }} }} }}"),
+        ),
         Row::new(
             "System",
-            SignIn,
+            SignedIn,
             "",
             "{ auditEntries { nodes { actor { ... on System { name } } } } }",
         )
@@ -358,10 +363,10 @@ fn subscriptions() -> Vec<Row> {
     let outcome = outcome.map(|field| run(&format!("ComplianceRun.{field}"), reads, field));
     let mut rows = vec![
         run("Subscription.complianceRun", reads, "state"),
-        run("ComplianceRun", SignIn, "id").taking(reads, "complianceRun"),
+        run("ComplianceRun", SignedIn, "id").taking(reads, "complianceRun"),
         run("ComplianceRun.score", reads, "score { mean }"),
         import("Subscription.importRun", Take("ASSET_READ"), "state"),
-        import("ImportRun", SignIn, "id").taking(Take("ASSET_READ"), "importRun"),
+        import("ImportRun", SignedIn, "id").taking(Take("ASSET_READ"), "importRun"),
         import("ImportRun.reason", Take("ASSET_READ"), "reason"),
         import("ImportRun.errors", Take("ASSET_READ"), "errors { totalCount }"),
         Row::subscription("Subscription.jobs", Take("JOB_READ"), "jobs", "jobs { state }"),
@@ -378,15 +383,19 @@ fn mutations() -> Vec<Row> {
     let rows = [
         Row::mutation(
             "login",
-            Nobody,
+            Anonymous,
             "(email: \"%email\", password: \"%password\") { mfaChallenge }",
         ),
-        Row::mutation("refreshSession", Nobody, "(refreshToken: \"%refresh\") { accessExpiresAt }"),
-        Row::mutation("switchOrganization", SignIn, "(organization: \"%other\") { accessToken }")
+        Row::mutation(
+            "refreshSession",
+            Anonymous,
+            "(refreshToken: \"%refresh\") { accessExpiresAt }",
+        ),
+        Row::mutation("switchOrganization", SignedIn, "(organization: \"%other\") { accessToken }")
             .for_people(),
-        Row::mutation("changePassword", SignIn, "(current: \"wrong\", new: \"%new_password\")")
+        Row::mutation("changePassword", SignedIn, "(current: \"wrong\", new: \"%new_password\")")
             .for_people(),
-        Row::mutation("revokeSession", SignIn, "(id: \"%session\")"),
+        Row::mutation("revokeSession", SignedIn, "(id: \"%session\")"),
         Row::mutation("createUser", manage, "(input: %new_user) { id }"),
         Row::mutation("updateUser", manage, "(id: \"%victim\", input: { name: \"New\" }) { id }"),
         Row::mutation("setUserRoles", manage, "(user: \"%victim\", roles: [\"manager\"]) { id }"),
@@ -458,7 +467,7 @@ fn mutations() -> Vec<Row> {
             "(input: { name: \"Made\", cron: \"0 2 * * *\", action: COMPLIANCE_RUN }) { id }",
         ),
         Row::mutation("deleteSchedule", schedule, "(id: \"%schedule\")"),
-        Row::mutation("logout", Nobody, ""),
+        Row::mutation("logout", Anonymous, ""),
     ];
     rows.into()
 }

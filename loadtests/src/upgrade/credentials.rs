@@ -26,7 +26,7 @@ const LISTS: [&str; 4] = [
 ];
 
 /// Credentials and cursors obtained from the older version.
-pub(super) struct Belongings {
+pub(super) struct Credentials {
     email: String,
     password: String,
     access: String,
@@ -36,7 +36,7 @@ pub(super) struct Belongings {
     pages: Vec<(&'static str, String, Value)>,
 }
 
-impl Belongings {
+impl Credentials {
     /// Signs in and creates API keys on the older version.
     pub(super) async fn new(address: SocketAddr, email: String, password: String) -> Result<Self> {
         let mut connection = Connection::open(address).await?;

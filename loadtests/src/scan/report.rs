@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::sizes::Measured;
+use super::sizes::LoadFigures;
 use crate::{
     client::Connection,
     deployment::Deployment,
@@ -16,7 +16,7 @@ use crate::{
 const TIMES: usize = 5;
 
 /// Measures the downloads of the measured run's report.
-pub(super) async fn run(deployment: &Deployment, measured: &Measured) -> Result<Measurement> {
+pub(super) async fn run(deployment: &Deployment, measured: &LoadFigures) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "report",
         format!(
