@@ -1,6 +1,6 @@
-# The commands that people type. `make` alone lists them.
+# Commands for development. `make` alone lists them.
 
-# Where rustup puts cargo, for shells that have not heard of it yet.
+# Folder in which rustup installs cargo, for shells whose PATH lacks it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -10,7 +10,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 help: ## list the commands
 	@awk -F ': ## ' '/^[a-z]+: ## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
-demo: ## start everything with a demo organization, on http://127.0.0.1:8080
+demo: ## build and start everything with a demo organization, on http://127.0.0.1:8080
 	@docker/heartbeat installing docker/install
 	@docker/heartbeat building cargo build --profile demo --locked --bin sentryops
 	$(target)/demo/sentryops up --demo
@@ -20,19 +20,19 @@ test: ## run all tests against a private Postgres and Redis
 	cargo build --locked --bin sentryops
 	$(target)/debug/sentryops services -- cargo test --locked --workspace
 
-check: ## format, lints, documentation
+check: ## check format, lints and documentation
 	@docker/install
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
-conformance: ## GraphQL over HTTP, audited from outside by graphql-http and a browser
+conformance: ## audit GraphQL over HTTP from outside, with graphql-http, client libraries and a browser
 	@docker/install --browser
 	cargo build --release --locked --bin sentryops
 	cd loadtests/conformance && npm ci
 	node loadtests/conformance/run.mjs --binary $(target)/release/sentryops
 
-load: ## what it costs: time to the first answer, memory, CPU per request beside a peer's, jobs, imported rows and judged assets a second, what is lost
+load: ## measure start time, memory, CPU per request beside a peer, jobs, imported rows and evaluated assets per second, lost work
 	@docker/install
 	cargo build --release --locked --bin sentryops --bin loadtests
 	cargo build --release --locked --package workers --example drill
