@@ -9,7 +9,9 @@
 //! the version that we do not know. A version counts by the components that the table has, so 20.04.6 is Ubuntu 20.04 and 8.9 is
 //! RHEL 8. Without its second part (`Windows 10`, `SLES 12`) it is known only where all such parts have ended: at the last one's end.
 //!
-//! Sources and date stand in the table's head, and change with its rows. What came out later is unknown until its row is added.
+//! The table is generated: `end_of_life/generate` writes it from a snapshot of published data, and a test holds the two
+//! equal. The snapshot names each row's source and the day on which it was read. Releases later than the snapshot are
+//! unknown until it is refreshed.
 //!
 //! Long by the spellings: each maker has its own, and each is read beside its test.
 
@@ -245,6 +247,13 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_generated_from_the_snapshot() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/inventory/end_of_life/generate");
+        let checked = std::process::Command::new(script).arg("--check").output().unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
+
+    #[test]
     fn the_table_says_where_it_is_from_and_as_of_which_month() {
         let mut head = TABLE.lines();
         assert!(head.next().is_some_and(|line| line.starts_with("# Sources: ")));
@@ -299,6 +308,7 @@ mod tests {
             ("Oracle Linux Server 8.9", "Oracle Linux", "8", "2029-07-31"),
             ("Fedora Linux 39 (Workstation Edition)", "Fedora", "39", "2024-11-26"),
             ("Fedora release 41 (Forty One)", "Fedora", "41", "2025-12-15"),
+            ("Fedora Linux 44 (Server Edition)", "Fedora", "44", "2027-06-02"),
             ("SUSE Linux Enterprise Server 15 SP5", "SLES", "15 SP5", "2024-12-31"),
             ("SLES 12-SP5", "SLES", "12 SP5", "2024-10-31"),
             ("SUSE Linux Enterprise Server 15.7", "SLES", "15 SP7", "2031-07-31"),
@@ -317,6 +327,7 @@ mod tests {
             ("FreeBSD 13.2-RELEASE-p4", "FreeBSD", "13.2", "2024-06-30"),
             ("macOS 12.7", "macOS", "12", "2024-09-16"),
             ("macOS Big Sur", "macOS", "11", "2023-09-26"),
+            ("macOS Golden Gate", "macOS", "27", "2029-09-15"),
             ("macOS Monterey 12.7.4", "macOS", "12", "2024-09-16"),
             ("Mac OS X 10.11.6", "macOS", "10.11", "2018-12-01"),
             ("Microsoft Windows Server 2019 Standard", "Windows Server", "2019", "2029-01-09"),
@@ -349,6 +360,7 @@ mod tests {
         check("Debian GNU/Linux", Some("12 (bookworm)"), "Debian", "12", "2028-06-30");
         check("SLES", Some("12.5"), "SLES", "12 SP5", "2024-10-31");
         check("Microsoft Windows 11 Pro", Some("10.0.26100"), "Windows", "11 24H2", "2026-10-13");
+        check("Microsoft Windows 11 Pro", Some("10.0.26300"), "Windows", "11 26H2", "2028-10-10");
         check("Windows Server 2019", Some("10.0.17763"), "Windows Server", "2019", "2029-01-09");
     }
 
