@@ -1,8 +1,9 @@
 //! Content negotiation between the two media types of a GraphQL response.
 //!
-//! The most specific range decides a type's quality (RFC 9110 §12.5.1). On a tie the type that is named more exactly
-//! wins, then `application/graphql-response+json`. Wildcards and an absent `Accept` get `application/json`, as the
-//! GraphQL-over-HTTP draft requires.
+//! The most specific media range decides the quality of a media type (RFC 9110 §12.5.1), and the type with the higher
+//! quality wins. At equal quality, the type with the more specific range wins. If `Accept` names both types exactly,
+//! `application/graphql-response+json` wins. If only wildcards match, or `Accept` is absent, `application/json` wins,
+//! as the GraphQL-over-HTTP draft requires.
 
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
@@ -12,20 +13,20 @@ use crate::{
 };
 
 impl Media {
-    /// Returns the media type that the client prefers.
+    /// Returns the media type of the response that the `Accept` header prefers.
     ///
     /// # Errors
-    /// 406 if the client accepts neither type.
+    /// 406 if `Accept` allows neither type.
     pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, RequestError> {
         if !headers.contains_key(ACCEPT) {
             return Ok(Self::Json);
         }
-        let ranges: Vec<Range> = headers
+        let ranges: Vec<MediaRange> = headers
             .get_all(ACCEPT)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .filter_map(Range::parse)
+            .filter_map(MediaRange::parse)
             .collect();
         let preference =
             |media: Self| ranges.iter().filter_map(|range| range.preference(media)).max();
@@ -40,9 +41,10 @@ impl Media {
             (Some(_), None) => Ok(Self::GraphQl),
             (None, Some(_)) => Ok(Self::Json),
             (Some(graphql), Some(json)) => {
-                let better = (graphql.quality, graphql.precision) > (json.quality, json.precision);
-                let tie = (graphql.quality, graphql.precision) == (json.quality, json.precision);
-                let graphql_wins = better || (tie && graphql.precision == Precision::Exact);
+                let is_better =
+                    (graphql.quality, graphql.precision) > (json.quality, json.precision);
+                let is_tie = (graphql.quality, graphql.precision) == (json.quality, json.precision);
+                let graphql_wins = is_better || (is_tie && graphql.precision == Precision::Exact);
                 Ok(if graphql_wins { Self::GraphQl } else { Self::Json })
             }
         }
@@ -56,20 +58,20 @@ enum Precision {
     Exact,
 }
 
-/// Quality that one range gives to one media type; ordered so that the most precise range is the greatest.
+/// Quality that one media range gives to one media type. The ordering compares the precision first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Preference {
     precision: Precision,
     quality: u16,
 }
 
-struct Range {
+struct MediaRange {
     essence: String,
     quality: u16,
 }
 
-impl Range {
-    /// Parses one entry of `Accept`. Returns `None` if it is not a media range or requires a charset other than UTF-8.
+impl MediaRange {
+    /// Parses one entry of `Accept`. Returns `None` for a malformed entry and for a charset other than UTF-8.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let essence = parts.next()?.to_ascii_lowercase();
@@ -98,7 +100,8 @@ impl Range {
     }
 }
 
-/// Parses a quality value into thousandths: `0.8` → 800. At most three digits after the point; the maximum is 1.
+/// Parses a quality value into thousandths: `0.8` → 800. Returns `None` for more than three decimal places and for
+/// values above 1.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,8 +1,9 @@
-//! Converts an engine's answer into an HTTP response: status, headers, body.
+//! Converts an answer of the engine into an HTTP response: status, headers, body. An answer ([`Answer`]) is a GraphQL
+//! response with the flag `executed`.
 //!
 //! An executed request gets 200 with a `data` entry, even if it has errors. A request that was not executed gets no
-//! `data` entry: `application/json` still gets 200, because old clients read the body only then, and
-//! `application/graphql-response+json` gets the error's status.
+//! `data` entry. With `application/json` its status is 200, because older clients read no body with another status.
+//! With `application/graphql-response+json`, the code of the first error decides the status.
 
 use async_graphql::{ServerError, Value};
 use graphql::Answer;
@@ -15,14 +16,14 @@ use serde::Serialize;
 
 use crate::{media::Media, request_error::RequestError};
 
-/// A request error: the specification forbids the `data` entry here.
+/// Body for a request that was not executed. The GraphQL specification forbids a `data` entry in this case.
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     errors: &'a [ServerError],
 }
 
-/// Adds `requestId` to the extensions of each error that has none.
-pub(crate) fn sign(answer: &mut Answer, request_id: &str) {
+/// Adds `requestId` to the extensions of each error without this entry.
+pub(crate) fn add_request_id(answer: &mut Answer, request_id: &str) {
     for error in &mut answer.response.errors {
         let extensions = error.extensions.get_or_insert_default();
         if extensions.get("requestId").is_none() {
@@ -31,17 +32,17 @@ pub(crate) fn sign(answer: &mut Answer, request_id: &str) {
     }
 }
 
-/// Builds the error response of a route that is not GraphQL: plain JSON with the error's status.
+/// Builds the error response of a route other than the GraphQL endpoint: plain JSON with the status of the error.
 ///
 /// # Errors
 /// See [`respond`].
-pub(crate) fn refuse(answer: Answer, request_id: &str) -> Result<Response, RequestError> {
+pub(crate) fn error_response(answer: Answer, request_id: &str) -> Result<Response, RequestError> {
     let mut response = respond(answer, Media::GraphQl, request_id)?;
     response.headers_mut().insert(CONTENT_TYPE, Media::Json.content_type());
     Ok(response)
 }
 
-/// Builds the response that carries `answer` as `media`.
+/// Builds the response with `answer` as its body, in the media type `media`.
 ///
 /// # Errors
 /// 500 if the answer cannot be serialized as JSON, which would be a bug.
@@ -50,7 +51,7 @@ pub(crate) fn respond(
     media: Media,
     request_id: &str,
 ) -> Result<Response, RequestError> {
-    sign(&mut answer, request_id);
+    add_request_id(&mut answer, request_id);
     let body = if answer.executed {
         serde_json::to_vec(&answer.response)
     } else {
@@ -81,7 +82,7 @@ pub(crate) fn respond(
     Ok(response)
 }
 
-/// Returns the status of a request that was not executed, by the code of its first error.
+/// Maps the code of the first error to the status of a request that was not executed.
 fn status(code: Option<&str>) -> StatusCode {
     match code {
         Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,
@@ -96,7 +97,7 @@ fn status(code: Option<&str>) -> StatusCode {
     }
 }
 
-/// Returns the `code` of an error's extensions.
+/// Returns the `code` from the extensions of an error.
 pub(crate) fn code(error: &ServerError) -> Option<&str> {
     match error.extensions.as_ref()?.get("code")? {
         Value::String(code) => Some(code),
@@ -105,7 +106,8 @@ pub(crate) fn code(error: &ServerError) -> Option<&str> {
     }
 }
 
-/// Returns `retryAfterMs` in whole seconds, rounded up: a client that retries a moment early is rejected again.
+/// Returns `retryAfterMs` from the extensions of an error in whole seconds. The value is rounded up, because a client
+/// that retries too early is rejected again.
 fn retry_after_seconds(error: &ServerError) -> Option<u64> {
     match error.extensions.as_ref()?.get("retryAfterMs")? {
         Value::Number(milliseconds) => milliseconds.as_u64().map(|value| value.div_ceil(1000)),

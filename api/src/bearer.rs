@@ -1,17 +1,17 @@
 //! Reads the bearer token from `Authorization`.
 //!
-//! An unreadable header is not rejected here but passed on as a token that cannot be valid. Only the engine knows
-//! whether the operation uses the token (`login` and `refreshSession` do not).
+//! An unreadable header is not rejected here: it yields the token `UNREADABLE`, which is never valid. Only the engine
+//! knows whether the operation uses the token (`login` and `refreshSession` do not use it).
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
 /// Token that represents an unreadable header; a valid token is never empty.
 const UNREADABLE: &str = "";
 
-/// Maximum length in bytes: far longer than any issued token, and short enough to be cheap to verify.
+/// Maximum length of a token in bytes: far longer than any issued token, and short enough to be cheap to verify.
 const MAX_TOKEN_BYTES: usize = 4096;
 
-/// Returns the token, [`UNREADABLE`], or `None` if no header was sent.
+/// Returns the token of the request; [`UNREADABLE`] for an invalid or repeated header; `None` without the header.
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let first = values.next()?;
@@ -21,7 +21,7 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     Some(first.to_str().ok().and_then(parse).unwrap_or(UNREADABLE))
 }
 
-/// Returns the token of a header's value, or `None` if the value is not `Bearer` and one token.
+/// Parses the value `Bearer <token>` of a header. Returns `None` for any other value, or if the token is too long.
 pub(crate) fn parse(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_matches(' ');

@@ -1,7 +1,9 @@
-//! Reads a request's body. The size limit is enforced while reading, because `Content-Length` may be wrong or absent.
+//! Reads the body of a request. The size limit is enforced while reading, because `Content-Length` can be wrong or
+//! absent.
 //!
-//! The rest of a body over the limit is read and discarded for a short time before the request is rejected. Closing a
-//! socket with unread bytes makes the kernel send a reset, and the client would lose the response that explains it.
+//! After a body exceeds the limit, its remaining bytes are read and discarded for a short time, and only then the
+//! request is rejected. Closing a socket with unread bytes makes the kernel send a TCP reset, and the client would lose
+//! the response that explains the rejection.
 
 use std::time::Duration;
 
@@ -15,24 +17,25 @@ use poem::Body;
 
 use crate::request_error::{Code, RequestError};
 
-/// Maximum time for which the rest of an oversized body is read and discarded.
+/// Maximum time for which the remaining bytes of an oversized body are read and discarded.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum size of the discarded rest, as a multiple of the limit.
+/// Maximum number of discarded bytes, as a multiple of the size limit of the body.
 const DISCARD_LIMIT_FACTOR: usize = 2;
 
-/// Reads the whole body into memory.
+/// Reads the complete body into memory.
 ///
 /// # Errors
-/// 413 if the body is larger than `limit` bytes; 400 if it ends early.
+/// 413 if the body is larger than `limit` bytes; 400 if the body ends before it is complete.
 pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError> {
     let mut chunks = std::pin::pin!(body.into_bytes_stream());
-    let mut whole = BytesMut::new();
+    let mut received = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk
-            .map_err(|_| RequestError::malformed("The request body ended early; send it again."))?;
-        if whole.len() + chunk.len() > limit {
-            drop(whole);
-            // A client that keeps sending is cut off. Both outcomes end in the same refusal.
+        let chunk = chunk.map_err(|_| {
+            RequestError::malformed("The request body is incomplete; send the request again.")
+        })?;
+        if received.len() + chunk.len() > limit {
+            drop(received);
+            // The result is ignored: the request is rejected whether or not the client has stopped sending by then.
             let _ = tokio::time::timeout(
                 DISCARD_TIMEOUT,
                 discard(chunks, limit * DISCARD_LIMIT_FACTOR),
@@ -44,23 +47,23 @@ pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, RequestError
                 format!("The body is larger than {limit} bytes."),
             ));
         }
-        whole.extend_from_slice(&chunk);
+        received.extend_from_slice(&chunk);
     }
-    Ok(whole.freeze())
+    Ok(received.freeze())
 }
 
-async fn discard<E>(mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin, most: usize) {
+async fn discard<E>(mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin, max_bytes: usize) {
     let mut read = 0;
     while let Some(Ok(chunk)) = chunks.next().await {
         read += chunk.len();
-        if read > most {
+        if read > max_bytes {
             return;
         }
     }
 }
 
 /// Rejects a body that is not declared as uncompressed JSON in UTF-8. A page of another origin cannot send this media
-/// type without a CORS preflight. This check is the only defence against CSRF, so it is exact.
+/// type without a CORS preflight. The check is the only defence against CSRF, so it accepts no similar media type.
 ///
 /// # Errors
 /// 415 for any other media type, charset or encoding.
@@ -92,7 +95,7 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), RequestError> {
     ))
 }
 
-/// Returns true for `application/json`, alone or with `charset=utf-8`.
+/// Returns true for `application/json` with no parameter except `charset=utf-8`.
 fn is_json(content_type: &str) -> bool {
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().is_some_and(|part| part.eq_ignore_ascii_case("application/json"));

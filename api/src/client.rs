@@ -1,6 +1,9 @@
-//! The client's address, which limits count by, and the request id, which finds the log lines of a request.
+//! The client address, to which all per-address limits apply, and the request id, which links a response to its log
+//! lines.
 //!
-//! Both come from the connection unless its peer is a trusted proxy. poem's `RealIp` is not used: it trusts every peer.
+//! The headers `X-Forwarded-For` and `X-Request-Id` are used only if the peer of the connection is a trusted proxy. For
+//! any other peer, the client address is the address of the peer, and the request id is a new UUID. poem's `RealIp` is
+//! not used, because it trusts every peer.
 
 use std::net::IpAddr;
 
@@ -13,18 +16,18 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Networks of the trusted proxies: only their forwarded headers are used.
+/// Networks of the trusted proxies. Forwarded headers from other addresses are ignored.
 #[derive(Debug, Clone)]
-pub(crate) struct Proxies(pub(crate) Vec<IpNet>);
+pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 
-impl Proxies {
+impl TrustedProxies {
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns the client's address: the right-most hop that is not a trusted proxy. That hop wrote everything to its
-    /// left, so those entries prove nothing. An entry that is not an IP address ends the search at the last valid hop.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    /// Returns the client address: the right-most hop that is not a trusted proxy. Entries to the left of this hop were
+    /// sent by the hop and prove nothing. An entry that is not an IP address ends the search at the last valid hop.
+    pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.contains(client) {
             return client;
@@ -44,8 +47,8 @@ impl Proxies {
 
     /// Returns the request id that a trusted proxy sent, or a new UUID.
     pub(crate) fn request_id(&self, peer: IpAddr, headers: &HeaderMap) -> String {
-        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-        match given {
+        let received_id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        match received_id {
             Some(id) if is_request_id(id) && self.contains(peer.to_canonical()) => id.to_owned(),
             _ => Uuid::now_v7().to_string(),
         }
@@ -57,7 +60,8 @@ fn parse(hop: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// Returns true for a short id without special characters: it goes into logs and headers and must not break a line.
+/// Returns true for 1 to 64 ASCII letters, digits, dots, hyphens and underscores. A request id is written to logs and
+/// headers, so a line break must be impossible.
 fn is_request_id(id: &str) -> bool {
     (1..=64).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -67,8 +71,8 @@ fn is_request_id(id: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn proxies() -> Proxies {
-        Proxies(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])
+    fn proxies() -> TrustedProxies {
+        TrustedProxies(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])
     }
 
     #[test]
@@ -78,7 +82,7 @@ mod tests {
             for value in forwarded {
                 headers.append(X_FORWARDED_FOR, value.parse().unwrap());
             }
-            let client = proxies().client(peer.parse().unwrap(), &headers);
+            let client = proxies().client_address(peer.parse().unwrap(), &headers);
             assert_eq!(client.to_string(), expected, "{peer} {forwarded:?}");
         };
         check("203.0.113.9", &[], "203.0.113.9");

@@ -1,6 +1,7 @@
-//! Configuration of the edge. `cli` reads it from the environment; this crate never does.
+//! Configuration of the HTTP edge, i.e. of this crate. `cli` reads the values from the environment; this crate never
+//! reads environment variables.
 //!
-//! All values are parsed (`Origin`, `IpNet`, `SocketAddr`), so an invalid value cannot get this far.
+//! All values have parsed types (`Origin`, `IpNet`, `SocketAddr`), so a [`Config`] contains no malformed value.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,16 +12,17 @@ use ipnet::IpNet;
 
 use crate::cors::Origin;
 
-/// Configuration of the edge. [`Default`] suits development on one machine.
+/// Configuration of the HTTP edge. [`Default`] suits development on one machine.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address of the public port (`LISTEN_ADDR`). `cli` binds it and passes the listener to [`crate::Server::run`].
+    /// Address of the public listener (`LISTEN_ADDR`), which `cli` binds and passes to [`crate::Server::run`].
     pub listen: SocketAddr,
-    /// Address of the port for health and metrics (`HEALTH_ADDR`); never a public address.
+    /// Address of the health listener, which serves health and metrics (`HEALTH_ADDR`). Must not be reachable by the
+    /// public.
     pub health_listen: SocketAddr,
     /// Origins that may read responses from a browser (`CORS_ORIGINS`), compared exactly.
     pub cors_origins: Vec<Origin>,
-    /// Networks with a trusted `X-Forwarded-For` and `X-Request-Id` (`TRUSTED_PROXIES`).
+    /// Networks of the proxies whose `X-Forwarded-For` and `X-Request-Id` are used (`TRUSTED_PROXIES`).
     pub trusted_proxies: Vec<IpNet>,
     /// HTTP Strict Transport Security; `None` in development, where it would break plain HTTP on `localhost`.
     pub hsts: Option<Hsts>,
@@ -63,22 +65,23 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Maximum time from the first byte of a request (or from connecting) to the end of its head.
     pub head_timeout: Duration,
-    /// Maximum time without progress between requests, while a response is read, or on an upgraded connection.
+    /// Maximum time without a transferred byte: between two requests, while a response is sent, or on an upgraded
+    /// connection.
     pub idle_timeout: Duration,
-    /// Maximum time from a request's head to the response's head, including the time to read the request's body.
+    /// Maximum time from the head of a request to the head of its response. Includes reading the body of the request.
     pub request_timeout: Duration,
-    /// Minimum number of bytes that an upload must deliver in each `idle_timeout` spent waiting for the client. An
-    /// upload has no overall deadline. The value must be high enough to deliver a whole chunk before the run counts as
-    /// abandoned ([`ImportRun::ABANDONED`]).
+    /// Minimum number of bytes that the client of an upload must send per `idle_timeout` of waiting time. An upload has
+    /// no overall deadline. At this minimum rate, a whole chunk of the file must arrive before the import run counts as
+    /// abandoned ([`ImportRun::ABANDONED_AFTER`]).
     ///
-    /// [`ImportRun::ABANDONED`]: domain::inventory::import::ImportRun::ABANDONED
+    /// [`ImportRun::ABANDONED_AFTER`]: domain::inventory::import::ImportRun::ABANDONED_AFTER
     pub upload_progress_bytes: usize,
     /// Maximum concurrent uploads and exports of one user or API key in this process.
     pub transfers_per_holder: usize,
-    /// Maximum time for requests in flight to end after a shutdown begins.
+    /// Drain timeout of requests in flight. Connections that are still open after this time are closed.
     pub stop_timeout: Duration,
-    /// Limits of WebSockets and SSE streams.
-    pub sockets: Sockets,
+    /// Limits of sockets and SSE streams.
+    pub sockets: SocketLimits,
 }
 
 impl Default for Limits {
@@ -92,14 +95,14 @@ impl Default for Limits {
             upload_progress_bytes: 128 * 1024,
             transfers_per_holder: 5,
             stop_timeout: Duration::from_secs(30),
-            sockets: Sockets::default(),
+            sockets: SocketLimits::default(),
         }
     }
 }
 
-/// Limits of WebSockets and SSE streams: counts per client, sizes and intervals.
+/// Limits of sockets and SSE streams: counts per client, sizes and intervals.
 #[derive(Debug, Clone)]
-pub struct Sockets {
+pub struct SocketLimits {
     /// Maximum open sockets of one user or API key in this process.
     pub per_holder: usize,
     /// Maximum open SSE streams of one user or API key in this process.
@@ -116,13 +119,13 @@ pub struct Sockets {
     pub init_timeout: Duration,
     /// Interval between two pings. A client that sends nothing from one ping to the next is disconnected.
     pub ping: Duration,
-    /// Maximum time for a client to read the close frame and answer it.
+    /// Maximum time that the server waits for the client to answer a close frame.
     pub close_timeout: Duration,
     /// Interval between two comments on an idle SSE stream.
     pub keep_alive: Duration,
 }
 
-impl Default for Sockets {
+impl Default for SocketLimits {
     fn default() -> Self {
         Self {
             per_holder: 5,
@@ -148,8 +151,8 @@ mod tests {
     #[test]
     fn the_slowest_upload_brings_a_chunk_before_it_counts_as_abandoned() {
         let limits = Limits::default();
-        let abandoned = ImportRun::ABANDONED.to_std().unwrap().as_secs();
-        let turns = usize::try_from(abandoned / limits.idle_timeout.as_secs()).unwrap();
-        assert!(turns * limits.upload_progress_bytes >= CHUNK_BYTES);
+        let abandoned = ImportRun::ABANDONED_AFTER.to_std().unwrap().as_secs();
+        let windows = usize::try_from(abandoned / limits.idle_timeout.as_secs()).unwrap();
+        assert!(windows * limits.upload_progress_bytes >= CHUNK_BYTES);
     }
 }

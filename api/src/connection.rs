@@ -1,19 +1,19 @@
 //! Deadlines of a connection: a `TcpStream` with one timer that is always armed.
 //!
 //! hyper's header timeout also ends idle keep-alive connections, and does not notice stalled writes. poem's idle
-//! timeout restarts at every byte, which allows slowloris attacks. So the deadline is kept here, where bytes pass in
-//! both directions. The service reports when a head is complete and when the response begins, so no bytes are parsed
-//! twice.
+//! timeout restarts at every byte, which allows slowloris attacks. Therefore this wrapper, which sees the bytes of both
+//! directions, enforces the deadlines. The HTTP service reports when the head of a request is complete and when the
+//! response begins, so no bytes are parsed twice.
 //!
-//! | phase | deadline | ends when |
+//! | phase | deadline | the phase ends with |
 //! |---|---|---|
-//! | `Head` | `head_timeout` after connecting, or after a request's first byte | the service is called |
-//! | `Request` | `request_timeout` plus `GRACE` after the head | the service has responded |
-//! | `Receiving` | `idle_timeout` + `request_timeout` + `GRACE` after an upload's last piece | as `Request` |
-//! | `Open` | `idle_timeout` after the last byte written | the next request's first byte |
-//! | `Upgraded` | `idle_timeout` after the last byte in either direction | never |
+//! | `Head` | `head_timeout` after connecting, or after the first byte of a request | the complete head |
+//! | `Request` | `request_timeout` + `GRACE` after the head | the service's response |
+//! | `Receiving` (upload) | `idle_timeout` + `request_timeout` + `GRACE` after each piece | the service's response |
+//! | `Open` (response, then idle) | `idle_timeout` after the last byte written | the first byte of the next request |
+//! | `Upgraded` (WebSocket) | `idle_timeout` after the last byte in either direction | the end of the connection |
 //!
-//! In `Receiving` the upload itself has a stricter deadline.
+//! In `Receiving`, `upload::incoming` also enforces a stricter deadline: a minimum rate of received bytes.
 
 use std::{
     io,
@@ -31,9 +31,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{config::Limits, headers::Headers, listener::Slot};
+use crate::{config::Limits, headers::ResponseHeaders, listener::ConnectionSlot};
 
-/// Extra time for `edge` to send its 504 at `request_timeout`; the connection is closed only if that fails too.
+/// Extra time after `request_timeout`, in which `edge` can send a 504. The connection is closed only if no response has
+/// begun by then.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ enum Phase {
     Upgraded,
 }
 
-/// Phase of a connection and the deadline of that phase. Shared by the stream and the service.
+/// Phase of a connection, with the deadline of that phase. Shared by [`Connection`] and the HTTP service.
 pub(crate) struct ConnectionDeadline {
     limits: Limits,
     state: Mutex<(Phase, Instant)>,
@@ -57,40 +58,40 @@ impl ConnectionDeadline {
         Arc::new(Self { limits: limits.clone(), state: Mutex::new((Phase::Head, due)) })
     }
 
-    /// Records that a head is complete and the service was called.
-    pub(crate) fn requested(&self) {
+    /// Records that the head of a request is complete and the service was called.
+    pub(crate) fn on_request(&self) {
         self.enter(Phase::Request, self.limits.request_timeout + GRACE);
     }
 
     /// Records that an upload is in progress: a piece is awaited or has arrived.
-    pub(crate) fn receiving(&self) {
+    pub(crate) fn on_upload(&self) {
         self.enter(
             Phase::Receiving,
             self.limits.idle_timeout + self.limits.request_timeout + GRACE,
         );
     }
 
-    /// Records that the service has responded; the bytes follow.
-    pub(crate) fn answered(&self, status: StatusCode) {
-        let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
-        let phase = if upgraded { Phase::Upgraded } else { Phase::Open };
+    /// Records that the service has returned a response, whose bytes are not written yet.
+    pub(crate) fn on_response(&self, status: StatusCode) {
+        let is_upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
+        let phase = if is_upgraded { Phase::Upgraded } else { Phase::Open };
         self.enter(phase, self.limits.idle_timeout);
     }
 
-    fn has_read(&self) {
+    fn on_read(&self) {
         match self.phase() {
             Phase::Open => self.enter(Phase::Head, self.limits.head_timeout),
             Phase::Upgraded => self.enter(Phase::Upgraded, self.limits.idle_timeout),
-            // More of the same head or body: further bytes do not extend the deadline.
+            // The bytes belong to the same head or body, and do not extend its deadline.
             Phase::Head | Phase::Request | Phase::Receiving => {}
         }
     }
 
-    fn has_written(&self) {
+    fn on_write(&self) {
         match self.phase() {
             Phase::Head | Phase::Open => self.enter(Phase::Open, self.limits.idle_timeout),
             Phase::Upgraded => self.enter(Phase::Upgraded, self.limits.idle_timeout),
-            // `100 Continue`; the response has not begun.
+            // The bytes are `100 Continue`; the response has not begun.
             Phase::Request | Phase::Receiving => {}
         }
     }
@@ -104,7 +105,7 @@ impl ConnectionDeadline {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Phase, Instant)> {
-        // A poisoned lock is safe to use: both plain values are always written together.
+        // A poisoned lock is safe to use, because phase and deadline are always written together.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,42 +114,43 @@ impl ConnectionDeadline {
 pub(crate) struct Connection {
     stream: TcpStream,
     deadline: Arc<ConnectionDeadline>,
-    alarm: Pin<Box<Sleep>>,
-    headers: Headers,
-    _slot: Slot,
+    timer: Pin<Box<Sleep>>,
+    headers: ResponseHeaders,
+    _slot: ConnectionSlot,
 }
 
 impl Connection {
     pub(crate) fn new(
         stream: TcpStream,
-        slot: Slot,
+        slot: ConnectionSlot,
         deadline: Arc<ConnectionDeadline>,
-        headers: Headers,
+        headers: ResponseHeaders,
     ) -> Self {
-        let alarm = Box::pin(tokio::time::sleep_until(deadline.lock().1));
-        Self { stream, deadline, alarm, headers, _slot: slot }
+        let timer = Box::pin(tokio::time::sleep_until(deadline.lock().1));
+        Self { stream, deadline, timer, headers, _slot: slot }
     }
 
     /// Returns `TimedOut` if the deadline has passed. Also registers the task with the timer, so every poll must call
     /// this before it polls the inner stream.
     fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let due = self.deadline.lock().1;
-        if self.alarm.deadline() != due {
-            self.alarm.as_mut().reset(due);
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
         }
-        match self.alarm.as_mut().poll(context) {
+        match self.timer.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
             Poll::Pending => Ok(()),
         }
     }
 
-    /// Returns the status if `bytes` are hyper's own reply to an unreadable request. While a head is awaited only hyper
-    /// can begin a response, so the status line identifies it. Such a reply has no body and is written in one piece.
-    fn bare_refusal(&self, bytes: &[u8]) -> Option<StatusCode> {
+    /// Returns the status if `bytes` are hyper's own reply to an unreadable request. In the phase `Head` only hyper can
+    /// begin a response, so a status line in this phase identifies the reply. hyper's reply has no body and is written
+    /// in one piece.
+    fn bare_error_status(&self, bytes: &[u8]) -> Option<StatusCode> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
-        let is_bare = self.deadline.phase() == Phase::Head && bytes.ends_with(b"\r\n\r\n");
+        let is_bare_error = self.deadline.phase() == Phase::Head && bytes.ends_with(b"\r\n\r\n");
         let status = StatusCode::from_bytes(status).ok()?;
-        (is_bare && status.is_client_error()).then_some(status)
+        (is_bare_error && status.is_client_error()).then_some(status)
     }
 }
 
@@ -162,7 +164,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            self.deadline.has_read();
+            self.deadline.on_read();
         }
         Poll::Ready(Ok(()))
     }
@@ -175,16 +177,16 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_deadline(context)?;
-        if let Some(status) = self.bare_refusal(bytes) {
-            let ours = self.headers.unreadable_request(status, &Uuid::now_v7().to_string());
-            // A few hundred bytes fit into an empty socket buffer. A client that cannot receive them gets a truncated
-            // response, then the connection closes.
-            ready!(Pin::new(&mut self.stream).poll_write(context, &ours))?;
-            self.deadline.has_written();
+        if let Some(status) = self.bare_error_status(bytes) {
+            let reply = self.headers.unreadable_request(status, &Uuid::now_v7().to_string());
+            // The few hundred bytes fit into an empty socket buffer. If the buffer is full, the client gets a truncated
+            // response before the connection closes.
+            ready!(Pin::new(&mut self.stream).poll_write(context, &reply))?;
+            self.deadline.on_write();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.deadline.has_written();
+        self.deadline.on_write();
         Poll::Ready(Ok(written))
     }
 

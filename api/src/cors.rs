@@ -1,7 +1,7 @@
 //! CORS: an explicit list of origins that may read responses, compared exactly and never reflected.
 //!
-//! Credentials are not allowed: the API uses bearers instead of cookies, so a page of another origin can send a request
-//! but has no token to send with it. Such a request is served, and the browser hides the response from the page.
+//! Credentials are not allowed. The API uses bearer tokens instead of cookies, so a page of another origin can send a
+//! request, but the browser adds no token. The request is served, and the browser hides the response from the page.
 
 use std::{fmt, str::FromStr};
 
@@ -26,7 +26,7 @@ const PREFLIGHT_VARY: HeaderValue =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
-/// Error of a text that is not the origin of a web page.
+/// Error for a text that is not the origin of a web page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an origin must be scheme://host[:port] in lower case, without path or default port; * and null are not allowed"
@@ -73,7 +73,8 @@ impl Cors {
             && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Builds the 204 for a preflight. The headers set here and by [`Cors::apply`] permit an allowed origin.
+    /// Builds the 204 response to a preflight. For an allowed origin, its headers and those of [`Cors::apply`] permit
+    /// the actual request.
     pub(crate) fn preflight(&self, request: &HeaderMap) -> Response {
         let mut response = Response::builder().status(StatusCode::NO_CONTENT).finish();
         let headers = response.headers_mut();
@@ -86,7 +87,8 @@ impl Cors {
         response
     }
 
-    /// Adds `Vary: Origin` to every response, and the headers that let an allowed origin read it.
+    /// Adds `Vary: Origin` to the response and, for an allowed origin, the headers that let its pages read the
+    /// response.
     pub(crate) fn apply(allowed: Option<HeaderValue>, response: &mut HeaderMap) {
         const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("origin");
         response.append(VARY, VARY_ORIGIN);
@@ -96,14 +98,14 @@ impl Cors {
         }
     }
 
-    /// Returns true if the request may open a WebSocket. Browsers open sockets without a preflight and let the page
-    /// read the messages, so this is the only check. A request without an origin is not from a browser; any other must
-    /// come from this server's own pages or from an allowed origin.
+    /// Returns true if the request is allowed to open a WebSocket. Browsers open sockets without a preflight and let
+    /// the page read the messages, so no other check protects them. A request without `Origin` is not from a browser
+    /// and is allowed. Any other request must come from this server's own pages or from an allowed origin.
     pub(crate) fn may_open(&self, request: &HeaderMap) -> bool {
-        !request.contains_key(ORIGIN) || is_own(request) || self.allowed(request).is_some()
+        !request.contains_key(ORIGIN) || is_same_host(request) || self.allowed(request).is_some()
     }
 
-    /// Returns the request's origin if it is allowed and the only one.
+    /// Returns the `Origin` header of the request if the header occurs once and the origin is allowed.
     pub(crate) fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
         let mut origins = request.get_all(ORIGIN).iter();
         let origin = origins.next()?;
@@ -114,9 +116,9 @@ impl Cors {
     }
 }
 
-/// Returns true if the origin's host is the request's host. Schemes are not compared, because a proxy may terminate
-/// TLS.
-fn is_own(request: &HeaderMap) -> bool {
+/// Returns true if the `Origin` header has the host and port of the `Host` header. Schemes are not compared, because a
+/// proxy may terminate TLS.
+fn is_same_host(request: &HeaderMap) -> bool {
     let mut origins = request.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
     let Some(host) = request.get(HOST) else { return false };

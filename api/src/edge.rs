@@ -1,8 +1,8 @@
-//! Wraps every request, in this order: id and address, preflight, deadline, panics, error envelope, CORS, headers, one
-//! log line.
+//! Middleware around every request. Its steps, in this order: request id and client address, CORS preflight, deadline,
+//! panic handling, error envelope, CORS headers, common headers, one log line.
 //!
-//! One middleware instead of seven layers, because the order matters and is visible here. A request's text, headers and
-//! body are never logged. Values that a client chooses (path, method) are reduced to a fixed set of names.
+//! Chosen: one middleware instead of seven layers, because the order matters and is visible in one function. The text,
+//! headers and body of a request are never logged. Path and method are logged as one of a fixed set of names.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -17,20 +17,20 @@ use poem::{Endpoint, Request, Response};
 use tracing::Instrument;
 
 use crate::{
-    client::{Proxies, REQUEST_ID},
+    client::{REQUEST_ID, TrustedProxies},
     config::Config,
     cors::Cors,
-    headers::Headers,
+    headers::ResponseHeaders,
     request_error::RequestError,
     upload,
 };
 
-/// Middleware around the routes of the public port.
+/// Middleware around the routes of the public listener.
 pub(crate) struct Edge<E> {
     inner: E,
-    proxies: Proxies,
+    proxies: TrustedProxies,
     cors: Cors,
-    headers: Headers,
+    headers: ResponseHeaders,
     request_timeout: Duration,
 }
 
@@ -38,29 +38,30 @@ impl<E: Endpoint<Output = Response>> Edge<E> {
     pub(crate) fn new(inner: E, config: &Config) -> Self {
         Self {
             inner,
-            proxies: Proxies(config.trusted_proxies.clone()),
+            proxies: TrustedProxies(config.trusted_proxies.clone()),
             cors: Cors(config.cors_origins.clone()),
-            headers: Headers::of(config.hsts),
+            headers: ResponseHeaders::of(config.hsts),
             request_timeout: config.limits.request_timeout,
         }
     }
 
-    /// Returns the route's response, or a refusal if the route fails, panics or exceeds its deadline.
-    async fn answer(&self, request: Request, request_id: &str) -> Response {
-        let is_endless = upload::has_no_deadline(request.uri().path());
-        let timeout = if is_endless { Duration::MAX } else { self.request_timeout };
+    /// Returns the response of the route, or an error response if the route fails, panics or exceeds its deadline.
+    async fn respond(&self, request: Request, request_id: &str) -> Response {
+        let is_unlimited = upload::has_no_deadline(request.uri().path());
+        let timeout = if is_unlimited { Duration::MAX } else { self.request_timeout };
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let refusal = match tokio::time::timeout(timeout, call).await {
+        let error = match tokio::time::timeout(timeout, call).await {
             Ok(Ok(Ok(response))) => return response,
             Ok(Ok(Err(error))) => RequestError::from(error),
             Ok(Err(_panic)) => {
-                // The panic hook has logged message and location. The payload may hold secrets: not logged.
+                // The panic hook has logged message and location. The payload is not logged, because it may hold
+                // secrets.
                 tracing::error!(request.id = request_id, "request {request_id} panicked");
                 RequestError::internal()
             }
             Err(_elapsed) => RequestError::timeout(),
         };
-        refusal.into_response(request_id)
+        error.into_response(request_id)
     }
 }
 
@@ -73,8 +74,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
             .as_socket_addr()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip);
         let request_id = self.proxies.request_id(peer, request.headers());
-        let address = self.proxies.client(peer, request.headers());
-        let mut record = Record {
+        let address = self.proxies.client_address(peer, request.headers());
+        let mut record = RequestRecord {
             started: Instant::now(),
             method: method(request.method()),
             route: route(request.uri().path()),
@@ -90,7 +91,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
             let client = Client { address, request_id: request_id.clone() };
             request.extensions_mut().insert(client);
             let span = tracing::info_span!("request", request.id = %request_id);
-            self.answer(request, &request_id).instrument(span).await
+            self.respond(request, &request_id).instrument(span).await
         };
 
         Cors::apply(allowed_origin, response.headers_mut());
@@ -104,7 +105,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Edge<E> {
 }
 
 /// Log line and metrics of one request. Written on drop, so a client that disconnects early is recorded too.
-struct Record {
+struct RequestRecord {
     started: Instant,
     method: &'static str,
     route: &'static str,
@@ -114,14 +115,14 @@ struct Record {
     address: IpAddr,
 }
 
-/// Recorded status of a request whose client disconnected, as in nginx. Never sent.
-const CLIENT_LEFT: u16 = 499;
+/// Status recorded in logs and metrics for a request without a response, as in nginx. Never sent.
+const CLIENT_DISCONNECTED: u16 = 499;
 
-impl Drop for Record {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         let Self { started, method, route, status, request_id, address } = self;
         let elapsed = started.elapsed();
-        let status = status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        let status = status.map_or(CLIENT_DISCONNECTED, |status| status.as_u16());
         metrics::counter!("sentryops_http_requests_total", "route" => *route, "status" => status.to_string())
             .increment(1);
         metrics::histogram!("sentryops_http_request_seconds", "route" => *route)
@@ -139,7 +140,7 @@ impl Drop for Record {
     }
 }
 
-/// Registers the descriptions that `/metrics` shows; called once at start.
+/// Registers the descriptions of the metrics for `/metrics`; called once at start.
 pub(crate) fn describe_metrics() {
     metrics::describe_counter!(
         "sentryops_http_requests_total",
@@ -152,7 +153,8 @@ pub(crate) fn describe_metrics() {
     );
 }
 
-/// Returns the route's name from a fixed set: clients choose paths, and label values must stay bounded.
+/// Returns the name of the route, from a fixed set. Clients choose paths freely, and the number of label values must
+/// stay bounded.
 fn route(path: &str) -> &'static str {
     match path {
         "/" => "/",

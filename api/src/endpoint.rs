@@ -1,8 +1,9 @@
-//! GraphQL over HTTP. Our own endpoint, because the stock one runs batches, mutations over GET, and `text/plain`.
+//! GraphQL over HTTP: the endpoint `/graphql`. Chosen: our own endpoint, because the one of async-graphql executes
+//! batches, mutations over GET, and bodies of type `text/plain`.
 //!
-//! All 61 audits of npm `graphql-http` pass. The steps are: method → media type of the response → size-limited body →
-//! media type of the body → parameters → limits and parsing → kind of operation → execution. Every error has the same
-//! envelope.
+//! All 61 audits of the npm package `graphql-http` pass. The steps are: method → media type of the response →
+//! size-limited body → media type of the body → parameters → limits and parsing → operation type → execution. Every
+//! error has the same envelope.
 
 use std::sync::Arc;
 
@@ -34,22 +35,22 @@ impl<G: Gateway> Endpoint<G> {
         Self { gateway, body_bytes, sockets }
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response, RequestError> {
+    async fn respond(&self, request: &mut Request) -> Result<Response, RequestError> {
         if Sockets::<G>::is_upgrade(request) {
             return self.sockets.open(request);
         }
         let method = request.method().clone();
         if method != Method::GET && method != Method::POST {
-            return Err(RequestError::method("GET, POST"));
+            return Err(RequestError::method_not_allowed("GET, POST"));
         }
-        // The body is read before any rejection; `body` explains why (resets).
+        // The body is read before any rejection, so that the client gets the response and no TCP reset: see `body`.
         let body = if method == Method::POST {
             Some(body::read(request.take_body(), self.body_bytes).await)
         } else {
             None
         };
         let media = Media::negotiate(request.headers())?;
-        self.run(request, body, media).await.map_err(|refusal| refusal.with_media(media))
+        self.run(request, body, media).await.map_err(|error| error.with_media(media))
     }
 
     async fn run(
@@ -95,7 +96,8 @@ impl<G: Gateway> Endpoint<G> {
     }
 }
 
-/// Rejects a mutation over GET: a link or an image on any page can send a GET, so it must never change data.
+/// Builds the 405 for a mutation over GET. A link or an image on any page can send a GET, so a GET must never change
+/// data.
 fn mutation_over_get() -> RequestError {
     RequestError::new(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -109,7 +111,7 @@ impl<G: Gateway> poem::Endpoint for Endpoint<G> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let mut response = self.answer(&mut request).await?;
+        let mut response = self.respond(&mut request).await?;
         response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
         Ok(response)
     }

@@ -1,14 +1,14 @@
-//! `GET /export/assets.csv` and `/export/dependencies.csv`: a file, streamed.
+//! `GET /export/assets.csv` and `/export/dependencies.csv`: streams rows as a CSV file, page by page.
 //!
-//! The next page is produced when the client has read the last one, so a slow client costs only its connection. A
-//! failure after the head closes the connection: with chunked encoding every client notices that the file is
-//! incomplete.
+//! A page of rows is produced only when the client has read the previous page, so a slow client costs only its
+//! connection. A failure after the head of the response closes the connection. With chunked encoding, every client then
+//! notices that the file is incomplete.
 
 use std::{io, sync::Arc};
 
 use domain::inventory::import::ImportKind;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use graphql::{Client, Lost, Recognised};
+use graphql::{AccessLoss, Client, ConnectedCaller};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_DISPOSITION, CONTENT_TYPE},
@@ -32,6 +32,7 @@ pub(crate) struct Export<G> {
     kind: ImportKind,
     gateway: Arc<G>,
     limits: Limits,
+    /// Slots for transfers, i.e. for concurrent uploads and exports of one user or API key.
     slots: Slots,
 }
 
@@ -46,30 +47,35 @@ impl<G: Gateway> Export<G> {
         Self { kind, gateway, limits: limits.clone(), slots }
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
+    async fn respond(&self, request: &Request) -> Result<Response, RequestError> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Err(RequestError::method("GET, HEAD"));
+            return Err(RequestError::method_not_allowed("GET, HEAD"));
         }
         let client =
             request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let request_id = client.request_id.clone();
         let bearer = bearer::token(request.headers());
-        let recognised = match bearer {
-            None => Recognised::nobody(), // The gateway rejects anonymous callers.
-            Some(bearer) => match self.gateway.recognise(bearer.to_owned(), client.clone()).await {
-                Ok(recognised) => recognised,
-                Err(refused) => return answer::refuse(refused, &request_id),
-            },
+        let caller = match bearer {
+            None => ConnectedCaller::anonymous(), // The gateway rejects anonymous callers.
+            Some(bearer) => {
+                match self.gateway.authenticate_connection(bearer.to_owned(), client.clone()).await
+                {
+                    Ok(caller) => caller,
+                    Err(refused) => return answer::error_response(refused, &request_id),
+                }
+            }
         };
-        let slot = match &recognised.holder {
-            Some(holder) => Some(self.slots.transfer(holder, self.limits.transfers_per_holder)?),
+        let slot = match &caller.holder {
+            Some(holder) => {
+                Some(self.slots.acquire_transfer(holder, self.limits.transfers_per_holder)?)
+            }
             None => None,
         };
         let pages = match self.gateway.export(self.kind, bearer, client).await {
             Ok(pages) => pages,
-            Err(refused) => return answer::refuse(refused, &request_id),
+            Err(refused) => return answer::error_response(refused, &request_id),
         };
-        let mut response = Response::builder().body(body(pages, recognised.lost, slot, request_id));
+        let mut response = Response::builder().body(body(pages, caller.lost, slot, request_id));
         response.headers_mut().insert(CONTENT_TYPE, CSV);
         response.headers_mut().insert(CONTENT_DISPOSITION, disposition(self.kind));
         Ok(response)
@@ -80,15 +86,15 @@ impl<G: Gateway> poem::Endpoint for Export<G> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        Ok(self.answer(&request).await?)
+        Ok(self.respond(&request).await?)
     }
 }
 
-/// Turns pages into a response body. A failed page closes the connection, and so does the loss of access or
-/// permissions.
+/// Streams the pages as a response body. The connection is closed if a page fails, or if `lost` completes because the
+/// caller has lost access or permissions.
 pub(crate) fn body(
     pages: impl Stream<Item = Result<Vec<u8>, graphql::Error>> + Send + 'static,
-    lost: impl Future<Output = Lost> + Send + 'static,
+    lost: impl Future<Output = AccessLoss> + Send + 'static,
     slot: Option<Slot>,
     request_id: String,
 ) -> Body {
@@ -96,20 +102,20 @@ pub(crate) fn body(
         tracing::warn!(
             request.id = request_id,
             error = error.message,
-            "an export failed before its end"
+            "an export failed; its file is incomplete"
         );
         io::Error::other("the export failed")
     });
-    // Not `take_until`: that would end the body normally, and the file would look complete.
+    // Not `take_until`, which would end the body normally, so that the file would look complete.
     let lost = stream::once(lost)
         .map(|_| Err(io::Error::new(io::ErrorKind::PermissionDenied, "no longer allowed")));
     let pages = stream::unfold(
         Some((pages.boxed(), lost.boxed(), slot)),
-        async |open: Option<(stream::BoxStream<'static, _>, stream::BoxStream<'static, _>, _)>| {
-            let (mut pages, mut lost, slot) = open?;
+        async |state: Option<(stream::BoxStream<'static, _>, stream::BoxStream<'static, _>, _)>| {
+            let (mut pages, mut lost, slot) = state?;
             tokio::select! {
                 biased;
-                Some(refusal) = lost.next() => Some((refusal, None)),
+                Some(ended) = lost.next() => Some((ended, None)),
                 page = pages.next() => Some((page?, Some((pages, lost, slot)))),
             }
         },

@@ -1,25 +1,26 @@
-//! The interface between the transports and the engine.
+//! The interface between the transports (HTTP, WebSocket, SSE) and the engine.
 //!
-//! A trait with one implementation is normally avoided in this code base. This one stays for two reasons. HTTP,
-//! WebSocket and SSE must all pass through it, so that limits and permissions are checked in one place. The tests of
-//! this crate need an engine that panics, hangs, or answers with a chosen code, and no database state makes the real
-//! engine do that. Nothing is `dyn`, so the trait costs nothing at run time.
+//! Traits with one implementation are normally avoided in this code base. [`Gateway`] is an exception, for two reasons.
+//! All transports must call the engine through the same interface, so that limits and permissions are checked in one
+//! place. The tests of this crate need an engine that panics, hangs, or answers with a given code, and no state of the
+//! database makes the real engine do so. Calls are statically dispatched, so the trait costs nothing at run time.
 
 use async_graphql::Variables;
 use bytes::Bytes;
 use domain::inventory::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
 use graphql::{
-    Answer, BrokenOff, Client, Engine, Error, OperationKind, Prepared, Printed, Received,
-    Recognised,
+    Answer, Client, ConnectedCaller, Engine, Error, OperationKind, Prepared, PrintedReport,
+    Received, UploadAbort,
 };
 
-/// Engine calls that a transport may make. An operation is prepared first, then executed or subscribed to.
+/// Calls of the engine that the transports use. An operation is prepared first, then executed or subscribed to.
 pub trait Gateway: Send + Sync + 'static {
-    /// Parsed document that passed its limits; nothing has been executed yet.
+    /// Parsed GraphQL document that is within the limits and has not been executed.
     type Prepared: Send + 'static;
 
-    /// Checks and parses a document. Never touches the database, so a transport may call it before authentication.
+    /// Parses a GraphQL document and checks its limits. Never uses the database, so a transport may call it before
+    /// authentication.
     ///
     /// # Errors
     /// The answer to send, with `executed: false`.
@@ -39,9 +40,8 @@ pub trait Gateway: Send + Sync + 'static {
         client: Client,
     ) -> impl Future<Output = Answer> + Send;
 
-    /// Executes a subscription repeatedly, each time with the caller's permissions of that moment. The stream ends
-    /// after an answer that was not executed, and when no further answer is possible. Dropping the stream cancels the
-    /// work.
+    /// Executes a subscription repeatedly, each time with the current permissions of the caller. The stream ends after
+    /// an answer with `executed: false`, and when no further answer is possible. Dropping the stream cancels the work.
     fn subscribe(
         &self,
         prepared: Self::Prepared,
@@ -49,20 +49,22 @@ pub trait Gateway: Send + Sync + 'static {
         client: Client,
     ) -> impl Stream<Item = Answer> + Send + 'static;
 
-    /// Authenticates a bearer and watches it from then on, for connections that outlive a request.
-    fn recognise(
+    /// Authenticates a bearer token, for a connection that outlives a request. The future `lost` of the result
+    /// completes when the caller loses access or permissions.
+    fn authenticate_connection(
         &self,
         bearer: String,
         client: Client,
-    ) -> impl Future<Output = Result<Recognised, Answer>> + Send;
+    ) -> impl Future<Output = Result<ConnectedCaller, Answer>> + Send;
 
-    /// Receives a file. `pieces` is not polled before the caller is authorized. Dropping the future ends the upload.
+    /// Receives a file for import. `pieces` is not polled before the caller is authorized. Dropping the future aborts
+    /// the upload.
     fn upload(
         &self,
         order: ImportOrder,
         bearer: Option<&str>,
         client: Client,
-        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+        pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
     ) -> impl Future<Output = Result<Received, Answer>> + Send;
 
     /// Streams the rows of an export as CSV. An error in the stream means that the file is incomplete.
@@ -84,10 +86,10 @@ pub trait Gateway: Send + Sync + 'static {
         run: &str,
         bearer: Option<&str>,
         client: Client,
-    ) -> impl Future<Output = Result<Printed, Answer>> + Send;
+    ) -> impl Future<Output = Result<PrintedReport, Answer>> + Send;
 
-    /// Streams the failures at the end of a compliance run, as CSV. An error in the stream means that the file is
-    /// incomplete.
+    /// Streams the findings that were open when a compliance run ended, as CSV; `run` is an id or `latest`. An error in
+    /// the stream means that the file is incomplete.
     fn report_file(
         &self,
         run: &str,
@@ -127,8 +129,12 @@ impl Gateway for Engine {
         Self::subscribe(self, prepared, bearer, client)
     }
 
-    async fn recognise(&self, bearer: String, client: Client) -> Result<Recognised, Answer> {
-        Self::recognise(self, bearer, client).await
+    async fn authenticate_connection(
+        &self,
+        bearer: String,
+        client: Client,
+    ) -> Result<ConnectedCaller, Answer> {
+        Self::authenticate_connection(self, bearer, client).await
     }
 
     async fn upload(
@@ -136,7 +142,7 @@ impl Gateway for Engine {
         order: ImportOrder,
         bearer: Option<&str>,
         client: Client,
-        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+        pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
     ) -> Result<Received, Answer> {
         Self::upload(self, order, bearer, client, pieces).await
     }
@@ -155,7 +161,7 @@ impl Gateway for Engine {
         run: &str,
         bearer: Option<&str>,
         client: Client,
-    ) -> Result<Printed, Answer> {
+    ) -> Result<PrintedReport, Answer> {
         Self::print_report(self, run, bearer, client).await
     }
 

@@ -1,7 +1,7 @@
-//! Headers that every response carries, success or error, including the responses that hyper sends on its own.
+//! HTTP headers that are part of every response, success or error, including the responses that hyper itself creates.
 //!
-//! `Cross-Origin-Resource-Policy: same-origin` does not block allowed origins: browsers ignore it for CORS requests.
-//! A route may set its own CSP and `Cache-Control`; all other headers are fixed.
+//! `Cross-Origin-Resource-Policy: same-origin` does not block allowed origins, because browsers ignore this header for
+//! CORS requests. A route may set its own `Content-Security-Policy` and `Cache-Control`; all other headers are fixed.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -17,7 +17,7 @@ use crate::{
     request_error::{Code, RequestError},
 };
 
-const ALWAYS: [(HeaderName, HeaderValue); 6] = [
+const FIXED_HEADERS: [(HeaderName, HeaderValue); 6] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin")),
@@ -35,7 +35,7 @@ const ALWAYS: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-const DEFAULTS: [(HeaderName, HeaderValue); 2] = [
+const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 2] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
         CONTENT_SECURITY_POLICY,
@@ -45,11 +45,11 @@ const DEFAULTS: [(HeaderName, HeaderValue); 2] = [
 
 /// Response headers of this deployment; only HSTS is configurable.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Headers {
+pub(crate) struct ResponseHeaders {
     hsts: Option<HeaderValue>,
 }
 
-impl Headers {
+impl ResponseHeaders {
     pub(crate) fn of(hsts: Option<Hsts>) -> Self {
         let value = |Hsts { max_age, preload }: Hsts| {
             let preload = if preload { "; preload" } else { "" };
@@ -60,10 +60,10 @@ impl Headers {
     }
 
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
-        for (name, value) in ALWAYS {
+        for (name, value) in FIXED_HEADERS {
             headers.insert(name, value);
         }
-        for (name, value) in DEFAULTS {
+        for (name, value) in DEFAULT_HEADERS {
             headers.entry(name).or_insert(value);
         }
         if let Some(hsts) = &self.hsts {
@@ -79,22 +79,22 @@ impl Headers {
             }
             _ => "The bytes are not a valid HTTP/1.1 request.",
         };
-        let refusal = RequestError::new(status, Code::Validation, message);
-        let body = refusal.body(request_id);
-        let mut headers = refusal.into_response(request_id).headers().clone();
+        let error = RequestError::new(status, Code::Validation, message);
+        let body = error.body(request_id);
+        let mut headers = error.into_response(request_id).headers().clone();
         self.apply(&mut headers);
-        let mut wire = format!("HTTP/1.1 {status}\r\n").into_bytes();
+        let mut response = format!("HTTP/1.1 {status}\r\n").into_bytes();
         for (name, value) in &headers {
-            wire.extend_from_slice(name.as_str().as_bytes());
-            wire.extend_from_slice(b": ");
-            wire.extend_from_slice(value.as_bytes());
-            wire.extend_from_slice(b"\r\n");
+            response.extend_from_slice(name.as_str().as_bytes());
+            response.extend_from_slice(b": ");
+            response.extend_from_slice(value.as_bytes());
+            response.extend_from_slice(b"\r\n");
         }
         let rest = format!(
             "{REQUEST_ID}: {request_id}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        wire.extend_from_slice(rest.as_bytes());
-        wire
+        response.extend_from_slice(rest.as_bytes());
+        response
     }
 }

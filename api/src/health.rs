@@ -1,8 +1,11 @@
-//! The private port: `/livez`, `/readyz`, `/metrics`. It has its own listener, so the public port cannot reach it.
+//! The health listener: `/livez`, `/readyz` and `/metrics`, on the separate address `HEALTH_ADDR`. The public listener
+//! does not serve these paths.
 //!
-//! Each readiness request runs all probes concurrently, with a timeout of two seconds per probe. The response names the
-//! dependencies that are down but not the reason; the reason is logged, once per change. A process that is shutting
-//! down reports not ready, so load balancers stop sending requests before it exits.
+//! Each request for `/readyz` runs all probes concurrently, with a timeout of two seconds per probe. The response is
+//! 200 with `"status": "ready"`, or 503 with `"status": "unavailable"` and the list `down`. The list names the
+//! dependencies whose probes failed. During shutdown, `down` also contains `stopping`. Load balancers then stop sending
+//! requests before the process exits. The cause of a failed probe is never part of the response. The cause is logged
+//! once, when the dependency goes down.
 
 use std::{
     io,
@@ -25,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    client::Proxies, config::Limits, headers::Headers, listener::Listener, media::Media,
-    request_error::RequestError, server::serve,
+    client::TrustedProxies, config::Limits, headers::ResponseHeaders, listener::Listener,
+    media::Media, request_error::RequestError, server::serve,
 };
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,48 +37,50 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Readiness probe of one dependency. The error's text is logged and never sent to a client.
 pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// Health port of a process; the same for the API and the workers.
+/// Handler of the health listener of a process; used by the API and by the workers.
 pub struct Health {
     probes: Vec<(&'static str, Probe)>,
     metrics: PrometheusHandle,
-    stopping: CancellationToken,
-    /// Dependencies that the last readiness request found down. Only changes of this list are logged.
-    down: Mutex<Vec<&'static str>>,
+    shutdown_started: CancellationToken,
+    /// Dependencies whose probes failed at the last request for `/readyz`. Only changes of the list are logged.
+    down_at_last_check: Mutex<Vec<&'static str>>,
 }
 
 impl Health {
-    /// Creates the health port. `/readyz` fails as soon as `stopping`, the shutdown token of the process, is cancelled.
+    /// Creates the handler. `/readyz` responds with 503 once `shutdown_started`, the shutdown token of the process, is
+    /// cancelled.
     pub fn new(
         probes: Vec<(&'static str, Probe)>,
         metrics: PrometheusHandle,
-        stopping: CancellationToken,
+        shutdown_started: CancellationToken,
     ) -> Self {
-        Self { probes, metrics, stopping, down: Mutex::default() }
+        Self { probes, metrics, shutdown_started, down_at_last_check: Mutex::default() }
     }
 
-    /// Serves until `stop` is cancelled. Cancel it after everything else has ended, so that the whole shutdown can be
-    /// monitored.
+    /// Serves health and metrics until `stop` is cancelled. Cancel `stop` as the last step of a shutdown, so that the
+    /// whole shutdown can be monitored.
     ///
     /// # Errors
-    /// If the listener has no local address.
+    /// If the operating system does not return the local address of `listener`.
     pub async fn run(
         self,
         listener: TcpListener,
         limits: &Limits,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        // The port is private and has few clients, so every address is exempt from the connection limit.
-        let everyone = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
-        let listener = Listener::new(listener, Proxies(everyone), usize::MAX);
-        serve(self, listener, limits, Headers::default(), stop).await
+        // The listener is private and has few clients, so it needs no connection limit. `usize::MAX` means no limit per
+        // address. Trusted proxies are exempt from counting, so every address is passed as a trusted proxy.
+        let all_networks = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+        let listener = Listener::new(listener, TrustedProxies(all_networks), usize::MAX);
+        serve(self, listener, limits, ResponseHeaders::default(), stop).await
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
+    async fn respond(&self, request: &Request) -> Result<Response, RequestError> {
         let (status, content_type, body) = match request.uri().path() {
             "/livez" | "/readyz" | "/metrics"
                 if request.method() != Method::GET && request.method() != Method::HEAD =>
             {
-                return Err(RequestError::method("GET, HEAD"));
+                return Err(RequestError::method_not_allowed("GET, HEAD"));
             }
             "/livez" => {
                 let body = json!({ "status": "alive" }).to_string();
@@ -100,12 +105,12 @@ impl Health {
         let checks = self.probes.iter().map(|(name, probe)| async move {
             run_probe(probe).await.err().map(|reason| (*name, reason))
         });
-        let found: Vec<(&'static str, String)> =
+        let failed_probes: Vec<(&'static str, String)> =
             join_all(checks).await.into_iter().flatten().collect();
-        self.log_change(&found);
+        self.log_change(&failed_probes);
 
-        let mut down: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
-        if self.stopping.is_cancelled() {
+        let mut down: Vec<&str> = failed_probes.iter().map(|(name, _)| *name).collect();
+        if self.shutdown_started.is_cancelled() {
             down.push("stopping");
         }
         if down.is_empty() {
@@ -116,25 +121,27 @@ impl Health {
         }
     }
 
-    fn log_change(&self, found: &[(&'static str, String)]) {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, reason) in found.iter().filter(|(name, _)| !down.contains(name)) {
+    fn log_change(&self, failed_probes: &[(&'static str, String)]) {
+        let mut down = self.down_at_last_check.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, reason) in failed_probes.iter().filter(|(name, _)| !down.contains(name)) {
             tracing::warn!(dependency = name, reason, "{name} is down");
         }
-        for name in down.iter().filter(|name| !found.iter().any(|(still, _)| still == *name)) {
+        for name in
+            down.iter().filter(|name| !failed_probes.iter().any(|(failed, _)| failed == *name))
+        {
             tracing::info!(dependency = name, "{name} is up again");
         }
-        *down = found.iter().map(|(name, _)| *name).collect();
+        *down = failed_probes.iter().map(|(name, _)| *name).collect();
     }
 }
 
-/// Runs one probe. A probe that times out or panics counts as down.
+/// Runs one probe. A probe that times out or panics counts as failed.
 async fn run_probe(probe: &Probe) -> Result<(), String> {
-    let answer = AssertUnwindSafe(async { probe().await }).catch_unwind();
-    match tokio::time::timeout(PROBE_TIMEOUT, answer).await {
-        Ok(Ok(answer)) => answer,
+    let result = AssertUnwindSafe(async { probe().await }).catch_unwind();
+    match tokio::time::timeout(PROBE_TIMEOUT, result).await {
+        Ok(Ok(result)) => result,
         Ok(Err(_panic)) => Err("the probe panicked".to_owned()),
-        Err(_elapsed) => Err(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())),
+        Err(_elapsed) => Err(format!("the probe timed out after {} s", PROBE_TIMEOUT.as_secs())),
     }
 }
 
@@ -142,11 +149,11 @@ impl poem::Endpoint for Health {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let mut response = match self.answer(&request).await {
+        let mut response = match self.respond(&request).await {
             Ok(response) => response,
-            Err(refusal) => refusal.into_response(&Uuid::now_v7().to_string()),
+            Err(error) => error.into_response(&Uuid::now_v7().to_string()),
         };
-        Headers::default().apply(response.headers_mut());
+        ResponseHeaders::default().apply(response.headers_mut());
         Ok(response)
     }
 }

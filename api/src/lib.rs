@@ -1,17 +1,17 @@
-//! The HTTP edge: turns untrusted bytes into calls of [`graphql::Engine`], and the results into responses with one
-//! error envelope. It contains no SQL and no business rule.
+//! The HTTP edge: turns untrusted bytes into calls of [`graphql::Engine`], and the results into responses. All errors
+//! have one envelope. The crate contains no SQL and no business rule.
 //!
 //! | file | contents |
 //! |---|---|
 //! | `config` | addresses, allowed origins, trusted proxies, limits with their defaults |
 //! | `server` · `listener` · `connection` | routes, shutdown · connections per address · deadlines of a connection |
-//! | `edge` | around every request: id, address, deadline, panics, CORS, headers, one log line, metrics |
+//! | `edge` | middleware for every request: id, address, deadline, panics, CORS, headers, log line, metrics |
 //! | `endpoint` · `body` · `params` · `accept` · `answer` | GraphQL over HTTP, in the order a request passes |
-//! | `gateway` · `operation` | the interface to the engine, for all transports · one operation with several answers |
+//! | `gateway` · `operation` | the interface to the engine · one operation of a socket or stream |
 //! | `socket` · `sse` | `graphql-transport-ws` on `/graphql` · Server-Sent Events on `/graphql/stream` |
-//! | `upload` · `export` · `report` | files in and out: `/import/*`, `/export/*`, `/reports/compliance/*` |
-//! | `bearer` · `client` · `cors` · `headers` · `media` · `request_error` | one small decision each |
-//! | `playground` · `welcome` · `health` | embedded playground files · `/`, favicon, security.txt · the private port |
+//! | `upload` · `export` · `report` | file transfers: `/import/*`, `/export/*`, `/reports/compliance/*` |
+//! | `bearer` · `client` · `cors` · `headers` · `media` · `request_error` | one aspect of HTTP each |
+//! | `playground` · `welcome` · `health` | embedded playground · `/`, favicon, security.txt · the health listener |
 
 mod accept;
 mod answer;
@@ -40,7 +40,7 @@ mod sse;
 mod upload;
 mod welcome;
 
-pub use config::{Config, Hsts, Limits, Sockets};
+pub use config::{Config, Hsts, Limits, SocketLimits};
 pub use cors::{InvalidOrigin, Origin};
 pub use gateway::Gateway;
 pub use health::{Health, Probe};

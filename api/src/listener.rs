@@ -1,7 +1,8 @@
-//! Accepts connections: limits open connections per client address, and backs off when `accept` fails.
+//! Accepts connections. Limits the open connections per client address, and backs off when `accept` fails.
 //!
-//! A connection over the limit is closed immediately, because a response would cost what the limit is meant to save.
-//! Trusted proxies are exempt: they carry many clients. IPv6 is counted per /64, because one client owns a whole /64.
+//! A connection over the limit is closed immediately, because a response would cost the resources that the limit
+//! protects. Trusted proxies are exempt, because they carry many clients. IPv6 is counted per /64, because one client
+//! owns a whole /64.
 
 use std::{
     collections::HashMap,
@@ -13,12 +14,12 @@ use std::{
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::client::Proxies;
+use crate::client::TrustedProxies;
 
-/// First pause after an error of the listener itself, such as EMFILE. Each further error doubles it, up to
-/// `LONGEST_PAUSE`; a success resets it.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after the first error of the listening socket, such as EMFILE. Each further error doubles the pause, up to
+/// `MAX_PAUSE`; a success resets the pause.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// TCP listener that limits the open connections per address.
 pub(crate) struct Listener {
@@ -28,8 +29,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn new(inner: TcpListener, exempt: Proxies, most_per_address: usize) -> Self {
-        let connections = ConnectionCounter { exempt, most_per_address, counts: Mutex::default() };
+    pub(crate) fn new(inner: TcpListener, exempt: TrustedProxies, max_per_address: usize) -> Self {
+        let connections = ConnectionCounter { exempt, max_per_address, counts: Mutex::default() };
         Self { inner, connections: Arc::new(connections), failures: 0 }
     }
 
@@ -37,36 +38,37 @@ impl Listener {
         self.inner.local_addr()
     }
 
-    /// Waits for the next connection within the limit. Errors are retried here, because a caller could only retry too.
-    pub(crate) async fn accept(&mut self) -> (TcpStream, SocketAddr, Slot) {
+    /// Waits for the next connection within the limit. Retries after errors, because a caller could do nothing else.
+    pub(crate) async fn accept(&mut self) -> (TcpStream, SocketAddr, ConnectionSlot) {
         loop {
             match self.inner.accept().await {
                 Ok((stream, peer)) => {
                     self.failures = 0;
-                    let Some(slot) = self.connections.enter(peer.ip()) else {
+                    let Some(slot) = self.connections.acquire(peer.ip()) else {
                         metrics::counter!("sentryops_http_connections_refused_total").increment(1);
                         continue;
                     };
-                    // Fails only if the connection is already gone; its first read reports that.
+                    // Fails only if the client has disconnected, which the first read reports.
                     let _ = stream.set_nodelay(true);
                     return (stream, peer, slot);
                 }
-                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
                     if self.failures == 0 {
-                        tracing::error!(%error, "cannot accept connections; trying again");
+                        tracing::error!(%error, "cannot accept connections; retrying after 20 ms to 1 s");
                     }
-                    let pause = SHORTEST_PAUSE * 2_u32.pow(self.failures.min(8));
+                    let pause = MIN_PAUSE * 2_u32.pow(self.failures.min(8));
                     self.failures = self.failures.saturating_add(1);
-                    tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
+                    tokio::time::sleep(pause.min(MAX_PAUSE)).await;
                 }
             }
         }
     }
 }
 
-/// Returns true if the error concerns a single connection that died before it was accepted. The next is not affected.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Returns true if the error concerns one connection that was closed before it was accepted. Other connections are not
+/// affected.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -78,28 +80,28 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 /// Number of open connections per address.
 struct ConnectionCounter {
-    exempt: Proxies,
-    most_per_address: usize,
+    exempt: TrustedProxies,
+    max_per_address: usize,
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl ConnectionCounter {
-    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
+    fn acquire(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let address = counted_address(peer);
         if self.exempt.contains(peer.to_canonical()) {
-            return Some(Slot { connections: Arc::clone(self), address: None });
+            return Some(ConnectionSlot { connections: Arc::clone(self), address: None });
         }
         let mut counts = self.counts();
         let count = counts.entry(address).or_default();
-        if *count >= self.most_per_address {
+        if *count >= self.max_per_address {
             return None;
         }
         *count += 1;
-        Some(Slot { connections: Arc::clone(self), address: Some(address) })
+        Some(ConnectionSlot { connections: Arc::clone(self), address: Some(address) })
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        // A poisoned lock is safe to use: a panic cannot leave plain counters half-written.
+        // A poisoned lock is safe to use, because a panic cannot leave plain counters half-written.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,14 +113,14 @@ fn counted_address(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Slot of one open connection; released when dropped.
-pub(crate) struct Slot {
+/// An open connection's slot in the limit; released when dropped.
+pub(crate) struct ConnectionSlot {
     connections: Arc<ConnectionCounter>,
-    /// Address that the connection counts against; `None` for a trusted proxy.
+    /// Address whose count includes this connection; `None` for a trusted proxy.
     address: Option<IpAddr>,
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
         let mut counts = self.connections.counts();
@@ -138,18 +140,18 @@ mod tests {
     #[test]
     fn a_place_is_given_back_and_proxies_need_none() {
         let connections = Arc::new(ConnectionCounter {
-            exempt: Proxies(vec!["10.0.0.0/8".parse().unwrap()]),
-            most_per_address: 1,
+            exempt: TrustedProxies(vec!["10.0.0.0/8".parse().unwrap()]),
+            max_per_address: 1,
             counts: Mutex::default(),
         });
-        let enter = |address: &str| connections.enter(address.parse().unwrap());
-        let first = enter("2001:db8::1").unwrap();
-        assert!(enter("2001:db8::2").is_none());
-        let _other = enter("2001:db8:0:1::1").unwrap();
+        let acquire = |address: &str| connections.acquire(address.parse().unwrap());
+        let first = acquire("2001:db8::1").unwrap();
+        assert!(acquire("2001:db8::2").is_none());
+        let _other = acquire("2001:db8:0:1::1").unwrap();
         drop(first);
-        assert!(enter("2001:db8::2").is_some());
-        let _proxy = enter("10.0.0.1").unwrap();
-        assert!(enter("10.0.0.1").is_some());
+        assert!(acquire("2001:db8::2").is_some());
+        let _proxy = acquire("10.0.0.1").unwrap();
+        assert!(acquire("10.0.0.1").is_some());
         assert_eq!(connections.counts().len(), 1);
     }
 }

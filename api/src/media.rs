@@ -1,4 +1,4 @@
-//! The two media types of a GraphQL response. (`accept` chooses between them.)
+//! The two media types of a GraphQL response. `accept` chooses one of them for each request.
 
 use http::HeaderValue;
 

@@ -1,8 +1,8 @@
 //! Parameters of a GraphQL request: `query`, `operationName`, `variables`, `extensions`, from a body or a query string.
 //!
-//! Parsing is strict: one JSON object, no duplicate keys (two parsers of the same bytes must not see different
-//! requests), no batches. Unknown keys and the content of `extensions` are ignored: clients send them, and they have no
-//! effect here.
+//! Parsing is strict: one JSON object, no batches, no duplicate keys (different parsers could otherwise read different
+//! requests from the same bytes). Unknown keys and the content of `extensions` are accepted and ignored, because common
+//! clients send them.
 
 use async_graphql::Variables;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::request_error::RequestError;
 
-/// Parameters of a request with checked types; the document has not been parsed yet.
+/// Parameters of a request with checked types; the GraphQL document has not been parsed yet.
 #[derive(Debug)]
 pub(crate) struct Params {
     pub(crate) query: String,
@@ -18,9 +18,9 @@ pub(crate) struct Params {
     pub(crate) variables: Variables,
 }
 
-/// Parameters before their types are checked, so that an error can name the parameter.
+/// Parameters whose types have not been checked. The check is separate, so that its errors can name the parameter.
 #[derive(Default, Deserialize)]
-pub(crate) struct Raw {
+pub(crate) struct RawParams {
     query: Option<Value>,
     #[serde(rename = "operationName")]
     operation_name: Option<Value>,
@@ -32,7 +32,7 @@ impl Params {
     /// Reads the parameters from the body of a POST.
     ///
     /// # Errors
-    /// 400, with line and column if the bytes are not JSON.
+    /// 400; the message has line and column if the body is not valid JSON.
     pub(crate) fn from_body(body: &[u8]) -> Result<Self, RequestError> {
         let text = std::str::from_utf8(body).map_err(|error| {
             RequestError::malformed(format!(
@@ -54,7 +54,7 @@ impl Params {
                 ));
             }
         }
-        let raw: Raw = serde_json::from_str(text).map_err(|error| {
+        let raw: RawParams = serde_json::from_str(text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             RequestError::malformed(if error.is_data() {
                 format!("The body names a parameter twice (line {line}, column {column}).")
@@ -68,23 +68,23 @@ impl Params {
     /// Reads the parameters from the query string of a GET, where `variables` and `extensions` are JSON.
     ///
     /// # Errors
-    /// 400 for a parameter that is missing, given twice, or unreadable.
+    /// 400 for a parameter that is missing, repeated, or not decodable.
     pub(crate) fn from_query(query: &str) -> Result<Self, RequestError> {
-        let mut raw = Raw::default();
+        let mut raw = RawParams::default();
         for pair in pairs(query) {
             let (name, value) = pair?;
-            let (slot, is_json) = match name.as_str() {
+            let (target, is_json) = match name.as_str() {
                 "query" => (&mut raw.query, false),
                 "operationName" => (&mut raw.operation_name, false),
                 "variables" => (&mut raw.variables, true),
                 "extensions" => (&mut raw.extensions, true),
                 _ => continue,
             };
-            if slot.is_some() {
+            if target.is_some() {
                 return Err(RequestError::malformed(format!("`{name}` is given twice.")));
             }
             let value = value()?;
-            *slot = Some(if is_json {
+            *target = Some(if is_json {
                 serde_json::from_str(&value).map_err(|error| {
                     RequestError::malformed(format!(
                         "`{name}` is not valid JSON (line {}, column {}).",
@@ -100,8 +100,8 @@ impl Params {
     }
 }
 
-impl Raw {
-    /// Returns the parameters if each has the right type.
+impl RawParams {
+    /// Checks the type of each parameter and returns the parameters.
     ///
     /// # Errors
     /// 400 for a parameter that is missing or has the wrong type.
@@ -122,7 +122,7 @@ impl Raw {
     }
 }
 
-/// Iterates over the parameters of a query string: each name with a function that decodes the value.
+/// Iterates over the parameters of a query string. Each item is a decoded name and a function that decodes the value.
 pub(crate) fn pairs(
     query: &str,
 ) -> impl Iterator<Item = Result<(String, impl Fn() -> Result<String, RequestError>), RequestError>>
@@ -146,7 +146,8 @@ fn unreadable() -> RequestError {
     RequestError::malformed("The query string is not percent-encoded UTF-8.")
 }
 
-/// Decodes `application/x-www-form-urlencoded` strictly: returns `None` for a lone `%` or invalid UTF-8, not U+FFFD.
+/// Decodes `application/x-www-form-urlencoded` strictly: returns `None` for an incomplete escape or invalid UTF-8,
+/// instead of inserting U+FFFD.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -169,11 +170,11 @@ mod tests {
     use super::*;
 
     fn body(text: &str) -> Result<Params, String> {
-        Params::from_body(text.as_bytes()).map_err(|refusal| refusal.to_string())
+        Params::from_body(text.as_bytes()).map_err(|error| error.to_string())
     }
 
     fn query(text: &str) -> Result<Params, String> {
-        Params::from_query(text).map_err(|refusal| refusal.to_string())
+        Params::from_query(text).map_err(|error| error.to_string())
     }
 
     #[test]

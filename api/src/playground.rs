@@ -1,7 +1,7 @@
 //! The playground: GraphiQL's files, embedded in the binary and served with a strict CSP.
 //!
 //! The files are built at development time into `playground/dist` and committed (never by build.rs, never from a CDN).
-//! File names contain no hashes, so a browser may cache a file but must revalidate it each time.
+//! File names contain no hashes, so a browser may cache a file but must revalidate its copy before each use.
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -30,7 +30,7 @@ impl poem::Endpoint for Playground {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Err(RequestError::method("GET, HEAD").into());
+            return Err(RequestError::method_not_allowed("GET, HEAD").into());
         }
         let name = match request.uri().path().strip_prefix("/playground/") {
             None | Some("") => "index.html",
@@ -41,11 +41,11 @@ impl poem::Endpoint for Playground {
     }
 }
 
-/// Builds the response for a file, or 304 if the client's copy is current. hyper omits the body for HEAD and keeps its
-/// length.
+/// Builds the response for a file, or 304 if the copy of the client is current. hyper omits the body for HEAD and keeps
+/// `Content-Length`.
 fn respond(file: EmbeddedFile, request: &HeaderMap) -> Response {
     let etag = etag(&file);
-    let mut response = if is_known(&etag, request) {
+    let mut response = if is_current(&etag, request) {
         Response::builder().status(StatusCode::NOT_MODIFIED).finish()
     } else {
         let content_type = content_type(&file);
@@ -68,16 +68,16 @@ fn etag(file: &EmbeddedFile) -> String {
     format!("\"{hex:032x}\"")
 }
 
-/// Returns true if the client's copy is current. The comparison is weak, as `If-None-Match` requires: proxies that
-/// compress responses prefix tags with `W/`.
-fn is_known(etag: &str, request: &HeaderMap) -> bool {
+/// Returns true if the copy of the client is current, by `If-None-Match`. The comparison is weak, as RFC 9110 requires:
+/// proxies that compress responses prefix tags with `W/`.
+fn is_current(etag: &str, request: &HeaderMap) -> bool {
     request
         .get_all(IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .any(|known| known == "*" || known.trim_start_matches("W/") == etag)
+        .any(|candidate| candidate == "*" || candidate.trim_start_matches("W/") == etag)
 }
 
 fn content_type(file: &EmbeddedFile) -> HeaderValue {

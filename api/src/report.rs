@@ -1,12 +1,13 @@
-//! `GET /reports/compliance/{run}.html` and `.csv`: the report of a run, or of the `latest` run over all assets, as a
-//! printable page or as a file.
+//! `GET /reports/compliance/{run}.html` and `.csv`: the report of a compliance run as a printable page, or its open
+//! findings as a CSV file. `{run}` is the id of a run, or `latest` for the latest run over all assets.
 //!
-//! The page's CSP allows its own style and nothing else: no script, image, font or form. The page is answered like a
-//! query and uses no transfer slot; the file uses one and is streamed like an export.
+//! The CSP of the page allows the inline style of the page and nothing else: no script, image, font or form. The page
+//! is short and needs no transfer slot. The file is streamed like an export, and occupies a transfer slot (a share of
+//! the concurrent uploads and exports of one user or API key).
 
 use std::sync::Arc;
 
-use graphql::{Client, Printed, Recognised};
+use graphql::{Client, ConnectedCaller, PrintedReport};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
@@ -22,7 +23,7 @@ use crate::{
     socket::slots::Slots,
 };
 
-/// Path of reports; `:file` is `{run}.html` or `{run}.csv`.
+/// Route of the reports; `:file` is `{run}.html` or `{run}.csv`.
 pub(crate) const ROUTE: &str = "/reports/compliance/:file";
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -34,8 +35,8 @@ pub(crate) struct Report<G> {
     slots: Slots,
 }
 
-/// Requested form of a report.
-enum Form {
+/// Requested format of a report.
+enum Format {
     Page,
     File,
 }
@@ -45,18 +46,18 @@ impl<G: Gateway> Report<G> {
         Self { gateway, limits: limits.clone(), slots }
     }
 
-    async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
+    async fn respond(&self, request: &Request) -> Result<Response, RequestError> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Err(RequestError::method("GET, HEAD"));
+            return Err(RequestError::method_not_allowed("GET, HEAD"));
         }
-        let (run, form) =
-            asked(request.raw_path_param("file")).ok_or_else(RequestError::not_found)?;
+        let (run, format) =
+            parse_file_name(request.raw_path_param("file")).ok_or_else(RequestError::not_found)?;
         let client =
             request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let bearer = bearer::token(request.headers());
-        match form {
-            Form::Page => self.page(run, bearer, client).await,
-            Form::File => self.file(run, bearer, client).await,
+        match format {
+            Format::Page => self.page(run, bearer, client).await,
+            Format::File => self.file(run, bearer, client).await,
         }
     }
 
@@ -67,10 +68,10 @@ impl<G: Gateway> Report<G> {
         client: Client,
     ) -> Result<Response, RequestError> {
         let request_id = client.request_id.clone();
-        let Printed { html, style_sha256 } =
+        let PrintedReport { html, style_sha256 } =
             match self.gateway.print_report(run, bearer, client).await {
                 Ok(printed) => printed,
-                Err(refused) => return answer::refuse(refused, &request_id),
+                Err(refused) => return answer::error_response(refused, &request_id),
             };
         let mut response = Response::builder().body(html);
         let csp = format!(
@@ -89,22 +90,27 @@ impl<G: Gateway> Report<G> {
         client: Client,
     ) -> Result<Response, RequestError> {
         let request_id = client.request_id.clone();
-        let recognised = match bearer {
-            None => Recognised::nobody(), // The gateway rejects anonymous callers.
-            Some(bearer) => match self.gateway.recognise(bearer.to_owned(), client.clone()).await {
-                Ok(recognised) => recognised,
-                Err(refused) => return answer::refuse(refused, &request_id),
-            },
+        let caller = match bearer {
+            None => ConnectedCaller::anonymous(), // The gateway rejects anonymous callers.
+            Some(bearer) => {
+                match self.gateway.authenticate_connection(bearer.to_owned(), client.clone()).await
+                {
+                    Ok(caller) => caller,
+                    Err(refused) => return answer::error_response(refused, &request_id),
+                }
+            }
         };
-        let place = match &recognised.holder {
-            Some(holder) => Some(self.slots.transfer(holder, self.limits.transfers_per_holder)?),
+        let slot = match &caller.holder {
+            Some(holder) => {
+                Some(self.slots.acquire_transfer(holder, self.limits.transfers_per_holder)?)
+            }
             None => None,
         };
         let pages = match self.gateway.report_file(run, bearer, client).await {
             Ok(pages) => pages,
-            Err(refused) => return answer::refuse(refused, &request_id),
+            Err(refused) => return answer::error_response(refused, &request_id),
         };
-        let body = export::body(pages, recognised.lost, place, request_id);
+        let body = export::body(pages, caller.lost, slot, request_id);
         let mut response = Response::builder().body(body);
         let attachment = HeaderValue::from_static("attachment; filename=\"findings.csv\"");
         response.headers_mut().insert(CONTENT_TYPE, CSV);
@@ -113,11 +119,11 @@ impl<G: Gateway> Report<G> {
     }
 }
 
-/// Splits a file name into the run and the requested form; `None` for any other extension.
-fn asked(file: Option<&str>) -> Option<(&str, Form)> {
+/// Splits a file name into the run and the requested format. Returns `None` for an unknown extension.
+fn parse_file_name(file: Option<&str>) -> Option<(&str, Format)> {
     match file?.rsplit_once('.')? {
-        (run, "html") => Some((run, Form::Page)),
-        (run, "csv") => Some((run, Form::File)),
+        (run, "html") => Some((run, Format::Page)),
+        (run, "csv") => Some((run, Format::File)),
         _ => None,
     }
 }
@@ -126,6 +132,6 @@ impl<G: Gateway> poem::Endpoint for Report<G> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        Ok(self.answer(&request).await?)
+        Ok(self.respond(&request).await?)
     }
 }

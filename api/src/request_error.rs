@@ -1,4 +1,4 @@
-//! Error responses of the edge: one envelope for every error, whatever the route.
+//! Error responses of the HTTP edge, with one envelope on all routes.
 //!
 //! Endpoints return a `RequestError` as `poem::Error`. Only `edge` turns it into a response, because only `edge` knows
 //! the request id. The body is `{"errors":[{"message","extensions":{"code","requestId"}}]}`, never with a `data` entry.
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::media::Media;
 
-/// Error codes that the edge itself sends; the engine's codes pass through unchanged.
+/// Error codes that the HTTP edge assigns. Codes of the engine are sent unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     Validation,
@@ -64,13 +64,13 @@ impl RequestError {
         Self { status, code, message: message.into(), media: Media::Json, header: None }
     }
 
-    /// Builds a 400 for a request that cannot be parsed; `message` says where.
+    /// Builds a 400 for a request that cannot be parsed; `message` names the position or the parameter.
     pub(crate) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::Validation, message)
     }
 
     /// Builds a 405 that names the allowed methods.
-    pub(crate) fn method(allow: &'static str) -> Self {
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             Code::Validation,
@@ -131,11 +131,11 @@ impl RequestError {
     }
 }
 
-/// Maps errors of `poem` itself, mostly unknown routes, to the messages of the edge.
+/// Maps errors of `poem`, mostly unknown routes, to the messages of this module.
 impl From<poem::Error> for RequestError {
     fn from(error: poem::Error) -> Self {
         match error.downcast::<Self>() {
-            Ok(refusal) => refusal,
+            Ok(error) => error,
             Err(error) => match error.status() {
                 StatusCode::NOT_FOUND => Self::not_found(),
                 status if status.is_client_error() => {

@@ -1,10 +1,10 @@
-//! `GET /graphql` upgraded to a WebSocket with the sub-protocol `graphql-transport-ws`: the handshake.
+//! The handshake that upgrades `GET /graphql` to a WebSocket with the sub-protocol `graphql-transport-ws`.
 //!
-//! Chosen: our own implementation on tungstenite's framing. The stock one closes with the wrong codes, lets a second
-//! operation with the same id replace the first, waits for `connection_init` without a timeout, never pings, and does
-//! not notice that a session ended. An unknown sub-protocol gets HTTP 400 instead of close code 4406: a browser whose
-//! protocols are not confirmed drops the socket before it reads a close code. The socket runs in the task of its
-//! connection, so it is counted, shut down and timed out like any request.
+//! Chosen: our own implementation on the framing of tungstenite. The one of async-graphql closes with wrong codes, lets
+//! a second operation with the same id replace the first, and waits for `connection_init` without a timeout. It never
+//! pings, and does not notice the end of a login session. An unknown sub-protocol gets HTTP 400 instead of close code
+//! 4406, because a browser drops a socket with an unconfirmed sub-protocol before it reads a close code. A socket runs
+//! in the task of its connection, so connection limits, shutdown and deadlines apply to sockets too.
 
 use std::{
     pin::Pin,
@@ -30,7 +30,7 @@ use crate::{
     gateway::Gateway,
     request_error::{Code, RequestError},
 };
-use session::{Opening, Session};
+use session::{Handshake, Session};
 use slots::Slots;
 
 mod close;
@@ -48,11 +48,11 @@ pub(crate) struct Sockets<G> {
     cors: Cors,
     config: Arc<crate::config::Limits>,
     slots: Slots,
-    stopping: CancellationToken,
+    shutdown: CancellationToken,
 }
 
-/// Work that continues after `101` in the connection's task. Stored as an extension of the response, taken by the
-/// server.
+/// Session of a socket, which the task of the connection runs after the response `101`. The handler stores it as an
+/// extension of the response, and `server` takes it from there.
 #[derive(Clone)]
 pub(crate) struct Continuation(Arc<Mutex<Option<Work>>>);
 
@@ -70,27 +70,27 @@ impl Continuation {
 }
 
 impl<G: Gateway> Sockets<G> {
-    pub(crate) fn new(gateway: Arc<G>, config: &Config, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(gateway: Arc<G>, config: &Config, shutdown: CancellationToken) -> Self {
         describe_metrics();
         Self {
             gateway,
             cors: Cors(config.cors_origins.clone()),
             config: Arc::new(config.limits.clone()),
             slots: Slots::default(),
-            stopping,
+            shutdown,
         }
     }
 
-    /// Returns true if the request asks for an upgrade to WebSocket.
+    /// Returns true if the request is a GET with `Upgrade: websocket`.
     pub(crate) fn is_upgrade(request: &Request) -> bool {
         request.method() == Method::GET && has_token(request.headers(), &UPGRADE, "websocket")
     }
 
-    /// Answers the handshake with `101` and prepares the session that runs after it.
+    /// Builds the `101` response to the handshake, and prepares the session that runs after the response.
     ///
     /// # Errors
-    /// If the request is not a handshake of RFC 6455, names another sub-protocol, or comes from a page of an origin
-    /// that is not allowed.
+    /// If the request is not a handshake of RFC 6455, if it does not name the sub-protocol, or if the origin of the
+    /// page is not allowed.
     pub(crate) fn open(&self, request: &Request) -> Result<Response, RequestError> {
         let headers = request.headers();
         let accept = handshake(headers)?;
@@ -109,21 +109,21 @@ impl<G: Gateway> Sockets<G> {
             Arc::clone(&self.gateway),
             Arc::clone(&self.config),
             self.slots.clone(),
-            Opening { bearer, client },
+            Handshake { bearer, client },
         );
-        let stopping = self.stopping.clone();
+        let shutdown = self.shutdown.clone();
         let work = Continuation::new(async move {
             // Fails if the client disconnected before the upgrade finished.
             if let Ok(stream) = upgrade.await {
-                session.run(stream, &stopping).await;
+                session.run(stream, &shutdown).await;
             }
         });
         let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).finish();
-        let own = response.headers_mut();
-        own.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        own.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        own.insert(SEC_WEBSOCKET_ACCEPT, accept);
-        own.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+        let response_headers = response.headers_mut();
+        response_headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response_headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response_headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        response_headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
         response.extensions_mut().insert(work);
         Ok(response)
     }
@@ -144,7 +144,7 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, RequestError> {
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = match (keys.next().map(HeaderValue::as_bytes), keys.next()) {
-        // 16 bytes are 24 characters in base64.
+        // In base64, 16 bytes have 24 characters.
         (Some(key), None) if key.len() == 24 && key.ends_with(b"==") => key,
         _ => {
             return Err(RequestError::malformed("`Sec-WebSocket-Key` must be 16 bytes in base64."));
@@ -158,21 +158,21 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, RequestError> {
     HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| RequestError::internal())
 }
 
-/// Returns true if the comma-separated header contains the token, ignoring case.
+/// Returns true if a comma-separated header contains the token. The comparison ignores case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|word| word.trim().eq_ignore_ascii_case(token))
+        .any(|candidate| candidate.trim().eq_ignore_ascii_case(token))
 }
 
-/// Registers the descriptions that `/metrics` shows; called once at start.
+/// Registers the descriptions of the metrics for `/metrics`; called once at start.
 fn describe_metrics() {
     metrics::describe_gauge!("sentryops_sockets", "Number of open WebSockets.");
     metrics::describe_counter!(
         "sentryops_sockets_closed_total",
-        "Closed WebSockets by close code; 1006 means that the client left without a close frame."
+        "Closed WebSockets by close code; 1006 means that the client disconnected without a close frame."
     );
 }

@@ -1,14 +1,15 @@
 //! `POST /graphql/stream`: Server-Sent Events, "distinct connections mode" of graphql-sse. One operation per request.
 //!
-//! The request is checked as on `/graphql`. Errors in the document and later ones are sent as events, as the protocol
-//! requires (an `EventSource` cannot read an error response). There is no queue: the next answer is produced when the
-//! client has read the last one. An idle stream sends a comment at intervals, so that no proxy closes it.
+//! HTTP request and parameters are checked as on `/graphql`. Errors of the GraphQL document and of its execution are
+//! sent as events, as the protocol requires (an `EventSource` cannot read an error response). No queue is needed: an
+//! answer is produced only when the client has read the previous answer. An idle stream sends a comment at intervals,
+//! so that no proxy closes the connection.
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
-use graphql::{Answer, Client, Error, ErrorCode, Lost, Recognised, refused};
+use graphql::{AccessLoss, Answer, Client, ConnectedCaller, Error, ErrorCode, refused};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, VARY},
@@ -34,20 +35,20 @@ pub(crate) struct Streams<G> {
     gateway: Arc<G>,
     limits: Limits,
     slots: Slots,
-    stopping: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl<G: Gateway> Streams<G> {
-    pub(crate) fn new(gateway: Arc<G>, config: &Config, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(gateway: Arc<G>, config: &Config, shutdown: CancellationToken) -> Self {
         let slots = Slots::default();
-        Self { gateway, limits: config.limits.clone(), slots, stopping }
+        Self { gateway, limits: config.limits.clone(), slots, shutdown }
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response, RequestError> {
+    async fn respond(&self, request: &mut Request) -> Result<Response, RequestError> {
         if request.method() != Method::POST {
-            return Err(RequestError::method("POST"));
+            return Err(RequestError::method_not_allowed("POST"));
         }
-        // The body is read before any rejection; `body` explains why (resets).
+        // The body is read before any rejection, so that the client gets the response and no TCP reset: see `body`.
         let body = body::read(request.take_body(), self.limits.body_bytes).await;
         if !accepts_events(request.headers()) {
             return Err(RequestError::new(
@@ -62,27 +63,29 @@ impl<G: Gateway> Streams<G> {
         let client =
             request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let bearer = bearer::token(request.headers()).map(ToOwned::to_owned);
-        let recognised = match &bearer {
-            None => Recognised::nobody(),
+        let caller = match &bearer {
+            None => ConnectedCaller::anonymous(),
             Some(bearer) => {
-                match self.gateway.recognise(bearer.clone(), client.clone()).await {
-                    Ok(recognised) => recognised,
-                    // Only `login` and `refreshSession` ignore a bad bearer; their clients can use `/graphql`.
+                match self.gateway.authenticate_connection(bearer.clone(), client.clone()).await {
+                    Ok(caller) => caller,
+                    // An invalid bearer token is rejected here even for `login` and `refreshSession`, which ignore the
+                    // token. Their clients can use `/graphql`.
                     Err(refused) => {
                         return answer::respond(refused, Media::GraphQl, &client.request_id);
                     }
                 }
             }
         };
-        let slot = match &recognised.holder {
+        let slot = match &caller.holder {
             None => None,
             Some(holder) => Some(self.slot(holder)?),
         };
-        let time = self.limits.request_timeout;
-        let answers = operation::answers(&self.gateway, params, bearer, client, time);
-        let events = events(answers, recognised.lost, slot);
-        let stopped = self.stopping.clone().cancelled_owned();
-        let events = with_comments(events, self.limits.sockets.keep_alive).take_until(stopped);
+        let time_limit = self.limits.request_timeout;
+        let answers = operation::answers(&self.gateway, params, bearer, client, time_limit);
+        let events = events(answers, caller.lost, slot);
+        let shutdown_started = self.shutdown.clone().cancelled_owned();
+        let events =
+            with_comments(events, self.limits.sockets.keep_alive).take_until(shutdown_started);
         let body = Body::from_bytes_stream(events.map(Ok::<_, io::Error>));
         let mut response = Response::builder().body(body);
         response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
@@ -92,12 +95,12 @@ impl<G: Gateway> Streams<G> {
     }
 
     fn slot(&self, holder: &str) -> Result<Slot, RequestError> {
-        let most = self.limits.sockets.streams_per_holder;
-        self.slots.enter(holder, most).ok_or_else(|| {
+        let limit = self.limits.sockets.streams_per_holder;
+        self.slots.acquire(holder, limit).ok_or_else(|| {
             RequestError::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 Code::RateLimited,
-                format!("You have {most} streams open, which is the limit: close one first."),
+                format!("You have {limit} streams open, which is the limit: close one first."),
             )
         })
     }
@@ -107,7 +110,7 @@ impl<G: Gateway> poem::Endpoint for Streams<G> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let mut response = self.answer(&mut request).await?;
+        let mut response = self.respond(&mut request).await?;
         response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
         Ok(response)
     }
@@ -115,10 +118,10 @@ impl<G: Gateway> poem::Endpoint for Streams<G> {
 
 const COMPLETE: &[u8] = b"event: complete\ndata:\n\n";
 
-/// Turns answers into events, until the answers end or the caller loses access or permissions.
+/// Converts answers into events, until the answers end or the caller loses access or permissions.
 fn events(
     answers: impl Stream<Item = Answer> + Send + 'static,
-    lost: BoxFuture<'static, Lost>,
+    lost: BoxFuture<'static, AccessLoss>,
     slot: Option<Slot>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     stream::unfold(Some((answers.boxed(), lost, slot)), |open| async {
@@ -136,13 +139,13 @@ fn events(
     })
 }
 
-/// Builds the last event of a stream that ends because of `lost`.
-fn loss_answer(lost: Lost) -> Answer {
+/// Builds the last answer of a stream whose caller has lost access or permissions.
+fn loss_answer(lost: AccessLoss) -> Answer {
     refused(&match lost {
-        Lost::Access => {
+        AccessLoss::Access => {
             Error::new(ErrorCode::Unauthenticated, "The session or key has ended: sign in again.")
         }
-        Lost::Rights => {
+        AccessLoss::Permission => {
             Error::new(ErrorCode::Forbidden, "Your permissions have changed: subscribe again.")
         }
     })
@@ -159,7 +162,7 @@ fn answer_event(answer: &Answer) -> Bytes {
         serde_json::to_string(&Unexecuted { errors: &answer.response.errors })
     };
     match json {
-        // serde_json escapes line breaks, so one `data:` line holds the whole answer.
+        // serde_json escapes line breaks, so the answer fits on one `data:` line.
         Ok(json) => format!("event: next\ndata: {json}\n\n").into(),
         Err(error) => {
             tracing::error!(%error, "an answer cannot be serialized as JSON");
@@ -168,15 +171,15 @@ fn answer_event(answer: &Answer) -> Bytes {
     }
 }
 
-/// Passes events on, and inserts a comment whenever none has come for `every`.
+/// Forwards the events, and inserts a comment after each `interval` without an event.
 fn with_comments(
     events: impl Stream<Item = Bytes> + Send + 'static,
-    every: std::time::Duration,
+    interval: std::time::Duration,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     stream::unfold(Box::pin(events), move |mut events| async move {
-        match tokio::time::timeout(every, events.next()).await {
+        match tokio::time::timeout(interval, events.next()).await {
             Ok(event) => event.map(|event| (event, events)),
-            Err(_silence) => Some((Bytes::from_static(b":\n\n"), events)),
+            Err(_elapsed) => Some((Bytes::from_static(b":\n\n"), events)),
         }
     })
 }
@@ -193,6 +196,8 @@ fn accepts_events(headers: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','))
         .map(|range| range.split(';').next().unwrap_or_default().trim())
         .any(|range| {
-            ["text/event-stream", "text/*", "*/*"].iter().any(|own| range.eq_ignore_ascii_case(own))
+            ["text/event-stream", "text/*", "*/*"]
+                .iter()
+                .any(|accepted| range.eq_ignore_ascii_case(accepted))
         })
 }

@@ -1,15 +1,16 @@
-//! `POST /import/assets` and `/import/dependencies`: a file, streamed. (`upload/order`: URL parameters and media type;
-//! `upload/incoming`: the bytes; `upload/linger`: responding while a client is still sending.)
+//! `POST /import/assets` and `/import/dependencies`: streams a file into an import. (`upload/order`: URL parameters and
+//! media type; `upload/incoming`: the bytes; `upload/linger`: responding while a client is still sending.)
 //!
-//! These are the only routes without an overall deadline: 512 MiB take as long as the network needs. Instead, the
-//! client must make progress, and its session must stay valid. A request is rejected before its body is read wherever
-//! possible, so a client that sends `Expect: 100-continue` (curl does, from 1 MiB) has not sent the body yet.
+//! Only these routes have no overall deadline, because a file of up to 512 MiB takes as long as the network needs.
+//! Instead, the client must keep a minimum rate, and its session must stay valid. Where possible, a request is rejected
+//! before its body is read. A client that sends `Expect: 100-continue` (curl does, from 1 MiB) then never sends the
+//! body.
 
 use std::{pin::pin, sync::Arc};
 
 use domain::inventory::import::{ImportKind, chunker::MAX_FILE_BYTES};
 use futures_util::stream;
-use graphql::{BrokenOff, Client, Received};
+use graphql::{Client, Received, UploadAbort};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH},
@@ -38,7 +39,7 @@ pub(crate) struct Upload<G> {
     gateway: Arc<G>,
     limits: Limits,
     slots: Slots,
-    stopping: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 /// Import routes, each with the kind of its rows.
@@ -56,37 +57,41 @@ impl<G: Gateway> Upload<G> {
         gateway: Arc<G>,
         limits: &Limits,
         slots: Slots,
-        stopping: CancellationToken,
+        shutdown: CancellationToken,
     ) -> Self {
-        Self { kind, gateway, limits: limits.clone(), slots, stopping }
+        Self { kind, gateway, limits: limits.clone(), slots, shutdown }
     }
 
-    async fn answer(
+    async fn respond(
         &self,
         request: &Request,
         client: &Client,
         incoming: &mut Incoming,
     ) -> Result<Response, RequestError> {
         if request.method() != Method::POST {
-            return Err(RequestError::method("POST"));
+            return Err(RequestError::method_not_allowed("POST"));
         }
-        let refuse = |answer| answer::refuse(answer, &client.request_id);
+        let error_response = |answer| answer::error_response(answer, &client.request_id);
         let order = match order::read(self.kind, request.uri(), request.headers()) {
             Ok(order) => order,
-            Err(order::OrderError::Refused(refusal)) => return Err(refusal),
-            Err(order::OrderError::Parameters(error)) => return refuse(graphql::refused(&error)),
+            Err(order::OrderError::Rejected(error)) => return Err(error),
+            Err(order::OrderError::Parameters(error)) => {
+                return error_response(graphql::refused(&error));
+            }
         };
         check_encoding(request.headers())?;
         check_length(request.headers())?;
         let bearer = bearer::token(request.headers());
         if let Some(bearer) = bearer {
-            match self.gateway.recognise(bearer.to_owned(), client.clone()).await {
-                Ok(recognised) => incoming.watch(recognised.lost, recognised.holder),
-                Err(refused) => return refuse(refused),
+            match self.gateway.authenticate_connection(bearer.to_owned(), client.clone()).await {
+                Ok(caller) => incoming.abort_on(caller.lost, caller.holder),
+                Err(refused) => return error_response(refused),
             }
         }
-        let _place = match incoming.holder() {
-            Some(holder) => Some(self.slots.transfer(holder, self.limits.transfers_per_holder)?),
+        let _slot = match incoming.holder() {
+            Some(holder) => {
+                Some(self.slots.acquire_transfer(holder, self.limits.transfers_per_holder)?)
+            }
             None => None, // The gateway rejects anonymous callers.
         };
         let received = {
@@ -99,8 +104,8 @@ impl<G: Gateway> Upload<G> {
         match received {
             Ok(received) => Ok(accepted(&received)),
             Err(refused) => {
-                let mut response = refuse(refused)?;
-                if incoming.interrupted() == Some(BrokenOff::Slow) {
+                let mut response = error_response(refused)?;
+                if incoming.abort_reason() == Some(UploadAbort::TooSlow) {
                     response.set_status(StatusCode::REQUEST_TIMEOUT);
                 }
                 Ok(response)
@@ -122,12 +127,12 @@ impl<G: Gateway> poem::Endpoint for Upload<G> {
             .cloned()
             .ok_or_else(RequestError::internal)?;
         let body = request.take_body();
-        let mut incoming = Incoming::new(body, deadline, &self.limits, self.stopping.clone());
-        let response = match self.answer(&request, &client, &mut incoming).await {
+        let mut incoming = Incoming::new(body, deadline, &self.limits, self.shutdown.clone());
+        let response = match self.respond(&request, &client, &mut incoming).await {
             Ok(response) => response,
-            Err(refusal) => refusal.into_response(&client.request_id),
+            Err(error) => error.into_response(&client.request_id),
         };
-        Ok(linger::until_sent(response, incoming, request.headers()))
+        Ok(linger::hold_open(response, incoming, request.headers()))
     }
 }
 
@@ -137,7 +142,7 @@ fn accepted(Received { id, rows }: &Received) -> Response {
     response.content_type("application/json; charset=utf-8").body(body)
 }
 
-/// Rejects compressed files. Nothing is decompressed here, so a file that expands a thousandfold cannot fill memory.
+/// Rejects compressed files. Because nothing is decompressed, a small file cannot expand and fill the memory.
 fn check_encoding(headers: &HeaderMap) -> Result<(), RequestError> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -148,7 +153,8 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), RequestError> {
         .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
-/// Rejects a file that declares a `Content-Length` over the limit, without reading it.
+/// Rejects a file by its `Content-Length` if that exceeds the limit. A file without the header is limited while
+/// reading.
 fn check_length(headers: &HeaderMap) -> Result<(), RequestError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_none_or(|length: u64| length <= MAX_FILE_BYTES) {

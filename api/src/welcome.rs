@@ -12,10 +12,10 @@ use crate::{media::Media, request_error::RequestError};
 
 /// Contact for vulnerability reports; the same address as in SECURITY.md.
 const SECURITY_CONTACT: &str = "mailto:security@sentryops.example";
-/// Validity of security.txt in days; RFC 9116 recommends less than a year.
+/// Days until security.txt expires; RFC 9116 recommends less than a year.
 const SECURITY_VALID_DAYS: Days = Days::new(180);
 
-/// Handler of `/`: redirects browsers to the playground and returns the endpoint's path to programs.
+/// Handler of `/`: redirects browsers to the playground, and returns the path of the GraphQL endpoint to other clients.
 pub(crate) struct Welcome {
     playground: bool,
 }
@@ -92,7 +92,7 @@ impl poem::Endpoint for SecurityTxt {
     }
 }
 
-/// Returns the text of security.txt. It expires at midnight UTC, so the text changes only once a day.
+/// Returns the text of security.txt. The expiry is at midnight UTC, so that the text changes only once a day.
 fn security_txt(now: DateTime<Utc>) -> String {
     let expires_at = (now.date_naive() + SECURITY_VALID_DAYS).and_time(NaiveTime::MIN).and_utc();
     let expires_at = expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -102,7 +102,7 @@ fn security_txt(now: DateTime<Utc>) -> String {
 fn require_read(request: &Request) -> Result<(), RequestError> {
     match *request.method() {
         Method::GET | Method::HEAD => Ok(()),
-        _ => Err(RequestError::method("GET, HEAD")),
+        _ => Err(RequestError::method_not_allowed("GET, HEAD")),
     }
 }
 

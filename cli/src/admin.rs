@@ -1,5 +1,6 @@
-//! `sentryops admin`: organizations and users, for the operator of the machine. Acts as the system and is audited as
-//! such. (`admin/posture`: verification of stored postures.)
+//! `sentryops admin`: manages organizations and users, for the operator of the machine. Its changes are recorded in the
+//! audit trail with the system as actor. (`admin/posture`: verification of stored postures, i.e. of all verdicts and
+//! the score of each asset.)
 
 use std::{io::Read, process::ExitCode};
 
@@ -68,7 +69,7 @@ enum Action {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Set a member's permissions on the whole installation. Those that are not named are revoked.
+    /// Set a member's permissions on the whole installation. Permissions that are not named are revoked.
     Grant {
         /// E-mail address of the user.
         #[arg(long)]
@@ -80,12 +81,12 @@ enum Action {
         #[arg(long)]
         permission: Vec<String>,
     },
-    /// Compare the stored posture of every asset with a fresh evaluation. Exit code 1 if any
-    /// differs, 3 if none differs but some await evaluation.
+    /// Compare the stored posture (all verdicts and the score) of every asset with a fresh evaluation.
+    /// Exit code 1 if any posture differs; 3 if none differs, but some assets await evaluation.
     VerifyPosture(posture::Arguments),
 }
 
-/// A user just created, with the password that is shown once.
+/// A newly created user, with the password for the first sign-in, which is printed once.
 pub(crate) struct CreatedUser {
     /// Key of the user's role.
     pub(crate) role: String,
@@ -96,19 +97,19 @@ pub(crate) struct CreatedUser {
 }
 
 pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCode> {
-    let stores = Stores::visit(config).await?;
-    let done = act(arguments.action, config, &stores).await;
+    let stores = Stores::for_command(config).await?;
+    let result = execute(arguments.action, config, &stores).await;
     stores.stop().await?;
-    let (said, code) = done?;
-    crate::print(&said);
+    let (output, code) = result?;
+    crate::print(&output);
     Ok(code)
 }
 
-async fn act(action: Action, config: &Config, stores: &Stores) -> Result<(String, ExitCode)> {
-    // Only `up` and `migrate` apply migrations, so an old schema is refused here.
+async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(String, ExitCode)> {
+    // Only `up` and `migrate` apply migrations, so an outdated schema is an error here.
     let db = stores.pool(2)?;
     database::check(&db).await?;
-    let said = match action {
+    let output = match action {
         Action::CreateOrganization { slug, name } => {
             let tx = db.auth(Origin::system()).await?;
             let organization = Organization::create(&tx, &slug, &name, false, crate::now()).await?;
@@ -120,13 +121,13 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<(String
             create_user(&db, config, &organization, &email, &name, role, password_stdin).await?
         }
         Action::ResetPassword { email, password_stdin } => {
-            let (password, made) = password_for(password_stdin)?;
+            let (password, is_generated) = password_for(password_stdin)?;
             let hash = hash(config, &password, &email).await?;
             let tx = db.auth(Origin::system()).await?;
             let id = find_user(&tx, &email).await?;
             User::reset_password(&tx, id, &hash, crate::now()).await?;
             tx.commit().await?;
-            if made { format!("{password}\n") } else { String::new() }
+            if is_generated { format!("{password}\n") } else { String::new() }
         }
         Action::Grant { email, organization, permission } => {
             let organization = find_organization(&db, &organization).await?;
@@ -137,9 +138,9 @@ async fn act(action: Action, config: &Config, stores: &Stores) -> Result<(String
             tx.commit().await?;
             String::new()
         }
-        Action::VerifyPosture(wanted) => return posture::verify(&wanted, db).await,
+        Action::VerifyPosture(requested) => return posture::verify(&requested, db).await,
     };
-    Ok((said, ExitCode::SUCCESS))
+    Ok((output, ExitCode::SUCCESS))
 }
 
 async fn create_user(
@@ -152,18 +153,18 @@ async fn create_user(
     password_stdin: bool,
 ) -> Result<String> {
     let tx = db.auth(Origin::system()).await?;
-    let known = match normalise_email(email) {
+    let existing = match normalise_email(email) {
         Some(email) => User::find_by_email(&tx, &email).await?,
         None => None,
     };
-    if let Some(id) = known {
-        // The user exists in another organization; the password is the user's own and stays unchanged.
+    if let Some(id) = existing {
+        // The user exists in another organization. The password belongs to the user and stays unchanged.
         let user = User::join(&tx, organization.id, None, id, &roles, crate::now()).await?;
         tx.commit().await?;
         return Ok(format!("{}\n", user.id));
     }
     tx.commit().await?;
-    let (password, made) = password_for(password_stdin)?;
+    let (password, is_generated) = password_for(password_stdin)?;
     let hash = hash(config, &password, email).await?;
     let input = CreateUserInput {
         email: email.to_owned(),
@@ -174,11 +175,11 @@ async fn create_user(
     let tx = db.auth(Origin::system()).await?;
     let user = User::create(&tx, organization.id, None, &input, &hash, crate::now()).await?;
     tx.commit().await?;
-    Ok(if made { format!("{}\n{password}\n", user.id) } else { format!("{}\n", user.id) })
+    Ok(if is_generated { format!("{}\n{password}\n", user.id) } else { format!("{}\n", user.id) })
 }
 
-/// Creates a user. Generates the password unless one is given.
-pub(crate) async fn add(
+/// Creates a user with the given password, or with a generated password if `password` is `None`.
+pub(crate) async fn add_user(
     db: &Db,
     config: &Config,
     organization: &Organization,
@@ -206,9 +207,9 @@ pub(crate) async fn add(
 
 async fn find_organization(db: &Db, slug: &str) -> Result<Organization> {
     let tx = db.auth(Origin::system()).await?;
-    let found = Organization::find_by_slug(&tx, slug).await?;
+    let organization = Organization::find_by_slug(&tx, slug).await?;
     tx.commit().await?;
-    found.with_context(|| format!("--organization: no organization has the slug {slug:?}"))
+    organization.with_context(|| format!("--organization: no organization has the slug {slug:?}"))
 }
 
 async fn find_user(tx: &domain::Tx<domain::base::db::Auth>, email: &str) -> Result<UserId> {
@@ -232,7 +233,7 @@ fn fleet_permissions(names: &[String]) -> Result<PermissionSet> {
     Ok(set)
 }
 
-/// Reads the password from standard input, or generates one. The second value is true if it was generated.
+/// Reads the password from standard input, or generates a password. The second value is true for a generated password.
 fn password_for(stdin: bool) -> Result<(String, bool)> {
     if !stdin {
         return Ok((one_time_password()?, true));
@@ -246,9 +247,9 @@ fn password_for(stdin: bool) -> Result<(String, bool)> {
 }
 
 async fn hash(config: &Config, password: &str, email: &str) -> Result<String> {
-    let local = email.split('@').next().unwrap_or_default();
-    if let Err(fault) = password::check("the password", password, &[email, local], false) {
-        bail!("{} {}", fault.path, fault.message);
+    let local_part = email.split('@').next().unwrap_or_default();
+    if let Err(error) = password::check("the password", password, &[email, local_part], false) {
+        bail!("{} {}", error.path, error.message);
     }
     let cost = password::Cost {
         memory_kib: config.argon2.memory_kib,
@@ -258,14 +259,15 @@ async fn hash(config: &Config, password: &str, email: &str) -> Result<String> {
     Ok(Hasher::new(cost, 1)?.hash(password).await?)
 }
 
-/// Generates five groups of five characters that are not mistaken for each other, about 124 bits.
+/// Generates a password of five groups of five characters, about 124 random bits. Characters that look alike are not
+/// used.
 fn one_time_password() -> Result<String> {
-    const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz-";
+    const ALPHABET: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz-";
     let mut bytes = [0_u8; 25];
     getrandom::fill(&mut bytes).context("the system returned no random bytes")?;
-    let letters: Vec<char> =
-        bytes.iter().map(|byte| LETTERS[usize::from(byte % 31)] as char).collect();
-    Ok(letters
+    let characters: Vec<char> =
+        bytes.iter().map(|byte| ALPHABET[usize::from(byte % 31)] as char).collect();
+    Ok(characters
         .chunks(5)
         .map(|group| group.iter().collect::<String>())
         .collect::<Vec<_>>()

@@ -1,8 +1,8 @@
 //! Configuration from environment variables, each as `FOO` or `FOO_FILE`, read completely and once at start.
 //!
-//! All errors are reported together. Each names its variable and none shows a value; the process then exits with
-//! [`EXIT_CODE`]. The result is typed, so no later code parses a setting. The table in `setting` lists every setting.
-//! Chosen: variables instead of a file, because containers, systemd and CI all set variables. Choose again when a
+//! All errors are reported together, and the process exits with [`EXIT_CODE`]. An error names its variable and never
+//! shows the value. [`Config`] has parsed types, so no other code parses a setting. The table in `setting` lists every
+//! setting. Chosen: variables instead of a file, because containers, systemd and CI all set variables. Revisit when a
 //! setting becomes a list of records.
 
 use std::{
@@ -40,10 +40,10 @@ pub(crate) use value::{DatabaseUrl, Documents, LogFilter, Origin, Rate};
 /// Exit code of a process whose configuration is invalid.
 pub(crate) const EXIT_CODE: u8 = 2;
 
-/// The subcommand that runs; decides which settings are required.
+/// Subcommand of this process; decides which settings are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// `sentryops up`: everything in one process.
+    /// `sentryops up`: API, workers and private services in one process.
     Up,
     /// `sentryops api`: the GraphQL server.
     Api,
@@ -51,17 +51,17 @@ pub(crate) enum Command {
     Worker,
     /// `sentryops migrate`: migrations and database roles.
     Migrate,
-    /// `sentryops services`: a command beside temporary services.
+    /// `sentryops services`: runs a given command with a temporary Postgres and Redis.
     Services,
     /// `sentryops admin`: organizations, users, postures.
     Admin,
     /// `sentryops schema`: prints the SDL.
     Schema,
-    /// `sentryops doctor`: checks the configuration and its targets.
+    /// `sentryops doctor`: checks the configuration, Postgres and Redis.
     Doctor,
 }
 
-/// Environment of the process; selects the defaults and how strictly settings are checked.
+/// Environment of the process; selects the defaults and the strictness of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Environment {
     /// Development, on a developer's own machine.
@@ -79,23 +79,23 @@ pub(crate) struct Config {
     pub listen: SocketAddr,
     /// Address and port that serve liveness, readiness and metrics.
     pub health: SocketAddr,
-    /// Folder of the private services and of generated secrets.
+    /// Folder of the private Postgres and Redis, and of generated secrets.
     pub data_dir: PathBuf,
-    /// Postgres URL of the login that serves requests; `None`: the private Postgres.
+    /// Postgres URL of the application's login; `None` selects the private Postgres.
     pub database_url: Option<DatabaseUrl>,
-    /// Postgres URL of the owner, which migrates; `None`: the private Postgres.
+    /// Postgres URL of the schema's owner, for migrations; `None` selects the private Postgres.
     pub database_owner_url: Option<DatabaseUrl>,
     /// Maximum connections to Postgres of this process.
     pub database_pool_size: usize,
-    /// Redis URL; `None`: the private Redis.
+    /// Redis URL; `None` selects the private Redis.
     pub redis_url: Option<Secret<Url>>,
     /// Keys that sign access tokens; `None` until [`Config::generate_missing_keys`] fills it.
     pub jwt_keys: Option<KeyRing>,
-    /// Keys from which the keys of page cursors are derived; `None` as above.
+    /// Keys from which the keys of page cursors are derived; `None` until [`Config::generate_missing_keys`] fills it.
     pub encryption_keys: Option<KeyRing>,
     /// Settings for browsers and proxies.
     pub http: Http,
-    /// Rate limits and the block of addresses.
+    /// Rate limits, and the block time after failed sign-ins.
     pub limits: Limits,
     /// Lifetimes and counts of sessions.
     pub sessions: Sessions,
@@ -106,8 +106,8 @@ pub(crate) struct Config {
     /// Queues, concurrency and job history.
     pub workers: Workers,
     /// Format and filter of logs.
-    pub log: Log,
-    /// Warnings about probable typos, logged once logging has started.
+    pub log: LogConfig,
+    /// Warnings about probably misspelt variables, logged after logging has started.
     pub warnings: Vec<String>,
 }
 
@@ -135,13 +135,13 @@ pub(crate) struct Hsts {
     pub preload: bool,
 }
 
-/// Rate limits and the block of addresses.
+/// Rate limits, and the block time after failed sign-ins.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Limit of sign-ins and refreshes, per account and per address.
+    /// Limit of sign-ins and token refreshes, per account and per client address.
     pub auth: Rate,
-    /// Limit of started compliance runs, per person or key and per organization.
-    pub scan: Rate,
+    /// Limit of started compliance runs, per user or API key, and per organization.
+    pub compliance_runs: Rate,
     /// Time for which an address is blocked after too many failed sign-ins.
     pub login_ip_block: Duration,
 }
@@ -150,14 +150,14 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     /// Lifetime of an access token.
-    pub access_token_life: Duration,
+    pub access_token_lifetime: Duration,
     /// Lifetime of a session; a refresh does not extend it.
-    pub refresh_token_life: Duration,
-    /// Time without use after which a session ends; `None`: no limit.
+    pub refresh_token_lifetime: Duration,
+    /// Idle time after which a session ends; `None` disables the limit.
     pub idle: Option<Duration>,
-    /// Maximum sessions of one person.
+    /// Maximum number of sessions of one user.
     pub max_per_user: NonZeroU32,
-    /// Maximum sessions of one administrator.
+    /// Maximum number of sessions of one user with the permission to manage users.
     pub max_per_admin: NonZeroU32,
 }
 
@@ -166,7 +166,7 @@ pub(crate) struct Sessions {
 pub(crate) struct Argon2 {
     /// Memory per hash in KiB.
     pub memory_kib: u32,
-    /// Passes per hash over that memory.
+    /// Passes over the memory per hash.
     pub passes: u32,
     /// Parallel lanes of one hash.
     pub lanes: u32,
@@ -190,24 +190,24 @@ pub(crate) struct GraphQl {
     pub introspection: bool,
     /// True if GraphiQL is served at `/playground`.
     pub playground: bool,
-    /// Documents on the allowlist, and their treatment.
+    /// Allowed GraphQL documents, and the treatment of all other documents.
     pub allowlist: Allowlist,
 }
 
-/// Treatment of documents that are not on the allowlist.
+/// Treatment of GraphQL documents that are not on the allowlist.
 #[derive(Debug)]
 pub(crate) enum Allowlist {
-    /// No allowlist: every document runs.
+    /// No allowlist: every document is executed.
     Off,
-    /// Documents off the list run and are logged.
+    /// Documents that are not listed are executed and logged.
     Log(Documents),
-    /// Documents off the list are rejected.
+    /// Documents that are not listed are rejected.
     Enforce(Documents),
 }
 
 /// Format and filter of logs.
 #[derive(Debug, Clone)]
-pub(crate) struct Log {
+pub(crate) struct LogConfig {
     /// Format of each log line.
     pub format: LogFormat,
     /// Filter by level and target.
@@ -224,22 +224,25 @@ pub(crate) enum LogFormat {
 }
 
 impl Config {
-    /// Reads the configuration of this process, or returns every error in it.
+    /// Reads the configuration from the environment, or returns all errors.
     pub(crate) fn from_env(command: Command) -> Result<Self, Vec<SettingError>> {
         let names: Vec<_> =
             std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
         let typos = probable_typos(names.iter().map(String::as_str));
-        let warn = |(found, meant): &(&str, String)| {
-            format!("{found} is not a setting; did you mean {meant}?")
+        let warn = |(variable, setting): &(&str, String)| {
+            format!("{variable} is not a setting; did you mean {setting}?")
         };
         match Self::read(command, env) {
             Ok(config) => Ok(Self { warnings: typos.iter().map(warn).collect(), ..config }),
             Err(mut errors) => {
-                // With DATABSE_URL set, "DATABASE_URL is missing" alone would puzzle the operator.
-                for fault in &mut errors {
-                    for (found, _) in typos.iter().filter(|(_, meant)| *meant == fault.variable) {
-                        fault.problem =
-                            format!("{} ({found} is set, but is not a setting)", fault.problem)
+                // If DATABSE_URL is set, the message "DATABASE_URL is missing" would puzzle the operator without this
+                // hint.
+                for error in &mut errors {
+                    for (variable, _) in
+                        typos.iter().filter(|(_, setting)| *setting == error.variable)
+                    {
+                        error.problem =
+                            format!("{} ({variable} is set, but is not a setting)", error.problem)
                                 .into();
                     }
                 }
@@ -248,12 +251,12 @@ impl Config {
         }
     }
 
-    /// Reads the configuration through `lookup`, by variable name, or returns every error in it.
+    /// Reads the configuration with `lookup`, which maps a variable name to its value, or returns all errors.
     pub(crate) fn read(
         command: Command,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<SettingError>> {
-        // Development until ENVIRONMENT is read, so that a wrong ENVIRONMENT causes no further errors.
+        // An invalid ENVIRONMENT counts as development, so that it causes no further errors.
         let mut reader = Reader::new(command, Environment::Development, &lookup);
         let environment = reader.get("ENVIRONMENT", str::parse);
         let mut errors = reader.errors;
@@ -264,7 +267,7 @@ impl Config {
         config.ok().filter(|_| errors.is_empty()).ok_or(errors)
     }
 
-    /// Loads each key ring that is not set from the data folder, and generates it there the first time. For `up`.
+    /// Loads the key rings that are not set from the data folder. Generates a missing ring there. Used by `up` only.
     pub(crate) fn generate_missing_keys(&mut self) -> anyhow::Result<()> {
         let secrets = self.data_dir.join("secrets");
         for (ring, name) in
@@ -286,8 +289,8 @@ impl Config {
 }
 
 impl LogFormat {
-    /// Returns the default: text on a terminal in development, JSON otherwise.
-    const fn usual(environment: Environment, is_terminal: bool) -> Self {
+    /// Returns the default format: text on a terminal in development, JSON otherwise.
+    const fn default_for(environment: Environment, is_terminal: bool) -> Self {
         match (environment, is_terminal) {
             (Environment::Development, true) => Self::Text,
             (Environment::Development, false) | (Environment::Production, _) => Self::Json,
@@ -319,16 +322,16 @@ impl FromStr for Environment {
     }
 }
 
-/// Returns an environment variable of this process. Invalid UTF-8 becomes U+FFFD, which the reader rejects.
+/// Returns the value of an environment variable. Invalid UTF-8 becomes U+FFFD, which the reader rejects.
 pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Renders the errors for the operator.
+/// Renders the configuration errors for the operator.
 pub(crate) fn render(errors: &[SettingError]) -> String {
     let mut text = String::from("The configuration is invalid, so nothing was started:\n");
-    for fault in errors {
-        let _ = writeln!(text, "  {fault}"); // writing to a String cannot fail
+    for error in errors {
+        let _ = writeln!(text, "  {error}"); // writing to a String cannot fail
     }
     text + "`sentryops doctor --settings` lists every setting. Values are never printed.\n"
 }

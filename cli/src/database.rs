@@ -1,7 +1,7 @@
-//! Addresses of Postgres and Redis: given by the environment, or private to the data folder.
+//! Addresses of Postgres and Redis: either set in the environment, or those of private services in the data folder.
 //!
-//! A command that runs beside `up` reaches the private services of `up` with the secrets in the data folder. If no `up`
-//! runs there, the command starts the services and stops them when it ends.
+//! A command that runs while `up` is running connects to the private Postgres of `up`, with the passwords in the data
+//! folder. If no `up` is running on the data folder, the command starts a private Postgres and stops it at the end.
 
 use anyhow::{Context, Result, bail};
 use domain::Db;
@@ -12,29 +12,29 @@ use crate::{
     embedded::{self, DatabaseUrls, Requested, Services},
 };
 
-/// Addresses of Postgres and Redis, with the private services behind those that were not given.
+/// URLs of Postgres and Redis, with the private services that this process has started for URLs that are not set.
 pub(crate) struct Stores {
-    /// Postgres URL of the login that serves requests.
+    /// Postgres URL of the application's login.
     pub(crate) app: String,
-    /// Postgres URL of the owner, which migrates, if known.
+    /// Postgres URL of the schema's owner, for migrations; `None` if it is neither set nor private.
     pub(crate) owner: Option<String>,
-    /// Postgres URL of a login that may create roles; private services only.
+    /// Postgres URL of a superuser that can create roles; `None` unless Postgres is private.
     pub(crate) admin: Option<String>,
-    /// Redis URL; empty where only Postgres is needed.
+    /// Redis URL; empty for commands that need only Postgres.
     pub(crate) redis: String,
-    /// Private services that this process has started.
+    /// Private services that this process has started, if any.
     pub(crate) services: Option<Services>,
 }
 
 impl Stores {
-    /// Starts the services whose URLs are not given, and returns all addresses.
+    /// Starts private services for the URLs that are not set, and returns all URLs.
     pub(crate) async fn start(config: &Config) -> Result<Self> {
-        let want = Requested {
+        let requested = Requested {
             postgres: config.database_url.is_none(),
             redis: config.redis_url.is_none(),
         };
-        let services = if want.postgres || want.redis {
-            Some(Services::start(&config.data_dir, want).await?)
+        let services = if requested.postgres || requested.redis {
+            Some(Services::start(&config.data_dir, requested).await?)
         } else {
             None
         };
@@ -49,15 +49,15 @@ impl Stores {
         private_redis: Option<String>,
         services: Option<Services>,
     ) -> Result<Self> {
-        let given = |url: &Option<crate::config::DatabaseUrl>| {
+        let exposed = |url: &Option<crate::config::DatabaseUrl>| {
             url.as_ref().map(|url| url.url.expose().clone())
         };
         let redis = config.redis_url.as_ref().map(|url| url.expose().to_string()).or(private_redis);
         Ok(Self {
-            app: given(&config.database_url)
+            app: exposed(&config.database_url)
                 .or_else(|| private.as_ref().map(|urls| urls.app.clone()))
                 .context("no Postgres is available: set DATABASE_URL")?,
-            owner: given(&config.database_owner_url)
+            owner: exposed(&config.database_owner_url)
                 .or_else(|| private.as_ref().map(|urls| urls.owner.clone())),
             admin: private.map(|urls| urls.admin),
             redis: redis.unwrap_or_default(),
@@ -65,13 +65,13 @@ impl Stores {
         })
     }
 
-    /// Returns a database for a short command: the given one, that of an `up` running on the data folder, or a private
-    /// one that runs until [`Stores::stop`].
-    pub(crate) async fn visit(config: &Config) -> Result<Self> {
+    /// Returns the Postgres URLs for a short command. They are those of `DATABASE_URL`, or those of a running `up` on
+    /// the data folder, or those of a private Postgres that this call starts and [`Stores::stop`] stops.
+    pub(crate) async fn for_command(config: &Config) -> Result<Self> {
         if config.database_url.is_some() {
             return Self::of(config, None, None, None);
         }
-        if let Some(urls) = embedded::running(&config.data_dir).await? {
+        if let Some(urls) = embedded::find_running(&config.data_dir).await? {
             return Self::of(config, Some(urls), None, None);
         }
         let services =
@@ -80,12 +80,12 @@ impl Stores {
         Self::of(config, urls, None, Some(services))
     }
 
-    /// Opens a pool of at most `size` connections as the serving login.
+    /// Opens a pool of at most `size` connections with the application's login.
     pub(crate) fn pool(&self, size: usize) -> Result<Db> {
         Db::new(&self.app, size, "sentryops").context("DATABASE_URL is invalid")
     }
 
-    /// Creates the roles on private services, and applies pending migrations if the owner's URL is known.
+    /// Creates the roles if Postgres is private. Applies pending migrations if the URL of the owner is available.
     pub(crate) async fn migrate(&self) -> Result<()> {
         if let Some(admin) = &self.admin {
             let (mut client, _connection) = connect(admin).await?;
@@ -99,7 +99,7 @@ impl Stores {
         Ok(())
     }
 
-    /// Stops the services that this process has started.
+    /// Stops the private services that this process has started.
     pub(crate) async fn stop(self) -> Result<()> {
         match self.services {
             Some(services) => services.stop().await,
@@ -114,7 +114,7 @@ pub(crate) fn login_of(url: &str) -> Result<String> {
     config.get_user().map(ToOwned::to_owned).context("DATABASE_URL contains no user name")
 }
 
-/// Task that drives a connection. Dropping it closes the connection.
+/// Task that drives a Postgres connection. Dropping the task closes the connection.
 pub(crate) struct Connection(tokio::task::JoinHandle<()>);
 
 impl Drop for Connection {
@@ -123,7 +123,7 @@ impl Drop for Connection {
     }
 }
 
-/// Opens a connection outside any pool. TLS follows the URL's `sslmode`; Unix sockets use none.
+/// Opens a single connection without a pool. TLS follows the `sslmode` of the URL; Unix sockets use no TLS.
 pub(crate) async fn connect(url: &str) -> Result<(tokio_postgres::Client, Connection)> {
     let config: tokio_postgres::Config = url.parse().context("the Postgres URL is invalid")?;
     let unavailable = "cannot connect to Postgres";
@@ -142,7 +142,7 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
     config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
 }
 
-/// Refuses a database whose login row security would not restrict, or whose schema is older than this program.
+/// Checks that row security restricts the login, and that the schema is not older than this program.
 pub(crate) async fn check(db: &Db) -> Result<()> {
     db.check_login().await?;
     let (version, latest) = (db.schema_version().await?, migrations::latest());

@@ -1,8 +1,9 @@
-//! The demo organization: six people of a small company, thirty assets with dependencies and custodies, and two
-//! compliance runs, of yesterday and today. Its name labels it as example data. (`demo/company`: the data.)
+//! The demo organization: six people of a small company, thirty assets with dependencies and check-out records
+//! (custodies), and two compliance runs, of yesterday and today. Its name labels it as example data. (`demo/company`:
+//! the data.)
 //!
-//! Actions of the demo's administrator are recorded in the administrator's name. The compliance runs execute here and
-//! not in workers, so that they are complete when the greeting is printed.
+//! The audit trail names the administrator of the demo as the actor. The compliance runs execute in this process
+//! instead of in workers, so that their results exist when `up` prints its greeting.
 
 use std::collections::HashMap;
 
@@ -37,10 +38,10 @@ use company::{COLLEAGUES, CUSTODIES, DEPENDENCIES, DemoAsset, PEOPLE, TAGS, WAIV
 
 const SLUG: &str = "demo";
 
-/// Creates the demo the first time, or completes one whose creation was interrupted. Returns the users whose passwords
-/// are new.
+/// Creates the demo organization, or completes a creation that was interrupted. Returns the users that this call
+/// created.
 pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<CreatedUser>> {
-    let db = &jobs::compliance::posture::reevaluating(db.clone());
+    let db = &jobs::compliance::posture::with_reevaluation(db.clone());
     let tx = db.auth(Origin::system()).await?;
     let organization = match Organization::find_by_slug(&tx, SLUG).await? {
         Some(organization) => organization,
@@ -49,85 +50,98 @@ pub(crate) async fn load(db: &Db, config: &Config) -> Result<Vec<CreatedUser>> {
     tx.commit().await?;
     let mut created_users = Vec::new();
     for (role, name) in PEOPLE {
-        created_users.extend(join(db, config, &organization, role, name, role).await?);
+        created_users.extend(create_user(db, config, &organization, role, name, role).await?);
     }
-    for (who, name, role) in COLLEAGUES {
-        // Colleagues own assets and do not sign in. Their passwords are discarded; an administrator can set new ones.
-        join(db, config, &organization, who, name, role).await?;
+    for (short_name, name, role) in COLLEAGUES {
+        // Colleagues own assets but do not sign in, so their passwords are discarded. An administrator can reset them.
+        create_user(db, config, &organization, short_name, name, role).await?;
     }
-    let people = people(db, organization.id).await?;
-    // One transaction: a demo that has any assets is complete, unless a user changed it.
+    let people = find_people(db, organization.id).await?;
+    // One transaction creates all assets and records, so a demo that has any asset is complete.
     let admin = Origin { actor: Actor::User(people["admin"]), ..Origin::system() };
     let tx = db.write(organization.id, admin).await?;
     if Asset::count(&tx, &AssetFilter::default()).await? == 0 {
-        fill(&tx, &people).await?;
+        fill_organization(&tx, &people).await?;
     }
     tx.commit().await?;
     Ok(created_users)
 }
 
-/// Creates the user unless one with this e-mail exists, in which case it returns `None`.
-async fn join(
+/// Creates a user. Returns `None` if a user with the e-mail address exists.
+async fn create_user(
     db: &Db,
     config: &Config,
     organization: &Organization,
-    who: &str,
+    short_name: &str,
     name: &str,
     role: &str,
 ) -> Result<Option<CreatedUser>> {
-    let email = email(who);
+    let email = email(short_name);
     let tx = db.auth(Origin::system()).await?;
-    let known = User::find_by_email(&tx, &email).await?;
+    let existing = User::find_by_email(&tx, &email).await?;
     tx.commit().await?;
-    match known {
+    match existing {
         Some(_) => Ok(None),
-        None => Ok(Some(admin::add(db, config, organization, &email, name, role, None).await?)),
+        None => {
+            Ok(Some(admin::add_user(db, config, organization, &email, name, role, None).await?))
+        }
     }
 }
 
-fn email(who: &str) -> String {
-    format!("{who}@demo.example")
+fn email(short_name: &str) -> String {
+    format!("{short_name}@demo.example")
 }
 
-/// Returns the id of each person by short name, and records the second factor of some.
-async fn people(db: &Db, organization: OrganizationId) -> Result<HashMap<&'static str, UserId>> {
+/// Returns the ids of all people by short name, and enables MFA for the people in `WITH_MFA`.
+async fn find_people(
+    db: &Db,
+    organization: OrganizationId,
+) -> Result<HashMap<&'static str, UserId>> {
     let tx = db.auth(Origin::system()).await?;
     let mut people = HashMap::new();
-    for who in PEOPLE.iter().map(|(who, _)| who).chain(COLLEAGUES.iter().map(|(who, ..)| who)) {
-        let id = User::find_by_email(&tx, &email(who)).await?;
-        let id = id.with_context(|| format!("the demo's user {who} no longer exists"))?;
-        if WITH_MFA.contains(who) {
-            User::note_mfa(&tx, organization, id, true, crate::now()).await?;
+    for short_name in PEOPLE
+        .iter()
+        .map(|(short_name, _)| short_name)
+        .chain(COLLEAGUES.iter().map(|(short_name, ..)| short_name))
+    {
+        let id = User::find_by_email(&tx, &email(short_name)).await?;
+        let id = id.with_context(|| format!("the demo's user {short_name} no longer exists"))?;
+        if WITH_MFA.contains(short_name) {
+            User::set_mfa_enabled(&tx, organization, id, true, crate::now()).await?;
         }
-        people.insert(*who, id);
+        people.insert(*short_name, id);
     }
     tx.commit().await?;
     Ok(people)
 }
 
-/// Fills an organization without assets: everything except the people. Asset histories begin before the first custody.
-/// Facts date from yesterday, the day of the first run, and some from today.
-async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
+/// Fills an organization with everything except the people: tags, assets, dependencies, custodies, facts, runs and a
+/// waiver (time-limited exception). Asset histories begin before the first custody. Facts date from yesterday, the day
+/// of the first run, and from today.
+async fn fill_organization(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
     let now = crate::now();
     let ago = |days| now - TimeDelta::days(days);
     let oldest = CUSTODIES.iter().map(|(.., since, _)| *since).max().unwrap_or_default();
-    let begun = ago(oldest + 1);
+    let history_start = ago(oldest + 1);
     let mut tags: HashMap<String, TagId> =
         Tag::list(tx).await?.into_iter().map(|tag| (tag.name, tag.id)).collect();
     for (name, color) in TAGS {
         if !tags.contains_key(name) {
-            tags.insert(name.to_owned(), Tag::create(tx, name, Some(color), begun).await?.id);
+            tags.insert(
+                name.to_owned(),
+                Tag::create(tx, name, Some(color), history_start).await?.id,
+            );
         }
     }
     let mut assets = HashMap::new();
-    let things = company::things(now);
-    for thing in &things {
-        let asset = Asset::create(tx, &input(thing, people, &tags), begun).await?;
-        assets.insert(thing.name, asset.id);
+    let demo_assets = company::demo_assets(now);
+    for demo_asset in &demo_assets {
+        let asset = Asset::create(tx, &input(demo_asset, people, &tags), history_start).await?;
+        assets.insert(demo_asset.name, asset.id);
     }
     for (source, target, kind, criticality) in DEPENDENCIES {
         let (source, target) = (assets[source], assets[target]);
-        Dependency::add(tx, source, target, Some(kind), Some(criticality), begun).await?;
+        Dependency::add(tx, source, target, Some(kind), Some(criticality), history_start).await?;
     }
     for (asset, holder, notes, since, returned) in CUSTODIES {
         Custody::check_out(tx, assets[asset], people[holder], Some(notes), ago(since)).await?;
@@ -136,39 +150,39 @@ async fn fill(tx: &Tx, people: &HashMap<&'static str, UserId>) -> Result<()> {
         }
     }
     let yesterday = ago(1);
-    for thing in &things {
-        record_facts(tx, assets[thing.name], thing.attributes.clone(), yesterday).await?;
+    for demo_asset in &demo_assets {
+        record_facts(tx, assets[demo_asset.name], demo_asset.attributes.clone(), yesterday).await?;
     }
-    for (name, known) in company::yesterday() {
-        record_facts(tx, assets[name], known, yesterday).await?;
+    for (name, facts) in company::yesterday() {
+        record_facts(tx, assets[name], facts, yesterday).await?;
     }
     run_compliance(tx, yesterday).await?;
     let (asset, rule, reason, days) = WAIVER;
     let rule = Rule::find_by_key(tx, rule)
         .await?
         .with_context(|| format!("the rule {rule} does not exist"))?;
-    let waived = WaiverInput {
+    let waiver = WaiverInput {
         rule: rule.id,
         asset: Some(assets[asset]),
         reason: reason.to_owned(),
         expires_at: now + TimeDelta::days(days),
     };
-    Waiver::grant(tx, &waived, yesterday + TimeDelta::hours(1)).await?;
-    for thing in things {
-        record_facts(tx, assets[thing.name], thing.attributes, now).await?;
+    Waiver::grant(tx, &waiver, yesterday + TimeDelta::hours(1)).await?;
+    for demo_asset in demo_assets {
+        record_facts(tx, assets[demo_asset.name], demo_asset.attributes, now).await?;
     }
     run_compliance(tx, now).await
 }
 
-/// Records facts of an asset at a time, in addition to those already known.
-async fn record_facts(tx: &Tx, asset: AssetId, known: Value, at: DateTime<Utc>) -> Result<()> {
-    let known =
-        UpdateAssetInput { attributes: Some(Some(known)).into(), ..UpdateAssetInput::default() };
-    Asset::update(tx, asset, &known, at).await?;
+/// Records facts of an asset at the time `at`. Other facts of the asset stay unchanged.
+async fn record_facts(tx: &Tx, asset: AssetId, facts: Value, at: DateTime<Utc>) -> Result<()> {
+    let input =
+        UpdateAssetInput { attributes: Some(Some(facts)).into(), ..UpdateAssetInput::default() };
+    Asset::update(tx, asset, &input, at).await?;
     Ok(())
 }
 
-/// Executes a compliance run of all assets, from start to end.
+/// Executes a complete compliance run of all assets.
 async fn run_compliance(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
     let started = Run::start(tx, RunTrigger::Manual, None, None, at).await?;
     if let Started::New(run, ranges) = started {
@@ -183,20 +197,20 @@ async fn run_compliance(tx: &Tx, at: DateTime<Utc>) -> Result<()> {
 }
 
 fn input(
-    thing: &DemoAsset,
+    demo_asset: &DemoAsset,
     people: &HashMap<&'static str, UserId>,
     tags: &HashMap<String, TagId>,
 ) -> CreateAssetInput {
     CreateAssetInput {
-        name: thing.name.to_owned(),
-        asset_type: thing.asset_type,
-        environment: Some(thing.environment),
-        lifecycle_state: Some(thing.lifecycle_state),
-        external_id: Some(format!("demo:{}", thing.name)),
-        location: Some(thing.location.to_owned()),
-        description: Some(thing.description.to_owned()),
-        owner: (!thing.owner.is_empty()).then(|| people[thing.owner]),
-        tags: Some(thing.tags.split_whitespace().map(|tag| tags[tag]).collect()),
+        name: demo_asset.name.to_owned(),
+        asset_type: demo_asset.asset_type,
+        environment: Some(demo_asset.environment),
+        lifecycle_state: Some(demo_asset.lifecycle_state),
+        external_id: Some(format!("demo:{}", demo_asset.name)),
+        location: Some(demo_asset.location.to_owned()),
+        description: Some(demo_asset.description.to_owned()),
+        owner: (!demo_asset.owner.is_empty()).then(|| people[demo_asset.owner]),
+        tags: Some(demo_asset.tags.split_whitespace().map(|tag| tags[tag]).collect()),
         attributes: None,
         custom_fields: None,
     }
@@ -220,7 +234,7 @@ mod tests {
         let config = Config::read(Command::Up, |_| None).unwrap();
         let first: Vec<_> = load(&db, &config).await.unwrap();
         assert_eq!(
-            first.iter().map(|one| one.role.as_str()).collect::<Vec<_>>(),
+            first.iter().map(|user| user.role.as_str()).collect::<Vec<_>>(),
             ["admin", "operator", "viewer"]
         );
         assert!(load(&db, &config).await.unwrap().is_empty());

@@ -1,5 +1,4 @@
-//! `sentryops doctor`: checks the configuration, and the Postgres and Redis that it points to. Exit code 1 if a check
-//! fails.
+//! `sentryops doctor`: checks the configuration, Postgres and Redis. Exit code 1 if a check fails.
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
@@ -20,120 +19,121 @@ pub(crate) struct Arguments {
     pub(crate) settings: bool,
 }
 
-/// Result of one check, with its sentence.
-enum Finding {
-    Good(String),
+/// Result of one check, with the sentence that `doctor` prints.
+enum DoctorResult {
+    Passed(String),
     Note(String),
-    Bad(String),
+    Failed(String),
 }
 
 pub(crate) async fn run(config: &Config) -> Result<ExitCode> {
-    let mut findings =
-        vec![Finding::Good("the configuration is complete and every value is valid".to_owned())];
-    findings.extend(settings(config));
-    findings.extend(database(config).await);
-    findings.push(redis(config).await);
+    let mut results = vec![DoctorResult::Passed(
+        "the configuration is complete and every value is valid".to_owned(),
+    )];
+    results.extend(settings(config));
+    results.extend(database(config).await);
+    results.push(redis(config).await);
     let mut text = String::new();
-    let mut bad = 0;
-    for finding in &findings {
+    let mut failures = 0;
+    for result in &results {
         // Writing to a String cannot fail.
-        let _ = match finding {
-            Finding::Good(what) => writeln!(text, "ok    {what}"),
-            Finding::Note(what) => writeln!(text, "note  {what}"),
-            Finding::Bad(what) => {
-                bad += 1;
-                writeln!(text, "BAD   {what}")
+        let _ = match result {
+            DoctorResult::Passed(sentence) => writeln!(text, "ok    {sentence}"),
+            DoctorResult::Note(sentence) => writeln!(text, "note  {sentence}"),
+            DoctorResult::Failed(sentence) => {
+                failures += 1;
+                writeln!(text, "BAD   {sentence}")
             }
         };
     }
     crate::print(&text);
-    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn settings(config: &Config) -> Vec<Finding> {
-    let mut findings: Vec<_> = config.warnings.iter().cloned().map(Finding::Note).collect();
+fn settings(config: &Config) -> Vec<DoctorResult> {
+    let mut results: Vec<_> = config.warnings.iter().cloned().map(DoctorResult::Note).collect();
     if config.environment == Environment::Development {
-        findings.push(Finding::Note(
+        results.push(DoctorResult::Note(
             "ENVIRONMENT is development: by default, introspection and playground are on and password hashes are cheaper"
                 .into(),
         ));
     } else {
         if config.graphql.introspection {
-            findings.push(Finding::Note(
+            results.push(DoctorResult::Note(
                 "GRAPHQL_INTROSPECTION is on in production: set it to false unless you need it"
                     .into(),
             ));
         }
         if config.graphql.playground {
-            findings.push(Finding::Note(
+            results.push(DoctorResult::Note(
                 "GRAPHQL_PLAYGROUND is on in production: set it to false unless you need it".into(),
             ));
         }
     }
     if !config.health.ip().is_loopback() {
-        findings.push(Finding::Note(
+        results.push(DoctorResult::Note(
             "HEALTH_ADDR is reachable from other machines, and /metrics needs no sign-in: restrict access to it".into(),
         ));
     }
-    findings
+    results
 }
 
-async fn database(config: &Config) -> Vec<Finding> {
-    let stores = match Stores::visit(config).await {
+async fn database(config: &Config) -> Vec<DoctorResult> {
+    let stores = match Stores::for_command(config).await {
         Ok(stores) => stores,
-        Err(error) => return vec![Finding::Bad(format!("Postgres: {error:#}"))],
+        Err(error) => return vec![DoctorResult::Failed(format!("Postgres: {error:#}"))],
     };
-    let mut findings = Vec::new();
+    let mut results = Vec::new();
     if config.database_url.is_none() {
-        findings.push(Finding::Good(format!(
+        results.push(DoctorResult::Passed(format!(
             "Postgres is private, in the data folder {}",
             config.data_dir.display()
         )));
     }
     match stores.pool(1) {
-        Err(error) => findings.push(Finding::Bad(format!("{error:#}"))),
+        Err(error) => results.push(DoctorResult::Failed(format!("{error:#}"))),
         Ok(db) => {
-            findings.push(match db.check_login().await {
-                Ok(()) => Finding::Good(
+            results.push(match db.check_login().await {
+                Ok(()) => DoctorResult::Passed(
                     "the database login has no rights of its own and can assume the three roles"
                         .into(),
                 ),
-                Err(refusal) => Finding::Bad(refusal.to_string()),
+                Err(error) => DoctorResult::Failed(error.to_string()),
             });
             let latest = migrations::latest();
-            findings.push(match db.schema_version().await {
+            results.push(match db.schema_version().await {
                 Ok(version) if version == latest => {
-                    Finding::Good(format!("the database schema is current, at version {version}"))
+                    DoctorResult::Passed(format!("the database schema is current, at version {version}"))
                 }
-                Ok(version) if version > latest => Finding::Note(format!(
+                Ok(version) if version > latest => DoctorResult::Note(format!(
                     "the database schema is at version {version}, newer than the {latest} of this program"
                 )),
-                Ok(version) => Finding::Bad(format!(
+                Ok(version) => DoctorResult::Failed(format!(
                     "the database schema is at version {version}, but this program needs {latest}: run `sentryops migrate up`"
                 )),
-                Err(error) => Finding::Bad(format!("the version of the database schema cannot be read: {error}")),
+                Err(error) => DoctorResult::Failed(format!("the version of the database schema cannot be read: {error}")),
             });
         }
     }
     if let Err(error) = stores.stop().await {
-        findings.push(Finding::Bad(format!("the private Postgres did not stop: {error:#}")));
+        results.push(DoctorResult::Failed(format!("the private Postgres did not stop: {error:#}")));
     }
-    findings
+    results
 }
 
-async fn redis(config: &Config) -> Finding {
+async fn redis(config: &Config) -> DoctorResult {
     let Some(url) = &config.redis_url else {
         return match embedded::check_redis() {
-            Ok(()) => Finding::Good("Redis is private, and `up` starts it".into()),
-            Err(error) => Finding::Bad(format!("{error:#}")),
+            Ok(()) => DoctorResult::Passed("Redis is private, and `up` starts it".into()),
+            Err(error) => DoctorResult::Failed(format!("{error:#}")),
         };
     };
     let redis = match jobs::Redis::open(url.expose().as_str()) {
         Ok(redis) => redis,
-        Err(error) => return Finding::Bad(format!("REDIS_URL: {error}")),
+        Err(error) => return DoctorResult::Failed(format!("REDIS_URL: {error}")),
     };
     match redis.ready(Duration::from_secs(5)).await {
-        Ok(()) => Finding::Good("Redis answers".into()),
-        Err(error) => Finding::Bad(format!("Redis: {error}")),
+        Ok(()) => DoctorResult::Passed("Redis answers".into()),
+        Err(error) => DoctorResult::Failed(format!("Redis: {error}")),
     }
 }

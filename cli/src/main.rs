@@ -1,12 +1,12 @@
 //! The binary `sentryops`: configuration, telemetry, embedded services, commands.
 //!
-//! | file | noun |
+//! | file | contents |
 //! |---|---|
 //! | `config`, `telemetry` | settings from the environment; logs |
 //! | `embedded` | private Postgres and Redis as child processes |
-//! | `database` | addresses of Postgres and Redis, given or private; roles and migrations on them |
-//! | `process` | parts of every serving process: database, hints, health |
-//! | `serve`, `worker` | the API of one process; the fleet of one process |
+//! | `database` | URLs of Postgres and Redis, set or private; database roles and migrations |
+//! | `process` | base of every serving process: database, Redis, health |
+//! | `serve`, `worker` | the API of one process; the workers of one process |
 //! | `up`, `demo` | everything in one process; the demo organization |
 //! | `admin`, `migrate`, `services`, `doctor` | one command each |
 
@@ -47,9 +47,9 @@ struct Arguments {
 enum Command {
     /// Run everything in one process: migrations, API, workers, and a private Postgres and Redis unless URLs are set.
     Up(up::Arguments),
-    /// Run the GraphQL server. It is stateless: run as many replicas as you need.
+    /// Run the GraphQL server. The server is stateless: run as many replicas as you need.
     Api,
-    /// Run the workers. They are stateless: run as many replicas as you need.
+    /// Run the workers. Workers are stateless: run as many replicas as you need.
     Worker(worker::Arguments),
     /// Apply, revert or list database migrations, and create the database roles.
     Migrate(migrate::Arguments),
@@ -59,7 +59,7 @@ enum Command {
     Admin(admin::Arguments),
     /// Print the GraphQL schema (SDL).
     Schema,
-    /// Check the configuration, and the Postgres and Redis that it points to.
+    /// Check the configuration, Postgres and Redis.
     Doctor(doctor::Arguments),
 }
 
@@ -79,10 +79,10 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    // Must come first: rustls selects no crypto provider automatically when two are compiled in.
+    // Must be the first statement, because rustls selects no crypto provider automatically if two are compiled in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let command = Arguments::parse().command;
-    // Both must work even when the configuration is invalid.
+    // These two commands must work even if the configuration is invalid.
     match &command {
         Command::Schema => return print(&graphql::sdl()),
         Command::Doctor(arguments) if arguments.settings => return print(&config::markdown()),
@@ -90,8 +90,8 @@ fn main() -> ExitCode {
     }
     let config = match Config::from_env(command.config()) {
         Ok(config) => config,
-        Err(faults) => {
-            eprint!("{}", config::render(&faults));
+        Err(errors) => {
+            eprint!("{}", config::render(&errors));
             return ExitCode::from(config::EXIT_CODE);
         }
     };
@@ -102,10 +102,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(Box::pin(run(command, config)));
-    // Does not wait for running tasks: a job that does not stop would keep this process from exiting.
+    let result = runtime.block_on(Box::pin(run(command, config)));
+    // Does not wait for running tasks, because a job that does not stop would keep the process from exiting.
     runtime.shutdown_background();
-    ended.unwrap_or_else(|error| {
+    result.unwrap_or_else(|error| {
         eprintln!("sentryops: {error:#}");
         match error.downcast_ref() {
             Some(workers::Error::Stuck) => ExitCode::from(workers::EXIT_STUCK),
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
-    telemetry::start(&config.log)?;
+    telemetry::init(&config.log)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -138,10 +138,10 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Returns the current time, which the code below takes as an argument.
+/// Returns the current time. The other crates take the time as an argument.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the command line is the edge; the code below takes the time as an argument"
+    reason = "only the binary reads the clock; the other crates take the time as an argument"
 )]
 fn now() -> chrono::DateTime<chrono::Utc> {
     chrono::Utc::now()

@@ -1,4 +1,5 @@
-//! `sentryops migrate`: the schema of the database and its roles.
+//! `sentryops migrate`: applies, reverts and lists the migrations of the database schema, and creates the database
+//! roles.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -30,25 +31,26 @@ enum Action {
     },
     /// List the migrations and their states.
     Status,
-    /// Create the database roles, or print the SQL if the login may not (exit code 3).
+    /// Create the database roles. If the login lacks the privileges, print the SQL for an
+    /// administrator and exit with code 3.
     Roles,
 }
 
 /// Exit code of `roles` when it printed SQL for an administrator to run.
-const PRINTED: u8 = 3;
+const EXIT_SQL_PRINTED: u8 = 3;
 
 pub(crate) async fn run(arguments: Arguments, config: &Config) -> Result<ExitCode> {
-    let stores = Stores::visit(config).await?;
-    let done = act(arguments.action, &stores).await;
+    let stores = Stores::for_command(config).await?;
+    let result = execute(arguments.action, &stores).await;
     stores.stop().await?;
-    let (text, code) = done?;
+    let (text, code) = result?;
     crate::print(&text);
     Ok(code)
 }
 
-async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
+async fn execute(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
     if let (Some(admin), false) = (&stores.admin, matches!(action, Action::Roles)) {
-        // A private cluster may be new, and no other command creates its roles.
+        // A private cluster may be new, so that its roles do not exist yet.
         let (mut client, _connection) = connect(admin).await?;
         migrations::roles(&mut client, &login_of(&stores.app)?).await?;
     }
@@ -101,23 +103,23 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
             let login = login_of(&stores.app)?;
             match migrations::roles(&mut client, &login).await? {
                 RolesOutcome::Unchanged => {
-                    text.push_str("all roles exist with the correct rights\n")
+                    text.push_str("all roles exist with the correct rights\n");
                 }
-                RolesOutcome::Made { missing } => {
-                    if let Some(password) = password_of_new(&login, &missing, &stores.app)? {
+                RolesOutcome::Fixed { problems } => {
+                    if let Some(password) = password_of_new(&login, &problems, &stores.app)? {
                         migrations::set_password(&client, &login, &password).await?;
                     }
-                    for lack in missing {
-                        let _ = writeln!(text, "fixed: {lack}");
+                    for problem in problems {
+                        let _ = writeln!(text, "fixed: {problem}");
                     }
                 }
-                RolesOutcome::NotPermitted { missing } => {
-                    for lack in missing {
-                        let _ = writeln!(text, "-- problem: {lack}");
+                RolesOutcome::NotPermitted { problems } => {
+                    for problem in problems {
+                        let _ = writeln!(text, "-- problem: {problem}");
                     }
-                    text.push_str("-- This login may not create roles. Have a database administrator run this SQL:\n");
+                    text.push_str("-- This login is not allowed to create roles. Have a database administrator run this SQL:\n");
                     text.push_str(&migrations::roles_sql(&login));
-                    return Ok((text, ExitCode::from(PRINTED)));
+                    return Ok((text, ExitCode::from(EXIT_SQL_PRINTED)));
                 }
             }
         }
@@ -125,10 +127,10 @@ async fn act(action: Action, stores: &Stores) -> Result<(String, ExitCode)> {
     Ok((text, ExitCode::SUCCESS))
 }
 
-/// Returns the password in `DATABASE_URL` if its login did not exist before, else `None`.
-fn password_of_new(login: &str, missing: &[String], url: &str) -> Result<Option<String>> {
+/// Returns the password in `DATABASE_URL` if the login did not exist before; otherwise `None`.
+fn password_of_new(login: &str, problems: &[String], url: &str) -> Result<Option<String>> {
     let problem = format!("role {login} does not exist");
-    if !missing.contains(&problem) {
+    if !problems.contains(&problem) {
         return Ok(None);
     }
     let config: tokio_postgres::Config = url.parse().context("DATABASE_URL is invalid")?;

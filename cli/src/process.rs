@@ -1,4 +1,6 @@
-//! Parts of every serving process: its database, hints from Redis, health and metrics on a separate port.
+//! Base of every serving process: the database, Redis, and the health listener with health and metrics.
+//!
+//! Redis also carries hints, i.e. notifications without content that rows may have changed.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,78 +20,80 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Config, database};
 
-/// A serving process: API, worker or both.
+/// A serving process: `api`, `worker` or `up`.
 pub(crate) struct Process {
-    /// Database; its committed events are published to Redis.
+    /// Connection pool of Postgres. Events of committed transactions are published to Redis as hints.
     pub(crate) db: Db,
-    /// Redis client, for limits and hints.
+    /// Redis client, for rate limits and hints.
     pub(crate) redis: Redis,
-    /// Listener for the events that other processes publish.
+    /// Receiver of the hints that all processes publish.
     pub(crate) hints: Listener,
     health: TcpListener,
     metrics: PrometheusHandle,
 }
 
 impl Process {
-    /// Binds the health port. Does not wait for Postgres or Redis, which may be down.
+    /// Connects to the services and binds the health listener. Does not wait for Postgres or Redis, which may be down.
     pub(crate) async fn start(config: &Config, db: Db, redis_url: &str) -> Result<Self> {
         let metrics = PrometheusBuilder::new()
             .install_recorder()
-            .context("the metrics recorder is installed already")?;
+            .context("a metrics recorder has already been installed")?;
         let redis = Redis::open(redis_url).context("REDIS_URL cannot be used")?;
-        let (publisher, publishing) = Publisher::new(redis.clone());
-        tokio::spawn(publishing);
-        let db = jobs::compliance::posture::reevaluating(db)
+        let (publisher, publisher_task) = Publisher::new(redis.clone());
+        tokio::spawn(publisher_task);
+        let db = jobs::compliance::posture::with_reevaluation(db)
             .publishing(move |events| publisher.publish(events));
-        let (hints, listening) =
+        let (hints, listener_task) =
             Listener::new(redis_url, redis.clone()).context("REDIS_URL cannot be used")?;
-        tokio::spawn(listening);
+        tokio::spawn(listener_task);
         let health = bind(config.health, "HEALTH_ADDR").await?;
         Ok(Self { db, redis, hints, health, metrics })
     }
 
-    /// Returns the address that serves health and metrics.
+    /// Returns the address of the health listener, with the actual port.
     pub(crate) fn health_address(&self) -> Result<SocketAddr> {
         Ok(self.health.local_addr()?)
     }
 
-    /// Serves health and metrics until `work` has ended, so that a shutdown can be observed.
-    pub(crate) async fn watch(
+    /// Runs `work`, and serves health and metrics until `work` has ended, so that the whole shutdown can be monitored.
+    pub(crate) async fn run_with_health(
         self,
         stop: CancellationToken,
         work: impl Future<Output = Result<()>>,
     ) -> Result<()> {
-        let stopped = CancellationToken::new();
+        let work_ended = CancellationToken::new();
         let health = Health::new(probes(self.db, self.redis), self.metrics.clone(), stop);
         let health = tokio::spawn({
-            let (listener, stopped) = (self.health, stopped.clone());
-            async move { health.run(listener, &api::Limits::default(), stopped).await }
+            let (listener, work_ended) = (self.health, work_ended.clone());
+            async move { health.run(listener, &api::Limits::default(), work_ended).await }
         });
-        let upkeep = tokio::spawn(async move {
+        let metrics_upkeep = tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(5));
             loop {
                 tick.tick().await;
                 self.metrics.run_upkeep();
             }
         });
-        let worked = work.await;
-        stopped.cancel();
-        upkeep.abort();
+        let result = work.await;
+        work_ended.cancel();
+        metrics_upkeep.abort();
         health.await.context("the health server stopped unexpectedly")??;
-        worked
+        result
     }
 }
 
-/// Refuses a database login that row security would not restrict, before the first request. An unavailable database is
-/// only logged, because it may come back.
+/// Checks before the first request that row security restricts the database login. If Postgres is unavailable, only
+/// logs a warning, because Postgres may become available later.
 pub(crate) async fn check_login(db: &Db) -> Result<()> {
     match db.check_login().await {
         Ok(()) => Ok(()),
         Err(domain::base::db::LoginRefusal::Unavailable(_)) => {
-            tracing::warn!("Postgres is not available yet; the login is not checked");
+            tracing::warn!(
+                "Postgres is unavailable: the privileges of the login are not checked at this start"
+            );
             Ok(())
         }
-        Err(refusal) => Err(refusal.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -109,16 +113,16 @@ pub(crate) async fn stop_on_signal(stop: CancellationToken) {
     stop.cancel();
 }
 
-/// Binds a TCP listener. The error names `variable`, the setting of the address.
+/// Binds a TCP listener. An error names `variable`, the setting with the address.
 pub(crate) async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{variable}: cannot listen on {address}"))
 }
 
-/// Returns the dependencies of this process, which `/readyz` checks.
+/// Returns the readiness probes of this process, by the name that `/readyz` shows.
 fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
-    let behind = db.clone();
+    let migrations_db = db.clone();
     vec![
         (
             "postgres",
@@ -130,7 +134,7 @@ fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
         (
             "migrations",
             Arc::new(move || {
-                let db = behind.clone();
+                let db = migrations_db.clone();
                 Box::pin(
                     async move { database::check(&db).await.map_err(|error| format!("{error:#}")) },
                 )

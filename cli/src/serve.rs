@@ -1,4 +1,4 @@
-//! The API of one process: all of `sentryops api` and a part of `sentryops up`.
+//! The API server of one process, for `sentryops api` and `sentryops up`.
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -9,7 +9,7 @@ use domain::{
     access::{identity::Identity, password, session::SessionPolicy, token::TokenKeys},
     base::page::CursorKeys,
 };
-use graphql::{Allowlist, Engine, Services, Settings, Watching};
+use graphql::{Allowlist, CheckIntervals, Engine, Services, Settings};
 use jobs::{Limiter, Quota};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,11 +29,11 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let api = Api::bind(&config, &process).await?;
     let stop = CancellationToken::new();
     tokio::spawn(process::stop_on_signal(stop.clone()));
-    process.watch(stop.clone(), api.serve(stop)).await?;
+    process.run_with_health(stop.clone(), api.serve(stop)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// An API that is bound and ready to serve.
+/// API server with a bound listener.
 pub(crate) struct Api {
     /// Address on which the API listens, with the actual port.
     pub(crate) address: SocketAddr,
@@ -43,12 +43,13 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Builds the schema and binds the port.
+    /// Builds the GraphQL schema, and binds the public listener.
     pub(crate) async fn bind(config: &Config, process: &Process) -> Result<Self> {
         let engine = engine(config, process)?;
         let listener = process::bind(config.listen, "LISTEN_ADDR").await?;
         let address = listener.local_addr()?;
-        let (health, server) = (process.health_address()?, Server::new(edge(config)?, engine));
+        let (health, server) =
+            (process.health_address()?, Server::new(api_config(config)?, engine));
         Ok(Self { address, health, server, listener })
     }
 
@@ -68,12 +69,13 @@ impl Api {
 pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
     let (db, redis, listener) = (process.db.clone(), process.redis.clone(), process.hints.clone());
     let sessions = &config.sessions;
-    let time =
-        |life: Duration| TimeDelta::from_std(life).context("a configured duration is too long");
+    let time_delta = |lifetime: Duration| {
+        TimeDelta::from_std(lifetime).context("a configured duration is too long")
+    };
     let policy = SessionPolicy {
-        access_life: time(sessions.access_token_life)?,
-        session_life: time(sessions.refresh_token_life)?,
-        idle: sessions.idle.map(time).transpose()?,
+        access_lifetime: time_delta(sessions.access_token_lifetime)?,
+        session_lifetime: time_delta(sessions.refresh_token_lifetime)?,
+        idle: sessions.idle.map(time_delta).transpose()?,
         max_per_user: i64::from(sessions.max_per_user.get()),
         max_per_admin: i64::from(sessions.max_per_admin.get()),
     };
@@ -91,7 +93,7 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
             hasher,
             keys,
             policy,
-            time(config.limits.login_ip_block)?,
+            time_delta(config.limits.login_ip_block)?,
         ),
         db,
         limiter: Limiter::new(redis),
@@ -101,10 +103,10 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
             count: config.limits.auth.count,
             per: config.limits.auth.per,
         },
-        scan_quota: Quota {
+        run_quota: Quota {
             name: "scan",
-            count: config.limits.scan.count,
-            per: config.limits.scan.per,
+            count: config.limits.compliance_runs.count,
+            per: config.limits.compliance_runs.per,
         },
         cursors: CursorKeys::derive(ring.keys().iter().map(|key| key.secret.expose().as_slice())),
     };
@@ -116,10 +118,13 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
             config::Allowlist::Log(documents) => Allowlist::Log(digests(documents)),
             config::Allowlist::Enforce(documents) => Allowlist::Enforce(digests(documents)),
         },
-        watching: Watching::default(),
+        intervals: CheckIntervals::default(),
     };
-    Engine::build(services, settings).map_err(|unstated| {
-        anyhow!("the schema declares no permission for these fields: {}", unstated.join(", "))
+    Engine::build(services, settings).map_err(|undeclared_fields| {
+        anyhow!(
+            "the schema declares no permission for these fields: {}",
+            undeclared_fields.join(", ")
+        )
     })
 }
 
@@ -127,7 +132,7 @@ fn pairs(ring: &KeyRing) -> impl Iterator<Item = (&str, &[u8])> {
     ring.keys().iter().map(|key| (key.kid.as_str(), key.secret.expose().as_slice()))
 }
 
-fn edge(config: &Config) -> Result<api::Config> {
+fn api_config(config: &Config) -> Result<api::Config> {
     let origins = config.http.cors_origins.iter().map(|origin| origin.as_str().parse());
     let defaults = api::Config::default();
     Ok(api::Config {

@@ -1,5 +1,5 @@
-//! `sentryops services -- COMMAND`: runs a command with a private, empty Postgres and Redis, which are deleted
-//! afterwards.
+//! `sentryops services -- COMMAND`: runs a command with a private, empty Postgres and Redis, whose data is deleted at
+//! the end.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitCode};
 
@@ -44,8 +44,8 @@ async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {
         .env("REDIS_URL", redis)
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
-    // Ctrl-C reaches the command directly, because it is in our process group. SIGTERM is forwarded, so that the
-    // command can shut down gracefully.
+    // SIGINT (Ctrl-C) reaches the command directly, because the command is in our process group. SIGTERM is forwarded,
+    // so that the command can shut down gracefully.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let status = loop {
@@ -54,7 +54,7 @@ async fn execute(command: &[String], services: &Services) -> Result<ExitCode> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {
                 if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // The command may have just ended.
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // Fails if the command has just ended.
                 }
             }
         }

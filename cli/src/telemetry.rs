@@ -1,9 +1,9 @@
 //! Logs: one line per event on standard error, in UTC, as JSON or as text.
 //!
-//! Standard output is reserved for the output of commands. Logs have no colours, so every control character in a line
-//! came from outside. [`OneLine`] escapes all of them, including newlines and right-to-left overrides. Input from a
-//! stranger can therefore neither forge a second line nor control a terminal. Choose again when operators miss the
-//! colours.
+//! Standard output is reserved for the output of commands. The logger writes no ANSI escape sequences, so every control
+//! character in a line is part of a logged value. [`EscapingWriter`] escapes all unsafe characters, including newlines
+//! and right-to-left overrides. Untrusted input can therefore neither forge a log line nor control a terminal.
+//! Trade-off: logs are never coloured. Revisit when operators need colours.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -17,30 +17,34 @@ use anyhow::{Context, Result};
 use tracing::Subscriber;
 use tracing_subscriber::{fmt, fmt::MakeWriter, layer::SubscriberExt, registry};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging, including that of panics. Call it once per process.
+/// Initialises logging, and installs the panic hook that logs panics. Call this function once per process.
 ///
 /// # Errors
-/// If logging was started before.
-pub(crate) fn start(log: &Log) -> Result<()> {
+/// If logging has already been initialised.
+pub(crate) fn init(log: &LogConfig) -> Result<()> {
     tracing::subscriber::set_global_default(subscriber(log, io::stderr))
-        .context("logging is started already")?;
+        .context("logging has already been initialised")?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-fn subscriber<M>(log: &Log, out: M) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<M>(log: &LogConfig, out: M) -> Box<dyn Subscriber + Send + Sync>
 where
     M: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // On a full disk or a closed pipe the logger must not report to standard error itself: that would panic.
-    let lines = fmt::layer().with_ansi(false).log_internal_errors(false).with_writer(EachLine(out));
+    // A write fails if the disk is full or the pipe is closed. With `log_internal_errors`, the layer would report the
+    // failure with `eprintln!`, which panics if standard error cannot be written to.
+    let layer = fmt::layer()
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_writer(EscapingMakeWriter(out));
     let filter = log.filter.env_filter();
     match log.format {
-        LogFormat::Text => Box::new(registry().with(filter).with(lines)),
+        LogFormat::Text => Box::new(registry().with(filter).with(layer)),
         LogFormat::Json => Box::new(
-            registry().with(filter).with(lines.json().flatten_event(true).with_current_span(false)),
+            registry().with(filter).with(layer.json().flatten_event(true).with_current_span(false)),
         ),
     }
 }
@@ -55,28 +59,29 @@ fn log_panic(info: &PanicHookInfo<'_>) {
         panic.thread = thread.name(),
         panic.backtrace = is_captured.then(|| tracing::field::display(backtrace)),
         "a thread panicked: {}",
-        info.payload_as_str().unwrap_or("the payload is not text"),
+        info.payload_as_str().unwrap_or("(no message: the panic payload is not text)"),
     );
 }
 
-/// Creates a [`OneLine`] writer for each event.
-struct EachLine<M>(M);
+/// Creates an [`EscapingWriter`] for each event.
+struct EscapingMakeWriter<M>(M);
 
-impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EachLine<M> {
-    type Writer = OneLine<M::Writer>;
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EscapingMakeWriter<M> {
+    type Writer = EscapingWriter<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        EscapingWriter(self.0.make_writer())
     }
 }
 
-/// Writer that turns each event into one line. The subscriber passes each event whole, with the newline that ends it.
-struct OneLine<W>(W);
+/// Writer that escapes the text of an event, so that the event is exactly one line. Requires that each call of `write`
+/// passes a whole event with its final newline, as the subscriber does.
+struct EscapingWriter<W>(W);
 
-impl<W: Write> Write for OneLine<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let line = escape_misleading(text.strip_suffix('\n').unwrap_or(&text));
+        let line = escape_unsafe(text.strip_suffix('\n').unwrap_or(&text));
         self.0.write_all((line + "\n").as_bytes())?;
         Ok(event.len())
     }
@@ -86,26 +91,27 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// Escapes every misleading character as JSON does (`\u001b`), so that JSON stays valid JSON.
-fn escape_misleading(text: &str) -> String {
+/// Escapes every unsafe character as in JSON (`\u001b`), so that a JSON line stays valid JSON.
+fn escape_unsafe(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
-    for letter in text.chars() {
-        if is_misleading(letter) {
-            for unit in letter.encode_utf16(&mut [0; 2]) {
+    for character in text.chars() {
+        if is_unsafe(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
                 let _ = write!(line, "\\u{unit:04x}"); // writing to a String cannot fail
             }
         } else {
-            line.push(letter);
+            line.push(character);
         }
     }
     line
 }
 
-/// Returns true for controls (C0, DEL, C1), other line ends, writing directions, invisible marks and tags.
-fn is_misleading(letter: char) -> bool {
-    letter.is_control()
+/// Returns true for control characters (C0, DEL, C1), line and paragraph separators, bidirectional controls, the byte
+/// order mark and Unicode tag characters.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
         || matches!(
-            letter,
+            character,
             '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
                 | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
         )
@@ -117,20 +123,21 @@ mod tests {
 
     use super::*;
 
-    const NASTY: &str = "a\nINFO forged\r\u{1b}[2J\u{9b}31m\u{202e}gpj\u{2028}\u{e0041}\0 ü 猫 end";
+    const UNSAFE_TEXT: &str =
+        "a\nINFO forged\r\u{1b}[2J\u{9b}31m\u{202e}gpj\u{2028}\u{e0041}\0 ü 猫 end";
 
     fn logged(format: LogFormat, filter: &str, act: impl FnOnce()) -> String {
         let buffer = Arc::new(Mutex::new(Vec::new()));
-        let log = Log { format, filter: filter.parse().unwrap() };
-        tracing::subscriber::with_default(subscriber(&log, Shared(buffer.clone())), act);
+        let log = LogConfig { format, filter: filter.parse().unwrap() };
+        tracing::subscriber::with_default(subscriber(&log, SharedBuffer(buffer.clone())), act);
         let bytes = buffer.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
     #[derive(Clone)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -140,49 +147,49 @@ mod tests {
         }
     }
 
-    impl<'a> MakeWriter<'a> for Shared {
+    impl<'a> MakeWriter<'a> for SharedBuffer {
         type Writer = Self;
         fn make_writer(&'a self) -> Self {
             self.clone()
         }
     }
 
-    fn nasty_event() {
-        let span = tracing::info_span!("request", request.id = NASTY);
+    fn log_unsafe_event() {
+        let span = tracing::info_span!("request", request.id = UNSAFE_TEXT);
         let _inside = span.enter();
-        tracing::info!(email = NASTY, shown = %NASTY, debugged = ?NASTY, "sign-in of {NASTY}");
+        tracing::info!(email = UNSAFE_TEXT, shown = %UNSAFE_TEXT, debugged = ?UNSAFE_TEXT, "sign-in of {UNSAFE_TEXT}");
     }
 
     #[test]
     fn a_nasty_field_makes_one_printable_line() {
         for format in [LogFormat::Text, LogFormat::Json] {
-            let out = logged(format, "info", nasty_event);
+            let out = logged(format, "info", log_unsafe_event);
             let line = out.strip_suffix('\n').unwrap();
-            assert!(!line.chars().any(is_misleading), "{out:?}");
+            assert!(!line.chars().any(is_unsafe), "{out:?}");
             assert!(line.contains("ü 猫 end"), "{out:?}");
         }
     }
 
     #[test]
     fn json_stays_json_and_gives_the_text_back() {
-        let out = logged(LogFormat::Json, "info", nasty_event);
+        let out = logged(LogFormat::Json, "info", log_unsafe_event);
         let line: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(line["email"], NASTY);
+        assert_eq!(line["email"], UNSAFE_TEXT);
         assert_eq!(line["level"], "INFO");
-        assert_eq!(line["spans"][0]["request.id"], NASTY);
+        assert_eq!(line["spans"][0]["request.id"], UNSAFE_TEXT);
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 
     #[test]
     fn the_filter_decides_by_level_and_target() {
         let act = || {
-            tracing::debug!("too quiet");
-            tracing::info!(target: "api", "heard");
-            tracing::info!("not heard");
+            tracing::debug!("below the level");
+            tracing::info!(target: "api", "is logged");
+            tracing::info!("wrong target");
         };
         let out = logged(LogFormat::Text, "warn,api=info", act);
         assert_eq!(out.lines().count(), 1);
-        assert!(out.contains("heard"));
+        assert!(out.contains("is logged"));
     }
 
     #[test]

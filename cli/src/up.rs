@@ -1,4 +1,5 @@
-//! `sentryops up`: everything in one process, and the first users of a new installation.
+//! `sentryops up`: private services, migrations, API and workers in one process. Creates the first users of a new
+//! installation.
 
 use std::{
     fmt::Write,
@@ -32,11 +33,11 @@ pub(crate) struct Arguments {
     demo: bool,
 }
 
-/// Slug of the first organization. An installation with one team needs no other.
+/// Slug of the first organization. An installation with one team needs no other organization.
 const DEFAULT_SLUG: &str = "default";
 
-/// Interval of the log lines during a slow start. Even with a late wake-up, less than ten seconds pass between two
-/// lines.
+/// Interval of the log lines during a slow start. Eight seconds, so that less than ten seconds pass between two lines
+/// even if the timer fires late.
 const STARTING_INTERVAL: Duration = Duration::from_secs(8);
 
 pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<ExitCode> {
@@ -69,26 +70,26 @@ async fn serve(
     stores.migrate().await?;
     let db = stores.pool(config.database_pool_size)?;
     database::check(&db).await?;
-    let created_users = people(arguments, config, &db).await?;
+    let created_users = create_first_users(arguments, config, &db).await?;
     let process = Process::start(config, db, &stores.redis).await?;
     let api = Api::bind(config, &process).await?;
-    let fleet = worker::fleet(config, &process);
+    let worker_process = worker::worker_process(config, &process);
     drop(starting);
     crate::print(&greeting(config, &api, &created_users));
-    // API and workers stop together: the end of one cancels the other, and both shut down gracefully.
+    // API and workers stop together: when either ends, `stop` is cancelled, and the other shuts down gracefully.
     let served = async {
         let _other = stop.clone().drop_guard();
         api.serve(stop.clone()).await
     };
     let worked = async {
         let _other = stop.clone().drop_guard();
-        Ok(fleet.run(stop.clone()).await?)
+        Ok(worker_process.run(stop.clone()).await?)
     };
     let work = async {
         let (served, worked) = tokio::join!(served, worked);
         served.and(worked)
     };
-    let work = Box::pin(process.watch(stop.clone(), work));
+    let work = Box::pin(process.run_with_health(stop.clone(), work));
     match &mut stores.services {
         None => work.await,
         Some(services) => tokio::select! {
@@ -98,8 +99,8 @@ async fn serve(
     }
 }
 
-/// Logs at an interval that the start continues. On a slow disk, `initdb`, the migrations and the demo data take so
-/// long that silence would look like a hang.
+/// Logs at an interval that the process is still starting. On a slow disk, `initdb`, the migrations and the demo data
+/// take so long that a start without log lines would look like a hang.
 async fn log_starting() {
     let begun = Instant::now();
     loop {
@@ -108,8 +109,13 @@ async fn log_starting() {
     }
 }
 
-/// Creates the first organization and its users. Returns the users that are new.
-async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<CreatedUser>> {
+/// Creates the first organization with its first user, or the demo organization. Returns the users that this call
+/// created.
+async fn create_first_users(
+    arguments: &Arguments,
+    config: &Config,
+    db: &Db,
+) -> Result<Vec<CreatedUser>> {
     let tx = db.auth(Origin::system()).await?;
     let default = match Organization::find_by_slug(&tx, DEFAULT_SLUG).await? {
         Some(organization) => organization,
@@ -125,9 +131,9 @@ async fn people(arguments: &Arguments, config: &Config, db: &Db) -> Result<Vec<C
     if members > 0 {
         return Ok(Vec::new());
     }
-    let newcomer =
-        admin::add(db, config, &default, "admin@localhost", "Admin", "owner", None).await?;
-    Ok(vec![newcomer])
+    let user =
+        admin::add_user(db, config, &default, "admin@localhost", "Admin", "owner", None).await?;
+    Ok(vec![user])
 }
 
 fn greeting(config: &Config, api: &Api, created_users: &[CreatedUser]) -> String {

@@ -1,4 +1,4 @@
-//! The fleet of one process: all of `sentryops worker` and a part of `sentryops up`.
+//! The workers of one process, for `sentryops worker` and `sentryops up`.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use clap::Args;
 use domain::fleet::job::Queue;
 use jobs::queue::renewal::LeaseConfig;
 use tokio_util::sync::CancellationToken;
-use workers::{Fleet, Settings};
+use workers::{Settings, WorkerProcess};
 
 use crate::{
     config::Config,
@@ -15,9 +15,9 @@ use crate::{
     process::{self, Process},
 };
 
-/// Time that running jobs have to finish during a shutdown.
+/// Drain timeout: maximum time that a shutdown waits for running jobs.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Interval of the checks for lost leases and due schedules.
+/// Interval of the maintenance, which checks for lost leases and due schedules.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Arguments of `worker`.
@@ -41,13 +41,13 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
     let db = stores.pool(config.database_pool_size)?;
     process::check_login(&db).await?;
     let process = Process::start(&config, db, &stores.redis).await?;
-    let fleet = fleet(&config, &process);
+    let worker_process = worker_process(&config, &process);
     let health = process.health_address()?;
-    tracing::info!(health.address = %health, "worker started; its health is on http://{health}/readyz");
+    tracing::info!(health.address = %health, "worker started; readiness is served on http://{health}/readyz");
     let stop = CancellationToken::new();
     tokio::spawn(process::stop_on_signal(stop.clone()));
-    let work = async { Ok(fleet.run(stop.clone()).await?) };
-    process.watch(stop.clone(), work).await?;
+    let work = async { Ok(worker_process.run(stop.clone()).await?) };
+    process.run_with_health(stop.clone(), work).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,17 +60,24 @@ fn queue(name: &str) -> Result<Queue> {
     Ok(*queue)
 }
 
-/// Builds the fleet of this process from the configuration.
-pub(crate) fn fleet(config: &Config, process: &Process) -> Fleet {
+/// Builds the workers of this process from the configuration.
+pub(crate) fn worker_process(config: &Config, process: &Process) -> WorkerProcess {
     let settings = Settings {
         queues: config.workers.queues.clone(),
         leases: LeaseConfig::default(),
-        drain: DRAIN_TIMEOUT,
+        drain_timeout: DRAIN_TIMEOUT,
         maintenance_interval: MAINTENANCE_INTERVAL,
         history_days: config.workers.history_days,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     let (db, hints) = (process.db.clone(), process.hints.clone());
-    Fleet::new(db, hints, workers::handlers(), workers::duties(), Arc::new(crate::now), settings)
+    WorkerProcess::new(
+        db,
+        hints,
+        workers::handlers(),
+        workers::periodic_tasks(),
+        Arc::new(crate::now),
+        settings,
+    )
 }

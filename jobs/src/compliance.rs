@@ -1,4 +1,4 @@
-//! The jobs of compliance.
+//! Compliance jobs: re-evaluation of postures, and compliance runs.
 
 pub mod posture;
 pub mod run;

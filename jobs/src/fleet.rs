@@ -1,3 +1,3 @@
-//! What the fleet asks of itself.
+//! Jobs that the worker processes push themselves: the jobs of due schedules.
 
 pub mod schedule;

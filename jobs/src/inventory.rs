@@ -1,3 +1,3 @@
-//! The jobs of the inventory.
+//! Inventory jobs: imports.
 
 pub mod import;

@@ -1,7 +1,8 @@
-//! What a job is to those who push it and those who do it.
+//! The contract between the code that pushes a job and the worker that runs it.
 //!
-//! A job carries ids, never data or rights, and may run twice: what it does must come from rows, and its right is
-//! checked again when it runs. A payload has a version; a worker that does not know it leaves the job for one that does.
+//! A job carries ids, never data or permissions, and may run more than once. Its handler must therefore read the
+//! current rows. The worker checks the permission of the job's actor again before each attempt. A payload has a
+//! version. A worker that cannot read the version leaves the job to a worker that can.
 
 use std::time::Duration;
 
@@ -11,38 +12,40 @@ use domain::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// An order: what is to be done, by name and ids.
+/// Payload of a job: the work to do, described by ids.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The queue it waits in.
+    /// Queue from which workers claim the job.
     const QUEUE: Queue;
-    /// Its name, e.g. `scan.shard`; never reused for something else.
+    /// Name of the job's kind, e.g. `scan.shard`. Never reused for other work.
     const KIND: &'static str;
-    /// The version of its payload: raised when an older worker could not read it.
+    /// Version of the payload. Raise it if an older worker could not process the payload. Default 1.
     const VERSION: i16 = 1;
-    /// The versions that it can still be read from.
+    /// Payload versions that this type can still read. By default only [`VERSION`](Self::VERSION).
     const READS: &'static [i16] = &[Self::VERSION];
-    /// Starts after which it is buried.
+    /// Maximum number of attempts. After the last one, the job is buried (dead-lettered): it stays in the queue until a
+    /// user retries or discards it. Default 5.
     const ATTEMPTS: i16 = 5;
-    /// How long one attempt may take.
+    /// Time limit of one attempt. Default one minute.
     const TIMEOUT: Duration = Duration::from_mins(1);
-    /// What its actor must still be allowed to do when it runs.
+    /// Permission that the job's actor must have at the start of each attempt; `None` if no permission is required.
     const PERMISSION: Option<Permission> = None;
-    /// Whether its kind is told when it is buried, discarded or cancelled: by a job of the kind `<kind>.ended`.
+    /// True if a job of the kind `<kind>.ended` is pushed when this job is buried, discarded or cancelled.
     const WATCHED: bool = false;
 
-    /// The id of what it is about, to find it by.
+    /// Returns the id of the entity that the job is about, by which users and queries find the job.
     fn subject(&self) -> Option<String> {
         None
     }
 }
 
-/// What became of a watched job that did not succeed: the payload of `<kind>.ended`.
+/// Payload of `<kind>.ended`: the outcome of a watched job that did not succeed.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub struct Ended {
-    /// How it ended.
+    /// State in which the job ended.
     pub outcome: JobState,
-    /// Why, if it failed.
+    /// Reason of the outcome; `None` if none was recorded.
     pub error: Option<String>,
-    /// What it was about. Not its payload: that it could not be read may be why it ended.
+    /// Subject of the job. The payload of the job is left out, because the job may have been buried for a payload that
+    /// cannot be parsed.
     pub subject: Option<String>,
 }

@@ -1,24 +1,30 @@
-//! What the processes share: the queue in Postgres; limits and events in Redis.
+//! Infrastructure that the processes share: the job queue in Postgres; rate limits and change notifications (hints) in
+//! Redis.
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `job` | [`Job`], what is to be done: queue, kind, version, attempts |
-//! | `queue` | the queue in Postgres: push, claim, lease, end |
-//! | `compliance`, `inventory`, `fleet` | a wing's jobs, a file a noun |
-//! | `redis` | [`Redis`], the one connection: lazy, reconnecting for ever, every command with a deadline |
-//! | `limit` | [`Limiter`]: a [`Quota`] is taken from one or more buckets, in [`Decision`] |
-//! | `limit.lua` | the one place where a token is granted while Redis answers |
+//! | `job` | [`Job`], the arguments of a job; with queue, kind, version, maximum attempts |
+//! | `queue` | the queue in Postgres: push, claim, lease, acknowledge |
+//! | `compliance` | job types of compliance: re-evaluation of postures, compliance runs |
+//! | `inventory` | job types of imports |
+//! | `fleet` | job types of schedules; pushes the jobs of due schedules |
+//! | `redis` | [`Redis`], the shared connection: reconnects indefinitely, applies a timeout to every command |
+//! | `limit` | [`Limiter`]: takes one token from each of several buckets under a [`Quota`]; returns a [`Decision`] |
+//! | `limit.lua` | the Lua script that takes tokens from the buckets in Redis |
 //! | `limit/quota` | [`Quota`], parsed from `10/minute` |
-//! | `limit/bucket` | what names a bucket: hashed keys, [`address_bucket`] |
-//! | `limit/local` | the local limits: in front of Redis, and instead of it |
-//! | `limit/shared` | asking Redis, and deciding without it |
-//! | `limit/breaker` | when Redis is not asked |
-//! | `limit/fleet` | the heartbeat that counts processes and probes Redis |
-//! | `event` · `event/publisher` | hints that rows changed · [`event::Publisher`]: sends them after the commit |
-//! | `event/listener` · `event/hub` | [`event::Listener`]: one subscriber connection a process · who hears of what |
-//! | `error` | [`Error`], one for the crate |
+//! | `limit/bucket` | bucket names: hashed keys, [`address_bucket`] |
+//! | `limit/local` | the local limiters: in front of Redis, and in place of it |
+//! | `limit/shared` | decides with Redis, or with the local limiters while Redis is unavailable |
+//! | `limit/breaker` | the circuit breaker in front of Redis |
+//! | `limit/heartbeat` | the heartbeat that counts processes and probes Redis |
+//! | `event` | hints: notifications, without content, that rows may have changed |
+//! | `event/publisher` | [`event::Publisher`]: sends hints after the commit |
+//! | `event/listener` | [`event::Listener`]: receives hints over one Redis connection per process |
+//! | `event/hub` | matches hints to subscribers |
+//! | `error` | [`Error`] of the crate |
 //!
-//! Redis holds nothing that we would miss: without it limits are enforced per process, and queues are polled.
+//! Redis holds no data that must survive a restart. While Redis is unavailable, each process enforces rate limits
+//! locally, and fetchers and subscribers poll Postgres.
 
 pub mod compliance;
 mod error;

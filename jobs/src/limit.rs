@@ -1,19 +1,21 @@
-//! How often somebody may do something, exact across all processes.
+//! Rate limits that are exact across all processes while Redis is available.
 //!
-//! Chosen: GCRA in one Lua script on Redis' clock; no process' clock matters. In front of it a local
-//! limiter of the same quota, so that a flood from one key never reaches Redis.
-//! What Redis refuses has already been taken locally, and is not given back: it need not be. Whoever
-//! Redis refuses is shut out locally until the instant Redis named, so at most one is taken in vain
-//! per refill, and the front is never more than one refill (`per / count`) stricter than Redis. It is
-//! never laxer in sum, for Redis decides.
-//! Given up: a promise of at most `count` in *every* span of `per` (GCRA: less than twice), and
-//! exactness without Redis: each process then grants its share, rounded up; a change between the two,
-//! or Redis losing its data, may admit `count` more per process. Choose again if a limit must be a
-//! hard quota: then it belongs into Postgres.
+//! Chosen: GCRA (the generic cell rate algorithm, a token bucket) in one Lua script on Redis' clock, so the clocks of
+//! the processes do not matter. In front of Redis, each process has a local limiter of the same quota, so a flood of
+//! requests with one key does not reach Redis. A token that Redis refuses has already been taken from the local
+//! limiter. It is not returned: the local limiter blocks the key until the time that Redis returned. So at most one
+//! local token per refill interval is lost, and the local limiter is at most one refill interval (`per / count`)
+//! stricter than Redis. Redis decides on every request that the local limiter admits, so the local limiter never admits
+//! more than Redis does.
+//!
+//! Given up: at most `count` requests in *every* window of length `per` (GCRA admits fewer than 2 × `count`), and
+//! exactness while Redis is unavailable. Each process then admits its share: `count` divided by the number of
+//! processes, rounded up. A switch between the two modes, or a loss of Redis' data, may admit up to `count` more
+//! requests per process. Revisit if a limit must be a hard quota: it then belongs in Postgres.
 
 mod breaker;
 mod bucket;
-mod fleet;
+mod heartbeat;
 mod local;
 mod quota;
 mod shared;
@@ -34,21 +36,21 @@ pub use self::quota::Quota;
 use self::shared::Shared;
 use crate::redis::Redis;
 
-/// Whether it may be done.
+/// Decision about a request, as made by [`Limiter::take`].
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// It may, and has been counted.
+    /// The request is allowed, and one token was taken from each bucket.
     Allowed,
-    /// It may not.
+    /// The request is refused, because at least one bucket has no token.
     Refused {
-        /// How long to wait before trying again.
+        /// Time to wait before the next attempt.
         retry_after: Duration,
     },
 }
 
-/// Takes from buckets. One for each process; cloning is cheap, and the last clone's drop ends its
-/// heartbeat.
+/// Rate limiter: takes tokens from buckets. A bucket holds the tokens of one key under one quota. Create one limiter
+/// per process. Cloning is cheap; dropping the last clone stops the heartbeat.
 #[derive(Clone)]
 pub struct Limiter {
     shared: Arc<Shared>,
@@ -56,24 +58,26 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// A limiter and its heartbeat, a task of the current Tokio runtime.
+    /// Creates a limiter and spawns its heartbeat on the current Tokio runtime.
     pub fn new(redis: Redis) -> Self {
         let shared = Arc::new(Shared {
             redis,
             script: Script::from_lua(include_str!("limit.lua")),
             breaker: Breaker::default(),
-            fleet: AtomicU32::new(1),
+            process_count: AtomicU32::new(1),
             limiters: RwLock::default(),
         });
-        let heartbeat = AbortOnDropHandle::new(tokio::spawn(fleet::beat(shared.clone())));
+        let heartbeat =
+            AbortOnDropHandle::new(tokio::spawn(heartbeat::send_heartbeats(shared.clone())));
         Self { shared, _heartbeat: Arc::new(heartbeat) }
     }
 
-    /// Takes one from the bucket of each key, or from none: `account` and `address` at once. Without
-    /// keys there is one bucket for all.
+    /// Takes one token from the bucket of each key, e.g. of `account` and `address`. If any bucket is empty, takes
+    /// none. Without keys, all callers share one bucket.
     ///
-    /// A key must tell what it is (`account:…`, `user:…`, [`address_bucket`]): otherwise somebody
-    /// names himself like another's address and drains it. Answers within 300 ms whatever Redis does.
+    /// A key must begin with its type (`account:…`, `user:…`, [`address_bucket`]). Otherwise a caller could choose an
+    /// account name that equals another client's address, and empty that client's bucket. Returns within 300 ms even if
+    /// Redis does not answer.
     pub async fn take(&self, quota: &Quota, keys: &[&str]) -> Decision {
         let buckets = Bucket::all(keys);
         match self.shared.take(quota, &buckets).await {
@@ -85,13 +89,14 @@ impl Limiter {
         }
     }
 
-    /// How many processes share the limits, ourselves included, as far as we have seen.
-    pub fn fleet(&self) -> NonZeroU32 {
-        self.shared.fleet()
+    /// Returns the number of processes that share the limits, including this one, as of the last heartbeat.
+    pub fn process_count(&self) -> NonZeroU32 {
+        self.shared.process_count()
     }
 
-    /// Whether Redis is not asked at present, and this process grants its share alone.
-    pub fn is_alone(&self) -> bool {
+    /// Returns true while the circuit breaker is open: Redis is not queried, and this process admits only its own share
+    /// of each quota.
+    pub fn is_degraded(&self) -> bool {
         self.shared.breaker.is_open()
     }
 }

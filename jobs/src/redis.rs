@@ -1,10 +1,10 @@
-//! The connection to Redis that a process shares.
+//! Redis connection that all modules of a process share.
 //!
-//! Chosen: one fred client, pipelining all callers; a command is sent at most once, waits no longer
-//! than its caller said, and fails at once while the connection is down (fred's defaults: no timeout,
-//! three sends, an endless buffer). Given up: riding out a short reconnect unnoticed.
-//! fred notices a closed connection but not a mute one (its own check restarts with every write), and
-//! gives up on some errors: `keep_connected` replaces the connection in both cases, for ever.
+//! Chosen: one fred client that pipelines the commands of all callers. A command is sent at most once, times out after
+//! the caller's timeout, and fails immediately while the connection is down. (fred's defaults are no timeout, three
+//! attempts and an unbounded buffer.) Given up: hiding short reconnects from callers. fred notices a closed connection
+//! but not an unresponsive one (its own check restarts with every write), and stops reconnecting after some errors.
+//! `keep_connected` replaces the connection in both cases, until it succeeds.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,36 +23,38 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{Error, Result};
 
-/// How long a command waits that states no patience of its own.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Commands that may queue in front of the socket; more are refused.
+/// Timeout of a command whose caller sets none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of commands that wait for the socket; further commands are rejected.
 const BUFFER_COMMANDS: usize = 4096;
-/// Seconds in a row without any answer after which a connection counts as dead.
-const MUTE_SECS: u32 = 5;
+/// Number of seconds without any answer after which a connection counts as unresponsive.
+const UNRESPONSIVE_SECS: u32 = 5;
 
-/// A shared handle to Redis; cloning it is cheap, dropping the last one closes the connection.
+/// Handle to the shared connection. Cloning is cheap; dropping the last clone closes the connection.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
-    _keeper: Arc<AbortOnDropHandle<()>>,
+    _reconnect: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Redis {
-    /// Opens a handle and returns at once: the connection is made, and made again for ever, by a
-    /// task of the current Tokio runtime. `rediss://` wants a rustls provider installed.
+    /// Returns a handle immediately. A task of the current Tokio runtime connects, and reconnects indefinitely.
+    /// `rediss://` requires an installed rustls provider.
     ///
-    /// Accepts `redis[s]://[[user]:password@]host[:port][/database]`,
-    /// `redis+unix://[[user]:password@local]/path` and `unix://[[user]:password@]/path`.
+    /// Accepts `redis[s]://[[user]:password@]host[:port][/database]`, `redis+unix://[[user]:password@local]/path` and
+    /// `unix://[[user]:password@]/path`.
     ///
     /// # Errors
-    /// [`Error::Url`] if the URL cannot be used, [`Error::Redis`] if the system's certificates cannot
-    /// be read. Never because Redis is down.
+    /// [`Error::Url`] if the URL cannot be used, [`Error::Redis`] if the system's certificates cannot be read. No error
+    /// if Redis is down.
     pub fn open(url: &str) -> Result<Self> {
         let client = Builder::from_config(config(url)?)
-            .with_performance_config(|performance| performance.default_command_timeout = PATIENCE)
+            .with_performance_config(|performance| {
+                performance.default_command_timeout = DEFAULT_TIMEOUT;
+            })
             .with_connection_config(|connection| {
                 connection.connection_timeout = Duration::from_secs(2);
-                connection.internal_command_timeout = PATIENCE;
+                connection.internal_command_timeout = DEFAULT_TIMEOUT;
                 connection.max_command_attempts = 1;
                 connection.max_command_buffer_len = BUFFER_COMMANDS;
                 connection.reconnect_on_auth_error = true;
@@ -60,27 +62,29 @@ impl Redis {
             .set_policy(ReconnectPolicy::new_exponential(0, 20, 1_000, 2))
             .build()
             .map_err(Error::Redis)?;
-        let keeper = AbortOnDropHandle::new(tokio::spawn(keep_connected(client.clone())));
-        Ok(Self { client, _keeper: Arc::new(keeper) })
+        let reconnect = AbortOnDropHandle::new(tokio::spawn(keep_connected(client.clone())));
+        Ok(Self { client, _reconnect: Arc::new(reconnect) })
     }
 
-    /// Asks Redis for a sign of life, for readiness.
+    /// Sends a `PING` to Redis, for the readiness check.
     pub async fn ping(&self) -> Result<()> {
-        patient(&self.client, PATIENCE).ping(None).await.map_err(Error::Redis)
+        with_timeout(&self.client, DEFAULT_TIMEOUT).ping(None).await.map_err(Error::Redis)
     }
 
-    /// Tells a channel's listeners, if there are any.
+    /// Publishes a message on a channel. Succeeds also if the channel has no subscribers.
     pub(crate) async fn publish(&self, channel: &str, message: String) -> Result<()> {
         let command = CustomCommand::new_static("PUBLISH", None, false);
-        let words = vec![Value::from(channel), Value::from(message)];
-        let listeners = patient(&self.client, PATIENCE).custom::<Value, _>(command, words).await;
+        let arguments = vec![Value::from(channel), Value::from(message)];
+        let listeners = with_timeout(&self.client, DEFAULT_TIMEOUT)
+            .custom::<Value, _>(command, arguments)
+            .await;
         listeners.map(drop).map_err(Error::Redis)
     }
 
-    /// Waits until Redis answers, but no longer than `patience`: at start, so that the first requests
-    /// are not decided without it.
-    pub async fn ready(&self, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
+    /// Waits up to `timeout` until Redis answers. Call it at start, so that Redis and not the local limiters decide the
+    /// first requests.
+    pub async fn ready(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
         loop {
             match self.ping().await {
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
@@ -89,21 +93,21 @@ impl Redis {
         }
     }
 
-    /// Runs a script by its hash, or by its text when Redis does not know it (any more).
+    /// Runs a script by its hash (`EVALSHA`), or by its text (`EVAL`) if Redis has not cached the script.
     pub(crate) async fn run<R: FromValue>(
         &self,
         script: &Script,
         keys: Vec<String>,
         args: Vec<Value>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<R> {
         let started_at = Instant::now();
         let hash: &str = script.sha1();
-        match self.eval("EVALSHA", hash, keys.clone(), args.clone(), patience).await {
+        match self.eval("EVALSHA", hash, keys.clone(), args.clone(), timeout).await {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let text = script.lua().map_or("", |text| text);
-                // fred takes zero for "no timeout".
-                let rest = patience.saturating_sub(started_at.elapsed());
+                // fred treats zero as "no timeout".
+                let rest = timeout.saturating_sub(started_at.elapsed());
                 self.eval("EVAL", text, keys, args, rest.max(Duration::from_millis(1))).await
             }
             answer => answer,
@@ -113,22 +117,22 @@ impl Redis {
         .map_err(Error::Redis)
     }
 
-    // As a custom command, for fred's own `evalsha` has no options: it would wait without a deadline.
+    // A custom command, because fred's own `evalsha` takes no options and would wait without a timeout.
     async fn eval(
         &self,
         command: &'static str,
         script: &str,
         keys: Vec<String>,
         args: Vec<Value>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Value, fred::error::Error> {
-        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
-        words.push(script.into());
-        words.push(keys.len().to_string().into());
-        words.extend(keys.into_iter().map(Value::from));
-        words.extend(args);
+        let mut arguments = Vec::with_capacity(2 + keys.len() + args.len());
+        arguments.push(script.into());
+        arguments.push(keys.len().to_string().into());
+        arguments.extend(keys.into_iter().map(Value::from));
+        arguments.extend(args);
         let command = CustomCommand::new_static(command, None, false);
-        patient(&self.client, patience).custom(command, words).await
+        with_timeout(&self.client, timeout).custom(command, arguments).await
     }
 }
 
@@ -138,10 +142,11 @@ impl fmt::Debug for Redis {
     }
 }
 
-/// Sent at most once, answered within `patience` or failed, failed at once while disconnected.
-fn patient(client: &Client, patience: Duration) -> WithOptions<Client> {
+/// Returns a client whose commands are sent at most once, time out after `timeout`, and fail immediately while the
+/// connection is down.
+fn with_timeout(client: &Client, timeout: Duration) -> WithOptions<Client> {
     client.with_options(&Options {
-        timeout: Some(patience),
+        timeout: Some(timeout),
         max_attempts: Some(1),
         fail_fast: true,
         ..Options::default()
@@ -152,28 +157,28 @@ async fn keep_connected(client: Client) {
     loop {
         let connection = AbortOnDropHandle::new(client.connect());
         tokio::select! {
-            // fred has given up: what it was about has been answered to its callers.
+            // fred has stopped reconnecting. Callers with pending commands have received an error.
             _ended = connection => sleep(Duration::from_secs(1)).await,
-            // Dropping the task drops a socket that it may be stuck in writing to.
-            () = muteness(&client) => {}
+            // Dropping the task drops the socket, even if a write to it is stuck.
+            () = until_unresponsive(&client) => {}
         }
     }
 }
 
-/// Returns when a connection that looks healthy has not answered for [`MUTE_SECS`].
-async fn muteness(client: &Client) {
-    let mut mute_secs = 0;
-    while mute_secs < MUTE_SECS {
+/// Completes when a connection that looks healthy has not answered for [`UNRESPONSIVE_SECS`].
+async fn until_unresponsive(client: &Client) {
+    let mut unresponsive_secs = 0;
+    while unresponsive_secs < UNRESPONSIVE_SECS {
         sleep(Duration::from_secs(1)).await;
-        match patient(client, PATIENCE).ping::<()>(None).await {
-            Err(error) if *error.kind() == ErrorKind::Timeout => mute_secs += 1,
-            // Answered; or fred knows that it is disconnected and is reconnecting by itself.
-            Ok(()) | Err(_) => mute_secs = 0,
+        match with_timeout(client, DEFAULT_TIMEOUT).ping::<()>(None).await {
+            Err(error) if *error.kind() == ErrorKind::Timeout => unresponsive_secs += 1,
+            // Redis answered, or fred has noticed the disconnect and reconnects.
+            Ok(()) | Err(_) => unresponsive_secs = 0,
         }
     }
 }
 
-/// What fred needs to know of a URL.
+/// Parses a Redis URL into the configuration of fred.
 pub(crate) fn config(url: &str) -> Result<Config> {
     const FORMS: &str = "it must begin with redis://, rediss://, redis+unix:// or unix://";
     let (scheme, rest) = url.split_once("://").ok_or(Error::Url(FORMS))?;
@@ -182,7 +187,7 @@ pub(crate) fn config(url: &str) -> Result<Config> {
         "redis+unix" | "unix" => {
             let (authority, path) =
                 rest.split_once('/').ok_or(Error::Url("a socket needs an absolute path"))?;
-            // fred wants a host behind credentials, and ignores it.
+            // fred requires a host after credentials, and ignores it.
             let host = if authority.ends_with('@') { "local" } else { "" };
             format!("redis+unix://{authority}{host}/{path}")
         }
@@ -190,20 +195,20 @@ pub(crate) fn config(url: &str) -> Result<Config> {
     };
     let mut config = Config::from_url(&url).map_err(|error| match error.kind() {
         ErrorKind::Tls | ErrorKind::IO => Error::Redis(error),
-        _ => Error::Url("it must read redis://[[user]:password@]host[:port][/database]"),
+        _ => Error::Url("it must have the form redis://[[user]:password@]host[:port][/database]"),
     })?;
-    // Redis may be down when we start: then fred shall go on trying.
+    // Redis may be down at start. fred must then retry.
     config.fail_fast = false;
     if let ServerConfig::Unix { path } = &mut config.server {
-        // fred leaves the path as it stands in the URL, where a space reads %20.
+        // fred does not decode the path of the URL, in which a space is written as %20.
         *path = percent_decoded(&path.to_string_lossy())
-            .ok_or(Error::Url("its path has a broken % sequence"))?;
+            .ok_or(Error::Url("its path has an invalid % escape"))?;
     }
     Ok(config)
 }
 
-/// The path as it was before it was put into a URL; `None` where a `%` is followed by anything but two hexadecimal digits,
-/// which the library would leave as it stands, or where it is not UTF-8.
+/// Decodes a percent-encoded path. Returns `None` if a `%` is not followed by two hexadecimal digits, which the library
+/// would leave unchanged, or if the path is not UTF-8.
 fn percent_decoded(text: &str) -> Option<PathBuf> {
     let is_code = |rest: &str| {
         rest.get(..2).is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -1,4 +1,5 @@
-//! A child process in a process group of its own, so that Ctrl-C reaches only this program. Dropping it stops it.
+//! A child process, which is stopped when dropped. It has a process group of its own, so that Ctrl-C reaches only this
+//! program.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,13 +13,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// Timeout of a stop, longer than `up` may need to stop its private services.
+/// Timeout for a stop. Longer than `sentryops up` needs to stop its private Postgres and Redis.
 const STOP_WITHIN: Duration = Duration::from_mins(1);
 const POLL_EVERY: Duration = Duration::from_millis(5);
-/// Environment variables that child processes inherit. All others are removed, because they would make runs differ.
+/// Environment variables that child processes inherit. All others are removed, because they could change the results.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH"];
 
-/// Returns a command that inherits only a few environment variables.
+/// Returns a command that inherits only the environment variables in [`INHERITED`].
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -39,7 +40,7 @@ impl Child {
     pub(crate) fn spawn(name: &str, folder: &Path, mut command: Command) -> Result<Self> {
         let (output, log) =
             (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
-        // The output contains the demo's passwords.
+        // Readable by the owner only, because the output contains the demo's passwords.
         let open = |path| OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         command.stdin(Stdio::null()).stdout(open(&output)?).stderr(open(&log)?).process_group(0);
         let program = command.get_program().display().to_string();
@@ -79,14 +80,16 @@ impl Child {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Stops the process with SIGTERM, waits until it has exited, and returns the time that took.
+    /// Stops the process with SIGTERM, waits until it has exited, and returns the time from signal to exit.
     ///
     /// # Errors
-    /// Fails if the process did not exit in time or exited with an error. After a timeout its process group is killed.
+    /// Fails if the process did not exit within a minute, or exited with an error. After the timeout, kills the process
+    /// group.
     pub(crate) async fn stop(mut self) -> Result<Duration> {
         let began = Instant::now();
         self.terminate()?;
-        // The process may depend on other tasks of this program until it exits, so this wait must not block the thread.
+        // Must not block the thread: until the process exits, it may depend on other tasks of this program, such as the
+        // counting proxy.
         while self.process.try_wait()?.is_none() && began.elapsed() < STOP_WITHIN {
             tokio::time::sleep(POLL_EVERY).await;
         }

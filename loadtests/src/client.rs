@@ -1,6 +1,6 @@
-//! A minimal HTTP/1.1 and GraphQL client: each request is built once as bytes, and each response is read by its
-//! `Content-Length`. Written by hand, because client and server share two cores: CPU time that the client uses is not
-//! available to the server.
+//! A minimal HTTP/1.1 and GraphQL client. A request is built once as bytes, and a response is read by its
+//! `Content-Length`. Chosen over an HTTP library, because client and server share two cores: CPU time that the client
+//! uses is not available to the server.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -42,7 +42,8 @@ pub(crate) fn request(
 pub(crate) struct Connection {
     address: SocketAddr,
     stream: TcpStream,
-    /// The last response and no bytes after it: the next request is sent only after the response has been read.
+    /// Bytes of the last response. They contain no other response, because the next request is sent only after a
+    /// response has been read.
     buffer: Vec<u8>,
 }
 
@@ -63,9 +64,9 @@ impl Connection {
     }
 
     /// Sends a request and reads its response.
-    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Response<'_>> {
+    pub(crate) async fn send(&mut self, request: &[u8]) -> Result<Response<'_>> {
         self.stream.write_all(request).await.context("send a request")?;
-        self.answer().await
+        self.read_response().await
     }
 
     /// Streams a CSV file as the body of a `POST` request and reads the response.
@@ -85,19 +86,19 @@ impl Connection {
         self.stream.write_all(head.as_bytes()).await.context("send a request")?;
         let mut file = BufReader::with_capacity(UPLOAD_BUFFER_BYTES, file);
         let sent = tokio::io::copy_buf(&mut file, &mut self.stream).await;
-        // A server that rejects a file does not read all of it. Its response explains the failure better than a broken
-        // pipe.
+        // A server that rejects a file does not read the whole file, so sending fails with a broken pipe. The response
+        // then explains the failure better.
         let address = self.address;
-        match (self.answer().await, sent) {
-            (Ok(answer), _) => Ok(answer),
+        match (self.read_response().await, sent) {
+            (Ok(response), _) => Ok(response),
             (Err(_), Err(error)) => Err(error).with_context(|| format!("send {name} to {address}")),
             (Err(error), Ok(_)) => Err(error),
         }
     }
 
-    /// Downloads a file, discards it and returns its size in bytes. The connection cannot be used afterwards: the
-    /// request is HTTP/1.0, so that a file of unknown length is sent unchunked and ends when the server closes the
-    /// connection.
+    /// Downloads a file, discards the content and returns its size in bytes. The connection cannot be used afterwards:
+    /// the request is HTTP/1.0, so that the server sends a file of unknown length without chunked encoding and closes
+    /// the connection at the end.
     pub(crate) async fn download(&mut self, path: &str, token: &str) -> Result<usize> {
         let head = format!(
             "GET {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n",
@@ -113,7 +114,7 @@ impl Connection {
         Ok(self.buffer.len() - body)
     }
 
-    async fn answer(&mut self) -> Result<Response<'_>> {
+    async fn read_response(&mut self) -> Result<Response<'_>> {
         self.buffer.clear();
         let head = loop {
             self.fill().await?;
@@ -140,7 +141,7 @@ impl Connection {
     /// Sends a GraphQL request and returns the `data` of its response.
     ///
     /// # Errors
-    /// Fails unless the response has status 200 and no errors, and arrives within 30 s.
+    /// Fails if the response does not arrive within 30 s, has a status other than 200, or contains errors.
     pub(crate) async fn graphql(
         &mut self,
         token: Option<&str>,
@@ -148,24 +149,24 @@ impl Connection {
         variables: Value,
     ) -> Result<Value> {
         let request = request(self.address, token, query, &variables);
-        let answer = timeout(RESPONSE_TIMEOUT, self.ask(&request))
+        let response = timeout(RESPONSE_TIMEOUT, self.send(&request))
             .await
             .context("the server did not respond in time")??;
-        data(&answer).with_context(|| format!("the GraphQL request {query} failed"))
+        data(&response).with_context(|| format!("the GraphQL request {query} failed"))
     }
 }
 
 /// Returns the `data` of a response.
 ///
 /// # Errors
-/// Fails with the body unless the status is 200 and the body is JSON without `errors`.
-pub(crate) fn data(answer: &Response<'_>) -> Result<Value> {
-    let Response { status, body } = answer;
+/// Fails with the body if the status is not 200, or if the body is not JSON or contains `errors`.
+pub(crate) fn data(response: &Response<'_>) -> Result<Value> {
+    let Response { status, body } = response;
     let text = || String::from_utf8_lossy(body);
     ensure!(*status == 200, "HTTP {status}: {}", text());
-    let mut answer: Value = serde_json::from_slice(body).with_context(|| text().into_owned())?;
-    ensure!(answer.get("errors").is_none(), "{}", text());
-    Ok(answer["data"].take())
+    let mut response: Value = serde_json::from_slice(body).with_context(|| text().into_owned())?;
+    ensure!(response.get("errors").is_none(), "{}", text());
+    Ok(response["data"].take())
 }
 
 struct Head {

@@ -1,5 +1,5 @@
-//! A deployment as in production: one API and its workers, each in a separate process, on stores that sync to disk.
-//! `sentryops admin` creates the organizations, so that each part of a scenario starts with an empty one.
+//! A deployment as in production: one API process and separate worker processes, on stores that sync to disk. Each part
+//! of a scenario has an empty organization of its own, which `sentryops admin` creates.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Timeout for a worker process to register.
-const REGISTERED_WITHIN: Duration = Duration::from_secs(30);
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// An API process and its workers, on durable stores.
+/// An API process and worker processes, on durable stores.
 pub(crate) struct Deployment {
     /// Postgres and Redis of the deployment.
     pub(crate) stores: Stores,
@@ -47,11 +47,11 @@ pub(crate) struct Tenant {
 }
 
 impl Deployment {
-    /// Starts the API and one worker for the given queues, on the stores of `sentryops services`.
+    /// Starts the API process and one worker for the given queues, on the stores of `sentryops services`.
     pub(crate) async fn open(binary: &Path, queues: &'static [&'static str]) -> Result<Self> {
-        let (stores, folder) = (Stores::inside()?, Folder::new()?);
+        let (stores, folder) = (Stores::from_environment()?, Folder::new()?);
         stores.make_durable().await?;
-        // The first start creates the schema and the keys.
+        // `sentryops up` creates the database schema and the secret keys.
         Server::up(binary, folder.path(), Some(&stores)).await?.stop().await?;
         let api = Server::api(binary, folder.path(), &stores, &stores.database).await?;
         let postgres = stores.connect().await?;
@@ -78,18 +78,18 @@ impl Deployment {
         self.wait_until_registered(known + 1).await
     }
 
-    /// Waits until `count` workers have registered, including workers that have ended since.
+    /// Waits until `count` workers have registered since the deployment was opened, including workers that have exited.
     ///
     /// # Errors
-    /// Fails if a worker ends or the timeout expires.
+    /// Fails if a current worker has exited, or after 30 s.
     pub(crate) async fn wait_until_registered(&mut self, count: i64) -> Result<()> {
         let began = Instant::now();
         while self.workers_seen().await? < count {
             for worker in &mut self.workers {
                 worker.check()?;
             }
-            if began.elapsed() > REGISTERED_WITHIN {
-                bail!("no new worker registered within {} s", REGISTERED_WITHIN.as_secs());
+            if began.elapsed() > REGISTRATION_TIMEOUT {
+                bail!("no new worker registered within {} s", REGISTRATION_TIMEOUT.as_secs());
             }
             tokio::time::sleep(POLL_EVERY).await;
         }
@@ -113,8 +113,8 @@ impl Deployment {
         let email = format!("admin@{slug}.example");
         self.admin(&["create-organization", "--slug", slug, "--name", slug]).await?;
         let person = ["--email", &email, "--name", "Load Tests", "--role", "admin"];
-        let made = [&["create-user", "--organization", slug], &person[..]].concat();
-        let output = self.admin(&made).await?;
+        let create_user = [&["create-user", "--organization", slug], &person[..]].concat();
+        let output = self.admin(&create_user).await?;
         let password = output.lines().nth(1).context("`admin create-user` printed no password")?;
         let token = seed::token(self.api.address, &email, password).await?;
         Ok(Tenant { slug: slug.to_owned(), token })

@@ -1,4 +1,4 @@
-//! A temporary folder of this run below the system's temporary folder; removed when dropped.
+//! A temporary folder in the system's temporary folder, removed when dropped.
 
 use std::{
     fs,
@@ -21,7 +21,8 @@ impl Folder {
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         let folder = Self(path);
-        // Under root, the private Postgres runs as another user, who must be able to traverse this folder.
+        // If this program runs as root, the private Postgres runs as another user, who must be able to traverse this
+        // folder.
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o711))?;
         Ok(folder)
     }
@@ -34,7 +35,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A failure only leaves files in the system's temporary folder.
+        // Errors are ignored, because only files in the system's temporary folder would remain.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,8 +1,8 @@
-//! Blast radii and pages of assets, queried over HTTP: of a tiered and of a random inventory, each imported through the
-//! API into an organization of its own.
+//! The scenario `graph`: queries for blast radii and for pages of assets over HTTP. A tiered and a random inventory are
+//! each imported over the API into an organization of its own.
 //!
-//! The dependencies of the inventory are known, so every returned count is compared with an independent graph
-//! traversal. Requests are sent one at a time over one connection: the measured latency is that of a single user.
+//! The dependencies of a generated inventory are known, so every returned count is compared with an independent graph
+//! traversal. Requests are sent one at a time over one connection: the latency is that of a single user.
 
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,9 @@ use crate::{
     upload::{self, Kind},
 };
 
-/// Maximum depth of a blast radius.
+/// Depth of the queried blast radii.
 const DEPTH: usize = 10;
-/// Maximum number of nodes that a blast radius returns beside its counts.
+/// Maximum number of nodes that a blast radius lists.
 const NODES: usize = 100;
 const PAGE: usize = 50;
 const FIND: &str =
@@ -58,7 +58,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     let circumstances = options.circumstances()?;
     if !arguments.data.inside {
-        return stores::enter(&options.binary);
+        return stores::exec_under_services(&options.binary);
     }
     let assets = arguments.rows.unwrap_or(options.either(100_000, 5_000));
     let questions = options.either(200, 20);
@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     deployment.close().await?;
     let setting = "durable stores".to_owned();
     let report = Report { scenario: "graph", setting, circumstances, seed, measurements };
-    report.close(options.json.as_deref())
+    report.publish(options.json.as_deref())
 }
 
 async fn measure(
@@ -85,13 +85,13 @@ async fn measure(
 ) -> Result<Measurement> {
     let shape = inventory.shape;
     progress(&format!("graph: {shape:?}: importing"));
-    let tenant = deployment.tenant(shape.word()).await?;
+    let tenant = deployment.tenant(shape.name()).await?;
     let files = inventory.write(deployment.folder.path())?;
     upload::import(deployment, &tenant, Kind::Assets, &files.assets).await?;
     upload::import(deployment, &tenant, Kind::Dependencies, &files.dependencies).await?;
     deployment.stores.vacuum().await?;
     let mut measurement = Measurement::new(
-        shape.word(),
+        shape.name(),
         format!(
             "{} assets, {} dependencies; {questions} queries of each kind, one at a time; seed {}.",
             report::whole(number(inventory.assets)),
@@ -99,7 +99,7 @@ async fn measure(
             inventory.seed
         ),
     );
-    let mut asker = QueryClient {
+    let mut client = QueryClient {
         connection: Connection::open(deployment.api.address).await?,
         tenant: &tenant,
     };
@@ -109,7 +109,7 @@ async fn measure(
     match shape {
         Shape::Tiers => {
             let switches = roots(inventory, &mut random, questions, |tier| tier == Tier::Switch);
-            asker
+            client
                 .measure_blast_radii(
                     &mut measurement,
                     &graph,
@@ -121,7 +121,7 @@ async fn measure(
                 .await?;
             let core: Vec<_> =
                 inventory.core_switches().into_iter().cycle().take(questions).collect();
-            asker
+            client
                 .measure_blast_radii(
                     &mut measurement,
                     &graph,
@@ -132,7 +132,7 @@ async fn measure(
                 )
                 .await?;
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker
+            client
                 .measure_blast_radii(
                     &mut measurement,
                     &graph,
@@ -145,7 +145,7 @@ async fn measure(
         }
         Shape::Random => {
             let any = roots(inventory, &mut random, questions, |_| true);
-            asker
+            client
                 .measure_blast_radii(
                     &mut measurement,
                     &graph,
@@ -158,22 +158,22 @@ async fn measure(
         }
     }
     progress(&format!("graph: {shape:?}: pages"));
-    asker.pages(&mut measurement, questions).await?;
-    asker.searches(&mut measurement, inventory, &mut random, questions).await?;
+    client.pages(&mut measurement, questions).await?;
+    client.searches(&mut measurement, inventory, &mut random, questions).await?;
     Ok(measurement)
 }
 
-/// Returns `count` random assets of the wanted tiers, possibly with duplicates.
+/// Returns `count` random assets of the selected tiers, possibly with duplicates.
 fn roots(
     inventory: &Inventory,
     random: &mut Random,
     count: usize,
-    is_wanted: impl Fn(Tier) -> bool,
+    is_selected: impl Fn(Tier) -> bool,
 ) -> Vec<usize> {
     let mut roots = Vec::new();
     while roots.len() < count {
         let number = random.below(inventory.assets);
-        if is_wanted(inventory.tier(number)) {
+        if is_selected(inventory.tier(number)) {
             roots.push(number);
         }
     }
@@ -187,9 +187,9 @@ struct QueryClient<'a> {
 }
 
 impl QueryClient<'_> {
-    async fn ask(&mut self, query: &str, given: Value) -> Result<(Value, Duration)> {
+    async fn query(&mut self, query: &str, variables: Value) -> Result<(Value, Duration)> {
         let began = Instant::now();
-        let data = self.connection.graphql(Some(&self.tenant.token), query, given).await?;
+        let data = self.connection.graphql(Some(&self.tenant.token), query, variables).await?;
         Ok((data, began.elapsed()))
     }
 
@@ -198,39 +198,39 @@ impl QueryClient<'_> {
         measurement: &mut Measurement,
         graph: &Graph,
         inventory: &Inventory,
-        whose: &str,
+        subject: &str,
         target: &'static str,
         roots: &[usize],
     ) -> Result<()> {
         let (mut took, mut reaches, mut wrong) = (Vec::new(), Vec::new(), 0);
         for root in roots {
             let name = inventory.name(*root);
-            let found = self.ask(FIND, json!({ "name": name })).await?.0;
+            let found = self.query(FIND, json!({ "name": name })).await?.0;
             let nodes =
                 found["assets"]["nodes"].as_array().context("the response has no asset nodes")?;
             ensure!(nodes.len() == 1, "found {} assets named {name}, expected 1", nodes.len());
-            let (answer, elapsed) = self.ask(BLAST, json!({ "id": nodes[0]["id"] })).await?;
+            let (response, elapsed) = self.query(BLAST, json!({ "id": nodes[0]["id"] })).await?;
             took.push(elapsed);
-            let hit = graph.reach(*root, DEPTH);
+            let radius = graph.reach(*root, DEPTH);
             let services =
-                hit.iter().filter(|at| inventory.tier(**at) == Tier::Application).count();
-            let blast = &answer["asset"]["blastRadius"];
+                radius.iter().filter(|at| inventory.tier(**at) == Tier::Application).count();
+            let blast = &response["asset"]["blastRadius"];
             let nodes = blast["nodes"].as_array().map_or(0, Vec::len);
-            let is_passed = blast["assets"] == json!(hit.len())
+            let is_passed = blast["assets"] == json!(radius.len())
                 && blast["services"] == json!(services)
-                && blast["truncated"] == json!(hit.len() > NODES)
-                && nodes == hit.len().min(NODES);
+                && blast["truncated"] == json!(radius.len() > NODES)
+                && nodes == radius.len().min(NODES);
             wrong += i64::from(!is_passed);
-            reaches.push(hit.len());
+            reaches.push(radius.len());
         }
         reaches.sort_unstable();
         for (name, share) in [("median", 50), ("maximum", 100)] {
             let reach = percentile(&reaches, share).unwrap_or_default();
-            measurement.figure(format!("blast radius {whose}: {name}"), number(reach), "assets");
+            measurement.figure(format!("blast radius {subject}: {name}"), number(reach), "assets");
         }
-        measurement.latencies(&format!("blast radius {whose}"), took, Some((95, target)));
+        measurement.latencies(&format!("blast radius {subject}"), took, Some((95, target)));
         measurement.check(
-            format!("blast radius {whose}: results that differ from the reference traversal"),
+            format!("blast radius {subject}: results that differ from the reference traversal"),
             wrong,
             0,
         );
@@ -240,9 +240,9 @@ impl QueryClient<'_> {
     async fn pages(&mut self, measurement: &mut Measurement, count: usize) -> Result<()> {
         let (mut took, mut after, mut short) = (Vec::new(), Value::Null, 0);
         for _ in 0..count {
-            let (answer, elapsed) = self.ask(LIST, json!({ "after": after })).await?;
+            let (response, elapsed) = self.query(LIST, json!({ "after": after })).await?;
             took.push(elapsed);
-            let page = &answer["assets"];
+            let page = &response["assets"];
             let is_last = page["pageInfo"]["hasNextPage"] != json!(true);
             let nodes = page["nodes"].as_array().map_or(0, Vec::len);
             short += i64::from(nodes != PAGE && !is_last);
@@ -260,14 +260,14 @@ impl QueryClient<'_> {
         random: &mut Random,
         count: usize,
     ) -> Result<()> {
-        for (what, cut) in [("a full name", 0), ("a partial name", 2)] {
+        for (what, omitted) in [("a full name", 0), ("a partial name", 2)] {
             let (mut took, mut empty) = (Vec::new(), 0);
             for _ in 0..count {
                 let name = inventory.name(random.below(inventory.assets));
-                let text = &name[..name.len() - cut];
-                let (answer, elapsed) = self.ask(SEARCH, json!({ "text": text })).await?;
+                let text = &name[..name.len() - omitted];
+                let (response, elapsed) = self.query(SEARCH, json!({ "text": text })).await?;
                 took.push(elapsed);
-                let nodes = answer["assets"]["nodes"].as_array().map_or(0, Vec::len);
+                let nodes = response["assets"]["nodes"].as_array().map_or(0, Vec::len);
                 empty += i64::from(nodes == 0);
             }
             measurement.latencies(&format!("page of 50 filtered by {what}"), took, None);

@@ -1,10 +1,10 @@
-//! Imports from upload to completion: files are uploaded over HTTP, processed by a worker, and the runs are polled over
+//! The scenario `import`: files are uploaded over HTTP and imported by a worker, and the import runs are polled over
 //! GraphQL until they end.
 //!
-//! A generated inventory is imported, then the same file again, then its dependencies, and these again. With `--kill`,
-//! the assets are imported once more into an organization of their own while worker processes are killed; the same
-//! checks must then hold as after the undisturbed import. API and worker are separate processes, so that the memory of
-//! each can be measured. The stores sync to disk.
+//! The assets of a generated inventory are imported twice, then the dependencies are imported twice. With `--kill`, the
+//! assets are also imported into another organization while worker processes are killed; the same checks must hold as
+//! after the import without kills. API and worker are separate processes, so that the memory of each can be measured.
+//! The stores sync to disk.
 
 use std::{
     path::Path,
@@ -30,7 +30,7 @@ use crate::{
 const TARGET: &str = "≥ 10,000";
 /// Number of worker processes in the kill part.
 const PROCESSES: usize = 2;
-/// Range of the delay between observed progress of the import and the kill.
+/// Range of the delay from observed progress of the import to the next kill.
 const MOVES_FOR: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(800));
 
 const ASSETS: &str = "SELECT count(*) FROM asset JOIN organization ON organization.id = asset.org_id WHERE slug = $1";
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     let circumstances = options.circumstances()?;
     if !arguments.data.inside {
-        return stores::enter(&options.binary);
+        return stores::exec_under_services(&options.binary);
     }
     let assets = arguments.rows.unwrap_or(options.either(100_000, 5_000));
     let seed = crate::random::seed(arguments.data.seed)?;
@@ -79,10 +79,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     deployment.close().await?;
     let setting = "durable stores".to_owned();
     let report = Report { scenario: "import", setting, circumstances, seed, measurements };
-    report.close(options.json.as_deref())
+    report.publish(options.json.as_deref())
 }
 
-/// Imports the files without faults.
+/// Imports the files while no process is killed.
 async fn quiet(
     deployment: &Deployment,
     inventory: &Inventory,
@@ -144,7 +144,7 @@ async fn killed(
     let mut upload = Upload::send(deployment, &tenant, Kind::Assets, file).await?;
     let (mut seen, mut done, mut kill_at) = (0, 0, None);
     let (run, took) = upload
-        .follow(&tenant, |run| {
+        .wait_until_ended(&tenant, |run| {
             if run.done > seen && kill_at.is_none() {
                 kill_at = Some(Instant::now() + random.between(MOVES_FOR.0, MOVES_FOR.1));
             }
@@ -203,7 +203,7 @@ fn figures(measurement: &mut Measurement, what: &str, imported: &Imported) {
     }
 }
 
-/// Adds the checks that must hold after every import of the assets, with or without faults.
+/// Adds the checks that must hold after every import of the assets, with or without kills.
 async fn checks(
     deployment: &Deployment,
     tenant: &Tenant,

@@ -1,8 +1,9 @@
-//! Generated inventories of any size, in the format of the import: `assets.csv` and `dependencies.csv`.
-//! `inventory/graph` generates the dependencies, `inventory/row` the facts of an asset.
+//! Generated inventories of any size, as files to import: `assets.csv` and `dependencies.csv`. `inventory/graph`
+//! generates the dependencies, and `inventory/row` the facts of an asset.
 //!
-//! Each row depends only on the seed and its own number. Nothing is therefore kept in memory, and a check of a million
-//! rows does not have to read the file. Times are relative to a given timestamp.
+//! Each row is computed from the seed and the row's number only. Rows are therefore not kept in memory, and a scenario
+//! can compute the expected result for a million rows without reading the files. Times are relative to a given
+//! timestamp.
 
 use std::{
     fs::File,
@@ -27,7 +28,7 @@ pub(crate) use graph::{Graph, Shape, Tier};
 /// Arguments of the `inventory` subcommand.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Existing folder in which both files are written.
+    /// Existing folder to which both files are written.
     folder: PathBuf,
     /// Number of assets, at least 5.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(5..))]
@@ -88,14 +89,14 @@ impl Inventory {
         Ok(InventoryFiles { assets, dependencies, edges })
     }
 
-    /// Returns the external id of an asset: `load:` and its number with seven digits.
+    /// Returns the external id of an asset: `load:` followed by the asset's number with seven digits.
     pub(crate) fn external_id(number: usize) -> String {
         format!("load:{number:07}")
     }
 
-    /// Returns the name of an asset, which no other asset's name contains.
+    /// Returns the name of an asset. No other asset's name contains this name, so a text filter finds only this asset.
     pub(crate) fn name(&self, number: usize) -> String {
-        format!("{}-{number:07}", self.tier(number).word())
+        format!("{}-{number:07}", self.tier(number).name())
     }
 
     fn write_assets(&self, out: &mut impl Write) -> std::io::Result<()> {

@@ -1,4 +1,5 @@
-//! Closed-loop load: each connection sends the next request as soon as it has its response, until the time is up.
+//! Closed-loop load: each connection sends its next request when it has received the response to the previous one,
+//! until the duration has elapsed.
 
 use std::{
     net::SocketAddr,
@@ -13,14 +14,14 @@ use tokio::task::JoinSet;
 
 use crate::{
     client::{self, Connection},
-    question::ReadQuery,
+    read_query::ReadQuery,
     usage::Cpu,
 };
 
 /// Additional time for responses after the end of the loop.
 const GRACE: Duration = Duration::from_mins(1);
 
-/// A request as bytes, with the only correct response body.
+/// A request as bytes, with the body that every response must have.
 #[derive(Clone)]
 pub(crate) struct PreparedRequest {
     address: SocketAddr,
@@ -29,8 +30,8 @@ pub(crate) struct PreparedRequest {
 }
 
 impl PreparedRequest {
-    /// Sends the request once, and takes the response as the expected one if it is complete. Also returns the
-    /// response's `data`, for comparison with other servers.
+    /// Prepares the request of a query: sends the request once, checks that the response is complete, and expects the
+    /// same body from all later responses. Also returns the `data` of the response, for comparison with other servers.
     pub(crate) async fn prepare(
         address: SocketAddr,
         token: &str,
@@ -39,11 +40,11 @@ impl PreparedRequest {
         let token = question.is_signed_in.then_some(token);
         let request = client::request(address, token, question.query, &Value::Null);
         let mut connection = Connection::open(address).await?;
-        let answer = connection.ask(&request).await?;
-        let data = client::data(&answer)?;
+        let response = connection.send(&request).await?;
+        let data = client::data(&response)?;
         question.check(&data)?;
-        let ask = Self { address, request: request.into(), expected: answer.body.into() };
-        Ok((ask, data))
+        let prepared = Self { address, request: request.into(), expected: response.body.into() };
+        Ok((prepared, data))
     }
 
     /// Opens `at_once` connections for this request.
@@ -52,13 +53,13 @@ impl PreparedRequest {
         for _ in 0..at_once {
             connections.push(Connection::open(self.address).await?);
         }
-        Ok(LoadGenerator { ask: self, connections })
+        Ok(LoadGenerator { prepared: self, connections })
     }
 }
 
 /// Connections that send the same request in parallel.
 pub(crate) struct LoadGenerator<'a> {
-    ask: &'a PreparedRequest,
+    prepared: &'a PreparedRequest,
     connections: Vec<Connection>,
 }
 
@@ -72,22 +73,23 @@ impl LoadGenerator<'_> {
     /// Sends requests on all connections for the given duration.
     ///
     /// # Errors
-    /// Fails at the first response that has a status other than 200 or an unexpected body.
+    /// Fails if a response has a status other than 200 or an unexpected body, or does not arrive within a minute after
+    /// the duration.
     pub(crate) async fn run_for(&mut self, duration: Duration) -> Result<Loop> {
         let began = Instant::now();
         let end = began + duration;
         let mut tasks = JoinSet::new();
         for connection in self.connections.drain(..) {
-            tasks.spawn(run_until(end, connection, self.ask.clone()));
+            tasks.spawn(run_until(end, connection, self.prepared.clone()));
         }
         let mut latencies = Vec::new();
         while let Some(task) = tokio::time::timeout(duration + GRACE, tasks.join_next())
             .await
             .context("a response did not arrive in time")?
         {
-            let (connection, own) = task??;
+            let (connection, task_latencies) = task??;
             self.connections.push(connection);
-            latencies.extend(own);
+            latencies.extend(task_latencies);
         }
         let took = began.elapsed();
         latencies.sort_unstable();
@@ -98,17 +100,17 @@ impl LoadGenerator<'_> {
 async fn run_until(
     end: Instant,
     mut connection: Connection,
-    ask: PreparedRequest,
+    prepared: PreparedRequest,
 ) -> Result<(Connection, Vec<Duration>)> {
     let mut latencies = Vec::new();
     let mut began = Instant::now();
     while began < end {
-        let answer = connection.ask(&ask.request).await?;
+        let response = connection.send(&prepared.request).await?;
         ensure!(
-            answer.status == 200 && *answer.body == *ask.expected,
+            response.status == 200 && *response.body == *prepared.expected,
             "an unexpected response with status {}: {}",
-            answer.status,
-            String::from_utf8_lossy(answer.body)
+            response.status,
+            String::from_utf8_lossy(response.body)
         );
         let now = Instant::now();
         latencies.push(now - began);
@@ -117,8 +119,7 @@ async fn run_until(
     Ok((connection, latencies))
 }
 
-/// Measurements of one closed loop. CPU times are in microseconds per request; that of Postgres covers all its
-/// processes.
+/// Measurements of one closed loop. The CPU time of Postgres is that of all its processes.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LoadFigures {
     /// Number of responses, all of them correct.
@@ -127,13 +128,13 @@ pub(crate) struct LoadFigures {
     pub(crate) seconds: f64,
     /// Throughput in responses per second.
     pub(crate) requests_per_second: f64,
-    /// Median of the latency, in milliseconds.
+    /// Median latency, in milliseconds.
     pub(crate) p50_ms: f64,
-    /// 95th percentile of the latency, in milliseconds.
+    /// 95th percentile of the latencies, in milliseconds.
     pub(crate) p95_ms: f64,
-    /// 99th percentile of the latency, in milliseconds.
+    /// 99th percentile of the latencies, in milliseconds.
     pub(crate) p99_ms: f64,
-    /// Maximum of the latency, in milliseconds.
+    /// Maximum latency, in milliseconds.
     pub(crate) max_ms: f64,
     /// CPU time of the server, in microseconds per request.
     pub(crate) server_cpu_us: f64,
@@ -141,22 +142,23 @@ pub(crate) struct LoadFigures {
     pub(crate) postgres_cpu_us: f64,
     /// CPU time of this client, in microseconds per request.
     pub(crate) client_cpu_us: f64,
-    /// Share of the machine's CPU time that other processes used, in percent.
+    /// Percentage of the machine's CPU time that other processes used, 0 to 100.
     pub(crate) others_percent: f64,
 }
 
 impl LoadFigures {
-    /// Computes the measurements from a loop and the CPU time used meanwhile.
+    /// Computes the measurements of a loop, from its latencies and the CPU times used during the loop.
     ///
     /// # Errors
-    /// Fails if there was no response.
-    pub(crate) fn of(asked: &Loop, cpu: &Cpu, cores: usize) -> Result<Self> {
-        let requests = u32::try_from(asked.latencies.len())?;
+    /// Fails if the loop received no response.
+    pub(crate) fn of(measured_loop: &Loop, cpu: &Cpu, cores: usize) -> Result<Self> {
+        let requests = u32::try_from(measured_loop.latencies.len())?;
         ensure!(requests > 0, "the closed loop completed no request");
-        let seconds = asked.took.as_secs_f64();
+        let seconds = measured_loop.took.as_secs_f64();
         let each = |taken: Duration| taken.as_secs_f64() * 1e6 / f64::from(requests);
-        let within =
-            |share| percentile(&asked.latencies, share).unwrap_or_default().as_secs_f64() * 1e3;
+        let within = |share| {
+            percentile(&measured_loop.latencies, share).unwrap_or_default().as_secs_f64() * 1e3
+        };
         Ok(Self {
             requests,
             seconds,
@@ -174,8 +176,8 @@ impl LoadFigures {
     }
 }
 
-/// Returns the `share`th percentile (nearest rank) of values in ascending order; `None` if there are none or `share` is
-/// 0.
+/// Returns a percentile (by nearest rank) of values in ascending order. `share` is the percentage, 1 to 100. `None` if
+/// there are no values, or `share` is 0.
 pub(crate) fn percentile<T: Copy>(sorted: &[T], share: usize) -> Option<T> {
     sorted.get((sorted.len() * share).div_ceil(100).checked_sub(1)?).copied()
 }

@@ -1,13 +1,13 @@
 //! Load and fault scenarios: each starts the sentryops binary and drives it over its public interfaces.
 //!
-//! | file | noun |
+//! | file | contents |
 //! |---|---|
 //! | `start`, `read`, `queue`, `import`, `graph`, `scan`, `upgrade` | one scenario each |
 //! | `options` | arguments shared by the scenarios |
-//! | `question` | GraphQL documents that `read` sends, with the check of their responses |
+//! | `read_query` | queries that `read` sends, with the check of their responses |
 //! | `seed` | the organization that `read` queries |
 //! | `inventory` | generated inventories of any size, as files to import |
-//! | `deployment` | an API and workers as separate processes, with empty organizations |
+//! | `deployment` | an API and workers as separate processes, and empty organizations |
 //! | `upload` | a file upload and its import run |
 //! | `server`, `peer` | servers under load: sentryops, and others that return the same responses |
 //! | `stores` | Postgres and Redis shared by all servers of a run |
@@ -19,10 +19,10 @@
 //! | `folder` | a temporary folder, removed when dropped |
 //! | `random` | reproducible random numbers from a seed |
 //! | `measurement` | figures with their targets, and pass/fail checks |
-//! | `report` | tables for people and JSON for programs |
+//! | `report` | the printed report and the JSON report |
 //!
-//! Linux only, because of `/proc`. Client and server share the machine. `read` therefore reports the client's CPU time,
-//! and the share of the machine that other processes used, beside each measurement.
+//! Linux only, because of `/proc`. Client and server share the machine. `read` therefore also reports the CPU time of
+//! the client, and the percentage of the machine's CPU time that other processes used.
 
 mod child;
 mod client;
@@ -35,10 +35,10 @@ mod load;
 mod measurement;
 mod options;
 mod peer;
-mod question;
 mod queue;
 mod random;
 mod read;
+mod read_query;
 mod report;
 mod scan;
 mod seed;
@@ -72,13 +72,14 @@ enum Scenario {
     Read(read::Arguments),
     /// The job queue: throughput, latency, and jobs lost while processes and stores are killed.
     Queue(queue::Arguments),
-    /// Blast radii and pages of large inventories: latency, and whether the counts are correct.
+    /// Blast radii and pages of large inventories: latency, and a check of the counts.
     Graph(graph::Arguments),
     /// Writes a generated inventory as files to import; measures nothing.
     Inventory(inventory::Arguments),
     /// File imports: rows per second, memory, and rows lost or duplicated while workers are killed.
     Import(import::Arguments),
-    /// Compliance runs: time, rows and memory by size, edit-to-verdict latency, and losses while workers are killed.
+    /// Compliance runs: duration, rows and memory by size, latency from edit to verdict, and losses while workers are
+    /// killed.
     Scan(scan::Arguments),
     /// Upgrade of an older version's data folder: sign-ins, keys, cursors, stored jobs and counts. Needs the older
     /// binary.
@@ -95,13 +96,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the scenario on a single thread, so that the client's CPU time is one number and the second core is left to the
-/// server.
+/// Runs the scenario on a single thread, so that the other core is free for the server.
 #[tokio::main(flavor = "current_thread")]
 async fn run(scenario: Scenario) -> Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // Dropping the scenario stops the processes that it started, whichever branch completes first.
+    // If a signal arrives first, the scenario is dropped, which stops the processes that it started.
     tokio::select! {
         done = async {
             match scenario {

@@ -1,4 +1,5 @@
-//! Measurements of a scenario: figures with their targets, and checks that pass or fail the run.
+//! Measurements of a scenario: figures with optional targets, and checks. A failed check fails the scenario; a missed
+//! target does not.
 
 use std::{path::Path, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) struct Report {
     /// Name of the scenario's subcommand.
     pub(crate) scenario: &'static str,
-    /// Conditions of the run, such as durable stores.
+    /// Conditions of the scenario, such as durable stores.
     pub(crate) setting: String,
     /// The binary and the machine of the run.
     pub(crate) circumstances: Circumstances,
@@ -32,12 +33,12 @@ impl Report {
     ///
     /// # Errors
     /// Fails with one line per failed check.
-    pub(crate) fn close(&self, file: Option<&Path>) -> Result<()> {
+    pub(crate) fn publish(&self, file: Option<&Path>) -> Result<()> {
         report::print(&self.render())?;
         report::save(file, self)?;
-        let wrong: Vec<_> = self.measurements.iter().flat_map(Measurement::wrong).collect();
-        if !wrong.is_empty() {
-            bail!("{}", wrong.join("\n"));
+        let failures: Vec<_> = self.measurements.iter().flat_map(Measurement::failures).collect();
+        if !failures.is_empty() {
+            bail!("{}", failures.join("\n"));
         }
         Ok(())
     }
@@ -56,11 +57,11 @@ struct Figure {
     what: String,
     value: f64,
     unit: &'static str,
-    /// Published target, if any. A missed target is reported but does not fail the run, because the machine is shared.
+    /// Published target, if any. A missed target does not fail the scenario, because other processes share the machine.
     target: Option<&'static str>,
 }
 
-/// A count that must equal its expected value on any machine.
+/// A count that must equal the expected value, whatever the speed of the machine.
 #[derive(Debug, Serialize)]
 struct Check {
     what: String,
@@ -77,10 +78,10 @@ pub(crate) struct Measurement {
     setting: String,
     figures: Vec<Figure>,
     checks: Vec<Check>,
-    /// Rows with several numbers each, for programs.
+    /// Rows of several numbers each, for the JSON report.
     #[serde(skip_serializing_if = "Value::is_null")]
     rows: Value,
-    /// The same rows as a table, for people.
+    /// The same rows as a table, for the printed report.
     #[serde(skip)]
     table: Option<Table>,
 }
@@ -114,7 +115,7 @@ impl Measurement {
         self.figures.push(Figure { what: what.into(), value, unit, target: Some(target) });
     }
 
-    /// Sets the rows with several numbers each: as a table for people, and as JSON for programs.
+    /// Sets the rows of several numbers each: as a table for the printed report, and as values for the JSON report.
     pub(crate) fn rows(&mut self, table: Table, rows: &impl Serialize) -> Result<()> {
         self.rows = serde_json::to_value(rows)?;
         self.table = Some(table);
@@ -133,7 +134,7 @@ impl Measurement {
         for share in [50, 95, 99, 100] {
             let value = percentile(&took, share).unwrap_or_default().as_secs_f64() * 1e3;
             match target {
-                Some((figure_with_target, target)) if share == figure_with_target => {
+                Some((target_share, target)) if share == target_share => {
                     self.figure_with_target(format!("{what}: p{share}"), value, "ms", target);
                 }
                 _ => self.figure(format!("{what}: p{share}"), value, "ms"),
@@ -141,16 +142,16 @@ impl Measurement {
         }
     }
 
-    /// Adds a check, which fails the run unless `found` equals `expected`.
+    /// Adds a check. The scenario fails if `found` differs from `expected`.
     pub(crate) fn check(&mut self, what: impl Into<String>, found: i64, expected: i64) {
         let is_passed = found == expected;
         self.checks.push(Check { what: what.into(), found, expected, is_passed });
     }
 
     /// Returns one line for each failed check.
-    pub(crate) fn wrong(&self) -> impl Iterator<Item = String> {
-        let wrong = self.checks.iter().filter(|check| !check.is_passed);
-        wrong.map(|Check { what, found, expected, .. }| {
+    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+        let failures = self.checks.iter().filter(|check| !check.is_passed);
+        failures.map(|Check { what, found, expected, .. }| {
             format!("{}: {what}: found {found}, expected {expected}", self.part)
         })
     }
@@ -164,15 +165,15 @@ impl Measurement {
             table.row([what.clone(), format!("{value} {unit}"), target]);
         }
         for Check { what, found, expected, is_passed } in &self.checks {
-            let word = if *is_passed { "pass" } else { "FAIL" };
-            table.row([what.clone(), format!("{found}"), format!("{expected}: {word}")]);
+            let verdict = if *is_passed { "pass" } else { "FAIL" };
+            table.row([what.clone(), format!("{found}"), format!("{expected}: {verdict}")]);
         }
         let rows = self.table.as_ref().map(|rows| rows.render() + "\n").unwrap_or_default();
         format!("{rows}{}\n{}\n", table.render(), self.setting)
     }
 }
 
-/// Converts a count to a figure. Counts of 2³¹ and more, which no scenario has, become NaN.
+/// Converts a count to the value of a figure. Counts of 2³¹ or more, which do not occur, become NaN.
 pub(crate) fn number(count: impl TryInto<i32>) -> f64 {
     count.try_into().map_or(f64::NAN, f64::from)
 }
@@ -187,7 +188,10 @@ mod tests {
         measurement.figure_with_target("rate", 12.0, "jobs/s", "≥ 50,000");
         measurement.check("lost", 0, 0);
         measurement.check("twice", 2, 0);
-        assert_eq!(measurement.wrong().collect::<Vec<_>>(), ["drain: twice: found 2, expected 0"]);
+        assert_eq!(
+            measurement.failures().collect::<Vec<_>>(),
+            ["drain: twice: found 2, expected 0"]
+        );
         assert!(measurement.render().contains("0: FAIL"));
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::report::Circumstances;
 
-/// Arguments shared by the scenarios that measure.
+/// Arguments shared by all scenarios with measurements.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Runs a reduced scenario as a smoke test.
@@ -42,7 +42,7 @@ pub(crate) struct DataOptions {
     /// Seed of the random numbers; by default a new one for each run.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Set when the scenario already runs under `sentryops services`.
+    /// Set by the program itself when it runs under `sentryops services`.
     #[arg(long, hide = true)]
     pub(crate) inside: bool,
 }

@@ -1,4 +1,4 @@
-//! Peers: other GraphQL servers that execute the same documents on the same rows. See `peers/server.mjs`.
+//! Peers: other GraphQL servers that execute the same queries on the same rows. See `peers/server.mjs`.
 
 use std::{
     net::SocketAddr,
@@ -19,12 +19,12 @@ use crate::{
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// Access mode of the peer to Postgres.
+/// Mode in which a peer accesses Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// A role and an organization set in each transaction, as sentryops does.
     Roles,
-    /// The minimum: no transactions and no row security.
+    /// As little as possible: as a superuser, without transactions and row security.
     Plain,
 }
 
@@ -50,7 +50,7 @@ impl Mode {
 pub(crate) struct Peer {
     /// Address on which the peer listens.
     pub(crate) address: SocketAddr,
-    /// Bearer token that the peer issued for the administrator's session.
+    /// Bearer token that the peer has created for the administrator's session.
     pub(crate) token: String,
     child: Child,
 }
@@ -78,8 +78,8 @@ pub(crate) fn install() -> Result<()> {
 }
 
 impl Peer {
-    /// Starts a peer on the Postgres at `database`. The peer uses the newest session, so a user must have signed in
-    /// before.
+    /// Starts a peer that connects to the Postgres at `database`. The peer uses the newest session in the database, so
+    /// a user must have signed in before.
     pub(crate) async fn start(
         name: &str,
         mode: Mode,
@@ -92,7 +92,7 @@ impl Peer {
             Mode::Plain => "plain",
         };
         command.args(["server.mjs", mode]).current_dir(FOLDER);
-        // The pool size is the default of sentryops.
+        // The pool size is the default pool size of sentryops.
         command.env("NODE_ENV", "production").env("DATABASE_URL", database).env("POOL_SIZE", "16");
         let mut child = Child::spawn(name, folder, command)?;
         let began = Instant::now();

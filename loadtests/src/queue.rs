@@ -1,15 +1,17 @@
-//! The job queue: throughput, latency, and jobs lost while processes and stores are killed.
+//! The scenario `queue`: throughput and latency of the job queue, and jobs lost while processes and stores are killed.
+//! A store is Postgres or Redis.
 //!
-//! | file | noun |
+//! | file | contents |
 //! |---|---|
 //! | `bench` | the stores, and the processes that push and claim jobs |
 //! | `ledger` | a record of every job event, and the checks of the outcomes |
 //! | `rate`, `kill`, `runs`, `poison`, `outage` | the parts of the scenario |
-//! | `store` | Postgres and Redis processes, crashed and restarted |
+//! | `store` | Postgres and Redis processes that are crashed and restarted |
 //!
-//! The jobs are those of the example `drill` in the crate `workers`. Everything runs under `sentryops services`, with
-//! durable settings: fsync, synchronous commits, full-page writes. Only lost, duplicated or incorrect jobs fail the
-//! run. A missed target does not, because other processes share the machine.
+//! The program that pushes and claims the jobs is the drill: the example `drill` of the crate `workers`. The scenario
+//! runs under `sentryops services`, with durable settings: fsync, synchronous commits, full-page writes. The scenario
+//! fails only if jobs are lost, duplicated or incorrect. A missed target does not fail the scenario, because other
+//! processes share the machine.
 
 mod bench;
 mod kill;
@@ -62,19 +64,19 @@ pub(crate) struct Arguments {
 enum Part {
     /// Throughput while a backlog of no-op jobs is drained.
     Drain,
-    /// Scaling of waiting jobs from one to eight processes.
+    /// Throughput of jobs that only wait, from one to eight processes.
     Sleep,
     /// Throughput of pushing jobs, without workers.
     Enqueue,
     /// Latency from push to start, with and without Redis.
     Latency,
-    /// Fairness to a small batch queued behind a large one.
+    /// Completion time of a small batch that is pushed after a large one.
     Fairness,
     /// Worker processes killed at random times.
     Kill,
     /// Compliance runs while worker processes are killed.
     Runs,
-    /// Jobs that panic, abort, never await, or allocate memory.
+    /// Jobs that panic, abort the process, never await, or allocate memory.
     Poison,
     /// Redis flushed, unresponsive and killed.
     Redis,
@@ -93,7 +95,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
             )
         };
         File::open(&arguments.drill).with_context(missing)?;
-        return stores::enter(&options.binary);
+        return stores::exec_under_services(&options.binary);
     }
     let seed = random::seed(arguments.data.seed)?;
     let mut bench =
@@ -108,7 +110,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     }
     let setting = "durable (fsync, synchronous_commit and full_page_writes are on)".to_owned();
     let report = Report { scenario: "queue", setting, circumstances, seed, measurements };
-    report.close(options.json.as_deref())
+    report.publish(options.json.as_deref())
 }
 
 async fn take(part: Part, bench: &mut QueueBench) -> Result<Measurement> {
@@ -126,8 +128,8 @@ async fn take(part: Part, bench: &mut QueueBench) -> Result<Measurement> {
     }
 }
 
-/// Measures the cost of a commit on this disk: a page written and synced in the temporary folder, where the database is
-/// too.
+/// Measures the cost of a commit on this disk: the time to write and sync a page. The file is in the temporary folder,
+/// like the database.
 fn disk(folder: &Folder) -> Result<Measurement> {
     let mut file = File::create(folder.path().join("sync"))?;
     let mut took = Vec::new();

@@ -1,10 +1,11 @@
-//! Reproducible random numbers from a seed: splitmix64.
+//! Reproducible pseudo-random numbers from a seed, by the algorithm splitmix64.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-/// Returns the given seed, or the current Unix time in seconds. Reports print the seed, so that a run can be repeated.
+/// Returns the given seed, or the current Unix time in seconds. Reports contain the seed, so that a scenario can be
+/// repeated with the same numbers.
 pub(crate) fn seed(given: Option<u64>) -> Result<u64> {
     Ok(match given {
         Some(seed) => seed,
@@ -35,13 +36,14 @@ impl Random {
         usize::try_from(self.next() % end as u64).unwrap_or_default()
     }
 
-    /// Creates the generator of one position, such as a row number, independent of the other positions.
-    pub(crate) const fn at(seed: u64, place: usize) -> Self {
-        // The factor differs from the step of `next`, so that neighbouring positions share no numbers.
-        Self(seed.wrapping_add((place as u64).wrapping_mul(0xd134_2543_de82_ef95)))
+    /// Creates the generator for one position, such as a row number. The numbers at different positions are
+    /// independent.
+    pub(crate) const fn at(seed: u64, position: usize) -> Self {
+        // The factor differs from the increment in `next`, so that adjacent positions have different numbers.
+        Self(seed.wrapping_add((position as u64).wrapping_mul(0xd134_2543_de82_ef95)))
     }
 
-    /// Returns true with a probability of `percent` in 100.
+    /// Returns true with a probability of `percent` percent.
     pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -51,12 +53,12 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// Returns a duration of at least `least` and below `most`, in steps of whole milliseconds; `least` if both are
+    /// Returns a duration of at least `minimum` and below `maximum`, in steps of whole milliseconds; `minimum` if both are
     /// equal.
-    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
-        let range = most.saturating_sub(least).as_millis().max(1);
+    pub(crate) fn between(&mut self, minimum: Duration, maximum: Duration) -> Duration {
+        let range = maximum.saturating_sub(minimum).as_millis().max(1);
         let range = usize::try_from(range).unwrap_or(usize::MAX);
-        least + Duration::from_millis(self.below(range) as u64)
+        minimum + Duration::from_millis(self.below(range) as u64)
     }
 }
 
@@ -77,10 +79,10 @@ mod tests {
 
     #[test]
     fn places_beside_each_other_have_numbers_of_their_own() {
-        let first = |place| Random::at(1, place).next();
+        let first = |position| Random::at(1, position).next();
         let numbers: std::collections::HashSet<_> = (0..1000).map(first).collect();
         assert_eq!(numbers.len(), 1000);
-        let heads = (0..1000).filter(|place| Random::at(1, *place).chance(50)).count();
+        let heads = (0..1000).filter(|position| Random::at(1, *position).chance(50)).count();
         assert!((400..600).contains(&heads), "{heads}");
     }
 }

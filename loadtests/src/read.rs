@@ -1,10 +1,10 @@
-//! Queries under load against sentryops and, with `--peers`, against mercurius with JIT in the same run. All servers
-//! execute the same documents on the same rows of the same Postgres. They are measured one after the other for each row
-//! of the table, so that the machine's condition is the same for all.
+//! Queries under load against sentryops and, with `--peers`, in the same run against mercurius with JIT. All servers
+//! execute the same queries on the same rows of the same Postgres. For each query and number of connections, the
+//! servers are measured one directly after the other, so that the machine's condition is the same for all.
 //!
-//! Everything runs under `sentryops services` (see `stores`). Throughput has little meaning here, because client,
-//! server and Postgres share the cores. The CPU time per request does not depend on that; the target is therefore set
-//! on CPU time.
+//! The scenario runs under `sentryops services` (see `stores`). Throughput has little meaning here, because client,
+//! server and Postgres share the cores. The CPU time per request does not depend on the sharing, so the target is a CPU
+//! time.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     load::{LoadFigures, PreparedRequest},
     options::Options,
     peer::{self, Mode, Peer},
-    question::{LIST, QUESTIONS, ReadQuery, without_ids},
+    read_query::{LIST, READ_QUERIES, ReadQuery, without_ids},
     report::{self, Circumstances, Table, progress, whole},
     seed,
     server::Server,
@@ -28,16 +28,17 @@ use crate::{
 };
 
 /// Numbers of concurrent connections to measure.
-const AT_ONCE: [usize; 3] = [1, 8, 64];
-/// Number of connections of the rows compared in the summary: a busy server without excessive queueing.
-const COMPARED: usize = 8;
+const CONNECTION_COUNTS: [usize; 3] = [1, 8, 64];
+/// Number of connections at which the summary compares the servers: enough to keep a server busy, without excessive
+/// queueing.
+const COMPARED_CONNECTIONS: usize = 8;
 /// Name of sentryops in tables.
-const OURS: &str = "sentryops";
-/// Warm-up requests before statements are counted, so that prepared statements exist already.
-const UNCOUNTED: u32 = 30;
+const SENTRYOPS: &str = "sentryops";
+/// Number of warm-up requests before statements are counted, so that statements are already prepared.
+const WARM_UP_REQUESTS: u32 = 30;
 /// Number of requests over which statements are counted.
-const COUNTED: u32 = 10;
-/// Share of the machine, in percent, above which other processes distort a row.
+const COUNTED_REQUESTS: u32 = 10;
+/// Percentage of the machine's CPU time above which other processes make a measurement unreliable.
 const NOISE_PERCENT: f64 = 10.0;
 
 /// Arguments of the `read` scenario.
@@ -49,23 +50,23 @@ pub(crate) struct Arguments {
     /// Also measures mercurius. Requires Node 20 or newer and, for the first run, access to the npm registry.
     #[arg(long)]
     peers: bool,
-    /// Set when the scenario already runs under `sentryops services`.
+    /// Set by the program itself when it runs under `sentryops services`.
     #[arg(long, hide = true)]
     inside: bool,
 }
 
 /// Durations of the warm-up and of the measurement.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
-    /// Warm-up of each question on each server before the first measurement, long enough for a JIT.
+struct Durations {
+    /// Warm-up of each query on each server before the first measurement, long enough for a JIT compiler.
     first_warm_up: Duration,
-    /// Warm-up before each measured row.
+    /// Warm-up before each measurement.
     warm_up: Duration,
-    /// Measured duration of each row.
+    /// Duration of each measurement.
     duration: Duration,
 }
 
-impl Pace {
+impl Durations {
     const FULL: Self = Self {
         first_warm_up: Duration::from_secs(3),
         warm_up: Duration::from_millis(500),
@@ -78,8 +79,8 @@ impl Pace {
     };
 }
 
-/// A server under comparison: sentryops or a peer.
-struct Side {
+/// A server that is compared: sentryops or a peer.
+struct ComparedServer {
     name: &'static str,
     address: SocketAddr,
     token: String,
@@ -87,7 +88,7 @@ struct Side {
     counts: HashMap<&'static str, Count>,
 }
 
-/// Row of the report: a question, a server and a number of connections.
+/// Row of the report: the measurement of a query on a server with a number of connections.
 #[derive(Serialize)]
 struct Row {
     question: &'static str,
@@ -108,23 +109,23 @@ struct Report {
     assets: usize,
     owners: usize,
     rows: Vec<Row>,
-    /// Memory of each server after the whole load.
+    /// Memory of each server, by name, after all measurements.
     memory: Vec<(&'static str, Memory)>,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     if !arguments.inside {
-        options.circumstances()?; // Reports a missing binary before the scenario starts its services.
+        options.circumstances()?; // Fails early if the binary is missing.
         if arguments.peers {
             peer::install()?;
         }
-        return stores::enter(&options.binary);
+        return stores::exec_under_services(&options.binary);
     }
     let circumstances = options.circumstances()?;
-    let pace = options.either(Pace::FULL, Pace::QUICK);
+    let durations = options.either(Durations::FULL, Durations::QUICK);
     let folder = Folder::new()?;
-    let stores = Stores::inside()?;
+    let stores = Stores::from_environment()?;
     let server = Server::up(&options.binary, folder.path(), Some(&stores)).await?;
     progress(&format!("read: creating {} assets over the API", seed::ASSETS));
     let token = seed::seed_organization(&server).await?;
@@ -137,19 +138,25 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         peers.push((*mode, Peer::start(mode.name(), *mode, folder.path(), database).await?));
     }
     progress("read: counting statements");
-    let counts = count_ours(&options.binary, folder.path(), &stores, &token).await?;
-    let mut sides =
-        vec![Side { name: OURS, address: server.address, token, pid: server.pid(), counts }];
+    let counts = count_sentryops(&options.binary, folder.path(), &stores, &token).await?;
+    let mut sides = vec![ComparedServer {
+        name: SENTRYOPS,
+        address: server.address,
+        token,
+        pid: server.pid(),
+        counts,
+    }];
     for (mode, peer) in &peers {
         let (address, token, pid) = (peer.address, peer.token.clone(), peer.pid());
         let counts = count_peer(*mode, &stores).await?;
-        sides.push(Side { name: mode.name(), address, token, pid, counts });
+        sides.push(ComparedServer { name: mode.name(), address, token, pid, counts });
     }
 
     let mut rows = Vec::new();
-    for question in &QUESTIONS {
+    for question in &READ_QUERIES {
         progress(&format!("read: {}", question.title));
-        let measured = measure(question, &sides, pace, stores.postgres, circumstances.cores).await;
+        let measured =
+            measure(question, &sides, durations, stores.postgres, circumstances.cores).await;
         rows.extend(measured.with_context(|| server.log_tail())?);
     }
     let memory = sides.iter().map(|side| Ok((side.name, Memory::of(side.pid)?)));
@@ -161,8 +168,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let report = Report {
         scenario: "read",
         circumstances,
-        seconds_a_row: pace.duration.as_secs_f64(),
-        warm_up_seconds: pace.warm_up.as_secs_f64(),
+        seconds_a_row: durations.duration.as_secs_f64(),
+        warm_up_seconds: durations.warm_up.as_secs_f64(),
         assets: seed::ASSETS,
         owners: seed::OWNERS,
         rows,
@@ -172,7 +179,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     report::save(options.json.as_deref(), &report)
 }
 
-async fn count_ours(
+async fn count_sentryops(
     binary: &Path,
     folder: &Path,
     stores: &Stores,
@@ -202,33 +209,34 @@ async fn count(
 ) -> Result<HashMap<&'static str, Count>> {
     let mut connection = Connection::open(address).await?;
     let mut counts = HashMap::new();
-    for question in &QUESTIONS {
+    for question in &READ_QUERIES {
         let token = question.is_signed_in.then_some(token);
-        for asked in 0..UNCOUNTED + COUNTED {
-            if asked == UNCOUNTED {
+        for sent in 0..WARM_UP_REQUESTS + COUNTED_REQUESTS {
+            if sent == WARM_UP_REQUESTS {
                 counter.take(1);
             }
             connection.graphql(token, question.query, serde_json::Value::Null).await?;
         }
-        counts.insert(question.key, counter.take(COUNTED));
+        counts.insert(question.key, counter.take(COUNTED_REQUESTS));
     }
     Ok(counts)
 }
 
 async fn measure(
     question: &ReadQuery,
-    sides: &[Side],
-    pace: Pace,
+    sides: &[ComparedServer],
+    durations: Durations,
     postgres: u32,
     cores: usize,
 ) -> Result<Vec<Row>> {
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     let mut answers = Vec::new();
     for side in sides {
         let prepared = PreparedRequest::prepare(side.address, &side.token, question).await;
-        let (ask, answer) = prepared.with_context(|| format!("send a request to {}", side.name))?;
-        ask.connect(COMPARED).await?.run_for(pace.first_warm_up).await?;
-        asks.push((side, ask));
+        let (request, answer) =
+            prepared.with_context(|| format!("send a request to {}", side.name))?;
+        request.connect(COMPARED_CONNECTIONS).await?.run_for(durations.first_warm_up).await?;
+        requests.push((side, request));
         answers.push(without_ids(answer));
     }
     ensure!(
@@ -236,20 +244,21 @@ async fn measure(
         "the servers returned different responses: {answers:?}"
     );
     let mut rows = Vec::new();
-    for at_once in AT_ONCE {
-        for (side, ask) in &asks {
-            let mut crowd = ask.connect(at_once).await?;
-            crowd.run_for(pace.warm_up).await?;
+    for at_once in CONNECTION_COUNTS {
+        for (side, request) in &requests {
+            let mut generator = request.connect(at_once).await?;
+            generator.run_for(durations.warm_up).await?;
             let before = Cpu::read(side.pid, postgres)?;
-            let asked = crowd.run_for(pace.duration).await;
-            let asked = asked.with_context(|| format!("{} of {}", question.key, side.name))?;
+            let measured_loop = generator.run_for(durations.duration).await;
+            let measured_loop =
+                measured_loop.with_context(|| format!("{} of {}", question.key, side.name))?;
             let cpu = Cpu::read(side.pid, postgres)? - before;
             rows.push(Row {
                 question: question.key,
                 side: side.name,
                 at_once,
                 per_request: side.counts[question.key],
-                measured: LoadFigures::of(&asked, &cpu, cores)?,
+                measured: LoadFigures::of(&measured_loop, &cpu, cores)?,
             });
         }
     }
@@ -262,7 +271,7 @@ impl Report {
             "read: {} assets of {} owners, {} s per row after {} s of warm-up\n{}\
              Client: a minimal HTTP client in a closed loop on one thread of this machine, with keep-alive. Every response had status 200 and the expected body.\n\
              CPU is user and system time in µs per request, of all threads and, for Postgres, of all its processes.\n\
-             `others` is the share of the machine used by none of the three; above {NOISE_PERCENT} % (!) the row is unreliable.\n",
+             `others` is the percentage of the machine's CPU time that other processes used; above {NOISE_PERCENT} % (!) the row is unreliable.\n",
             whole(f64::from(u32::try_from(self.assets).unwrap_or(u32::MAX))),
             self.owners,
             self.seconds_a_row,
@@ -275,7 +284,7 @@ impl Report {
                  mercurius-plain reads as a superuser without transactions, roles and row security. Each peer has one thread; sentryops has one per core.\n",
             );
         }
-        for question in &QUESTIONS {
+        for question in &READ_QUERIES {
             text.push_str(&self.render_question(question));
         }
         text.push_str(&self.render_summary());
@@ -326,9 +335,9 @@ impl Report {
     }
 
     fn compared(&self, question: &str, side: &str) -> Option<&Row> {
-        self.rows
-            .iter()
-            .find(|row| row.question == question && row.side == side && row.at_once == COMPARED)
+        self.rows.iter().find(|row| {
+            row.question == question && row.side == side && row.at_once == COMPARED_CONNECTIONS
+        })
     }
 
     fn render_summary(&self) -> String {
@@ -337,7 +346,7 @@ impl Report {
         let heading = [""].into_iter().chain(names.iter().copied());
         let heading: Vec<_> = heading.chain(ratios.iter().map(String::as_str)).collect();
         let mut table = Table::new(&heading);
-        for question in &QUESTIONS {
+        for question in &READ_QUERIES {
             let cpu: Vec<_> = names
                 .iter()
                 .filter_map(|name| Some(self.compared(question.key, name)?.measured.server_cpu_us))
@@ -352,7 +361,7 @@ impl Report {
         });
         let memory = memory.collect::<Vec<_>>().join(", ");
         format!(
-            "\nServer CPU in µs per request, {COMPARED} connections\n{}\nMemory after the load: {memory}\n{}",
+            "\nServer CPU in µs per request, {COMPARED_CONNECTIONS} connections\n{}\nMemory after the load: {memory}\n{}",
             table.render(),
             self.render_targets(),
         )
@@ -360,17 +369,17 @@ impl Report {
 
     fn render_targets(&self) -> String {
         let verdict = |is_met| if is_met { "met" } else { "MISSED" };
-        let Some(ours) = self.compared(LIST, OURS) else { return String::new() };
+        let Some(ours) = self.compared(LIST, SENTRYOPS) else { return String::new() };
         let statements = ours.per_request.statements;
-        let within = verdict(statements <= 12.0);
-        let few = format!(
-            "Target for `list`: at most 12 statements per request; measured {statements:.1}: {within}\n"
+        let statements_verdict = verdict(statements <= 12.0);
+        let statements_target = format!(
+            "Target for `list`: at most 12 statements per request; measured {statements:.1}: {statements_verdict}\n"
         );
-        let Some(peer) = self.compared(LIST, Mode::Roles.name()) else { return few };
+        let Some(peer) = self.compared(LIST, Mode::Roles.name()) else { return statements_target };
         let (ours, peer) = (ours.measured.server_cpu_us, peer.measured.server_cpu_us);
-        let below = verdict(ours <= peer);
+        let cpu_verdict = verdict(ours <= peer);
         format!(
-            "{few}Target for `list`: server CPU time at or below that of mercurius with JIT; measured {ours:.0} µs against {peer:.0} µs: {below}\n"
+            "{statements_target}Target for `list`: server CPU time at or below that of mercurius with JIT; measured {ours:.0} µs against {peer:.0} µs: {cpu_verdict}\n"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Output of a scenario: tables for people on standard output, JSON for programs in a file.
+//! Output of a scenario: a report with tables on standard output, and a JSON report in a file.
 
 use std::{
     fmt::Write as _,
@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// A text table with a heading row. The first column is left-aligned, for labels; the others right-aligned, for
-/// numbers.
+/// A text table with a heading row. The first column contains labels and is left-aligned; the other columns contain
+/// numbers and are right-aligned.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -52,38 +52,38 @@ impl Table {
     }
 }
 
-/// Circumstances of a run, printed at the head of every report.
+/// Circumstances of a scenario's execution, printed at the head of every report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Circumstances {
     /// Path of the sentryops binary.
     pub(crate) binary: String,
-    /// Output of the binary's `--version`.
+    /// Version of the binary, as printed by `--version`.
     pub(crate) version: String,
     /// Model name of the processor.
     pub(crate) model: String,
     /// Number of cores available to this process.
     pub(crate) cores: usize,
-    /// One-minute load average before the run.
+    /// One-minute load average before the scenario.
     pub(crate) load_average: String,
-    /// True for a smoke test with `--quick`, whose figures are not for publication.
+    /// True for a smoke test with `--quick`; its figures must not be published.
     pub(crate) is_quick: bool,
 }
 
 impl Circumstances {
-    /// Collects the circumstances of a run with this binary.
+    /// Reads the circumstances of a scenario with this binary.
     ///
     /// # Errors
     /// Fails if the binary cannot be run.
     pub(crate) fn of(binary: &Path, is_quick: bool) -> Result<Self> {
-        let said = crate::child::command(binary).arg("--version").output();
-        let said = said.with_context(|| format!("cannot run {}", binary.display()))?;
+        let version = crate::child::command(binary).arg("--version").output();
+        let version = version.with_context(|| format!("cannot run {}", binary.display()))?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Ok(Self {
             binary: binary.display().to_string(),
-            version: String::from_utf8_lossy(&said.stdout).trim().to_owned(),
+            version: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
             model: model.unwrap_or("an unknown processor").to_owned(),
             cores: std::thread::available_parallelism()?.get(),
             load_average: load.split(' ').next().unwrap_or_default().to_owned(),
@@ -133,7 +133,7 @@ pub(crate) fn save(file: Option<&Path>, report: &impl Serialize) -> Result<()> {
     fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }
 
-/// Formats a number rounded and with thousands separators: `12345.6` as `12,346`.
+/// Formats a number, rounded to a whole number and with thousands separators: `12345.6` as `12,346`.
 pub(crate) fn whole(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();

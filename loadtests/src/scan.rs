@@ -1,14 +1,15 @@
-//! Compliance: runs of organizations of several sizes, single edits, reports, and losses while workers are killed.
+//! The scenario `scan`: compliance runs of organizations of several sizes, single edits, reports, and losses while
+//! workers are killed.
 //!
-//! | file | noun |
+//! | file | contents |
 //! |---|---|
 //! | `seeded` | organizations filled by SQL, and the expected verdicts of every rule |
 //! | `run` | a compliance run, started and polled over HTTP |
 //! | `sizes`, `edits`, `report`, `kill` | the parts of the scenario |
 //!
-//! API and workers are separate processes, so that the memory of each can be measured, on stores that sync to disk. The
-//! run fails if results are lost, duplicated or incorrect, or if the time grows faster than the number of assets. A
-//! missed target does not fail it.
+//! API and workers are separate processes, so that the memory of each can be measured. The stores sync to disk. The
+//! scenario fails if results are lost, duplicated or incorrect, or if the duration of a run grows faster than the
+//! number of assets. A missed target does not fail the scenario.
 
 mod edits;
 mod kill;
@@ -36,7 +37,7 @@ pub(crate) struct Arguments {
     /// Numbers of assets in the organizations; default 1,000, 10,000 and 100,000, or 1,000 and 5,000 with `--quick`.
     #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = clap::value_parser!(i64).range(200..))]
     rows: Vec<i64>,
-    /// Measures N edits of single assets until their verdicts, without load, and N more during runs.
+    /// Measures the latency from edit to verdict for N edits without load, and for N edits during compliance runs.
     #[arg(long, value_name = "N")]
     edits: Option<usize>,
     /// Also downloads the report of the largest run.
@@ -56,7 +57,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     let circumstances = options.circumstances()?;
     if !arguments.data.inside {
-        return stores::enter(&options.binary);
+        return stores::exec_under_services(&options.binary);
     }
     let seed = random::seed(arguments.data.seed)?;
     let usual = options.either(vec![1_000, 10_000, 100_000], vec![1_000, 5_000]);
@@ -79,5 +80,5 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     deployment.close().await?;
     let setting = "durable stores".to_owned();
     let report = Report { scenario: "scan", setting, circumstances, seed, measurements };
-    report.close(options.json.as_deref())
+    report.publish(options.json.as_deref())
 }

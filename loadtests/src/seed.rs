@@ -1,4 +1,5 @@
-//! The organization that `read` queries: the demo's, with assets and owners added over the API.
+//! The organization that the scenario `read` queries: the organization of the demo, to which assets and owners are
+//! added over the API.
 
 use std::{fs::File, io::Read, net::SocketAddr};
 
@@ -11,10 +12,10 @@ use crate::{client::Connection, server::Server};
 pub(crate) const ORGANIZATION: &str = "Demo (example data)";
 /// Number of assets after seeding, including those of the demo.
 pub(crate) const ASSETS: usize = 1000;
-/// Number of users who own the assets in turn; about as many as a page has rows.
+/// Number of users who own the assets in turn. A page has as many rows, so the assets of a page have different owners.
 pub(crate) const OWNERS: usize = 20;
-/// Interval of the assets named `edge`. There are twenty of them, a full page for the text filter, which must therefore
-/// scan every row.
+/// Every 50th asset is named `edge-…`. These twenty assets are a full page of the query with a text filter, which must
+/// therefore scan every row.
 const EDGE_EVERY: usize = 50;
 
 const LOGIN: &str = "mutation($email: String!, $password: String!) {

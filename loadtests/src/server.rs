@@ -1,4 +1,4 @@
-//! The server under load: the sentryops binary, started as an operator starts it.
+//! The server under load: the sentryops binary, started with the commands that an operator uses.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -18,7 +18,8 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_mins(2);
 const POLL_EVERY: Duration = Duration::from_millis(2);
-/// Paths of the keys that `up` creates, relative to the data folder.
+/// Environment variables for the secret keys that `sentryops up` creates, with the paths of the keys relative to the
+/// data folder.
 const KEYS: [(&str, &str); 2] =
     [("JWT_KEYS_FILE", "secrets/jwt_keys"), ("ENCRYPTION_KEYS_FILE", "secrets/encryption_keys")];
 
@@ -32,7 +33,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `up --demo` with data and logs in `folder`, on `stores` or, without them, on private stores.
+    /// Starts `sentryops up --demo` with data and logs in `folder`, on `stores`. Without `stores`, the server starts
+    /// private ones.
     pub(crate) async fn up(binary: &Path, folder: &Path, stores: Option<&Stores>) -> Result<Self> {
         let mut command = child::command(binary);
         command.args(["up", "--demo"]);
@@ -43,8 +45,8 @@ impl Server {
         Self::start("up", folder, command).await
     }
 
-    /// Starts `api` with the keys that `up` created in `folder`. The server connects to Postgres at `database` and to
-    /// Redis of `stores`.
+    /// Starts `sentryops api` with the secret keys that `up` created in `folder`. The server connects to Postgres at
+    /// `database` and to the Redis of `stores`.
     pub(crate) async fn api(
         binary: &Path,
         folder: &Path,
@@ -57,7 +59,8 @@ impl Server {
         Self::start("api", folder, command).await
     }
 
-    /// Builds the command of a `worker` for the given queues, on the same stores and with the same keys.
+    /// Returns the command of a `sentryops worker` for the given queues, on `stores` and with the secret keys that `up`
+    /// created in `folder`.
     pub(crate) fn worker(
         binary: &Path,
         folder: &Path,
@@ -105,7 +108,7 @@ impl Server {
         self.child.pid()
     }
 
-    /// Returns the e-mail and password of the demo's administrator, which the first `up` on empty stores prints.
+    /// Returns the e-mail and password of the demo's administrator. `up --demo` prints both if the stores were empty.
     pub(crate) fn administrator(&self) -> Result<(String, String)> {
         let output = self.child.output()?;
         administrator(&output).context("`up --demo` did not print the administrator's password")
@@ -131,17 +134,17 @@ fn data(folder: &Path) -> std::path::PathBuf {
     folder.join("data")
 }
 
-/// Returns true once the server responds to a query, not merely accepts connections.
+/// Returns true if the server responds to a query.
 async fn is_ready(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else { return false };
     let request = client::request(address, None, "{ __typename }", &Value::Null);
-    connection.ask(&request).await.is_ok_and(|answer| answer.status == 200)
+    connection.send(&request).await.is_ok_and(|response| response.status == 200)
 }
 
-/// Returns two addresses that were free a moment ago. If another process takes one first, the server logs that and
-/// exits.
+/// Returns two addresses with different free ports. If another process binds one of them before the server does, the
+/// server logs an error and exits.
 fn free_addresses() -> Result<[SocketAddr; 2]> {
-    // Both listeners are bound before either is released, so the ports differ.
+    // Both listeners are bound before either is dropped, so the ports differ.
     let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     Ok([held[0].local_addr()?, held[1].local_addr()?])
 }

@@ -1,8 +1,8 @@
-//! Startup time and idle memory: seconds from starting `sentryops up --demo` to the first query response, cold (no data
-//! folder) and warm (after an earlier run), and the memory of the processes when idle.
+//! The scenario `start`: startup time and idle memory. The startup time is that from the start of `sentryops up --demo`
+//! to the first response to `{ __typename }`, which is sent every 2 ms. It is measured cold (without a data folder) and
+//! warm (with the data folder of an earlier start).
 //!
-//! The page cache is left unchanged: the first cold run may read the binary from disk, later runs do not. The clock
-//! stops at the first response to `{ __typename }`, which is sent every 2 ms.
+//! The page cache is not cleared: the first cold start may read the binary from disk, later starts do not.
 
 use std::{path::Path, time::Duration};
 
@@ -78,7 +78,7 @@ async fn once(binary: &Path, folder: &Path, is_cold: bool, rest: Duration) -> Re
     })
 }
 
-/// Returns the minimum, the median and the maximum; zeros without values.
+/// Returns the minimum, the median and the maximum of the values; zeros if there are none.
 fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -91,15 +91,19 @@ impl Report {
         let count = self.runs.len() / 2;
         let mut seconds = Table::new(&["seconds", "min", "median", "max"]);
         let mut memory = Table::new(&["MiB, median", "RSS", "PSS"]);
-        let mut add = |name: &str, runs: &dyn Fn(&Run) -> bool, value: fn(&Run) -> f64| {
+        let mut add_seconds = |name: &str, runs: &dyn Fn(&Run) -> bool, value: fn(&Run) -> f64| {
             let values = self.runs.iter().filter(|run| runs(run)).map(value);
             let cells = spread(values).map(|value| format!("{value:.2}"));
             seconds.row([name.to_owned()].into_iter().chain(cells));
         };
-        add("cold start to first response", &|run| run.is_cold, |run| run.first_answer_seconds);
-        add("warm start to first response", &|run| !run.is_cold, |run| run.first_answer_seconds);
-        add("SIGTERM to exit 0", &|_| true, |run| run.stop_seconds);
-        let mut hold = |name: &str, is_cold: bool, of: fn(&Run) -> Memory| {
+        add_seconds("cold start to first response", &|run| run.is_cold, |run| {
+            run.first_answer_seconds
+        });
+        add_seconds("warm start to first response", &|run| !run.is_cold, |run| {
+            run.first_answer_seconds
+        });
+        add_seconds("SIGTERM to exit 0", &|_| true, |run| run.stop_seconds);
+        let mut add_memory = |name: &str, is_cold: bool, of: fn(&Run) -> Memory| {
             let middle = |kib: fn(Memory) -> u32| {
                 let runs = self.runs.iter().filter(|run| run.is_cold == is_cold);
                 let [_, median, _] = spread(runs.map(|run| f64::from(kib(of(run)))));
@@ -111,10 +115,10 @@ impl Report {
                 middle(|memory| memory.pss_kib),
             ]);
         };
-        hold("API process, cold", true, |run| run.api);
-        hold("API process, warm", false, |run| run.api);
-        hold("private Postgres, all processes, warm", false, |run| run.postgres);
-        hold("private Redis, warm", false, |run| run.redis);
+        add_memory("API process, cold", true, |run| run.api);
+        add_memory("API process, warm", false, |run| run.api);
+        add_memory("private Postgres, all processes, warm", false, |run| run.postgres);
+        add_memory("private Redis, warm", false, |run| run.redis);
         format!(
             "start: `sentryops up --demo`, {count} × cold (no data folder) and {count} × warm (the same data folder again)\n{}\n{}\nIdle, {} s after the first response:\n{}RSS counts shared pages in every process, PSS divides them among the processes. Target: API process, including its worker, at most 150 MiB.\n",
             self.circumstances.render(),

@@ -1,6 +1,6 @@
-//! Counts of the statements that a server sends to Postgres per request, taken on the wire: a proxy on a Unix socket
-//! forwards all bytes and inspects the frontend's messages. The measured servers do not use the proxy. A second server
-//! of each kind does, and receives only a few requests.
+//! Counts of the statements that a server sends to Postgres per request. A proxy on a Unix socket forwards all bytes,
+//! and counts the messages of the server. The measured servers do not use the proxy: for the counts, a second server of
+//! each kind is started behind the proxy and receives a few requests.
 
 use std::{
     path::Path,
@@ -49,7 +49,7 @@ struct Tally {
 impl CountingProxy {
     /// Opens a proxy to the Postgres at `database`, with its socket in `folder`.
     pub(crate) fn open(database: &str, folder: &Path) -> Result<Self> {
-        let (above, upstream) = redirect(database, folder)
+        let (proxy_url, upstream) = redirect(database, folder)
             .with_context(|| "the Postgres URL does not name a Unix socket")?;
         let listener = UnixListener::bind(folder.join(SOCKET)).context("bind the socket")?;
         let tally = Arc::new(Tally::default());
@@ -57,11 +57,11 @@ impl CountingProxy {
         let listening = tokio::spawn(async move {
             while let Ok((frontend, _)) = listener.accept().await {
                 let (upstream, tally) = (upstream.clone(), Arc::clone(&counting));
-                // The server reports a broken connection, so the error is ignored here.
+                // The error is ignored, because the server reports a broken connection.
                 tokio::spawn(async move { forward(frontend, &upstream, &tally).await.ok() });
             }
         });
-        Ok(Self { database: above, tally, listening })
+        Ok(Self { database: proxy_url, tally, listening })
     }
 
     /// Returns the counts since the last call, divided by `requests`, and resets them.
@@ -96,7 +96,7 @@ async fn forward(frontend: UnixStream, upstream: &str, tally: &Tally) -> Result<
     let backend = UnixStream::connect(upstream).await?;
     let (mut from_frontend, mut to_frontend) = frontend.into_split();
     let (mut from_backend, mut to_backend) = backend.into_split();
-    let asking = async {
+    let requests = async {
         let mut messages = Messages::default();
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -108,12 +108,12 @@ async fn forward(frontend: UnixStream, upstream: &str, tally: &Tally) -> Result<
             to_backend.write_all(&buffer[..count]).await?;
         }
     };
-    let answering = tokio::io::copy(&mut from_backend, &mut to_frontend);
-    tokio::try_join!(asking, answering)?;
+    let responses = tokio::io::copy(&mut from_backend, &mut to_frontend);
+    tokio::try_join!(requests, responses)?;
     Ok(())
 }
 
-/// The frontend's messages, reassembled from the bytes read.
+/// Parser of the messages that the server sends to Postgres. Messages can span several reads.
 #[derive(Default)]
 struct Messages {
     pending: Vec<u8>,
@@ -153,7 +153,7 @@ fn number(bytes: &[u8]) -> Option<u32> {
 
 fn count(tag: u8, body: &[u8], tally: &Tally) {
     let (statements, round_trips) = match tag {
-        // A simple query may hold several statements; sentryops and the peers send none with a semicolon in a string.
+        // A simple query can contain several statements. Neither sentryops nor the peers send a semicolon in a string.
         b'Q' => (body.split(|byte| *byte == b';').filter(|text| has_words(text)).count(), 1),
         b'E' => (1, 0), // Execute
         b'S' => (0, 1), // Sync

@@ -1,8 +1,10 @@
-//! Postgres and Redis shared by all servers of a run: those of `sentryops services`, under which the scenario runs.
+//! The stores (Postgres and Redis) of a scenario, shared by all its servers. They are started by `sentryops services`,
+//! and the scenario runs as a child of that process.
 //!
-//! `up` alone is not enough: it does not disclose the passwords of its private Postgres, and a peer must read the same
-//! rows. These services do not sync to disk by default; scenarios that measure writes turn syncing on. Store addresses
-//! from the caller's environment are never used, because a scenario fills the stores with its own data.
+//! `sentryops up` is not sufficient, because it does not disclose the passwords of its private Postgres, and a peer
+//! must read the same rows. By default, `sentryops services` turns off syncing to disk; scenarios that measure writes
+//! turn it on. Addresses of stores in the caller's environment are never used, because a scenario fills the stores with
+//! its own data.
 
 use std::{
     env,
@@ -16,10 +18,10 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::{child, usage};
 
-/// Settings that `sentryops services` turns off, because its data is temporary.
-const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+/// Postgres settings that `sentryops services` turns off, because its data is temporary.
+const DURABLE_SETTINGS: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
 /// Addresses of Postgres and Redis, and the Postgres process.
 pub(crate) struct Stores {
@@ -35,9 +37,9 @@ pub(crate) struct Stores {
     pub(crate) postgres: u32,
 }
 
-/// Replaces this process with `sentryops services -- loadtests … --inside`, with the current arguments. Returns only on
-/// failure.
-pub(crate) fn enter(binary: &Path) -> Result<()> {
+/// Replaces this process with `sentryops services -- loadtests … --inside`, with the current arguments. Returns only if
+/// that fails.
+pub(crate) fn exec_under_services(binary: &Path) -> Result<()> {
     let error = child::command(binary)
         .args(["services", "--"])
         .arg(env::current_exe()?)
@@ -53,16 +55,16 @@ impl Stores {
     ///
     /// # Errors
     /// Fails if an address is missing from the environment or the parent has no Postgres process.
-    pub(crate) fn inside() -> Result<Self> {
-        let given = |name| {
+    pub(crate) fn from_environment() -> Result<Self> {
+        let variable = |name| {
             env::var(name)
                 .with_context(|| format!("{name} is not set; run the scenario without --inside"))
         };
         Ok(Self {
-            database: given("DATABASE_URL")?,
-            owner: given("DATABASE_OWNER_URL")?,
-            admin: given("TEST_ADMIN_URL")?,
-            redis: given("REDIS_URL")?,
+            database: variable("DATABASE_URL")?,
+            owner: variable("DATABASE_OWNER_URL")?,
+            admin: variable("TEST_ADMIN_URL")?,
+            redis: variable("REDIS_URL")?,
             postgres: usage::child_named(parent_id(), "postgres")?,
         })
     }
@@ -77,10 +79,11 @@ impl Stores {
         self.connect().await?.batch_execute("VACUUM ANALYZE").await.context("vacuum")
     }
 
-    /// Turns on fsync, synchronous commits and full-page writes, waits until they apply, and makes a checkpoint.
+    /// Turns on fsync, synchronous commits and full-page writes, waits until Postgres has applied the settings, and
+    /// makes a checkpoint.
     pub(crate) async fn make_durable(&self) -> Result<()> {
         let client = self.connect().await?;
-        for setting in DURABLE {
+        for setting in DURABLE_SETTINGS {
             client.batch_execute(&format!("ALTER SYSTEM SET {setting} = on")).await?;
         }
         client.batch_execute("SELECT pg_reload_conf()").await?;
@@ -91,7 +94,7 @@ impl Stores {
                 "Postgres did not apply the durable settings within {} s",
                 DURABLE_WITHIN.as_secs()
             );
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         client.batch_execute("CHECKPOINT").await.context("checkpoint")
     }
@@ -101,13 +104,13 @@ impl Stores {
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.context("connect to Postgres")?;
-    // The task ends with the client or with Postgres; in the latter case the next query fails.
+    // The task ends when the client is dropped or Postgres closes the connection. After a close, the next query fails.
     tokio::spawn(connection);
     Ok(client)
 }
 
 async fn is_durable(client: &Client) -> Result<bool> {
-    for setting in DURABLE {
+    for setting in DURABLE_SETTINGS {
         let row = client.query_one(&format!("SHOW {setting}"), &[]).await?;
         if row.try_get::<_, &str>(0)? != "on" {
             return Ok(false);

@@ -1,10 +1,11 @@
-//! Upgrade of a data folder from an older to a newer version: `up --demo` of the older binary, some work, a stop, then
-//! `up` of the newer binary on the same folder.
+//! The scenario `upgrade`: the upgrade of a data folder from an older to a newer version. `up --demo` of the older
+//! binary creates the data folder and is stopped while an import and a compliance run are in progress. Then `up` of the
+//! newer binary continues with the same folder.
 //!
-//! The scenario runs twice, while an import and a compliance run are in progress: once the older version is stopped
-//! gracefully, once it is killed with all its children. Credentials (password, tokens, API key) and cursors of users
-//! must remain valid. The unfinished jobs must be completed. No row may be lost, duplicated or evaluated differently,
-//! and no secret may be regenerated. The caller provides the older binary, for example that of the previous release:
+//! The scenario has two parts: in the first, the older version is stopped gracefully; in the second, it is killed with
+//! all its child processes. Credentials (password, tokens, API key) and cursors of users must stay valid. The
+//! unfinished jobs must be completed. No row may be lost, duplicated or evaluated differently, and no secret may be
+//! regenerated. The caller provides the older binary, for example that of the previous release:
 //! `loadtests upgrade --before OLD/sentryops --binary target/release/sentryops`.
 
 use std::path::{Path, PathBuf};
@@ -25,12 +26,12 @@ use crate::{
 };
 
 mod credentials;
-mod left;
 mod rows;
+mod unfinished_work;
 
 use credentials::Credentials;
-use left::UnfinishedWork;
 use rows::Rows;
+use unfinished_work::UnfinishedWork;
 
 /// Arguments of the `upgrade` scenario.
 #[derive(Args)]
@@ -52,11 +53,11 @@ pub(crate) struct Arguments {
     seed: Option<u64>,
 }
 
-/// Kind of stop of the older version.
+/// Way in which the older version is stopped.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     /// Graceful shutdown with `SIGTERM`.
-    Order,
+    Graceful,
     /// `SIGKILL` of the process group, as after a power failure.
     Kill,
 }
@@ -81,13 +82,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
         second: i64::try_from(second)?,
     };
     let measurements =
-        vec![case.run("in order", Stop::Order).await?, case.run("kill", Stop::Kill).await?];
+        vec![case.run("in order", Stop::Graceful).await?, case.run("kill", Stop::Kill).await?];
     let setting = format!("a data folder created by {} at {}", before.version, before.binary);
     let report = Report { scenario: "upgrade", setting, circumstances, seed, measurements };
-    report.close(arguments.json.as_deref())
+    report.publish(arguments.json.as_deref())
 }
 
-/// Writes the assets of an inventory to a file, with external ids that are unique to it.
+/// Writes the assets of an inventory to a file. The external ids begin with `name`, so that they differ between files.
 fn file(folder: &Path, name: &str, inventory: &Inventory) -> Result<PathBuf> {
     let path = folder.join(name);
     let written = inventory.write(folder)?.assets;
@@ -101,6 +102,7 @@ struct Case<'a> {
     binary: &'a Path,
     small: &'a Path,
     large: &'a Path,
+    /// Number of assets in the file `large`.
     second: i64,
 }
 
@@ -111,16 +113,17 @@ impl Case<'_> {
         let server = Server::up(self.before, folder.path(), None).await?;
         let (email, password) = server.administrator()?;
         let mut credentials = Credentials::new(server.address, email, password).await?;
-        left::import_whole(server.address, credentials.token(), self.small).await?;
-        left::run_whole(server.address, credentials.token()).await?;
+        unfinished_work::import_whole(server.address, credentials.token(), self.small).await?;
+        unfinished_work::run_whole(server.address, credentials.token()).await?;
         credentials.take_cursors(server.address).await?;
         let postgres = rows::connect(folder.path()).await?;
         let before = Rows::read(&postgres, None).await?;
         let secrets = rows::secrets(folder.path())?;
-        let left = UnfinishedWork::leave(server.address, credentials.token(), self.large).await?;
+        let unfinished_work =
+            UnfinishedWork::start(server.address, credentials.token(), self.large).await?;
         drop(postgres);
         match stop {
-            Stop::Order => server.stop().await.map(drop)?,
+            Stop::Graceful => server.stop().await.map(drop)?,
             Stop::Kill => server.kill()?,
         }
         progress(&format!("upgrade: {part}: running the newer version"));
@@ -146,7 +149,8 @@ impl Case<'_> {
             "",
         );
         credentials.check(server.address, &mut measurement).await?;
-        let run = left.check(server.address, credentials.token(), &mut measurement).await?;
+        let run =
+            unfinished_work.check(server.address, credentials.token(), &mut measurement).await?;
         measurement.check("unfinished import: rows created", run, self.second);
         self.compare(&postgres, &before, &mut measurement).await?;
         self.verify(folder.path(), &mut measurement).await?;
@@ -155,7 +159,7 @@ impl Case<'_> {
         Ok(measurement)
     }
 
-    /// Checks that the completed work of the older version is unchanged, and that its unfinished import is stored
+    /// Checks that the rows of the older version are unchanged, and that each row of its unfinished import is stored
     /// exactly once.
     async fn compare(
         &self,
@@ -172,11 +176,11 @@ impl Case<'_> {
             before.count_changed_verdicts(&after),
             0,
         );
-        let whole = Rows::read(postgres, None).await?;
-        let there = before.assets + self.second;
-        measurement.check("assets in total", whole.assets, there);
-        measurement.check("duplicate assets", whole.duplicates, 0);
-        measurement.check("jobs buried", whole.buried, 0);
+        let all_rows = Rows::read(postgres, None).await?;
+        let expected_total = before.assets + self.second;
+        measurement.check("assets in total", all_rows.assets, expected_total);
+        measurement.check("duplicate assets", all_rows.duplicates, 0);
+        measurement.check("jobs buried", all_rows.buried, 0);
         Ok(())
     }
 
@@ -186,9 +190,9 @@ impl Case<'_> {
         command.args(["admin", "verify-posture"]).env("DATA_DIR", folder.join("data"));
         let mut command = tokio::process::Command::from(command);
         let output = command.kill_on_drop(true).output().await?;
-        let said = String::from_utf8(output.stdout)?;
-        progress(&format!("upgrade: verify-posture: {}", said.trim().replace('\n', "; ")));
-        let differ = said.lines().filter_map(|line| {
+        let output_text = String::from_utf8(output.stdout)?;
+        progress(&format!("upgrade: verify-posture: {}", output_text.trim().replace('\n', "; ")));
+        let differ = output_text.lines().filter_map(|line| {
             line.split_once(" assets compared, ")?.1.split(' ').next()?.parse::<i64>().ok()
         });
         measurement.check("postures that differ from a full evaluation", differ.sum(), 0);

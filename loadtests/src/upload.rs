@@ -1,4 +1,4 @@
-//! A file upload and its import run, polled until it has ended.
+//! The upload of a file, and the import run that it starts, polled until the run has ended.
 
 use std::{
     path::Path,
@@ -16,16 +16,16 @@ use crate::{
 };
 
 /// Interval between two polls of an import run.
-const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Timeout for a run without progress. Jobs of a killed worker are reaped within 20 s, so a longer pause means that the
-/// run is stuck.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+/// Timeout for a run without progress. The jobs of a killed worker are reaped (made claimable again) within 20 s, so a
+/// run without progress for longer is stuck.
 const STUCK_AFTER: Duration = Duration::from_mins(2);
 const RUN: &str = "query($id: ID!) {
     importRun(id: $id) { state rows done created updated unchanged failed } }";
 const ERRORS: &str = "query($id: ID!) {
     importRun(id: $id) { state errors(first: 5) { nodes { row column message } } } }";
 
-/// Kind of the rows in an import file.
+/// Kind of the rows in a file to import.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     /// Rows that describe assets.
@@ -56,7 +56,7 @@ pub(crate) struct Run {
     pub(crate) created: i64,
     /// Rows that changed an existing asset or dependency.
     pub(crate) updated: i64,
-    /// Rows equal to an existing asset or dependency.
+    /// Rows that changed nothing, because the asset or dependency already had their values.
     pub(crate) unchanged: i64,
     /// Rows that were rejected as invalid.
     pub(crate) failed: i64,
@@ -66,7 +66,7 @@ pub(crate) struct Run {
 pub(crate) struct Upload {
     id: String,
     began: Instant,
-    /// Time from the first byte to the response.
+    /// Time from the first byte of the request to the response.
     pub(crate) took: Duration,
     connection: Connection,
 }
@@ -75,15 +75,15 @@ pub(crate) struct Upload {
 pub(crate) struct Imported {
     /// Final state of the import run.
     pub(crate) run: Run,
-    /// Time of the upload, from the first byte to the response.
+    /// Time from the first byte of the request to the response.
     pub(crate) uploaded_in: Duration,
-    /// Time from the first byte to the end of the run.
+    /// Time from the first byte of the request to the end of the run.
     pub(crate) took: Duration,
     /// Memory and CPU time of the API process.
     pub(crate) api: Usage,
-    /// Memory and CPU time of the only worker.
+    /// Memory and CPU time of the worker process.
     pub(crate) worker: Usage,
-    /// CPU time of Postgres, all its processes included.
+    /// CPU time of all Postgres processes.
     pub(crate) postgres: Duration,
 }
 
@@ -100,16 +100,16 @@ impl Upload {
     ) -> Result<Self> {
         let mut connection = Connection::open(deployment.api.address).await?;
         let began = Instant::now();
-        let answer = connection.send_file(kind.path(), &tenant.token, file).await?;
+        let response = connection.send_file(kind.path(), &tenant.token, file).await?;
         let took = began.elapsed();
-        let text = String::from_utf8_lossy(answer.body).into_owned();
+        let text = String::from_utf8_lossy(response.body).into_owned();
         ensure!(
-            answer.status == 202,
+            response.status == 202,
             "the upload was rejected with HTTP {}: {text}",
-            answer.status
+            response.status
         );
-        let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-        let id = answer["id"]
+        let response: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        let id = response["id"]
             .as_str()
             .with_context(|| format!("the upload's response has no run id: {text}"))?;
         // The server may close the connection after a large body, so later requests use a new one.
@@ -119,26 +119,26 @@ impl Upload {
 
     /// Returns the current state of the import run.
     pub(crate) async fn run(&mut self, tenant: &Tenant) -> Result<Run> {
-        let given = json!({ "id": self.id });
-        let mut data = self.connection.graphql(Some(&tenant.token), RUN, given).await?;
+        let variables = json!({ "id": self.id });
+        let mut data = self.connection.graphql(Some(&tenant.token), RUN, variables).await?;
         let run = data["importRun"].take();
         serde_json::from_value(run.clone()).with_context(|| format!("parse the run {run}"))
     }
 
-    /// Polls the run until it has ended, and returns its final state and the time since the upload began. `look` is
-    /// called with the result of every poll.
+    /// Polls the run until it has ended. Returns its final state and the time since the upload began. Calls `on_poll` with
+    /// the result of every poll.
     ///
     /// # Errors
     /// Fails if the run fails, a row is rejected, or the run makes no progress for two minutes.
-    pub(crate) async fn follow(
+    pub(crate) async fn wait_until_ended(
         &mut self,
         tenant: &Tenant,
-        mut look: impl FnMut(&Run) -> Result<()>,
+        mut on_poll: impl FnMut(&Run) -> Result<()>,
     ) -> Result<(Run, Duration)> {
-        let (mut last, mut moved) = (None, Instant::now());
+        let (mut last, mut progressed_at) = (None, Instant::now());
         loop {
             let run = self.run(tenant).await?;
-            look(&run)?;
+            on_poll(&run)?;
             if !matches!(run.state.as_str(), "QUEUED" | "RUNNING") {
                 let took = self.began.elapsed();
                 ensure!(
@@ -149,19 +149,19 @@ impl Upload {
                 return Ok((run, took));
             }
             if last.as_ref() != Some(&run) {
-                (last, moved) = (Some(run), Instant::now());
+                (last, progressed_at) = (Some(run), Instant::now());
             }
             ensure!(
-                moved.elapsed() < STUCK_AFTER,
+                progressed_at.elapsed() < STUCK_AFTER,
                 "the import has stopped making progress: {last:?}"
             );
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 
     async fn errors(&mut self, tenant: &Tenant) -> Result<String> {
-        let given = json!({ "id": self.id });
-        let data = self.connection.graphql(Some(&tenant.token), ERRORS, given).await?;
+        let variables = json!({ "id": self.id });
+        let data = self.connection.graphql(Some(&tenant.token), ERRORS, variables).await?;
         Ok(data["importRun"]["errors"]["nodes"].to_string())
     }
 }
@@ -182,25 +182,25 @@ pub(crate) async fn import(
     let (mut api, mut worker) =
         (Observation::begin(deployment.api.pid())?, Observation::begin(worker.pid())?);
     let before = usage::of_tree(deployment.stores.postgres)?;
-    let mut look = || api.look().and_then(|()| worker.look());
+    let mut sample = || api.sample().and_then(|()| worker.sample());
     let mut upload = {
         let sending = Upload::send(deployment, tenant, kind, file);
         tokio::pin!(sending);
-        let mut every = tokio::time::interval(ASK_EVERY);
+        let mut interval = tokio::time::interval(POLL_EVERY);
         loop {
             tokio::select! {
                 sent = &mut sending => break sent?,
-                _ = every.tick() => look()?,
+                _ = interval.tick() => sample()?,
             }
         }
     };
-    let (run, took) = upload.follow(tenant, |_| look()).await?;
+    let (run, took) = upload.wait_until_ended(tenant, |_| sample()).await?;
     Ok(Imported {
         run,
         uploaded_in: upload.took,
         took,
-        api: api.taken()?,
-        worker: worker.taken()?,
+        api: api.usage()?,
+        worker: worker.usage()?,
         postgres: usage::of_tree(deployment.stores.postgres)?.saturating_sub(before),
     })
 }

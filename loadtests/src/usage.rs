@@ -5,7 +5,8 @@ use std::{collections::HashMap, fs, ops::Sub, time::Duration};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Unit of CPU times in `/proc` on all Linux architectures, whatever the kernel's own tick rate.
+/// Unit of CPU times in `/proc`. The unit is the same on all Linux architectures and independent of the kernel's tick
+/// rate.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Parsed line of `/proc/PID/stat`.
@@ -42,12 +43,12 @@ impl Stat {
     }
 }
 
-/// CPU time used by each consumer.
+/// CPU times of the server, Postgres, the client and the machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cpu {
     /// CPU time of the server under load.
     pub(crate) server: Duration,
-    /// CPU time of Postgres, all its processes included.
+    /// CPU time of all Postgres processes.
     pub(crate) postgres: Duration,
     /// CPU time of this process, the client.
     pub(crate) client: Duration,
@@ -56,7 +57,7 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// Reads the CPU times used so far; `server` and `postgres` are process ids.
+    /// Reads the CPU times used so far. `server` and `postgres` are the process ids of the server and the postmaster.
     pub(crate) fn read(server: u32, postgres: u32) -> Result<Self> {
         Ok(Self {
             server: Stat::of(server)?.own,
@@ -66,7 +67,8 @@ impl Cpu {
         })
     }
 
-    /// Returns the CPU time of other processes on this machine, including time that the hypervisor took away (steal).
+    /// Returns the CPU time of all other processes on this machine, including steal: time that the hypervisor gave to
+    /// other machines.
     pub(crate) fn others(&self) -> Duration {
         self.machine.saturating_sub(self.server + self.postgres + self.client)
     }
@@ -90,27 +92,30 @@ pub(crate) fn of_process(pid: u32) -> Result<Duration> {
     Ok(Stat::of(pid)?.own)
 }
 
-/// Returns the CPU time used so far by a process and its descendants, each of which must have a single thread. The
-/// values are the scheduler's nanoseconds where available, because a tick is too coarse for twenty processes.
+/// Returns the CPU time used so far by a process and its descendants, each of which must have a single thread. Uses the
+/// scheduler's values in nanoseconds if available, because rounding to ticks is too coarse for twenty processes.
 pub(crate) fn of_tree(root: u32) -> Result<Duration> {
     let root_stat = Stat::of(root)?;
     let below = descendants(root)?;
-    Ok(below.iter().map(|(pid, stat)| precise(*pid).unwrap_or(stat.own)).sum::<Duration>()
-        + precise(root).unwrap_or(root_stat.own)
+    Ok(below
+        .iter()
+        .map(|(pid, stat)| scheduler_cpu_time(*pid).unwrap_or(stat.own))
+        .sum::<Duration>()
+        + scheduler_cpu_time(root).unwrap_or(root_stat.own)
         + root_stat.reaped)
 }
 
-fn precise(pid: u32) -> Option<Duration> {
+fn scheduler_cpu_time(pid: u32) -> Option<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     text.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 pub(crate) fn of_machine() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-    busy(&text).context("parse /proc/stat")
+    busy_time(&text).context("parse /proc/stat")
 }
 
-fn busy(text: &str) -> Option<Duration> {
+fn busy_time(text: &str) -> Option<Duration> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Vec<u32> =
         line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
@@ -125,7 +130,7 @@ fn descendants(root: u32) -> Result<Vec<(u32, Stat)>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // The process may have ended since the folder was listed.
+        // The process may have exited after the folder was listed.
         let Ok(stat) = Stat::of(pid) else { continue };
         children.entry(stat.parent).or_default().push((pid, stat));
     }
@@ -142,7 +147,7 @@ fn descendants(root: u32) -> Result<Vec<(u32, Stat)>> {
 /// Returns the id of a descendant of `parent` with this name.
 ///
 /// # Errors
-/// Fails if there is none.
+/// Fails if `parent` has no such descendant.
 pub(crate) fn child_named(parent: u32, name: &str) -> Result<u32> {
     let found = descendants(parent)?.into_iter().find(|(_, stat)| stat.name == name);
     found
@@ -150,7 +155,8 @@ pub(crate) fn child_named(parent: u32, name: &str) -> Result<u32> {
         .with_context(|| format!("process {parent} has no descendant named {name}"))
 }
 
-/// Memory in KiB. `pss` divides pages that several processes map among them; `rss` counts them for each process.
+/// Memory of a process. A page that several processes share counts fully for each of them in the resident set size, and
+/// in equal parts in the proportional set size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
     /// Resident set size, in KiB.
@@ -189,8 +195,8 @@ impl Memory {
     }
 }
 
-/// Returns the peak resident set size of a process in KiB, since [`reset_peak`] or its start, as recorded by the
-/// kernel.
+/// Returns the peak of the resident set size of a process in KiB, as recorded by the kernel since the last
+/// [`reset_peak`], or since the start of the process.
 pub(crate) fn peak_kib(pid: u32) -> Result<u32> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -209,7 +215,7 @@ pub(crate) fn reset_peak(pid: u32) -> Result<()> {
 /// Memory and CPU time that a process used during an observation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
-    /// Peak resident set size, and the largest sampled proportional set size.
+    /// Peak of the resident set size, and the largest sample of the proportional set size.
     pub(crate) memory: Memory,
     /// User and system time during the observation.
     pub(crate) cpu: Duration,
@@ -229,14 +235,14 @@ impl Observation {
         Ok(Self { pid, pss_kib: 0, cpu: of_process(pid)? })
     }
 
-    /// Samples the proportional set size, of which the kernel records no peak.
-    pub(crate) fn look(&mut self) -> Result<()> {
+    /// Samples the proportional set size, because the kernel does not record its peak.
+    pub(crate) fn sample(&mut self) -> Result<()> {
         self.pss_kib = self.pss_kib.max(Memory::of(self.pid)?.pss_kib);
         Ok(())
     }
 
     /// Returns the usage since the observation began.
-    pub(crate) fn taken(&self) -> Result<Usage> {
+    pub(crate) fn usage(&self) -> Result<Usage> {
         let memory = Memory { rss_kib: peak_kib(self.pid)?, pss_kib: self.pss_kib };
         Ok(Usage { memory, cpu: of_process(self.pid)?.saturating_sub(self.cpu) })
     }
@@ -262,7 +268,7 @@ mod tests {
     #[test]
     fn waiting_is_not_busy() {
         let text = "cpu  100 1 50 9999 999 2 3 4 88 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
-        assert_eq!(busy(text), Some(Duration::from_millis(1600)));
+        assert_eq!(busy_time(text), Some(Duration::from_millis(1600)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Errors of the migration runner, in sentences that say what to do. When Postgres rejects a migration's SQL, its full
-//! message is kept: the reader is the operator, not a client of the API.
+//! Errors of the migration runner, in sentences that tell the operator what to do. If Postgres rejects the SQL of a
+//! migration, the error contains the full message of Postgres, because only operators see the error.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 use crate::migration::{Direction, Migration};
 use crate::script;
 
-/// Error of running migrations or of reading the applied ones.
+/// Error of applying, reverting or reading migrations, or of creating the database roles.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Database roles that migrations grant privileges to do not exist yet.
@@ -36,7 +36,7 @@ pub enum Error {
         /// Name of the connected database.
         database: String,
     },
-    /// Another process held the migration lock for longer than the runner waits.
+    /// Another session held the migration lock for longer than the lock timeout.
     #[error(
         "another migration has been running for more than {} s{}",
         waited.as_secs(), holder.as_ref().map_or_else(String::new, |holder| format!(": {holder}"))
@@ -44,7 +44,7 @@ pub enum Error {
     Locked {
         /// Time spent waiting for the lock.
         waited: Duration,
-        /// Session that holds the lock; `None` if it was released in the meantime.
+        /// Session that holds the lock; `None` if the lock was released in the meantime.
         holder: Option<Holder>,
     },
     /// The SQL of an applied migration differs from the SQL in this binary.
@@ -58,29 +58,29 @@ pub enum Error {
         /// Name of the migration in this binary.
         name: String,
     },
-    /// An older migration is pending beneath an applied one.
-    #[error("migration {missing:04} is not applied, but the newer {applied:04} is")]
+    /// A migration is pending although a newer migration is applied.
+    #[error("migration {missing:04} is not applied, but the newer migration {applied:04} is")]
     OutOfOrder {
         /// Version that is still pending.
         missing: i32,
         /// Newest version that is applied.
         applied: i32,
     },
-    /// The migrations to revert include some that only a newer binary has.
+    /// The migrations to revert include migrations that only a newer binary contains.
     #[error(
-        "this binary does not know how to revert {}: use the newer binary that applied it",
+        "this binary cannot revert {}: use the newer binary that applied these versions",
         .0.iter().map(|version| format!("{version:04}")).collect::<Vec<_>>().join(", ")
     )]
     Unknown(Vec<i32>),
     /// The requested version does not exist.
-    #[error("there is no version {asked}: this binary knows 0 to {latest}")]
+    #[error("version {requested} does not exist: this binary has the versions 0 to {latest}")]
     Target {
         /// Requested version, as passed by the caller.
-        asked: i32,
-        /// Newest version that this binary has.
+        requested: i32,
+        /// Newest version in this binary.
         latest: i32,
     },
-    /// The login is not allowed as the application's login.
+    /// The login is not allowed as the login of the application.
     #[error("{login} cannot be the login of the application: it {reason}")]
     Login {
         /// Name of the rejected login.
@@ -88,10 +88,10 @@ pub enum Error {
         /// Reason as a verb phrase, e.g. `bypasses row security`.
         reason: &'static str,
     },
-    /// Postgres rejected the SQL of a migration, or the connection broke while it ran.
+    /// Postgres rejected the SQL of a migration, or the connection was lost while the migration ran.
     #[error(transparent)]
     Failed(Box<Failure>),
-    /// Postgres rejected another statement, or the connection broke.
+    /// Postgres rejected any other statement, or the connection was lost.
     #[error("Postgres failed while {doing}")]
     Postgres {
         /// Activity that failed, e.g. `reading schema_migration`.
@@ -107,7 +107,7 @@ impl Error {
     }
 }
 
-/// Failed migration. Migrations applied before it stay applied; its own changes are rolled back.
+/// Failed migration. The changes of the failed migration are rolled back. Migrations that ran before it stay applied.
 #[derive(Debug)]
 pub struct Failure {
     /// Number of the migration, from 1.
@@ -116,18 +116,19 @@ pub struct Failure {
     pub name: &'static str,
     /// Direction in which the migration ran.
     pub direction: Direction,
-    /// Line of the SQL file, from 1: the position that Postgres reports, or else the start of the rejected statement.
-    /// `None` if the failure is outside the file's own statements, e.g. at commit.
+    /// Line of the SQL file, from 1: the line of the position that Postgres reports, or otherwise the first line of the
+    /// rejected statement. `None` if a statement outside the file failed, e.g. the commit.
     pub line: Option<usize>,
-    /// SQLSTATE that Postgres returned; `None` if the connection broke.
+    /// SQLSTATE that Postgres returned; `None` if the connection was lost.
     pub sqlstate: Option<SqlState>,
-    /// Message from Postgres, or from the driver if the connection broke.
+    /// Message of Postgres, or of the driver if the connection was lost.
     pub message: String,
     source: tokio_postgres::Error,
 }
 
 impl Failure {
-    /// Builds a failure. `done` is the number of completed statements of the file; `None` outside of them.
+    /// Builds a failure. `done` is the number of completed statements of the file; `None` if a statement outside the
+    /// file failed.
     pub(crate) fn new(
         migration: &Migration,
         direction: Direction,
@@ -147,7 +148,7 @@ impl Failure {
             sqlstate: source.code().cloned(),
             message: source
                 .as_db_error()
-                .map_or_else(|| source.to_string(), |refusal| refusal.message().to_owned()),
+                .map_or_else(|| source.to_string(), |error| error.message().to_owned()),
             source,
         }
     }
@@ -159,24 +160,24 @@ impl fmt::Display for Failure {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        let Some(refusal) = self.source.as_db_error() else {
+        let Some(error) = self.source.as_db_error() else {
             return write!(f, " failed: {}; see `sentryops migrate status`", self.message);
         };
         write!(
             f,
             " failed and was rolled back: {} (SQLSTATE {})",
             self.message,
-            refusal.code().code()
+            error.code().code()
         )?;
-        let notes =
-            [("detail", refusal.detail()), ("hint", refusal.hint()), ("where", refusal.where_())];
-        for (label, note) in notes {
-            if let Some(note) = note {
-                write!(f, "; {label}: {}", note.replace('\n', ", "))?;
+        let extras =
+            [("detail", error.detail()), ("hint", error.hint()), ("where", error.where_())];
+        for (label, extra) in extras {
+            if let Some(text) = extra {
+                write!(f, "; {label}: {}", text.replace('\n', ", "))?;
             }
         }
-        if refusal.code() == &SqlState::LOCK_NOT_AVAILABLE {
-            f.write_str("; another session uses the table: run it again")?;
+        if error.code() == &SqlState::LOCK_NOT_AVAILABLE {
+            f.write_str("; another session uses the table: run it again later")?;
         }
         Ok(())
     }
@@ -184,7 +185,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // `Display` already shows the full error of Postgres; only a broken connection has a further cause.
+        // `Display` contains the full error of Postgres. Only the error of a lost connection has a further cause.
         if self.source.as_db_error().is_some() { None } else { Some(&self.source) }
     }
 }
@@ -194,7 +195,7 @@ impl std::error::Error for Failure {
 pub struct Holder {
     /// Process id on the database server, as in `pg_stat_activity`.
     pub pid: i32,
-    /// `application_name` of the session; empty if it set none.
+    /// `application_name` of the session; empty if the session has not set one.
     pub application_name: String,
 }
 

@@ -1,5 +1,5 @@
-//! Naming rules of the files in `sql/`: `NNNN_noun.up.sql` and its `.down.sql`, numbered from 0001 without gaps. The
-//! functions are pure and used only by `build.rs`, so a wrong file fails the build and never a deployment.
+//! Naming rules of the files in `sql/`: `NNNN_noun.up.sql` and `NNNN_noun.down.sql`, numbered from 0001 without gaps.
+//! The functions are pure and used only by `build.rs`, so that an invalid file fails the build and never a deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ impl Pair {
     }
 }
 
-/// Returns the migrations in order, given the names of all files in the folder.
+/// Returns the migrations in order. `files` are the names of all files in the folder `sql/`.
 pub(crate) fn pairs(files: &[String]) -> Result<Vec<Pair>, String> {
     let mut names: BTreeMap<i32, BTreeSet<&str>> = BTreeMap::new();
     for file in files {
@@ -49,7 +49,7 @@ pub(crate) fn pairs(files: &[String]) -> Result<Vec<Pair>, String> {
     Ok(pairs)
 }
 
-/// Rejects content that would change the checksum between platforms or end the runner's transaction.
+/// Rejects carriage returns, which would change the checksum, and statements that end the transaction of the runner.
 pub(crate) fn inspect(sql: &str) -> Result<(), String> {
     if sql.contains('\r') {
         return Err("has carriage returns, which change its checksum".to_owned());

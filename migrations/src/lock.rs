@@ -1,5 +1,7 @@
-//! Advisory lock that allows one run at a time per database. It is held by the session, so it spans all transactions of
-//! a run, and the server releases it if the process dies. It locks no table, so it never blocks readers.
+//! Advisory lock that allows one migration run at a time per database.
+//!
+//! The database session holds the lock, so the lock spans all transactions of a run, and the server releases it if the
+//! process ends. No table is locked, so readers are never blocked.
 
 use std::time::Duration;
 
@@ -14,28 +16,30 @@ pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
 const KEY: i64 = i64::from_be_bytes(*b"sentryop");
 
-/// Acquires the lock, or returns [`Error::Locked`] with its holder. A run that waited finds nothing left to do.
-pub(crate) async fn acquire(client: &mut Client, patience: Duration) -> Result<(), Error> {
+/// Acquires the lock, or returns [`Error::Locked`] after `timeout`. A run that waited for another run usually finds no
+/// pending migration.
+pub(crate) async fn acquire(client: &mut Client, timeout: Duration) -> Result<(), Error> {
     let failed = Error::postgres("waiting for the migration lock");
     let tx = client.transaction().await.map_err(&failed)?;
     tx.batch_execute(&format!(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}",
-        patience.as_millis(),
+        timeout.as_millis(),
     ))
     .await
     .map_err(&failed)?;
-    let taken = tx.execute("SELECT pg_advisory_lock($1)", &[&KEY]).await;
+    let acquired = tx.execute("SELECT pg_advisory_lock($1)", &[&KEY]).await;
     tx.rollback().await.map_err(&failed)?; // does not release the lock, which belongs to the session
-    match taken {
+    match acquired {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-            Err(Error::Locked { waited: patience, holder: holder(client).await? })
+            Err(Error::Locked { waited: timeout, holder: holder(client).await? })
         }
         Err(error) => Err(failed(error)),
     }
 }
 
-/// Releases the lock. If this fails, the connection is broken and the server has released the lock already.
+/// Releases the lock. Only logs a failure, because a failure means that the connection was lost, and the server then
+/// releases the lock.
 pub(crate) async fn release(client: &Client) {
     if let Err(error) = client.execute("SELECT pg_advisory_unlock($1)", &[&KEY]).await {
         warn!(error = %error, "could not release the migration lock: {error}");
@@ -77,16 +81,16 @@ mod tests {
         client
     }
 
-    /// Uses the administrator's own database, where no other test migrates.
+    /// Uses the default database of the administrator, in which no other test runs migrations.
     #[tokio::test]
     async fn who_waits_too_long_learns_for_whom() {
-        let (mut one, mut other) = (session("the first").await, session("the second").await);
-        acquire(&mut one, LOCK_TIMEOUT).await.unwrap();
-        let error = acquire(&mut other, Duration::from_millis(50)).await.unwrap_err();
+        let (mut first, mut second) = (session("the first").await, session("the second").await);
+        acquire(&mut first, LOCK_TIMEOUT).await.unwrap();
+        let error = acquire(&mut second, Duration::from_millis(50)).await.unwrap_err();
         assert!(error.to_string().contains("(application_name 'the first')"), "{error}");
         assert!(matches!(error, Error::Locked { holder: Some(holder), .. } if holder.pid > 0));
 
-        release(&one).await;
-        acquire(&mut other, Duration::from_millis(50)).await.unwrap();
+        release(&first).await;
+        acquire(&mut second, Duration::from_millis(50)).await.unwrap();
     }
 }

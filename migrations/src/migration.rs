@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 /// Change of the schema, with the SQL to apply and to revert it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
-    /// Number of the migration; a list counts from 1 without gaps.
+    /// Number of the migration, from 1 and without gaps in a list.
     pub version: i32,
     /// Subject of the migration, e.g. `asset`.
     pub name: &'static str,
@@ -33,7 +33,7 @@ pub fn all() -> &'static [Migration] {
     ALL
 }
 
-/// Returns the newest version in this binary; 0 if it has no migration.
+/// Returns the newest version in this binary; 0 if the binary has no migration.
 pub fn latest() -> i32 {
     newest(ALL)
 }
@@ -43,7 +43,8 @@ pub(crate) fn newest(migrations: &[Migration]) -> i32 {
 }
 
 impl Migration {
-    /// Returns the SHA-256 of both scripts. A NUL separates them, so moving text from one to the other changes the sum.
+    /// Returns the SHA-256 of both scripts. A NUL separates the scripts, so moving text from one script to the other
+    /// changes the checksum.
     pub(crate) fn checksum(&self) -> Vec<u8> {
         Sha256::new()
             .chain_update(self.up)

@@ -1,5 +1,6 @@
 //! The applied migrations of a database: one row of `public.schema_migration` per version. The table is owned by
-//! `sentryops_owner`, readable by the application's roles (for readiness), and kept after `down 0`.
+//! `sentryops_owner` and readable by the roles of the application, for the readiness probe. The table remains after
+//! `down 0`.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Transaction};
@@ -28,8 +29,9 @@ const CREATE: &str = "
     REVOKE ALL ON public.schema_migration FROM PUBLIC;
     GRANT SELECT ON public.schema_migration TO sentryops_app, sentryops_auth, sentryops_fleet;";
 
-/// Returns all records, oldest first, and creates the table if it is missing. Called as the owner, under the lock.
-pub(crate) async fn open(tx: &Transaction<'_>) -> Result<Vec<Record>, Error> {
+/// Returns all records, oldest first. Creates the table if it does not exist. Requires the role of the owner and the
+/// migration lock.
+pub(crate) async fn find_or_create(tx: &Transaction<'_>) -> Result<Vec<Record>, Error> {
     if let Some(records) = find(tx).await? {
         return Ok(records);
     }
@@ -37,11 +39,11 @@ pub(crate) async fn open(tx: &Transaction<'_>) -> Result<Vec<Record>, Error> {
     Ok(Vec::new())
 }
 
-/// Returns all records, oldest first, or `None` if the table does not exist. If the login may not read the table
-/// itself, assumes one of the SentryOps roles in `tx`: the application's login inherits no privileges.
+/// Returns all records, oldest first, or `None` if the table does not exist. If the login is not allowed to read the
+/// table, assumes a SentryOps role in `tx`, because the application's login inherits no privileges.
 pub(crate) async fn find(tx: &Transaction<'_>) -> Result<Option<Vec<Record>>, Error> {
     let failed = Error::postgres("reading schema_migration");
-    // Not to_regclass(), which fails if the login may not use the schema.
+    // Not to_regclass(), which fails if the login lacks USAGE on the schema.
     let table = tx
         .query_opt(
             "SELECT has_schema_privilege(space.oid, 'USAGE')
@@ -73,7 +75,8 @@ pub(crate) async fn find(tx: &Transaction<'_>) -> Result<Option<Vec<Record>>, Er
     Ok(Some(records.collect()))
 }
 
-/// Assumes the first role that the login is a member of. Without any, the read that follows reports what is missing.
+/// Assumes the first SentryOps role that the login is a member of. Without a role, the next read fails with the error
+/// of Postgres.
 async fn assume_role(tx: &Transaction<'_>) -> Result<(), Error> {
     tx.execute(
         "SELECT set_config('role', ours.rolname, true)

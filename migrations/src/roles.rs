@@ -1,10 +1,11 @@
-//! The database roles. `sentryops_owner` owns the schema and migrates it. Transactions of the application's login
-//! assume `sentryops_app`, `sentryops_auth` or `sentryops_fleet`; the login inherits nothing and is never a member of
-//! the owner.
+//! The database roles. `sentryops_owner` owns and migrates the schema. Transactions of the application's login assume
+//! `sentryops_app`, `sentryops_auth` or `sentryops_fleet`. The login inherits no privileges and is never a member of
+//! `sentryops_owner`.
 //!
-//! The same SQL is executed here, or printed if the connected login lacks privileges, so the two cannot differ. A
-//! separate query (`MISSING`) checks whether anything is missing, so a complete set-up needs no privileges. Roles are
-//! never dropped: they belong to the cluster, and another database may have granted privileges to them.
+//! The SQL that creates the roles is executed, or printed if the connected login lacks privileges; both cases use the
+//! same text. A separate query (`PROBLEMS`) lists the problems of the current roles, so checking a complete set-up needs
+//! no privileges. Roles are never dropped, because they belong to the Postgres cluster, and other databases may have
+//! granted privileges to them.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};
@@ -12,28 +13,28 @@ use tracing::info;
 
 use crate::error::Error;
 
-/// Outcome of [`roles`], with the missing parts.
+/// Outcome of [`roles`], with the problems that were found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolesOutcome {
-    /// The set-up was already complete.
+    /// The set-up was complete, and nothing was changed.
     Unchanged,
-    /// The missing parts were created.
-    Made {
-        /// Parts that were missing, e.g. `role sentryops_app does not exist`.
-        missing: Vec<String>,
+    /// The set-up had problems, which are now fixed.
+    Fixed {
+        /// Fixed problems, e.g. `role sentryops_app does not exist`.
+        problems: Vec<String>,
     },
     /// The connected login lacks privileges, so nothing was changed. Print [`roles_sql`] for an administrator.
     NotPermitted {
-        /// Parts that are still missing.
-        missing: Vec<String>,
+        /// Problems that remain, e.g. `role sentryops_app does not exist`.
+        problems: Vec<String>,
     },
 }
 
 const BODY: &str = include_str!("roles.sql");
 
-/// Errors of losing a race: roles are shared by all databases of a cluster. In each round one competitor succeeds, so
-/// retrying ends.
-const RACES: [SqlState; 4] = [
+/// SQLSTATEs of losing a race with another process, because all databases of a Postgres cluster share the roles. One
+/// competitor always succeeds, so retries end.
+const RACE_ERRORS: [SqlState; 4] = [
     SqlState::DUPLICATE_OBJECT,
     SqlState::UNIQUE_VIOLATION,
     SqlState::T_R_DEADLOCK_DETECTED,
@@ -41,7 +42,7 @@ const RACES: [SqlState; 4] = [
 ];
 const ATTEMPTS: u32 = 20;
 
-const MISSING: &str = "
+const PROBLEMS: &str = "
     WITH ours AS (
         SELECT * FROM pg_roles WHERE rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet')
     ), membership AS (
@@ -90,8 +91,9 @@ const MISSING: &str = "
       AND NOT pg_has_role(us.oid, owner.oid,
           CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
 
-/// Returns the SQL that creates the roles and grants `login` the three it needs. The SQL is idempotent, works on
-/// Postgres 13 to 18, and must be run by an administrator who is connected to the application's database.
+/// Returns the SQL that creates the roles, and grants the three roles of the application to `login`. The SQL is
+/// idempotent, works on Postgres 13 to 18, and must be run by an administrator, connected to the application's
+/// database.
 pub fn roles_sql(login: &str) -> String {
     format!(
         "-- The database roles of SentryOps. Run this as a database administrator, connected to its database.\n\
@@ -101,35 +103,37 @@ pub fn roles_sql(login: &str) -> String {
     )
 }
 
-/// Creates the roles as [`roles_sql`] does, all or nothing. Needs no privileges if nothing is missing, and succeeds
-/// while other processes do the same. Creates `login` without a password if it does not exist.
+/// Creates the roles with the SQL of [`roles_sql`], in one transaction. Needs no privileges if the set-up is complete.
+/// Safe to run concurrently in several processes. Creates `login` without a password if the login does not exist.
 ///
 /// # Errors
-/// [`Error::Login`] if `login` bypasses row security, is a member of the owner, or has an invalid or reserved name.
+/// [`Error::Login`] if `login` bypasses row security, is a member of `sentryops_owner`, or has an invalid or reserved
+/// name.
 pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Error> {
     check_name(login)?;
     check_rights(client, login).await?;
-    let failed = Error::postgres("making the database roles");
+    let failed = Error::postgres("creating the database roles");
     let mut attempt = 1;
     loop {
-        let missing = missing(client, login).await.map_err(&failed)?;
-        if missing.is_empty() {
+        let problems = problems(client, login).await.map_err(&failed)?;
+        if problems.is_empty() {
             return Ok(RolesOutcome::Unchanged);
         }
         if is_connected_as(client, login).await.map_err(&failed)? {
-            return Ok(RolesOutcome::NotPermitted { missing });
+            return Ok(RolesOutcome::NotPermitted { problems });
         }
-        match make(client, login).await {
-            Ok(still) if still.is_empty() => {
-                info!(lacked = missing.len(), "made the database roles for {login}");
-                return Ok(RolesOutcome::Made { missing });
+        match fix(client, login).await {
+            Ok(remaining) if remaining.is_empty() => {
+                info!(lacked = problems.len(), "created the database roles for the login {login}");
+                return Ok(RolesOutcome::Fixed { problems });
             }
-            Ok(still) => return Ok(RolesOutcome::NotPermitted { missing: still }),
+            Ok(remaining) => return Ok(RolesOutcome::NotPermitted { problems: remaining }),
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                return Ok(RolesOutcome::NotPermitted { missing });
+                return Ok(RolesOutcome::NotPermitted { problems });
             }
             Err(error)
-                if attempt < ATTEMPTS && error.code().is_some_and(|it| RACES.contains(it)) =>
+                if attempt < ATTEMPTS
+                    && error.code().is_some_and(|code| RACE_ERRORS.contains(code)) =>
             {
                 attempt += 1;
             }
@@ -138,25 +142,25 @@ pub async fn roles(client: &mut Client, login: &str) -> Result<RolesOutcome, Err
     }
 }
 
-/// Runs the SQL and returns the parts that are still missing; commits only if there are none. The check runs again
-/// inside the transaction, because Postgres only warns about a grant that the caller may not make.
-async fn make(client: &mut Client, login: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+/// Runs the SQL and returns the problems that remain; commits only if none remains. The check runs inside the
+/// transaction, because Postgres only warns about a grant that the connected login is not allowed to make.
+async fn fix(client: &mut Client, login: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let tx = client.transaction().await?;
     tx.batch_execute(&roles_sql(login)).await?;
-    let still = missing(&tx, login).await?;
-    if still.is_empty() {
+    let remaining = problems(&tx, login).await?;
+    if remaining.is_empty() {
         tx.commit().await?;
     } else {
         tx.rollback().await?;
     }
-    Ok(still)
+    Ok(remaining)
 }
 
-async fn missing(
+async fn problems(
     client: &impl GenericClient,
     login: &str,
 ) -> Result<Vec<String>, tokio_postgres::Error> {
-    let rows = client.query(MISSING, &[&login]).await?;
+    let rows = client.query(PROBLEMS, &[&login]).await?;
     Ok(rows.iter().map(|row| row.get("lack")).collect())
 }
 
@@ -185,7 +189,7 @@ fn check_name(login: &str) -> Result<(), Error> {
         }
         "" => "has no name",
         _ if login.contains('\0') => "has a NUL in its name",
-        // Postgres would truncate the name, and another role may already have the truncated one.
+        // Postgres would truncate the name, and another role may have the truncated name.
         _ if login.len() > 63 => "has a name of more than 63 bytes",
         _ => return Ok(()),
     };

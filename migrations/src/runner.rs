@@ -1,10 +1,12 @@
-//! Applies and reverts migrations. Each runs in one transaction together with its row in `schema_migration`, so it is
-//! applied completely or not at all, and earlier migrations stay. Statements wait 3 s for a lock: it is better to fail
-//! and run again than to block the whole application. All statements act as `sentryops_owner`, whichever login is
-//! connected.
+//! Applies and reverts migrations.
+//!
+//! Each migration runs in one transaction, together with the change of its row in `schema_migration`. Therefore a
+//! migration is applied completely or not at all, and earlier migrations stay applied. A statement waits at most 3 s
+//! for a lock, because a failed migration can be run again, but a waiting one blocks the whole application. All
+//! statements run as the role `sentryops_owner`, whichever login is connected.
 //!
 //! All settings of a run are local to its transactions; only the advisory lock belongs to the session. A caller that
-//! drops one of these futures before it completes must close the connection and not reuse it.
+//! drops a future of this module before it completes must close the connection and not reuse it.
 
 use std::time::{Duration, Instant};
 
@@ -31,16 +33,16 @@ pub struct Applied {
     pub elapsed: Duration,
 }
 
-// set_config() by name: `transaction_timeout` is new in PostgreSQL 17, and SET would fail on older versions.
-const LOCALS: &str = "
+// set_config() by name, because `transaction_timeout` is new in PostgreSQL 17, and SET would fail on older versions.
+const TRANSACTION_SETTINGS: &str = "
     SET LOCAL ROLE sentryops_owner;
     SET LOCAL search_path = public;
     SET LOCAL lock_timeout = '3s';
     SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout');";
 
-/// Applies all pending migrations, oldest first, and returns those it applied; a second run returns none. Versions
-/// newer than this binary stay untouched.
+/// Applies all pending migrations, oldest first, and returns the migrations that this call applied. Migrations of a
+/// newer binary stay unchanged.
 ///
 /// # Errors
 /// [`Error::Failed`]: earlier migrations stay applied. [`Error::RolesMissing`], [`Error::NotOwner`] and
@@ -52,38 +54,39 @@ pub async fn up(client: &mut Client) -> Result<Vec<Applied>, Error> {
 /// Reverts all migrations newer than `to`, newest first; 0 reverts all.
 ///
 /// # Errors
-/// Those of [`up`], and [`Error::Unknown`] without any change if a newer binary applied migrations that this one lacks.
+/// The errors of [`up`]. [`Error::Unknown`], without any change, if a newer binary applied migrations that this binary
+/// lacks.
 pub async fn down(client: &mut Client, to: i32) -> Result<Vec<Applied>, Error> {
     down_to(client, migration::all(), to).await
 }
 
-/// Applies the pending migrations of any list, up to and including `target`; otherwise like [`up`].
+/// Applies the pending migrations of a given list, up to and including `target`; otherwise like [`up`].
 ///
 /// # Errors
-/// Those of [`up`], and [`Error::Target`] for a version that is not in the list.
+/// The errors of [`up`]. [`Error::Target`] for a version that is not in the list.
 pub async fn up_to(
     client: &mut Client,
     migrations: &[Migration],
     target: i32,
 ) -> Result<Vec<Applied>, Error> {
     check_target(migrations, target)?;
-    start(client).await?;
+    check_and_lock(client).await?;
     let applied = apply_pending(client, migrations, target).await;
     lock::release(client).await;
     applied
 }
 
-/// Reverts the migrations of any list that are newer than `to`; otherwise like [`down`].
+/// Reverts those migrations of a given list that are newer than `to`; otherwise like [`down`].
 ///
 /// # Errors
-/// Those of [`down`], and [`Error::Target`] for a version that is not in the list.
+/// The errors of [`down`]. [`Error::Target`] for a version that is not in the list.
 pub async fn down_to(
     client: &mut Client,
     migrations: &[Migration],
     to: i32,
 ) -> Result<Vec<Applied>, Error> {
     check_target(migrations, to)?;
-    start(client).await?;
+    check_and_lock(client).await?;
     let applied = revert_newer(client, migrations, to).await;
     lock::release(client).await;
     applied
@@ -127,12 +130,16 @@ async fn revert_newer(
     Ok(applied)
 }
 
-fn check_target(migrations: &[Migration], asked: i32) -> Result<(), Error> {
+fn check_target(migrations: &[Migration], requested: i32) -> Result<(), Error> {
     let latest = migration::newest(migrations);
-    if (0..=latest).contains(&asked) { Ok(()) } else { Err(Error::Target { asked, latest }) }
+    if (0..=latest).contains(&requested) {
+        Ok(())
+    } else {
+        Err(Error::Target { requested, latest })
+    }
 }
 
-/// Checks that the applied migrations equal those of the list and have no gaps.
+/// Checks that the applied migrations have no gaps and the same checksums as in the list.
 fn verify(migrations: &[Migration], records: &[Record]) -> Result<(), Error> {
     let newest = records.last().map_or(0, |record| record.version);
     for migration in migrations.iter().filter(|migration| migration.version <= newest) {
@@ -150,8 +157,8 @@ fn verify(migrations: &[Migration], records: &[Record]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks what can be checked without waiting, then waits for the lock.
-async fn start(client: &mut Client) -> Result<(), Error> {
+/// Checks roles and privileges, which needs no lock, and then waits for the migration lock.
+async fn check_and_lock(client: &mut Client) -> Result<(), Error> {
     let tx = client.transaction().await.map_err(Error::postgres("beginning to migrate"))?;
     check_rights(&tx).await?;
     tx.rollback().await.map_err(Error::postgres("beginning to migrate"))?;
@@ -177,7 +184,7 @@ async fn check_rights(tx: &Transaction<'_>) -> Result<(), Error> {
         .query_one("SELECT session_user::text AS login, current_database()::text AS base", &[])
         .await
         .map_err(&failed)?;
-    match tx.batch_execute(LOCALS).await {
+    match tx.batch_execute(TRANSACTION_SETTINGS).await {
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             return Err(Error::NotOwner { login: session.get("login") });
         }
@@ -197,8 +204,8 @@ async fn check_rights(tx: &Transaction<'_>) -> Result<(), Error> {
 async fn records(client: &mut Client) -> Result<Vec<Record>, Error> {
     let failed = Error::postgres("opening schema_migration");
     let tx = client.transaction().await.map_err(&failed)?;
-    tx.batch_execute(LOCALS).await.map_err(&failed)?;
-    let records = record::open(&tx).await?;
+    tx.batch_execute(TRANSACTION_SETTINGS).await.map_err(&failed)?;
+    let records = record::find_or_create(&tx).await?;
     tx.commit().await.map_err(&failed)?;
     Ok(records)
 }
@@ -215,23 +222,22 @@ async fn run(
             Ok(Applied { version, name, direction, elapsed })
         }
         Err(failure) => {
-            // The failure is returned in any case. A connection that cannot roll back is broken, and the server ends
-            // its transaction.
+            // The result is ignored: if the rollback fails, the connection was lost, and the server rolls back.
             let _ = client.batch_execute("ROLLBACK").await;
             Err(Error::Failed(Box::new(failure)))
         }
     }
 }
 
-/// Runs one migration in a transaction. The transaction is controlled by SQL text and not by [`Transaction`], which
-/// does not report how many statements of a script completed.
+/// Runs one migration in a transaction. Uses `BEGIN` and `COMMIT` as text instead of [`Transaction`], which does not
+/// report the number of completed statements of a script.
 async fn run_in_transaction(
     client: &Client,
     migration: &Migration,
     direction: Direction,
 ) -> Result<Duration, Failure> {
     let failed = |done| move |source| Failure::new(migration, direction, done, source);
-    client.batch_execute(&format!("BEGIN; {LOCALS}")).await.map_err(failed(None))?;
+    client.batch_execute(&format!("BEGIN; {TRANSACTION_SETTINGS}")).await.map_err(failed(None))?;
 
     let started = Instant::now();
     let mut done = 0;

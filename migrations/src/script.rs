@@ -1,20 +1,22 @@
-//! Finds line numbers in an SQL file for error messages; the file itself is sent to Postgres unchanged. Most errors of
-//! DDL have no position ("already exists", a lock timeout), so the statement is found by counting the completed ones.
-//! Not supported: `BEGIN ATOMIC` bodies, which need Postgres 14, while this crate supports 13.
+//! Finds line numbers in an SQL file for error messages. The file is sent to Postgres unchanged.
+//!
+//! Most errors of DDL ("already exists", a lock timeout) have no position. For these, the failed statement is found by
+//! counting the completed statements. Not supported: `BEGIN ATOMIC` bodies, which need Postgres 14, while this crate
+//! supports Postgres 13.
 
-/// Returns the line (from 1) of a character position (from 1, as Postgres counts).
+/// Returns the line (from 1) of a position in characters (from 1, as Postgres reports it).
 pub(crate) fn line_of(sql: &str, character: u32) -> usize {
     let before = usize::try_from(character).unwrap_or(usize::MAX).saturating_sub(1);
     sql.chars().take(before).filter(|&c| c == '\n').count() + 1
 }
 
-/// Returns the line (from 1) of the statement after the first `done`; `None` if there is no such statement.
+/// Returns the line (from 1) of the statement that follows the first `done` statements; `None` if no statement follows.
 pub(crate) fn line_after(sql: &str, done: usize) -> Option<usize> {
     let start = *starts(sql).get(done)?;
     Some(sql[..start].matches('\n').count() + 1)
 }
 
-/// Returns the byte offset of each statement, without the comments and blanks before it.
+/// Returns the byte offset of each statement. Comments and blanks before a statement are skipped.
 fn starts(sql: &str) -> Vec<usize> {
     let mut starts = Vec::new();
     let mut is_between = true;
@@ -37,7 +39,7 @@ fn starts(sql: &str) -> Vec<usize> {
                 }
             }
         }
-        at += token(rest);
+        at += token_length(rest);
     }
     starts
 }
@@ -47,35 +49,35 @@ fn is_blank(rest: &str) -> bool {
 }
 
 /// Returns the length in bytes of the token at the start of `rest`, which must not be empty.
-fn token(rest: &str) -> usize {
+fn token_length(rest: &str) -> usize {
     if rest.starts_with("--") {
         return rest.find('\n').unwrap_or(rest.len());
     }
     if rest.starts_with("/*") {
-        return comment(rest);
+        return comment_length(rest);
     }
     match rest.chars().next() {
-        Some(quote @ ('\'' | '"')) => quoted(rest, quote, None),
-        Some('$') => dollar_quoted(rest),
-        Some(c) if c.is_alphabetic() || c == '_' => word(rest),
+        Some(quote @ ('\'' | '"')) => quoted_length(rest, quote, None),
+        Some('$') => dollar_quoted_length(rest),
+        Some(c) if c.is_alphabetic() || c == '_' => word_length(rest),
         Some(c) => c.len_utf8(),
         None => 0,
     }
 }
 
-/// Returns the length of a name or keyword. For `E'…'` it includes the string, in which backslashes escape.
-fn word(rest: &str) -> usize {
+/// Returns the length of a name or keyword. For `E'…'` the length includes the string, in which backslashes escape.
+fn word_length(rest: &str) -> usize {
     let is_inside = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let end = rest.find(|c| !is_inside(c)).unwrap_or(rest.len());
     if rest[..end].eq_ignore_ascii_case("e") && rest[end..].starts_with('\'') {
-        return end + quoted(&rest[end..], '\'', Some('\\'));
+        return end + quoted_length(&rest[end..], '\'', Some('\\'));
     }
     end
 }
 
-/// Returns the length of a quoted token. A doubled quote is read as two adjacent strings, which makes no difference
-/// here.
-fn quoted(rest: &str, quote: char, escape: Option<char>) -> usize {
+/// Returns the length of a quoted token. A string with a doubled quote counts as two adjacent strings, which does not
+/// change the positions of statements.
+fn quoted_length(rest: &str, quote: char, escape: Option<char>) -> usize {
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
         if Some(c) == escape {
@@ -87,8 +89,8 @@ fn quoted(rest: &str, quote: char, escape: Option<char>) -> usize {
     rest.len()
 }
 
-/// Returns the length of `$tag$ … $tag$`, or 1 for a `$` that does not open such a string (`$1`).
-fn dollar_quoted(rest: &str) -> usize {
+/// Returns the length of a dollar-quoted string `$tag$ … $tag$`, or 1 for a `$` that opens no such string (`$1`).
+fn dollar_quoted_length(rest: &str) -> usize {
     let Some(end) = rest[1..].find('$').map(|at| at + 2) else { return 1 };
     let tag = &rest[1..end - 1];
     let is_tag = !tag.starts_with(|c: char| c.is_ascii_digit())
@@ -100,7 +102,7 @@ fn dollar_quoted(rest: &str) -> usize {
 }
 
 /// Returns the length of a block comment; block comments nest.
-fn comment(rest: &str) -> usize {
+fn comment_length(rest: &str) -> usize {
     let mut depth = 0_usize;
     let mut at = 0;
     while at < rest.len() {

@@ -1,5 +1,5 @@
-//! Compares the migrations applied to a database with those of this binary. Only reads, and does not take the migration
-//! lock: the status must be readable during a migration, and with the application's login.
+//! Compares the migrations that are applied to a database with the migrations of this binary. Only reads, and does not
+//! acquire the migration lock, so that the status is readable during a migration and with the application's login.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, GenericClient};
@@ -13,35 +13,35 @@ use crate::record::{self, Record};
 pub struct Status {
     /// Number of the migration, from 1.
     pub version: i32,
-    /// Name in this binary, or in the database if this binary lacks the migration.
+    /// Name of the migration in this binary, or in the database if this binary lacks the migration.
     pub name: String,
-    /// Applied, changed, pending or unknown.
+    /// State of the migration in the database.
     pub state: State,
 }
 
-/// State of a migration: applied or not, and equal to the one in this binary or not.
+/// State of a migration in a database, compared with this binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Applied with the same SQL as in this binary.
     Applied {
-        /// Time at which it was applied.
+        /// Time at which the migration was applied.
         at: DateTime<Utc>,
     },
     /// Applied with different SQL than this binary has: `up` and `down` fail.
     Changed {
-        /// Time at which it was applied.
+        /// Time at which the migration was applied.
         at: DateTime<Utc>,
     },
     /// Not applied to the database yet.
     Pending,
-    /// Applied by a newer binary: `up` ignores it, `down` fails.
+    /// Applied by a newer binary: `up` ignores the migration, `down` fails.
     Unknown {
-        /// Time at which it was applied.
+        /// Time at which the migration was applied.
         at: DateTime<Utc>,
     },
 }
 
-/// Returns all migrations of this binary and of the database, oldest first.
+/// Returns the states of all migrations of this binary and of the database, oldest first.
 pub async fn status(client: &mut Client) -> Result<Vec<Status>, Error> {
     status_of(client, migration::all()).await
 }
@@ -54,9 +54,8 @@ pub async fn status_of(
     Ok(compare(migrations, &records(client).await?))
 }
 
-/// Returns the newest applied version, or `None` if no migration is applied. Works with the application's login, for
-/// which it assumes a role during this read. Works outside a transaction and inside one, where it rolls back to a
-/// savepoint.
+/// Returns the newest applied version, or `None` if no migration is applied. With the application's login, assumes a
+/// role for the read. The caller may have an open transaction, in which the read uses a savepoint.
 ///
 /// # Errors
 /// [`Error::Postgres`], also if the login is not a member of any SentryOps role.
@@ -68,7 +67,7 @@ async fn records(client: &mut impl GenericClient) -> Result<Vec<Record>, Error> 
     let failed = Error::postgres("reading the version of the schema");
     let tx = client.transaction().await.map_err(&failed)?;
     let records = record::find(&tx).await?;
-    tx.rollback().await.map_err(&failed)?; // resets the role that was assumed
+    tx.rollback().await.map_err(&failed)?; // also resets an assumed role
     Ok(records.unwrap_or_default())
 }
 

@@ -1,13 +1,14 @@
-//! A fleet with kinds of its own, as somebody would build it who embeds ours: what the load scenarios measure and kill.
+//! Worker process with its own job kinds, as in a program that embeds the workers. The load tests measure and kill it.
 //!
 //! ```text
-//! drill work CONCURRENCY PREFETCH          takes jobs until SIGTERM
-//! drill push KIND COUNT BATCH [NUMBER]     pushes jobs, BATCH a transaction, and prints how long it took in ms
-//! drill singles COUNT CLIENTS              pushes jobs one a transaction, from so many at once
-//! drill paced PER_SECOND SECONDS           pushes jobs one by one, at a pace
+//! drill work CONCURRENCY PREFETCH          claims jobs until SIGTERM
+//! drill push KIND COUNT BATCH [NUMBER]     pushes jobs, BATCH per transaction, and prints the duration in ms
+//! drill singles COUNT CLIENTS              pushes jobs, one per transaction, from this number of concurrent clients
+//! drill paced PER_SECOND SECONDS           pushes jobs one by one, at this rate
 //! ```
-//! KIND is one of noop, sleep (NUMBER ms), effect (NUMBER ms; leaves one row in the table `drill_effect`), panic, abort,
-//! spin, allocate (NUMBER MiB). `DATABASE_URL` and `REDIS_URL` say where; the organization is the first there is.
+//! KIND is one of noop, sleep (NUMBER ms), effect (NUMBER ms; leaves one row in the table `drill_effect`), panic,
+//! abort, spin, allocate (NUMBER MiB). `DATABASE_URL` and `REDIS_URL` are required. The organization is the one with
+//! the slug `default`.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measuring")]
 
@@ -27,7 +28,7 @@ use jobs::{
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
+use workers::{Context, Handlers, QueueSettings, Settings, WorkerProcess};
 
 macro_rules! kinds {
     ($($(#[$meta:meta])* $name:ident = $kind:literal, $attempts:literal, $seconds:literal;)+) => {
@@ -62,19 +63,19 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Nothing.
+    /// Succeeds immediately, without any work.
     Noop = "noop", 5, 60;
-    /// Waits.
+    /// Sleeps for `number` milliseconds, then succeeds.
     Sleep = "sleep", 5, 60;
-    /// Waits, then leaves a row in the transaction that ends it.
+    /// Sleeps for `number` milliseconds, then inserts a row in the transaction that completes the job.
     Effect = "effect", 100, 60;
-    /// Panics.
+    /// Panics in every attempt of the job.
     Panic = "panic", 3, 60;
-    /// Kills its process.
+    /// Aborts the process that runs it.
     Abort = "abort", 3, 60;
-    /// Never awaits.
+    /// Loops forever without an await.
     Spin = "spin", 2, 1;
-    /// Takes memory.
+    /// Allocates `number` MiB of memory, then fails.
     Allocate = "allocate", 3, 60;
 }
 
@@ -96,7 +97,7 @@ async fn effect(context: Context, job: Effect) -> Result<(), Failure> {
 }
 
 async fn panic(_: Context, _: Panic) -> Result<(), Failure> {
-    panic!("as it was told")
+    panic!("this job kind always panics")
 }
 
 async fn abort(_: Context, _: Abort) -> Result<(), Failure> {
@@ -120,8 +121,8 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
     let settings = Settings {
         queues: vec![(Queue::Upkeep, QueueSettings { concurrency, prefetch })],
         leases: LeaseConfig::default(),
-        drain: Duration::from_secs(30),
-        tend_every: Duration::from_secs(1),
+        drain_timeout: Duration::from_secs(30),
+        maintenance_interval: Duration::from_secs(1),
         history_days: 30,
         version: "drill".to_owned(),
         host: "drill".to_owned(),
@@ -138,10 +139,12 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
         }
     });
     if let Err(error) =
-        Fleet::new(db, listener, handlers, workers::duties(), clock, settings).run(stop).await
+        WorkerProcess::new(db, listener, handlers, workers::periodic_tasks(), clock, settings)
+            .run(stop)
+            .await
     {
         println!("{error}");
-        // A runtime would wait for the job that does not stop.
+        // Exit here, because dropping the runtime would wait for the job that does not stop.
         std::process::exit(workers::EXIT_STUCK.into());
     }
 }
@@ -176,8 +179,8 @@ async fn push_one(db: &Db, org: OrganizationId) {
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let text = |place: usize| arguments.get(place).map_or("", String::as_str);
-    let number = |place: usize| text(place).parse::<usize>().unwrap_or_default();
+    let text = |index: usize| arguments.get(index).map_or("", String::as_str);
+    let number = |index: usize| text(index).parse::<usize>().unwrap_or_default();
     let redis_url = std::env::var("REDIS_URL").unwrap();
     let redis = Redis::open(&redis_url).unwrap();
     let (publisher, publishing) = Publisher::new(redis.clone());
@@ -192,19 +195,19 @@ async fn main() {
     let tx = db.auth(Origin::system()).await.unwrap();
     let org = Organization::find_by_slug(&tx, "default").await.unwrap().unwrap().id;
     tx.commit().await.unwrap();
-    // A push is soon over: its hint must not come before the connection that carries it.
-    let _away = redis.ready(Duration::from_secs(1)).await;
+    // A push ends after a short time. Its hint must not be sent before the connection to Redis is ready.
+    let _redis_error = redis.ready(Duration::from_secs(1)).await;
     let started = Instant::now();
     match text(0) {
         "push" => push_kind(&db, org, text(1), number(2), number(3), number(4) as u64).await,
         "singles" => singles(&db, org, number(1), number(2)).await,
         "paced" => {
-            let count = |place| u32::try_from(number(place)).unwrap();
+            let count = |index| u32::try_from(number(index)).unwrap();
             paced(&db, org, count(1), count(2)).await;
         }
         other => panic!("there is no command {other}"),
     }
     println!("{}", started.elapsed().as_millis());
-    // The last hints have 5 ms to go out together.
+    // The publisher may delay the last hints by 5 ms.
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

@@ -1,4 +1,4 @@
-//! The handlers of compliance.
+//! Handlers of compliance jobs.
 
 pub mod posture;
 pub mod run;

@@ -1,4 +1,4 @@
-//! What a handler knows of its job, and how it finishes it.
+//! Context of a handler: its job, the current time, and the transactions in which it works.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use domain::{
 };
 use jobs::ClaimedJob;
 
-/// What time it is: passed in, so that tests can step it.
+/// Source of the current time, passed in so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
-/// One attempt of a job.
+/// Context of one attempt of a job.
 #[derive(Clone)]
 pub struct Context {
     db: Db,
@@ -25,42 +25,42 @@ impl Context {
         Self { db, job, clock }
     }
 
-    /// The job.
+    /// Returns the id of the job.
     pub const fn job(&self) -> JobId {
-        self.job.claimed.lease.id
+        self.job.row.lease.id
     }
 
-    /// Whose job it is.
+    /// Returns the organization that owns the job.
     pub const fn org(&self) -> OrganizationId {
-        self.job.claimed.lease.org
+        self.job.row.lease.org
     }
 
-    /// On whose behalf it runs.
+    /// Returns the actor on whose behalf the job runs.
     pub const fn actor(&self) -> Actor {
-        self.job.claimed.actor
+        self.job.row.actor
     }
 
-    /// Which attempt this is, from 1.
+    /// Returns the number of this attempt, from 1.
     pub const fn attempt(&self) -> i16 {
-        self.job.claimed.attempt
+        self.job.row.attempt
     }
 
-    /// What time it is.
+    /// Returns the current time by the worker's clock.
     pub fn now(&self) -> DateTime<Utc> {
         (self.clock)()
     }
 
-    /// A transaction that changes rows of the job's organization, on behalf of the job's actor.
+    /// Begins a transaction that can change rows of the job's organization, on behalf of the job's actor.
     pub async fn write(&self) -> Result<Tx> {
         let request_id = Some(self.job().to_string());
         self.db.write(self.org(), Origin { actor: self.actor(), source_ip: None, request_id }).await
     }
 
-    /// A transaction in which the job is done: commit it with its effects, and they happen once even when the job runs
-    /// twice.
+    /// Begins a transaction that completes the job. Write the effects of the job in the same transaction and commit it.
+    /// The effects then happen exactly once, even if the job runs twice.
     ///
     /// # Errors
-    /// `Conflict` if another worker has taken the job over.
+    /// `Conflict` if the claim on the job is lost, because its lease expired.
     pub async fn finish(&self) -> Result<Tx> {
         let tx = self.write().await?;
         self.job.claim.complete(&tx).await?;

@@ -1,4 +1,5 @@
-//! One attempt of a job: its right is checked again, then its function runs until it is done, out of time, or stopped.
+//! Runs one attempt of a job: checks the permission of the job's actor, then runs the handler until it returns, times
+//! out or is stopped.
 
 use std::sync::Arc;
 
@@ -17,9 +18,9 @@ use crate::{
     handler::Handlers,
 };
 
-const PANICKED: &str = "it panicked: the worker's log says where";
+const PANICKED: &str = "the handler panicked: see the worker's log";
 
-/// What every attempt works with.
+/// State that all attempts of a queue share.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     pub(crate) db: Db,
@@ -28,21 +29,23 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Runs one attempt on a task of its own: one job's work does not hold up another's, and its panic is a failure.
+    /// Runs one attempt on its own task, so that the attempt does not block other jobs and a panic counts as a failure.
     pub(crate) async fn run(self, job: ClaimedJob) -> Result<(), Interruption> {
         match tokio::spawn(self.attempt(job)).await {
             Ok(result) => result,
-            // What a panic says may be anything: it is for the log, not for whoever reads jobs.
+            // The message of a panic may contain anything, so it is logged and not shown to users.
             Err(error) if error.is_panic() => Err(Interruption::Failed(Failure::retry(PANICKED))),
-            // Aborted: only a runtime that ends does that.
+            // The task was aborted, which only happens when the runtime shuts down.
             Err(_) => Err(Interruption::Stopped(Stop::Shutdown)),
         }
     }
 
     async fn attempt(self, job: ClaimedJob) -> Result<(), Interruption> {
-        let claimed = &job.claimed;
+        let claimed = &job.row;
         let Some(handler) = self.handlers.find(&claimed.kind, claimed.version).cloned() else {
-            return Err(Interruption::Failed(Failure::abort("no handler knows this kind")));
+            return Err(Interruption::Failed(Failure::abort(
+                "this worker has no handler for the job's kind and version",
+            )));
         };
         let span = tracing::info_span!(
             "job",
@@ -53,7 +56,7 @@ impl Dispatcher {
         );
         let claim = Arc::clone(&job.claim);
         claim.start(handler.timeout);
-        let payload = job.claimed.payload.clone();
+        let payload = job.row.payload.clone();
         let context = Context::new(self.db.clone(), job.clone(), Arc::clone(&self.clock));
         let work = async {
             self.authorize(&job, &context).await?;
@@ -65,16 +68,17 @@ impl Dispatcher {
             done = tokio::time::timeout(handler.timeout, work.instrument(span)) => {
                 done.unwrap_or_else(|_| {
                     let seconds = handler.timeout.as_secs_f32();
-                    Err(Failure::retry(format!("it was not done within {seconds} s")))
+                    Err(Failure::retry(format!("the job timed out after {seconds} s")))
                 })
                 .map_err(Interruption::Failed)
             }
         }
     }
 
-    /// A job carries who wants it, never rights: what its actor may do is asked now.
+    /// Checks that the job's actor has the required permission at this time. A job stores its actor, but not the
+    /// actor's permissions.
     async fn authorize(&self, job: &ClaimedJob, context: &Context) -> Result<(), Failure> {
-        let claimed = &job.claimed;
+        let claimed = &job.row;
         let Some(permission) = claimed.permission else { return Ok(()) };
         let (org, actor, now) = (claimed.lease.org, claimed.actor, context.now());
         let tx = self.db.auth(Origin::system()).await?;
@@ -84,10 +88,10 @@ impl Dispatcher {
             return Ok(());
         }
         let tx = context.write().await?;
-        Entry::happened("job.denied_at_run", claimed.lease.id).record(&tx, now).await?;
+        Entry::without_values("job.denied_at_run", claimed.lease.id).record(&tx, now).await?;
         tx.commit().await?;
         Err(Failure::Denied {
-            reason: format!("its actor no longer has the permission {permission}"),
+            reason: format!("the job's actor no longer has the permission {permission}"),
         })
     }
 }

@@ -1,8 +1,16 @@
-//! One process of the fleet: an apalis worker for each queue, leases on a thread of their own, and an end in good order.
+//! One worker process: a consumer per queue, lease renewal on a separate thread, periodic tasks, and a graceful
+//! shutdown. A consumer runs the handlers of one queue; apalis calls it a worker. In this crate, a worker is the whole
+//! process. A claim is the right of a process to run one job. A lease is the time at which a claim expires; the lease
+//! renewal thread extends the leases while their jobs run.
 //!
-//! On stop nothing new is claimed and what was claimed but not started goes back at once, without costing an attempt;
-//! what runs has `drain` to finish, then it is stopped and goes back too. A job that cannot be stopped ends the process:
-//! the lease thread sees to that even when every other thread is held up by such jobs.
+//! On shutdown, the process makes no new claims. Jobs that were claimed but not started are released immediately,
+//! without using up an attempt. Running jobs may finish within the drain timeout. Jobs that have not finished by then
+//! are stopped and released, also without using up an attempt.
+//!
+//! A job that has not stopped after its time limit and the grace period (10 s by default) is stuck, and the process
+//! must exit. The other jobs are drained for [`ERROR_DRAIN_TIMEOUT`], and [`WorkerProcess::run`] returns
+//! [`Error::Stuck`]. If stuck jobs block all runtime threads, `run` cannot return; the lease renewal thread then exits
+//! the process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +20,10 @@ use apalis::{
 };
 use domain::{
     Db,
-    fleet::worker::{NewWorker, Worker},
+    fleet::{
+        job::Queue,
+        worker::{NewWorker, Worker},
+    },
 };
 use futures_util::FutureExt;
 use jobs::{
@@ -31,7 +42,7 @@ use crate::{
     context::Clock,
     dispatch::Dispatcher,
     handler::Handlers,
-    maintenance::{Duties, Maintenance},
+    maintenance::{Maintenance, PeriodicTasks},
 };
 
 mod renewer;
@@ -42,48 +53,62 @@ pub use renewer::EXIT_STUCK;
 use renewer::LeaseRenewer;
 pub use settings::{QueueSettings, Settings};
 
-/// How long others may go on beside a job that cannot be stopped: nobody takes jobs here meanwhile.
-const STUCK_DRAIN: Duration = Duration::from_secs(5);
-/// How long telling the last endings may take.
-const TELLING: Duration = Duration::from_secs(5);
+/// Drain timeout after every [`Error`] of a running process. Used instead of `Settings::drain_timeout`, because the
+/// process should exit soon, so that its supervisor restarts it. The process claims no new jobs during this time.
+const ERROR_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of each step of the shutdown that waits for the database.
+const SHUTDOWN_STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a fleet ended although nobody asked.
+/// Reason why a worker process exits although no shutdown was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A job does not stop: the process has to end, and to be started again by whoever looks after it.
-    #[error("a job does not stop although its time is up: this process has to end")]
+    /// A handler has not stopped after its time limit and the grace period. The process must exit, and its supervisor
+    /// must restart it.
+    #[error(
+        "a job has not stopped after its time limit and grace period: this process must exit and be restarted"
+    )]
     Stuck,
-    /// The leases cannot be kept.
-    #[error("the leases of jobs cannot be kept: no connection of their own")]
-    Leases(#[source] domain::Error),
-    /// A part of the fleet ended early; its panic is in the log.
-    #[error("{0} jobs ended early: this process cannot go on")]
-    Ended(&'static str),
-    /// There is no thread for the leases.
-    #[error("the thread that keeps the leases could not be started")]
-    Thread(#[source] std::io::Error),
-    /// A queue's worker ended.
-    #[error("the worker of a queue ended early")]
-    Worker(#[source] Option<WorkerError>),
+    /// The connection pool of the lease renewal could not be created.
+    #[error("cannot create the connection pool for lease renewal")]
+    RenewalPool(#[source] domain::Error),
+    /// A task of the process exited unexpectedly. If the task panicked, the panic is in the log.
+    #[error(
+        "the task for {0} exited unexpectedly: this process must be restarted; see earlier log lines of this process"
+    )]
+    TaskExited(&'static str),
+    /// The lease renewal thread could not be started.
+    #[error("cannot start the lease renewal thread")]
+    RenewalThread(#[source] std::io::Error),
+    /// The consumer of a queue exited unexpectedly, without a panic.
+    #[error("the consumer of the queue {} exited unexpectedly: this process must be restarted", .queue.as_str())]
+    ConsumerExited {
+        /// Queue whose jobs the consumer ran.
+        queue: Queue,
+        /// Error that the consumer returned; `None` if it returned no error.
+        source: Option<WorkerError>,
+    },
 }
 
-/// One process of the fleet.
-pub struct Fleet {
+/// Queue of a consumer that exited, and the result that the consumer returned.
+type ConsumerResult = (Queue, Result<(), WorkerError>);
+
+/// Worker process: claims jobs, runs their handlers, and runs periodic tasks.
+pub struct WorkerProcess {
     db: Db,
     listener: Listener,
     handlers: Arc<Handlers>,
-    duties: Arc<Duties>,
+    periodic_tasks: Arc<PeriodicTasks>,
     clock: Clock,
     settings: Settings,
 }
 
-impl Fleet {
-    /// A process that does these jobs, and these duties besides.
+impl WorkerProcess {
+    /// Creates a worker process. `handlers` run its jobs, and `periodic_tasks` run independently of jobs.
     pub fn new(
         db: Db,
         listener: Listener,
         handlers: Handlers,
-        duties: Duties,
+        periodic_tasks: PeriodicTasks,
         clock: Clock,
         settings: Settings,
     ) -> Self {
@@ -91,79 +116,87 @@ impl Fleet {
             db,
             listener,
             handlers: Arc::new(handlers),
-            duties: Arc::new(duties),
+            periodic_tasks: Arc::new(periodic_tasks),
             clock,
             settings,
         }
     }
 
-    /// Works until it is told to stop, then ends in good order.
+    /// Claims and runs jobs until `stop` is cancelled, then shuts down gracefully.
+    ///
+    /// # Errors
+    /// [`Error`] if the process must exit although `stop` was not cancelled.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let me = self.new_worker();
+        let this_worker = self.new_worker();
         let registry = ClaimRegistry::default();
-        let (stuck, kept, gone) =
+        let (stuck, drained, renewer_exited) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        // Ends the lease thread also where this future is dropped.
-        let _kept = kept.clone().drop_guard();
+        // Stop the lease renewal thread even if this future is dropped.
+        let _cancel_on_drop = drained.clone().drop_guard();
         let renewer = LeaseRenewer {
             registry: registry.clone(),
-            db: self.db.with_own_pool(1).map_err(Error::Leases)?,
+            db: self.db.with_own_pool(1).map_err(Error::RenewalPool)?,
             config: self.settings.leases,
-            stop: kept.clone(),
+            stop: drained.clone(),
             stuck: stuck.clone(),
-            gone: gone.clone(),
-            last_resort: STUCK_DRAIN + 2 * TELLING,
+            renewer_exited: renewer_exited.clone(),
+            // Three waits precede the cancellation of `drained`: for the claim loops (one step), for the running jobs
+            // (the drain), and for the release of the jobs that were stopped (one step).
+            forced_exit_delay: ERROR_DRAIN_TIMEOUT + 2 * SHUTDOWN_STEP_TIMEOUT,
         };
-        let renewer = renewer.start().map_err(Error::Thread)?;
+        let renewer = renewer.start().map_err(Error::RenewalThread)?;
 
         let draining = CancellationToken::new();
-        let (mut queues, mut fetching, mut acknowledging) =
+        let (mut consumers, mut claim_loops, mut ack_loops) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        for (queue, settings) in &self.settings.queues {
-            let settings = backend::Settings {
-                worker: me.id,
+        for (queue, queue_settings) in &self.settings.queues {
+            let backend_settings = backend::Settings {
+                worker: this_worker.id,
                 queue: *queue,
                 kinds: self.handlers.kinds(*queue),
-                concurrency: settings.concurrency,
-                prefetch: settings.prefetch,
+                concurrency: queue_settings.concurrency,
+                prefetch: queue_settings.prefetch,
                 lease: self.settings.leases.lease,
             };
-            let (backend, running) =
-                PostgresBackend::new(&self.db, &registry, settings, draining.clone());
-            self.listener.wake(*queue, running.wake);
-            fetching.spawn(running.fetching);
-            acknowledging.spawn(running.acknowledging);
-            queues.spawn(self.work_on(backend, draining.clone()));
+            let (backend, tasks) =
+                PostgresBackend::new(&self.db, &registry, backend_settings, draining.clone());
+            self.listener.register_fetcher(*queue, tasks.wake);
+            claim_loops.spawn(tasks.fetch_loop);
+            ack_loops.spawn(tasks.ack_loop);
+            consumers.spawn(self.run_consumer(backend, draining.clone()));
         }
         let mut maintenance =
-            tokio::spawn(self.maintenance(&me, &registry, &draining, &kept).run());
-        tracing::info!(worker.id = %me.id, worker.capacity = me.capacity, "taking jobs");
+            tokio::spawn(self.maintenance(&this_worker, &registry, &draining, &drained).run());
+        tracing::info!(worker.id = %this_worker.id, worker.capacity = this_worker.capacity, "worker process started: claiming jobs");
 
-        let ended = tokio::select! {
+        let exit_reason = tokio::select! {
             () = stop.cancelled() => Ok(()),
             () = stuck.cancelled() => Err(Error::Stuck),
-            Some(ended) = queues.join_next() => {
-                Err(ended.unwrap_or(Ok(())).err().unwrap_or(Error::Worker(None)))
-            }
-            Some(_) = fetching.join_next() => Err(Error::Ended("claiming")),
-            Some(_) = acknowledging.join_next() => Err(Error::Ended("acknowledging")),
-            _ = &mut maintenance => Err(Error::Ended("tending")),
-            () = gone.cancelled() => Err(Error::Ended("renewing")),
+            Some(consumer_result) = consumers.join_next() => Err(match consumer_result {
+                Ok((queue, result)) => Error::ConsumerExited { queue, source: result.err() },
+                Err(_panic) => Error::TaskExited("running jobs"),
+            }),
+            Some(_) = claim_loops.join_next() => Err(Error::TaskExited("claiming jobs")),
+            Some(_) = ack_loops.join_next() => Err(Error::TaskExited("acknowledging jobs")),
+            _ = &mut maintenance => Err(Error::TaskExited("maintenance")),
+            () = renewer_exited.cancelled() => Err(Error::TaskExited("renewing leases")),
         };
         draining.cancel();
-        // A claim that is under way is noted before anything is waited for.
-        let claimed = async { while fetching.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(TELLING, claimed).await;
-        let time = if ended.is_ok() { self.settings.drain } else { STUCK_DRAIN };
-        drain(&registry, &mut queues, time).await;
-        kept.cancel();
-        // What it was at is rolled back.
+        // A claim query may still be running. Wait until its claims are in the registry; otherwise the drain misses
+        // them.
+        let claim_loops_ended = async { while claim_loops.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(SHUTDOWN_STEP_TIMEOUT, claim_loops_ended).await;
+        let drain_timeout =
+            if exit_reason.is_ok() { self.settings.drain_timeout } else { ERROR_DRAIN_TIMEOUT };
+        drain_jobs(&registry, &mut consumers, drain_timeout).await;
+        drained.cancel();
+        // Aborting the maintenance task rolls back its open transaction, if there is one.
         maintenance.abort();
-        self.leave(me.id).await;
-        acknowledging.abort_all();
-        // The thread waits for nothing but its own statement.
+        self.deregister(this_worker.id).await;
+        ack_loops.abort_all();
+        // The lease renewal thread ends after its current statement.
         let _ = tokio::task::spawn_blocking(move || renewer.join()).await;
-        ended
+        exit_reason
     }
 
     fn new_worker(&self) -> NewWorker {
@@ -179,74 +212,88 @@ impl Fleet {
 
     fn maintenance(
         &self,
-        me: &NewWorker,
+        this_worker: &NewWorker,
         registry: &ClaimRegistry,
         draining: &CancellationToken,
         stop: &CancellationToken,
     ) -> Maintenance {
         Maintenance {
             db: self.db.clone(),
-            me: me.clone(),
+            this_worker: this_worker.clone(),
             registry: registry.clone(),
-            duties: Arc::clone(&self.duties),
+            periodic_tasks: Arc::clone(&self.periodic_tasks),
             history_days: self.settings.history_days,
-            every: self.settings.maintenance_interval,
+            interval: self.settings.maintenance_interval,
             draining: draining.clone(),
             stop: stop.clone(),
         }
     }
 
-    /// One queue's apalis worker: so many at a time.
-    fn work_on(
+    /// Returns a future that runs the consumer of one queue, up to its limit of concurrent jobs, until `stop` is
+    /// cancelled.
+    fn run_consumer(
         &self,
         backend: PostgresBackend,
         stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+    ) -> impl Future<Output = ConsumerResult> + Send + 'static {
         let dispatcher = Dispatcher {
             db: self.db.clone(),
             handlers: Arc::clone(&self.handlers),
             clock: Arc::clone(&self.clock),
         };
         let settings = backend.settings().clone();
-        let worker = WorkerBuilder::new(settings.queue.as_str())
+        let consumer = WorkerBuilder::new(settings.queue.as_str())
             .backend(backend)
             .concurrency(settings.concurrency)
             .build(move |job: ClaimedJob| dispatcher.clone().run(job));
         async move {
             let signal = stop.cancelled_owned().map(Ok::<(), WorkerError>);
-            worker.run_until(signal).await.map_err(|error| Error::Worker(Some(error)))
+            (settings.queue, consumer.run_until(signal).await)
         }
     }
 
-    async fn leave(&self, id: Uuid) {
-        let left = async {
+    async fn deregister(&self, id: Uuid) {
+        let deregistration = async {
             let tx = self.db.fleet().await?;
-            Worker::leave(&tx, id).await?;
+            Worker::deregister(&tx, id).await?;
             tx.commit().await
         };
-        // Whoever is silent is forgotten in any case.
-        let _ = tokio::time::timeout(TELLING, left).await;
+        // If deregistration fails, the worker's row is deleted after an hour without a heartbeat.
+        let _ = tokio::time::timeout(SHUTDOWN_STEP_TIMEOUT, deregistration).await;
     }
 }
 
-/// Lets running jobs finish, then stops them, then waits until all is told.
-async fn drain(registry: &ClaimRegistry, queues: &mut JoinSet<Result<(), Error>>, drain: Duration) {
+/// Waits up to `timeout` for running jobs. Then stops the remaining jobs and waits until their outcomes have been
+/// written.
+async fn drain_jobs(
+    registry: &ClaimRegistry,
+    consumers: &mut JoinSet<ConsumerResult>,
+    timeout: Duration,
+) {
     let ended = async {
-        while queues.join_next().await.is_some() {}
-        // A suspect takes no place, so its queue does not wait until it is told of.
+        while consumers.join_next().await.is_some() {}
+        // A slot is a permit for one claim of a queue; a consumer ends only when all slots of its queue are free. A
+        // suspect (a job whose worker died while the job ran, and that has few attempts left) occupies no slot, because
+        // it is claimed in addition to the other jobs. So wait until the registry is empty as well.
         while registry.count() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::pin!(ended);
-    if tokio::time::timeout(drain, &mut ended).await.is_ok() {
+    if tokio::time::timeout(timeout, &mut ended).await.is_ok() {
         return;
     }
     let jobs = registry.count();
-    tracing::warn!(jobs, "stopping jobs that were not done in time: they run again elsewhere");
+    tracing::warn!(
+        jobs,
+        "the drain timeout has passed: stopping {jobs} jobs; other workers will run them again"
+    );
     registry.stop_all(Stop::Shutdown);
-    if tokio::time::timeout(TELLING, ended).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_STEP_TIMEOUT, ended).await.is_err() {
         let jobs = registry.count();
-        tracing::error!(jobs, "some jobs could not be given back: their leases end by themselves");
+        tracing::error!(
+            jobs,
+            "could not release {jobs} jobs during shutdown: they run again after their leases expire"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Which function does which kind of job.
+//! Handlers of jobs, by kind and payload version.
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::context::Context;
 
 type Handled = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
-/// One kind's function.
+/// Handler of one job kind.
 pub(crate) struct Handler {
-    /// How long an attempt may take.
+    /// Time limit of one attempt.
     pub(crate) timeout: Duration,
-    /// Reads the payload and does the job.
+    /// Function that parses the payload and runs the job.
     pub(crate) run: Box<dyn Fn(Context, Value) -> Handled + Send + Sync>,
 }
 
@@ -37,18 +37,18 @@ impl Handler {
     }
 }
 
-/// Functions by kind and version.
+/// Set of handlers, by job kind and payload version.
 #[derive(Clone, Default)]
 pub struct Handlers(HashMap<(String, i16), (Queue, Arc<Handler>)>);
 
 impl Handlers {
-    /// None yet.
+    /// Returns an empty set of handlers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This function does jobs of this kind.
+    /// Adds the function that runs jobs of this kind, in every version that the kind can read.
     #[must_use]
     pub fn on<J, F, Fut>(mut self, function: F) -> Self
     where
@@ -60,7 +60,8 @@ impl Handlers {
         self
     }
 
-    /// This function is told of jobs of this kind that were buried, discarded or cancelled.
+    /// Adds the function that runs after a job of this kind was buried (dead-lettered), discarded or cancelled. Works
+    /// only for kinds with [`Job::WATCHED`].
     #[must_use]
     pub fn on_ended<J, F, Fut>(mut self, function: F) -> Self
     where
@@ -80,7 +81,7 @@ impl Handlers {
         }
     }
 
-    /// The kinds of a queue that are known here.
+    /// Returns the kinds and versions of a queue that have a handler.
     pub(crate) fn kinds(&self, queue: Queue) -> Vec<(String, i16)> {
         self.0.iter().filter(|(_, (of, _))| *of == queue).map(|(kind, _)| kind.clone()).collect()
     }

@@ -1,3 +1,3 @@
-//! The handlers of the inventory.
+//! Handlers of inventory jobs.
 
 pub mod import;

@@ -1,18 +1,21 @@
-//! The fleet: processes that take jobs from the queues and do them.
+//! Worker processes: they claim jobs from the queues and run them. All worker processes of an installation are its
+//! fleet.
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `handler` | [`Handlers`]: which function does which kind |
-//! | `context` | [`Context`]: what a handler knows of its job, and how it finishes it |
-//! | `dispatch` | one attempt: right, time limit, stop, span |
-//! | `fleet` | [`Fleet`]: one apalis worker a queue, leases, stop in good order |
-//! | `maintenance` | what every process also does: heartbeat, reaping, old history, and [`Duties`], the duties of the wings |
-//! | `compliance` | compliance runs; postures, which follow changes between them |
-//! | `inventory` | files of assets and dependencies |
+//! | `handler` | [`Handlers`]: the function for each job kind |
+//! | `context` | [`Context`]: the job of a handler, and the transactions in which it works |
+//! | `dispatch` | one attempt of a job: permission, time limit, stop, tracing span |
+//! | `fleet` | [`WorkerProcess`]: one consumer per queue, lease renewal, graceful shutdown; the jobs of due schedules |
+//! | `maintenance` | heartbeats, reaping of expired leases, clean-up, and the [`PeriodicTasks`] of the other modules |
+//! | `compliance` | handlers of compliance runs, and of the re-evaluation of postures between runs |
+//! | `inventory` | handlers of the imports of assets and dependencies |
 //!
-//! [`handlers`] and [`duties`] are the two places that know every wing; the files above the wings know none.
+//! Only [`handlers`] and [`periodic_tasks`] name the modules with handlers (`compliance`, `inventory`) and
+//! `fleet/schedule`. The other files do not depend on them.
 //!
-//! Every process is the same and any number may run: what has to be done once is claimed from rows.
+//! All worker processes are equal, and any number of them may run. Work that must be done only once is claimed from
+//! rows.
 
 pub mod compliance;
 mod context;
@@ -25,20 +28,20 @@ mod maintenance;
 use compliance::{posture, run};
 pub use context::{Clock, Context};
 use fleet::schedule;
-pub use fleet::{EXIT_STUCK, Error, Fleet, QueueSettings, Settings};
+pub use fleet::{EXIT_STUCK, Error, QueueSettings, Settings, WorkerProcess};
 pub use handler::Handlers;
 use inventory::import;
 use jobs::{compliance::run::RunShard, inventory::import::ImportChunk};
-use maintenance::TIDY;
-pub use maintenance::{Duties, Round};
+use maintenance::CLEANUP_INTERVAL;
+pub use maintenance::{PeriodicTasks, TaskContext};
 
-/// The handlers of this product.
+/// Returns the handlers of all job kinds.
 pub fn handlers() -> Handlers {
     Handlers::new()
         .on(run::shard)
         .on(run::scheduled)
         .on(posture::reevaluate)
-        .on(posture::flip)
+        .on(posture::reevaluate_flips)
         .on(posture::refresh)
         .on(posture::verify)
         .on_ended::<RunShard, _, _>(run::shard_ended)
@@ -47,11 +50,15 @@ pub fn handlers() -> Handlers {
         .on_ended::<ImportChunk, _, _>(import::chunk_ended)
 }
 
-/// The duties of this product, besides its jobs.
-pub fn duties() -> Duties {
-    Duties::new()
-        .each_round("push what is due", schedule::push_due)
-        .every(posture::FORGOTTEN_EVERY, "follow changes of people", posture::reevaluate_forgotten)
-        .every(TIDY, "ask for the comparison of postures", posture::ask_to_verify)
-        .every(TIDY, "tidy the history", import::forget)
+/// Returns the periodic tasks of all modules.
+pub fn periodic_tasks() -> PeriodicTasks {
+    PeriodicTasks::new()
+        .at_every_tick("push the jobs of due schedules", schedule::push_due)
+        .at_interval(posture::MISSING_INTERVAL, "push re-evaluations", posture::push_missing)
+        .at_interval(
+            CLEANUP_INTERVAL,
+            "push the verification of postures",
+            posture::push_next_verification,
+        )
+        .at_interval(CLEANUP_INTERVAL, "delete old import runs", import::delete_old)
 }

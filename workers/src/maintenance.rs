@@ -1,7 +1,11 @@
-//! Maintenance: what every process does besides jobs. It says that it is there, takes back lost leases, keeps the history's
-//! partitions, and does the duties of the wings, which it does not know: [`Duties`] lists them.
+//! Maintenance: background work that every worker process does in addition to running jobs. It sends heartbeats, reaps
+//! expired leases, deletes old job history and stale workers, and runs the periodic tasks of other modules. Reaping
+//! requeues the jobs whose leases have expired, or buries (dead-letters) them if no attempt is left. A tick is one pass
+//! of the maintenance loop; it runs every step that is due.
 //!
-//! All of it is safe to do twice at once; rows that somebody else is at are skipped.
+//! The maintenance does not depend on the modules with periodic tasks: [`PeriodicTasks`] lists the tasks.
+//!
+//! Several processes may run the maintenance at the same time. Rows that another process has locked are skipped.
 
 use std::{
     collections::HashSet,
@@ -18,149 +22,168 @@ use domain::{
 use jobs::queue::{claims::ClaimRegistry, history, lease};
 use tokio_util::sync::CancellationToken;
 
-/// How often a worker says that it is there.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How often old history and silent workers are looked for.
-pub(crate) const TIDY: Duration = Duration::from_mins(10);
-/// After an outage of the database everybody renews what they hold before anything is taken back.
+/// Interval between two heartbeats of a worker.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval between two deletions of old job history and of stale workers, i.e. workers without a heartbeat for an
+/// hour.
+pub(crate) const CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
+/// Grace period after an outage of the database. Workers renew their leases during this time, and no lease is reaped.
+/// Also the minimum time without a successful step after which an outage is assumed.
 const OUTAGE_GRACE: Duration = Duration::from_secs(5);
 
-/// The means of a duty.
+/// Arguments of a periodic task.
 #[derive(Debug, Clone)]
-pub struct Round {
-    /// The database.
+pub struct TaskContext {
+    /// Database in which the task works.
     pub db: Db,
-    /// Days for which it is kept what became of jobs.
+    /// Retention of ended jobs and ended import runs, in days.
     pub history_days: u16,
 }
 
-type Done = Pin<Box<dyn Future<Output = domain::Result<()>> + Send>>;
+type TaskFuture = Pin<Box<dyn Future<Output = domain::Result<()>> + Send>>;
 
-/// A duty of a wing.
-struct Duty {
-    /// Completes the sentence "could not … this time".
-    name: &'static str,
-    every: Duration,
-    run: Box<dyn Fn(Round) -> Done + Send + Sync>,
+/// A periodic task of another module.
+struct PeriodicTask {
+    /// Verb phrase that completes the log message "maintenance could not …".
+    action: &'static str,
+    /// Time between two runs; zero to run at every tick.
+    interval: Duration,
+    run: Box<dyn Fn(TaskContext) -> TaskFuture + Send + Sync>,
 }
 
-/// Duties of the wings, in the order in which they are done.
+/// Periodic tasks of the other modules, in the order in which they run.
 #[derive(Default)]
-pub struct Duties(Vec<Duty>);
+pub struct PeriodicTasks(Vec<PeriodicTask>);
 
-impl Duties {
-    /// None yet.
+impl PeriodicTasks {
+    /// Returns an empty list of tasks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A duty of each round. The name completes the sentence "could not … this time".
+    /// Adds a task that runs at every tick of the maintenance. `action` is a verb phrase that completes the log message
+    /// "maintenance could not …".
     #[must_use]
-    pub fn each_round<F, Fut>(self, name: &'static str, duty: F) -> Self
+    pub fn at_every_tick<F, Fut>(self, action: &'static str, task: F) -> Self
     where
-        F: Fn(Round) -> Fut + Send + Sync + 'static,
+        F: Fn(TaskContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = domain::Result<()>> + Send + 'static,
     {
-        self.every(Duration::ZERO, name, duty)
+        self.at_interval(Duration::ZERO, action, task)
     }
 
-    /// A duty of a round now and then: of the first, and of one each time so long has passed.
+    /// Adds a task that runs at the first tick, and again whenever `interval` has passed. `action` is a verb phrase
+    /// that completes the log message "maintenance could not …".
     #[must_use]
-    pub fn every<F, Fut>(mut self, every: Duration, name: &'static str, duty: F) -> Self
+    pub fn at_interval<F, Fut>(mut self, interval: Duration, action: &'static str, task: F) -> Self
     where
-        F: Fn(Round) -> Fut + Send + Sync + 'static,
+        F: Fn(TaskContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = domain::Result<()>> + Send + 'static,
     {
-        self.0.push(Duty { name, every, run: Box::new(move |round| Box::pin(duty(round))) });
+        self.0.push(PeriodicTask {
+            action,
+            interval,
+            run: Box::new(move |context| Box::pin(task(context))),
+        });
         self
     }
 }
 
-/// The maintenance of one process, until it is told to stop.
+/// Maintenance of one worker process, which runs until `stop` is cancelled.
 pub(crate) struct Maintenance {
     pub(crate) db: Db,
-    pub(crate) me: NewWorker,
+    pub(crate) this_worker: NewWorker,
     pub(crate) registry: ClaimRegistry,
-    pub(crate) duties: Arc<Duties>,
+    pub(crate) periodic_tasks: Arc<PeriodicTasks>,
     pub(crate) history_days: u16,
-    pub(crate) every: Duration,
+    pub(crate) interval: Duration,
     pub(crate) draining: CancellationToken,
     pub(crate) stop: CancellationToken,
 }
 
-/// When what was done last.
-struct DoneAt {
+/// Time of the last run of each step that has its own interval; `None` before the first run.
+struct LastRuns {
     heartbeat: Option<Instant>,
-    duties: Vec<Option<Instant>>,
-    tidy: Option<Instant>,
+    periodic_tasks: Vec<Option<Instant>>,
+    clean_up: Option<Instant>,
 }
 
-/// Logs what could not be done; returns whether it could.
-fn log_failure(what: &'static str, done: domain::Result<()>) -> bool {
-    let Err(error) = done else { return true };
+/// Logs the error if a step failed. Returns true on success.
+fn log_failure(action: &'static str, result: domain::Result<()>) -> bool {
+    let Err(error) = result else { return true };
     let error = &error as &dyn std::error::Error;
-    tracing::warn!(error, "could not {what} this time");
+    tracing::warn!(error, "maintenance could not {action}: will retry at the next run");
     false
 }
 
-fn is_due(at: Option<Instant>, every: Duration) -> bool {
-    at.is_none_or(|at| at.elapsed() >= every)
+fn is_due(last_run: Option<Instant>, interval: Duration) -> bool {
+    last_run.is_none_or(|at| at.elapsed() >= interval)
 }
 
 impl Maintenance {
-    /// Until told to stop.
+    /// Runs until `stop` is cancelled.
     pub(crate) async fn run(self) {
-        let mut done_at =
-            DoneAt { heartbeat: None, duties: vec![None; self.duties.0.len()], tidy: None };
-        let mut reached_at = Instant::now();
+        let mut last_runs = LastRuns {
+            heartbeat: None,
+            periodic_tasks: vec![None; self.periodic_tasks.0.len()],
+            clean_up: None,
+        };
+        let mut last_success_at = Instant::now();
         let mut grace_until = None;
-        let mut tick = tokio::time::interval(self.every);
+        let mut tick = tokio::time::interval(self.interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            if reached_at.elapsed() > OUTAGE_GRACE.max(2 * self.every) {
+            // `OUTAGE_GRACE` is also the threshold that detects an outage. Successes are recorded once per tick, so
+            // the threshold is at least two intervals.
+            if last_success_at.elapsed() > OUTAGE_GRACE.max(2 * self.interval) {
                 grace_until = Some(Instant::now() + OUTAGE_GRACE);
             }
-            let is_grace = grace_until.is_some_and(|until| Instant::now() < until);
-            if self.tick(&mut done_at, is_grace).await {
-                reached_at = Instant::now();
+            let in_grace_period = grace_until.is_some_and(|until| Instant::now() < until);
+            if self.tick(&mut last_runs, in_grace_period).await {
+                last_success_at = Instant::now();
             }
         }
     }
 
-    /// Each by itself: what keeps one from being done must not keep the others. Returns whether the database was reached.
-    async fn tick(&self, done_at: &mut DoneAt, is_grace: bool) -> bool {
-        let mut is_reached = false;
-        if is_due(done_at.heartbeat, HEARTBEAT) {
-            is_reached |= log_failure("beat", self.heartbeat().await);
-            done_at.heartbeat = Some(Instant::now());
+    /// Runs the steps that are due, independently of each other, so that the failure of one does not prevent the
+    /// others. Returns true if a step other than the clean-up succeeded, which shows that the database is available.
+    /// The clean-up does not count: it runs only every [`CLEANUP_INTERVAL`], too rarely to detect an outage.
+    async fn tick(&self, last_runs: &mut LastRuns, in_grace_period: bool) -> bool {
+        let mut has_succeeded = false;
+        if is_due(last_runs.heartbeat, HEARTBEAT_INTERVAL) {
+            has_succeeded |= log_failure("send the heartbeat", self.heartbeat().await);
+            last_runs.heartbeat = Some(Instant::now());
         }
-        if !is_grace {
-            is_reached |= log_failure("take back jobs of lost workers", self.reap().await);
+        if !in_grace_period {
+            has_succeeded |= log_failure("reap expired leases", self.reap().await);
         }
-        for (duty, at) in self.duties.0.iter().zip(&mut done_at.duties) {
-            if is_due(*at, duty.every) {
-                let round = Round { db: self.db.clone(), history_days: self.history_days };
-                is_reached |= log_failure(duty.name, (duty.run)(round).await);
+        for (task, at) in self.periodic_tasks.0.iter().zip(&mut last_runs.periodic_tasks) {
+            if is_due(*at, task.interval) {
+                let context = TaskContext { db: self.db.clone(), history_days: self.history_days };
+                has_succeeded |= log_failure(task.action, (task.run)(context).await);
                 *at = Some(Instant::now());
             }
         }
-        if is_due(done_at.tidy, TIDY) {
-            log_failure("tidy the history", self.tidy().await);
-            done_at.tidy = Some(Instant::now());
+        if is_due(last_runs.clean_up, CLEANUP_INTERVAL) {
+            log_failure("delete old job history and stale workers", self.clean_up().await);
+            last_runs.clean_up = Some(Instant::now());
         }
-        is_reached
+        has_succeeded
     }
 
     async fn heartbeat(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
         let running = i32::try_from(self.registry.count()).unwrap_or(i32::MAX);
-        if !Worker::beat(&tx, self.me.id, running, self.draining.is_cancelled()).await? {
-            Worker::register(&tx, &self.me).await?;
+        // False if the worker's row is missing: the worker has not registered yet, or its row was deleted as stale.
+        if !Worker::heartbeat(&tx, self.this_worker.id, running, self.draining.is_cancelled())
+            .await?
+        {
+            Worker::register(&tx, &self.this_worker).await?;
         }
         tx.commit().await
     }
@@ -168,10 +191,10 @@ impl Maintenance {
     async fn reap(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
         let reaped = lease::reap(&tx).await?;
-        let ready: HashSet<_> = reaped.iter().map(|job| (job.org, job.queue)).collect();
-        for (org, queue) in ready {
-            tx.emit(Event::ready(org, queue));
-            tx.emit(Event::jobs(org));
+        let affected_queues: HashSet<_> = reaped.iter().map(|job| (job.org, job.queue)).collect();
+        for (org, queue) in affected_queues {
+            tx.emit(Event::jobs_ready(org, queue));
+            tx.emit(Event::jobs_changed(org));
         }
         tx.commit().await?;
         for job in reaped {
@@ -179,18 +202,19 @@ impl Maintenance {
             metrics::counter!("sentryops_jobs_crashed_total", "queue" => job.queue.as_str())
                 .increment(1);
             if job.is_buried {
-                tracing::error!(job.id = %id, job.kind = kind, "job {id} is buried: its attempts ended with their workers");
+                tracing::error!(job.id = %id, job.kind = kind, "job {id} is buried (dead-lettered): its lease expired, and no attempt is left");
             } else {
-                tracing::warn!(job.id = %id, job.kind = kind, "job {id} runs again: its worker is gone");
+                tracing::warn!(job.id = %id, job.kind = kind, "the lease of job {id} expired: the job runs again unless it was cancelled or superseded by a newer job with the same key");
             }
         }
         Ok(())
     }
 
-    async fn tidy(&self) -> domain::Result<()> {
+    async fn clean_up(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
+        // Creates the history partitions of the coming days, and drops the partitions past the retention.
         history::rotate(&tx, self.history_days).await?;
-        Worker::forget(&tx).await?;
+        Worker::delete_stale(&tx).await?;
         tx.commit().await
     }
 }

@@ -1,13 +1,13 @@
-//! The messages of `graphql-transport-ws`: strict parsing of client messages, and writing of server messages.
+//! Messages of `graphql-transport-ws`: parses client messages strictly, and builds server messages.
 
 use graphql::Answer;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::close::Close;
-use crate::params::{Params, Raw};
+use crate::params::{Params, RawParams};
 
-/// Maximum length of an operation's id in bytes. No known client uses longer ids, and each one occupies memory.
+/// Maximum length of an operation id in bytes. Known clients use shorter ids, and each id occupies memory.
 const MAX_ID_BYTES: usize = 256;
 
 /// Message that a client may send.
@@ -30,7 +30,7 @@ struct Head {
     id: Option<Value>,
     #[expect(
         dead_code,
-        reason = "parsed again by type below; declared so that a duplicate is an error"
+        reason = "parsed later, by message type; declared so that a duplicate key is an error"
     )]
     payload: Option<IgnoredAny>,
 }
@@ -42,7 +42,7 @@ struct WithPayload {
 
 #[derive(Deserialize)]
 struct Subscribe {
-    payload: Raw,
+    payload: RawParams,
 }
 
 impl Incoming {
@@ -79,7 +79,7 @@ impl Incoming {
                 let params = message
                     .payload
                     .check()
-                    .map_err(|refusal| Close::invalid(format!("Invalid message: {refusal}")))?;
+                    .map_err(|error| Close::invalid(format!("Invalid message: {error}")))?;
                 Ok(Self::Subscribe { id, params })
             }
             _ => Err(Close::invalid("Invalid message: unknown `type`")),
@@ -100,7 +100,7 @@ pub(super) fn pong(payload: Option<Value>) -> String {
     }
 }
 
-/// Builds a `next` message with an answer, or `error` if the answer was not executed.
+/// Builds a `next` message with an answer, or an `error` message for an answer with `executed: false`.
 pub(super) fn answer(id: &str, answer: &Answer) -> serde_json::Result<String> {
     #[derive(serde::Serialize)]
     struct Outgoing<'a, T> {

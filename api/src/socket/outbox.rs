@@ -1,7 +1,7 @@
-//! Queue of messages to write. Bounded in messages and in bytes, so that a stuck reader costs little memory and never
-//! blocks an operation.
+//! Queue of outgoing messages of one socket. The queue is bounded in messages and in bytes, so that a client that does
+//! not read costs little memory and never blocks an operation.
 //!
-//! A message counts against the limit in bytes until it is written.
+//! The size of a message counts against the limit in bytes until the message is written.
 
 use std::sync::{
     Arc,
@@ -29,17 +29,17 @@ pub(super) struct OutboxReceiver {
 pub(super) struct Full;
 
 impl Outbox {
-    pub(super) fn new(most_messages: usize, max_bytes: usize) -> (Self, OutboxReceiver) {
-        let (sender, receiver) = mpsc::channel(most_messages);
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> (Self, OutboxReceiver) {
+        let (sender, receiver) = mpsc::channel(max_messages);
         let bytes = Arc::new(AtomicUsize::new(0));
         let outbox = Self { queue: sender, bytes: Arc::clone(&bytes), max_bytes };
         (outbox, OutboxReceiver { queue: receiver, bytes })
     }
 
-    /// Queues a message without waiting.
+    /// Queues a message. Never waits for space in the queue.
     ///
     /// # Errors
-    /// [`Full`] if the message exceeds either limit, or if the receiving half is gone.
+    /// [`Full`] if the message exceeds either limit, or if the receiving half was dropped.
     pub(super) fn push(&self, message: impl Into<Message>) -> Result<(), Full> {
         let message = message.into();
         let before = self.bytes.fetch_add(message.len(), Ordering::Relaxed);
@@ -68,17 +68,17 @@ mod tests {
 
     #[tokio::test]
     async fn messages_and_bytes_are_bounded_until_they_are_written() {
-        let (outbox, _waiting) = Outbox::new(2, 10);
+        let (outbox, _receiver) = Outbox::new(2, 10);
         assert_eq!(outbox.push("12345678"), Ok(()));
         assert_eq!(outbox.push("123"), Err(Full), "the first is not written yet");
-        let (outbox, mut waiting) = Outbox::new(2, 10);
+        let (outbox, mut receiver) = Outbox::new(2, 10);
         assert_eq!(outbox.push("12345678"), Ok(()));
-        let first = waiting.next().await.unwrap();
-        waiting.written(first.len());
+        let first = receiver.next().await.unwrap();
+        receiver.written(first.len());
         assert_eq!(outbox.push("1234567890"), Ok(()), "what is written no longer counts");
-        drop(waiting);
+        drop(receiver);
         assert_eq!(outbox.push(""), Err(Full), "nobody writes any more");
-        let (outbox, _waiting) = Outbox::new(2, 10);
+        let (outbox, _receiver) = Outbox::new(2, 10);
         assert_eq!(
             [outbox.push("1"), outbox.push("2"), outbox.push("3")],
             [Ok(()), Ok(()), Err(Full)]

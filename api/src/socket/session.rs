@@ -1,8 +1,10 @@
-//! One socket from `101` to its end: `graphql-transport-ws`, its limits and its deadlines, in one task.
+//! Session of one socket, from the response `101` to the close: the protocol `graphql-transport-ws` with its limits and
+//! deadlines, in one task.
 //!
-//! Must stay true: everything that could last without end has a deadline (init, pings, the close). Everything that
-//! could grow has a limit (messages, operations, the queue). The loss of access or permissions is checked before
-//! anything is written. Dropping the session drops its operations, and with them their work in the database.
+//! Must stay true: each wait for the client has a deadline (`connection_init`, pings, the close). Each resource that a
+//! client can use up has a limit (size of messages, operations, the queue). The loss of access or permissions is
+//! checked before a message is written. Dropping the session drops its operations, which cancels their work in the
+//! database.
 
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
@@ -11,7 +13,7 @@ use futures_util::{
     future::{self, BoxFuture, FusedFuture},
     stream::{self, AbortHandle, BoxStream, SelectAll, abortable},
 };
-use graphql::{Answer, Client, Error, ErrorCode, Lost, Recognised, refused};
+use graphql::{AccessLoss, Answer, Client, ConnectedCaller, Error, ErrorCode, refused};
 use serde_json::{Map, Value};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,7 +31,7 @@ use super::{
     wire::{self, Sink, Source},
 };
 use crate::{
-    answer::{code, sign},
+    answer::{add_request_id, code},
     bearer,
     config::Limits,
     gateway::Gateway,
@@ -37,34 +39,34 @@ use crate::{
     params::Params,
 };
 
-/// Client and credentials as known from the handshake.
-pub(super) struct Opening {
+/// Client and bearer token from the HTTP request of the handshake.
+pub(super) struct Handshake {
     pub(super) bearer: Option<String>,
     pub(super) client: Client,
 }
 
-/// Session of a socket that the handshake has accepted.
+/// Session of a socket, after a successful handshake.
 pub(super) struct Session<G> {
     gateway: Arc<G>,
     limits: Arc<Limits>,
     slots: Slots,
-    opening: Opening,
+    handshake: Handshake,
 }
 
 /// Authentication state of the client.
 enum AuthState {
-    /// No `connection_init` yet; the instant is its deadline.
+    /// `connection_init` has not arrived; the value is the deadline for its arrival.
     Pending(Instant),
     /// The credentials of `connection_init` are being verified.
-    Verifying(BoxFuture<'static, Result<Recognised, Answer>>),
-    /// The client is authenticated or anonymous; operations run with this bearer.
+    Verifying(BoxFuture<'static, Result<ConnectedCaller, Answer>>),
+    /// The client is authenticated or anonymous; operations run with this bearer token.
     Authenticated { bearer: Option<String>, _slot: Option<Slot> },
 }
 
-/// Answers of all running operations, each with the operation's id; `None` is the end of an operation.
+/// Answers of all running operations, each with the id of its operation; `None` marks the end of an operation.
 type Operations = SelectAll<BoxStream<'static, (String, Option<Answer>)>>;
 
-/// End of a session without a close frame, because the client can no longer read it.
+/// End of a session without a close frame, because the client has disconnected.
 struct Disconnected;
 
 impl<G: Gateway> Session<G> {
@@ -72,28 +74,29 @@ impl<G: Gateway> Session<G> {
         gateway: Arc<G>,
         limits: Arc<Limits>,
         slots: Slots,
-        opening: Opening,
+        handshake: Handshake,
     ) -> Self {
-        Self { gateway, limits, slots, opening }
+        Self { gateway, limits, slots, handshake }
     }
 
-    /// Runs the session until the client leaves or the server has a reason to close.
+    /// Runs the session until the client disconnects or the server closes the socket.
     pub(super) async fn run(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
     ) {
         let limits = &self.limits.sockets;
         let (mut sink, mut source) = wire::open(stream, limits.message_bytes).await;
-        let (address, request_id) = (self.opening.client.address, &self.opening.client.request_id);
+        let (address, request_id) =
+            (self.handshake.client.address, &self.handshake.client.request_id);
         let (opened_at, close_timeout) = (Instant::now(), limits.close_timeout);
         metrics::gauge!("sentryops_sockets").increment(1.0);
         let mut protocol = Protocol::new(&self);
-        let ended = protocol.run_loop(&mut sink, &mut source, stopping).await;
+        let result = protocol.run_loop(&mut sink, &mut source, shutdown).await;
         let operations = protocol.operations_begun;
         drop(protocol);
         metrics::gauge!("sentryops_sockets").decrement(1.0);
-        let code = match &ended {
+        let code = match &result {
             Ok(close) => close.code,
             Err(Disconnected) => 1006,
         };
@@ -107,8 +110,8 @@ impl<G: Gateway> Session<G> {
             client.address = %address,
             "a socket was closed with {code} after {operations} operations",
         );
-        if let Ok(close) = ended {
-            // A client that does not read the close frame in time does not get it.
+        if let Ok(close) = result {
+            // The result is ignored: a client that does not read in time does not receive the close frame.
             let _ = timeout(close_timeout, wire::close(sink, source, &close)).await;
         }
     }
@@ -118,7 +121,7 @@ impl<G: Gateway> Session<G> {
 struct Protocol<'a, G> {
     session: &'a Session<G>,
     auth: AuthState,
-    lost: future::Fuse<BoxFuture<'static, Lost>>,
+    lost: future::Fuse<BoxFuture<'static, AccessLoss>>,
     operations: Operations,
     running: HashMap<String, AbortHandle>,
     operations_begun: u64,
@@ -143,11 +146,11 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         &mut self,
         sink: &mut Sink<S>,
         source: &mut Source<S>,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
     ) -> Result<Close, Disconnected> {
         let limits = &self.session.limits.sockets;
         let (outbox, queue) = Outbox::new(limits.queue_messages, limits.queue_bytes);
-        let mut writing = pin!(wire::write(sink, queue));
+        let mut writer = pin!(wire::write(sink, queue));
         let mut pings = interval_at(Instant::now() + limits.ping, limits.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -157,14 +160,14 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             };
             let step_result = tokio::select! {
                 biased;
-                () = stopping.cancelled() => Err(Close::GOING_AWAY),
+                () = shutdown.cancelled() => Err(Close::GOING_AWAY),
                 lost = &mut self.lost, if !self.lost.is_terminated() => Err(match lost {
-                    Lost::Access => Close::BAD_TOKEN,
-                    Lost::Rights => Close::FEWER_RIGHTS,
+                    AccessLoss::Access => Close::INVALID_TOKEN,
+                    AccessLoss::Permission => Close::PERMISSIONS_CHANGED,
                 }),
-                () = &mut writing => return Err(Disconnected),
+                () = &mut writer => return Err(Disconnected),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    Err(Close::NO_INIT)
+                    Err(Close::INIT_TIMEOUT)
                 }
                 _ = pings.tick() => {
                     if !std::mem::replace(&mut self.is_alive, false) {
@@ -174,7 +177,7 @@ impl<'a, G: Gateway> Protocol<'a, G> {
                 }
                 verification = verification(&mut self.auth) => self.on_verified(verification, &outbox),
                 Some((id, answer)) = self.operations.next(), if !self.operations.is_empty() => {
-                    self.step(&id, answer, &outbox)
+                    self.handle_answer(&id, answer, &outbox)
                 }
                 message = source.next() => match message {
                     None => return Err(Disconnected),
@@ -207,7 +210,7 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             Incoming::Pong => Ok(()),
             Incoming::Subscribe { id, params } => self.subscribe(id, params, outbox),
             Incoming::Complete { id } => {
-                // The operation may have ended at the same moment.
+                // The operation is absent if it has just ended.
                 if let Some(operation) = self.running.remove(&id) {
                     operation.abort();
                 }
@@ -216,50 +219,50 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         }
     }
 
-    /// Starts to verify the credentials. They come from the payload, because browsers cannot set headers on a
-    /// WebSocket, or from the handshake.
+    /// Starts to verify the credentials. The payload takes precedence over the header of the handshake, which browsers
+    /// cannot set.
     fn init(&mut self, payload: &Map<String, Value>) -> Result<(), Close> {
         if !matches!(self.auth, AuthState::Pending(_)) {
             return Err(Close::SECOND_INIT);
         }
-        let Opening { bearer, client } = &self.session.opening;
-        let given = match (payload.get("Authorization"), payload.get("authorization")) {
+        let Handshake { bearer, client } = &self.session.handshake;
+        let token = match (payload.get("Authorization"), payload.get("authorization")) {
             (None | Some(Value::Null), None | Some(Value::Null)) => bearer.clone(),
             (Some(Value::String(header)), None) | (None, Some(Value::String(header))) => {
                 Some(bearer::parse(header).unwrap_or_default().to_owned())
             }
             _ => return Err(Close::FORBIDDEN),
         };
-        self.auth = AuthState::Verifying(match given {
-            // The header is present but not a bearer.
+        self.auth = AuthState::Verifying(match token {
+            // The header is present, but is not a valid bearer token.
             Some(bearer) if bearer.is_empty() => return Err(Close::FORBIDDEN),
             Some(bearer) => {
                 let (gateway, client) = (Arc::clone(&self.session.gateway), client.clone());
-                async move { gateway.recognise(bearer, client).await }.boxed()
+                async move { gateway.authenticate_connection(bearer, client).await }.boxed()
             }
-            None => future::ready(Ok(Recognised::nobody())).boxed(),
+            None => future::ready(Ok(ConnectedCaller::anonymous())).boxed(),
         });
         Ok(())
     }
 
     fn on_verified(
         &mut self,
-        verification: Result<Recognised, Answer>,
+        verification: Result<ConnectedCaller, Answer>,
         outbox: &Outbox,
     ) -> Result<(), Close> {
-        let recognised = verification.map_err(|refused| {
+        let caller = verification.map_err(|refused| {
             match refused.response.errors.first().and_then(code) {
-                Some("UNAUTHENTICATED") => Close::BAD_TOKEN,
+                Some("UNAUTHENTICATED") => Close::INVALID_TOKEN,
                 Some("FORBIDDEN") => Close::FORBIDDEN,
                 _ => Close::UNAVAILABLE,
             }
         })?;
-        let Recognised { bearer, holder, lost } = recognised;
+        let ConnectedCaller { bearer, holder, lost } = caller;
         let slot = match holder {
             None => None,
             Some(holder) => {
-                let most = self.session.limits.sockets.per_holder;
-                Some(self.session.slots.enter(&holder, most).ok_or(Close::TOO_MANY)?)
+                let limit = self.session.limits.sockets.per_holder;
+                Some(self.session.slots.acquire(&holder, limit).ok_or(Close::TOO_MANY)?)
             }
         };
         self.lost = lost.fuse();
@@ -276,27 +279,32 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         }
         let client = Client {
             request_id: Uuid::now_v7().to_string(),
-            ..self.session.opening.client.clone()
+            ..self.session.handshake.client.clone()
         };
-        let most = self.session.limits.sockets.operations;
-        if self.running.len() >= most {
+        let limit = self.session.limits.sockets.operations;
+        if self.running.len() >= limit {
             let message = format!(
-                "A socket runs at most {most} operations at the same time: complete one first."
+                "A socket runs at most {limit} operations at the same time: complete one first."
             );
             let mut refused = refused(&Error::new(ErrorCode::RateLimited, message));
-            sign(&mut refused, &client.request_id);
+            add_request_id(&mut refused, &client.request_id);
             return self.send_answer(&id, &refused, outbox).map(drop);
         }
         self.operations_begun += 1;
-        let (gateway, time) = (&self.session.gateway, self.session.limits.request_timeout);
-        let answers = operation::answers(gateway, params, bearer.clone(), client, time);
+        let (gateway, time_limit) = (&self.session.gateway, self.session.limits.request_timeout);
+        let answers = operation::answers(gateway, params, bearer.clone(), client, time_limit);
         let (steps, handle) = abortable(steps(id.clone(), answers));
         self.running.insert(id, handle);
         self.operations.push(steps.boxed());
         Ok(())
     }
 
-    fn step(&mut self, id: &str, answer: Option<Answer>, outbox: &Outbox) -> Result<(), Close> {
+    fn handle_answer(
+        &mut self,
+        id: &str,
+        answer: Option<Answer>,
+        outbox: &Outbox,
+    ) -> Result<(), Close> {
         let Some(answer) = answer else {
             self.running.remove(id);
             return outbox.push(message::complete(id)).map_err(too_slow);
@@ -309,12 +317,12 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         Ok(())
     }
 
-    /// Queues an answer. Returns true if the operation may send more answers.
+    /// Queues an answer. Returns true if the operation can send further answers.
     fn send_answer(&self, id: &str, answer: &Answer, outbox: &Outbox) -> Result<bool, Close> {
-        let most = self.session.limits.sockets.queue_bytes;
+        let limit = self.session.limits.sockets.queue_bytes;
         let (text, may_continue) = match message::answer(id, answer) {
-            Ok(text) if text.len() <= most => (text, answer.executed),
-            Ok(_) => (too_large(id, most), false),
+            Ok(text) if text.len() <= limit => (text, answer.executed),
+            Ok(_) => (too_large(id, limit), false),
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be serialized as JSON");
                 return Err(Close::UNAVAILABLE);
@@ -324,15 +332,15 @@ impl<'a, G: Gateway> Protocol<'a, G> {
     }
 }
 
-/// Waits for the pending verification; never resolves if there is none.
-async fn verification(auth: &mut AuthState) -> Result<Recognised, Answer> {
+/// Waits for the result of the verification; never resolves in any other authentication state.
+async fn verification(auth: &mut AuthState) -> Result<ConnectedCaller, Answer> {
     match auth {
         AuthState::Verifying(verification) => verification.await,
         AuthState::Pending(_) | AuthState::Authenticated { .. } => future::pending().await,
     }
 }
 
-/// Returns an operation's answers followed by `None` as its end, each with the operation's id.
+/// Streams the answers of an operation and a final `None`, each with the id of the operation.
 fn steps(
     id: String,
     answers: impl Stream<Item = Answer> + Send + 'static,
@@ -342,12 +350,12 @@ fn steps(
 }
 
 fn too_slow(_: Full) -> Close {
-    Close::SLOW
+    Close::TOO_SLOW
 }
 
-fn too_large(id: &str, most: usize) -> String {
+fn too_large(id: &str, limit: usize) -> String {
     let message =
-        format!("The answer is larger than {most} bytes: request less data, or use HTTP.");
+        format!("The answer is larger than {limit} bytes: request less data, or use HTTP.");
     let refused = refused(&Error::new(ErrorCode::QueryTooComplex, message));
     message::answer(id, &refused).expect("a fixed error message serializes as JSON")
 }

@@ -1,4 +1,5 @@
-//! Limits the open sockets, streams or transfers of one user or API key in this process.
+//! Limits the open sockets, streams or transfers of one holder (user or API key) in this process. Each one occupies a
+//! slot.
 
 use std::{
     collections::HashMap,
@@ -9,43 +10,47 @@ use http::StatusCode;
 
 use crate::request_error::{Code, RequestError};
 
-/// Counters of used slots per holder (user or API key); cheap to clone.
+/// Number of occupied slots per holder (user or API key). Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slots(Arc<Mutex<HashMap<String, usize>>>);
 
 impl Slots {
-    /// Takes a slot, or returns `None` if the holder already has `most`.
-    pub(crate) fn enter(&self, holder: &str, most: usize) -> Option<Slot> {
+    /// Acquires a slot. Returns `None` if the holder already occupies `limit` slots.
+    pub(crate) fn acquire(&self, holder: &str, limit: usize) -> Option<Slot> {
         let mut counts = self.lock();
         let count = counts.entry(holder.to_owned()).or_default();
-        if *count >= most {
+        if *count >= limit {
             return None;
         }
         *count += 1;
         Some(Slot { slots: self.clone(), holder: holder.to_owned() })
     }
 
-    /// Takes a slot for an upload or export.
+    /// Acquires a slot for an upload or export.
     ///
     /// # Errors
-    /// 429 if the holder already has `most` in progress.
-    pub(crate) fn transfer(&self, holder: &str, most: usize) -> Result<Slot, RequestError> {
-        self.enter(holder, most).ok_or_else(|| {
+    /// 429 if the holder already has `limit` transfers in progress.
+    pub(crate) fn acquire_transfer(
+        &self,
+        holder: &str,
+        limit: usize,
+    ) -> Result<Slot, RequestError> {
+        self.acquire(holder, limit).ok_or_else(|| {
             RequestError::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 Code::RateLimited,
-                format!("You have {most} uploads and exports in progress, which is the limit: wait until one ends."),
+                format!("You have {limit} uploads and exports in progress, which is the limit: wait until one ends."),
             )
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        // A poisoned lock is safe to use: a panic cannot leave plain counters half-written.
+        // A poisoned lock is safe to use, because a panic cannot leave plain counters half-written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Taken slot of a holder; released when dropped.
+/// Slot that a holder occupies; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Slots,
@@ -71,11 +76,11 @@ mod tests {
     #[test]
     fn a_place_is_given_back() {
         let slots = Slots::default();
-        let first = slots.enter("a", 1);
-        assert!(first.is_some() && slots.enter("a", 1).is_none());
-        assert!(slots.enter("b", 1).is_some());
+        let first = slots.acquire("a", 1);
+        assert!(first.is_some() && slots.acquire("a", 1).is_none());
+        assert!(slots.acquire("b", 1).is_some());
         drop(first);
-        assert!(slots.enter("a", 1).is_some());
+        assert!(slots.acquire("a", 1).is_some());
         assert!(slots.lock().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Frames of one socket: opens it, writes queued messages, closes it.
+//! WebSocket framing of one connection: opens the stream, writes queued messages, closes the stream.
 
 use futures_util::{
     SinkExt, StreamExt,
@@ -15,13 +15,14 @@ use tokio_tungstenite::{
 
 use super::{close::Close, outbox::OutboxReceiver};
 
-/// Size of the read buffer and of the write buffer.
+/// Size of the read buffer and of the write buffer, in bytes.
 const BUFFER_BYTES: usize = 8 * 1024;
 
 pub(super) type Sink<S> = SplitSink<WebSocketStream<S>, Message>;
 pub(super) type Source<S> = SplitStream<WebSocketStream<S>>;
 
-/// Opens the server's end of an upgraded connection. `message_bytes` limits messages and frames from the client.
+/// Opens the server side of an upgraded connection. `message_bytes` is the maximum size of messages and frames from the
+/// client.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     message_bytes: usize,
@@ -34,8 +35,8 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await.split()
 }
 
-/// Sends the close frame and reads until the client has answered it. Closing a socket with unread bytes makes the
-/// kernel send a reset, and the client would lose the frame that explains the end.
+/// Sends the close frame, and reads until the client has answered the frame. Closing a socket with unread bytes makes
+/// the kernel send a TCP reset, and the client would lose the close frame with its reason.
 pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: Sink<S>,
     mut source: Source<S>,
@@ -49,7 +50,7 @@ pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
             break;
         }
     }
-    // After a broken frame, the rest is read as plain bytes.
+    // After an invalid frame, the remaining input is read as plain bytes.
     if let Ok(mut socket) = source.reunite(sink) {
         let mut bytes = [0; 1024];
         while socket.get_mut().read(&mut bytes).await.is_ok_and(|read| read > 0) {}
@@ -59,13 +60,13 @@ pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
 /// Writes queued messages until the queue closes or writing fails.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut Sink<S>,
-    mut waiting: OutboxReceiver,
+    mut queue: OutboxReceiver,
 ) {
-    while let Some(message) = waiting.next().await {
+    while let Some(message) = queue.next().await {
         let bytes = message.len();
         if sink.send(message).await.is_err() {
             return;
         }
-        waiting.written(bytes);
+        queue.written(bytes);
     }
 }

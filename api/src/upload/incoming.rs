@@ -1,8 +1,8 @@
-//! The byte stream of an upload, and the conditions that end it early.
+//! The byte stream of an upload, and the conditions that abort the upload.
 //!
-//! Only the time spent waiting for the client counts, not the time the client waits for the server. In each
-//! `idle_timeout` of that time, `upload_progress_bytes` must arrive. Without this rule, one byte a minute would keep a
-//! connection open without end.
+//! The client must keep a minimum rate: `upload_progress_bytes` per progress window. A window is `idle_timeout` of time
+//! that the server spends waiting for the client; time that the client waits for the server does not count. Without the
+//! minimum rate, one byte a minute would keep a connection open indefinitely.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use futures_util::{
     FutureExt, Stream, StreamExt,
     future::{BoxFuture, pending},
 };
-use graphql::{BrokenOff, Lost};
+use graphql::{AccessLoss, UploadAbort};
 use poem::Body;
 use tokio_util::sync::CancellationToken;
 
@@ -33,11 +33,11 @@ pub(super) struct Incoming {
     /// Bytes received in the current progress window.
     received_bytes: usize,
     holder: Option<String>,
-    lost: BoxFuture<'static, Lost>,
-    stopping: BoxFuture<'static, ()>,
+    lost: BoxFuture<'static, AccessLoss>,
+    shutdown: BoxFuture<'static, ()>,
     has_begun: bool,
     has_ended: bool,
-    interrupted: Option<BrokenOff>,
+    abort_reason: Option<UploadAbort>,
 }
 
 impl Incoming {
@@ -45,12 +45,12 @@ impl Incoming {
         body: Body,
         deadline: Arc<ConnectionDeadline>,
         limits: &Limits,
-        stopping: CancellationToken,
+        shutdown: CancellationToken,
     ) -> Self {
-        // An upload may use half of the shutdown time to finish; the other half is left to record that it did not.
+        // An upload can use half of the shutdown timeout to finish. The other half remains for recording an abort.
         let grace = limits.stop_timeout / 2;
-        let stopping = async move {
-            stopping.cancelled().await;
+        let shutdown = async move {
+            shutdown.cancelled().await;
             tokio::time::sleep(grace).await;
         };
         Self {
@@ -62,15 +62,20 @@ impl Incoming {
             received_bytes: 0,
             holder: None,
             lost: pending().boxed(),
-            stopping: stopping.boxed(),
+            shutdown: shutdown.boxed(),
             has_begun: false,
             has_ended: false,
-            interrupted: None,
+            abort_reason: None,
         }
     }
 
-    /// Ends the upload early if `lost` resolves: the sender's session ended or its permissions shrank.
-    pub(super) fn watch(&mut self, lost: BoxFuture<'static, Lost>, holder: Option<String>) {
+    /// Aborts the upload when `lost` completes, because the session of the sender has ended or its permissions were
+    /// reduced.
+    pub(super) fn abort_on(
+        &mut self,
+        lost: BoxFuture<'static, AccessLoss>,
+        holder: Option<String>,
+    ) {
         (self.lost, self.holder) = (lost, holder);
     }
 
@@ -78,9 +83,9 @@ impl Incoming {
         self.holder.as_deref()
     }
 
-    /// Returns the reason if the upload ended early.
-    pub(super) const fn interrupted(&self) -> Option<BrokenOff> {
-        self.interrupted
+    /// Returns the reason if the upload was aborted.
+    pub(super) const fn abort_reason(&self) -> Option<UploadAbort> {
+        self.abort_reason
     }
 
     /// Returns true while unread bytes may still arrive.
@@ -93,57 +98,57 @@ impl Incoming {
         self.has_begun
     }
 
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
-        if self.has_ended || self.interrupted.is_some() {
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, UploadAbort>> {
+        if self.has_ended || self.abort_reason.is_some() {
             return None;
         }
         self.has_begun = true;
-        self.deadline.receiving();
-        let began = Instant::now();
-        let left = self.idle_timeout.saturating_sub(self.waited_in_window);
+        self.deadline.on_upload();
+        let started_at = Instant::now();
+        let remaining = self.idle_timeout.saturating_sub(self.waited_in_window);
         let next = tokio::select! {
             biased;
-            lost = &mut self.lost => Err(BrokenOff::Lost(lost)),
-            () = &mut self.stopping => Err(BrokenOff::Stopping),
-            next = tokio::time::timeout(left, self.bytes.next()) => match next {
+            lost = &mut self.lost => Err(UploadAbort::AccessLost(lost)),
+            () = &mut self.shutdown => Err(UploadAbort::ShuttingDown),
+            next = tokio::time::timeout(remaining, self.bytes.next()) => match next {
                 Ok(Some(Ok(piece))) => Ok(Some(piece)),
                 Ok(None) => Ok(None),
-                Ok(Some(Err(_))) => Err(BrokenOff::Left),
-                Err(_elapsed) => Err(BrokenOff::Slow),
+                Ok(Some(Err(_))) => Err(UploadAbort::Disconnected),
+                Err(_elapsed) => Err(UploadAbort::TooSlow),
             },
         };
-        self.deadline.receiving();
+        self.deadline.on_upload();
         match next {
             Ok(Some(piece)) => {
-                self.count(piece.len(), began.elapsed());
+                self.count(piece.len(), started_at.elapsed());
                 Some(Ok(piece))
             }
             Ok(None) => {
                 self.has_ended = true;
                 None
             }
-            Err(interrupted) => {
-                self.has_ended = interrupted == BrokenOff::Left;
-                self.interrupted = Some(interrupted);
-                Some(Err(interrupted))
+            Err(abort_reason) => {
+                self.has_ended = abort_reason == UploadAbort::Disconnected;
+                self.abort_reason = Some(abort_reason);
+                Some(Err(abort_reason))
             }
         }
     }
 
-    fn count(&mut self, bytes: usize, waited_in_window: Duration) {
+    fn count(&mut self, bytes: usize, waited: Duration) {
         self.received_bytes += bytes;
-        self.waited_in_window += waited_in_window;
+        self.waited_in_window += waited;
         if self.received_bytes >= self.progress_bytes {
             (self.received_bytes, self.waited_in_window) = (0, Duration::ZERO);
         }
     }
 
-    /// Reads and discards until the body ends or more than `most` bytes have arrived.
-    pub(super) async fn discard(mut self, most: usize) {
+    /// Reads and discards bytes until the body ends or more than `max_bytes` bytes have arrived.
+    pub(super) async fn discard(mut self, max_bytes: usize) {
         let mut read = 0;
         while let Some(Ok(piece)) = self.bytes.next().await {
             read += piece.len();
-            if read > most {
+            if read > max_bytes {
                 return;
             }
         }

@@ -1,8 +1,9 @@
 //! Responds to a client that is still sending.
 //!
-//! Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response that
-//! explains it. So the response is sent immediately, and its end is delayed while the rest of the body is read and
-//! discarded. A client that reads while sending (curl does) stops; others are cut off.
+//! Closing a socket with unread bytes makes the kernel send a TCP reset, and the client would lose the response.
+//! Therefore the response is sent immediately, and the end of its body is delayed while the remaining bytes of the
+//! request are read and discarded. A client that reads while sending (curl does) stops sending; others are
+//! disconnected.
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use poem::{Body, Response};
 
 use super::incoming::Incoming;
 
-/// Maximum time for which the rest of the body is read and discarded.
+/// Maximum time for which the remaining bytes of the request are read and discarded.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum size of the discarded rest.
+/// Maximum number of discarded bytes of the request.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
-/// Returns the response with its end delayed until the client stops sending or a limit is reached.
-pub(super) fn until_sent(response: Response, incoming: Incoming, request: &HeaderMap) -> Response {
+/// Delays the end of the response until the client stops sending or a limit is reached.
+pub(super) fn hold_open(response: Response, incoming: Incoming, request: &HeaderMap) -> Response {
     if !incoming.is_open() || is_empty(request) {
         return response;
     }
@@ -31,7 +32,7 @@ pub(super) fn until_sent(response: Response, incoming: Incoming, request: &Heade
         return Response::from_parts(parts, body); // The client waits for `100 Continue` and has not sent the body.
     }
     let rest = async move {
-        // The connection is closed in both outcomes.
+        // The result is ignored: the connection is closed whether or not the client has stopped sending.
         let _ = tokio::time::timeout(DISCARD_TIMEOUT, incoming.discard(MAX_DISCARDED_BYTES)).await;
     };
     let rest = rest.into_stream().filter_map(|()| async { None });

@@ -1,4 +1,4 @@
-//! Reads an import order from URL parameters and media type:
+//! Reads an import order (`ImportOrder`: the options of one import) from URL parameters and media type:
 //! `?format=csv&dryRun=true&emptyCells=clear&idempotencyKey=…`.
 
 use domain::{
@@ -16,34 +16,35 @@ use crate::{
 
 const PARAMETERS: [&str; 4] = ["format", "dryRun", "emptyCells", "idempotencyKey"];
 
-/// Error of an upload request that cannot be read as an order.
+/// Error of an upload request without a valid import order.
 pub(super) enum OrderError {
     /// The query string is unreadable, or the media type is missing or unsupported.
-    Refused(RequestError),
-    /// Invalid parameters; the error lists all of them.
+    Rejected(RequestError),
+    /// Invalid URL parameters; the error lists each invalid parameter.
     Parameters(Error),
 }
 
 impl From<RequestError> for OrderError {
-    fn from(refusal: RequestError) -> Self {
-        Self::Refused(refusal)
+    fn from(error: RequestError) -> Self {
+        Self::Rejected(error)
     }
 }
 
-/// Reads the order of an upload. The parameter `format` takes precedence over `Content-Type`.
+/// Reads the import order of an upload. The parameter `format` takes precedence over `Content-Type`.
 ///
 /// # Errors
-/// All invalid parameters, or 415 if the format is unknown, the body is a form, or the charset is not UTF-8.
+/// All invalid parameters; or 415 if neither parameter nor media type names a format, the body is a form, or the
+/// charset is not UTF-8.
 pub(super) fn read(
     kind: ImportKind,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<ImportOrder, OrderError> {
     let parameters = Parameters::read(uri.query().unwrap_or_default())?;
-    let format = match (parameters.format, DeclaredType::by(headers)) {
-        (Some(format), DeclaredType::Format(_) | DeclaredType::Nothing)
+    let format = match (parameters.format, DeclaredType::from_headers(headers)) {
+        (Some(format), DeclaredType::Format(_) | DeclaredType::Unspecified)
         | (None, DeclaredType::Format(format)) => format,
-        (None, DeclaredType::Nothing) | (_, DeclaredType::Form) => {
+        (None, DeclaredType::Unspecified) | (_, DeclaredType::Form) => {
             return Err(unsupported_type(kind).into());
         }
         (_, DeclaredType::OtherCharset) => return Err(other_charset().into()),
@@ -68,22 +69,22 @@ struct Parameters {
 impl Parameters {
     fn read(query: &str) -> Result<Self, OrderError> {
         let mut parameters = Self::default();
-        let (mut seen, mut faults) = (Vec::new(), Vec::new());
+        let (mut seen, mut errors) = (Vec::new(), Vec::new());
         for pair in params::pairs(query) {
             let (name, value) = pair?;
             if seen.contains(&name) {
-                faults.push(FieldError::new(name, "is given twice"));
+                errors.push(FieldError::new(name, "is given twice"));
                 continue;
             }
-            if let Err(fault) = parameters.set(&name, value()?) {
-                faults.push(fault);
+            if let Err(error) = parameters.set(&name, value()?) {
+                errors.push(error);
             }
             seen.push(name);
         }
-        if faults.is_empty() {
+        if errors.is_empty() {
             Ok(parameters)
         } else {
-            Err(OrderError::Parameters(invalid_parameters(faults)))
+            Err(OrderError::Parameters(invalid_parameters(errors)))
         }
     }
 
@@ -95,8 +96,8 @@ impl Parameters {
             }
             "dryRun" => self.dry_run = one_of(name, &value, [("true", true), ("false", false)])?,
             "emptyCells" => {
-                let meanings = [("keep", EmptyCells::Keep), ("clear", EmptyCells::Clear)];
-                self.empty_cells = Some(one_of(name, &value, meanings)?);
+                let options = [("keep", EmptyCells::Keep), ("clear", EmptyCells::Clear)];
+                self.empty_cells = Some(one_of(name, &value, options)?);
             }
             "idempotencyKey" => self.idempotency_key = Some(value),
             unknown => {
@@ -115,22 +116,22 @@ impl Parameters {
 fn one_of<T: Copy>(
     name: &str,
     value: &str,
-    known: [(&'static str, T); 2],
+    options: [(&'static str, T); 2],
 ) -> Result<T, FieldError> {
-    let found = known.iter().find(|(text, _)| value.eq_ignore_ascii_case(text));
-    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let [one, other] = known.map(|(text, _)| text);
-        let suggestion = nearest(value, [one, other]).map(str::to_owned);
-        let message = format!("must be {one} or {other}, not {value:?}");
+    let matched = options.iter().find(|(text, _)| value.eq_ignore_ascii_case(text));
+    matched.map(|(_, option)| *option).ok_or_else(|| {
+        let [first, second] = options.map(|(text, _)| text);
+        let suggestion = nearest(value, [first, second]).map(str::to_owned);
+        let message = format!("must be {first} or {second}, not {value:?}");
         FieldError { suggestion, ..FieldError::new(name, message) }
     })
 }
 
 fn invalid_parameters(fields: Vec<FieldError>) -> Error {
     let message = match fields.as_slice() {
-        [fault] => format!("{}: {}.", fault.path, fault.message),
-        faults => {
-            format!("The URL has {} invalid parameters: see extensions.fields.", faults.len())
+        [error] => format!("{}: {}.", error.path, error.message),
+        errors => {
+            format!("The URL has {} invalid parameters: see extensions.fields.", errors.len())
         }
     };
     Error { fields, ..Error::new(ErrorCode::Validation, message) }
@@ -144,13 +145,13 @@ enum DeclaredType {
     /// Charset other than UTF-8 or US-ASCII.
     OtherCharset,
     /// No format: the header is absent, repeated, or a tool's default such as `application/octet-stream`.
-    Nothing,
+    Unspecified,
 }
 
 impl DeclaredType {
-    fn by(headers: &HeaderMap) -> Self {
+    fn from_headers(headers: &HeaderMap) -> Self {
         let mut types = headers.get_all(CONTENT_TYPE).iter();
-        let (Some(value), None) = (types.next(), types.next()) else { return Self::Nothing };
+        let (Some(value), None) = (types.next(), types.next()) else { return Self::Unspecified };
         let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
         let mut parts = value.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default();
@@ -163,7 +164,7 @@ impl DeclaredType {
             "application/json" | "application/x-ndjson" | "application/ndjson" => {
                 Self::Format(ImportFormat::Json)
             }
-            _ => Self::Nothing,
+            _ => Self::Unspecified,
         }
     }
 }

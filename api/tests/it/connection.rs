@@ -20,19 +20,19 @@ async fn closes(stream: &mut tokio::net::TcpStream) -> bool {
 #[tokio::test]
 async fn one_address_has_only_so_many_connections() {
     let server = TestServer::with_limits(|limits| limits.connections_per_address = 3).await;
-    let mut kept = Vec::new();
+    let mut stored = Vec::new();
     for _ in 0..3 {
         let mut stream = connect(server.address).await;
         stream.write_all(&post_and_stay(HELLO)).await.unwrap();
         assert_eq!(next(&mut stream).await.status, 200);
-        kept.push(stream);
+        stored.push(stream);
     }
     assert!(closes(&mut connect(server.address).await).await);
     // Other addresses are not affected, and a released slot can be taken again.
     let mut other = connect_from(ATTACKER, server.address).await;
     other.write_all(&post(HELLO)).await.unwrap();
     assert_eq!(next(&mut other).await.status, 200);
-    drop(kept.pop());
+    drop(stored.pop());
     within_5_s(async {
         loop {
             let mut stream = connect(server.address).await;

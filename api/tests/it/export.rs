@@ -1,6 +1,6 @@
 //! Exports: streamed files.
 
-use graphql::Lost;
+use graphql::AccessLoss;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -52,8 +52,8 @@ async fn an_export_ends_with_the_session_and_is_not_whole() {
     let mut stream = connect(server.address).await;
     let bytes = request("GET", ASSETS, "Authorization: Bearer endless\r\n");
     stream.write_all(&bytes).await.unwrap();
-    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::Made));
-    server.lost.send(Lost::Access).unwrap();
+    assert_eq!(within_5_s(server.events.recv()).await, Some(Event::PageProduced));
+    server.lost.send(AccessLoss::Access).unwrap();
     let mut file = Vec::new();
     let _ = within_5_s(stream.read_to_end(&mut file)).await; // the connection may be reset
     assert!(file.starts_with(b"HTTP/1.1 200") && !file.ends_with(WHOLE.as_bytes()));
@@ -70,7 +70,7 @@ async fn who_does_not_read_gets_no_more_pages_made() {
     while let Ok(event) =
         tokio::time::timeout(std::time::Duration::from_millis(300), server.events.recv()).await
     {
-        assert_eq!(event, Some(Event::Made));
+        assert_eq!(event, Some(Event::PageProduced));
         made += 1;
         assert!(made < 1_000, "64 MiB were made for nobody");
     }

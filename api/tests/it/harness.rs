@@ -1,6 +1,7 @@
-//! A test server with an engine that hangs, panics or refuses on demand.
+//! A test server with an engine that hangs, panics or rejects requests on demand.
 //!
-//! The engine is a [`Gateway`] without limits or permissions: the real engine has those, and its own tests cover them.
+//! The engine is a [`Gateway`] without limits or permissions. Limits and permissions of the real engine are covered by
+//! the tests of its crate.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,9 @@ use domain::{
     Id,
     inventory::import::{ImportFormat, ImportKind, ImportOrder},
 };
-use graphql::{Answer, BrokenOff, Client, ErrorCode, Lost, OperationKind, Received, Recognised};
+use graphql::{
+    AccessLoss, Answer, Client, ConnectedCaller, ErrorCode, OperationKind, Received, UploadAbort,
+};
 use tokio::{
     net::TcpListener,
     sync::{broadcast, mpsc},
@@ -31,25 +34,25 @@ pub enum Event {
     Started,
     Dropped,
     /// An upload began, with its order as text; no piece has been requested yet.
-    Ordered(String),
+    UploadStarted(String),
     /// A piece of an upload arrived, with its size in bytes.
-    Came(usize),
-    /// An upload ended early, with the reason.
-    BrokenOff(BrokenOff),
+    PieceReceived(usize),
+    /// An upload was aborted, with the reason.
+    UploadAbort(UploadAbort),
     /// A page of an export was produced.
-    Made,
+    PageProduced,
 }
 
-/// Guard that reports when the work that holds it is dropped.
+/// Guard in a resolver or stream. Reports [`Event::Dropped`] when the engine's work is dropped.
 struct DropReporter(mpsc::UnboundedSender<Event>);
 
 impl Drop for DropReporter {
     fn drop(&mut self) {
-        let _ = self.0.send(Event::Dropped); // the test may no longer listen
+        let _ = self.0.send(Event::Dropped); // fails if the test has ended
     }
 }
 
-/// Panics. Kept outside the resolver, because its macro would warn about unreachable code.
+/// Panics. A separate function, because the macro of the resolver would warn about unreachable code.
 fn panic_now() -> bool {
     panic!("postgres at src/secret.rs")
 }
@@ -78,7 +81,7 @@ impl Query {
 
     async fn hangs(&self, ctx: &Context<'_>) -> bool {
         let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>();
-        let _witness = DropReporter(events.clone());
+        let _reporter = DropReporter(events.clone());
         events.send(Event::Started).unwrap();
         std::future::pending().await
     }
@@ -107,13 +110,13 @@ impl Ticks {
         stream::iter([1, 2])
     }
 
-    /// Sends nothing, and reports when it is dropped.
+    /// Sends nothing, and reports when the stream is dropped.
     async fn silence(&self, ctx: &Context<'_>) -> impl Stream<Item = u8> + use<> {
         let events = ctx.data_unchecked::<mpsc::UnboundedSender<Event>>().clone();
         events.send(Event::Started).unwrap();
-        let witness = DropReporter(events);
+        let reporter = DropReporter(events);
         stream::pending().inspect(move |_: &u8| {
-            let _ = &witness;
+            let _ = &reporter;
         })
     }
 
@@ -135,7 +138,7 @@ impl Ticks {
 pub struct Engine {
     schema: Schema<Query, Mutation, Ticks>,
     events: mpsc::UnboundedSender<Event>,
-    lost: broadcast::Sender<Lost>,
+    lost: broadcast::Sender<AccessLoss>,
 }
 
 fn refused(errors: Vec<ServerError>) -> Answer {
@@ -204,8 +207,13 @@ impl Gateway for Engine {
         })
     }
 
-    /// Accepts every bearer as the holder's name. `refuse-CODE` is rejected with that code; `hang` never resolves.
-    async fn recognise(&self, bearer: String, _: Client) -> Result<Recognised, Answer> {
+    /// Accepts every bearer token, and uses the token as the name of the holder. `refuse-CODE` is rejected with that
+    /// code; `hang` never resolves.
+    async fn authenticate_connection(
+        &self,
+        bearer: String,
+        _: Client,
+    ) -> Result<ConnectedCaller, Answer> {
         if let Some(code) = bearer.strip_prefix("refuse-") {
             return Err(refused(vec![error(code, None)]));
         }
@@ -213,46 +221,47 @@ impl Gateway for Engine {
             std::future::pending::<()>().await;
         }
         let mut lost = self.lost.subscribe();
-        let lost = async move { lost.recv().await.unwrap_or(Lost::Access) }.boxed();
-        Ok(Recognised { holder: Some(bearer.clone()), bearer: Some(bearer), lost })
+        let lost = async move { lost.recv().await.unwrap_or(AccessLoss::Access) }.boxed();
+        Ok(ConnectedCaller { holder: Some(bearer.clone()), bearer: Some(bearer), lost })
     }
 
-    /// Counts bytes as rows. `forbid` is rejected with FORBIDDEN; `picky` is rejected after the first piece.
+    /// Counts each byte as a row. The token `forbid` is rejected with FORBIDDEN; `picky` is rejected after the first
+    /// piece.
     async fn upload(
         &self,
         order: ImportOrder,
         bearer: Option<&str>,
         _: Client,
-        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+        pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
     ) -> Result<Received, Answer> {
         match bearer {
             None => return Err(refused(vec![error("UNAUTHENTICATED", None)])),
             Some("forbid") => return Err(refused(vec![error("FORBIDDEN", None)])),
             Some(_) => {}
         }
-        let _witness = DropReporter(self.events.clone());
+        let _reporter = DropReporter(self.events.clone());
         let format = match order.format {
             ImportFormat::Csv => "csv",
             ImportFormat::Json => "json",
         };
-        let ordered = format!(
+        let order_text = format!(
             "{} {format} {} {} {:?}",
             order.kind.as_str(),
             order.dry_run,
             order.empty_cells.as_str(),
             order.idempotency_key
         );
-        self.events.send(Event::Ordered(ordered)).unwrap();
+        self.events.send(Event::UploadStarted(order_text)).unwrap();
         let mut pieces = std::pin::pin!(pieces);
         let mut bytes = 0;
         while let Some(piece) = pieces.next().await {
             match piece {
                 Ok(piece) => {
                     bytes += piece.len();
-                    self.events.send(Event::Came(piece.len())).unwrap();
+                    self.events.send(Event::PieceReceived(piece.len())).unwrap();
                 }
-                Err(broken) => {
-                    self.events.send(Event::BrokenOff(broken)).unwrap();
+                Err(reason) => {
+                    self.events.send(Event::UploadAbort(reason)).unwrap();
                     return Err(refused(vec![error("TIMEOUT", None)]));
                 }
             }
@@ -263,19 +272,19 @@ impl Gateway for Engine {
         Ok(Received { id: Id::default(), rows: i32::try_from(bytes).unwrap() })
     }
 
-    /// Returns a page with the run as its title. `refuse-CODE` is rejected with that code.
+    /// Returns a page with the run as its title. The token `refuse-CODE` is rejected with that code.
     async fn print_report(
         &self,
         run: &str,
         bearer: Option<&str>,
         _: Client,
-    ) -> Result<graphql::Printed, Answer> {
+    ) -> Result<graphql::PrintedReport, Answer> {
         let bearer = bearer.ok_or_else(|| refused(vec![error("UNAUTHENTICATED", None)]))?;
         if let Some(code) = bearer.strip_prefix("refuse-") {
             return Err(refused(vec![error(code, None)]));
         }
         let html = format!("<!DOCTYPE html><title>{run}</title>");
-        Ok(graphql::Printed { html, style_sha256: "c3R5bGU=".to_owned() })
+        Ok(graphql::PrintedReport { html, style_sha256: "c3R5bGU=".to_owned() })
     }
 
     async fn report_file(
@@ -293,7 +302,7 @@ impl Gateway for Engine {
         Ok(stream::iter([Ok(header)]).chain(rows))
     }
 
-    /// Streams three pages. `fails` gets one page and an error; the pages of `endless` never end.
+    /// Streams three pages. The token `fails` gets one page and an error; the token `endless` gets an endless stream.
     async fn export(
         &self,
         _: ImportKind,
@@ -306,10 +315,10 @@ impl Gateway for Engine {
             return Err(refused(vec![error("FORBIDDEN", None)]));
         }
         let (fails, pages) = (bearer == "fails", if bearer == "endless" { usize::MAX } else { 3 });
-        let (witness, events) = (DropReporter(self.events.clone()), self.events.clone());
+        let (reporter, events) = (DropReporter(self.events.clone()), self.events.clone());
         Ok(stream::iter(0..pages).map(move |page| {
-            let _ = &witness;
-            let _ = events.send(Event::Made); // the test may no longer listen
+            let _ = &reporter;
+            let _ = events.send(Event::PageProduced); // fails if the test has ended
             if fails && page == 1 {
                 return Err(graphql::Error::new(ErrorCode::Internal, "postgres at src/secret.rs"));
             }
@@ -326,8 +335,8 @@ impl Gateway for Engine {
 pub struct TestServer {
     pub address: SocketAddr,
     pub events: mpsc::UnboundedReceiver<Event>,
-    /// Sends the loss of access or permissions to all recognised callers.
-    pub lost: broadcast::Sender<Lost>,
+    /// Sends the loss of access or permissions to all connected callers.
+    pub lost: broadcast::Sender<AccessLoss>,
     pub stop: CancellationToken,
     pub ended: JoinHandle<std::io::Result<()>>,
 }
@@ -357,7 +366,7 @@ impl TestServer {
         Self { address, events, lost, stop, ended }
     }
 
-    /// Starts a server with limits short enough for a test.
+    /// Starts a server whose limits `change` has adjusted.
     pub async fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
         Self::with(|config| change(&mut config.limits)).await
     }

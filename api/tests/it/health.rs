@@ -1,4 +1,4 @@
-//! The private port: liveness, readiness, metrics.
+//! The health listener: liveness, readiness, metrics.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -4,9 +4,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use api::Sockets;
+use api::SocketLimits;
 use async_graphql::futures_util::{SinkExt, StreamExt};
-use graphql::Lost;
+use graphql::AccessLoss;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::{
@@ -122,7 +122,7 @@ impl Ws {
 }
 
 /// Starts a server with socket limits short enough for a test.
-async fn with_limits(change: impl FnOnce(&mut Sockets)) -> TestServer {
+async fn with_limits(change: impl FnOnce(&mut SocketLimits)) -> TestServer {
     TestServer::with_limits(|limits| change(&mut limits.sockets)).await
 }
 
@@ -503,7 +503,7 @@ async fn an_answer_that_fits_no_queue_is_an_error() {
 
 #[tokio::test]
 async fn lost_rights_close_the_socket_at_once() {
-    for (lost, code) in [(Lost::Access, 4401), (Lost::Rights, 4403)] {
+    for (lost, code) in [(AccessLoss::Access, 4401), (AccessLoss::Permission, 4403)] {
         let mut server = TestServer::new().await;
         let mut ada = Ws::known(server.address, Some("ada")).await;
         let mut nobody = Ws::known(server.address, None).await;
@@ -524,7 +524,7 @@ async fn nothing_that_waits_is_delivered_after_the_rights_are_lost() {
     ws.subscribe("1", "subscription { flood(count: 100000, bytes: 10) }").await;
     ws.data("1").await;
     let lost_at = Instant::now();
-    server.lost.send(Lost::Access).unwrap();
+    server.lost.send(AccessLoss::Access).unwrap();
     assert_eq!(ws.ended().await, Some(4401));
     assert!(lost_at.elapsed() < Duration::from_secs(1));
 }

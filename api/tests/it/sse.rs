@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use graphql::Lost;
+use graphql::AccessLoss;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -123,7 +123,9 @@ async fn a_silent_stream_says_comments() {
 
 #[tokio::test]
 async fn lost_rights_end_the_stream_with_their_reason() {
-    for (lost, code) in [(Lost::Access, "UNAUTHENTICATED"), (Lost::Rights, "FORBIDDEN")] {
+    for (lost, code) in
+        [(AccessLoss::Access, "UNAUTHENTICATED"), (AccessLoss::Permission, "FORBIDDEN")]
+    {
         let mut server = TestServer::new().await;
         let open =
             Open::new(&server, "subscription { silence }", "Authorization: Bearer ada\r\n").await;

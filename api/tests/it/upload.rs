@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use graphql::{BrokenOff, Lost};
+use graphql::{AccessLoss, UploadAbort};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -38,7 +38,7 @@ async fn end_of(server: &mut TestServer) -> Event {
     within_5_s(async {
         loop {
             match server.events.recv().await.unwrap() {
-                Event::Ordered(_) | Event::Came(_) => {}
+                Event::UploadStarted(_) | Event::PieceReceived(_) => {}
                 event => return event,
             }
         }
@@ -47,8 +47,10 @@ async fn end_of(server: &mut TestServer) -> Event {
 }
 
 async fn came(server: &mut TestServer) {
-    within_5_s(async { while !matches!(server.events.recv().await, Some(Event::Came(_))) {} })
-        .await;
+    within_5_s(async {
+        while !matches!(server.events.recv().await, Some(Event::PieceReceived(_))) {}
+    })
+    .await;
 }
 
 fn message(reply: &Reply) -> String {
@@ -64,7 +66,7 @@ async fn a_file_is_taken_whole_or_in_chunks() {
     assert_eq!(reply.json()["rows"], BODY.len());
     assert!(reply.json()["id"].as_str().unwrap().starts_with("imp_"));
     let ordered = "ASSETS csv false KEEP None".to_owned();
-    assert_eq!(server.events.recv().await, Some(Event::Ordered(ordered)));
+    assert_eq!(server.events.recv().await, Some(Event::UploadStarted(ordered)));
 
     let mut stream = begin(&server, CSV).await;
     stream.write_all(b"5\r\ncode\n\r\n").await.unwrap();
@@ -91,7 +93,7 @@ async fn the_url_says_how_it_is_read() {
         let headers = format!("Authorization: Bearer ada\r\nContent-Type: {kind}\r\n");
         let reply = exchange(server.address, &upload(path, &headers, BODY)).await;
         assert_eq!(reply.status, 202, "{path} {kind}");
-        assert_eq!(server.events.recv().await, Some(Event::Ordered(ordered.to_owned())));
+        assert_eq!(server.events.recv().await, Some(Event::UploadStarted(ordered.to_owned())));
         assert_eq!(end_of(&mut server).await, Event::Dropped);
     }
 }
@@ -126,7 +128,7 @@ async fn a_wrong_parameter_is_named_with_the_nearest() {
 #[tokio::test]
 async fn what_is_no_plain_file_is_415_and_says_what_is() {
     let server = TestServer::new().await;
-    for (path, headers, said) in [
+    for (path, headers, output) in [
         (ASSETS, "", "curl --data-binary @assets.csv"),
         ("/import/dependencies", "Content-Type: text/plain\r\n", "@dependencies.csv"),
         (ASSETS, "Content-Type: multipart/form-data; boundary=x\r\n", "not in a form"),
@@ -141,7 +143,7 @@ async fn what_is_no_plain_file_is_415_and_says_what_is() {
         let headers = format!("Authorization: Bearer ada\r\n{headers}");
         let reply = exchange(server.address, &upload(path, &headers, BODY)).await;
         assert_eq!((reply.status, reply.code().as_str()), (415, "VALIDATION"), "{headers}");
-        assert!(message(&reply).contains(said), "{reply:?}");
+        assert!(message(&reply).contains(output), "{reply:?}");
     }
 }
 
@@ -224,7 +226,7 @@ async fn a_silent_upload_ends_with_408() {
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     let reply = last(stream).await;
     assert_eq!(reply.status, 408, "{reply:?}");
-    assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Slow));
+    assert_eq!(end_of(&mut server).await, Event::UploadAbort(UploadAbort::TooSlow));
 }
 
 #[tokio::test]
@@ -242,7 +244,7 @@ async fn an_upload_that_drips_ends_with_408() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Slow));
+    assert_eq!(end_of(&mut server).await, Event::UploadAbort(UploadAbort::TooSlow));
     drop(reader);
     drip.abort();
 }
@@ -256,18 +258,21 @@ async fn an_upload_whose_client_leaves_ends() {
     drop(stream);
     // The engine gets the error or is dropped; `graphql` tests that the run ends in both cases.
     let ended = end_of(&mut server).await;
-    assert!(matches!(ended, Event::BrokenOff(BrokenOff::Left) | Event::Dropped), "{ended:?}");
+    assert!(
+        matches!(ended, Event::UploadAbort(UploadAbort::Disconnected) | Event::Dropped),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
 async fn an_upload_ends_with_the_session_of_its_sender() {
-    for lost in [Lost::Access, Lost::Rights] {
+    for lost in [AccessLoss::Access, AccessLoss::Permission] {
         let mut server = TestServer::new().await;
         let mut stream = begin(&server, CSV).await;
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
         came(&mut server).await;
         server.lost.send(lost).unwrap();
-        assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Lost(lost)));
+        assert_eq!(end_of(&mut server).await, Event::UploadAbort(UploadAbort::AccessLost(lost)));
     }
 }
 
@@ -282,7 +287,7 @@ async fn an_upload_does_not_hold_up_the_stop() {
     // An upload that is nearly complete may finish.
     stream.write_all(b"1\r\nx\r\n").await.unwrap();
     came(&mut server).await;
-    assert_eq!(end_of(&mut server).await, Event::BrokenOff(BrokenOff::Stopping));
+    assert_eq!(end_of(&mut server).await, Event::UploadAbort(UploadAbort::ShuttingDown));
     within_5_s(&mut server.ended).await.unwrap().unwrap();
 }
 

@@ -1,7 +1,8 @@
-//! `sentryops admin verify-posture`: compares stored postures with a fresh evaluation of all assets.
+//! `sentryops admin verify-posture`: compares the stored posture (all verdicts and the score) of each asset with a
+//! fresh evaluation.
 //!
-//! Works range by range, each in its own transaction, so that runs and changes continue meanwhile. An asset that awaits
-//! re-evaluation is not compared: run the command again to compare it.
+//! Each range of assets has its own transaction, so that compliance runs and changes can continue between the ranges.
+//! An asset that awaits re-evaluation is not compared; run the command again later.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -17,7 +18,7 @@ use domain::{
     inventory::asset::Asset,
 };
 
-/// Maximum differing assets printed per organization.
+/// Maximum number of differing assets printed per organization.
 const MAX_SHOWN: usize = 20;
 
 /// Arguments of `verify-posture`.
@@ -31,8 +32,8 @@ pub(super) struct Arguments {
     repair: bool,
 }
 
-/// Verifies the chosen organizations. Returns the report and the exit code: 1 if any asset differs, otherwise 3 if any
-/// was not compared, otherwise 0.
+/// Verifies the postures of the requested organizations. Returns the report and the exit code: 1 if any asset differs,
+/// otherwise 3 if any asset was not compared, otherwise 0.
 pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, ExitCode)> {
     let mut organizations = Vec::new();
     for slug in &arguments.organization {
@@ -43,29 +44,29 @@ pub(super) async fn verify(arguments: &Arguments, db: Db) -> Result<(String, Exi
         organizations = Organization::all(&tx).await?;
         tx.commit().await?;
     }
-    let (mut said, mut is_right, mut is_whole) = (String::new(), true, true);
+    let (mut output, mut is_equal, mut is_complete) = (String::new(), true, true);
     for organization in &organizations {
-        let found = Comparison::of(&db, organization, arguments.repair).await?;
-        is_right &= found.differing == 0;
-        is_whole &= found.waiting == 0;
-        said.push_str(&found.render(&organization.slug, arguments.repair));
+        let comparison = Comparison::of(&db, organization, arguments.repair).await?;
+        is_equal &= comparison.differing == 0;
+        is_complete &= comparison.waiting == 0;
+        output.push_str(&comparison.render(&organization.slug, arguments.repair));
     }
-    let code = match (is_right, is_whole) {
+    let code = match (is_equal, is_complete) {
         (true, true) => ExitCode::SUCCESS,
         (true, false) => ExitCode::from(3),
         (false, _) => ExitCode::FAILURE,
     };
-    Ok((said, code))
+    Ok((output, code))
 }
 
-/// Result of the comparison for one organization.
+/// Result of comparing the postures of one organization.
 #[derive(Default)]
 struct Comparison {
     assets: usize,
     waiting: usize,
     differing: usize,
-    /// Lines on the first differing assets, at most `MAX_SHOWN`.
-    shown: Vec<String>,
+    /// Report lines, one per differing asset; at most `MAX_SHOWN`.
+    lines: Vec<String>,
 }
 
 impl Comparison {
@@ -73,35 +74,35 @@ impl Comparison {
         let tx = db.read(organization.id).await?;
         let ranges = AssetRange::all(&tx).await?;
         tx.commit().await?;
-        let mut found = Self::default();
+        let mut comparison = Self::default();
         for range in ranges {
-            // A write transaction: verification stores the built-in rules of an organization without evaluations.
+            // A write transaction, because verification first stores built-in rules that are missing or outdated.
             let tx = db.write(organization.id, Origin::system()).await?;
-            let posture::Verified { assets, waiting, mismatches } =
+            let posture::Verification { assets, waiting, mismatches } =
                 posture::verify(&tx, range, crate::now()).await?;
-            found.assets += assets;
-            found.waiting += waiting;
+            comparison.assets += assets;
+            comparison.waiting += waiting;
             if repair {
                 posture::repair(&tx, &mismatches, crate::now()).await?;
                 jobs::compliance::posture::push_flip(&tx).await?;
             }
-            let more = mismatches.iter().take(MAX_SHOWN.saturating_sub(found.shown.len()));
+            let more = mismatches.iter().take(MAX_SHOWN.saturating_sub(comparison.lines.len()));
             let ids: Vec<_> = more.clone().map(|mismatch| mismatch.asset).collect();
             let codes = Asset::of_ids(&tx, &ids).await?;
-            found.shown.extend(more.map(|mismatch| {
+            comparison.lines.extend(more.map(|mismatch| {
                 let code = codes.iter().find(|known| known.id == mismatch.asset);
                 let code =
                     code.map_or_else(|| mismatch.asset.to_string(), |known| known.code.clone());
                 format!("{code}: {}", render(mismatch))
             }));
-            found.differing += mismatches.len();
+            comparison.differing += mismatches.len();
             tx.commit().await?;
         }
-        Ok(found)
+        Ok(comparison)
     }
 
     fn render(&self, slug: &str, repair: bool) -> String {
-        let Self { assets, waiting, differing, shown } = self;
+        let Self { assets, waiting, differing, lines } = self;
         let mut text = format!("{slug}: {assets} assets compared, {differing} differ");
         if repair && *differing > 0 {
             text.push_str(", and were re-evaluated");
@@ -111,32 +112,35 @@ impl Comparison {
             let _ = write!(text, "; {waiting} await evaluation and were not compared");
         }
         text.push('\n');
-        for line in shown {
+        for line in lines {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {line}");
         }
-        if shown.len() < *differing {
-            let _ = writeln!(text, "  and {} more", differing - shown.len());
+        if lines.len() < *differing {
+            let _ = writeln!(text, "  and {} more", differing - lines.len());
         }
         text
     }
 }
 
-/// Renders a mismatch: stored codes, evaluated codes, and the codes by the findings where the first two agree.
+/// Renders a mismatch: stored codes, evaluated codes and, if these agree, the codes derived from the open findings.
 fn render(mismatch: &Mismatch) -> String {
-    let Mismatch { kept, judged, found, .. } = mismatch;
+    let Mismatch { stored, expected, finding_codes, .. } = mismatch;
     let of = |posture: &Option<Posture>| match posture {
         Some(posture) => codes(&posture.codes),
         None => "nothing".to_owned(),
     };
-    let (kept, judged) = (of(kept), of(judged));
-    // With equal codes, the difference lies in the findings, or in the facts, times or weights beside the codes.
-    let told =
-        if kept == judged { format!(", findings say {}", codes(found)) } else { String::new() };
-    format!("stored {kept}, evaluated {judged}{told}")
+    let (stored, expected) = (of(stored), of(expected));
+    // If the codes are equal, the findings differ, or the facts, times or weights of the posture.
+    let findings = if stored == expected {
+        format!(", findings say {}", codes(finding_codes))
+    } else {
+        String::new()
+    };
+    format!("stored {stored}, evaluated {expected}{findings}")
 }
 
-/// Renders the stored codes, one letter per rule.
+/// Renders verdict codes, one letter per rule.
 fn codes(codes: &[VerdictCode]) -> String {
     codes.iter().map(|code| char::from(code.as_byte())).collect()
 }

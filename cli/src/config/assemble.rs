@@ -1,4 +1,4 @@
-//! Assembles the [`Config`] from single settings and checks rules between settings.
+//! Assembles the [`Config`] from single settings, and checks rules that involve several settings.
 //!
 //! Each function reads all its settings before the first `?`, so that every error is recorded.
 
@@ -13,7 +13,7 @@ use workers::QueueSettings;
 
 use super::{
     Allowlist, Argon2, Config, Documents, Environment, Expected, GraphQl, Hsts, Http, KeyRing,
-    Limits, Log, LogFilter, LogFormat, Sessions, Workers,
+    Limits, LogConfig, LogFilter, LogFormat, Sessions, Workers,
     reader::{ErrorRecorded, Reader},
     value::{boolean, documents, duration, folder, list, network, redis_url, socket, within},
 };
@@ -61,9 +61,9 @@ pub(super) fn config(
         && !listen.ip().is_loopback()
         && (!http.is_behind_tls_proxy || http.trusted_proxies.is_empty())
     {
-        let why = "expected a loopback address in production, or BEHIND_TLS_PROXY=true and \
+        let problem = "expected a loopback address in production, or BEHIND_TLS_PROXY=true and \
                    TRUSTED_PROXIES set: passwords must not travel over plain HTTP";
-        reader.record_error("LISTEN_ADDR", why);
+        reader.record_error("LISTEN_ADDR", problem);
     }
 
     Ok(Config {
@@ -110,32 +110,32 @@ fn read_http(
 
 fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, ErrorRecorded> {
     let auth = reader.get("AUTH_LIMIT", str::parse);
-    let scan = reader.get("SCAN_LIMIT", str::parse);
+    let compliance_runs = reader.get("SCAN_LIMIT", str::parse);
     let login_ip_block = reader.get("LOGIN_IP_BLOCK_MINUTES", duration(MINUTE, 1..=1440));
-    Ok(Limits { auth: auth?, scan: scan?, login_ip_block: login_ip_block? })
+    Ok(Limits { auth: auth?, compliance_runs: compliance_runs?, login_ip_block: login_ip_block? })
 }
 
 fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, ErrorRecorded> {
-    let chosen = reader.find("WORKER_QUEUES", list(queue));
-    let given: Vec<_> = CONCURRENCY
+    let selected = reader.find("WORKER_QUEUES", list(queue));
+    let configured: Vec<_> = CONCURRENCY
         .iter()
         .map(|(queue, setting)| (*queue, reader.find(setting, nonzero(10_000))))
         .collect();
     let history_days = reader.get("JOB_HISTORY_DAYS", within(1..=3650));
-    let chosen = chosen?.unwrap_or_default();
+    let selected = selected?.unwrap_or_default();
     let mut queues = Vec::new();
-    for (queue, given) in given {
-        let standard = QueueSettings::of(queue);
-        let concurrency =
-            given?.map_or(standard.concurrency, |given: NonZeroU32| given.get() as usize);
-        if chosen.is_empty() || chosen.contains(&queue) {
-            queues.push((queue, QueueSettings { concurrency, ..standard }));
+    for (queue, configured) in configured {
+        let defaults = QueueSettings::of(queue);
+        let concurrency = configured?
+            .map_or(defaults.concurrency, |configured: NonZeroU32| configured.get() as usize);
+        if selected.is_empty() || selected.contains(&queue) {
+            queues.push((queue, QueueSettings { concurrency, ..defaults }));
         }
     }
     Ok(Workers { queues, history_days: history_days? })
 }
 
-/// Setting of the concurrency of each queue.
+/// Queues, each with the setting of its concurrency.
 const CONCURRENCY: &[(Queue, &str)] = &[
     (Queue::Scan, "WORKER_CONCURRENCY_SCAN"),
     (Queue::Probe, "WORKER_CONCURRENCY_PROBE"),
@@ -158,8 +158,8 @@ fn read_sessions(reader: &mut Reader<'_>) -> Result<Sessions, ErrorRecorded> {
     let max_per_user = reader.get("SESSION_MAX_PER_USER", nonzero(1000));
     let max_per_admin = reader.get("SESSION_MAX_PER_ADMIN", nonzero(1000));
     Ok(Sessions {
-        access_token_life: access?,
-        refresh_token_life: refresh?,
+        access_token_lifetime: access?,
+        refresh_token_lifetime: refresh?,
         idle: idle?,
         max_per_user: max_per_user?,
         max_per_admin: max_per_admin?,
@@ -208,21 +208,21 @@ fn read_allowlist(reader: &mut Reader<'_>) -> Result<Allowlist, ErrorRecorded> {
 fn read_log(
     reader: &mut Reader<'_>,
     environment: Result<Environment, ErrorRecorded>,
-) -> Result<Log, ErrorRecorded> {
+) -> Result<LogConfig, ErrorRecorded> {
     let format = reader.find("LOG_FORMAT", str::parse);
     let filter: Result<LogFilter, _> = reader.get("LOG_LEVEL", str::parse);
     let is_forced = reader.get("LOG_LEVEL_FORCE", boolean);
     if let (Ok(Environment::Production), Ok(filter), Ok(false)) = (environment, &filter, is_forced)
         && !filter.is_at_most_info()
     {
-        let why = "expected no level below info in production, unless LOG_LEVEL_FORCE=true";
-        reader.record_error("LOG_LEVEL", why);
+        let problem = "expected no level below info in production, unless LOG_LEVEL_FORCE=true";
+        reader.record_error("LOG_LEVEL", problem);
     }
-    let usual = LogFormat::usual(environment?, stderr().is_terminal());
-    Ok(Log { format: format?.unwrap_or(usual), filter: filter? })
+    let default_format = LogFormat::default_for(environment?, stderr().is_terminal());
+    Ok(LogConfig { format: format?.unwrap_or(default_format), filter: filter? })
 }
 
-fn nonzero(most: u32) -> impl Fn(&str) -> Result<NonZeroU32, Expected> {
-    let number = within(1..=most);
+fn nonzero(max: u32) -> impl Fn(&str) -> Result<NonZeroU32, Expected> {
+    let number = within(1..=max);
     move |text| number(text).map(|number| NonZeroU32::new(number).expect("the lower bound is 1"))
 }

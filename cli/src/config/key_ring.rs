@@ -1,8 +1,8 @@
 //! Key rings: `kid:secret[,kid:secret…]`. The first key signs and encrypts; all keys verify and decrypt.
 //!
-//! Only random bytes are accepted (32 or more, in base64, base64url or hex). Passphrases are rejected: they would need
-//! stretching, and no rule separates a good one from a bad one. Random bytes are rejected by mistake less than once in
-//! ten million times. An error identifies a key by its position, never by part of its text.
+//! Only random bytes are accepted (32 or more, in base64, base64url or hex). Passphrases are rejected, because they
+//! would need key stretching, and no check separates strong from weak passphrases. Random bytes are rejected by mistake
+//! less than once in ten million times. An error identifies a key by its position, never by part of its text.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use super::{Expected, Secret};
 
 const MIN_BYTES: usize = 32;
 const MIN_DISTINCT_BYTES: usize = 16;
-/// Words that mark a placeholder. Each has at least six letters, because shorter ones occur in random text.
+/// Words that mark a placeholder. Words of fewer than six letters are not used, because they occur in random text.
 const PLACEHOLDERS: &[&str] = &[
     "changeme",
     "example",
@@ -38,11 +38,11 @@ const PLACEHOLDERS: &[&str] = &[
     "default",
 ];
 
-/// Keys in use, never empty. The first one signs and encrypts.
+/// Keys of one purpose, never empty. The first key signs and encrypts; all keys verify and decrypt.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyRing(Vec<Key>);
 
-/// A key of a ring, with its name.
+/// A key of a ring, with its public name.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
     /// Public name of the key, 1 to 16 of `a-z0-9-`; unique in the ring.
@@ -52,7 +52,7 @@ pub(crate) struct Key {
 }
 
 impl KeyRing {
-    /// Parses a ring, or returns the form that was expected.
+    /// Parses a ring, or returns a description of the expected form.
     pub(crate) fn parse(text: &str) -> Result<Self, Expected> {
         let mut keys: Vec<Key> = Vec::new();
         for (index, entry) in text.split(',').enumerate() {
@@ -70,19 +70,20 @@ impl KeyRing {
         Ok(Self(keys))
     }
 
-    /// Returns all keys, the current one first.
+    /// Returns all keys. The first key is the one that signs and encrypts.
     pub(crate) fn keys(&self) -> &[Key] {
         &self.0
     }
 
-    /// Returns true if the rings share a secret, which is not allowed: each purpose needs its own.
+    /// Returns true if the two rings share a secret. A shared secret is not allowed, because each purpose needs its
+    /// own.
     pub(crate) fn shares_a_key_with(&self, other: &Self) -> bool {
         let in_other = |key: &Key| other.0.iter().any(|k| k.secret.expose() == key.secret.expose());
         self.0.iter().any(in_other)
     }
 
-    /// Loads the ring from the file at `path`; if there is none, generates it with one random key. Safe beside another
-    /// process that does the same: one creates the file and both read it.
+    /// Loads the ring from the file at `path`. If the file does not exist, generates it with one random key. Concurrent
+    /// processes are safe: one of them creates the file, and all read the same file.
     ///
     /// # Errors
     /// If the file cannot be read or created, is readable by other users, or contains no key ring.
@@ -110,8 +111,8 @@ impl KeyRing {
 impl Key {
     fn parse(entry: &str) -> Result<Self, Expected> {
         let (kid, text) = entry.split_once(':').ok_or("`kid:secret`")?;
-        let is_kid_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if !(1..=16).contains(&kid.len()) || !kid.bytes().all(is_kid_letter) {
+        let is_kid_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !(1..=16).contains(&kid.len()) || !kid.bytes().all(is_kid_byte) {
             return Err("named by 1 to 16 of a-z, 0-9 and -".into());
         }
         if is_placeholder(text.as_bytes()) {
@@ -160,19 +161,19 @@ fn looks_random(text: &str, bytes: &[u8]) -> bool {
     let is_sequence = bytes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
     let repeats = (1..=bytes.len() / 2).any(|n| bytes[n..] == bytes[..bytes.len() - n]);
     let is_text = bytes.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-    // A passphrase such as `correct-horse-battery-…` happens to be valid base64url, but in one case only.
+    // A passphrase such as `correct-horse-battery-…` is valid base64url, but has letters of one case only.
     let has = |is_case: fn(&u8) -> bool| text.as_bytes().iter().any(is_case);
     let is_coded = is_hex(text) || has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
     is_varied && !is_sequence && !repeats && !is_text && is_coded && !is_placeholder(bytes)
 }
 
-/// Creates the file at `path` atomically: a finished draft is hard-linked to the name, which fails if the name is
-/// taken.
+/// Creates the file at `path` atomically. A draft is written completely and then hard-linked to `path`. If another
+/// process has created the file meanwhile, the link fails and that file stays.
 fn generate(path: &Path) -> Result<()> {
     let folder = path.parent().context("the path has no parent folder")?;
-    // The user that Postgres runs as must reach the data folder, but not the secrets.
-    if let Some(above) = folder.parent() {
-        std::fs::create_dir_all(above)?;
+    // The user that Postgres runs as must be able to enter the data folder, but not the folder of the secrets.
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
@@ -263,9 +264,9 @@ mod tests {
             ("my$passphrase is not base64 at all, or is it?".into(), "base64"),
             (String::new(), "32 bytes"),
         ] {
-            let told = refused(&format!("a:{good},b:{secret}"));
-            assert!(told.starts_with("key 2"), "{told}");
-            assert!(told.contains(expected), "{secret}: {told}");
+            let message = refused(&format!("a:{good},b:{secret}"));
+            assert!(message.starts_with("key 2"), "{message}");
+            assert!(message.contains(expected), "{secret}: {message}");
         }
     }
 

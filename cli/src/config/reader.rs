@@ -1,8 +1,8 @@
 //! Reads settings one by one and collects their errors.
 //!
 //! A value comes from `FOO`, or from the file that `FOO_FILE` names (Docker and Kubernetes mount secrets as files). An
-//! empty variable counts as absent, because Compose cannot omit one. **No message contains any part of a value**:
-//! parsers return the form that they expected, never the value that they found.
+//! empty variable counts as absent, because Docker Compose cannot omit a variable. **No message contains any part of a
+//! value**: a parser returns the expected form, never the rejected value.
 
 use std::{
     borrow::Cow,
@@ -14,7 +14,7 @@ use std::{
 
 use super::{Command, Environment, Setting};
 
-/// Expected form of a value, written to follow the word "expected".
+/// Expected form of a value, worded to follow "expected" in a message.
 pub(crate) type Expected = Cow<'static, str>;
 
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -24,7 +24,7 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 pub(crate) struct SettingError {
     /// Name of the variable, e.g. `LISTEN_ADDR`, or `LISTEN_ADDR_FILE` if the value came from a file.
     pub variable: String,
-    /// Problem, written to follow the variable's name.
+    /// Description of the problem, worded to follow the name of the variable.
     pub problem: Cow<'static, str>,
 }
 
@@ -34,11 +34,11 @@ impl fmt::Display for SettingError {
     }
 }
 
-/// Marker returned in place of a value whose error is already recorded.
+/// Error without content: the reader has recorded the error of the setting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ErrorRecorded;
 
-/// Source of the settings of one process, with the errors found so far.
+/// Reads settings and records their errors.
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     command: Command,
@@ -65,26 +65,29 @@ impl<'a> Reader<'a> {
         self.find(name, parse)?.ok_or_else(|| self.record_error(name, "has no default"))
     }
 
-    /// Reads a setting that may be absent. Records an error if `command` requires it.
+    /// Reads a setting that can be absent. Records an error if the command requires the setting.
     pub(super) fn find<T>(
         &mut self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Expected>,
     ) -> Result<Option<T>, ErrorRecorded> {
         let setting = Setting::find(name).expect("every setting that is read is in the table");
-        let (variable, value) = match self.given(setting)? {
-            Some(given) => given,
+        let (variable, value) = match self.value_of(setting)? {
+            Some(found) => found,
             None => match setting.default_in(self.environment) {
                 Some(default) => (name.to_owned(), default.to_owned()),
                 None if setting.required.applies(self.command, self.environment) => {
-                    let (who, meaning) = (setting.required.describe(), setting.meaning);
-                    let why = format!("missing (required by {who}): {meaning}");
+                    let (commands, description) =
+                        (setting.required.describe(), setting.description);
+                    let why = format!("missing (required by {commands}): {description}");
                     return Err(self.record_error(name, why));
                 }
                 None => return Ok(None),
             },
         };
-        if value.chars().any(|letter| letter.is_control() || letter == char::REPLACEMENT_CHARACTER)
+        if value
+            .chars()
+            .any(|character| character.is_control() || character == char::REPLACEMENT_CHARACTER)
         {
             return Err(self.record_error(variable, "expected one line of UTF-8 text"));
         }
@@ -103,11 +106,12 @@ impl<'a> Reader<'a> {
         ErrorRecorded
     }
 
-    /// Returns the variable that is set (`FOO` or `FOO_FILE`) and the value.
-    fn given(&mut self, setting: &Setting) -> Result<Option<(String, String)>, ErrorRecorded> {
-        let look = |variable: &str| (self.lookup)(variable).filter(|value| !value.is_empty());
-        let value = look(setting.name);
-        let file = setting.file_variable().and_then(|variable| Some((look(&variable)?, variable)));
+    /// Returns the name of the variable that is set (`FOO` or `FOO_FILE`) and the value; `None` if neither is set.
+    fn value_of(&mut self, setting: &Setting) -> Result<Option<(String, String)>, ErrorRecorded> {
+        let non_empty = |variable: &str| (self.lookup)(variable).filter(|value| !value.is_empty());
+        let value = non_empty(setting.name);
+        let file =
+            setting.file_variable().and_then(|variable| Some((non_empty(&variable)?, variable)));
         match (value, file) {
             (None, None) => Ok(None),
             (Some(value), None) => Ok(Some((setting.name.to_owned(), value))),

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// A value that must not be printed. It has no `Display`, its `Debug` prints `[secret]`, and reading it takes an
-/// explicit [`expose`](Self::expose). It has no `PartialEq` because secrets need a constant-time comparison, left to
-/// the caller.
+/// A value that must not be printed. There is no `Display`, and `Debug` prints `[secret]`. Reading the value takes an
+/// explicit [`expose`](Self::expose). There is no `PartialEq`, because secrets need a constant-time comparison, which
+/// is left to the caller.
 #[derive(Clone)]
 pub(crate) struct Secret<T>(T);
 
@@ -14,7 +14,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// Returns the value, for the one place that needs it.
+    /// Returns the secret value, for the code that uses it.
     pub(crate) const fn expose(&self) -> &T {
         &self.0
     }

@@ -1,4 +1,5 @@
-//! Tests of the whole configuration, driven by tables. Long, because each kind of invalid value has a row.
+//! Table-driven tests of the whole configuration. The file is long, because the table has a row per kind of invalid
+//! value.
 
 use std::{
     cell::RefCell,
@@ -15,8 +16,8 @@ const KEY_B: &str = "b:pX2vT0nq8RkYz5wLh3cJmB7sUeD1aGfKi4oN6tVxQyE";
 const DATABASE: &str = "postgres://web:tulip-4711@db.internal:5432/ops?sslmode=require";
 const REDIS: &str = "rediss://:orchid-4711@cache.internal:6379/0";
 const CANARY: &str = "canary7";
-/// Words that occur both in the invalid values below and in our own error messages.
-const OUR_WORDS: &[&str] = &[
+/// Words that occur both in the invalid values below and in the fixed text of error messages.
+const MESSAGE_WORDS: &[&str] = &[
     "prod",
     "postgres",
     "redis",
@@ -50,13 +51,13 @@ fn production<'a>(more: &[(&'a str, &'a str)]) -> Result<Config, Vec<SettingErro
 }
 
 fn variables(errors: &[SettingError]) -> Vec<&str> {
-    errors.iter().map(|fault| fault.variable.as_str()).collect()
+    errors.iter().map(|error| error.variable.as_str()).collect()
 }
 
 /// A temporary file, removed when the test ends.
-struct Scrap(PathBuf);
+struct TemporaryFile(PathBuf);
 
-impl Scrap {
+impl TemporaryFile {
     fn new(name: &str, content: &[u8], mode: u32) -> Self {
         let path = std::env::temp_dir().join(format!("config-{}-{name}", std::process::id()));
         fs::write(&path, content).unwrap();
@@ -69,7 +70,7 @@ impl Scrap {
     }
 }
 
-impl Drop for Scrap {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         fs::remove_file(&self.0).unwrap();
     }
@@ -91,8 +92,8 @@ fn nothing_given_is_a_working_development() {
     assert_eq!(config.http.hsts, None);
     assert_eq!(config.limits.auth, "10/minute".parse().unwrap());
     assert_eq!(config.limits.login_ip_block, Duration::from_mins(15));
-    assert_eq!(config.sessions.access_token_life, Duration::from_mins(30));
-    assert_eq!(config.sessions.refresh_token_life, Duration::from_hours(14 * 24));
+    assert_eq!(config.sessions.access_token_lifetime, Duration::from_mins(30));
+    assert_eq!(config.sessions.refresh_token_lifetime, Duration::from_hours(14 * 24));
     assert_eq!(config.sessions.idle, None);
     let argon2 = config.argon2;
     assert_eq!((argon2.memory_kib, argon2.passes, argon2.lanes), (19_456, 2, 1));
@@ -149,8 +150,8 @@ fn a_bad_value_names_its_variable_and_is_never_shown() {
         assert_eq!(variables(&errors), [name], "{value}");
         let text = render(&errors);
         assert!(text.contains("expected"), "{text}");
-        for part in value.split(|letter: char| !letter.is_ascii_alphanumeric()) {
-            let is_ours = OUR_WORDS.contains(&part) || part.len() < 4;
+        for part in value.split(|character: char| !character.is_ascii_alphanumeric()) {
+            let is_ours = MESSAGE_WORDS.contains(&part) || part.len() < 4;
             assert!(is_ours || !text.contains(part), "{value}: {text}");
         }
     };
@@ -241,10 +242,10 @@ fn all_faults_come_at_once_and_none_comes_twice() {
 
 #[test]
 fn each_setting_of_the_table_is_read_and_no_other() {
-    let asked = RefCell::new(BTreeSet::new());
-    let list = Scrap::new("list", br#"{"x": "y"}"#, 0o600);
+    let looked_up = RefCell::new(BTreeSet::new());
+    let list = TemporaryFile::new("list", br#"{"x": "y"}"#, 0o600);
     let _ = Config::read(Command::Api, |name| {
-        asked.borrow_mut().insert(name.to_owned());
+        looked_up.borrow_mut().insert(name.to_owned());
         match name {
             "GRAPHQL_ALLOWLIST" => Some("log".to_owned()),
             "GRAPHQL_ALLOWLIST_FILE" => Some(list.path().to_owned()),
@@ -256,7 +257,7 @@ fn each_setting_of_the_table_is_read_and_no_other() {
         .flat_map(|setting| [Some(setting.name.to_owned()), setting.file_variable()])
         .flatten()
         .collect();
-    assert_eq!(asked.into_inner(), known);
+    assert_eq!(looked_up.into_inner(), known);
 }
 
 #[test]
@@ -284,8 +285,8 @@ fn an_empty_variable_counts_as_absent() {
 
 #[test]
 fn a_file_gives_the_value_without_its_last_newline() {
-    let keys = Scrap::new("keys", format!("{KEY_A}\n").as_bytes(), 0o600);
-    let address = Scrap::new("address", b"127.0.0.1:9000\r\n", 0o644);
+    let keys = TemporaryFile::new("keys", format!("{KEY_A}\n").as_bytes(), 0o600);
+    let address = TemporaryFile::new("address", b"127.0.0.1:9000\r\n", 0o644);
     let config = production(&[
         ("JWT_KEYS", ""),
         ("JWT_KEYS_FILE", keys.path()),
@@ -298,17 +299,17 @@ fn a_file_gives_the_value_without_its_last_newline() {
 
 #[test]
 fn a_bad_file_names_its_variable_and_neither_path_nor_content() {
-    let check = |given: &[(&str, &str)], variable: &str, says: &str| {
+    let check = |given: &[(&str, &str)], variable: &str, text_part: &str| {
         let errors = with(Command::Up, given).unwrap_err();
         assert_eq!(variables(&errors), [variable]);
         let text = render(&errors);
-        assert!(text.contains(says), "{text}");
+        assert!(text.contains(text_part), "{text}");
         assert!(!text.contains(CANARY), "{text}");
     };
-    let empty = Scrap::new("canary7-empty", b"\n", 0o600);
-    let wrong = Scrap::new("canary7-wrong", b"canary7\n", 0o600);
-    let two = Scrap::new("canary7-two", b"info\ncanary7\n", 0o600);
-    let binary = Scrap::new("canary7-binary", b"canary7\xff", 0o600);
+    let empty = TemporaryFile::new("canary7-empty", b"\n", 0o600);
+    let wrong = TemporaryFile::new("canary7-wrong", b"canary7\n", 0o600);
+    let two = TemporaryFile::new("canary7-two", b"info\ncanary7\n", 0o600);
+    let binary = TemporaryFile::new("canary7-binary", b"canary7\xff", 0o600);
     check(&[("JWT_KEYS_FILE", "/nowhere/canary7")], "JWT_KEYS_FILE", "no such file");
     check(&[("JWT_KEYS_FILE", "/")], "JWT_KEYS_FILE", "folder");
     check(&[("JWT_KEYS_FILE", empty.path())], "JWT_KEYS_FILE", "not empty");
@@ -325,7 +326,7 @@ fn a_bad_file_names_its_variable_and_neither_path_nor_content() {
 #[test]
 fn production_refuses_secrets_in_files_that_others_can_read() {
     for mode in [0o640, 0o604, 0o644] {
-        let keys = Scrap::new(&format!("open-{mode:o}"), KEY_A.as_bytes(), mode);
+        let keys = TemporaryFile::new(&format!("open-{mode:o}"), KEY_A.as_bytes(), mode);
         let given = [("JWT_KEYS", ""), ("JWT_KEYS_FILE", keys.path())];
         let errors = production(&given).unwrap_err();
         assert_eq!(variables(&errors), ["JWT_KEYS_FILE"]);
@@ -386,7 +387,7 @@ fn production_logs_no_details_unless_forced() {
 
 #[test]
 fn an_allowlist_needs_documents_under_their_own_hash() {
-    let list = Scrap::new(
+    let list = TemporaryFile::new(
         "allowlist",
         br#"{"7ab1bcfe8e9c0cb9b8b1c5b1c0f1f2d5a1b7d1ae1f1cfc3c79d4a1b0a83f0a3c": "{ canary7 }"}"#,
         0o600,
@@ -402,8 +403,11 @@ fn an_allowlist_needs_documents_under_their_own_hash() {
 
     // printf '{ __typename }' | sha256sum
     let hash = "7f56e67dd21ab3f30d1ff8b7bed08893f0a0db86449836189b361dd1e56ddb4b";
-    let good =
-        Scrap::new("good-list", format!(r#"{{"{hash}": "{{ __typename }}"}}"#).as_bytes(), 0o600);
+    let good = TemporaryFile::new(
+        "good-list",
+        format!(r#"{{"{hash}": "{{ __typename }}"}}"#).as_bytes(),
+        0o600,
+    );
     let given = [("GRAPHQL_ALLOWLIST", "enforce"), ("GRAPHQL_ALLOWLIST_FILE", good.path())];
     let config = with(Command::Up, &given).unwrap();
     let Allowlist::Enforce(documents) = config.graphql.allowlist else { panic!("not enforced") };
@@ -420,7 +424,7 @@ fn debug_shows_no_secret() {
 
 #[test]
 fn a_terminal_gets_text_in_development_only() {
-    assert_eq!(LogFormat::usual(Environment::Development, true), LogFormat::Text);
-    assert_eq!(LogFormat::usual(Environment::Development, false), LogFormat::Json);
-    assert_eq!(LogFormat::usual(Environment::Production, true), LogFormat::Json);
+    assert_eq!(LogFormat::default_for(Environment::Development, true), LogFormat::Text);
+    assert_eq!(LogFormat::default_for(Environment::Development, false), LogFormat::Json);
+    assert_eq!(LogFormat::default_for(Environment::Production, true), LogFormat::Json);
 }

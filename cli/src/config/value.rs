@@ -1,4 +1,4 @@
-//! Forms of values: one type or one parser each.
+//! Types and parsers of setting values. A parser returns the value, or a description of the expected form.
 
 use std::{
     collections::HashMap, fs, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, str::FromStr,
@@ -12,10 +12,10 @@ use url::Url;
 
 use super::{Expected, Secret};
 
-/// A count per time unit, e.g. `10/minute`.
+/// Maximum count per time unit, e.g. `10/minute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// Maximum count in that time.
+    /// Maximum count per time unit.
     pub count: NonZeroU32,
     /// Length of the time unit.
     pub per: Duration,
@@ -40,12 +40,12 @@ impl FromStr for Rate {
     }
 }
 
-/// An origin whose pages may call the API, exactly as a browser sends it in `Origin`.
+/// Origin whose pages may call the API, exactly as browsers send it in the header `Origin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin(String);
 
 impl Origin {
-    /// Returns the origin as browsers send it.
+    /// Returns the origin as text, exactly as browsers send it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -69,10 +69,10 @@ impl FromStr for Origin {
     }
 }
 
-/// Address of a Postgres, with the login to use.
+/// Postgres URL with host, database and login.
 #[derive(Debug, Clone)]
 pub(crate) struct DatabaseUrl {
-    /// URL, which may contain a password.
+    /// The URL as set by the operator; it may contain a password.
     pub url: Secret<String>,
 }
 
@@ -105,18 +105,18 @@ pub(super) fn redis_url(text: &str) -> Result<Secret<Url>, Expected> {
     )
 }
 
-/// GraphQL documents by their SHA-256 in lower-case hex.
+/// GraphQL documents, keyed by the SHA-256 of the document in lower-case hex.
 pub(crate) type Documents = HashMap<String, String>;
 
-/// Reads the documents from the file at `path`: one JSON object, SHA-256 → document.
+/// Reads the documents from the file at `path`: one JSON object that maps the SHA-256 of each document to the document.
 pub(super) fn documents(path: &str) -> Result<Documents, Expected> {
     let text = fs::read(path).map_err(|_| "the path of a readable JSON file")?;
     let documents: Documents = serde_json::from_slice(&text)
         .map_err(|_| "a JSON file with one object: SHA-256 in hex → document")?;
-    let fits = |(hash, document): (&String, &String)| {
+    let is_keyed_by_hash = |(hash, document): (&String, &String)| {
         *hash == format!("{:x}", Sha256::digest(document.as_bytes()))
     };
-    if documents.is_empty() || !documents.iter().all(fits) {
+    if documents.is_empty() || !documents.iter().all(is_keyed_by_hash) {
         return Err(
             "at least one document, and each under its own SHA-256 in lower-case hex".into()
         );
@@ -131,15 +131,15 @@ pub(crate) struct LogFilter(String);
 impl LogFilter {
     /// Builds the filter for tracing.
     pub(crate) fn env_filter(&self) -> EnvFilter {
-        Self::parse(&self.0).expect("parsed once already, when the setting was read")
+        Self::parse(&self.0).expect("`from_str` has parsed the same text")
     }
 
-    /// Returns true if no event below `info` passes.
+    /// Returns true if the filter passes no event below the level `info`.
     pub(crate) fn is_at_most_info(&self) -> bool {
         self.env_filter().max_level_hint().is_some_and(|level| level <= LevelFilter::INFO)
     }
 
-    // No regular expressions: even an operator's filter must not be able to hang the process.
+    // Regular expressions are off, so that no filter can use excessive time.
     fn parse(text: &str) -> Option<EnvFilter> {
         EnvFilter::builder().with_regex(false).parse(text).ok()
     }
@@ -149,7 +149,7 @@ impl FromStr for LogFilter {
     type Err = Expected;
 
     fn from_str(text: &str) -> Result<Self, Expected> {
-        // `EnvFilter` would read `inof` as the name of a target and silence everything else.
+        // `EnvFilter` would take the typo `inof` for a target, and drop the events of all other targets.
         let is_level =
             |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
         let is_plain = text.contains('[') || text.split(',').all(is_level);
@@ -159,7 +159,7 @@ impl FromStr for LogFilter {
     }
 }
 
-/// Parses `true` or `false`, in this spelling only.
+/// Parses `true` or `false`; other spellings are rejected.
 pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
     text.parse().map_err(|_| "true or false".into())
 }
@@ -170,13 +170,13 @@ pub(super) fn socket(text: &str) -> Result<std::net::SocketAddr, Expected> {
         .map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".into())
 }
 
-/// Accepts the path of a folder.
+/// Returns the path of a folder, which does not have to exist.
 #[expect(clippy::unnecessary_wraps, reason = "all parsers have this signature")]
 pub(super) fn folder(text: &str) -> Result<PathBuf, Expected> {
     Ok(PathBuf::from(text))
 }
 
-/// Returns a parser of whole numbers within bounds.
+/// Returns a parser of whole numbers within `bounds`, inclusive.
 pub(super) fn within<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Expected>
 where
     T: FromStr + PartialOrd + std::fmt::Display,
@@ -188,7 +188,7 @@ where
     }
 }
 
-/// Returns a parser of durations, given as a whole number of a unit within bounds.
+/// Returns a parser of durations: whole numbers of the unit, within `bounds`.
 pub(super) fn duration(
     unit_seconds: u64,
     bounds: RangeInclusive<u64>,
@@ -207,18 +207,18 @@ pub(super) fn list<T>(
     }
 }
 
-/// Parses a network in CIDR notation; an address counts as the network of that address alone.
+/// Parses a network in CIDR notation. A single address becomes a network of one address.
 pub(super) fn network(text: &str) -> Result<IpNet, Expected> {
     let address = || text.parse().ok().map(|address: std::net::IpAddr| address.into());
     text.parse()
         .ok()
         .or_else(address)
-        // Host bits after the mask leave the intended network unclear, and /0 would trust every address.
+        // With host bits after the mask, the intended network is unclear. The prefix /0 would trust every address.
         .filter(|network: &IpNet| network.trunc() == *network && network.prefix_len() > 0)
         .ok_or("addresses or networks such as 10.0.0.7, 10.1.0.0/16 or fd00::/8".into())
 }
 
-/// Parses a number of digits only; `parse` alone would accept `+5`.
+/// Parses a number that consists of digits only; `str::parse` would also accept `+5`.
 fn digits<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

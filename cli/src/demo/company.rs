@@ -1,7 +1,7 @@
-//! Data of the demo's company: its people, its assets and the facts about them.
+//! Data of the demo organization: people, assets and facts about the assets.
 //!
-//! Every rule passes on some assets and fails on others. Some facts are missing, as in real inventories. Ages and
-//! expiries count from the time of loading; some of them are a few days short of changing a verdict.
+//! Every rule passes on some assets and fails on others. Some facts are missing, as in real inventories. Times are
+//! relative to the time of loading; some verdicts change a few days later.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use domain::inventory::{
@@ -14,21 +14,21 @@ use domain::inventory::{
 };
 use serde_json::{Map, Value, json};
 
-/// People who sign in: the local part of the e-mail, which is also the role, and the name.
+/// People with a sign-in: local part of the e-mail address, which is also the role; display name.
 pub(super) const PEOPLE: [(&str, &str); 3] =
     [("admin", "Ada Admin"), ("operator", "Otto Operator"), ("viewer", "Vera Viewer")];
 
-/// People who only own and hold assets: local part of the e-mail, name, role.
+/// People without a sign-in, as owners and holders of assets: local part of the e-mail address, display name, role.
 pub(super) const COLLEAGUES: [(&str, &str, &str); 3] = [
     ("nils", "Nils Network", "operator"),
     ("priya", "Priya Platform", "operator"),
     ("felix", "Felix Finance", "viewer"),
 ];
 
-/// People recorded as having a second factor.
+/// People with multi-factor authentication, by short name.
 pub(super) const WITH_MFA: [&str; 2] = ["nils", "priya"];
 
-/// A waiver: asset, failing rule, reason, and duration in days.
+/// A waiver (time-limited exception): asset, waived rule, reason, duration in days.
 pub(super) const WAIVER: (&str, &str, &str, i64) = (
     "billing-db-1",
     "os-supported",
@@ -47,7 +47,7 @@ pub(super) const TAGS: [(&str, &str); 7] = [
     ("build", "#64748b"),
 ];
 
-/// Dependencies: source, target that it needs, kind, criticality.
+/// Dependencies: dependent asset, asset that it depends on, kind, criticality.
 #[rustfmt::skip] // One line per edge keeps the table readable.
 pub(super) const DEPENDENCIES: [(&str, &str, &str, Criticality); 22] = [
     ("shop", "shop-web-1", "runs on", High),
@@ -74,7 +74,8 @@ pub(super) const DEPENDENCIES: [(&str, &str, &str, Criticality); 22] = [
     ("fra1-core-sw-2", "fra1-fw-1", "uplink", Critical),
 ];
 
-/// Custodies: asset, holder, note, check-out in days ago; and the note and days ago of the check-in, if any.
+/// Custodies (check-out records): asset, holder, note and days since the check-out; note and days since the check-in,
+/// if the asset was checked in.
 #[rustfmt::skip]
 pub(super) const CUSTODIES: [CustodyRow; 4] = [
     ("berlin-ap-1", "nils", "New antenna", 12, Some(("Mounted again", 11))),
@@ -87,7 +88,7 @@ pub(super) const CUSTODIES: [CustodyRow; 4] = [
 pub(super) type CustodyRow =
     (&'static str, &'static str, &'static str, i64, Option<(&'static str, i64)>);
 
-/// An asset of the company, before its creation.
+/// Input for the creation of a demo asset.
 pub(super) struct DemoAsset {
     /// Name, unique among the assets.
     pub(super) name: &'static str,
@@ -105,35 +106,35 @@ pub(super) struct DemoAsset {
     pub(super) owner: &'static str,
     /// Names of the tags, separated by spaces.
     pub(super) tags: &'static str,
-    /// Facts known today, by attribute key.
+    /// Facts of today, by attribute key.
     pub(super) attributes: Value,
 }
 
-/// Returns all assets of the company, with facts that count from `now`.
+/// Returns all assets of the demo. Times in their facts are relative to `now`.
 #[rustfmt::skip] // One line per asset keeps the table readable.
-pub(super) fn things(now: DateTime<Utc>) -> Vec<DemoAsset> {
+pub(super) fn demo_assets(now: DateTime<Utc>) -> Vec<DemoAsset> {
     let days = |days: i64| (now + TimeDelta::days(days)).to_rfc3339_opts(SecondsFormat::Secs, true);
-    // Facts of a compliant machine. Each asset states its differences; null means that a fact is unknown.
-    let machine = |os: &str, open_ports: &[u16], differs: Value| {
-        let known = json!({
+    // Facts of a compliant machine. The last argument replaces facts of one asset; null removes a fact.
+    let machine = |os: &str, open_ports: &[u16], overrides: Value| {
+        let base_facts = json!({
             "os_name": os, "open_ports": open_ports, "disk_encrypted": true, "encryption_in_transit": true,
             "edr_installed": true, "antivirus_installed": true, "has_default_credentials": false,
             "password_max_age_days": 90, "logging_enabled": true, "log_retention_days": 90, "firewall_enabled": true,
             "last_backup_at": days(-1), "last_patched_at": days(-6),
         });
-        with(known, differs)
+        with(base_facts, overrides)
     };
-    let device = |os: &str, differs: Value| {
-        let known = json!({
+    let device = |os: &str, overrides: Value| {
+        let base_facts = json!({
             "os_name": os, "os_supported": true, "has_default_credentials": false, "encryption_in_transit": true,
             "logging_enabled": true, "log_retention_days": 30, "open_ports": [22], "last_patched_at": days(-20),
             "last_backup_at": days(-3),
         });
-        with(known, differs)
+        with(base_facts, overrides)
     };
-    let service = |certificate: i64, differs: Value| {
-        let known = json!({ "encryption_in_transit": true, "logging_enabled": true, "tls_cert_expires_at": days(certificate) });
-        with(known, differs)
+    let service = |certificate: i64, overrides: Value| {
+        let base_facts = json!({ "encryption_in_transit": true, "logging_enabled": true, "tls_cert_expires_at": days(certificate) });
+        with(base_facts, overrides)
     };
     let row = |(name, asset_type, environment, lifecycle_state, location, description): AssetBasics, owner, tags, attributes| {
         DemoAsset { name, asset_type, environment, lifecycle_state, location, description, owner, tags, attributes }
@@ -172,7 +173,8 @@ pub(super) fn things(now: DateTime<Utc>) -> Vec<DemoAsset> {
     ]
 }
 
-/// Returns facts that were different yesterday: two assets have become worse since then, and one has been fixed.
+/// Returns the facts that differ between yesterday and today. Since yesterday, two assets have failed and one was
+/// fixed.
 pub(super) fn yesterday() -> [(&'static str, Value); 3] {
     [
         ("billing-app-1", json!({ "edr_installed": true })),
@@ -181,14 +183,14 @@ pub(super) fn yesterday() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// Basic columns of an asset, without owner, tags and facts.
+/// Name, type, environment, lifecycle state, location and description of an asset.
 type AssetBasics =
     (&'static str, AssetType, Environment, LifecycleState, &'static str, &'static str);
 
-/// Merges the differences into the known facts, and drops facts that are null.
-fn with(known: Value, differs: Value) -> Value {
+/// Replaces facts by `overrides`, and removes facts that are null.
+fn with(base_facts: Value, overrides: Value) -> Value {
     let mut facts = Map::new();
-    for object in [known, differs] {
+    for object in [base_facts, overrides] {
         let Value::Object(object) = object else { continue };
         facts.extend(object);
     }
@@ -210,38 +212,47 @@ mod tests {
 
     #[test]
     fn there_are_thirty_things_of_every_type_each_with_its_own_name() {
-        let things = things(now());
-        assert_eq!(things.len(), 30);
-        assert_eq!(things.iter().map(|thing| thing.name).collect::<HashSet<_>>().len(), 30);
+        let demo_assets = demo_assets(now());
+        assert_eq!(demo_assets.len(), 30);
+        assert_eq!(
+            demo_assets.iter().map(|demo_asset| demo_asset.name).collect::<HashSet<_>>().len(),
+            30
+        );
         for asset_type in AssetType::ALL {
-            assert!(things.iter().any(|thing| thing.asset_type == *asset_type), "{asset_type:?}");
+            assert!(
+                demo_assets.iter().any(|demo_asset| demo_asset.asset_type == *asset_type),
+                "{asset_type:?}"
+            );
         }
     }
 
     #[test]
     fn every_owner_works_there_and_everybody_and_every_tag_is_of_use() {
-        let things = things(now());
+        let demo_assets = demo_assets(now());
         let people: HashSet<_> = PEOPLE
             .iter()
-            .map(|(who, _)| *who)
-            .chain(COLLEAGUES.iter().map(|(who, ..)| *who))
+            .map(|(short_name, _)| *short_name)
+            .chain(COLLEAGUES.iter().map(|(short_name, ..)| *short_name))
             .collect();
         assert_eq!(people.len(), 6);
-        let owners: HashSet<_> =
-            things.iter().map(|thing| thing.owner).filter(|who| !who.is_empty()).collect();
+        let owners: HashSet<_> = demo_assets
+            .iter()
+            .map(|demo_asset| demo_asset.owner)
+            .filter(|short_name| !short_name.is_empty())
+            .collect();
         assert!(owners.is_subset(&people), "{owners:?}");
         for (colleague, ..) in COLLEAGUES {
             assert!(owners.contains(colleague), "{colleague} owns nothing");
         }
         let used: HashSet<_> =
-            things.iter().flat_map(|thing| thing.tags.split_whitespace()).collect();
+            demo_assets.iter().flat_map(|demo_asset| demo_asset.tags.split_whitespace()).collect();
         assert_eq!(used, TAGS.iter().map(|(name, _)| *name).collect());
     }
 
     #[test]
     fn what_is_needed_and_held_is_there() {
-        let things = things(now());
-        let names: HashSet<_> = things.iter().map(|thing| thing.name).collect();
+        let demo_assets = demo_assets(now());
+        let names: HashSet<_> = demo_assets.iter().map(|demo_asset| demo_asset.name).collect();
         let mut seen = HashSet::new();
         for (source, target, ..) in DEPENDENCIES {
             assert!(names.contains(source) && names.contains(target), "{source} {target}");
@@ -249,19 +260,19 @@ mod tests {
         }
         assert!(yesterday().iter().all(|(name, _)| names.contains(name)));
         assert!(names.contains(WAIVER.0));
-        for (asset, who, _, since, returned) in CUSTODIES {
+        for (asset, short_name, _, since, returned) in CUSTODIES {
             assert!(names.contains(asset), "{asset}");
             assert!(
-                PEOPLE.iter().any(|(known, _)| *known == who)
-                    || COLLEAGUES.iter().any(|(known, ..)| *known == who)
+                PEOPLE.iter().any(|(known, _)| *known == short_name)
+                    || COLLEAGUES.iter().any(|(known, ..)| *known == short_name)
             );
             assert!(returned.is_none_or(|(_, until)| until < since), "{asset}");
         }
     }
 
-    /// Returns the expected verdict of each rule, true for a pass; `None` for not assessed.
-    fn verdicts(thing: &DemoAsset) -> [(&'static str, Option<bool>); 16] {
-        let fact = |key: &str| thing.attributes.get(key);
+    /// Returns the expected verdict of each rule: `true` for a pass, `false` for a failure, `None` for `NOT_ASSESSED`.
+    fn verdicts(demo_asset: &DemoAsset) -> [(&'static str, Option<bool>); 16] {
+        let fact = |key: &str| demo_asset.attributes.get(key);
         let is = |key: &str| fact(key)?.as_bool();
         let number = |key: &str| fact(key)?.as_i64();
         let age = |key: &str| {
@@ -270,8 +281,12 @@ mod tests {
         };
         let ports = fact("open_ports").and_then(Value::as_array);
         let is_risky = |port: &Value| [21, 23, 445, 2323, 3389].contains(&port.as_u64().unwrap());
-        let derived =
-            || Some(end_of_life::of(fact("os_name")?.as_str()?, None)?.is_supported_at(now()));
+        let derived = || {
+            Some(
+                end_of_life::release_by_name(fact("os_name")?.as_str()?, None)?
+                    .is_supported_at(now()),
+            )
+        };
         [
             ("disk-encryption", is("disk_encrypted")),
             ("encryption-in-transit", is("encryption_in_transit")),
@@ -279,8 +294,11 @@ mod tests {
             ("antivirus-present", is("antivirus_installed")),
             ("no-default-credentials", is("has_default_credentials").map(|has| !has)),
             ("password-max-age", number("password_max_age_days").map(|days| days <= 90)),
-            ("has-owner", Some(!thing.owner.is_empty())),
-            ("owner-mfa", (!thing.owner.is_empty()).then(|| WITH_MFA.contains(&thing.owner))),
+            ("has-owner", Some(!demo_asset.owner.is_empty())),
+            (
+                "owner-mfa",
+                (!demo_asset.owner.is_empty()).then(|| WITH_MFA.contains(&demo_asset.owner)),
+            ),
             ("logging-enabled", is("logging_enabled")),
             ("log-retention", number("log_retention_days").map(|days| days >= 30)),
             ("backup-recency", age("last_backup_at").map(|days| days <= 7)),
@@ -294,12 +312,18 @@ mod tests {
 
     #[test]
     fn every_rule_passes_on_something_and_fails_on_something() {
-        let things = things(now());
-        let in_scope: Vec<_> =
-            things.iter().filter(|thing| thing.lifecycle_state != Retired).map(verdicts).collect();
-        for (at, (rule, _)) in in_scope[0].iter().enumerate() {
+        let demo_assets = demo_assets(now());
+        let in_scope: Vec<_> = demo_assets
+            .iter()
+            .filter(|demo_asset| demo_asset.lifecycle_state != Retired)
+            .map(verdicts)
+            .collect();
+        for (index, (rule, _)) in in_scope[0].iter().enumerate() {
             for verdict in [Some(true), Some(false)] {
-                assert!(in_scope.iter().any(|of| of[at].1 == verdict), "{rule}: {verdict:?}");
+                assert!(
+                    in_scope.iter().any(|verdicts| verdicts[index].1 == verdict),
+                    "{rule}: {verdict:?}"
+                );
             }
         }
     }

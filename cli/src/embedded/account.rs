@@ -1,9 +1,10 @@
-//! The user that the children run as. It is our own user unless that is root. As root, it is the owner of an existing
-//! cluster, else `postgres`, `sentryops` or `nobody`. std drops the supplementary groups when root sets a uid, so this
-//! needs no `unsafe`.
+//! The user that runs the children (the processes of Postgres and Redis). If this process does not run as root, the
+//! children run as the same user. If it runs as root, they run as the owner of an existing cluster, or else as
+//! `postgres`, `sentryops` or `nobody`. No `unsafe` is needed, because std drops the supplementary groups when root
+//! sets a uid.
 //!
-//! A folder that other users could have prepared (in `/tmp`) is opened once, without following links. It is checked and
-//! changed through that same descriptor, and refused if it has another owner.
+//! Another user could have prepared a folder in `/tmp`. Such a folder is checked and changed through one descriptor,
+//! which does not follow links. The folder is rejected if it belongs to another user.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -21,10 +22,10 @@ use rustix::process::{getegid, geteuid};
 /// System users that may run the children of a root process, in order of preference.
 const PREFERRED: [&str; 3] = ["postgres", "sentryops", "nobody"];
 
-/// Maximum bytes read of a file; every file that we read is shorter.
+/// Maximum number of bytes read from a file; all files that this module reads are shorter.
 const MAX_READ_BYTES: u64 = 64 * 1024;
 
-/// Account that the children run as.
+/// User account that runs the children.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) name: String,
@@ -33,10 +34,10 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Chooses the account. The cluster, if any, is the first of these folders that exists.
+    /// Chooses the account. The first existing folder of `clusters` is the cluster; none exists before the first start.
     pub(super) fn choose(clusters: &[PathBuf]) -> Result<Self> {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let we = geteuid().as_raw();
+        let our_uid = geteuid().as_raw();
         let cluster =
             clusters.iter().find_map(|path| Some((path, fs::symlink_metadata(path).ok()?)));
         if let Some((path, cluster)) = &cluster {
@@ -46,7 +47,7 @@ impl Account {
                     path.display()
                 );
             }
-            if we != 0 && cluster.uid() != we {
+            if our_uid != 0 && cluster.uid() != our_uid {
                 let owner = name_of(&passwd, cluster.uid());
                 bail!(
                     "{} belongs to user {owner}: run sentryops as that user or as root",
@@ -55,8 +56,8 @@ impl Account {
             }
         }
         match cluster {
-            _ if we != 0 => {
-                Ok(Self { name: name_of(&passwd, we), uid: we, gid: getegid().as_raw() })
+            _ if our_uid != 0 => {
+                Ok(Self { name: name_of(&passwd, our_uid), uid: our_uid, gid: getegid().as_raw() })
             }
             Some((_, cluster)) if cluster.uid() != 0 => {
                 let name = name_of(&passwd, cluster.uid());
@@ -73,18 +74,19 @@ impl Account {
     }
 
     /// Configures a command to run as this user.
-    pub(super) fn dress(&self, command: &mut Command) {
+    pub(super) fn apply_to(&self, command: &mut Command) {
         if geteuid().is_root() {
             command.uid(self.uid).gid(self.gid);
         }
     }
 
-    /// Returns true if this user may enter a folder. Tries it with a child, because mode bits do not show access lists.
+    /// Returns true if this user can enter a folder. Tests this with a child process, because mode bits do not include
+    /// access control lists.
     pub(super) fn can_enter(&self, folder: &Path) -> Result<bool> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", ":"]).current_dir(folder).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.dress(&mut command);
+        self.apply_to(&mut command);
         match command.status() {
             Ok(_) => Ok(true),
             Err(error)
@@ -98,7 +100,7 @@ impl Account {
         }
     }
 
-    /// Creates a folder that only this user (and root) can read, or adopts an existing one.
+    /// Creates a folder that only this user (and root) can read, or gives an existing folder this owner and mode.
     ///
     /// # Errors
     /// If the path is a link, is not a folder, or belongs to another user.
@@ -110,59 +112,60 @@ impl Account {
             }
             Ok(()) | Err(_) => {}
         }
-        let opened = open_folder(folder).with_context(|| {
+        let handle = open_folder(folder).with_context(|| {
             format!("cannot open {} as a folder (links are not followed)", folder.display())
         })?;
-        let owner = opened.metadata()?.uid();
+        let owner = handle.metadata()?.uid();
         if owner != self.uid && owner != geteuid().as_raw() {
             bail!(
                 "{} belongs to user id {owner}, another user, so it is not used: remove it or change its owner",
                 folder.display()
             );
         }
-        self.adopt(&opened)?;
-        opened.set_permissions(Permissions::from_mode(0o700))?;
+        self.take_ownership(&handle)?;
+        handle.set_permissions(Permissions::from_mode(0o700))?;
         Ok(())
     }
 
     /// Writes a file that only this user can read, atomically.
     pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
-        let file = create_beside(path)?;
-        self.adopt(&file.1)?;
-        finish(file, path, content)
+        let file = create_temporary(path)?;
+        self.take_ownership(&file.1)?;
+        rename_into_place(file, path, content)
     }
 
-    fn adopt(&self, opened: &File) -> io::Result<()> {
-        if geteuid().is_root() { fchown(opened, Some(self.uid), Some(self.gid)) } else { Ok(()) }
+    fn take_ownership(&self, handle: &File) -> io::Result<()> {
+        if geteuid().is_root() { fchown(handle, Some(self.uid), Some(self.gid)) } else { Ok(()) }
     }
 }
 
-/// Writes a file that we own, atomically and with this mode.
+/// Writes a file with our own user as owner, atomically and with the given mode.
 pub(super) fn write_own(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let file = create_beside(path)?;
+    let file = create_temporary(path)?;
     file.1.set_permissions(Permissions::from_mode(mode))?;
-    finish(file, path, content)
+    rename_into_place(file, path, content)
 }
 
-/// Opens a folder that other users may have prepared. A link in its place is an error.
+/// Opens a folder that another user may have prepared. A symbolic link is an error.
 pub(super) fn open_folder(folder: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(folder)
 }
 
-/// Reads a small file that other users may have prepared; `None` if it does not exist.
+/// Reads a small file that another user may have prepared. Returns `None` if the file does not exist.
 ///
 /// # Errors
-/// Also if the path is a link: we may be root, and a child must not make us read other files for it.
+/// If the path is a symbolic link: we may run as root, and a child must not make us read other files. Also if reading
+/// fails.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
-    // NONBLOCK, so that opening a pipe does not hang.
+    // NONBLOCK, so that opening a named pipe does not block.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let read = || -> io::Result<Option<String>> {
         let file =
             match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
             {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                opened => opened?,
+                handle => handle?,
             };
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -174,13 +177,14 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
     read().with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
+fn create_temporary(path: &Path) -> Result<(PathBuf, File)> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
-    let beside = path.with_file_name(name);
-    match fs::remove_file(&beside) {
+    let temporary_path = path.with_file_name(name);
+    match fs::remove_file(&temporary_path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", beside.display()));
+            return Err(error)
+                .with_context(|| format!("cannot remove {}", temporary_path.display()));
         }
         Ok(()) | Err(_) => {}
     }
@@ -189,19 +193,23 @@ fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&beside)
-        .with_context(|| format!("cannot write {}", beside.display()))?;
-    Ok((beside, file))
+        .open(&temporary_path)
+        .with_context(|| format!("cannot write {}", temporary_path.display()))?;
+    Ok((temporary_path, file))
 }
 
-fn finish((beside, mut file): (PathBuf, File), path: &Path, content: &[u8]) -> Result<()> {
+fn rename_into_place(
+    (temporary_path, mut file): (PathBuf, File),
+    path: &Path,
+    content: &[u8],
+) -> Result<()> {
     file.write_all(content)
         .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| fs::rename(&temporary_path, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Parses lines of `/etc/passwd` into name, uid and gid. System users are always local, so no name service is queried.
+/// Parses lines of `/etc/passwd` into name, uid and gid. No name service is queried, because system users are local.
 fn users(passwd: &str) -> impl Iterator<Item = (&str, u32, u32)> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -211,8 +219,8 @@ fn users(passwd: &str) -> impl Iterator<Item = (&str, u32, u32)> {
 }
 
 fn preferred(passwd: &str) -> Option<Account> {
-    PREFERRED.iter().find_map(|wanted| {
-        let (name, uid, gid) = users(passwd).find(|(name, ..)| name == wanted)?;
+    PREFERRED.iter().find_map(|preferred| {
+        let (name, uid, gid) = users(passwd).find(|(name, ..)| name == preferred)?;
         (uid != 0).then(|| Account { name: name.to_owned(), uid, gid })
     })
 }

@@ -1,9 +1,10 @@
-//! The claimed data folder, and the runtime folder that belongs to it.
+//! The data folder, locked by this process, and its runtime folder.
 //!
-//! The claim is a lock on `<data>/lock`, which the kernel releases when we die. A folder has one instance, and any
-//! service that runs on the folder while we hold the lock was left by an earlier run. A folder that the children may
-//! not enter (below `/root`) is replaced by one below `/var/lib/sentryops`, named by a hash of its canonical path. An
-//! existing cluster always takes precedence: an error is better than an empty database in its place.
+//! The lock is a file lock on `<data>/lock`, which the kernel releases when this process ends. A data folder has at
+//! most one sentryops process. Any service that runs on the folder while we hold the lock was left by an earlier run.
+//! If the children cannot enter the requested folder (below `/root`), the data is stored in a fallback folder below
+//! `/var/lib/sentryops`, named by a hash of the canonical path of the requested folder. A folder with an existing
+//! cluster always takes precedence, because an error is better than an empty new database.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -22,9 +23,10 @@ use tracing::{info, warn};
 use super::account::{Account, open_folder, read};
 use super::{cluster, runtime};
 
-/// Parent of the data folders that replace those that the children may not enter.
+/// Parent of the fallback folders, which replace data folders that the children cannot enter.
 const FALLBACK_PARENT: &str = "/var/lib/sentryops";
-/// A claimed data folder. Dropping it releases the claim.
+
+/// A locked data folder with its runtime folder. Dropping the value releases the lock.
 pub(super) struct Home {
     pub(super) data: PathBuf,
     pub(super) runtime: PathBuf,
@@ -34,17 +36,17 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Claims a data folder, creating it if necessary, and its runtime folder.
+    /// Locks a data folder. Creates the data folder if necessary, and its runtime folder.
     pub(super) fn claim(data_dir: &Path) -> Result<Self> {
         create_traversable(data_dir)?;
         let requested = data_dir.canonicalize()?;
         let lock = lock(&requested)?;
-        let mark = mark(&requested);
-        let fallback = fallback(&mark);
+        let path_hash = path_hash(&requested);
+        let fallback = fallback(&path_hash);
         let account = Account::choose(&[cluster::path(&requested), cluster::path(&fallback)])?;
-        let data = place(&requested, &fallback, &account)?;
-        make_private(&data.join("log"))?;
-        let runtime = runtime::make(&mark, &account)?;
+        let data = choose_folder(&requested, &fallback, &account)?;
+        create_private(&data.join("log"))?;
+        let runtime = runtime::create(&path_hash, &account)?;
         Ok(Self { data, runtime, account, requested, _lock: lock })
     }
 
@@ -56,12 +58,12 @@ impl Home {
         major.map(Some).with_context(|| format!("{} contains no version number", path.display()))
     }
 
-    /// Removes the runtime folder, and releases the claim.
-    pub(super) async fn leave(self) -> Result<()> {
+    /// Removes the runtime folder, and releases the lock.
+    pub(super) async fn release(self) -> Result<()> {
         remove(&self.runtime).await
     }
 
-    /// Removes the runtime folder and all data, and releases the claim.
+    /// Removes the runtime folder and all data, and releases the lock.
     pub(super) async fn remove(self) -> Result<()> {
         remove(&self.runtime).await?;
         remove(&self.data).await?;
@@ -70,14 +72,15 @@ impl Home {
 }
 
 impl Drop for Home {
-    /// Removes the runtime folder if it is empty. One with content is still in use, or is cleared at the next start.
+    /// Removes the runtime folder if it is empty. A runtime folder with files is in use, or is cleared at the next
+    /// start.
     fn drop(&mut self) {
-        // An empty folder that remains does no harm.
+        // An error is ignored, because a remaining folder does no harm.
         let _ = fs::remove_dir(&self.runtime);
     }
 }
 
-/// Removes a folder with its content, if it exists.
+/// Removes a folder with its content. A folder that does not exist is no error.
 pub(super) async fn remove(folder: &Path) -> Result<()> {
     match tokio::fs::remove_dir_all(folder).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -87,7 +90,7 @@ pub(super) async fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Locks a data folder until the returned file is dropped.
+/// Locks a data folder; dropping the returned file releases the lock.
 pub(super) fn lock(data: &Path) -> Result<File> {
     let path = data.join("lock");
     let lock = OpenOptions::new()
@@ -110,32 +113,32 @@ pub(super) fn lock(data: &Path) -> Result<File> {
     }
 }
 
-/// Returns the replacement of a data folder that the children may not enter.
-pub(super) fn fallback(mark: &str) -> PathBuf {
-    Path::new(FALLBACK_PARENT).join(mark)
+/// Returns the fallback folder for a data folder that the children cannot enter.
+pub(super) fn fallback(path_hash: &str) -> PathBuf {
+    Path::new(FALLBACK_PARENT).join(path_hash)
 }
 
-/// Returns a name of 16 hexadecimal digits for a data folder, a hash of its path.
-pub(super) fn mark(data: &Path) -> String {
+/// Returns a hash of the path of a data folder, as 16 hexadecimal digits.
+pub(super) fn path_hash(data: &Path) -> String {
     let digest = Sha256::digest(data.as_os_str().as_bytes());
-    digest.iter().take(8).fold(String::new(), |mark, byte| format!("{mark}{byte:02x}"))
+    digest.iter().take(8).fold(String::new(), |path_hash, byte| format!("{path_hash}{byte:02x}"))
 }
 
-/// Chooses the folder of the data: the requested one, unless the children may not enter it.
-fn place(requested: &Path, fallback: &Path, account: &Account) -> Result<PathBuf> {
+/// Returns the requested folder, or the fallback folder if the children cannot enter the requested folder.
+fn choose_folder(requested: &Path, fallback: &Path, account: &Account) -> Result<PathBuf> {
     if !geteuid().is_root() {
         return Ok(requested.to_owned());
     }
-    let (has_cluster, in_shelter) =
+    let (has_cluster, in_fallback) =
         (cluster::path(requested).exists(), cluster::path(fallback).exists());
-    if has_cluster && in_shelter {
+    if has_cluster && in_fallback {
         warn!(
             "there is a database in {} and another in {}: the first is used",
             requested.display(),
             fallback.display()
         );
     }
-    if in_shelter && !has_cluster {
+    if in_fallback && !has_cluster {
         info!("the data of {} is stored in {}", requested.display(), fallback.display());
         return Ok(fallback.to_owned());
     }
@@ -162,30 +165,30 @@ fn place(requested: &Path, fallback: &Path, account: &Account) -> Result<PathBuf
     Ok(fallback.to_owned())
 }
 
-/// Creates a folder that other users may pass through (for the children of root) but not list. An existing folder stays
-/// unchanged, because it may be `/root`.
+/// Creates a folder that other users can enter but not list, so that the children of root reach the data below it. An
+/// existing folder stays unchanged, because it may be `/root`.
 pub(super) fn create_traversable(folder: &Path) -> Result<()> {
-    let made = || -> io::Result<()> {
+    let created = || -> io::Result<()> {
         if let Some(parent) = folder.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         match DirBuilder::new().mode(0o700).create(folder) {
-            // Set again, because the mode at creation was subject to the umask.
+            // The mode is set separately, because the umask limits the mode at creation.
             Ok(()) if geteuid().is_root() => {
                 open_folder(folder)?.set_permissions(Permissions::from_mode(0o711))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => made,
+            created => created,
         }
     };
-    made().with_context(|| format!("cannot create the data folder {}", folder.display()))
+    created().with_context(|| format!("cannot create the data folder {}", folder.display()))
 }
 
-fn make_private(folder: &Path) -> Result<()> {
+fn create_private(folder: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = fs::symlink_metadata(folder)?;
-            if !found.is_dir() || found.uid() != geteuid().as_raw() {
+            let metadata = fs::symlink_metadata(folder)?;
+            if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
                 bail!(
                     "{} is not a folder, or belongs to another user, so it is not used",
                     folder.display()
@@ -193,7 +196,7 @@ fn make_private(folder: &Path) -> Result<()> {
             }
             Ok(())
         }
-        made => made.with_context(|| format!("cannot create {}", folder.display())),
+        created => created.with_context(|| format!("cannot create {}", folder.display())),
     }
 }
 

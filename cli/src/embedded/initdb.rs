@@ -1,5 +1,5 @@
-//! Creation of a Postgres cluster. It is created as `postgres.new`, synced and renamed, so an existing cluster is
-//! complete.
+//! Creates a Postgres cluster. The new cluster is created in the folder `postgres.new`, synced and then renamed, so a
+//! cluster in the folder `postgres` is complete.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ use super::program;
 use super::secret::Secrets;
 
 /// Creates the cluster if it does not exist.
-pub(super) async fn make_if_missing(
+pub(super) async fn create_if_missing(
     home: &Home,
     launcher: &Launcher,
     secrets: &Secrets,
@@ -29,37 +29,37 @@ pub(super) async fn make_if_missing(
     if home.cluster_major()?.is_some() {
         return Ok(());
     }
-    let began = Instant::now();
+    let started_at = Instant::now();
     let password = home.runtime.join("password");
     home.account.write(&password, secrets.admin.as_bytes())?;
-    let made = make(home, launcher, &password, program, durability).await;
+    let result = run_initdb(home, launcher, &password, program, durability).await;
     fs::remove_file(&password).context("cannot remove the password file of initdb")?;
-    made?;
-    fs::rename(cluster::aside(&home.data), cluster::path(&home.data))
+    result?;
+    fs::rename(cluster::new_path(&home.data), cluster::path(&home.data))
         .context("cannot rename the new cluster")?;
     fs::File::open(&home.data)?.sync_all()?;
-    let took = began.elapsed();
-    info!("created a PostgreSQL {} cluster in {} ms", program.major, took.as_millis());
+    let duration = started_at.elapsed();
+    info!("created a PostgreSQL {} cluster in {} ms", program.major, duration.as_millis());
     Ok(())
 }
 
-async fn make(
+async fn run_initdb(
     home: &Home,
     launcher: &Launcher,
     password: &Path,
     program: &program::Postgres,
     durability: Durability,
 ) -> Result<()> {
-    let folder = cluster::aside(&home.data);
+    let folder = cluster::new_path(&home.data);
     let mut tail = String::new();
-    // `C` is for systems without `C.UTF-8`.
+    // The second attempt, with `C`, is for systems without the locale `C.UTF-8`.
     for locale in ["C.UTF-8", "C"] {
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
         home.account.create_private_folder(&folder)?;
-        let log = Log::begin(&home.data.join("log"), "initdb")?;
+        let log = Log::create(&home.data.join("log"), "initdb")?;
         let mut command = launcher.command(&program.initdb, "KILL");
         command.current_dir(&folder).arg("--pgdata").arg(&folder).arg("--pwfile").arg(password);
         command.args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8"]);

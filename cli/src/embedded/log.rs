@@ -1,7 +1,8 @@
-//! Standard output and error of a child, in a file that we own and the child cannot reach by name. At a start, the
-//! previous log is renamed to `.1`. During a run, a file that exceeds its limit is truncated to zero length; the child
-//! appends, so it can continue. Given up: a pipe with a copying thread, because a child must not block while we are
-//! stopped.
+//! Standard output and standard error of a child, in a file that we own and that the child cannot open by name.
+//!
+//! At a start, the previous log is renamed to `.1`. While the child runs, a log that exceeds its limit is truncated to
+//! zero length; the file is open for appending, so the child continues at the start. Given up: a pipe with a copying
+//! thread, because the child would block while this process is stopped.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -24,8 +25,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Creates `<folder>/<name>.log` and renames the previous one to `<name>.log.1`.
-    pub(super) fn begin(folder: &Path, name: &str) -> Result<Self> {
+    /// Creates `<folder>/<name>.log`, and renames the previous log to `<name>.log.1`.
+    pub(super) fn create(folder: &Path, name: &str) -> Result<Self> {
         let path = folder.join(format!("{name}.log"));
         match fs::rename(&path, folder.join(format!("{name}.log.1"))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -45,15 +46,15 @@ impl Log {
         Ok(Self { path, file })
     }
 
-    /// Returns a handle of the file for an output of the child.
+    /// Returns a handle of the file, for standard output or standard error of the child.
     pub(super) fn output(&self) -> Result<Stdio> {
         Ok(self.file.try_clone()?.into())
     }
 
     /// Truncates the log to zero length if it exceeds its limit.
-    pub(super) fn bound(&self) {
-        let too_long = self.file.metadata().is_ok_and(|log| log.len() > MAX_BYTES);
-        if too_long && let Err(error) = self.file.set_len(0) {
+    pub(super) fn truncate_if_long(&self) {
+        let is_too_long = self.file.metadata().is_ok_and(|log| log.len() > MAX_BYTES);
+        if is_too_long && let Err(error) = self.file.set_len(0) {
             warn!("cannot truncate the log {}: {error}", self.path.display());
         }
     }
@@ -85,16 +86,16 @@ mod tests {
     fn a_new_log_keeps_the_old_one_and_shows_only_its_own_end() {
         let folder = std::env::temp_dir().join(format!("sentryops-log-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let old = Log::begin(&folder, "x").unwrap();
+        let old = Log::create(&folder, "x").unwrap();
         fs::write(&old.path, "old").unwrap();
-        let new = Log::begin(&folder, "x").unwrap();
+        let new = Log::create(&folder, "x").unwrap();
         let empty = new.tail();
         fs::write(&new.path, format!("{}end\n", "x".repeat(9000))).unwrap();
         let tail = new.tail();
-        let kept = fs::read_to_string(folder.join("x.log.1")).unwrap();
+        let stored = fs::read_to_string(folder.join("x.log.1")).unwrap();
         fs::remove_dir_all(&folder).unwrap();
         assert!(empty.ends_with("is empty)"));
-        assert_eq!(kept, "old");
+        assert_eq!(stored, "old");
         assert!(tail.ends_with("xend") && tail.len() < 2300);
     }
 }

@@ -1,7 +1,10 @@
-//! Processes that an earlier run left on a folder. This runs while we hold the lock of the data folder, so any service
-//! on the folder has lost the process that started it. A pid file proves nothing, because the pid may be reused. A
-//! process is ours if its working directory **is** the folder, by device and inode, and its name is that of a service.
-//! Without `/proc` (macOS), it is the peer that the kernel reports for our socket.
+//! Orphans: service processes that an earlier run left on a data folder.
+//!
+//! The search runs while this process holds the lock of the data folder. Any service on the folder is therefore an
+//! orphan, because the sentryops process that started it has ended. A pid file proves nothing, because the pid may be
+//! reused. A process is an orphan if its working directory **is** the folder of the service (same device and inode) and
+//! if it has the name of a service. Without `/proc` (macOS), the orphan is the process that the kernel reports as the
+//! peer of the socket.
 
 use std::fs;
 use std::io;
@@ -15,59 +18,65 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-/// Time that an orphan has to end after the first signal, before it is killed.
+/// Maximum time from the first signal to the end of an orphan; then the orphan is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Process names of our children, including `setpriv`, which becomes the service with `exec`.
+/// Process names of the children. `setpriv` is included, because it starts the service with `exec`.
 const PROCESS_NAMES: [&str; 6] =
     ["postgres", "postmaster", "initdb", "redis-server", "valkey-server", "setpriv"];
 
-/// Traces by which the orphaned processes of a service are found.
+/// Properties that identify the orphans of a service.
 pub(super) struct OrphanSearch<'a> {
     /// Working directory of the service's processes.
     pub(super) folder: &'a Path,
     /// Socket on which the service listens.
     pub(super) socket: &'a Path,
-    /// Uid that the service runs as.
+    /// Uid of the service's processes.
     pub(super) uid: u32,
 }
 
 impl OrphanSearch<'_> {
-    /// Returns the orphaned processes, by ascending pid; one known only by the socket comes last.
+    /// Returns the orphans by ascending pid. An orphan that only the socket identifies comes last.
     pub(super) async fn find(&self) -> Vec<Pid> {
-        let mut found = self.in_folder();
+        let mut orphans = self.in_folder();
         if let Some(pid) = self.listener().await
-            && !found.contains(&pid)
+            && !orphans.contains(&pid)
         {
-            found.push(pid);
+            orphans.push(pid);
         }
-        found
+        orphans
     }
 
-    /// Sends a signal, waits, then kills. If `leader` is among the processes, only it gets `ask`, because it stops the
-    /// others in order; else all get `others`.
-    pub(super) async fn end(&self, leader: Option<Pid>, ask: Signal, others: Signal) -> Result<()> {
-        let found = self.find().await;
-        if found.is_empty() {
+    /// Stops the orphans by a signal, and kills those that do not end in time. If `leader` is one of the orphans, only
+    /// `leader` gets the signal `leader_signal`, because it shuts down the other processes. Otherwise all get the
+    /// signal `others`.
+    pub(super) async fn stop(
+        &self,
+        leader: Option<Pid>,
+        leader_signal: Signal,
+        others: Signal,
+    ) -> Result<()> {
+        let orphans = self.find().await;
+        if orphans.is_empty() {
             return Ok(());
         }
         info!(
             folder = %self.folder.display(),
-            processes = found.len(),
+            processes = orphans.len(),
             "processes of an earlier run are still running on {}: stopping them first",
             self.folder.display()
         );
-        match leader.filter(|leader| found.contains(leader)) {
-            Some(leader) => signal(leader, ask)?,
-            None => found.iter().try_for_each(|pid| signal(*pid, others))?,
+        match leader.filter(|leader| orphans.contains(leader)) {
+            Some(leader) => signal(leader, leader_signal)?,
+            None => orphans.iter().try_for_each(|pid| signal(*pid, others))?,
         }
-        if self.gone_within(STOP_TIMEOUT).await {
+        if self.all_ended_within(STOP_TIMEOUT).await {
             return Ok(());
         }
-        // Searched again, because a pid may have been reused in the meantime.
+        // The second search is needed, because a pid may have been reused in the meantime.
         self.find().await.iter().try_for_each(|pid| signal(*pid, Signal::KILL))?;
-        if !self.gone_within(KILL_TIMEOUT).await {
+        if !self.all_ended_within(KILL_TIMEOUT).await {
             bail!(
                 "processes of an earlier run on {} do not end, not even after SIGKILL",
                 self.folder.display()
@@ -76,8 +85,8 @@ impl OrphanSearch<'_> {
         Ok(())
     }
 
-    async fn gone_within(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    async fn all_ended_within(&self, time_limit: Duration) -> bool {
+        let deadline = Instant::now() + time_limit;
         let mut pause = Duration::from_millis(5);
         while Instant::now() < deadline {
             if self.find().await.is_empty() {
@@ -94,19 +103,19 @@ impl OrphanSearch<'_> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids =
             entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-        let mut found: Vec<Pid> = pids
+        let mut orphans: Vec<Pid> = pids
             .filter(|pid| {
                 working_directory(*pid)
                     .is_some_and(|other| (other.dev(), other.ino()) == (folder.dev(), folder.ino()))
                     && has_our_name(*pid)
             })
             .collect();
-        found.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
-        found
+        orphans.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
+        orphans
     }
 
-    /// Returns the process that listens at the socket, if it is an orphan of ours. On Linux only one whose folder has
-    /// been deleted, because the others are found by their folder.
+    /// Returns the process that listens at the socket, if it is an orphan. On Linux, only an orphan whose folder has
+    /// been deleted is returned, because the working directory identifies all others.
     async fn listener(&self) -> Option<Pid> {
         let peer = UnixStream::connect(self.socket).await.ok()?.peer_cred().ok()?;
         let pid = Pid::from_raw(peer.pid()?).filter(|_| peer.uid() == self.uid)?;
@@ -115,8 +124,11 @@ impl OrphanSearch<'_> {
         is_ours.then_some(pid)
     }
 
-    /// Fails if any process listens at the socket. It is not ours, because ours have been stopped.
-    pub(super) async fn nobody_listens(&self) -> Result<()> {
+    /// Checks that no process listens at the socket.
+    ///
+    /// # Errors
+    /// If a process listens. That process is unrelated, because all orphans have been stopped before this check.
+    pub(super) async fn check_no_listener(&self) -> Result<()> {
         match UnixStream::connect(self.socket).await {
             Ok(_) => bail!(
                 "another program listens at {}, the socket path of this data folder: stop that program first",

@@ -1,7 +1,9 @@
-//! The Postgres server, on a Unix socket, with password authentication only. Its settings are written at each start to
-//! `<data>/postgres.conf`, which Postgres may read but not write; `ALTER SYSTEM` overrides them. Its log contains no
-//! statements and no details, because those quote rows and passwords. Logins are reset at each start, so a password or
-//! a right that was changed by hand does not last. The migrations create the group roles.
+//! The private Postgres server, on a Unix socket, with password authentication only.
+//!
+//! The settings of the server are written at each start to `<data>/postgres.conf`, which Postgres can read but not
+//! write; `ALTER SYSTEM` overrides them. The log of the server contains no statements and no error details, because
+//! both can quote rows and passwords. The logins are reset at each start, so manual changes of their passwords and
+//! rights do not last. The migrations create the group roles.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,19 +27,19 @@ use super::runtime;
 use super::secret::Secrets;
 
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
-/// Limit after a crash: Postgres replays its log first, and reports that to each connection.
+/// Maximum start time after a crash. Postgres then replays its write-ahead log, and rejects connections meanwhile.
 const RECOVERY_TIMEOUT: Duration = Duration::from_mins(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 const IMMEDIATE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// URLs of the private database. All three are secrets.
+/// URLs of the private database. Each contains a password.
 #[derive(Clone)]
 pub(crate) struct DatabaseUrls {
     /// URL of the superuser, which creates the roles.
     pub(crate) admin: String,
     /// URL of `sentryops_owner`, which owns the database and migrates it.
     pub(crate) owner: String,
-    /// URL of `sentryops`, the login of the application: NOINHERIT, without rights of its own.
+    /// URL of `sentryops`, the application's login: NOINHERIT, without own privileges.
     pub(crate) app: String,
 }
 
@@ -52,12 +54,12 @@ impl DatabaseUrls {
 }
 
 fn url(user: &str, password: &str, runtime: &Path) -> String {
-    // Slashes are the only characters of a runtime folder that need escaping.
+    // Of the characters in the path of a runtime folder, only slashes need escaping.
     let host = runtime.display().to_string().replace('/', "%2F");
     format!("postgresql://{user}:{password}@{host}/sentryops")
 }
 
-/// Starts the server. [`ready`] waits until it accepts connections.
+/// Starts the server. [`wait_until_ready`] waits until the server accepts connections.
 pub(super) async fn spawn(
     home: &Home,
     launcher: &Launcher,
@@ -67,7 +69,7 @@ pub(super) async fn spawn(
     let settings = home.data.join("postgres.conf");
     write_own(&settings, configuration(&home.runtime, durability).as_bytes(), 0o644)?;
     let cluster = cluster::path(&home.data);
-    let log = Log::begin(&home.data.join("log"), "postgres")?;
+    let log = Log::create(&home.data.join("log"), "postgres")?;
     let mut command = launcher.command(&program.server, "INT");
     let mut config_file = std::ffi::OsString::from("config_file=");
     config_file.push(&settings);
@@ -108,13 +110,17 @@ log_error_verbosity = 'terse'
 }
 
 /// Waits until the server accepts connections, then creates the logins and the database.
-pub(super) async fn ready(home: &Home, secrets: &Secrets, child: &mut Child) -> Result<()> {
+pub(super) async fn wait_until_ready(
+    home: &Home,
+    secrets: &Secrets,
+    child: &mut Child,
+) -> Result<()> {
     let admin = loop_until_connected(home, secrets, child).await?;
-    make_logins(&admin, secrets).await.context("cannot create the logins of the private database")
+    create_logins(&admin, secrets).await.context("cannot create the logins of the private database")
 }
 
 async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child) -> Result<Client> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     let mut pause = Duration::from_millis(5);
     let mut is_recovering = false;
     loop {
@@ -130,13 +136,13 @@ async fn loop_until_connected(home: &Home, secrets: &Secrets, child: &mut Child)
             },
             Err(_) => {}
         }
-        let patience = if is_recovering { RECOVERY_TIMEOUT } else { READY_TIMEOUT };
-        if began.elapsed() > patience {
-            let seconds = patience.as_secs();
+        let time_limit = if is_recovering { RECOVERY_TIMEOUT } else { READY_TIMEOUT };
+        if started_at.elapsed() > time_limit {
+            let seconds = time_limit.as_secs();
             bail!("postgres accepts no connection after {seconds} s; {}", child.log.tail());
         }
         tokio::select! {
-            how = child.ended() => bail!("postgres did not start ({how}); {}", child.log.tail()),
+            exit_status = child.wait_for_exit() => bail!("postgres did not start ({exit_status}); {}", child.log.tail()),
             () = sleep(pause) => pause = (pause * 2).min(Duration::from_millis(250)),
         }
     }
@@ -159,55 +165,55 @@ pub(super) async fn connect(
     Ok(client)
 }
 
-async fn make_logins(admin: &Client, secrets: &Secrets) -> Result<(), tokio_postgres::Error> {
+async fn create_logins(admin: &Client, secrets: &Secrets) -> Result<(), tokio_postgres::Error> {
     let Secrets { owner, app, .. } = secrets;
-    let nothing_else = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
-    // Passwords need no quoting: see `secret`.
+    let no_privileges = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
+    // The passwords need no quoting: see `secret`.
     admin
         .batch_execute(&format!(
             "DO $$ BEGIN CREATE ROLE sentryops_owner;
              EXCEPTION WHEN duplicate_object THEN NULL; END $$;
              DO $$ BEGIN CREATE ROLE sentryops;
              EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-             ALTER ROLE sentryops_owner LOGIN INHERIT {nothing_else} PASSWORD '{owner}';
-             ALTER ROLE sentryops LOGIN NOINHERIT {nothing_else} PASSWORD '{app}'"
+             ALTER ROLE sentryops_owner LOGIN INHERIT {no_privileges} PASSWORD '{owner}';
+             ALTER ROLE sentryops LOGIN NOINHERIT {no_privileges} PASSWORD '{app}'"
         ))
         .await?;
-    let known =
+    let existing =
         admin.query_opt("SELECT 1 FROM pg_database WHERE datname = 'sentryops'", &[]).await?;
-    if known.is_none() {
+    if existing.is_none() {
         admin.batch_execute("CREATE DATABASE sentryops OWNER sentryops_owner").await?;
     }
     Ok(())
 }
 
-/// Stops the server: first by a fast shutdown, which ends its connections; then by an immediate one, after which the
-/// next start has to recover.
+/// Stops the server: first by a fast shutdown, which closes all connections; then by an immediate shutdown, after which
+/// the next start has to recover. A scratch server gets the immediate shutdown only.
 pub(super) async fn stop(mut child: Child, home: &Home, durability: Durability) -> Result<()> {
-    let in_order = (Signal::INT, STOP_TIMEOUT);
-    let at_once = (Signal::QUIT, IMMEDIATE_STOP_TIMEOUT);
+    let graceful = (Signal::INT, STOP_TIMEOUT);
+    let immediate = (Signal::QUIT, IMMEDIATE_STOP_TIMEOUT);
     let stopped = match durability {
-        Durability::Durable => child.end(&[in_order, at_once]).await,
-        Durability::Scratch => child.end(&[at_once]).await,
+        Durability::Durable => child.stop(&[graceful, immediate]).await,
+        Durability::Scratch => child.stop(&[immediate]).await,
     };
-    // The processes of a killed server end automatically, but not within the time that `Services::stop` promises.
-    stopped.and(end_orphans(home).await)
+    // The processes of a killed server end automatically, but possibly later than `Services::stop` promises.
+    stopped.and(stop_orphans(home).await)
 }
 
-/// Stops servers that an earlier run left, or their processes, and neutralises the pid file.
-pub(super) async fn end_orphans(home: &Home) -> Result<()> {
-    let (cluster, aside) = (cluster::path(&home.data), cluster::aside(&home.data));
+/// Stops servers and single server processes that an earlier run left, and replaces the pid in the pid file.
+pub(super) async fn stop_orphans(home: &Home) -> Result<()> {
+    let (cluster, new_cluster) = (cluster::path(&home.data), cluster::new_path(&home.data));
     let socket = home.runtime.join(runtime::POSTGRES_SOCKET);
     let uid = home.account.uid;
     let pid_file = cluster::pid_file(&home.data);
-    let noted = read(&pid_file)?.unwrap_or_default();
-    let leader = noted.lines().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+    let pid_file_text = read(&pid_file)?.unwrap_or_default();
+    let leader = pid_file_text.lines().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
     let server = OrphanSearch { folder: &cluster, socket: &socket, uid };
-    // Processes without their server cannot shut down in order, so they get QUIT.
-    server.end(leader, Signal::INT, Signal::QUIT).await?;
-    let initdb = OrphanSearch { folder: &aside, socket: &socket, uid };
-    initdb.end(None, Signal::KILL, Signal::KILL).await?;
-    server.nobody_listens().await?;
+    // Without the leader (the server), the other processes cannot shut down gracefully, so QUIT is sent to them.
+    server.stop(leader, Signal::INT, Signal::QUIT).await?;
+    let initdb = OrphanSearch { folder: &new_cluster, socket: &socket, uid };
+    initdb.stop(None, Signal::KILL, Signal::KILL).await?;
+    server.check_no_listener().await?;
     cluster::replace_pid(&home.data, &home.account)
 }
 

@@ -1,6 +1,7 @@
-//! Search for the programs on this machine. `PATH` comes first, so that the operator decides; then the folders in which
-//! distributions install several versions of Postgres, newest first. Only the major version that created a cluster runs
-//! it.
+//! Search for the programs of Postgres and Redis on this machine.
+//!
+//! `PATH` is searched first, so that the operator can choose; then the folders in which distributions install several
+//! versions of Postgres, newest first. An existing cluster needs the major version of Postgres that created it.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,12 +13,12 @@ use anyhow::{Context as _, Result, bail};
 /// Oldest major version of Postgres that the schema is tested on.
 const OLDEST_MAJOR: u32 = 15;
 
-/// Folders of programs that may be missing from a short `PATH` (cron, systemd).
-const STANDARD: [&str; 5] =
+/// Usual folders of programs, for a short `PATH` (cron, systemd).
+const USUAL_FOLDERS: [&str; 5] =
     ["usr/local/bin", "usr/bin", "usr/local/sbin", "usr/sbin", "opt/homebrew/bin"];
 
 /// Folders with several versions: parent folder, prefix of the version, folder of programs below it.
-const VERSIONED: [(&str, &str, &str); 6] = [
+const VERSIONED_FOLDERS: [(&str, &str, &str); 6] = [
     ("usr/lib/postgresql", "", "bin"),          // Debian, Ubuntu
     ("usr", "pgsql-", "bin"),                   // Fedora, RHEL from postgresql.org
     ("usr/lib", "postgresql", "bin"),           // SUSE
@@ -34,29 +35,29 @@ pub(super) struct Postgres {
     pub(super) initdb: PathBuf,
 }
 
-/// Folders to search, in order.
+/// Folders that are searched, in this order.
 #[derive(Debug)]
 pub(super) struct Search {
     folders: Vec<PathBuf>,
 }
 
 impl Search {
-    /// Returns the folders of `PATH`, then those of the distributions.
+    /// Returns the folders of `PATH`, then the usual folders of the distributions.
     pub(super) fn of_this_machine() -> Self {
-        Self::below(Path::new("/"), &env::var_os("PATH").unwrap_or_default())
+        Self::for_root(Path::new("/"), &env::var_os("PATH").unwrap_or_default())
     }
 
-    fn below(root: &Path, path: &OsStr) -> Self {
-        // Relative folders are skipped: the programs that root runs must not depend on the working directory.
+    fn for_root(root: &Path, path: &OsStr) -> Self {
+        // Relative folders are skipped, because programs that root runs must not depend on the working directory.
         let mut folders: Vec<PathBuf> =
             env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
-        folders.extend(STANDARD.iter().map(|folder| root.join(folder)));
-        let mut versions: Vec<(u32, PathBuf)> = VERSIONED
+        folders.extend(USUAL_FOLDERS.iter().map(|folder| root.join(folder)));
+        let mut versions: Vec<(u32, PathBuf)> = VERSIONED_FOLDERS
             .iter()
-            .flat_map(|(parent, before, programs)| {
+            .flat_map(|(parent, prefix, programs)| {
                 let entries = fs::read_dir(root.join(parent)).into_iter().flatten().flatten();
                 entries.filter_map(move |entry| {
-                    let major = entry.file_name().to_str()?.strip_prefix(before)?.parse().ok()?;
+                    let major = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
                     Some((major, entry.path().join(programs)))
                 })
             })
@@ -66,30 +67,32 @@ impl Search {
         Self { folders }
     }
 
-    /// Finds the programs for an existing cluster of a major version, or for a new cluster (`None`).
+    /// Finds the Postgres programs. `cluster` is the major version of an existing cluster; `None` for a new cluster.
     ///
     /// # Errors
-    /// If none is installed. The message names the package to install.
+    /// If no suitable version is installed. The message names the package to install.
     pub(super) fn postgres(
         &self,
         cluster: Option<u32>,
         major_of: impl Fn(&Path) -> Option<u32>,
     ) -> Result<Postgres> {
-        let mut others = Vec::new();
+        let mut rejected = Vec::new();
         for folder in &self.folders {
             let (postgres, initdb) = (folder.join("postgres"), folder.join("initdb"));
             if !postgres.is_file() || !initdb.is_file() {
                 continue;
             }
             match major_of(&postgres) {
-                Some(major) if cluster.map_or(major >= OLDEST_MAJOR, |wanted| wanted == major) => {
+                Some(major)
+                    if cluster.map_or(major >= OLDEST_MAJOR, |requested| requested == major) =>
+                {
                     return Ok(Postgres { major, server: postgres, initdb });
                 }
-                Some(major) => others.push(format!("{major} in {}", folder.display())),
-                None => others.push(format!("one in {} that does not run", folder.display())),
+                Some(major) => rejected.push(format!("{major} in {}", folder.display())),
+                None => rejected.push(format!("one in {} that does not run", folder.display())),
             }
         }
-        let found = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+        let found = if rejected.is_empty() { "none".to_owned() } else { rejected.join(", ") };
         match cluster {
             Some(major) => bail!(
                 "the data folder was created by PostgreSQL {major}, which is not installed (found: {found}). \
@@ -107,7 +110,7 @@ impl Search {
     /// Finds the Redis or Valkey server.
     ///
     /// # Errors
-    /// If none is installed. The message names the package to install.
+    /// If neither is installed. The message names the package to install.
     pub(super) fn redis(&self) -> Result<PathBuf> {
         ["redis-server", "valkey-server"]
             .iter()
@@ -124,7 +127,7 @@ impl Search {
 /// Parses the major version from `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
 pub(super) fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL) ")?.1;
-    let end = number.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(number.len());
+    let end = number.find(|character: char| !character.is_ascii_digit()).unwrap_or(number.len());
     number[..end].parse().ok()
 }
 
@@ -132,7 +135,7 @@ pub(super) fn parse_major(version: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Runs `search` on the root of a simulated machine with these programs installed.
+    /// Runs `search` on the root folder of a simulated machine on which `programs` are installed.
     fn on_machine<T>(name: &str, programs: &[&str], search: impl FnOnce(&Path) -> T) -> T {
         let root = env::temp_dir().join(format!("sentryops-program-{}-{name}", std::process::id()));
         for program in programs {
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn the_newest_complete_postgres_is_taken_unless_a_cluster_asks_for_its_own() {
         on_machine("newest", &MACHINE, |root| {
-            let search = Search::below(root, OsStr::new("relative:"));
+            let search = Search::for_root(root, OsStr::new("relative:"));
             let check = |cluster, expected: &str| {
                 let found = search.postgres(cluster, by_path).unwrap();
                 assert_eq!(found.initdb, root.join(expected));
@@ -180,7 +183,7 @@ mod tests {
     fn path_comes_before_the_folders_of_the_distribution() {
         let programs = [&MACHINE[..], &["mine-15/postgres", "mine-15/initdb"]].concat();
         on_machine("path", &programs, |root| {
-            let search = Search::below(root, root.join("mine-15").as_os_str());
+            let search = Search::for_root(root, root.join("mine-15").as_os_str());
             let found = search.postgres(None, by_path).unwrap();
             assert_eq!(found.server, root.join("mine-15/postgres"));
         });
@@ -189,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_its_packages() {
         on_machine("missing", &MACHINE[..1], |root| {
-            let search = Search::below(root, OsStr::new(""));
+            let search = Search::for_root(root, OsStr::new(""));
             let none = search.postgres(None, by_path).unwrap_err().to_string();
             for words in ["apt install postgresql", "postgresql-server", "postgresql@17"] {
                 assert!(none.contains(words), "{none}");
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn major_versions_are_read_from_what_postgres_says() {
-        let check = |said: &str, expected| assert_eq!(parse_major(said), expected, "{said}");
+        let check = |output: &str, expected| assert_eq!(parse_major(output), expected, "{output}");
         check("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15));
         check("postgres (PostgreSQL) 18beta1\n", Some(18));
         check("postgres (PostgreSQL) 17", Some(17));

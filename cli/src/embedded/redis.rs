@@ -1,6 +1,7 @@
-//! Redis or Valkey on a Unix socket, not persisted, because it holds nothing that must survive. When its memory is
-//! full, it rejects writes instead of evicting a rate limit. It reads its configuration from standard input, so the
-//! password appears on no command line.
+//! The private Redis or Valkey server, on a Unix socket. The data is not persisted, because it may be lost.
+//!
+//! When the memory is full, the server rejects writes instead of evicting a rate limit. The server reads its
+//! configuration from standard input, so that the password appears on no command line.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,15 +18,15 @@ use super::log::Log;
 use super::orphan::OrphanSearch;
 use super::secret::Secrets;
 
-const READY_WITHIN: Duration = Duration::from_secs(30);
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns the URL as the crate `fred` parses it; `fred` requires a host and ignores it.
+/// Returns the URL in the form of the crate `fred`, which requires a host name and ignores it.
 pub(super) fn url(runtime: &Path, password: &str) -> String {
     format!("redis+unix://:{password}@local{}", socket(runtime).display())
 }
 
-/// Starts the server. [`ready`] waits until it accepts commands.
+/// Starts the server. [`wait_until_ready`] waits until the server accepts commands.
 pub(super) async fn spawn(
     home: &Home,
     launcher: &Launcher,
@@ -34,7 +35,7 @@ pub(super) async fn spawn(
 ) -> Result<Child> {
     let folder = folder_of(home, "redis");
     home.account.create_private_folder(&folder)?;
-    let log = Log::begin(&home.data.join("log"), "redis")?;
+    let log = Log::create(&home.data.join("log"), "redis")?;
     let mut command = launcher.command(program, "TERM");
     command.arg("-").current_dir(&folder);
     let input = Some(configuration(&home.runtime, &secrets.redis));
@@ -60,61 +61,65 @@ logfile \"\"
     )
 }
 
-/// Waits until the server accepts the password and a `PING`.
-pub(super) async fn ready(home: &Home, secrets: &Secrets, child: &mut Child) -> Result<()> {
-    let deadline = Instant::now() + READY_WITHIN;
+/// Waits until the server accepts the password and answers a `PING`.
+pub(super) async fn wait_until_ready(
+    home: &Home,
+    secrets: &Secrets,
+    child: &mut Child,
+) -> Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
     let mut pause = Duration::from_millis(2);
     loop {
-        let asked = timeout(Duration::from_secs(5), ask(&home.runtime, &secrets.redis)).await;
-        if let Ok(Ok(answer)) = asked {
-            match answer.as_str() {
+        let result = timeout(Duration::from_secs(5), ping(&home.runtime, &secrets.redis)).await;
+        if let Ok(Ok(reply)) = result {
+            match reply.as_str() {
                 "+OK\r\n+PONG\r\n" => return Ok(()),
                 other => bail!("redis rejected AUTH or PING: {}", other.trim()),
             }
         }
         if Instant::now() > deadline {
-            let seconds = READY_WITHIN.as_secs();
+            let seconds = READY_TIMEOUT.as_secs();
             bail!("redis does not respond after {seconds} s; {}", child.log.tail());
         }
         tokio::select! {
-            how = child.ended() => bail!("redis did not start ({how}); {}", child.log.tail()),
+            exit_status = child.wait_for_exit() => bail!("redis did not start ({exit_status}); {}", child.log.tail()),
             () = sleep(pause) => pause = (pause * 2).min(Duration::from_millis(100)),
         }
     }
 }
 
-async fn ask(runtime: &Path, password: &str) -> Result<String> {
+async fn ping(runtime: &Path, password: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket(runtime)).await?;
     stream.write_all(format!("AUTH {password}\r\nPING\r\n").as_bytes()).await?;
-    let mut answer = String::new();
+    let mut reply = String::new();
     let mut bytes = [0; 256];
-    while answer.lines().count() < 2 && !answer.starts_with('-') {
+    while reply.lines().count() < 2 && !reply.starts_with('-') {
         let count = stream.read(&mut bytes).await?;
         if count == 0 {
             bail!("the connection was closed");
         }
-        answer.push_str(
+        reply.push_str(
             str::from_utf8(&bytes[..count]).context("redis sent an answer that is not UTF-8")?,
         );
     }
-    Ok(answer)
+    Ok(reply)
 }
 
-/// Stops the server within its time limit.
+/// Stops the server with TERM, or with KILL after the timeout.
 pub(super) async fn stop(mut child: Child) -> Result<()> {
-    child.end(&[(Signal::TERM, STOP_WITHIN)]).await
+    child.stop(&[(Signal::TERM, STOP_TIMEOUT)]).await
 }
 
 /// Stops a server that an earlier run left.
-pub(super) async fn end_orphans(home: &Home) -> Result<()> {
+pub(super) async fn stop_orphans(home: &Home) -> Result<()> {
     let (folder, socket) = (folder_of(home, "redis"), socket(&home.runtime));
-    let traces = OrphanSearch { folder: &folder, socket: &socket, uid: home.account.uid };
-    traces.end(None, Signal::TERM, Signal::TERM).await?;
-    traces.nobody_listens().await
+    let search = OrphanSearch { folder: &folder, socket: &socket, uid: home.account.uid };
+    search.stop(None, Signal::TERM, Signal::TERM).await?;
+    search.check_no_listener().await
 }
 
-/// Returns the folder of a service below the data folder. It is the working directory of the service's processes, by
-/// which they are recognised later.
+/// Returns the folder of a service below the data folder. The folder is the working directory of the service's
+/// processes, by which `orphan` recognises them.
 fn folder_of(home: &Home, service: &str) -> PathBuf {
     home.data.join(service)
 }

@@ -1,5 +1,5 @@
-//! Temporary data folders, for tests and trials. A later run removes those of killed runs, recognised by a lock that no
-//! process holds.
+//! Temporary data folders, for tests and trials. If a run was killed, a later run removes the folder. Such a folder is
+//! recognised by its lock, which no process holds.
 
 use std::env;
 use std::fs;
@@ -17,7 +17,7 @@ use super::home::{Home, create_traversable};
 use super::secret;
 
 const PREFIX: &str = "sentryops-scratch-";
-/// Minimum age for removal: a younger folder may not be locked yet.
+/// Minimum age for the removal of a folder, because a new folder may not be locked yet.
 const MIN_AGE: Duration = Duration::from_mins(1);
 
 /// Creates a new scratch folder with a random name.
@@ -28,21 +28,24 @@ pub(super) fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Removes the scratch folders of killed runs. Folders that cannot be removed are left for the next sweep.
+/// Removes the temporary data folders of killed runs. A folder that cannot be removed is logged, and stays for the next
+/// sweep.
 pub(super) async fn sweep() {
     let entries = fs::read_dir(env::temp_dir()).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_name().as_bytes().starts_with(PREFIX.as_bytes())) {
-        let is_old = |found: &fs::Metadata| {
-            found.modified().is_ok_and(|then| then.elapsed().is_ok_and(|age| age > MIN_AGE))
+        let is_old = |metadata: &fs::Metadata| {
+            metadata
+                .modified()
+                .is_ok_and(|modified_at| modified_at.elapsed().is_ok_and(|age| age > MIN_AGE))
         };
-        // Metadata of the entry itself, because a link must not count as a folder.
-        let ours = entry.metadata().is_ok_and(|found| {
-            found.is_dir() && found.uid() == geteuid().as_raw() && is_old(&found)
+        // The metadata of the entry is read without following links, because a link must not count as a folder.
+        let is_ours = entry.metadata().is_ok_and(|metadata| {
+            metadata.is_dir() && metadata.uid() == geteuid().as_raw() && is_old(&metadata)
         });
-        if !ours {
+        if !is_ours {
             continue;
         }
-        // The claim fails if another process still holds it.
+        // Fails if another process holds the lock of the folder.
         let Ok(home) = Home::claim(&entry.path()) else { continue };
         let removed = match clear(&home).await {
             Ok(()) => home.remove().await,

@@ -1,5 +1,6 @@
-//! Passwords of the private services, generated once and stored in `<data>/passwords` (mode 600, owned by us and not by
-//! the children). The file is on disk before the cluster, so a cluster never exists without its passwords.
+//! Passwords of the private services, generated once and stored in `<data>/passwords` (mode 600, owned by our user and
+//! not by the user of the children). The file is written before the cluster, so a cluster never exists without its
+//! passwords.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::account::{read, write_own};
 use super::home::Home;
 
-/// Passwords of 32 random bytes each, in URL-safe base64. They need no quoting in SQL, URLs or configuration.
+/// Passwords of 32 random bytes each, in URL-safe base64, which needs no quoting in SQL, URLs or configuration.
 pub(super) struct Secrets {
     pub(super) admin: String,
     pub(super) owner: String,
@@ -27,8 +28,8 @@ impl Secrets {
         Self::parse(&text).map(Some).with_context(damaged)
     }
 
-    /// Reads the passwords of a home, or generates them if there is no cluster yet.
-    pub(super) fn find_or_make(home: &Home) -> Result<Self> {
+    /// Reads the passwords of a data folder, or generates them if the folder has no cluster yet.
+    pub(super) fn find_or_generate(home: &Home) -> Result<Self> {
         if let Some(secrets) = Self::find(&home.data)? {
             return Ok(secrets);
         }
@@ -39,7 +40,8 @@ impl Secrets {
                 path.display()
             );
         }
-        let secrets = Self { admin: make()?, owner: make()?, app: make()?, redis: make()? };
+        let secrets =
+            Self { admin: generate()?, owner: generate()?, app: generate()?, redis: generate()? };
         write_own(&path, secrets.text().as_bytes(), 0o600)?;
         Ok(secrets)
     }
@@ -52,8 +54,8 @@ impl Secrets {
     fn parse(text: &str) -> Option<Self> {
         let find = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            (value.len() >= 43 && value.bytes().all(plain)).then(|| value.to_owned())
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            (value.len() >= 43 && value.bytes().all(is_plain)).then(|| value.to_owned())
         };
         Some(Self {
             admin: find("admin")?,
@@ -64,11 +66,11 @@ impl Secrets {
     }
 }
 
-fn make() -> Result<String> {
+fn generate() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
 }
 
-/// Returns random bytes from the system, fit for secrets.
+/// Returns `N` random bytes from the operating system, suitable for secrets.
 pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
@@ -82,17 +84,17 @@ mod tests {
 
     #[test]
     fn secrets_are_read_as_they_were_written_and_nothing_less() {
-        let made = Secrets {
-            admin: make().unwrap(),
-            owner: make().unwrap(),
-            app: make().unwrap(),
-            redis: make().unwrap(),
+        let secrets = Secrets {
+            admin: generate().unwrap(),
+            owner: generate().unwrap(),
+            app: generate().unwrap(),
+            redis: generate().unwrap(),
         };
-        let text = made.text();
+        let text = secrets.text();
         assert_eq!(Secrets::parse(&text).unwrap().text(), text);
         let half = text.split_once("app=").unwrap().0;
         assert!(Secrets::parse(half).is_none());
-        assert!(Secrets::parse(&text.replace(&made.redis, "x'; DROP ROLE postgres")).is_none());
-        assert_ne!(made.admin, made.owner);
+        assert!(Secrets::parse(&text.replace(&secrets.redis, "x'; DROP ROLE postgres")).is_none());
+        assert_ne!(secrets.admin, secrets.owner);
     }
 }

@@ -33,8 +33,8 @@ fn repeated(bytes: usize, mut piece: impl FnMut(usize) -> String) -> String {
 /// Returns fragments that each spread the next one twice: 2^19 fields in 598 bytes.
 fn bomb() -> String {
     let mut text = "{...a}".to_owned();
-    for letter in b'a'..b't' {
-        let (name, next) = (char::from(letter), char::from(letter + 1));
+    for verdict_code in b'a'..b't' {
+        let (name, next) = (char::from(verdict_code), char::from(verdict_code + 1));
         let _ = write!(text, "fragment {name} on Query{{...{next}...{next}}}");
     }
     text += "fragment t on Query{__typename viewer{permissions}}";
@@ -135,7 +135,7 @@ fn assert_refused(name: &str, bytes: usize, answer: &Answer) {
 
 async fn assert_alive(api: &Api, team: &Team) {
     let client = &team.owner.client;
-    let answer = client.at(api).ask("{ viewer { permissions } }").await;
+    let answer = client.at(api).execute("{ viewer { permissions } }").await;
     assert_eq!(answer.codes(), Vec::<&str>::new(), "{}", answer.text);
 }
 
@@ -180,7 +180,7 @@ async fn no_document_hurts() {
 
 #[tokio::test]
 async fn no_variables_hurt() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let client = &team.owner.client;
     let query = "query($f: AssetFilter) { assets(filter: $f) { totalCount } }";
     for (name, variables) in [
@@ -200,22 +200,22 @@ async fn no_variables_hurt() {
         assert!(!answer.errors().is_empty(), "{name}: {}", answer.text);
         assert!(!answer.codes().contains(&"INTERNAL"), "{name}: {}", answer.text);
         assert!(answer.text.len() < 4096, "{name}: the refusal has {} bytes", answer.text.len());
-        assert_alive(&world.api, &team).await;
+        assert_alive(&shared_server.api, &team).await;
     }
 }
 
 #[tokio::test]
 async fn many_at_once_do_not_keep_others_waiting() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let mut attackers = tokio::task::JoinSet::new();
     for index in 0..60 {
         let (_, document) = ATTACKS[index % ATTACKS.len()];
         let client = team.nobody.clone();
-        attackers.spawn(async move { client.ask(&document(15_000)).await });
+        attackers.spawn(async move { client.execute(&document(15_000)).await });
     }
     let patience = std::time::Duration::from_secs(10);
     within(patience, "an honest request is answered meanwhile", async || {
-        assert_alive(&world.api, &team).await;
+        assert_alive(&shared_server.api, &team).await;
         Some(())
     })
     .await;

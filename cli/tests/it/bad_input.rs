@@ -26,7 +26,7 @@ async fn assets(client: &Client) -> Value {
 
 #[tokio::test]
 async fn a_body_that_is_no_json_object_of_the_right_type_is_refused() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let client = &team.owner.client;
     let create = format!("{{\"query\":\"{CREATE}\"}}");
     let boundary = format!(
@@ -85,7 +85,7 @@ async fn a_body_that_is_no_json_object_of_the_right_type_is_refused() {
 
 #[tokio::test]
 async fn a_body_of_a_mebibyte_is_read_and_a_byte_more_is_not() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let bearer = Some(team.owner.access.as_str());
     let padded = |bytes: usize| {
         let body = format!("{{\"query\":\"{CREATE}\",\"extensions\":{{}}}}");
@@ -116,7 +116,7 @@ async fn a_body_of_a_mebibyte_is_read_and_a_byte_more_is_not() {
         (wire::post(bearer, &padded(2 * limit)), false),
         (chunked(&padded(2 * limit)), false),
     ] {
-        let answer = wire::exchange(&world.api, &request).await;
+        let answer = wire::exchange(&shared_server.api, &request).await;
         let (status, body) = parse(&answer);
         if fits {
             assert_eq!(status, 200, "{answer}");
@@ -131,7 +131,7 @@ async fn a_body_of_a_mebibyte_is_read_and_a_byte_more_is_not() {
 
 #[tokio::test]
 async fn bytes_that_are_no_request_are_answered_or_cut_off() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let line = "a".repeat(70_000);
     for request in [
         "GARBAGE\r\n\r\n".to_owned(),
@@ -144,19 +144,19 @@ async fn bytes_that_are_no_request_are_answered_or_cut_off() {
         "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}".into(),
         "POST /graphql HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".into(),
     ] {
-        let answer = wire::exchange(&world.api, request.as_bytes()).await;
+        let answer = wire::exchange(&shared_server.api, request.as_bytes()).await;
         let (status, body) = parse(&answer);
         assert!((400..500).contains(&status), "{}: {answer}", &request[..30.min(request.len())]);
         let code = body["errors"][0]["extensions"]["code"].as_str().unwrap_or("none");
         assert!(CODES.contains(&code), "{answer}");
         assert!(body["errors"][0]["extensions"]["requestId"].is_string(), "{answer}");
     }
-    assert_eq!(team.owner.client.ask(QUERY).await.codes(), Vec::<&str>::new());
+    assert_eq!(team.owner.client.execute(QUERY).await.codes(), Vec::<&str>::new());
 }
 
 #[tokio::test]
 async fn a_get_reads_and_never_changes() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let client = &team.owner.client;
     let mutation = CREATE.replace('\\', "");
     let named = format!(
@@ -178,18 +178,18 @@ async fn a_get_reads_and_never_changes() {
 
 #[tokio::test]
 async fn an_illegal_move_is_a_conflict_that_names_the_legal_ones() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let id = team.asset("Old", "DISPOSED").await;
     let mutation = "mutation($id: ID!, $state: LifecycleState!) { setAssetLifecycle(id: $id, state: $state) { lifecycleState } }";
-    let ask = async |state: &str| {
-        team.owner.client.ask_with(mutation, json!({ "id": id, "state": state })).await
+    let execute = async |state: &str| {
+        team.owner.client.execute_with(mutation, json!({ "id": id, "state": state })).await
     };
-    let answer = ask("ACTIVE").await;
+    let answer = execute("ACTIVE").await;
     answer.assert_refused("CONFLICT");
-    ask("HALF").await.assert_refused("VALIDATION");
+    execute("HALF").await.assert_refused("VALIDATION");
     let active = team.asset("New", "ACTIVE").await;
     let delete = "mutation($id: ID!) { deleteAsset(id: $id) }";
-    let answer = team.owner.client.ask_with(delete, json!({ "id": active })).await;
+    let answer = team.owner.client.execute_with(delete, json!({ "id": active })).await;
     answer.assert_refused("CONFLICT");
     let left = "{ assets(orderBy: { field: NAME }) { nodes { name lifecycleState } } }";
     let left = team.owner.client.get_data(left, json!({})).await;
@@ -202,7 +202,7 @@ async fn an_illegal_move_is_a_conflict_that_names_the_legal_ones() {
 
 #[tokio::test]
 async fn a_page_is_between_1_and_100_and_its_cursor_is_ours() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let client = &team.owner.client;
     for index in 0..3 {
         team.asset(&format!("Asset {index}"), "ACTIVE").await;
@@ -216,7 +216,7 @@ async fn a_page_is_between_1_and_100_and_its_cursor_is_ours() {
         "first: 1, last: 1",
         "first: 2147483648",
     ] {
-        let answer = client.ask(&format!("{{ assets({arguments}) {{ totalCount }} }}")).await;
+        let answer = client.execute(&format!("{{ assets({arguments}) {{ totalCount }} }}")).await;
         answer.assert_refused("VALIDATION");
     }
     let query = "query($after: String, $text: String) { assets(first: 1, after: $after, filter: { text: $text }) { nodes { name } pageInfo { endCursor } } }";
@@ -234,16 +234,16 @@ async fn a_page_is_between_1_and_100_and_its_cursor_is_ours() {
         "x".repeat(10_000),
     ]);
     for cursor in tampered {
-        let answer = client.ask_with(query, json!({ "after": cursor })).await;
+        let answer = client.execute_with(query, json!({ "after": cursor })).await;
         answer.assert_refused("VALIDATION");
     }
     // A cursor is valid only for its list, filter and organization.
-    let answer = client.ask_with(query, json!({ "after": cursor, "text": "Asset" })).await;
+    let answer = client.execute_with(query, json!({ "after": cursor, "text": "Asset" })).await;
     answer.assert_refused("VALIDATION");
     let users = "query($after: String) { users(after: $after) { nodes { id } } }";
-    client.ask_with(users, json!({ "after": cursor })).await.assert_refused("VALIDATION");
-    let (other, _world) = Team::of_world().await;
-    let answer = other.owner.client.ask_with(query, json!({ "after": cursor })).await;
+    client.execute_with(users, json!({ "after": cursor })).await.assert_refused("VALIDATION");
+    let (other, _world) = Team::on_shared_server().await;
+    let answer = other.owner.client.execute_with(query, json!({ "after": cursor })).await;
     answer.assert_refused("VALIDATION");
 }
 
@@ -255,21 +255,21 @@ fn flipped(text: &str, at: usize) -> String {
 
 #[tokio::test]
 async fn an_id_of_elsewhere_is_not_found_and_one_of_another_type_is_named() {
-    let (team, _world) = Team::of_world().await;
-    let (other, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
+    let (other, _world) = Team::on_shared_server().await;
     let theirs = other.asset("Theirs", "RETIRED").await;
     let client = &team.owner.client;
     let update = "mutation($id: ID!) { updateAsset(id: $id, input: { name: \"Mine\" }) { id } }";
     let delete = "mutation($id: ID!) { deleteAsset(id: $id) }";
     let roles = "mutation($id: ID!) { setUserRoles(user: $id, roles: [\"viewer\"]) { id } }";
     for (mutation, id) in [(update, &theirs), (delete, &theirs), (roles, &other.owner.id)] {
-        client.ask_with(mutation, json!({ "id": id })).await.assert_refused("NOT_FOUND");
+        client.execute_with(mutation, json!({ "id": id })).await.assert_refused("NOT_FOUND");
     }
     let node = "query($id: ID!) { node(id: $id) { id } }";
     for id in [&theirs, &other.owner.id, &other.id] {
         assert_eq!(client.get_data(node, json!({ "id": id })).await["node"], Value::Null);
     }
-    let answer = client.ask_with(update, json!({ "id": team.owner.id })).await;
+    let answer = client.execute_with(update, json!({ "id": team.owner.id })).await;
     answer.assert_refused("VALIDATION");
     assert!(
         answer.message().contains("user") && answer.message().contains("asset"),
@@ -285,12 +285,12 @@ async fn an_id_of_elsewhere_is_not_found_and_one_of_another_type_is_named() {
         "AST_01j8xq4m9ke5trv3yx2f7nbc6d",
         "'; DROP TABLE asset",
     ] {
-        client.ask_with(update, json!({ "id": id })).await.assert_refused("VALIDATION");
-        client.ask_with(node, json!({ "id": id })).await.assert_refused("VALIDATION");
+        client.execute_with(update, json!({ "id": id })).await.assert_refused("VALIDATION");
+        client.execute_with(node, json!({ "id": id })).await.assert_refused("VALIDATION");
     }
-    let kept = other.owner.client.get_data("{ assets { nodes { name } } }", json!({})).await;
-    assert_eq!(kept["assets"]["nodes"], json!([{ "name": "Theirs" }]));
-    assert_eq!(other.owner.client.ask(QUERY).await.codes(), Vec::<&str>::new());
+    let stored = other.owner.client.get_data("{ assets { nodes { name } } }", json!({})).await;
+    assert_eq!(stored["assets"]["nodes"], json!([{ "name": "Theirs" }]));
+    assert_eq!(other.owner.client.execute(QUERY).await.codes(), Vec::<&str>::new());
 }
 
 #[tokio::test]
@@ -327,22 +327,22 @@ async fn one_request_verifies_at_most_one_password() {
         format!("mutation{{{} logout}}", login("a", PASSWORD)),
         format!("mutation{{{} changePassword(current:\"a\",new:\"b\")}}", login("a", PASSWORD)),
     ] {
-        let answer = team.owner.client.ask(&document).await;
+        let answer = team.owner.client.execute(&document).await;
         answer.assert_well_formed();
         assert!(answer.is_not_executed(), "{}", answer.text);
         assert_eq!(counted().await, before, "{}", &document[..80]);
     }
     // Two selections under one response key are one field, which runs once.
     let twice = format!("mutation{{{} {}}}", login("a", PASSWORD), login("a", PASSWORD));
-    let answer = team.nobody.ask(&twice).await;
+    let answer = team.nobody.execute(&twice).await;
     answer.assert_well_formed();
     assert!(counted().await <= before + 1, "{}", answer.text);
-    assert_eq!(team.owner.client.ask(QUERY).await.codes(), Vec::<&str>::new());
+    assert_eq!(team.owner.client.execute(QUERY).await.codes(), Vec::<&str>::new());
 }
 
 #[tokio::test]
 async fn a_document_that_does_not_fit_the_schema_changes_nothing() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let client = &team.owner.client;
     let create = "createAsset(input: { name: \"Ghost\", type: HOST }) { id }";
     for document in [
@@ -362,7 +362,7 @@ async fn a_document_that_does_not_fit_the_schema_changes_nothing() {
         "mutation { createAsset(input: { name: \"A\", type: HOST, customFields: \"x\" }) { id } }".into(),
         "mutation { createAsset(input: { name: \"A\", type: HOST, owner: \"usr_00000000000000000000000000\" }) { id } }".into(),
     ] {
-        let answer = client.ask(&document).await;
+        let answer = client.execute(&document).await;
         answer.assert_well_formed();
         assert!(!answer.errors().is_empty(), "{document}: {}", answer.text);
         assert!(!answer.codes().contains(&"INTERNAL"), "{document}: {}", answer.text);

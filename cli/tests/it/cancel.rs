@@ -53,7 +53,7 @@ async fn a_client_that_leaves_in_mid_query_leaves_nothing_running() {
         (open == 0).then_some(())
     };
     within(Duration::from_secs(1), "no transaction is left open", is_clean).await;
-    let answer = team.owner.client.ask("{ assets { totalCount } }").await;
+    let answer = team.owner.client.execute("{ assets { totalCount } }").await;
     assert_eq!(answer.codes(), Vec::<&str>::new(), "{}", answer.text);
 }
 
@@ -82,8 +82,9 @@ async fn a_mutation_whose_client_left_is_whole_or_not_at_all() {
     holder.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(counts().await, (0, 0));
     let client: &Client = &team.owner.client;
-    let answer =
-        client.ask("mutation { createAsset(input: { name: \"Whole\", type: HOST }) { id } }").await;
+    let answer = client
+        .execute("mutation { createAsset(input: { name: \"Whole\", type: HOST }) { id } }")
+        .await;
     assert_eq!(answer.codes(), Vec::<&str>::new(), "{}", answer.text);
     assert_eq!(counts().await, (1, 1));
 }

@@ -1,4 +1,4 @@
-//! Requests as a GraphQL client sends them, and their responses.
+//! GraphQL client for the tests: requests and their responses.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -28,11 +28,11 @@ pub const CODES: [&str; 13] = [
     "INTERNAL",
 ];
 
-/// Returns a loopback address that no other test uses, because limits and blocks count by address.
+/// Returns a loopback address that no other test uses, because rate limits and blocks apply per address.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    // The second number comes from the process id, because Redis outlives one test run under `services`.
+    // The second octet depends on the process id, because the limits in Redis outlive one run of the tests.
     let run = u8::try_from(std::process::id() % 200 + 1).unwrap();
     Ipv4Addr::new(127, run, high, low.max(1)).into()
 }
@@ -62,7 +62,7 @@ impl Client {
         Self { bearer: Some(bearer.into()), ..self.clone() }
     }
 
-    /// Returns the same caller, connected to another replica.
+    /// Returns a client of the same caller for another replica.
     pub fn at(&self, api: &Api) -> Self {
         Self { url: api.url(), ..self.clone() }
     }
@@ -89,18 +89,18 @@ impl Client {
         self.signed(self.http.get(url))
     }
 
-    pub async fn ask(&self, query: &str) -> Answer {
-        self.ask_with(query, json!({})).await
+    pub async fn execute(&self, query: &str) -> Answer {
+        self.execute_with(query, json!({})).await
     }
 
-    pub async fn ask_with(&self, query: &str, variables: Value) -> Answer {
+    pub async fn execute_with(&self, query: &str, variables: Value) -> Answer {
         let body = json!({ "query": query, "variables": variables });
         Answer::of(self.post().json(&body)).await
     }
 
     /// Sends a query that must succeed, and returns `data`. Panics with the response otherwise.
     pub async fn get_data(&self, query: &str, variables: Value) -> Value {
-        let answer = self.ask_with(query, variables).await;
+        let answer = self.execute_with(query, variables).await;
         assert_eq!(answer.codes(), Vec::<&str>::new(), "{query}: {}", answer.text);
         answer.body["data"].clone()
     }

@@ -11,13 +11,13 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     cancel::{lock, waiting},
-    server::{BINARY, TestDeployment, command, run, text, until, world},
+    server::{BINARY, TestDeployment, command, run, shared_server, text, until},
     team::{PASSWORD, Team, log_in, unique},
     wire,
 };
 
 async fn definitions() -> [Vec<String>; 2] {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let served = team.owner.client.get_data(introspected::QUERY, json!({})).await;
     let output = run(command(&["schema"]), "");
     assert!(output.status.success());
@@ -41,7 +41,7 @@ async fn introspection_can_be_switched_off() {
     let api = deployment.api_with(&[("GRAPHQL_INTROSPECTION", "false")]).await;
     let client = crate::client::Client::new(&api, crate::client::own_address());
     for query in ["{ __schema { types { name } } }", "{ __type(name: \"Asset\") { name } }"] {
-        let answer = client.ask(query).await;
+        let answer = client.execute(query).await;
         answer.assert_well_formed();
         assert!(
             !answer.errors().is_empty() && !answer.text.contains("\"Asset\""),
@@ -49,7 +49,7 @@ async fn introspection_can_be_switched_off() {
             answer.text
         );
     }
-    assert!(!client.ask("{ asets { totalCount } }").await.text.contains("assets"));
+    assert!(!client.execute("{ asets { totalCount } }").await.text.contains("assets"));
 }
 
 fn doctor(command: Command) -> (Option<i32>, String) {
@@ -60,37 +60,37 @@ fn doctor(command: Command) -> (Option<i32>, String) {
 #[tokio::test]
 async fn doctor_tells_good_from_bad() {
     let deployment = TestDeployment::new().await;
-    let (code, said) = doctor(deployment.command(&["doctor"]));
-    assert_eq!(code, Some(0), "{said}");
-    assert!(!said.contains("BAD") && said.contains("Redis answers"), "{said}");
+    let (code, message) = doctor(deployment.command(&["doctor"]));
+    assert_eq!(code, Some(0), "{message}");
+    assert!(!message.contains("BAD") && message.contains("Redis answers"), "{message}");
 
     let mut behind = deployment.command(&["doctor"]);
     let fresh = Fresh::new().await;
     behind.env("DATABASE_URL", &fresh.app);
-    let (code, said) = doctor(behind);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("BAD"), "{said}");
+    let (code, message) = doctor(behind);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("BAD"), "{message}");
 
     let mut superuser = deployment.command(&["doctor"]);
     superuser.env("DATABASE_URL", admin_url());
-    let (code, said) = doctor(superuser);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("BAD"), "{said}");
+    let (code, message) = doctor(superuser);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("BAD"), "{message}");
 
     let mut alone = deployment.command(&["doctor"]);
     alone
         .env("REDIS_URL", "redis://127.0.0.1:1")
         .env("DATABASE_URL", "postgres://a:b@127.0.0.1:1/c");
-    let (code, said) = doctor(alone);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("BAD   Redis") && said.matches("BAD").count() >= 2, "{said}");
+    let (code, message) = doctor(alone);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("BAD   Redis") && message.matches("BAD").count() >= 2, "{message}");
 }
 
 fn refused(output: &Output, words: &[&str]) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
     for word in words {
-        assert!(said.contains(word), "{word}: {said}");
+        assert!(message.contains(word), "{word}: {message}");
     }
 }
 
@@ -161,7 +161,7 @@ async fn admin_says_what_it_refuses_and_does_nothing() {
 
 #[tokio::test]
 async fn a_grant_for_the_installation_comes_from_the_command_line_only() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let permissions = "{ viewer { permissions } }";
     let has = async || {
         let seen = team.owner.client.get_data(permissions, json!({})).await;
@@ -169,10 +169,10 @@ async fn a_grant_for_the_installation_comes_from_the_command_line_only() {
     };
     let role =
         "mutation { saveRole(key: \"fleet\", name: \"Fleet\", permissions: [FLEET_READ]) { id } }";
-    assert!(!team.owner.client.ask(role).await.errors().is_empty());
+    assert!(!team.owner.client.execute(role).await.errors().is_empty());
     let key = "mutation($at: DateTime!) { createApiKey(input: { name: \"k\", permissions: [FLEET_READ], expiresAt: $at }) { secret } }";
     let at = (crate::team::chrono_now() + chrono::TimeDelta::days(1)).to_rfc3339();
-    assert!(!team.owner.client.ask_with(key, json!({ "at": at })).await.errors().is_empty());
+    assert!(!team.owner.client.execute_with(key, json!({ "at": at })).await.errors().is_empty());
     assert!(!has().await);
     let grant = [
         "grant",
@@ -183,15 +183,15 @@ async fn a_grant_for_the_installation_comes_from_the_command_line_only() {
         "--permission",
         "FLEET_READ",
     ];
-    world.deployment.admin(&grant, "");
+    shared_server.deployment.admin(&grant, "");
     assert!(has().await);
-    world.deployment.admin(&grant[..5], "");
+    shared_server.deployment.admin(&grant[..5], "");
     assert!(!has().await);
 }
 
 #[tokio::test]
 async fn a_password_is_made_where_none_is_given() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let email = format!("made@{}.test", team.slug);
     let arguments = [
         "create-user",
@@ -204,10 +204,10 @@ async fn a_password_is_made_where_none_is_given() {
         "--organization",
         &team.slug,
     ];
-    let printed = world.deployment.admin(&arguments, "");
+    let printed = shared_server.deployment.admin(&arguments, "");
     let (_, password) = printed.split_once('\n').unwrap();
     assert_eq!(log_in(&team.nobody, &email, password).await.codes(), Vec::<&str>::new());
-    let reset = world.deployment.admin(&["reset-password", "--email", &email], "");
+    let reset = shared_server.deployment.admin(&["reset-password", "--email", &email], "");
     log_in(&team.nobody, &email, password).await.assert_refused("UNAUTHENTICATED");
     assert_eq!(log_in(&team.nobody, &email, &reset).await.codes(), Vec::<&str>::new());
 }
@@ -250,7 +250,8 @@ impl Fresh {
 async fn migrations_go_up_and_down_and_up_again() {
     let fresh = Fresh::new().await;
     let versions = migrations::all().len();
-    let count = |said: &str, word: &str| said.lines().filter(|line| line.contains(word)).count();
+    let count =
+        |message: &str, word: &str| message.lines().filter(|line| line.contains(word)).count();
     assert_eq!(count(&fresh.done(&["status"]), "pending"), versions);
     assert_eq!(count(&fresh.done(&["up"]), "up  "), versions);
     assert_eq!(fresh.done(&["up"]), "");
@@ -275,12 +276,12 @@ async fn migrations_go_up_and_down_and_up_again() {
 #[tokio::test]
 async fn two_who_migrate_at_once_do_it_once() {
     let fresh = Fresh::new().await;
-    let said: Vec<_> = std::thread::scope(|scope| {
+    let message: Vec<_> = std::thread::scope(|scope| {
         let both: Vec<_> = (0..2).map(|_| scope.spawn(|| fresh.done(&["up"]))).collect();
         both.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    let applied = said.concat().lines().filter(|line| line.starts_with("up  ")).count();
-    assert_eq!(applied, migrations::all().len(), "{said:?}");
+    let applied = message.concat().lines().filter(|line| line.starts_with("up  ")).count();
+    assert_eq!(applied, migrations::all().len(), "{message:?}");
 }
 
 #[tokio::test]
@@ -307,9 +308,9 @@ async fn a_terminated_api_answers_what_is_in_flight_and_exits_with_0() {
 
 #[tokio::test]
 async fn an_api_that_finds_its_port_taken_says_so() {
-    let world = world().await;
-    let mut command = world.deployment.command(&["api"]);
-    command.env("LISTEN_ADDR", world.api.address.to_string());
+    let shared_server = shared_server().await;
+    let mut command = shared_server.deployment.command(&["api"]);
+    command.env("LISTEN_ADDR", shared_server.api.address.to_string());
     let output = run(command, "");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("LISTEN_ADDR"), "{}", text(&output.stderr));

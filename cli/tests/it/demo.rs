@@ -97,6 +97,6 @@ async fn the_demo_has_been_judged_twice_and_something_has_changed_and_one_thing_
 #[tokio::test]
 async fn what_is_kept_of_the_demo_is_what_a_look_finds() {
     let (_admin, deployment, _up) = administrator().await;
-    let said = deployment.admin(&["verify-posture", "--organization", "demo"], "");
-    assert_eq!(said, "demo: 29 assets compared, 0 differ");
+    let output = deployment.admin(&["verify-posture", "--organization", "demo"], "");
+    assert_eq!(output, "demo: 29 assets compared, 0 differ");
 }

@@ -79,8 +79,8 @@ fn services_on(data: &Path) -> Vec<Pid> {
 }
 
 fn postmaster(data: &Path) -> Pid {
-    let noted = fs::read_to_string(data.join("postgres/postmaster.pid")).unwrap();
-    Pid::from_raw(noted.lines().next().unwrap().parse().unwrap()).unwrap()
+    let recorded = fs::read_to_string(data.join("postgres/postmaster.pid")).unwrap();
+    Pid::from_raw(recorded.lines().next().unwrap().parse().unwrap()).unwrap()
 }
 
 /// Returns the one-time password that `up` printed for the first administrator.
@@ -110,8 +110,11 @@ async fn a_second_start_finds_people_sessions_and_keys_again() {
     let person = sign_in(&Client::new(&up, own_address()), "", "visitor@up.test").await;
     let twice = run(folder.command(&["up"]), "");
     assert_eq!(twice.status.code(), Some(1));
-    let said = text(&twice.stderr);
-    assert!(said.contains("already runs") && said.contains(data.to_str().unwrap()), "{said}");
+    let output = text(&twice.stderr);
+    assert!(
+        output.contains("another sentryops is running") && output.contains(data.to_str().unwrap()),
+        "{output}"
+    );
     person.client.get_data(QUERY, json!({})).await;
     let mode = |name: &str| fs::metadata(data.join(name)).unwrap().mode() & 0o777;
     for folder in ["secrets", "postgres", "log"] {
@@ -216,15 +219,15 @@ async fn after_a_kill_of_us_the_next_start_finds_everything_again() {
     let settings = data.join("postgres/postgresql.auto.conf");
     fs::write(settings, "shared_buffers = 'nonsense'\n").unwrap();
     let refused = run(folder.command(&["up"]), "");
-    let said = text(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("postgres did not start") && said.contains("nonsense"), "{said}");
+    let output = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{output}");
+    assert!(output.contains("postgres did not start") && output.contains("nonsense"), "{output}");
     assert_eq!(services_on(&data), []);
 
     // A cluster whose passwords are missing is not replaced by an empty one.
     fs::rename(data.join("passwords"), data.join("hidden")).unwrap();
     let refused = run(folder.command(&["up"]), "");
-    let said = text(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("passwords is missing"), "{said}");
+    let output = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{output}");
+    assert!(output.contains("passwords is missing"), "{output}");
 }

@@ -189,7 +189,7 @@ fn assert_says_nothing(sent: &[u8], answer: &Answer) {
     }
     // Wording of serde; our own messages have a comma after the line number.
     let is_serde = lower.match_indices("at line ").any(|(at, _)| {
-        let rest = lower[at + 8..].trim_start_matches(|letter: char| letter.is_ascii_digit());
+        let rest = lower[at + 8..].trim_start_matches(|code: char| code.is_ascii_digit());
         rest.starts_with(" column")
     });
     assert!(!is_serde, "{sent} {}", answer.text);
@@ -230,7 +230,7 @@ async fn two_thousand_damaged_requests_meet_no_defect() {
     let refused: usize = workers.join_all().await.into_iter().sum();
     eprintln!("{refused} of {REQUESTS} damaged requests were refused");
     assert!(refused > REQUESTS / 2, "{refused}: the damage does no harm");
-    let answer = team.owner.client.ask("{ viewer { permissions } }").await;
+    let answer = team.owner.client.execute("{ viewer { permissions } }").await;
     assert_eq!(answer.codes(), Vec::<&str>::new(), "{}", answer.text);
     let log = api.log();
     let defects: Vec<_> = log.lines().filter(|line| line.contains("\"ERROR\"")).collect();

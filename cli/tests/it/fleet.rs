@@ -60,7 +60,7 @@ async fn many_assets(deployment: &TestDeployment, team: &Team, count: usize) {
 }
 
 async fn start(client: &Client, key: Option<&str>) -> Value {
-    let answer = client.ask_with(START, json!({ "key": key })).await;
+    let answer = client.execute_with(START, json!({ "key": key })).await;
     answer.body["data"]["startComplianceRun"].clone()
 }
 
@@ -74,7 +74,7 @@ async fn killed_workers_change_nothing_about_a_run() {
     let mut workers = [Worker::start(&deployment), Worker::start(&deployment)];
     let run = start(owner, None).await["id"].as_str().unwrap().to_owned();
     let read = async || {
-        owner.ask_with(RUN, json!({ "id": run })).await.body["data"]["complianceRun"].clone()
+        owner.execute_with(RUN, json!({ "id": run })).await.body["data"]["complianceRun"].clone()
     };
     for worker in &mut workers {
         let before = read().await["shardsDone"].as_i64().unwrap();
@@ -114,11 +114,12 @@ async fn killed_workers_import_nothing_twice() {
     let mut workers = [Worker::start(&deployment), Worker::start(&deployment)];
     let import =
         "mutation($file: String!) { importAssets(input: { format: CSV, content: $file }) { id } }";
-    let answer = owner.ask_with(import, json!({ "file": file })).await;
+    let answer = owner.execute_with(import, json!({ "file": file })).await;
     let run = answer.body["data"]["importAssets"]["id"].as_str().unwrap().to_owned();
     let sql = "query($id: ID!) { importRun(id: $id) { state reason rows done created updated unchanged failed } }";
-    let read =
-        async || owner.ask_with(sql, json!({ "id": run })).await.body["data"]["importRun"].clone();
+    let read = async || {
+        owner.execute_with(sql, json!({ "id": run })).await.body["data"]["importRun"].clone()
+    };
     for worker in &mut workers {
         let before = read().await["done"].as_i64().unwrap();
         within(Duration::from_mins(1), "a chunk is done", async || {
@@ -177,8 +178,8 @@ fn a_queue_that_is_none_is_told() {
     ]);
     let output = run(command, "");
     assert!(!output.status.success());
-    let told = text(&output.stderr);
+    let messages = text(&output.stderr);
     let expected =
         "--queue scans: no such queue; the queues are scan, probe, triage, import, notify, upkeep";
-    assert!(told.contains(expected), "{told}");
+    assert!(messages.contains(expected), "{messages}");
 }

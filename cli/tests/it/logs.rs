@@ -58,14 +58,14 @@ async fn misuse(api: &Api, team: &Team, secret: &str) {
         format!("{{ node(id: {quoted}) {{ id }} }}"),
         format!("query X {{ asset(code: {quoted}) {{ id }} }} # {secret}"),
     ] {
-        client.ask(&document).await;
-        team.owner.client.ask(&document).await;
+        client.execute(&document).await;
+        team.owner.client.execute(&document).await;
         Answer::of(client.get(&[("query", &document)])).await;
     }
     let variables = json!({ "email": { "a": secret }, "password": [secret] });
     let query = "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { mfaChallenge } }";
-    client.ask_with(query, variables).await;
-    client.with(secret.replace(['\n', '\r'], "")).ask("{ viewer { permissions } }").await;
+    client.execute_with(query, variables).await;
+    client.with(secret.replace(['\n', '\r'], "")).execute("{ viewer { permissions } }").await;
     let body = format!("{{\"query\": {quoted}");
     Answer::of(client.post().header("content-type", "application/json").body(body)).await;
     let escaped = hex(secret.as_bytes(), "%");
@@ -101,7 +101,7 @@ async fn no_secret_is_written_down_even_at_trace() {
     team.nobody.with(&key).get_data("{ assets { totalCount } }", json!({})).await;
     let weak = json!({ "id": made["createUser"]["id"], "password": "password123456789" });
     let update = "mutation($id: ID!, $password: String!) { updateUser(id: $id, input: { password: $password }) { id } }";
-    team.owner.client.ask_with(update, weak).await.assert_refused("VALIDATION");
+    team.owner.client.execute_with(update, weak).await.assert_refused("VALIDATION");
 
     let secrets = [&canary, &access, &refresh, &key];
     for secret in secrets {
@@ -111,7 +111,11 @@ async fn no_secret_is_written_down_even_at_trace() {
     let postgres = deployment.db.superuser().await;
     postgres.batch_execute("ALTER TABLE session RENAME TO session_hidden").await.unwrap();
     log_in(&team.nobody, &email, &canary).await.assert_refused("INTERNAL");
-    team.nobody.with(&access).ask("{ viewer { permissions } }").await.assert_refused("INTERNAL");
+    team.nobody
+        .with(&access)
+        .execute("{ viewer { permissions } }")
+        .await
+        .assert_refused("INTERNAL");
     postgres.batch_execute("ALTER TABLE session_hidden RENAME TO session").await.unwrap();
     let person = sign_in(&team.nobody, &team.owner.id, &team.owner.email).await;
     assert!(api.end().await.success());
@@ -143,14 +147,14 @@ async fn what_a_client_sends_forges_no_line() {
     let forged = "x\n{\"timestamp\":\"now\",\"level\":\"INFO\",\"message\":\"forged-line\"}\r\u{2028}\u{1b}[2Jend";
     let create = "mutation($name: String!) { createAsset(input: { name: $name, type: HOST, description: $name }) { id } }";
     let named = "mutation Forged($name: String!) { createAsset(input: { name: $name, type: HOST }) { id } }";
-    team.owner.client.ask_with(create, json!({ "name": forged })).await;
+    team.owner.client.execute_with(create, json!({ "name": forged })).await;
     for operation in [forged, "Forged"] {
         let body =
             json!({ "query": named, "operationName": operation, "variables": { "name": forged } });
         Answer::of(team.owner.client.post().json(&body)).await;
     }
     log_in(&team.nobody, forged, forged).await;
-    team.nobody.ask(&format!("{{ {forged} }}")).await;
+    team.nobody.execute(&format!("{{ {forged} }}")).await;
     let request = b"GET /a%0aforged-line HTTP/1.1\r\nHost: x\r\nX-Request-Id: a%0aforged-line\r\nX-Forwarded-For: forged-line\r\nConnection: close\r\n\r\n";
     wire::exchange(&api, request).await;
     let all = async || {
@@ -168,18 +172,18 @@ async fn what_a_client_sends_forges_no_line() {
 
 #[tokio::test]
 async fn every_request_has_its_line_under_the_id_that_the_client_was_told() {
-    let (team, world) = Team::of_world().await;
-    let answer = team.owner.client.ask("{ viewer { permissions } }").await;
+    let (team, shared_server) = Team::on_shared_server().await;
+    let answer = team.owner.client.execute("{ viewer { permissions } }").await;
     let id = answer.headers["x-request-id"].to_str().unwrap().to_owned();
     let written =
-        async || world.api.log().lines().find(|line| line.contains(&id)).map(str::to_owned);
+        async || shared_server.api.log().lines().find(|line| line.contains(&id)).map(str::to_owned);
     let line: Value = serde_json::from_str(&until("the line is written", written).await).unwrap();
     assert_eq!(line["http.status"], 200, "{line}");
     assert_eq!(line["http.route"], "/graphql");
     assert_eq!(line["client.address"], team.address.to_string());
     // The audit entry of a change carries the same request id.
     let create = "mutation { createAsset(input: { name: \"Traced\", type: HOST }) { id } }";
-    let answer = team.owner.client.ask(create).await;
+    let answer = team.owner.client.execute(create).await;
     let entries = "{ auditEntries(first: 1) { nodes { action requestId sourceIp } } }";
     let entries = team.owner.client.get_data(entries, json!({})).await;
     let expected = json!([{

@@ -21,7 +21,7 @@ use domain::{
         waiver::{Waiver, WaiverInput},
     },
     entity::{FindingId, ImportRunId, JobId, RunId},
-    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
+    testing::compliance::{FindingFixture, RuleContent, RuleFixture, RunFixture, posture},
 };
 use reqwest::header::HeaderMap;
 use serde_json::json;
@@ -134,8 +134,11 @@ impl ComplianceFixture {
     async fn insert(deployment: &TestDeployment, team: &Team, asset: &str) -> Self {
         let (now, asset) = (chrono_now(), asset.parse().unwrap());
         let tx = deployment.db.write(Id::from(org(team)), Origin::system()).await.unwrap();
-        let text =
-            RuleText { condition: "has(owner.id)", evidence: &[], controls: &[("NIST", "CM-8")] };
+        let text = RuleContent {
+            condition: "has(owner.id)",
+            evidence: &[],
+            controls: &[("NIST", "CM-8")],
+        };
         let rules = [RuleFixture::insert(&tx, "owned", 0, Severity::Low, text, now).await.unwrap()];
         posture(&tx, asset, &rules, "F", &[], now).await.unwrap();
         let finding = FindingFixture::open(now).insert(&tx, asset, &rules[0]).await.unwrap();
@@ -234,7 +237,7 @@ impl PermissionFixture {
         );
         let schedule = owner.get_data(&save, json!({})).await;
         let in_a_month = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
-        let judged = ComplianceFixture::insert(deployment, &team, &lent).await;
+        let fixture = ComplianceFixture::insert(deployment, &team, &lent).await;
         let new_key =
             format!("{{ name: \"New\", permissions: [ASSET_READ], expiresAt: \"{in_a_month}\" }}");
         let ids = vec![
@@ -253,11 +256,11 @@ impl PermissionFixture {
             ("%old_key", old_key),
             ("%asset", asset),
             ("%run", run.to_string()),
-            ("%rule", judged.rule),
-            ("%finding", judged.finding),
-            ("%waiver", judged.waiver),
-            ("%earlier", judged.runs[0].clone()),
-            ("%later", judged.runs[1].clone()),
+            ("%rule", fixture.rule),
+            ("%finding", fixture.finding),
+            ("%waiver", fixture.waiver),
+            ("%earlier", fixture.runs[0].clone()),
+            ("%later", fixture.runs[1].clone()),
             ("%in_a_month", in_a_month.clone()),
             ("%import", import.to_string()),
             ("%tag", word(&tag["createTag"]["id"])),
@@ -301,7 +304,7 @@ impl PermissionFixture {
         }
     }
 
-    async fn ask(&self, caller: Caller, row: &Row) -> Answer {
+    async fn execute(&self, caller: Caller, row: &Row) -> Answer {
         let mut document = row.document.clone();
         if document.contains("%new_user") {
             let email = format!("new-{}@matrix.test", unique());
@@ -325,7 +328,7 @@ impl PermissionFixture {
         if row.is_subscription() {
             watch(&client, &document).await
         } else {
-            client.ask(&document).await
+            client.execute(&document).await
         }
     }
 
@@ -409,7 +412,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             allowed.into_iter().partition(|caller| *caller == Caller::Stranger);
         let before = scene.fingerprint().await;
         for caller in refused {
-            let answer = scene.ask(caller, &row).await;
+            let answer = scene.execute(caller, &row).await;
             let code = caller.refusal(row.takes).unwrap();
             answer.assert_well_formed();
             let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
@@ -423,7 +426,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             asked += 1;
         }
         for caller in strangers {
-            let answer = scene.ask(caller, &row).await;
+            let answer = scene.execute(caller, &row).await;
             let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
             assert!(!answer.codes().contains(&"FORBIDDEN"), "{seen}");
             assert!(!answer.codes().contains(&"UNAUTHENTICATED"), "{seen}");
@@ -434,7 +437,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             assert_eq!(scene.fingerprint().await, before, "{} changed something", row.of);
         }
         for (index, caller) in allowed.into_iter().enumerate() {
-            let answer = scene.ask(caller, &row).await;
+            let answer = scene.execute(caller, &row).await;
             answer.assert_well_formed();
             let seen = format!("{} by {caller:?}: {}", row.of, answer.text);
             // Only the first caller must succeed: later ones may find the change already made.
@@ -456,7 +459,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
 
 #[tokio::test]
 async fn everybody_sees_all_of_oneself_and_little_of_others() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let viewer = team.member("viewer").await;
     let (own, secret) = team.api_key("Own", &["ASSET_READ"]).await;
     let (other, _) = team.api_key("Other", &["ASSET_READ"]).await;
@@ -470,7 +473,7 @@ async fn everybody_sees_all_of_oneself_and_little_of_others() {
             format!("query($id: ID!) {{ node(id: $id) {{ ... on {of} {{ id name {fields} }} }} }}");
         let seen = client.get_data(&by_id, json!({ "id": own })).await;
         assert_eq!(seen["node"]["id"], own);
-        let refused = client.ask_with(&by_id, json!({ "id": other })).await;
+        let refused = client.execute_with(&by_id, json!({ "id": other })).await;
         assert!(refused.codes().iter().all(|code| *code == "FORBIDDEN"), "{}", refused.text);
         let paths: Vec<_> = fields
             .split(' ')
@@ -481,7 +484,7 @@ async fn everybody_sees_all_of_oneself_and_little_of_others() {
         let two = format!(
             "{{ own: node(id: \"{own}\") {{ ...F }} other: node(id: \"{other}\") {{ ...F }} }} fragment F on {of} {{ {fields} }}"
         );
-        let refused = client.ask(&two).await;
+        let refused = client.execute(&two).await;
         assert!(refused.paths().iter().all(|path| path.starts_with("other.")), "{}", refused.text);
         assert!(refused.is_not_executed());
     };
@@ -491,7 +494,7 @@ async fn everybody_sees_all_of_oneself_and_little_of_others() {
 
 #[tokio::test]
 async fn a_refusal_lists_every_path_and_skips_what_does_not_run() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let viewer = team.member("viewer").await.client;
     let document = "query($no: Boolean!) {
         mine: assets { nodes { owner { name mail: email } } }
@@ -500,20 +503,20 @@ async fn a_refusal_lists_every_path_and_skips_what_does_not_run() {
         audit: auditEntries @skip(if: $no) { nodes { action } }
     }
     fragment Rest on Query { people: users { nodes { id } } }";
-    let answer = viewer.ask_with(document, json!({ "no": false })).await;
+    let answer = viewer.execute_with(document, json!({ "no": false })).await;
     assert_eq!(answer.paths(), ["mine.nodes.owner.mail", "people", "audit"], "{}", answer.text);
     assert_eq!(answer.codes(), ["FORBIDDEN"; 3]);
     assert!(answer.is_not_executed());
-    let answer = viewer.ask_with(document, json!({ "no": true })).await;
+    let answer = viewer.execute_with(document, json!({ "no": true })).await;
     assert_eq!(answer.paths(), ["mine.nodes.owner.mail", "people", "keys"], "{}", answer.text);
 }
 
 #[tokio::test]
 async fn a_mutation_takes_what_it_states_and_what_it_returns() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let (_, secret) = team.api_key("Writes", &["ASSET_WRITE"]).await;
     let document = "mutation { createAsset(input: { name: \"Unseen\", type: HOST }) { id } }";
-    let answer = team.nobody.with(secret).ask(document).await;
+    let answer = team.nobody.with(secret).execute(document).await;
     assert_eq!(answer.codes(), ["FORBIDDEN"]);
     assert!(answer.message().contains("ASSET_READ"), "{}", answer.text);
     let assets = team.owner.client.get_data("{ assets { totalCount } }", json!({})).await;

@@ -1,4 +1,4 @@
-//! `sentryops api` as a process, with its database, keys, address and log.
+//! Test deployments of `sentryops api`: processes with a database, keys, addresses and log.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,19 +18,23 @@ use crate::client::Client;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_sentryops");
 
-/// Waits until `found` returns a value. Panics after 20 s.
-pub async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
-    within(Duration::from_secs(20), what, &mut found).await
+/// Waits until `probe` returns a value. Panics after 20 s.
+pub async fn until<T>(condition: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(20), condition, &mut probe).await
 }
 
-/// Waits as [`until`] does, with a deadline that belongs to the tested behaviour.
-pub async fn within<T>(time: Duration, what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+/// Waits until `probe` returns a value. Panics after `time`, which is a limit of the tested behaviour.
+pub async fn within<T>(
+    time: Duration,
+    condition: &str,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let began = Instant::now();
     loop {
-        if let Some(fact) = found().await {
-            return fact;
+        if let Some(value) = probe().await {
+            return value;
         }
-        assert!(began.elapsed() < time, "not within {time:?}: {what}");
+        assert!(began.elapsed() < time, "not within {time:?}: {condition}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -90,12 +94,12 @@ impl TestDeployment {
         command
     }
 
-    /// Starts a replica, and waits until it serves.
+    /// Starts a replica, and waits until the replica is ready.
     pub async fn api(&self) -> Api {
         self.api_with(&[]).await
     }
 
-    /// Starts a replica with additional settings, and waits until it serves.
+    /// Starts a replica with additional settings, and waits until the replica is ready.
     pub async fn api_with(&self, settings: &[(&str, &str)]) -> Api {
         let mut command = self.command(&["api"]);
         command.envs(settings.iter().copied()).stdin(Stdio::null());
@@ -122,7 +126,7 @@ pub fn command(arguments: &[&str]) -> Command {
 pub fn run(mut command: Command, stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A command that does not read may end before the input is written.
+    // Fails if the command ends without reading its input.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -145,14 +149,14 @@ impl Api {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let kept = Arc::clone(&log);
+        let stored = Arc::clone(&log);
         let reader = std::thread::spawn(move || {
             let mut line = Vec::new();
             while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                kept.lock().unwrap().append(&mut line);
+                stored.lock().unwrap().append(&mut line);
             }
         });
-        let serves = async || {
+        let addresses = async || {
             let log = text(&log.lock().unwrap());
             let address = |name: &str| {
                 let line = log.lines().find(|line| line.contains(name))?;
@@ -161,9 +165,9 @@ impl Api {
             };
             Some((address("api.address")?, address("health.address")?))
         };
-        let (address, health) = until("the API says where it serves", serves).await;
+        let (address, health) = until("the API says where it serves", addresses).await;
         let api = Self { child, address, health, log, reader: Some(reader) };
-        // Until Redis is connected, limits are counted locally.
+        // Wait for readiness, because limits are counted locally until Redis is connected.
         let ready = async || (api.readiness().await == 200).then_some(());
         until("the API is ready", ready).await;
         api
@@ -191,7 +195,7 @@ impl Api {
         format!("http://{}/graphql", self.address)
     }
 
-    /// Returns the log so far: all output on standard error.
+    /// Returns the log, i.e. all output on standard error so far.
     pub fn log(&self) -> String {
         text(&self.log.lock().unwrap())
     }
@@ -210,7 +214,7 @@ impl Api {
         status
     }
 
-    /// Returns the standard output; call it after the end.
+    /// Returns the standard output. Call this after [`Self::end`].
     pub fn printed(&mut self) -> String {
         let mut printed = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
@@ -220,21 +224,22 @@ impl Api {
 
 impl Drop for Api {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // The process may have ended.
+        let _ = self.child.kill(); // Fails if the process has ended.
         let _ = self.child.wait();
     }
 }
 
-/// Server shared by all tests that need no settings of their own.
-pub struct World {
+/// Deployment and server that all tests without special settings share.
+pub struct SharedServer {
     pub deployment: TestDeployment,
     pub api: Api,
 }
 
-/// Returns the shared server. A shell stops it when the end of this process closes the shell's standard input.
-pub async fn world() -> &'static World {
-    static WORLD: OnceCell<World> = OnceCell::const_new();
-    WORLD
+/// Returns the shared server. The server runs under a shell, which stops the server when its standard input is closed,
+/// i.e. at the end of this test process.
+pub async fn shared_server() -> &'static SharedServer {
+    static SHARED_SERVER: OnceCell<SharedServer> = OnceCell::const_new();
+    SHARED_SERVER
         .get_or_init(|| async {
             let deployment = TestDeployment::new().await;
             let mut command = Command::new("sh");
@@ -244,7 +249,7 @@ pub async fn world() -> &'static World {
                 .envs(deployment.environment())
                 .stdin(Stdio::piped());
             let api = Api::start(command).await;
-            World { deployment, api }
+            SharedServer { deployment, api }
         })
         .await
 }

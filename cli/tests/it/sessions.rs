@@ -31,7 +31,7 @@ impl Pair {
     async fn member(&self, role: &str) -> Person {
         let person = self.team.member(role).await;
         let client = person.client.at(&self.b);
-        assert_eq!(client.ask(QUERY).await.codes(), Vec::<&str>::new());
+        assert_eq!(client.execute(QUERY).await.codes(), Vec::<&str>::new());
         Person { client, ..person }
     }
 
@@ -44,7 +44,7 @@ impl Pair {
 
 async fn assert_gone(client: &Client) {
     let began = Instant::now();
-    let answer = client.ask(QUERY).await;
+    let answer = client.execute(QUERY).await;
     answer.assert_refused("UNAUTHENTICATED");
     assert!(answer.is_not_executed());
     eprintln!("refused {:?} after it was revoked elsewhere", began.elapsed());
@@ -57,7 +57,7 @@ async fn what_is_taken_on_one_replica_is_refused_on_the_other_at_once() {
     let demoted = pair.member("admin").await;
     demoted.client.get_data("{ users { totalCount } }", json!({})).await;
     pair.on_a("setUserRoles(user: $id, roles: [\"viewer\"]) { id }", &demoted.id).await;
-    demoted.client.ask("{ users { totalCount } }").await.assert_refused("FORBIDDEN");
+    demoted.client.execute("{ users { totalCount } }").await.assert_refused("FORBIDDEN");
     demoted.client.get_data("{ assets { totalCount } }", json!({})).await;
 
     let deactivated = pair.member("viewer").await;
@@ -66,7 +66,7 @@ async fn what_is_taken_on_one_replica_is_refused_on_the_other_at_once() {
     let refresh =
         "mutation($token: String!) { refreshSession(refreshToken: $token) { accessToken } }";
     let token = json!({ "token": deactivated.refresh });
-    pair.team.nobody.ask_with(refresh, token).await.assert_refused("UNAUTHENTICATED");
+    pair.team.nobody.execute_with(refresh, token).await.assert_refused("UNAUTHENTICATED");
     let on_b = pair.team.nobody.at(&pair.b);
     let again = log_in(&on_b, &deactivated.email, crate::team::PASSWORD).await;
     again.assert_refused("UNAUTHENTICATED");
@@ -99,7 +99,7 @@ async fn one_ends_ones_own_sessions_and_nobody_elses() {
     let other = listed.iter().find(|session| session["current"] == false).unwrap();
     let revoke = "mutation($id: ID!) { revokeSession(id: $id) }";
     let stranger = pair.member("viewer").await;
-    let answer = stranger.client.ask_with(revoke, json!({ "id": other["id"] })).await;
+    let answer = stranger.client.execute_with(revoke, json!({ "id": other["id"] })).await;
     answer.assert_refused("NOT_FOUND");
     second.client.get_data(QUERY, json!({})).await;
     first.client.at(&pair.a).get_data(revoke, json!({ "id": other["id"] })).await;
@@ -121,9 +121,9 @@ async fn a_new_password_ends_the_other_sessions() {
     let new = "seven-Green-kites-19-loch";
     let wrong = json!({ "current": "wrong", "new": new });
     let first_on_a = first.client.at(&pair.a);
-    first_on_a.ask_with(change, wrong).await.assert_refused("VALIDATION");
+    first_on_a.execute_with(change, wrong).await.assert_refused("VALIDATION");
     let weak = json!({ "current": crate::team::PASSWORD, "new": "password123456789" });
-    first_on_a.ask_with(change, weak).await.assert_refused("VALIDATION");
+    first_on_a.execute_with(change, weak).await.assert_refused("VALIDATION");
     second.client.get_data(QUERY, json!({})).await;
     let right = json!({ "current": crate::team::PASSWORD, "new": new });
     first_on_a.get_data(change, right).await;
@@ -144,7 +144,7 @@ async fn of_fifty_refreshes_at_once_one_wins_and_the_theft_ends_the_session() {
     for index in 0..50 {
         let client = pair.team.nobody.at(if index % 2 == 0 { &pair.a } else { &pair.b });
         let token = json!({ "token": person.refresh });
-        racers.spawn(async move { client.ask_with(refresh, token).await });
+        racers.spawn(async move { client.execute_with(refresh, token).await });
     }
     let answers = racers.join_all().await;
     let (won, lost): (Vec<_>, Vec<_>) =

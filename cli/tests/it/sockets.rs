@@ -235,25 +235,25 @@ async fn without_redis_events_are_delivered_by_polling_and_rights_are_looked_at_
 
 #[tokio::test]
 async fn a_sixth_socket_of_the_same_user_is_refused_and_an_anonymous_one_sees_what_is_public() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let mut open = Vec::new();
     for _ in 0..5 {
-        open.push(Socket::open(&world.api, Some(&team.owner.access)).await.unwrap());
+        open.push(Socket::open(&shared_server.api, Some(&team.owner.access)).await.unwrap());
     }
-    let sixth = Socket::open(&world.api, Some(&team.owner.access)).await;
+    let sixth = Socket::open(&shared_server.api, Some(&team.owner.access)).await;
     assert_eq!(sixth.err(), Some(Some(4429)));
-    let mut nobody = Socket::open(&world.api, None).await.unwrap();
+    let mut nobody = Socket::open(&shared_server.api, None).await.unwrap();
     nobody.subscribe("1", "{ viewer { permissions } }", json!({})).await;
     assert_eq!(nobody.next().await.unwrap()["payload"]["data"], json!({ "viewer": null }));
-    let stranger = Socket::open(&world.api, Some("not-a-token")).await;
+    let stranger = Socket::open(&shared_server.api, Some("not-a-token")).await;
     assert_eq!(stranger.err(), Some(Some(4401)));
 }
 
 #[tokio::test]
 async fn queries_and_mutations_run_on_a_socket_under_the_same_rules() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let viewer = team.member("viewer").await;
-    let mut socket = Socket::open(&world.api, Some(&viewer.access)).await.unwrap();
+    let mut socket = Socket::open(&shared_server.api, Some(&viewer.access)).await.unwrap();
     socket.subscribe("1", "{ assets { totalCount } }", json!({})).await;
     let message = socket.next().await.unwrap();
     assert_eq!(message["payload"]["data"], json!({ "assets": { "totalCount": 0 } }));
@@ -271,11 +271,11 @@ async fn queries_and_mutations_run_on_a_socket_under_the_same_rules() {
 
 #[tokio::test]
 async fn a_stream_over_sse_carries_the_same_and_ends_with_the_session() {
-    let (team, world) = Team::of_world().await;
-    let moved = RunFixture::new(&world.deployment, &team, &redis_url()).await;
+    let (team, shared_server) = Team::on_shared_server().await;
+    let moved = RunFixture::new(&shared_server.deployment, &team, &redis_url()).await;
     let person = team.member("operator").await;
     let body = json!({ "query": RUN, "variables": { "id": moved.run.to_string() } });
-    let url = format!("http://{}/graphql/stream", world.api.address);
+    let url = format!("http://{}/graphql/stream", shared_server.api.address);
     let request = crate::client::Client::http(team.address)
         .post(url)
         .bearer_auth(&person.access)

@@ -1,4 +1,4 @@
-//! Users: an organization for one test, created with `sentryops admin`, and the people who sign in to it.
+//! Test organizations and users, created with `sentryops admin`, and their sign-in.
 
 use std::{
     net::IpAddr,
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Answer, Client, own_address},
-    server::{Api, TestDeployment, World, world},
+    server::{Api, SharedServer, TestDeployment, shared_server},
 };
 
 pub const PASSWORD: &str = "nine-Quiet-otters-84-ford";
@@ -46,9 +46,9 @@ pub struct Team {
 
 impl Team {
     /// Creates a team on the shared server.
-    pub async fn of_world() -> (Self, &'static World) {
-        let world = world().await;
-        (Self::new(&world.deployment, &world.api).await, world)
+    pub async fn on_shared_server() -> (Self, &'static SharedServer) {
+        let shared_server = shared_server().await;
+        (Self::new(&shared_server.deployment, &shared_server.api).await, shared_server)
     }
 
     pub async fn new(deployment: &TestDeployment, api: &Api) -> Self {
@@ -79,13 +79,13 @@ impl Team {
         sign_in(&self.nobody, &id, &email).await
     }
 
-    /// Creates a member; returns id and e-mail.
+    /// Creates a member; returns the id and the e-mail address.
     pub async fn invite(&self, role: &str, name: &str) -> (String, String) {
         let email = format!("{role}-{}@{}.test", unique(), self.slug);
         let query = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
         let input = json!({ "email": email, "name": name, "password": PASSWORD, "roles": [role] });
-        let made = self.owner.client.get_data(query, json!({ "input": input })).await;
-        (word(&made["createUser"]["id"]), email)
+        let data = self.owner.client.get_data(query, json!({ "input": input })).await;
+        (word(&data["createUser"]["id"]), email)
     }
 
     /// Creates an API key; returns id and secret.
@@ -93,21 +93,21 @@ impl Team {
         let query = "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id } } }";
         let expires_at = (chrono_now() + chrono::TimeDelta::days(30)).to_rfc3339();
         let input = json!({ "name": name, "permissions": permissions, "expiresAt": expires_at });
-        let made = self.owner.client.get_data(query, json!({ "input": input })).await;
-        (word(&made["createApiKey"]["apiKey"]["id"]), word(&made["createApiKey"]["secret"]))
+        let data = self.owner.client.get_data(query, json!({ "input": input })).await;
+        (word(&data["createApiKey"]["apiKey"]["id"]), word(&data["createApiKey"]["secret"]))
     }
 
     /// Creates an asset and returns its id.
     pub async fn asset(&self, name: &str, state: &str) -> String {
         let query = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
         let input = json!({ "name": name, "type": "HOST", "lifecycleState": state });
-        let made = self.owner.client.get_data(query, json!({ "input": input })).await;
-        word(&made["createAsset"]["id"])
+        let data = self.owner.client.get_data(query, json!({ "input": input })).await;
+        word(&data["createAsset"]["id"])
     }
 }
 
 pub async fn log_in(client: &Client, email: &str, password: &str) -> Answer {
-    client.ask_with(LOGIN, json!({ "email": email, "password": password })).await
+    client.execute_with(LOGIN, json!({ "email": email, "password": password })).await
 }
 
 pub async fn sign_in(client: &Client, id: &str, email: &str) -> Person {
@@ -128,7 +128,7 @@ pub fn word(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test is an edge, too")]
+#[expect(clippy::disallowed_methods, reason = "a test may read the clock")]
 pub fn chrono_now() -> chrono::DateTime<chrono::Utc> {
     chrono::Utc::now()
 }

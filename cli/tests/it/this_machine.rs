@@ -71,7 +71,7 @@ impl Machine {
 
     /// Runs the script in several shells, which must agree, and returns its cells by column.
     fn cells(&self) -> BTreeMap<String, String> {
-        let said: Vec<_> = ["sh", "dash", "bash"]
+        let answer: Vec<_> = ["sh", "dash", "bash"]
             .iter()
             .filter(|shell| Command::new(shell).args(["-c", ":"]).output().is_ok())
             .map(|shell| {
@@ -81,10 +81,10 @@ impl Machine {
                 String::from_utf8(output.stdout).unwrap()
             })
             .collect();
-        assert!(said.windows(2).all(|pair| pair[0] == pair[1]), "{said:?}");
-        let lines: Vec<_> = said[0].lines().map(cells_of).collect();
-        let [header, row] = &lines[..] else { panic!("not one row: {}", said[0]) };
-        assert_eq!(header.len(), row.len(), "{}", said[0]);
+        assert!(answer.windows(2).all(|pair| pair[0] == pair[1]), "{answer:?}");
+        let lines: Vec<_> = answer[0].lines().map(cells_of).collect();
+        let [header, row] = &lines[..] else { panic!("not one row: {}", answer[0]) };
+        assert_eq!(header.len(), row.len(), "{}", answer[0]);
         header.iter().cloned().zip(row.iter().cloned()).collect()
     }
 
@@ -124,7 +124,7 @@ fn assessed(cells: &BTreeMap<String, String>) -> Vec<&'static str> {
     let is_known = |read: &str| match read {
         // Support follows from the name of the system, which includes the version here.
         "attr.os_supported" | "attr.os_name" | "attr.os_version" => {
-            cell("os_name").is_some_and(|name| end_of_life::of(name, None).is_some())
+            cell("os_name").is_some_and(|name| end_of_life::release_by_name(name, None).is_some())
         }
         read => read.strip_prefix("attr.").is_some_and(|attribute| cell(attribute).is_some()),
     };
@@ -295,8 +295,11 @@ fn without_an_id_it_says_how_to_get_one() {
     let output = machine.output("sh");
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("systemd-machine-id-setup") && said.contains("--external-id"), "{said}");
+    let answer = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        answer.contains("systemd-machine-id-setup") && answer.contains("--external-id"),
+        "{answer}"
+    );
     let mut command = Command::new("sh");
     let given =
         command.args([SCRIPT, "--external-id", "desk:7"]).env("THIS_MACHINE_ROOT", &machine.0);

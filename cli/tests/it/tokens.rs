@@ -46,13 +46,13 @@ fn forged(real: &str, key: &[u8; 32], header: &Value, claims: &Value) -> String 
 
 #[tokio::test]
 async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
-    let (team, world) = Team::of_world().await;
-    let (other, _world) = Team::of_world().await;
-    let (real, key) = (team.owner.access.as_str(), &world.deployment.jwt.secret);
+    let (team, shared_server) = Team::on_shared_server().await;
+    let (other, _world) = Team::on_shared_server().await;
+    let (real, key) = (team.owner.access.as_str(), &shared_server.deployment.jwt.secret);
     let now = chrono_now().timestamp();
     let none = json!({});
     let same = forged(real, key, &none, &none);
-    let answer = team.nobody.with(same).ask(QUERY).await;
+    let answer = team.nobody.with(same).execute(QUERY).await;
     assert_eq!(
         answer.body["data"]["viewer"]["actor"]["id"],
         team.owner.id.as_str(),
@@ -83,7 +83,7 @@ async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
         signed(json!({ "kid": "../../dev/null" }), none.clone()),
         signed(json!({ "crit": ["exp"] }), none.clone()),
         forged(real, &TestKeyRing::new("jwt").secret, &none, &none),
-        forged(real, &world.deployment.encryption.secret, &none, &none),
+        forged(real, &shared_server.deployment.encryption.secret, &none, &none),
         forged(real, &[0; 32], &none, &none),
         signed(none.clone(), json!({ "padding": "x".repeat(5000) })),
         team.owner.refresh.clone(),
@@ -98,7 +98,7 @@ async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
     let without_signature = signed(json!({ "alg": "none" }), none.clone());
     bearers.push(format!("{}.", without_signature.rsplit_once('.').unwrap().0));
     for bearer in bearers {
-        let answer = team.nobody.with(&bearer).ask(QUERY).await;
+        let answer = team.nobody.with(&bearer).execute(QUERY).await;
         answer.assert_refused("UNAUTHENTICATED");
         assert!(answer.is_not_executed(), "{bearer}");
         let accept = "application/graphql-response+json";
@@ -112,41 +112,42 @@ async fn a_bearer_that_is_not_a_live_access_token_of_ours_is_refused() {
 
 #[tokio::test]
 async fn a_role_in_a_token_gives_nothing() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let viewer = team.member("viewer").await;
     let claims =
         json!({ "role": "owner", "roles": ["owner"], "permissions": ["AUDIT_READ"], "scope": "*" });
-    let bearer = forged(&viewer.access, &world.deployment.jwt.secret, &json!({}), &claims);
-    let answer = team.nobody.with(bearer).ask("{ auditEntries { nodes { id } } }").await;
+    let bearer = forged(&viewer.access, &shared_server.deployment.jwt.secret, &json!({}), &claims);
+    let answer = team.nobody.with(bearer).execute("{ auditEntries { nodes { id } } }").await;
     answer.assert_refused("FORBIDDEN");
 }
 
 #[tokio::test]
 async fn signing_in_and_refreshing_look_at_no_bearer_and_signing_out_minds_none() {
-    let (team, world) = Team::of_world().await;
+    let (team, shared_server) = Team::on_shared_server().await;
     let person = team.member("viewer").await;
     let expired = json!({ "exp": chrono_now().timestamp() - 3600 });
-    let expired = forged(&person.access, &world.deployment.jwt.secret, &json!({}), &expired);
+    let expired =
+        forged(&person.access, &shared_server.deployment.jwt.secret, &json!({}), &expired);
     for stale in [expired.as_str(), "garbage", "a.b.c", "sok_gone_for_ever"] {
         let client = team.nobody.with(stale);
-        client.ask(QUERY).await.assert_refused("UNAUTHENTICATED");
+        client.execute(QUERY).await.assert_refused("UNAUTHENTICATED");
         let again = sign_in(&client, &person.id, &person.email).await;
         let refresh =
             "mutation($token: String!) { refreshSession(refreshToken: $token) { accessToken } }";
         let fresh = client.get_data(refresh, json!({ "token": again.refresh })).await;
         let fresh = team.nobody.with(word(&fresh["refreshSession"]["accessToken"]));
-        assert_eq!(fresh.ask(QUERY).await.codes(), Vec::<&str>::new());
+        assert_eq!(fresh.execute(QUERY).await.codes(), Vec::<&str>::new());
         let out = client.get_data("mutation { logout }", json!({})).await;
         assert_eq!(out, json!({ "logout": true }));
         assert_eq!(
-            fresh.ask(QUERY).await.codes(),
+            fresh.execute(QUERY).await.codes(),
             Vec::<&str>::new(),
             "it ended another's session"
         );
     }
     // In combination with any other field, a stale bearer is refused.
     let mixed =
-        team.nobody.with("garbage").ask("mutation { logout revokeSession(id: \"x\") }").await;
+        team.nobody.with("garbage").execute("mutation { logout revokeSession(id: \"x\") }").await;
     mixed.assert_refused("UNAUTHENTICATED");
 }
 
@@ -167,7 +168,7 @@ async fn a_failed_sign_in_says_the_same_whatever_was_wrong() {
         log_in(&team.nobody, &locked, "wrong").await;
     }
     let unknown = format!("nobody@{}.test", team.slug);
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     for (email, password) in [
         (unknown.as_str(), PASSWORD),
         (&team.owner.email, "wrong"),
@@ -180,31 +181,31 @@ async fn a_failed_sign_in_says_the_same_whatever_was_wrong() {
         let answer = log_in(&team.nobody, email, password).await;
         answer.assert_refused("UNAUTHENTICATED");
         let id = answer.body["errors"][0]["extensions"]["requestId"].as_str().unwrap();
-        said.push((answer.status, answer.text.replace(id, "")));
+        output.push((answer.status, answer.text.replace(id, "")));
     }
-    said.dedup();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].1.contains("Invalid email or password."), "{said:?}");
+    output.dedup();
+    assert_eq!(output.len(), 1, "{output:?}");
+    assert!(output[0].1.contains("Invalid email or password."), "{output:?}");
     assert!(!id.is_empty());
 }
 
 #[tokio::test]
 async fn an_api_key_serves_where_and_while_it_may() {
-    let (team, _world) = Team::of_world().await;
+    let (team, _world) = Team::on_shared_server().await;
     let (id, secret) = team.api_key("Program", &["ASSET_READ"]).await;
     let key = team.nobody.with(&secret);
     let permissions = "{ viewer { permissions } }";
     let seen = key.get_data(permissions, json!({})).await;
     assert_eq!(seen["viewer"]["permissions"], json!(["ASSET_READ"]));
     for wrong in [format!("{secret}x"), secret.to_uppercase(), secret[..secret.len() - 1].into()] {
-        team.nobody.with(wrong).ask(permissions).await.assert_refused("UNAUTHENTICATED");
+        team.nobody.with(wrong).execute(permissions).await.assert_refused("UNAUTHENTICATED");
     }
     let elsewhere = "mutation($at: DateTime!) { createApiKey(input: { name: \"Elsewhere\", permissions: [ASSET_READ], expiresAt: $at, allowedCidrs: [\"10.0.0.0/8\"] }) { secret } }";
     let at = (chrono_now() + chrono::TimeDelta::days(1)).to_rfc3339();
     let made = team.owner.client.get_data(elsewhere, json!({ "at": at })).await;
     let client: Client = team.nobody.with(word(&made["createApiKey"]["secret"]));
-    client.ask(permissions).await.assert_refused("UNAUTHENTICATED");
+    client.execute(permissions).await.assert_refused("UNAUTHENTICATED");
     let revoke = "mutation($id: ID!) { revokeApiKey(id: $id) }";
     team.owner.client.get_data(revoke, json!({ "id": id })).await;
-    key.ask(permissions).await.assert_refused("UNAUTHENTICATED");
+    key.execute(permissions).await.assert_refused("UNAUTHENTICATED");
 }

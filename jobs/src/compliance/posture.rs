@@ -1,7 +1,8 @@
-//! Jobs of postures: following changes between compliance runs.
+//! Jobs that re-evaluate postures between compliance runs. A posture is all verdicts and the score of one asset.
 //!
-//! Whatever changes what rules read notes so in its transaction, and before its commit one job is asked for that follows it
-//! ([`push_reevaluation`], the hook of `Db::before_commit`): one an organization, however much changes before it runs.
+//! A transaction that changes the inputs of rules also records the change. Before the commit, the hook of
+//! `Db::before_commit` ([`push_reevaluation`]) pushes one job that re-evaluates the recorded changes. At most one such
+//! job per organization waits, regardless of the number of changes.
 
 use std::{pin::Pin, time::Duration};
 
@@ -21,10 +22,10 @@ use crate::{
     queue::push::{Push, push_all},
 };
 
-/// How often postures are compared with what a look at everything finds.
-const VERIFY: TimeDelta = TimeDelta::days(1);
+/// Interval between two verifications of all postures.
+const VERIFICATION_INTERVAL: TimeDelta = TimeDelta::days(1);
 
-/// Judges anew what changed.
+/// Re-evaluates the assets whose rule inputs changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reevaluate {}
 
@@ -34,20 +35,20 @@ impl Job for Reevaluate {
     const ATTEMPTS: i16 = 20;
 }
 
-/// Judges anew what time alone changes now.
+/// Re-evaluates assets with a verdict that changed because time passed, without any change of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flip {}
+pub struct ReevaluateFlips {}
 
-impl Job for Flip {
+impl Job for ReevaluateFlips {
     const QUEUE: Queue = Queue::Scan;
     const KIND: &'static str = "scan.turn";
     const ATTEMPTS: i16 = 20;
 }
 
-/// Judges a range anew, because rules changed.
+/// Re-evaluates a range of assets after rules changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refresh {
-    /// Its assets.
+    /// Range of assets to re-evaluate.
     pub range: AssetRange,
 }
 
@@ -58,7 +59,7 @@ impl Job for Refresh {
     const TIMEOUT: Duration = Duration::from_mins(5);
 }
 
-/// Compares all postures with what a look at everything finds.
+/// Compares all stored postures of an organization with a full evaluation, and repairs the differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verify {}
 
@@ -68,20 +69,22 @@ impl Job for Verify {
     const TIMEOUT: Duration = Duration::from_hours(1);
 }
 
-/// The database, where changes of what rules read are followed.
+/// Returns the database with a hook that pushes a re-evaluation job before the commit of a change to the inputs of
+/// rules.
 #[must_use]
-pub fn reevaluating(db: Db) -> Db {
+pub fn with_reevaluation(db: Db) -> Db {
     db.before_commit(push_reevaluation)
 }
 
-/// Asks for a job that follows what this transaction changes; one that waits already is that job.
+/// Pushes a job that re-evaluates the changes that this transaction recorded. If such a job of the organization already
+/// waits, pushes no second one.
 pub fn push_reevaluation(tx: &Tx) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
     Box::pin(push_reevaluation_of(tx, tx.org()))
 }
 
-/// Asks for following wherever something waits that nobody asked for: changes of people are made before an organization
-/// is known.
-pub async fn push_forgotten(tx: &Tx<Fleet>) -> Result<()> {
+/// Pushes a re-evaluation job for each organization that has recorded changes but no such job. Changes to users are
+/// made in transactions that belong to no organization, where the hook cannot push a job.
+pub async fn push_missing_reevaluations(tx: &Tx<Fleet>) -> Result<()> {
     for org in posture::due::waiting(tx).await? {
         push_reevaluation_of(tx, org).await?;
     }
@@ -92,10 +95,11 @@ async fn push_reevaluation_of<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Resul
     Push::new(&Reevaluate {}).key("follow").on_behalf(org, Actor::System).send(tx).await.map(drop)
 }
 
-/// Asks for a job when time alone changes a verdict next. After a look that may have brought that forward.
+/// Pushes a job for the next time at which a verdict changes because time passes. Call it after every evaluation,
+/// because an evaluation may bring that time forward.
 pub async fn push_flip(tx: &Tx) -> Result<()> {
     let Some(next) = posture::next_flip(tx).await? else { return Ok(()) };
-    Push::new(&Flip {})
+    Push::new(&ReevaluateFlips {})
         .key("turn")
         .run_at(next)
         .on_behalf(tx.org(), Actor::System)
@@ -104,21 +108,23 @@ pub async fn push_flip(tx: &Tx) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a comparison a day from now wherever none is asked for.
+/// Pushes a verification of all postures for each organization, to run one day after `now`. Pushes none for an
+/// organization in which a verification already waits.
 pub async fn push_verify<K: Kind>(tx: &Tx<K>, now: DateTime<Utc>) -> Result<()> {
     for organization in Organization::all(tx).await? {
-        let verify = Push::new(&Verify {}).key("verify").run_at(now + VERIFY);
+        let verify = Push::new(&Verify {}).key("verify").run_at(now + VERIFICATION_INTERVAL);
         verify.on_behalf(organization.id, Actor::System).send(tx).await?;
     }
     Ok(())
 }
 
-/// Pushes what has to be done before all postures are judged anew, instead of what of it waits already.
+/// Pushes a refresh job for each range, in place of the refresh jobs of the organization that have not started. Does
+/// nothing if `ranges` is empty.
 pub async fn push_refresh(tx: &Tx, ranges: Vec<AssetRange>) -> Result<()> {
     if ranges.is_empty() {
         return Ok(());
     }
     posture::due::cancel_pending_refresh(tx).await?;
-    let parts: Vec<_> = ranges.into_iter().map(|range| Refresh { range }).collect();
-    push_all(tx, &parts).await
+    let jobs: Vec<_> = ranges.into_iter().map(|range| Refresh { range }).collect();
+    push_all(tx, &jobs).await
 }

@@ -1,4 +1,4 @@
-//! Jobs of compliance runs.
+//! Jobs of compliance runs, one per shard. A shard is a range of the assets of a run.
 
 use std::time::Duration;
 
@@ -16,15 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{job::Job, queue::push::push_all};
 
-/// Judges one range of a run's assets.
+/// Evaluates one shard of a compliance run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunShard {
-    /// The run.
+    /// Id of the compliance run.
     pub run: RunId,
-    /// Which of its rounds: others are over.
+    /// Round of the run that pushed the shard. A run that starts again, because rules changed, enters its next round. A
+    /// shard of an earlier round does nothing.
     #[serde(default = "first_round")]
     pub round: i16,
-    /// Its assets.
+    /// Range of assets in the shard.
     pub range: AssetRange,
 }
 
@@ -35,7 +36,7 @@ const fn first_round() -> i16 {
 impl Job for RunShard {
     const QUEUE: Queue = Queue::Scan;
     const KIND: &'static str = JobKind::RUN_SHARD.as_str();
-    /// A worker of before judges by two rules and keeps no posture.
+    /// Version 2, because older workers evaluate only two rules and store no postures.
     const VERSION: i16 = 2;
     const READS: &'static [i16] = &[1, 2];
     const TIMEOUT: Duration = Duration::from_mins(5);
@@ -47,7 +48,7 @@ impl Job for RunShard {
     }
 }
 
-/// Pushes the shards of a run that begins; of one that was started before, nothing.
+/// Pushes one job per shard of a new run, and none if the run already existed. Returns the run.
 pub async fn push_shards(tx: &Tx, started: Started) -> Result<Run> {
     match started {
         Started::Existing(run) => Ok(run),
@@ -74,7 +75,7 @@ mod tests {
             pushed,
             [JobKind::RUN_SHARD, JobKind::REEVALUATE, JobKind::REFRESH].map(JobKind::as_str)
         );
-        // Jobs of earlier versions wait under these.
+        // Jobs that earlier versions stored have these kinds.
         assert_eq!(pushed, ["scan.shard", "scan.follow", "scan.refresh"]);
     }
 }

@@ -1,7 +1,9 @@
-//! Who in the process hears of what: hints are sorted to subscribers here, and melt together while nobody looks.
+//! Registry of the subscribers in this process. It matches hints to subscribers by topic. (A hint is a notification
+//! without content that rows may have changed.)
 //!
-//! A hint says no more than "read again", so a subscriber has one flag instead of a queue: ten thousand hints take the
-//! memory of one, a subscriber that lags reads once and has them all, and nobody ever waits for it.
+//! A hint means only "read the rows again", so a subscriber has one wake flag instead of a queue. All hints that arrive
+//! before the subscriber reads again set the same flag. A slow subscriber reads once and is up to date, and the
+//! publisher never waits for a subscriber.
 
 use std::{
     collections::HashMap,
@@ -13,57 +15,61 @@ use domain::{base::event::Event, entity::OrganizationId, fleet::job::Queue};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-/// What a subscriber wants to hear of.
+/// Set of rows for which a subscriber receives hints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// Whose rows.
+    /// Id of the organization that owns the rows.
     pub org: Uuid,
-    /// The kinds of rows, as [`Event::kind`] has them.
+    /// Kinds of rows, as in [`Event::kind`].
     pub kinds: &'static [&'static str],
-    /// One row of these kinds; all of them without it.
+    /// Id of a single row of these kinds; `None` for all rows.
     pub id: Option<Uuid>,
 }
 
 impl Topic {
-    /// All rows of these kinds.
+    /// Returns the topic of all rows of these kinds.
     pub const fn all(org: OrganizationId, kinds: &'static [&'static str]) -> Self {
         Self { org: org.uuid(), kinds, id: None }
     }
 
-    /// One row.
+    /// Returns the topic of a single row of one of these kinds.
     pub const fn row(org: OrganizationId, kinds: &'static [&'static str], id: Uuid) -> Self {
         Self { org: org.uuid(), kinds, id: Some(id) }
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn matches(&self, event: &Event) -> bool {
         self.org == event.org
             && self.kinds.contains(&event.kind.as_str())
             && self.id.is_none_or(|id| id == event.id)
     }
 }
 
-/// How long a subscriber waits for a hint before it reads again without one.
+/// Poll interval of a subscriber: the time after which the subscriber reads its rows again although no hint arrived.
+/// The default is 5 s while hints arrive, and 2 s while the connection is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// While hints arrive: only what Redis lost in between is found this way.
+pub struct PollInterval {
+    /// Interval while hints arrive. Polling then finds only changes whose hint was lost.
     pub listening: Duration,
-    /// While they do not.
-    pub deaf: Duration,
+    /// Interval while the connection is down. Polling then finds all changes.
+    pub not_listening: Duration,
 }
 
-impl Default for Pace {
+impl Default for PollInterval {
     fn default() -> Self {
-        Self { listening: Duration::from_secs(5), deaf: Duration::from_secs(2) }
+        Self { listening: Duration::from_secs(5), not_listening: Duration::from_secs(2) }
     }
 }
 
 type Subscribers = HashMap<Uuid, HashMap<u64, (Topic, Arc<Notify>)>>;
 
-/// The subscribers of a process.
+/// Wake flags of the subscribers and of the queue fetchers in this process, and whether hints arrive.
 pub(super) struct Hub {
+    /// Number of the latest subscriber, and the subscribers by organization and number.
     subscribers: Mutex<(u64, Subscribers)>,
-    /// Who takes from which queue, whoever's jobs are ready.
-    takers: Mutex<Vec<(String, Arc<Notify>)>>,
+    /// Wake flags of the fetchers, by the event kind of their queue ([`Event::jobs_ready_kind`]). A hint about ready
+    /// jobs of any organization raises them.
+    fetcher_flags: Mutex<Vec<(String, Arc<Notify>)>>,
+    /// True while the connection to Redis receives hints.
     is_listening: watch::Sender<bool>,
 }
 
@@ -71,46 +77,49 @@ impl Hub {
     pub(super) fn new() -> Self {
         Self {
             subscribers: Mutex::default(),
-            takers: Mutex::default(),
+            fetcher_flags: Mutex::default(),
             is_listening: watch::Sender::new(false),
         }
     }
 
-    /// Raises this flag for as long as the process lives whenever jobs are ready in the queue.
-    pub(super) fn wake(&self, queue: Queue, flag: Arc<Notify>) {
-        let kind = Event::ready_kind(queue);
-        self.takers.lock().unwrap_or_else(PoisonError::into_inner).push((kind, flag));
+    /// Registers the wake flag of a queue fetcher for the lifetime of the process. Every hint about ready jobs of the
+    /// queue raises the flag.
+    pub(super) fn register_fetcher(&self, queue: Queue, flag: Arc<Notify>) {
+        let kind = Event::jobs_ready_kind(queue);
+        self.fetcher_flags.lock().unwrap_or_else(PoisonError::into_inner).push((kind, flag));
     }
 
-    pub(super) fn subscribe(self: &Arc<Self>, topic: Topic) -> Hints {
+    pub(super) fn subscribe(self: &Arc<Self>, topic: Topic) -> HintSubscription {
         let flag = Arc::new(Notify::new());
         let mut subscribers = self.lock();
         subscribers.0 += 1;
         let key = subscribers.0;
-        let of_org = subscribers.1.entry(topic.org).or_default();
-        of_org.insert(key, (topic.clone(), Arc::clone(&flag)));
+        let organization_subscribers = subscribers.1.entry(topic.org).or_default();
+        organization_subscribers.insert(key, (topic.clone(), Arc::clone(&flag)));
         drop(subscribers);
         let listening = self.is_listening.subscribe();
-        Hints { hub: Arc::clone(self), key, topic, flag, listening }
+        HintSubscription { hub: Arc::clone(self), key, topic, flag, listening }
     }
 
-    /// Passes a hint on to whom it concerns.
+    /// Raises the flags of the fetchers and subscribers whose queue or topic matches the hint.
     pub(super) fn notify(&self, event: &Event) {
-        for (kind, flag) in self.takers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (kind, flag) in self.fetcher_flags.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
             if *kind == event.kind {
                 flag.notify_one();
             }
         }
-        if let Some(of_org) = self.lock().1.get(&event.org) {
-            for (topic, flag) in of_org.values() {
-                if topic.concerns(event) {
+        if let Some(organization_subscribers) = self.lock().1.get(&event.org) {
+            for (topic, flag) in organization_subscribers.values() {
+                if topic.matches(event) {
                     flag.notify_one();
                 }
             }
         }
     }
 
-    /// Tells every subscriber that something may have changed: hints were lost. Who takes jobs looks each second anyway.
+    /// Raises the flags of all subscribers, because hints were lost and any row may have changed. Fetchers are not
+    /// woken: they poll every second anyway.
     pub(super) fn notify_all(&self) {
         for (_, flag) in self.lock().1.values().flat_map(HashMap::values) {
             flag.notify_one();
@@ -121,7 +130,8 @@ impl Hub {
         *self.is_listening.borrow()
     }
 
-    /// RuleText whether hints arrive; what came while they did not is lost, so all are told when they arrive again.
+    /// Records whether hints arrive. When hints arrive again, notifies all subscribers, because the hints of the
+    /// interruption are lost.
     pub(super) fn set_listening(&self, is_listening: bool) {
         let changed = self
             .is_listening
@@ -132,13 +142,13 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, Subscribers)> {
-        // Maps of flags: a panic elsewhere cannot leave them half written.
+        // The maps hold only flags, so a panic in another thread cannot leave them half written.
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A subscriber's place; given back when dropped.
-pub struct Hints {
+/// Subscription to the hints of a topic. Dropping it unsubscribes.
+pub struct HintSubscription {
     hub: Arc<Hub>,
     key: u64,
     topic: Topic,
@@ -146,16 +156,17 @@ pub struct Hints {
     listening: watch::Receiver<bool>,
 }
 
-impl Hints {
-    /// Waits until the rows should be read again: for a hint that came since the last call, or as long as `pace` says.
-    pub async fn next(&mut self, pace: Pace) {
+impl HintSubscription {
+    /// Waits until a hint arrives or the poll interval has passed. Returns immediately if a hint has arrived since the
+    /// last call. The caller then reads the rows again.
+    pub async fn next(&mut self, interval: PollInterval) {
         let waiting = async {
             loop {
                 let is_listening = *self.listening.borrow_and_update();
-                let time = if is_listening { pace.listening } else { pace.deaf };
+                let time = if is_listening { interval.listening } else { interval.not_listening };
                 tokio::select! {
                     () = tokio::time::sleep(time) => return,
-                    // Deaf now, or not any more: then the wait starts anew at the other pace.
+                    // The connection went down or up: wait again, with the other interval.
                     Ok(()) = self.listening.changed() => {}
                 }
             }
@@ -167,18 +178,18 @@ impl Hints {
     }
 }
 
-impl std::fmt::Debug for Hints {
+impl std::fmt::Debug for HintSubscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hints").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("HintSubscription").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 
-impl Drop for Hints {
+impl Drop for HintSubscription {
     fn drop(&mut self) {
         let mut subscribers = self.hub.lock();
-        if let Some(of_org) = subscribers.1.get_mut(&self.topic.org) {
-            of_org.remove(&self.key);
-            if of_org.is_empty() {
+        if let Some(organization_subscribers) = subscribers.1.get_mut(&self.topic.org) {
+            organization_subscribers.remove(&self.key);
+            if organization_subscribers.is_empty() {
                 subscribers.1.remove(&self.topic.org);
             }
         }
@@ -192,9 +203,10 @@ mod tests {
 
     use super::*;
 
-    const NEVER: Pace = Pace { listening: Duration::from_hours(1), deaf: Duration::from_hours(1) };
+    const NEVER: PollInterval =
+        PollInterval { listening: Duration::from_hours(1), not_listening: Duration::from_hours(1) };
 
-    fn is_told(hints: &mut Hints) -> bool {
+    fn is_notified(hints: &mut HintSubscription) -> bool {
         hints.next(NEVER).now_or_never().is_some()
     }
 
@@ -211,13 +223,15 @@ mod tests {
         for _ in 0..10_000 {
             hub.notify(&Event::changed(org, id));
         }
-        assert!(is_told(&mut all) && is_told(&mut row));
-        assert!(!is_told(&mut all), "once is enough");
-        assert!(!is_told(&mut another) && !is_told(&mut kind) && !is_told(&mut foreign));
+        assert!(is_notified(&mut all) && is_notified(&mut row));
+        assert!(!is_notified(&mut all), "once is enough");
+        assert!(
+            !is_notified(&mut another) && !is_notified(&mut kind) && !is_notified(&mut foreign)
+        );
         hub.set_listening(true);
-        assert!(is_told(&mut another) && is_told(&mut kind) && is_told(&mut foreign));
+        assert!(is_notified(&mut another) && is_notified(&mut kind) && is_notified(&mut foreign));
         hub.set_listening(true);
-        assert!(!is_told(&mut another));
+        assert!(!is_notified(&mut another));
     }
 
     #[tokio::test]
@@ -225,13 +239,13 @@ mod tests {
         let hub = Arc::new(Hub::new());
         let mut hints = hub.subscribe(Topic::all(Id::new(), &[]));
         let soon = Duration::from_millis(1);
-        hints.next(Pace { deaf: soon, ..NEVER }).await;
+        hints.next(PollInterval { not_listening: soon, ..NEVER }).await;
         hub.set_listening(true);
-        assert!(is_told(&mut hints));
-        hints.next(Pace { listening: soon, ..NEVER }).await;
-        // Deaf in the middle of the wait.
-        let pace = Pace { deaf: soon, ..NEVER };
-        tokio::join!(hints.next(pace), async { hub.set_listening(false) });
+        assert!(is_notified(&mut hints));
+        hints.next(PollInterval { listening: soon, ..NEVER }).await;
+        // The connection goes down during the wait.
+        let interval = PollInterval { not_listening: soon, ..NEVER };
+        tokio::join!(hints.next(interval), async { hub.set_listening(false) });
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Sending hints: from anywhere in the process, after the commit.
+//! Publisher of hints, i.e. notifications without content that rows may have changed. Hints are queued after the
+//! commit, from anywhere in the process.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -8,81 +9,88 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::redis::Redis;
 
-/// The channel; an event is a JSON object `{"org", "kind", "id"}`.
+/// Redis channel of all hints. A hint is an [`Event`] as a JSON object: `{"org", "kind", "id"}`.
 pub const CHANNEL: &str = "sentryops:event";
-/// Events that may wait for Redis.
-const WAITING: usize = 4096;
+/// Maximum number of events in the channel, and of unsent events while Redis is unavailable. Further events are dropped
+/// and counted.
+const BUFFER_EVENTS: usize = 4096;
 
-/// Between two rounds of sending: the first hint goes at once, the many behind it together.
-const APART: Duration = Duration::from_millis(5);
+/// Delay after each batch. The first event is sent immediately, and the events that arrive during the delay are sent as
+/// one batch.
+const BATCH_DELAY: Duration = Duration::from_millis(5);
 
-/// When Redis took none, it is asked again after this time.
-const AGAIN: Duration = Duration::from_millis(250);
+/// Maximum delay before unsent events are sent again. A new event ends the delay early.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// Takes events from anywhere in the process.
+/// Handle that queues events for sending. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Publisher(mpsc::Sender<Event>);
 
 impl Publisher {
-    /// The publisher, and the work of sending what it takes: to be spawned, and over when the last clone is dropped.
+    /// Returns the publisher and a future that sends its events. The future must be spawned. It completes when the last
+    /// clone of the publisher is dropped.
     pub fn new(redis: Redis) -> (Self, impl Future<Output = ()> + Send) {
-        let (sender, mut waiting) = mpsc::channel(WAITING);
+        let (sender, mut receiver) = mpsc::channel(BUFFER_EVENTS);
         let work = async move {
-            let mut events = Vec::with_capacity(WAITING);
-            // A hint says "read again": twice in a moment is once.
+            let mut events = Vec::with_capacity(BUFFER_EVENTS);
+            // An event only means "read again", so equal unsent events are sent once.
             let mut unsent = HashSet::new();
             loop {
-                let received = waiting.recv_many(&mut events, WAITING);
+                let batch = receiver.recv_many(&mut events, BUFFER_EVENTS);
                 let is_open = if unsent.is_empty() {
-                    received.await > 0
+                    batch.await > 0
                 } else {
-                    timeout(AGAIN, received).await.is_ok_and(|received| received > 0)
-                        || !waiting.is_closed()
+                    timeout(RETRY_DELAY, batch).await.is_ok_and(|count| count > 0)
+                        || !receiver.is_closed()
                 };
                 if !is_open {
                     return;
                 }
                 for event in events.drain(..) {
-                    if unsent.len() < WAITING {
+                    if unsent.len() < BUFFER_EVENTS {
                         unsent.insert(event);
                     } else {
-                        lost();
+                        count_lost();
                     }
                 }
                 send(&redis, &mut unsent).await;
-                tokio::time::sleep(APART).await;
+                tokio::time::sleep(BATCH_DELAY).await;
             }
         };
         (Self(sender), work)
     }
 
-    /// Queues events; never waits.
+    /// Queues events without waiting. Events that do not fit are dropped and counted.
     pub fn publish(&self, events: Vec<Event>) {
         for event in events {
             if self.0.try_send(event).is_err() {
-                lost();
+                count_lost();
             }
         }
     }
 }
 
-/// Sends until all are sent, or Redis does not take one.
+/// Sends events until all are sent, or until Redis fails to accept one.
 async fn send(redis: &Redis, unsent: &mut HashSet<Event>) {
     while let Some(event) = unsent.iter().next().cloned() {
-        if let Err(error) = redis.publish(CHANNEL, text(&event)).await {
+        if let Err(error) = redis.publish(CHANNEL, to_json(&event)).await {
             let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, unsent = unsent.len(), "hints cannot be sent now");
+            tracing::debug!(
+                error,
+                unsent = unsent.len(),
+                "cannot publish hints to Redis: retrying within 250 ms"
+            );
             return;
         }
         unsent.remove(&event);
     }
 }
 
-fn text(event: &Event) -> String {
+fn to_json(event: &Event) -> String {
     serde_json::to_value(event).unwrap_or(Value::Null).to_string()
 }
 
-fn lost() {
+fn count_lost() {
     metrics::counter!("sentryops_events_lost_total").increment(1);
 }
 
@@ -95,7 +103,7 @@ mod tests {
     #[test]
     fn an_event_carries_ids_and_nothing_else() {
         let (org, id) = (OrganizationId::new(), AssetId::new());
-        let text = text(&Event::changed(org, id));
+        let text = to_json(&Event::changed(org, id));
         let (org, id) = (org.uuid(), id.uuid());
         assert_eq!(text, format!(r#"{{"id":"{id}","kind":"ast","org":"{org}"}}"#));
     }

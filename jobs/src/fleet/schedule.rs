@@ -1,7 +1,8 @@
 //! Jobs of schedules.
 //!
-//! The fleet says when, a wing does what: the job of a tick is known here by its kind, and its handler stands in the wing
-//! (`workers/compliance/run`), which may know the fleet. A new action is a new job here and a handler there.
+//! This module decides when a scheduled job runs; the handler of the job decides what it does. The job type is defined
+//! here. The handler is in the module of the action (`workers/src/compliance/run.rs`), which may depend on this one. A
+//! new action needs a job type here and a handler there.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -11,22 +12,22 @@ use domain::{
     entity::ScheduleId,
     fleet::{
         job::Queue,
-        schedule::{Schedule, ScheduleAction, Tick},
+        schedule::{Occurrence, Schedule, ScheduleAction},
     },
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{job::Job, queue::push::Push};
 
-/// Ticks claimed at a time.
+/// Maximum number of occurrences per claim. An occurrence is a time that the cron expression of a schedule matches.
 const BATCH: i64 = 200;
 
-/// Starts the compliance run of a tick.
+/// Starts the compliance run of one occurrence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledRun {
-    /// The schedule.
+    /// Id of the schedule that is due.
     pub schedule: ScheduleId,
-    /// The same for the same tick, and for no other.
+    /// Idempotency key of the run, made of the schedule and the occurrence.
     pub key: String,
 }
 
@@ -40,23 +41,28 @@ impl Job for ScheduledRun {
     }
 }
 
-/// Claims what is due and pushes what it says, in one transaction; returns how many ticks that were. Any
-/// number of processes may call this at once.
+/// Claims due occurrences and pushes their jobs, in the caller's transaction. Returns the number of occurrences.
+/// Several processes may call this at the same time, because each skips the rows that another has locked.
 pub async fn push_due(tx: &Tx<Fleet>, now: DateTime<Utc>) -> Result<usize> {
-    let ticks = Schedule::claim_due(tx, now, BATCH).await?;
-    for tick in &ticks {
-        push(tx, tick).await?;
+    let occurrences = Schedule::claim_due(tx, now, BATCH).await?;
+    for occurrence in &occurrences {
+        push(tx, occurrence).await?;
     }
-    Ok(ticks.len())
+    Ok(occurrences.len())
 }
 
-async fn push(tx: &Tx<Fleet>, tick: &Tick) -> Result<()> {
-    match tick.action {
+async fn push(tx: &Tx<Fleet>, occurrence: &Occurrence) -> Result<()> {
+    match occurrence.action {
         ScheduleAction::ComplianceRun => {
-            let job = ScheduledRun { schedule: tick.schedule, key: tick.key() };
-            // While nobody takes from the queue, ticks melt into one.
-            let key = tick.schedule.to_string();
-            Push::new(&job).key(&key).on_behalf(tick.org, tick.actor).send(tx).await.map(drop)
+            let job = ScheduledRun { schedule: occurrence.schedule, key: occurrence.key() };
+            // Occurrences that accumulate while no worker claims from the queue merge into one job.
+            let key = occurrence.schedule.to_string();
+            Push::new(&job)
+                .key(&key)
+                .on_behalf(occurrence.org, occurrence.actor)
+                .send(tx)
+                .await
+                .map(drop)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Jobs of imports: chunk after chunk, and clearing away what is left.
+//! Import jobs: the chunks of an import run, one after another, and the clean-up afterwards. A chunk is a range of the
+//! rows of the file.
 
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ use crate::{
     queue::push::{Push, push},
 };
 
-/// Imports one chunk of a run, and asks for the next.
+/// Imports one chunk of a run, then pushes the job of the next chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportChunk {
-    /// The run.
+    /// Id of the import run.
     pub run: ImportRunId,
-    /// Which chunk, from 0.
+    /// Index of the chunk within the run, from 0.
     pub place: i32,
 }
 
@@ -34,10 +35,10 @@ impl Job for ImportChunk {
     }
 }
 
-/// Clears away what a run no longer needs once it has ended; ends it where its upload was abandoned.
+/// Deletes the working data of a run that has ended. Marks a run as failed if its upload was abandoned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportSweep {
-    /// The run.
+    /// Id of the import run.
     pub run: ImportRunId,
 }
 
@@ -51,28 +52,30 @@ impl Job for ImportSweep {
     }
 }
 
-/// In the transaction that opens a run: if nobody goes on with it, it ends all the same.
-pub async fn push_look(tx: &Tx, run: ImportRunId, now: DateTime<Utc>) -> Result<()> {
-    sweep(tx, run, Some(now + ImportRun::ABANDONED + TimeDelta::minutes(1))).await
+/// Pushes a sweep that runs one minute after the upload counts as abandoned. Call it in the transaction that opens a
+/// run, so that the run ends even if the client never continues the upload.
+pub async fn push_abandonment_check(tx: &Tx, run: ImportRunId, now: DateTime<Utc>) -> Result<()> {
+    push_sweep_at(tx, run, Some(now + ImportRun::ABANDONED_AFTER + TimeDelta::minutes(1))).await
 }
 
-/// In the transaction that ends a run.
+/// Pushes a sweep to run as soon as a worker is free. Call it in the transaction that ends a run.
 pub async fn push_sweep(tx: &Tx, run: ImportRunId) -> Result<()> {
-    sweep(tx, run, None).await
+    push_sweep_at(tx, run, None).await
 }
 
-async fn sweep(tx: &Tx, run: ImportRunId, at: Option<DateTime<Utc>>) -> Result<()> {
+async fn push_sweep_at(tx: &Tx, run: ImportRunId, at: Option<DateTime<Utc>>) -> Result<()> {
     let (job, key) = (ImportSweep { run }, run.to_string());
-    let order = Push::new(&job).key(&key);
+    let new_job = Push::new(&job).key(&key);
     match at {
-        Some(at) => order.run_at(at).send(tx).await?,
-        None => order.send(tx).await?,
+        Some(at) => new_job.run_at(at).send(tx).await?,
+        None => new_job.send(tx).await?,
     };
     Ok(())
 }
 
-/// In the transaction in which a run was received whole.
-pub async fn push_first(tx: &Tx, run: &ImportRun) -> Result<()> {
+/// Pushes the job of a run's first chunk. Call it in the transaction that records the end of the upload. Does nothing
+/// if the run has ended.
+pub async fn push_first_chunk(tx: &Tx, run: &ImportRun) -> Result<()> {
     if !run.state.has_ended() {
         push(tx, &ImportChunk { run: run.id, place: 0 }).await?;
     }

@@ -1,6 +1,6 @@
-//! What names a bucket. In Redis stands a hash of the caller's key, so that nobody reads there who
-//! logged in from where. It is not keyed: whoever can read Redis can test a guess (all of IPv4 in
-//! minutes), but keys live only until their bucket is full again. To hide more, pass a keyed hash in.
+//! Names of buckets. Redis stores a hash of the caller's key, so the contents of Redis do not show who signed in from
+//! where. The hash is not keyed: anyone who can read Redis can test guesses (all IPv4 addresses within minutes), but an
+//! entry exists only until its bucket is full again. To hide more, pass in a keyed hash.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::quota::Quota;
 
-/// 128 bits: nobody finds a second key for a bucket.
+/// Hash of a bucket's key. At 128 bits, finding a second key with the same hash is infeasible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Bucket([u8; 16]);
 
@@ -21,7 +21,7 @@ impl Bucket {
         Self(prefix)
     }
 
-    /// One bucket for each different key; without any key, one for all.
+    /// Returns one bucket for each distinct key. Without keys, returns the bucket of the empty key.
     pub(super) fn all(keys: &[&str]) -> Vec<Self> {
         let mut buckets = Vec::with_capacity(keys.len().max(1));
         for key in if keys.is_empty() { &[""] } else { keys } {
@@ -33,7 +33,7 @@ impl Bucket {
         buckets
     }
 
-    /// Where Redis keeps it.
+    /// Returns the key of the bucket in Redis.
     pub(super) fn redis_key(self, quota: &Quota) -> String {
         let mut key = format!("sentryops:limit:{}:", quota.name);
         for byte in self.0 {
@@ -44,8 +44,9 @@ impl Bucket {
     }
 }
 
-/// The key of a client's address: IPv4 as it is, also when written as IPv6, and IPv6 by its /64,
-/// since a client has all of that. It begins with `address:`, so that no account can be called like it.
+/// Returns the bucket key of a client's address. An IPv4-mapped IPv6 address counts as its IPv4 address. Any other IPv6
+/// address is reduced to its /64 network, because one client usually controls the whole network. The key begins with
+/// `address:`, so no account name can equal it.
 ///
 /// ```
 /// let address = "2001:db8:1:2:3:4:5:6".parse().unwrap();

@@ -1,8 +1,9 @@
-//! The limits that a process enforces by itself, over governor: in front of Redis, and instead of it.
+//! Local rate limiters, built on the crate governor. A process uses one in front of Redis, and one in place of Redis
+//! while Redis is unavailable.
 //!
-//! governor can neither look without taking nor give back. So a bucket that refused (by itself or by
-//! Redis) is *shut* until it grants again, and a shut bucket is noticed before anything is taken:
-//! what is taken in vain from the other buckets of a caller is one in each such span, which refills.
+//! governor can neither check a bucket without taking a token nor return a token. So a bucket that refused a request
+//! (locally or in Redis) is *blocked* until it has a token again, and blocked buckets are detected before any token is
+//! taken. From the other buckets of a caller, at most one token per block is lost, and the bucket refills.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -16,97 +17,109 @@ use governor::clock::Clock;
 use super::bucket::Bucket;
 use super::quota::Quota;
 
-/// Buckets that one limiter remembers; under a flood of different keys it forgets rather than grow.
+/// Maximum number of buckets that a limiter stores. If requests use more different keys, the limiter evicts buckets.
 const BUCKETS_MAX: usize = 100_000;
-/// Their number is checked once in so many calls, for counting visits every shard.
-const CALLS_PER_COUNT: u32 = 256;
+/// Number of calls between two checks of the number of buckets. Each check is slow, because governor visits every shard
+/// of its map.
+const CALLS_PER_SIZE_CHECK: u32 = 256;
 
-/// One quota, enforced locally.
+/// Local rate limiter of one quota.
 pub(super) struct LocalLimiter {
     quota: Quota,
-    cells: RwLock<Arc<DefaultKeyedRateLimiter<Bucket>>>,
-    shut: Mutex<HashMap<Bucket, Instant>>,
+    rate_limiter: RwLock<Arc<DefaultKeyedRateLimiter<Bucket>>>,
+    /// Blocked buckets, each with the end of its block.
+    blocked: Mutex<HashMap<Bucket, Instant>>,
     calls: AtomicU32,
 }
 
 impl LocalLimiter {
     pub(super) fn new(quota: Quota) -> Self {
-        let cells = Arc::new(DefaultKeyedRateLimiter::keyed(quota.governor()));
-        Self { quota, cells: RwLock::new(cells), shut: Mutex::default(), calls: AtomicU32::new(0) }
+        let rate_limiter = Arc::new(DefaultKeyedRateLimiter::keyed(quota.to_governor()));
+        Self {
+            quota,
+            rate_limiter: RwLock::new(rate_limiter),
+            blocked: Mutex::default(),
+            calls: AtomicU32::new(0),
+        }
     }
 
-    /// Takes one from each bucket.
+    /// Takes one token from each bucket.
     ///
     /// # Errors
-    /// How long to wait, if one of them has none left.
+    /// Returns the time to wait if a bucket has no token left.
     pub(super) fn take(&self, buckets: &[Bucket], now: Instant) -> Result<(), Duration> {
-        if let Some(until) = self.shut_until(buckets, now) {
+        if let Some(until) = self.blocked_until(buckets, now) {
             return Err(until.duration_since(now));
         }
-        let cells = self.cells();
+        let rate_limiter = self.rate_limiter();
         for bucket in buckets {
-            if let Err(refused) = cells.check_key(bucket) {
-                let wait = refused.wait_time_from(cells.clock().now());
-                self.shut(*bucket, now + wait, now);
+            if let Err(refused) = rate_limiter.check_key(bucket) {
+                let wait = refused.wait_time_from(rate_limiter.clock().now());
+                self.block(*bucket, now + wait, now);
                 return Err(wait);
             }
         }
-        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_COUNT) {
-            self.bound(&cells);
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_SIZE_CHECK) {
+            self.limit_size(&rate_limiter);
         }
         Ok(())
     }
 
-    /// Refuses a bucket until then, without asking anybody.
-    pub(super) fn shut(&self, bucket: Bucket, until: Instant, now: Instant) {
-        let mut shut = self.shut.lock().unwrap_or_else(PoisonError::into_inner);
-        if shut.len() >= BUCKETS_MAX {
-            shut.retain(|_, until| *until > now);
+    /// Blocks a bucket: refuses its requests until this time, without a query to governor or Redis.
+    pub(super) fn block(&self, bucket: Bucket, until: Instant, now: Instant) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        if blocked.len() >= BUCKETS_MAX {
+            blocked.retain(|_, until| *until > now);
         }
-        if shut.len() >= BUCKETS_MAX {
-            // Forgetting is safe: they are only asked again.
-            shut.clear();
+        if blocked.len() >= BUCKETS_MAX {
+            // Clearing the map is safe: the next request to such a bucket is only checked again.
+            blocked.clear();
         }
-        shut.insert(bucket, until);
+        blocked.insert(bucket, until);
     }
 
-    /// Forgets the buckets that are full again.
-    pub(super) fn tidy(&self, now: Instant) {
-        self.shut.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
-        let cells = self.cells();
-        cells.retain_recent();
-        cells.shrink_to_fit();
+    /// Evicts the buckets that are full again, and the blocks that have ended.
+    pub(super) fn evict_full(&self, now: Instant) {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
+        let rate_limiter = self.rate_limiter();
+        rate_limiter.retain_recent();
+        rate_limiter.shrink_to_fit();
     }
 
-    fn shut_until(&self, buckets: &[Bucket], now: Instant) -> Option<Instant> {
-        let shut = self.shut.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.iter().filter_map(|bucket| shut.get(bucket)).copied().max().filter(|at| *at > now)
+    fn blocked_until(&self, buckets: &[Bucket], now: Instant) -> Option<Instant> {
+        let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets
+            .iter()
+            .filter_map(|bucket| blocked.get(bucket))
+            .copied()
+            .max()
+            .filter(|at| *at > now)
     }
 
-    fn bound(&self, cells: &DefaultKeyedRateLimiter<Bucket>) {
-        if cells.len() < BUCKETS_MAX {
+    fn limit_size(&self, rate_limiter: &DefaultKeyedRateLimiter<Bucket>) {
+        if rate_limiter.len() < BUCKETS_MAX {
             return;
         }
-        cells.retain_recent();
-        if cells.len() >= BUCKETS_MAX {
-            // All in use. In front of Redis this loses nothing but the front; instead of Redis it
-            // costs the attacker 100,000 addresses for each time he may begin anew.
-            let fresh = Arc::new(DefaultKeyedRateLimiter::keyed(self.quota.governor()));
-            *self.cells.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        rate_limiter.retain_recent();
+        if rate_limiter.len() >= BUCKETS_MAX {
+            // No bucket is full, so all are replaced. In front of Redis, only the local check is lost. In place of
+            // Redis, all limits of the quota start again; an attacker needs 100,000 addresses to cause that.
+            let fresh = Arc::new(DefaultKeyedRateLimiter::keyed(self.quota.to_governor()));
+            *self.rate_limiter.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
     }
 
-    fn cells(&self) -> Arc<DefaultKeyedRateLimiter<Bucket>> {
-        self.cells.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn rate_limiter(&self) -> Arc<DefaultKeyedRateLimiter<Bucket>> {
+        self.rate_limiter.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Both limiters of one quota.
+/// The two local limiters of a quota.
 pub(super) struct LocalLimiters {
     pub(super) quota: Quota,
-    /// Before Redis is asked: the whole quota.
+    /// Limiter in front of Redis, with the full quota.
     pub(super) front: LocalLimiter,
-    /// When Redis cannot be asked: this process' share of it, and of how many.
+    /// Limiter in place of Redis, with the share of this process, and the number of processes for which it was built.
     share: RwLock<(NonZeroU32, Arc<LocalLimiter>)>,
 }
 
@@ -116,23 +129,24 @@ impl LocalLimiters {
         Self { quota, front: LocalLimiter::new(quota), share: RwLock::new(share) }
     }
 
-    /// The limiter that stands instead of Redis, for one of `fleet` processes.
-    pub(super) fn share(&self, fleet: NonZeroU32) -> Arc<LocalLimiter> {
+    /// Returns the limiter to use in place of Redis, with the share of one process among `process_count`. Builds a new
+    /// limiter if the number has changed.
+    pub(super) fn share(&self, process_count: NonZeroU32) -> Arc<LocalLimiter> {
         let (built_for, limiter) =
             self.share.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if built_for == fleet {
+        if built_for == process_count {
             return limiter;
         }
         let mut share = self.share.write().unwrap_or_else(PoisonError::into_inner);
-        if share.0 != fleet {
-            *share = (fleet, Arc::new(LocalLimiter::new(self.quota.share(fleet))));
+        if share.0 != process_count {
+            *share = (process_count, Arc::new(LocalLimiter::new(self.quota.share(process_count))));
         }
         share.1.clone()
     }
 
-    pub(super) fn tidy(&self, now: Instant) {
-        self.front.tidy(now);
-        self.share.read().unwrap_or_else(PoisonError::into_inner).1.tidy(now);
+    pub(super) fn evict_full(&self, now: Instant) {
+        self.front.evict_full(now);
+        self.share.read().unwrap_or_else(PoisonError::into_inner).1.evict_full(now);
     }
 }
 
@@ -150,12 +164,12 @@ mod tests {
         let (account, address) = (Bucket::new("account"), Bucket::new("address"));
         let now = Instant::now();
         let minute = Duration::from_mins(1);
-        limiter.shut(address, now + minute, now);
+        limiter.block(address, now + minute, now);
         for _ in 0..10 {
             assert_eq!(limiter.take(&[account, address], now), Err(minute));
         }
         assert_eq!(limiter.take(&[account], now), Ok(()));
-        assert_eq!(limiter.take(&[account, address], now + minute), Ok(()), "no longer shut");
+        assert_eq!(limiter.take(&[account, address], now + minute), Ok(()), "no longer blocked");
     }
 
     #[test]
@@ -181,21 +195,21 @@ mod tests {
         for n in 0..BUCKETS_MAX + 10_000 {
             let bucket = Bucket::new(&n.to_string());
             assert_eq!(limiter.take(&[bucket], now), Ok(()));
-            limiter.shut(bucket, now + Duration::from_mins(1), now);
+            limiter.block(bucket, now + Duration::from_mins(1), now);
         }
-        assert!(limiter.cells().len() <= BUCKETS_MAX + CALLS_PER_COUNT as usize);
-        assert!(limiter.shut.lock().unwrap().len() <= BUCKETS_MAX);
-        limiter.tidy(now + Duration::from_mins(1));
-        assert_eq!(limiter.shut.lock().unwrap().len(), 0);
+        assert!(limiter.rate_limiter().len() <= BUCKETS_MAX + CALLS_PER_SIZE_CHECK as usize);
+        assert!(limiter.blocked.lock().unwrap().len() <= BUCKETS_MAX);
+        limiter.evict_full(now + Duration::from_mins(1));
+        assert_eq!(limiter.blocked.lock().unwrap().len(), 0);
     }
 
     #[test]
     fn the_share_follows_the_fleet() {
         let limiters = LocalLimiters::new(Quota::parse("auth", "10/day").unwrap());
         let key = [Bucket::new("a")];
-        for (fleet, expected) in [(1, 10), (3, 4), (20, 1)] {
-            let fleet = NonZeroU32::new(fleet).unwrap();
-            let taken = |_: &i32| limiters.share(fleet).take(&key, Instant::now()).is_ok();
+        for (process_count, expected) in [(1, 10), (3, 4), (20, 1)] {
+            let process_count = NonZeroU32::new(process_count).unwrap();
+            let taken = |_: &i32| limiters.share(process_count).take(&key, Instant::now()).is_ok();
             assert_eq!((0..50).filter(taken).count(), expected);
         }
     }

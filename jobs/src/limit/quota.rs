@@ -1,30 +1,33 @@
-//! How often something may be done.
+//! Quotas such as `10/minute`, and their parsing.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+/// Maximum number of tokens in a bucket.
 const COUNT_MAX: u32 = 1_000_000;
 
-/// `10/minute`: ten at once from a full bucket, which refills by one every sixth second.
+/// Rate limit of an action, enforced by one token bucket per limited key, e.g. an address or a user. With `10/minute`,
+/// a bucket holds up to ten tokens and regains one token every six seconds. Each request takes one token.
 ///
-/// Any span of `per` therefore sees less than twice `count` (once from the full bucket, once refilled).
+/// In any window of length `per`, fewer than 2 × `count` requests are admitted: the burst from a full bucket, plus the
+/// tokens refilled within the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// What is limited, e.g. `auth`: part of the key in Redis and a label of the metrics.
+    /// Name of the limited action, e.g. `auth`. Part of the key in Redis, and a label of the metrics.
     pub name: &'static str,
-    /// How many a full bucket grants at once.
+    /// Number of tokens in a full bucket.
     pub count: NonZeroU32,
-    /// How long an empty bucket takes to fill.
+    /// Time in which an empty bucket becomes full.
     pub per: Duration,
 }
 
 impl Quota {
-    /// Reads `10/minute`: a count, a slash, and `second`, `minute`, `hour` or `day`.
+    /// Parses `10/minute`: a count from 1 to 1,000,000, a slash, and `second`, `minute`, `hour` or `day`.
     ///
     /// # Errors
-    /// [`Error::Quota`] with a sentence for whoever configured it; the text is not repeated in it.
+    /// [`Error::Quota`] if the text is not a quota. The message says what is wrong and does not contain the input.
     pub fn parse(name: &'static str, text: &str) -> Result<Self> {
         let (count, unit) = text
             .trim()
@@ -45,23 +48,26 @@ impl Quota {
         Ok(Self { name, count, per: Duration::from_secs(secs) })
     }
 
-    /// Microseconds until a bucket grants one more; rounded up, so that the rate is never exceeded.
+    /// Returns the refill interval in microseconds: the time after which a bucket regains one token. Rounded up, so
+    /// that the rate is never exceeded.
     pub(super) fn interval_us(&self) -> u64 {
         let per_us = u64::try_from(self.per.as_micros()).unwrap_or(u64::MAX);
         per_us.div_ceil(u64::from(self.count.get())).max(1)
     }
 
-    /// The part of this quota that one of `fleet` processes may grant alone; at least one.
-    pub(super) fn share(&self, fleet: NonZeroU32) -> Self {
-        let count = self.count.get().div_ceil(fleet.get());
+    /// Returns the limit of this process while Redis is unavailable: `count` divided by the number of processes,
+    /// rounded up. It is at least one. Because of the rounding, the limits of all processes together may exceed the
+    /// quota.
+    pub(super) fn share(&self, process_count: NonZeroU32) -> Self {
+        let count = self.count.get().div_ceil(process_count.get());
         Self { count: NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN), ..*self }
     }
 
-    /// The same quota in the words of the local limiter.
-    pub(super) fn governor(&self) -> governor::Quota {
+    /// Converts the quota to the `governor::Quota` of the local limiters.
+    pub(super) fn to_governor(self) -> governor::Quota {
         let interval = (self.per / self.count.get()).max(Duration::from_nanos(1));
         governor::Quota::with_period(interval)
-            .expect("a nanosecond at least")
+            .expect("the interval is at least a nanosecond")
             .allow_burst(self.count)
     }
 }
@@ -85,10 +91,10 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_a_sentence() {
-        let no_slash = "a quota reads like 10/minute: there is no slash between count and unit";
+        let no_slash = "a quota must look like 10/minute: there is no slash between count and unit";
         let count =
-            "a quota reads like 10/minute: the count must be a whole number from 1 to 1000000";
-        let unit = "a quota reads like 10/minute: the unit must be second, minute, hour or day";
+            "a quota must look like 10/minute: the count must be a whole number from 1 to 1000000";
+        let unit = "a quota must look like 10/minute: the unit must be second, minute, hour or day";
         for (text, expected) in [
             ("", no_slash),
             ("10", no_slash),
@@ -124,8 +130,8 @@ mod tests {
     #[test]
     fn a_share_is_rounded_up_and_never_nothing() {
         let quota = Quota::parse("auth", "10/minute").unwrap();
-        for (fleet, expected) in [(1, 10), (2, 5), (3, 4), (10, 1), (64, 1)] {
-            assert_eq!(quota.share(NonZeroU32::new(fleet).unwrap()).count.get(), expected);
+        for (process_count, expected) in [(1, 10), (2, 5), (3, 4), (10, 1), (64, 1)] {
+            assert_eq!(quota.share(NonZeroU32::new(process_count).unwrap()).count.get(), expected);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! State of a limiter, shared with its heartbeat: Redis asked through the breaker, the local limiters in front and instead.
+//! State that a limiter shares with its heartbeat: the local limiters, and the circuit breaker through which it queries
+//! Redis.
 
 use std::{
     collections::HashMap,
@@ -21,86 +22,86 @@ use crate::{
     redis::Redis,
 };
 
-/// How long a request waits for Redis before it is decided without it.
-pub(super) const PATIENCE: Duration = Duration::from_millis(250);
+/// Timeout of a query to Redis, after which a request is decided by the local limiter.
+pub(super) const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
 
 pub(super) struct Shared {
     pub(super) redis: Redis,
     pub(super) script: Script,
     pub(super) breaker: Breaker,
-    /// How many processes were last seen, ourselves included.
-    pub(super) fleet: AtomicU32,
+    /// Number of processes that share the limits, including this one, as of the last heartbeat.
+    pub(super) process_count: AtomicU32,
     pub(super) limiters: RwLock<HashMap<&'static str, Arc<LocalLimiters>>>,
 }
 
 impl Shared {
-    /// The error is how long to wait.
+    /// Takes one token from each bucket, or from none. The error is the time to wait before the next attempt.
     pub(super) async fn take(&self, quota: &Quota, buckets: &[Bucket]) -> Result<(), Duration> {
         let limiters = self.limiters(quota);
-        let asked_at = Instant::now();
-        limiters.front.take(buckets, asked_at)?;
-        let Some(waits) = self.ask(quota, buckets).await else {
+        let queried_at = Instant::now();
+        limiters.front.take(buckets, queried_at)?;
+        let Some(waits) = self.query(quota, buckets).await else {
             counter!("sentryops_limit_fallback_total", "quota" => quota.name).increment(1);
-            return limiters.share(self.fleet()).take(buckets, Instant::now());
+            return limiters.share(self.process_count()).take(buckets, Instant::now());
         };
         let mut longest = Duration::ZERO;
         for (bucket, wait) in buckets.iter().zip(waits) {
             if !wait.is_zero() {
-                // Counted from before we asked: never longer than Redis meant.
-                limiters.front.shut(*bucket, asked_at + wait, asked_at);
+                // The wait counts from before the query, so the bucket is never blocked for longer than Redis requires.
+                limiters.front.block(*bucket, queried_at + wait, queried_at);
                 longest = longest.max(wait);
             }
         }
         if longest.is_zero() { Ok(()) } else { Err(longest) }
     }
 
-    /// What Redis says: how long to wait for each bucket. Nothing if it cannot be asked.
-    async fn ask(&self, quota: &Quota, buckets: &[Bucket]) -> Option<Vec<Duration>> {
+    /// Runs the script in Redis. Returns the wait for each bucket, or `None` if the breaker is open or Redis failed.
+    async fn query(&self, quota: &Quota, buckets: &[Bucket]) -> Option<Vec<Duration>> {
         if self.breaker.is_open() {
             return None;
         }
         let keys = buckets.iter().map(|bucket| bucket.redis_key(quota)).collect();
         let args =
             vec![quota.interval_us().to_string().into(), i64::from(quota.count.get()).into()];
-        match self.redis.run::<Vec<u64>>(&self.script, keys, args, PATIENCE).await {
+        match self.redis.run::<Vec<u64>>(&self.script, keys, args, REDIS_TIMEOUT).await {
             Ok(waits_us) => {
-                self.answered();
+                self.record_success();
                 Some(waits_us.into_iter().map(Duration::from_micros).collect())
             }
             Err(error) => {
-                self.failed(&error);
+                self.record_failure(&error);
                 None
             }
         }
     }
 
-    pub(super) fn answered(&self) {
-        if self.breaker.answered() {
-            info!("Redis answers again: limits are shared by all processes");
+    pub(super) fn record_success(&self) {
+        if self.breaker.record_success() {
+            info!("Redis is available again: rate limits are enforced across all processes");
         }
     }
 
-    pub(super) fn failed(&self, error: &Error) {
-        if self.breaker.failed() {
-            let fleet = self.fleet();
+    pub(super) fn record_failure(&self, error: &Error) {
+        if self.breaker.record_failure() {
+            let process_count = self.process_count();
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
             warn!(
-                limit.fleet = fleet,
+                limit.fleet = process_count,
                 redis.error = cause,
-                "Redis does not answer: this process grants 1/{fleet} of each limit by itself",
+                "Redis is unavailable: this process enforces 1/{process_count} of each rate limit locally; probing Redis every second",
             );
         }
     }
 
-    pub(super) fn fleet(&self) -> NonZeroU32 {
-        NonZeroU32::new(self.fleet.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
+    pub(super) fn process_count(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.process_count.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// The limiters of a quota; new ones if it was configured anew.
+    /// Returns the local limiters of a quota. Creates new ones if the configuration of the quota has changed.
     fn limiters(&self, quota: &Quota) -> Arc<LocalLimiters> {
-        let known =
+        let existing =
             self.limiters.read().unwrap_or_else(PoisonError::into_inner).get(quota.name).cloned();
-        if let Some(limiters) = known.filter(|limiters| limiters.quota == *quota) {
+        if let Some(limiters) = existing.filter(|limiters| limiters.quota == *quota) {
             return limiters;
         }
         let mut all = self.limiters.write().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +115,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn tidy(&self, now: Instant) {
+    pub(super) fn evict_full(&self, now: Instant) {
         let limiters: Vec<_> = self
             .limiters
             .read()
@@ -123,7 +124,7 @@ impl Shared {
             .cloned()
             .collect();
         for limiters in limiters {
-            limiters.tidy(now);
+            limiters.evict_full(now);
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Our queue as a backend of apalis: its workers poll here for tasks, and the layer here tells how each ended.
+//! Backend for apalis. A consumer (apalis calls it a worker) polls the jobs of one queue from [`PostgresBackend`], and
+//! [`AckLayer`] acknowledges each job when its handler has returned.
 //!
-//! Directly over the `Backend` traits of apalis-core: its helpers for persistent backends, and the published backends
-//! over them, run jobs twice on healthy workers and lose or loop them after a crash. Errors of the database never reach
-//! apalis, which would end the worker: the fetcher and the acknowledger deal with them.
+//! The backend implements the `Backend` traits of apalis-core directly. The helpers of apalis-core for persistent
+//! backends, and the published backends that use them, run jobs twice on healthy workers. After a crash, they lose jobs
+//! or run them endlessly. Database errors never reach apalis, because an error would end the consumer. The fetcher and
+//! the acknowledger retry instead.
 
 use std::{
     pin::Pin,
@@ -37,24 +39,24 @@ use crate::queue::{
     retry::backoff,
 };
 
-/// One queue of one worker process.
+/// Settings of one queue in one worker process.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The worker process, of this boot.
+    /// Id of the worker process, new at each start.
     pub worker: Uuid,
-    /// The queue.
+    /// Queue from which jobs are claimed.
     pub queue: Queue,
-    /// The kinds it knows, with their versions.
+    /// Job kinds that the process can handle, with their payload versions.
     pub kinds: Vec<(String, i16)>,
-    /// How many jobs run at a time.
+    /// Maximum number of jobs that run at the same time.
     pub concurrency: usize,
-    /// How many are claimed ahead: none for long jobs, hundreds for short ones.
+    /// Number of jobs that are claimed before a handler is free: 0 for long jobs, hundreds for short ones.
     pub prefetch: usize,
-    /// How long a claim lasts unless renewed.
+    /// Time after which a claim expires unless it is renewed.
     pub lease: Duration,
 }
 
-/// Jobs of one queue in Postgres, for an apalis worker.
+/// Backend for an apalis worker: the jobs of one queue in Postgres.
 pub struct PostgresBackend {
     settings: Settings,
     buffer: Arc<Buffer>,
@@ -63,29 +65,31 @@ pub struct PostgresBackend {
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// What runs beside a backend.
-pub struct Running {
-    /// Wakes the fetcher: there may be work.
+/// Futures of a backend, which must be spawned, and the flag that wakes its fetcher.
+pub struct BackendTasks {
+    /// Wake flag of the fetcher, to be raised when jobs may be ready.
     pub wake: Arc<Notify>,
-    /// Fetching, to be spawned; over once the queue is stopped and what was not started is on its way back.
-    pub fetching: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Acknowledging, to be spawned; never over while the queue is worked on.
-    pub acknowledging: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Future of the fetcher. It completes after `stop` is cancelled and the jobs that no handler has started have been
+    /// queued for release.
+    pub fetch_loop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Future of the acknowledger. It completes only when the backend, its layers and the fetcher have been dropped.
+    pub ack_loop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl PostgresBackend {
-    /// The backend, and what runs beside it until `stop`.
+    /// Creates a backend, and the futures that must run beside it until `stop` is cancelled.
     pub fn new(
         db: &Db,
         registry: &ClaimRegistry,
         settings: Settings,
         stop: CancellationToken,
-    ) -> (Self, Running) {
-        // A place is free again once its job has been written of, so some are needed beyond those who run.
+    ) -> (Self, BackendTasks) {
+        // A slot (a permit for one claim) is free again only when the outcome of its job has been written. So there are
+        // more slots than running and prefetched jobs: handlers need not wait for acknowledgements.
         let total = settings.concurrency + settings.prefetch + settings.concurrency.div_ceil(4);
         let slots = Arc::new(Semaphore::new(total));
         let (wake, buffer) = (Arc::new(Notify::new()), Arc::new(Buffer::default()));
-        let suspect = Arc::new(AtomicBool::new(false));
+        let has_suspect = Arc::new(AtomicBool::new(false));
         let writer = AckWriter {
             db: db.clone(),
             queue: settings.queue,
@@ -93,7 +97,7 @@ impl PostgresBackend {
             slots: Arc::clone(&slots),
             wake: Arc::clone(&wake),
         };
-        let (acknowledger, acknowledging) = Acknowledger::new(writer);
+        let (acknowledger, ack_loop) = Acknowledger::new(writer);
         let (kinds, versions) = settings.kinds.iter().cloned().unzip();
         let fetcher = Fetcher {
             db: db.clone(),
@@ -109,30 +113,30 @@ impl PostgresBackend {
             min_free: (settings.prefetch / 4).max(1),
             buffer: Arc::clone(&buffer),
             wake: Arc::clone(&wake),
-            suspect: Arc::clone(&suspect),
+            has_suspect: Arc::clone(&has_suspect),
             acknowledger: acknowledger.clone(),
             stop,
         };
-        let layer = AckLayer { acknowledger, suspect, wake: Arc::clone(&wake) };
-        let everything = all_slots_free(Arc::clone(&slots), total);
-        let backend = Self { settings, buffer, layer, slots, closing: Some(everything) };
+        let layer = AckLayer { acknowledger, has_suspect, wake: Arc::clone(&wake) };
+        let all_free = all_slots_free(Arc::clone(&slots), total);
+        let backend = Self { settings, buffer, layer, slots, closing: Some(all_free) };
         (
             backend,
-            Running {
+            BackendTasks {
                 wake,
-                fetching: Box::pin(fetcher.run()),
-                acknowledging: Box::pin(acknowledging),
+                fetch_loop: Box::pin(fetcher.run()),
+                ack_loop: Box::pin(ack_loop),
             },
         )
     }
 
-    /// How it works.
+    /// Returns the settings of the backend.
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 }
 
-/// Resolves when every claim has been written of.
+/// Waits until all slots are free, i.e. until the outcomes of all claims have been written.
 fn all_slots_free(slots: Arc<Semaphore>, total: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         let total = u32::try_from(total).unwrap_or(u32::MAX);
@@ -149,15 +153,15 @@ impl std::fmt::Debug for PostgresBackend {
     }
 }
 
-/// Never: what goes wrong with the database is dealt with beside the backend.
+/// Error type without a value, because the fetcher and the acknowledger handle all database errors.
 #[derive(Debug, thiserror::Error)]
-pub enum Never {}
+pub enum NoError {}
 
 impl Backend for PostgresBackend {
     type Task = Task<ClaimedJob>;
-    type Error = Never;
+    type Error = NoError;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Never>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), NoError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -165,19 +169,19 @@ impl Backend for PostgresBackend {
         &mut self,
         context: &mut Context<'_>,
         _: &WorkerContext,
-    ) -> Poll<Option<Result<Task<ClaimedJob>, Never>>> {
+    ) -> Poll<Option<Result<Task<ClaimedJob>, NoError>>> {
         let Some(job) = self.buffer.pop(context) else { return Poll::Pending };
-        // apalis counts this start itself.
-        let before = usize::from(job.claimed.attempt.unsigned_abs()).saturating_sub(1);
-        let id = TaskId::from_string(job.claimed.lease.id.to_string());
-        Poll::Ready(Some(Ok(TaskBuilder::new(job).attempt(before).task_id(id).build())))
+        // apalis counts the current attempt itself.
+        let earlier_attempts = usize::from(job.row.attempt.unsigned_abs()).saturating_sub(1);
+        let id = TaskId::from_string(job.row.lease.id.to_string());
+        Poll::Ready(Some(Ok(TaskBuilder::new(job).attempt(earlier_attempts).task_id(id).build())))
     }
 
     fn poll_close(
         &mut self,
         context: &mut Context<'_>,
         _: &WorkerContext,
-    ) -> Poll<Result<(), Never>> {
+    ) -> Poll<Result<(), NoError>> {
         let Some(closing) = &mut self.closing else { return Poll::Ready(Ok(())) };
         std::task::ready!(closing.as_mut().poll(context));
         self.closing = None;
@@ -201,11 +205,11 @@ impl BackendConfig for PostgresBackend {
     }
 }
 
-/// The outermost layer: hears how each job ended.
+/// Outermost layer around a handler. It acknowledges each job when the handler has returned.
 #[derive(Debug, Clone)]
 pub struct AckLayer {
     acknowledger: Acknowledger,
-    suspect: Arc<AtomicBool>,
+    has_suspect: Arc<AtomicBool>,
     wake: Arc<Notify>,
 }
 
@@ -217,7 +221,7 @@ impl<S> Layer<S> for AckLayer {
     }
 }
 
-/// See [`AckLayer`].
+/// Service of [`AckLayer`] around the service of a handler.
 #[derive(Debug, Clone)]
 pub struct Ack<S> {
     inner: S,
@@ -238,59 +242,59 @@ where
 
     fn call(&mut self, task: Task<ClaimedJob>) -> Self::Future {
         let claim = Arc::clone(&task.args.claim);
-        let (attempt, limit) = (task.args.claimed.attempt, task.args.claimed.max_attempts);
-        let is_suspect = task.args.claimed.is_suspect;
+        let (attempt, limit) = (task.args.row.attempt, task.args.row.max_attempts);
+        let is_suspect = task.args.row.is_suspect;
         let layer = self.layer.clone();
-        let handled = self.inner.call(task);
+        let handler_future = self.inner.call(task);
         Box::pin(async move {
-            let outcome = match handled.await {
-                Ok(()) if claim.state().is_finished() => Outcome::AlreadySettled,
-                Ok(()) => Outcome::Done,
+            let outcome = match handler_future.await {
+                Ok(()) if claim.state().is_finished() => Outcome::NothingToWrite,
+                Ok(()) => Outcome::Succeeded,
                 Err(error) => outcome(error.into(), attempt, limit),
             };
             if is_suspect {
-                layer.suspect.store(false, Ordering::Release);
+                layer.has_suspect.store(false, Ordering::Release);
                 layer.wake.notify_one();
             }
-            layer.acknowledger.end(claim, outcome);
+            layer.acknowledger.submit(claim, outcome);
             Ok(())
         })
     }
 }
 
-/// What a handler's service fails with.
+/// Error of a handler's service: the reason why the attempt did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Interruption {
-    /// The handler failed.
+    /// The handler returned a failure.
     #[error("the job failed")]
     Failed(Failure),
-    /// It was stopped before it was done.
+    /// The handler was stopped before it returned.
     #[error("the job was stopped")]
     Stopped(Stop),
 }
 
 fn outcome(error: BoxDynError, attempt: i16, limit: i16) -> Outcome {
-    // Also where the handler had ended the job in its own transaction: whether that came through, only the row can write;
-    // the fence refuses what comes too late.
+    // A failure is written even if the handler has called `Claim::complete`: only the job's row shows whether that
+    // transaction was committed. If it was, the row is gone, and the outcome changes nothing.
     let failure = match error.downcast::<Interruption>().map(|interruption| *interruption) {
         Ok(Interruption::Failed(failure)) => failure,
-        Ok(Interruption::Stopped(Stop::Lost)) => return Outcome::AlreadySettled,
-        // If somebody has it by now, the fence says so.
+        Ok(Interruption::Stopped(Stop::Lost)) => return Outcome::NothingToWrite,
+        // If another worker has claimed the job by now, the fencing token differs, and the release changes nothing.
         Ok(Interruption::Stopped(Stop::Unrenewed | Stop::Shutdown)) => {
-            return Outcome::Failed(Disposition::Release);
+            return Outcome::Unfinished(Disposition::Release);
         }
         Ok(Interruption::Stopped(Stop::Cancelled)) => {
-            return Outcome::Failed(Disposition::Cancel {
-                reason: "cancelled while it ran".to_owned(),
+            return Outcome::Unfinished(Disposition::Cancel {
+                reason: "cancelled while the job was running".to_owned(),
             });
         }
-        // Of a layer in between.
+        // An error from a layer between the handler and this one.
         Err(error) => Failure::retry(error.to_string()),
     };
-    Outcome::Failed(match failure {
+    Outcome::Unfinished(match failure {
         Failure::Retry { reason, .. } if attempt >= limit => Disposition::Bury { reason },
         Failure::Retry { reason, after } => {
-            Disposition::Retry { reason, after: backoff(attempt, unit(), after) }
+            Disposition::Retry { reason, after: backoff(attempt, random_fraction(), after) }
         }
         Failure::Abort { reason } => Disposition::Bury { reason },
         Failure::Snooze { reason, after } => Disposition::Snooze { reason, after },
@@ -298,7 +302,8 @@ fn outcome(error: BoxDynError, attempt: i16, limit: i16) -> Outcome {
     })
 }
 
-/// Uniform in 0..1; without randomness the middle, which only makes retries come together.
-fn unit() -> f64 {
+/// Returns a random number, uniform in 0..1. If the system provides no randomness, returns 0.5: retries then coincide
+/// more often.
+fn random_fraction() -> f64 {
     getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }

@@ -1,8 +1,9 @@
-//! Taking jobs from a queue, in SQL: claim, promote.
+//! SQL statements that claim jobs from a queue, and that promote scheduled jobs.
 //!
-//! A claim takes rows that nobody else is taking (`SKIP LOCKED`), so workers never wait for each other. A job that ended
-//! with its worker and has few attempts left is a suspect: it is claimed alone, so that what kills its process cannot take
-//! the same neighbours with it again and again until they are buried too.
+//! A claim skips rows that another transaction has locked (`SKIP LOCKED`), so workers never wait for each other. A
+//! *suspect* is a job whose worker died while the job ran, and that has at most two attempts left. A process claims at
+//! most one suspect per queue at a time. Otherwise a job that kills its process would use up the attempts of other
+//! suspects, until those are buried (dead-lettered), too.
 
 use std::time::Duration;
 
@@ -19,35 +20,36 @@ use uuid::Uuid;
 
 use crate::queue::lease::{Lease, millis};
 
-/// A job that this process has claimed.
+/// Columns of a job that this process has claimed, as the claiming statement returned them.
 #[derive(Debug, Clone)]
-pub struct Claimed {
-    /// The claim.
+pub struct ClaimedRow {
+    /// Identity of the claim, with its fencing token.
     pub lease: Lease,
-    /// Its queue.
+    /// Queue from which the job was claimed.
     pub queue: Queue,
-    /// What is to be done.
+    /// Job kind, e.g. `scan.shard`; it selects the handler.
     pub kind: String,
-    /// The version of its payload.
+    /// Version in which the payload is stored.
     pub version: i16,
-    /// Its payload.
+    /// The serialized job, as JSON.
     pub payload: Value,
-    /// Starts so far, this one included.
+    /// Number of attempts started so far, including this one.
     pub attempt: i16,
-    /// Starts after which it is buried.
+    /// Number of attempts after which the job is buried if it has failed.
     pub max_attempts: i16,
-    /// On whose behalf.
+    /// Actor on whose behalf the job runs.
     pub actor: Actor,
-    /// What the actor must still be allowed to do.
+    /// Permission that the actor must have when the attempt starts; `None` if no permission is required.
     pub permission: Option<Permission>,
-    /// When it was pushed.
+    /// Time at which the job was enqueued.
     pub queued_at: DateTime<Utc>,
-    /// Whether it may be what kills workers.
+    /// True if the job is a suspect, i.e. may have killed its last worker.
     pub is_suspect: bool,
+    /// Sort key: priority (negated), time before which the job does not run, id.
     order: (i32, DateTime<Utc>, JobId),
 }
 
-impl FromRow for Claimed {
+impl FromRow for ClaimedRow {
     fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
         let lease = Lease {
             org: row.try_get("org_id")?,
@@ -78,59 +80,60 @@ impl FromRow for Claimed {
     }
 }
 
-/// Whom a claim is for, and what it can do.
+/// A worker process that claims from one queue: its id, and the job kinds that it can handle.
 #[derive(Debug, Clone)]
 pub struct Claimant {
-    /// The worker process, of this boot.
+    /// Id of the worker process, new at each start.
     pub worker: Uuid,
-    /// The queue.
+    /// Queue from which jobs are claimed.
     pub queue: Queue,
-    /// The kinds it knows.
+    /// Job kinds that the process can handle.
     pub kinds: Vec<String>,
-    /// Their versions, side by side with the kinds.
+    /// Payload version for each entry of `kinds`, at the same index.
     pub versions: Vec<i16>,
-    /// How long a claim lasts unless renewed.
+    /// Time after which a claim expires unless it is renewed.
     pub lease: Duration,
 }
 
-/// A claim of the rows that `chosen` leads to. By their place in the table: a join would be planned by statistics, which
-/// know nothing of a queue that was empty a minute ago.
-fn claiming(chosen: &str) -> String {
+/// Returns the statement that claims the rows selected by `condition`. It finds the rows by their physical location
+/// (`ctid`). Postgres would plan a join by its statistics, which may still describe an empty queue.
+fn claim_sql(condition: &str) -> String {
     format!(
         "UPDATE job SET state = 'RUNNING', lease_until = now() + $3::bigint * interval '1 ms', worker = $4,
                         attempt = attempt + 1, fence = fence + 1, started_at = now(), changed_at = now()
          WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM job
              WHERE queue = $1 AND state = 'WAITING' AND (permission IS NULL OR permission = ANY ($7)) AND (kind, version) IN (SELECT kind, version FROM unnest($5::text[], $6::smallint[]) AS known (kind, version))
-               AND {chosen} LIMIT $2 FOR UPDATE SKIP LOCKED))
+               AND {condition} LIMIT $2 FOR UPDATE SKIP LOCKED))
          RETURNING org_id, id, fence, queue, kind, version, payload, attempt, max_attempts,
                    actor_kind, actor_id, permission, queued_at, priority, run_at, is_suspect"
     )
 }
 
 impl Claimant {
-    /// Up to `most` jobs in the order of the queue.
-    pub async fn claim(&self, tx: &Tx<Fleet>, most: usize) -> Result<Vec<Claimed>> {
-        self.take(tx, &claiming("NOT is_suspect ORDER BY priority DESC, run_at, id"), most).await
+    /// Claims up to `limit` jobs that are not suspects: highest priority first, then earliest `run_at`.
+    pub async fn claim(&self, tx: &Tx<Fleet>, limit: usize) -> Result<Vec<ClaimedRow>> {
+        self.fetch(tx, &claim_sql("NOT is_suspect ORDER BY priority DESC, run_at, id"), limit).await
     }
 
-    /// One suspect, if there is any.
-    pub async fn claim_suspect(&self, tx: &Tx<Fleet>) -> Result<Option<Claimed>> {
-        Ok(self.take(tx, &claiming("is_suspect ORDER BY run_at, id"), 1).await?.pop())
+    /// Claims the suspect with the earliest `run_at`; `None` if no suspect is ready.
+    pub async fn claim_suspect(&self, tx: &Tx<Fleet>) -> Result<Option<ClaimedRow>> {
+        Ok(self.fetch(tx, &claim_sql("is_suspect ORDER BY run_at, id"), 1).await?.pop())
     }
 
-    async fn take(&self, tx: &Tx<Fleet>, sql: &str, most: usize) -> Result<Vec<Claimed>> {
-        let mut claimed: Vec<Claimed> = tx
+    async fn fetch(&self, tx: &Tx<Fleet>, sql: &str, limit: usize) -> Result<Vec<ClaimedRow>> {
+        let mut claimed: Vec<ClaimedRow> = tx
             .all(
                 sql,
                 &[
                     &self.queue.as_str(),
-                    &i64::try_from(most).unwrap_or(i64::MAX),
+                    &i64::try_from(limit).unwrap_or(i64::MAX),
                     &millis(self.lease),
                     &self.worker,
                     &self.kinds,
                     &self.versions,
-                    // A right that only a newer version knows is left to it, as an unknown kind is.
+                    // A job with a permission that this version does not know is left to newer workers, like a job of
+                    // an unknown kind.
                     &Permission::ALL.iter().map(|known| known.as_str()).collect::<Vec<_>>(),
                 ],
             )
@@ -140,7 +143,9 @@ impl Claimant {
     }
 }
 
-/// Makes waiting what was scheduled for a time that has come; returns how many, and how long until the next.
+/// Makes scheduled jobs that are due ready for a worker (`WAITING`), at most 1,000 per call. Returns the number of
+/// promoted jobs, and the time until the next scheduled job is due. That time is `None` if no job of the queue is
+/// scheduled.
 pub async fn promote(tx: &Tx<Fleet>, queue: Queue) -> Result<(u64, Option<Duration>)> {
     let queue = queue.as_str();
     let promoted = tx.exec(

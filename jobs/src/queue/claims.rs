@@ -1,4 +1,5 @@
-//! The claims of this process.
+//! Registry of the claims that this process holds, in memory. The claiming statement is in `claim`. A claim is the
+//! right to run one job until the lease of the claim expires.
 
 use std::{
     collections::HashMap,
@@ -14,104 +15,107 @@ use crate::queue::lease::{self, Lease};
 mod state;
 
 pub use state::Stop;
-use state::{ClaimEvent, ClaimState, Term};
+use state::{ClaimEvent, ClaimState, TimeLimit};
 
-/// One claim of this process.
+/// Claim of this process on a job.
 #[derive(Debug)]
 pub struct Claim {
-    /// The claim's identity.
+    /// Identity of the claim, with its fencing token.
     pub lease: Lease,
-    /// Whether it takes one of the places for claims; a suspect has a place of its own.
-    pub(crate) takes_slot: bool,
+    /// True if the claim occupies a slot (a permit of its queue). Only the claim of a suspect occupies none. A suspect
+    /// is a job whose worker died while the job ran, and that has at most two attempts left.
+    pub(crate) occupies_slot: bool,
     state: Mutex<ClaimState>,
     stop: CancellationToken,
 }
 
 impl Claim {
-    fn new(lease: Lease, takes_slot: bool) -> Self {
+    fn new(lease: Lease, occupies_slot: bool) -> Self {
         let stop = CancellationToken::new();
-        Self { lease, takes_slot, state: Mutex::new(ClaimState::NEW), stop }
+        Self { lease, occupies_slot, state: Mutex::new(ClaimState::NEW), stop }
     }
 
     fn lock(&self) -> MutexGuard<'_, ClaimState> {
-        // One plain value: a panic elsewhere cannot leave it half changed.
+        // The state is a single plain value, so a panic in another thread cannot leave it half written.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, event: ClaimEvent) {
+    fn apply(&self, event: ClaimEvent) {
         let mut state = self.lock();
         *state = state.transition(event);
     }
 
-    /// The state at this moment: it may be another at the next.
+    /// Returns the current state, which may change immediately afterwards.
     pub(crate) fn state(&self) -> ClaimState {
         *self.lock()
     }
 
-    /// Notes that the handler starts, and how long it may take.
+    /// Records the start of the handler, and its time limit.
     pub fn start(&self, timeout: Duration) {
-        self.note(ClaimEvent::Start(Term { started_at: Instant::now(), timeout }));
+        self.apply(ClaimEvent::Start(TimeLimit { started_at: Instant::now(), timeout }));
     }
 
-    /// Tells the handler to stop; the first reason counts.
+    /// Signals the handler to stop. If the handler is signalled several times, the first reason counts.
     pub fn stop(&self, reason: Stop) {
-        // The reason first: whoever wakes by the token reads it.
-        self.note(ClaimEvent::Stop(reason));
+        // Record the reason before cancelling, because the task that the token wakes reads the reason.
+        self.apply(ClaimEvent::Stop(reason));
         self.stop.cancel();
     }
 
-    /// Resolves when the handler is to stop.
+    /// Waits until the handler must stop, and returns the reason.
     pub async fn stopped(&self) -> Stop {
         self.stop.cancelled().await;
         self.state().stop().unwrap_or(Stop::Lost)
     }
 
-    /// Ends the job inside the transaction that writes its effects, so that they happen once even when it runs twice.
-    /// Call it before those writes: a claim that is lost changes nothing then.
+    /// Completes the job inside the transaction that writes its effects, so that the effects happen exactly once even
+    /// if the job runs twice. Call it before writing the effects: if the claim is lost, nothing has been written yet.
     ///
     /// # Errors
-    /// `Conflict` if the claim is somebody else's by now: the transaction must not be committed.
+    /// `Conflict` if the claim is lost. The transaction must then be rolled back.
     pub async fn complete(&self, tx: &Tx) -> domain::Result<()> {
-        // Before the statement: from now on a row that is gone is no lost claim.
-        self.note(ClaimEvent::Complete);
+        // Recorded before the statement, because a missing row no longer means from now on that the claim is lost.
+        self.apply(ClaimEvent::Complete);
         if lease::finish(tx, &[self.lease]).await? == 0 {
-            return Err(Error::Conflict("another worker has taken this job over".to_owned()));
+            return Err(Error::Conflict(
+                "this worker no longer holds the claim on the job".to_owned(),
+            ));
         }
-        tx.emit(Event::jobs(self.lease.org));
-        self.note(ClaimEvent::Finish);
+        tx.emit(Event::jobs_changed(self.lease.org));
+        self.apply(ClaimEvent::Finish);
         Ok(())
     }
 
-    /// Notes that the handler has returned: what is missing is the statement that says so.
-    pub(crate) fn end(&self) {
-        self.note(ClaimEvent::End);
+    /// Records that the handler has returned, or will never start. The outcome is still to be written.
+    pub(crate) fn mark_handler_done(&self) {
+        self.apply(ClaimEvent::End);
     }
 }
 
-/// All claims of this process.
+/// Registry of the claims of this process, by job id.
 #[derive(Debug, Clone, Default)]
 pub struct ClaimRegistry(Arc<Mutex<HashMap<JobId, Arc<Claim>>>>);
 
 impl ClaimRegistry {
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Claim>>> {
-        // A map of plain entries: a panic elsewhere cannot leave it half changed.
+        // The map holds plain entries, so a panic in another thread cannot leave it half written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of claims.
+    /// Registers a claim for each pair of a lease and a flag. The flag is true if the claim occupies a slot.
     pub(crate) fn add(&self, leases: impl Iterator<Item = (Lease, bool)>) -> Vec<Arc<Claim>> {
         let mut claims = self.lock();
         leases
-            .map(|(lease, takes_slot)| {
-                let claim = Arc::new(Claim::new(lease, takes_slot));
+            .map(|(lease, occupies_slot)| {
+                let claim = Arc::new(Claim::new(lease, occupies_slot));
                 claims.insert(lease.id, Arc::clone(&claim));
                 claim
             })
             .collect()
     }
 
-    /// Forgets claims that have ended; not those that were claimed anew meanwhile.
-    pub(crate) fn forget<'a>(&self, leases: impl Iterator<Item = &'a Lease>) {
+    /// Removes claims whose outcomes have been written. A newer claim on the same job stays registered.
+    pub(crate) fn remove<'a>(&self, leases: impl Iterator<Item = &'a Lease>) {
         let mut claims = self.lock();
         for lease in leases {
             if claims.get(&lease.id).is_some_and(|claim| claim.lease == *lease) {
@@ -120,12 +124,12 @@ impl ClaimRegistry {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of registered claims.
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// Tells all handlers to stop.
+    /// Signals all handlers to stop, for the same reason.
     pub fn stop_all(&self, reason: Stop) {
         for claim in self.lock().values() {
             claim.stop(reason);

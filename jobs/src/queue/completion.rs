@@ -1,7 +1,11 @@
-//! Telling Postgres how jobs ended: in batches, as large as they become while the last one is under way.
+//! Writes the outcomes of claims to Postgres: finished, retried, snoozed, released, buried or cancelled jobs. The
+//! writer takes the outcomes that arrived during its previous write, and writes them in batches. A batch contains
+//! outcomes of one kind, succeeded or unfinished, and is one transaction.
 //!
-//! Nothing is forgotten while the database is away: what has ended waits here, its lease is still renewed, and it is
-//! written late. What a newer claim has taken over meanwhile is refused by the fence and counted.
+//! No outcome is lost while the database is unavailable. The outcomes wait in memory, the leases of their jobs are
+//! still renewed, and the writer retries every 250 ms. An outcome is stale if its claim has ended meanwhile, e.g.
+//! because another worker has claimed the job. Postgres then changes nothing, and the writer discards and counts the
+//! outcome.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -13,134 +17,147 @@ use crate::queue::{
     lease::{self, Disposition, Lease},
 };
 
-/// So many jobs are written at a time.
-const BATCH: usize = 1000;
-/// Between attempts to reach a database that is away.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Maximum number of outcomes per batch.
+const MAX_BATCH: usize = 1000;
+/// Delay between two attempts to write a batch, e.g. while the database is unavailable.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// How a job ended.
+/// Outcome of a claimed job, to be written to Postgres.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was done.
-    Done,
-    /// It was not.
-    Failed(Disposition),
-    /// Its handler has ended it already, or it is somebody else's by now: nothing to write.
-    AlreadySettled,
+    /// The handler succeeded. The job moves to the history.
+    Succeeded,
+    /// The handler failed, was stopped or never started. The disposition decides what happens to the job next: retry,
+    /// snooze, release, bury or cancel.
+    Unfinished(Disposition),
+    /// No outcome to write: the handler committed the completion in its own transaction, or the claim is lost.
+    NothingToWrite,
 }
 
-/// Takes how jobs ended from wherever they run.
+/// Handle that queues the outcomes of claims for writing. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Acknowledger {
     sender: mpsc::UnboundedSender<(Arc<Claim>, Outcome)>,
 }
 
-/// What is written in one transaction.
+/// Batch: outcomes of one kind, to be written in one transaction.
 #[derive(Clone, Copy)]
 enum Batch<'a> {
-    Done(&'a [Lease]),
-    Failed(&'a [(Lease, Disposition)]),
+    Succeeded(&'a [Lease]),
+    Unfinished(&'a [(Lease, Disposition)]),
 }
 
-/// What a acknowledger works with.
+/// Writes the outcomes of the claims of one queue to Postgres.
 pub(crate) struct AckWriter {
     pub(crate) db: Db,
     pub(crate) queue: Queue,
     pub(crate) registry: ClaimRegistry,
-    /// Places for claims; each is sent back once its job has been written of.
+    /// Slots of the queue. A slot is a permit for one claim, and is returned when the outcome of the claim has been
+    /// written.
     pub(crate) slots: Arc<Semaphore>,
-    /// Wakes the fetcher.
+    /// Wake flag of the fetcher, raised when slots are free again.
     pub(crate) wake: Arc<Notify>,
 }
 
 impl Acknowledger {
-    /// The acknowledger, and its work: to be spawned, over when the last clone is dropped.
+    /// Returns the acknowledger and a future that writes the outcomes. The future must be spawned. It completes when
+    /// the last clone of the acknowledger is dropped.
     pub(crate) fn new(writer: AckWriter) -> (Self, impl Future<Output = ()> + Send) {
-        let (sender, mut outcomes) = mpsc::unbounded_channel();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         let work = async move {
-            let mut batch = Vec::with_capacity(BATCH);
-            while outcomes.recv_many(&mut batch, BATCH).await > 0 {
-                writer.write(&batch).await;
-                batch.clear();
+            let mut outcomes = Vec::with_capacity(MAX_BATCH);
+            while receiver.recv_many(&mut outcomes, MAX_BATCH).await > 0 {
+                writer.write(&outcomes).await;
+                outcomes.clear();
             }
         };
         (Self { sender }, work)
     }
 
-    /// Never waits; what is under way is bounded by the slots for claims.
-    pub(crate) fn end(&self, claim: Arc<Claim>, outcome: Outcome) {
-        claim.end();
-        // Closed only when the process ends; the lease then ends by itself.
+    /// Sends an outcome to the writer without waiting. The length of the channel is bounded by the number of claims:
+    /// one per slot, and one suspect.
+    pub(crate) fn submit(&self, claim: Arc<Claim>, outcome: Outcome) {
+        claim.mark_handler_done();
+        // The channel is closed only at the end of the process. The lease then expires, and the job runs again.
         let _closed = self.sender.send((claim, outcome));
     }
 }
 
 impl AckWriter {
-    async fn write(&self, batch: &[(Arc<Claim>, Outcome)]) {
-        let mut done = Vec::new();
-        let mut settled = Vec::new();
-        for (claim, outcome) in batch {
+    async fn write(&self, outcomes: &[(Arc<Claim>, Outcome)]) {
+        let mut succeeded = Vec::new();
+        let mut unfinished = Vec::new();
+        for (claim, outcome) in outcomes {
             match outcome {
-                Outcome::Done => done.push(claim.lease),
-                Outcome::Failed(disposition) => settled.push((claim.lease, disposition.clone())),
-                Outcome::AlreadySettled => {}
+                Outcome::Succeeded => succeeded.push(claim.lease),
+                Outcome::Unfinished(disposition) => {
+                    unfinished.push((claim.lease, disposition.clone()));
+                }
+                Outcome::NothingToWrite => {}
             }
         }
-        if !done.is_empty() {
-            self.retry_until_written(Batch::Done(&done)).await;
+        if !succeeded.is_empty() {
+            self.retry_until_written(Batch::Succeeded(&succeeded)).await;
         }
-        if !settled.is_empty() {
-            self.settle(&settled).await;
+        if !unfinished.is_empty() {
+            self.settle(&unfinished).await;
         }
-        self.registry.forget(batch.iter().map(|(claim, _)| &claim.lease));
-        self.slots.add_permits(batch.iter().filter(|(claim, _)| claim.takes_slot).count());
+        self.registry.remove(outcomes.iter().map(|(claim, _)| &claim.lease));
+        self.slots.add_permits(outcomes.iter().filter(|(claim, _)| claim.occupies_slot).count());
         self.wake.notify_one();
     }
 
-    async fn settle(&self, settled: &[(Lease, Disposition)]) {
-        match self.attempt(Batch::Failed(settled)).await {
+    async fn settle(&self, unfinished: &[(Lease, Disposition)]) {
+        match self.attempt(Batch::Unfinished(unfinished)).await {
             Ok(()) => {}
             Err(error) if error.is_transient() => {
-                self.retry_until_written(Batch::Failed(settled)).await
+                self.retry_until_written(Batch::Unfinished(unfinished)).await;
             }
-            // One of them is in the way of the others: each by itself.
+            // Postgres rejected the batch because of one of its outcomes. Write each outcome in its own transaction, so
+            // that the others are written.
             Err(_) => {
-                for one in settled {
-                    self.retry_until_written(Batch::Failed(std::slice::from_ref(one))).await;
+                for outcome in unfinished {
+                    self.retry_until_written(Batch::Unfinished(std::slice::from_ref(outcome)))
+                        .await;
                 }
             }
         }
     }
 
-    /// Until it is written, or turns out to be impossible: then the lease ends by itself and the job runs again.
+    /// Writes the batch, and retries every 250 ms if that fails. Gives up at the fourth failure if that error is
+    /// permanent, or at the first permanent error after it. The leases of these claims then expire, and the jobs run
+    /// again.
     async fn retry_until_written(&self, batch: Batch<'_>) {
         let mut attempts = 0;
         while let Err(error) = self.attempt(batch).await {
             attempts += 1;
             if !error.is_transient() && attempts > 3 {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the end of jobs could not be written: they will run again");
+                tracing::error!(
+                    error,
+                    "cannot write the outcomes of a batch of jobs to Postgres: giving up; the jobs run again after their leases expire"
+                );
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
     async fn attempt(&self, batch: Batch<'_>) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
         let (sent, written) = match batch {
-            Batch::Done(leases) => {
+            Batch::Succeeded(leases) => {
                 for org in organizations(leases.iter()) {
-                    tx.emit(Event::jobs(org));
+                    tx.emit(Event::jobs_changed(org));
                 }
                 (leases.len(), lease::finish(&tx, leases).await?)
             }
-            Batch::Failed(settled) => {
-                for org in organizations(settled.iter().map(|(lease, _)| lease)) {
-                    tx.emit(Event::ready(org, self.queue));
-                    tx.emit(Event::jobs(org));
+            Batch::Unfinished(unfinished) => {
+                for org in organizations(unfinished.iter().map(|(lease, _)| lease)) {
+                    tx.emit(Event::jobs_ready(org, self.queue));
+                    tx.emit(Event::jobs_changed(org));
                 }
-                (settled.len(), lease::settle(&tx, settled).await?)
+                (unfinished.len(), lease::settle(&tx, unfinished).await?)
             }
         };
         tx.commit().await?;
@@ -150,7 +167,10 @@ impl AckWriter {
 
     fn count_stale(&self, stale: u64) {
         if stale > 0 {
-            tracing::warn!(jobs = stale, "refused the results of {stale} stale claims");
+            tracing::warn!(
+                jobs = stale,
+                "discarded the stale outcomes of {stale} jobs: their claims had ended before"
+            );
             metrics::counter!("sentryops_jobs_stale_total", "queue" => self.queue.as_str())
                 .increment(stale);
         }

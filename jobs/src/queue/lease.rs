@@ -1,9 +1,10 @@
-//! A lease in SQL: renew, finish, settle, reap. (`claim`: how it is taken.) Every statement of a claimant asks for its
-//! fence; `reap` asks that its time is up.
+//! SQL statements on leases. A lease is the time until which a claim is valid; `claim` acquires it. `renew` extends
+//! leases. `finish` acknowledges jobs that succeeded, and `settle` acknowledges all other outcomes. Each of these
+//! compares the fencing token, i.e. the number of the claim. `reap` ends claims whose lease has expired.
 //!
-//! Postgres' clock decides throughout. What a claimant holds is found by its key and `lease_until`, never by its state:
-//! to statistics of a quiet hour the partial index on running jobs looks empty, and it would be read whole. Only `reap`,
-//! which has no key, goes by that index.
+//! All times are Postgres' own, so the clocks of workers do not matter. `renew`, `finish` and `settle` find rows by
+//! their key and `lease_until`, never by their state. After a quiet hour, Postgres' statistics show the partial index
+//! on running jobs as empty, so a plan would read that whole index. Only `reap`, which has no keys, uses this index.
 
 use std::time::Duration;
 
@@ -14,29 +15,29 @@ use domain::{
     fleet::job::{ENDED_INSERT, Queue},
 };
 
-/// A claim's identity: what every later statement about it carries.
+/// Identity of a claim. Every later statement about the claim contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// Whose job.
+    /// Organization that owns the job.
     pub org: OrganizationId,
-    /// Which.
+    /// Id of the claimed job.
     pub id: JobId,
-    /// The number of this claim.
+    /// Fencing token. Every claim of the job increases it by one.
     pub fence: i32,
 }
 
-/// What a renewal found.
+/// Result of renewing one lease.
 #[derive(Debug)]
-pub struct Renewed {
-    /// The job.
+pub struct RenewalResult {
+    /// Id of the claimed job.
     pub id: JobId,
-    /// Whether the claim still holds.
+    /// True if the claim is still valid.
     pub is_held: bool,
-    /// Whether somebody wants it ended.
+    /// True if cancellation of the job was requested.
     pub is_cancelling: bool,
 }
 
-impl FromRow for Renewed {
+impl FromRow for RenewalResult {
     fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
@@ -46,8 +47,13 @@ impl FromRow for Renewed {
     }
 }
 
-/// Prolongs claims. A row that is locked is being ended or cancelled right now: it is not waited for, only read.
-pub async fn renew(tx: &Tx<Fleet>, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+/// Extends leases by `lease` from now, and returns one result per lease. If a row is locked, another transaction is
+/// ending or cancelling the job: the row is only read, without waiting for the lock.
+pub async fn renew(
+    tx: &Tx<Fleet>,
+    leases: &[Lease],
+    lease: Duration,
+) -> Result<Vec<RenewalResult>> {
     let Columns { orgs, ids, fences } = Columns::of(leases);
     tx.all(
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
@@ -63,51 +69,51 @@ pub async fn renew(tx: &Tx<Fleet>, leases: &[Lease], lease: Duration) -> Result<
     .await
 }
 
-const TO_HISTORY: &str = "INSERT INTO job_history (id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
+const INSERT_HISTORY: &str = "INSERT INTO job_history (id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
             actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)";
 
-/// Ends jobs that were done; returns how many of the claims still held.
+/// Acknowledges jobs that succeeded, and moves them to the history. Returns the number of claims that were still valid.
 pub async fn finish<K: Kind>(tx: &Tx<K>, leases: &[Lease]) -> Result<u64> {
     let Columns { orgs, ids, fences } = Columns::of(leases);
     let sql = format!(
         "WITH held AS (SELECT org_id, id, fence FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS held (org_id, id, fence)),
               gone AS (DELETE FROM job USING held
                        WHERE job.org_id = held.org_id AND job.id = held.id AND job.fence = held.fence AND job.lease_until IS NOT NULL
-                       RETURNING {HELD})
-         {TO_HISTORY}
+                       RETURNING {CLAIM_COLUMNS})
+         {INSERT_HISTORY}
          SELECT id, org_id, queue, kind, subject, 'SUCCEEDED', priority, attempt, max_attempts, worker,
                 actor_kind, actor_id, NULL, run_at, queued_at, started_at, now() FROM gone"
     );
     tx.exec(&sql, &[&orgs, &ids, &fences]).await
 }
 
-/// What becomes of a job that was not done.
+/// Next state of a claimed job that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
-    /// Tried again after a wait.
+    /// The job is retried after a wait.
     Retry {
-        /// Why.
+        /// Reason of the failure, shown to users.
         reason: String,
-        /// How long to wait.
+        /// Time until the next attempt.
         after: Duration,
     },
-    /// Tried again after a wait, without costing an attempt.
+    /// The job is retried after a wait, without using up an attempt.
     Snooze {
-        /// Why.
+        /// Reason of the wait, shown to users.
         reason: String,
-        /// How long to wait.
+        /// Time until the next attempt.
         after: Duration,
     },
-    /// Given back as if it had not been started.
+    /// The job waits again, as if it had not been started. It uses up no attempt.
     Release,
-    /// Dead until somebody decides.
+    /// The job is buried (dead-lettered): it stays in the queue until a user retries or discards it.
     Bury {
-        /// Why.
+        /// Reason of the last failure, shown to users.
         reason: String,
     },
-    /// Ended by somebody, or by a right that was lost.
+    /// The job is cancelled, on request or because its actor no longer has the permission.
     Cancel {
-        /// Why.
+        /// Reason of the cancellation, shown to users.
         reason: String,
     },
 }
@@ -124,13 +130,15 @@ impl Disposition {
     }
 }
 
-/// Ends claims otherwise than well; returns how many of them still held.
+/// Acknowledges jobs that did not succeed, and moves each to its next state. Returns the number of claims that were
+/// still valid.
 ///
-/// A job that somebody wants ended is ended instead of waiting again, and one whose key has been pushed anew meanwhile
-/// gives way to the newer.
+/// A job whose cancellation was requested is cancelled instead of retried. A job whose deduplication key was pushed
+/// again meanwhile is cancelled in favour of the newer job.
 ///
 /// # Errors
-/// Also where a twin was pushed at this very moment: the same call again sees it.
+/// Also fails if a job with the same key is being pushed at the same time. When the call is repeated, it finds that job
+/// and succeeds.
 pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Disposition)]) -> Result<u64> {
     let leases: Vec<Lease> = settled.iter().map(|(lease, _)| *lease).collect();
     let Columns { orgs, ids, fences } = Columns::of(&leases);
@@ -140,17 +148,17 @@ pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Disposition)]) -> Result<
     for (_, disposition) in settled {
         let (disposition, reason, wait) = disposition.columns();
         dispositions.push(disposition);
-        // Postgres has no such character.
+        // Postgres cannot store a NUL character.
         reasons.push(reason.map(|reason| reason.replace('\0', "\u{fffd}")));
         waits.push(wait);
     }
-    let end = end();
+    let end_clauses = end_clauses();
     let sql = format!(
         "WITH held AS (
-             SELECT {HELD}, given.reason, given.wait_ms,
+             SELECT {CLAIM_COLUMNS}, given.reason, given.wait_ms,
                     CASE WHEN given.disposition = 'BURY' THEN 'BURY'
                          WHEN given.disposition = 'CANCEL' OR job.is_cancelling THEN 'CANCEL'
-                         WHEN {HAS_TWIN} THEN 'MERGE'
+                         WHEN {HAS_NEWER_JOB} THEN 'MERGE'
                          ELSE given.disposition END AS disposition
              FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::bigint[])
                   AS given (org_id, id, fence, disposition, reason, wait_ms)
@@ -164,7 +172,7 @@ pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Disposition)]) -> Result<
                  error = coalesce(reason, job.error), lease_until = NULL, is_cancelling = false, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND disposition NOT IN ('CANCEL', 'MERGE')),
-         {end}
+         {end_clauses}
          SELECT count(*) AS settled FROM held"
     );
     let row: tokio_postgres::Row =
@@ -172,49 +180,51 @@ pub async fn settle(tx: &Tx<Fleet>, settled: &[(Lease, Disposition)]) -> Result<
     Ok(row.try_get::<_, i64>("settled")?.unsigned_abs())
 }
 
-/// Takes back what no worker renewed, at most 500 at a time: its worker is gone, or cut off.
-pub async fn reap(tx: &Tx<Fleet>) -> Result<Vec<Reaped>> {
-    let end = end();
+/// Ends claims whose leases have expired, at most 500 per call: the worker has died, or cannot reach the database. A
+/// job with attempts left waits again; if only few are left, it becomes a suspect. A job without attempts left is
+/// buried.
+pub async fn reap(tx: &Tx<Fleet>) -> Result<Vec<ReapedJob>> {
+    let end_clauses = end_clauses();
     let sql = format!(
         "WITH held AS (
-             SELECT {HELD}, $1::text AS reason,
+             SELECT {CLAIM_COLUMNS}, $1::text AS reason,
                     CASE WHEN job.is_cancelling THEN 'CANCEL'
                          WHEN job.attempt >= job.max_attempts THEN 'BURY'
-                         WHEN {HAS_TWIN} THEN 'MERGE'
+                         WHEN {HAS_NEWER_JOB} THEN 'MERGE'
                          ELSE 'RELEASE' END AS disposition
              FROM job WHERE state = 'RUNNING' AND lease_until < now()
-               -- One of a key at a time: the next time it sees that the other waits.
+               -- Only one job per key at a time: the next call sees that the other one waits.
                AND NOT EXISTS (SELECT FROM job AS elder
                                WHERE elder.org_id = job.org_id AND elder.kind = job.kind AND elder.unique_key = job.unique_key
                                  AND elder.state = 'RUNNING' AND elder.lease_until < now() AND elder.id < job.id)
              ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED),
          kept AS (
              UPDATE job SET state = CASE WHEN disposition = 'BURY' THEN 'BURIED' ELSE 'WAITING' END,
-                            is_suspect = job.attempt + {SUSPECT_LEFT} >= job.max_attempts, error = reason, lease_until = NULL, changed_at = now()
+                            is_suspect = job.attempt + {SUSPECT_ATTEMPTS_LEFT} >= job.max_attempts, error = reason, lease_until = NULL, changed_at = now()
              FROM held
              WHERE job.org_id = held.org_id AND job.id = held.id AND disposition NOT IN ('CANCEL', 'MERGE')),
-         {end}
+         {end_clauses}
          SELECT org_id, queue, kind, id, disposition = 'BURY' AS is_buried FROM held"
     );
-    tx.all(&sql, &[&"its worker ended, or lost its lease, while it ran"]).await
+    tx.all(&sql, &[&"the job's worker stopped or lost its lease"]).await
 }
 
-/// A job whose worker is gone.
+/// A job whose claim was ended because its lease had expired.
 #[derive(Debug)]
-pub struct Reaped {
-    /// Whose.
+pub struct ReapedJob {
+    /// Organization that owns the job.
     pub org: OrganizationId,
-    /// Its queue.
+    /// Queue that the job belongs to.
     pub queue: Queue,
-    /// What it does.
+    /// Kind of the reaped job, e.g. `scan.shard`.
     pub kind: String,
-    /// Which.
+    /// Id of the reaped job.
     pub id: JobId,
-    /// Whether that was its last attempt.
+    /// True if the job was buried, because no attempt was left.
     pub is_buried: bool,
 }
 
-impl FromRow for Reaped {
+impl FromRow for ReapedJob {
     fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
         Ok(Self {
             org: row.try_get("org_id")?,
@@ -226,29 +236,31 @@ impl FromRow for Reaped {
     }
 }
 
-/// A job that ended with its worker is a suspect when it has so many attempts left: enough of them for those who only ran
-/// beside what killed it, and for it to prove itself alone.
-const SUSPECT_LEFT: i16 = 2;
+/// Maximum number of attempts left with which a reaped job becomes a suspect. With two attempts left, a job that only
+/// ran beside the one that killed the worker can still succeed, because it no longer runs beside other suspects.
+const SUSPECT_ATTEMPTS_LEFT: i16 = 2;
 
-/// What is needed of a job whose claim ends; not its payload.
-const HELD: &str = "job.id, job.org_id, job.queue, job.kind, job.version, job.subject, job.priority, job.attempt, job.max_attempts,
+/// Columns of a job that are needed when its claim ends. The payload is not needed.
+const CLAIM_COLUMNS: &str = "job.id, job.org_id, job.queue, job.kind, job.version, job.subject, job.priority, job.attempt, job.max_attempts,
     job.worker, job.watched, job.actor_kind, job.actor_id, job.run_at, job.queued_at, job.started_at";
 
-/// Whether a newer job of the same key waits.
-const HAS_TWIN: &str = "EXISTS (SELECT FROM job AS twin
+/// SQL condition: a newer job with the same key is waiting or scheduled.
+const HAS_NEWER_JOB: &str = "EXISTS (SELECT FROM job AS twin
     WHERE twin.org_id = job.org_id AND twin.kind = job.kind AND twin.unique_key = job.unique_key
       AND twin.state IN ('WAITING', 'SCHEDULED'))";
 
-/// The rest of `settle` and `reap`: what leaves the queue goes to the history, and the kind of a watched job is notified.
-fn end() -> String {
+/// Returns the common table expressions that `settle` and `reap` share. They move jobs that leave the queue to the
+/// history. For each watched job (`Job::WATCHED`) that was buried or cancelled, they push a job of the kind
+/// `<kind>.ended`.
+fn end_clauses() -> String {
     format!(
         "gone AS (
              DELETE FROM job USING held
              WHERE job.org_id = held.org_id AND job.id = held.id AND disposition IN ('CANCEL', 'MERGE')),
          recorded AS (
-             {TO_HISTORY}
+             {INSERT_HISTORY}
              SELECT id, org_id, queue, kind, subject, 'CANCELLED', priority, attempt, max_attempts, worker, actor_kind, actor_id,
-                    CASE disposition WHEN 'MERGE' THEN 'a newer job of the same key does it' ELSE reason END,
+                    CASE disposition WHEN 'MERGE' THEN 'replaced by a newer job of the same key' ELSE reason END,
                     run_at, queued_at, started_at, now()
              FROM held WHERE disposition IN ('CANCEL', 'MERGE')),
          ended AS (

@@ -1,10 +1,12 @@
-//! Pushing jobs, in the transaction of the change that wants them: a job exists if and only if the change does.
+//! Pushes jobs in the transaction of the change that needs them: the job exists if and only if the change is committed.
 //!
-//! With a key, a push is merged with the job of that key that still waits (`ON CONFLICT … DO UPDATE`): the waiting job
-//! stays locked until this transaction ends, so it cannot start before the change that it is to see. A batch lowers the
-//! priority step by step along itself, so that whoever comes later with little overtakes its tail.
+//! A push with a deduplication key is merged with the waiting job of that key (`ON CONFLICT … DO UPDATE`). The row of
+//! the waiting job stays locked until this transaction ends, so the job cannot start before the change is visible to
+//! it. The jobs of a batch have decreasing priorities, so a small batch that is pushed later overtakes the tail of a
+//! large one.
 //!
-//! The wake-up is sent after the commit by way of the transaction's events; no NOTIFY, which would serialise commits.
+//! After the commit, a hint over Redis wakes the workers: a notification without content that the queue may have ready
+//! jobs. It is sent with the other events of the transaction. NOTIFY is not used, because it would serialise commits.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -17,10 +19,10 @@ use serde_json::Value;
 
 use crate::job::Job;
 
-/// So many jobs of a batch share a priority.
-const STEP: usize = 8;
+/// Number of consecutive jobs of a batch that have the same priority.
+const JOBS_PER_PRIORITY: usize = 8;
 
-/// A job about to be pushed.
+/// Builder of a job to push.
 #[derive(Debug)]
 #[must_use = "a push does nothing until it is sent"]
 pub struct Push<'a, J> {
@@ -30,36 +32,37 @@ pub struct Push<'a, J> {
 }
 
 impl<'a, J: Job> Push<'a, J> {
-    /// As soon as a worker is free, for the organization and the actor of the transaction.
+    /// Prepares a job that runs as soon as a worker is free, for the organization and the actor of the transaction.
     pub const fn new(job: &'a J) -> Self {
         Self { job, key: None, run_at: None }
     }
 
-    /// Merged with the job of this key that still waits, if there is one: the earlier time counts, unless it waits
-    /// because it failed, and it runs for the later actor.
+    /// Sets the deduplication key, which is unique per organization and job kind. If a job with this key is waiting or
+    /// scheduled, no second job is inserted. That job then runs at the earlier of the two times, on behalf of the new
+    /// actor. If it has failed before, it keeps its time, so that its backoff is not shortened.
     pub const fn key(mut self, key: &'a str) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// Not before this time.
+    /// Sets the time before which the job does not run.
     pub const fn run_at(mut self, run_at: DateTime<Utc>) -> Self {
         self.run_at = Some(run_at);
         self
     }
 
-    /// For this actor of this organization, in a transaction of whatever kind.
+    /// Sets the organization and the actor. Required if the transaction has none.
     pub const fn on_behalf(self, org: OrganizationId, actor: Actor) -> OnBehalf<'a, J> {
         OnBehalf { push: self, org, actor }
     }
 
-    /// Inserts it; the id is that of the waiting job where the two were merged.
+    /// Inserts the job and returns its id. If the push was merged, the id is that of the waiting job.
     pub async fn send(self, tx: &Tx) -> Result<JobId> {
         self.on_behalf(tx.org(), tx.origin().actor).send(tx).await
     }
 }
 
-/// A job about to be pushed for an actor of an organization.
+/// Builder of a job to push, with its organization and actor.
 #[derive(Debug)]
 #[must_use = "a push does nothing until it is sent"]
 pub struct OnBehalf<'a, J> {
@@ -69,11 +72,11 @@ pub struct OnBehalf<'a, J> {
 }
 
 impl<J: Job> OnBehalf<'_, J> {
-    /// As [`Push::send`].
+    /// Inserts the job and returns its id, as [`Push::send`] does.
     pub async fn send<K: Kind>(self, tx: &Tx<K>) -> Result<JobId> {
         let Self { push, org, actor } = self;
         let (actor_kind, actor_id) = actor.columns();
-        let row: Merged = tx
+        let row: PushedRow = tx
             .one(
                 "INSERT INTO job (org_id, id, queue, kind, version, payload, subject, state, priority, run_at,
                                   max_attempts, unique_key, watched, actor_kind, actor_id, permission, queued_at, changed_at)
@@ -104,30 +107,30 @@ impl<J: Job> OnBehalf<'_, J> {
             )
             .await?;
         if row.is_ready {
-            tx.emit(Event::ready(org, J::QUEUE));
+            tx.emit(Event::jobs_ready(org, J::QUEUE));
         }
-        tx.emit(Event::jobs(org));
+        tx.emit(Event::jobs_changed(org));
         Ok(row.id)
     }
 }
 
-struct Merged {
+struct PushedRow {
     id: JobId,
     is_ready: bool,
 }
 
-impl domain::base::db::FromRow for Merged {
+impl domain::base::db::FromRow for PushedRow {
     fn from_row(row: &tokio_postgres::Row) -> Result<Self> {
         Ok(Self { id: row.try_get("id")?, is_ready: row.try_get("is_ready")? })
     }
 }
 
-/// Pushes one job, to be run as soon as a worker is free.
+/// Pushes one job, to run as soon as a worker is free. Returns its id.
 pub async fn push<J: Job>(tx: &Tx, job: &J) -> Result<JobId> {
     Push::new(job).send(tx).await
 }
 
-/// Pushes a batch in one statement; its first jobs come first.
+/// Pushes a batch in one statement. Earlier jobs of the batch have a higher priority. Does nothing if `jobs` is empty.
 pub async fn push_all<J: Job>(tx: &Tx, jobs: &[J]) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());
@@ -161,17 +164,17 @@ pub async fn push_all<J: Job>(tx: &Tx, jobs: &[J]) -> Result<()> {
         ],
     )
     .await?;
-    tx.emit(Event::ready(org, J::QUEUE));
-    tx.emit(Event::jobs(org));
+    tx.emit(Event::jobs_ready(org, J::QUEUE));
+    tx.emit(Event::jobs_changed(org));
     Ok(())
 }
 
-/// The priority of the job at this place of a batch.
-fn priority(place: usize) -> i32 {
-    i32::try_from(place / STEP).map_or(i32::MIN, |step| -step)
+/// Returns the priority of the job at this index of a batch.
+fn priority(index: usize) -> i32 {
+    i32::try_from(index / JOBS_PER_PRIORITY).map_or(i32::MIN, |step| -step)
 }
 
-/// The system's own jobs need no permission: nobody could lose it.
+/// Returns the permission to store. Jobs of the system store none, because the system cannot lose a permission.
 fn permission<J: Job>(actor: Actor) -> Option<&'static str> {
     match actor {
         Actor::System => None,

@@ -1,9 +1,10 @@
-//! How claims are kept: a thread and a connection of their own.
+//! Lease renewal, on a separate thread with its own database connection.
 //!
-//! Renewal must go on while handlers keep every other thread busy and the pool is empty. What cannot be renewed is
-//! stopped before its lease could end elsewhere: at two thirds of it. A job that does not stop when its time is up and
-//! when it is told to (a loop that never awaits) cannot be stopped at all: its claim is let go, so that it counts as
-//! crashed, and the process is told to end.
+//! Leases must be renewed even while handlers keep every other thread busy and the connection pool is exhausted. If
+//! renewal fails for two thirds of the lease duration, all jobs are stopped, before a lease can expire and another
+//! worker can claim the job. A job that has not stopped when its time limit and the grace period have passed cannot be
+//! stopped at all: its handler is a loop that never awaits. Its lease is no longer renewed, so another worker runs the
+//! job again, and the process is signalled to exit.
 
 use std::{
     collections::HashMap,
@@ -19,30 +20,31 @@ use crate::queue::{
     lease::{self, Lease},
 };
 
-/// How leases are kept.
+/// Settings of leases and their renewal.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseConfig {
-    /// How long a claim lasts unless renewed.
+    /// Duration of a lease: time after which a claim expires unless its lease is renewed.
     pub lease: Duration,
-    /// How often it is renewed.
-    pub every: Duration,
-    /// How long a job may go on after its time is up and it was told to stop.
+    /// Interval between two renewals of a lease.
+    pub renew_interval: Duration,
+    /// Grace period: time that a handler may keep running after its time limit has passed and it was signalled to stop.
     pub grace: Duration,
 }
 
 impl Default for LeaseConfig {
-    /// A killed worker's jobs run again within the lease and one look of the reaper.
+    /// Returns a lease of 15 s, renewed every 3 s, and a grace period of 10 s. The jobs of a killed worker thus run
+    /// again within 15 s and one tick of the maintenance.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(15),
-            every: Duration::from_secs(3),
+            renew_interval: Duration::from_secs(3),
             grace: Duration::from_secs(10),
         }
     }
 }
 
-/// Renews the claims until told to stop. To be run on a thread of its own, with a database of one connection. Cancels
-/// `stuck` when a job does not stop although it must: the process cannot go on for long then.
+/// Renews the leases until `stop` is cancelled. Run it on a separate thread, with a pool of one connection. Cancels
+/// `stuck` when a handler has not stopped after its time limit and the grace period. The process must then exit.
 pub async fn renew_leases(
     registry: &ClaimRegistry,
     db: &Db,
@@ -51,7 +53,7 @@ pub async fn renew_leases(
     stuck: &CancellationToken,
 ) {
     let mut renewed_at = Instant::now();
-    let mut tick = tokio::time::interval(config.every);
+    let mut tick = tokio::time::interval(config.renew_interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -60,27 +62,30 @@ pub async fn renew_leases(
         }
         let claims: Vec<_> =
             registry.all().into_iter().filter(|claim| !is_stuck(claim, config, stuck)).collect();
-        let left = (config.lease * 2 / 3).saturating_sub(renewed_at.elapsed());
-        let asked_at = Instant::now();
-        match tokio::time::timeout(left, renew(db, &claims, config.lease)).await {
-            Ok(Ok(())) => renewed_at = asked_at,
+        let remaining = (config.lease * 2 / 3).saturating_sub(renewed_at.elapsed());
+        let started_at = Instant::now();
+        match tokio::time::timeout(remaining, renew(db, &claims, config.lease)).await {
+            Ok(Ok(())) => renewed_at = started_at,
             Ok(Err(error)) if renewed_at.elapsed() < config.lease * 2 / 3 => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "leases were not renewed");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot renew the leases of running jobs: retrying at the next interval"
+                );
             }
             Ok(Err(_)) | Err(_) => {
-                give_up(&claims);
+                stop_all(&claims);
                 renewed_at = Instant::now();
             }
         }
     }
 }
 
-/// Another worker may take them soon: none of them goes on here.
-fn give_up(claims: &[Arc<Claim>]) {
+/// Stops the jobs of these claims, because their leases are about to expire and other workers may claim the jobs.
+fn stop_all(claims: &[Arc<Claim>]) {
     if !claims.is_empty() {
         tracing::error!(
             jobs = claims.len(),
-            "leases could not be renewed in time: their jobs are stopped"
+            "could not renew leases for two thirds of their duration: stopping the jobs before other workers claim them"
         );
     }
     for claim in claims {
@@ -88,14 +93,15 @@ fn give_up(claims: &[Arc<Claim>]) {
     }
 }
 
-/// Whether its handler goes on although its time is up and it was told so: it never awaits.
+/// Returns true if the handler is still running although its time limit and the grace period have passed. In that case,
+/// signals that the process is stuck.
 fn is_stuck(claim: &Claim, config: LeaseConfig, stuck: &CancellationToken) -> bool {
     if !claim.state().is_overdue(Instant::now(), config.grace) {
         return false;
     }
     if !stuck.is_cancelled() {
         let id = claim.lease.id;
-        tracing::error!(job.id = %id, "job {id} does not stop: this process has to end");
+        tracing::error!(job.id = %id, "job {id} has not stopped after its time limit and grace period: this process must exit");
         stuck.cancel();
     }
     true
@@ -103,7 +109,7 @@ fn is_stuck(claim: &Claim, config: LeaseConfig, stuck: &CancellationToken) -> bo
 
 async fn renew(db: &Db, claims: &[Arc<Claim>], lease: Duration) -> domain::Result<()> {
     if claims.is_empty() {
-        // Keeps the connection warm: the next renewal must not wait for a new one.
+        // Keep the connection open, so that the next renewal does not wait for a new one.
         return db.ping().await;
     }
     let leases: Vec<Lease> = claims.iter().map(|claim| claim.lease).collect();
@@ -113,11 +119,15 @@ async fn renew(db: &Db, claims: &[Arc<Claim>], lease: Duration) -> domain::Resul
     let by_id: HashMap<_, _> = claims.iter().map(|claim| (claim.lease.id, claim)).collect();
     for renewed in renewed {
         let Some(claim) = by_id.get(&renewed.id) else { continue };
-        if claim.state().may_be_done() {
+        if claim.state().may_have_completed() {
             continue;
         }
         if !renewed.is_held {
-            tracing::warn!(job.id = %renewed.id, "the lease of job {} is lost", renewed.id);
+            tracing::warn!(
+                job.id = %renewed.id,
+                "the lease of job {} has expired: stopping the job in this process",
+                renewed.id
+            );
             claim.stop(Stop::Lost);
         } else if renewed.is_cancelling {
             claim.stop(Stop::Cancelled);

@@ -1,4 +1,4 @@
-//! Events reach who listens, and nobody waits for them.
+//! Hints: delivery to listeners, and behaviour while Redis is unavailable.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use fred::{
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{Builder, config::Config},
 };
-use jobs::event::{CHANNEL, Hints, Listener, Pace, Publisher, Topic};
+use jobs::event::{CHANNEL, HintSubscription, Listener, PollInterval, Publisher, Topic};
 use tokio::time::timeout;
 
 use crate::server::{Server, eventually, ready, shared, shared_url};
@@ -47,7 +47,7 @@ async fn a_published_event_reaches_a_listener() {
 
 #[tokio::test]
 async fn nobody_waits_while_redis_is_away() {
-    let server = Server::absent("secret");
+    let server = Server::not_started("secret");
     let (publisher, work) = Publisher::new(jobs::Redis::open(&server.url()).unwrap());
     let work = tokio::spawn(work);
     let event = Event::changed(OrganizationId::new(), AssetId::new());
@@ -56,16 +56,17 @@ async fn nobody_waits_while_redis_is_away() {
 }
 
 const KINDS: &[&str] = &["ast"];
-/// Only a hint ends such a wait.
-const NEVER: Pace = Pace { listening: Duration::from_hours(1), deaf: Duration::from_hours(1) };
+/// Poll interval that never passes within a test: only a hint ends the wait.
+const NEVER: PollInterval =
+    PollInterval { listening: Duration::from_hours(1), not_listening: Duration::from_hours(1) };
 
-async fn wait_for_hint(hints: &mut Hints) {
+async fn wait_for_hint(hints: &mut HintSubscription) {
     timeout(Duration::from_secs(10), hints.next(NEVER))
         .await
-        .expect("wait_for_hint within ten seconds");
+        .expect("a hint arrives within ten seconds");
 }
 
-/// A process that hears: its publisher, its ears.
+/// A process that publishes and receives hints.
 struct Process {
     publisher: Publisher,
     listener: Listener,
@@ -79,7 +80,7 @@ impl Process {
         let (listener, listening) = Listener::new(url, redis).unwrap();
         let work = [tokio::spawn(publishing), tokio::spawn(listening)];
         let work = work.map(tokio_util::task::AbortOnDropHandle::new);
-        eventually("hints are heard", async || listener.is_listening()).await;
+        eventually("hints arrive", async || listener.is_listening()).await;
         Self { publisher, listener, _work: work }
     }
 }
@@ -125,9 +126,9 @@ async fn while_redis_is_away_subscribers_poll_and_are_told_when_it_is_back() {
     let process = Process::at(&server.url()).await;
     let mut hints = process.listener.subscribe(Topic::all(Id::new(), KINDS));
     server.kill();
-    eventually("nothing is heard", async || !process.listener.is_listening()).await;
-    let pace = Pace { deaf: Duration::from_millis(1), ..NEVER };
-    timeout(Duration::from_secs(1), hints.next(pace)).await.expect("polled");
+    eventually("hints no longer arrive", async || !process.listener.is_listening()).await;
+    let interval = PollInterval { not_listening: Duration::from_millis(1), ..NEVER };
+    timeout(Duration::from_secs(1), hints.next(interval)).await.expect("polled");
     server.start_again();
     wait_for_hint(&mut hints).await;
     assert!(process.listener.is_listening());
@@ -138,7 +139,7 @@ async fn a_mute_redis_counts_as_away() {
     let server = Server::start();
     let process = Process::at(&server.url()).await;
     server.stop();
-    eventually("nothing is heard", async || !process.listener.is_listening()).await;
-    server.go_on();
-    eventually("hints are heard", async || process.listener.is_listening()).await;
+    eventually("hints no longer arrive", async || !process.listener.is_listening()).await;
+    server.resume();
+    eventually("hints arrive", async || process.listener.is_listening()).await;
 }

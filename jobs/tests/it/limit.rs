@@ -1,4 +1,4 @@
-//! Limits while Redis answers.
+//! Rate limits while Redis answers.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ pub(crate) fn quota(text: &str) -> Quota {
     Quota::parse("test", text).unwrap()
 }
 
-/// A key of this test alone.
+/// Returns a key that only this test uses.
 pub(crate) fn key(what: &str) -> String {
     format!("{what}:{}", Uuid::now_v7())
 }
 
-/// How many of so many takes in a row are allowed.
+/// Sends this number of requests, one after another, and returns the number of allowed ones.
 pub(crate) async fn allowed(
     limiter: &Limiter,
     quota: &Quota,
@@ -33,8 +33,8 @@ pub(crate) async fn allowed(
     allowed
 }
 
-/// Talks to a private server behind the limiter's back.
-async fn behind(server: &Server) -> Client {
+/// Connects to the Redis server of a test directly, without the limiter.
+async fn connect(server: &Server) -> Client {
     let server = ServerConfig::Unix { path: server.socket().into() };
     let client = Client::new(Config { server, ..Config::default() }, None, None, None);
     client.init().await.unwrap();
@@ -63,7 +63,7 @@ async fn of_a_burst_over_three_processes_exactly_the_quota_is_allowed() {
         }
     }
     assert_eq!(allowed, 10);
-    assert!(limiters.iter().all(|limiter| !limiter.is_alone()));
+    assert!(limiters.iter().all(|limiter| !limiter.is_degraded()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -85,10 +85,10 @@ async fn a_burst_over_two_keys_takes_from_both_or_from_none() {
     }
     assert_eq!(by_address.iter().sum::<usize>(), 10, "the account's bucket");
 
-    // A process without memories: only Redis speaks.
-    let stranger = Limiter::new(shared().await);
+    // A new process has no local state: only Redis decides.
+    let new_process = Limiter::new(shared().await);
     for (address, taken) in addresses.iter().zip(by_address) {
-        assert_eq!(allowed(&stranger, &quota, &[address], 15).await, 10 - taken);
+        assert_eq!(allowed(&new_process, &quota, &[address], 15).await, 10 - taken);
     }
 }
 
@@ -97,7 +97,7 @@ async fn a_refused_second_key_leaves_the_first_untouched() {
     let (account, address, quota) = (key("account"), key("address"), quota("4/hour"));
     assert_eq!(allowed(&Limiter::new(shared().await), &quota, &[&address], 9).await, 4);
     for _ in 0..5 {
-        // Each is new and asks Redis.
+        // Each limiter is new and queries Redis.
         let limiter = Limiter::new(shared().await);
         assert_eq!(allowed(&limiter, &quota, &[&account, &address], 2).await, 0);
     }
@@ -110,7 +110,7 @@ async fn whoever_is_refused_elsewhere_is_not_punished_here() {
     let (account, address, quota) = (key("account"), key("address"), quota("4/hour"));
     assert_eq!(allowed(&there, &quota, &[&address], 4).await, 4);
     assert_eq!(allowed(&here, &quota, &[&account, &address], 100).await, 0);
-    // One was taken in vain before we knew that the address is refused.
+    // One token was lost before the limiter knew that the address is refused.
     assert_eq!(allowed(&here, &quota, &[&account], 9).await, 3);
 }
 
@@ -138,11 +138,11 @@ async fn redis_holds_no_key_in_clear_and_none_for_ever() {
     let keys = ["account:ada@example.org", "address:203.0.113.7"];
     assert_eq!(limiter.take(&quota("10/minute"), &keys).await, Decision::Allowed);
     eventually("the first heartbeat", async || {
-        behind(&server).await.exists::<u32, _>("sentryops:limit:fleet").await.unwrap() == 1
+        connect(&server).await.exists::<u32, _>("sentryops:limit:fleet").await.unwrap() == 1
     })
     .await;
 
-    let client = behind(&server).await;
+    let client = connect(&server).await;
     let (_, names): (String, Vec<String>) =
         client.scan_page("0", "*", Some(100), None).await.unwrap();
     assert_eq!(names.len(), 3, "{names:?}");
@@ -163,9 +163,9 @@ async fn a_forgotten_script_is_loaded_again() {
     let limiter = Limiter::new(ready(&server.url()).await);
     let (user, quota) = (key("user"), quota("4/hour"));
     assert_eq!(allowed(&limiter, &quota, &[&user], 2).await, 2);
-    fred::interfaces::LuaInterface::script_flush(&behind(&server).await, false).await.unwrap();
-    let stranger = Limiter::new(ready(&server.url()).await);
-    assert_eq!(allowed(&stranger, &quota, &[&user], 9).await, 2);
+    fred::interfaces::LuaInterface::script_flush(&connect(&server).await, false).await.unwrap();
+    let new_process = Limiter::new(ready(&server.url()).await);
+    assert_eq!(allowed(&new_process, &quota, &[&user], 9).await, 2);
 }
 
 #[tokio::test]
@@ -174,11 +174,11 @@ async fn after_flushall_each_process_grants_no_more_than_the_quota() {
     let limiter = Limiter::new(ready(&server.url()).await);
     let (user, quota) = (key("user"), quota("4/hour"));
     assert_eq!(allowed(&limiter, &quota, &[&user], 9).await, 4);
-    let _: () = behind(&server).await.flushall(false).await.unwrap();
-    assert_eq!(allowed(&limiter, &quota, &[&user], 9).await, 0, "the front still knows");
-    let stranger = Limiter::new(ready(&server.url()).await);
-    assert_eq!(allowed(&stranger, &quota, &[&user], 9).await, 4, "Redis does not");
-    assert!(!limiter.is_alone() && !stranger.is_alone());
+    let _: () = connect(&server).await.flushall(false).await.unwrap();
+    assert_eq!(allowed(&limiter, &quota, &[&user], 9).await, 0, "the local limiter still refuses");
+    let new_process = Limiter::new(ready(&server.url()).await);
+    assert_eq!(allowed(&new_process, &quota, &[&user], 9).await, 4, "Redis has lost its data");
+    assert!(!limiter.is_degraded() && !new_process.is_degraded());
 }
 
 #[tokio::test]
@@ -186,9 +186,10 @@ async fn a_quota_configured_anew_is_enforced_anew() {
     let limiter = Limiter::new(shared().await);
     let user = key("user");
     assert_eq!(allowed(&limiter, &quota("4/hour"), &[&user], 9).await, 4);
-    // Full again in an hour: 1 of 24.
+    // The bucket is full again in an hour, which takes 1 of 24.
     assert_eq!(allowed(&limiter, &quota("24/day"), &[&user], 30).await, 23);
-    // Full again in a day, which is more than this quota knows: empty, and no more than that.
+    // The stored time is a day ahead, which is beyond this quota. The bucket counts as empty, and its wait is at most
+    // one refill interval.
     let Decision::Refused { retry_after } = limiter.take(&quota("4/hour"), &[&user]).await else {
         panic!("allowed");
     };
@@ -198,26 +199,26 @@ async fn a_quota_configured_anew_is_enforced_anew() {
 #[tokio::test]
 async fn the_fleet_counts_the_living_only() {
     let server = Server::start();
-    let client = behind_when_up(&server).await;
+    let client = connect_when_ready(&server).await;
     let now_ms = 1_000.0 * 1_800_000_000.0;
     let marks = vec![(0.0, "long dead"), (now_ms * 10.0, "from before the clock was set back")];
     let _: () =
         client.zadd("sentryops:limit:fleet", None, None, false, false, marks).await.unwrap();
     let first = Limiter::new(ready(&server.url()).await);
-    eventually("the first beat", async || {
+    eventually("the first heartbeat", async || {
         client.zcard::<u32, _>("sentryops:limit:fleet").await.unwrap() == 1
     })
     .await;
     let second = Limiter::new(ready(&server.url()).await);
-    eventually("two, in the eyes of both", async || {
-        first.fleet().get() == 2 && second.fleet().get() == 2
+    eventually("both limiters count two processes", async || {
+        first.process_count().get() == 2 && second.process_count().get() == 2
     })
     .await;
 }
 
-async fn behind_when_up(server: &Server) -> Client {
+async fn connect_when_ready(server: &Server) -> Client {
     ready(&server.url()).await;
-    behind(server).await
+    connect(server).await
 }
 
 #[tokio::test]
@@ -232,7 +233,7 @@ async fn a_password_is_used_and_never_told() {
     assert!(!format!("{error} {error:?} {wrong:?}").contains("wr0ng"));
 }
 
-/// On one thread, for the recorder is the thread's.
+/// Runs on one thread, because the recorder is local to the thread.
 #[tokio::test]
 async fn refusals_are_counted_by_quota() {
     let recorder = PrometheusBuilder::new().build_recorder();

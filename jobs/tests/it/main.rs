@@ -1,5 +1,5 @@
-//! Against a real Redis: the shared one of `REDIS_URL` where that suffices, a private one where it is
-//! stopped, killed or emptied.
+//! Tests against a real Redis: the shared one of `REDIS_URL` where that suffices, a separate one where it is stopped,
+//! killed or emptied.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 

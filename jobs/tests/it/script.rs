@@ -1,4 +1,4 @@
-//! `limit.lua` itself, with the clock passed in.
+//! Tests of `limit.lua` without the limiter. The tests pass in the clock.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::server::Server;
 const SECOND: u64 = 1_000_000;
 const BEGIN: u64 = 1_800_000_000 * SECOND + 999_999;
 
-/// What the script must do, in whole numbers.
+/// Reference model of the script, in whole numbers.
 #[derive(Default)]
 struct Model(HashMap<&'static str, u64>);
 
@@ -28,13 +28,13 @@ impl Model {
     }
 }
 
-struct Clocked {
+struct ClockedScript {
     client: Client,
     text: String,
     _server: Server,
 }
 
-impl Clocked {
+impl ClockedScript {
     async fn new() -> Self {
         let server = Server::start();
         let config = ServerConfig::Unix { path: server.socket().into() };
@@ -60,7 +60,7 @@ impl Clocked {
 
 #[tokio::test]
 async fn a_bucket_refills_by_one_each_interval() {
-    let clocked = Clocked::new().await;
+    let clocked = ClockedScript::new().await;
     let quota = (6 * SECOND, 10);
     for _ in 0..10 {
         assert_eq!(clocked.take(quota, &["a"], BEGIN).await, [0]);
@@ -81,17 +81,17 @@ async fn a_bucket_refills_by_one_each_interval() {
 
 #[tokio::test]
 async fn a_clock_set_back_costs_one_interval_at_most() {
-    let clocked = Clocked::new().await;
+    let clocked = ClockedScript::new().await;
     let quota = (6 * SECOND, 10);
     assert_eq!(clocked.take(quota, &["a"], BEGIN).await, [0]);
     let earlier = BEGIN - 3_600 * SECOND;
     assert_eq!(clocked.take(quota, &["a"], earlier).await, [6 * SECOND]);
-    assert_eq!(clocked.take(quota, &["a"], BEGIN).await, [0], "and the refusal stored nothing");
+    assert_eq!(clocked.take(quota, &["a"], BEGIN).await, [0], "the refusal stored nothing");
 }
 
 #[tokio::test]
 async fn a_bucket_expires_when_it_is_full_again() {
-    let clocked = Clocked::new().await;
+    let clocked = ClockedScript::new().await;
     for (taken, at_most_ms) in [(1, 360_000), (2, 720_000), (3, 1_080_000)] {
         assert_eq!(clocked.take((360 * SECOND, 10), &["a"], BEGIN).await, [0]);
         let ttl_ms: i64 = clocked.client.pttl("a").await.unwrap();
@@ -99,10 +99,10 @@ async fn a_bucket_expires_when_it_is_full_again() {
     }
 }
 
-/// Hours apart, so that the expiry by the real clock plays no part.
+/// The steps are hours apart, so expiry by the real clock has no effect.
 #[tokio::test]
 async fn any_sequence_is_decided_as_the_model_does() {
-    let clocked = Clocked::new().await;
+    let clocked = ClockedScript::new().await;
     let mut model = Model::default();
     let mut random = 0x5eed_u64;
     let mut next = |below: u64| {
@@ -126,6 +126,6 @@ async fn any_sequence_is_decided_as_the_model_does() {
     }
     assert!(
         granted > 200 && refused > 200,
-        "{granted} granted, {refused} refused: a poor sequence"
+        "{granted} granted, {refused} refused: the sequence must contain more of both"
     );
 }

@@ -1,4 +1,4 @@
-//! The Redis servers of these tests.
+//! Redis servers for these tests.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use jobs::Redis;
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
-/// The Redis that all tests share: use keys of your own, empty nothing.
+/// Connects to the Redis server that all tests share. Tests must use keys of their own, and must not flush.
 pub(crate) async fn shared() -> Redis {
     ready(&shared_url()).await
 }
@@ -20,16 +20,16 @@ pub(crate) async fn ready(url: &str) -> Redis {
     redis
 }
 
-/// Polls until it is so; fails after 20 s.
+/// Polls until the condition is true. Fails after 20 s.
 pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so().await {
-        assert!(Instant::now() < deadline, "20 s passed, but not: {what}");
+        assert!(Instant::now() < deadline, "not true within 20 s: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// A Redis of one test, on a socket in a temporary folder.
+/// Redis server of one test, on a socket in a temporary folder.
 pub(crate) struct Server {
     folder: PathBuf,
     password: &'static str,
@@ -38,19 +38,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let mut server = Self::absent("");
+        let mut server = Self::not_started("");
         server.start_again();
         server
     }
 
     pub(crate) fn start_with_password(password: &'static str) -> Self {
-        let mut server = Self::absent(password);
+        let mut server = Self::not_started(password);
         server.start_again();
         server
     }
 
-    /// Not started yet.
-    pub(crate) fn absent(password: &'static str) -> Self {
+    /// Returns a server that is not started yet.
+    pub(crate) fn not_started(password: &'static str) -> Self {
         let folder = std::env::temp_dir().join(format!("jobs-{}", Uuid::now_v7().simple()));
         std::fs::create_dir(&folder).unwrap();
         Self { folder, password, child: None }
@@ -81,7 +81,7 @@ impl Server {
         self.signal(Signal::STOP);
     }
 
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         self.signal(Signal::CONT);
     }
 

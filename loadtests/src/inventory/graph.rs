@@ -1,8 +1,9 @@
 //! Dependencies of a generated inventory: tiered as in a data centre, or random.
 //!
-//! In the tiered shape, a load balancer depends on applications, an application on databases and a host, a database on
-//! hosts, and a host on switches. Dependencies never cross pods, so the failure of a switch affects at most one pod. In
-//! the random shape, every asset depends on three others: ten steps then reach about half of the assets.
+//! In the tiered shape, assets are divided into pods: groups of up to 5,000 assets without dependencies between groups.
+//! A load balancer depends on applications, an application on databases and a host, a database on hosts, a host on
+//! switches, and a switch on the pod's core switches. The failure of a switch therefore affects at most one pod. In the
+//! random shape, every asset depends on three others, and a walk to depth ten reaches about half of the assets.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -12,10 +13,10 @@ use serde::Serialize;
 use super::Inventory;
 use crate::random::Random;
 
-/// Maximum number of assets in a pod: the reach of its core switches, plus one.
-pub(super) const POD: usize = 5_000;
+/// Maximum number of assets in a pod. The blast radius of a core switch is smaller than that.
+pub(super) const MAX_POD_ASSETS: usize = 5_000;
 /// Number of dependencies of an asset in the random shape.
-const ANY: usize = 3;
+const RANDOM_DEPENDENCIES: usize = 3;
 
 /// Shape of the dependencies in an inventory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -29,7 +30,7 @@ pub(crate) enum Shape {
 
 impl Shape {
     /// Returns the name of the shape, as used in organization slugs and reports.
-    pub(crate) const fn word(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Tiers => "tiers",
             Self::Random => "random",
@@ -37,7 +38,7 @@ impl Shape {
     }
 }
 
-/// Tier of an asset; each tier depends on tiers listed before it.
+/// Tier of an asset. The assets of a tier depend only on tiers listed before it, or on core switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tier {
     /// A network switch; the core switches have no dependencies.
@@ -54,7 +55,7 @@ pub(crate) enum Tier {
 
 impl Tier {
     /// Returns the prefix of asset names in this tier.
-    pub(super) const fn word(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Switch => "switch",
             Self::Host => "host",
@@ -82,8 +83,8 @@ impl Inventory {
     pub(super) fn targets(&self, number: usize) -> Vec<(usize, &'static str)> {
         let mut random = Random::at(self.seed ^ 2, number);
         let mut targets = Vec::new();
-        let mut need = |among: &Range<usize>, count: usize, kind: &'static str| {
-            // The range may contain the asset itself, which is never its own dependency.
+        let mut depend_on = |among: &Range<usize>, count: usize, kind: &'static str| {
+            // The range may contain this asset, which must not depend on itself.
             let count = count.min(among.len() - usize::from(among.contains(&number)));
             for _ in 0..count {
                 loop {
@@ -98,28 +99,28 @@ impl Inventory {
         let pod = self.pod(number);
         let core = pod.core();
         match (self.shape, self.tier(number)) {
-            (Shape::Random, _) => need(&(0..self.assets), ANY, "uses"),
+            (Shape::Random, _) => depend_on(&(0..self.assets), RANDOM_DEPENDENCIES, "uses"),
             (Shape::Tiers, Tier::Switch) if core.contains(&number) => {}
-            (Shape::Tiers, Tier::Switch) => need(&core, 2, "uplink"),
-            (Shape::Tiers, Tier::Host) => need(&pod.switches, 2, "network"),
-            (Shape::Tiers, Tier::Database) => need(&pod.hosts, 2, "runs_on"),
+            (Shape::Tiers, Tier::Switch) => depend_on(&core, 2, "uplink"),
+            (Shape::Tiers, Tier::Host) => depend_on(&pod.switches, 2, "network"),
+            (Shape::Tiers, Tier::Database) => depend_on(&pod.hosts, 2, "runs_on"),
             (Shape::Tiers, Tier::Application) => {
-                need(&pod.databases, 2, "sql");
-                need(&pod.hosts, 1, "runs_on");
+                depend_on(&pod.databases, 2, "sql");
+                depend_on(&pod.hosts, 1, "runs_on");
             }
-            (Shape::Tiers, Tier::LoadBalancer) => need(&pod.applications, 11, "routes_to"),
+            (Shape::Tiers, Tier::LoadBalancer) => depend_on(&pod.applications, 11, "routes_to"),
         }
         targets
     }
 
-    /// Returns the core switches, on which all other assets of their pod depend. In the tiered shape no other asset has
-    /// a larger reach.
+    /// Returns the core switches of all pods. In the tiered shape, nearly all other assets of a pod depend on its core
+    /// switches, so no asset has a larger blast radius.
     pub(crate) fn core_switches(&self) -> Vec<usize> {
         let is_core = |number: &usize| self.pod(*number).core().contains(number);
         (0..self.assets).filter(is_core).collect()
     }
 
-    /// Builds the complete graph in memory for traversals.
+    /// Builds the reverse dependency graph in memory.
     pub(crate) fn graph(&self) -> Graph {
         let mut dependents = vec![Vec::new(); self.assets];
         for source in 0..self.assets {
@@ -131,8 +132,8 @@ impl Inventory {
     }
 
     fn pod(&self, number: usize) -> Pod {
-        // The number of pods is minimal, and their sizes differ by one asset at most.
-        let pods = self.assets.div_ceil(POD);
+        // As few pods as possible, with sizes that differ by at most one asset.
+        let pods = self.assets.div_ceil(MAX_POD_ASSETS);
         let at = number * pods / self.assets;
         let start = |pod: usize| (pod * self.assets).div_ceil(pods);
         Pod::of(start(at)..start(at + 1))
@@ -158,7 +159,7 @@ impl Graph {
     }
 }
 
-/// A group of assets without dependencies outside the group, as ranges of numbers by tier.
+/// A group of assets without dependencies outside the group: the range of asset numbers of each tier.
 struct Pod {
     switches: Range<usize>,
     hosts: Range<usize>,
@@ -231,7 +232,7 @@ mod tests {
             (0..inventory.assets).filter(|number| inventory.tier(*number) == Tier::Switch);
         let reaches: Vec<_> = switches.map(|switch| graph.reach(switch, 10).len()).collect();
         assert_eq!(reaches.len(), 100);
-        assert!(reaches.iter().all(|reach| (300..POD).contains(reach)), "{reaches:?}");
+        assert!(reaches.iter().all(|reach| (300..MAX_POD_ASSETS).contains(reach)), "{reaches:?}");
         let cores = inventory.core_switches();
         assert_eq!(cores.len(), 4);
         assert!(cores.iter().all(|core| graph.reach(*core, 10).len() > 4_000), "{reaches:?}");

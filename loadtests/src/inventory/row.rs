@@ -1,7 +1,7 @@
 //! Rows of `assets.csv`: the type and the facts of an asset.
 //!
-//! For each asset, 10 to 25 % of the facts are missing, as in inventories maintained by hand. Most values are
-//! compliant, so that every rule passes for some assets and fails for others.
+//! For each asset, 10 to 25 % of the facts are missing, as in inventories that are maintained by hand. Most values
+//! comply with the rules, and some do not, so that every rule passes for some assets and fails for others.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use super::{Inventory, Tier};
 use crate::random::Random;
 
-/// Operating systems, with true if the vendor still supports them at the end of 2026.
+/// Operating systems; true if the publisher still provides security updates at the end of 2026.
 const SYSTEMS: [(&str, bool); 8] = [
     ("Debian GNU/Linux 12 (bookworm)", true),
     ("Debian GNU/Linux 13 (trixie)", true),
@@ -21,10 +21,10 @@ const SYSTEMS: [(&str, bool); 8] = [
     ("Rocky Linux 9.4 (Blue Onyx)", true),
     ("Microsoft Windows Server 2022 Standard", true),
 ];
-/// Operating systems of switches, which are not in the end-of-life table.
+/// Operating systems of switches; true if supported. The end-of-life table does not list them.
 const SWITCH_SYSTEMS: [(&str, bool); 3] =
     [("Cisco IOS 15.2", false), ("Arista EOS 4.31", true), ("Junos 23.4", true)];
-const PLACES: [&str; 4] = ["fra1", "ams2", "lon1", "nyc3"];
+const SITES: [&str; 4] = ["fra1", "ams2", "lon1", "nyc3"];
 
 /// Returns the header line with the column names.
 pub(super) fn header() -> String {
@@ -55,23 +55,23 @@ pub(super) fn push(inventory: &Inventory, number: usize, line: &mut String) {
     } else {
         "active"
     };
-    let place = random.one_of(&PLACES);
+    let site = random.one_of(&SITES);
     let rack = random.below(400);
     // Writing to a String cannot fail.
     let _ = write!(
         line,
-        "{},{},{asset_type},{environment},{lifecycle},{place}-r{rack:03},",
+        "{},{},{asset_type},{environment},{lifecycle},{site}-r{rack:03},",
         Inventory::external_id(number),
         inventory.name(number),
     );
-    // Some cells are hard to parse: commas, quotes, non-ASCII letters.
+    // Some cells contain commas, quotes or non-ASCII letters, to test the parser.
     line.push_str(match random.below(20) {
         0 => "\"Behind the door, second from the left\"",
         1 => "\"Called \"\"the old one\"\"\"",
         2 => "Für die Buchhaltung",
         _ => "Made by the load tests",
     });
-    let _ = write!(line, ",,\"{},{place}\"", tier.word());
+    let _ = write!(line, ",,\"{},{site}\"", tier.name());
     let missing = 10 + random.below(16);
     for (_, value) in facts(inventory.at, tier, &mut random) {
         line.push(',');
@@ -86,9 +86,9 @@ pub(super) fn push(inventory: &Inventory, number: usize, line: &mut String) {
 fn facts(at: DateTime<Utc>, tier: Tier, random: &mut Random) -> [(&'static str, String); 15] {
     let systems = if tier == Tier::Switch { &SWITCH_SYSTEMS[..] } else { &SYSTEMS[..] };
     let (system, is_supported) = random.one_of(systems);
-    let mut days = |least: i64, most: usize| {
-        let minutes = i64::try_from(random.below(most * 24 * 60)).unwrap_or_default();
-        let time = at + TimeDelta::days(least) + TimeDelta::minutes(minutes);
+    let mut days = |earliest_day: i64, range_days: usize| {
+        let minutes = i64::try_from(random.below(range_days * 24 * 60)).unwrap_or_default();
+        let time = at + TimeDelta::days(earliest_day) + TimeDelta::minutes(minutes);
         time.to_rfc3339_opts(SecondsFormat::Secs, true)
     };
     let last_backup_at = days(-9, 9);

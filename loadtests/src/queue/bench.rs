@@ -1,4 +1,4 @@
-//! Environment of all parts: the stores, the ledger, and the processes that push and claim jobs.
+//! Test bench of all parts: the stores, the ledger, and the processes that push and claim jobs.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// Timeout for a worker process to register.
-const SEEN_WITHIN: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 /// Redis URL of a socket that does not exist.
 const NO_REDIS: &str = "redis+unix:///nonexistent/redis.sock";
 
@@ -40,29 +40,30 @@ pub(crate) struct QueueBench {
     /// Seed of the run's random numbers.
     pub(crate) seed: u64,
     drill: PathBuf,
-    next: Cell<u32>,
-    kept: RefCell<Vec<Store>>,
+    next_number: Cell<u32>,
+    restarted_stores: RefCell<Vec<Store>>,
 }
 
-/// Availability of Redis hints: without them, processes poll for work.
+/// Availability of hints. A hint is a notification over Redis, without content, that jobs may be ready. Without hints,
+/// workers poll Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hints {
     /// Redis is available and carries hints.
     Redis,
-    /// Redis is unavailable, so workers poll.
+    /// Redis is unavailable, so workers poll Postgres.
     Polling,
 }
 
 /// Concurrency settings of a worker process.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub(crate) struct Concurrency {
     /// Maximum number of jobs executed concurrently.
     pub(crate) concurrency: usize,
-    /// Number of jobs claimed ahead of execution.
+    /// Maximum number of jobs claimed ahead of execution.
     pub(crate) prefetch: usize,
 }
 
-impl std::fmt::Display for Pace {
+impl std::fmt::Display for Concurrency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "concurrency {}, prefetch {}", self.concurrency, self.prefetch)
     }
@@ -77,14 +78,14 @@ pub(crate) struct Worker {
 }
 
 impl QueueBench {
-    /// Prepares the stores: makes them durable, and creates the tables of the checks and an organization.
+    /// Prepares the bench: makes the stores durable, creates the ledger's tables, and creates an organization.
     pub(crate) async fn prepare(
         binary: &Path,
         drill: &Path,
         is_quick: bool,
         seed: u64,
     ) -> Result<Self> {
-        let stores = Stores::inside()?;
+        let stores = Stores::from_environment()?;
         stores.make_durable().await?;
         let ledger = Ledger::open(&stores.admin).await?;
         ledger.prepare().await?;
@@ -96,16 +97,16 @@ impl QueueBench {
             is_quick,
             seed,
             drill: drill.to_owned(),
-            next: Cell::new(0),
-            kept: RefCell::default(),
+            next_number: Cell::new(0),
+            restarted_stores: RefCell::default(),
         };
-        let mut made = child::command(binary);
-        made.args(["admin", "create-organization", "--slug", "default", "--name", "Default"]);
-        made.env("DATABASE_URL", &bench.stores.database).env("REDIS_URL", &bench.stores.redis);
-        made.env("DATABASE_OWNER_URL", &bench.stores.owner);
-        let made = tokio::process::Command::from(made).kill_on_drop(true).output().await?;
-        let said = String::from_utf8_lossy(&made.stderr);
-        ensure!(made.status.success(), "cannot create an organization: {}", said.trim());
+        let mut command = child::command(binary);
+        command.args(["admin", "create-organization", "--slug", "default", "--name", "Default"]);
+        command.env("DATABASE_URL", &bench.stores.database).env("REDIS_URL", &bench.stores.redis);
+        command.env("DATABASE_OWNER_URL", &bench.stores.owner);
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cannot create an organization: {}", stderr.trim());
         Ok(bench)
     }
 
@@ -115,8 +116,8 @@ impl QueueBench {
     }
 
     /// Keeps a restarted store running until the scenario ends.
-    pub(crate) fn keep(&self, store: Store) {
-        self.kept.borrow_mut().push(store);
+    pub(crate) fn keep_running(&self, store: Store) {
+        self.restarted_stores.borrow_mut().push(store);
     }
 
     fn command(&self, hints: Hints) -> std::process::Command {
@@ -127,26 +128,31 @@ impl QueueBench {
     }
 
     fn name(&self, what: &str) -> String {
-        let number = self.next.get() + 1;
-        self.next.set(number);
+        let number = self.next_number.get() + 1;
+        self.next_number.set(number);
         format!("{what}-{number}")
     }
 
-    /// Runs the drill until it exits, and returns the duration of the work that it reports.
+    /// Runs the drill until it exits, and returns the duration that it prints.
     pub(crate) async fn drill(&self, arguments: &[&str], hints: Hints) -> Result<Duration> {
         let mut command = self.command(hints);
         command.args(arguments).stdin(Stdio::null());
         let output = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`drill {}` failed: {}", arguments.join(" "), said.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "`drill {}` failed: {}",
+            arguments.join(" "),
+            stderr.trim()
+        );
         let millis = String::from_utf8_lossy(&output.stdout);
         let millis =
             millis.lines().next().context("the drill printed no duration")?.trim().parse()?;
         Ok(Duration::from_millis(millis))
     }
 
-    /// Pushes `count` jobs of a kind, `batch` per transaction; `number` is the kind's parameter. Returns the time that
-    /// took.
+    /// Pushes `count` jobs of a kind, `batch` per transaction, and returns the duration. `number` is the parameter of
+    /// the kind, e.g. the milliseconds that a job takes.
     pub(crate) async fn push(
         &self,
         kind: &str,
@@ -158,14 +164,18 @@ impl QueueBench {
         self.drill(&["push", kind, &count, &batch, &number], Hints::Redis).await
     }
 
-    /// Starts `sentryops worker` for one queue, with the keys that `up` created, and waits until it has registered.
+    /// Starts `sentryops worker` for one queue, with the secret keys that `sentryops up` created, and waits until the
+    /// worker has registered.
     pub(crate) async fn serve(&self, queue: &str) -> Result<Worker> {
         let command = Server::worker(&self.binary, self.folder.path(), &self.stores, &[queue])?;
-        self.seen(|| Child::spawn(&self.name("worker"), self.folder.path(), command)).await
+        self.wait_until_registered(|| {
+            Child::spawn(&self.name("worker"), self.folder.path(), command)
+        })
+        .await
     }
 
-    /// Starts a process that claims jobs, without waiting until it registers: it may exit before that.
-    pub(crate) fn spawn(&self, pace: Pace, hints: Hints) -> Result<Child> {
+    /// Starts a drill that claims jobs. Does not wait until the drill registers, because it may exit before.
+    pub(crate) fn spawn(&self, pace: Concurrency, hints: Hints) -> Result<Child> {
         let mut command = self.command(hints);
         command
             .arg("work")
@@ -173,13 +183,13 @@ impl QueueBench {
         Child::spawn(&self.name("drill"), self.folder.path(), command)
     }
 
-    /// Starts a process that claims jobs, and waits until it has registered.
-    pub(crate) async fn work(&self, pace: Pace, hints: Hints) -> Result<Worker> {
-        self.seen(|| self.spawn(pace, hints)).await
+    /// Starts a drill that claims jobs, and waits until it has registered.
+    pub(crate) async fn work(&self, pace: Concurrency, hints: Hints) -> Result<Worker> {
+        self.wait_until_registered(|| self.spawn(pace, hints)).await
     }
 
-    /// Starts `count` such processes with Redis hints.
-    pub(crate) async fn fleet(&self, count: usize, pace: Pace) -> Result<Vec<Worker>> {
+    /// Starts `count` drills that claim jobs with Redis hints, and waits until each has registered.
+    pub(crate) async fn fleet(&self, count: usize, pace: Concurrency) -> Result<Vec<Worker>> {
         let mut fleet = Vec::with_capacity(count);
         for _ in 0..count {
             fleet.push(self.work(pace, Hints::Redis).await?);
@@ -187,22 +197,26 @@ impl QueueBench {
         Ok(fleet)
     }
 
-    /// Starts a process and waits until it has registered as a worker. Concurrent calls would mix up the processes.
-    pub(crate) async fn seen(&self, spawn: impl FnOnce() -> Result<Child>) -> Result<Worker> {
+    /// Starts a process and waits until it has registered as a worker. Must not be called concurrently, because the
+    /// worker's id is found as the only new one.
+    pub(crate) async fn wait_until_registered(
+        &self,
+        spawn: impl FnOnce() -> Result<Child>,
+    ) -> Result<Worker> {
         let known = self.ledger.workers().await?;
         let mut child = spawn()?;
         let began = Instant::now();
-        while began.elapsed() < SEEN_WITHIN {
-            let seen = self.ledger.workers().await?;
-            if let Some(id) = seen.into_iter().find(|id| !known.contains(id)) {
+        while began.elapsed() < REGISTRATION_TIMEOUT {
+            let registered = self.ledger.workers().await?;
+            if let Some(id) = registered.into_iter().find(|id| !known.contains(id)) {
                 return Ok(Worker { id, child });
             }
             child.check()?;
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         bail!(
             "the worker did not register within {} s; its log ends with:\n{}",
-            SEEN_WITHIN.as_secs(),
+            REGISTRATION_TIMEOUT.as_secs(),
             child.log_tail()
         )
     }

@@ -1,4 +1,5 @@
-//! Worker processes killed at random times, one after the other, while jobs are pushed and executed.
+//! The part `kill`: worker processes are killed at random times, one after the other, while jobs are pushed and
+//! executed.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    bench::{Hints, Pace, QueueBench, Worker, stop},
+    bench::{Concurrency, Hints, QueueBench, Worker, stop},
     ledger::{self, Ledger},
 };
 use crate::{
@@ -17,33 +18,33 @@ use crate::{
 };
 
 const PROCESSES: usize = 4;
-const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
+const CONCURRENCY: Concurrency = Concurrency { concurrency: 8, prefetch: 8 };
 /// Range of the interval between two kills.
-const APART: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
+const KILL_INTERVAL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
 /// Duration of the longest jobs.
-const LONGEST: Duration = Duration::from_secs(3);
+const MAX_DURATION: Duration = Duration::from_secs(3);
 /// Number of jobs pushed between two kills.
 const JOBS: usize = 10;
 const DONE: &str = "SELECT count(DISTINCT id) FROM job_history WHERE outcome = 'SUCCEEDED'";
-const PATIENCE: Duration = Duration::from_mins(15);
+const COMPLETION_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Killed workers, and the times of their kills by the clock of Postgres.
 #[derive(Default)]
-pub(crate) struct Killed {
+pub(crate) struct KilledWorkers {
     workers: Vec<Uuid>,
     at: Vec<DateTime<Utc>>,
 }
 
-impl Killed {
-    /// Kills a worker process with SIGKILL and records its id and the time.
+impl KilledWorkers {
+    /// Kills a worker process with SIGKILL, and records the worker's id and the time.
     pub(crate) async fn kill(&mut self, ledger: &Ledger, worker: Worker) -> Result<()> {
         self.at.push(ledger.now().await?);
         self.workers.push(worker.id);
         worker.child.kill()
     }
 
-    /// Adds the times from each kill until the killed process's jobs were reaped, and until they started again. `when`
-    /// is the prefix of the figures' labels.
+    /// Adds two latencies of the jobs that killed workers were executing: from the kill until the job was reaped (made
+    /// claimable again), and until the job started again. `when` is the prefix of the figures' labels.
     pub(crate) async fn takeovers(
         &self,
         ledger: &Ledger,
@@ -79,43 +80,43 @@ impl Killed {
     }
 }
 
-/// Runs the kill part: kills in sequence under light load, then a single kill under full load.
+/// Runs the part: a sequence of kills under light load, then a single kill under full load.
 pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     let kills = bench.either(200, 10);
     let mut random = Random::new(bench.seed);
     let mut measurement = Measurement::new(
         "kill",
         format!(
-            "{kills} times, one of {PROCESSES} processes ({PACE}) is killed (SIGKILL), {} to {} ms apart, and replaced immediately. Jobs take 0 to {} s \
+            "{kills} times, one of {PROCESSES} processes ({CONCURRENCY}) is killed (SIGKILL), {} to {} ms apart, and replaced immediately. Jobs take 0 to {} s \
              and insert a row; seed {}. \
              Busy: one of two processes is killed while the backlog exceeds their capacity.",
-            APART.0.as_millis(),
-            APART.1.as_millis(),
-            LONGEST.as_secs(),
+            KILL_INTERVAL.0.as_millis(),
+            KILL_INTERVAL.1.as_millis(),
+            MAX_DURATION.as_secs(),
             bench.seed
         ),
     );
     bench.ledger.clear().await?;
-    bench.ledger.watch().await?;
-    let mut fleet = bench.fleet(PROCESSES, PACE).await?;
-    let (mut killed, mut pushed) = (Killed::default(), 0);
+    bench.ledger.start_recording().await?;
+    let mut fleet = bench.fleet(PROCESSES, CONCURRENCY).await?;
+    let (mut killed, mut pushed) = (KilledWorkers::default(), 0);
     for kill in 1..=kills {
-        let lasts = random.between(Duration::ZERO, LONGEST);
-        let wait = random.between(APART.0, APART.1);
+        let duration = random.between(Duration::ZERO, MAX_DURATION);
+        let wait = random.between(KILL_INTERVAL.0, KILL_INTERVAL.1);
         let (push, ()) = tokio::join!(
-            bench.push("effect", JOBS, JOBS.div_ceil(2), u64::try_from(lasts.as_millis())?),
+            bench.push("effect", JOBS, JOBS.div_ceil(2), u64::try_from(duration.as_millis())?),
             tokio::time::sleep(wait)
         );
         push?;
         pushed += i64::try_from(JOBS)?;
         let victim = fleet.swap_remove(random.below(fleet.len()));
         killed.kill(&bench.ledger, victim).await?;
-        fleet.push(bench.work(PACE, Hints::Redis).await?);
+        fleet.push(bench.work(CONCURRENCY, Hints::Redis).await?);
         if kill % 20 == 0 {
             progress(&format!("queue: {kill} of {kills} kills done"));
         }
     }
-    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, COMPLETION_TIMEOUT).await?;
     stop(fleet).await?;
     let buried = bench.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
     measurement.check("jobs buried", buried, 0);
@@ -125,21 +126,21 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Kills one process while the backlog exceeds the workers' capacity. The jobs that it had claimed must not wait behind
-/// the whole backlog.
+/// Kills one process while the backlog exceeds the workers' capacity. The jobs that the killed process had claimed must
+/// not wait until the whole backlog is drained.
 async fn busy(bench: &QueueBench, measurement: &mut Measurement) -> Result<()> {
     const PROCESSES: usize = 2;
     const MILLIS: u64 = 500;
     const JOBS: usize = 1500;
     bench.ledger.clear().await?;
-    bench.ledger.watch().await?;
+    bench.ledger.start_recording().await?;
     bench.push("effect", JOBS, JOBS, MILLIS).await?;
-    let mut fleet = bench.fleet(PROCESSES, PACE).await?;
-    tokio::time::sleep(LONGEST).await;
-    let mut killed = Killed::default();
+    let mut fleet = bench.fleet(PROCESSES, CONCURRENCY).await?;
+    tokio::time::sleep(MAX_DURATION).await;
+    let mut killed = KilledWorkers::default();
     killed.kill(&bench.ledger, fleet.swap_remove(0)).await?;
-    fleet.push(bench.work(PACE, Hints::Redis).await?);
-    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    fleet.push(bench.work(CONCURRENCY, Hints::Redis).await?);
+    bench.ledger.wait(ledger::LIVE, COMPLETION_TIMEOUT).await?;
     let idle_at = bench.ledger.now().await? - killed.at[0];
     stop(fleet).await?;
     measurement.figure("busy: kill to empty queue", idle_at.as_seconds_f64(), "s");

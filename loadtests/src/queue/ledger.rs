@@ -1,7 +1,8 @@
-//! Record of job events, read from Postgres as a superuser, which bypasses row security.
+//! The ledger: a record of job events, read from Postgres as a superuser, which bypasses row security.
 //!
-//! While recording is on, triggers record each push, start and reap at the time it happens, in the same transaction.
-//! The checks compare these events with the final state of the queue.
+//! While recording is on, triggers record each push, start and reap of a job in the transaction of the event, with the
+//! clock time. A reap makes the job of a dead worker claimable again. The checks compare these events with the final
+//! state of the queue.
 
 use std::time::{Duration, Instant};
 
@@ -15,33 +16,34 @@ use crate::{
     stores,
 };
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Query for the number of live jobs: not buried, and due within the next hour.
+const POLL_EVERY: Duration = Duration::from_millis(100);
+/// Query for the number of live jobs: jobs that are not buried (dead-lettered), and are due within the next hour.
 pub(crate) const LIVE: &str =
     "SELECT count(*) FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour'";
-/// Query that returns 1 if there is such a job, otherwise 0. Cheap regardless of the number of jobs and of dead rows in
-/// the table. Jobs of another day, such as the daily comparison of postures, always exist and are not counted.
+/// Query that returns 1 if there is a live job, otherwise 0. Its cost depends neither on the number of jobs nor on dead
+/// rows in the table. Jobs that are due later, such as the next daily verification of postures, always exist and are
+/// not live.
 pub(crate) const ANY_LIVE: &str = "SELECT count(*) FROM (
     SELECT FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour' LIMIT 1) AS any_live";
 
-const MAKE: &str = "
+const CREATE_TABLES: &str = "
     CREATE TABLE drill_effect (id uuid NOT NULL);
     GRANT INSERT ON drill_effect TO sentryops_app;
     CREATE TABLE drill_event (
         what text NOT NULL, id uuid NOT NULL, kind text NOT NULL, fence integer NOT NULL,
         worker uuid, mark uuid, at timestamptz NOT NULL);
-    CREATE FUNCTION drill_note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    CREATE FUNCTION drill_record() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
     BEGIN
         INSERT INTO drill_event VALUES (
             TG_ARGV[0], NEW.id, NEW.kind, NEW.fence, NEW.worker, (NEW.payload ->> 'id')::uuid, clock_timestamp());
         RETURN NULL;
     END $$;";
-const WATCH: &str = "
-    CREATE TRIGGER drill_pushed AFTER INSERT ON job FOR EACH ROW EXECUTE FUNCTION drill_note('pushed');
+const CREATE_TRIGGERS: &str = "
+    CREATE TRIGGER drill_pushed AFTER INSERT ON job FOR EACH ROW EXECUTE FUNCTION drill_record('pushed');
     CREATE TRIGGER drill_started AFTER UPDATE OF fence ON job FOR EACH ROW
-        WHEN (NEW.fence > OLD.fence) EXECUTE FUNCTION drill_note('started');
+        WHEN (NEW.fence > OLD.fence) EXECUTE FUNCTION drill_record('started');
     CREATE TRIGGER drill_reaped AFTER UPDATE OF is_suspect ON job FOR EACH ROW
-        WHEN (OLD.state = 'RUNNING') EXECUTE FUNCTION drill_note('reaped');";
+        WHEN (OLD.state = 'RUNNING') EXECUTE FUNCTION drill_record('reaped');";
 const CLEAR: &str = "
     DROP TRIGGER IF EXISTS drill_pushed ON job;
     DROP TRIGGER IF EXISTS drill_started ON job;
@@ -57,20 +59,20 @@ impl Ledger {
         Ok(Self(stores::connect(url).await?))
     }
 
-    /// Creates the tables and the trigger function of the checks.
+    /// Creates the tables and the trigger function that record events and effects of jobs.
     pub(crate) async fn prepare(&self) -> Result<()> {
-        self.0.batch_execute(MAKE).await.context("create the tables of the checks")
+        self.0.batch_execute(CREATE_TABLES).await.context("create the tables of the checks")
     }
 
-    /// Drops the triggers, empties the queue and the recorded events, and vacuums the queue.
+    /// Drops the triggers, deletes all jobs and recorded events, and vacuums the table `job`.
     pub(crate) async fn clear(&self) -> Result<()> {
         self.0.batch_execute(CLEAR).await.context("empty the queue")?;
         self.0.batch_execute("VACUUM ANALYZE job").await.context("vacuum")
     }
 
     /// Creates the triggers that record job events.
-    pub(crate) async fn watch(&self) -> Result<()> {
-        self.0.batch_execute(WATCH).await.context("create the triggers on the queue")
+    pub(crate) async fn start_recording(&self) -> Result<()> {
+        self.0.batch_execute(CREATE_TRIGGERS).await.context("create the triggers on the queue")
     }
 
     /// Executes other SQL statements, such as `ANALYZE`.
@@ -95,8 +97,8 @@ impl Ledger {
         Ok(row.try_get::<_, Option<f64>>(0)?.unwrap_or_default())
     }
 
-    /// Returns the 50th percentile, the 99th percentile and the maximum of a query's only column, and the number of
-    /// values. The percentiles are 0 if the query returns no rows.
+    /// Returns the 50th percentile, the 99th percentile and the maximum of the values in a query's only column, and the
+    /// number of values. The percentiles and the maximum are 0 if the query returns no rows.
     pub(crate) async fn spread(
         &self,
         sql: &str,
@@ -112,7 +114,7 @@ impl Ledger {
         Ok((spread, row.try_get(1)?))
     }
 
-    /// Returns the ids of all worker processes that have ever registered.
+    /// Returns the ids of all registered worker processes, including those that have exited.
     pub(crate) async fn workers(&self) -> Result<Vec<Uuid>> {
         let rows = self.0.query("SELECT id FROM worker", &[]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
@@ -121,23 +123,26 @@ impl Ledger {
     /// Waits until the count that a query selects is 0.
     ///
     /// # Errors
-    /// Fails with a list of the remaining jobs if that takes longer than `patience`.
-    pub(crate) async fn wait(&self, sql: &str, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
+    /// Fails with a list of the remaining jobs if the wait takes longer than `limit`.
+    pub(crate) async fn wait(&self, sql: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
         loop {
             let left = self.count(sql).await?;
             if left == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let seconds = patience.as_secs();
-                bail!("{left} jobs are unfinished after {seconds} s:\n{}", self.left().await?);
+                let seconds = limit.as_secs();
+                bail!(
+                    "{left} jobs are unfinished after {seconds} s:\n{}",
+                    self.remaining_jobs().await?
+                );
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 
-    async fn left(&self) -> Result<String> {
+    async fn remaining_jobs(&self) -> Result<String> {
         let sql = "SELECT concat_ws(' ', count(*), kind, state, 'attempt', attempt, 'of', max_attempts, 'suspect', is_suspect,
                           'lease', round(extract(epoch FROM min(lease_until) - now())), 's', 'worker', worker)
             FROM job GROUP BY kind, state, attempt, max_attempts, is_suspect, worker ORDER BY count(*) DESC LIMIT 20";
@@ -146,8 +151,9 @@ impl Ledger {
         Ok(lines.collect::<Result<Vec<String>>>()?.join("\n"))
     }
 
-    /// Adds the checks that must hold for the recorded jobs once all have finished: no job lost or completed twice, no
-    /// effect missing or duplicated. `acknowledged` is the number of pushes that were acknowledged to the clients.
+    /// Adds the checks of the recorded jobs after all jobs have completed: no job lost or completed twice, no effect
+    /// missing or duplicated. An effect is a row that a job inserts. `acknowledged` is the number of jobs whose push
+    /// was acknowledged to the client.
     pub(crate) async fn audit(
         &self,
         measurement: &mut Measurement,

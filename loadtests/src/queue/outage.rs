@@ -1,4 +1,5 @@
-//! Outages under load: Redis flushed, unresponsive and killed; Postgres crashed and restarted repeatedly.
+//! The parts `redis` and `postgres`: outages under load. Redis is flushed, unresponsive and killed; Postgres is crashed
+//! and restarted repeatedly.
 
 use std::{
     io::{Read, Write},
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{
-    bench::{Hints, Pace, QueueBench, stop},
+    bench::{Concurrency, Hints, QueueBench, stop},
     ledger::{self, Ledger},
     rate::{self, SHORT},
     store::{self, Store},
@@ -21,11 +22,11 @@ use crate::{
     report::progress,
 };
 
-const PATIENCE: Duration = Duration::from_mins(10);
-const BACK_WITHIN: Duration = Duration::from_mins(2);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Delay after the start of a drain, so that the outage hits in the middle of it.
-const IN_THE_MIDDLE: Duration = Duration::from_millis(200);
+const COMPLETION_TIMEOUT: Duration = Duration::from_mins(10);
+const RECOVERY_TIMEOUT: Duration = Duration::from_mins(2);
+const POLL_EVERY: Duration = Duration::from_millis(5);
+/// Delay between the start of a drain and the fault, so that the fault occurs in the middle of the drain.
+const FAULT_DELAY: Duration = Duration::from_millis(200);
 
 /// Fault that is injected into Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,8 @@ enum Fault {
     Killed,
 }
 
-/// Runs the Redis part. Redis only carries hints: without it no job is lost, and a backlog is drained as fast.
+/// Runs the Redis part. Redis carries only hints, i.e. notifications without content that jobs may be ready. Without
+/// Redis, no job may be lost, and a backlog must be drained at nearly the same rate.
 pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
     let count = bench.either(100_000, 20_000);
     let mut measurement = Measurement::new(
@@ -46,16 +48,16 @@ pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
         ),
     );
     let mut redis = Store::redis(&bench.stores.redis)?;
-    let mut usual = 0.0;
-    for (name, mishap) in [
+    let mut normal_rate = 0.0;
+    for (name, fault) in [
         ("normal", Fault::Nothing),
         ("flushed", Fault::Flushed),
         ("unresponsive", Fault::Silent),
         ("killed", Fault::Killed),
     ] {
         let meanwhile = async || {
-            tokio::time::sleep(IN_THE_MIDDLE).await;
-            match mishap {
+            tokio::time::sleep(FAULT_DELAY).await;
+            match fault {
                 Fault::Nothing => Ok(()),
                 Fault::Flushed => flush(&bench.stores.redis),
                 Fault::Silent => redis.signal(Signal::STOP),
@@ -63,8 +65,8 @@ pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
             }
         };
         let drained = rate::drain(bench, ("noop", 0), count, 1, SHORT, meanwhile).await?;
-        match mishap {
-            Fault::Nothing => usual = drained.rate,
+        match fault {
+            Fault::Nothing => normal_rate = drained.rate,
             Fault::Silent => {
                 paced(bench, &mut measurement, name).await?;
                 redis.signal(Signal::CONT)?;
@@ -78,13 +80,13 @@ pub(crate) async fn redis(bench: &QueueBench) -> Result<Measurement> {
         measurement.figure(format!("{name}: rate"), drained.rate, "jobs/s");
         measurement.figure_with_target(
             format!("{name}: rate relative to normal"),
-            drained.rate / usual * 100.0,
+            drained.rate / normal_rate * 100.0,
             "%",
             "≥ 90",
         );
         measurement.check(format!("{name}: jobs done"), drained.done, i64::try_from(count)?);
     }
-    bench.keep(redis);
+    bench.keep_running(redis);
     Ok(measurement)
 }
 
@@ -93,7 +95,7 @@ async fn paced(bench: &QueueBench, measurement: &mut Measurement, name: &str) ->
     bench.ledger.clear().await?;
     let worker = bench.work(SHORT, Hints::Redis).await?;
     bench.drill(&["paced", "100", "5"], Hints::Redis).await?;
-    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, COMPLETION_TIMEOUT).await?;
     stop(vec![worker]).await?;
     let ([_, p99, _], done) = bench.ledger.spread(rate::START, &[]).await?;
     measurement.figure_with_target(format!("{name}: start p99"), p99, "ms", "≤ 1,100");
@@ -113,28 +115,28 @@ fn flush(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs the Postgres part: crashes under load. It is the last part, because a restarted Postgres belongs to this
-/// process and no longer to `sentryops services`.
+/// Runs the Postgres part: crashes under load. This must be the last part, because a restarted Postgres is a child of
+/// this process and no longer of `sentryops services`.
 pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     const PROCESSES: usize = 2;
-    const PACE: Pace = Pace { concurrency: 16, prefetch: 32 };
+    const CONCURRENCY: Concurrency = Concurrency { concurrency: 16, prefetch: 32 };
     const MILLIS: u64 = 100;
     const JOBS: usize = 600;
     let restarts = bench.either(20, 3);
     let mut measurement = Measurement::new(
         "postgres",
         format!(
-            "{restarts} immediate shutdowns and restarts of Postgres under {PROCESSES} processes ({PACE}) with jobs of {MILLIS} ms that insert a \
+            "{restarts} immediate shutdowns and restarts of Postgres under {PROCESSES} processes ({CONCURRENCY}) with jobs of {MILLIS} ms that insert a \
              row, and under a client that is pushing jobs; seed {}.",
             bench.seed
         ),
     );
     let mut random = Random::new(bench.seed);
     bench.ledger.clear().await?;
-    bench.ledger.watch().await?;
-    let fleet = bench.fleet(PROCESSES, PACE).await?;
+    bench.ledger.start_recording().await?;
+    let fleet = bench.fleet(PROCESSES, CONCURRENCY).await?;
     let mut postgres = Store::postgres()?;
-    let (mut acknowledged, mut back, mut down) = (0, Vec::new(), Vec::new());
+    let (mut acknowledged, mut recovery_times, mut downtimes) = (0, Vec::new(), Vec::new());
     for restart in 1..=restarts {
         bench.push("effect", JOBS, JOBS / 4, MILLIS).await?;
         acknowledged += i64::try_from(JOBS)?;
@@ -146,18 +148,18 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
             postgres.crash(Signal::QUIT).await?;
             postgres.start()?;
             let ledger = reconnect(&bench.stores.admin).await?;
-            down.push(began.elapsed().as_secs_f64());
+            downtimes.push(began.elapsed().as_secs_f64());
             anyhow::Ok(ledger)
         };
         let (interrupted_push, ledger) = tokio::join!(interrupted_push, crash);
-        // The push fails unless it was complete before the crash. The number of acknowledged jobs is then unknown, but
-        // the triggers have recorded every committed job.
+        // The push fails if the crash interrupts it. The number of acknowledged jobs is then unknown, but the triggers
+        // have recorded every committed job.
         if interrupted_push.is_ok() {
             acknowledged += i64::try_from(JOBS)?;
         }
         let (ledger, up_at) = ledger?;
         let first = "SELECT extract(epoch FROM min(finished_at) - $1)::float8 FROM job_history WHERE finished_at > $1";
-        let deadline = Instant::now() + BACK_WITHIN;
+        let deadline = Instant::now() + RECOVERY_TIMEOUT;
         let took = loop {
             let took = ledger.number(first, &[&up_at]).await?;
             if took > 0.0 {
@@ -166,19 +168,20 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
             ensure!(
                 Instant::now() < deadline,
                 "no job completed within {} s of the restart",
-                BACK_WITHIN.as_secs()
+                RECOVERY_TIMEOUT.as_secs()
             );
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         };
-        back.push(took);
+        recovery_times.push(took);
         bench.ledger = ledger;
         progress(&format!("queue: {restart} of {restarts} restarts done"));
     }
-    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, COMPLETION_TIMEOUT).await?;
     stop(fleet).await?;
-    for (name, mut values, target) in
-        [("Postgres unavailable", down, ""), ("restart to first completed job", back, "≤ 5")]
-    {
+    for (name, mut values, target) in [
+        ("Postgres unavailable", downtimes, ""),
+        ("restart to first completed job", recovery_times, "≤ 5"),
+    ] {
         values.sort_unstable_by(f64::total_cmp);
         for (what, share) in [("median", 50), ("max", 100)] {
             let value = crate::load::percentile(&values, share).unwrap_or_default();
@@ -193,13 +196,13 @@ pub(crate) async fn postgres(bench: &mut QueueBench) -> Result<Measurement> {
     let buried = bench.ledger.count("SELECT count(*) FROM job WHERE state = 'BURIED'").await?;
     measurement.check("jobs buried", buried, 0);
     bench.ledger.audit(&mut measurement, acknowledged).await?;
-    bench.keep(postgres);
+    bench.keep_running(postgres);
     Ok(measurement)
 }
 
-/// Waits until Postgres accepts connections; returns a new ledger and the time by the clock of Postgres.
+/// Waits until Postgres accepts connections. Returns a new ledger, and the current time by the clock of Postgres.
 async fn reconnect(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)> {
-    let deadline = Instant::now() + BACK_WITHIN;
+    let deadline = Instant::now() + RECOVERY_TIMEOUT;
     loop {
         match Ledger::open(url).await {
             Ok(ledger) => {
@@ -210,10 +213,10 @@ async fn reconnect(url: &str) -> Result<(Ledger, chrono::DateTime<chrono::Utc>)>
                 ensure!(
                     Instant::now() < deadline,
                     "Postgres did not accept connections within {} s: {error:#}",
-                    BACK_WITHIN.as_secs()
+                    RECOVERY_TIMEOUT.as_secs()
                 );
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

@@ -1,25 +1,26 @@
-//! Throughput and latency: draining a backlog, waiting jobs, pushing, start latency, and fairness to a small batch.
+//! The parts that measure throughput and latency: draining a backlog, jobs that only wait, pushing jobs, the start
+//! latency, and the completion of a small batch behind a large one.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::{
-    bench::{Hints, Pace, QueueBench, pause, resume, stop},
+    bench::{Concurrency, Hints, QueueBench, pause, resume, stop},
     ledger::ANY_LIVE,
 };
 use crate::{measurement::Measurement, usage};
 
-/// Settings of the processes that drain short jobs.
-pub(crate) const SHORT: Pace = Pace { concurrency: 64, prefetch: 500 };
+/// Concurrency settings of the processes that drain short jobs.
+pub(crate) const SHORT: Concurrency = Concurrency { concurrency: 64, prefetch: 500 };
 /// Number of jobs pushed per transaction.
 const BATCH: usize = 1000;
-const PATIENCE: Duration = Duration::from_mins(10);
-/// Seconds from the first start to the last completion, by the clock of Postgres.
+const COMPLETION_TIMEOUT: Duration = Duration::from_mins(10);
+/// Query for the seconds from the first start to the last completion, by the clock of Postgres.
 const SPAN: &str =
     "SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8 FROM job_history";
 
-/// Milliseconds from push to claim.
+/// Query for the milliseconds from push to claim, per job.
 pub(crate) const START: &str =
     "SELECT extract(epoch FROM started_at - queued_at) * 1000 FROM job_history";
 
@@ -31,17 +32,20 @@ pub(crate) struct Drained {
     pub(crate) done: i64,
     /// CPU time of all Postgres processes.
     postgres: Duration,
+    /// CPU time of all worker processes.
     workers: Duration,
+    /// CPU time of the whole machine.
     machine: Duration,
 }
 
-/// Drains a backlog with processes that all start at the same time; `meanwhile` runs concurrently with them.
+/// Pushes a backlog and drains it with processes that start at the same time. `meanwhile` runs while the backlog is
+/// drained.
 pub(crate) async fn drain(
     bench: &QueueBench,
     kind: (&str, u64),
     count: usize,
     processes: usize,
-    pace: Pace,
+    pace: Concurrency,
     meanwhile: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<Drained> {
     bench.ledger.clear().await?;
@@ -59,7 +63,7 @@ pub(crate) async fn drain(
     let before = taken(&fleet)?;
     resume(&mut fleet)?;
     meanwhile().await?;
-    bench.ledger.wait(ANY_LIVE, PATIENCE).await?;
+    bench.ledger.wait(ANY_LIVE, COMPLETION_TIMEOUT).await?;
     let after = taken(&fleet)?;
     let span = bench.ledger.number(SPAN, &[]).await?;
     stop(fleet).await?;
@@ -83,7 +87,7 @@ pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
              measured from first start to last completion. CPU of others: the machine's CPU time outside Postgres and the workers."
         ),
     );
-    let mut one = 0.0;
+    let mut rate_of_one = 0.0;
     for processes in [1, 2] {
         let drained = drain(bench, ("noop", 0), count, processes, SHORT, async || Ok(())).await?;
         let what = format!("{processes} process{}", if processes == 1 { "" } else { "es" });
@@ -92,18 +96,18 @@ pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
         let Drained { postgres, workers, machine, .. } = drained;
         measurement.figure(format!("{what}: CPU of Postgres"), postgres.as_secs_f64(), "s");
         measurement.figure(format!("{what}: CPU of workers"), workers.as_secs_f64(), "s");
-        for (whose, taken) in [("Postgres", postgres), ("workers", workers)] {
+        for (consumer, taken) in [("Postgres", postgres), ("workers", workers)] {
             let each = taken.as_secs_f64() * 1e6 / f64::from(u32::try_from(count)?);
-            measurement.figure(format!("{what}: CPU of {whose} per job"), each, "µs");
+            measurement.figure(format!("{what}: CPU of {consumer} per job"), each, "µs");
         }
         let others = machine.saturating_sub(postgres + workers);
         measurement.figure(format!("{what}: CPU of others"), others.as_secs_f64(), "s");
         if processes == 1 {
-            one = drained.rate;
+            rate_of_one = drained.rate;
         } else {
             measurement.figure_with_target(
                 "throughput of two processes relative to one",
-                drained.rate / one,
+                drained.rate / rate_of_one,
                 "×",
                 "≥ 1.25",
             );
@@ -119,34 +123,38 @@ pub(crate) async fn noop(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Measures how the throughput of waiting jobs scales with the number of processes.
+/// Measures how the throughput of jobs that only wait scales with the number of processes.
 pub(crate) async fn sleep(bench: &QueueBench) -> Result<Measurement> {
-    const PACE: Pace = Pace { concurrency: 32, prefetch: 32 };
+    const CONCURRENCY: Concurrency = Concurrency { concurrency: 32, prefetch: 32 };
     const MILLIS: u64 = 20;
     let seconds = bench.either(10, 2);
-    let ideal = u32::try_from(PACE.concurrency)? * 1000 / u32::try_from(MILLIS)?;
+    let ideal = u32::try_from(CONCURRENCY.concurrency)? * 1000 / u32::try_from(MILLIS)?;
     let mut measurement = Measurement::new(
         "sleep",
         format!(
-            "Jobs that wait {MILLIS} ms; processes with {PACE} and {seconds} s of work each. \
+            "Jobs that wait {MILLIS} ms; processes with {CONCURRENCY} and {seconds} s of work each. \
              The ideal throughput of a process is {ideal} jobs/s."
         ),
     );
-    let mut one = 0.0;
+    let mut rate_of_one = 0.0;
     for processes in [1_u32, 2, 4, 8] {
         let count = usize::try_from(ideal * processes * seconds)?;
-        let drained =
-            drain(bench, ("sleep", MILLIS), count, usize::try_from(processes)?, PACE, async || {
-                Ok(())
-            })
-            .await?;
+        let drained = drain(
+            bench,
+            ("sleep", MILLIS),
+            count,
+            usize::try_from(processes)?,
+            CONCURRENCY,
+            async || Ok(()),
+        )
+        .await?;
         if processes == 1 {
-            one = drained.rate;
+            rate_of_one = drained.rate;
         }
         measurement.figure(format!("{processes} × process: rate"), drained.rate, "jobs/s");
-        let share = drained.rate / one / f64::from(processes) * 100.0;
+        let share = drained.rate / rate_of_one / f64::from(processes) * 100.0;
         measurement.figure_with_target(
-            format!("{processes} × process: share of linear scaling"),
+            format!("{processes} × process: throughput relative to linear scaling"),
             share,
             "%",
             "≥ 90",
@@ -208,20 +216,21 @@ pub(crate) async fn latency(bench: &QueueBench) -> Result<Measurement> {
         let worker = bench.work(SHORT, hints).await?;
         // A warm-up, so that the startup of the process is not measured.
         bench.drill(&["paced", "100", "1"], hints).await?;
-        bench.ledger.wait(super::ledger::LIVE, PATIENCE).await?;
+        bench.ledger.wait(super::ledger::LIVE, COMPLETION_TIMEOUT).await?;
         bench.ledger.execute("TRUNCATE job_history").await?;
         bench.drill(&["paced", "100", &seconds.to_string()], hints).await?;
-        bench.ledger.wait(super::ledger::LIVE, PATIENCE).await?;
+        bench.ledger.wait(super::ledger::LIVE, COMPLETION_TIMEOUT).await?;
         stop(vec![worker]).await?;
-        let ([p50, p99, most], count) = bench.ledger.spread(START, &[]).await?;
-        let aims = if hints == Hints::Redis { ["", "≤ 10", ""] } else { ["", "", "≤ 1,100"] };
-        for ((what, value), aim) in
-            [("p50", p50), ("p99", p99), ("max", most)].into_iter().zip(aims)
+        let ([p50, p99, max], count) = bench.ledger.spread(START, &[]).await?;
+        let targets =
+            if hints == Hints::Redis { ["", "≤ 10", ""] } else { ["", "", "≤ 1,100"] };
+        for ((what, value), target) in
+            [("p50", p50), ("p99", p99), ("max", max)].into_iter().zip(targets)
         {
-            measurement.figure_with_target(format!("{name}: start {what}"), value, "ms", aim);
+            measurement.figure_with_target(format!("{name}: start {what}"), value, "ms", target);
         }
-        let ([p50, p99, most], _) = bench.ledger.spread(DONE, &[]).await?;
-        for (what, value) in [("p50", p50), ("p99", p99), ("max", most)] {
+        let ([p50, p99, max], _) = bench.ledger.spread(DONE, &[]).await?;
+        for (what, value) in [("p50", p50), ("p99", p99), ("max", max)] {
             measurement.figure(format!("{name}: done {what}"), value, "ms");
         }
         measurement.check(format!("{name}: jobs done"), count, i64::from(100 * seconds));
@@ -229,22 +238,22 @@ pub(crate) async fn latency(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Measures the fairness to a small batch, which must not wait for the whole large batch pushed before it.
+/// Measures fairness: a small batch must not wait until a large batch, which was pushed before, is completed.
 pub(crate) async fn fairness(bench: &QueueBench) -> Result<Measurement> {
-    const PACE: Pace = Pace { concurrency: 8, prefetch: 8 };
+    const CONCURRENCY: Concurrency = Concurrency { concurrency: 8, prefetch: 8 };
     const MILLIS: u64 = 20;
     bench.ledger.clear().await?;
-    let worker = bench.work(PACE, Hints::Redis).await?;
+    let worker = bench.work(CONCURRENCY, Hints::Redis).await?;
     let began = Instant::now();
     bench.push("sleep", 1000, 1000, MILLIS).await?;
     bench.push("effect", 10, 10, MILLIS).await?;
     let apart = began.elapsed();
-    bench.ledger.wait(super::ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(super::ledger::LIVE, COMPLETION_TIMEOUT).await?;
     stop(vec![worker]).await?;
     let mut measurement = Measurement::new(
         "fairness",
         format!(
-            "1,000 jobs of {MILLIS} ms in one batch, then 10 in a second batch (both pushed within {} ms); one process, {PACE}.",
+            "1,000 jobs of {MILLIS} ms in one batch, then 10 in a second batch (both pushed within {} ms); one process, {CONCURRENCY}.",
             apart.as_millis()
         ),
     );

@@ -1,4 +1,5 @@
-//! Compliance runs, started over the API, while `sentryops worker` processes are killed at random times.
+//! The part `runs`: compliance runs are started over the API while `sentryops worker` processes are killed at random
+//! times.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,7 +8,7 @@ use serde_json::json;
 
 use super::{
     bench::{QueueBench, stop},
-    kill::Killed,
+    kill::KilledWorkers,
     ledger,
 };
 use crate::{
@@ -21,25 +22,27 @@ use crate::{
 
 const PROCESSES: usize = 3;
 const ASSETS: u32 = 20_000;
-/// Range of the interval between two kills. A shard whose worker is killed five times is buried.
-const APART: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
-const PATIENCE: Duration = Duration::from_mins(10);
+/// Range of the interval between two kills. The job of a shard is buried (dead-lettered) after its worker was killed
+/// five times, so shorter intervals would bury jobs.
+const KILL_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
+const COMPLETION_TIMEOUT: Duration = Duration::from_mins(10);
 const START: &str = "mutation($key: String!) { startComplianceRun(idempotencyKey: $key) { id } }";
-/// Query for the number of runs of this part; the demo's own runs have a single shard.
+/// Query for the number of compliance runs of this part. The demo's own runs have a single shard and are not counted.
 const RUNS: &str = "SELECT count(*) FROM compliance_run WHERE shards > 1";
-/// Query for the number of runs with wrong counts. The assets do not change, so every run must cover all of them.
-const WRONG: &str = "SELECT count(*) FROM compliance_run AS run
+/// Query for the number of compliance runs with wrong counts. The assets do not change, so every run must have one
+/// verdict for each rule and asset in operation.
+const WRONG_COUNTS: &str = "SELECT count(*) FROM compliance_run AS run
     WHERE shards > 1 AND (shards_done <> shards OR errors <> 0
         OR passed + failed + waived + not_assessed <> assets * (SELECT count(*) FROM rule WHERE rule.org_id = run.org_id)
         OR assets <> (SELECT count(*) FROM asset
                       WHERE asset.org_id = run.org_id AND lifecycle_state NOT IN ('RETIRED', 'DISPOSED')))";
-const OTHERS: &str = "SELECT count(DISTINCT (passed, failed, waived, not_assessed)) - 1 FROM compliance_run WHERE shards > 1";
+const DIFFERENT_RESULTS: &str = "SELECT count(DISTINCT (passed, failed, waived, not_assessed)) - 1 FROM compliance_run WHERE shards > 1";
 const POSTURES: &str = "SELECT count(*) FROM asset JOIN rule ON rule.org_id = asset.org_id AND key = 'disk-encryption'
     LEFT JOIN posture ON posture.org_id = asset.org_id AND posture.asset_id = asset.id
     WHERE lifecycle_state NOT IN ('RETIRED', 'DISPOSED') AND substr(verdicts, slot + 1, 1) IS DISTINCT FROM
         CASE attributes->'disk_encrypted' WHEN 'true' THEN 'P' WHEN 'false' THEN 'F' ELSE 'N' END";
 
-/// Runs the part that kills workers during compliance runs.
+/// Runs the part: kills workers during compliance runs.
 pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     let kills = bench.either(60, 6);
     let mut random = Random::new(bench.seed);
@@ -48,25 +51,25 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
         format!(
             "{kills} times, one of {PROCESSES} `sentryops worker` processes is killed (SIGKILL), {} to {} ms apart, and replaced immediately. A compliance run of \
              {ASSETS} assets is started over the API between two kills, unless one is in progress; seed {}.",
-            APART.0.as_millis(),
-            APART.1.as_millis(),
+            KILL_INTERVAL.0.as_millis(),
+            KILL_INTERVAL.1.as_millis(),
             bench.seed
         ),
     );
     bench.ledger.clear().await?;
     let (api, token) = prepare(bench).await?;
     let mut connection = Connection::open(api.address).await?;
-    bench.ledger.watch().await?;
+    bench.ledger.start_recording().await?;
     let mut fleet = Vec::new();
     for _ in 0..PROCESSES {
         fleet.push(bench.serve("scan").await?);
     }
-    let (mut killed, mut started) = (Killed::default(), HashSet::new());
+    let (mut killed, mut started) = (KilledWorkers::default(), HashSet::new());
     for kill in 1..=kills {
         let key = json!({ "key": format!("{}-{kill}", bench.seed) });
         let run = connection.graphql(Some(&token), START, key).await?;
         started.insert(run["startComplianceRun"]["id"].to_string());
-        tokio::time::sleep(random.between(APART.0, APART.1)).await;
+        tokio::time::sleep(random.between(KILL_INTERVAL.0, KILL_INTERVAL.1)).await;
         let victim = fleet.swap_remove(random.below(fleet.len()));
         killed.kill(&bench.ledger, victim).await?;
         fleet.push(bench.serve("scan").await?);
@@ -74,7 +77,7 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
             progress(&format!("queue: {kill} of {kills} kills done"));
         }
     }
-    bench.ledger.wait(ledger::LIVE, PATIENCE).await?;
+    bench.ledger.wait(ledger::LIVE, COMPLETION_TIMEOUT).await?;
     stop(fleet).await?;
     api.stop().await?;
     let count = |sql: &'static str| bench.ledger.count(sql);
@@ -84,10 +87,10 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     measurement.check("runs that succeeded", count(done).await?, runs);
     measurement.check(
         "runs that did not evaluate every rule for every asset exactly once",
-        count(WRONG).await?,
+        count(WRONG_COUNTS).await?,
         0,
     );
-    measurement.check("distinct run results beyond the first", count(OTHERS).await?, 0);
+    measurement.check("distinct run results beyond the first", count(DIFFERENT_RESULTS).await?, 0);
     measurement.check("postures that differ from the reference query", count(POSTURES).await?, 0);
     let buried = "SELECT count(*) FROM job WHERE state = 'BURIED'";
     measurement.check("shards buried", count(buried).await?, 0);
@@ -98,7 +101,8 @@ pub(crate) async fn run(bench: &QueueBench) -> Result<Measurement> {
     Ok(measurement)
 }
 
-/// Starts the demo, so that its assets have been evaluated, then inserts more assets and starts an API without workers.
+/// Starts and stops the demo, so that its assets are evaluated. Then inserts more assets, and starts an API process
+/// without workers.
 async fn prepare(bench: &QueueBench) -> Result<(Server, String)> {
     let server = Server::up(&bench.binary, bench.folder.path(), Some(&bench.stores)).await?;
     let token = seed::sign_in(&server).await.context("sign in")?;

@@ -1,6 +1,7 @@
-//! The Postgres and Redis processes, crashed and restarted with the same arguments.
+//! The stores, i.e. the Postgres and Redis processes, which are crashed and restarted with the same arguments.
 //!
-//! `sentryops services` starts them, but does not react when they exit. The restarted processes belong to this program.
+//! `sentryops services` has started the processes, but does not react when they exit. A restarted process is a child of
+//! this program.
 
 use std::{
     fs,
@@ -18,8 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{child, usage};
 
-const GONE_WITHIN: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(5);
 
 /// A Postgres or Redis process, started by `sentryops services` or restarted by this program.
 pub(crate) struct Store {
@@ -29,11 +30,11 @@ pub(crate) struct Store {
     arguments: Vec<String>,
     input: Option<String>,
     owner: (u32, u32),
-    ours: Option<std::process::Child>,
+    restarted: Option<std::process::Child>,
 }
 
 impl Store {
-    /// Returns the Postgres of the process that started this program.
+    /// Returns the Postgres process that `sentryops services` started.
     pub(crate) fn postgres() -> Result<Self> {
         let mut store = Self::named("postgres")?;
         let line = fs::read(format!("/proc/{}/cmdline", store.pid))?;
@@ -45,12 +46,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Returns the Redis of the process that started this program; `url` is its address.
+    /// Returns the Redis process that `sentryops services` started; `url` is its address.
     pub(crate) fn redis(url: &str) -> Result<Self> {
         let mut store = Self::named("redis-server").or_else(|_| Self::named("valkey-server"))?;
         let (password, socket) =
             redis_address(url).context("the Redis URL is not that of a private Redis")?;
-        // Redis read its configuration from standard input, so it has to be rebuilt here.
+        // Redis reads its configuration from standard input, so the configuration must be sent again on a restart.
         store.input = Some(format!(
             "port 0\nunixsocket {socket}\nunixsocketperm 700\nrequirepass {password}\nsave \"\"\nappendonly no\n"
         ));
@@ -69,7 +70,7 @@ impl Store {
             arguments: Vec::new(),
             input: None,
             owner: (owner.uid(), owner.gid()),
-            ours: None,
+            restarted: None,
         })
     }
 
@@ -82,18 +83,18 @@ impl Store {
     /// Sends a signal that ends the process, and waits until it has exited.
     pub(crate) async fn crash(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
-        let deadline = Instant::now() + GONE_WITHIN;
-        while self.is_there()? {
+        let deadline = Instant::now() + EXIT_TIMEOUT;
+        while self.is_running()? {
             ensure!(Instant::now() < deadline, "process {} did not exit in time", self.pid);
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
     }
 
-    fn is_there(&mut self) -> Result<bool> {
-        match &mut self.ours {
+    fn is_running(&mut self) -> Result<bool> {
+        match &mut self.restarted {
             Some(process) => Ok(process.try_wait()?.is_none()),
-            // The parent reaps the process, so its folder in `/proc` disappears when it exits.
+            // `sentryops services` reaps the process when it exits, so its folder in `/proc` then disappears.
             None => Ok(fs::exists(format!("/proc/{}", self.pid))?),
         }
     }
@@ -113,15 +114,16 @@ impl Store {
             std::io::Write::write_all(&mut input, text.as_bytes())?;
         }
         self.pid = process.id();
-        self.ours = Some(process);
+        self.restarted = Some(process);
         Ok(())
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Some(mut process) = self.ours.take() {
-            // `sentryops services` finds and stops remaining processes by their folder.
+        if let Some(mut process) = self.restarted.take() {
+            // Errors are ignored, because `sentryops services` finds remaining processes by their folder and stops
+            // them.
             let _ = kill_process(Pid::from_child(&process), Signal::INT);
             let _ = process.wait();
         }

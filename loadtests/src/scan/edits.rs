@@ -1,5 +1,5 @@
-//! Single edits over the API, each polled until the asset's posture shows the new verdict: without load, and during
-//! runs of all assets.
+//! The part `edits`: single edits over the API, without load and during compliance runs of all assets. After each edit,
+//! the asset's posture (all its verdicts) is polled until it has the new verdict.
 
 use std::{
     convert::Infallible,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{run::Run, sizes::LoadFigures};
+use super::{run::Run, sizes::MeasuredOrganization};
 use crate::{
     client::Connection,
     deployment::Deployment,
@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// Interval between two edits.
-const PACE: Duration = Duration::from_millis(100);
-const ASK_EVERY: Duration = Duration::from_millis(10);
+const EDIT_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 /// Timeout for the verdict of an edit.
-const PATIENCE: Duration = Duration::from_mins(2);
+const VERDICT_TIMEOUT: Duration = Duration::from_mins(2);
 const TARGET: &str = "≤ 1,000";
 const RULE: &str = "disk-encryption";
 const LIST: &str = "query($after: String) { assets(first: 100, after: $after, filter: { lifecycleState: [ACTIVE] }) {
@@ -31,16 +31,16 @@ const EDIT: &str =
 const POSTURE: &str =
     "query($id: ID!) { asset(id: $id) { posture { verdicts { rule { key } verdict } } } }";
 
-/// An asset and its current disk encryption, which the edit inverts.
+/// An edit: the asset, and the current value of `disk_encrypted`, which the edit inverts.
 struct Edit {
     id: Value,
     is_encrypted: bool,
 }
 
-/// Runs the edits part, first without load, then during compliance runs.
+/// Runs the part: edits without load, then edits during compliance runs.
 pub(super) async fn run(
     deployment: &Deployment,
-    measured: &LoadFigures,
+    measured: &MeasuredOrganization,
     edits: usize,
 ) -> Result<Measurement> {
     let mut measurement = Measurement::new(
@@ -48,38 +48,38 @@ pub(super) async fn run(
         format!(
             "{edits} × updateAsset that inverts disk_encrypted, one every {} ms, in an organization of {} assets. The verdict is polled every \
              {} ms. All times begin when the edit is sent.",
-            PACE.as_millis(),
+            EDIT_INTERVAL.as_millis(),
             whole(number(measured.assets)),
-            ASK_EVERY.as_millis()
+            POLL_EVERY.as_millis()
         ),
     );
     let assets = assets(deployment, measured, edits * 2).await?;
     let (quiet, busy) = assets.split_at(edits);
     progress("scan: edits without load");
-    paced(deployment, measured, quiet, &mut measurement, "without load").await?;
+    measure_edits(deployment, measured, quiet, &mut measurement, "without load").await?;
     progress("scan: edits during runs");
     tokio::select! {
-        edited = paced(deployment, measured, busy, &mut measurement, "during runs") => edited?,
-        failed = run_again_and_again(deployment, measured) => match failed? {},
+        edited = measure_edits(deployment, measured, busy, &mut measurement, "during runs") => edited?,
+        failed = run_repeatedly(deployment, measured) => match failed? {},
     }
-    // Waits for a run still in progress, so that the next part starts without load.
-    Run::start(deployment, &measured.tenant).await?.follow(|_| Ok(())).await?;
+    // Waits for the run that may be in progress, so that the next part starts without load.
+    Run::start(deployment, &measured.tenant).await?.wait(|_| Ok(())).await?;
     Ok(measurement)
 }
 
-async fn run_again_and_again(
+async fn run_repeatedly(
     deployment: &Deployment,
-    measured: &LoadFigures,
+    measured: &MeasuredOrganization,
 ) -> Result<Infallible> {
     loop {
-        Run::start(deployment, &measured.tenant).await?.follow(|_| Ok(())).await?;
+        Run::start(deployment, &measured.tenant).await?.wait(|_| Ok(())).await?;
     }
 }
 
-/// Returns assets in operation that have the fact set.
+/// Returns active assets that have the fact `disk_encrypted`.
 async fn assets(
     deployment: &Deployment,
-    measured: &LoadFigures,
+    measured: &MeasuredOrganization,
     count: usize,
 ) -> Result<Vec<Edit>> {
     let mut connection = Connection::open(deployment.api.address).await?;
@@ -105,36 +105,36 @@ async fn assets(
     }
 }
 
-async fn paced(
+async fn measure_edits(
     deployment: &Deployment,
-    measured: &LoadFigures,
+    measured: &MeasuredOrganization,
     assets: &[Edit],
     measurement: &mut Measurement,
     when: &str,
 ) -> Result<()> {
-    let mut pace = tokio::time::interval(PACE);
-    let mut following = Vec::new();
+    let mut interval = tokio::time::interval(EDIT_INTERVAL);
+    let mut tasks = Vec::new();
     for Edit { id, is_encrypted } in assets {
-        pace.tick().await;
+        interval.tick().await;
         let connection = Connection::open(deployment.api.address).await?;
         let (token, id) = (measured.tenant.token.clone(), id.clone());
-        following.push(tokio::spawn(follow(connection, token, id, !is_encrypted)));
+        tasks.push(tokio::spawn(edit_and_wait(connection, token, id, !is_encrypted)));
     }
-    let (mut answered, mut judged) = (Vec::new(), Vec::new());
-    for followed in following {
-        let (answer, verdict) = followed.await??;
+    let (mut answered, mut verdict_times) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let (answer, verdict) = task.await??;
         answered.push(answer);
-        judged.push(verdict);
+        verdict_times.push(verdict);
     }
-    let late = judged.iter().filter(|took| **took > Duration::from_secs(1)).count();
+    let late = verdict_times.iter().filter(|took| **took > Duration::from_secs(1)).count();
     measurement.latencies(&format!("{when}: edit to response"), answered, None);
-    measurement.latencies(&format!("{when}: edit to verdict"), judged, Some((99, TARGET)));
+    measurement.latencies(&format!("{when}: edit to verdict"), verdict_times, Some((99, TARGET)));
     measurement.figure(format!("{when}: verdicts later than 1 s"), number(late), "");
     Ok(())
 }
 
 /// Edits an asset, and returns the times until the response and until the new verdict.
-async fn follow(
+async fn edit_and_wait(
     mut connection: Connection,
     token: String,
     id: Value,
@@ -150,14 +150,14 @@ async fn follow(
         let verdicts = data["asset"]["posture"]["verdicts"]
             .as_array()
             .context("the response has no posture")?;
-        let verdict = verdicts.iter().find(|one| one["rule"]["key"] == json!(RULE));
-        if verdict.is_some_and(|one| one["verdict"] == expected) {
+        let verdict = verdicts.iter().find(|verdict| verdict["rule"]["key"] == json!(RULE));
+        if verdict.is_some_and(|verdict| verdict["verdict"] == expected) {
             return Ok((answered, began.elapsed()));
         }
         ensure!(
-            began.elapsed() < PATIENCE,
+            began.elapsed() < VERDICT_TIMEOUT,
             "the verdict of {id} is still {verdict:?}, expected {expected}"
         );
-        tokio::time::sleep(ASK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

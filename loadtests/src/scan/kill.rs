@@ -1,4 +1,5 @@
-//! Workers killed during compliance runs: each run must end exactly once, with the same counts as an undisturbed run.
+//! The part `kill`: workers are killed during compliance runs. Each run must end exactly once, with the same counts as
+//! a run without a kill.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const ENDED_ONCE: &str = "SELECT count(DISTINCT entity_id) FROM audit_entry JOIN
 const BURIED: &str = "SELECT count(*) FROM job JOIN organization ON organization.id = job.org_id
     WHERE slug = $1 AND state = 'BURIED'";
 
-/// Runs the kill part of the scenario.
+/// Runs the part: compliance runs with one killed worker each.
 pub(super) async fn run(
     deployment: &mut Deployment,
     assets: i64,
@@ -41,13 +42,13 @@ pub(super) async fn run(
         deployment.join_worker().await?;
     }
     Seeding { deployment, tenant: &tenant, assets, seed }.fill().await?;
-    Run::start(deployment, &tenant).await?.follow(|_| Ok(())).await?;
-    // Every second run sees the assets in the same state as this run.
-    let (quiet, lasts) = Run::start(deployment, &tenant).await?.follow(|_| Ok(())).await?;
+    Run::start(deployment, &tenant).await?.wait(|_| Ok(())).await?;
+    // Changes alternate, so in every second run below, the assets are in the same state as in this run.
+    let (quiet, quiet_duration) = Run::start(deployment, &tenant).await?.wait(|_| Ok(())).await?;
     let (mut kills, mut others) = (0, 0);
     let mut took = Vec::with_capacity(runs);
     for round in 1..=runs {
-        // The change makes the run write rows, which must be written exactly once.
+        // Because of the change, the run writes rows, and must write each exactly once.
         let (opened, fixed) =
             Seeding { deployment, tenant: &tenant, assets, seed }.change().await?;
         let expected = if round.is_multiple_of(2) {
@@ -58,10 +59,10 @@ pub(super) async fn run(
             Counts { passed, failed, opened, fixed, ..quiet.clone() }
         };
         let mut started = Run::start(deployment, &tenant).await?;
-        let kill_at = random.between(Duration::ZERO, lasts);
+        let kill_at = random.between(Duration::ZERO, quiet_duration);
         let mut is_due = true;
         let (counts, elapsed) = started
-            .follow(|elapsed| {
+            .wait(|elapsed| {
                 if is_due && elapsed >= kill_at {
                     deployment
                         .workers
@@ -86,7 +87,7 @@ pub(super) async fn run(
             "{runs} runs of {} assets, with 1 % of the assets changed before each. One of {PROCESSES} workers is killed (SIGKILL) at a random time \
              within the {:.1} s of the undisturbed run, and replaced immediately; seed {seed}.",
             whole(number(assets)),
-            lasts.as_secs_f64()
+            quiet_duration.as_secs_f64()
         ),
     );
     measurement.figure("kills", number(kills), "");

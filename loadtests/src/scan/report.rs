@@ -1,10 +1,10 @@
-//! The report of a compliance run, downloaded as printable HTML and as CSV.
+//! The part `report`: downloads of a compliance run's report, as printable HTML and as CSV.
 
 use std::time::Instant;
 
 use anyhow::Result;
 
-use super::sizes::LoadFigures;
+use super::sizes::MeasuredOrganization;
 use crate::{
     client::Connection,
     deployment::Deployment,
@@ -16,7 +16,10 @@ use crate::{
 const TIMES: usize = 5;
 
 /// Measures the downloads of the measured run's report.
-pub(super) async fn run(deployment: &Deployment, measured: &LoadFigures) -> Result<Measurement> {
+pub(super) async fn run(
+    deployment: &Deployment,
+    measured: &MeasuredOrganization,
+) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "report",
         format!(

@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// Interval between two polls of a run.
-const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Timeout for a run without progress. Jobs of a killed worker are reaped within 20 s, so a longer pause means that the
-/// run is stuck.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// Timeout for a run without progress. The jobs of a killed worker are reaped (made claimable again) within 20 s, so a
+/// run without progress for longer is stuck.
 const STUCK_AFTER: Duration = Duration::from_mins(2);
 const START: &str = "mutation { startComplianceRun { id } }";
 const RUN: &str = "query($id: ID!) { complianceRun(id: $id) {
@@ -63,33 +63,36 @@ impl Run {
         Ok(Self { id: id.to_owned(), connection, token, began })
     }
 
-    /// Polls the run until it has succeeded, and returns its counts and the time since its start. `look` is called with
-    /// the elapsed time after every poll of an unfinished run.
+    /// Polls the run until it has succeeded. Returns its counts and the time since its start. Calls `on_poll` with the
+    /// elapsed time after every poll of the unfinished run.
     ///
     /// # Errors
     /// Fails if the run fails or makes no progress for two minutes.
-    pub(super) async fn follow(
+    pub(super) async fn wait(
         &mut self,
-        mut look: impl FnMut(Duration) -> Result<()>,
+        mut on_poll: impl FnMut(Duration) -> Result<()>,
     ) -> Result<(Counts, Duration)> {
-        let (mut last, mut moved) = (None, Instant::now());
+        let (mut last, mut progressed_at) = (None, Instant::now());
         loop {
-            let run = self.ask().await?;
+            let run = self.poll().await?;
             let elapsed = self.began.elapsed();
             if !matches!(run.state.as_str(), "QUEUED" | "RUNNING") {
                 ensure!(run.state == "SUCCEEDED", "the run did not succeed: {run:?}");
                 return Ok((run.counts, elapsed));
             }
-            look(elapsed)?;
+            on_poll(elapsed)?;
             if last.as_ref() != Some(&run) {
-                (last, moved) = (Some(run), Instant::now());
+                (last, progressed_at) = (Some(run), Instant::now());
             }
-            ensure!(moved.elapsed() < STUCK_AFTER, "the run has stopped making progress: {last:?}");
-            tokio::time::sleep(ASK_EVERY).await;
+            ensure!(
+                progressed_at.elapsed() < STUCK_AFTER,
+                "the run has stopped making progress: {last:?}"
+            );
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 
-    async fn ask(&mut self) -> Result<RunView> {
+    async fn poll(&mut self) -> Result<RunView> {
         let given = json!({ "id": self.id });
         let mut data = self.connection.graphql(Some(&self.token), RUN, given).await?;
         let run = data["complianceRun"].take();

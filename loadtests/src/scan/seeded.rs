@@ -1,10 +1,10 @@
 //! Organizations filled by SQL, and the expected verdicts of every rule. SQL is used because up to a million assets
 //! must exist before a measurement starts.
 //!
-//! One hash of the seed, the asset's number and the fact's position decides whether a fact is missing, bad or good. The
-//! expected counts are computed from these values alone, never from stored rows. 5 % of the facts are missing and 12 %
-//! are bad. Ages and expiry times are spread over weeks, and none changes a verdict within the next three hours, so
-//! that a run in that time changes nothing.
+//! A hash of the seed, the asset's number and the fact's index in the list of facts (the hash position) decides whether
+//! the fact is missing, bad (fails the rule) or good (passes). The expected counts are computed from these hashes,
+//! never from stored rows. 5 % of the facts are missing and 12 % are bad. Ages and expiry times are spread over weeks.
+//! None of them changes a verdict within three hours, so that a second run in that time changes nothing.
 
 use std::fmt::Write;
 
@@ -13,27 +13,27 @@ use tokio_postgres::types::ToSql;
 
 use crate::deployment::{Deployment, Tenant};
 
-/// Missing facts per ten thousand.
+/// Number of missing facts per ten thousand.
 const MISSING: i32 = 500;
-/// Missing and bad facts per ten thousand.
+/// Number of missing or bad facts per ten thousand.
 const BAD: i32 = 1_700;
-/// Retired assets per ten thousand.
+/// Number of retired assets per ten thousand.
 const RETIRED: i32 = 300;
-/// Assets without an owner per ten thousand.
+/// Number of assets without an owner per ten thousand.
 const OWNERLESS: i32 = 1_200;
 /// Number of users who own assets.
 const OWNERS: i32 = 50;
 /// Number of owners without a second factor.
 const WITHOUT_MFA: i32 = 6;
-/// Hash positions that are not used by facts.
-const LIFE: usize = 60;
-const OWNED: usize = 61;
-const OWNER: usize = 62;
-/// Interval of the assets that change.
+/// Hash positions of other properties than facts: retirement, having an owner, and the owner's number.
+const RETIRED_POSITION: usize = 60;
+const OWNED_POSITION: usize = 61;
+const OWNER_POSITION: usize = 62;
+/// Every hundredth asset is changed by [`Seeding::change`].
 pub(super) const CHANGED_EVERY: i64 = 100;
 
-/// An attribute, the rule that reads it, and SQL expressions of a failing and of a passing value. `{u}` in an
-/// expression is a seeded fraction from 0 to below 1.
+/// A seeded fact: the attribute's key, the rule that reads the attribute, and SQL expressions for a failing and a
+/// passing value. `{u}` in an expression is a pseudo-random fraction, 0 or more and less than 1.
 struct Seeded {
     key: &'static str,
     rule: &'static str,
@@ -50,7 +50,7 @@ const fn seeded(
     Seeded { key, rule, bad, good }
 }
 
-/// Seeded facts; the index is the fact's hash position. Edits invert the first fact.
+/// Seeded facts. The index of a fact is its hash position. Edits and changes invert the first fact.
 const FACTS: [Seeded; 14] = [
     seeded("disk_encrypted", "disk-encryption", "false", "true"),
     seeded("encryption_in_transit", "encryption-in-transit", "false", "true"),
@@ -103,7 +103,7 @@ const FACTS: [Seeded; 14] = [
     ),
 ];
 
-/// Numbers of a rule's verdicts by kind.
+/// Numbers of a rule's `PASS`, `FAIL` and `NOT_ASSESSED` verdicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdicts {
     pub(super) rule: String,
@@ -130,7 +130,7 @@ impl Seeding<'_> {
                 "CASE WHEN pg_temp.roll({place}, number, {seed}) >= {BAD} THEN to_jsonb({good})
                       WHEN pg_temp.roll({place}, number, {seed}) >= {MISSING} THEN to_jsonb({bad}) END"
             );
-            // An offset of 100 keeps these positions apart from those of the facts.
+            // The offset of 100 makes these hash positions different from those of the facts.
             let fraction = format!("(pg_temp.roll({}, number, {seed}) / 10000.0)", place + 100);
             let comma = if place == 0 { "" } else { ", " };
             // Writing to a String cannot fail.
@@ -163,10 +163,10 @@ impl Seeding<'_> {
              SELECT org.id, (at || '7' || place || '8' || substr(rest, 1, 15))::uuid, 'LOAD-' || number, 'load:' || number,
                     'load-' || number,
                     (ARRAY['HOST', 'HOST', 'HOST', 'NETWORK_DEVICE', 'SERVICE', 'CLOUD_RESOURCE'])[1 + number % 6],
-                    CASE WHEN pg_temp.roll({LIFE}, number, {seed}) < {RETIRED} THEN 'RETIRED' ELSE 'ACTIVE' END,
+                    CASE WHEN pg_temp.roll({RETIRED_POSITION}, number, {seed}) < {RETIRED} THEN 'RETIRED' ELSE 'ACTIVE' END,
                     (ARRAY['PROD', 'PROD', 'STAGING', 'DEV'])[1 + number % 4], 'fra1-r' || number % 400,
-                    CASE WHEN pg_temp.roll({OWNED}, number, {seed}) >= {OWNERLESS}
-                         THEN owners.ids[1 + pg_temp.roll({OWNER}, number, {seed}) % {OWNERS}] END,
+                    CASE WHEN pg_temp.roll({OWNED_POSITION}, number, {seed}) >= {OWNERLESS}
+                         THEN owners.ids[1 + pg_temp.roll({OWNER_POSITION}, number, {seed}) % {OWNERS}] END,
                     attributes,
                     (SELECT jsonb_object_agg(key, jsonb_build_array('IMPORTED', floor(extract(epoch FROM now()) * 1000)::bigint))
                      FROM jsonb_object_keys(attributes) AS key),
@@ -177,21 +177,22 @@ impl Seeding<'_> {
         self.deployment.stores.vacuum().await
     }
 
-    /// Inverts the first fact of one in a hundred assets, where the fact is set, by SQL that bypasses change detection.
-    /// Returns the numbers of findings that the first such change opens and fixes; a second change reverses the first.
+    /// Inverts the first fact of every hundredth asset, if the asset has the fact. The SQL statement bypasses the
+    /// detection of changes. Returns the numbers of findings that the next run opens and fixes if this is the first
+    /// change; a second change reverses the first.
     pub(super) async fn change(&self) -> Result<(i64, i64)> {
         let slug: &(dyn ToSql + Sync) = &self.tenant.slug;
         let key = FACTS[0].key;
-        let turn = format!(
+        let invert = format!(
             "UPDATE asset SET attributes = jsonb_set(attributes, '{{{key}}}', to_jsonb(attributes->>'{key}' = 'false')), updated_at = now()
              FROM organization WHERE organization.id = asset.org_id AND slug = $1 AND attributes ? '{key}'
                AND substring(external_id FROM '^load:([0-9]+)$')::bigint % {CHANGED_EVERY} = 0"
         );
-        self.deployment.postgres.execute(&turn, &[slug]).await.context("change some assets")?;
+        self.deployment.postgres.execute(&invert, &[slug]).await.context("change some assets")?;
         let seed = self.seed();
         let sql = format!(
             "SELECT count(*) FILTER (WHERE fact >= {BAD}), count(*) FILTER (WHERE fact >= {MISSING} AND fact < {BAD})
-             FROM (SELECT pg_temp.roll(0, number, {seed}) AS fact, pg_temp.roll({LIFE}, number, {seed}) AS life
+             FROM (SELECT pg_temp.roll(0, number, {seed}) AS fact, pg_temp.roll({RETIRED_POSITION}, number, {seed}) AS life
                    FROM generate_series({CHANGED_EVERY}::bigint, $1, {CHANGED_EVERY}::bigint) AS number) AS rolled
              WHERE life >= {RETIRED}"
         );
@@ -202,13 +203,13 @@ impl Seeding<'_> {
     /// Returns the expected number of assets in operation.
     pub(super) async fn in_operation(&self) -> Result<i64> {
         let sql = format!(
-            "SELECT count(*) FROM generate_series(1::bigint, $1) AS number WHERE pg_temp.roll({LIFE}, number, {}) >= {RETIRED}",
+            "SELECT count(*) FROM generate_series(1::bigint, $1) AS number WHERE pg_temp.roll({RETIRED_POSITION}, number, {}) >= {RETIRED}",
             self.seed()
         );
         Ok(self.deployment.postgres.query_one(&sql, &[&self.assets]).await?.try_get(0)?)
     }
 
-    /// Returns the expected verdicts of every rule before any change, sorted by rule.
+    /// Returns the expected numbers of verdicts of every rule before any change, sorted by rule.
     pub(super) async fn expected(&self) -> Result<Vec<Verdicts>> {
         let seed = self.seed();
         let facts = FACTS.iter().enumerate().map(|(place, Seeded { rule, .. })| {
@@ -217,24 +218,25 @@ impl Seeding<'_> {
                   sum((pg_temp.roll({place}, number, {seed}) BETWEEN {MISSING} AND {BAD} - 1)::int))"
             )
         });
-        let owned = format!("pg_temp.roll({OWNED}, number, {seed}) >= {OWNERLESS}");
-        let careless = format!("pg_temp.roll({OWNER}, number, {seed}) % {OWNERS} < {WITHOUT_MFA}");
+        let owned = format!("pg_temp.roll({OWNED_POSITION}, number, {seed}) >= {OWNERLESS}");
+        let without_mfa =
+            format!("pg_temp.roll({OWNER_POSITION}, number, {seed}) % {OWNERS} < {WITHOUT_MFA}");
         let facts = facts.collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT rule, passed, failed, total - passed - failed AS not_assessed
              FROM (SELECT count(*) AS total,
                           ARRAY[{facts},
                                 ('has-owner'::text, sum(({owned})::int), sum((NOT {owned})::int)),
-                                ('owner-mfa'::text, sum(({owned} AND NOT {careless})::int), sum(({owned} AND {careless})::int))] AS found
+                                ('owner-mfa'::text, sum(({owned} AND NOT {without_mfa})::int), sum(({owned} AND {without_mfa})::int))] AS found
                    FROM generate_series(1::bigint, $1) AS number
-                   WHERE pg_temp.roll({LIFE}, number, {seed}) >= {RETIRED}) AS counted,
+                   WHERE pg_temp.roll({RETIRED_POSITION}, number, {seed}) >= {RETIRED}) AS counted,
                   UNNEST(found) AS one (rule text, passed bigint, failed bigint)
              ORDER BY rule COLLATE \"C\""
         );
         self.verdicts(&sql, &[&self.assets]).await
     }
 
-    /// Returns the verdicts stored in the postures, sorted by rule.
+    /// Returns the numbers of verdicts stored in the postures, sorted by rule.
     pub(super) async fn found(&self) -> Result<Vec<Verdicts>> {
         let sql = "SELECT rule.key AS rule, found.*
             FROM organization JOIN rule ON rule.org_id = organization.id CROSS JOIN LATERAL (

@@ -1,5 +1,5 @@
-//! Runs of organizations of several sizes, with one worker process and with two: the first run, a second run without
-//! changes, and a third run after 1 % of the assets have changed.
+//! The part `scan`: compliance runs of organizations of several sizes, with one and with two worker processes. Each
+//! organization has a first run, a second run without changes, and a third run after 1 % of its assets have changed.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,19 @@ use crate::{
     usage::{self, Observation},
 };
 
-/// Timeout for the write statistics of Postgres. A connection reports its writes at its next activity, or after 10 s.
+/// Timeout for the write statistics of Postgres. A connection reports its writes with its next statement, or after 10
+/// s.
 const STATISTICS_WITHIN: Duration = Duration::from_secs(15);
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Number of assets from which the time of a run must grow at most linearly.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+/// Number of assets from which the duration of a run must grow at most linearly with the number of assets.
 const LINEAR_FROM: i64 = 10_000;
-/// Maximum ratio of the time per asset to that in the next smaller organization.
+/// Maximum ratio of the duration per asset to the duration per asset in the next smaller organization.
 const LINEAR: f64 = 1.2;
 const RULES: i64 = 16;
 
 const WAL: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
-/// Query for the posture rows written by the latest run, by their evaluation time.
+/// Query for the number of posture rows that the latest run wrote, recognised by their evaluation time. A posture has
+/// all verdicts and the score of one asset.
 const POSTURES: &str = "SELECT count(*) FROM posture JOIN organization ON organization.id = posture.org_id
     WHERE slug = $1 AND evaluated_at >= (SELECT max(started_at) FROM compliance_run AS run WHERE run.org_id = organization.id)";
 const FINDINGS: &str = "SELECT count(*) FROM finding JOIN organization ON organization.id = finding.org_id
@@ -35,7 +37,7 @@ const FINDINGS: &str = "SELECT count(*) FROM finding JOIN organization ON organi
 const LIVE: &str =
     "SELECT count(*) FROM finding JOIN organization ON organization.id = finding.org_id
     WHERE slug = $1 AND ended_at IS NULL";
-/// Query for the rows inserted and updated in both tables, from the statistics of Postgres.
+/// Query for the numbers of rows inserted and updated in `finding` and `posture`, from the statistics of Postgres.
 const WRITTEN: &str = "SELECT relname::text, n_tup_ins, n_tup_upd FROM pg_stat_user_tables
     WHERE relname IN ('finding', 'posture') ORDER BY relname";
 
@@ -56,20 +58,20 @@ struct Row {
     postgres_cpu_seconds: f64,
 }
 
-/// An organization with measured runs.
-pub(super) struct LoadFigures {
+/// An organization with measured compliance runs.
+pub(super) struct MeasuredOrganization {
     pub(super) tenant: Tenant,
-    /// Id of the organization's last run.
+    /// Id of the organization's last compliance run.
     pub(super) run: String,
     pub(super) assets: i64,
 }
 
-/// Measures the runs of all sizes. Also returns the last organization, which is the largest.
+/// Measures the runs of organizations of all sizes. Also returns the last organization, which is the largest.
 pub(super) async fn measure(
     deployment: &mut Deployment,
     sizes: &[i64],
     seed: u64,
-) -> Result<(Measurement, LoadFigures)> {
+) -> Result<(Measurement, MeasuredOrganization)> {
     let mut measurement = Measurement::new(
         "scan",
         format!(
@@ -89,7 +91,7 @@ pub(super) async fn measure(
             let plural = if workers == 1 { "" } else { "s" };
             let what = format!("{} assets, {workers} worker{plural}", whole(number(*assets)));
             let run = measure_three_runs(&seeding, &what, &mut measurement, &mut rows).await?;
-            last = Some(LoadFigures { tenant, run, assets: *assets });
+            last = Some(MeasuredOrganization { tenant, run, assets: *assets });
         }
     }
     measurement.rows(table(&rows), &rows)?;
@@ -109,7 +111,7 @@ async fn measure_three_runs(
     let Seeding { deployment, tenant, .. } = seeding;
     let written = written(deployment).await?;
     progress(&format!("scan: {what}: running"));
-    let (_, first) = one(seeding, "first").await?;
+    let (_, first) = measure_run(seeding, "first").await?;
     let expected = seeding.expected().await?;
     let in_operation = seeding.in_operation().await?;
     let sum = |of: fn(&super::seeded::Verdicts) -> i64| expected.iter().map(of).sum::<i64>();
@@ -133,7 +135,7 @@ async fn measure_three_runs(
         i64::try_from(same)?,
         RULES,
     );
-    let (_, again) = one(seeding, "again").await?;
+    let (_, again) = measure_run(seeding, "again").await?;
     let is_same = Counts { opened: 0, ..first.counts.clone() } == again.counts;
     measurement.check(
         format!("{what}: again: counts that differ from the first run"),
@@ -144,17 +146,17 @@ async fn measure_three_runs(
     measurement.check(format!("{what}: again: rows written"), rewritten, 0);
     let (opened, fixed) = seeding.change().await?;
     deployment.stores.vacuum().await?;
-    let (id, third) = one(seeding, "1 %").await?;
+    let (id, third) = measure_run(seeding, "1 %").await?;
     measurement.check(format!("{what}: 1 %: opened"), third.counts.opened, opened);
     measurement.check(format!("{what}: 1 %: fixed"), third.counts.fixed, fixed);
     measurement.check(format!("{what}: 1 %: postures written"), third.posture_rows, opened + fixed);
-    // All findings of a changed asset are rewritten, each exactly once.
+    // A run rewrites all findings of a changed asset, each exactly once.
     let expected = [failed + opened, third.finding_rows - opened, in_operation, opened + fixed];
-    let wait_for_statistics = wait_for_statistics(deployment, written, expected).await?;
+    let written_rows = wait_for_statistics(deployment, written, expected).await?;
     for ((name, found), expected) in
         ["findings inserted", "findings updated", "postures inserted", "postures updated"]
             .iter()
-            .zip(wait_for_statistics)
+            .zip(written_rows)
             .zip(expected)
     {
         measurement.check(format!("{what}: by statistics of Postgres: {name}"), found, expected);
@@ -163,9 +165,9 @@ async fn measure_three_runs(
     Ok(id)
 }
 
-async fn one(seeding: &Seeding<'_>, run: &'static str) -> Result<(String, Row)> {
+async fn measure_run(seeding: &Seeding<'_>, run: &'static str) -> Result<(String, Row)> {
     let Seeding { deployment, tenant, assets, .. } = seeding;
-    let watched: Vec<_> = deployment
+    let observations: Vec<_> = deployment
         .workers
         .iter()
         .map(|worker| Observation::begin(worker.pid()))
@@ -173,9 +175,9 @@ async fn one(seeding: &Seeding<'_>, run: &'static str) -> Result<(String, Row)> 
     let wal = wal(deployment).await?;
     let postgres = usage::of_tree(deployment.stores.postgres)?;
     let mut started = Run::start(deployment, tenant).await?;
-    let (counts, took) = started.follow(|_| Ok(())).await?;
+    let (counts, took) = started.wait(|_| Ok(())).await?;
     let postgres = usage::of_tree(deployment.stores.postgres)?.saturating_sub(postgres);
-    let taken: Vec<_> = watched.iter().map(Observation::taken).collect::<Result<_>>()?;
+    let usages: Vec<_> = observations.iter().map(Observation::usage).collect::<Result<_>>()?;
     let row = Row {
         assets: *assets,
         workers: deployment.workers.len(),
@@ -185,8 +187,8 @@ async fn one(seeding: &Seeding<'_>, run: &'static str) -> Result<(String, Row)> 
         posture_rows: deployment.count(tenant, POSTURES).await?,
         finding_rows: deployment.count(tenant, FINDINGS).await?,
         wal_bytes: self::wal(deployment).await? - wal,
-        peak_kib: taken.iter().map(|taken| taken.memory.rss_kib).collect(),
-        worker_cpu_seconds: taken.iter().map(|taken| taken.cpu.as_secs_f64()).sum(),
+        peak_kib: usages.iter().map(|usage| usage.memory.rss_kib).collect(),
+        worker_cpu_seconds: usages.iter().map(|usage| usage.cpu.as_secs_f64()).sum(),
         postgres_cpu_seconds: postgres.as_secs_f64(),
     };
     Ok((started.id, row))
@@ -207,8 +209,8 @@ async fn written(deployment: &Deployment) -> Result<[i64; 4]> {
     Ok(written)
 }
 
-/// Returns the rows written since `before`. Waits until the statistics of Postgres include the expected rows, or until
-/// the timeout.
+/// Returns the numbers of rows written since `before`. Waits until the statistics of Postgres have reached the expected
+/// numbers, or until the timeout.
 async fn wait_for_statistics(
     deployment: &Deployment,
     before: [i64; 4],
@@ -222,11 +224,11 @@ async fn wait_for_statistics(
         if is_all || began.elapsed() > STATISTICS_WITHIN {
             return Ok(since);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }
 
-/// Adds the checks that compare runs with each other.
+/// Adds the checks that compare the runs with each other.
 fn compare(measurement: &mut Measurement, rows: &[Row]) {
     let of = |assets, workers, run| {
         rows.iter().find(|row| (row.assets, row.workers, row.run) == (assets, workers, run))

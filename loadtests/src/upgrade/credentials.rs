@@ -1,4 +1,5 @@
-//! Credentials and cursors of users of the older version: a password, the tokens of a session, an API key, and cursors.
+//! Credentials and cursors that a user obtained from the older version: a password, the tokens of a session, an API
+//! key, and cursors of lists.
 
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -32,12 +33,12 @@ pub(super) struct Credentials {
     access: String,
     refresh: String,
     key: String,
-    /// For each list, a cursor and the page that follows it.
+    /// For each list, a cursor and the nodes of the page after the cursor.
     pages: Vec<(&'static str, String, Value)>,
 }
 
 impl Credentials {
-    /// Signs in and creates API keys on the older version.
+    /// Signs in to the older version and creates API keys.
     pub(super) async fn new(address: SocketAddr, email: String, password: String) -> Result<Self> {
         let mut connection = Connection::open(address).await?;
         let given = json!({ "email": email, "password": password });

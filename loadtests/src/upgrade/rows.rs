@@ -1,5 +1,5 @@
-//! Rows and files of a data folder. Rows are read as the superuser of its private Postgres, which bypasses row
-//! security. The folder contains the superuser's password and the path of the socket.
+//! Rows and secret files of a data folder. The rows are read as the superuser of the private Postgres, which bypasses
+//! row security. The data folder contains the superuser's password and the path of the socket.
 
 use std::{
     collections::BTreeMap,
@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Config, NoTls};
 
-/// Files that are generated once, relative to the data folder.
+/// Files with secrets, which must be generated only once; relative to the data folder.
 const SECRETS: [&str; 3] = ["passwords", "secrets/jwt_keys", "secrets/encryption_keys"];
 
 /// Row counts at a point in time, and the verdicts of each asset.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// Time of the reading, by the clock of Postgres.
+    /// Time at which the rows were read, by the clock of Postgres.
     pub(super) until: DateTime<Utc>,
     pub(super) assets: i64,
     pub(super) postures: i64,
@@ -31,8 +31,8 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Reads the counts and verdicts. Those of assets, postures and findings cover the assets created up to `until`, or
-    /// all assets without it; the other counts cover all rows.
+    /// Reads the counts and verdicts. With `until`, the counts of assets, postures and findings, and the verdicts,
+    /// include only assets created up to this time. The other counts always include all rows.
     pub(super) async fn read(postgres: &Client, until: Option<&DateTime<Utc>>) -> Result<Self> {
         let counts = "SELECT clock_timestamp() AS now,
                 (SELECT count(*) FROM asset WHERE created_at <= coalesce($1::timestamptz, 'infinity')) AS assets,
@@ -64,13 +64,13 @@ impl Rows {
         Ok(postgres.query_one(sql, &[]).await.context("count migrations")?.try_get(0)?)
     }
 
-    /// Returns the number of these assets that have other verdicts, or none, in `after`.
+    /// Returns the number of assets with verdicts whose verdicts in `after` differ or are missing.
     pub(super) fn count_changed_verdicts(&self, after: &Self) -> i64 {
         let same = |(asset, verdicts): &(&String, &String)| {
             after.verdicts.get(*asset).is_some_and(|now| now == *verdicts)
         };
-        let count_changed_verdicts = self.verdicts.iter().filter(|one| !same(one)).count();
-        i64::try_from(count_changed_verdicts).unwrap_or(i64::MAX)
+        let changed = self.verdicts.iter().filter(|entry| !same(entry)).count();
+        i64::try_from(changed).unwrap_or(i64::MAX)
     }
 }
 
@@ -79,13 +79,13 @@ pub(super) async fn connect(folder: &Path) -> Result<Client> {
     let data = folder.join("data");
     let passwords = fs::read_to_string(data.join("passwords")).context("read the passwords")?;
     let password = passwords.lines().find_map(|line| line.strip_prefix("admin="));
-    let noted = fs::read_to_string(data.join("postgres/postmaster.pid"))?;
-    let socket = noted.lines().nth(4).context("postmaster.pid contains no socket folder")?;
+    let postmaster = fs::read_to_string(data.join("postgres/postmaster.pid"))?;
+    let socket = postmaster.lines().nth(4).context("postmaster.pid contains no socket folder")?;
     let mut config = Config::new();
     config.host_path(socket).user("postgres").dbname("sentryops");
     config.password(password.context("the passwords file has no superuser password")?);
     let (client, connection) = config.connect(NoTls).await.context("connect to Postgres")?;
-    // The task ends with the client or with Postgres; in the latter case the next query fails.
+    // The task ends when the client is dropped or Postgres closes the connection. After a close, the next query fails.
     tokio::spawn(connection);
     Ok(client)
 }

@@ -51,7 +51,7 @@ impl TestDb {
     pub(crate) async fn new() -> Self {
         let db = Self::bare().await;
         let made = migrations::roles(&mut db.admin().await, &db.login).await.unwrap();
-        assert!(matches!(made, RolesOutcome::Made { .. }), "{made:?}");
+        assert!(matches!(made, RolesOutcome::Fixed { .. }), "{made:?}");
         db
     }
 

@@ -70,10 +70,10 @@ async fn the_session_is_left_as_it_was() {
 async fn a_version_that_does_not_exist_is_refused() {
     let db = TestDb::new().await;
     let mut client = db.admin().await;
-    for asked in [-1, 3] {
-        let error = up_to(&mut client, TWO, asked).await.unwrap_err();
+    for requested in [-1, 3] {
+        let error = up_to(&mut client, TWO, requested).await.unwrap_err();
         assert!(matches!(error, Error::Target { latest: 2, .. }), "{error}");
-        let error = down_to(&mut client, TWO, asked).await.unwrap_err();
+        let error = down_to(&mut client, TWO, requested).await.unwrap_err();
         assert!(matches!(error, Error::Target { latest: 2, .. }), "{error}");
     }
 }

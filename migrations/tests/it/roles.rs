@@ -68,10 +68,13 @@ async fn a_login_that_inherits_is_put_right() {
     let db = TestDb::bare().await;
     let login = db.create_login("inherits", "INHERIT").await;
     let mut admin = db.admin().await;
-    let RolesOutcome::Made { missing } = roles(&mut admin, &login).await.unwrap() else {
+    let RolesOutcome::Fixed { problems } = roles(&mut admin, &login).await.unwrap() else {
         panic!("nothing was made")
     };
-    assert!(missing.contains(&format!("{login} inherits the rights of its roles")), "{missing:?}");
+    assert!(
+        problems.contains(&format!("{login} inherits the rights of its roles")),
+        "{problems:?}"
+    );
     let row = admin
         .query_one("SELECT rolinherit FROM pg_roles WHERE rolname = $1::text", &[&login])
         .await
@@ -99,7 +102,7 @@ async fn any_name_is_quoted() {
     let db = TestDb::bare().await;
     let mut admin = db.admin().await;
     let login = format!("{} O'\"r\\ $roles$; --", db.name);
-    assert!(matches!(roles(&mut admin, &login).await.unwrap(), RolesOutcome::Made { .. }));
+    assert!(matches!(roles(&mut admin, &login).await.unwrap(), RolesOutcome::Fixed { .. }));
     assert_eq!(memberships(&admin, &login).await, THREE);
     admin.batch_execute(&format!("DROP ROLE \"{}\"", login.replace('"', "\"\""))).await.unwrap();
 }
@@ -127,10 +130,11 @@ async fn who_may_not_make_roles_gets_sql_that_lets_the_owner_migrate() {
     admin.batch_execute("REVOKE ALL ON SCHEMA public FROM sentryops_owner, PUBLIC").await.unwrap();
     owner.batch_execute("SET SESSION AUTHORIZATION sentryops_owner").await.unwrap();
 
-    let RolesOutcome::NotPermitted { missing } = roles(&mut owner, &db.login).await.unwrap() else {
+    let RolesOutcome::NotPermitted { problems } = roles(&mut owner, &db.login).await.unwrap()
+    else {
         panic!("permitted")
     };
-    assert!(missing.contains(&format!("role {} does not exist", db.login)), "{missing:?}");
+    assert!(problems.contains(&format!("role {} does not exist", db.login)), "{problems:?}");
     assert_eq!(memberships(&admin, &db.login).await, [""; 0]);
     let error = up_to(&mut owner, TWO, 2).await.unwrap_err();
     assert!(matches!(&error, Error::MayNotCreate { database } if *database == db.name), "{error}");
@@ -199,7 +203,7 @@ async fn an_administrator_who_is_no_superuser_makes_roles_and_migrates() {
 
     let mut client = db.session(&login).await;
     let outcome = roles(&mut client, &db.login).await.unwrap();
-    assert!(matches!(outcome, RolesOutcome::Made { .. }), "{outcome:?}");
+    assert!(matches!(outcome, RolesOutcome::Fixed { .. }), "{outcome:?}");
     assert_eq!(roles(&mut client, &db.login).await.unwrap(), RolesOutcome::Unchanged);
     assert_eq!(up_to(&mut client, TWO, 2).await.unwrap().len(), 2);
     assert_eq!(memberships(&client, &db.login).await, THREE);

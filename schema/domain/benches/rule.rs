@@ -7,12 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use domain::{
     Id,
-    compliance::rule::{Builtin, CompiledRule, Described, Facts, Owner, Ruleset, Verdict},
+    compliance::rule::{Builtin, CompiledRule, Facts, FactsRow, Owner, Ruleset, Verdict},
     inventory::asset::{AssetType, Environment, LifecycleState},
 };
 use serde_json::json;
 
-/// Assets that are judged in turn.
+/// Number of assets that are evaluated in turn.
 const ASSETS: i64 = 1_000;
 
 fn now() -> DateTime<Utc> {
@@ -20,30 +20,30 @@ fn now() -> DateTime<Utc> {
 }
 
 /// The attributes of an asset; about half of its rules pass.
-fn attributes(place: i64) -> String {
+fn attributes(index: i64) -> String {
     let at = |days: i64| now() + TimeDelta::days(days);
     json!({
-        "antivirus_installed": place % 2 == 0,
-        "disk_encrypted": place % 3 == 0,
-        "edr_installed": place % 5 != 0,
+        "antivirus_installed": index % 2 == 0,
+        "disk_encrypted": index % 3 == 0,
+        "edr_installed": index % 5 != 0,
         "encryption_in_transit": true,
-        "firewall_enabled": place % 7 != 0,
-        "has_default_credentials": place % 11 == 0,
+        "firewall_enabled": index % 7 != 0,
+        "has_default_credentials": index % 11 == 0,
         "ip_addresses": ["10.0.0.1", "fe80::1"],
-        "last_backup_at": at(-place % 14),
-        "last_patched_at": at(-place % 60),
-        "log_retention_days": place % 60,
-        "logging_enabled": place % 2 == 1,
-        "open_ports": [22, 80, 443, if place % 4 == 0 { 23 } else { 8080 }],
-        "os_name": if place % 2 == 0 { "Ubuntu 24.04" } else { "Debian 11" },
-        "password_max_age_days": place % 180,
-        "tls_cert_expires_at": at(place % 90),
+        "last_backup_at": at(-index % 14),
+        "last_patched_at": at(-index % 60),
+        "log_retention_days": index % 60,
+        "logging_enabled": index % 2 == 1,
+        "open_ports": [22, 80, 443, if index % 4 == 0 { 23 } else { 8080 }],
+        "os_name": if index % 2 == 0 { "Ubuntu 24.04" } else { "Debian 11" },
+        "password_max_age_days": index % 180,
+        "tls_cert_expires_at": at(index % 90),
     })
     .to_string()
 }
 
-fn facts(place: i64, attributes: &str) -> Facts {
-    Facts::of(&Described {
+fn facts(index: i64, attributes: &str) -> Facts {
+    Facts::of(&FactsRow {
         asset: Id::new(),
         asset_type: AssetType::Host,
         environment: Environment::Prod,
@@ -53,7 +53,7 @@ fn facts(place: i64, attributes: &str) -> Facts {
         external_id: None,
         location: Some("Rack 4"),
         description: None,
-        owner: Some(Owner { user: Id::new(), mfa_enabled: place % 2 == 0, active: true }),
+        owner: Some(Owner { user: Id::new(), mfa_enabled: index % 2 == 0, active: true }),
         tags: Vec::new(),
         attributes: attributes.as_bytes(),
     })
@@ -62,7 +62,7 @@ fn facts(place: i64, attributes: &str) -> Facts {
 
 fn rule(criterion: &mut Criterion) {
     let texts: Vec<String> = (0..ASSETS).map(attributes).collect();
-    let all: Vec<Facts> = (0..).zip(&texts).map(|(place, text)| facts(place, text)).collect();
+    let all: Vec<Facts> = (0..).zip(&texts).map(|(index, text)| facts(index, text)).collect();
     let rules: Vec<CompiledRule> = Builtin::all()
         .iter()
         .enumerate()
@@ -82,10 +82,10 @@ fn rule(criterion: &mut Criterion) {
     group.bench_function("evaluate", |bench| bench.iter(|| judge_all(black_box(&rules))));
     group.bench_function("evaluate_with_flips", |bench| {
         bench.iter(|| {
-            let judged = all.iter().flat_map(|facts| {
+            let evaluated = all.iter().flat_map(|facts| {
                 rules.iter().map(move |rule| rule.flip(facts, now(), rule.verdict(facts, now())))
             });
-            judged.flatten().count()
+            evaluated.flatten().count()
         });
     });
     for ruled in &rules {
@@ -96,7 +96,7 @@ fn rule(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(all.len() as u64));
     group.bench_function("read_facts", |bench| {
         bench.iter(|| {
-            (0..).zip(&texts).map(|(place, text)| facts(place, text)).map(black_box).count()
+            (0..).zip(&texts).map(|(index, text)| facts(index, text)).map(black_box).count()
         });
     });
     group.bench_function("hash_facts", |bench| {

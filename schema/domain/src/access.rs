@@ -1,12 +1,13 @@
-//! Who somebody is, and what they may do: people and programs, organizations, sign-in, the audit trail.
+//! Authentication and authorization: users and API keys, organizations, sign-in, the audit trail.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
 //! | `organization`, `user`, `role` | organizations, their members, and the roles that members hold |
-//! | `permission`, `directive`, `viewer` | single rights, their statements in the SDL, and who asks with which of them |
-//! | `identity`, `login`, `password` | sign-in, its lockout, and the hashes it checks |
-//! | `session`, `token`, `api_key` | what a signed-in person or program presents |
-//! | `audit` | who changed what |
+//! | `permission`, `directive`, `viewer` | permissions, their directives in the SDL, and the authenticated caller |
+//! | `authorize` | the permission check of work that runs later than it was requested |
+//! | `identity`, `login`, `password` | sign-in, lockout after failed sign-ins, and password hashing |
+//! | `session`, `token`, `api_key` | sessions, access tokens and API keys |
+//! | `audit` | the record of every change and its actor |
 
 pub mod api_key;
 pub mod audit;

@@ -1,12 +1,16 @@
-//! The ground that every wing stands on: it knows no noun of the product.
+//! Foundations that every other module of this crate uses. Types of the product's features (assets, rules, jobs) are
+//! not imported here.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `db` | the pool, and transactions that carry their organization |
-//! | `id` | typed ids |
-//! | `error`, `event` | what can go wrong, and hints that rows changed |
+//! | `db` | the connection pool, and transactions that carry their organization |
+//! | `id`, `entity` | typed ids, and the table of all entities |
+//! | `actor` | the actor and request that caused a change |
+//! | `error`, `event` | errors of the domain; events, i.e. notifications without content that a row may have changed |
 //! | `page`, `listing` | keyset pages, and lists with typed filters |
-//! | `text`, `nearest` | enums and texts in Postgres, and the name that was probably meant |
+//! | `text`, `nearest` | text validation, enums stored as text, and "did you mean" suggestions |
+//! | `run_state` | state of a compliance run or an import |
+//! | `stale` | marks of assets whose verdicts must be evaluated again |
 
 pub mod actor;
 pub mod db;

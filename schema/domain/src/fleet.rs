@@ -1,11 +1,11 @@
-//! The work of the fleet, as people see it: jobs, workers, schedules.
+//! Jobs, workers and schedules, as users see them. The fleet is all worker processes of an installation.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `job` | orders to workers: their states, history and queues |
-//! | `pending` | jobs that have not ended, as the domain asks for them |
-//! | `worker` | processes that take jobs |
-//! | `schedule` | what is started at which times |
+//! | `job` | jobs: states, history, queues, and the actions of users |
+//! | `pending` | queries of other modules for jobs of a kind that wait or run |
+//! | `worker` | worker processes, which claim and run jobs |
+//! | `schedule` | schedules: actions that run at the times of a cron expression |
 
 pub mod job;
 pub mod pending;

@@ -1,14 +1,15 @@
-//! What an organization operates: assets, their facts, and what they need of each other.
+//! The inventory of an organization: assets, their facts and their dependencies.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `asset`, `label` | assets, and the code on an asset's label |
-//! | `attribute`, `tag` | the registry of typed facts, and the words that group assets |
-//! | `end_of_life` | the dates until which systems get security updates |
-//! | `dependency` | what an asset needs, and what is reached along it |
-//! | `custody` | who holds an asset |
-//! | `change` | what changed of an asset, without values |
-//! | `import`, `export`, `formula` | files of assets and dependencies, in and out; cells that a spreadsheet would run |
+//! | `asset`, `label` | assets, and the QR code on an asset's label |
+//! | `attribute`, `tag` | the registry of typed attributes, and the tags that group assets |
+//! | `end_of_life` | the dates until which operating systems get security updates |
+//! | `dependency` | dependencies between assets, and the assets reached along these |
+//! | `custody` | custodies: the check-out records of assets |
+//! | `change` | the change history of an asset: its audit entries without the values |
+//! | `import`, `export` | import and export of files |
+//! | `formula` | escaping of cells that a spreadsheet would execute as formulas |
 
 pub mod asset;
 pub mod attribute;

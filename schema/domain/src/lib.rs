@@ -1,18 +1,18 @@
-//! What is true: types, pure rules, state machines, and their SQL.
+//! The domain: types, pure rules, state machines, and the SQL that stores them.
 //!
-//! | wing | what lives there |
+//! | module | contents |
 //! |---|---|
-//! | `base` | the ground: database, ids, errors, events, pages |
-//! | `access` | who somebody is, and what they may do |
-//! | `inventory` | what an organization operates |
-//! | `fleet` | the work of the fleet, as people see it |
-//! | `compliance` | whether assets are as the rules want them |
-//! | `testing` | a database for each test, and what tests fill it with |
+//! | `base` | foundations: database, ids, errors, events, pages |
+//! | `access` | authentication and authorization |
+//! | `fleet` | jobs, workers and schedules, as users read and manage them |
+//! | `inventory` | the assets that an organization operates |
+//! | `compliance` | rules, and whether assets satisfy them |
+//! | `testing` | a database for each test, and fixtures |
 //!
-//! A wing imports those below it and no other (held by `cli/tests/it/wings.rs`).
+//! A module imports only modules above it in this table (enforced by `cli/tests/it/wings.rs`).
 //!
-//! Functions take our [`Tx`], which proves the organization; time comes in as `now`. No Redis, no HTTP, no
-//! resolver is known here.
+//! Functions take a [`Tx`], which carries the organization. The current time is passed in as `now`. This crate does not
+//! use Redis, HTTP or GraphQL resolvers.
 
 pub mod access;
 pub mod base;

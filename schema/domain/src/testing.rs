@@ -1,7 +1,8 @@
-//! A database per test: `CREATE DATABASE … TEMPLATE`, dropped afterwards.
+//! A database per test: created with `CREATE DATABASE … TEMPLATE`, and dropped after the test.
 //!
-//! The suite runs under `sentryops services -- cargo test`, which starts a private Postgres and says where it is. The
-//! template is migrated once per run and schema, whoever comes first.
+//! The tests run under `sentryops services -- cargo test`, which starts a private Postgres and Redis and passes their
+//! URLs in the environment. The first test process creates the template database and applies the migrations to it;
+//! other processes wait.
 
 use std::{
     io::Write as _,
@@ -19,15 +20,15 @@ use crate::Db;
 pub mod compliance;
 pub mod earlier;
 
-/// The login that tests serve as: plain, NOINHERIT, member of the three roles.
+/// Login of the application in tests: no superuser, NOINHERIT, member of the three database roles.
 const LOGIN: &str = "sentryops_test";
 const LOGIN_PASSWORD: &str = "a-test-login-without-any-rights-of-its-own";
 
-/// A migrated database of one's own, with a pool as the application has it.
+/// A migrated database for a single test, with a pool configured as in the application.
 pub struct TestDb {
-    /// As the application sees it.
+    /// The database as the application connects to it.
     pub db: Db,
-    /// The URL of the application's login.
+    /// URL of the database for the application's login.
     pub url: String,
     name: String,
     admin_url: String,
@@ -40,23 +41,25 @@ impl std::ops::Deref for TestDb {
     }
 }
 
-/// The URL of the private Postgres, as its superuser.
+/// Returns the URL of the private Postgres for its superuser.
 pub fn admin_url() -> String {
     service_url("TEST_ADMIN_URL")
 }
 
-/// The URL of the private Redis, which all tests share.
+/// Returns the URL of the private Redis, which all tests share.
 pub fn redis_url() -> String {
     service_url("REDIS_URL")
 }
 
-/// Without private services hardly a test of the binary can run, so one sentence ends it instead of a panic a test.
+/// Returns the value of an environment variable. If the variable is not set, prints one message and exits, because
+/// without the private services almost every test of the process would panic.
 fn service_url(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        static SAID: Mutex<()> = Mutex::new(());
-        // Other tests that come here wait until the process has ended.
-        let _said = SAID.lock();
-        // Past the harness, which would keep it until the test ends; where nobody reads, there is nobody to tell.
+        static MESSAGE_LOCK: Mutex<()> = Mutex::new(());
+        // Concurrent tests block on this lock until the process exits, so the message is printed once.
+        let _lock = MESSAGE_LOCK.lock();
+        // Written directly to stderr, because the test harness prints captured output only after the test. A failed
+        // write is ignored, because it could not be reported either.
         let _ = writeln!(
             std::io::stderr(),
             "\n{variable} is not set: these tests need a private Postgres and Redis. Run all tests with `make test`, \
@@ -66,7 +69,7 @@ fn service_url(variable: &str) -> String {
     })
 }
 
-/// The same server and credentials with another database, or another login.
+/// Returns the URL with another database name, and with other credentials if `login` is set.
 fn url(base: &str, database: &str, login: Option<(&str, &str)>) -> String {
     let mut url = base.to_owned();
     let (scheme, rest) = url.split_once("://").expect("TEST_ADMIN_URL is a URL");
@@ -81,7 +84,7 @@ fn url(base: &str, database: &str, login: Option<(&str, &str)>) -> String {
     url
 }
 
-/// A connection as superuser, for what a test needs to see or break.
+/// Opens a connection to the URL, usually as superuser, so that a test can inspect or break any state.
 pub async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.expect("the test database answers");
@@ -89,7 +92,8 @@ pub async fn connect(url: &str) -> Client {
     client
 }
 
-/// The template's name: one per schema, so that a changed migration makes a new one.
+/// Returns the name of the template database. The name contains a hash of the migrations, so a changed migration gets a
+/// new template.
 fn template() -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
@@ -100,14 +104,14 @@ fn template() -> String {
     format!("sentryops_template_{}", &hash[..12])
 }
 
-/// Makes the template unless it is there; test processes that come at once wait for the first.
+/// Creates the template database unless it exists. An advisory lock makes concurrent test processes wait for the first.
 async fn ensure_template(admin_url: &str) -> String {
     let admin = connect(admin_url).await;
     let template = template();
     admin
         .batch_execute("SELECT pg_advisory_lock(7301)")
         .await
-        .expect("the lock is free in the end");
+        .expect("other test processes release the lock");
     let exists = admin
         .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&template])
         .await
@@ -120,39 +124,42 @@ async fn ensure_template(admin_url: &str) -> String {
                  EXCEPTION WHEN duplicate_object THEN NULL; END $$"
             ))
             .await
-            .expect("a login can be made");
-        let building = format!("{template}_new");
+            .expect("the superuser can create a login");
+        let unfinished = format!("{template}_new");
         admin
-            .batch_execute(&format!("DROP DATABASE IF EXISTS {building}"))
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {unfinished}"))
             .await
-            .expect("an unfinished template goes");
+            .expect("an unfinished template can be dropped");
         admin
-            .batch_execute(&format!("CREATE DATABASE {building}"))
+            .batch_execute(&format!("CREATE DATABASE {unfinished}"))
             .await
-            .expect("a database can be made");
+            .expect("the superuser can create a database");
         {
-            let mut owner = connect(&url(admin_url, &building, None)).await;
-            migrations::roles(&mut owner, LOGIN).await.expect("the superuser may make roles");
+            let mut owner = connect(&url(admin_url, &unfinished, None)).await;
+            migrations::roles(&mut owner, LOGIN).await.expect("the superuser can create roles");
             migrations::up(&mut owner).await.expect("the migrations apply to an empty database");
         }
-        // Renamed when whole: an interrupted run leaves no half-made template under the name.
+        // Renamed only when complete, so an interrupted run leaves no partial template under the final name.
         let mut renamed = Err(());
         for _ in 0..200 {
-            let rename = format!("ALTER DATABASE {building} RENAME TO {template}");
+            let rename = format!("ALTER DATABASE {unfinished} RENAME TO {template}");
             renamed = admin.batch_execute(&rename).await.map_err(|_| ());
             if renamed.is_ok() {
                 break;
             }
-            tokio::task::yield_now().await; // The migrating connection is still closing.
+            tokio::task::yield_now().await; // The connection that applied the migrations is still closing.
         }
-        renamed.expect("nobody else is connected to the new template");
+        renamed.expect("no other process is connected to the new template");
     }
-    admin.batch_execute("SELECT pg_advisory_unlock(7301)").await.expect("the lock is ours");
+    admin
+        .batch_execute("SELECT pg_advisory_unlock(7301)")
+        .await
+        .expect("this session holds the lock");
     template
 }
 
 impl TestDb {
-    /// A fresh, migrated, empty database.
+    /// Creates a fresh, migrated, empty database.
     pub async fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let admin_url = admin_url();
@@ -165,18 +172,19 @@ impl TestDb {
             .query_one("SELECT current_setting('server_version_num')::int >= 150000 AS has", &[])
             .await
             .expect("the server knows its version");
-        // Copying files is ten times as fast as logging their pages, and from version 15 on is not the default.
+        // Copying files is ten times as fast as writing every page to the WAL, which is the default since PostgreSQL
+        // 15.
         let strategy = if row.get("has") { "STRATEGY file_copy" } else { "" };
         admin
             .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template} {strategy}"))
             .await
-            .expect("a database can be made of the template");
+            .expect("a database can be created from the template");
         let url = url(&admin_url, &name, Some((LOGIN, LOGIN_PASSWORD)));
-        let db = Db::new(&url, 8, "sentryops-test").expect("the URL is one of Postgres");
+        let db = Db::new(&url, 8, "sentryops-test").expect("the URL is a Postgres URL");
         Self { db, url, name, admin_url }
     }
 
-    /// A connection as superuser to this database.
+    /// Opens a connection to this database as superuser.
     pub async fn superuser(&self) -> Client {
         connect(&url(&self.admin_url, &self.name, None)).await
     }
@@ -185,8 +193,8 @@ impl TestDb {
 impl Drop for TestDb {
     fn drop(&mut self) {
         let (admin_url, name) = (self.admin_url.clone(), self.name.clone());
-        // A thread with a runtime of its own: the test's is going down and cannot be waited on.
-        let dropped = std::thread::spawn(move || {
+        // Runs on a separate thread and runtime, because the test's runtime is shutting down and cannot be blocked on.
+        let cleanup = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let admin = connect(&admin_url).await;
@@ -196,6 +204,6 @@ impl Drop for TestDb {
             });
             Ok::<(), std::io::Error>(())
         });
-        let _ = dropped.join(); // A database left behind goes with the private server.
+        let _ = cleanup.join(); // If the drop fails, the database is removed together with the private server.
     }
 }

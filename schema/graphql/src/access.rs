@@ -1,4 +1,4 @@
-//! People, programs and their rights: users, sessions, API keys, the audit trail.
+//! GraphQL types, queries and mutations for users, sessions, API keys and the audit trail.
 
 pub(crate) mod actor;
 pub(crate) mod api_key;

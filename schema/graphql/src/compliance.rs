@@ -1,4 +1,4 @@
-//! Rules, runs, findings, scores, and what follows from them.
+//! GraphQL types and root fields of compliance: rules, runs, findings, scores, waivers, drift, forecast and reports.
 
 pub(crate) mod asset;
 pub(crate) mod drift;

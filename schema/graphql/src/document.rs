@@ -1,17 +1,17 @@
-//! A document before it runs: what it must not exceed, what its variables must be, and who may select what.
+//! Checks of a GraphQL document before execution: limits, variables and permissions.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `lexer` | size, nesting and tokens, before parsing |
-//! | `index` | the schema's types, fields and statements, read from the schema itself |
-//! | `operation` | the operation of a document that will run |
-//! | `root` | what may stand at the root of an operation |
-//! | `expansion`, `cost` | fragments measured once; depth, fields, aliases, directives, cost |
-//! | `variables` | whether variables are what the document says they are |
-//! | `authorize` | who may select what |
-//! | `policy` | what the checks must know of single fields and no directive says |
-//! | `error` | why a document is refused before it runs |
-//! | `key_order` | the order of an answer's keys |
+//! | `lexer` | limits on size, nesting and tokens, checked before parsing |
+//! | `index` | the schema's types, fields and permission directives, read from its SDL |
+//! | `operation` | the operation of a document that will be executed |
+//! | `root` | rules for the root fields of an operation |
+//! | `expansion`, `cost` | size after fragment expansion; limits on depth, fields, aliases, directives and cost |
+//! | `variables` | the check that variables match their declared types |
+//! | `authorize` | the check that the caller has the permissions for every selected field |
+//! | `policy` | properties of single fields that no directive expresses |
+//! | `error` | the error of a document that is rejected before execution |
+//! | `key_order` | the order of the keys in a response |
 
 pub(crate) mod authorize;
 pub(crate) mod cost;

@@ -1,24 +1,24 @@
-//! The one way in, whatever the transport: limits, parsing, who asks, what they may select, execution.
+//! The entry point for every transport: limits, parsing, authentication, authorization, execution.
 //!
-//! A document is refused before anything of it runs, or it runs whole. The order is the cheapest first: what is too
-//! large is not parsed, what is too complex asks nobody who they are, what is forbidden touches no row of the
-//! organization.
+//! A GraphQL document is either rejected before any field runs, or executed as a whole. The cheapest checks run first:
+//! a document that is too large is not parsed, a document that is too complex is rejected before authentication, and a
+//! document for which the caller lacks a permission reads no row of the organization.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `schema`, `register` | the table of all nouns, and what is made of it: the roots, `node` |
-//! | `prepare`, `allowlist` | a document until it may run |
-//! | `execute` | who asks, what they may select, execution |
-//! | `document_error` | refusals before execution, as clients learn them |
-//! | `subscription`, `recognition` | a document that runs again and again; rights over time |
-//! | `files` | files in and out |
+//! | `schema`, `register` | the table of files with root fields or node types; the types generated from it |
+//! | `prepare`, `allowlist` | checks that need neither the caller nor the database |
+//! | `execute` | authentication, authorization, execution |
+//! | `error_answer` | errors of rejected documents, as clients receive them |
+//! | `subscription`, `connection` | repeated execution of a subscription; permissions of open connections |
+//! | `files` | upload and download of files |
 
 mod allowlist;
-mod document_error;
+pub(crate) mod connection;
+mod error_answer;
 mod execute;
 mod files;
 mod prepare;
-pub(crate) mod recognition;
 mod register;
 pub(crate) mod schema;
 pub(crate) mod subscription;
@@ -32,28 +32,28 @@ pub use prepare::{OperationKind, Prepared};
 
 use crate::{
     document::{
-        index::{MissingPolicy, SchemaIndex},
+        index::{SchemaFault, SchemaIndex},
         variables::InputTypes,
     },
     engine::{
-        recognition::Watching,
+        connection::CheckIntervals,
         schema::{Mutation, Query, Subscription},
     },
     request::context::Services,
 };
 
-/// What the endpoint shows and accepts.
+/// Settings of the GraphQL endpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Whether the schema may be asked for, and whether a mistyped name is told what it might have been.
+    /// True if introspection is allowed and errors for mistyped names suggest similar ones.
     pub introspection: bool,
-    /// Whether only known documents run.
+    /// Allowlist of the documents that clients can run.
     pub allowlist: Allowlist,
-    /// How subscriptions, and what they run on, keep up with the rows.
-    pub watching: Watching,
+    /// Intervals at which subscriptions poll and open connections check their permissions.
+    pub intervals: CheckIntervals,
 }
 
-/// The schema with its statements and limits; built once a process, cheap to clone.
+/// The executable schema with its permission checks and limits. Built once per process; cheap to clone.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
@@ -66,10 +66,11 @@ struct Inner {
 }
 
 impl Engine {
-    /// Builds the schema and reads its statements.
+    /// Builds the schema and indexes its permission directives.
     ///
     /// # Errors
-    /// Every output type and root field that states no permission: such a schema must not be served.
+    /// Returns one line per error in the schema, e.g. an object type or root field without a permission directive. The
+    /// server must not start then.
     pub fn build(services: Services, settings: Settings) -> Result<Self, Vec<String>> {
         let mut builder = schema::builder();
         if !settings.introspection {
@@ -77,25 +78,24 @@ impl Engine {
         }
         let schema = builder.finish();
         let sdl = schema.sdl();
-        let index = SchemaIndex::read(&sdl, schema::POLICIES).map_err(|unstated| {
-            unstated.iter().map(MissingPolicy::to_string).collect::<Vec<_>>()
-        })?;
+        let index = SchemaIndex::read(&sdl, schema::POLICIES)
+            .map_err(|faults| faults.iter().map(SchemaFault::to_string).collect::<Vec<_>>())?;
         let (input_types, services) = (InputTypes::read(&sdl), Arc::new(services));
         Ok(Self(Arc::new(Inner { schema, index, input_types, services, settings })))
     }
 
-    /// Services of the process.
+    /// Returns the services of the process.
     pub(crate) fn services(&self) -> &Services {
         &self.0.services
     }
 
-    /// How subscriptions keep up.
-    pub(crate) fn watching(&self) -> &Watching {
-        &self.0.settings.watching
+    /// Returns the intervals of subscriptions and open connections.
+    pub(crate) fn intervals(&self) -> &CheckIntervals {
+        &self.0.settings.intervals
     }
 }
 
-/// The schema's text, as committed and as `sentryops schema` prints it.
+/// Returns the schema as SDL, the same text that is committed and that `sentryops schema` prints.
 pub fn sdl() -> String {
     schema::builder().finish().sdl()
 }

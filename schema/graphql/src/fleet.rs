@@ -1,4 +1,4 @@
-//! Jobs, workers, schedules.
+//! GraphQL types and fields of jobs, workers and schedules.
 
 pub(crate) mod job;
 pub(crate) mod schedule;

@@ -1,4 +1,5 @@
-//! Assets, their facts and dependencies; files of them, in and out.
+//! GraphQL types and root fields of the inventory: assets, their facts, dependencies and custodies, and imports. Also
+//! the upload and export of files over HTTP.
 
 pub(crate) mod asset;
 pub(crate) mod attribute;

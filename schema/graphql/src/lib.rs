@@ -1,15 +1,15 @@
-//! What the API shows: views, resolvers, and the checks that come before them.
+//! The GraphQL API: object types, resolvers, and the checks that run before them.
 //!
-//! | folder | what lives there |
+//! | folder | contents |
 //! |---|---|
-//! | `engine` | [`Engine`]: the one way in, whatever the transport; the schema's roots, `node`, subscriptions |
-//! | `document` | what is checked of a document before it runs |
-//! | `request` | what the resolvers of one request share |
-//! | `access`, `inventory`, `fleet`, `compliance` | a file a noun: view, query, mutation, inputs |
+//! | `engine` | [`Engine`], the only entry point for all transports; root types, `node`, subscriptions |
+//! | `document` | checks of a GraphQL document before execution |
+//! | `request` | state and helpers that the resolvers of one request share |
+//! | `access`, `inventory`, `fleet`, `compliance` | object types, queries, mutations and inputs, one file per topic |
 //!
-//! No HTTP is known here: a bearer is a text and an address an address, wherever they came from.
+//! This crate does not depend on HTTP: transports pass the bearer token and the client's address as plain values.
 
-// async-graphql's merged roots nest a future per object; the compiler's default of 128 levels is too few for them.
+// The merged roots of async-graphql nest one future per object, deeper than the compiler's default limit of 128.
 #![recursion_limit = "256"]
 
 mod access;
@@ -20,16 +20,16 @@ mod fleet;
 mod inventory;
 mod request;
 
-pub use compliance::report::Printed;
+pub use compliance::report::PrintedReport;
 pub use engine::{
     Allowlist, Engine, OperationKind, Prepared, Settings,
-    recognition::{Recognised, Watching},
+    connection::{CheckIntervals, ConnectedCaller},
     sdl,
 };
-pub use inventory::upload::{BrokenOff, Received};
+pub use inventory::upload::{Received, UploadAbort};
 pub use request::{
     answer::{Answer, refused},
     context::{Client, Services},
     error::{Error, ErrorCode},
-    permit::Lost,
+    permit::AccessLoss,
 };

@@ -1,15 +1,15 @@
-//! What the resolvers of one request share.
+//! State and helpers that the resolvers of one request share.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `context` | who asks, and the request's transactions |
-//! | `loader`, `drive` | rows loaded in batches; an execution and its loads, in one task |
-//! | `node` | rows that `node(id)` finds |
+//! | `context` | the caller and the request's transactions |
+//! | `loader`, `drive` | batched loads of rows; execution of a document and its loads in one task |
+//! | `node` | lookup of rows for `node(id)` |
 //! | `page` | connections, edges, cursors |
-//! | `error` | a code and a sentence for the client |
-//! | `answer` | what came of a document |
-//! | `permit` | who asks for what is no document, and what they may lose |
-//! | `watch` | what a subscription remembers from one execution to the next |
+//! | `error` | errors as clients receive them: a code and a message |
+//! | `answer` | the response to a document, and whether any resolver ran |
+//! | `permit` | authorization of file uploads and downloads; loss of access while a connection is open |
+//! | `subscription_state` | state that a subscription keeps between two executions of its document |
 
 pub(crate) mod answer;
 pub(crate) mod context;
@@ -19,4 +19,4 @@ pub(crate) mod loader;
 pub(crate) mod node;
 pub(crate) mod page;
 pub(crate) mod permit;
-pub(crate) mod watch;
+pub(crate) mod subscription_state;

@@ -1,4 +1,5 @@
-//! Postures: between compliance runs, what changes is followed.
+//! Handlers of the jobs that re-evaluate postures between compliance runs. A posture is all verdicts and the score of
+//! one asset.
 
 use std::time::Duration;
 
@@ -6,21 +7,23 @@ use domain::compliance::{posture, range::AssetRange};
 use jobs::{
     Failure,
     compliance::posture::{
-        Flip, Reevaluate, Refresh, Verify, push_flip, push_forgotten, push_refresh, push_verify,
+        Reevaluate, ReevaluateFlips, Refresh, Verify, push_flip, push_missing_reevaluations,
+        push_refresh, push_verify,
     },
 };
 
-use crate::{context::Context, maintenance::Round};
+use crate::{context::Context, maintenance::TaskContext};
 
-/// How often changes are looked for that nobody asked to follow.
-pub(crate) const FORGOTTEN_EVERY: Duration = Duration::from_secs(3);
+/// Interval between two searches for recorded changes without a re-evaluation job.
+pub(crate) const MISSING_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Judges what changed.
+/// Re-evaluates the assets whose rule inputs changed. Pushes the jobs for the ranges to refresh, and for changes beyond
+/// one batch.
 pub async fn reevaluate(context: Context, _: Reevaluate) -> Result<(), Failure> {
     let tx = context.finish().await?;
     let reevaluated = posture::reevaluate(&tx, context.now()).await?;
-    push_refresh(&tx, reevaluated.everybody).await?;
-    if reevaluated.is_more {
+    push_refresh(&tx, reevaluated.refresh_ranges).await?;
+    if reevaluated.has_more {
         jobs::compliance::posture::push_reevaluation(&tx).await?;
     }
     push_flip(&tx).await?;
@@ -28,8 +31,9 @@ pub async fn reevaluate(context: Context, _: Reevaluate) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Judges what time alone has changed: by whichever clock is ahead, the worker's or Postgres', which decided that it is time.
-pub async fn flip(context: Context, _: Flip) -> Result<(), Failure> {
+/// Re-evaluates assets with a verdict that changed because time passed. Uses the later time of the worker's and
+/// Postgres' clocks, because Postgres' clock decided that the job was due.
+pub async fn reevaluate_flips(context: Context, _: ReevaluateFlips) -> Result<(), Failure> {
     let tx = context.finish().await?;
     let now = context.now().max(tx.now().await?);
     posture::reevaluate_flips(&tx, now).await?;
@@ -38,7 +42,7 @@ pub async fn flip(context: Context, _: Flip) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Judges a range by rules that have changed.
+/// Re-evaluates a range of assets after rules changed.
 pub async fn refresh(context: Context, job: Refresh) -> Result<(), Failure> {
     let tx = context.finish().await?;
     posture::refresh(&tx, job.range, context.now()).await?;
@@ -47,7 +51,8 @@ pub async fn refresh(context: Context, job: Refresh) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Compares all postures with what a look at everything finds, part by part; what differs is said, and judged anew.
+/// Compares all stored postures of the organization with a full evaluation, range by range. Logs the differences and
+/// repairs them.
 pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
     let tx = context.write().await?;
     let ranges = AssetRange::all(&tx).await?;
@@ -63,7 +68,7 @@ pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
             let count = differing.len();
             tracing::error!(
                 asset.id = %first.asset, count,
-                "the postures of {count} assets were not what a look at everything finds"
+                "the stored postures of {count} assets differed from a full evaluation, and were repaired"
             );
         }
     }
@@ -71,16 +76,16 @@ pub async fn verify(context: Context, _: Verify) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks for following where nobody has.
-pub(crate) async fn reevaluate_forgotten(round: Round) -> domain::Result<()> {
-    let tx = round.db.fleet().await?;
-    push_forgotten(&tx).await?;
+/// Pushes re-evaluation jobs for recorded changes that have none.
+pub(crate) async fn push_missing(context: TaskContext) -> domain::Result<()> {
+    let tx = context.db.fleet().await?;
+    push_missing_reevaluations(&tx).await?;
     tx.commit().await
 }
 
-/// Asks for the next comparison where none is asked for.
-pub(crate) async fn ask_to_verify(round: Round) -> domain::Result<()> {
-    let tx = round.db.fleet().await?;
+/// Pushes the next verification of postures for each organization in which none waits.
+pub(crate) async fn push_next_verification(context: TaskContext) -> domain::Result<()> {
+    let tx = context.db.fleet().await?;
     let now = tx.now().await?;
     push_verify(&tx, now).await?;
     tx.commit().await

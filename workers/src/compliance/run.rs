@@ -1,4 +1,5 @@
-//! Compliance runs: each shard is judged and counted in one transaction, which also ends its job.
+//! Handlers of compliance runs. Each shard (a range of the run's assets) is evaluated and counted in one transaction,
+//! which also completes its job.
 
 use domain::{
     compliance::run::{Run, RunTrigger},
@@ -16,16 +17,18 @@ use jobs::{
 
 use crate::context::Context;
 
-/// Judges a shard's assets.
+/// Evaluates the assets of a shard. If the rules have changed since the run began, the run starts again with new
+/// shards.
 pub async fn shard(context: Context, job: RunShard) -> Result<(), Failure> {
     let tx = context.write().await?;
     let is_open = Run::begin_shard(&tx, job.run, job.round).await?;
     tx.commit().await?;
     let tx = context.finish().await?;
     if is_open {
-        let anew = Run::evaluate_shard(&tx, job.run, job.round, job.range, context.now()).await?;
-        if let Some(anew) = anew {
-            push_shards(&tx, anew).await?;
+        let restarted =
+            Run::evaluate_shard(&tx, job.run, job.round, job.range, context.now()).await?;
+        if let Some(restarted) = restarted {
+            push_shards(&tx, restarted).await?;
         }
         push_flip(&tx).await?;
     }
@@ -33,7 +36,8 @@ pub async fn shard(context: Context, job: RunShard) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Starts the run of a schedule's tick: once, however often the tick is told.
+/// Starts the compliance run of an occurrence of a schedule. The run is started once, even if the job runs several
+/// times.
 pub async fn scheduled(context: Context, job: ScheduledRun) -> Result<(), Failure> {
     let tx = context.finish().await?;
     let trigger = RunTrigger::Schedule;
@@ -43,7 +47,7 @@ pub async fn scheduled(context: Context, job: ScheduledRun) -> Result<(), Failur
     Ok(())
 }
 
-/// A shard will not be done, so neither will its run.
+/// Marks the run as failed after one of its shards was buried (dead-lettered), discarded or cancelled.
 pub async fn shard_ended(context: Context, ended: Ended) -> Result<(), Failure> {
     let subject = ended.subject.unwrap_or_default();
     let run = subject.parse::<RunId>().map_err(|error| Failure::abort(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! The thread that renews leases.
+//! The lease renewal thread of a worker process.
 
 use std::{process, time::Duration};
 
@@ -9,37 +9,40 @@ use jobs::queue::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What a process exits with when a job cannot be stopped.
+/// Exit code of a process that exits because a job does not stop.
 pub const EXIT_STUCK: u8 = 70;
 
-/// The thread that renews leases. It also ends the process when a job that cannot be stopped keeps it from ending.
+/// Lease renewal on a separate thread. The thread also exits the process if a job that does not stop prevents a normal
+/// exit.
 pub(super) struct LeaseRenewer {
     pub(super) registry: ClaimRegistry,
     pub(super) db: Db,
     pub(super) config: LeaseConfig,
     pub(super) stop: CancellationToken,
+    /// Cancelled by this thread when a job does not stop.
     pub(super) stuck: CancellationToken,
-    /// Cancelled when the thread ends, for whatever reason.
-    pub(super) gone: CancellationToken,
-    /// How long a process that has to end may take to end by itself.
-    pub(super) last_resort: Duration,
+    /// Cancelled when the thread ends, for any reason.
+    pub(super) renewer_exited: CancellationToken,
+    /// Time that the process has to exit normally after `stuck` was cancelled. After that, this thread exits the
+    /// process.
+    pub(super) forced_exit_delay: Duration,
 }
 
 impl LeaseRenewer {
     pub(super) fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("leases".to_owned()).spawn(move || {
-            let _gone = self.gone.clone().drop_guard();
+            let _cancel_on_drop = self.renewer_exited.clone().drop_guard();
             runtime.block_on(async {
-                let last_resort = async {
+                let forced_exit = async {
                     self.stuck.cancelled().await;
-                    tokio::time::sleep(self.last_resort).await;
-                    tracing::error!("ending this process: a job does not stop");
+                    tokio::time::sleep(self.forced_exit_delay).await;
+                    tracing::error!("a job does not stop and blocks the shutdown: exiting this process");
                     process::exit(EXIT_STUCK.into())
                 };
                 tokio::select! {
                     () = renew_leases(&self.registry, &self.db, self.config, &self.stop, &self.stuck) => {}
-                    () = last_resort => {}
+                    () = forced_exit => {}
                 }
             });
         })

@@ -1,13 +1,13 @@
-//! Schedules: what is due is pushed. The handlers are those of the wings: a scheduled compliance run is started in
-//! `compliance/run`.
+//! Periodic task that pushes the jobs of due schedules. The handlers of these jobs are in other modules:
+//! `compliance/run` starts a scheduled compliance run.
 
 use jobs::fleet::schedule;
 
-use crate::maintenance::Round;
+use crate::maintenance::TaskContext;
 
-/// Pushes the jobs of schedules that are due: by Postgres' clock, as those of workers need not agree.
-pub(crate) async fn push_due(round: Round) -> domain::Result<()> {
-    let tx = round.db.fleet().await?;
+/// Pushes the jobs of due schedules. Postgres' clock decides, because the clocks of workers may differ.
+pub(crate) async fn push_due(context: TaskContext) -> domain::Result<()> {
+    let tx = context.db.fleet().await?;
     let now = tx.now().await?;
     schedule::push_due(&tx, now).await?;
     tx.commit().await

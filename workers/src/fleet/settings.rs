@@ -1,21 +1,21 @@
-//! Settings of a process of the fleet.
+//! Settings of a worker process.
 
 use std::time::Duration;
 
 use domain::fleet::job::Queue;
 use jobs::queue::renewal::LeaseConfig;
 
-/// How one queue is worked on.
+/// Concurrency and prefetch of one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// Jobs at a time.
+    /// Maximum number of jobs that run at the same time.
     pub concurrency: usize,
-    /// Jobs claimed ahead.
+    /// Number of jobs that are claimed before a handler is free.
     pub prefetch: usize,
 }
 
 impl QueueSettings {
-    /// What suits a queue unless somebody knows better: long jobs are not claimed ahead, short ones in hundreds.
+    /// Returns the defaults of a queue. Queues of long jobs prefetch none; queues of short jobs prefetch up to 1,000.
     pub fn of(queue: Queue) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let (concurrency, prefetch) = match queue {
@@ -30,21 +30,21 @@ impl QueueSettings {
     }
 }
 
-/// How a process works.
+/// Settings of a worker process.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The queues it takes from.
+    /// Queues from which the process claims jobs, with the settings of each.
     pub queues: Vec<(Queue, QueueSettings)>,
-    /// How leases are kept.
+    /// Settings of leases and their renewal.
     pub leases: LeaseConfig,
-    /// How long running jobs may go on after a stop.
-    pub drain: Duration,
-    /// How often it is looked for lost leases and due schedules.
+    /// Drain timeout: time that running jobs have to finish during a shutdown.
+    pub drain_timeout: Duration,
+    /// Interval between two ticks of the maintenance. A tick reaps expired leases and pushes the jobs of due schedules.
     pub maintenance_interval: Duration,
-    /// Days for which it is kept what became of jobs.
+    /// Retention of ended jobs and ended import runs, in days.
     pub history_days: u16,
-    /// The version it is of.
+    /// Version of SentryOps that the process runs.
     pub version: String,
-    /// The machine it runs on.
+    /// Name of the machine on which the process runs.
     pub host: String,
 }

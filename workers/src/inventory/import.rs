@@ -1,4 +1,5 @@
-//! Imports: each chunk in the transaction that also ends its job and asks for the next.
+//! Handlers of imports. Each chunk (a range of the file's rows) is imported in one transaction, which also completes
+//! its job and pushes the next job.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use jobs::{
     push,
 };
 
-use crate::{context::Context, maintenance::Round};
+use crate::{context::Context, maintenance::TaskContext};
 
-/// Until a run that is under way is looked at again.
-const LATER: Duration = Duration::from_mins(10);
+/// Delay before the next sweep of a run that is still in progress.
+const SWEEP_AGAIN_AFTER: Duration = Duration::from_mins(10);
 
-/// Imports a chunk's rows.
+/// Imports the rows of a chunk. Then pushes the job of the next chunk, or the sweep after the last one.
 pub async fn chunk(context: Context, job: ImportChunk) -> Result<(), Failure> {
     let tx = context.finish().await?;
     if let Some(begun) = ImportRun::begin_chunk(&tx, job.run, job.place).await? {
@@ -37,18 +38,19 @@ pub async fn chunk(context: Context, job: ImportChunk) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A chunk will not be imported, so the run ends: what came before it stays.
+/// Marks the run as failed after one of its chunks was buried (dead-lettered), discarded or cancelled. The rows of
+/// earlier chunks stay imported.
 pub async fn chunk_ended(context: Context, ended: Ended) -> Result<(), Failure> {
     let subject = ended.subject.unwrap_or_default();
     let run = subject.parse::<ImportRunId>().map_err(|error| Failure::abort(error.to_string()))?;
     let tx = context.finish().await?;
-    end(&tx, run, ended.outcome, ended.error, &context).await?;
+    fail_run(&tx, run, ended.outcome, ended.error, &context).await?;
     push_sweep(&tx, run).await?;
     tx.commit().await?;
     Ok(())
 }
 
-async fn end(
+async fn fail_run(
     tx: &Tx,
     run: ImportRunId,
     outcome: JobState,
@@ -58,12 +60,13 @@ async fn end(
     let outcome = outcome.as_str().to_lowercase();
     let because = error.map(|error| format!(": {error}")).unwrap_or_default();
     let done = ImportRun::get(tx, run).await?.done;
-    let reason =
-        format!("the job of the next rows was {outcome}{because}; {done} rows were done before it");
+    let reason = format!(
+        "the job for the next rows was {outcome}{because}; {done} rows were processed before it"
+    );
     ImportRun::fail(tx, run, &reason, context.now()).await
 }
 
-/// Clears away what an ended run no longer needs.
+/// Deletes the working data of a run that has ended. Snoozes while the run is in progress.
 pub async fn sweep(context: Context, job: ImportSweep) -> Result<(), Failure> {
     loop {
         let tx = context.write().await?;
@@ -71,22 +74,25 @@ pub async fn sweep(context: Context, job: ImportSweep) -> Result<(), Failure> {
         tx.commit().await?;
         match swept {
             Sweep::More => {}
-            Sweep::Open => return Err(Failure::snooze("the import is under way", LATER)),
-            Sweep::Clear => break,
+            Sweep::InProgress => {
+                return Err(Failure::snooze("the import is still in progress", SWEEP_AGAIN_AFTER));
+            }
+            Sweep::Done => break,
         }
     }
     context.finish().await?.commit().await?;
     Ok(())
 }
 
-/// Forgets imports that are older than the history: a part at a time, as an import may have thousands of errors.
-pub(crate) async fn forget(round: Round) -> domain::Result<()> {
+/// Deletes ended import runs that are older than the retention. Each transaction deletes a few, because a run may have
+/// thousands of errors.
+pub(crate) async fn delete_old(context: TaskContext) -> domain::Result<()> {
     loop {
-        let tx = round.db.fleet().await?;
-        let before = tx.now().await? - TimeDelta::days(round.history_days.into());
-        let forgotten = ImportRun::forget(&tx, before).await?;
+        let tx = context.db.fleet().await?;
+        let before = tx.now().await? - TimeDelta::days(context.history_days.into());
+        let deleted = ImportRun::delete_ended(&tx, before).await?;
         tx.commit().await?;
-        if forgotten == 0 {
+        if deleted == 0 {
             return Ok(());
         }
     }

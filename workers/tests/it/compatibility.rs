@@ -1,4 +1,5 @@
-//! Jobs that an earlier version stored are done by today's workers, and those stored today can be read by its workers.
+//! Compatibility of job payloads: today's workers run the jobs that an earlier version stored, and its workers can read
+//! those that are stored today.
 
 use domain::{
     base::run_state::RunState,
@@ -10,7 +11,7 @@ use domain::{
 use jobs::{
     Job,
     compliance::{
-        posture::{Flip, Reevaluate, Refresh, Verify},
+        posture::{Reevaluate, ReevaluateFlips, Refresh, Verify},
         run::RunShard,
     },
     fleet::schedule::ScheduledRun,
@@ -20,13 +21,13 @@ use serde_json::Value;
 
 use crate::harness::{TestFleet, eventually};
 
-/// The run and the import that wait to be done, and those of which a part was cancelled.
+/// Ids of a run and an import with waiting jobs, and of a run and an import with a cancelled job.
 const RUN: &str = "run_01m8qjc1nzedet4jysabqbseg8";
 const IMPORT: &str = "imp_01m8qjc1p2ej7vrx0skzbmyscf";
 const CANCELLED_RUN: &str = "run_01m8qjc1pqer0vqmgknqwyqq0k";
 const CANCELLED_IMPORT: &str = "imp_01m8qjc1p5e1fswtfr1dw3fsxn";
 
-/// With the rows of the version before, as that organization; nobody works yet.
+/// Restores the rows of the earlier version and uses its organization. No worker runs yet.
 async fn restored() -> TestFleet {
     let mut fleet = TestFleet::new().await;
     earlier::restore(&fleet.db).await;
@@ -48,7 +49,7 @@ async fn import(fleet: &TestFleet, id: &str) -> ImportRun {
     run
 }
 
-/// Kind, queue, version, payload, attempts and whether it is watched, of the rows that wait.
+/// Returns the kind, queue, version, payload, maximum attempts and watched flag of the stored jobs.
 async fn stored(fleet: &TestFleet) -> Vec<(String, String, i16, Value, i16, bool)> {
     let sql =
         "SELECT kind, queue, version, payload, max_attempts, watched FROM job ORDER BY kind, id";
@@ -59,7 +60,7 @@ async fn stored(fleet: &TestFleet) -> Vec<(String, String, i16, Value, i16, bool
     rows.iter().map(read).collect()
 }
 
-/// Whether today's push would store each row of the kind as the version before did.
+/// Checks that today's push would store each job of the kind as the earlier version did.
 async fn is_stored_alike<J: Job>(fleet: &TestFleet) {
     let rows = stored(fleet).await;
     let of_kind: Vec<_> = rows.into_iter().filter(|row| row.0 == J::KIND).collect();
@@ -77,7 +78,7 @@ async fn payloads_and_columns_of_every_kind_are_those_of_before() {
     let fleet = restored().await;
     is_stored_alike::<RunShard>(&fleet).await;
     is_stored_alike::<Reevaluate>(&fleet).await;
-    is_stored_alike::<Flip>(&fleet).await;
+    is_stored_alike::<ReevaluateFlips>(&fleet).await;
     is_stored_alike::<Refresh>(&fleet).await;
     is_stored_alike::<Verify>(&fleet).await;
     is_stored_alike::<ScheduledRun>(&fleet).await;
@@ -103,9 +104,9 @@ async fn every_stored_job_is_done() {
         "scan.verify",
     ];
     assert_eq!(kinds, expected);
-    // A sweep that comes before the end of its import looks again after ten minutes; that end brings it forward.
+    // A sweep that runs before its import has ended snoozes for ten minutes. The end of the import brings it forward.
     fleet
-        .meddle(
+        .run_sql(
             "CREATE TABLE stored AS SELECT id FROM job;
              UPDATE job SET state = 'WAITING', run_at = now() WHERE kind <> 'import.sweep';
              UPDATE job SET run_at = now() + interval '1 hour' WHERE kind = 'import.sweep'",
@@ -130,12 +131,14 @@ async fn a_stored_shard_is_judged_and_ends_its_run() {
     assert!(run.passed > 0 && run.failed > 0, "{run:?}", run = (run.passed, run.failed));
 }
 
-/// That version wrote 2, but read 1: the same without a round.
+/// The earlier version wrote payload version 2 and could read 1, which is the same without a round.
 #[tokio::test]
 async fn a_stored_shard_of_payload_version_1_ends_its_run() {
     let fleet = restored().await;
     fleet
-        .meddle("UPDATE job SET version = 1, payload = payload - 'round' WHERE kind = 'scan.shard'")
+        .run_sql(
+            "UPDATE job SET version = 1, payload = payload - 'round' WHERE kind = 'scan.shard'",
+        )
         .await;
     fleet.start();
     eventually(async || run(&fleet, RUN).await.state.has_ended()).await;

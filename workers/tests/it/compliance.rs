@@ -1,4 +1,4 @@
-//! Compliance through the fleet.
+//! Compliance jobs, run by worker processes.
 
 mod posture;
 mod run;

@@ -1,3 +1,3 @@
-//! Schedules through the fleet.
+//! Schedules, run by worker processes.
 
 mod schedule;

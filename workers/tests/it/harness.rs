@@ -1,4 +1,5 @@
-//! What the tests start from: a database, an organization, a table for effects, and fleets that do jobs of these tests.
+//! Test harness: a database, an organization, a table for effects, and worker processes that run the jobs of these
+//! tests.
 
 use std::{
     collections::HashMap,
@@ -18,30 +19,30 @@ use jobs::{Failure, Job, event::Listener, queue::renewal::LeaseConfig};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use workers::{Context, Fleet, Handlers, QueueSettings, Settings};
+use workers::{Context, Handlers, QueueSettings, Settings, WorkerProcess};
 
-/// As short as a loaded machine keeps.
+/// Leases as short as a loaded machine can renew.
 pub(crate) const LEASES: LeaseConfig = LeaseConfig {
     lease: Duration::from_secs(2),
-    every: Duration::from_millis(300),
+    renew_interval: Duration::from_millis(300),
     grace: Duration::from_mins(1),
 };
 
-/// What there is to do: the daily comparison of postures is always ahead.
-pub(crate) const TO_DO: &str = "SELECT id FROM job WHERE kind <> 'scan.verify'";
+/// Query for the jobs in the queue, except the daily verification of postures, which is always scheduled.
+pub(crate) const OPEN_JOBS: &str = "SELECT id FROM job WHERE kind <> 'scan.verify'";
 
-/// A job that does what it is told to.
+/// A job with a behaviour that the test chooses.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TestJob {
     pub(crate) name: String,
-    pub(crate) does: Does,
+    pub(crate) does: Behaviour,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Does {
-    /// Writes its effect in the transaction that ends it.
+pub(crate) enum Behaviour {
+    /// Writes the effect in the transaction that completes the job.
     Effect,
-    /// Waits for the test's leave, then as above.
+    /// Waits for a permit of [`Log::permits`], then writes the effect.
     Wait,
     Fail,
     FailOnce,
@@ -58,12 +59,12 @@ impl Job for TestJob {
     const TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// What happens while fleets run, and what the test lets happen.
+/// Record of the handlers' starts and ends, and permits for jobs that wait.
 #[derive(Clone)]
 pub(crate) struct Log {
     started: Arc<Mutex<Vec<String>>>,
     ended: Arc<Mutex<Vec<String>>>,
-    pub(crate) leave: Arc<Semaphore>,
+    pub(crate) permits: Arc<Semaphore>,
 }
 
 impl Log {
@@ -71,7 +72,7 @@ impl Log {
         self.started.lock().unwrap().clone()
     }
 
-    /// Whose work is over, done or stopped.
+    /// Returns the names of the jobs with a handler that has ended, finished or stopped.
     pub(crate) fn ended(&self) -> Vec<String> {
         self.ended.lock().unwrap().clone()
     }
@@ -81,7 +82,7 @@ impl Log {
     }
 }
 
-/// A database of its own, and the processes that take jobs from it.
+/// A test's own database, and the worker processes that claim jobs from it.
 pub(crate) struct TestFleet {
     pub(crate) db: TestDb,
     pub(crate) org: OrganizationId,
@@ -113,7 +114,7 @@ impl TestFleet {
         let log = Log {
             started: Arc::default(),
             ended: Arc::default(),
-            leave: Arc::new(Semaphore::new(0)),
+            permits: Arc::new(Semaphore::new(0)),
         };
         Self { db, org, log, now: Arc::new(Mutex::new(at())), running: Mutex::default() }
     }
@@ -127,22 +128,22 @@ impl TestFleet {
         self.db.write(self.org, origin).await.unwrap()
     }
 
-    /// As superuser: what no code of ours does.
-    pub(crate) async fn meddle(&self, sql: &str) {
+    /// Runs SQL as superuser, for changes that the product never makes.
+    pub(crate) async fn run_sql(&self, sql: &str) {
         self.db.superuser().await.batch_execute(sql).await.unwrap();
     }
 
-    /// Lets time pass for handlers.
-    pub(crate) fn tick(&self, time: TimeDelta) {
+    /// Advances the clock of the handlers.
+    pub(crate) fn advance_clock(&self, time: TimeDelta) {
         *self.now.lock().unwrap() += time;
     }
 
-    /// How many rows it finds.
+    /// Returns the number of rows that the query finds.
     pub(crate) async fn count(&self, sql: &str) -> usize {
         self.db.superuser().await.query(sql, &[]).await.unwrap().len()
     }
 
-    pub(crate) async fn push(&self, name: &str, does: Does) -> JobId {
+    pub(crate) async fn push(&self, name: &str, does: Behaviour) -> JobId {
         let tx = self.write().await;
         let job = TestJob { name: name.to_owned(), does };
         let id = jobs::push(&tx, &job).await.unwrap();
@@ -156,8 +157,8 @@ impl TestFleet {
                 .map(|queue| (queue, QueueSettings { concurrency, prefetch }))
                 .to_vec(),
             leases: LEASES,
-            drain: Duration::from_secs(10),
-            tend_every: Duration::from_millis(100),
+            drain_timeout: Duration::from_secs(10),
+            maintenance_interval: Duration::from_millis(100),
             history_days: 30,
             version: "test".to_owned(),
             host: "test".to_owned(),
@@ -169,7 +170,7 @@ impl TestFleet {
         workers::handlers().on(move |context, job| do_test_job(log.clone(), context, job))
     }
 
-    /// A process of the fleet; ends with it.
+    /// Starts a worker process, which runs until this harness is dropped.
     pub(crate) fn start(&self) -> CancellationToken {
         self.start_with(self.handlers(), Self::settings(4, 8))
     }
@@ -177,12 +178,12 @@ impl TestFleet {
     pub(crate) fn start_with(&self, handlers: Handlers, settings: Settings) -> CancellationToken {
         let now = Arc::clone(&self.now);
         let clock = Arc::new(move || *now.lock().unwrap());
-        // Hears no hints: the poll must do.
-        let fleet = Fleet::new(
+        // The listener receives no hints: polling must suffice.
+        let fleet = WorkerProcess::new(
             self.db.db.clone(),
-            Listener::deaf(),
+            Listener::disconnected(),
             handlers,
-            workers::duties(),
+            workers::periodic_tasks(),
             clock,
             settings,
         );
@@ -195,7 +196,8 @@ impl TestFleet {
         stop
     }
 
-    /// Nearly as SIGKILL: nothing is renewed or told any more; a handler that goes on is refused by its fence.
+    /// Stops the first process almost as SIGKILL does: the process renews no lease and writes no outcome any more. A
+    /// handler that is still running cannot complete its job, because its fencing token is outdated.
     pub(crate) fn kill_first(&self) {
         let (_, running) = self.running.lock().unwrap().remove(0);
         running.abort();
@@ -216,13 +218,13 @@ impl TestFleet {
         job
     }
 
-    /// Waits until the job is in that state.
+    /// Waits until the job is in this state, and returns it.
     pub(crate) async fn until(&self, id: JobId, state: JobState) -> Row {
         eventually(async || self.job(id).await.is_some_and(|job| job.state == state)).await;
         self.job(id).await.unwrap()
     }
 
-    /// How often each effect happened.
+    /// Returns the number of times that each effect happened, by name.
     pub(crate) async fn effects(&self) -> HashMap<String, i64> {
         let tx = self.db.read(self.org).await.unwrap();
         let sql = "SELECT name, count(*) AS times FROM effect GROUP BY name";
@@ -236,10 +238,10 @@ impl TestFleet {
     }
 }
 
-/// Tells when a handler's work is dropped.
-struct Ends(Log, String);
+/// Records the end of a handler when it is dropped.
+struct RecordEnd(Log, String);
 
-impl Drop for Ends {
+impl Drop for RecordEnd {
     fn drop(&mut self) {
         self.0.ended.lock().unwrap().push(self.1.clone());
     }
@@ -247,18 +249,18 @@ impl Drop for Ends {
 
 async fn do_test_job(log: Log, context: Context, job: TestJob) -> Result<(), Failure> {
     log.started.lock().unwrap().push(job.name.clone());
-    let _ends = Ends(log.clone(), job.name.clone());
+    let _ends = RecordEnd(log.clone(), job.name.clone());
     match job.does {
-        Does::Wait => log.leave.acquire().await.unwrap().forget(),
-        Does::Fail => return Err(Failure::retry("it always fails")),
-        Does::FailOnce if context.attempt() == 1 => return Err(Failure::retry("once")),
-        Does::Abort => return Err(Failure::abort("it is hopeless")),
-        Does::Panic => panic!("it panics"),
-        Does::Hang => std::future::pending().await,
-        Does::SnoozeTwice if log.started().len() < 3 => {
+        Behaviour::Wait => log.permits.acquire().await.unwrap().forget(),
+        Behaviour::Fail => return Err(Failure::retry("it always fails")),
+        Behaviour::FailOnce if context.attempt() == 1 => return Err(Failure::retry("once")),
+        Behaviour::Abort => return Err(Failure::abort("it is hopeless")),
+        Behaviour::Panic => panic!("it panics"),
+        Behaviour::Hang => std::future::pending().await,
+        Behaviour::SnoozeTwice if log.started().len() < 3 => {
             return Err(Failure::snooze("not now", Duration::ZERO));
         }
-        Does::Effect | Does::FailOnce | Does::SnoozeTwice => {}
+        Behaviour::Effect | Behaviour::FailOnce | Behaviour::SnoozeTwice => {}
     }
     let tx = context.finish().await?;
     tx.exec("INSERT INTO effect (name) VALUES ($1)", &[&job.name]).await?;
@@ -266,7 +268,7 @@ async fn do_test_job(log: Log, context: Context, job: TestJob) -> Result<(), Fai
     Ok(())
 }
 
-/// Waits for a condition, for as long as a loaded machine may need.
+/// Waits until a condition is true, at most 40 s, because the machine may be loaded.
 pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
     let waiting = async {
         while !condition().await {

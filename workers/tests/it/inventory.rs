@@ -1,3 +1,3 @@
-//! Imports through the fleet.
+//! Imports, run by worker processes.
 
 mod import;

@@ -1,4 +1,4 @@
-//! Fleets against a real Postgres: what is promised of jobs, whatever becomes of those who do them.
+//! Tests of worker processes against a real Postgres: the guarantees for jobs, whatever happens to the processes.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 

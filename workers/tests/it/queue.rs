@@ -1,4 +1,4 @@
-//! What the queue promises, kept by real workers.
+//! Guarantees of the queue, tested with real workers.
 
 mod ending;
 mod failing;

@@ -24,8 +24,8 @@ async fn follow(team: &Team, deployment: &TestDeployment) {
 
 #[tokio::test]
 async fn a_posture_that_is_not_what_a_look_finds_is_told_and_mended() {
-    let (team, world) = Team::of_world().await;
-    let deployment = &world.deployment;
+    let (team, shared_server) = Team::on_shared_server().await;
+    let deployment = &shared_server.deployment;
     let (one, _other) = (team.asset("one", "ACTIVE").await, team.asset("other", "ACTIVE").await);
     team.asset("old", "RETIRED").await;
     let of = ["--organization", team.slug.as_str()];
@@ -46,26 +46,26 @@ async fn a_posture_that_is_not_what_a_look_finds_is_told_and_mended() {
     let query = "query($id: ID!) { asset(id: $id) { code } }";
     let code = team.owner.client.get_data(query, json!({ "id": one })).await;
     let code = code["asset"]["code"].as_str().unwrap();
-    let (exit, said) = verify(deployment, &of);
-    assert_eq!(exit, Some(1), "{said}");
-    let [head, line] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    let (exit, answer) = verify(deployment, &of);
+    assert_eq!(exit, Some(1), "{answer}");
+    let [head, line] = answer.lines().collect::<Vec<_>>()[..] else { panic!("{answer}") };
     assert_eq!(head, format!("{}: 2 assets compared, 1 differ", team.slug));
     let letters = line.trim().strip_prefix(&format!("{code}: stored ")).unwrap();
-    let (kept, judged) = letters.split_once(", evaluated ").unwrap();
-    assert!(kept.len() == judged.len() && kept == judged.replace('N', "P"), "{line}");
-    assert!(judged.contains('N'), "{line}");
+    let (stored, evaluated) = letters.split_once(", evaluated ").unwrap();
+    assert!(stored.len() == evaluated.len() && stored == evaluated.replace('N', "P"), "{line}");
+    assert!(evaluated.contains('N'), "{line}");
 
-    let (exit, said) = verify(deployment, &[&of[..], &["--repair"]].concat());
-    assert_eq!(exit, Some(1), "{said}");
-    assert!(said.contains("1 differ, and were re-evaluated"), "{said}");
+    let (exit, answer) = verify(deployment, &[&of[..], &["--repair"]].concat());
+    assert_eq!(exit, Some(1), "{answer}");
+    assert!(answer.contains("1 differ, and were re-evaluated"), "{answer}");
     assert_eq!(verify(deployment, &of), (Some(0), right));
 }
 
 #[tokio::test]
 async fn an_unknown_organization_is_refused() {
-    let (_team, world) = Team::of_world().await;
+    let (_team, shared_server) = Team::on_shared_server().await;
     let arguments = ["admin", "verify-posture", "--organization", "nowhere"];
-    let output = run(world.deployment.command(&arguments), "");
+    let output = run(shared_server.deployment.command(&arguments), "");
     super::refused(&output, &["--organization", "nowhere"]);
     assert_eq!(text(&output.stdout), "");
 }

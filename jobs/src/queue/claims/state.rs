@@ -1,57 +1,58 @@
-//! The state of a claim, from the moment it is taken until its end is written. Pure.
+//! State machine of a claim, from the claiming statement until the outcome of the job has been written. Pure.
 //!
-//! Being told to stop does not undo what the work has come to: a handler that has ended its job in its own transaction
-//! has ended it, whoever told it to stop meanwhile, and nothing more must be written about it.
+//! A stop signal does not reset the progress of the work. A handler that has completed the job in its own transaction
+//! has completed it even if a stop was signalled meanwhile, and no other outcome may be written.
 
 use std::time::{Duration, Instant};
 
-/// Why a job is to stop before it is done.
+/// Reason to stop a handler before it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Another worker has the claim.
+    /// The claim is lost: its lease expired, and another worker may have claimed the job.
     Lost,
-    /// The claim could not be renewed, and another worker may have it soon.
+    /// The lease could not be renewed and is about to expire.
     Unrenewed,
-    /// Somebody wants the job ended.
+    /// Cancellation of the job was requested.
     Cancelled,
-    /// The process ends.
+    /// The process is shutting down.
     Shutdown,
 }
 
-/// The time that a handler was given.
+/// Start time and time limit of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Term {
+pub(crate) struct TimeLimit {
     pub(crate) started_at: Instant,
     pub(crate) timeout: Duration,
 }
 
-impl Term {
-    fn is_over(self, now: Instant, grace: Duration) -> bool {
+impl TimeLimit {
+    fn is_exceeded(self, now: Instant, grace: Duration) -> bool {
         now.saturating_duration_since(self.started_at) > self.timeout + grace
     }
 }
 
-/// The progress of a claimed job's work.
+/// Progress of the work on a claimed job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Claimed ahead: no handler has started.
+    /// Claimed; no handler has started.
     Waiting,
-    /// A handler works on it.
-    Running(Term),
-    /// The handler ends the job in its own transaction; whether it may is not known yet, or it may not.
-    Completing(Term),
-    /// The handler has ended the job, once that transaction is committed.
-    Finished(Term),
+    /// A handler is running the job.
+    Running(TimeLimit),
+    /// The handler is completing the job in its own transaction. The claim may already be lost.
+    Completing(TimeLimit),
+    /// The handler has completed the job. The completion takes effect when its transaction commits.
+    Finished(TimeLimit),
 }
 
 impl Work {
-    /// The work after an event. A job is started once, only what was started is completed, and what is finished stays so.
-    const fn after(self, event: ClaimEvent) -> Self {
+    /// Returns the progress after an event. A job is started once, only a started job is completed, and a finished job
+    /// stays finished.
+    const fn next(self, event: ClaimEvent) -> Self {
         match (self, event) {
-            (Self::Waiting, ClaimEvent::Start(term)) => Self::Running(term),
-            (Self::Running(term), ClaimEvent::Complete) => Self::Completing(term),
-            (Self::Running(term) | Self::Completing(term), ClaimEvent::Finish) => {
-                Self::Finished(term)
+            (Self::Waiting, ClaimEvent::Start(time_limit)) => Self::Running(time_limit),
+            (Self::Running(time_limit), ClaimEvent::Complete) => Self::Completing(time_limit),
+            (Self::Running(time_limit) | Self::Completing(time_limit), ClaimEvent::Finish) => {
+                Self::Finished(time_limit)
             }
             (
                 Self::Waiting | Self::Running(_) | Self::Completing(_) | Self::Finished(_),
@@ -64,45 +65,47 @@ impl Work {
         }
     }
 
-    const fn term(self) -> Option<Term> {
+    const fn time_limit(self) -> Option<TimeLimit> {
         match self {
             Self::Waiting => None,
-            Self::Running(term) | Self::Completing(term) | Self::Finished(term) => Some(term),
+            Self::Running(time_limit)
+            | Self::Completing(time_limit)
+            | Self::Finished(time_limit) => Some(time_limit),
         }
     }
 }
 
-/// Something that happens to a claim.
+/// Event in the life of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClaimEvent {
-    /// A handler starts.
-    Start(Term),
-    /// The handler is about to end the job in its own transaction.
+    /// A handler starts to run the job.
+    Start(TimeLimit),
+    /// The handler is about to complete the job in its own transaction.
     Complete,
-    /// That transaction found the claim still held.
+    /// The handler's transaction has completed the job: the claim was still valid.
     Finish,
-    /// The handler is to stop.
+    /// The handler is signalled to stop.
     Stop(Stop),
-    /// The handler has returned, or never starts.
+    /// The handler has returned, or will never start.
     End,
 }
 
-/// The state of a claim.
+/// State of a claim: the progress of its work, and whether it must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClaimState {
-    /// The work goes on.
+    /// The job waits or runs, and no stop was signalled.
     Working(Work),
-    /// The handler is told to stop, and works until it hears of it.
+    /// A stop was signalled. The handler runs until it reacts.
     Stopping(Work, Stop),
-    /// The handler has returned; the statement that says so is missing.
+    /// The handler has returned. The outcome is still to be written.
     Ending,
 }
 
 impl ClaimState {
-    /// The state of a claim that was just taken.
+    /// State of a new claim, before its handler starts.
     pub(crate) const NEW: Self = Self::Working(Work::Waiting);
 
-    /// The state after an event. The first reason to stop counts, and nothing comes after the end.
+    /// Returns the state after an event. The first reason to stop counts. No event changes `Ending`.
     pub(crate) const fn transition(self, event: ClaimEvent) -> Self {
         match (self, event) {
             (Self::Ending, _) | (_, ClaimEvent::End) => Self::Ending,
@@ -110,18 +113,18 @@ impl ClaimState {
             (
                 Self::Working(work),
                 ClaimEvent::Start(_) | ClaimEvent::Complete | ClaimEvent::Finish,
-            ) => Self::Working(work.after(event)),
+            ) => Self::Working(work.next(event)),
             (
                 Self::Stopping(work, reason),
                 ClaimEvent::Start(_)
                 | ClaimEvent::Complete
                 | ClaimEvent::Finish
                 | ClaimEvent::Stop(_),
-            ) => Self::Stopping(work.after(event), reason),
+            ) => Self::Stopping(work.next(event), reason),
         }
     }
 
-    /// Whether the handler has ended the job in its own transaction.
+    /// Returns true if the handler has completed the job in its own transaction.
     pub(crate) const fn is_finished(self) -> bool {
         match self {
             Self::Working(work) | Self::Stopping(work, _) => matches!(work, Work::Finished(_)),
@@ -129,8 +132,8 @@ impl ClaimState {
         }
     }
 
-    /// Whether the job's row may be gone because the job is done, not because the claim is lost.
-    pub(crate) const fn may_be_done(self) -> bool {
+    /// Returns true if a missing row may mean that this claim has completed the job, and not that the claim is lost.
+    pub(crate) const fn may_have_completed(self) -> bool {
         match self {
             Self::Working(work) | Self::Stopping(work, _) => {
                 matches!(work, Work::Completing(_) | Work::Finished(_))
@@ -139,17 +142,17 @@ impl ClaimState {
         }
     }
 
-    /// Whether the handler still works although its time and this grace are over.
+    /// Returns true if the handler is still running although its time limit and this grace period have passed.
     pub(crate) fn is_overdue(self, now: Instant, grace: Duration) -> bool {
         match self {
             Self::Working(work) | Self::Stopping(work, _) => {
-                work.term().is_some_and(|term| term.is_over(now, grace))
+                work.time_limit().is_some_and(|time_limit| time_limit.is_exceeded(now, grace))
             }
             Self::Ending => false,
         }
     }
 
-    /// The reason to stop, if there is one.
+    /// Returns the reason to stop; `None` if no stop was signalled, or the handler has returned.
     pub(crate) const fn stop(self) -> Option<Stop> {
         match self {
             Self::Stopping(_, reason) => Some(reason),
@@ -168,8 +171,8 @@ mod tests {
         *,
     };
 
-    fn term() -> Term {
-        Term { started_at: Instant::now(), timeout: Duration::from_mins(1) }
+    fn time_limit() -> TimeLimit {
+        TimeLimit { started_at: Instant::now(), timeout: Duration::from_mins(1) }
     }
 
     fn check(state: ClaimState, event: ClaimEvent, expected: ClaimState) {
@@ -178,26 +181,27 @@ mod tests {
 
     #[test]
     fn the_work_goes_from_waiting_to_finished_and_never_back() {
-        let (term, later) = (term(), Term { timeout: Duration::ZERO, ..term() });
+        let (time_limit, later) =
+            (time_limit(), TimeLimit { timeout: Duration::ZERO, ..time_limit() });
         let table = [
-            (Waiting, Start(term), Running(term)),
+            (Waiting, Start(time_limit), Running(time_limit)),
             (Waiting, Complete, Waiting),
             (Waiting, Finish, Waiting),
             // A job is started once.
-            (Running(term), Start(later), Running(term)),
-            (Running(term), Complete, Completing(term)),
-            (Running(term), Finish, Finished(term)),
-            (Completing(term), Start(later), Completing(term)),
-            // A handler may try again in another transaction.
-            (Completing(term), Complete, Completing(term)),
-            (Completing(term), Finish, Finished(term)),
-            (Finished(term), Start(later), Finished(term)),
-            (Finished(term), Complete, Finished(term)),
-            (Finished(term), Finish, Finished(term)),
+            (Running(time_limit), Start(later), Running(time_limit)),
+            (Running(time_limit), Complete, Completing(time_limit)),
+            (Running(time_limit), Finish, Finished(time_limit)),
+            (Completing(time_limit), Start(later), Completing(time_limit)),
+            // A handler may complete the job again in another transaction.
+            (Completing(time_limit), Complete, Completing(time_limit)),
+            (Completing(time_limit), Finish, Finished(time_limit)),
+            (Finished(time_limit), Start(later), Finished(time_limit)),
+            (Finished(time_limit), Complete, Finished(time_limit)),
+            (Finished(time_limit), Finish, Finished(time_limit)),
         ];
         for (work, event, expected) in table {
             check(Working(work), event, Working(expected));
-            // A handler that is told to stop may come as far before it hears of it.
+            // A handler that was signalled to stop may make the same progress before it reacts.
             for reason in [Lost, Unrenewed, Cancelled, Shutdown] {
                 check(Stopping(work, reason), event, Stopping(expected, reason));
             }
@@ -206,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_first_reason_to_stop_counts_wherever_the_work_is() {
-        let term = term();
-        for work in [Waiting, Running(term), Completing(term), Finished(term)] {
+        let time_limit = time_limit();
+        for work in [Waiting, Running(time_limit), Completing(time_limit), Finished(time_limit)] {
             check(Working(work), Halt(Cancelled), Stopping(work, Cancelled));
             check(Stopping(work, Cancelled), Halt(Lost), Stopping(work, Cancelled));
             check(Stopping(work, Unrenewed), Halt(Shutdown), Stopping(work, Unrenewed));
@@ -216,42 +220,42 @@ mod tests {
 
     #[test]
     fn nothing_comes_after_the_end() {
-        let term = term();
-        for work in [Waiting, Running(term), Completing(term), Finished(term)] {
+        let time_limit = time_limit();
+        for work in [Waiting, Running(time_limit), Completing(time_limit), Finished(time_limit)] {
             check(Working(work), End, Ending);
             check(Stopping(work, Lost), End, Ending);
         }
-        for event in [Start(term), Complete, Finish, Halt(Lost), End] {
+        for event in [Start(time_limit), Complete, Finish, Halt(Lost), End] {
             check(Ending, event, Ending);
         }
     }
 
     #[test]
     fn a_stop_does_not_undo_what_the_work_has_come_to() {
-        let check = |work, is_finished: bool, may_be_done: bool| {
+        let check = |work, is_finished: bool, may_have_completed: bool| {
             for state in [Working(work), Stopping(work, Shutdown)] {
                 assert_eq!(state.is_finished(), is_finished, "{state:?}");
-                assert_eq!(state.may_be_done(), may_be_done, "{state:?}");
+                assert_eq!(state.may_have_completed(), may_have_completed, "{state:?}");
             }
         };
-        let term = term();
+        let time_limit = time_limit();
         check(Waiting, false, false);
-        check(Running(term), false, false);
-        check(Completing(term), false, true);
-        check(Finished(term), true, true);
-        assert!(Ending.may_be_done());
-        assert_eq!(Working(Finished(term)).stop(), None);
-        assert_eq!(Stopping(Finished(term), Shutdown).stop(), Some(Shutdown));
+        check(Running(time_limit), false, false);
+        check(Completing(time_limit), false, true);
+        check(Finished(time_limit), true, true);
+        assert!(Ending.may_have_completed());
+        assert_eq!(Working(Finished(time_limit)).stop(), None);
+        assert_eq!(Stopping(Finished(time_limit), Shutdown).stop(), Some(Shutdown));
     }
 
     #[test]
     fn a_handler_is_overdue_after_its_time_and_the_grace_until_it_returns() {
-        let (term, grace) = (term(), Duration::from_secs(10));
+        let (time_limit, grace) = (time_limit(), Duration::from_secs(10));
         let check = |state: ClaimState, seconds, expected: bool| {
-            let now = term.started_at + Duration::from_secs(seconds);
+            let now = time_limit.started_at + Duration::from_secs(seconds);
             assert_eq!(state.is_overdue(now, grace), expected, "{state:?} after {seconds} s");
         };
-        for work in [Running(term), Completing(term), Finished(term)] {
+        for work in [Running(time_limit), Completing(time_limit), Finished(time_limit)] {
             for state in [Working(work), Stopping(work, Cancelled)] {
                 check(state, 70, false);
                 check(state, 71, true);

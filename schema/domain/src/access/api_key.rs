@@ -1,7 +1,9 @@
-//! Keys for programs: scoped to permissions, expiring, revocable, shown once.
+//! API keys for programs. A key has its own permissions, expires, and can be revoked. The full key is shown only once,
+//! when it is created.
 //!
-//! A key reads `sok_<prefix>_<secret><checksum>`: the prefix finds the row, 256 random bits make a fast hash enough,
-//! and the checksum lets scanners of leaked secrets tell a real one from a look-alike without asking us.
+//! The full key has the form `sok_<prefix>_<secret><checksum>`. The prefix identifies the row. The secret has 256
+//! random bits, so a fast hash is enough. The checksum lets scanners for leaked secrets recognise a real key without
+//! calling the server.
 
 use std::net::IpAddr;
 
@@ -29,33 +31,33 @@ use crate::{
     },
 };
 
-/// What every key begins with.
+/// Prefix of every API key.
 pub const SCHEME: &str = "sok_";
-/// A key's life at most.
-const MAX_LIFE: TimeDelta = TimeDelta::days(366);
+/// Maximum lifetime of a key.
+const MAX_LIFETIME: TimeDelta = TimeDelta::days(366);
 
-/// A program's key; its secret is stored as a hash only.
+/// An API key. Only a hash of the full key is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Its id.
+    /// The key's id, beginning `key_`.
     pub id: ApiKeyId,
-    /// What it is for.
+    /// Display name, e.g. the program that uses the key.
     pub name: String,
-    /// The part of it that may be shown.
+    /// Public part of the key, shown in lists.
     pub prefix: String,
-    /// What it may do.
+    /// Permissions that the key grants.
     pub permissions: Vec<Permission>,
-    /// The networks it may be used from; none means anywhere.
+    /// Networks that the key may be used from, as CIDR; empty allows any address.
     pub allowed_cidrs: Vec<String>,
-    /// Who made it.
+    /// The user who created the key.
     pub created_by: UserId,
-    /// When it was made.
+    /// Time at which the key was created.
     pub created_at: DateTime<Utc>,
-    /// When it ends by itself.
+    /// Time at which the key expires.
     pub expires_at: DateTime<Utc>,
-    /// When it was last used, to the minute.
+    /// Time of the last use, to the minute; `None` if the key was never used.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
+    /// Time of revocation; `None` if the key is not revoked.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
@@ -79,21 +81,25 @@ impl FromRow for ApiKey {
 
 const COLUMNS: &str = "id, name, prefix, permissions, allowed_cidrs, created_by, created_at, expires_at, last_used_at, revoked_at";
 
-/// What a new key shall be.
+/// Settings of a new API key, not yet validated.
 #[derive(Debug, Clone)]
 pub struct NewApiKey {
-    /// What it is for.
+    /// Display name, e.g. the program that uses the key.
     pub name: String,
-    /// What it may do; at most what its maker may.
+    /// Permissions that the key grants. The creator must have all of them.
     pub permissions: Vec<Permission>,
-    /// When it ends; at most a year from now.
+    /// Time at which the key expires, at most 366 days from now.
     pub expires_at: DateTime<Utc>,
-    /// The networks it may be used from; none means anywhere.
+    /// Networks that the key may be used from, as CIDR or single addresses; empty allows any address.
     pub allowed_cidrs: Vec<String>,
 }
 
 impl ApiKey {
-    /// Makes one, and the text of it that is shown once.
+    /// Creates a key. Returns its row and the full key, which is not stored and can therefore be shown only once.
+    ///
+    /// # Errors
+    /// `Forbidden` if the viewer is an API key or lacks a permission of the new key. `Invalid` for an empty name, no
+    /// permission, a fleet permission, an expiry in the past or beyond 366 days, or a malformed network.
     pub async fn create(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -101,7 +107,7 @@ impl ApiKey {
         now: DateTime<Utc>,
     ) -> Result<(Self, String)> {
         let created_by = viewer.user().ok_or_else(|| {
-            Error::Forbidden("an API key cannot make another: sign in as a person".into())
+            Error::Forbidden("an API key cannot create API keys: sign in as a user".into())
         })?;
         let mut faults = Vec::new();
         let name = text::check("input.name", &new.name, text::NAME, &mut faults);
@@ -113,13 +119,13 @@ impl ApiKey {
         if !set.intersection(FLEET).is_empty() {
             faults.push(FieldError::new(
                 "input.permissions",
-                "what concerns the installation cannot be given to a key",
+                "an API key cannot have fleet permissions (FLEET_READ, FLEET_MANAGE)",
             ));
         }
-        if new.expires_at <= now || new.expires_at > now + MAX_LIFE {
+        if new.expires_at <= now || new.expires_at > now + MAX_LIFETIME {
             faults.push(FieldError::new(
                 "input.expiresAt",
-                "must be in the future and at most a year from now",
+                "must be in the future and at most 366 days from now",
             ));
         }
         for (index, cidr) in new.allowed_cidrs.iter().enumerate() {
@@ -133,7 +139,7 @@ impl ApiKey {
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        role::refuse_beyond(viewer, set)?;
+        role::require_all(viewer, set)?;
         let (prefix, secret) = (opaque()?[..10].replace(['-', '_'], "x"), opaque()?);
         let text = format!("{SCHEME}{prefix}_{secret}{}", checksum(&prefix, &secret));
         let sql = format!(
@@ -163,20 +169,20 @@ impl ApiKey {
         Ok((key, text))
     }
 
-    /// The organization's keys, newest first; revoked ones too.
+    /// Returns the organization's keys, newest first, including revoked ones.
     pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
         let sql = format!("SELECT {COLUMNS} FROM api_key ORDER BY id DESC");
         tx.all(&sql, &[]).await
     }
 
-    /// Those of these ids that the organization has.
+    /// Returns the keys with these ids, without those of other organizations.
     pub async fn of_ids(tx: &Tx, ids: &[ApiKeyId]) -> Result<Vec<Self>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let sql = format!("SELECT {COLUMNS} FROM api_key WHERE id = ANY($1)");
         tx.all(&sql, &[&ids]).await
     }
 
-    /// Revokes one; revoking it again changes nothing.
+    /// Revokes a key. Does nothing if the key is already revoked.
     pub async fn revoke(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -202,30 +208,31 @@ impl ApiKey {
             .await
     }
 
-    /// Who a key is, as of now.
+    /// Authenticates a full key and returns its viewer, with the permissions stored in the key's row.
     ///
     /// # Errors
-    /// `BadToken` where it is unknown, revoked, expired, used from elsewhere than it may be, or its maker deactivated.
+    /// `BadToken` if the key is unknown, revoked, expired or not allowed from this address, or if the key's creator is
+    /// no longer an active member.
     pub async fn viewer(
         tx: &Tx<Auth>,
         text: &str,
         address: IpAddr,
         now: DateTime<Utc>,
     ) -> Result<Viewer> {
-        const REFUSED: Error = Error::BadToken(
+        const REJECTED: Error = Error::BadToken(
             "the API key is unknown, revoked, expired or not allowed from this address",
         );
-        let prefix = well_formed(text).ok_or(REFUSED)?;
+        let prefix = checked_prefix(text).ok_or(REJECTED)?;
         let sql = format!(
             "SELECT {COLUMNS}, org_id, secret_hash FROM api_key WHERE prefix = $1 AND EXISTS
                  (SELECT FROM membership WHERE membership.org_id = api_key.org_id
                     AND membership.user_id = api_key.created_by AND membership.active)"
         );
-        let row: Row = tx.opt(&sql, &[&prefix]).await?.ok_or(REFUSED)?;
+        let row: Row = tx.opt(&sql, &[&prefix]).await?.ok_or(REJECTED)?;
         let key = Self::from_row(&row)?;
         let hash: Vec<u8> = row.try_get("secret_hash")?;
         if !bool::from(digest(text).ct_eq(&hash)) || !key.is_usable(address, now) {
-            return Err(REFUSED);
+            return Err(REJECTED);
         }
         if key.last_used_at.is_none_or(|last| last + TimeDelta::minutes(1) < now) {
             tx.exec("UPDATE api_key SET last_used_at = $2 WHERE prefix = $1", &[&prefix, &now])
@@ -240,8 +247,8 @@ impl ApiKey {
         })
     }
 
-    /// What a key may do as of `now`, wherever it is used from; nothing where it is revoked, expired or its maker
-    /// deactivated.
+    /// Returns the permissions of a key at `now`, without checking the client's address. Returns the empty set if the
+    /// key is revoked or expired, or if the key's creator is no longer an active member.
     pub(crate) async fn permissions(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -262,13 +269,13 @@ impl ApiKey {
     }
 
     fn is_usable(&self, address: IpAddr, now: DateTime<Utc>) -> bool {
-        let from_here = self.allowed_cidrs.is_empty()
+        let is_allowed_address = self.allowed_cidrs.is_empty()
             || self
                 .allowed_cidrs
                 .iter()
                 .filter_map(|cidr| parse_network(cidr))
                 .any(|network| network.contains(&address.to_canonical()));
-        self.revoked_at.is_none() && now < self.expires_at && from_here
+        self.revoked_at.is_none() && now < self.expires_at && is_allowed_address
     }
 
     fn snapshot(&self) -> serde_json::Value {
@@ -283,7 +290,7 @@ impl ApiKey {
     }
 }
 
-/// A network, or a single address as one.
+/// Parses a network in CIDR notation, or a single address as a network of one address.
 fn parse_network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
@@ -294,8 +301,8 @@ fn checksum(prefix: &str, secret: &str) -> String {
     sum
 }
 
-/// The prefix of a text that is a key by its looks and checksum.
-fn well_formed(text: &str) -> Option<&str> {
+/// Returns the prefix of a full key, or `None` if the text does not have the form of a key or the checksum is wrong.
+fn checked_prefix(text: &str) -> Option<&str> {
     let (prefix, rest) = text.strip_prefix(SCHEME)?.split_once('_')?;
     let (secret, sum) = rest.split_at_checked(rest.len().checked_sub(6)?)?;
     (checksum(prefix, secret) == sum).then_some(prefix)
@@ -309,7 +316,7 @@ mod tests {
     fn a_look_alike_is_told_by_its_checksum() {
         let secret = opaque().unwrap();
         let text = format!("{SCHEME}abc_{secret}{}", checksum("abc", &secret));
-        assert_eq!(well_formed(&text), Some("abc"));
+        assert_eq!(checked_prefix(&text), Some("abc"));
         for broken in [
             &text[..text.len() - 1],
             "sok_",
@@ -319,7 +326,7 @@ mod tests {
             "sok_é_ééééé",
             &text.replace("abc", "abd"),
         ] {
-            assert_eq!(well_formed(broken), None, "{broken}");
+            assert_eq!(checked_prefix(broken), None, "{broken}");
         }
     }
 

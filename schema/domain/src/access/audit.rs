@@ -1,7 +1,7 @@
-//! The audit trail: who changed what, written in the transaction of the change, never altered afterwards.
+//! The audit trail: each change and its actor, written in the transaction of the change and never altered afterwards.
 //!
-//! An entry keeps the values before and after, and the **key paths** that differ, down into JSON and relations: that
-//! is what people filter by, and all that a model is ever shown.
+//! An entry stores the values before and after, and the **key paths** that differ, including paths into JSON and
+//! relations. Users filter by these paths. A language model receives only the paths, never the values.
 
 use std::collections::BTreeSet;
 
@@ -21,30 +21,30 @@ use crate::base::{
     page::{Page, PageRequest, Position},
 };
 
-/// One recorded change.
+/// An entry of the audit trail: one recorded change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEntry {
-    /// Its id, in the order of writing.
+    /// The entry's id. Ids sort in the order of writing.
     pub id: AuditEntryId,
-    /// When.
+    /// Time at which the change was made.
     pub at: DateTime<Utc>,
-    /// Who.
+    /// The actor who made the change.
     pub actor: Actor,
-    /// What was done, e.g. `asset.updated`.
+    /// Action that was recorded, e.g. `asset.updated`.
     pub action: String,
-    /// To what kind of thing, e.g. `asset`.
+    /// Type of the changed entity, e.g. `asset`.
     pub entity_type: String,
-    /// To which one.
+    /// Id of the changed entity.
     pub entity_id: Uuid,
-    /// The key paths whose values differ, e.g. `attributes.os_name`.
+    /// Key paths whose values differ, e.g. `attributes.os_name`.
     pub changed_paths: Vec<String>,
-    /// The values before; absent for what was created.
+    /// Values before the change; `None` if the entity was created, or if the action changes no values, e.g. a sign-in.
     pub before: Option<Value>,
-    /// The values after; absent for what was deleted.
+    /// Values after the change; `None` if the entity was deleted, or if the action changes no values, e.g. a sign-in.
     pub after: Option<Value>,
-    /// The address that the request came from.
+    /// Client address of the request; `None` if no request caused the change.
     pub source_ip: Option<String>,
-    /// The request.
+    /// Id of the request; `None` if no request caused the change.
     pub request_id: Option<String>,
 }
 
@@ -69,16 +69,16 @@ impl FromRow for AuditEntry {
     }
 }
 
-/// Which entries to list.
+/// Filter of a list of entries. All conditions must hold; `None` matches every entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Of this kind of thing, e.g. `asset`.
+    /// Type of the changed entity, e.g. `asset`.
     pub entity_type: Option<String>,
-    /// Of this one thing.
+    /// Id of the changed entity.
     pub entity_id: Option<Uuid>,
-    /// By this user or key.
+    /// Id of the user or API key that made the change.
     pub actor_id: Option<Uuid>,
-    /// Of this action.
+    /// Action of the entries, e.g. `asset.updated`.
     pub action: Option<String>,
 }
 
@@ -92,45 +92,45 @@ impl AuditQuery {
         for (condition, text) in texts {
             match text {
                 None => {}
-                // Postgres has no such text, and refuses it as a parameter.
-                Some(text) if text.contains('\0') => listing.none(),
-                Some(text) => listing.only(condition, text),
+                // No stored text contains a NUL, and Postgres rejects it in a parameter.
+                Some(text) if text.contains('\0') => listing.match_nothing(),
+                Some(text) => listing.filter(condition, text),
             }
         }
         if let Some(entity_id) = &self.entity_id {
-            listing.only("entity_id = ?", entity_id);
+            listing.filter("entity_id = ?", entity_id);
         }
         if let Some(actor_id) = &self.actor_id {
-            listing.only("actor_id = ?", actor_id);
+            listing.filter("actor_id = ?", actor_id);
         }
         listing
     }
 }
 
 impl AuditEntry {
-    /// The entry, or `None`.
+    /// Returns the entry with the id, or `None`.
     pub async fn find(tx: &Tx, id: AuditEntryId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The organization's entries, newest first.
+    /// Returns a page of the organization's entries, newest first.
     pub async fn list(tx: &Tx, query: &AuditQuery, page: &PageRequest) -> Result<Page<Self>> {
         let newest_first = Order { column: None, id: "id", descending: true };
         query.listing().page(tx, SELECT, newest_first, page).await
     }
 
-    /// How many entries the query lets through.
+    /// Returns the number of entries that match the query.
     pub async fn count(tx: &Tx, query: &AuditQuery) -> Result<i64> {
         query.listing().count(tx, "audit_entry").await
     }
 
-    /// Its place in the list.
+    /// Returns the entry's position in the list.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }
 }
 
-/// A change about to be recorded.
+/// A change to record in the audit trail.
 #[derive(Debug)]
 pub struct Entry {
     action: &'static str,
@@ -138,17 +138,17 @@ pub struct Entry {
     entity_id: Uuid,
     before: Option<Value>,
     after: Option<Value>,
-    /// Who did it, if not the transaction's actor.
+    /// Actor of the change; `None` for the actor of the transaction.
     actor: Option<Actor>,
 }
 
 impl Entry {
-    /// Something came to be.
+    /// Returns an entry for the creation of an entity with the values `after`.
     pub fn created<T: Entity>(action: &'static str, id: Id<T>, after: &Value) -> Self {
         Self::new(action, id, None, Some(after.clone()))
     }
 
-    /// Something changed.
+    /// Returns an entry for the change of an entity's values.
     pub fn changed<T: Entity>(
         action: &'static str,
         id: Id<T>,
@@ -158,13 +158,13 @@ impl Entry {
         Self::new(action, id, Some(before), Some(after))
     }
 
-    /// Something is gone.
+    /// Returns an entry for the deletion of an entity that had the values `before`.
     pub fn deleted<T: Entity>(action: &'static str, id: Id<T>, before: Value) -> Self {
         Self::new(action, id, Some(before), None)
     }
 
-    /// Something happened that changed no value, e.g. a sign-in.
-    pub fn happened<T: Entity>(action: &'static str, id: Id<T>) -> Self {
+    /// Returns an entry for an action that changes no values, e.g. a sign-in.
+    pub fn without_values<T: Entity>(action: &'static str, id: Id<T>) -> Self {
         Self::new(action, id, None, None)
     }
 
@@ -177,18 +177,18 @@ impl Entry {
         Self { action, entity_type: T::KEY, entity_id: id.uuid(), before, after, actor: None }
     }
 
-    /// By somebody who became known only in the transaction.
+    /// Replaces the transaction's actor, for transactions that identify the user only after they have begun.
     #[must_use]
     pub fn by(self, actor: Actor) -> Self {
         Self { actor: Some(actor), ..self }
     }
 
-    /// Writes it in the organization of the transaction.
+    /// Writes the entry to the audit trail of the transaction's organization.
     pub async fn record(self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
         self.record_in(tx, tx.org(), now).await
     }
 
-    /// Writes it in this organization: for transactions that are not of one.
+    /// Writes the entry to the audit trail of `org`, for transactions that carry no organization.
     pub async fn record_in<K: Kind>(
         self,
         tx: &Tx<K>,
@@ -198,7 +198,7 @@ impl Entry {
         Self::write_all(tx, org, vec![self], now).await
     }
 
-    /// Writes any number of them in the organization of the transaction, in one statement.
+    /// Writes any number of entries to the audit trail of the transaction's organization, in one statement.
     pub async fn record_all(tx: &Tx, entries: Vec<Self>, now: DateTime<Utc>) -> Result<()> {
         Self::write_all(tx, tx.org(), entries, now).await
     }
@@ -217,7 +217,8 @@ impl Entry {
             .iter()
             .map(|entry| entry.actor.unwrap_or(tx.origin().actor).columns())
             .collect();
-        // Arrays of arrays have one length in Postgres; no path holds this character, which keys write escaped.
+        // Nested arrays must be rectangular in Postgres, so the paths of an entry are joined into one text. No path
+        // contains the separator, because `segment` escapes it.
         let paths = |entry: &Self| {
             changed_paths(entry.before.as_ref(), entry.after.as_ref()).join("\u{1f}")
         };
@@ -246,21 +247,23 @@ impl Entry {
             ],
         )
         .await?;
-        if entries.iter().any(|entry| changes_rights(entry.action)) {
-            tx.emit(Event::rights(org));
+        if entries.iter().any(|entry| changes_permissions(entry.action)) {
+            tx.emit(Event::permissions_changed(org));
         }
         Ok(())
     }
 }
 
-/// Whether somebody may do less after it than before, or more: who holds a connection open for them looks again.
-fn changes_rights(action: &str) -> bool {
-    let of = action.split('.').next().unwrap_or_default();
-    matches!(of, "session" | "user" | "member" | "role" | "api_key")
+/// Returns true if the action can change the permissions of a user or API key. Such an entry also emits an event, on
+/// which every process checks the callers of its open connections again.
+fn changes_permissions(action: &str) -> bool {
+    let entity = action.split('.').next().unwrap_or_default();
+    matches!(entity, "session" | "user" | "member" | "role" | "api_key")
         || matches!(action, "auth.logout" | "auth.refresh_reuse" | "auth.password_changed")
 }
 
-/// The key paths at which two values differ, sorted; a missing side differs everywhere.
+/// Returns the key paths at which two values differ, sorted. If one value is missing (a created or deleted entity), all
+/// paths of the other value are returned.
 pub fn changed_paths(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
     let mut paths = BTreeSet::new();
     compare(String::new(), before, after, &mut paths);
@@ -277,7 +280,7 @@ fn compare(
         return;
     }
     let (left, right) = (before.and_then(Value::as_object), after.and_then(Value::as_object));
-    // An empty object has no keys to name, so it is named itself.
+    // An empty object has no keys, so its own path is recorded.
     let keys: BTreeSet<&String> =
         left.into_iter().chain(right).flat_map(serde_json::Map::keys).collect();
     let is_object = |side: Option<&Value>| side.is_none_or(Value::is_object);
@@ -298,7 +301,8 @@ fn compare(
     }
 }
 
-/// A key as part of a path; quoted where a dot in it would look like a step.
+/// Returns a key as one segment of a path. A key with characters other than letters, digits, `_` and `-` is quoted and
+/// escaped.
 fn segment(key: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("{key:?}") }

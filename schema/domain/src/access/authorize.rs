@@ -1,4 +1,5 @@
-//! Whether somebody may do something now, whatever they might when they asked for it.
+//! Authorization of deferred work, such as jobs: the actor's permissions are checked when the work runs, not when the
+//! work was requested.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -17,10 +18,12 @@ use crate::{
     },
 };
 
-/// Whether an actor may do something in an organization as of `now`, whatever it might when it asked for it: what was
-/// ordered earlier is checked by this when it is done. A member needs an active membership and a role that grants it,
-/// a key to be usable, its maker an active member, and the permission in its scope; the address it was used from is
-/// not asked again. The system may.
+/// Returns true if the actor has the permission in the organization at `now`. Call this function when deferred work
+/// runs, because permissions may have changed since the request.
+///
+/// A member needs an active membership and a role that grants the permission. An API key must be neither revoked nor
+/// expired, must have the permission, and must have a creator who is an active member; the client address is not
+/// checked again. [`Actor::System`] is always allowed.
 pub async fn may(
     tx: &Tx<Auth>,
     org: OrganizationId,

@@ -1,24 +1,24 @@
-//! The directives that state in the SDL who may see a type or a field. They declare; `graphql::document::authorize` reads them
-//! back from the schema and enforces them before execution.
-#![expect(missing_docs, reason = "the derive makes items that cannot carry any")]
+//! Directives of the SDL that declare the access to a type or field. The directives have no effect of their own:
+//! `graphql::document::authorize` reads them from the schema and enforces them before execution.
+#![expect(missing_docs, reason = "the derive generates items that cannot have doc comments")]
 
 use async_graphql::TypeDirective;
 
 use crate::access::permission::Permission;
 
-/// The caller needs this permission in the organization it is signed in to.
+/// Requires this permission in the organization that the caller is signed in to.
 #[TypeDirective(name = "requiresPermission", location = "FieldDefinition", location = "Object")]
 pub fn requires(permission: Permission) {}
 
-/// The caller needs to be signed in; no permission beyond that.
+/// Requires a signed-in caller, but no permission.
 #[TypeDirective(location = "FieldDefinition", location = "Object")]
 pub fn authenticated() {}
 
-/// Anybody may, signed in or not.
+/// Allowed for every caller, signed in or anonymous.
 #[TypeDirective(location = "FieldDefinition", location = "Object")]
 pub fn public() {}
 
-/// The caller may without the stated permission where the object is itself: below `viewer { actor }`, or below
-/// `node(id:)` with its own id.
+/// Lifts the `@requiresPermission` of the same field if the object is the caller: below `viewer { actor }`, or below
+/// `node(id:)` with the caller's own id.
 #[TypeDirective(name = "orOneself", location = "FieldDefinition")]
 pub fn or_oneself() {}

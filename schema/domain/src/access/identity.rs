@@ -1,12 +1,13 @@
-//! Identity: a person proves who they are, and what stands behind a bearer.
+//! Authentication: signing in, and resolving a bearer token to its viewer.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `sign_in` | e-mail and password, traded for a session |
-//! | `new_password` | one's own password changed, somebody else's hashed |
-//! | `account` | what is known of a person before their password is looked at |
+//! | `sign_in` | e-mail and password, exchanged for a session |
+//! | `new_password` | change of the viewer's own password; check and hash of a password set for another user |
+//! | `account` | lookup of an account by e-mail, and its lockout state |
 //!
-//! Every way to prove it ends in the same viewer, and each refusal says what the others say.
+//! Every authentication method returns the same type, [`Viewer`]. All rejected sign-ins get the same message, whatever
+//! the cause.
 
 mod account;
 mod new_password;
@@ -34,38 +35,38 @@ use crate::{
     },
 };
 
-/// What a client holds after signing in.
+/// Tokens that a client receives when it signs in.
 #[derive(Debug, Clone, SimpleObject)]
 #[graphql(directive = public::apply())]
 pub struct Tokens {
-    /// Goes into `Authorization: Bearer …`.
+    /// Access token, sent as `Authorization: Bearer …`.
     pub access_token: String,
-    /// When the access token ends.
+    /// Time at which the access token expires.
     pub access_expires_at: DateTime<Utc>,
-    /// Trades once for the next pair, with `refreshSession`.
+    /// Refresh token. `refreshSession` accepts the token once and returns the next access and refresh token.
     pub refresh_token: String,
-    /// When the session ends; refreshing does not lengthen it.
+    /// Time at which the session ends; refreshing does not extend it.
     pub refresh_expires_at: DateTime<Utc>,
 }
 
-/// The origin of a request, and its time.
+/// Client address, id and time of a request, before authentication.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    /// The client's address.
+pub struct RequestInfo {
+    /// Network address of the client.
     pub address: IpAddr,
-    /// The request's id.
+    /// Id of the request, stored in the audit trail.
     pub request_id: String,
-    /// The time at which the request is judged.
+    /// Time of the request, used for every check of expiry.
     pub now: DateTime<Utc>,
 }
 
-impl Caller {
+impl RequestInfo {
     fn origin(&self, actor: Actor) -> Origin {
         Origin { actor, source_ip: Some(self.address), request_id: Some(self.request_id.clone()) }
     }
 }
 
-/// Signs people in and recognises them.
+/// The authentication service: signs users in and resolves bearer tokens to viewers.
 #[derive(Debug, Clone)]
 pub struct Identity {
     db: Db,
@@ -76,8 +77,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// With this database, hashing, keys and lifetimes; `address_block` is how long an address is refused after too
-    /// many failures.
+    /// Creates the service. `address_block` is the time for which a client address cannot sign in after too many failed
+    /// attempts.
     pub const fn new(
         db: Db,
         hasher: Hasher,
@@ -94,7 +95,7 @@ impl Identity {
         refresh_token: String,
         now: DateTime<Utc>,
     ) -> Result<Tokens> {
-        let access_expires_at = (now + self.policy.access_life).min(session.expires_at);
+        let access_expires_at = (now + self.policy.access_lifetime).min(session.expires_at);
         Ok(Tokens {
             access_token: self.keys.mint(&session.claims(now, access_expires_at))?,
             access_expires_at,
@@ -103,11 +104,12 @@ impl Identity {
         })
     }
 
-    /// Trades a refresh token for the next pair.
+    /// Exchanges a refresh token for the next pair of tokens.
     ///
     /// # Errors
-    /// `BadToken`; where the token had been used before, its whole session has ended.
-    pub async fn refresh(&self, token: &str, caller: &Caller) -> Result<Tokens> {
+    /// `BadToken` if the token is unknown or was used before, if its session has ended, has expired or was idle for too
+    /// long, or if the user is no longer an active member. The second use of a token also ends its session.
+    pub async fn refresh(&self, token: &str, caller: &RequestInfo) -> Result<Tokens> {
         const REFUSED: Error =
             Error::BadToken("the refresh token is unknown, used or expired: sign in again");
         let tx = self.db.auth(caller.origin(Actor::System)).await?;
@@ -119,10 +121,10 @@ impl Identity {
         }
     }
 
-    /// The viewer behind a bearer, as of now: a session's access token or an API key.
+    /// Returns the viewer that a bearer token authenticates. The token is a session's access token or an API key.
     ///
     /// # Errors
-    /// `BadToken` with a sentence that says what to do.
+    /// `BadToken`, with a message that says what to do.
     pub async fn authenticate(
         &self,
         bearer: &str,
@@ -139,21 +141,23 @@ impl Identity {
             Some(claims) => Session::viewer(&tx, claims, &self.policy, now).await,
             None => ApiKey::viewer(&tx, bearer, address, now).await,
         };
-        // Ended either way: to be refused must not cost a connection.
+        // The transaction is ended in both cases. Dropping an open transaction closes its connection, so every rejected
+        // token would cost a new connection.
         match viewer {
             Ok(viewer) => tx.commit().await.map(|()| viewer),
             Err(refusal) => tx.rollback().await.and(Err(refusal)),
         }
     }
 
-    /// The end of an access token; an API key is asked each time instead.
+    /// Returns the expiry of an access token, or `None` for an API key or an invalid token. An API key's expiry is
+    /// checked on every use.
     pub fn expires_at(&self, bearer: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let claims = self.keys.verify(bearer, now).ok()?;
         DateTime::from_timestamp(claims.exp, 0)
     }
 
-    /// Ends the viewer's session; again, or without one, changes nothing.
-    pub async fn logout(&self, viewer: &Viewer, caller: &Caller) -> Result<()> {
+    /// Ends the viewer's session. Does nothing if the session has already ended, or for an API key.
+    pub async fn logout(&self, viewer: &Viewer, caller: &RequestInfo) -> Result<()> {
         let Some(id) = viewer.session else { return Ok(()) };
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
         if let Some(session) = Session::find(&tx, id, caller.now).await? {
@@ -162,12 +166,15 @@ impl Identity {
         tx.commit().await
     }
 
-    /// Signs the viewer's session in to another of its user's organizations.
+    /// Switches the viewer's session to another organization of the user, and returns new tokens.
+    ///
+    /// # Errors
+    /// `Forbidden` for an API key, `NotFound` if the user is not an active member of the organization.
     pub async fn switch(
         &self,
         viewer: &Viewer,
         org: OrganizationId,
-        caller: &Caller,
+        caller: &RequestInfo,
     ) -> Result<Tokens> {
         let id = viewer.session.ok_or_else(no_session)?;
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
@@ -175,7 +182,7 @@ impl Identity {
             .await?
             .ok_or_else(|| Error::not_found("session", id))?;
         let session = session.switch(&tx, org, caller.now).await?;
-        let refresh = session.reissue(&tx, caller.now).await?;
+        let refresh = session.reissue_refresh(&tx, caller.now).await?;
         let tokens = self.tokens(&session, refresh, caller.now)?;
         tx.commit().await?;
         Ok(tokens)
@@ -183,5 +190,5 @@ impl Identity {
 }
 
 fn no_session() -> Error {
-    Error::Forbidden("an API key has no session: sign in as a person".into())
+    Error::Forbidden("an API key has no session: sign in as a user".into())
 }

@@ -1,8 +1,10 @@
-//! What failed sign-ins cost: locks by account and blocks by address.
+//! Lockout after failed sign-ins: accounts are locked, addresses are blocked.
 //!
-//! Counted in Postgres, so that a flushed Redis unlocks nobody, and for accounts that do not exist just the same, so
-//! that the answer tells nothing. An address from which the user has signed in lately is counted apart from all
-//! others: a stranger who fails on purpose locks out strangers, not the user.
+//! Failures are counted in Postgres, so that flushing Redis does not unlock an account. Failures for an e-mail without
+//! an account are counted in the same way, so that responses do not reveal which accounts exist.
+//!
+//! A known address, i.e. one from which the user has signed in during the last 30 days, has a separate counter. An
+//! attacker who fails on purpose from another address therefore does not lock the user out of the known addresses.
 
 use std::net::IpAddr;
 
@@ -18,32 +20,33 @@ use crate::{
     },
 };
 
-/// Failures within the window that lock an account for the first time.
+/// Number of failures within the window after which an account is locked.
 const ACCOUNT_FAILURES: i32 = 5;
-/// Failures in a row, however slow, that lock it until an administrator resets the password.
+/// Number of consecutive failures, over any period, after which an account is locked until its password is reset.
 const ACCOUNT_CONSECUTIVE: i32 = 100;
-/// Failures within the window that block an address.
+/// Number of failures within the window after which an address is blocked.
 const ADDRESS_FAILURES: i32 = 30;
-/// The window.
+/// Length of the window in which failures are counted.
 const WINDOW: TimeDelta = TimeDelta::minutes(15);
-/// The first lock; each further one is twice as long.
+/// Duration of the first lock. Each further lock lasts twice as long as the previous one, up to [`MAX_LOCK`].
 const FIRST_LOCK: TimeDelta = TimeDelta::seconds(30);
-/// The longest lock.
-const LONGEST_LOCK: TimeDelta = TimeDelta::minutes(15);
-/// How long an address counts as known after a sign-in from there.
-pub const KNOWN_FOR: TimeDelta = TimeDelta::days(30);
+/// Maximum duration of a lock.
+const MAX_LOCK: TimeDelta = TimeDelta::minutes(15);
+/// Time for which an address counts as known after a sign-in from it.
+pub const KNOWN_ADDRESS_LIFETIME: TimeDelta = TimeDelta::days(30);
 
-/// Whose failures are counted.
+/// The account or address for which failures are counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// An account, by its normalised e-mail; `known` where the address is one of its user's own.
+    /// An account, with a separate counter for each known address and one counter for all other addresses.
     Account {
-        /// The normalised e-mail.
+        /// The normalised e-mail of the account.
         email: String,
-        /// The caller's address, where the user has signed in from it lately.
+        /// The client address if it is known, i.e. if the user has signed in from there within
+        /// [`KNOWN_ADDRESS_LIFETIME`]; else `None`.
         known: Option<IpAddr>,
     },
-    /// Everybody behind an address.
+    /// A client address. Addresses with the same [`network_of`] share a counter.
     Address(IpAddr),
 }
 
@@ -59,15 +62,16 @@ impl Subject {
         match self {
             Self::Account { email, known: None } => digest(email),
             Self::Account { email, known: Some(address) } => {
-                digest(&format!("{email} {}", neighbourhood(*address)))
+                digest(&format!("{email} {}", network_of(*address)))
             }
-            Self::Address(address) => digest(&neighbourhood(*address)),
+            Self::Address(address) => digest(&network_of(*address)),
         }
     }
 }
 
-/// An address as it is counted: IPv6 by its /64, which is one customer's.
-pub fn neighbourhood(address: IpAddr) -> String {
+/// Returns the network under which an address is counted: an IPv4 address itself; for IPv6 the /64 network, because
+/// providers assign at least a /64 to each customer.
+pub fn network_of(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {
@@ -77,18 +81,18 @@ pub fn neighbourhood(address: IpAddr) -> String {
     }
 }
 
-/// What is known of a subject's failures.
+/// Failure counters of one subject, and the end of its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guard {
+pub struct LockoutCounter {
     failures: i32,
     consecutive: i32,
     locks: i32,
     window_started_at: DateTime<Utc>,
-    /// Until when it is refused.
+    /// End of the latest lock; `None` if the subject was not locked since the window started.
     pub locked_until: Option<DateTime<Utc>>,
 }
 
-impl FromRow for Guard {
+impl FromRow for LockoutCounter {
     fn from_row(row: &Row) -> Result<Self> {
         Ok(Self {
             failures: row.try_get("failures")?,
@@ -100,18 +104,18 @@ impl FromRow for Guard {
     }
 }
 
-impl Guard {
-    /// Nothing has failed yet.
+impl LockoutCounter {
+    /// Returns the counters of a subject without failures.
     pub const fn new(now: DateTime<Utc>) -> Self {
         Self { failures: 0, consecutive: 0, locks: 0, window_started_at: now, locked_until: None }
     }
 
-    /// Whether it is refused now.
+    /// Returns true if the subject is locked at `now`.
     pub fn is_locked(&self, now: DateTime<Utc>) -> bool {
         self.locked_until.is_some_and(|until| now < until)
     }
 
-    /// The guard of an account after one more failure.
+    /// Returns the counters of an account after one more failure.
     #[must_use]
     pub fn after_account_failure(self, now: DateTime<Utc>) -> Self {
         let mut next = self.counted(now);
@@ -119,13 +123,13 @@ impl Guard {
             next.locked_until = Some(DateTime::<Utc>::MAX_UTC.min(now + TimeDelta::days(36_500)));
         } else if next.failures >= ACCOUNT_FAILURES {
             let doublings = u32::try_from(next.locks).unwrap_or(0).min(16);
-            next.locked_until = Some(now + (FIRST_LOCK * 2_i32.pow(doublings)).min(LONGEST_LOCK));
+            next.locked_until = Some(now + (FIRST_LOCK * 2_i32.pow(doublings)).min(MAX_LOCK));
             next.locks += 1;
         }
         next
     }
 
-    /// The guard of an address after one more failure.
+    /// Returns the counters of an address after one more failure. `block` is the duration of a block.
     #[must_use]
     pub fn after_address_failure(self, now: DateTime<Utc>, block: TimeDelta) -> Self {
         let mut next = self.counted(now);
@@ -137,19 +141,20 @@ impl Guard {
         next
     }
 
-    /// One failure more; the window starts anew once it, and any lock in it, is over.
+    /// Counts one more failure. Starts a new window if more than [`WINDOW`] has passed since the window started and
+    /// since the last lock ended.
     fn counted(self, now: DateTime<Utc>) -> Self {
-        let calm_since = self
+        let quiet_since = self
             .locked_until
             .map_or(self.window_started_at, |until| until.max(self.window_started_at));
         let consecutive = self.consecutive + 1;
-        if calm_since + WINDOW < now {
+        if quiet_since + WINDOW < now {
             return Self { failures: 1, consecutive, ..Self::new(now) };
         }
         Self { failures: self.failures + 1, consecutive, ..self }
     }
 
-    /// The guard of a subject, if anything ever failed.
+    /// Returns the counters of a subject, or `None` if the subject has no failures.
     pub async fn find(tx: &Tx<Auth>, subject: &Subject) -> Result<Option<Self>> {
         tx.opt(
             "SELECT failures, consecutive, locks, window_started_at, locked_until
@@ -159,8 +164,9 @@ impl Guard {
         .await
     }
 
-    /// As [`Guard::find`], locked for the rest of the transaction: what fails meanwhile is waited for.
-    pub async fn hold(tx: &Tx<Auth>, subject: &Subject) -> Result<Option<Self>> {
+    /// As [`LockoutCounter::find`], and locks the row for the rest of the transaction, so that concurrent failures
+    /// wait.
+    pub async fn find_for_update(tx: &Tx<Auth>, subject: &Subject) -> Result<Option<Self>> {
         tx.opt(
             "SELECT failures, consecutive, locks, window_started_at, locked_until
              FROM login_guard WHERE scope = $1 AND key = $2 FOR UPDATE",
@@ -169,7 +175,8 @@ impl Guard {
         .await
     }
 
-    /// Counts one more failure.
+    /// Counts one more failure of the subject and returns the updated counters. `block` is the time for which an
+    /// address is blocked.
     pub async fn fail(
         tx: &Tx<Auth>,
         subject: &Subject,
@@ -177,8 +184,8 @@ impl Guard {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let (scope, key) = (subject.scope(), subject.key());
-        // Made or locked in one statement: between two, a success elsewhere could forget the row.
-        let guard: Self = tx
+        // Inserted or locked in one statement: between two statements, a successful sign-in could delete the row.
+        let counter: Self = tx
             .one(
                 "INSERT INTO login_guard (scope, key, failures, consecutive, locks, window_started_at, updated_at)
                  VALUES ($1, $2, 0, 0, 0, $3, $3)
@@ -188,8 +195,8 @@ impl Guard {
             )
             .await?;
         let next = match subject {
-            Subject::Account { .. } => guard.after_account_failure(now),
-            Subject::Address(_) => guard.after_address_failure(now, block),
+            Subject::Account { .. } => counter.after_account_failure(now),
+            Subject::Address(_) => counter.after_address_failure(now, block),
         };
         tx.exec(
             "UPDATE login_guard SET failures = $3, consecutive = $4, locks = $5, window_started_at = $6,
@@ -201,7 +208,7 @@ impl Guard {
         Ok(next)
     }
 
-    /// Forgets a subject's failures: it signed in.
+    /// Deletes a subject's failures after a successful sign-in.
     pub async fn clear(tx: &Tx<Auth>, subject: &Subject) -> Result<()> {
         tx.exec(
             "DELETE FROM login_guard WHERE scope = $1 AND key = $2",
@@ -211,8 +218,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Forgets an account's failures, those at its user's own addresses too: its password was set. Takes a transaction
-    /// of `Db::auth`.
+    /// Deletes all failure counters of an account, including those of known addresses, after the password was set.
     pub async fn clear_account(tx: &Tx<Auth>, user: UserId, email: &str) -> Result<()> {
         let rows: Vec<Row> =
             tx.all("SELECT DISTINCT source_ip FROM session WHERE user_id = $1", &[&user]).await?;
@@ -236,16 +242,16 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
     }
 
-    /// Fails at these seconds, and says for how long each failure locked.
+    /// Records failures at these seconds. Returns the duration in seconds of the lock that each failure caused, or 0.
     fn locks(failures: &[i64]) -> Vec<i64> {
-        let mut guard = Guard::new(at(failures[0]));
+        let mut counter = LockoutCounter::new(at(failures[0]));
         let seconds = failures.iter().map(|second| {
-            let before = guard.locked_until;
-            guard = guard.after_account_failure(at(*second));
-            if guard.locked_until == before {
+            let before = counter.locked_until;
+            counter = counter.after_account_failure(at(*second));
+            if counter.locked_until == before {
                 0
             } else {
-                (guard.locked_until.unwrap() - at(*second)).num_seconds()
+                (counter.locked_until.unwrap() - at(*second)).num_seconds()
             }
         });
         seconds.collect()
@@ -275,18 +281,18 @@ mod tests {
 
     #[test]
     fn the_thirtieth_failure_blocks_an_address() {
-        let mut guard = Guard::new(at(0));
+        let mut counter = LockoutCounter::new(at(0));
         for second in 0..29 {
-            guard = guard.after_address_failure(at(second), TimeDelta::minutes(15));
-            assert!(!guard.is_locked(at(second)), "{second}");
+            counter = counter.after_address_failure(at(second), TimeDelta::minutes(15));
+            assert!(!counter.is_locked(at(second)), "{second}");
         }
-        guard = guard.after_address_failure(at(29), TimeDelta::minutes(15));
-        assert!(guard.is_locked(at(29 + 899)) && !guard.is_locked(at(29 + 900)));
+        counter = counter.after_address_failure(at(29), TimeDelta::minutes(15));
+        assert!(counter.is_locked(at(29 + 899)) && !counter.is_locked(at(29 + 900)));
     }
 
     #[test]
     fn an_ipv6_neighbourhood_is_one_customer() {
-        let of = |text: &str| neighbourhood(text.parse().unwrap());
+        let of = |text: &str| network_of(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::"));
         assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
         assert_eq!(of("::ffff:10.0.0.1"), "10.0.0.1");

@@ -1,4 +1,5 @@
-//! Who owns the rows: one organization by default, so that a single team never notices.
+//! Organizations: the tenants of an installation, which own its rows. An installation starts with one organization, so
+//! a single team need not manage tenants.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -15,19 +16,20 @@ use crate::{
     },
 };
 
-/// A team, or one client of a service provider: what is inside is seen by its members only.
+/// A tenant of the installation: one team, or one customer of a service provider. Only members can read the
+/// organization's data.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(directive = authenticated::apply())]
 pub struct Organization {
-    /// Its id.
+    /// The organization's id, beginning `org_`.
     pub id: OrganizationId,
-    /// Its short name in scripts, e.g. `default`.
+    /// Short unique name for scripts, e.g. `default`: 1 to 63 characters of a-z, 0-9 and -.
     pub slug: String,
-    /// Its name.
+    /// The organization's name, shown to users.
     pub name: String,
-    /// Whether it holds demonstration data.
+    /// True if the organization contains demonstration data.
     pub is_demo: bool,
-    /// When it was created.
+    /// Time at which the organization was created.
     pub created_at: DateTime<Utc>,
 }
 
@@ -44,7 +46,10 @@ impl FromRow for Organization {
 }
 
 impl Organization {
-    /// Makes one, with its built-in roles.
+    /// Creates an organization with the built-in roles.
+    ///
+    /// # Errors
+    /// `Invalid` for a malformed slug or name, `Conflict` if another organization has the slug.
     pub async fn create(
         tx: &Tx<Auth>,
         slug: &str,
@@ -58,7 +63,7 @@ impl Organization {
         if slug.is_empty() || slug.len() > 63 || !slug.chars().all(plain) || slug.starts_with('-') {
             faults.push(FieldError::new(
                 "slug",
-                "must be 1 to 63 of a-z, 0-9 and -, not starting with -",
+                "must have 1 to 63 characters of a-z, 0-9 and -, and must not start with -",
             ));
         }
         if !faults.is_empty() {
@@ -72,11 +77,12 @@ impl Organization {
         )
         .await
         .map_err(|error| {
-            let sentence = "an organization with this slug exists already";
+            let sentence = "an organization with this slug already exists";
             error.on_constraint("organization_slug_key", sentence)
         })?;
         for role in BuiltinRole::ALL {
-            // What a built-in role may do stands in the code, so that a new release needs no migration of rows.
+            // The permissions of a built-in role are defined in code, so a new release can change them without a
+            // migration.
             tx.exec(
                 "INSERT INTO role (org_id, id, key, name, permissions, builtin) VALUES ($1, $2, $3, $4, '{}', true)",
                 &[&organization.id, &RoleId::new(), &role.key(), &role.name()],
@@ -89,7 +95,7 @@ impl Organization {
         Ok(organization)
     }
 
-    /// The organization of that slug, or `None`.
+    /// Returns the organization with the slug, or `None`.
     pub async fn find_by_slug(tx: &Tx<Auth>, slug: &str) -> Result<Option<Self>> {
         tx.opt(
             "SELECT id, slug, name, is_demo, created_at FROM organization WHERE slug = $1",
@@ -98,19 +104,19 @@ impl Organization {
         .await
     }
 
-    /// All of them, by slug.
+    /// Returns all organizations, ordered by slug.
     pub async fn all<K: Kind>(tx: &Tx<K>) -> Result<Vec<Self>> {
         let sql = "SELECT id, slug, name, is_demo, created_at FROM organization ORDER BY slug";
         tx.all(sql, &[]).await
     }
 
-    /// Whether there is any.
+    /// Returns true if any organization exists.
     pub async fn any(tx: &Tx<Auth>) -> Result<bool> {
         let row: Option<Row> = tx.opt("SELECT 1 AS one FROM organization LIMIT 1", &[]).await?;
         Ok(row.is_some())
     }
 
-    /// The organizations that a user is an active member of, by name.
+    /// Returns the organizations in which the user is an active member, ordered by name.
     pub async fn of_user(tx: &Tx<Auth>, user: UserId) -> Result<Vec<Self>> {
         tx.all(
             "SELECT organization.id, slug, name, is_demo, organization.created_at
@@ -122,7 +128,7 @@ impl Organization {
         .await
     }
 
-    /// The transaction's own organization.
+    /// Returns the transaction's own organization.
     pub async fn current(tx: &Tx) -> Result<Self> {
         let org = tx.org();
         tx.opt(

@@ -1,9 +1,10 @@
-//! Passwords: which are good enough, and their hashes.
+//! Passwords: strength rules for new passwords, and hashing.
 //!
-//! Argon2id only. Hashing is slow and takes memory on purpose, so it runs beside the runtime (`spawn_blocking`) and at
-//! most a few at once; who waits longer than two seconds for a turn is told to come back. Strength is judged by
-//! `zxcvbn` (30,000 common words, keyboard walks, dates, the person's own words) instead of composition rules.
-//! What is typed is compared in Unicode's NFKC form, so that the same keys match on another keyboard.
+//! Argon2id only. Hashing is slow and uses much memory on purpose, so it runs on blocking threads (`spawn_blocking`),
+//! with a limit on concurrent hashes. A caller that waits longer than two seconds for a hashing permit gets `Busy`.
+//! Strength is estimated by `zxcvbn` (30,000 common words, keyboard patterns, dates, words about the person) instead of
+//! composition rules. Passwords are normalised to Unicode NFKC before hashing, so that the same characters match
+//! whatever keyboard produced them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,38 +17,38 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::base::error::{Error, FieldError, Result};
 
-/// Characters at least; with a second factor fewer would do.
+/// Minimum length in characters, without a second factor.
 pub const MIN_CHARS: usize = 15;
-/// Characters at least where a second factor is enrolled.
+/// Minimum length in characters if a second factor is enrolled.
 pub const MIN_CHARS_WITH_MFA: usize = 12;
-/// Bytes at most, after normalisation.
+/// Maximum length in bytes, after normalisation.
 pub const MAX_BYTES: usize = 256;
 
-/// How long a caller waits for its turn to hash.
-const TURN_WAIT: Duration = Duration::from_secs(2);
+/// Maximum wait for a hashing permit, after which the caller gets `Busy`.
+const PERMIT_WAIT: Duration = Duration::from_secs(2);
 
-/// Argon2id's cost.
+/// The cost parameters of Argon2id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// Memory, KiB.
+    /// Memory per hash, in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Number of passes over the memory.
     pub passes: u32,
-    /// Lanes.
+    /// Number of lanes (Argon2's parallelism).
     pub lanes: u32,
 }
 
 impl Cost {
-    /// The least that is allowed anywhere: 19 MiB, two passes, one lane.
+    /// Minimum allowed cost: 19 MiB, two passes, one lane.
     pub const FLOOR: Self = Self { memory_kib: 19_456, passes: 2, lanes: 1 };
 }
 
-/// Makes and checks password hashes.
+/// Creates and verifies password hashes.
 #[derive(Clone)]
 pub struct Hasher {
     params: Params,
-    turns: Arc<Semaphore>,
-    /// The hash of nothing anybody knows: verified where there is no account, so that the answer takes as long.
+    permits: Arc<Semaphore>,
+    /// Hash of a random secret. Verified if there is no account, so that the response takes equally long.
     dummy: Arc<str>,
 }
 
@@ -58,41 +59,50 @@ impl std::fmt::Debug for Hasher {
 }
 
 impl Hasher {
-    /// With this cost, and at most `parallel` hashes at once. Hashes once, for the account that does not exist.
+    /// Creates a hasher with this cost and at most `max_concurrent` concurrent hashes. Also computes the dummy hash
+    /// that is verified if there is no account.
     ///
     /// # Errors
-    /// The cost is one that Argon2 refuses.
-    pub fn new(cost: Cost, parallel: usize) -> Result<Self> {
+    /// `Crypto` if Argon2 does not accept the cost.
+    pub fn new(cost: Cost, max_concurrent: usize) -> Result<Self> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None)
-            .map_err(|_| Error::Crypto("Argon2 refuses this cost"))?;
-        let nothing = crate::access::token::random()?;
-        let dummy = hash_now(&params, &nothing)?.into();
-        Ok(Self { params, turns: Arc::new(Semaphore::new(parallel.max(1))), dummy })
+            .map_err(|_| Error::Crypto("Argon2 does not accept these cost parameters"))?;
+        let random_secret = crate::access::token::random()?;
+        let dummy = hash_now(&params, &random_secret)?.into();
+        Ok(Self { params, permits: Arc::new(Semaphore::new(max_concurrent.max(1))), dummy })
     }
 
-    /// The hash of a password, as a PHC string.
+    /// Returns the hash of a password, as a PHC string.
+    ///
+    /// # Errors
+    /// `Busy` if too many hashes are running.
     pub async fn hash(&self, password: &str) -> Result<String> {
         let (params, password) = (self.params.clone(), normalise(password));
-        self.take_turn(move || hash_now(&params, password.as_bytes())).await?
+        self.with_permit(move || hash_now(&params, password.as_bytes())).await?
     }
 
-    /// Whether the password is the hash's. No hash takes as long as a wrong password, and a corrupt one is a wrong one.
+    /// Returns true if the password matches the hash. A missing hash takes as long as a wrong password; a corrupt hash
+    /// never matches.
+    ///
+    /// # Errors
+    /// `Busy` if too many hashes are running.
     pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool> {
         let exists = hash.is_some();
         let hash = hash.unwrap_or(&self.dummy).to_owned();
         let dummy = Arc::clone(&self.dummy);
         let password = normalise(password);
         let matches = self
-            .take_turn(move || {
-                // An overlong one is checked all the same, cut off: refusing it early would show.
+            .with_permit(move || {
+                // An overlong password is truncated and verified as well: an immediate rejection would be visible in
+                // the response time.
                 let bytes = &password.as_bytes()[..password.len().min(MAX_BYTES + 1)];
                 if let Ok(parsed) = PasswordHash::new(&hash) {
                     return Argon2::default().verify_password(bytes, &parsed).is_ok();
                 }
                 metrics::counter!("sentryops_auth_corrupt_hash_total").increment(1);
-                tracing::warn!("a stored password hash cannot be read");
+                tracing::warn!("a stored password hash cannot be parsed: its user cannot sign in until the password is reset");
                 if let Ok(parsed) = PasswordHash::new(&dummy) {
-                    let _ = Argon2::default().verify_password(bytes, &parsed); // For the time it takes.
+                    let _ = Argon2::default().verify_password(bytes, &parsed); // For equal response time.
                 }
                 false
             })
@@ -100,7 +110,7 @@ impl Hasher {
         Ok(matches && exists)
     }
 
-    /// Whether a hash was made at a lower cost than today's.
+    /// Returns true if the hash was created at a lower cost than the current one, or cannot be parsed.
     pub fn needs_rehash(&self, hash: &str) -> bool {
         let Ok(parsed) = PasswordHash::new(hash) else { return true };
         let Ok(stored) = Params::try_from(&parsed) else { return true };
@@ -109,18 +119,19 @@ impl Hasher {
             || stored.t_cost() < self.params.t_cost()
     }
 
-    async fn take_turn<T: Send + 'static>(
+    async fn with_permit<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(Error::Busy { retry_after: TURN_WAIT }) };
-        let done = tokio::task::spawn_blocking(move || {
+        let permit =
+            tokio::time::timeout(PERMIT_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(Error::Busy { retry_after: PERMIT_WAIT }) };
+        let hashing = tokio::task::spawn_blocking(move || {
             let result = work();
-            drop(turn); // Held by the work itself: a caller that goes away does not free a turn early.
+            drop(permit); // Not released if the caller stops waiting: the hash still runs.
             result
         });
-        done.await.map_err(|_| Error::Crypto("the hashing thread ended early"))
+        hashing.await.map_err(|_| Error::Crypto("the password hashing thread exited unexpectedly"))
     }
 }
 
@@ -128,16 +139,20 @@ fn hash_now(params: &Params, password: &[u8]) -> Result<String> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
         .hash_password(password)
         .map(|hash| hash.to_string())
-        .map_err(|_| Error::Crypto("Argon2 could not hash"))
+        .map_err(|_| Error::Crypto("Argon2 could not hash the password"))
 }
 
 fn normalise(password: &str) -> String {
-    // Cut first: normalising can lengthen eighteenfold, and nobody's password is that long.
+    // Truncated before normalising, because NFKC can make a text eighteen times as long. Longer passwords are invalid
+    // anyway.
     password.chars().take(MAX_BYTES + 1).nfkc().collect()
 }
 
-/// Checks that a new password is good enough. `context` holds words that are near to guess here: the organization, the
-/// e-mail's local part, the person's name.
+/// Checks that a new password is strong enough. `context` lists words that are easy to guess for this user: the
+/// organization, the e-mail's local part, the user's name.
+///
+/// # Errors
+/// A field error at `path` if the password is too short, too long or too easy to guess.
 pub fn check(
     path: &str,
     password: &str,
@@ -157,7 +172,7 @@ pub fn check(
         return Err(FieldError::new(path, format!("is longer than {MAX_BYTES} bytes")));
     }
     let context: Vec<&str> = context.iter().copied().chain(["sentryops"]).collect();
-    // zxcvbn looks at 100 characters; what follows only adds.
+    // zxcvbn evaluates only the first 100 characters; further characters can only add strength.
     let strength = zxcvbn::zxcvbn(&password, &context);
     if strength.score() >= zxcvbn::Score::Three {
         return Ok(());
@@ -196,8 +211,8 @@ mod tests {
 
     #[test]
     fn sixty_four_emoji_are_a_password() {
-        // Not in the order of their code points, which would be a sequence like abc.
-        let shuffled = (0..64).map(|place| 0x1f600 + place * 37 % 64);
+        // Not in the order of their code points, which zxcvbn would treat as a sequence such as abc.
+        let shuffled = (0..64).map(|index| 0x1f600 + index * 37 % 64);
         let emoji: String = shuffled.filter_map(char::from_u32).collect();
         assert_eq!(emoji.chars().count(), 64);
         assert_eq!(refusal(&emoji, false), None);

@@ -1,7 +1,10 @@
-//! What somebody may do: permissions, and the sets of them that roles are.
+//! Permissions, and the sets of permissions that roles are made of.
 //!
-//! A role is a set, never a rank that code compares: built-in and custom roles are checked the same way. Sets are a
-//! 64-bit mask, so a document's check costs no allocation; choose again at the 65th permission.
+//! Checks test for a permission, never for a role, so built-in and custom roles work in the same way. A set is a 64-bit
+//! mask, so the permission check of a GraphQL document allocates nothing. Revisit when a 65th permission is needed.
+//!
+//! Fleet permissions (`FLEET_READ`, `FLEET_MANAGE`) apply to the fleet, i.e. to the whole installation with all of its
+//! organizations. All others apply to one organization.
 
 use std::fmt;
 
@@ -10,16 +13,17 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! permissions {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// One right. What concerns the installation, not one organization, is granted by `sentryops admin` only.
+        /// A permission in one organization. The fleet permissions `FLEET_READ` and `FLEET_MANAGE` apply to the whole
+        /// installation instead; only `sentryops admin grant` grants these two.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Enum, Serialize, Deserialize)]
         #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
         pub enum Permission { $($(#[doc = $doc])+ $variant,)+ }
 
         impl Permission {
-            /// Every permission, in the order of the contract.
+            /// List of all permissions, in the order of the enum.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The name in API and database, e.g. `ASSET_READ`.
+            /// Returns the name used in the API and in the database, e.g. `ASSET_READ`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
@@ -28,63 +32,64 @@ macro_rules! permissions {
 }
 
 permissions! {
-    /// See assets, attributes, tags and what depends on what.
+    /// Read assets, attributes, tags, dependencies and custodies (check-out records).
     AssetRead = "ASSET_READ",
-    /// Create and change assets, dependencies, custody and tags.
+    /// Create and change assets, dependencies and tags; check assets out and in.
     AssetWrite = "ASSET_WRITE",
-    /// Delete assets.
+    /// Delete assets of the organization.
     AssetDelete = "ASSET_DELETE",
-    /// Import inventories.
+    /// Import assets and dependencies from files.
     AssetImport = "ASSET_IMPORT",
-    /// See rules, runs, findings, scores and reports.
+    /// Read compliance rules, runs, findings, waivers, scores and reports.
     ComplianceRead = "COMPLIANCE_READ",
-    /// Start and cancel compliance runs, try rules.
+    /// Start and cancel compliance runs, and test rules before saving them.
     ComplianceRun = "COMPLIANCE_RUN",
-    /// Change rules and their parameters.
+    /// Create and change compliance rules and their parameters.
     ComplianceWrite = "COMPLIANCE_WRITE",
-    /// Grant and revoke waivers.
+    /// Grant and revoke waivers, which are time-limited exceptions to rules.
     WaiverGrant = "WAIVER_GRANT",
-    /// See services, checks and their results.
+    /// Read services, checks and their results.
     ServiceRead = "SERVICE_READ",
     /// Change services, checks, maintenance windows and webhooks.
     ServiceWrite = "SERVICE_WRITE",
-    /// Run a check on demand.
+    /// Run a service check on demand.
     CheckRun = "CHECK_RUN",
-    /// See incidents.
+    /// Read incidents of the organization.
     IncidentRead = "INCIDENT_READ",
-    /// Acknowledge, comment and resolve incidents.
+    /// Acknowledge, comment on and resolve incidents.
     IncidentWrite = "INCIDENT_WRITE",
-    /// See triage runs and their cost.
+    /// Read AI triage runs of incidents, and the cost of the runs.
     TriageRead = "TRIAGE_READ",
-    /// Start triage runs.
+    /// Start AI triage runs of incidents.
     TriageRun = "TRIAGE_RUN",
-    /// Accept or reject advice.
+    /// Accept or reject the advice of an AI triage run.
     TriageReview = "TRIAGE_REVIEW",
-    /// See the organization's jobs and schedules.
+    /// Read the organization's jobs and schedules.
     JobRead = "JOB_READ",
     /// Retry, discard and cancel jobs.
     JobManage = "JOB_MANAGE",
-    /// Change schedules.
+    /// Create, change and delete schedules.
     ScheduleWrite = "SCHEDULE_WRITE",
-    /// See the token budget.
+    /// Read the LLM token budget of the organization.
     BudgetRead = "BUDGET_READ",
-    /// Read the audit trail.
+    /// Read the organization's audit trail.
     AuditRead = "AUDIT_READ",
-    /// See users and roles in full.
+    /// Read all fields of users, and list users and roles. Without this permission a caller reads only the id and name
+    /// of other users.
     UserRead = "USER_READ",
-    /// Create, change and deactivate users, set their roles.
+    /// Create, change and deactivate users, and set their roles.
     UserManage = "USER_MANAGE",
-    /// Define custom roles.
+    /// Define and delete custom roles.
     RoleManage = "ROLE_MANAGE",
     /// Create and revoke API keys.
     ApiKeyManage = "API_KEY_MANAGE",
-    /// Save and delete secrets.
+    /// Save and delete secrets of the organization.
     SecretManage = "SECRET_MANAGE",
-    /// Change the organization itself.
+    /// Change the settings of the organization.
     OrganizationManage = "ORGANIZATION_MANAGE",
-    /// See the whole installation: workers, totals of the queues.
+    /// Read the state of the fleet: workers, and queue totals over all organizations.
     FleetRead = "FLEET_READ",
-    /// Manage the whole installation: the token budget.
+    /// Change the installation-wide LLM token budget.
     FleetManage = "FLEET_MANAGE",
 }
 
@@ -95,21 +100,21 @@ impl fmt::Display for Permission {
 }
 
 impl Permission {
-    /// The permission of that name, or `None`.
+    /// Returns the permission with the name, or `None` if it is unknown.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|permission| permission.as_str() == name)
     }
 }
 
-/// A set of permissions; a role is one, a viewer has the union of theirs.
+/// A set of permissions. A role grants one set; a caller has the union of the sets of all roles that the caller holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PermissionSet(u64);
 
 impl PermissionSet {
-    /// No permission at all.
+    /// The set without any permission.
     pub const EMPTY: Self = Self(0);
 
-    /// The set of these.
+    /// Returns the set of these permissions.
     pub const fn of(permissions: &[Permission]) -> Self {
         let mut mask = 0;
         let mut index = 0;
@@ -120,50 +125,51 @@ impl PermissionSet {
         Self(mask)
     }
 
-    /// Whether the permission is in the set.
+    /// Returns true if the permission is in the set.
     pub const fn contains(self, permission: Permission) -> bool {
         self.0 & (1 << permission as u64) != 0
     }
 
-    /// Whether all of the other set's permissions are in this one.
+    /// Returns true if every permission of `other` is in this set.
     pub const fn covers(self, other: Self) -> bool {
         other.0 & !self.0 == 0
     }
 
-    /// What is in either.
+    /// Returns the permissions in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What is in both.
+    /// Returns the permissions in both sets.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What is here and not in the other.
+    /// Returns the permissions of this set that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether nothing is in it.
+    /// Returns true if the set has no permission.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Its permissions, in the order of the contract.
+    /// Iterates over the permissions, in the order of the enum.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL.iter().copied().filter(move |permission| self.contains(*permission))
     }
 
-    /// Their names, as the database keeps them.
+    /// Returns the names of the permissions, as the database stores them.
     pub fn names(self) -> Vec<&'static str> {
         self.iter().map(Permission::as_str).collect()
     }
 
-    /// The set of these names; unknown ones are left out, so a newer replica's permission is simply not had.
+    /// Returns the set of these names. Unknown names, e.g. of permissions added by a newer server version, are ignored
+    /// and grant nothing.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().filter_map(Permission::parse).collect()
     }
@@ -211,28 +217,29 @@ const ADMIN: PermissionSet = OPERATOR.union(PermissionSet::of(&[
 const OWNER: PermissionSet =
     ADMIN.union(PermissionSet::of(&[Permission::RoleManage, Permission::OrganizationManage]));
 
-/// What concerns the installation: never part of a role, granted to a membership by `sentryops admin grant`.
+/// Fleet permissions, which apply to the whole installation. No role contains these permissions; `sentryops admin
+/// grant` grants them to individual members.
 pub const FLEET: PermissionSet =
     PermissionSet::of(&[Permission::FleetRead, Permission::FleetManage]);
 
-/// The built-in roles, each with all of the one before.
+/// The built-in roles. Each role has all permissions of the previous role, and additional ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BuiltinRole {
-    /// Reads.
+    /// Reads the organization's data, except user details and the audit trail.
     Viewer,
-    /// Runs the daily work.
+    /// Changes assets, services, checks and schedules, works on incidents, and starts compliance and AI triage runs.
     Operator,
-    /// Manages people, rules and jobs.
+    /// Manages users, API keys, rules, waivers, jobs and secrets, and reads the audit trail.
     Admin,
-    /// Manages the organization.
+    /// Manages custom roles and the organization's settings.
     Owner,
 }
 
 impl BuiltinRole {
-    /// All of them, lowest first.
+    /// The built-in roles, lowest first.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Operator, Self::Admin, Self::Owner];
 
-    /// The key in API and database.
+    /// Returns the key used in the API and in the database.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -242,7 +249,7 @@ impl BuiltinRole {
         }
     }
 
-    /// The name shown to people.
+    /// Returns the name shown to users.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Viewer => "Viewer",
@@ -252,7 +259,7 @@ impl BuiltinRole {
         }
     }
 
-    /// What it may do.
+    /// Returns the permissions that the role grants.
     pub const fn permissions(self) -> PermissionSet {
         match self {
             Self::Viewer => VIEWER,
@@ -262,7 +269,7 @@ impl BuiltinRole {
         }
     }
 
-    /// The built-in role of that key, or `None`.
+    /// Returns the built-in role with the key, or `None`.
     pub fn parse(key: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.key() == key)
     }

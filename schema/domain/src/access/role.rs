@@ -1,4 +1,4 @@
-//! A role: a named set of permissions in an organization. Four are built in; more may be defined there.
+//! Roles: named sets of permissions in an organization. Four are built in; organizations can define more.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -20,19 +20,19 @@ use crate::{
     },
 };
 
-/// A named set of permissions.
+/// A role: a named set of permissions.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(directive = authenticated::apply())]
 pub struct Role {
-    /// Its id.
+    /// The role's id, beginning `rol_`.
     pub id: RoleId,
-    /// Its key, e.g. `operator`; what `setUserRoles` takes.
+    /// The role's key, e.g. `operator`, used by `setUserRoles`.
     pub key: String,
-    /// Its name.
+    /// The role's name, shown to users.
     pub name: String,
-    /// What its holders may do.
+    /// Permissions that the role grants.
     pub permissions: Vec<Permission>,
-    /// Whether it comes with SentryOps and cannot be changed.
+    /// True if the role is built in and cannot be changed.
     pub builtin: bool,
 }
 
@@ -45,7 +45,8 @@ impl FromRow for Role {
     }
 }
 
-/// What a role's row grants: built-in ones by the code, custom ones by the row, never what concerns the installation.
+/// Returns the permissions that a role grants: of a built-in role from the code, of a custom role from its row. Fleet
+/// permissions are never included.
 fn permissions_of(key: &str, builtin: bool, stored: &[String]) -> PermissionSet {
     if builtin {
         return BuiltinRole::parse(key).map_or(PermissionSet::EMPTY, BuiltinRole::permissions);
@@ -57,31 +58,31 @@ const COLUMNS: &str =
     "SELECT role.id, role.key, role.name, role.permissions, role.builtin FROM role";
 
 impl Role {
-    /// What its holders may do.
+    /// Returns the permissions that the role grants, as a set.
     pub fn set(&self) -> PermissionSet {
         self.permissions.iter().copied().collect()
     }
 
-    /// The roles of an organization, built-in ones first.
+    /// Returns the roles of an organization, built-in ones first.
     pub async fn list<K: Kind>(tx: &Tx<K>, org: OrganizationId) -> Result<Vec<Self>> {
         let sql = format!("{COLUMNS} WHERE org_id = $1 ORDER BY builtin DESC, id");
         tx.all(&sql, &[&org]).await
     }
 
-    /// The roles of members of the organization, each with its holder.
+    /// Returns the roles of members of the organization, as pairs of member and role.
     pub async fn of_users<K: Kind>(
         tx: &Tx<K>,
         org: OrganizationId,
         users: &[UserId],
     ) -> Result<Vec<(UserId, Self)>> {
-        struct Held(UserId, Role);
-        impl FromRow for Held {
+        struct UserRole(UserId, Role);
+        impl FromRow for UserRole {
             fn from_row(row: &Row) -> Result<Self> {
                 Ok(Self(row.try_get("user_id")?, Role::from_row(row)?))
             }
         }
         let users: Vec<_> = users.iter().map(|user| user.uuid()).collect();
-        let held: Vec<Held> = tx
+        let user_roles: Vec<UserRole> = tx
             .all(
                 "SELECT membership_role.user_id, role.id, role.key, role.name, role.permissions, role.builtin
                  FROM membership_role
@@ -91,13 +92,14 @@ impl Role {
                 &[&org, &users],
             )
             .await?;
-        Ok(held.into_iter().map(|Held(user, role)| (user, role)).collect())
+        Ok(user_roles.into_iter().map(|UserRole(user, role)| (user, role)).collect())
     }
 
-    /// Defines a custom role, or redefines it.
+    /// Creates a custom role, or replaces the name and permissions of the existing role with this key.
     ///
     /// # Errors
-    /// `Forbidden` where it would hold what the viewer lacks, `Conflict` for a built-in key.
+    /// `Forbidden` if the viewer lacks a permission of the old or the new role, `Conflict` for the key of a built-in
+    /// role.
     pub async fn save(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -112,27 +114,28 @@ impl Role {
         if key.is_empty() || key.len() > 63 || !key.chars().all(plain) || key.starts_with('-') {
             faults.push(FieldError::new(
                 "key",
-                "must be 1 to 63 of a-z, 0-9 and -, not starting with -",
+                "must have 1 to 63 characters of a-z, 0-9 and -, and must not start with -",
             ));
         }
         let set: PermissionSet = permissions.iter().copied().collect();
         if !set.intersection(FLEET).is_empty() {
             faults.push(FieldError::new(
                 "permissions",
-                "what concerns the installation is granted by `sentryops admin grant` only",
+                "fleet permissions (FLEET_READ, FLEET_MANAGE) can be granted only with `sentryops admin grant`",
             ));
         }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        refuse_beyond(viewer, set)?;
+        require_all(viewer, set)?;
         let existing = Self::list(tx, viewer.org).await?.into_iter().find(|role| role.key == key);
         if let Some(role) = &existing {
             if role.builtin {
                 return Err(Error::Conflict(format!("{key} is built in and cannot be changed")));
             }
-            // Narrowing it must not be a way to touch what one could not grant.
-            refuse_beyond(viewer, role.set())?;
+            // Replacing the role may withdraw its old permissions from members, so the viewer must have the old ones
+            // too.
+            require_all(viewer, role.set())?;
         }
         let role: Self = tx
             .one(
@@ -152,7 +155,11 @@ impl Role {
         Ok(role)
     }
 
-    /// Deletes a custom role that nobody holds.
+    /// Deletes a custom role that no member has.
+    ///
+    /// # Errors
+    /// `Forbidden` if the viewer lacks a permission of the role, `Conflict` for a built-in role, or if members still
+    /// have the role.
     pub async fn delete(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -167,12 +174,12 @@ impl Role {
         if role.builtin {
             return Err(Error::Conflict(format!("{key} is built in and cannot be deleted")));
         }
-        refuse_beyond(viewer, role.set())?;
+        require_all(viewer, role.set())?;
         let deleted = tx
             .exec("DELETE FROM role WHERE org_id = $1 AND id = $2", &[&viewer.org, &role.id])
             .await?;
         if deleted == 0 {
-            return Err(Error::not_found("role", key)); // Somebody else was faster.
+            return Err(Error::not_found("role", key)); // Another request deleted the role meanwhile.
         }
         Entry::deleted("role.deleted", role.id, role.snapshot())
             .record_in(tx, viewer.org, now)
@@ -185,17 +192,24 @@ impl Role {
     }
 }
 
-/// Nobody grants what they lack.
-pub(crate) fn refuse_beyond(viewer: &Viewer, set: PermissionSet) -> Result<()> {
-    let lacking = set.without(viewer.permissions);
-    if lacking.is_empty() {
+/// Checks that the viewer has every permission of the set. A viewer can grant and withdraw only permissions that the
+/// viewer has.
+///
+/// # Errors
+/// `Forbidden`, with the names of the missing permissions.
+pub(crate) fn require_all(viewer: &Viewer, set: PermissionSet) -> Result<()> {
+    let missing = set.without(viewer.permissions);
+    if missing.is_empty() {
         return Ok(());
     }
-    let names = lacking.names().join(", ");
-    Err(Error::Forbidden(format!("nobody grants or takes what they lack: you do not have {names}")))
+    let names = missing.names().join(", ");
+    Err(Error::Forbidden(format!(
+        "you can only grant or withdraw permissions that you have: you lack {names}"
+    )))
 }
 
-/// What somebody may do: built-in roles by the code, custom ones by their rows, and what the installation granted.
+/// Returns a member's permissions: those of the built-in roles with the keys `roles`, those of custom roles (`custom`),
+/// and fleet permissions (`granted`). Fleet permissions in `custom` and others in `granted` are ignored.
 pub(crate) fn permissions(roles: &[String], custom: &[&str], granted: &[&str]) -> PermissionSet {
     let builtin = roles
         .iter()

@@ -1,7 +1,8 @@
-//! A session: one sign-in, read on every request, so that what ends it refuses the next one.
+//! Sessions, one per sign-in. Every request reads its session's row, so a session that has ended is rejected on the
+//! next request.
 //!
-//! Its refresh tokens form one family. Each works once; using one again means that somebody copied it, and ends the
-//! session for thief and owner alike. The session's life is absolute: refreshing does not lengthen it.
+//! Each refresh token of a session works once. A second use means that the token was copied, and ends the session for
+//! both the user and the thief. The session's lifetime is fixed at sign-in: refreshing does not extend it.
 
 use std::net::IpAddr;
 
@@ -24,37 +25,37 @@ use crate::{
     },
 };
 
-/// How long sessions and tokens live, and how many one may have.
+/// Lifetimes of sessions and tokens, and the maximum number of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionPolicy {
-    /// An access token's life.
-    pub access_life: TimeDelta,
-    /// A session's life, and so its refresh tokens'.
-    pub session_life: TimeDelta,
-    /// How long a session may rest unused; `None` is for ever.
+    /// Lifetime of an access token.
+    pub access_lifetime: TimeDelta,
+    /// Lifetime of a session and of its refresh tokens.
+    pub session_lifetime: TimeDelta,
+    /// Time without a request after which a session ends; `None` disables this limit.
     pub idle: Option<TimeDelta>,
-    /// Sessions at once for a user.
+    /// Maximum number of concurrent sessions of a user.
     pub max_per_user: i64,
-    /// Sessions at once for who may manage users.
+    /// Maximum number of concurrent sessions of a user with `USER_MANAGE`.
     pub max_per_admin: i64,
 }
 
-/// One sign-in of a user.
+/// A session: one sign-in of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Its id.
+    /// The session's id, beginning `ses_`.
     pub id: SessionId,
-    /// Where it is signed in.
+    /// The organization that the session is signed in to.
     pub org: OrganizationId,
-    /// Whose it is.
+    /// The user who signed in.
     pub user: UserId,
-    /// The address it was opened from.
+    /// Client address of the sign-in.
     pub source_ip: String,
-    /// When it was opened.
+    /// Time at which the user signed in.
     pub created_at: DateTime<Utc>,
-    /// When it was last used, to the minute.
+    /// Time of the last use, to the minute.
     pub last_seen_at: DateTime<Utc>,
-    /// When it ends at the latest.
+    /// Time at which the session expires, however often it is used.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -72,20 +73,20 @@ impl FromRow for Session {
     }
 }
 
-/// Why a session ended.
+/// Reason why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// Its user signed out.
+    /// The user signed out of the session.
     Logout,
-    /// Its user, or who manages users, ended it.
+    /// The session was revoked by its user, or by a user with `USER_MANAGE`.
     Revoked,
-    /// One of its refresh tokens was used twice.
+    /// A refresh token of the session was used twice.
     RefreshReuse,
-    /// Its user changed the password elsewhere, or it was reset.
+    /// The user changed the password in another session, or the password was reset.
     PasswordChanged,
-    /// Its user was deactivated in the organization.
+    /// The user was deactivated in the organization.
     Deactivated,
-    /// A newer sign-in took its place.
+    /// A newer sign-in exceeded the maximum number of sessions.
     TooMany,
 }
 
@@ -116,19 +117,21 @@ const COLUMNS: &str =
     "session.id, session.org_id, session.user_id, host(session.source_ip) AS source_ip,
     session.created_at, session.last_seen_at, session.expires_at";
 
-/// What came of presenting a refresh token.
+/// Result of exchanging a refresh token.
 #[derive(Debug)]
 pub enum Refreshed {
-    /// The session goes on with this next refresh token.
+    /// The session continues; the text is its next refresh token.
     Renewed(Session, String),
-    /// The token was used before: the session has been ended, and that must be committed.
+    /// The token was used before. The session was ended in this transaction, which the caller must commit.
     Reused,
-    /// No such token, or its session is over.
+    /// The token is unknown, its session has ended, has expired or was idle for too long, or the user is no longer an
+    /// active member.
     Refused,
 }
 
 impl Session {
-    /// Opens one, ending the oldest where there would be too many.
+    /// Opens a session and returns it with its first refresh token. Ends the user's oldest sessions, so that at most
+    /// `max` remain open.
     pub async fn open(
         tx: &Tx<Auth>,
         user: UserId,
@@ -138,14 +141,15 @@ impl Session {
         policy: &SessionPolicy,
         now: DateTime<Utc>,
     ) -> Result<(Self, String)> {
-        // One sign-in of a user at a time: two at once would each leave the other uncounted.
+        // Locks the user's row, so that sign-ins of one user run one at a time. Two concurrent sign-ins would not count
+        // each other's sessions.
         let _: Row = tx.one("SELECT id FROM \"user\" WHERE id = $1 FOR UPDATE", &[&user]).await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
              ORDER BY created_at DESC, id DESC OFFSET $3"
         );
-        let surplus: Vec<Self> = tx.all(&sql, &[&user, &now, &(max - 1).max(0)]).await?;
-        for session in surplus {
+        let oldest: Vec<Self> = tx.all(&sql, &[&user, &now, &(max - 1).max(0)]).await?;
+        for session in oldest {
             session.end(tx, EndReason::TooMany, now).await?;
         }
         let session = Self {
@@ -155,7 +159,7 @@ impl Session {
             source_ip: source_ip.to_string(),
             created_at: now,
             last_seen_at: now,
-            expires_at: now + policy.session_life,
+            expires_at: now + policy.session_lifetime,
         };
         tx.exec(
             "INSERT INTO session (id, org_id, user_id, source_ip, created_at, last_seen_at, expires_at)
@@ -182,7 +186,7 @@ impl Session {
         Ok(token)
     }
 
-    /// Trades a refresh token for the next one. Commit the transaction whatever comes out.
+    /// Exchanges a refresh token for the next one. The caller must commit the transaction whatever the result.
     pub async fn refresh(
         tx: &Tx<Auth>,
         token: &str,
@@ -190,7 +194,8 @@ impl Session {
         now: DateTime<Utc>,
     ) -> Result<Refreshed> {
         let hash = digest(token);
-        // The session first, then its tokens, as everybody who locks both: else two would wait for each other.
+        // Lock order: session before refresh tokens, as in every transaction that locks both. Another order could
+        // deadlock.
         let sql = format!(
             "SELECT {COLUMNS} FROM refresh_token
              JOIN session ON session.id = refresh_token.session_id
@@ -201,7 +206,7 @@ impl Session {
         let Some(session) = tx.opt::<Self>(&sql, &[&hash, &now]).await? else {
             return Ok(Refreshed::Refused);
         };
-        // One conditional statement decides: of fifty who present the same token, one is let through.
+        // A single conditional statement decides, so only one of several concurrent uses of a token succeeds.
         let used = tx
             .exec(
                 "UPDATE refresh_token SET used_at = $2 WHERE token_hash = $1 AND used_at IS NULL",
@@ -217,7 +222,7 @@ impl Session {
         }
         let next = session.issue_refresh(tx, Some(&hash), now).await?;
         tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&session.id, &now]).await?;
-        Entry::happened("auth.refreshed", session.id)
+        Entry::without_values("auth.refreshed", session.id)
             .by(Actor::User(session.user))
             .record_in(tx, session.org, now)
             .await?;
@@ -228,18 +233,18 @@ impl Session {
         policy.idle.is_some_and(|idle| self.last_seen_at + idle < now)
     }
 
-    /// Who an access token's session is, as of now; the session's, the membership's and the roles' rows in one
-    /// statement.
+    /// Returns the viewer of an access token. One statement reads the session, the membership and the roles.
     ///
     /// # Errors
-    /// `BadToken` where the session is over, idle for too long, of another organization now, or its user inactive.
+    /// `BadToken` if the session has ended, was idle for too long or has switched to another organization, or if the
+    /// user is no longer an active member.
     pub async fn viewer(
         tx: &Tx<Auth>,
         claims: &Claims,
         policy: &SessionPolicy,
         now: DateTime<Utc>,
     ) -> Result<Viewer> {
-        const OVER: Error = Error::BadToken("the session has ended: sign in again");
+        const ENDED: Error = Error::BadToken("the session has ended: sign in again");
         let row: Option<Row> = tx
             .opt(
                 "SELECT session.last_seen_at, membership.permissions AS granted,
@@ -258,13 +263,13 @@ impl Session {
                 &[&claims.sid, &claims.org, &claims.sub, &now],
             )
             .await?;
-        let row = row.ok_or(OVER)?;
+        let row = row.ok_or(ENDED)?;
         let last_seen_at: DateTime<Utc> = row.try_get("last_seen_at")?;
         if policy.idle.is_some_and(|idle| last_seen_at + idle < now) {
-            return Err(OVER);
+            return Err(ENDED);
         }
         if last_seen_at + TimeDelta::minutes(1) < now {
-            // The user before the session, as a sign-in that ends this one locks them.
+            // Lock order: user before session, as in a sign-in that ends this session.
             tx.exec("UPDATE \"user\" SET last_seen_at = $2 WHERE id = $1", &[&claims.sub, &now])
                 .await?;
             tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&claims.sid, &now])
@@ -282,7 +287,11 @@ impl Session {
         })
     }
 
-    /// Points it at another organization of its user, so that tokens for the former one are refused.
+    /// Switches the session to another organization of its user. Access tokens for the previous organization are
+    /// rejected afterwards.
+    ///
+    /// # Errors
+    /// `NotFound` if the user is not an active member of the organization.
     pub async fn switch(
         &self,
         tx: &Tx<Auth>,
@@ -299,12 +308,14 @@ impl Session {
         if changed == 0 {
             return Err(Error::not_found("organization", org));
         }
-        Entry::happened("session.organization_switched", self.id).record_in(tx, org, now).await?;
+        Entry::without_values("session.organization_switched", self.id)
+            .record_in(tx, org, now)
+            .await?;
         Ok(Self { org, ..self.clone() })
     }
 
-    /// The next refresh token of a session that goes on, in place of all before.
-    pub async fn reissue(&self, tx: &Tx<Auth>, now: DateTime<Utc>) -> Result<String> {
+    /// Issues a new refresh token for the session. All earlier refresh tokens stop working.
+    pub async fn reissue_refresh(&self, tx: &Tx<Auth>, now: DateTime<Utc>) -> Result<String> {
         tx.exec(
             "UPDATE refresh_token SET used_at = $2 WHERE session_id = $1 AND used_at IS NULL",
             &[&self.id, &now],
@@ -313,12 +324,12 @@ impl Session {
         self.issue_refresh(tx, None, now).await
     }
 
-    /// The claims of an access token for it.
+    /// Returns the claims of an access token for the session.
     pub(crate) fn claims(&self, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Claims {
         Claims::new(self.user, self.id, self.org, now, expires_at)
     }
 
-    /// The live sessions of a user, newest first.
+    /// Returns the sessions of a user that have neither ended nor expired, newest first.
     pub async fn of_user(tx: &Tx<Auth>, user: UserId, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2
@@ -327,7 +338,7 @@ impl Session {
         tx.all(&sql, &[&user, &now]).await
     }
 
-    /// A live session, or `None`.
+    /// Returns the session and locks its row, or `None` if the session does not exist, has ended or has expired.
     pub async fn find(tx: &Tx<Auth>, id: SessionId, now: DateTime<Utc>) -> Result<Option<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM session WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 FOR UPDATE"
@@ -335,7 +346,7 @@ impl Session {
         tx.opt(&sql, &[&id, &now]).await
     }
 
-    /// Ends it, and says why in the audit trail.
+    /// Ends the session and records the reason in the audit trail. Does nothing if the session has already ended.
     pub async fn end(&self, tx: &Tx<Auth>, reason: EndReason, now: DateTime<Utc>) -> Result<()> {
         let ended = tx
             .exec(

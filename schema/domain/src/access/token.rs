@@ -1,8 +1,10 @@
-//! Access tokens: short-lived JWTs that name a session, and opaque random tokens.
+//! Access tokens: short-lived JWTs that identify a session. Also opaque random tokens, used as refresh tokens and API
+//! keys.
 //!
-//! Every replica both mints and verifies, so a public key would buy nothing: HMAC-SHA256 with a key ring (`kid`), which
-//! also verifies twenty times faster than a signature. The token only says which session asks; what it may do is read
-//! from the session's row each time. One algorithm is accepted, and nothing a token brings along (`jku`, `jwk`) is used.
+//! Chosen: HMAC-SHA256 with a ring of secret keys (`kid`), because every replica both signs and verifies tokens and
+//! HMAC verifies twenty times faster than a public-key signature. A token only identifies the session; permissions are
+//! read from the database on every request. No other algorithm is accepted, and keys that a token refers to (`jku`,
+//! `jwk`) are ignored.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
@@ -17,37 +19,37 @@ use crate::base::{
 
 const ISSUER: &str = "sentryops";
 const AUDIENCE: &str = "sentryops-api";
-/// The type that tells an access token from any other JWT (RFC 9068).
+/// `typ` header that distinguishes an access token from other JWTs (RFC 9068).
 const TYPE: &str = "at+jwt";
-/// Longer ones are not ours.
+/// Maximum length of a token in bytes; a longer token was not issued here.
 const MAX_BYTES: usize = 4096;
-/// How far two replicas' clocks may be apart.
+/// Tolerated difference between the clocks of two replicas.
 const LEEWAY_SECONDS: i64 = 5;
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The user.
+    /// Id of the session's user.
     pub sub: UserId,
-    /// The session.
+    /// Id of the session that the token belongs to.
     pub sid: SessionId,
-    /// The organization it is signed in to.
+    /// The organization that the session is signed in to.
     pub org: OrganizationId,
-    /// Issued at, Unix seconds.
+    /// Time of issue, in Unix seconds.
     pub iat: i64,
-    /// Not before, Unix seconds.
+    /// Start of validity, in Unix seconds.
     pub nbf: i64,
-    /// Expires at, Unix seconds.
+    /// Time of expiry, in Unix seconds.
     pub exp: i64,
-    /// The token's own id.
+    /// Unique id of the token.
     pub jti: uuid::Uuid,
-    /// Issuer.
+    /// The issuer, always `sentryops`.
     pub iss: String,
-    /// Audience.
+    /// The audience, always `sentryops-api`.
     pub aud: String,
 }
 
-/// The keys that sign and verify access tokens: the first signs, all verify.
+/// Keys that sign and verify access tokens. The first key signs; all keys verify.
 #[derive(Clone)]
 pub struct TokenKeys {
     signing: (String, EncodingKey),
@@ -55,7 +57,7 @@ pub struct TokenKeys {
 }
 
 impl Claims {
-    /// The claims of a session's token.
+    /// Returns the claims of a token for the session.
     pub fn new(
         user: UserId,
         session: SessionId,
@@ -84,10 +86,10 @@ impl std::fmt::Debug for TokenKeys {
 }
 
 impl TokenKeys {
-    /// From a validated key ring.
+    /// Creates the keys from a validated key ring: pairs of key id (`kid`) and secret.
     ///
     /// # Panics
-    /// On an empty ring, which validation refuses.
+    /// Panics if the ring is empty, which validation rejects.
     pub fn new<'a>(ring: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let ring: Vec<_> = ring.into_iter().collect();
         let (kid, secret) = ring.first().expect("a validated key ring has a key");
@@ -100,7 +102,7 @@ impl TokenKeys {
         }
     }
 
-    /// An access token with these claims.
+    /// Returns a signed access token with these claims.
     pub fn mint(&self, claims: &Claims) -> Result<String> {
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TYPE.to_owned());
@@ -109,13 +111,15 @@ impl TokenKeys {
             .map_err(|_| Error::Crypto("an access token could not be signed"))
     }
 
-    /// What a token says, if it is ours and its time is now.
+    /// Verifies a token and returns its claims. This installation must have issued the token, and the token must be
+    /// valid at `now`.
     ///
     /// # Errors
-    /// `BadToken`, with a sentence that tells an expired token from a foreign one and nothing more.
+    /// `BadToken`. The message discloses only whether the token has expired, is not valid yet, or was not issued by
+    /// this installation.
     pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims> {
         const FOREIGN: Error =
-            Error::BadToken("the access token is not one of this installation: sign in again");
+            Error::BadToken("the access token was not issued by this installation: sign in again");
         if token.len() > MAX_BYTES {
             return Err(FOREIGN);
         }
@@ -129,7 +133,7 @@ impl TokenKeys {
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_issuer(&[ISSUER]);
-        // Time is compared below, with the `now` that the caller was given.
+        // Times are compared below, against the caller's `now`.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         let claims =
@@ -139,25 +143,29 @@ impl TokenKeys {
             return Err(Error::BadToken("the access token has expired: call refreshSession"));
         }
         if claims.nbf.saturating_sub(LEEWAY_SECONDS) > now {
-            return Err(Error::BadToken("the access token is not valid yet: compare the clocks"));
+            return Err(Error::BadToken(
+                "the access token is not valid yet: check the servers' clocks",
+            ));
         }
         Ok(claims)
     }
 }
 
-/// 256 random bits.
+/// Returns 256 random bits from the operating system.
 pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|_| Error::Crypto("no randomness from the system"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Error::Crypto("the operating system returned no random bytes"))?;
     Ok(bytes)
 }
 
-/// An opaque token as it is handed out.
+/// Returns a new opaque token: 256 random bits as URL-safe base64.
 pub fn opaque() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random()?))
 }
 
-/// What is stored of an opaque token: it has 256 bits of its own, so a fast hash serves.
+/// Returns the SHA-256 hash of an opaque token. Only this hash is stored. A token has 256 random bits, so a fast hash
+/// is enough.
 pub fn digest(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
@@ -208,7 +216,7 @@ mod tests {
         assert!(TokenKeys::new([("k1", OTHER)]).verify(&token, noon()).is_err());
     }
 
-    /// A token with one thing about it changed, signed with the right key.
+    /// Returns a token with changed header fields and claims, signed with the right key. `null` removes a field.
     fn forged(header: serde_json::Value, claims: serde_json::Value) -> String {
         use hmac::{Hmac, Mac};
         let mut all_header = json!({"alg": "HS256", "typ": TYPE, "kid": "k1"});

@@ -1,9 +1,10 @@
-//! A person. Known to the installation; what they may do, they may do in an organization, by membership and its roles.
+//! Users. A user exists once per installation and can be a member of several organizations. Each membership has its own
+//! roles and permissions.
 //!
-//! | file | what lives there |
+//! | file | contents |
 //! |---|---|
-//! | `member` | joining an organization, being changed by it, being kept out of it |
-//! | `roles` | the rights of a member, and who may manage whom |
+//! | `member` | adding people to an organization, changing and deactivating them |
+//! | `roles` | a member's roles and permissions, and the check that a viewer can manage a member |
 //! | `credentials` | passwords and the second factor |
 
 mod credentials;
@@ -30,27 +31,27 @@ use crate::{
     },
 };
 
-/// A person, as a member of an organization.
+/// A user, as a member of an organization.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(name = "UserRow")]
 pub struct User {
-    /// Their id.
+    /// The user's id, beginning `usr_`.
     pub id: UserId,
-    /// Their name.
+    /// The user's name, as shown to others.
     pub name: String,
-    /// Their e-mail, lower case; what they sign in with.
+    /// The user's e-mail in lower case, used to sign in.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub email: String,
-    /// Whether they may sign in to this organization.
+    /// True if the user can sign in to this organization.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub active: bool,
-    /// Whether a second factor is enrolled.
+    /// True if a second factor is enrolled.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub mfa_enabled: bool,
-    /// When they were added to the installation.
+    /// Time at which the user was added to the installation.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub created_at: DateTime<Utc>,
-    /// When they last used SentryOps, to the minute.
+    /// Time of the user's last request, to the minute; null before the first.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub last_seen_at: Option<DateTime<Utc>>,
 }
@@ -73,7 +74,7 @@ const MEMBERS: &str =
     "SELECT \"user\".id, \"user\".name, \"user\".email, membership.active, \"user\".mfa_enabled, \"user\".created_at, \"user\".last_seen_at
      FROM membership JOIN \"user\" ON \"user\".id = membership.user_id";
 
-/// The e-mail in the one form that is stored and compared, or `None` where it cannot be one.
+/// Returns the e-mail in the normalised form that is stored and compared, or `None` if it cannot be an e-mail.
 pub fn normalise_email(email: &str) -> Option<String> {
     let email: String = email.trim().nfkc().flat_map(char::to_lowercase).collect();
     let (local, domain) = email.rsplit_once('@')?;
@@ -84,24 +85,24 @@ pub fn normalise_email(email: &str) -> Option<String> {
 }
 
 impl User {
-    /// The organization's members, by name.
+    /// Returns a page of the organization's members, ordered by name.
     pub async fn list(tx: &Tx, page: &PageRequest) -> Result<Page<Self>> {
         let order =
             Order { column: Some(("\"user\".name", "text")), id: "\"user\".id", descending: false };
         Listing::default().page(tx, MEMBERS, order, page).await
     }
 
-    /// The number of the organization's members, inactive ones too.
+    /// Returns the number of the organization's members, including inactive ones.
     pub async fn count(tx: &Tx) -> Result<i64> {
         Listing::default().count(tx, "membership").await
     }
 
-    /// The place in the list.
+    /// Returns the user's position in the list.
     pub fn position(&self) -> Position {
         Position { value: self.name.clone(), id: self.id.uuid() }
     }
 
-    /// The members of the transaction's organization among these people.
+    /// Returns the users with these ids who are members of the transaction's organization.
     pub async fn of_ids(tx: &Tx, ids: &[UserId]) -> Result<Vec<Self>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let sql =
@@ -109,16 +110,20 @@ impl User {
         tx.all(&sql, &[&tx.org(), &ids]).await
     }
 
-    /// A member, locked for the rest of the transaction, which is one of `Db::auth`.
+    /// Returns a member, and locks the membership for the rest of the transaction.
+    ///
+    /// # Errors
+    /// `NotFound` if the user is not a member of the organization.
     pub async fn member(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<Self> {
-        // Not FOR UPDATE: a sign-in holds the user while its session's foreign key asks for the membership.
+        // Not FOR UPDATE, which could deadlock: a sign-in locks the user's row, and then the foreign key of its new
+        // session locks the membership.
         let sql = format!(
             "{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = $2 FOR NO KEY UPDATE OF membership"
         );
         tx.opt(&sql, &[&org, &id]).await?.ok_or_else(|| Error::not_found("user", id))
     }
 
-    /// The person of that e-mail, or `None`.
+    /// Returns the id of the user with the e-mail, or `None`.
     pub async fn find_by_email(tx: &Tx<Auth>, email: &str) -> Result<Option<UserId>> {
         let row: Option<Row> =
             tx.opt("SELECT id FROM \"user\" WHERE email = $1", &[&email]).await?;

@@ -1,4 +1,4 @@
-//! Who asks: the actor, the organization it is signed in to, and what it may do there.
+//! The viewer of a request: the authenticated actor, their organization, and their permissions there.
 
 use crate::{
     access::permission::{Permission, PermissionSet},
@@ -8,28 +8,28 @@ use crate::{
     },
 };
 
-/// Somebody signed in. Made anew for each request from the session's or the key's row.
+/// The authenticated caller. Built for every request from the rows of the session or API key.
 #[derive(Debug, Clone)]
 pub struct Viewer {
-    /// Who it is.
+    /// The user or API key that makes the request.
     pub actor: Actor,
-    /// Where it is signed in.
+    /// The organization that the viewer is signed in to.
     pub org: OrganizationId,
-    /// The session, where a person asks.
+    /// The user's session; `None` for an API key.
     pub session: Option<SessionId>,
-    /// The keys of its roles there; none for API keys.
+    /// Keys of the viewer's roles in the organization; empty for an API key.
     pub roles: Vec<String>,
-    /// What it may do there.
+    /// The viewer's permissions in the organization, and fleet permissions.
     pub permissions: PermissionSet,
 }
 
 impl Viewer {
-    /// Whether it has the permission.
+    /// Returns true if the viewer has the permission.
     pub const fn may(&self, permission: Permission) -> bool {
         self.permissions.contains(permission)
     }
 
-    /// The user, where a person asks.
+    /// Returns the user's id, or `None` for an API key.
     pub const fn user(&self) -> Option<UserId> {
         match self.actor {
             Actor::User(user) => Some(user),
@@ -37,7 +37,8 @@ impl Viewer {
         }
     }
 
-    /// The id of the actor as the API shows it: what `node(id:)` takes for "oneself".
+    /// Returns the actor's id in its public form, e.g. `usr_…`. Compared with the argument of `node(id:)` to detect
+    /// that the node is the viewer.
     pub fn own_id(&self) -> Option<String> {
         match self.actor {
             Actor::User(user) => Some(user.to_string()),
@@ -46,7 +47,7 @@ impl Viewer {
         }
     }
 
-    /// The origin of what it changes.
+    /// Returns the origin of the viewer's changes, for the audit trail.
     pub fn origin(&self, source_ip: std::net::IpAddr, request_id: String) -> Origin {
         Origin { actor: self.actor, source_ip: Some(source_ip), request_id: Some(request_id) }
     }

@@ -1,4 +1,4 @@
-//! Who did something, and from where it was asked for.
+//! The actor of a change, and the origin of the request that caused it.
 
 use std::net::IpAddr;
 
@@ -9,19 +9,19 @@ use crate::base::{
     id::Id,
 };
 
-/// Who did something.
+/// The user, program or system that performs an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
-    /// A person.
+    /// A person who is signed in.
     User(UserId),
-    /// A program.
+    /// A program, identified by its API key.
     ApiKey(ApiKeyId),
-    /// SentryOps itself, or its operator on the command line.
+    /// SentryOps itself, e.g. for the re-evaluation of assets, or the operator on the command line.
     System,
 }
 
 impl Actor {
-    /// As rows keep it: what it is, and its id.
+    /// Returns the two columns in which rows store an actor: the kind, and the id, which is `None` for the system.
     pub fn columns(self) -> (&'static str, Option<Uuid>) {
         match self {
             Self::User(id) => ("user", Some(id.uuid())),
@@ -30,7 +30,7 @@ impl Actor {
         }
     }
 
-    /// What a row keeps, or `None` if it means nothing to us.
+    /// Parses the two columns. Returns `None` for an unknown combination, e.g. one that a newer version wrote.
     pub fn from_columns(kind: &str, id: Option<Uuid>) -> Option<Self> {
         match (kind, id) {
             ("user", Some(id)) => Some(Self::User(Id::from(id))),
@@ -41,19 +41,20 @@ impl Actor {
     }
 }
 
-/// Who caused a transaction, from where: what the audit trail keeps beside each change.
+/// Origin of a transaction: its actor and request. The audit trail stores it with each change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// Who did it.
+    /// The actor who caused the transaction.
     pub actor: Actor,
-    /// The address the request came from.
+    /// Client address of the request; `None` if no request caused the transaction.
     pub source_ip: Option<IpAddr>,
-    /// The request it belongs to.
+    /// Id of the request; `None` if no request caused the transaction.
     pub request_id: Option<String>,
 }
 
 impl Origin {
-    /// The machine itself: migrations, the command line, jobs without a person behind them.
+    /// Returns the origin of work that no request causes: migrations, the command line, and jobs that no user or API
+    /// key requested.
     pub const fn system() -> Self {
         Self { actor: Actor::System, source_ip: None, request_id: None }
     }

@@ -1,9 +1,10 @@
-//! Our way to Postgres: a pool, and transactions that carry their organization.
+//! Access to Postgres: a connection pool, and transactions that carry their organization.
 //!
-//! Nothing runs outside a transaction, and each takes one database role first; the login itself has no rights
-//! (NOINHERIT), so a statement that slipped out of its transaction is refused by Postgres. A connection returns to the
-//! pool only after its transaction ended cleanly: a request dropped half-way would otherwise hand its organization to
-//! the next borrower. Dropping a transaction discards the connection and cancels what it is still running.
+//! Every statement runs in a transaction, and every transaction first switches to a database role. The login has no
+//! privileges of its own (NOINHERIT), so Postgres rejects a statement that runs outside a transaction. A connection
+//! returns to the pool only after its transaction has ended cleanly. Otherwise the next user of the connection could
+//! inherit the open transaction, and the organization, of a cancelled request. Dropping an open transaction closes the
+//! connection and cancels a statement that is still running.
 
 use std::{
     pin::Pin,
@@ -31,18 +32,18 @@ pub use login::LoginRefusal;
 pub(crate) use tx::column;
 pub use tx::{FromRow, Param, Tx};
 
-/// How long a request waits for a connection.
+/// Maximum time to wait for a connection from the pool, and to establish one.
 const POOL_WAIT: Duration = Duration::from_secs(5);
-/// How long one statement may run.
+/// Maximum run time of one statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A hook's work, in the transaction that it is of.
-pub type Hooked<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+/// Future returned by a `before_commit` hook. Runs in the transaction that is about to commit.
+pub type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
-/// What is done in an organization's transaction right before it is committed.
-type Hook = Arc<dyn for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync>;
+/// A function that runs in an organization's transaction immediately before the commit.
+type Hook = Arc<dyn for<'a> Fn(&'a Tx) -> HookFuture<'a> + Send + Sync>;
 
-/// The database; cheap to clone.
+/// The database: a connection pool and its settings. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
@@ -59,20 +60,20 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
-    /// A pool for this URL. Connects when first used, so the process starts while the database is away.
+    /// Creates a pool for the URL. The pool connects on first use, so the process can start while the database is down.
     ///
     /// # Errors
-    /// The URL is not one of Postgres.
+    /// Fails if the URL is not a Postgres URL.
     pub fn new(url: &str, pool_size: usize, application_name: &str) -> Result<Self> {
         let mut config: tokio_postgres::Config = url.parse()?;
-        // Our statements are short: compiling one takes longer than it runs.
+        // The statements are short: JIT compilation would take longer than running them.
         let options = format!(
             "-c jit=off -c statement_timeout={} -c idle_in_transaction_session_timeout=60000 -c lock_timeout=5000",
             STATEMENT_TIMEOUT.as_millis()
         );
-        let given = config.get_options().map(|own| format!("{options} {own}"));
+        let combined_options = config.get_options().map(|own| format!("{options} {own}"));
         config
-            .options(given.unwrap_or(options))
+            .options(combined_options.unwrap_or(options))
             .application_name(application_name)
             .connect_timeout(POOL_WAIT)
             .keepalives_idle(Duration::from_secs(10))
@@ -83,58 +84,61 @@ impl Db {
         Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), before_commit: None })
     }
 
-    /// The same database over connections of its own, which no other user of this one can exhaust.
+    /// Returns the same database with a separate connection pool, which other components of the process cannot exhaust.
     pub fn with_own_pool(&self, pool_size: usize) -> Result<Self> {
         Ok(Self { pool: pool(&self.config, &self.tls, pool_size)?, ..self.clone() })
     }
 
-    /// The same database, with somewhere for committed events to go. They are hints and may be lost.
+    /// Returns the same database with a function that publishes the events of each committed transaction. Events are
+    /// hints, i.e. notifications without content that a row may have changed, and can be lost.
     #[must_use]
     pub fn publishing(mut self, publish: impl Fn(Vec<Event>) + Send + Sync + 'static) -> Self {
         self.publish = Arc::new(publish);
         self
     }
 
-    /// The same database, where a hook runs before the commit of a change that others depend on, in its transaction: it asks for
-    /// jobs, which this floor does not know.
+    /// Returns the same database with a hook. If a transaction marked assets as stale (see `stale::mark`), the hook
+    /// runs in this transaction immediately before the commit. The hook pushes the jobs that evaluate these assets;
+    /// this crate cannot push jobs itself.
     #[must_use]
     pub fn before_commit(
         mut self,
-        hook: impl for<'a> Fn(&'a Tx) -> Hooked<'a> + Send + Sync + 'static,
+        hook: impl for<'a> Fn(&'a Tx) -> HookFuture<'a> + Send + Sync + 'static,
     ) -> Self {
         self.before_commit = Some(Arc::new(hook));
         self
     }
 
-    /// A read-only transaction of one organization.
+    /// Begins a read-only transaction of one organization.
     pub async fn read(&self, org: OrganizationId) -> Result<Tx> {
         self.begin(Org::new(org), "READ ONLY", Origin::system()).await
     }
 
-    /// As [`Db::read`], with every statement seeing the same.
+    /// As [`Db::read`], but all statements of the transaction see the same snapshot.
     pub async fn snapshot(&self, org: OrganizationId) -> Result<Tx> {
         let mode = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
         self.begin(Org::new(org), mode, Origin::system()).await
     }
 
-    /// A transaction that changes rows of one organization.
+    /// Begins a transaction that may change rows of one organization.
     pub async fn write(&self, org: OrganizationId, origin: Origin) -> Result<Tx> {
         self.begin(Org::new(org), "READ WRITE", origin).await
     }
 
-    /// A transaction over people, memberships, sessions and keys.
+    /// Begins a transaction on users, memberships, sessions and API keys of all organizations.
     pub async fn auth(&self, origin: Origin) -> Result<Tx<Auth>> {
         self.begin(Auth, "READ WRITE", origin).await
     }
 
-    /// A transaction over jobs and schedules of all organizations.
+    /// Begins a transaction on jobs and schedules of all organizations.
     pub async fn fleet(&self) -> Result<Tx<Fleet>> {
         self.begin(Fleet, "READ WRITE", Origin::system()).await
     }
 
     async fn begin<K: Kind>(&self, kind: K, mode: &'static str, origin: Origin) -> Result<Tx<K>> {
         let connection = self.pool.get().await?;
-        // The uuid and the names are ours, never a caller's text. `set_config(…, true)` is SET LOCAL, as one statement.
+        // Formatting into SQL is safe here: `org_id` is a UUID, and the mode and role are constants. `set_config` with
+        // `true` has the effect of SET LOCAL, and one statement sets both values.
         let org_id = kind.org().map(|org| org.uuid().to_string()).unwrap_or_default();
         let begin = format!(
             "BEGIN {mode}; SELECT set_config('role', '{}', true), set_config('app.org_id', '{org_id}', true)",
@@ -152,14 +156,14 @@ impl Db {
         Ok(tx)
     }
 
-    /// Asks the database for a sign of life.
+    /// Checks that the database responds to an empty statement.
     pub async fn ping(&self) -> Result<()> {
         let connection = self.pool.get().await?;
         connection.batch_execute("").await?;
         Ok(())
     }
 
-    /// The schema's version: what `migrate up` has applied last, 0 before the first time.
+    /// Returns the version of the database schema: the number of the last migration applied, 0 if none was applied.
     pub async fn schema_version(&self) -> Result<i32> {
         let tx = self.fleet().await?;
         let exists: Option<Row> = tx
@@ -191,7 +195,8 @@ fn pool(config: &tokio_postgres::Config, tls: &MakeRustlsConnect, size: usize) -
         .map_err(|_| Error::Crypto("the connection pool has no runtime"))
 }
 
-/// TLS towards Postgres, used where the URL's `sslmode` asks for it: the machine's roots, names verified.
+/// Returns the TLS configuration for Postgres, used if the URL's `sslmode` requires it. It trusts the machine's root
+/// certificates and verifies host names.
 pub fn tls() -> MakeRustlsConnect {
     MakeRustlsConnect::new(tls_config())
 }

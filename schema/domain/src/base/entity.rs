@@ -1,7 +1,8 @@
-//! The table of entities: whatever has an id, with its prefix and names. A new noun signs here first.
+//! The table of entities: every type of object that has an id, with the prefix of its ids and its names. A new entity
+//! is added here first.
 //!
-//! Each is a marker without data, so that an id can be named where its row is not known: `AssetId` takes no import of `Asset`, and
-//! no wing has to look up into another for an id.
+//! Each entity is a marker type without data, so that code can name an id without importing the type of its row:
+//! `AssetId` needs no import of `Asset`, and no module has to import a module above it for an id.
 
 use uuid::Uuid;
 
@@ -26,65 +27,67 @@ macro_rules! entities {
             pub type $id = Id<$entity>;
         )+
 
-        /// Every entity: how an id of another type is called by its name.
+        /// Names of every entity, to describe an id of the wrong type.
         const ALL: &[Names] =
             &[$(Names { prefix: $prefix, name: $name, key: $key }),+];
     };
 }
 
-/// The prefix of every entity, in the order of the table.
+/// Returns the prefix of every entity, in the order of the table.
 pub fn prefixes() -> impl Iterator<Item = &'static str> {
     ALL.iter().map(|names| names.prefix)
 }
 
 entities! {
-    /// An organization.
+    /// An organization: the tenant that owns rows.
     Organization, OrganizationId: "org", "organization", "organization";
-    /// A person.
+    /// A person who can sign in.
     User, UserId: "usr", "user", "user";
-    /// A role.
+    /// A role: a named set of permissions.
     Role, RoleId: "rol", "role", "role";
-    /// A session.
+    /// A session of a signed-in person.
     Session, SessionId: "ses", "session", "session";
-    /// An API key.
+    /// An API key for a program.
     ApiKey, ApiKeyId: "key", "API key", "api_key";
-    /// An asset.
+    /// An asset of the inventory.
     Asset, AssetId: "ast", "asset", "asset";
-    /// A tag.
+    /// A tag that assets carry.
     Tag, TagId: "tag", "tag", "tag";
-    /// A dependency.
+    /// A dependency of one asset on another.
     Dependency, DependencyId: "dep", "dependency", "dependency";
-    /// A custody.
+    /// A custody (check-out record): one user holds one asset, from check-out to check-in.
     Custody, CustodyId: "cus", "custody", "custody";
-    /// An audit entry.
+    /// An entry of the audit trail.
     AuditEntry, AuditEntryId: "aud", "audit entry", "audit_entry";
-    /// A job.
+    /// A job: one unit of work for a worker.
     Job, JobId: "job", "job", "job";
-    /// A schedule.
+    /// A schedule that starts jobs at recurring times.
     Schedule, ScheduleId: "sch", "schedule", "schedule";
-    /// A rule.
+    /// A compliance rule, with all of its versions.
     Rule, RuleId: "rul", "rule", "rule";
-    /// A version of a rule.
+    /// A version of a rule, with its condition and parameters.
     RuleVersion, RuleVersionId: "rlv", "rule version", "rule_version";
-    /// A waiver.
+    /// A waiver: a time-limited exception to one rule, for one asset or for all assets.
     Waiver, WaiverId: "wvr", "waiver", "waiver";
-    /// A finding.
+    /// A finding: one asset violates one rule.
     Finding, FindingId: "fnd", "finding", "finding";
-    /// A compliance run.
+    /// A compliance run over a set of assets.
     Run, RunId: "run", "compliance run", "compliance_run";
-    /// An import run.
+    /// An import run: the import of one uploaded file.
     ImportRun, ImportRunId: "imp", "import", "import_run";
 }
 
-/// The prefix of a well-formed TypeID of ours, and its uuid: for `node(id)`, which finds any.
+/// Splits a TypeID of any entity into its prefix and UUID. Returns `None` if the text is malformed or the prefix
+/// unknown.
 pub fn split(text: &str) -> Option<(&'static str, Uuid)> {
     let (prefix, suffix) = text.rsplit_once('_')?;
-    let known = ALL.iter().find(|known| known.prefix == prefix)?;
-    Some((known.prefix, decode(suffix)?))
+    let entity = ALL.iter().find(|entity| entity.prefix == prefix)?;
+    Some((entity.prefix, decode(suffix)?))
 }
 
-/// The TypeID of a row that the audit trail names by its key, e.g. `api_key`.
-pub fn of_key(key: &str, uuid: Uuid) -> String {
-    let prefix = ALL.iter().find(|known| known.key == key).map_or("row", |known| known.prefix);
+/// Returns the TypeID of an entity from its key (e.g. `api_key`) and UUID, as the audit trail stores them. An unknown
+/// key gets the prefix `row`.
+pub fn type_id_of(key: &str, uuid: Uuid) -> String {
+    let prefix = ALL.iter().find(|entity| entity.key == key).map_or("row", |entity| entity.prefix);
     format!("{prefix}_{}", encode(uuid))
 }

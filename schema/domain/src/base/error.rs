@@ -1,6 +1,7 @@
-//! What can go wrong below the API: one enum, translated once at the top of each process.
+//! Errors of all layers below the API. One enum, which the outermost layer of each process translates once.
 //!
-//! Constraints are named in SQL and given their sentence here, so the database holds the truth and people read words.
+//! The database enforces rules by named constraints. This file maps the violation of a constraint to a message for
+//! users.
 
 use tokio_postgres::error::SqlState;
 
@@ -9,82 +10,83 @@ use crate::base::id::ParseIdError;
 /// The result of a domain function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// One thing wrong with an input: where, what, and what to do instead where we can tell.
+/// An error in one input value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// The path to the value, e.g. `input.attributes.os_name`.
     pub path: String,
-    /// What is wrong, as a sentence without a full stop.
+    /// The message, without a full stop, e.g. `must not be empty`.
     pub message: String,
-    /// What was probably meant.
+    /// The value that was probably meant, or the valid values; `None` if no suggestion is known.
     pub suggestion: Option<String>,
 }
 
 impl FieldError {
-    /// A fault at a path, without a suggestion.
+    /// Returns an error at a path, without a suggestion.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into(), suggestion: None }
     }
 }
 
-/// What a domain function could not do.
+/// Reason why a domain function failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such row in this organization.
+    /// The organization has no such row.
     #[error("there is no {what} {id}")]
     NotFound {
-        /// What was looked for, e.g. `asset`.
+        /// Noun of the missing row, e.g. `asset`.
         what: &'static str,
-        /// The id as the caller gave it.
+        /// The id, as given by the caller.
         id: String,
     },
-    /// Bad input; all its faults at once.
+    /// Invalid input, with the errors of all values.
     #[error("invalid input: {}", .0.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<FieldError>),
-    /// The state of things forbids it.
+    /// The current state does not allow the operation.
     #[error("{0}")]
     Conflict(String),
-    /// The caller may not do this to this object, whatever its permissions say in general.
+    /// The caller is not allowed to perform this operation on this object, even with the required permission.
     #[error("{0}")]
     Forbidden(String),
-    /// Sign-in failed; deliberately says no more.
+    /// Sign-in failed. The reason is deliberately not disclosed.
     #[error("Invalid email or password.")]
     BadCredentials,
-    /// A token that is expired, revoked, forged or not ours.
+    /// A bearer or refresh token that is expired, revoked, forged or unknown.
     #[error("{0}")]
     BadToken(&'static str),
-    /// Too much at once; come back later.
+    /// Too many requests; the caller must wait.
     #[error("too many requests")]
     Busy {
-        /// When to try again.
+        /// Time to wait before the next attempt.
         retry_after: std::time::Duration,
     },
-    /// A stored value does not mean anything to us.
+    /// A stored value that this version does not know.
     #[error("{table}.{column} holds a value that this version does not know")]
     Corrupt {
-        /// The table.
+        /// Table that holds the value.
         table: &'static str,
-        /// The column.
+        /// Column that holds the value.
         column: &'static str,
     },
-    /// A statement failed.
+    /// A failed database statement, with the driver's error.
     #[error("a database statement failed")]
     Postgres(#[source] tokio_postgres::Error),
-    /// No connection to be had.
+    /// No database connection could be obtained.
     #[error("no database connection")]
     Pool(#[source] deadpool_postgres::PoolError),
-    /// The operating system gave no randomness, or a key is unusable.
+    /// The operating system returned no randomness, or a key is unusable.
     #[error("a cryptographic operation failed: {0}")]
     Crypto(&'static str),
 }
 
 impl Error {
-    /// One fault in the input.
+    /// Returns `Invalid` with one error.
     pub fn invalid(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError::new(path, message)])
     }
 
-    /// The same, with the paths of its faults below `parent`.
+    /// Returns the error with the paths of its field errors below `parent`. Errors other than `Invalid` are returned
+    /// unchanged.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         let Self::Invalid(faults) = self else { return self };
@@ -93,12 +95,13 @@ impl Error {
         Self::Invalid(faults.into_iter().map(below).collect())
     }
 
-    /// No such `what` as `id`.
+    /// Returns `NotFound` for a type of row (`what`, e.g. `asset`) and an id.
     pub fn not_found(what: &'static str, id: impl std::fmt::Display) -> Self {
         Self::NotFound { what, id: format!("{id}") }
     }
 
-    /// The sentence for people where this is the violation of that constraint: said beside the one statement that may violate it.
+    /// Returns `Conflict` with this message if the error is a violation of the constraint, else the error unchanged.
+    /// For constraints that only one statement can violate; others are mapped in this file.
     #[must_use]
     pub fn on_constraint(self, constraint: &str, sentence: &str) -> Self {
         let violated = |error: &tokio_postgres::Error| {
@@ -110,7 +113,8 @@ impl Error {
         self
     }
 
-    /// Whether the same call may succeed later: the database is away, or the transaction lost a race.
+    /// Returns true if a retry of the same call may succeed: the database was unavailable, or a concurrent transaction
+    /// caused a deadlock or serialization failure.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Pool(_) | Self::Busy { .. } => true,
@@ -127,7 +131,7 @@ impl Error {
                             || *code == SqlState::TOO_MANY_CONNECTIONS
                             || *code == SqlState::DISK_FULL
                             || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-                            // Another read of the request failed, and says why.
+                            // An earlier statement of the transaction failed and reported the cause.
                             || *code == SqlState::IN_FAILED_SQL_TRANSACTION
                     })
             }
@@ -142,7 +146,7 @@ impl Error {
         }
     }
 
-    /// Whether a statement ran into its time limit, or waited too long for a lock.
+    /// Returns true if a statement exceeded its time limit or waited too long for a lock.
     pub fn is_timeout(&self) -> bool {
         let Self::Postgres(error) = self else { return false };
         [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE]
@@ -162,7 +166,7 @@ impl From<deadpool_postgres::PoolError> for Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        let sentence = error.as_db_error().and_then(|db| db.constraint()).and_then(sentence_of);
+        let sentence = error.as_db_error().and_then(|db| db.constraint()).and_then(message_of);
         match sentence {
             Some(sentence) => Self::Conflict(sentence.to_owned()),
             None => Self::Postgres(error),
@@ -176,28 +180,32 @@ impl From<ParseIdError> for Error {
     }
 }
 
-/// What the violation of a named constraint means to people, where several statements may violate it. Where one may, it says so
-/// itself: see [`Error::on_constraint`].
-fn sentence_of(constraint: &str) -> Option<&'static str> {
+/// Returns the message for the violation of a constraint that several statements can violate. For a constraint that
+/// only one statement can violate, that statement calls [`Error::on_constraint`] instead.
+fn message_of(constraint: &str) -> Option<&'static str> {
     Some(match constraint {
-        "role_key_key" => "a role with this key exists already",
-        "user_email_key" => "a user with this e-mail exists already",
-        "membership_pkey" => "this user is a member of the organization already",
+        "role_key_key" => "a role with this key already exists",
+        "user_email_key" => "a user with this e-mail already exists",
+        "membership_pkey" => "this user is already a member of the organization",
         "membership_keeps_owner" => {
-            "an organization keeps at least one active owner: make somebody else owner first"
+            "an organization needs at least one active owner: make another member an owner first"
         }
-        "membership_role_role_fkey" => "the role is still held by members: take it from them first",
+        "membership_role_role_fkey" => {
+            "members still have this role: remove the role from all members first"
+        }
         "asset_external_id_key" => "another asset has this external id",
         "asset_owner_fkey" => "the owner is not a member of this organization",
         "asset_code_key" => "another asset has this code",
-        "asset_tag_tag_fkey" => "a tag was deleted meanwhile: look at the tags again",
+        "asset_tag_tag_fkey" => "a tag was deleted in the meantime: reload the tags and try again",
         "dependency_source_target_key" => {
-            "the source needs this target already: remove that dependency to say it anew"
+            "the source already depends on this target: delete that dependency before you create it again"
         }
         "custody_holder_fkey" => "the holder is not a member of this organization",
-        "schedule_name_key" => "a schedule of this name was made meanwhile: save it again",
+        "schedule_name_key" => {
+            "a schedule with this name was just created: save the schedule again"
+        }
         "job_unique_idx" => {
-            "another job of this kind and key waits already: it does what this one would"
+            "a job with the same kind and key is already waiting: it will do the same work"
         }
         _ => return None,
     })

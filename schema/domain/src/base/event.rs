@@ -1,4 +1,5 @@
-//! A hint that a row changed, sent after the commit. The row is the truth; a hint carries ids only and may be lost.
+//! Events: hints, i.e. notifications without content that a row may have changed, sent after the commit. Events carry
+//! ids only and can be lost, so receivers always read the row.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,28 +9,30 @@ use crate::base::{
     id::Id,
 };
 
-/// The kind of an event that says: what somebody may do in the organization changed. Its id is the organization's.
-pub const RIGHTS: &str = "rights";
+/// Kind of an event after which the permissions of a user or API key of the organization may have changed. The event's
+/// id is the organization's id.
+pub const PERMISSIONS_CHANGED: &str = "rights";
 
-/// A row of an organization changed.
+/// A hint that a row of an organization may have changed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
-    /// Whose row.
+    /// Id of the organization that owns the row.
     pub org: Uuid,
-    /// The prefix of its id's type, e.g. `ast`; or `queue.scan`, where jobs are ready.
+    /// Prefix of the row's TypeID, e.g. `ast`; or [`PERMISSIONS_CHANGED`]; or `queue.<name>`, e.g. `queue.scan`, if
+    /// jobs of this queue are ready to run.
     pub kind: String,
-    /// Its id; nil where a hint names no row.
+    /// Id of the row; nil if the event refers to no row.
     pub id: Uuid,
 }
 
 impl Event {
-    /// This row of this organization changed.
+    /// Returns the event of a changed row.
     pub fn changed<T: Entity>(org: OrganizationId, id: Id<T>) -> Self {
         Self { org: org.uuid(), kind: T::PREFIX.to_owned(), id: id.uuid() }
     }
 
-    /// What somebody may do in this organization changed: a session ended, a role, a member or a key changed.
-    pub fn rights(org: OrganizationId) -> Self {
-        Self { org: org.uuid(), kind: RIGHTS.to_owned(), id: org.uuid() }
+    /// Returns the event of changed permissions: a session ended, or a role, a member or an API key changed.
+    pub fn permissions_changed(org: OrganizationId) -> Self {
+        Self { org: org.uuid(), kind: PERMISSIONS_CHANGED.to_owned(), id: org.uuid() }
     }
 }

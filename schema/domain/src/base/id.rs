@@ -1,8 +1,8 @@
-//! Ids: one generic newtype over UUIDv7 that knows of what it is the id.
+//! Ids: one generic newtype over UUIDv7, with the identified entity as type parameter.
 //!
-//! Outside it is a TypeID (`ast_01j8…`: a prefix and 26 letters of Crockford's base 32), so an id of another type is
-//! refused with the name of what it is; inside and in Postgres it is the plain uuid. UUIDv7 keeps inserts at the right
-//! edge of the index and gives keyset pages their order.
+//! The public form is a TypeID (`ast_01j8…`: a prefix and 26 characters of Crockford's base 32), so the error for an id
+//! of the wrong type can name both types. In memory and in Postgres the id is a plain UUID. UUIDv7 keeps inserts at the
+//! right edge of the index, and keyset pages are ordered by it.
 
 use std::{fmt, hash::Hash, marker::PhantomData, str::FromStr};
 
@@ -12,42 +12,42 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-/// What has ids: its prefix, and its names.
+/// An entity with ids. States the prefix of the ids and the names of the entity.
 pub trait Entity: 'static {
-    /// The prefix of its TypeIDs, e.g. `ast`.
+    /// Prefix of the entity's TypeIDs, e.g. `ast`.
     const PREFIX: &'static str;
-    /// The noun in messages, e.g. `API key`.
+    /// Noun used in messages, e.g. `API key`.
     const NAME: &'static str;
-    /// The noun in the audit trail, e.g. `api_key`.
+    /// Noun used in the audit trail, e.g. `api_key`.
     const KEY: &'static str;
-    /// Every entity that there is.
+    /// Table of all entities, searched for the type of an id with an unexpected prefix.
     const ALL: &'static [Names];
 }
 
-/// Prefix, name and key of an entity.
+/// Prefix, name and key of one entity.
 #[derive(Debug)]
 pub struct Names {
-    /// See [`Entity::PREFIX`].
+    /// Prefix of TypeIDs; see [`Entity::PREFIX`].
     pub prefix: &'static str,
-    /// See [`Entity::NAME`].
+    /// Noun in messages; see [`Entity::NAME`].
     pub name: &'static str,
-    /// See [`Entity::KEY`].
+    /// Noun in the audit trail; see [`Entity::KEY`].
     pub key: &'static str,
 }
 
-/// The id of a `T`.
+/// Id of a `T`: a UUID in memory and in Postgres, a TypeID as text.
 pub struct Id<T> {
     uuid: Uuid,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T> Id<T> {
-    /// A fresh id, ordered by its time of making.
+    /// Returns a new UUIDv7. Ids sort by their time of creation.
     pub fn new() -> Self {
         Self::from(Uuid::now_v7())
     }
 
-    /// The uuid inside.
+    /// Returns the id as a plain UUID, without its type.
     pub const fn uuid(self) -> Uuid {
         self.uuid
     }
@@ -103,21 +103,21 @@ impl<T: Entity> fmt::Debug for Id<T> {
     }
 }
 
-/// Why a text is not the id that was asked for.
+/// Reason why a text is not an id of the requested type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
-    /// It is an id, of something else.
+    /// A well-formed id of another type.
     #[error("this is the id of {article} {found}, not of {expected_article} {expected}", article = article(found), expected_article = article(expected))]
     OtherType {
-        /// What it is the id of.
+        /// Name of the entity that the id belongs to.
         found: &'static str,
-        /// What was asked for.
+        /// Name of the entity that was expected.
         expected: &'static str,
     },
-    /// It is no id at all.
+    /// Not a well-formed id of any known type.
     #[error("not an id: ids look like {prefix}_01j8xq4m9ke5trv3yx2f7nbc6d")]
     Malformed {
-        /// The prefix that was expected.
+        /// Prefix of the expected type's ids.
         prefix: &'static str,
     },
 }
@@ -136,8 +136,8 @@ impl<T: Entity> FromStr for Id<T> {
         if prefix == T::PREFIX {
             return Ok(Self::from(uuid));
         }
-        let found = T::ALL.iter().find(|known| known.prefix == prefix).ok_or(malformed)?;
-        Err(ParseIdError::OtherType { found: found.name, expected: T::NAME })
+        let other = T::ALL.iter().find(|known| known.prefix == prefix).ok_or(malformed)?;
+        Err(ParseIdError::OtherType { found: other.name, expected: T::NAME })
     }
 }
 
@@ -145,16 +145,16 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 pub(super) fn encode(uuid: Uuid) -> String {
     let bits = uuid.as_u128();
-    (0..26).rev().map(|place| ALPHABET[(bits >> (place * 5)) as usize & 31] as char).collect()
+    (0..26).rev().map(|index| ALPHABET[(bits >> (index * 5)) as usize & 31] as char).collect()
 }
 
 pub(super) fn decode(suffix: &str) -> Option<Uuid> {
-    // 26 letters hold 130 bits: the first may not exceed 7.
+    // 26 characters hold 130 bits, so the first must not exceed 7.
     if suffix.len() != 26 || suffix.as_bytes()[0] > b'7' {
         return None;
     }
-    let bits = suffix.bytes().try_fold(0_u128, |bits, letter| {
-        let digit = ALPHABET.iter().position(|known| *known == letter)?;
+    let bits = suffix.bytes().try_fold(0_u128, |bits, code| {
+        let digit = ALPHABET.iter().position(|known| *known == code)?;
         Some(bits << 5 | digit as u128)
     })?;
     Some(Uuid::from_u128(bits))

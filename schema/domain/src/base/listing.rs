@@ -1,9 +1,10 @@
-//! A list as SQL: filters and keyset order put together from fragments that stand in our code, never from a caller's
-//! text. The organization is not among the conditions: row security adds it.
+//! Lists as SQL: filters and keyset order, assembled from constant fragments, never from a caller's text. No condition
+//! names the organization, because row security adds this condition.
 //!
-//! What is live in one table and ended in another is listed as one. Each side is then ordered and cut by itself, because
-//! over a `UNION ALL` Postgres would read and sort all rows of the organization: row security's condition, which makes
-//! an index on `(org_id, id)` one on the id, counts only within a side.
+//! A list can combine several tables, such as unfinished and ended jobs. Each table is then ordered and limited in its
+//! own subquery. Over a plain `UNION ALL`, Postgres would read and sort all rows of the organization. Within a
+//! subquery, the condition of row security fixes `org_id`, so an index on `(org_id, id)` yields rows in the order of
+//! the id.
 
 use std::collections::HashMap;
 
@@ -16,28 +17,28 @@ use crate::base::{
     page::{Page, PageRequest},
 };
 
-/// What a list is ordered by; the id breaks ties.
+/// The order of a list. Rows with equal values are ordered by id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order {
-    /// The column and its SQL type; `None` orders by the id alone.
+    /// The column and its SQL type; `None` orders by the id only.
     pub(crate) column: Option<(&'static str, &'static str)>,
-    /// The column of the id.
+    /// The column that holds the id.
     pub(crate) id: &'static str,
-    /// Largest first.
+    /// True if the largest value comes first.
     pub(crate) descending: bool,
 }
 
-/// One of the tables that are listed as one.
-pub(crate) struct Side<'a> {
-    /// Its columns, named as on every side.
+/// A table that is listed, alone or together with others.
+pub(crate) struct ListedTable<'a> {
+    /// Columns to select; all tables of a list must use the same names.
     pub(crate) columns: &'static str,
-    /// Its name.
+    /// Name of the table, used in the FROM clause.
     pub(crate) from: &'static str,
-    /// What must hold for its rows beside the conditions of the list; `?` stands for the parameter.
-    pub(crate) only: Option<(&'static str, Option<Param<'a>>)>,
+    /// A condition for this table, in addition to the conditions of the list; `?` is replaced by the parameter.
+    pub(crate) filter: Option<(&'static str, Option<Param<'a>>)>,
 }
 
-/// Conditions and their parameters.
+/// The conditions of a list, joined by AND, and their parameters.
 #[derive(Default)]
 pub(crate) struct Listing<'a> {
     conditions: Vec<String>,
@@ -45,27 +46,27 @@ pub(crate) struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    /// Only rows for which this holds; `?` stands for the parameter.
-    pub(crate) fn only(&mut self, condition: &'static str, param: Param<'a>) {
-        let place = self.bind(param);
-        self.conditions.push(condition.replace('?', &place));
+    /// Adds a condition; `?` is replaced by the parameter.
+    pub(crate) fn filter(&mut self, condition: &'static str, param: Param<'a>) {
+        let placeholder = self.bind(param);
+        self.conditions.push(condition.replace('?', &placeholder));
     }
 
-    /// Only rows for which this holds, without a parameter.
-    pub(crate) fn holds(&mut self, condition: &'static str) {
+    /// Adds a condition without a parameter.
+    pub(crate) fn with_constant(&mut self, condition: &'static str) {
         self.conditions.push(condition.to_owned());
     }
 
-    /// No row at all.
-    pub(crate) fn none(&mut self) {
+    /// Adds a condition that no row meets.
+    pub(crate) fn match_nothing(&mut self) {
         self.conditions.push("false".to_owned());
     }
 
-    /// Of a list of assets, one of what is about them.
-    pub(crate) fn about(self) -> Self {
-        let assets = self.filter();
-        let about = format!("asset_id IN (SELECT asset.id FROM asset WHERE {assets})");
-        Self { conditions: vec![about], params: self.params }
+    /// Converts conditions on assets into a condition on rows that refer to these assets by `asset_id`.
+    pub(crate) fn rows_of_assets(self) -> Self {
+        let assets = self.where_clause();
+        let condition = format!("asset_id IN (SELECT asset.id FROM asset WHERE {assets})");
+        Self { conditions: vec![condition], params: self.params }
     }
 
     fn bind(&mut self, param: Param<'a>) -> String {
@@ -73,29 +74,33 @@ impl<'a> Listing<'a> {
         format!("${}", self.params.len())
     }
 
-    fn filter(&self) -> String {
+    fn where_clause(&self) -> String {
         if self.conditions.is_empty() { "true".to_owned() } else { self.conditions.join(" AND ") }
     }
 
-    /// The conditions and their parameters, for a statement of one's own.
+    /// Returns the conditions as SQL, and their parameters, for a statement that the caller writes.
     pub(crate) fn into_sql(self) -> (String, Vec<Param<'a>>) {
-        (self.filter(), self.params)
+        (self.where_clause(), self.params)
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows in the table that meet the conditions.
     pub(crate) async fn count(&self, tx: &Tx, from: &'static str) -> Result<i64> {
-        let sql = format!("SELECT count(*) AS total FROM {from} WHERE {}", self.filter());
+        let sql = format!("SELECT count(*) AS total FROM {from} WHERE {}", self.where_clause());
         let row: Row = tx.one(&sql, &self.params).await?;
         Ok(row.try_get("total")?)
     }
 
-    /// How many rows there are on all sides.
-    pub(crate) async fn count_of(mut self, tx: &Tx, sides: Vec<Side<'a>>) -> Result<i64> {
-        let counts: Vec<_> = sides
+    /// Returns the total number of rows in these tables that meet the conditions.
+    pub(crate) async fn count_tables(
+        mut self,
+        tx: &Tx,
+        tables: Vec<ListedTable<'a>>,
+    ) -> Result<i64> {
+        let counts: Vec<_> = tables
             .into_iter()
-            .map(|side| {
-                let filter = self.filter_of(&side);
-                format!("(SELECT count(*) FROM {} WHERE {filter})", side.from)
+            .map(|table| {
+                let where_clause = self.where_clause_of(&table);
+                format!("(SELECT count(*) FROM {} WHERE {where_clause})", table.from)
             })
             .collect();
         if counts.is_empty() {
@@ -106,7 +111,7 @@ impl<'a> Listing<'a> {
         Ok(row.try_get("total")?)
     }
 
-    /// The page that was asked for.
+    /// Returns the requested page, read by one statement.
     pub(crate) async fn page<T: FromRow>(
         mut self,
         tx: &Tx,
@@ -114,27 +119,28 @@ impl<'a> Listing<'a> {
         order: Order,
         request: &'a PageRequest,
     ) -> Result<Page<T>> {
-        let tail = self.bounds(order, request);
-        let sql = format!("{select} WHERE {} {tail}", self.filter());
+        let order_and_limit = self.bounds(order, request);
+        let sql = format!("{select} WHERE {} {order_and_limit}", self.where_clause());
         Ok(Page::cut(tx.all(&sql, &self.params).await?, request))
     }
 
-    /// As [`Listing::page`], of each of these owners by itself, in one statement. `owner` is the column that names it.
+    /// As [`Listing::page`], with one page for each owner, in one statement. `owner` is the column that holds the
+    /// owner's id.
     pub(crate) async fn page_of_each<T: FromRow>(
         mut self,
         tx: &Tx,
-        side: Side<'a>,
+        table: ListedTable<'a>,
         (owner, owners): (&'static str, &'a Vec<Uuid>),
         order: Order,
         request: &'a PageRequest,
     ) -> Result<HashMap<Uuid, Page<T>>> {
-        let owners_place = self.bind(owners);
-        let tail = self.bounds(order, request);
-        let filter = self.filter_of(&side);
+        let owners_placeholder = self.bind(owners);
+        let order_and_limit = self.bounds(order, request);
+        let where_clause = self.where_clause_of(&table);
         let sql = format!(
-            "SELECT owner.id AS owner_id, of_owner.* FROM unnest({owners_place}::uuid[]) AS owner (id)
-             CROSS JOIN LATERAL (SELECT {} FROM {} WHERE {owner} = owner.id AND {filter} {tail}) AS of_owner",
-            side.columns, side.from
+            "SELECT owner.id AS owner_id, of_owner.* FROM unnest({owners_placeholder}::uuid[]) AS owner (id)
+             CROSS JOIN LATERAL (SELECT {} FROM {} WHERE {owner} = owner.id AND {where_clause} {order_and_limit}) AS of_owner",
+            table.columns, table.from
         );
         let rows: Vec<Row> = tx.all(&sql, &self.params).await?;
         let mut pages: HashMap<Uuid, Vec<T>> =
@@ -146,7 +152,7 @@ impl<'a> Listing<'a> {
         Ok(pages.into_iter().map(cut).collect())
     }
 
-    /// How many rows each of these owners has; those without any are left out.
+    /// Returns the number of rows of each owner. Owners without rows are missing from the map.
     pub(crate) async fn count_of_each(
         mut self,
         tx: &Tx,
@@ -157,49 +163,52 @@ impl<'a> Listing<'a> {
         let sql = format!(
             "SELECT {owner} AS owner_id, count(*) AS total FROM {from}
              WHERE {owner} = ANY ({owners}::uuid[]) AND {} GROUP BY {owner}",
-            self.filter()
+            self.where_clause()
         );
         let rows: Vec<Row> = tx.all(&sql, &self.params).await?;
         rows.iter().map(|row| Ok((row.try_get("owner_id")?, row.try_get("total")?))).collect()
     }
 
-    /// The page that was asked for, of several tables as if they were one.
-    pub(crate) async fn page_of<T: FromRow>(
+    /// Returns the requested page of several tables, combined into one list.
+    pub(crate) async fn page_of_tables<T: FromRow>(
         mut self,
         tx: &Tx,
-        sides: Vec<Side<'a>>,
+        tables: Vec<ListedTable<'a>>,
         order: Order,
         request: &'a PageRequest,
     ) -> Result<Page<T>> {
-        if sides.is_empty() {
+        if tables.is_empty() {
             return Ok(Page::cut(Vec::new(), request));
         }
-        let tail = self.bounds(order, request);
-        let parts: Vec<_> = sides
+        let order_and_limit = self.bounds(order, request);
+        let parts: Vec<_> = tables
             .into_iter()
-            .map(|side| {
-                let filter = self.filter_of(&side);
-                format!("(SELECT {} FROM {} WHERE {filter} {tail})", side.columns, side.from)
+            .map(|table| {
+                let where_clause = self.where_clause_of(&table);
+                format!(
+                    "(SELECT {} FROM {} WHERE {where_clause} {order_and_limit})",
+                    table.columns, table.from
+                )
             })
             .collect();
         let sql = match &parts[..] {
             [one] => one.clone(),
-            _ => format!("{} {tail}", parts.join(" UNION ALL ")),
+            _ => format!("{} {order_and_limit}", parts.join(" UNION ALL ")),
         };
         Ok(Page::cut(tx.all(&sql, &self.params).await?, request))
     }
 
-    /// Keeps to the page's bounds; returns how to order and cut what they let through.
+    /// Adds the page's bounds to the conditions, and returns the ORDER BY and LIMIT clauses.
     fn bounds(&mut self, order: Order, request: &'a PageRequest) -> String {
         let bounds = [(&request.after, order.descending), (&request.before, !order.descending)];
-        for (place, below) in bounds {
-            let Some(place) = place else { continue };
-            let comparison = if below { "<" } else { ">" };
-            let id = self.bind(&place.id);
+        for (placeholder, is_below) in bounds {
+            let Some(placeholder) = placeholder else { continue };
+            let comparison = if is_below { "<" } else { ">" };
+            let id = self.bind(&placeholder.id);
             let condition = match order.column {
                 None => format!("{} {comparison} {id}", order.id),
                 Some((column, cast)) => {
-                    let value = self.bind(&place.value);
+                    let value = self.bind(&placeholder.value);
                     format!("({column}, {}) {comparison} ({value}::text::{cast}, {id})", order.id)
                 }
             };
@@ -211,12 +220,12 @@ impl<'a> Listing<'a> {
         format!("ORDER BY {column}{} {direction} LIMIT {}", order.id, request.size + 1)
     }
 
-    fn filter_of(&mut self, side: &Side<'a>) -> String {
-        let own = match side.only {
-            None => return self.filter(),
+    fn where_clause_of(&mut self, table: &ListedTable<'a>) -> String {
+        let table_condition = match table.filter {
+            None => return self.where_clause(),
             Some((condition, None)) => condition.to_owned(),
             Some((condition, Some(param))) => condition.replace('?', &self.bind(param)),
         };
-        format!("{} AND {own}", self.filter())
+        format!("{} AND {table_condition}", self.where_clause())
     }
 }

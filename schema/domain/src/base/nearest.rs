@@ -1,24 +1,26 @@
-//! What was probably meant: the known name most like a wrong one.
+//! "Did you mean" suggestions: the valid name most similar to an unknown name.
 
 use strsim::osa_distance;
 
-/// The name most like it, whatever its case; none where nothing is alike.
-pub fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let asked = folded(asked);
+/// Returns the name in `known` that is most similar to `input`, ignoring case, or `None` if no name is similar enough.
+/// Of equally similar names, returns the first in alphabetical order.
+pub fn nearest<'a>(input: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let input = folded(input);
     let distance = |known: &'a str| {
         let name = known.to_lowercase();
-        let is_shorter = |one: &str, other: &str| one.len() >= 3 && other.starts_with(one);
-        // "production" means "prod", and "staging-2" means "staging".
-        let begins_alike = is_shorter(&name, &asked) || is_shorter(&asked, &name);
-        (if begins_alike { 1 } else { osa_distance(&asked, &name) }, known)
+        let is_shorter =
+            |shorter: &str, longer: &str| shorter.len() >= 3 && longer.starts_with(shorter);
+        // "production" suggests "prod", and "staging-2" suggests "staging".
+        let has_common_prefix = is_shorter(&name, &input) || is_shorter(&input, &name);
+        (if has_common_prefix { 1 } else { osa_distance(&input, &name) }, known)
     };
     let (distance, name) = known.into_iter().map(distance).min()?;
-    (distance * 3 <= asked.chars().count()).then_some(name)
+    (distance * 3 <= input.chars().count()).then_some(name)
 }
 
-/// The letters that are compared: nobody meant more than these.
-pub(crate) fn folded(asked: &str) -> String {
-    asked.chars().take(64).flat_map(char::to_lowercase).collect()
+/// Returns the first 64 characters in lower case. Only these are compared, because no valid name is longer.
+pub(crate) fn folded(input: &str) -> String {
+    input.chars().take(64).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -28,7 +30,7 @@ mod tests {
     #[test]
     fn the_most_alike_is_found_and_nothing_far_off() {
         let known = ["name", "location", "lifecycle_state", "prod", "größe"];
-        for (asked, expected) in [
+        for (input, expected) in [
             ("Name", Some("name")),
             ("loction", Some("location")),
             ("lifecycle", Some("lifecycle_state")),
@@ -52,7 +54,7 @@ mod tests {
             ("zebra", None),
             ("", None),
         ] {
-            assert_eq!(nearest(asked, known), expected, "{asked}");
+            assert_eq!(nearest(input, known), expected, "{input}");
         }
     }
 

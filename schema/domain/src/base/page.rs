@@ -1,8 +1,8 @@
-//! Keyset pages: a cursor is the last row's position in the order, so a page costs the same wherever it starts and rows
-//! that come or go meanwhile neither repeat nor hide others.
+//! Keyset pagination: a cursor holds the position of a row in the order of the list. The cost of a page therefore does
+//! not depend on its start, and rows inserted or deleted between two pages neither repeat nor hide other rows.
 //!
-//! A cursor is opaque and authenticated together with the organization and the list (its order and filter): one that
-//! was tampered with, or belongs to another list, is refused instead of being interpreted.
+//! A cursor is opaque and authenticated together with its organization and list (name, order and filter). A cursor that
+//! was tampered with, or that belongs to another list, is rejected before its content is used.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hkdf::Hkdf;
@@ -15,14 +15,14 @@ use crate::base::{
     error::{Error, FieldError, Result},
 };
 
-/// Rows of a page where the caller does not say.
+/// Number of rows per page if the caller sets no size.
 pub const DEFAULT_SIZE: usize = 50;
-/// Rows of a page at most.
+/// Maximum number of rows per page.
 pub const MAX_SIZE: usize = 100;
 
 const MAC_BYTES: usize = 16;
 
-/// What signs cursors: derived from the key ring, so all replicas read each other's.
+/// Keys that sign cursors. They are derived from the key ring, so every replica accepts the cursors of all others.
 #[derive(Clone)]
 pub struct CursorKeys(Vec<[u8; 32]>);
 
@@ -33,7 +33,7 @@ impl std::fmt::Debug for CursorKeys {
 }
 
 impl CursorKeys {
-    /// The first key signs, all verify.
+    /// Derives one signing key per encryption key. The first key signs; all keys verify.
     pub fn derive<'a>(encryption_keys: impl IntoIterator<Item = &'a [u8]>) -> Self {
         Self(
             encryption_keys
@@ -59,7 +59,7 @@ impl CursorKeys {
     }
 }
 
-/// Which list a cursor belongs to: organization, list, order and filter.
+/// The list that a cursor belongs to: organization, name, order and filter.
 #[derive(Debug, Clone)]
 pub struct CursorScope {
     org: OrganizationId,
@@ -67,7 +67,8 @@ pub struct CursorScope {
 }
 
 impl CursorScope {
-    /// The list `name` of the organization, as filtered and ordered by what `fingerprint` shows.
+    /// Returns the scope of the organization's list `name`. The `Debug` text of `fingerprint` must contain the list's
+    /// filter and order.
     pub fn new(org: OrganizationId, name: &str, fingerprint: &impl std::fmt::Debug) -> Self {
         Self { org, list: format!("{name}\0{fingerprint:?}") }
     }
@@ -82,17 +83,17 @@ impl CursorScope {
     }
 }
 
-/// A row's position in its list: the value it is ordered by, as text that sorts in SQL after a cast, and its id.
+/// A row's position in its list: its ordering value, as text that sorts correctly in SQL after a cast, and its id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The ordering value; empty where the id alone orders.
+    /// The ordering value; empty if the list is ordered by the id only.
     pub value: String,
-    /// The row's id, which breaks ties.
+    /// The row's id, which orders rows with equal values.
     pub id: Uuid,
 }
 
 impl Position {
-    /// The cursor that stands for it.
+    /// Encodes the position as a cursor, signed with the first key.
     pub fn cursor(&self, keys: &CursorKeys, scope: &CursorScope) -> String {
         let mut bytes = self.id.as_bytes().to_vec();
         bytes.extend_from_slice(self.value.as_bytes());
@@ -104,7 +105,7 @@ impl Position {
         let refusal = || {
             Error::invalid(
                 argument,
-                "not a cursor of this list: take endCursor or startCursor from a page with the same filter and order",
+                "not a cursor of this list: use endCursor or startCursor of a page with the same filter and order",
             )
         };
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refusal())?;
@@ -120,41 +121,42 @@ impl Position {
     }
 }
 
-/// The four Relay arguments as the caller gave them.
+/// The four Relay pagination arguments, not yet validated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageArgs {
-    /// How many from the start.
+    /// Page size, counted from the start of the list; 1 to 100.
     pub first: Option<i32>,
-    /// After this cursor.
+    /// Cursor after which the page starts.
     pub after: Option<String>,
-    /// How many from the end.
+    /// Page size, counted from the end of the list; 1 to 100.
     pub last: Option<i32>,
-    /// Before this cursor.
+    /// Cursor before which the page ends.
     pub before: Option<String>,
 }
 
-/// A checked request for a page.
+/// A validated page request, with decoded cursors.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageRequest {
-    /// Rows at most.
+    /// Maximum number of rows, 1 to [`MAX_SIZE`].
     pub size: usize,
-    /// Whether it is counted from the list's end.
+    /// True if `last` was set, so that the page is counted from the end of the list.
     pub backward: bool,
-    /// Rows after this position only.
+    /// Position after which the page starts.
     pub after: Option<Position>,
-    /// Rows before this position only.
+    /// Position before which the page ends.
     pub before: Option<Position>,
 }
 
 impl PageArgs {
-    /// Checks sizes and cursors.
+    /// Checks sizes and cursors, and returns the page request; the default size is [`DEFAULT_SIZE`].
     ///
     /// # Errors
-    /// All faults at once: `first` and `last` together, a size outside 1 to 100, a cursor that is not of this list.
+    /// `Invalid` with all errors: both `first` and `last` are set, a size is outside 1 to 100, or a cursor belongs to
+    /// another list.
     pub fn check(&self, keys: &CursorKeys, scope: &CursorScope) -> Result<PageRequest> {
         let mut faults = Vec::new();
-        let mut size = |name: &str, given: Option<i32>| {
-            let rows = given?;
+        let mut size = |name: &str, value: Option<i32>| {
+            let rows = value?;
             let valid = usize::try_from(rows).ok().filter(|rows| (1..=MAX_SIZE).contains(rows));
             if valid.is_none() {
                 let message = format!("is {rows}, but a page has between 1 and {MAX_SIZE} rows");
@@ -166,11 +168,11 @@ impl PageArgs {
         if first.is_some() && last.is_some() {
             faults.push(FieldError::new("last", "give first or last, not both"));
         }
-        let mut position = |name: &str, given: &Option<String>| {
-            given.as_ref().and_then(|cursor| match Position::parse(cursor, keys, scope, name) {
+        let mut position = |name: &str, value: &Option<String>| {
+            value.as_ref().and_then(|cursor| match Position::parse(cursor, keys, scope, name) {
                 Ok(position) => Some(position),
-                Err(Error::Invalid(more)) => {
-                    faults.extend(more);
+                Err(Error::Invalid(errors)) => {
+                    faults.extend(errors);
                     None
                 }
                 Err(_) => None,
@@ -189,22 +191,23 @@ impl PageArgs {
     }
 }
 
-/// A page of rows, in the list's order.
+/// A page of rows, in the list's order whatever the direction of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The rows.
+    /// The rows of this page.
     pub rows: Vec<T>,
-    /// Whether rows follow.
+    /// True if more rows follow this page.
     pub has_next: bool,
-    /// Whether rows precede.
+    /// True if rows precede this page.
     pub has_previous: bool,
 }
 
 impl<T> Page<T> {
-    /// Of a list without rows.
+    /// The page of a list without rows.
     pub const EMPTY: Self = Self { rows: Vec::new(), has_next: false, has_previous: false };
 
-    /// From the rows of a statement that was asked for one more than the page holds, in the direction of the request.
+    /// Creates a page from the result of a statement that read up to `request.size + 1` rows in the direction of the
+    /// request. The extra row shows that more rows exist.
     pub fn cut(mut rows: Vec<T>, request: &PageRequest) -> Self {
         let more = rows.len() > request.size;
         rows.truncate(request.size);
@@ -215,7 +218,7 @@ impl<T> Page<T> {
         Self { rows, has_next: more, has_previous: request.after.is_some() }
     }
 
-    /// The same page of something else.
+    /// Returns the same page with every row converted.
     pub fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
         Page {
             rows: self.rows.into_iter().map(change).collect(),

@@ -1,25 +1,25 @@
-//! Where a run is in its life: compliance runs and imports have the same states, each in a table of its own.
+//! State of a run. Compliance runs and imports have the same states and are stored in separate tables.
 
 use crate::base::text::text_enum;
 
 text_enum! {
-    /// Where a run is in its life.
+    /// The state of a compliance run or an import.
     RunState in table."state" {
-        /// No worker has begun.
+        /// Waiting for a worker to start it.
         Queued = "QUEUED",
-        /// Workers are at it.
+        /// Workers are processing the run's shards.
         Running = "RUNNING",
-        /// Every shard is done.
+        /// Completed: all shards were processed.
         Succeeded = "SUCCEEDED",
-        /// A shard could not be done, or rules changed again and again.
+        /// Processing failed permanently, or the rules kept changing during the run.
         Failed = "FAILED",
-        /// Somebody ended it.
+        /// Cancelled before all shards were processed.
         Cancelled = "CANCELLED",
     }
 }
 
 impl RunState {
-    /// Whether nothing will change any more.
+    /// Returns true if the state is final.
     pub const fn has_ended(self) -> bool {
         match self {
             Self::Queued | Self::Running => false,

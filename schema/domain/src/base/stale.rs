@@ -1,5 +1,6 @@
-//! What is out of date because something changed: marked in the transaction of the change, by whoever changes something, and taken
-//! by the wing that judges. So nobody who changes an asset has to know who depends on it.
+//! Marks of stale postures. A posture consists of all verdicts and the score of one asset. A transaction that changes
+//! an asset marks the posture, and the compliance module evaluates it again later. Code that changes an asset therefore
+//! does not depend on the rules.
 
 use uuid::Uuid;
 
@@ -9,20 +10,21 @@ use crate::base::{
     error::Result,
 };
 
-/// The assets that a change concerns.
+/// The assets that a change affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// One asset's.
+    /// A single asset, by its id.
     Asset(AssetId),
-    /// That of all assets of an owner.
+    /// The assets of one owner.
     Owner(UserId),
-    /// Everybody's.
+    /// Every asset of the organization.
     All,
 }
 
-/// Marks these as to be judged anew. `reads` names what changed as rules name it (`attr.disk_encrypted`,
-/// `asset.environment`, `owner.mfa_enabled`), or a rule whose waiver did (`rule.disk-encryption`); `None`: anything, as it is of
-/// everybody, who are judged by all rules.
+/// Marks the postures of assets as stale, so that they are evaluated again. Each subject has a list of the changed
+/// facts as rules name them (`attr.disk_encrypted`, `asset.environment`, `owner.mfa_enabled`), or of the rule that has
+/// a changed waiver (`rule.disk-encryption`). `None` means that any fact may have changed, as with a new asset. For
+/// [`Subject::All`], all rules are evaluated whatever the list.
 pub async fn mark(tx: &Tx, changes: &[(Subject, Option<Vec<String>>)]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
@@ -42,7 +44,7 @@ pub async fn mark(tx: &Tx, changes: &[(Subject, Option<Vec<String>>)]) -> Result
             Subject::Asset(_) | Subject::All => None,
         })
         .collect();
-    // Arrays of arrays are rectangular in Postgres, so each list comes as one text.
+    // Arrays of arrays must be rectangular in Postgres, so each list is passed as one text.
     let reads: Vec<Option<String>> =
         changes.iter().map(|(_, reads)| reads.as_ref().map(|reads| reads.join(" "))).collect();
     tx.exec(
@@ -52,11 +54,12 @@ pub async fn mark(tx: &Tx, changes: &[(Subject, Option<Vec<String>>)]) -> Result
         &[&tx.org(), &ids, &assets, &owners, &reads],
     )
     .await?;
-    tx.hook();
+    tx.request_hook();
     Ok(())
 }
 
-/// As [`mark`], of all assets of an owner, from a transaction over people. A worker looks for such every few seconds.
+/// As [`mark`], for all assets of an owner, in an `Auth` transaction. Such a transaction runs no `before_commit` hook;
+/// a worker polls for these marks every few seconds.
 pub(crate) async fn mark_owner(
     tx: &Tx<Auth>,
     org: OrganizationId,

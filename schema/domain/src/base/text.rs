@@ -1,7 +1,7 @@
-//! Texts that come in, and states that are text in Postgres.
+//! Validation of texts from users, and enums that are stored as text in Postgres.
 //!
-//! What people type is stored as they typed it, in Unicode's composed form (NFC) so that equal looks are equal bytes.
-//! Characters that would break a log line or turn a line of text around are refused, not silently removed.
+//! Texts are stored as typed, in Unicode's composed form (NFC), so that texts that look equal are equal byte by byte.
+//! Characters that would break a log line or reverse the direction of text are rejected, not silently removed.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::base::error::FieldError;
 
-/// A state: an enum here and in the API, text with a CHECK in Postgres (database enums are not leakproof, so row
-/// security would cost them their indexes).
+/// Defines an enum that is stored as text with a CHECK in Postgres. Database enums are not used: they are not
+/// leakproof, so row security could not use their indexes.
 macro_rules! text_enum {
     ($(#[$meta:meta])* $name:ident in $table:literal . $column:literal {
         $($variants:tt)+
@@ -18,25 +18,25 @@ macro_rules! text_enum {
         $crate::base::text::text_enum! { @enum $(#[$meta])* $name { $($variants)+ } }
 
         impl $name {
-            /// What a column of a row holds.
+            /// Parses the value of the column.
             ///
             /// # Errors
-            /// `Corrupt` for a text of a newer version.
+            /// `Corrupt` if this version does not know the value; a newer version may have written it.
             pub fn from_column(text: &str) -> $crate::base::error::Result<Self> {
                 Self::parse(text)
                     .ok_or($crate::base::error::Error::Corrupt { table: $table, column: $column })
             }
         }
     };
-    // A state that several tables have: which one is said where it is read.
+    // For an enum that several tables store. The caller of `from_column` passes the name of the table.
     ($(#[$meta:meta])* $name:ident in table . $column:literal { $($variants:tt)+ }) => {
         $crate::base::text::text_enum! { @enum $(#[$meta])* $name { $($variants)+ } }
 
         impl $name {
-            /// What the column of a row of that table holds.
+            /// Parses the value of the column in `table`.
             ///
             /// # Errors
-            /// `Corrupt` for a text of a newer version.
+            /// `Corrupt` if this version does not know the value; a newer version may have written it.
             pub fn from_column(table: &'static str, text: &str) -> $crate::base::error::Result<Self> {
                 Self::parse(text)
                     .ok_or($crate::base::error::Error::Corrupt { table, column: $column })
@@ -52,10 +52,10 @@ macro_rules! text_enum {
         pub enum $name { $($(#[$variant_meta])* $variant,)+ }
 
         impl $name {
-            /// All of them.
+            /// The values, in the order of their definition.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The text in Postgres and in the API.
+            /// Returns the text used in Postgres and in the API.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -68,55 +68,57 @@ macro_rules! text_enum {
 }
 pub(crate) use text_enum;
 
-/// The rules for a text of one kind.
+/// Limits on the length and characters of a text.
 #[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    /// Characters at most.
+pub struct TextLimits {
+    /// Maximum length in Unicode code points, after trimming and composition.
     pub max: usize,
-    /// Whether line breaks and tabs are allowed.
+    /// True if line breaks and tabs are allowed.
     pub multiline: bool,
 }
 
-/// A name: one line, up to 255 characters.
-pub const NAME: Rule = Rule { max: 255, multiline: false };
-/// A description: up to 4096 characters.
-pub const DESCRIPTION: Rule = Rule { max: 4096, multiline: true };
+/// Limits of a name: one line, up to 255 characters.
+pub const NAME: TextLimits = TextLimits { max: 255, multiline: false };
+/// Limits of a description: several lines, up to 4096 characters.
+pub const DESCRIPTION: TextLimits = TextLimits { max: 4096, multiline: true };
 
-/// Characters of what was given that an error repeats at most.
+/// Maximum number of characters of an input that an error message quotes.
 const MAX_SHOWN_CHARS: usize = 100;
 
-/// The text trimmed and composed, or what is wrong with it.
-pub fn check(path: &str, text: &str, rule: Rule, faults: &mut Vec<FieldError>) -> String {
+/// Returns the text trimmed and in composed form (NFC), and adds its errors under `path` to `faults`.
+pub fn check(path: &str, text: &str, limits: TextLimits, faults: &mut Vec<FieldError>) -> String {
     let composed: String = text.trim().nfc().collect();
     let length = composed.chars().count();
     if length == 0 {
         faults.push(FieldError::new(path, "must not be empty"));
-    } else if length > rule.max {
+    } else if length > limits.max {
         faults.push(FieldError::new(
             path,
-            format!("has {length} characters, at most {} are allowed", rule.max),
+            format!("has {length} characters, at most {} are allowed", limits.max),
         ));
     }
-    if let Some(bad) = composed.chars().find(|character| is_unsafe(*character, rule.multiline)) {
+    if let Some(character) =
+        composed.chars().find(|character| is_unsafe(*character, limits.multiline))
+    {
         faults.push(FieldError::new(
             path,
-            format!("holds the control character U+{:04X}", bad as u32),
+            format!("contains the control character U+{:04X}", character as u32),
         ));
     }
     composed
 }
 
-/// As [`check`], for a text that may be absent; an empty one counts as absent.
+/// As [`check`], for an optional text. Returns `None` for an empty or blank text.
 pub fn check_optional(
     path: &str,
     text: Option<&str>,
-    rule: Rule,
+    limits: TextLimits,
     faults: &mut Vec<FieldError>,
 ) -> Option<String> {
-    text.filter(|text| !text.trim().is_empty()).map(|text| check(path, text, rule, faults))
+    text.filter(|text| !text.trim().is_empty()).map(|text| check(path, text, limits, faults))
 }
 
-/// The beginning of what was given: enough to find it again, and no more, however long it is.
+/// Returns the first [`MAX_SHOWN_CHARS`] characters, followed by `…` if the text is longer.
 pub(crate) fn beginning(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -124,7 +126,7 @@ pub(crate) fn beginning(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Control characters and those that reverse the direction of what follows.
+/// Returns true for control characters and for those that change the direction of the text that follows.
 fn is_unsafe(character: char, multiline: bool) -> bool {
     match character {
         '\n' | '\t' | '\r' => !multiline,
@@ -137,9 +139,9 @@ fn is_unsafe(character: char, multiline: bool) -> bool {
 mod tests {
     use super::*;
 
-    fn faults(text: &str, rule: Rule) -> Vec<String> {
+    fn faults(text: &str, limits: TextLimits) -> Vec<String> {
         let mut faults = Vec::new();
-        check("name", text, rule, &mut faults);
+        check("name", text, limits, &mut faults);
         faults.into_iter().map(|fault| fault.message).collect()
     }
 
@@ -150,9 +152,9 @@ mod tests {
 
     #[test]
     fn what_breaks_a_line_is_refused() {
-        assert_eq!(faults("a\nb", NAME), ["holds the control character U+000A"]);
-        assert_eq!(faults("a\u{202e}b", DESCRIPTION), ["holds the control character U+202E"]);
-        assert_eq!(faults("a\u{0}b", DESCRIPTION), ["holds the control character U+0000"]);
+        assert_eq!(faults("a\nb", NAME), ["contains the control character U+000A"]);
+        assert_eq!(faults("a\u{202e}b", DESCRIPTION), ["contains the control character U+202E"]);
+        assert_eq!(faults("a\u{0}b", DESCRIPTION), ["contains the control character U+0000"]);
         assert!(faults("a\nb", DESCRIPTION).is_empty());
     }
 

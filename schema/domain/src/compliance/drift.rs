@@ -1,8 +1,8 @@
-//! Drift: what broke and what was mended between two runs, and how the score went over the last ones.
+//! Drift: rules that began to fail or to pass between two runs, and the trend of the score over the last runs.
 //!
-//! Both ends are times: what was broken at the end of a run follows from the findings, which changes write as well as
-//! runs, so nothing that a run found needs to be kept beside them. A run of a part of the assets stands for its time only,
-//! and its score is compared with those of the same part alone.
+//! Drift compares two times: the ends of the two runs. The failures at such a time follow from the findings, which runs
+//! and re-evaluations write, so a run stores no list of failures. Drift always covers the findings of all assets, even
+//! if a run had a scope. Scores are compared only between runs of the same scope.
 
 use chrono::{DateTime, Utc};
 
@@ -21,55 +21,60 @@ use crate::{
     },
 };
 
-/// How many runs a trend shows at most.
-pub const LONGEST_TREND: i32 = 100;
+/// Maximum number of runs in a trend.
+pub const MAX_TREND_RUNS: i32 = 100;
 
-/// What changed from one run to a later one.
+/// The changes from one run to a later one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drift {
-    /// The earlier run.
+    /// Figures of the earlier run.
     pub from: Figures,
-    /// The later run.
+    /// Figures of the later run.
     pub to: Figures,
     since: DateTime<Utc>,
     until: DateTime<Utc>,
 }
 
-/// Which way something changed.
+/// Direction in which a rule's verdict changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// It held, was not known or not there, and is broken.
+    /// The rule passed, was not assessed or did not apply, and now fails.
     Failing,
-    /// It was broken, and holds.
+    /// The rule failed and now passes.
     Passing,
 }
 
 impl Drift {
-    /// Between these runs.
+    /// Loads both runs and compares the times at which they ended.
     ///
     /// # Errors
-    /// `NotFound` for a run that does not exist, `Invalid` where the second is not later, `Conflict` where one did not
-    /// succeed.
+    /// `NotFound` for a run that does not exist, `Invalid` if the run `to` did not end after the run `from`, `Conflict`
+    /// if one of the runs did not succeed.
     pub async fn between(tx: &Tx, from: RunId, to: RunId) -> Result<Self> {
         if from == to {
-            return Err(Error::invalid("to", "is the same run as from: give a later one"));
+            return Err(Error::invalid("to", "is the same run as `from`; give a later run"));
         }
         let mut runs = Figures::of_runs(tx, &[from, to]).await?;
-        let mut take = |id| runs.remove(&id).ok_or_else(|| Error::not_found("compliance run", id));
-        let (from, to) = (take(from)?, take(to)?);
-        let (since, until) = (ended(&from, "from")?, ended(&to, "to")?);
+        let mut remove_run =
+            |id| runs.remove(&id).ok_or_else(|| Error::not_found("compliance run", id));
+        let (from, to) = (remove_run(from)?, remove_run(to)?);
+        let (since, until) = (end_of_run(&from, "from")?, end_of_run(&to, "to")?);
         if since >= until {
-            return Err(Error::invalid("to", "ended before the run from: give them the other way"));
+            return Err(Error::invalid(
+                "to",
+                "did not end after the run `from`; swap the two runs",
+            ));
         }
         Ok(Self { from, to, since, until })
     }
 
-    /// How many points the weighted score rose; none where one of the runs has none, or they are of different assets.
+    /// Returns the change of the weighted score in percentage points, negative if the score fell. `None` if one of the
+    /// runs has no score or the runs differ in scope.
     pub fn score_change(&self) -> Option<f64> {
         score_change(&self.from, &self.to)
     }
 
-    /// A page of what changed that way: the worst first, of equal ones the newest.
+    /// Returns a page of the findings that changed in this direction: highest severity first, then newest first.
     pub async fn list(
         &self,
         tx: &Tx,
@@ -79,7 +84,7 @@ impl Drift {
         self.listing(direction).page(tx, finding::SELECT, finding::WORST_FIRST, page).await
     }
 
-    /// How much changed that way.
+    /// Counts the findings that changed in this direction.
     pub async fn count(&self, tx: &Tx, direction: Direction) -> Result<i64> {
         self.listing(direction).count(tx, "finding").await
     }
@@ -88,20 +93,20 @@ impl Drift {
         let mut listing = Listing::default();
         match direction {
             Direction::Failing => {
-                listing.broken_at(&self.until);
-                listing.only("opened_at > ?", &self.since);
-                // What was broken before and mended in between is no news.
-                listing.only(
+                listing.live_at(&self.until);
+                listing.filter("opened_at > ?", &self.since);
+                // A failure at both ends is no change, even if it was fixed in between.
+                listing.filter(
                     "NOT EXISTS (SELECT FROM finding AS other WHERE other.asset_id = finding.asset_id
                          AND other.rule_id = finding.rule_id AND other.opened_at <= ? AND other.ended_at > ?)",
                     &self.since,
                 );
             }
             Direction::Passing => {
-                listing.only("opened_at <= ? AND ended_at > ?", &self.since);
-                listing.only("ended_at <= ? AND state = 'FIXED'", &self.until);
-                // Broken again since, or gone out of scope since.
-                listing.only(
+                listing.filter("opened_at <= ? AND ended_at > ?", &self.since);
+                listing.filter("ended_at <= ? AND state = 'FIXED'", &self.until);
+                // Leaves out rules that fail again at the end, and rules that went out of scope after the fix.
+                listing.filter(
                     "NOT EXISTS (SELECT FROM finding AS other WHERE other.asset_id = finding.asset_id
                          AND other.rule_id = finding.rule_id AND other.opened_at >= finding.ended_at AND other.opened_at <= ?
                          AND (other.ended_at IS NULL OR other.ended_at > ? OR other.state <> 'FIXED'))",
@@ -113,8 +118,8 @@ impl Drift {
     }
 }
 
-/// When the run ended.
-fn ended(run: &Figures, argument: &str) -> Result<DateTime<Utc>> {
+/// Returns the time at which the run ended; `Conflict` if it did not succeed.
+fn end_of_run(run: &Figures, argument: &str) -> Result<DateTime<Utc>> {
     let corrupt = Error::Corrupt { table: "compliance_run", column: "finished_at" };
     match run.state {
         RunState::Succeeded => run.finished_at.ok_or(corrupt),
@@ -127,20 +132,22 @@ fn ended(run: &Figures, argument: &str) -> Result<DateTime<Utc>> {
     }
 }
 
-/// How many points the weighted score rose between runs of the same assets.
+/// Returns the change of the weighted score in percentage points. `None` if one of the runs has no score or the runs
+/// differ in scope.
 pub(crate) fn score_change(from: &Figures, to: &Figures) -> Option<f64> {
     let weighted = |run: &Figures| run.score().and_then(|score| score.weighted);
     (from.scope == to.scope).then_some(())?;
     Some(weighted(to)? - weighted(from)?)
 }
 
-/// The scores of the last runs of all assets, oldest first; runs that judged nothing have none.
+/// Returns the scores of the most recent successful runs of all assets, oldest first. A run that assessed no rule on
+/// any asset has no score.
 ///
 /// # Errors
-/// `Invalid` for a number of runs outside 1 to [`LONGEST_TREND`].
+/// `Invalid` for a number of runs outside 1 to [`MAX_TREND_RUNS`].
 pub async fn trend(tx: &Tx, last: i32) -> Result<Vec<(RunId, Option<Score>)>> {
-    if !(1..=LONGEST_TREND).contains(&last) {
-        let message = format!("is {last}, but a trend has between 1 and {LONGEST_TREND} runs");
+    if !(1..=MAX_TREND_RUNS).contains(&last) {
+        let message = format!("is {last}; a trend covers 1 to {MAX_TREND_RUNS} runs");
         return Err(Error::invalid("last", message));
     }
     let runs = Figures::last(tx, i64::from(last)).await?;

@@ -1,8 +1,10 @@
-//! A finding: a rule that an asset breaks, from when it was seen until it ended. (`finding/query`: which are asked for;
-//! `finding/transition`: what became of them in one look.)
+//! A finding: the record of an asset that fails a rule, from the first failing evaluation until the failure ends.
+//! `finding/query` filters findings; `finding/transition` writes the findings that an evaluation opened, changed or
+//! ended.
 //!
-//! Broken again, it is a new finding. So whether an asset broke a rule at any time follows from these rows alone, and runs
-//! write none where nothing changed: when a live one was last seen is told by the runs, not by its row.
+//! A later failure of the same rule opens a new finding. The findings therefore show whether an asset failed a rule at
+//! any past time, and a run writes no row for an unchanged failure. The time at which a live finding was last seen
+//! comes from the runs, not from the finding's row.
 
 use std::collections::HashMap;
 
@@ -17,7 +19,7 @@ use crate::{
         entity::{self, AssetId, Entity, FindingId, RuleId, RuleVersionId, WaiverId},
         error::{Error, Result},
         id::Id,
-        listing::{Listing, Order, Side},
+        listing::{ListedTable, Listing, Order},
         page::{Page, PageRequest, Position},
         text::text_enum,
     },
@@ -31,21 +33,22 @@ use query::FilterValues;
 pub use query::FindingFilter;
 
 text_enum! {
-    /// Where a finding is in its life.
+    /// State of a finding in its life cycle.
     FindingState in "finding"."state" {
-        /// The rule is broken.
+        /// The asset fails the rule, and no waiver covers the failure.
         Open = "OPEN",
-        /// The rule is broken, and a waiver allows that.
+        /// The asset fails the rule, and an active waiver covers the failure.
         Waived = "WAIVED",
-        /// The rule holds again.
+        /// The asset passes the rule again.
         Fixed = "FIXED",
-        /// It is not judged any more: the asset is not in operation, the rule not about it, or a fact that decides not known.
+        /// The failure can no longer be assessed: the asset left operation, the rule no longer applies or was disabled,
+        /// or a fact that the rule needs is missing.
         OutOfScope = "OUT_OF_SCOPE",
     }
 }
 
 impl FindingState {
-    /// Whether the rule is still broken.
+    /// Returns true while the asset still fails the rule.
     pub const fn is_live(self) -> bool {
         match self {
             Self::Open | Self::Waived => true,
@@ -54,38 +57,39 @@ impl FindingState {
     }
 }
 
-/// A rule that an asset breaks, or broke.
+/// A finding: the record of an asset that fails or failed a rule.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "FindingRow")]
 pub struct Finding {
-    /// Its id.
+    /// The finding's id, beginning `fnd_`.
     pub id: FindingId,
-    /// The asset.
+    /// The asset that fails or failed the rule.
     #[graphql(skip)]
     pub asset_id: AssetId,
-    /// The rule.
+    /// The rule that the asset fails or failed.
     #[graphql(skip)]
     pub rule_id: RuleId,
-    /// The rule's version that looked last.
+    /// The rule version with which the asset was last evaluated.
     #[graphql(skip)]
     pub version_id: RuleVersionId,
-    /// How bad it is, by that version.
+    /// Severity of the rule in the version with which the asset was last evaluated.
     pub severity: Severity,
-    /// Where it is in its life.
+    /// Current state of the finding.
     pub state: FindingState,
-    /// What was seen, by name, beside what it should have been: when it opened, or when what the rule reads or
-    /// says last changed.
+    /// Values of the rule's evidence expressions: an object that maps each name to its value. Captured when the finding
+    /// opened, or when the rule's inputs or result last changed.
     pub evidence: Value,
-    /// What allows it.
+    /// The waiver that covers the failure; `None` if no waiver covers it.
     #[graphql(skip)]
     pub waiver_id: Option<WaiverId>,
-    /// How often the asset had broken the rule before.
+    /// Number of earlier findings of the same rule on the same asset.
     pub reopened: i32,
-    /// Since when the rule is broken.
+    /// Time of the first failing evaluation.
     pub opened_at: DateTime<Utc>,
-    /// When it was last seen: by a change of the asset, or by a run of all assets.
+    /// Time at which the failure was last confirmed, by a run of all assets or by the last change of the finding. For
+    /// an ended finding, the time at which it ended.
     pub last_seen_at: DateTime<Utc>,
-    /// When it was fixed or went out of scope; null while the rule is broken.
+    /// Time at which the finding was fixed or went out of scope; null while the finding is live.
     pub ended_at: Option<DateTime<Utc>>,
 }
 
@@ -108,7 +112,7 @@ impl FromRow for Finding {
     }
 }
 
-/// Runs come in the order of their ids, so the newest is found by the key.
+/// The columns of a [`Finding`]. Run ids ascend with time, so the primary key yields the newest run.
 macro_rules! columns {
     () => {
         "id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id, reopened, opened_at, ended_at,
@@ -119,51 +123,54 @@ macro_rules! columns {
 pub(crate) const COLUMNS: &str = columns!();
 pub(crate) const SELECT: &str = concat!("SELECT ", columns!(), " FROM finding");
 
-/// The worst first, of equal ones the newest.
+/// Order: highest severity first, then newest first.
 pub(crate) const WORST_FIRST: Order =
     Order { column: Some(("weight", "smallint")), id: "id", descending: true };
 
-/// The newest first, whatever becomes of it.
+/// Order: newest first, which no later change of a finding affects.
 pub(crate) const NEWEST_FIRST: Order = Order { column: None, id: "id", descending: true };
 
 impl Finding {
-    /// The finding, or `None`.
+    /// Returns the finding, or `None` if it does not exist.
     pub async fn find(tx: &Tx, id: FindingId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The finding.
+    /// Returns the finding; `NotFound` if it does not exist.
     pub async fn get(tx: &Tx, id: FindingId) -> Result<Self> {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::Finding::NAME, id))
     }
 
-    /// A page of those that the filter lets through: the worst first, of equal ones the newest.
+    /// Returns a page of the findings that match the filter: highest severity first, then newest first.
     pub async fn list(tx: &Tx, filter: &FindingFilter, page: &PageRequest) -> Result<Page<Self>> {
         let values = FilterValues::of(filter);
         values.listing().page(tx, SELECT, WORST_FIRST, page).await
     }
 
-    /// How many the filter lets through.
+    /// Counts the findings that match the filter.
     pub async fn count(tx: &Tx, filter: &FindingFilter) -> Result<i64> {
         FilterValues::of(filter).listing().count(tx, "finding").await
     }
 
-    /// A page of what each of these assets breaks now, the worst first.
+    /// Returns a page of live findings for each of these assets, highest severity first.
     pub async fn of_assets(
         tx: &Tx,
         assets: &[AssetId],
         page: &PageRequest,
     ) -> Result<HashMap<AssetId, Page<Self>>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
-        let live =
-            Side { columns: COLUMNS, from: "finding", only: Some(("ended_at IS NULL", None)) };
+        let live = ListedTable {
+            columns: COLUMNS,
+            from: "finding",
+            filter: Some(("ended_at IS NULL", None)),
+        };
         let pages = Listing::default()
             .page_of_each(tx, live, ("asset_id", &owners), WORST_FIRST, page)
             .await?;
         Ok(pages.into_iter().map(|(asset, page)| (Id::from(asset), page)).collect())
     }
 
-    /// How many rules each of these assets breaks now; those that break none are left out.
+    /// Counts the live findings of each of these assets. Assets without live findings are left out.
     pub async fn count_of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, i64>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let live = FindingFilter::default();
@@ -172,7 +179,7 @@ impl Finding {
         Ok(counts.into_iter().map(|(asset, count)| (Id::from(asset), count)).collect())
     }
 
-    /// When it was fixed, if it was.
+    /// Returns the time of the fix; `None` unless the state is `Fixed`.
     pub const fn fixed_at(&self) -> Option<DateTime<Utc>> {
         match self.state {
             FindingState::Fixed => self.ended_at,
@@ -180,15 +187,15 @@ impl Finding {
         }
     }
 
-    /// Its place in the list.
+    /// Returns the finding's position in a list that is ordered by severity.
     pub fn position(&self) -> Position {
         Position { value: self.severity.weight().to_string(), id: self.id.uuid() }
     }
 }
 
 impl<'a> Listing<'a> {
-    /// Only what was broken at this time.
-    pub(crate) fn broken_at(&mut self, at: &'a DateTime<Utc>) {
-        self.only("opened_at <= ? AND (ended_at IS NULL OR ended_at > ?)", at);
+    /// Adds a condition: the finding was live at this time.
+    pub(crate) fn live_at(&mut self, at: &'a DateTime<Utc>) {
+        self.filter("opened_at <= ? AND (ended_at IS NULL OR ended_at > ?)", at);
     }
 }

@@ -1,30 +1,33 @@
-//! The lock of an organization's postures.
+//! The advisory lock of an organization's postures.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::base::{db::Tx, error::Result};
 
-/// How an organization's postures are locked, until the transaction ends: taken before facts, rules and waivers are read, so
-/// that an older look is never written over a newer one.
+/// Mode in which an organization's postures are locked until the transaction ends. The lock is acquired before facts,
+/// rules and waivers are read, so that an older evaluation never overwrites a newer one.
 ///
-/// Those that share it may meet at an asset where a run and one of a smaller scope do. Both judge it by the same rules, as whoever
-/// changes rules takes it alone; and a change of facts that only one of them saw is followed after both, alone too.
+/// Two transactions with shared locks can evaluate the same asset: a shard of a run of all assets, and a shard of a run
+/// with a scope. Both use the same rules, because a change of rules acquires the lock exclusively. If only one of the
+/// two read a change of facts, the re-evaluation of that change corrects the posture. The re-evaluation runs after
+/// both, because it acquires the lock exclusively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lock {
-    /// Of a range: a run's shard, a refresh.
+pub(crate) enum PostureLock {
+    /// Held while a range of assets is evaluated: by a shard of a run, or by a refresh.
     Shared,
-    /// Of whatever changed, of what is compared with what is kept, of an asset that is being deleted, of rules that change.
+    /// Held by a re-evaluation of changes, a verification of stored postures, the deletion of an asset, and a change of
+    /// rules.
     Exclusive,
 }
 
-impl Lock {
-    /// Waits for it; the time as of which to judge then: `now`, or Postgres' time if that is later, as it is after a wait, or
-    /// where the caller's clock is behind.
-    pub(crate) async fn take(self, tx: &Tx, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
-        // Whoever waits here waits for a look at some thousand assets.
-        let wait = "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '30s', true)";
-        tx.exec(wait, &[]).await?;
+impl PostureLock {
+    /// Acquires the lock, waiting up to 20 seconds. Returns the time as of which to evaluate: `now`, or the clock of
+    /// Postgres if that is later, as after a wait, or if the caller's clock is behind.
+    pub(crate) async fn acquire(self, tx: &Tx, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
+        // The holder may be evaluating a few thousand assets, which takes longer than the default timeouts allow.
+        let set_timeouts = "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '30s', true)";
+        tx.exec(set_timeouts, &[]).await?;
         let sql = match self {
             Self::Shared => {
                 "SELECT pg_advisory_xact_lock_shared(hashtextextended('posture ' || $1, 0))::text, clock_timestamp() AS at"

@@ -1,18 +1,22 @@
-//! An asset's posture: what every rule says of it now.
+//! An asset's posture: all its current verdicts and its score.
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `due` | what is to be judged anew |
-//! | `evaluate`, `active_waivers` | judging, without a database; which waiver allows what |
-//! | `inputs_hash` | all that a posture follows from, as a number |
-//! | `record`, `store` | writing what that changed; its SQL |
-//! | `reevaluate` | judging after a change, and when time has come |
-//! | `verify` | proving that what is kept is what judging finds |
-//! | `verdict`, `tally` | verdicts as people see them; sums over assets |
+//! | `due` | changes that wait for re-evaluation |
+//! | `evaluate`, `active_waivers` | evaluation, without a database; lookup of the waiver that covers a failure |
+//! | `inputs_hash` | hash of all inputs of a posture except time |
+//! | `record`, `store` | writing the result of an evaluation; its SQL |
+//! | `reevaluate` | re-evaluation after a change, and when a flip is due |
+//! | `verify` | comparison of the stored postures with a full evaluation |
+//! | `verdict`, `tally` | verdicts with reason and evidence; sums over assets |
 //!
-//! One row an asset, with one code a rule at the rule's slot, because a hundred thousand assets by sixteen rules would be
-//! 1.6 million rows that each run writes again; as it is, an unchanged asset costs a comparison. Reasons and evidence of what
-//! does not fail are not kept: they are judged again from the facts when somebody asks.
+//! A posture is one row per asset. Its verdict codes are a string with one character per rule, at the rule's slot: an
+//! index that the rule keeps forever. One row per asset and rule would be 1.6 million rows for a hundred thousand
+//! assets and sixteen rules, rewritten by every run. With one row per asset, an unchanged asset costs one comparison.
+//! Reasons and evidence of rules that do not fail are not stored. They are evaluated from the facts when a client
+//! requests them.
+//!
+//! A flip is an expected change of a verdict although no fact changes, e.g. because a certificate or a waiver expires.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -38,33 +42,33 @@ pub(crate) mod tally;
 mod verdict;
 mod verify;
 
-pub use reevaluate::{Reevaluated, next_flip, reevaluate, reevaluate_flips, refresh};
+pub use reevaluate::{RemainingWork, next_flip, reevaluate, reevaluate_flips, refresh};
 pub use tally::Sums;
 pub use verdict::RuleVerdict;
-pub use verify::{Mismatch, Verified, repair, verify};
+pub use verify::{Mismatch, Verification, repair, verify};
 
 /// A score of 100, in millionths of a percent.
 const FULL_SCORE: i64 = 100_000_000;
 
-/// What is kept of one rule's verdict.
+/// The stored code of one rule's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VerdictCode {
-    /// It holds.
+    /// The asset passes the rule.
     Pass,
-    /// It does not.
+    /// The asset fails the rule.
     Fail,
-    /// It does not, and a waiver allows that: counts neither as passed nor as failed.
+    /// The asset fails the rule and an active waiver covers the failure. Counts neither as passed nor as failed.
     Waived,
-    /// A fact is missing.
+    /// A fact that the rule needs is missing.
     NotAssessed,
-    /// It could not be judged.
+    /// The rule could not be evaluated.
     Error,
-    /// The rule is not about this asset, or is switched off.
+    /// The rule does not apply to this asset, or is disabled.
     Absent,
 }
 
 impl VerdictCode {
-    /// As it is kept.
+    /// Returns the character that is stored for the code.
     pub const fn as_byte(self) -> u8 {
         match self {
             Self::Pass => b'P',
@@ -76,10 +80,10 @@ impl VerdictCode {
         }
     }
 
-    /// What a kept one means.
+    /// Parses a stored code.
     ///
     /// # Errors
-    /// `Corrupt` for one of a newer version.
+    /// `Corrupt` for an unknown code, e.g. of a newer server version.
     pub const fn from_byte(byte: u8) -> Result<Self> {
         Ok(match byte {
             b'P' => Self::Pass,
@@ -92,7 +96,7 @@ impl VerdictCode {
         })
     }
 
-    /// The verdict that it stands for; none where the rule does not apply.
+    /// Returns the verdict; `None` if the rule does not apply.
     pub const fn verdict(self) -> Option<Verdict> {
         match self {
             Self::Pass => Some(Verdict::Pass),
@@ -105,55 +109,56 @@ impl VerdictCode {
 }
 
 impl VerdictCode {
-    /// Whether there is a finding.
-    const fn is_broken(self) -> bool {
+    /// Returns true for a failure, waived or not. A failure has a live finding.
+    const fn is_failure(self) -> bool {
         match self {
             Self::Fail | Self::Waived => true,
             Self::Pass | Self::NotAssessed | Self::Error | Self::Absent => false,
         }
     }
 
-    /// Whether there may be a finding: what cannot be judged leaves it as it is.
-    const fn may_be_broken(self) -> bool {
-        self.is_broken() || matches!(self, Self::Error)
+    /// Returns true if a live finding may exist: an error does not end the finding of an earlier failure.
+    const fn may_have_live_finding(self) -> bool {
+        self.is_failure() || matches!(self, Self::Error)
     }
 }
 
-/// What a verdict becomes by time alone.
+/// An expected change of a verdict without a change of facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flip {
-    /// The rule's slot.
+    /// The rule's slot: the index of its verdict in the posture.
     pub slot: usize,
-    /// When, to the microsecond.
+    /// Time of the change, with microsecond precision.
     pub at: DateTime<Utc>,
-    /// What it becomes.
+    /// The code after the change.
     pub to: VerdictCode,
 }
 
-/// An asset's posture as it is kept.
+/// An asset's posture as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Posture {
-    /// The asset.
+    /// The asset that was evaluated.
     pub asset: AssetId,
-    /// By slot.
+    /// The verdict codes, by slot.
     pub codes: Vec<VerdictCode>,
-    /// Passed of passed and failed weight, in millionths of a percent; none where nothing is assessed.
+    /// Weight of the passed rules out of the weight of the passed and failed rules, in millionths of a percent. `None`
+    /// if no rule passes or fails without a waiver.
     pub score: Option<i32>,
-    /// Weight of rules that hold.
+    /// Sum of the weights of rules that pass.
     pub passed_weight: i32,
-    /// Weight of rules that do not.
+    /// Sum of the weights of rules that fail without a waiver.
     pub failed_weight: i32,
-    /// Weight of rules whose failing is waived.
+    /// Sum of the weights of rules with a waived failure.
     pub waived_weight: i32,
-    /// Weight of all rules that apply.
+    /// Sum of the weights of all enabled rules that apply to the asset.
     pub whole_weight: i32,
-    /// What time alone will change, by slot.
+    /// The next flip of each rule that has one, ordered by slot.
     pub flips: Vec<Flip>,
-    /// Why a rule could not be judged, by slot, as a JSON object.
+    /// Messages of the verdicts `ERROR`, as a JSON object from slot to text; `None` without errors.
     pub errors: Option<Value>,
-    /// The hash of the facts that the rules read and of the waivers that count, in the column `facts_hash`.
+    /// Hash of the facts that the rules read and of the waivers in effect. Stored in the column `facts_hash`.
     pub inputs_hash: i64,
-    /// When it became this.
+    /// Time of the evaluation that produced this posture. An evaluation with the same result is not stored.
     pub evaluated_at: DateTime<Utc>,
 }
 
@@ -188,8 +193,8 @@ impl FromRow for Posture {
 }
 
 impl Posture {
-    /// Of no rule yet.
-    const fn blank(asset: AssetId, evaluated_at: DateTime<Utc>) -> Self {
+    /// Returns a posture without verdicts.
+    const fn empty(asset: AssetId, evaluated_at: DateTime<Utc>) -> Self {
         Self {
             asset,
             codes: Vec::new(),
@@ -209,7 +214,7 @@ impl Posture {
         self.codes.get(slot).copied().unwrap_or(VerdictCode::Absent)
     }
 
-    fn count(&mut self, code: VerdictCode, weight: i32) {
+    fn add_weight(&mut self, code: VerdictCode, weight: i32) {
         match code {
             VerdictCode::Pass => self.passed_weight += weight,
             VerdictCode::Fail => self.failed_weight += weight,
@@ -220,14 +225,14 @@ impl Posture {
         self.whole_weight += weight;
     }
 
-    fn scored(&self) -> Option<i32> {
+    fn compute_score(&self) -> Option<i32> {
         let assessed = i64::from(self.passed_weight + self.failed_weight);
         let score = (i64::from(self.passed_weight) * FULL_SCORE).checked_div(assessed)?;
-        Some(i32::try_from(score).expect("a part of the whole, which an i32 holds"))
+        Some(i32::try_from(score).expect("a score is at most FULL_SCORE, which fits an i32"))
     }
 
-    /// Whether another look found the same.
-    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+    /// Returns true if both postures have the same result, regardless of the time of evaluation.
+    pub(crate) fn has_same_result(&self, other: &Self) -> bool {
         self.codes == other.codes
             && self.inputs_hash == other.inputs_hash
             && self.flips == other.flips

@@ -1,4 +1,4 @@
-//! A range of asset ids: a part of an organization's assets that is judged in one transaction.
+//! A range of asset ids. One transaction evaluates the assets of one range.
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
@@ -10,20 +10,21 @@ use super::{
 };
 use crate::base::{db::Tx, entity::AssetId, error::Result, id::Id};
 
-/// Assets of one shard.
+/// Maximum number of assets per range at the time when the ranges are cut.
 const SHARD_ASSETS: i64 = 2_000;
 
-/// A range of asset ids: above the first, up to and including the second.
+/// A range of asset ids, from `above` (exclusive) to `up_to` (inclusive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetRange {
-    /// Above this one; absent: from the first.
+    /// Exclusive lower bound; `None` for a range that begins with the first asset.
     pub above: Option<AssetId>,
-    /// Up to this one; absent: to the last.
+    /// Inclusive upper bound; `None` for a range without an end.
     pub up_to: Option<AssetId>,
 }
 
 impl AssetRange {
-    /// Ranges of some thousand assets each that cover all that the scope lets through, and those to come. At least one.
+    /// Cuts the assets in scope into ranges of [`SHARD_ASSETS`]. Returns at least one range. The ranges leave no gap,
+    /// so assets that are created later fall into one of them.
     pub(crate) async fn cut(tx: &Tx, scope: Option<&AssetScope>) -> Result<Vec<Self>> {
         let values = ScopeValues::of(scope);
         let (filter, params) = values.in_operation().into_sql();
@@ -33,7 +34,7 @@ impl AssetRange {
              WHERE place % {SHARD_ASSETS} = 0 OR place = total ORDER BY id"
         );
         let mut ends: Vec<Row> = tx.all(&sql, &params).await?;
-        ends.pop(); // The last range has no end.
+        ends.pop(); // The last range has no upper bound, so it includes new assets.
         let mut ranges = Vec::with_capacity(ends.len() + 1);
         let mut above = None;
         for end in &ends {
@@ -45,18 +46,18 @@ impl AssetRange {
         Ok(ranges)
     }
 
-    /// Ranges that cover everything.
+    /// Returns ranges that together cover all assets, including assets that are created later.
     pub async fn all(tx: &Tx) -> Result<Vec<Self>> {
         Self::cut(tx, None).await
     }
 
-    /// The same with ids where there are none: above all of them, up to one that nothing is above.
+    /// Returns both bounds. A missing bound becomes the smallest or the largest possible id.
     pub(crate) fn bounds(self) -> (Uuid, Uuid) {
         (self.above.map_or(Uuid::nil(), Id::uuid), self.up_to.map_or(Uuid::max(), Id::uuid))
     }
 }
 
-/// What is known of the assets in operation in a range, within a scope.
+/// Reads the facts of the assets that are in operation, in the range and in the scope.
 pub(crate) async fn facts_in_range(
     tx: &Tx,
     rules: &Ruleset,
@@ -66,8 +67,8 @@ pub(crate) async fn facts_in_range(
     let values = ScopeValues::of(scope);
     let (above, up_to) = range.bounds();
     let mut listing = values.in_operation();
-    listing.only("asset.id > ?", &above);
-    listing.only("asset.id <= ?", &up_to);
+    listing.filter("asset.id > ?", &above);
+    listing.filter("asset.id <= ?", &up_to);
     let (filter, params) = listing.into_sql();
     tx.all(&format!("{} WHERE {filter}", rules.select_facts()), &params).await
 }

@@ -1,12 +1,24 @@
-//! A rule: a machine-checkable condition on an asset, as data. (`rule/builtin`: the sixteen that ship; `rule/draft`: as people
-//! write one; `rule/cel`: what a condition may say, and what it reads; `rule/facts`, `rule/key`, `rule/kind`: what it can
-//! read of an asset, and of which types; `rule/env`: what a condition may call; `rule/program`: compiled, and evaluated; `rule/hash`: what it read, as a number;
-//! `rule/evaluate`: its verdict, and when time alone changes that; `rule/params`: its thresholds; `rule/set`: those of an
-//! organization, by slot; `rule/store`: saving them; `rule/trial`: what one would say; `rule/control`: what the controls of
-//! frameworks are called.)
+//! A rule: a machine-checkable condition on an asset, stored as data.
 //!
-//! A version never changes once it is saved, so what a run judged by can be read for ever. Built-in rules are rows like others,
-//! written when an organization first judges by them; until then, and after an update, they are read from the binary.
+//! | file | what lives there |
+//! |---|---|
+//! | `rule/builtin` | the sixteen rules that ship with SentryOps |
+//! | `rule/draft` | a rule as a user submits it, and its validation |
+//! | `rule/cel` | the subset of CEL (Common Expression Language): type check, cost limit and compilation |
+//! | `rule/facts`, `rule/key`, `rule/kind` | the facts of an asset that a rule can read, and their types |
+//! | `rule/env` | the functions that conditions can call |
+//! | `rule/program` | a compiled expression and its evaluation |
+//! | `rule/hash` | the hash of the facts that a rule reads |
+//! | `rule/evaluate` | a rule's verdict, and its next flip: a change without a change of facts |
+//! | `rule/params` | a rule's parameters (thresholds) |
+//! | `rule/set` | all rules of an organization, by slot (the index of a rule's verdict in a posture) |
+//! | `rule/store` | SQL for rules |
+//! | `rule/trial` | the verdicts that an unsaved rule would give |
+//! | `rule/control` | titles and families of framework controls |
+//!
+//! A saved version of a rule never changes, so the rules of past runs stay readable. Builtin rules are stored as rows,
+//! like other rules. The rows are written when an organization first evaluates its assets, and again after an update of
+//! SentryOps. Until then, builtin rules are read from the binary.
 
 use async_graphql::{Enum, SimpleObject};
 use chrono::{DateTime, Utc};
@@ -38,29 +50,29 @@ pub use self::cel::{Compiled, compile};
 pub use builtin::Builtin;
 pub use control::Control;
 pub use draft::{ControlInput, RuleInput, RuleScopeInput};
-pub use facts::{Described, Facts, Owner};
-pub use key::Key;
+pub use facts::{Facts, FactsRow, Owner};
+pub use key::FactKey;
 pub use kind::{Kind, Type};
 pub use params::Params;
 pub use set::{CompiledRule, Ruleset};
 pub use trial::{Example, Trial};
 
 text_enum! {
-    /// How bad it is when a rule is broken.
+    /// Severity of a failure of a rule. It determines the rule's weight in scores.
     Severity in "rule_version"."severity" {
-        /// Worth knowing.
+        /// Fix when convenient; weight 1 in scores.
         Low = "LOW",
-        /// Worth planning for.
+        /// Plan a date for the fix; weight 2 in scores.
         Medium = "MEDIUM",
-        /// Worth interrupting other work.
+        /// Fix before other work; weight 5 in scores.
         High = "HIGH",
-        /// Worth waking somebody.
+        /// Fix immediately, at any hour; weight 10 in scores.
         Critical = "CRITICAL",
     }
 }
 
 impl Severity {
-    /// What it counts in a score.
+    /// Returns the severity's weight in a score.
     pub const fn weight(self) -> i32 {
         match self {
             Self::Low => 1,
@@ -71,104 +83,105 @@ impl Severity {
     }
 }
 
-/// What a rule says of an asset.
+/// Verdict: the result of evaluating one rule on one asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
-    /// It holds.
+    /// The asset meets the rule's condition.
     Pass,
-    /// It does not hold.
+    /// The asset does not meet the rule's condition, whether or not a waiver covers the failure.
     Fail,
-    /// A fact that decides is missing.
+    /// A fact that the rule's condition needs is missing. Counts neither as passed nor as failed.
     NotAssessed,
-    /// It could not be judged; never a pass.
+    /// The rule's condition could not be evaluated. Counts neither as passed nor as failed.
     Error,
 }
 
-/// One requirement of a framework, e.g. `NIST` `SC-28`.
+/// Reference to one control of a framework, e.g. `NIST` `SC-28`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ControlRef {
-    /// The framework: `NIST` (SP 800-53) or `CIS`, or any other name.
+    /// Name of the framework: `NIST` (SP 800-53), `CIS` or any other.
     pub framework: String,
-    /// The requirement's code in it.
+    /// The control's code in the framework.
     pub code: String,
 }
 
-/// Which assets a rule is about; an empty list means any. Takes `COMPLIANCE_READ`.
+/// Assets to which a rule applies: those that match all three lists. An empty list matches every asset. Requires
+/// `COMPLIANCE_READ`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, SimpleObject)]
 #[serde(default, deny_unknown_fields)]
 #[graphql(name = "RuleScope", directive = requires::apply(Permission::ComplianceRead))]
 pub struct AppliesTo {
-    /// Of one of these types.
+    /// Asset types to which the rule applies.
     pub types: Vec<AssetType>,
-    /// In one of these environments.
+    /// Environments to which the rule applies.
     pub environments: Vec<Environment>,
-    /// With one of these tags, by name.
+    /// Names of tags; the asset must have at least one of these tags.
     pub tags: Vec<String>,
 }
 
-/// A rule as it counts now: its version with what the organization set.
+/// A rule in its current version, with the parameters that the organization set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// Its id; the same for all its versions.
+    /// The rule's id, the same for all its versions.
     pub id: RuleId,
-    /// What it is called by, e.g. `disk-encryption`; unique in the organization.
+    /// The rule's key, e.g. `disk-encryption`; unique in the organization.
     pub key: String,
-    /// Which version counts, from 1.
+    /// Number of the current version, from 1.
     pub version: i32,
-    /// Whether it came with SentryOps.
+    /// True for a rule that ships with SentryOps.
     pub builtin: bool,
-    /// Whether assets are judged by it.
+    /// True if assets are evaluated against the rule.
     pub enabled: bool,
-    /// What it says.
+    /// Content of the current version.
     pub definition: Definition,
-    /// Its thresholds with what the organization set instead.
+    /// The effective parameters: the defaults, overridden by the values that the organization set.
     pub params: serde_json::Value,
 }
 
-/// One version of a rule, which never changes.
+/// Marker type for ids of rule versions.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleVersion;
 
-/// What a version of a rule says. Also the form of the files that ship.
+/// Content of a rule version. Also the format of the builtin rule files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
-    /// A line that says what must be so.
+    /// Requirement that the asset must meet, in one line.
     pub title: String,
-    /// How bad it is when it is not.
+    /// Severity of a failure of the rule.
     pub severity: Severity,
-    /// The requirements that it checks.
+    /// Framework controls that the rule checks.
     pub controls: Vec<ControlRef>,
-    /// Which assets it is about.
+    /// Assets to which the rule applies.
     #[serde(default)]
     pub applies_to: AppliesTo,
-    /// Thresholds by name, each with its default, whose type is the parameter's.
+    /// Parameters by name, each with its default. The default determines the parameter's type.
     #[serde(default)]
     pub params: serde_json::Value,
-    /// CEL: true where the asset passes.
+    /// CEL expression that is true if the asset passes.
     pub condition: String,
-    /// CEL by name: what to show beside a verdict.
+    /// CEL expressions by name. Their values are shown next to a verdict as evidence.
     #[serde(default)]
     pub evidence: std::collections::BTreeMap<String, String>,
-    /// What to do about it.
+    /// Instructions for fixing a failure.
     pub remediation: String,
 }
 
-/// What a rule says of an asset, and why where it says nothing.
+/// Result of evaluating a rule on an asset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleEvaluation {
-    /// The verdict.
+    /// The verdict of the evaluation.
     pub verdict: Verdict,
-    /// Why there is none: which fact is missing, or what went wrong.
+    /// The missing fact for `NotAssessed`, the error message for `Error`; otherwise `None`.
     pub reason: Option<String>,
 }
 
-/// The next time at which a verdict changes if nothing else does.
+/// The next change of a verdict although no fact changes, e.g. because a certificate expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flip {
-    /// When, to the microsecond: the first instant at which the other verdict holds.
+    /// Time of the change: the first microsecond with the new verdict.
     pub at: DateTime<Utc>,
-    /// What it becomes.
+    /// The verdict after the change.
     pub to: Verdict,
 }

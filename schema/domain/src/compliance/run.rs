@@ -1,11 +1,14 @@
-//! A compliance run: all assets in operation, or those of a scope, judged by every rule, in shards that any worker takes.
-//! (`run/shard`: judging a part of them.)
+//! A compliance run: all assets in operation, or those of a scope, are evaluated against every enabled rule. The run is
+//! split into shards, which workers process in any order. `run/shard` evaluates one shard.
 //!
-//! A shard is a range of asset ids. It adds its tally to the run in the transaction that ends its job, so each counts
-//! once however often it ran; whichever comes last closes the run. A run keeps by which rules it judges: a shard that
-//! finds others begins it anew, and what was counted by then counts no more. Retired and disposed assets are not judged.
+//! A shard is a range of asset ids. Its tally is added to the run in the transaction that completes the shard's job, so
+//! each shard counts once, however often the job was attempted. The last shard ends the run. A run stores the rules
+//! that it uses. If the organization's rules have changed since, the next shard restarts the run in a new round. The
+//! new round uses the new rules and new shards, and its counts of verdicts start at zero. Retired and disposed assets
+//! are not evaluated.
 //!
-//! There is one open run of each scope: who asks for another is given that.
+//! At most one run per scope is open (`QUEUED` or `RUNNING`). A caller who starts another run of the scope gets the
+//! open run.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -40,71 +43,75 @@ use crate::{
 mod shard;
 
 text_enum! {
-    /// What started a run.
+    /// Origin of a compliance run: a caller or a schedule.
     RunTrigger in "compliance_run"."trigger" {
-        /// Somebody asked for it.
+        /// A caller started the run.
         Manual = "MANUAL",
-        /// A schedule.
+        /// A schedule started the run.
         Schedule = "SCHEDULE",
     }
 }
 
-/// One compliance run: its state and progress are for everybody signed in, its outcome takes `COMPLIANCE_READ`.
+/// A compliance run of all assets or of a scope. State and progress require only a signed-in caller; results require
+/// `COMPLIANCE_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "ComplianceRunRow", directive = authenticated::apply())]
 pub struct Run {
-    /// Its id.
+    /// The run's id, beginning `run_`.
     pub id: RunId,
-    /// Where it is in its life.
+    /// Current state of the run.
     pub state: RunState,
-    /// What started it.
+    /// Origin of the run: a caller or a schedule.
     pub trigger: RunTrigger,
-    /// On whose behalf it runs.
+    /// The actor on whose behalf the run was started.
     #[graphql(skip)]
     pub actor: Actor,
-    /// Which assets it is of; null: all in operation. Takes `COMPLIANCE_READ`.
+    /// Filter for the evaluated assets, as canonical JSON; null for all assets in operation. Requires
+    /// `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub scope: Option<Value>,
-    /// Why it failed. Takes `COMPLIANCE_READ`.
+    /// Reason why the run failed; null if the run has not failed. Requires `COMPLIANCE_READ`.
     #[graphql(name = "reason", directive = requires::apply(Permission::ComplianceRead))]
     pub error: Option<String>,
-    /// Assets judged so far. Takes `COMPLIANCE_READ`.
+    /// Number of assets evaluated so far. Starts again from 0 when the run restarts because rules changed. Requires
+    /// `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub assets: i32,
-    /// Parts that it was split into.
+    /// Number of shards: parts of the run that workers process independently.
     pub shards: i32,
-    /// Parts that are done: of those since it last began, as it begins anew when rules change.
+    /// Number of processed shards. Starts again from 0 when the run restarts because rules changed.
     pub shards_done: i32,
-    /// Verdicts that are a pass. Takes `COMPLIANCE_READ`.
+    /// Number of `PASS` verdicts so far. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub passed: i32,
-    /// Verdicts that are a failure, without those that a waiver allows. Takes `COMPLIANCE_READ`.
+    /// Number of `FAIL` verdicts without a waiver so far. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub failed: i32,
-    /// Failures that a waiver allows. Takes `COMPLIANCE_READ`.
+    /// Number of waived `FAIL` verdicts so far. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub waived: i32,
-    /// Verdicts that a missing fact prevented. Takes `COMPLIANCE_READ`.
+    /// Number of `NOT_ASSESSED` verdicts so far, for which a fact is missing. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub not_assessed: i32,
-    /// Verdicts that something else prevented. Takes `COMPLIANCE_READ`.
+    /// Number of `ERROR` verdicts so far: the rule could not be evaluated. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub errors: i32,
-    /// Findings that it opened. Takes `COMPLIANCE_READ`.
+    /// Number of findings that the run has opened so far. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub opened: i32,
-    /// Findings that it saw fixed. Takes `COMPLIANCE_READ`.
+    /// Number of findings that the run has marked as fixed so far. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(Permission::ComplianceRead))]
     pub fixed: i32,
-    /// By which rules it judges, as `Ruleset::snapshot` wrote them.
+    /// The rules that the run uses, in the format of `Ruleset::snapshot`.
     #[graphql(skip)]
     pub rules: Value,
-    /// How often it has begun: anew whenever rules change before it ends.
+    /// Number of the current round. A round is one pass over all shards; the run restarts in the next round when rules
+    /// change.
     #[graphql(skip)]
     pub round: i16,
-    /// When it was started.
+    /// Time at which the run was started.
     pub started_at: DateTime<Utc>,
-    /// When it ended.
+    /// Time at which the run ended; null while the run is open.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
@@ -137,12 +144,13 @@ impl FromRow for Run {
     }
 }
 
-/// What a start found: a new run with its shards, or the run of the same idempotency key, or the open one of the same scope.
+/// Result of starting a run: a new run, or the existing run with the same idempotency key, or the open run of the same
+/// scope.
 #[derive(Debug)]
 pub enum Started {
-    /// A run that begins, to be done by shards.
+    /// A new run, and the asset ranges of its shards.
     New(Box<Run>, Vec<AssetRange>),
-    /// It has been started before: this is what came of it.
+    /// The existing run, in its current state.
     Existing(Run),
 }
 
@@ -150,8 +158,8 @@ const SELECT: &str = "SELECT id, state, trigger, actor_kind, actor_id, scope, er
     failed, waived, not_assessed, errors, opened, fixed, rules, round, started_at, finished_at FROM compliance_run";
 
 impl Run {
-    /// Starts a run of the assets in scope, for the transaction's actor. A key that the actor used before starts nothing,
-    /// and neither does a scope that a run is at.
+    /// Starts a run of the assets in scope on behalf of the transaction's actor. Returns the existing run if the actor
+    /// used the idempotency key before, or if a run of the same scope is open.
     pub async fn start(
         tx: &Tx,
         trigger: RunTrigger,
@@ -166,27 +174,27 @@ impl Run {
         }
         let scope = scope.map(ScanScope::check).transpose()?.flatten();
         let (actor_kind, actor_id) = tx.origin().actor.columns();
-        // Everybody has keys of their own, and so have schedules: nobody can use up another's.
-        let whose = match trigger {
+        // Keys are scoped to the actor, or to schedules, so that actors cannot occupy each other's keys.
+        let key_owner = match trigger {
             RunTrigger::Schedule => "schedule".to_owned(),
             RunTrigger::Manual => format!("{actor_kind} {}", actor_id.unwrap_or_default()),
         };
-        let idempotency_key = idempotency_key.map(|key| format!("{whose} {key}"));
+        let idempotency_key = idempotency_key.map(|key| format!("{key_owner} {key}"));
         let scope_key = scope.as_ref().map_or_else(|| "all".to_owned(), AssetScope::key);
-        if let Some(run) = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await? {
+        if let Some(run) = Self::find_existing(tx, idempotency_key.as_deref(), &scope_key).await? {
             return Ok(Started::Existing(run));
         }
         if let Some(scope) = &scope
-            && !scope.lets_any_through(tx).await?
+            && !scope.includes_any(tx).await?
         {
             let message =
-                "lets no asset in operation through: retired and disposed ones are not judged";
+                "matches no asset in operation; retired and disposed assets are not evaluated";
             return Err(Error::invalid("scope", message));
         }
         let ranges = AssetRange::cut(tx, scope.as_ref()).await?;
         let rules = Ruleset::ensure(tx, now).await?;
         let id = RunId::new();
-        let made = tx
+        let inserted = tx
             .exec(
                 "INSERT INTO compliance_run (org_id, id, state, trigger, actor_kind, actor_id, idempotency_key, scope, scope_key,
                                              rules, shards, started_at)
@@ -207,11 +215,12 @@ impl Run {
                 ],
             )
             .await?;
-        if made == 0 {
-            // Somebody else's has just been committed: this statement waited for it, so the next sees it.
-            let run = Self::started_before(tx, idempotency_key.as_deref(), &scope_key).await?;
+        if inserted == 0 {
+            // A concurrent transaction has started the run and committed. The insert waited for that commit, so the
+            // next statement sees the run.
+            let run = Self::find_existing(tx, idempotency_key.as_deref(), &scope_key).await?;
             return run.map(Started::Existing).ok_or_else(|| {
-                Error::Conflict("a run of this scope has just ended: ask again".into())
+                Error::Conflict("a run of this scope has just ended; send the request again".into())
             });
         }
         let run = Self::get(tx, id).await?;
@@ -226,8 +235,8 @@ impl Run {
         Ok(Started::New(Box::new(run), ranges))
     }
 
-    /// The run of this key, or else the open one of this scope.
-    async fn started_before(
+    /// Returns the run with this idempotency key; otherwise the open run of this scope, if one exists.
+    async fn find_existing(
         tx: &Tx,
         idempotency_key: Option<&str>,
         scope_key: &str,
@@ -249,19 +258,19 @@ impl Run {
         tx.opt(&sql, &[&scope_key]).await
     }
 
-    /// Ends a run of which a shard will not be done.
+    /// Marks a run as failed because one of its shards cannot be completed.
     pub async fn fail(tx: &Tx, id: RunId, reason: &str, now: DateTime<Utc>) -> Result<()> {
         let action = "compliance_run.failed";
-        Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
+        Self::finish(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
     }
 
-    /// Ends a run before it is done; its remaining shards do nothing.
+    /// Cancels an open run. Its remaining shards do nothing.
     ///
     /// # Errors
-    /// `Conflict` if it has ended already.
+    /// `Conflict` if the run has ended already.
     pub async fn cancel(tx: &Tx, id: RunId, now: DateTime<Utc>) -> Result<Self> {
         let action = "compliance_run.cancelled";
-        if !Self::end(tx, id, RunState::Cancelled, action, None, now).await? {
+        if !Self::finish(tx, id, RunState::Cancelled, action, None, now).await? {
             let state = Self::get(tx, id).await?.state;
             return Err(Error::Conflict(format!(
                 "the run has ended already: it is {}",
@@ -271,7 +280,7 @@ impl Run {
         Self::get(tx, id).await
     }
 
-    async fn end(
+    async fn finish(
         tx: &Tx,
         id: RunId,
         state: RunState,
@@ -298,33 +307,33 @@ impl Run {
         Ok(true)
     }
 
-    /// The run, or `None`.
+    /// Returns the run, or `None` if it does not exist.
     pub async fn find(tx: &Tx, id: RunId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The run.
+    /// Returns the run; `NotFound` if it does not exist.
     pub async fn get(tx: &Tx, id: RunId) -> Result<Self> {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::Run::NAME, id))
     }
 
-    /// Those that there are of these.
+    /// Returns the runs with these ids, in no particular order. Unknown ids are ignored.
     pub async fn of_ids(tx: &Tx, ids: &[RunId]) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
     }
 
-    /// The organization's runs, newest first.
+    /// Returns a page of the organization's runs, newest first.
     pub async fn list(tx: &Tx, page: &PageRequest) -> Result<Page<Self>> {
         let newest_first = Order { column: None, id: "id", descending: true };
         Listing::default().page(tx, SELECT, newest_first, page).await
     }
 
-    /// How many runs there are.
+    /// Counts all runs of the organization.
     pub async fn count(tx: &Tx) -> Result<i64> {
         Listing::default().count(tx, "compliance_run").await
     }
 
-    /// Its place in the list.
+    /// Returns the run's position in the list.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }

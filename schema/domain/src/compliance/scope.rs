@@ -1,4 +1,4 @@
-//! Which assets a run is of.
+//! The scope of a run: a filter for the assets to evaluate.
 
 use async_graphql::InputObject;
 use serde::Serialize;
@@ -15,26 +15,27 @@ use crate::{
     inventory::asset::{AssetType, Environment, LifecycleState},
 };
 
-/// Assets that a scope names one by one at most.
+/// Maximum number of assets that a scope may list by id.
 const MAX_ASSETS: usize = 1_000;
 
-/// Which assets in operation to judge: those that all that is given is true of.
+/// Filter for the assets to evaluate. An asset must be in operation and match all given fields; an omitted field
+/// matches every asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
 pub struct ScanScope {
-    /// Only of these types.
+    /// Asset types to include. An empty list is rejected.
     #[graphql(name = "type")]
     pub asset_type: Option<Vec<AssetType>>,
-    /// Only in these environments.
+    /// Environments to include. An empty list is rejected.
     pub environment: Option<Vec<Environment>>,
-    /// Only of this owner.
+    /// Owner of the assets to include.
     pub owner: Option<UserId>,
-    /// Only with this tag.
+    /// Tag of the assets to include.
     pub tag: Option<TagId>,
-    /// Only these, up to 1,000.
+    /// Ids of the assets to include, 1 to 1,000.
     pub assets: Option<Vec<AssetId>>,
 }
 
-/// A scope in its one form, as a run keeps it: what means the same is the same.
+/// A scope in canonical form, as a run stores it: scopes with the same meaning are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub(crate) struct AssetScope {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -50,7 +51,7 @@ pub(crate) struct AssetScope {
 }
 
 impl ScanScope {
-    /// In its one form; `None` if it lets everything through.
+    /// Validates the scope and returns its canonical form; `None` if it includes all assets.
     pub(super) fn check(&self) -> Result<Option<AssetScope>> {
         let empty = [
             ("scope.type", self.asset_type.as_ref().is_some_and(Vec::is_empty)),
@@ -59,47 +60,45 @@ impl ScanScope {
         ];
         let empty = empty.into_iter().filter(|(_, is_empty)| *is_empty);
         let faults: Vec<_> = empty
-            .map(|(path, _)| {
-                FieldError::new(path, "is empty: leave it out where it does not matter")
-            })
+            .map(|(path, _)| FieldError::new(path, "is empty; omit it to include all"))
             .collect();
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
         let count = self.assets.as_ref().map_or(0, Vec::len);
         if count > MAX_ASSETS {
-            let message = format!("names {count} assets, at most {MAX_ASSETS} are judged that way");
+            let message = format!("names {count} assets, at most {MAX_ASSETS} are allowed");
             return Err(Error::invalid("scope.assets", message));
         }
         let scope = AssetScope {
-            types: set(self.asset_type.as_ref()),
-            environments: set(self.environment.as_ref()),
+            types: sorted_set(self.asset_type.as_ref()),
+            environments: sorted_set(self.environment.as_ref()),
             owner: self.owner,
             tag: self.tag,
-            assets: set(self.assets.as_ref()),
+            assets: sorted_set(self.assets.as_ref()),
         };
-        Ok((scope != AssetScope::EVERYTHING).then_some(scope))
+        Ok((scope != AssetScope::ALL).then_some(scope))
     }
 }
 
 impl AssetScope {
-    const EVERYTHING: Self =
+    const ALL: Self =
         Self { types: None, environments: None, owner: None, tag: None, assets: None };
 
-    /// One text for the same scope.
+    /// Returns the SHA-256 of the scope's JSON in hexadecimal. Equal scopes have equal keys.
     pub(super) fn key(&self) -> String {
         let text = serde_json::to_vec(self).expect("a scope is plain data");
         format!("{:x}", Sha256::digest(text))
     }
 
-    /// What a run keeps.
+    /// Parses the column `compliance_run.scope`; null becomes `None`.
     pub(crate) fn from_column(scope: Option<&serde_json::Value>) -> Result<Option<Self>> {
         let corrupt = Error::Corrupt { table: "compliance_run", column: "scope" };
         scope.map(serde::Deserialize::deserialize).transpose().map_err(|_| corrupt)
     }
 }
 
-/// A scope as values that a statement can be given.
+/// The values of a scope as SQL parameters.
 pub(crate) struct ScopeValues<'a> {
     types: Option<Vec<&'static str>>,
     environments: Option<Vec<&'static str>>,
@@ -107,8 +106,8 @@ pub(crate) struct ScopeValues<'a> {
 }
 
 impl AssetScope {
-    /// Whether there is an asset to judge.
-    pub(super) async fn lets_any_through(&self, tx: &Tx) -> Result<bool> {
+    /// Returns true if at least one asset in operation is in the scope.
+    pub(super) async fn includes_any(&self, tx: &Tx) -> Result<bool> {
         let values = ScopeValues::of(Some(self));
         let (filter, params) = values.in_operation().into_sql();
         let sql = format!("SELECT EXISTS (SELECT FROM asset WHERE {filter}) AS any");
@@ -121,48 +120,49 @@ impl<'a> ScopeValues<'a> {
         let types = scope.and_then(|scope| scope.types.as_ref());
         let environments = scope.and_then(|scope| scope.environments.as_ref());
         Self {
-            types: types.map(|all| all.iter().map(|one| one.as_str()).collect()),
-            environments: environments.map(|all| all.iter().map(|one| one.as_str()).collect()),
+            types: types.map(|all| all.iter().map(|value| value.as_str()).collect()),
+            environments: environments.map(|all| all.iter().map(|value| value.as_str()).collect()),
             scope,
         }
     }
 
-    /// The assets in operation that it lets through.
+    /// Returns a listing of the assets that are in operation and in the scope.
     pub(super) fn in_operation(&self) -> Listing<'_> {
         let mut listing = self.listing();
-        listing.holds(LifecycleState::IN_OPERATION);
+        listing.with_constant(LifecycleState::IN_OPERATION);
         listing
     }
 
-    /// The assets that it lets through.
+    /// Returns a listing of the assets in the scope.
     fn listing(&self) -> Listing<'_> {
         let mut listing = Listing::default();
         if let Some(types) = &self.types {
-            listing.only("asset.type = ANY(?)", types);
+            listing.filter("asset.type = ANY(?)", types);
         }
         if let Some(environments) = &self.environments {
-            listing.only("asset.environment = ANY(?)", environments);
+            listing.filter("asset.environment = ANY(?)", environments);
         }
         let Some(scope) = self.scope else { return listing };
         if let Some(owner) = &scope.owner {
-            listing.only("asset.owner_id = ?", owner);
+            listing.filter("asset.owner_id = ?", owner);
         }
         if let Some(tag) = &scope.tag {
-            listing.only("asset.id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
+            listing.filter("asset.id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
         }
         if let Some(assets) = &scope.assets {
-            listing.only("asset.id = ANY(?)", assets);
+            listing.filter("asset.id = ANY(?)", assets);
         }
         listing
     }
 
-    /// What there is about the assets that it lets through now; without a filter also what is about others.
-    pub(crate) fn about(&self) -> Listing<'_> {
-        if self.scope.is_some() { self.listing().about() } else { Listing::default() }
+    /// Returns a listing of rows that refer to assets now in the scope by `asset_id`. Without a scope the listing
+    /// includes all rows.
+    pub(crate) fn rows_of_assets(&self) -> Listing<'_> {
+        if self.scope.is_some() { self.listing().rows_of_assets() } else { Listing::default() }
     }
 }
 
-fn set<T: Ord + Clone>(values: Option<&Vec<T>>) -> Option<Vec<T>> {
+fn sorted_set<T: Ord + Clone>(values: Option<&Vec<T>>) -> Option<Vec<T>> {
     let mut values = values?.clone();
     values.sort_unstable();
     values.dedup();

@@ -1,9 +1,11 @@
-//! Scores: how much of what was judged holds, and how much could be judged at all. (`score/figures`: what a run's assets add
-//! up to; `score/group`: scores by owner, tag, type and environment.)
+//! Scores: the percentage of the weight that passes, and the coverage, i.e. the fraction of the weight that could be
+//! assessed. `score/figures` holds the figures of a run; `score/group` computes scores by owner, tag, type and
+//! environment.
 //!
-//! Two of them, because they answer different questions: the mean of assets counts a laptop as much as a database, the
-//! weighted one counts every rule of every asset by its severity. Neither is without coverage beside it, and where nothing
-//! was judged there is none, instead of a hundred. What a waiver allows counts in neither, but as judged.
+//! There are two scores, because they answer different questions. The mean over assets counts a laptop as much as a
+//! database. The weighted score counts every rule on every asset by its severity. Neither is shown without its
+//! coverage. If nothing was assessed, the score is null instead of 100. Waived failures count in neither score, but
+//! they count as assessed.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -18,34 +20,42 @@ use crate::{
 mod figures;
 mod group;
 
-pub use figures::{Figures, Judged, Tally};
+pub use figures::{Figures, RuleTally, VerdictCounts};
 pub use group::{Dimension, PostureGroup};
 
-/// How many verdicts of a severity are failures. Takes `COMPLIANCE_READ`.
+/// Number of failures of one severity. Requires `COMPLIANCE_READ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::ComplianceRead))]
 pub struct SeverityCount {
-    /// The severity.
+    /// Severity of the failed rules.
     pub severity: Severity,
-    /// How many rules of it are broken, counted by asset, without what a waiver allows.
+    /// Number of failures without a waiver. Each pair of rule and asset counts once.
     pub failing: i64,
 }
 
-/// How much of what was judged holds, and how much was judged. Takes `COMPLIANCE_READ`.
+/// Scores and coverage of a set of assets at a point in time. A rule is evaluated on every asset to which it applies.
+/// The rule is assessed on an asset if the evaluation gives the verdict `PASS` or `FAIL`, waived or not. Requires
+/// `COMPLIANCE_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::ComplianceRead))]
 pub struct Score {
-    /// Mean of the assets' scores, 0 to 100; null where no asset has one.
+    /// Mean of the assets' scores, a percentage, 0 to 100: every asset counts the same. An asset's score is the weight
+    /// of the rules that the asset passed, as a percentage of the weight of the rules that it passed or failed. Waived
+    /// failures do not count. Null if no asset has a score.
     pub mean: Option<f64>,
-    /// The weight of what holds in that of what was judged, over all assets, 0 to 100; null where nothing was judged.
+    /// Percentage, 0 to 100, over all assets: weight of the passed rules out of the weight of the passed and failed
+    /// rules. A rule's weight follows from its severity: `LOW` 1, `MEDIUM` 2, `HIGH` 5, `CRITICAL` 10. Waived failures
+    /// do not count. Null if no rule passed or failed.
     pub weighted: Option<f64>,
-    /// The weight of what was judged in that of all that applies, 0 to 1.
+    /// Weight of the assessed rules (passed, failed or waived) out of the weight of all rules that apply, over all
+    /// assets. Unlike `mean` and `weighted`, a fraction from 0 to 1.
     pub coverage: f64,
-    /// How many assets it is about.
+    /// Number of evaluated assets. Includes assets on which no rule was assessed, and which therefore have no score.
     pub assets: i64,
-    /// Failures by severity: all four, the least first.
+    /// Number of failures without a waiver, by severity: all four severities, lowest first.
     pub by_severity: Vec<SeverityCount>,
-    /// As of when.
+    /// Point in time of the score: the end of the run if the score belongs to a compliance run, or the time of the
+    /// request if the score is the current one.
     pub at: DateTime<Utc>,
 }
 
@@ -60,7 +70,7 @@ macro_rules! posture_sums {
 use posture_sums;
 
 impl Score {
-    /// The score of what adds up to `sums`, with so many failures of these severities.
+    /// Returns the score for these sums. `failing` are numbers of failures by severity.
     pub fn of(
         sums: &Sums,
         failing: impl IntoIterator<Item = (Severity, i64)>,
@@ -83,10 +93,10 @@ impl Score {
         }
     }
 
-    /// The organization's score as of its postures now; none where nothing is judged yet.
+    /// Returns the organization's current score from its postures; `None` if no rule is assessed on any asset yet.
     pub async fn now(tx: &Tx, now: DateTime<Utc>) -> Result<Option<Self>> {
         let sums: Sums = tx.one(concat!("SELECT ", posture_sums!(), " FROM posture"), &[]).await?;
-        if sums.judged_weight() == 0 {
+        if sums.assessed_weight() == 0 {
             return Ok(None);
         }
         let failing: Vec<Row> = tx

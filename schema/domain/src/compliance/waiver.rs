@@ -1,8 +1,10 @@
-//! A waiver: a dated permission to leave a rule broken, on one asset or on all of them.
+//! A waiver: a time-limited exception to a rule, for one asset or for all assets. While a waiver is active, failures
+//! of the rule count as waived.
 //!
-//! It always ends: whoever accepts a risk for longer says so again. It never changes either, only ends early, so what was
-//! allowed at a time can be told for ever. Equal ones that hold at once are refused: revoking one would change nothing.
-//! While it holds, what fails is waived; the posture follows its beginning and its end.
+//! Every waiver expires. To accept a risk for longer, a new waiver must be granted. A waiver cannot be edited, only
+//! revoked before it expires. The rows therefore show which waivers were active at any past time. A second active
+//! waiver for the same rule and asset is rejected, because revoking one of the two would have no effect. Postures are
+//! re-evaluated when a waiver is granted, when it is revoked and when it expires.
 
 use async_graphql::{Enum, InputObject, SimpleObject};
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
@@ -27,22 +29,22 @@ use crate::{
     compliance::rule::Ruleset,
 };
 
-/// How long one lasts at most.
+/// Maximum lifetime of a waiver.
 const MAX_DURATION: TimeDelta = TimeDelta::days(366);
 
-/// Where a waiver is in its life.
+/// State of a waiver in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub enum WaiverState {
-    /// It holds.
+    /// The waiver is in force: failures that it covers count as waived.
     Active,
-    /// Its time is over.
+    /// The expiry time of the waiver has passed.
     Expired,
-    /// Somebody ended it.
+    /// The waiver was revoked before it expired.
     Revoked,
 }
 
 impl WaiverState {
-    /// The text in the API.
+    /// Returns the state's name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",
@@ -52,31 +54,31 @@ impl WaiverState {
     }
 }
 
-/// A dated permission to leave a rule broken.
+/// A time-limited exception to a rule.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(name = "WaiverRow")]
 pub struct Waiver {
-    /// Its id.
+    /// The waiver's id, beginning `wvr_`.
     pub id: WaiverId,
-    /// The rule that may be broken.
+    /// Id of the waived rule, beginning `rul_`.
     #[graphql(skip)]
     pub rule_id: RuleId,
-    /// By which asset; `None`: by all.
+    /// The asset for which the rule is waived; `None` for all assets.
     #[graphql(skip)]
     pub asset_id: Option<AssetId>,
-    /// Why.
+    /// Reason for the waiver, as given when it was granted.
     pub reason: String,
-    /// Who allowed it.
+    /// The actor who granted the waiver.
     #[graphql(skip)]
     pub granted_by: Actor,
-    /// Since when.
+    /// Time at which the waiver was granted and became active.
     pub granted_at: DateTime<Utc>,
-    /// Until when, unless it is revoked.
+    /// Time at which the waiver expires, unless it is revoked earlier.
     pub expires_at: DateTime<Utc>,
-    /// Who ended it.
+    /// The actor who revoked the waiver; `None` if it was not revoked.
     #[graphql(skip)]
     pub revoked_by: Option<Actor>,
-    /// When it was ended; null where it was not.
+    /// Time at which the waiver was revoked; null if it was not.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
@@ -104,37 +106,37 @@ impl FromRow for Waiver {
     }
 }
 
-/// What to allow, and until when.
+/// A new waiver: accepts that a rule fails, on one asset or on all, until a given time.
 #[derive(Debug, Clone, InputObject)]
 pub struct WaiverInput {
-    /// The rule that may be broken.
+    /// Id of the waived rule, beginning `rul_`.
     pub rule: RuleId,
-    /// By which asset; by all of them without it.
+    /// Asset for which the rule is waived; without it the rule is waived for all assets.
     pub asset: Option<AssetId>,
-    /// Why, up to 4096 characters.
+    /// Reason for the waiver, 1 to 4,096 characters.
     pub reason: String,
-    /// Until when: a time to come, at most 366 days ahead.
+    /// Expiry time of the waiver: in the future, and at most 366 days ahead.
     pub expires_at: DateTime<Utc>,
 }
 
 impl WaiverInput {
-    /// The reason as it is kept.
+    /// Validates the input and returns the reason as it is stored.
     fn check(&self, now: DateTime<Utc>) -> Result<String> {
         let mut faults = Vec::new();
         let reason = text::check("reason", &self.reason, text::DESCRIPTION, &mut faults);
-        let mut refuse = |message: String, latest: Option<DateTime<Utc>>| {
-            let suggestion = latest.map(shown);
+        let mut add_error = |message: String, latest: Option<DateTime<Utc>>| {
+            let suggestion = latest.map(rfc3339);
             faults.push(FieldError { suggestion, ..FieldError::new("expiresAt", message) });
         };
         if self.expires_at.trunc_subsecs(6) <= now.trunc_subsecs(6) {
-            let message = "is not in the future: a waiver ends at a time to come".to_owned();
-            refuse(message, None);
+            let message = "is not in the future; a waiver must expire at a later time".to_owned();
+            add_error(message, None);
         } else if self.expires_at > now + MAX_DURATION {
             let days = MAX_DURATION.num_days();
             let message = format!(
-                "is more than {days} days ahead: a waiver lasts at most so long, and can be granted again"
+                "is more than {days} days ahead; give an earlier time and grant the waiver again when it expires"
             );
-            refuse(message, Some(now + MAX_DURATION));
+            add_error(message, Some(now + MAX_DURATION));
         }
         if faults.is_empty() { Ok(reason) } else { Err(Error::Invalid(faults).within("input")) }
     }
@@ -144,7 +146,7 @@ const SELECT: &str = "SELECT id, rule_id, asset_id, reason, granted_kind, grante
     revoked_by, revoked_at FROM waiver";
 
 impl Waiver {
-    /// Where it is in its life.
+    /// Returns the waiver's state at this time.
     pub fn state(&self, now: DateTime<Utc>) -> WaiverState {
         match self.revoked_at {
             Some(_) => WaiverState::Revoked,
@@ -153,48 +155,49 @@ impl Waiver {
         }
     }
 
-    /// All that hold, for whoever judges.
+    /// Returns all active waivers, ordered by expiry.
     pub async fn active(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let sql =
             format!("{SELECT} WHERE revoked_at IS NULL AND expires_at > $1 ORDER BY expires_at");
         tx.all(&sql, &[&now]).await
     }
 
-    /// The waiver, or `None`.
+    /// Returns the waiver, or `None` if it does not exist.
     pub async fn find(tx: &Tx, id: WaiverId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The waiver.
+    /// Returns the waiver; `NotFound` if it does not exist.
     pub async fn get(tx: &Tx, id: WaiverId) -> Result<Self> {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::Waiver::NAME, id))
     }
 
-    /// Those that there are of these.
+    /// Returns the waivers with these ids, in no particular order. Unknown ids are ignored.
     pub async fn of_ids(tx: &Tx, ids: &[WaiverId]) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
     }
 
-    /// The organization's waivers, newest first.
+    /// Returns a page of the organization's waivers, newest first.
     pub async fn list(tx: &Tx, page: &PageRequest) -> Result<Page<Self>> {
         let newest_first = Order { column: None, id: "id", descending: true };
         Listing::default().page(tx, SELECT, newest_first, page).await
     }
 
-    /// How many waivers there are.
+    /// Counts all waivers of the organization, active or not.
     pub async fn count(tx: &Tx) -> Result<i64> {
         Listing::default().count(tx, "waiver").await
     }
 
-    /// Its place in the list.
+    /// Returns the waiver's position in the list.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }
 
-    /// Allows it, in the name of the transaction's actor.
+    /// Grants a waiver in the name of the transaction's actor.
     ///
     /// # Errors
-    /// `NotFound` for a rule or an asset that does not exist, `Conflict` where an equal one holds.
+    /// `NotFound` for a rule or an asset that does not exist, `Conflict` while another waiver of the same rule and
+    /// asset is active.
     pub async fn grant(tx: &Tx, input: &WaiverInput, now: DateTime<Utc>) -> Result<Self> {
         let reason = input.check(now)?;
         if let Some(asset) = input.asset {
@@ -202,12 +205,12 @@ impl Waiver {
                 tx.opt("SELECT id FROM asset WHERE id = $1 FOR KEY SHARE", &[&asset]).await?;
             found.ok_or_else(|| Error::not_found(entity::Asset::NAME, asset))?;
         }
-        let key = saved(tx, input.rule, now).await?;
-        if let Some(equal) = Self::active_like(tx, input, now).await? {
+        let key = lock_or_save(tx, input.rule, now).await?;
+        if let Some(equal) = Self::find_equal(tx, input, now).await? {
             return Err(Error::Conflict(format!(
-                "the waiver {} allows the same until {}: revoke it first",
+                "the waiver {} already covers this rule and scope until {}; revoke it before granting another",
                 equal.id,
-                shown(equal.expires_at)
+                rfc3339(equal.expires_at)
             )));
         }
         let waiver = Self {
@@ -216,29 +219,29 @@ impl Waiver {
             asset_id: input.asset,
             reason,
             granted_by: tx.origin().actor,
-            granted_at: now.trunc_subsecs(6), // As Postgres keeps it.
+            granted_at: now.trunc_subsecs(6), // Postgres stores microseconds.
             expires_at: input.expires_at.trunc_subsecs(6),
             revoked_by: None,
             revoked_at: None,
         };
         waiver.insert(tx).await?;
         Entry::created("waiver.granted", waiver.id, &waiver.snapshot(&key)).record(tx, now).await?;
-        waiver.follow(tx, key).await?;
+        waiver.mark_stale(tx, key).await?;
         Ok(waiver)
     }
 
-    /// Ends it before its time.
+    /// Revokes the waiver before it expires.
     ///
     /// # Errors
-    /// `NotFound`, or `Conflict` where it has ended already.
+    /// `NotFound` if the waiver does not exist, `Conflict` if it has expired or was already revoked.
     pub async fn revoke(tx: &Tx, id: WaiverId, now: DateTime<Utc>) -> Result<Self> {
         let key = lock(tx, Self::get(tx, id).await?.rule_id).await?;
-        let (kind, by) = tx.origin().actor.columns();
+        let (kind, actor_id) = tx.origin().actor.columns();
         let revoked = tx
             .exec(
                 "UPDATE waiver SET revoked_kind = $2, revoked_by = $3, revoked_at = $4
                  WHERE id = $1 AND revoked_at IS NULL AND expires_at > $4",
-                &[&id, &kind, &by, &now.trunc_subsecs(6)],
+                &[&id, &kind, &actor_id, &now.trunc_subsecs(6)],
             )
             .await?;
         let waiver = Self::get(tx, id).await?;
@@ -250,11 +253,11 @@ impl Waiver {
         Entry::changed("waiver.revoked", id, before.snapshot(&key), waiver.snapshot(&key))
             .record(tx, now)
             .await?;
-        waiver.follow(tx, key).await?;
+        waiver.mark_stale(tx, key).await?;
         Ok(waiver)
     }
 
-    async fn active_like(tx: &Tx, input: &WaiverInput, now: DateTime<Utc>) -> Result<Option<Self>> {
+    async fn find_equal(tx: &Tx, input: &WaiverInput, now: DateTime<Utc>) -> Result<Option<Self>> {
         let sql = format!(
             "{SELECT} WHERE rule_id = $1 AND asset_id IS NOT DISTINCT FROM $2 AND revoked_at IS NULL AND expires_at > $3
              ORDER BY id LIMIT 1"
@@ -263,7 +266,7 @@ impl Waiver {
     }
 
     async fn insert(&self, tx: &Tx) -> Result<()> {
-        let (kind, by) = self.granted_by.columns();
+        let (kind, actor_id) = self.granted_by.columns();
         tx.exec(
             "INSERT INTO waiver (org_id, id, rule_id, asset_id, reason, granted_kind, granted_by, granted_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -274,7 +277,7 @@ impl Waiver {
                 &self.asset_id,
                 &self.reason,
                 &kind,
-                &by,
+                &actor_id,
                 &self.granted_at,
                 &self.expires_at,
             ],
@@ -283,26 +286,26 @@ impl Waiver {
         Ok(())
     }
 
-    /// Has those judged anew whom it concerns.
-    async fn follow(&self, tx: &Tx, key: String) -> Result<()> {
-        let due = self.asset_id.map_or((Subject::All, None), |asset| {
+    /// Marks the assets that the waiver covers for re-evaluation.
+    async fn mark_stale(&self, tx: &Tx, key: String) -> Result<()> {
+        let change = self.asset_id.map_or((Subject::All, None), |asset| {
             (Subject::Asset(asset), Some(vec![format!("rule.{key}")]))
         });
-        stale::mark(tx, &[due]).await?;
+        stale::mark(tx, &[change]).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
     }
 
     fn snapshot(&self, rule: &str) -> Value {
         json!({
-            "rule": rule, "asset": self.asset_id, "reason": self.reason, "expiresAt": shown(self.expires_at),
-            "revokedAt": self.revoked_at.map(shown),
+            "rule": rule, "asset": self.asset_id, "reason": self.reason, "expiresAt": rfc3339(self.expires_at),
+            "revokedAt": self.revoked_at.map(rfc3339),
         })
     }
 }
 
-/// As [`lock`], after what ships has been saved if it is not yet.
-async fn saved(tx: &Tx, rule: RuleId, now: DateTime<Utc>) -> Result<String> {
+/// Locks the rule like [`lock`]. If the rule is not stored yet, inserts the builtin rules first.
+async fn lock_or_save(tx: &Tx, rule: RuleId, now: DateTime<Utc>) -> Result<String> {
     match lock(tx, rule).await {
         Err(Error::NotFound { .. }) => {
             Ruleset::ensure(tx, now).await?;
@@ -312,7 +315,8 @@ async fn saved(tx: &Tx, rule: RuleId, now: DateTime<Utc>) -> Result<String> {
     }
 }
 
-/// The rule's key; nobody grants or revokes a waiver of it until the transaction ends.
+/// Locks the rule and returns its key. No other transaction can grant or revoke a waiver of the rule until this one
+/// ends.
 async fn lock(tx: &Tx, rule: RuleId) -> Result<String> {
     let row: Option<Row> =
         tx.opt("SELECT key FROM rule WHERE id = $1 FOR NO KEY UPDATE", &[&rule]).await?;
@@ -320,7 +324,7 @@ async fn lock(tx: &Tx, rule: RuleId) -> Result<String> {
     Ok(row.try_get("key")?)
 }
 
-fn shown(at: DateTime<Utc>) -> String {
+fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 

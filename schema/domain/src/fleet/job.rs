@@ -1,10 +1,16 @@
-//! A job as people see it: waiting, running or buried in `job`, or ended in `job_history`; one shape for both. (`job/query`:
-//! which are asked for; `job/verb`: what people may do to one; `job/ended`: how a watched one tells that it ended;
-//! `job/changed`: which changed lately; `job/stats`: a queue in numbers.)
+//! Jobs as users see them. The table `job` contains live jobs: waiting, scheduled, running and buried (dead-lettered)
+//! ones. The table `job_history` contains ended jobs. [`Job`] is the type for both.
 //!
-//! How jobs are pushed, leased and finished is the queue's business (crate `jobs`); here is what the API shows, and what
-//! people may do to a job: retry a buried one, discard it, cancel what has not ended. All times of a job are Postgres'
-//! own `now()`: the clocks of workers and servers need not agree.
+//! | file | contents |
+//! |---|---|
+//! | `query` | filters of lists of jobs, and the tables that they select |
+//! | `action` | actions of users on jobs: retry, discard, cancel |
+//! | `ended` | notification that a watched job ended without success |
+//! | `changed` | recently changed jobs, for the subscription |
+//! | `stats` | statistics of queues |
+//!
+//! The queue (crate `jobs`) pushes, claims and acknowledges jobs. This module contains the queries of the API and the
+//! actions of users. All times of a job are Postgres' own `now()`, so the clocks of workers and servers need not agree.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -24,94 +30,96 @@ use crate::{
     },
 };
 
+mod action;
 mod changed;
 mod ended;
 mod query;
 mod stats;
-mod verb;
 
-pub use changed::{Changed, MOST};
+pub use action::RETRY_ALL_MAX;
+pub use changed::{ChangedJobs, MAX_JOBS};
 pub use ended::{ENDED_INSERT, NEW_ID};
 use query::FilterValues;
 pub use query::JobFilter;
 pub use stats::QueueStats;
-pub use verb::RETRY_ALL_MAX;
 
 text_enum! {
-    /// A class of jobs, with workers of its own.
+    /// A queue: a class of jobs that workers claim separately.
     Queue in "job"."queue" {
-        /// Shards of compliance runs.
+        /// Compliance runs and re-evaluation of assets.
         Scan = "SCAN",
-        /// Checks of services.
+        /// Runs of the health checks of services.
         Probe = "PROBE",
-        /// Explanations of incidents.
+        /// Triage runs, which explain incidents.
         Triage = "TRIAGE",
-        /// Files that come in.
+        /// Imports of files that were uploaded.
         Import = "IMPORT",
-        /// Messages to people and systems.
+        /// Notifications to people and systems.
         Notify = "NOTIFY",
-        /// Housekeeping.
+        /// Maintenance of the SentryOps installation itself.
         Upkeep = "UPKEEP",
     }
 }
 
 text_enum! {
-    /// Where a job is in its life.
+    /// The state of a job.
     JobState in "job"."state" {
-        /// Ready for the next free worker.
+        /// Ready for the next free worker of the queue.
         Waiting = "WAITING",
-        /// To be run later: asked for so, or after a failure.
+        /// Not ready before the time in `runAt`, as requested or after a failure.
         Scheduled = "SCHEDULED",
-        /// A worker has it.
+        /// Claimed by a worker, which is running the job or starts it next.
         Running = "RUNNING",
-        /// Done.
+        /// The job completed without error.
         Succeeded = "SUCCEEDED",
-        /// Failed for good: to be retried or discarded by somebody.
+        /// Buried (dead-lettered): failed permanently, until a user retries or discards the job.
         Buried = "BURIED",
-        /// Ended by somebody before it was done, or by a right that its actor had lost.
+        /// Cancelled by a user, because the job's actor had lost the permission, or in favour of a newer job with the
+        /// same key.
         Cancelled = "CANCELLED",
-        /// Buried, and given up by somebody.
+        /// Buried, then discarded by a user.
         Discarded = "DISCARDED",
     }
 }
 
-/// An order to a worker.
+/// A job: one unit of work for a worker.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "JobRow", directive = requires::apply(Permission::JobRead))]
 pub struct Job {
-    /// Its id.
+    /// The job's id, beginning `job_`.
     pub id: JobId,
-    /// Its queue.
+    /// The queue of the job.
     pub queue: Queue,
-    /// What is to be done, e.g. `scan.shard`.
+    /// Kind of work, e.g. `scan.shard`: the evaluation of one shard, i.e. one part, of a compliance run.
     pub kind: String,
-    /// Where it is in its life.
+    /// The state of the job.
     pub state: JobState,
-    /// Starts so far.
+    /// Number of attempts started so far. An attempt does not count if it ended because the job cannot run now and is
+    /// postponed (snoozed), or because its worker gave the job back (released), e.g. at shutdown.
     pub attempt: i16,
-    /// Starts after which it is buried.
+    /// Maximum number of attempts; if the last one fails, the job is buried (dead-lettered).
     pub max_attempts: i16,
-    /// Higher ones go first.
+    /// Priority; jobs with a higher number run first.
     pub priority: i32,
-    /// Not before this time.
+    /// Time before which the job does not run.
     pub run_at: DateTime<Utc>,
-    /// When it was pushed.
+    /// Time at which the job was enqueued.
     pub queued_at: DateTime<Utc>,
-    /// When it was last started.
+    /// Time at which the latest attempt started; null before the first attempt.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// Time at which the job succeeded, was cancelled or was discarded by a user; null before, also while it is buried.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Why it failed last.
+    /// Reason of the latest failure, snooze or cancellation; null if there was none, and after success.
     pub error: Option<String>,
-    /// The worker that has it, or had it last.
+    /// Id of the worker that runs the job or ran it last; `None` before the first attempt.
     #[graphql(skip)]
     pub worker: Option<Uuid>,
-    /// On whose behalf it runs.
+    /// The actor on whose behalf the job runs.
     #[graphql(skip)]
     pub actor: Actor,
-    /// What it is about, as an id.
+    /// Id of the object that the job is about; null for jobs about no single object.
     pub subject: Option<String>,
-    /// Whether it was told to end while it runs, and its worker has yet to notice.
+    /// True if cancellation of a running job was requested and its worker has not stopped it yet.
     pub is_cancelling: bool,
 }
 
@@ -140,61 +148,65 @@ impl FromRow for Job {
     }
 }
 
-/// The columns of a job that has not ended.
-const LIVE: &str =
+/// SELECT list for a job in the table `job`.
+const LIVE_COLUMNS: &str =
     "id, queue, kind, state, attempt, max_attempts, priority, run_at, queued_at, started_at,
     NULL::timestamptz AS finished_at, error, worker, actor_kind, actor_id, subject, is_cancelling";
-/// The same of one that has.
-const ENDED: &str =
+/// SELECT list for a job in the table `job_history`, with the same columns.
+const ENDED_COLUMNS: &str =
     "id, queue, kind, outcome AS state, attempt, max_attempts, priority, run_at, queued_at, started_at,
     finished_at, error, worker, actor_kind, actor_id, subject, false AS is_cancelling";
 
 impl Job {
-    /// The job, or `None`.
+    /// Returns the job, live or ended; `None` if there is no such job, or if its history has been deleted.
     pub async fn find(tx: &Tx, id: JobId) -> Result<Option<Self>> {
         let sql = format!(
-            "SELECT {LIVE} FROM job WHERE id = $1 UNION ALL SELECT {ENDED} FROM job_history WHERE id = $1"
+            "SELECT {LIVE_COLUMNS} FROM job WHERE id = $1 UNION ALL SELECT {ENDED_COLUMNS} FROM job_history WHERE id = $1"
         );
         tx.opt(&sql, &[&id]).await
     }
 
-    /// The job.
+    /// Returns the job, live or ended.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such job, or if its history has been deleted.
     pub async fn get(tx: &Tx, id: JobId) -> Result<Self> {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found("job", id))
     }
 
-    /// A page of those that the filter lets through, the last pushed first.
+    /// Returns a page of the jobs that match the filter, newest first.
     pub async fn list(tx: &Tx, filter: &JobFilter, page: &PageRequest) -> Result<Page<Self>> {
         let values = FilterValues::of(filter);
-        values.listing().page_of(tx, values.sides(), query::ORDER, page).await
+        values.common_conditions().page_of_tables(tx, values.tables(), query::ORDER, page).await
     }
 
-    /// How many the filter lets through.
+    /// Returns the number of jobs that match the filter.
     pub async fn count(tx: &Tx, filter: &JobFilter) -> Result<i64> {
         let values = FilterValues::of(filter);
-        values.listing().count_of(tx, values.sides()).await
+        values.common_conditions().count_tables(tx, values.tables()).await
     }
 
-    /// Its place in the list.
+    /// Returns the job's position in the list.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }
 }
 
-/// Jobs come by the thousand, so hints about them name the queue or the organization and no row.
+/// Events about jobs. There are thousands of jobs, so an event names the queue or the organization, not a row.
 impl Event {
-    /// Jobs of this organization are ready in that queue: who takes from it need not wait for the next poll.
-    pub fn ready(org: OrganizationId, queue: Queue) -> Self {
-        Self { org: org.uuid(), kind: Self::ready_kind(queue), id: Uuid::nil() }
+    /// Returns the event that jobs became ready in a queue. On this event, workers claim from the queue without waiting
+    /// for their next poll.
+    pub fn jobs_ready(org: OrganizationId, queue: Queue) -> Self {
+        Self { org: org.uuid(), kind: Self::jobs_ready_kind(queue), id: Uuid::nil() }
     }
 
-    /// The kind of such hints.
-    pub fn ready_kind(queue: Queue) -> String {
+    /// Returns the kind of the events of [`Event::jobs_ready`] for the queue.
+    pub fn jobs_ready_kind(queue: Queue) -> String {
         format!("queue.{}", queue.as_str().to_lowercase())
     }
 
-    /// Jobs of this organization changed.
-    pub fn jobs(org: OrganizationId) -> Self {
+    /// Returns the event that jobs of an organization changed.
+    pub fn jobs_changed(org: OrganizationId) -> Self {
         Self { org: org.uuid(), kind: entity::Job::PREFIX.to_owned(), id: Uuid::nil() }
     }
 }
@@ -206,7 +218,7 @@ mod tests {
     #[test]
     fn hints_about_jobs_name_no_row() {
         let org = OrganizationId::new();
-        let kinds = [Event::ready(org, Queue::Scan), Event::jobs(org)].map(|event| {
+        let kinds = [Event::jobs_ready(org, Queue::Scan), Event::jobs_changed(org)].map(|event| {
             assert_eq!((event.org, event.id), (org.uuid(), Uuid::nil()));
             event.kind
         });

@@ -1,7 +1,7 @@
-//! Jobs that have not ended, as the domain asks for them: whether there are any of a kind, and taking back what waits.
+//! Statements of other modules of this crate on the jobs of a kind: do any wait or run, and cancel those that wait.
 //!
-//! Every statement by which the domain asks for jobs of a kind stands here, and so does every kind that it asks for: the jobs
-//! are pushed under the same constants, so that a kind which is renamed is still found.
+//! Every such statement and every such kind is defined here. Jobs are pushed under the same constants, so a renamed
+//! kind is still found.
 
 use tokio_postgres::Row;
 
@@ -11,46 +11,46 @@ use crate::base::{
     error::Result,
 };
 
-/// A kind of jobs that the domain asks for.
+/// Job kind that other modules of this crate query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobKind(&'static str);
 
 impl JobKind {
-    /// Jobs that judge a range of a run's assets; their subject is the run.
+    /// Jobs that evaluate a shard (a range of the assets) of a compliance run. Their subject is the run.
     pub const RUN_SHARD: Self = Self("scan.shard");
-    /// Jobs that judge again what changed.
+    /// Jobs that re-evaluate assets after changes.
     pub const REEVALUATE: Self = Self("scan.follow");
-    /// Jobs that judge a range of all assets again.
+    /// Jobs that re-evaluate a range of all assets.
     pub const REFRESH: Self = Self("scan.refresh");
 
-    /// The text that is stored.
+    /// Returns the kind as stored in the database.
     pub const fn as_str(self) -> &'static str {
         self.0
     }
 }
 
-/// Deletes the jobs of this kind that wait or are scheduled; those that run are left alone.
+/// Deletes the waiting and scheduled jobs of the kind. Running jobs continue.
 pub async fn cancel_all(tx: &Tx, kind: JobKind) -> Result<()> {
     let sql = "DELETE FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED')";
     tx.exec(sql, &[&kind.as_str()]).await.map(drop)
 }
 
-/// As [`cancel_all`], but only the jobs about this subject.
-pub async fn cancel_of(tx: &Tx, kind: JobKind, subject: &str) -> Result<()> {
+/// Deletes the waiting and scheduled jobs of the kind that are about the subject. Running jobs continue.
+pub async fn cancel_of_subject(tx: &Tx, kind: JobKind, subject: &str) -> Result<()> {
     let sql =
         "DELETE FROM job WHERE kind = $1 AND subject = $2 AND state IN ('WAITING', 'SCHEDULED')";
     tx.exec(sql, &[&kind.as_str(), &subject]).await.map(drop)
 }
 
-/// Whether a job of this kind waits, is scheduled or runs.
-pub async fn is_any(tx: &Tx, kind: JobKind) -> Result<bool> {
+/// Returns true if a job of the kind is waiting, scheduled or running.
+pub async fn exists(tx: &Tx, kind: JobKind) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM job WHERE kind = $1 AND state IN ('WAITING', 'SCHEDULED', 'RUNNING')) AS any";
     Ok(tx.one::<Row>(sql, &[&kind.as_str()]).await?.try_get("any")?)
 }
 
-/// The organizations among these in which no job of this kind waits, is scheduled or runs, and none was buried within the last
-/// ten minutes.
-pub async fn without_any(
+/// Returns the organizations among `organizations` in which no job of the kind is waiting, scheduled or running, and
+/// none was buried (dead-lettered) within the last ten minutes.
+pub async fn organizations_without(
     tx: &Tx<Fleet>,
     kind: JobKind,
     organizations: &[OrganizationId],

@@ -1,13 +1,23 @@
-//! What is to be done at which times. (`schedule/cron`: the expressions; `schedule/zone`: the names of time zones;
-//! `schedule/due`: what has come.)
+//! Schedules: actions that run at the times of a cron expression.
 //!
-//! Any worker claims what is due; rows are locked and left out by the others, so there is no leader to lose. A tick is a
-//! time by the clock of the expression; it is run up to a minute later, always the same for a schedule, so that those of
-//! many organizations at midnight do not all come at once. Ticks are at least a minute apart, so none runs into the next.
-//! What was missed while nobody looked is done once, not once a tick.
+//! | file | contents |
+//! |---|---|
+//! | `cron` | cron expressions |
+//! | `zone` | names of time zones |
+//! | `due` | claiming of due schedules |
 //!
-//! Time is Postgres': workers whose clocks are wrong claim neither early nor twice. Whoever saved a schedule last is who
-//! its runs are done for, and must still have the right to it then.
+//! An *occurrence* is a time that the cron expression of a schedule matches. The run of an occurrence starts up to a
+//! minute later: `next_run_at` = occurrence + jitter. The jitter is constant per schedule, so that schedules of many
+//! organizations at midnight do not all start at the same time. Occurrences are at least a minute apart, so a run
+//! starts before the next occurrence. Occurrences that were missed while no worker was running are made up for by a
+//! single run.
+//!
+//! Any worker can claim due schedules, of all organizations, because workers skip rows that another worker has locked.
+//! So there is no leader that could fail.
+//!
+//! All times are Postgres' own: a worker with a wrong clock claims neither too early nor twice. Runs are executed on
+//! behalf of the actor who saved the schedule last. When a run starts, the worker checks that this actor still has the
+//! permission of the action.
 
 use async_graphql::{InputObject, SimpleObject};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -34,21 +44,22 @@ mod due;
 mod zone;
 
 pub use cron::Cron;
-pub use due::Tick;
+pub use due::Occurrence;
 
-/// Within so long after its tick a run begins.
-const SPREAD_MS: u64 = 60_000;
+/// Upper limit of the jitter, in milliseconds.
+const MAX_JITTER_MS: u64 = 60_000;
 
 text_enum! {
-    /// What a schedule does.
+    /// Action that a schedule runs.
     ScheduleAction in "schedule"."action" {
-        /// Starts a compliance run of all assets.
+        /// Start a compliance run of all assets.
         ComplianceRun = "COMPLIANCE_RUN",
     }
 }
 
 impl ScheduleAction {
-    /// What it takes, from whoever saves the schedule and when it is run.
+    /// Returns the permission of the action. The actor who saves the schedule must have it, and must still have it at
+    /// each run.
     pub const fn permission(self) -> Permission {
         match self {
             Self::ComplianceRun => Permission::ComplianceRun,
@@ -56,42 +67,45 @@ impl ScheduleAction {
     }
 }
 
-/// What is to be done at which times.
+/// A schedule: an action that runs at the times of a cron expression.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[graphql(name = "ScheduleRow", directive = requires::apply(Permission::JobRead))]
 pub struct Schedule {
-    /// Its id.
+    /// The schedule's id, beginning `sch_`.
     #[serde(skip)]
     pub id: ScheduleId,
-    /// Its name, unique in the organization.
+    /// Name of the schedule, unique in the organization.
     pub name: String,
-    /// When: minute, hour, day, month and weekday, as in a crontab.
+    /// Cron expression: minute, hour, day, month and weekday, as in a crontab.
     pub cron: String,
-    /// By the clocks of which place, e.g. `Europe/Berlin`.
+    /// IANA name of the expression's time zone, e.g. `Europe/Berlin`.
     pub time_zone: String,
-    /// What it does.
+    /// The action that the schedule runs.
     pub action: ScheduleAction,
-    /// Whether it does it.
+    /// True if the schedule is enabled.
     pub enabled: bool,
-    /// Who saved it last: its runs are done for them, as long as they may.
+    /// The actor who saved the schedule last. Runs are executed on behalf of this actor, and only while the actor has
+    /// the permission of the action.
     #[graphql(skip)]
     #[serde(skip)]
     pub actor: Actor,
-    /// The tick that is next.
+    /// Next occurrence, i.e. time that the expression matches. `None` if the schedule is disabled, or if this version
+    /// finds no such time.
     #[graphql(skip)]
     #[serde(skip)]
     pub next_tick: Option<DateTime<Utc>>,
-    /// When it last began.
+    /// Time of the last run; null before the first.
     #[serde(skip)]
     pub last_run_at: Option<DateTime<Utc>>,
-    /// When it will begin next: up to a minute after the time of the expression, always the same. Null where it is disabled.
+    /// Time of the next run: the next time that the expression matches, plus a delay of up to a minute that is constant
+    /// per schedule. Null if the schedule is disabled, or if its expression matches no later time.
     #[serde(skip)]
     pub next_run_at: Option<DateTime<Utc>>,
-    /// When it was made.
+    /// Time at which the schedule was created.
     #[serde(skip)]
     pub created_at: DateTime<Utc>,
-    /// When it was last saved.
+    /// Time at which the schedule was last changed.
     #[serde(skip)]
     pub updated_at: DateTime<Utc>,
 }
@@ -121,21 +135,22 @@ impl FromRow for Schedule {
     }
 }
 
-/// What to do at which times; what is left out has its default, also where the schedule exists.
+/// Input of `saveSchedule`. Omitted fields get their default, even if the schedule exists.
 #[derive(Debug, Clone, InputObject)]
 pub struct ScheduleInput {
-    /// Its name, up to 255 characters: the schedule of this name is changed, or made.
+    /// Name of the schedule, up to 255 characters. Replaces the schedule with this name, or creates it.
     pub name: String,
-    /// When: minute, hour, day, month and weekday, as in a crontab. `0 2 * * *` is every night at two.
+    /// Cron expression: minute, hour, day, month and weekday, as in a crontab. `0 2 * * *` runs every night at two.
     pub cron: String,
-    /// By the clocks of which place, as IANA calls it, e.g. `Europe/Berlin`. What is at certain hours is done
-    /// once a day: skipped by a clock put forward, when it goes on; repeated by one put back, the first time. What is at
-    /// every hour counts the hours that pass.
+    /// IANA name of the time zone, e.g. `Europe/Berlin`; default UTC. If the hour field of the expression matches only
+    /// some hours, the action runs once per scheduled time. A time that the clock skips runs right after the gap. A time
+    /// that occurs twice runs at the first occurrence. If the hour field matches every hour, elapsed hours count: skipped
+    /// hours do not run, and repeated hours run twice.
     #[graphql(default_with = "\"UTC\".to_owned()")]
     pub time_zone: String,
-    /// What to do.
+    /// Action that the schedule runs.
     pub action: ScheduleAction,
-    /// Whether to do it.
+    /// True to enable the schedule; default true.
     #[graphql(default = true)]
     pub enabled: bool,
 }
@@ -144,21 +159,21 @@ const SELECT: &str = "SELECT id, name, cron, time_zone, action, enabled, actor_k
     next_run_at, created_at, updated_at FROM schedule";
 
 impl Schedule {
-    /// The schedule, or `None`.
+    /// Returns the schedule; `None` if there is no such schedule.
     pub async fn find(tx: &Tx, id: ScheduleId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The organization's schedules, by name.
+    /// Returns the organization's schedules, by name.
     pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} ORDER BY name"), &[]).await
     }
 
-    /// Makes the schedule of that name, or changes it. `now` is Postgres' time ([`Tx::now`]).
+    /// Creates the schedule with the name, or replaces its settings. `now` is Postgres' time ([`Tx::now`]).
     ///
     /// # Errors
-    /// `Forbidden` for an action that the viewer may not do; `Invalid` with what is wrong with the expression, also one
-    /// that never comes, or the time zone.
+    /// `Forbidden` if the viewer lacks the permission of the action; `Invalid` for errors in the name, the expression
+    /// or the time zone, and for an expression that never matches.
     pub async fn save(
         tx: &Tx,
         viewer: &Viewer,
@@ -168,15 +183,15 @@ impl Schedule {
         let permission = input.action.permission();
         if !viewer.may(permission) {
             return Err(Error::Forbidden(format!(
-                "nobody schedules what they may not do: {} takes {permission}",
+                "scheduling {} requires {permission}, which you lack",
                 input.action.as_str()
             )));
         }
-        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        let now = now.trunc_subsecs(6); // The precision that Postgres stores.
         let mut faults = Vec::new();
         let name = text::check("input.name", &input.name, text::NAME, &mut faults);
-        let clock = Clock::parse(&input.cron, &input.time_zone, now, &mut faults);
-        let Some(clock) = clock.filter(|_| faults.is_empty()) else {
+        let recurrence = Recurrence::parse(&input.cron, &input.time_zone, now, &mut faults);
+        let Some(recurrence) = recurrence.filter(|_| faults.is_empty()) else {
             return Err(Error::Invalid(faults));
         };
         let locked = format!("{SELECT} WHERE name = $1 FOR UPDATE");
@@ -186,7 +201,7 @@ impl Schedule {
             id,
             name,
             cron: input.cron.split_whitespace().collect::<Vec<_>>().join(" "),
-            time_zone: clock.zone.name().to_owned(),
+            time_zone: recurrence.zone.name().to_owned(),
             action: input.action,
             enabled: input.enabled,
             actor: viewer.actor,
@@ -196,16 +211,16 @@ impl Schedule {
             created_at: before.as_ref().map_or(now, |schedule| schedule.created_at),
             updated_at: now,
         };
-        let goes_on = before.as_ref().filter(|before| {
+        let unchanged = before.as_ref().filter(|before| {
             before.enabled && (&before.cron, &before.time_zone) == (&after.cron, &after.time_zone)
         });
-        after.next_tick = match goes_on {
+        after.next_tick = match unchanged {
             _ if !after.enabled => None,
-            // Saved between a tick and its run, it must not lose the run.
+            // A schedule that is saved between an occurrence and its run must not lose the run.
             Some(before) => before.next_tick,
-            None => clock.cron.next(now, clock.zone),
+            None => recurrence.cron.next(now, recurrence.zone),
         };
-        after.next_run_at = after.next_tick.map(|tick| tick + spread(id));
+        after.next_run_at = after.next_tick.map(|occurrence| occurrence + jitter(id));
         if let Some(before) = &before
             && *before == (Self { updated_at: before.updated_at, ..after.clone() })
         {
@@ -223,7 +238,7 @@ impl Schedule {
         Ok(after)
     }
 
-    /// Deletes it; what it has started goes on.
+    /// Deletes a schedule. Runs that it has started continue.
     pub async fn delete(tx: &Tx, id: ScheduleId, now: DateTime<Utc>) -> Result<()> {
         let schedule: Self = tx
             .opt(&format!("{SELECT} WHERE id = $1 FOR UPDATE"), &[&id])
@@ -269,14 +284,15 @@ impl Schedule {
     }
 }
 
-/// An expression and the clocks it goes by.
-struct Clock {
+/// Recurrence of a schedule: a cron expression and its time zone.
+struct Recurrence {
     cron: Cron,
     zone: chrono_tz::Tz,
 }
 
-impl Clock {
-    /// Reads both, and refuses what never comes.
+impl Recurrence {
+    /// Parses the expression and the name of the zone, and rejects an expression that never matches. Adds the errors to
+    /// `faults` and returns `None` if the expression or the name cannot be parsed.
     fn parse(
         cron: &str,
         zone: &str,
@@ -297,14 +313,14 @@ impl Clock {
                 suggestion: Some("0 2 28 2 *".to_owned()),
                 ..FieldError::new(
                     "input.cron",
-                    "never comes: no date is such a day in such a month",
+                    "never matches: no such day exists in the given months",
                 )
             });
         }
         Some(Self { cron, zone })
     }
 
-    /// Those of a row; `None` where this version cannot read them.
+    /// Parses the columns of a row. Returns `None` if this version cannot parse them.
     fn of_row(row: &Row) -> Result<Option<Self>> {
         let (cron, zone): (&str, &str) = (row.try_get("cron")?, row.try_get("time_zone")?);
         let cron = Cron::parse(cron, "cron").ok();
@@ -313,12 +329,13 @@ impl Clock {
     }
 }
 
-/// How long after its ticks a schedule runs: less than a minute, by chance of its id.
-fn spread(id: ScheduleId) -> TimeDelta {
-    let (_, chance) = id.uuid().as_u64_pair();
-    // The lower half of the id is random but for its two highest bits.
+/// Returns the jitter of the schedule, i.e. the delay between an occurrence and its run: less than a minute, derived
+/// from the id.
+fn jitter(id: ScheduleId) -> TimeDelta {
+    let (_, random_bits) = id.uuid().as_u64_pair();
+    // The lower half of the id is random except for its two highest bits.
     TimeDelta::milliseconds(
-        i64::try_from((chance & (u64::MAX >> 2)) % SPREAD_MS).unwrap_or_default(),
+        i64::try_from((random_bits & (u64::MAX >> 2)) % MAX_JITTER_MS).unwrap_or_default(),
     )
 }
 
@@ -331,12 +348,12 @@ mod tests {
         let mut tenths = [0; 10];
         for _ in 0..10_000 {
             let id = Id::new();
-            let spread_ms = spread(id).num_milliseconds();
+            let jitter_ms = jitter(id).num_milliseconds();
             assert!(
-                (0..60_000).contains(&spread_ms)
-                    && spread(id) == TimeDelta::milliseconds(spread_ms)
+                (0..60_000).contains(&jitter_ms)
+                    && jitter(id) == TimeDelta::milliseconds(jitter_ms)
             );
-            tenths[usize::try_from(spread_ms / 6000).unwrap()] += 1;
+            tenths[usize::try_from(jitter_ms / 6000).unwrap()] += 1;
         }
         assert!(tenths.iter().all(|share| (800..1200).contains(share)), "{tenths:?}");
     }

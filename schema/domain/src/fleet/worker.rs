@@ -1,8 +1,9 @@
-//! A process that takes jobs: one row a boot, which beats. What runs where is in the jobs; here is who is there.
+//! Workers, i.e. processes that claim jobs. Each start of a process has one row, which heartbeats keep up to date. The
+//! rows of jobs contain the worker that runs them; this table lists the workers.
 //!
-//! A row says what was last heard, never that somebody lives: leases decide that. So nobody who is silent for a minute
-//! is shown, and silent rows are removed after an hour by whoever comes by. All times are Postgres' own: workers' clocks
-//! need not agree.
+//! A row contains the time of the last heartbeat. It does not prove that the worker is alive: only leases decide that.
+//! A worker without a heartbeat for a minute is not listed. Its row is deleted after an hour, by the clean-up of any
+//! worker. All times are Postgres' own, so the clocks of workers need not agree.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -18,27 +19,28 @@ use crate::{
     fleet::job::Queue,
 };
 
-/// A process that takes jobs. Takes `FLEET_READ`.
+/// A process that claims and runs jobs. Requires `FLEET_READ`.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::FleetRead))]
 pub struct Worker {
-    /// Its id: a new one at each start.
+    /// The worker's id, a new UUID at each start.
     pub id: String,
-    /// The machine it runs on, as it calls itself.
+    /// Host name of the machine, as the machine reports it.
     pub host: String,
-    /// What it takes.
+    /// Queues from which the worker claims jobs.
     pub queues: Vec<Queue>,
-    /// Jobs it was running when it was last seen.
+    /// Number of jobs that the worker had claimed at the last heartbeat, including prefetched jobs and jobs with an
+    /// outcome that is not stored yet.
     pub running: i32,
-    /// Jobs it runs at once at most.
+    /// Maximum number of concurrent jobs, over all queues.
     pub capacity: i32,
-    /// The version of SentryOps it runs.
+    /// Version of SentryOps that the worker runs.
     pub version: String,
-    /// When it started.
+    /// Time at which the worker process started.
     pub started_at: DateTime<Utc>,
-    /// When it was last seen.
+    /// Time of the worker's last heartbeat.
     pub last_seen_at: DateTime<Utc>,
-    /// Whether it finishes what it has and takes nothing new.
+    /// True if the worker is shutting down: it finishes its running jobs and claims no new ones.
     pub is_draining: bool,
 }
 
@@ -48,7 +50,8 @@ impl FromRow for Worker {
         Ok(Self {
             id: row.try_get::<_, Uuid>("id")?.to_string(),
             host: row.try_get("host")?,
-            // A newer worker may take from a queue that we do not know: no reason to show no worker.
+            // A newer worker may claim from a queue that this version does not know. List the worker without that
+            // queue.
             queues: queues.into_iter().filter_map(|queue| Queue::from_column(queue).ok()).collect(),
             running: row.try_get("running")?,
             capacity: row.try_get("capacity")?,
@@ -60,23 +63,24 @@ impl FromRow for Worker {
     }
 }
 
-/// A worker that starts.
+/// Values of a worker to register at the start of its process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWorker {
-    /// Made for this start; leases carry it.
+    /// Id generated at this start. The rows of claimed jobs contain it.
     pub id: Uuid,
-    /// The machine it runs on, as it calls itself.
+    /// Host name of the machine, as the machine reports it.
     pub host: String,
-    /// The version of SentryOps it runs.
+    /// Version of SentryOps that the worker runs.
     pub version: String,
-    /// What it takes.
+    /// Queues from which the worker claims jobs.
     pub queues: Vec<Queue>,
-    /// Jobs it runs at once at most.
+    /// Maximum number of concurrent jobs, over all queues.
     pub capacity: i32,
 }
 
 impl Worker {
-    /// Makes it known. Again, it is as if it had just started: for one that was forgotten while it could not beat.
+    /// Inserts the worker's row. If the row exists, updates it and clears `is_draining`. A worker whose row was
+    /// deleted, because it could not send heartbeats, registers again.
     pub async fn register(tx: &Tx<Fleet>, new: &NewWorker) -> Result<()> {
         let queues: Vec<&str> = new.queues.iter().map(|queue| queue.as_str()).collect();
         tx.exec(
@@ -90,24 +94,30 @@ impl Worker {
         Ok(())
     }
 
-    /// RuleText that it is there and what it does. `false` where it is not known (any more): it registers again.
-    pub async fn beat(tx: &Tx<Fleet>, id: Uuid, running: i32, is_draining: bool) -> Result<bool> {
-        let known = tx
+    /// Writes a heartbeat with the number of running jobs. Returns false if the worker has no row and must register
+    /// again.
+    pub async fn heartbeat(
+        tx: &Tx<Fleet>,
+        id: Uuid,
+        running: i32,
+        is_draining: bool,
+    ) -> Result<bool> {
+        let rows = tx
             .exec(
                 "UPDATE worker SET running = $2, is_draining = $3, last_seen_at = now() WHERE id = $1",
                 &[&id, &running, &is_draining],
             )
             .await?;
-        Ok(known == 1)
+        Ok(rows == 1)
     }
 
-    /// It stops in good order.
-    pub async fn leave(tx: &Tx<Fleet>, id: Uuid) -> Result<()> {
+    /// Deletes the row of a worker that shuts down cleanly.
+    pub async fn deregister(tx: &Tx<Fleet>, id: Uuid) -> Result<()> {
         tx.exec("DELETE FROM worker WHERE id = $1", &[&id]).await?;
         Ok(())
     }
 
-    /// Those seen within the last minute, the longest-running first.
+    /// Returns the workers with a heartbeat within the last minute, the earliest start first.
     pub async fn list(tx: &Tx<Fleet>) -> Result<Vec<Self>> {
         tx.all(
             "SELECT id, host, version, queues, running, capacity, is_draining, started_at, last_seen_at FROM worker
@@ -117,8 +127,8 @@ impl Worker {
         .await
     }
 
-    /// Removes those that were silent for an hour; returns how many.
-    pub async fn forget(tx: &Tx<Fleet>) -> Result<u64> {
+    /// Deletes stale workers, i.e. those without a heartbeat for an hour. Returns the number of rows deleted.
+    pub async fn delete_stale(tx: &Tx<Fleet>) -> Result<u64> {
         tx.exec("DELETE FROM worker WHERE last_seen_at < now() - interval '1 hour'", &[]).await
     }
 }

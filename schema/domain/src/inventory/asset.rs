@@ -1,12 +1,17 @@
-//! Something we operate: a host, a device, a service, a licence, a cloud resource. (`asset/query`: which are asked for;
-//! `asset/patch`: what changes of one; `asset/fact`: how we know what we know; `asset/object`: its JSON; `asset/store`: how
-//! any number of them are written.)
+//! Assets: hosts, network devices, services, software licences and cloud resources.
 //!
-//! Its life moves along legal transitions only, and it is deleted only from the end of it: deleting is for what was
-//! retired, and not a way to lose the history of something that runs. Attributes and custom fields are JSON objects
-//! that merge by key on update.
+//! - `asset/query`: filter and order of asset lists.
+//! - `asset/patch`: changes to one asset.
+//! - `asset/fact`: attribute values with their sources and times.
+//! - `asset/object`: rules for the JSON objects `attributes` and `customFields`.
+//! - `asset/store`: inserts and updates of many assets in one statement.
 //!
-//! Long, because the shape, its two inputs and every write of it stand together: a new field touches all of them.
+//! The lifecycle state changes along legal transitions only. An asset can be deleted only if it is retired or disposed,
+//! so that a deletion never loses the history of an asset in operation. Attributes and custom fields are JSON objects;
+//! an update merges its changes into them by key. Attributes have the keys and types of the registry, and rules read
+//! them. Custom fields have any names and values, and no rule reads them.
+//!
+//! Long, because the asset's type, its two inputs and all writes are in one file: a new field changes all of them.
 
 use std::{iter, slice};
 
@@ -43,42 +48,43 @@ pub use query::{AssetFilter, AssetOrder, AssetOrderField, OrderDirection};
 pub(crate) use store::{Change, Draft, insert_all, update_all};
 
 text_enum! {
-    /// What kind of thing an asset is.
+    /// An asset's type, which never changes.
     AssetType in "asset"."type" {
-        /// A machine, physical or virtual.
+        /// A physical or virtual machine.
         Host = "HOST",
         /// A router, switch, firewall or access point.
         NetworkDevice = "NETWORK_DEVICE",
-        /// Something that runs and answers.
+        /// A service: running software that answers requests.
         Service = "SERVICE",
-        /// A right to use software.
+        /// A software licence: the right to use software.
         SoftwareLicense = "SOFTWARE_LICENSE",
-        /// Something rented from a provider.
+        /// A resource rented from a cloud provider.
         CloudResource = "CLOUD_RESOURCE",
     }
 }
 
 text_enum! {
-    /// Where an asset is in its life.
+    /// Lifecycle state of an asset.
     LifecycleState in "asset"."lifecycle_state" {
-        /// Being set up.
+        /// The asset is being set up.
         Provisioning = "PROVISIONING",
-        /// In use.
+        /// The asset is in use.
         Active = "ACTIVE",
-        /// Out of use for a while.
+        /// The asset is temporarily out of use.
         Maintenance = "MAINTENANCE",
-        /// Out of use for good.
+        /// The asset is out of use. It can be reactivated, disposed of or deleted.
         Retired = "RETIRED",
-        /// Gone.
+        /// The asset was scrapped, sold or returned. This state is final.
         Disposed = "DISPOSED",
     }
 }
 
 impl LifecycleState {
-    /// What a statement says of assets in operation: only those are judged, and none of them is deleted.
+    /// SQL condition for assets in operation. Rules are evaluated only on assets in operation, and such an asset cannot
+    /// be deleted.
     pub(crate) const IN_OPERATION: &str = "asset.lifecycle_state NOT IN ('RETIRED', 'DISPOSED')";
 
-    /// Whether an asset in this state is in operation, soon will be, or only for a while is not.
+    /// Returns true if an asset in this state is in operation: being set up, in use, or temporarily out of use.
     pub const fn is_in_operation(self) -> bool {
         match self {
             Self::Provisioning | Self::Active | Self::Maintenance => true,
@@ -86,7 +92,7 @@ impl LifecycleState {
         }
     }
 
-    /// Where it may go from here.
+    /// Returns the states to which an asset in this state can change.
     pub const fn next(self) -> &'static [Self] {
         match self {
             Self::Active => &[Self::Maintenance, Self::Retired],
@@ -96,19 +102,19 @@ impl LifecycleState {
         }
     }
 
-    /// Whether it may go there, or stay.
+    /// Checks that an asset in this state can change to `state`; an unchanged state is legal.
     ///
     /// # Errors
-    /// A sentence that names where it may go instead.
+    /// A message that lists the legal next states.
     pub fn check_next(self, state: Self) -> Result<(), String> {
         if self == state || self.next().contains(&state) {
             return Ok(());
         }
         let legal = match self.next() {
-            [] => "nothing follows it".to_owned(),
+            [] => "this state is final".to_owned(),
             next => {
                 let names: Vec<_> = next.iter().map(|state| state.as_str()).collect();
-                format!("it may become {}", names.join(" or "))
+                format!("the legal next states are {}", names.join(" and "))
             }
         };
         Err(format!("is {} and cannot become {}: {legal}", self.as_str(), state.as_str()))
@@ -116,59 +122,60 @@ impl LifecycleState {
 }
 
 text_enum! {
-    /// What an asset is used for.
+    /// Environment in which an asset is used.
     Environment in "asset"."environment" {
-        /// Production.
+        /// The asset is used in production.
         Prod = "PROD",
-        /// Rehearsal.
+        /// The asset is used for staging, i.e. for tests before production.
         Staging = "STAGING",
-        /// Development.
+        /// The asset is used for development.
         Dev = "DEV",
     }
 }
 
-/// Something we operate.
+/// An asset: a host, network device, service, software licence or cloud resource.
 #[derive(Debug, Clone, PartialEq, SimpleObject, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[graphql(name = "AssetRow")]
 pub struct Asset {
-    /// Its id.
+    /// The asset's id, beginning `ast_`.
     #[serde(skip)]
     pub id: AssetId,
-    /// Its short code, as on its label, e.g. `HST-4F7K2`.
+    /// The asset's short code, a unique id for people that is printed on the asset's label, e.g. `HST-4F7K2`.
     pub code: String,
-    /// Its id in the system it was imported from; unique in the organization.
+    /// The asset's id in the system that it was imported from, unique in the organization; null if there is none.
     pub external_id: Option<String>,
-    /// Its name, e.g. `billing-db-1`.
+    /// The asset's name, e.g. `billing-db-1`.
     pub name: String,
-    /// What kind of thing it is.
+    /// The asset's type, which never changes.
     #[graphql(name = "type")]
     #[serde(rename = "type")]
     pub asset_type: AssetType,
-    /// Where it is in its life.
+    /// The asset's current lifecycle state.
     pub lifecycle_state: LifecycleState,
-    /// What it is used for.
+    /// Environment in which the asset is used.
     pub environment: Environment,
-    /// Where it is.
+    /// The asset's location, as free text; null if unknown.
     pub location: Option<String>,
-    /// What there is to say about it.
+    /// The asset's description, as free text; null if there is none.
     pub description: Option<String>,
-    /// Who answers for it.
+    /// The user who is responsible for the asset; `None` if there is none.
     #[graphql(skip)]
     #[serde(rename = "owner")]
     pub owner_id: Option<UserId>,
-    /// What is known of it, by attribute, as it was told; `facts` adds how we know it and what follows from it.
+    /// Attribute values as stored, by key. `facts` also returns their sources and the derived values.
     pub attributes: Value,
-    /// How we know each of them, and since when.
+    /// Source and observation time of each attribute in `attributes`.
     #[graphql(skip)]
     #[serde(skip)]
     pub sources: Sources,
-    /// What else the team keeps of it, by name.
+    /// Custom fields of the asset: values of any type under names that the organization chooses. Rules do not read
+    /// them.
     pub custom_fields: Value,
-    /// When it was created here.
+    /// Time at which the asset was added to the inventory.
     #[serde(skip)]
     pub created_at: DateTime<Utc>,
-    /// When it was last changed here.
+    /// Time of the last change of the asset in the inventory.
     #[serde(skip)]
     pub updated_at: DateTime<Utc>,
 }
@@ -195,57 +202,58 @@ impl FromRow for Asset {
     }
 }
 
-/// A new asset.
+/// The values of a new asset.
 #[derive(Debug, Clone, InputObject)]
 pub struct CreateAssetInput {
-    /// Its name, up to 255 characters.
+    /// The asset's name, up to 255 characters.
     pub name: String,
-    /// What kind of thing it is.
+    /// The asset's type; it never changes.
     #[graphql(name = "type")]
     pub asset_type: AssetType,
-    /// What it is used for.
+    /// Environment in which the asset is used.
     #[graphql(default_with = "Some(Environment::Prod)")]
     pub environment: Option<Environment>,
-    /// Where it is in its life.
+    /// The asset's initial lifecycle state.
     #[graphql(default_with = "Some(LifecycleState::Active)")]
     pub lifecycle_state: Option<LifecycleState>,
-    /// Its id in the system it comes from; unique in the organization.
+    /// The asset's id in the system that it comes from; unique in the organization.
     pub external_id: Option<String>,
-    /// Where it is.
+    /// The asset's location, up to 255 characters.
     pub location: Option<String>,
-    /// What there is to say about it, up to 4096 characters.
+    /// The asset's description, up to 4096 characters.
     pub description: Option<String>,
-    /// Who answers for it: a member of the organization.
+    /// The user who is responsible for the asset; must be a member of the organization.
     pub owner: Option<UserId>,
-    /// Its tags.
+    /// Ids of the asset's tags, each beginning `tag_`; up to 50.
     pub tags: Option<Vec<TagId>>,
-    /// What is known of it: an object, by attribute; the query `attributes` lists them.
+    /// Attribute values, as an object by key. The query `attributes` lists the keys and value types. Rules read these
+    /// values. Use `customFields` for other data.
     pub attributes: Option<Value>,
-    /// What else to keep: an object, by name.
+    /// Custom fields, as an object by key. The keys and values are free, and rules do not read them.
     pub custom_fields: Option<Value>,
 }
 
-/// What to change of an asset: what is absent stays, `null` clears. `attributes` and `customFields` merge by key, where
-/// `null` removes a key.
+/// Changes to an asset. An absent field stays unchanged, and `null` clears a field. The objects `attributes` and
+/// `customFields` are merged by key: a key with the value `null` is removed, and absent keys stay unchanged.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct UpdateAssetInput {
-    /// Its name, up to 255 characters.
+    /// The asset's name, up to 255 characters; cannot be cleared.
     pub name: MaybeUndefined<String>,
-    /// What it is used for.
+    /// Environment in which the asset is used; cannot be cleared.
     pub environment: MaybeUndefined<Environment>,
-    /// Its id in the system it comes from; unique in the organization.
+    /// The asset's id in the system that it comes from; unique in the organization.
     pub external_id: MaybeUndefined<String>,
-    /// Where it is.
+    /// The asset's location, up to 255 characters.
     pub location: MaybeUndefined<String>,
-    /// What there is to say about it, up to 4096 characters.
+    /// The asset's description, up to 4096 characters.
     pub description: MaybeUndefined<String>,
-    /// Who answers for it: a member of the organization.
+    /// The user who is responsible for the asset; must be a member of the organization.
     pub owner: MaybeUndefined<UserId>,
-    /// Its tags: these and no others.
+    /// Ids of all tags of the asset, each beginning `tag_`; up to 50. Current tags that are not listed are removed.
     pub tags: MaybeUndefined<Vec<TagId>>,
-    /// What is known of it: an object, merged by attribute.
+    /// Changed attribute values, as an object by key. The query `attributes` lists the keys.
     pub attributes: MaybeUndefined<Value>,
-    /// What else to keep: an object, merged by name.
+    /// Changed custom fields, as an object by key. The keys are free.
     pub custom_fields: MaybeUndefined<Value>,
 }
 
@@ -254,25 +262,25 @@ const SELECT: &str =
     owner_id, attributes, sources, custom_fields, created_at, updated_at FROM asset";
 
 impl Asset {
-    /// The asset, or `None`.
+    /// Returns the asset with this id, or `None`.
     pub async fn find(tx: &Tx, id: AssetId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The asset of that short code, or `None`.
+    /// Returns the asset with this short code, or `None`. Ignores case.
     pub async fn find_by_code(tx: &Tx, code: &str) -> Result<Option<Self>> {
         if code.contains('\0') {
-            return Ok(None); // Postgres has no such text, and refuses it as a parameter.
+            return Ok(None); // Postgres rejects U+0000 in a text parameter.
         }
         tx.opt(&format!("{SELECT} WHERE code = $1"), &[&code.to_uppercase()]).await
     }
 
-    /// Those that there are of these.
+    /// Returns the assets with these ids; unknown ids are skipped.
     pub async fn of_ids(tx: &Tx, ids: &[AssetId]) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} WHERE id = ANY($1)"), &[&ids]).await
     }
 
-    /// A page of those that the filter lets through.
+    /// Returns a page of the assets that match the filter.
     pub async fn list(
         tx: &Tx,
         filter: &AssetFilter,
@@ -283,12 +291,12 @@ impl Asset {
         values.listing().page(tx, SELECT, order.sql(), page).await
     }
 
-    /// How many the filter lets through.
+    /// Returns the number of assets that match the filter.
     pub async fn count(tx: &Tx, filter: &AssetFilter) -> Result<i64> {
         FilterValues::of(filter)?.listing().count(tx, "asset").await
     }
 
-    /// Its place in a list of that order.
+    /// Returns the asset's position in a list with this order.
     pub fn position(&self, order: AssetOrder) -> Position {
         let value = match order.field {
             AssetOrderField::CreatedAt => String::new(),
@@ -301,11 +309,16 @@ impl Asset {
         Position { value, id: self.id.uuid() }
     }
 
-    /// Adds one.
+    /// Inserts an asset, with its tags and an audit entry.
+    ///
+    /// # Errors
+    /// `Invalid` with one error per invalid field. `NotFound` for an unknown tag. `Conflict` if another asset has the
+    /// external id, or if the owner is not a member of the organization.
     pub async fn create(tx: &Tx, input: &CreateAssetInput, now: DateTime<Utc>) -> Result<Self> {
         let mut faults = Vec::new();
         let blank = Draft::new(input.asset_type, now);
-        let mut draft = Patch::of_new(input).apply(&blank, Provenance::declared(now), &mut faults);
+        let mut draft =
+            Patch::from_create(input).apply(&blank, Provenance::declared(now), &mut faults);
         draft.asset.lifecycle_state = input.lifecycle_state.unwrap_or(LifecycleState::Active);
         draft.asset.environment = input.environment.unwrap_or(Environment::Prod);
         if !faults.is_empty() {
@@ -317,7 +330,11 @@ impl Asset {
         Ok(draft.asset)
     }
 
-    /// Changes what the patch gives.
+    /// Changes the fields that the patch contains. Writes nothing if no value differs.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown asset or tag. `Invalid` with one error per invalid field. `Conflict` if another asset
+    /// has the external id, or if the owner is not a member of the organization.
     pub async fn update(
         tx: &Tx,
         id: AssetId,
@@ -326,17 +343,18 @@ impl Asset {
     ) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         let mut faults = Vec::new();
-        let after = Patch::of_change(patch).apply(&before, Provenance::declared(now), &mut faults);
+        let after =
+            Patch::from_update(patch).apply(&before, Provenance::declared(now), &mut faults);
         if !faults.is_empty() {
             return Err(Error::Invalid(faults).within("input"));
         }
         Self::store(tx, Change { action: "asset.updated", before, after }, now).await
     }
 
-    /// Moves it along its life.
+    /// Changes the asset's lifecycle state.
     ///
     /// # Errors
-    /// `Conflict` for a move that is not legal, naming those that are.
+    /// `NotFound` for an unknown asset. `Conflict` for an illegal transition; the message lists the legal next states.
     pub async fn set_lifecycle(
         tx: &Tx,
         id: AssetId,
@@ -351,16 +369,17 @@ impl Asset {
         Self::store(tx, Change { action: "asset.lifecycle_changed", before, after }, now).await
     }
 
-    /// Deletes the asset, if its life is over. Outside of inventory, call `compliance::asset_deletion::delete_asset`, which
-    /// also deletes the asset's posture and findings.
+    /// Deletes an asset that is retired or disposed. Modules other than `inventory` must call
+    /// `compliance::asset_deletion::delete_asset`, which also deletes the asset's posture (all verdicts and the score
+    /// of the asset) and its findings.
     pub async fn delete(tx: &Tx, id: AssetId, now: DateTime<Utc>) -> Result<()> {
         Self::prepare_deletion(tx, id, now).await?.finish(tx, now).await
     }
 
-    /// Locks the asset's row, if its life is over, and takes its dependencies and its custody from it.
+    /// Locks the row of an asset that is retired or disposed, deletes its dependencies and closes its open custody.
     ///
     /// # Errors
-    /// `NotFound`, and `Conflict` while the asset is in operation or has too many dependencies.
+    /// `NotFound` for an unknown asset. `Conflict` if the asset is in operation or has too many dependencies.
     pub(crate) async fn prepare_deletion(
         tx: &Tx,
         id: AssetId,
@@ -370,13 +389,13 @@ impl Asset {
         let state = draft.asset.lifecycle_state;
         if state.is_in_operation() {
             return Err(Error::Conflict(format!(
-                "the asset is {}: only what is RETIRED or DISPOSED can be deleted, so call setAssetLifecycle first",
+                "the asset is {}: only a RETIRED or DISPOSED asset can be deleted; change its state with setAssetLifecycle first",
                 state.as_str()
             )));
         }
         let names = Draft::tag_names(tx, iter::once(&draft)).await?;
-        Dependency::remove_all_of(tx, id, now).await?;
-        Custody::end_of(tx, id, now).await?;
+        Dependency::remove_all_of_asset(tx, id, now).await?;
+        Custody::close_for_deletion(tx, id, now).await?;
         Ok(Deletion { id, snapshot: draft.snapshot(&names) })
     }
 
@@ -385,7 +404,7 @@ impl Asset {
         found.into_iter().next().ok_or_else(|| Error::not_found("asset", id))
     }
 
-    /// Writes what differs, and nothing where nothing does.
+    /// Writes the change, its audit entry and its event. Writes nothing if no value differs.
     async fn store(tx: &Tx, mut change: Change, now: DateTime<Utc>) -> Result<Self> {
         if change.before != change.after {
             let drafts = [&change.before, &change.after].into_iter();
@@ -397,15 +416,15 @@ impl Asset {
     }
 }
 
-/// An asset about to be deleted: nothing but its own row is left of it.
-#[must_use = "the asset is deleted by finishing"]
+/// A prepared deletion: the asset's dependencies are deleted and its custody is closed; the asset's row still exists.
+#[must_use = "the asset's row is deleted only by `finish`"]
 pub(crate) struct Deletion {
     id: AssetId,
     snapshot: Value,
 }
 
 impl Deletion {
-    /// Deletes the row, and says so.
+    /// Deletes the asset's row, and records the audit entry and the event.
     pub(crate) async fn finish(self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
         tx.exec("DELETE FROM asset WHERE id = $1", &[&self.id]).await?;
         Entry::deleted("asset.deleted", self.id, self.snapshot).record(tx, now).await?;

@@ -1,7 +1,7 @@
-//! What changed of an asset: its part of the audit trail without the values, for whoever may read assets.
+//! The change history of an asset: its audit entries without the values.
 //!
-//! Values may hold what only auditors read; that something changed, when and by whom, is what everybody asks first when
-//! it breaks.
+//! The values may contain data that requires `AUDIT_READ`. A caller with `ASSET_READ` sees only which values changed,
+//! when, and by whom: this is the first question after an outage.
 
 use std::collections::HashMap;
 
@@ -15,22 +15,22 @@ use crate::base::{
     entity::{self, AssetId, AuditEntryId, Entity},
     error::{Error, Result},
     id::Id,
-    listing::{Listing, Order, Side},
+    listing::{ListedTable, Listing, Order},
     page::{Page, PageRequest, Position},
 };
 
-/// One recorded change, without its values.
+/// A recorded change of an asset, without the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The id of its entry in the audit trail.
+    /// The id of the change's entry in the audit trail.
     pub id: AuditEntryId,
-    /// When.
+    /// Time at which the change was made.
     pub at: DateTime<Utc>,
-    /// Who.
+    /// The user or API key that made the change, or SentryOps itself.
     pub actor: Actor,
-    /// What was done, e.g. `asset.updated`.
+    /// The audit action, e.g. `asset.updated`.
     pub action: String,
-    /// The key paths whose values differ, e.g. `attributes.os_name`.
+    /// Key paths of the changed values, e.g. `attributes.os_name`.
     pub paths: Vec<String>,
 }
 
@@ -50,39 +50,41 @@ impl FromRow for Change {
 }
 
 impl Change {
-    /// A page of each of these assets' changes, newest first.
+    /// Returns a page of changes for each of these assets, newest first.
     pub async fn of_assets(
         tx: &Tx,
         assets: &[AssetId],
         page: &PageRequest,
     ) -> Result<HashMap<AssetId, Page<Self>>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
-        let entries = Side {
+        let entries = ListedTable {
             columns: "id, at, actor_kind, actor_id, action, changed_paths",
             from: "audit_entry",
-            only: None,
+            filter: None,
         };
         let newest_first = Order { column: None, id: "id", descending: true };
         let of_entity = ("entity_id", &owners);
-        let pages = of_kind().page_of_each(tx, entries, of_entity, newest_first, page).await?;
+        let pages =
+            asset_entries().page_of_each(tx, entries, of_entity, newest_first, page).await?;
         Ok(pages.into_iter().map(|(asset, page)| (Id::from(asset), page)).collect())
     }
 
-    /// How many changes each of these assets has; those without any are left out.
+    /// Returns the number of changes per asset. Assets without changes are left out.
     pub async fn count_of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, i64>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
-        let counts = of_kind().count_of_each(tx, "audit_entry", ("entity_id", &owners)).await?;
+        let counts =
+            asset_entries().count_of_each(tx, "audit_entry", ("entity_id", &owners)).await?;
         Ok(counts.into_iter().map(|(asset, count)| (Id::from(asset), count)).collect())
     }
 
-    /// Its place in the list.
+    /// Returns the change's position in the asset's change history.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }
 }
 
-fn of_kind<'a>() -> Listing<'a> {
+fn asset_entries<'a>() -> Listing<'a> {
     let mut entries = Listing::default();
-    entries.only("entity_type = ?", &entity::Asset::KEY);
+    entries.filter("entity_type = ?", &entity::Asset::KEY);
     entries
 }

@@ -1,7 +1,9 @@
-//! Who holds an asset, from its check-out to its check-in.
+//! Custodies: check-out records of assets. A custody records that one person, the holder, has one asset, from check-out
+//! to check-in.
 //!
-//! At most one of an asset is open: a partial unique index says so, because of two people who take the same laptop at
-//! once only one has it. What was checked in stays as history and is never altered.
+//! A custody is open until check-in. A partial unique index allows at most one open custody per asset, so if two people
+//! check out the same laptop at the same time, only one of the two check-outs succeeds. A closed custody never changes,
+//! and is kept as history until the asset is deleted.
 
 use std::collections::HashMap;
 
@@ -20,36 +22,36 @@ use crate::{
         error::{Error, Result},
         event::Event,
         id::Id,
-        listing::{Listing, Order, Side},
+        listing::{ListedTable, Listing, Order},
         page::{Page, PageRequest, Position},
         text,
     },
 };
 
-/// Somebody holding an asset, now or once.
+/// A custody: the check-out record of one asset and its holder, from check-out to check-in.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(name = "CustodyRow")]
 pub struct Custody {
-    /// Its id.
+    /// The custody's id, beginning `cus_`.
     pub id: CustodyId,
-    /// What is held.
+    /// The asset that was checked out.
     #[graphql(skip)]
     pub asset_id: AssetId,
-    /// Who holds it.
+    /// The member to whom the asset was checked out.
     #[graphql(skip)]
     pub holder_id: UserId,
-    /// What was said when it was handed out.
+    /// Notes on the check-out; null if none were given.
     pub notes: Option<String>,
-    /// Since when.
+    /// Time at which the asset was checked out.
     pub checked_out_at: DateTime<Utc>,
-    /// Who handed it out.
+    /// The actor who checked the asset out.
     #[graphql(skip)]
     pub checked_out_by: Actor,
-    /// What was said when it came back.
+    /// Notes on the check-in; null while the asset is checked out, and if none were given.
     pub return_notes: Option<String>,
-    /// Until when; null while it is held.
+    /// Time at which the asset was checked in; null while the asset is checked out.
     pub checked_in_at: Option<DateTime<Utc>>,
-    /// Who took it back.
+    /// The actor who checked the asset in; `None` while the asset is checked out.
     #[graphql(skip)]
     pub checked_in_by: Option<Actor>,
 }
@@ -83,12 +85,12 @@ const COLUMNS: &str = "id, asset_id, holder_id, notes, checked_out_at, checked_o
     checked_in_at, checked_in_by_kind, checked_in_by_id";
 
 impl Custody {
-    /// The custody, or `None`.
+    /// Returns the custody with this id, or `None`.
     pub async fn find(tx: &Tx, id: CustodyId) -> Result<Option<Self>> {
         tx.opt(&format!("SELECT {COLUMNS} FROM custody WHERE id = $1"), &[&id]).await
     }
 
-    /// Those of these assets that are held now.
+    /// Returns the open custodies of these assets, at most one per asset.
     pub async fn open_of(tx: &Tx, assets: &[AssetId]) -> Result<Vec<Self>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM custody WHERE asset_id = ANY($1) AND checked_in_at IS NULL"
@@ -96,14 +98,14 @@ impl Custody {
         tx.all(&sql, &[&assets]).await
     }
 
-    /// A page of each of these assets' custodies, newest first.
+    /// Returns a page of custodies for each of these assets, newest first.
     pub async fn of_assets(
         tx: &Tx,
         assets: &[AssetId],
         page: &PageRequest,
     ) -> Result<HashMap<AssetId, Page<Self>>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
-        let custodies = Side { columns: COLUMNS, from: "custody", only: None };
+        let custodies = ListedTable { columns: COLUMNS, from: "custody", filter: None };
         let newest_first = Order { column: None, id: "id", descending: true };
         let pages = Listing::default()
             .page_of_each(tx, custodies, ("asset_id", &owners), newest_first, page)
@@ -111,23 +113,24 @@ impl Custody {
         Ok(pages.into_iter().map(|(asset, page)| (Id::from(asset), page)).collect())
     }
 
-    /// How many custodies each of these assets has; those without any are left out.
+    /// Returns the number of custodies per asset. Assets without custodies are left out.
     pub async fn count_of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, i64>> {
         let owners = assets.iter().map(|id| id.uuid()).collect();
         let counts = Listing::default().count_of_each(tx, "custody", ("asset_id", &owners)).await?;
         Ok(counts.into_iter().map(|(asset, count)| (Id::from(asset), count)).collect())
     }
 
-    /// Its place in the list.
+    /// Returns the custody's position in the asset's custody history.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }
 
-    /// Hands an asset to somebody.
+    /// Checks an asset out to a member of the organization.
     ///
     /// # Errors
-    /// `NotFound` for an asset that does not exist, `Conflict` where somebody holds it, saying who and since when, or
-    /// where the holder is no member of the organization.
+    /// `Invalid` if the notes are too long. `NotFound` if the asset does not exist. `Conflict` if the asset is checked
+    /// out already; the message names the holder and the time of the check-out. `Conflict` if the new holder is not a
+    /// member of the organization.
     pub async fn check_out(
         tx: &Tx,
         asset: AssetId,
@@ -140,7 +143,7 @@ impl Custody {
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        exists(tx, asset).await?;
+        lock_asset(tx, asset).await?;
         let (actor_kind, actor_id) = tx.origin().actor.columns();
         let opened: Option<Self> = tx
             .opt(
@@ -157,21 +160,22 @@ impl Custody {
                     &asset,
                     &holder,
                     &notes,
-                    &now.trunc_subsecs(6), // As Postgres keeps it.
+                    &now.trunc_subsecs(6), // The precision of Postgres.
                     &actor_kind,
                     &actor_id,
                 ],
             )
             .await?;
-        let Some(opened) = opened else { return Err(held(tx, asset).await?) };
-        opened.record(tx, "asset.checked_out", (&json!({}), &opened.while_held()), now).await?;
+        let Some(opened) = opened else { return Err(checked_out_conflict(tx, asset).await?) };
+        opened.record(tx, "asset.checked_out", (&json!({}), &opened.audit_value()), now).await?;
         Ok(opened)
     }
 
-    /// Takes an asset back from whoever holds it.
+    /// Checks an asset in: closes its open custody.
     ///
     /// # Errors
-    /// `NotFound` for an asset that does not exist, `Conflict` where nobody holds it.
+    /// `Invalid` if the notes are too long. `NotFound` if the asset does not exist. `Conflict` if the asset is not
+    /// checked out.
     pub async fn check_in(
         tx: &Tx,
         asset: AssetId,
@@ -184,14 +188,18 @@ impl Custody {
             return Err(Error::Invalid(faults));
         }
         let Some(closed) = Self::close(tx, asset, notes, now).await? else {
-            exists(tx, asset).await?;
-            return Err(Error::Conflict("nobody holds the asset: it is not checked out".into()));
+            lock_asset(tx, asset).await?;
+            return Err(Error::Conflict("the asset is not checked out".into()));
         };
         Ok(closed)
     }
 
-    /// Takes an asset that is about to go from whoever holds it.
-    pub(crate) async fn end_of(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
+    /// Closes the open custody of an asset that is about to be deleted. Does nothing if the asset is not checked out.
+    pub(crate) async fn close_for_deletion(
+        tx: &Tx,
+        asset: AssetId,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         Self::close(tx, asset, None, now).await.map(drop)
     }
 
@@ -212,23 +220,24 @@ impl Custody {
             )
             .await?;
         let Some(closed) = closed else { return Ok(None) };
-        let returned = match &closed.return_notes {
+        let after = match &closed.return_notes {
             Some(notes) => json!({ "returnNotes": notes }),
             None => json!({}),
         };
-        closed.record(tx, "asset.checked_in", (&closed.while_held(), &returned), now).await?;
+        closed.record(tx, "asset.checked_in", (&closed.audit_value(), &after), now).await?;
         Ok(Some(closed))
     }
 
-    /// What the audit trail says of it while it is open.
-    fn while_held(&self) -> Value {
+    /// Returns the JSON value that an audit entry contains for this custody while it is open.
+    fn audit_value(&self) -> Value {
         match &self.notes {
             Some(notes) => json!({ "holder": self.holder_id, "notes": notes }),
             None => json!({ "holder": self.holder_id }),
         }
     }
 
-    /// Records on the asset what its custody was and is.
+    /// Records an audit entry of the asset with the custody before and after the change, and publishes the change
+    /// events of the asset and of the custody.
     async fn record(
         &self,
         tx: &Tx,
@@ -246,15 +255,18 @@ impl Custody {
     }
 }
 
-/// Makes sure of the asset, and that it stays until the transaction ends.
-async fn exists(tx: &Tx, asset: AssetId) -> Result<()> {
+/// Checks that the asset exists, and locks its row, so that the asset is not deleted before the transaction ends.
+///
+/// # Errors
+/// `NotFound` if the asset does not exist.
+async fn lock_asset(tx: &Tx, asset: AssetId) -> Result<()> {
     let found: Option<Row> =
         tx.opt("SELECT id FROM asset WHERE id = $1 FOR KEY SHARE", &[&asset]).await?;
     found.map(drop).ok_or_else(|| Error::not_found("asset", asset))
 }
 
-/// Why it cannot be handed out.
-async fn held(tx: &Tx, asset: AssetId) -> Result<Error> {
+/// Returns the conflict of a check-out that found the asset checked out already.
+async fn checked_out_conflict(tx: &Tx, asset: AssetId) -> Result<Error> {
     let holder: Option<Row> = tx
         .opt(
             "SELECT \"user\".name, custody.checked_out_at FROM custody JOIN \"user\" ON \"user\".id = custody.holder_id
@@ -263,11 +275,14 @@ async fn held(tx: &Tx, asset: AssetId) -> Result<Error> {
         )
         .await?;
     let Some(holder) = holder else {
-        return Ok(Error::Conflict("the asset was checked in just now: check it out again".into()));
+        return Ok(Error::Conflict(
+            "the asset was checked out, but has been checked in meanwhile: try the check-out again"
+                .into(),
+        ));
     };
     let since: DateTime<Utc> = holder.try_get("checked_out_at")?;
     Ok(Error::Conflict(format!(
-        "{} has held the asset since {}: check it in first",
+        "the asset has been checked out to {} since {}: check the asset in first",
         holder.try_get::<_, &str>("name")?,
         since.to_rfc3339_opts(SecondsFormat::Secs, true)
     )))

@@ -1,9 +1,11 @@
-//! What an asset needs: the *source* needs the *target*. (`dependency/reach`: what is reached along them;
-//! `dependency/store`: how any number of them are written.)
+//! Dependencies: the *source* asset depends on the *target* asset.
 //!
-//! Cycles are allowed, because operations has them; an asset that needs itself, or the same one twice, is not. A
-//! dependency is part of its source: the audit trail keeps it there, so that an asset's history says when it began to
-//! need what.
+//! - `dependency/reach`: assets reached along dependencies.
+//! - `dependency/store`: inserts and updates of many dependencies in one statement.
+//!
+//! Cycles are allowed, because real systems have them. An asset cannot depend on itself, and at most one dependency
+//! connects a source with a target. The audit trail records the changes of a dependency as changes of its source asset:
+//! the history of an asset shows when the asset began to depend on another.
 
 use std::slice;
 
@@ -22,7 +24,7 @@ use crate::{
         id::Id,
         listing::{Listing, Order},
         page::{Page, PageRequest, Position},
-        text::{self, Rule, text_enum},
+        text::{self, TextLimits, text_enum},
     },
 };
 
@@ -32,43 +34,45 @@ mod store;
 pub use reach::{BlastRadius, Bounds, Direction, Reached, blast_radius, reach};
 pub(crate) use store::{insert_all, update_all};
 
-/// Dependencies that go with an asset at most: each is an audit entry and two hints.
-const MOST_REMOVED: i64 = 10_000;
+/// Maximum number of dependencies that are deleted with an asset. Each deletion writes up to one audit entry and two
+/// events.
+const MAX_REMOVED: i64 = 10_000;
 
-/// A kind: one line, up to 50 characters.
-pub(crate) const KIND: Rule = Rule { max: 50, multiline: false };
+/// Rule for a kind: one line, up to 50 characters.
+pub(crate) const KIND: TextLimits = TextLimits { max: 50, multiline: false };
 
 text_enum! {
-    /// How much an asset needs another.
+    /// Criticality of a dependency: the effect on the source (the dependent asset) if the target (the asset it depends
+    /// on) fails.
     Criticality in "dependency"."criticality" {
-        /// It hardly notices.
+        /// If the target fails, the source is hardly affected.
         Low = "LOW",
-        /// Something of it does not work.
+        /// If the target fails, some functions of the source are affected.
         Medium = "MEDIUM",
-        /// Much of it does not work.
+        /// If the target fails, most functions of the source are affected.
         High = "HIGH",
-        /// It does not work.
+        /// If the target fails, the source does not work.
         Critical = "CRITICAL",
     }
 }
 
-/// What an asset needs: the source needs the target.
+/// A dependency: one asset, the source, depends on another asset, the target.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(name = "DependencyRow")]
 pub struct Dependency {
-    /// Its id.
+    /// The dependency's id, beginning `dep_`.
     pub id: DependencyId,
-    /// Which asset needs the other.
+    /// The dependent asset: it depends on the target.
     #[graphql(skip)]
     pub source_id: AssetId,
-    /// Which asset is needed.
+    /// The asset on which the source depends.
     #[graphql(skip)]
     pub target_id: AssetId,
-    /// What for, e.g. `database`.
+    /// Purpose of the dependency as free text, e.g. `database`; null if not given.
     pub kind: Option<String>,
-    /// How much.
+    /// Effect on the source if the target fails; null if not given.
     pub criticality: Option<Criticality>,
-    /// When it was added here.
+    /// Time at which the dependency was added to the inventory.
     pub created_at: DateTime<Utc>,
 }
 
@@ -90,27 +94,27 @@ const SELECT: &str =
     "SELECT id, source_id, target_id, kind, criticality, created_at FROM dependency";
 
 impl Dependency {
-    /// The dependency, or `None`.
+    /// Returns the dependency with this id, or `None`.
     pub async fn find(tx: &Tx, id: DependencyId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The organization's dependencies, oldest first.
+    /// Returns a page of the organization's dependencies, oldest first.
     pub async fn list(tx: &Tx, page: &PageRequest) -> Result<Page<Self>> {
         let oldest_first = Order { column: None, id: "id", descending: false };
         Listing::default().page(tx, SELECT, oldest_first, page).await
     }
 
-    /// Its place in the list.
+    /// Returns the dependency's position in the organization's list.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
     }
 
-    /// RuleText that `source` needs `target`.
+    /// Adds a dependency of `source` on `target`.
     ///
     /// # Errors
-    /// `Invalid` for an asset that would need itself and for a kind that is too long, `NotFound` for an asset that does
-    /// not exist, `Conflict` where the source needs the target already.
+    /// `Invalid` if source and target are the same asset, or if the kind is too long. `NotFound` if an asset does not
+    /// exist. `Conflict` if the source depends on the target already.
     pub async fn add(
         tx: &Tx,
         source: AssetId,
@@ -122,22 +126,23 @@ impl Dependency {
         let mut faults = Vec::new();
         let kind = text::check_optional("kind", kind, KIND, &mut faults);
         if source == target {
-            let message = "is the source itself: an asset cannot need itself";
+            let message = "is the source itself: an asset cannot depend on itself";
             faults.push(FieldError::new("target", message));
         }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        // In the order of their ids: of two that are added at once, the other way round, neither waits for the other.
-        let held: Vec<Row> = tx
+        // Locks the assets in the order of ids: two transactions that add opposite dependencies at the same time would
+        // deadlock otherwise.
+        let locked: Vec<Row> = tx
             .all(
                 "SELECT id FROM asset WHERE id IN ($1, $2) ORDER BY id FOR KEY SHARE",
                 &[&source, &target],
             )
             .await?;
-        let held: Vec<AssetId> =
-            held.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
-        if let Some(missing) = [source, target].into_iter().find(|id| !held.contains(id)) {
+        let locked: Vec<AssetId> =
+            locked.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        if let Some(missing) = [source, target].into_iter().find(|id| !locked.contains(id)) {
             return Err(Error::not_found("asset", missing));
         }
         let dependency = Self {
@@ -146,14 +151,17 @@ impl Dependency {
             target_id: target,
             kind,
             criticality,
-            created_at: now.trunc_subsecs(6), // As Postgres keeps it.
+            created_at: now.trunc_subsecs(6), // The precision of Postgres.
         };
         insert_all(tx, slice::from_ref(&dependency), now).await?;
-        dependency.tell(tx);
+        dependency.publish(tx);
         Ok(dependency)
     }
 
-    /// RuleText that its source no longer needs its target; returns what it was.
+    /// Deletes the dependency and returns it.
+    ///
+    /// # Errors
+    /// `NotFound` if the dependency does not exist.
     pub async fn remove(tx: &Tx, id: DependencyId, now: DateTime<Utc>) -> Result<Self> {
         let removed: Self = tx
             .opt(
@@ -166,44 +174,51 @@ impl Dependency {
         let (without, with) = removed.snapshots();
         let entry = Entry::changed("asset.dependency_removed", removed.source_id, with, without);
         entry.record(tx, now).await?;
-        removed.tell(tx);
+        removed.publish(tx);
         Ok(removed)
     }
 
-    /// Takes away all of an asset that is about to go, and says so to those who needed it. The asset is locked: none is
-    /// added meanwhile.
+    /// Deletes all dependencies of and on an asset that is about to be deleted. Records audit entries of the assets
+    /// that depended on this asset. The caller must have locked the asset's row, so that no dependency is added
+    /// meanwhile.
     ///
     /// # Errors
-    /// `Conflict` where these are too many for one transaction.
-    pub(crate) async fn remove_all_of(tx: &Tx, asset: AssetId, now: DateTime<Utc>) -> Result<()> {
+    /// `Conflict` if the asset has too many dependencies for one transaction.
+    pub(crate) async fn remove_all_of_asset(
+        tx: &Tx,
+        asset: AssetId,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let removed: Vec<Self> = tx
             .all(
                 &format!(
                     "{SELECT} WHERE source_id = $1 OR target_id = $1 ORDER BY id LIMIT $2 FOR UPDATE"
                 ),
-                &[&asset, &(MOST_REMOVED + 1)],
+                &[&asset, &(MAX_REMOVED + 1)],
             )
             .await?;
-        if i64::try_from(removed.len()).is_ok_and(|count| count > MOST_REMOVED) {
+        if i64::try_from(removed.len()).is_ok_and(|count| count > MAX_REMOVED) {
             return Err(Error::Conflict(format!(
-                "the asset has more than {MOST_REMOVED} dependencies, which are not taken away at once: call removeDependency \
-                 for some first"
+                "the asset has more than {MAX_REMOVED} dependencies, too many to delete in one transaction: delete some with \
+                 removeDependency first"
             )));
         }
-        let ids: Vec<_> = removed.iter().map(|one| one.id).collect();
+        let ids: Vec<_> = removed.iter().map(|dependency| dependency.id).collect();
         tx.exec("DELETE FROM dependency WHERE id = ANY($1)", &[&ids]).await?;
-        let entries = removed.iter().filter(|one| one.source_id != asset).map(|one| {
-            let (without, with) = one.snapshots();
-            Entry::changed("asset.dependency_removed", one.source_id, with, without)
-        });
+        let entries =
+            removed.iter().filter(|dependency| dependency.source_id != asset).map(|dependency| {
+                let (without, with) = dependency.snapshots();
+                Entry::changed("asset.dependency_removed", dependency.source_id, with, without)
+            });
         Entry::record_all(tx, entries.collect(), now).await?;
-        for one in &removed {
-            one.tell(tx);
+        for dependency in &removed {
+            dependency.publish(tx);
         }
         Ok(())
     }
 
-    /// Those between these sources and targets, pair by pair, locked in this order.
+    /// Locks and returns those dependencies that exist between the pairs of source and target at the same index. Locks
+    /// the rows in the order of the pairs.
     pub(crate) async fn lock_all(
         tx: &Tx,
         sources: &[AssetId],
@@ -220,12 +235,14 @@ impl Dependency {
         .await
     }
 
-    fn tell(&self, tx: &Tx) {
+    fn publish(&self, tx: &Tx) {
         tx.emit(Event::changed(tx.org(), self.source_id));
         tx.emit(Event::changed(tx.org(), self.id));
     }
 
-    /// What its source needs without it, and with it. Null, not absent: its path is then the target, whatever it says.
+    /// Returns the JSON values that an audit entry of the source contains without and with this dependency. Without it,
+    /// the target's key has the value null. The changed path is therefore always that key, and does not depend on the
+    /// dependency's fields.
     fn snapshots(&self) -> (Value, Value) {
         let of_source =
             |values: Value| json!({ "dependsOn": { self.target_id.to_string(): values } });

@@ -1,19 +1,24 @@
-//! Until when systems get security updates: the table `end_of_life.csv`, and the spellings in which inventories name them.
+//! Dates until which releases of operating systems get security updates: the table `end_of_life.csv`, and the search
+//! for a release by the names that inventories contain.
 //!
-//! The last day is of the updates that everybody gets: Debian's free LTS but not its paid ELTS, Ubuntu's standard support but not
-//! ESM, no extension that is bought. Where editions differ (Windows), the longer life takes the edition's name. The day is
-//! included, in UTC; none is one that its maker has not named. macOS names no days: there it is the release of the third next
-//! version, which comes each September.
+//! The date of a release is the last day on which all users get security updates, in UTC; the day itself is included.
+//! Debian counts with its free LTS but without the paid ELTS, and Ubuntu with standard support but without ESM. Support
+//! that must be bought never counts. If editions of a Windows release have different dates, the edition with the longer
+//! support is a separate operating system in the table, e.g. `Windows Enterprise`. If a publisher has announced no
+//! date, the release has none. Apple announces no dates: a macOS release counts as supported until the third next
+//! release, one of which appears each September.
 //!
-//! What is unknown is not derived, rather than guessed: another system, a version that the table lacks, a name with a word before
-//! the version that we do not know. A version counts by the components that the table has, so 20.04.6 is Ubuntu 20.04 and 8.9 is
-//! RHEL 8. Without its second part (`Windows 10`, `SLES 12`) it is known only where all such parts have ended: at the last one's end.
+//! A release is found or is unknown, but never guessed. Unknown are operating systems and versions that the table does
+//! not list, and names with an unexpected word before the version. Only those components of a version are compared that
+//! the table lists: 20.04.6 is Ubuntu 20.04, and 8.9 is RHEL 8. A version without its feature update or service pack
+//! (`Windows 10`, `SLES 12`) is known only if all of them have reached their end; the latest of their dates then
+//! counts.
 //!
-//! The table is generated: `end_of_life/generate` writes it from a snapshot of published data, and a test holds the two
-//! equal. The snapshot names each row's source and the day on which it was read. Releases later than the snapshot are
-//! unknown until it is refreshed.
+//! The table is generated: `end_of_life/generate` writes it from a snapshot of published data, and a test checks that
+//! the table matches the snapshot. The snapshot names the source of each row and the day on which the source was read.
+//! Releases that appeared after the snapshot are unknown until the snapshot is refreshed.
 //!
-//! Long by the spellings: each maker has its own, and each is read beside its test.
+//! Long, because each publisher spells names differently, and the spellings are listed beside their tests.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -21,65 +26,69 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
 const TABLE: &str = include_str!("end_of_life.csv");
 
-/// A system and version that the table knows.
+/// A release of an operating system that the table lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SupportedSystem {
-    /// Its name, e.g. `Debian`.
+pub struct OsRelease {
+    /// Name of the operating system, e.g. `Debian`.
     pub system: &'static str,
-    /// Its version, with as many components as decide, e.g. `20.04` or `2012 R2`.
+    /// Version, with the components that the table lists, e.g. `20.04` or `2012 R2`.
     pub version: &'static str,
-    /// The last day with security updates; `None`: no end is announced.
+    /// Last day with security updates, in UTC; `None` if no end has been announced.
     pub supported_until: Option<NaiveDate>,
 }
 
-impl SupportedSystem {
-    /// Whether it gets security updates then.
+impl OsRelease {
+    /// Returns true if the release gets security updates at this time.
     pub fn is_supported_at(&self, now: DateTime<Utc>) -> bool {
         self.ends_at().is_none_or(|end| now < end)
     }
 
-    /// The first instant without security updates; `None`: no end is announced.
+    /// Returns the first time without security updates: midnight UTC after the last day. `None` if no end has been
+    /// announced.
     pub fn ends_at(&self) -> Option<DateTime<Utc>> {
         let after = self.supported_until?.succ_opt()?;
         Some(after.and_time(NaiveTime::MIN).and_utc())
     }
 }
 
-/// The system from which it follows whether an asset's is supported: one that is known by these, where nobody says better.
-pub(crate) fn deciding(
-    is_said: bool,
+/// Returns the release from which an asset's attribute `os_supported` is derived. `None` if the attribute has a stored
+/// value (`is_set`), or if the release is unknown.
+pub(crate) fn find_release(
+    is_set: bool,
     os_name: Option<&str>,
     os_version: Option<&str>,
-) -> Option<SupportedSystem> {
-    if is_said { None } else { of(os_name?, os_version) }
+) -> Option<OsRelease> {
+    if is_set { None } else { release_by_name(os_name?, os_version) }
 }
 
-/// The system that a name such as `Ubuntu 20.04.6 LTS` or `Microsoft Windows Server 2019 Standard` means, its version in the name or
-/// beside it.
-pub fn of(os_name: &str, os_version: Option<&str>) -> Option<SupportedSystem> {
+/// Returns the release with a name such as `Ubuntu 20.04.6 LTS` or `Microsoft Windows Server 2019 Standard`; `None` if
+/// the release is unknown. The version is in `os_name` or in `os_version`.
+pub fn release_by_name(os_name: &str, os_version: Option<&str>) -> Option<OsRelease> {
     let text = format!("{os_name} {}", os_version.unwrap_or_default()).to_lowercase();
-    let words: Vec<&str> = text.split(is_between_words).filter(|word| !word.is_empty()).collect();
-    let (system, rest) = NAMES.iter().find_map(|(name, system)| {
+    let words: Vec<&str> = text.split(is_separator).filter(|word| !word.is_empty()).collect();
+    let (system, rest) = NAME_PREFIXES.iter().find_map(|(name, system)| {
         let name: Vec<_> = name.split(' ').collect();
         Some((*system, words.strip_prefix(&name[..])?))
     })?;
-    if rest.iter().any(|word| OTHER.contains(word)) {
+    if rest.iter().any(|word| EXCLUDED_WORDS.contains(word)) {
         return None;
     }
     let edition = EDITIONS
         .iter()
-        .find(|(of, word, _)| *of == system && rest.contains(word))
+        .find(|(name, word, _)| *name == system && rest.contains(word))
         .map_or(system, |(_, _, edition)| edition);
-    let known = BY_SYSTEM.get(edition)?;
-    let first = rest.iter().position(|word| !FILLERS.contains(word))?;
-    let (version, behind) = (version_of(rest[first]), &rest[first + 1..]);
-    let in_two = behind.iter().find_map(|word| known.get(format!("{version} {word}").as_str()));
-    let in_one = || match edition {
-        // 10.0 is said of Windows 11 and all its servers too, so only the whole word counts.
-        WINDOWS | WINDOWS_ENTERPRISE | WINDOWS_LTSC | WINDOWS_SERVER => known.get(version),
-        _ => shorter(version).find_map(|version| known.get(version)),
+    let versions = BY_SYSTEM.get(edition)?;
+    let first = rest.iter().position(|word| !IGNORED_WORDS.contains(word))?;
+    let (version, following) = (without_v_prefix(rest[first]), &rest[first + 1..]);
+    let by_two_words =
+        following.iter().find_map(|word| versions.get(format!("{version} {word}").as_str()));
+    let by_one_word = || match edition {
+        // All current Windows and Windows Server releases report a version that begins with 10.0, so the version is
+        // not shortened.
+        WINDOWS | WINDOWS_ENTERPRISE | WINDOWS_LTSC | WINDOWS_SERVER => versions.get(version),
+        _ => with_fewer_components(version).find_map(|version| versions.get(version)),
     };
-    in_two.or_else(in_one).copied()
+    by_two_words.or_else(by_one_word).copied()
 }
 
 const WINDOWS: &str = "Windows";
@@ -87,8 +96,9 @@ const WINDOWS_ENTERPRISE: &str = "Windows Enterprise";
 const WINDOWS_LTSC: &str = "Windows LTSC";
 const WINDOWS_SERVER: &str = "Windows Server";
 
-/// How names begin, the longer ones before those that they begin with; and what the table calls the system.
-const NAMES: [(&str, &str); 40] = [
+/// Beginnings of names, in lower case, each with the operating system's name in the table. A longer beginning precedes
+/// its own beginnings.
+const NAME_PREFIXES: [(&str, &str); 40] = [
     ("debian gnu linux", "Debian"),
     ("debian linux", "Debian"),
     ("debian", "Debian"),
@@ -131,7 +141,8 @@ const NAMES: [(&str, &str); 40] = [
     ("windows", WINDOWS),
 ];
 
-/// Words behind a name that make it another system of the table; the first that is found counts.
+/// Editions that are separate operating systems in the table: the operating system, a word after its name, and the
+/// edition. The first match counts.
 const EDITIONS: [(&str, &str, &str); 5] = [
     ("CentOS Linux", "stream", "CentOS Stream"),
     (WINDOWS, "ltsc", WINDOWS_LTSC),
@@ -140,8 +151,8 @@ const EDITIONS: [(&str, &str, &str); 5] = [
     (WINDOWS, "education", WINDOWS_ENTERPRISE),
 ];
 
-/// Words that may stand between name and version without a meaning for it.
-const FILLERS: [&str; 12] = [
+/// Words between name and version that are ignored.
+const IGNORED_WORDS: [&str; 12] = [
     "release",
     "version",
     "linux",
@@ -156,8 +167,8 @@ const FILLERS: [&str; 12] = [
     "lts",
 ];
 
-/// Words that make a name mean something else than what the table has, such as a version to come or one for devices.
-const OTHER: [&str; 10] = [
+/// Words of names that the table does not cover, such as pre-releases and variants for devices.
+const EXCLUDED_WORDS: [&str; 10] = [
     "sid",
     "unstable",
     "testing",
@@ -170,52 +181,53 @@ const OTHER: [&str; 10] = [
     "embedded",
 ];
 
-/// Dots hold versions together, everything else that is no letter and no digit parts words.
-fn is_between_words(character: char) -> bool {
+/// Returns true if the character separates words: it is not a letter, a digit or a dot. Dots are part of versions.
+fn is_separator(character: char) -> bool {
     !character.is_alphanumeric() && character != '.'
 }
 
-/// `v3.18` is 3.18.
-fn version_of(word: &str) -> &str {
+/// Returns a version such as `v3.18` without the leading `v`.
+fn without_v_prefix(word: &str) -> &str {
     let bare = word.strip_prefix('v').unwrap_or(word);
     if bare.starts_with(|first: char| first.is_ascii_digit()) { bare } else { word }
 }
 
-/// The version, then without its last component, and so on.
-fn shorter(version: &str) -> impl Iterator<Item = &str> {
+/// Returns the version, then repeatedly the version without its last component: `8.9.1`, `8.9`, `8`.
+fn with_fewer_components(version: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(version), |version| Some(version.rsplit_once('.')?.0))
 }
 
-type Versions = HashMap<String, SupportedSystem>;
+type Versions = HashMap<String, OsRelease>;
 
-/// The table's rows by system, then by version and by the other words for it, in lower case.
+/// Rows of the table by operating system, then by version and by the aliases of the version, in lower case.
 static BY_SYSTEM: LazyLock<HashMap<&'static str, Versions>> = LazyLock::new(|| {
     let mut systems: HashMap<_, Versions> = HashMap::new();
     for line in lines() {
-        let (row, words) = row(line).expect("the tests read every row of the table");
+        let (row, words) = parse_row(line).expect("the tests read every row of the table");
         let versions = systems.entry(row.system).or_default();
         versions.extend(words.map(|word| (word.to_lowercase(), row)));
     }
     systems
 });
 
-/// The table's rows, below its head of sources, date and column names.
+/// Returns the lines of the table with rows, without the comments and the column names.
 fn lines() -> impl Iterator<Item = &'static str> {
     TABLE.lines().skip_while(|line| line.starts_with('#')).skip(1)
 }
 
-/// One line of the table: no cell holds a comma, so none is in quotes. The last cell's words are parted by `|`.
-fn row(
+/// Parses a line of the table into a release and its aliases. No cell contains a comma, so cells are not quoted. The
+/// aliases in the last cell are separated by `|`.
+fn parse_row(
     line: &'static str,
-) -> Option<(SupportedSystem, impl Iterator<Item = &'static str> + use<>)> {
+) -> Option<(OsRelease, impl Iterator<Item = &'static str> + use<>)> {
     let cells: Vec<_> = line.split(',').collect();
-    let [system, version, until, also] = cells[..] else { return None };
+    let [system, version, until, aliases] = cells[..] else { return None };
     let supported_until = match until {
         "" => None,
         day => Some(day.parse().ok()?),
     };
-    let words = std::iter::once(version).chain(also.split('|')).filter(|word| !word.is_empty());
-    Some((SupportedSystem { system, version, supported_until }, words))
+    let words = std::iter::once(version).chain(aliases.split('|')).filter(|word| !word.is_empty());
+    Some((OsRelease { system, version, supported_until }, words))
 }
 
 #[cfg(test)]
@@ -231,9 +243,9 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         let mut rows = 0;
         for line in lines() {
-            let (row, words) = row(line).unwrap_or_else(|| panic!("{line}"));
+            let (row, words) = parse_row(line).unwrap_or_else(|| panic!("{line}"));
             assert!(
-                NAMES.iter().any(|(_, system)| *system == row.system)
+                NAME_PREFIXES.iter().any(|(_, system)| *system == row.system)
                     || EDITIONS.iter().any(|(_, _, edition)| *edition == row.system),
                 "{line}: no name leads here"
             );
@@ -242,7 +254,7 @@ mod tests {
             }
             rows += 1;
         }
-        // Three lines of head.
+        // The first three lines are the comments and the column names.
         assert_eq!(rows, TABLE.lines().count() - 3);
     }
 
@@ -264,9 +276,10 @@ mod tests {
 
     #[test]
     fn a_longer_name_stands_before_what_it_begins_with() {
-        for (index, (name, _)) in NAMES.iter().enumerate() {
-            let earlier =
-                NAMES[..index].iter().find(|(earlier, _)| name.starts_with(&format!("{earlier} ")));
+        for (index, (name, _)) in NAME_PREFIXES.iter().enumerate() {
+            let earlier = NAME_PREFIXES[..index]
+                .iter()
+                .find(|(earlier, _)| name.starts_with(&format!("{earlier} ")));
             assert_eq!(earlier, None, "{name} is never reached");
         }
     }
@@ -275,8 +288,8 @@ mod tests {
     fn systems_are_recognised_as_inventories_spell_them() {
         let check =
             |os_name: &str, os_version: Option<&str>, system: &str, version: &str, until: &str| {
-                let found =
-                    of(os_name, os_version).unwrap_or_else(|| panic!("{os_name} {os_version:?}"));
+                let found = release_by_name(os_name, os_version)
+                    .unwrap_or_else(|| panic!("{os_name} {os_version:?}"));
                 let until = (!until.is_empty()).then(|| day(until));
                 assert_eq!(
                     (found.system, found.version, found.supported_until),
@@ -399,17 +412,17 @@ mod tests {
             ("Windows Server", Some("10.0.17763")),
             ("Arista EOS", Some("4.28")),
         ] {
-            assert_eq!(of(name, version), None, "{name} {version:?}");
+            assert_eq!(release_by_name(name, version), None, "{name} {version:?}");
         }
     }
 
     #[test]
     fn the_last_day_is_included() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let ubuntu = of("Ubuntu 20.04", None).unwrap();
+        let ubuntu = release_by_name("Ubuntu 20.04", None).unwrap();
         assert!(ubuntu.is_supported_at(at("2025-05-29T23:59:59Z")));
         assert!(!ubuntu.is_supported_at(at("2025-05-30T00:00:00Z")));
-        let proxmox = of("Proxmox VE 9", None).unwrap();
+        let proxmox = release_by_name("Proxmox VE 9", None).unwrap();
         assert!(proxmox.is_supported_at(at("2100-01-01T00:00:00Z")));
     }
 }

@@ -1,9 +1,10 @@
-//! The inventory on its way out: CSV that imports again unchanged, page by page. (`export/table`: cells and rows.)
+//! Export of the inventory as a CSV file, page by page. Importing the file again changes nothing. `export/table`
+//! formats cells and rows.
 //!
-//! Chosen: pages by id, each in a transaction of its own, so a client that reads slowly holds nothing back. Given up: one
-//! moment in time; an asset that changes meanwhile is told as of its page. The columns are those that the inventory has
-//! when the export begins; where a later page needs another, the export fails instead of leaving it out. Who exported
-//! what is noted before the first row goes out.
+//! Chosen: pages by id, each in its own transaction, so that a slow client does not keep a transaction open. Given up:
+//! a consistent snapshot; an asset that changes during the export is written as it is when its page is read. The
+//! columns are fixed when the export begins. If a later page needs another column, the export fails, so that no data is
+//! omitted silently. The audit entry is recorded before the first row is sent.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,7 +22,7 @@ use crate::{
     inventory::{
         asset::Asset,
         attribute::{self, Attribute},
-        import::{AssetField, Column, DependencyField, ImportKind, MOST_COLUMNS},
+        import::{AssetField, Column, DependencyField, ImportKind, MAX_COLUMNS},
     },
 };
 
@@ -30,34 +31,37 @@ mod table;
 use table::Table;
 pub(crate) use table::put_row;
 
-/// Rows of a page.
+/// Number of rows per page.
 const PAGE_ROWS: i64 = 1_000;
-/// Assets whose keys one statement collects: well within its time, however many keys each of them has.
-const COLLECTED: i64 = 500;
+/// Number of assets per statement that collects keys, small enough for the statement timeout however many keys the
+/// assets have.
+const KEY_BATCH: i64 = 500;
 
-/// Whether the e-mail addresses of assets' owners are told. A file without them leaves owners as they are when it is
-/// imported again.
+/// Presence of owners' e-mail addresses in the file. An import of a file without them leaves owners unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// By somebody who may see users.
-    Told,
-    /// By anybody else.
-    Withheld,
+    /// The caller has `USER_READ`, so the file has the column `owner`.
+    Included,
+    /// The caller does not have `USER_READ`, so the file has no column `owner`.
+    Omitted,
 }
 
-/// An export under way.
+/// An export that is in progress.
 #[derive(Debug)]
 pub struct Export {
     kind: ImportKind,
     owners: Owners,
     table: Table,
-    /// The last row of the page before.
+    /// Id of the last row of the previous page.
     after: Uuid,
     has_ended: bool,
 }
 
 impl Export {
-    /// Finds out the columns and notes who exports how many rows.
+    /// Determines the columns, and records an audit entry with the caller and the number of rows.
+    ///
+    /// # Errors
+    /// `Conflict` if the assets have more different custom fields than a file can have columns.
     pub async fn begin(
         tx: &Tx,
         kind: ImportKind,
@@ -80,15 +84,15 @@ impl Export {
         Ok(Self { kind, owners, table, after: Uuid::nil(), has_ended: false })
     }
 
-    /// The first line.
+    /// Returns the header line, ended by CRLF.
     pub fn header(&self) -> Vec<u8> {
         self.table.header()
     }
 
-    /// The next rows, or `None` after the last.
+    /// Returns the next page of rows as CSV lines, or `None` after the last page.
     ///
     /// # Errors
-    /// `Conflict` where an asset has got a key meanwhile for which there is no column.
+    /// `Conflict` if an asset has a key without a column, because the key was added after the export began.
     pub async fn page(&mut self, tx: &Tx) -> Result<Option<Vec<u8>>> {
         if self.has_ended {
             return Ok(None);
@@ -104,7 +108,7 @@ impl Export {
     }
 
     async fn assets(&self, tx: &Tx, content: &mut Vec<u8>) -> Result<(usize, Option<Uuid>)> {
-        let assets: Vec<Exported> = tx
+        let assets: Vec<ExportRow> = tx
             .all(
                 "SELECT asset.id, asset.code, asset.external_id, asset.name, asset.type, asset.lifecycle_state,
                         asset.environment, asset.location, asset.description, asset.owner_id, asset.attributes,
@@ -152,26 +156,28 @@ impl Export {
     }
 }
 
-/// What the assets of an organization have, all together.
+/// All keys of attributes and custom fields that the assets of an organization have.
 #[derive(Debug, Default)]
 struct Keys {
     assets: i64,
     attributes: BTreeSet<String>,
-    /// Columns of custom fields.
+    /// Names of the columns for the custom fields.
     custom: BTreeSet<String>,
 }
 
 impl Keys {
+    /// Collects the keys of all assets, in batches.
+    ///
     /// # Errors
-    /// `Conflict` where there are more than an import reads: what goes out must come in again, and nobody's export may
-    /// fill the memory of all.
+    /// `Conflict` if there are more custom fields than an imported file can have. Otherwise the exported file could not
+    /// be imported again, and the keys of one organization could exhaust the memory of the process.
     async fn collect(tx: &Tx) -> Result<Self> {
         let mut keys = Self::default();
         let (mut after, spaces) = (Uuid::nil(), spaces());
         let mut unseen: Vec<&str> =
-            Attribute::all().iter().map(|known| known.key.as_str()).collect();
-        // Of each custom field at most two columns: so many fields are too many in any case.
-        let most = i64::try_from(2 * MOST_COLUMNS + 1).unwrap_or(i64::MAX);
+            Attribute::all().iter().map(|attribute| attribute.key.as_str()).collect();
+        // A custom field has one or two columns, so this number of columns always exceeds the maximum.
+        let column_limit = i64::try_from(2 * MAX_COLUMNS + 1).unwrap_or(i64::MAX);
         loop {
             let part: Row = tx
                 .one(
@@ -186,7 +192,7 @@ impl Keys {
                                   WHERE EXISTS (SELECT FROM part WHERE attributes ? key)) AS attributes,
                             ARRAY(SELECT key FROM custom WHERE is_text) AS texts,
                             ARRAY(SELECT key FROM custom WHERE NOT is_text) AS others",
-                    &[&after, &COLLECTED, &spaces, &unseen, &most],
+                    &[&after, &KEY_BATCH, &spaces, &unseen, &column_limit],
                 )
                 .await?;
             let assets: i64 = part.try_get("assets")?;
@@ -199,20 +205,20 @@ impl Keys {
             }
             keys.check()?;
             match part.try_get("last")? {
-                Some(last) if assets == COLLECTED => after = last,
+                Some(last) if assets == KEY_BATCH => after = last,
                 Some(_) | None => return Ok(keys),
             }
         }
     }
 
     fn check(&self) -> Result<()> {
-        let room = MOST_COLUMNS - AssetField::ALL.len() - Attribute::all().len();
-        if self.custom.len() <= room {
+        let max_custom_columns = MAX_COLUMNS - AssetField::ALL.len() - Attribute::all().len();
+        if self.custom.len() <= max_custom_columns {
             return Ok(());
         }
         Err(Error::Conflict(format!(
-            "the assets have more than {room} different custom fields, too many for one file's columns: clear those that \
-             are not needed, such as by importing external_id and custom.<name> with emptyCells=clear"
+            "the assets have more than {max_custom_columns} different custom fields, too many columns for one file: clear custom fields \
+             that are not needed, for example by importing external_id and custom.<name> with emptyCells=clear"
         )))
     }
 }
@@ -224,18 +230,19 @@ fn asset_table(keys: &Keys, owners: Owners) -> Table {
 }
 
 fn fields(owners: Owners) -> impl Iterator<Item = AssetField> {
-    let is_told = move |field: &AssetField| *field != AssetField::Owner || owners == Owners::Told;
-    AssetField::ALL.iter().copied().filter(is_told)
+    let is_included =
+        move |field: &AssetField| *field != AssetField::Owner || owners == Owners::Included;
+    AssetField::ALL.iter().copied().filter(is_included)
 }
 
-/// An asset with what a file tells of its relations.
-struct Exported {
+/// An asset with the e-mail address of its owner and the names of its tags.
+struct ExportRow {
     asset: Asset,
     owner: Option<String>,
     tags: Vec<String>,
 }
 
-impl FromRow for Exported {
+impl FromRow for ExportRow {
     fn from_row(row: &Row) -> Result<Self> {
         Ok(Self {
             asset: Asset::from_row(row)?,
@@ -245,22 +252,22 @@ impl FromRow for Exported {
     }
 }
 
-impl Exported {
-    /// Its cells by their columns.
+impl ExportRow {
+    /// Returns the asset's cells by column name.
     fn cells(&self, owners: Owners) -> Result<HashMap<String, String>> {
         let asset = &self.asset;
         let mut cells: HashMap<String, String> =
             fields(owners).map(|field| (field.name().to_owned(), self.cell(field))).collect();
-        let known = object(&asset.attributes, "attributes")?;
-        let known = known.iter().filter(|(key, _)| Attribute::of_key(key).is_some());
+        let attributes = object(&asset.attributes, "attributes")?;
+        let attributes = attributes.iter().filter(|(key, _)| Attribute::of_key(key).is_some());
         cells.extend(
-            known.map(|(key, value)| (format!("attributes.{key}"), attribute::cell(value))),
+            attributes.map(|(key, value)| (format!("attributes.{key}"), attribute::cell(value))),
         );
         for (key, value) in object(&asset.custom_fields, "custom_fields")? {
-            // A cell of spaces would say nothing.
+            // As JSON, because an import treats a cell of spaces as empty.
             let text = value.as_str().filter(|text| !text.trim().is_empty());
             let column = Column::of_custom(key, text.is_some());
-            // A text whose key looks like a JSON column's is in one.
+            // A text whose key itself ends in `:json` is written as JSON, because an import parses that column as JSON.
             let is_json = text.is_none() || column.ends_with(":json");
             let cell =
                 if is_json { value.to_string() } else { text.unwrap_or_default().to_owned() };
@@ -287,7 +294,7 @@ impl Exported {
     }
 }
 
-/// What [`str::trim`] takes off, for Postgres.
+/// Returns all characters that [`str::trim`] removes, for `btrim` in Postgres.
 fn spaces() -> String {
     ('\0'..='\u{3000}').filter(|character| character.is_whitespace()).collect()
 }

@@ -1,11 +1,13 @@
-//! Cells that a spreadsheet would run: an apostrophe in front makes them text there, and is taken off on the way in.
+//! Cells that a spreadsheet would execute as formulas (CSV injection). An export writes an apostrophe before such a
+//! text, so that the spreadsheet shows the cell as text. An import removes the apostrophe.
 //!
-//! Both ways lose nothing: a text that has such an apostrophe of its own is given one more. Given up: a foreign file that
-//! means its `'=x` literally loses the apostrophe.
+//! An export followed by an import changes no text: a text that already begins with an apostrophe before a formula gets
+//! one more apostrophe. Given up: if another program writes a cell `'=x` that means exactly this text, the import
+//! removes the apostrophe.
 
 use std::borrow::Cow;
 
-/// The text as it can stand in a cell.
+/// Returns the cell for a text: with an apostrophe in front if a spreadsheet would execute the text as a formula.
 pub(crate) fn neutralise(text: &str) -> Cow<'_, str> {
     if is_formula(text.trim_start_matches('\'')) {
         Cow::Owned(format!("'{text}"))
@@ -14,7 +16,7 @@ pub(crate) fn neutralise(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text that a cell stands for.
+/// Returns the text of a cell, without the apostrophe that [`neutralise`] writes.
 pub(crate) fn restore(cell: &str) -> &str {
     match cell.strip_prefix('\'') {
         Some(text) if is_formula(text.trim_start_matches('\'')) => text,

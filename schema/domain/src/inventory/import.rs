@@ -1,11 +1,19 @@
-//! A file of assets or dependencies on its way in: the run, its chunks of rows, what was wrong with some of them.
-//! (`import/life`: the run's states; `import/sweep`: what is cleared away after it; `import/cut`: bytes into chunks;
-//! `import/column`: the header; `import/row`: a row's cells; `import/assets`, `import/dependencies`: what a chunk does.)
+//! Imports of assets and dependencies from a file. An import run stores the rows of one upload in chunks, imports them
+//! chunk by chunk, and reports errors in single rows.
 //!
-//! Chosen: rows are taken in whole before the first is imported, so an upload that breaks off changes nothing; then chunk
-//! after chunk in the order of the file, each in the transaction that ends its job and asks for the next. So a killed
-//! worker creates nothing twice, and which of two equal rows comes first does not depend on luck. Given up: chunks at the
-//! same time; one after the other takes in some 4,000 rows a second.
+//! - `import/state`: the states of a run.
+//! - `import/sweep`: clean-up after a run.
+//! - `import/chunker`: splits the bytes of a file into chunks of complete rows.
+//! - `import/column`: parses the header.
+//! - `import/row`: parses the cells of a row.
+//! - `import/assets`, `import/dependencies`: import a chunk of assets or of dependencies.
+//! - `import/dedupe`: finds rows that repeat an asset or dependency of an earlier row.
+//!
+//! Chosen: all rows are stored before the first row is imported, so that an incomplete upload changes nothing. The
+//! chunks are then imported in the order of the file, each by a job. One transaction imports a chunk, completes the
+//! chunk's job and pushes the job of the next chunk. Therefore a killed worker creates nothing twice, and of two rows
+//! for the same asset always the first is imported. Given up: parallel chunks; one after another, about 4,000 rows are
+//! imported per second.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -39,79 +47,82 @@ mod state;
 mod sweep;
 
 pub use column::check_columns;
-pub(crate) use column::{AssetField, Column, DependencyField, MOST_COLUMNS};
-pub use state::{Begun, Outcome};
+pub(crate) use column::{AssetField, Column, DependencyField, MAX_COLUMNS};
+pub use state::{ClaimedChunk, Outcome};
 pub use sweep::Sweep;
 
 text_enum! {
-    /// What the rows of a file are.
+    /// Kind of the rows in an imported file.
     ImportKind in "import_run"."kind" {
-        /// Assets.
+        /// The rows (CSV) or objects (JSON) are assets.
         Assets = "ASSETS",
-        /// Which asset needs which.
+        /// The rows (CSV) or objects (JSON) are dependencies between assets.
         Dependencies = "DEPENDENCIES",
     }
 }
 
 text_enum! {
-    /// How a file is written.
+    /// Format of an imported file.
     ImportFormat in "import_run"."format" {
-        /// A header and a row a line, with commas, semicolons or tabs between the cells.
+        /// CSV: a header line, then one row per line. The cells are separated by commas, semicolons or tabs.
         Csv = "CSV",
-        /// A list of objects, or one object after the other.
+        /// JSON: a list of objects, or a sequence of objects, e.g. one per line.
         Json = "JSON",
     }
 }
 
 text_enum! {
-    /// What an empty cell of a CSV file says.
+    /// Effect of an empty cell in a CSV file.
     EmptyCells in "import_run"."empty_cells" {
-        /// Nothing: what is there stays.
+        /// The field keeps its current value.
         Keep = "KEEP",
-        /// That there is nothing: what is there is cleared.
+        /// The field is cleared.
         Clear = "CLEAR",
     }
 }
 
-/// One import.
+/// An import run: the import of one uploaded file, or of rows passed inline as texts, with progress and result.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "ImportRunRow", directive = authenticated::apply())]
 pub struct ImportRun {
-    /// Its id.
+    /// The import's id, beginning `imp_`.
     pub id: ImportRunId,
-    /// Where it is in its life; it is queued while its rows are still coming.
+    /// State of the import: `QUEUED` while the rows are being received (`receivedAt` is null) and until a worker has
+    /// imported the first of them, then `RUNNING`, and at the end `SUCCEEDED`, `FAILED` or `CANCELLED`.
     pub state: RunState,
-    /// What its rows are; an import of both says `ASSETS`.
+    /// Kind of the rows. `ASSETS` also if the mutation `importAssets` was given assets together with dependencies; each
+    /// of the `errors` then has the kind of its row.
     pub kind: ImportKind,
-    /// How they are written.
+    /// Format of the imported file or text.
     pub format: ImportFormat,
-    /// Whether it only says what it would do.
+    /// True for a dry run, which counts the changes and errors but changes nothing.
     pub dry_run: bool,
-    /// What an empty cell says.
+    /// Effect of empty cells in a CSV file.
     pub empty_cells: EmptyCells,
-    /// On whose behalf it runs.
+    /// The actor who submitted the import.
     #[graphql(skip)]
     pub actor: Actor,
-    /// Why it failed. Takes `ASSET_READ`.
+    /// Reason why the import failed; null if the import did not fail. Requires `ASSET_READ`.
     #[graphql(name = "reason", directive = requires::apply(Permission::AssetRead))]
     pub error: Option<String>,
-    /// How many rows have come.
+    /// Number of rows received so far.
     pub rows: i32,
-    /// How many are done: created, updated, unchanged or failed.
+    /// Number of rows processed so far: the sum of `created`, `updated`, `unchanged` and `failed`.
     pub done: i32,
-    /// How many made something new.
+    /// Number of rows that created an asset or dependency.
     pub created: i32,
-    /// How many changed something.
+    /// Number of rows that changed an asset or dependency.
     pub updated: i32,
-    /// How many said what was known.
+    /// Number of rows that changed nothing.
     pub unchanged: i32,
-    /// How many could not be imported; see `errors`.
+    /// Number of rows that could not be imported. `errors` has the reasons.
     pub failed: i32,
-    /// When it was started.
+    /// Time at which the import was submitted.
     pub started_at: DateTime<Utc>,
-    /// When its last row had come.
+    /// Time at which the last row was received. Null while rows are being received, and if the import failed or was
+    /// cancelled before the last row was received.
     pub received_at: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// Time at which the import succeeded, failed or was cancelled; null while it is in progress.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
@@ -141,82 +152,82 @@ impl FromRow for ImportRun {
     }
 }
 
-/// What is to be imported, and how.
+/// Parameters of a new import run.
 #[derive(Debug, Clone)]
 pub struct ImportOrder {
-    /// What the rows are.
+    /// Kind of the rows; `Assets` if the order has both assets and dependencies.
     pub kind: ImportKind,
-    /// How they are written.
+    /// Format of the file or text.
     pub format: ImportFormat,
-    /// Only say what would be done.
+    /// True for a dry run, which counts the changes and errors but changes nothing.
     pub dry_run: bool,
-    /// What an empty cell says.
+    /// Effect of empty cells in a CSV file.
     pub empty_cells: EmptyCells,
-    /// The same key again is the same import again.
+    /// Idempotency key of the caller: a second order with the same key returns the run of the first.
     pub idempotency_key: Option<String>,
 }
 
-/// What opening found: a new run, or that of the same idempotency key.
+/// Result of opening a run: a new run, or an earlier one with the same idempotency key.
 #[derive(Debug)]
 pub enum Opened {
-    /// A new run: its rows may come.
+    /// A new run, which is ready to receive rows.
     New(ImportRun),
-    /// The key has been used: this is what came of it.
+    /// The run that an earlier order with the same key opened.
     Existing(ImportRun),
 }
 
-/// What the cells of a chunk's rows are.
+/// Kind, columns and delimiter of the rows of a file. A run stores one for its assets and one for its dependencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// What the rows are.
+    /// Kind of the rows.
     pub kind: ImportKind,
-    /// The header of a CSV file; of JSON none.
+    /// Columns of a CSV file, from its header; empty for JSON.
     pub columns: Vec<String>,
-    /// What stands between the cells.
+    /// Byte that separates the cells of a CSV row.
     pub delimiter: u8,
 }
 
-/// A part of a file: whole rows.
+/// A part of a file: a sequence of complete rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunk {
-    /// How many rows of the file it stands for, those left out included.
+    /// Number of rows in this part of the file, including the rows that were left out.
     pub rows: i32,
-    /// The number in the file of each row of the content.
+    /// Row number in the file of each row in `content`.
     pub numbers: Vec<i32>,
-    /// The rows as they stand in the file, each ended by a line feed; UTF-8.
+    /// Rows in UTF-8, each ended by a line feed: CSV rows as in the file, JSON objects on one line each.
     pub content: Vec<u8>,
-    /// Rows that were left out, and why.
+    /// Errors of the rows that were left out because they cannot be read.
     pub faults: Vec<RowError>,
 }
 
-/// What is wrong with a row.
+/// An error in one row of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowError {
-    /// Its number: of a CSV file the header is 1, of JSON the first object.
+    /// Number of the row. In CSV the header is row 1; in JSON the first object is row 1.
     pub row: i32,
-    /// The column, where it is one's fault.
+    /// Column that causes the error; `None` if no single column does.
     pub column: Option<String>,
-    /// What is wrong, as a sentence without a full stop.
+    /// Description of the error, as a sentence without a full stop.
     pub message: String,
-    /// What was probably meant.
+    /// Value that was probably intended, or advice on how to correct the row; `None` if there is neither.
     pub suggestion: Option<String>,
 }
 
-/// What is wrong with a row of a file. Takes `ASSET_READ`.
+/// An error in one row of an imported file. Requires `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct ImportError {
     #[graphql(skip)]
     id: Uuid,
-    /// What the row is.
+    /// Kind of the row: asset or dependency.
     pub kind: ImportKind,
-    /// The row's number: of a CSV file the header is 1, of JSON the first object is.
+    /// Number of the row. In CSV the header is row 1; in JSON the first object is row 1.
     pub row: i32,
-    /// The column, where it is one's fault.
+    /// Column that causes the error; null if no single column does.
     pub column: Option<String>,
-    /// What is wrong.
+    /// Description of the error, as a sentence without a full stop.
     pub message: String,
-    /// What was probably meant.
+    /// Value that was probably intended, or advice on how to correct the row; null if there is neither.
     pub suggestion: Option<String>,
 }
 
@@ -234,36 +245,36 @@ impl FromRow for ImportError {
 }
 
 impl ImportError {
-    /// The errors of a run, in the order of its rows.
+    /// Returns a page of the stored errors of a run, in the order of the rows.
     pub async fn list(tx: &Tx, run: ImportRunId, page: &PageRequest) -> Result<Page<Self>> {
         let by_row = Order { column: Some(("\"row\"", "integer")), id: "id", descending: false };
         let mut listing = Listing::default();
-        listing.only("run_id = ?", &run);
+        listing.filter("run_id = ?", &run);
         let sql = "SELECT id, kind, \"row\", \"column\", message, suggestion FROM import_error";
         listing.page(tx, sql, by_row, page).await
     }
 
-    /// How many are kept: at most 10,000, while the run's `failed` counts all.
+    /// Returns the number of stored errors of a run, at most 10,000. The run's `failed` counts all failed rows.
     pub async fn count(tx: &Tx, run: ImportRunId) -> Result<i64> {
         let mut listing = Listing::default();
-        listing.only("run_id = ?", &run);
+        listing.filter("run_id = ?", &run);
         listing.count(tx, "import_error").await
     }
 
-    /// Its place in the list.
+    /// Returns the error's position in the run's list of errors.
     pub fn position(&self) -> Position {
         Position { value: self.row.to_string(), id: self.id }
     }
 }
 
-/// Imports the rows of a chunk, or in a dry run says what would come of them.
-pub async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<Outcome> {
-    match begun.table.kind {
-        ImportKind::Assets => assets::apply(tx, begun, now).await,
-        ImportKind::Dependencies => dependencies::apply(tx, begun, now).await,
+/// Imports the rows of a chunk, and returns the outcome. In a dry run, only determines the outcome.
+pub async fn apply(tx: &Tx, claimed: &ClaimedChunk, now: DateTime<Utc>) -> Result<Outcome> {
+    match claimed.table.kind {
+        ImportKind::Assets => assets::apply(tx, claimed, now).await,
+        ImportKind::Dependencies => dependencies::apply(tx, claimed, now).await,
     }
 }
 
 fn count<T>(rows: &[T]) -> i32 {
-    i32::try_from(rows.len()).expect("a chunk has a thousand rows")
+    i32::try_from(rows.len()).expect("a chunk has at most a thousand rows")
 }

@@ -1,26 +1,28 @@
-//! The QR code on an asset's label: its short code and nothing else, so that a label outlives the address of a server.
+//! The QR code on an asset's label. The QR code contains only the asset's short code, so that a label stays valid if
+//! the server's address changes.
 //!
-//! Error correction M (a seventh of it may be scratched off), a border of two modules.
+//! A module is one dark or light square of the QR code. The error correction level is M, which tolerates damage to
+//! about a seventh of the QR code. The border is two modules wide.
 
 use std::fmt::Write;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use qrcode::{Color, EcLevel, QrCode};
 
-/// Modules of white around the code.
+/// Width of the white border, in modules.
 const BORDER: usize = 2;
-/// Units of a module in an SVG.
+/// Width and height of a module in an SVG document, in user units.
 const SVG_SCALE: usize = 4;
-/// Pixels of a module in a PNG.
+/// Width and height of a module in a PNG image, in pixels.
 const PNG_SCALE: usize = 6;
 
-/// The code as a picture that scales.
+/// Returns the QR code of a short code as an SVG document.
 pub fn svg(code: &str) -> String {
     let modules = Modules::of(code);
     let size = modules.size() * SVG_SCALE;
     let mut dark = String::new();
     for (row, line) in modules.lines().enumerate() {
-        // One stroke for modules that touch: they would show hairlines between each other.
+        // Adjacent modules become one shape, because separate shapes would show hairlines between them.
         let mut column = 0;
         while column < line.len() {
             let length = line[column..].iter().take_while(|module| **module).count();
@@ -28,7 +30,7 @@ pub fn svg(code: &str) -> String {
                 let (x, y) = ((column + BORDER) * SVG_SCALE, (row + BORDER) * SVG_SCALE);
                 let width = length * SVG_SCALE;
                 write!(dark, "M{x} {y}h{width}v{SVG_SCALE}h-{width}z")
-                    .expect("a string takes what is written");
+                    .expect("writing to a string cannot fail");
             }
             column += length.max(1);
         }
@@ -39,12 +41,12 @@ pub fn svg(code: &str) -> String {
     )
 }
 
-/// The code as a picture of pixels, in a `data:` URL.
+/// Returns the QR code of a short code as a PNG image in a `data:` URL.
 pub fn png_data_url(code: &str) -> String {
     let modules = Modules::of(code);
     let size = modules.size() * PNG_SCALE;
     let bytes_a_line = size.div_ceil(8);
-    let mut pixels = vec![0xff_u8; bytes_a_line * size]; // White, a bit a pixel.
+    let mut pixels = vec![0xff_u8; bytes_a_line * size]; // White, one bit per pixel.
     for (row, line) in modules.lines().enumerate() {
         let top = (row + BORDER) * PNG_SCALE;
         for x in (0..line.len() * PNG_SCALE).filter(|x| line[x / PNG_SCALE]) {
@@ -62,11 +64,11 @@ pub fn png_data_url(code: &str) -> String {
     encoder
         .write_header()
         .and_then(|mut writer| writer.write_image_data(&pixels))
-        .expect("memory takes what is written, and the picture has the size that was said");
+        .expect("writing to memory cannot fail, and the image has the size in its header");
     format!("data:image/png;base64,{}", STANDARD.encode(file))
 }
 
-/// The modules of a code, line by line; true is dark.
+/// The modules of a QR code, line by line; true is dark.
 struct Modules {
     width: usize,
     dark: Vec<bool>,
@@ -80,7 +82,7 @@ impl Modules {
         Self { width: code.width(), dark }
     }
 
-    /// Modules of a side, border included.
+    /// Returns the width and height of the QR code in modules, including the border.
     const fn size(&self) -> usize {
         self.width + 2 * BORDER
     }
@@ -94,7 +96,7 @@ impl Modules {
 mod tests {
     use super::*;
 
-    /// What a camera reads.
+    /// Decodes the QR code in a picture, as a scanner does.
     fn read(size: usize, is_dark: impl Fn(usize, usize) -> bool) -> String {
         let mut image = rqrr::PreparedImage::prepare_from_bitmap(size, size, is_dark);
         let grids = image.detect_grids();

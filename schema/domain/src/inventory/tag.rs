@@ -1,7 +1,7 @@
-//! A word that people group assets by.
+//! Tags: names by which people group assets.
 //!
-//! Names are kept as they were first written and told apart whatever their case: "Prod" and "prod" are one tag. Commas
-//! and semicolons are not in them, because a file's cell separates tags by these.
+//! A tag's name is stored in the spelling of its creation. Names are unique regardless of case: "Prod" and "prod" are
+//! the same tag. A name cannot contain commas or semicolons, because these separate the tags in a cell of a file.
 
 use std::{collections::HashMap, slice};
 
@@ -24,27 +24,27 @@ use crate::{
     },
 };
 
-/// A name: one line, up to 64 characters.
-const NAME: text::Rule = text::Rule { max: 64, multiline: false };
-/// What nobody chose.
-const COLOR: &str = "#64748b";
-/// Tags of one organization: more are no grouping.
-const MOST: i64 = 10_000;
-/// Assets from which a tag is taken with its deletion at most: each gets an audit entry.
-const MOST_TAGGED: i64 = 10_000;
+/// Rule for a tag's name: one line, up to 64 characters.
+const NAME: text::TextLimits = text::TextLimits { max: 64, multiline: false };
+/// Default colour of a tag.
+const DEFAULT_COLOR: &str = "#64748b";
+/// Maximum number of tags per organization.
+const MAX_TAGS: i64 = 10_000;
+/// Maximum number of assets from which the deletion of a tag removes the tag. Each removal writes an audit entry.
+const MAX_TAGGED: i64 = 10_000;
 
-/// A word that people group assets by. Takes `ASSET_READ`.
+/// A tag: a name by which people group assets. Requires `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject, Serialize)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct Tag {
-    /// Its id.
+    /// The tag's id, beginning `tag_`.
     #[serde(skip)]
     pub id: TagId,
-    /// Its name; whatever its case, the organization has no other of it.
+    /// The tag's name; unique in the organization regardless of case.
     pub name: String,
-    /// What it is shown in, e.g. `#64748b`.
+    /// Display colour of the tag, e.g. `#64748b`.
     pub color: String,
-    /// When it was made.
+    /// Time at which the tag was created.
     #[serde(skip)]
     pub created_at: DateTime<Utc>,
 }
@@ -68,40 +68,41 @@ impl FromRow for Tagged {
     }
 }
 
-/// The name of a tag as it is kept.
+/// Returns a tag's name in the form in which it is stored. Adds one error to `faults` for each rule that the name
+/// breaks.
 pub(crate) fn check_name(path: &str, name: &str, faults: &mut Vec<FieldError>) -> String {
     let name = text::check(path, name, NAME, faults);
     if name.contains([',', ';']) {
         faults.push(FieldError::new(
             path,
-            "holds a comma or a semicolon, which separate tags in files",
+            "contains a comma or semicolon, which separate tags in files",
         ));
     }
     name
 }
 
-/// By which two names are one.
+/// Returns the folded name, in lower case. Names with the same folded name are the same tag.
 pub(crate) fn fold(name: &str) -> String {
     name.to_lowercase()
 }
 
 impl Tag {
-    /// The organization's tags, by name.
+    /// Returns the organization's tags, ordered by name.
     pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
         tx.all("SELECT id, name, color, created_at FROM tag ORDER BY folded", &[]).await
     }
 
-    /// The tag, or `None`.
+    /// Returns the tag with this id, or `None`.
     pub async fn find(tx: &Tx, id: TagId) -> Result<Option<Self>> {
         tx.opt("SELECT id, name, color, created_at FROM tag WHERE id = $1", &[&id]).await
     }
 
-    /// Those that there are of these.
+    /// Returns the tags with these ids; unknown ids are skipped.
     pub async fn of_ids(tx: &Tx, ids: &[TagId]) -> Result<Vec<Self>> {
         tx.all("SELECT id, name, color, created_at FROM tag WHERE id = ANY($1)", &[&ids]).await
     }
 
-    /// The tags of these assets, by name.
+    /// Returns the tags of these assets, each with the asset's id, ordered by name.
     pub async fn of_assets(tx: &Tx, assets: &[AssetId]) -> Result<Vec<(AssetId, Self)>> {
         let tagged = tx
             .all(
@@ -114,10 +115,11 @@ impl Tag {
         Ok(tagged.into_iter().map(|Tagged(asset, tag)| (asset, tag)).collect())
     }
 
-    /// Adds one.
+    /// Inserts a tag. The default of `color` is the grey `#64748b`.
     ///
     /// # Errors
-    /// `Conflict` where there is one of that name already.
+    /// `Invalid` for an invalid name or colour. `Conflict` if a tag with this name exists already, or if the
+    /// organization has 10,000 tags.
     pub async fn create(
         tx: &Tx,
         name: &str,
@@ -126,35 +128,35 @@ impl Tag {
     ) -> Result<Self> {
         let mut faults = Vec::new();
         let name = check_name("name", name, &mut faults);
-        let color = color.unwrap_or(COLOR).trim().to_lowercase();
+        let color = color.unwrap_or(DEFAULT_COLOR).trim().to_lowercase();
         let is_color = color.strip_prefix('#').is_some_and(|digits| {
             digits.len() == 6 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
         });
         if !is_color {
             faults.push(FieldError {
-                suggestion: Some(COLOR.to_owned()),
+                suggestion: Some(DEFAULT_COLOR.to_owned()),
                 ..FieldError::new("color", "must be # and six hexadecimal digits")
             });
         }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        Self::check_room(tx, 1).await?;
+        Self::check_limit(tx, 1).await?;
         let tag = Self { id: Id::new(), name, color, created_at: now.trunc_subsecs(6) };
         tx.exec(
             "INSERT INTO tag (org_id, id, name, folded, color, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
             &[&tx.org(), &tag.id, &tag.name, &fold(&tag.name), &tag.color, &tag.created_at],
         )
         .await
-        .map_err(|error| error.on_constraint("tag_name_key", "there is a tag of this name already"))?;
+        .map_err(|error| error.on_constraint("tag_name_key", "a tag with this name exists already"))?;
         Entry::created("tag.created", tag.id, &tag.snapshot()).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), tag.id));
         Ok(tag)
     }
 
-    /// Those of these names that somebody else made just now are left out.
+    /// Inserts tags with these names and returns them. Skips a name that another transaction has inserted meanwhile.
     async fn insert_all(tx: &Tx, names: &[&String], now: DateTime<Utc>) -> Result<Vec<Self>> {
-        let made: Vec<Self> = tx
+        let inserted: Vec<Self> = tx
             .all(
                 "INSERT INTO tag (org_id, id, name, folded, color, created_at)
                  SELECT $1, id, name, folded, $2, $3
@@ -162,30 +164,32 @@ impl Tag {
                  ON CONFLICT (org_id, folded) DO NOTHING RETURNING id, name, color, created_at",
                 &[
                     &tx.org(),
-                    &COLOR,
-                    &now.trunc_subsecs(6), // As Postgres keeps it.
+                    &DEFAULT_COLOR,
+                    &now.trunc_subsecs(6), // The precision of Postgres.
                     &names.iter().map(|_| TagId::new()).collect::<Vec<_>>(),
                     &names,
                     &names.iter().map(|name| fold(name)).collect::<Vec<_>>(),
                 ],
             )
             .await?;
-        let entries = made.iter().map(|tag| Entry::created("tag.created", tag.id, &tag.snapshot()));
+        let entries =
+            inserted.iter().map(|tag| Entry::created("tag.created", tag.id, &tag.snapshot()));
         Entry::record_all(tx, entries.collect(), now).await?;
-        for tag in &made {
+        for tag in &inserted {
             tx.emit(Event::changed(tx.org(), tag.id));
         }
-        Ok(made)
+        Ok(inserted)
     }
 
-    /// The tags of these names by their folded names, made where there are none; in a dry run those are missing.
+    /// Returns the tags with these names, by folded name. Inserts missing tags; in a dry run, missing tags are not
+    /// returned.
     pub(crate) async fn of_names(
         tx: &Tx,
         names: &[String],
         is_dry_run: bool,
         now: DateTime<Utc>,
     ) -> Result<HashMap<String, Self>> {
-        let mut found = Self::known(tx, names).await?;
+        let mut found = Self::find_by_names(tx, names).await?;
         let mut missing: Vec<&String> =
             names.iter().filter(|name| !found.contains_key(&fold(name))).collect();
         missing.sort_by_key(|name| fold(name));
@@ -193,16 +197,16 @@ impl Tag {
         if is_dry_run || missing.is_empty() {
             return Ok(found);
         }
-        Self::check_room(tx, missing.len()).await?;
-        let made = Self::insert_all(tx, &missing, now).await?;
-        if made.len() < missing.len() {
-            return Self::known(tx, names).await;
+        Self::check_limit(tx, missing.len()).await?;
+        let inserted = Self::insert_all(tx, &missing, now).await?;
+        if inserted.len() < missing.len() {
+            return Self::find_by_names(tx, names).await;
         }
-        found.extend(made.into_iter().map(|tag| (fold(&tag.name), tag)));
+        found.extend(inserted.into_iter().map(|tag| (fold(&tag.name), tag)));
         Ok(found)
     }
 
-    async fn known(tx: &Tx, names: &[String]) -> Result<HashMap<String, Self>> {
+    async fn find_by_names(tx: &Tx, names: &[String]) -> Result<HashMap<String, Self>> {
         let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
         let known: Vec<Self> = tx
             .all("SELECT id, name, color, created_at FROM tag WHERE folded = ANY($1)", &[&folded])
@@ -210,59 +214,60 @@ impl Tag {
         Ok(known.into_iter().map(|tag| (fold(&tag.name), tag)).collect())
     }
 
-    /// Takes a tag from all assets, and away. The assets' histories say so, and keep its name.
+    /// Deletes a tag and removes the tag from all assets. Records an audit entry with the tag's name for each asset.
     ///
     /// # Errors
-    /// `NotFound` where there is no such tag, `Conflict` where more assets have it than are changed at once.
+    /// `NotFound` if the tag does not exist. `Conflict` if more than 10,000 assets have the tag.
     pub async fn delete(tx: &Tx, id: TagId, now: DateTime<Utc>) -> Result<()> {
         let tagged: Vec<Row> = tx
             .all(
                 "SELECT asset_id FROM asset_tag WHERE tag_id = $1 LIMIT $2",
-                &[&id, &(MOST_TAGGED + 1)],
+                &[&id, &(MAX_TAGGED + 1)],
             )
             .await?;
-        if i64::try_from(tagged.len()).is_ok_and(|count| count > MOST_TAGGED) {
+        if i64::try_from(tagged.len()).is_ok_and(|count| count > MAX_TAGGED) {
             return Err(Error::Conflict(format!(
-                "more than {MOST_TAGGED} assets have the tag, and no more are changed at once: take it from some first, e.g. \
-                 by an import of their tags"
+                "more than {MAX_TAGGED} assets have the tag, too many to change in one transaction: remove the tag from some assets \
+                 first, e.g. by an import of their tags"
             )));
         }
-        // Assets before tags, and in the order of their ids, as everybody locks them.
+        // Lock order: assets before tags, and assets in the order of their ids.
         let lock = "SELECT id FROM asset WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
         tx.exec(lock, &[&asset_ids(&tagged)?]).await?;
         let tag: Option<Self> = tx
             .opt("SELECT id, name, color, created_at FROM tag WHERE id = $1 FOR UPDATE", &[&id])
             .await?;
         let tag = tag.ok_or_else(|| Error::not_found("tag", id))?;
-        // Nobody is given it any more: this is all of them.
-        tag.take_from_all(tx, now).await?;
+        // The lock on the tag's row prevents that the tag is added to more assets meanwhile.
+        tag.remove_from_all(tx, now).await?;
         tx.exec("DELETE FROM tag WHERE id = $1", &[&id]).await?;
         Entry::deleted("tag.deleted", id, tag.snapshot()).record(tx, now).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(())
     }
 
-    async fn take_from_all(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-        // One by one: a join of rows without statistics would be a nested loop.
-        let taken: Vec<Row> = tx
+    async fn remove_from_all(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        // Separate statements: Postgres would join the deleted rows, for which it has no statistics, in a nested loop.
+        let untagged: Vec<Row> = tx
             .all("DELETE FROM asset_tag WHERE tag_id = $1 RETURNING asset_id", &[&self.id])
             .await?;
-        let taken = asset_ids(&taken)?;
-        let mut left: HashMap<AssetId, Vec<String>> = HashMap::new();
-        for (asset, tag) in Self::of_assets(tx, &taken).await? {
-            left.entry(asset).or_default().push(tag.name);
+        let untagged = asset_ids(&untagged)?;
+        let mut remaining: HashMap<AssetId, Vec<String>> = HashMap::new();
+        for (asset, tag) in Self::of_assets(tx, &untagged).await? {
+            remaining.entry(asset).or_default().push(tag.name);
         }
         tx.exec(
             "UPDATE asset SET updated_at = $2 WHERE id = ANY($1)",
-            &[&taken, &now.trunc_subsecs(6)],
+            &[&untagged, &now.trunc_subsecs(6)],
         )
         .await?;
-        let read = || Some(vec!["asset.tags".to_owned()]);
-        let changed: Vec<_> = taken.iter().map(|asset| (Subject::Asset(*asset), read())).collect();
+        let changed_keys = || Some(vec!["asset.tags".to_owned()]);
+        let changed: Vec<_> =
+            untagged.iter().map(|asset| (Subject::Asset(*asset), changed_keys())).collect();
         stale::mark(tx, &changed).await?;
-        let mut entries = Vec::with_capacity(taken.len());
-        for asset in taken {
-            let mut after = left.remove(&asset).unwrap_or_default();
+        let mut entries = Vec::with_capacity(untagged.len());
+        for asset in untagged {
+            let mut after = remaining.remove(&asset).unwrap_or_default();
             after.sort_unstable();
             let mut before = [&after[..], slice::from_ref(&self.name)].concat();
             before.sort_unstable();
@@ -273,12 +278,12 @@ impl Tag {
         Entry::record_all(tx, entries, now).await
     }
 
-    async fn check_room(tx: &Tx, more: usize) -> Result<()> {
+    async fn check_limit(tx: &Tx, additional: usize) -> Result<()> {
         let row: Row = tx.one("SELECT count(*) AS tags FROM tag", &[]).await?;
-        let more = i64::try_from(more).unwrap_or(i64::MAX);
-        if row.try_get::<_, i64>("tags")?.saturating_add(more) > MOST {
+        let additional = i64::try_from(additional).unwrap_or(i64::MAX);
+        if row.try_get::<_, i64>("tags")?.saturating_add(additional) > MAX_TAGS {
             return Err(Error::Conflict(format!(
-                "an organization has at most {MOST} tags: delete some first"
+                "an organization can have at most {MAX_TAGS} tags: delete some tags first"
             )));
         }
         Ok(())

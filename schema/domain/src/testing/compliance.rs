@@ -1,4 +1,4 @@
-//! What compliance runs leave behind, written by hand: for tests of what reads it.
+//! Fixtures of rows that compliance runs write, for tests of code that reads these rows.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -14,48 +14,48 @@ use crate::{
     compliance::rule::Severity,
 };
 
-/// A rule and its version.
+/// A rule with a single version.
 #[derive(Debug, Clone)]
 pub struct RuleFixture {
-    /// Its id.
+    /// The rule's id, beginning `rul_`.
     pub id: RuleId,
-    /// Its version's id.
+    /// Id of the rule's version.
     pub version: RuleVersionId,
-    /// Its key.
+    /// The rule's key, e.g. `disk-encryption`.
     pub key: String,
-    /// Its place in verdicts.
+    /// Slot of the rule: the index of its verdict code in `posture.verdicts`.
     pub slot: usize,
-    /// How bad it is to break it.
+    /// Severity of a violation of the rule.
     pub severity: Severity,
 }
 
-/// What a rule text, beside its key, slot and severity.
+/// Content of a rule, without its key, slot and severity.
 #[derive(Debug, Clone, Copy)]
-pub struct RuleText<'a> {
-    /// CEL.
+pub struct RuleContent<'a> {
+    /// The condition, as a CEL expression.
     pub condition: &'a str,
-    /// CEL by name.
+    /// Evidence as pairs of name and CEL expression.
     pub evidence: &'a [(&'a str, &'a str)],
-    /// Framework and code of what it checks.
+    /// Controls as pairs of framework and code.
     pub controls: &'a [(&'a str, &'a str)],
 }
 
 impl RuleFixture {
-    /// A rule in its first version.
+    /// Inserts a rule with its first version.
     pub async fn insert(
         tx: &Tx,
         key: &str,
         slot: usize,
         severity: Severity,
-        text: RuleText<'_>,
+        text: RuleContent<'_>,
         at: DateTime<Utc>,
     ) -> Result<Self> {
         let rule = Self { id: Id::new(), version: Id::new(), key: key.to_owned(), slot, severity };
-        let place = i16::try_from(slot).expect("slots are few");
+        let index = i16::try_from(slot).expect("slots are few");
         tx.exec(
             "INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
              VALUES ($1, $2, $3, $4, false, true, 1, '{}', $5, $5)",
-            &[&tx.org(), &rule.id, &key, &place, &at],
+            &[&tx.org(), &rule.id, &key, &index, &at],
         )
         .await?;
         let evidence: serde_json::Map<String, Value> =
@@ -85,10 +85,11 @@ impl RuleFixture {
     }
 }
 
-/// Keeps an asset's posture: `verdicts` has one letter a rule at its slot, `flips` slots, times and letters.
+/// Inserts the posture of an asset, i.e. all of its verdicts and its score. `verdicts` has one verdict code per rule,
+/// at the rule's slot. `flips` lists verdicts that will change with time: the slot, the time and the new verdict code.
 ///
 /// # Errors
-/// As a statement fails.
+/// Any error of a statement.
 pub async fn posture(
     tx: &Tx,
     asset: AssetId,
@@ -107,7 +108,7 @@ pub async fn posture(
         let millionths = i64::from(passed) * 100_000_000 / i64::from(passed + failed);
         i32::try_from(millionths).expect("at most a hundred percent")
     });
-    let kept: Vec<(usize, i64, char)> =
+    let stored: Vec<(usize, i64, char)> =
         flips.iter().map(|(slot, at, to)| (*slot, at.timestamp_micros(), *to)).collect();
     let first = flips.iter().map(|(_, at, _)| *at).min();
     tx.exec(
@@ -123,7 +124,7 @@ pub async fn posture(
             &weight("W"),
             &weight("PFWNE"),
             &score,
-            &first.map(|_| json!(kept)),
+            &first.map(|_| json!(stored)),
             &first,
             &at,
         ],
@@ -132,25 +133,25 @@ pub async fn posture(
     Ok(())
 }
 
-/// A finding, as it is kept.
+/// A finding to insert for a test.
 #[derive(Debug, Clone)]
 pub struct FindingFixture {
-    /// `OPEN`, `WAIVED`, `FIXED` or `OUT_OF_SCOPE`.
+    /// State: `OPEN`, `WAIVED`, `FIXED` or `OUT_OF_SCOPE`.
     pub state: &'static str,
-    /// What was seen.
+    /// Evidence of the finding, by name.
     pub evidence: Value,
-    /// What allows it.
+    /// Waiver that covers the finding; `None` if the finding is not waived.
     pub waiver: Option<WaiverId>,
-    /// How often the asset had broken the rule before.
+    /// Number of times that the finding was reopened.
     pub reopened: i32,
-    /// Since when.
+    /// Time at which the finding opened.
     pub opened_at: DateTime<Utc>,
-    /// Until when.
+    /// Time at which the finding ended; `None` while it is open or waived.
     pub ended_at: Option<DateTime<Utc>>,
 }
 
 impl FindingFixture {
-    /// One that is open.
+    /// Returns an open finding without evidence.
     pub fn open(opened_at: DateTime<Utc>) -> Self {
         Self {
             state: "OPEN",
@@ -162,12 +163,12 @@ impl FindingFixture {
         }
     }
 
-    /// One that has ended as `FIXED` or `OUT_OF_SCOPE`.
+    /// Returns a finding that has ended as `FIXED` or `OUT_OF_SCOPE`.
     pub fn ended(opened_at: DateTime<Utc>, state: &'static str, ended_at: DateTime<Utc>) -> Self {
         Self { state, ended_at: Some(ended_at), ..Self::open(opened_at) }
     }
 
-    /// Keeps it; returns its id.
+    /// Inserts the finding and returns its id.
     pub async fn insert(self, tx: &Tx, asset: AssetId, rule: &RuleFixture) -> Result<Uuid> {
         let id = Uuid::now_v7();
         let weight = i16::try_from(rule.severity.weight()).expect("weights are small");
@@ -197,27 +198,27 @@ impl FindingFixture {
     }
 }
 
-/// A run, as it is kept.
+/// A compliance run to insert.
 #[derive(Debug, Clone)]
 pub struct RunFixture {
-    /// `SUCCEEDED`, `FAILED`, …
+    /// State, e.g. `SUCCEEDED` or `FAILED`.
     pub state: &'static str,
-    /// Its filter; all assets without it.
+    /// Asset filter of the run; `None` for a run over all assets.
     pub scope: Option<Value>,
-    /// Assets that it judged.
+    /// Number of assets that the run evaluated.
     pub assets: i32,
-    /// How many of them have a score, and their sum in millionths of a percent.
+    /// Number of assets with a score, and the sum of their scores in millionths of a percent.
     pub scores: (i32, i64),
-    /// By rule: passed, failed, waived, not assessed, errors.
+    /// Number of assets per rule: passed, failed, waived, not assessed, errors.
     pub tallies: Vec<[i32; 5]>,
-    /// When it was started.
+    /// Time at which the run started.
     pub started_at: DateTime<Utc>,
-    /// When it ended.
+    /// Time at which the run ended; `None` while it runs.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
 impl RunFixture {
-    /// A run of all assets that went well.
+    /// Returns a successful run over all assets, without results.
     pub fn succeeded(started_at: DateTime<Utc>, finished_at: DateTime<Utc>) -> Self {
         Self {
             state: "SUCCEEDED",
@@ -230,17 +231,17 @@ impl RunFixture {
         }
     }
 
-    /// Keeps it, by these rules; `tallies` has one row of each.
+    /// Inserts the run with these rules and returns its id. `tallies` must have one entry per rule.
     pub async fn insert(self, tx: &Tx, rules: &[RuleFixture]) -> Result<RunId> {
         let id = RunId::new();
         let snapshot = |rule: &RuleFixture| json!({ "slot": rule.slot, "rule": rule.id.uuid(), "version": rule.version.uuid(), "params": {} });
-        let kept: Vec<Value> = rules.iter().map(snapshot).collect();
-        let sum = |places: &[usize]| -> i32 {
-            self.tallies.iter().flat_map(|row| places.iter().map(|place| row[*place])).sum()
+        let stored: Vec<Value> = rules.iter().map(snapshot).collect();
+        let sum = |indexes: &[usize]| -> i32 {
+            self.tallies.iter().flat_map(|row| indexes.iter().map(|index| row[*index])).sum()
         };
-        let weight = |places: &[usize]| -> i64 {
+        let weight = |indexes: &[usize]| -> i64 {
             let of = |(row, rule): (&[i32; 5], &RuleFixture)| -> i64 {
-                let verdicts: i32 = places.iter().map(|place| row[*place]).sum();
+                let verdicts: i32 = indexes.iter().map(|index| row[*index]).sum();
                 i64::from(verdicts * rule.severity.weight())
             };
             self.tallies.iter().zip(rules).map(of).sum()
@@ -260,7 +261,7 @@ impl RunFixture {
                 &self.finished_at,
                 &self.scope,
                 &self.scope.as_ref().map_or("all".to_owned(), Value::to_string),
-                &Value::Array(kept),
+                &Value::Array(stored),
                 &self.assets,
                 &sum(&[0]),
                 &sum(&[1]),

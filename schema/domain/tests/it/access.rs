@@ -1,4 +1,4 @@
-//! Who somebody is, and what they may do.
+//! Tests of authentication and authorization.
 
 mod api_key;
 mod audit;

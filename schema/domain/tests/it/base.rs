@@ -1,4 +1,4 @@
-//! The ground: every table, transactions, lists.
+//! Tests of the foundations: every table, transactions, lists.
 
 mod db;
 mod listing;

@@ -1,4 +1,4 @@
-//! What an earlier version handed out and stored is still good: tokens, keys, passwords, and texts in columns.
+//! Data of an earlier version still works: tokens, keys, passwords, and texts in columns.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -36,7 +36,7 @@ use crate::harness::{COST, HOME, POLICY, caller};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// The database of the version before, and who lets people in there with its ring.
+/// Restores the database of the earlier version, and returns it with a service that uses its key ring.
 async fn restored() -> (TestDb, Identity) {
     let db = TestDb::new().await;
     earlier::restore(&db).await;
@@ -138,7 +138,7 @@ fn texts_of_states_are_those_of_before() {
             )),+]
         };
     }
-    // A text more is a new state; one that is missing cannot be read any more.
+    // An additional text is a new state. A missing text could no longer be read from old rows.
     for (state, now, before) in texts! {
         AssetType: "HOST" "NETWORK_DEVICE" "SERVICE" "SOFTWARE_LICENSE" "CLOUD_RESOURCE";
         LifecycleState: "PROVISIONING" "ACTIVE" "MAINTENANCE" "RETIRED" "DISPOSED";
@@ -161,7 +161,7 @@ fn texts_of_states_are_those_of_before() {
     }
 }
 
-/// Names that are not known are left out silently when a role or a key is read, so losing one takes a right away.
+/// Unknown names are ignored when a role or a key is read, so removing a name would silently withdraw a permission.
 #[test]
 fn permissions_stored_before_are_all_known() {
     let stored = [
@@ -200,7 +200,7 @@ fn permissions_stored_before_are_all_known() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// Ids stand in payloads, scripts and bookmarks.
+/// Ids occur in payloads, scripts and bookmarks.
 #[test]
 fn ids_written_before_are_read_as_what_they_were() {
     macro_rules! read {

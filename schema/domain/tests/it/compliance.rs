@@ -1,4 +1,4 @@
-//! Rules, runs, findings, scores.
+//! Rules, runs, findings, waivers, scores, drift and reports.
 
 mod drift;
 mod finding;

@@ -1,4 +1,4 @@
-//! Jobs, workers, schedules.
+//! Tests of jobs, workers and schedules.
 
 mod job;
 mod pending;

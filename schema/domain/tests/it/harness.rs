@@ -1,4 +1,4 @@
-//! What the tests start from: a house with one organization, its people, and a clock that they hold.
+//! Fixtures shared by the tests: an organization, its users, and a clock that the test sets.
 
 use std::{fmt::Debug, net::IpAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Actor, Db, Error, Origin, Result, Viewer,
     access::{
-        identity::{Caller, Identity, Tokens},
+        identity::{Identity, RequestInfo, Tokens},
         organization::Organization,
         password::{Cost, Hasher},
         permission::{BuiltinRole, PermissionSet},
@@ -21,20 +21,20 @@ use domain::{
 use serde_json::Value;
 use tokio_postgres::Client;
 
-/// As cheap as Argon2 goes.
+/// The lowest cost that Argon2 accepts, for fast tests.
 pub(crate) const COST: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 pub(crate) const PASSWORD: &str = "correct pelican mosaic";
 pub(crate) const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
 pub(crate) const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
-/// So many seconds after the day on which all tests play.
+/// Returns the time that lies `seconds` after the start of the day on which all tests run.
 pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
 }
 
 pub(crate) const POLICY: SessionPolicy = SessionPolicy {
-    access_life: TimeDelta::minutes(30),
-    session_life: TimeDelta::days(14),
+    access_lifetime: TimeDelta::minutes(30),
+    session_lifetime: TimeDelta::days(14),
     idle: None,
     max_per_user: 10,
     max_per_admin: 3,
@@ -45,11 +45,11 @@ pub(crate) fn identity(db: &Db, cost: Cost, policy: SessionPolicy) -> Identity {
     Identity::new(db.clone(), Hasher::new(cost, 2).unwrap(), keys, policy, TimeDelta::minutes(15))
 }
 
-pub(crate) fn caller(address: IpAddr, now: DateTime<Utc>) -> Caller {
-    Caller { address, request_id: "req-1".into(), now }
+pub(crate) fn caller(address: IpAddr, now: DateTime<Utc>) -> RequestInfo {
+    RequestInfo { address, request_id: "req-1".into(), now }
 }
 
-/// One organization, and whom it lets in.
+/// An organization in a database of its own, with the service that signs its users in.
 pub(crate) struct TestOrg {
     pub(crate) db: TestDb,
     pub(crate) identity: Identity,
@@ -63,7 +63,7 @@ impl TestOrg {
         Self { identity: identity(&db, COST, POLICY), db, org }
     }
 
-    /// A member of the organization, whose password is `PASSWORD`.
+    /// Creates a member of the organization, whose password is `PASSWORD`.
     pub(crate) async fn person(&self, email: &str, roles: &[&str]) -> UserId {
         person(&self.db, self.org, email, roles).await
     }
@@ -72,7 +72,7 @@ impl TestOrg {
         self.identity.login(email, PASSWORD, &caller(from, at(now))).await
     }
 
-    /// Signs in from home.
+    /// Signs in from `HOME` and returns the tokens.
     pub(crate) async fn tokens(&self, email: &str, now: i64) -> Tokens {
         self.login(email, HOME, now).await.unwrap()
     }
@@ -81,7 +81,7 @@ impl TestOrg {
         self.identity.refresh(token, &caller(HOME, at(now))).await
     }
 
-    /// Changes the password, from home.
+    /// Changes the viewer's password, from `HOME`.
     pub(crate) async fn change(
         &self,
         viewer: &Viewer,
@@ -103,14 +103,14 @@ impl TestOrg {
         asset
     }
 
-    /// What the audit trail says, oldest first: action and kind of actor.
+    /// Returns the audit trail, oldest first, as `action by kind-of-actor`.
     pub(crate) async fn audit(&self) -> Vec<String> {
         let sql = "SELECT action || ' by ' || actor_kind AS entry FROM audit_entry ORDER BY id";
         let rows = self.db.superuser().await.query(sql, &[]).await.unwrap();
         rows.iter().map(|row| row.get("entry")).collect()
     }
 
-    /// How many entries of an action the audit trail has.
+    /// Returns the number of entries of the audit trail whose action begins with `action`.
     pub(crate) async fn audited(&self, action: &str) -> usize {
         self.audit().await.iter().filter(|entry| entry.starts_with(action)).count()
     }
@@ -131,7 +131,7 @@ pub(crate) async fn person(db: &Db, org: OrganizationId, email: &str, roles: &[&
     user.id
 }
 
-/// Makes somebody a member of one more organization.
+/// Adds a user to another organization.
 pub(crate) async fn join(db: &Db, org: OrganizationId, user: UserId, roles: &[&str]) {
     let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
     let tx = db.auth(Origin::system()).await.unwrap();
@@ -148,7 +148,7 @@ pub(crate) fn newcomer(email: &str, roles: &[&str]) -> CreateUserInput {
     }
 }
 
-/// Somebody with a built-in role, as a request would have them.
+/// Returns a viewer with a built-in role, as for a request.
 pub(crate) fn viewer(org: OrganizationId, user: UserId, role: BuiltinRole) -> Viewer {
     Viewer {
         actor: Actor::User(user),
@@ -159,7 +159,7 @@ pub(crate) fn viewer(org: OrganizationId, user: UserId, role: BuiltinRole) -> Vi
     }
 }
 
-/// As [`viewer`], with exactly these permissions.
+/// As [`viewer`], but with exactly these permissions.
 pub(crate) fn viewer_with(org: OrganizationId, user: UserId, permissions: PermissionSet) -> Viewer {
     Viewer { permissions, roles: Vec::new(), ..viewer(org, user, BuiltinRole::Viewer) }
 }
@@ -184,7 +184,7 @@ pub(crate) fn host_with(name: &str, custom_fields: Value) -> CreateAssetInput {
     CreateAssetInput { custom_fields: Some(custom_fields), ..host(name) }
 }
 
-/// Runs all of them at once.
+/// Runs all futures concurrently, and returns their results in order.
 pub(crate) async fn at_once<T: Send + 'static>(
     work: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
@@ -196,10 +196,10 @@ pub(crate) async fn at_once<T: Send + 'static>(
     done
 }
 
-pub(crate) const SOMEBODY_WAITS: &str = "EXISTS (SELECT FROM pg_stat_activity
+pub(crate) const A_LOCK_IS_AWAITED: &str = "EXISTS (SELECT FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock')";
 
-/// Returns once the condition holds in the database.
+/// Polls until the condition holds in the database; panics after ten seconds.
 pub(crate) async fn until(client: &Client, condition: &str) {
     let sql = format!("SELECT {condition} AS holds");
     let waiting = async {
@@ -224,7 +224,7 @@ pub(crate) fn forbidden<T: Debug>(result: Result<T>) -> String {
     }
 }
 
-/// The faults found, as `path message`.
+/// Returns the field errors as `path message`.
 pub(crate) fn faults<T: Debug>(result: Result<T>) -> Vec<String> {
     match result {
         Err(Error::Invalid(faults)) => {

@@ -1,4 +1,4 @@
-//! Assets, and files of them.
+//! Tests of the inventory: assets, dependencies, custody, tags, imports and exports.
 
 mod asset;
 mod custody;

@@ -1,4 +1,4 @@
-//! Who did something: a person, a program, or SentryOps itself.
+//! Actors of changes: users, API keys, and SentryOps itself.
 
 use async_graphql::{Context, SimpleObject, Union};
 use domain::access::directive::authenticated;
@@ -10,26 +10,27 @@ use crate::{
     request::{error::Result, loader::Load},
 };
 
-/// Who did something.
+/// The actor of a change: a user, an API key, or the system.
 #[derive(Union)]
 pub(crate) enum Actor {
-    /// A person.
+    /// A user of the organization.
     User(User),
-    /// A program.
+    /// An API key of a program.
     ApiKey(ApiKey),
     /// SentryOps itself, or its operator on the command line.
     System(System),
 }
 
-/// SentryOps itself, or its operator on the command line.
+/// The actor for actions that no user or API key requested: work that SentryOps starts, e.g. the re-evaluation of
+/// assets or an update of builtin rules, and commands of the operator on the command line.
 #[derive(SimpleObject)]
 #[graphql(directive = authenticated::apply())]
 pub(crate) struct System {
-    /// What to call it.
+    /// Display name, always `SentryOps`.
     name: &'static str,
 }
 
-/// The actor of a row, or `None` where it is no longer known.
+/// Returns the actor of a row, or `None` if the user or API key no longer exists.
 pub(crate) async fn actor(ctx: &Context<'_>, actor: domain::Actor) -> Result<Option<Actor>> {
     Ok(match actor {
         domain::Actor::User(id) => {

@@ -1,4 +1,4 @@
-//! API keys: the view, the query, the mutations.
+//! API keys: GraphQL type, query and mutations.
 
 use std::collections::HashMap;
 
@@ -25,103 +25,104 @@ use crate::{
     },
 };
 
-/// A program's key.
+/// An API key of a program.
 pub(crate) struct ApiKey(pub(crate) api_key::ApiKey);
 
-/// A program's key. Everybody signed in sees id and name, as the actor of a change; the rest takes `API_KEY_MANAGE`,
-/// or being it oneself.
+/// An API key of a program. Every signed-in caller can read `id` and `name`, because a key can be the actor of a
+/// change. The other fields require `API_KEY_MANAGE`, unless the caller is the key itself.
 #[Object(directive = authenticated::apply())]
 impl ApiKey {
-    /// Its id.
+    /// The key's id, beginning `key_`.
     async fn id(&self) -> ApiKeyId {
         self.0.id
     }
 
-    /// What it is for.
+    /// Display name, e.g. the program that uses the key.
     async fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The part of it that may be shown: it begins `sok_<prefix>_`.
+    /// Public part of the full key, which begins `sok_<prefix>_`.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn prefix(&self) -> &str {
         &self.0.prefix
     }
 
-    /// What it may do.
+    /// Permissions that the key grants.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn permissions(&self) -> &[Permission] {
         &self.0.permissions
     }
 
-    /// The networks it may be used from; none means anywhere.
+    /// Networks that the key may be used from, as CIDR; empty allows any address.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn allowed_cidrs(&self) -> &[String] {
         &self.0.allowed_cidrs
     }
 
-    /// Who made it.
+    /// The user who created the key.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn created_by(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         Ok(ctx.load::<UserById>(self.0.created_by).await?.map(User))
     }
 
-    /// When it was made.
+    /// Time at which the key was created.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn created_at(&self) -> DateTime<Utc> {
         self.0.created_at
     }
 
-    /// When it ends by itself.
+    /// Time at which the key expires.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn expires_at(&self) -> DateTime<Utc> {
         self.0.expires_at
     }
 
-    /// When it was last used, to the minute.
+    /// Time of the last use, to the minute; null if the key was never used.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn last_used_at(&self) -> Option<DateTime<Utc>> {
         self.0.last_used_at
     }
 
-    /// When it was revoked.
+    /// Time at which the key was revoked; null if it is not revoked.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn revoked_at(&self) -> Option<DateTime<Utc>> {
         self.0.revoked_at
     }
 }
 
-/// A new key.
+/// Settings of a new API key.
 #[derive(InputObject)]
 pub(crate) struct CreateApiKeyInput {
-    /// What it is for.
+    /// Display name, e.g. the program that uses the key.
     name: String,
-    /// What it may do; at most what you may.
+    /// Permissions that the key grants. The caller must have all of them.
     permissions: Vec<Permission>,
-    /// When it ends; at most a year from now.
+    /// Time at which the key expires, at most 366 days from now.
     expires_at: DateTime<Utc>,
-    /// The networks it may be used from, such as 10.0.0.0/8; none means anywhere.
+    /// Networks that the key may be used from, such as 10.0.0.0/8; default any address.
     #[graphql(default)]
     allowed_cidrs: Vec<String>,
 }
 
-/// A key just made. Takes `API_KEY_MANAGE`.
+/// A new API key, with the full key that the client sends to authenticate. Requires `API_KEY_MANAGE`.
 #[derive(SimpleObject)]
 #[graphql(directive = requires::apply(ApiKeyManage))]
 pub(crate) struct CreatedApiKey {
-    /// The key.
+    /// The API key's metadata; the secret is not included.
     api_key: ApiKey,
-    /// What to send as `Authorization: Bearer …`. Shown this once.
+    /// The full key (`sok_<prefix>_…`), to be sent as `Authorization: Bearer <full key>`. Returned only once, in this
+    /// response.
     secret: String,
 }
 
-/// Queries on API keys.
+/// Query fields for API keys.
 #[derive(Default)]
 pub(crate) struct ApiKeyQuery;
 
 #[Object]
 impl ApiKeyQuery {
-    /// The organization's keys, newest first, revoked ones too. Takes `API_KEY_MANAGE`.
+    /// The organization's API keys, newest first, including revoked ones. Requires `API_KEY_MANAGE`.
     #[graphql(directive = requires::apply(ApiKeyManage))]
     async fn api_keys(&self, ctx: &Context<'_>) -> Result<Vec<ApiKey>> {
         let keys = api_key::ApiKey::list(&*ctx.read().await?).await?;
@@ -129,42 +130,43 @@ impl ApiKeyQuery {
     }
 }
 
-/// Mutations of API keys.
+/// Mutation fields for API keys.
 #[derive(Default)]
 pub(crate) struct ApiKeyMutation;
 
 #[Object]
 impl ApiKeyMutation {
-    /// Makes a key for a program; its secret is shown this once. Takes `API_KEY_MANAGE`.
+    /// Creates an API key for a program. The full key is returned only once, in this response. Requires
+    /// `API_KEY_MANAGE`.
     #[graphql(directive = requires::apply(ApiKeyManage))]
     async fn create_api_key(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The key.")] input: CreateApiKeyInput,
+        #[graphql(desc = "Settings of the new key.")] input: CreateApiKeyInput,
     ) -> Result<CreatedApiKey> {
         let CreateApiKeyInput { name, permissions, expires_at, allowed_cidrs } = input;
         let new = NewApiKey { name, permissions, expires_at, allowed_cidrs };
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let (key, secret) = api_key::ApiKey::create(&tx, ctx.viewer()?, new, ctx.now()).await?;
         tx.commit().await?;
         Ok(CreatedApiKey { api_key: ApiKey(key), secret })
     }
 
-    /// Revokes a key; the next request with it is refused. Takes `API_KEY_MANAGE`.
+    /// Revokes an API key. The next request with this key is rejected. Requires `API_KEY_MANAGE`.
     #[graphql(directive = requires::apply(ApiKeyManage))]
     async fn revoke_api_key(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: ApiKeyId,
+        #[graphql(desc = "The key's id, beginning `key_`.")] id: ApiKeyId,
     ) -> Result<ApiKeyId> {
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         api_key::ApiKey::revoke(&tx, ctx.viewer()?, id, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
     }
 }
 
-/// An API key by id.
+/// Batch loader of API keys by id.
 pub(crate) struct ApiKeyById;
 
 impl Batch for ApiKeyById {

@@ -1,4 +1,4 @@
-//! The audit trail: the view and the query.
+//! The audit trail: GraphQL type and query.
 
 use async_graphql::{Context, ID, InputObject, Object};
 use chrono::{DateTime, Utc};
@@ -25,87 +25,88 @@ use crate::{
     },
 };
 
-/// One recorded change.
+/// An entry of the audit trail.
 pub(crate) struct AuditEntry(pub(crate) audit::AuditEntry);
 
-/// One recorded change. Takes `AUDIT_READ`.
+/// An entry of the audit trail: one recorded change. Requires `AUDIT_READ`.
 #[Object(directive = requires::apply(AuditRead))]
 impl AuditEntry {
-    /// Its id.
+    /// The entry's id, beginning `aud_`.
     async fn id(&self) -> AuditEntryId {
         self.0.id
     }
 
-    /// When.
+    /// Time at which the change was made.
     async fn at(&self) -> DateTime<Utc> {
         self.0.at
     }
 
-    /// Who.
+    /// The actor who made the change; null if the user or API key no longer exists.
     async fn actor(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
 
-    /// What was done, e.g. `asset.updated`.
+    /// The recorded action, e.g. `asset.updated` or `auth.login`.
     async fn action(&self) -> &str {
         &self.0.action
     }
 
-    /// To what kind of thing, e.g. `asset`.
+    /// Type of the changed entity, e.g. `asset`.
     async fn entity_type(&self) -> &str {
         &self.0.entity_type
     }
 
-    /// To which one.
+    /// Id of the changed entity.
     async fn entity_id(&self) -> ID {
-        ID(entity::of_key(&self.0.entity_type, self.0.entity_id))
+        ID(entity::type_id_of(&self.0.entity_type, self.0.entity_id))
     }
 
-    /// The key paths whose values differ, e.g. `attributes.os_name`.
+    /// Key paths whose values differ, e.g. `attributes.os_name`.
     async fn changed_paths(&self) -> &[String] {
         &self.0.changed_paths
     }
 
-    /// The values before; null for what was created.
+    /// Values before the change, as an object; null if the entity was created, or for an action that changes no values,
+    /// such as a sign-in.
     async fn before(&self) -> Option<&Value> {
         self.0.before.as_ref()
     }
 
-    /// The values after; null for what was deleted.
+    /// Values after the change, as an object; null if the entity was deleted, or for an action that changes no values,
+    /// such as a sign-in.
     async fn after(&self) -> Option<&Value> {
         self.0.after.as_ref()
     }
 
-    /// The address that the request came from.
+    /// Client address of the request; null if no request caused the change, e.g. for a job.
     async fn source_ip(&self) -> Option<&str> {
         self.0.source_ip.as_deref()
     }
 
-    /// The id of the request.
+    /// Id of the request; null if no request caused the change, e.g. for a job.
     async fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 }
 
-/// Which entries to list; what is given must all hold.
+/// Filter of a list of audit entries. All conditions that are set must hold.
 #[derive(Debug, Default, InputObject)]
 pub(crate) struct AuditFilter {
-    /// Of this kind of thing, e.g. `asset`.
+    /// Type of the changed entity, e.g. `asset`.
     entity_type: Option<String>,
-    /// Of this one thing.
+    /// Id of the changed entity.
     entity_id: Option<ID>,
-    /// By this user or API key.
+    /// Id of the user or API key that made the change.
     actor_id: Option<ID>,
-    /// Of this action, e.g. `asset.updated`.
+    /// Action of the entries, e.g. `asset.updated`.
     action: Option<String>,
 }
 
 impl AuditFilter {
     fn query(self) -> Result<AuditQuery> {
-        let uuid = |path: &str, given: Option<ID>| {
-            given
-                .map(|given| entity::split(&given).map(|(_, uuid)| uuid))
-                .map(|found| found.ok_or_else(|| domain::Error::invalid(path, "is not an id")))
+        let uuid = |path: &str, id: Option<ID>| {
+            id.map(|id| entity::split(&id).map(|(_, uuid)| uuid))
+                .map(|uuid| uuid.ok_or_else(|| domain::Error::invalid(path, "is not an id")))
                 .transpose()
         };
         Ok(AuditQuery {
@@ -117,22 +118,24 @@ impl AuditFilter {
     }
 }
 
-/// Queries on the audit trail.
+/// Query fields for audit entries.
 #[derive(Default)]
 pub(crate) struct AuditQueries;
 
 #[Object(name = "AuditQuery")]
 impl AuditQueries {
-    /// Who changed what, newest first. Takes `AUDIT_READ`.
+    /// The organization's audit trail, newest first. Requires `AUDIT_READ`.
     #[graphql(directive = requires::apply(AuditRead))]
     async fn audit_entries(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which ones; all without it.")] filter: Option<AuditFilter>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
-        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Filter for the entries; default all entries.")] filter: Option<
+            AuditFilter,
+        >,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
+        #[graphql(desc = "Page size from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Cursor before which the page ends.")] before: Option<String>,
     ) -> Result<Connection<AuditEntry>> {
         let query = filter.unwrap_or_default().query()?;
         let keys = &ctx.services().cursors;

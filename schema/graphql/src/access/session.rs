@@ -1,4 +1,4 @@
-//! Signing in and out, and the viewer: who asks.
+//! Sign-in, sign-out, and the viewer.
 
 use async_graphql::{Context, Object, SimpleObject};
 use chrono::{DateTime, Utc};
@@ -22,7 +22,7 @@ use crate::{
     access::user::RolesOfUser,
     document::policy::{
         FieldPolicy,
-        Policy::{IgnoresBearer, NullForNobody, Oneself, StandsAlone, ToleratesBearer},
+        Policy::{IgnoresBearer, MustBeAlone, NullIfAnonymous, ReturnsCaller, ToleratesBearer},
     },
     request::{
         context::ContextExt,
@@ -32,26 +32,26 @@ use crate::{
     },
 };
 
-/// One sign-in.
+/// A session: one sign-in of the viewer.
 #[derive(SimpleObject)]
 #[graphql(directive = authenticated::apply())]
 pub(crate) struct Session {
-    /// Its id.
+    /// The session's id, beginning `ses_`.
     pub(crate) id: SessionId,
-    /// The address it was opened from.
+    /// Client address of the sign-in.
     source_ip: String,
-    /// When it was opened.
+    /// Time at which the user signed in.
     created_at: DateTime<Utc>,
-    /// When it was last used, to the minute.
+    /// Time of the last use, to the minute.
     last_seen_at: DateTime<Utc>,
-    /// When it ends at the latest.
+    /// Time at which the session expires, however often it is used.
     expires_at: DateTime<Utc>,
-    /// Whether it is the one that asks.
+    /// True for the session that made this request.
     current: bool,
 }
 
 impl Session {
-    /// The view of a session, where `current` asks.
+    /// Converts a session to its GraphQL type. `current` is the id of the session that made the request.
     pub(crate) fn new(session: session::Session, current: Option<SessionId>) -> Self {
         Self {
             current: current == Some(session.id),
@@ -64,173 +64,176 @@ impl Session {
     }
 }
 
-/// Who asks.
+/// The viewer: the caller of the request.
 pub(crate) struct Viewer(viewer::Viewer);
 
-/// Who asks, where they are signed in, and what they may do there.
+/// The caller of the request, with the current organization and the permissions in it.
 #[Object(directive = public::apply())]
 impl Viewer {
-    /// The user or API key that asks.
+    /// The user or API key that made the request.
     async fn actor(&self, ctx: &Context<'_>) -> Result<Actor> {
-        actor(ctx, self.0.actor)
-            .await?
-            .ok_or_else(|| Error::new(ErrorCode::NotFound, "You are gone."))
+        actor(ctx, self.0.actor).await?.ok_or_else(|| {
+            Error::new(ErrorCode::NotFound, "Your user or API key no longer exists.")
+        })
     }
 
-    /// The organization it is signed in to.
+    /// The organization that the viewer is signed in to.
     async fn organization(&self, ctx: &Context<'_>) -> Result<Organization> {
         Ok(Organization::current(&*ctx.read().await?).await?)
     }
 
-    /// The organizations it could be signed in to; see `switchOrganization`.
+    /// Organizations to which the viewer can switch with `switchOrganization`, including the current one.
     async fn organizations(&self, ctx: &Context<'_>) -> Result<Vec<Organization>> {
         let Some(user) = self.0.user() else {
             return Ok(vec![Organization::current(&*ctx.read().await?).await?]);
         };
-        ctx.scope().read_people(async |tx| Organization::of_user(tx, user).await).await
+        ctx.scope().read_users(async |tx| Organization::of_user(tx, user).await).await
     }
 
-    /// Its roles there; an API key has none, only permissions.
+    /// Roles of the viewer in the organization; empty for an API key, which has permissions but no roles.
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
         Ok(ctx.load::<RolesOfUser>(user).await?.unwrap_or_default())
     }
 
-    /// What it may do there.
+    /// Permissions of the viewer in the organization.
     async fn permissions(&self) -> Vec<Permission> {
         self.0.permissions.iter().collect()
     }
 
-    /// Its own sessions that are alive, newest first.
+    /// The viewer's sessions that have neither ended nor expired, newest first; empty for an API key.
     async fn sessions(&self, ctx: &Context<'_>) -> Result<Vec<Session>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
         let now = ctx.now();
         let sessions = ctx
             .scope()
-            .read_people(async |tx| session::Session::of_user(tx, user, now).await)
+            .read_users(async |tx| session::Session::of_user(tx, user, now).await)
             .await?;
         let view = |session| Session::new(session, self.0.session);
         Ok(sessions.into_iter().map(view).collect())
     }
 }
 
-/// What signing in leads to: tokens, or the question for a second factor.
+/// Result of a sign-in: tokens, or a challenge for a second factor.
 #[derive(SimpleObject)]
 #[graphql(directive = public::apply())]
 pub(crate) struct LoginPayload {
-    /// What to go on with.
+    /// Tokens of the new session; null if a second factor is needed.
     tokens: Option<Tokens>,
-    /// What to answer with a second factor; absent where none is enrolled.
+    /// Challenge for the second factor; null if no second factor is enrolled.
     mfa_challenge: Option<String>,
 }
 
-/// Policies of the fields that say who somebody is.
+/// Policies of the fields that authenticate the caller.
 pub(crate) const POLICIES: &[FieldPolicy] = &[
-    FieldPolicy { on: "Mutation", field: "login", policies: &[StandsAlone, IgnoresBearer] },
+    FieldPolicy { on: "Mutation", field: "login", policies: &[MustBeAlone, IgnoresBearer] },
     FieldPolicy {
         on: "Mutation",
         field: "refreshSession",
-        policies: &[StandsAlone, IgnoresBearer],
+        policies: &[MustBeAlone, IgnoresBearer],
     },
-    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[StandsAlone] },
-    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[StandsAlone] },
+    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[MustBeAlone] },
+    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[MustBeAlone] },
     FieldPolicy { on: "Mutation", field: "logout", policies: &[ToleratesBearer] },
-    FieldPolicy { on: "Query", field: "viewer", policies: &[NullForNobody] },
-    FieldPolicy { on: "Viewer", field: "actor", policies: &[Oneself] },
+    FieldPolicy { on: "Query", field: "viewer", policies: &[NullIfAnonymous] },
+    FieldPolicy { on: "Viewer", field: "actor", policies: &[ReturnsCaller] },
 ];
 
-/// Queries on the viewer.
+/// Query fields for the viewer.
 #[derive(Default)]
 pub(crate) struct SessionQuery;
 
 #[Object]
 impl SessionQuery {
-    /// Who asks; null when nobody is signed in. Open to everybody.
+    /// The caller of the request; null for an anonymous caller. Requires no sign-in.
     #[graphql(directive = public::apply())]
     async fn viewer(&self, ctx: &Context<'_>) -> Option<Viewer> {
-        ctx.viewer_or_nobody().cloned().map(Viewer)
+        ctx.optional_viewer().cloned().map(Viewer)
     }
 }
 
-/// Mutations of sessions.
+/// Mutation fields for sessions and sign-in.
 #[derive(Default)]
 pub(crate) struct SessionMutation;
 
 #[Object]
 impl SessionMutation {
-    /// Signs in. A document holds one sign-in and no other mutation. Open to everybody.
+    /// Signs in with e-mail and password. The mutation must be the only one in its document. Requires no sign-in.
     #[graphql(directive = public::apply())]
     async fn login(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The e-mail, whatever its case.")] email: String,
-        #[graphql(desc = "The password.", secret)] password: String,
+        #[graphql(desc = "The user's e-mail, in upper or lower case.")] email: String,
+        #[graphql(desc = "The user's current password.", secret)] password: String,
     ) -> Result<LoginPayload> {
         let services = ctx.services();
         let account = format!("login account {}", normalise_email(&email).unwrap_or_default());
         let address = format!("login address {}", jobs::address_bucket(ctx.caller().address));
-        ctx.take(&services.auth_quota, &[&account, &address]).await?;
+        ctx.take_tokens(&services.auth_quota, &[&account, &address]).await?;
         let tokens = services.identity.login(&email, &password, ctx.caller()).await?;
         Ok(LoginPayload { tokens: Some(tokens), mfa_challenge: None })
     }
 
-    /// Trades a refresh token for the next pair. Each works once: using one again ends its session. Open to everybody.
+    /// Exchanges a refresh token for a new access and refresh token. Each refresh token works once; a second use ends
+    /// the session. Requires no sign-in.
     #[graphql(directive = public::apply())]
     async fn refresh_session(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The refresh token.", secret)] refresh_token: String,
+        #[graphql(desc = "The session's latest refresh token.", secret)] refresh_token: String,
     ) -> Result<Tokens> {
         let services = ctx.services();
         let address = format!("refresh address {}", jobs::address_bucket(ctx.caller().address));
-        ctx.take(&services.auth_quota, &[&address]).await?;
+        ctx.take_tokens(&services.auth_quota, &[&address]).await?;
         Ok(services.identity.refresh(&refresh_token, ctx.caller()).await?)
     }
 
-    /// Ends the session that asks. Again, or with none, it changes nothing and is true. Open to everybody.
+    /// Ends the session that made this request. Always returns true, even if no session made the request or the session
+    /// has already ended. Requires no sign-in.
     #[graphql(directive = public::apply())]
     async fn logout(&self, ctx: &Context<'_>) -> Result<bool> {
-        if let Some(viewer) = ctx.viewer_or_nobody() {
+        if let Some(viewer) = ctx.optional_viewer() {
             ctx.services().identity.logout(viewer, ctx.caller()).await?;
         }
         Ok(true)
     }
 
-    /// Signs the session in to another of the viewer's organizations; its former tokens end. For everybody signed in.
+    /// Switches the session to another organization of the viewer, and returns new tokens. All earlier tokens of the
+    /// session stop working. Requires a signed-in caller.
     #[graphql(directive = authenticated::apply())]
     async fn switch_organization(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] organization: OrganizationId,
+        #[graphql(desc = "The organization's id, beginning `org_`.")] organization: OrganizationId,
     ) -> Result<Tokens> {
         Ok(ctx.services().identity.switch(ctx.viewer()?, organization, ctx.caller()).await?)
     }
 
-    /// Changes the viewer's own password and ends their other sessions. For everybody signed in.
+    /// Changes the viewer's own password and ends their other sessions. Requires a signed-in caller.
     #[graphql(directive = authenticated::apply())]
     async fn change_password(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The password of now.", secret)] current: String,
-        #[graphql(desc = "The next one: 15 characters at least, hard to guess.", secret)]
+        #[graphql(desc = "The viewer's current password.", secret)] current: String,
+        #[graphql(desc = "The new password: at least 15 characters, and hard to guess.", secret)]
         new: String,
     ) -> Result<bool> {
         let (services, viewer) = (ctx.services(), ctx.viewer()?);
         let account = format!("password account {}", viewer.own_id().unwrap_or_default());
-        ctx.take(&services.auth_quota, &[&account]).await?;
+        ctx.take_tokens(&services.auth_quota, &[&account]).await?;
         services.identity.change_password(viewer, &current, &new, ctx.caller()).await?;
         Ok(true)
     }
 
-    /// Ends one of the viewer's own sessions. For everybody signed in.
+    /// Ends one of the viewer's own sessions. Requires a signed-in caller.
     #[graphql(directive = authenticated::apply())]
     async fn revoke_session(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: SessionId,
+        #[graphql(desc = "The session's id, beginning `ses_`.")] id: SessionId,
     ) -> Result<SessionId> {
         let viewer = ctx.viewer()?;
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let session = session::Session::find(&tx, id, ctx.now())
             .await?
             .filter(|session| Some(session.user) == viewer.user())
@@ -251,13 +254,13 @@ impl Identified for Session {
     }
 
     async fn find(ctx: &Context<'_>, id: Id<entity::Session>) -> Result<Option<Self>> {
-        // Only the viewer's own: nobody reads somebody else's.
+        // Returns only the viewer's own sessions; no permission allows reading the sessions of others.
         let viewer = ctx.viewer()?;
         let Some(user) = viewer.user() else { return Ok(None) };
         let now = ctx.now();
         let sessions = ctx
             .scope()
-            .read_people(async |tx| session::Session::of_user(tx, user, now).await)
+            .read_users(async |tx| session::Session::of_user(tx, user, now).await)
             .await?;
         let own = sessions.into_iter().find(|session| session.id == id);
         Ok(own.map(|session| Self::new(session, viewer.session)))

@@ -1,4 +1,4 @@
-//! People, their roles and memberships: the view, the queries, the mutations.
+//! Users, their roles and memberships: GraphQL types, queries and mutations.
 
 use std::collections::HashMap;
 
@@ -25,11 +25,11 @@ use crate::request::{
     page::{Connection, wants_total},
 };
 
-/// A person, as a member of the viewer's organization.
+/// A user, as a member of the viewer's organization.
 pub(crate) struct User(pub(crate) user::User);
 
-/// A person, as a member of the viewer's organization. Everybody signed in sees id and name; the rest takes
-/// `USER_READ`, or being it oneself.
+/// A user, as a member of the viewer's organization. Every signed-in caller can read `id` and `name`. The other fields
+/// require `USER_READ`, unless the caller is the user.
 #[Object(directive = authenticated::apply())]
 impl User {
     #[graphql(flatten)]
@@ -37,28 +37,28 @@ impl User {
         &self.0
     }
 
-    /// The roles in the viewer's organization. Takes `USER_READ`, or being it oneself.
+    /// Roles of the user in the viewer's organization. Requires `USER_READ`, unless the caller is the user.
     #[graphql(directive = requires::apply(UserRead), directive = or_oneself::apply())]
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         Ok(ctx.load::<RolesOfUser>(self.0.id).await?.unwrap_or_default())
     }
 }
 
-/// Queries on people.
+/// Query fields for users and roles.
 #[derive(Default)]
 pub(crate) struct UserQuery;
 
 #[Object]
 impl UserQuery {
-    /// The organization's members, by name. Takes `USER_READ`.
+    /// Members of the organization, ordered by name, including inactive members. Requires `USER_READ`.
     #[graphql(directive = requires::apply(UserRead))]
     async fn users(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
-        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
+        #[graphql(desc = "Page size from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Cursor before which the page ends.")] before: Option<String>,
     ) -> Result<Connection<User>> {
         let keys = &ctx.services().cursors;
         let scope = CursorScope::new(ctx.viewer()?.org, "users", &());
@@ -70,29 +70,30 @@ impl UserQuery {
         Ok(Connection::new(page?, keys, &scope, total, user::User::position, User))
     }
 
-    /// The roles that members of the organization may have. Takes `USER_READ`.
+    /// Roles that members of the organization can have. Requires `USER_READ`.
     #[graphql(directive = requires::apply(UserRead))]
     async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
         Ok(Role::list(&*ctx.read().await?, ctx.viewer()?.org).await?)
     }
 }
 
-/// Mutations of people.
+/// Mutation fields for users and roles.
 #[derive(Default)]
 pub(crate) struct UserMutation;
 
 #[Object]
 impl UserMutation {
-    /// Adds a person to the organization. Nobody grants a role that may do what they may not. Takes `USER_MANAGE`.
+    /// Creates a user in the organization. The caller must have all permissions of the user's roles. Requires
+    /// `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn create_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The person.")] input: CreateUserInput,
+        #[graphql(desc = "The new user and their roles.")] input: CreateUserInput,
     ) -> Result<User> {
         let viewer = ctx.viewer()?;
         let hash = hash_new(ctx, &input.password, &input.email, &input.name).await;
-        // All faults at once: those of the password are no reason to hold back the others.
+        // The errors of the password and of the other fields are reported together.
         let hash = match (hash, input.check()) {
             (Ok(hash), Ok(_)) => hash,
             (Ok(_), Err(faults)) => return Err(domain::Error::Invalid(faults).into()),
@@ -102,21 +103,21 @@ impl UserMutation {
             }
             (Err(error), _) => return Err(error.into()),
         };
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let user =
             user::User::create(&tx, viewer.org, Some(viewer), &input, &hash, ctx.now()).await?;
         tx.commit().await?;
         Ok(User(user))
     }
 
-    /// Changes a member. Name, e-mail and password only of somebody who belongs to no other organization; a new
-    /// password ends all their sessions. Takes `USER_MANAGE`.
+    /// Changes a member. Name, e-mail and password can be changed only if the user belongs to no other organization. A
+    /// new password ends all of the user's sessions. Requires `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn update_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who.")] id: UserId,
-        #[graphql(desc = "What to change.")] input: UpdateUserInput,
+        #[graphql(desc = "The user's id, beginning `usr_`.")] id: UserId,
+        #[graphql(desc = "Changes to the user.")] input: UpdateUserInput,
     ) -> Result<User> {
         let hash = match &input.password {
             Some(password) => {
@@ -126,56 +127,55 @@ impl UserMutation {
             }
             None => None,
         };
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let user =
             user::User::update(&tx, ctx.viewer()?, id, &input, hash.as_deref(), ctx.now()).await?;
         tx.commit().await?;
         Ok(User(user))
     }
 
-    /// Sets a member's roles in this organization. Nobody grants or takes what they lack, and the last owner stays.
-    /// Takes `USER_MANAGE`.
+    /// Replaces a member's roles in this organization. The caller must have all permissions that are granted or
+    /// withdrawn, and the organization must keep at least one active owner. Requires `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn set_user_roles(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who.")] user: UserId,
-        #[graphql(desc = "The keys of all roles they shall have, at least one.")] roles: Vec<
-            String,
-        >,
+        #[graphql(desc = "The user's id, beginning `usr_`.")] user: UserId,
+        #[graphql(desc = "Keys of all roles that the user has afterwards, at least one.")]
+        roles: Vec<String>,
     ) -> Result<User> {
         let viewer = ctx.viewer()?;
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let user =
             user::User::set_roles(&tx, viewer.org, Some(viewer), user, &roles, ctx.now()).await?;
         tx.commit().await?;
         Ok(User(user))
     }
 
-    /// Keeps a member out of this organization and ends their sessions in it. Takes `USER_MANAGE`.
+    /// Deactivates a member and ends their sessions in this organization. Requires `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn deactivate_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Who.")] user: UserId,
+        #[graphql(desc = "The user's id, beginning `usr_`.")] user: UserId,
     ) -> Result<User> {
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let user = user::User::deactivate(&tx, ctx.viewer()?, user, ctx.now()).await?;
         tx.commit().await?;
         Ok(User(user))
     }
 
-    /// Ends all sessions that a member has in this organization; the answer is how many. Takes `USER_MANAGE`.
+    /// Ends all sessions of a member in this organization, and returns their number. Requires `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn revoke_user_sessions(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose.")] user: UserId,
+        #[graphql(desc = "The user's id, beginning `usr_`.")] user: UserId,
     ) -> Result<usize> {
         let viewer = ctx.viewer()?;
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let member = user::User::member(&tx, viewer.org, user).await?;
-        user::User::refuse_stronger(&tx, viewer, member.id).await?;
+        user::User::require_permissions_of(&tx, viewer, member.id).await?;
         let mut sessions = Session::of_user(&tx, member.id, ctx.now()).await?;
         sessions.retain(|session| session.org == viewer.org);
         for session in &sessions {
@@ -185,38 +185,39 @@ impl UserMutation {
         Ok(sessions.len())
     }
 
-    /// Defines a role of this organization, by its key: made where there is none, else changed. Takes `ROLE_MANAGE`.
+    /// Creates a custom role, or replaces the name and permissions of the existing role with this key. Requires
+    /// `ROLE_MANAGE`.
     #[graphql(directive = requires::apply(RoleManage))]
     async fn save_role(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its key, of a-z, 0-9 and -.")] key: String,
-        #[graphql(desc = "Its name.")] name: String,
-        #[graphql(desc = "What its holders may do; at most what you may.")] permissions: Vec<
+        #[graphql(desc = "The role's key, of a-z, 0-9 and -.")] key: String,
+        #[graphql(desc = "The role's display name.")] name: String,
+        #[graphql(desc = "Permissions of the role; the caller must have all of them.")] permissions: Vec<
             Permission,
         >,
     ) -> Result<Role> {
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let role = Role::save(&tx, ctx.viewer()?, &key, &name, &permissions, ctx.now()).await?;
         tx.commit().await?;
         Ok(role)
     }
 
-    /// Deletes a custom role that nobody holds. Takes `ROLE_MANAGE`.
+    /// Deletes a custom role that no member has. Requires `ROLE_MANAGE`.
     #[graphql(directive = requires::apply(RoleManage))]
     async fn delete_role(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its key.")] key: String,
+        #[graphql(desc = "The role's key, e.g. `operator`.")] key: String,
     ) -> Result<RoleId> {
-        let tx = ctx.write_people().await?;
+        let tx = ctx.write_users().await?;
         let id = Role::delete(&tx, ctx.viewer()?, &key, ctx.now()).await?;
         tx.commit().await?;
         Ok(id)
     }
 }
 
-/// Checks and hashes a password that is set for somebody else, outside of any transaction.
+/// Checks and hashes a password that is set for another user, outside of any transaction.
 async fn hash_new(
     ctx: &Context<'_>,
     password: &str,
@@ -228,7 +229,7 @@ async fn hash_new(
     ctx.services().identity.hash_new("input.password", password, &context).await
 }
 
-/// A person by id.
+/// Batch loader of users by id.
 pub(crate) struct UserById;
 
 impl Batch for UserById {
@@ -241,7 +242,7 @@ impl Batch for UserById {
     }
 }
 
-/// The roles of a user in the viewer's organization.
+/// Batch loader of users' roles in the viewer's organization.
 pub(crate) struct RolesOfUser;
 
 impl Batch for RolesOfUser {

@@ -1,4 +1,4 @@
-//! What compliance adds to an asset: its posture, its findings.
+//! Fields that compliance adds to an asset: its posture and its findings.
 
 use async_graphql::{Context, Object};
 use domain::entity::{self, AssetId};
@@ -8,35 +8,35 @@ use crate::{
         finding::{self, Finding},
         posture::{self, Posture},
     },
-    inventory::asset::{Asset, Extended},
+    inventory::asset::{AddedFields, Asset},
     request::{error::Result, page::Connection},
 };
 
-/// Posture and findings of an asset: fields of [`Asset`].
+/// Posture and findings of an asset, as fields of [`Asset`].
 pub(crate) struct AssetCompliance(AssetId);
 
-impl Extended<entity::Finding> for Asset {
+impl AddedFields<entity::Finding> for Asset {
     type Fields = AssetCompliance;
 
-    fn extended(&self) -> AssetCompliance {
+    fn added_fields(&self) -> AssetCompliance {
         AssetCompliance(self.0.id)
     }
 }
 
 #[Object]
 impl AssetCompliance {
-    /// What every rule says of it now; null where it was never judged, and where it is not in operation. Takes
-    /// `COMPLIANCE_READ`.
+    /// The current verdicts and the score of the asset; null if the asset was never evaluated or is not in operation.
+    /// Requires `COMPLIANCE_READ`.
     async fn posture(&self, ctx: &Context<'_>) -> Result<Option<Posture>> {
         posture::of_asset(ctx, self.0).await
     }
 
-    /// What it breaks now, the worst first. Takes `COMPLIANCE_READ`.
+    /// Live findings of the asset (`OPEN` or `WAIVED`), highest severity first. Requires `COMPLIANCE_READ`.
     async fn findings(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
     ) -> Result<Connection<Finding>> {
         finding::of_asset(ctx, self.0, first, after).await
     }

@@ -1,4 +1,5 @@
-//! Findings: the view, the queries. (The field of an asset is in `compliance/asset`.)
+//! GraphQL type and queries of findings. A finding is live while its state is `OPEN` or `WAIVED`. The field `findings`
+//! of an asset is in `compliance/asset`.
 
 use std::collections::HashMap;
 
@@ -30,10 +31,12 @@ use crate::{
     },
 };
 
-/// A rule that an asset breaks, or broke.
+/// A finding: the record of an asset that fails or failed a rule.
 pub(crate) struct Finding(pub(crate) finding::Finding);
 
-/// A rule that an asset breaks, or broke: broken again, it is a new finding. Takes `COMPLIANCE_READ`.
+/// A finding: the record of an asset that fails or failed a rule. The finding is live (`OPEN` or `WAIVED`) from the
+/// first failing evaluation until the asset passes (`FIXED`) or the failure can no longer be assessed (`OUT_OF_SCOPE`).
+/// A later failure of the same rule opens a new finding. Requires `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl Finding {
     #[graphql(flatten)]
@@ -41,85 +44,104 @@ impl Finding {
         &self.0
     }
 
-    /// The asset.
+    /// The asset that fails or failed the rule.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.asset_id).await
     }
 
-    /// The rule, in the version that looked last.
+    /// The rule, in the version with which the asset was last evaluated.
     async fn rule(&self, ctx: &Context<'_>) -> Result<Rule> {
         let found = ctx.load::<RuleByVersion>(self.0.version_id).await?;
         found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", self.0.rule_id).into())
     }
 
-    /// When it was fixed; null while the rule is broken, and where it went out of scope.
+    /// Time at which the asset passed the rule again. Null while the finding is live, and if the finding went out of
+    /// scope.
     async fn fixed_at(&self) -> Option<DateTime<Utc>> {
         self.0.fixed_at()
     }
 
-    /// What allows it, or did when it was last seen.
+    /// Waiver that covers the failure. Null if no waiver covers it, and after the finding has ended.
     async fn waiver(&self, ctx: &Context<'_>) -> Result<Option<Waiver>> {
         let Some(waiver) = self.0.waiver_id else { return Ok(None) };
         Ok(ctx.load::<WaiverById>(waiver).await?.map(Waiver))
     }
 }
 
-/// What an asset breaks now, the worst first.
+/// Returns a page of an asset's live findings, highest severity first.
 pub(crate) async fn of_asset(
     ctx: &Context<'_>,
     asset: AssetId,
     first: Option<i32>,
     after: Option<String>,
 ) -> Result<Connection<Finding>> {
-    let keys = &ctx.services().cursors;
-    let scope = CursorScope::new(ctx.viewer()?.org, "assetFindings", &asset);
-    let page = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
+    let cursor_signing_keys = &ctx.services().cursors;
+    let cursor_scope = CursorScope::new(ctx.viewer()?.org, "assetFindings", &asset);
+    let page = PageArgs { first, after, ..PageArgs::default() }
+        .check(cursor_signing_keys, &cursor_scope)?;
     let key = PageKey { owner: asset, page, total: wants_total(ctx) };
     let (page, total) = ctx.load::<FindingPages>(key).await?.unwrap_or((Page::EMPTY, None));
-    Ok(Connection::new(page, keys, &scope, total, finding::Finding::position, Finding))
+    Ok(Connection::new(
+        page,
+        cursor_signing_keys,
+        &cursor_scope,
+        total,
+        finding::Finding::position,
+        Finding,
+    ))
 }
 
-/// Queries on findings.
+/// Root fields that read findings.
 #[derive(Default)]
 pub(crate) struct FindingQuery;
 
 #[Object]
 impl FindingQuery {
-    /// One finding, or null. Takes `COMPLIANCE_READ`.
+    /// The finding with this id; null if there is none. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn finding(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: FindingId,
+        #[graphql(desc = "The finding's id, beginning `fnd_`.")] id: FindingId,
     ) -> Result<Option<Finding>> {
         Ok(finding::Finding::find(&*ctx.read().await?, id).await?.map(Finding))
     }
 
-    /// The organization's findings, the worst first, of equal ones the newest. Takes `COMPLIANCE_READ`.
+    /// The organization's findings, highest severity first, then newest first. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn findings(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which ones; those that live without it.")] filter: Option<FindingFilter>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
-        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Filter for the findings; default `OPEN` and `WAIVED`.")] filter: Option<
+            FindingFilter,
+        >,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
+        #[graphql(desc = "Page size from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Cursor before which the page ends.")] before: Option<String>,
     ) -> Result<Connection<Finding>> {
         let filter = filter.unwrap_or_default();
-        let keys = &ctx.services().cursors;
-        let scope = CursorScope::new(ctx.viewer()?.org, "findings", &filter);
-        let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
+        let cursor_signing_keys = &ctx.services().cursors;
+        let cursor_scope = CursorScope::new(ctx.viewer()?.org, "findings", &filter);
+        let request =
+            PageArgs { first, after, last, before }.check(cursor_signing_keys, &cursor_scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> =
             wants_total(ctx).then(|| finding::Finding::count(&tx, &filter)).into();
         let (page, total) = tokio::join!(finding::Finding::list(&tx, &filter, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, finding::Finding::position, Finding))
+        Ok(Connection::new(
+            page?,
+            cursor_signing_keys,
+            &cursor_scope,
+            total,
+            finding::Finding::position,
+            Finding,
+        ))
     }
 }
 
-/// A page of an asset's findings.
+/// Loads pages of the findings of several assets.
 pub(crate) struct FindingPages;
 
 impl Batch for FindingPages {

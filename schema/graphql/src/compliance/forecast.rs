@@ -1,4 +1,4 @@
-//! Which verdicts time alone will change: the view, the query.
+//! Forecast of verdicts: GraphQL type and query.
 
 use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
@@ -22,64 +22,72 @@ use crate::{
     },
 };
 
-/// A verdict that time alone will change.
+/// Expected change of a verdict without a change of facts.
 pub(crate) struct Flip(forecast::Flip);
 
-/// A verdict that time alone will change, if nothing else does. Takes `COMPLIANCE_READ`.
+/// Expected change of a verdict without a change of facts, e.g. because a certificate expires. Requires
+/// `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl Flip {
-    /// Whose verdict.
+    /// The asset on which the verdict changes.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.asset).await
     }
 
-    /// Which rule's.
+    /// The rule whose verdict changes.
     async fn rule(&self, ctx: &Context<'_>) -> Result<Rule> {
         rule_of(ctx, self.0.rule).await
     }
 
-    /// What it is.
+    /// Verdict of the rule before the change.
     async fn from(&self) -> Verdict {
         self.0.from
     }
 
-    /// What it becomes.
+    /// Verdict of the rule after the change.
     async fn to(&self) -> Verdict {
         self.0.to
     }
 
-    /// When, to the microsecond.
+    /// Time of the change, with microsecond precision.
     async fn at(&self) -> DateTime<Utc> {
         self.0.at
     }
 }
 
-/// Queries on what is to come.
+/// Root field that reads the forecast.
 #[derive(Default)]
 pub(crate) struct ForecastQuery;
 
 #[Object]
 impl ForecastQuery {
-    /// Which verdicts time alone will change until then, in the order of time. One whose time has come is listed until it is
-    /// followed. Takes `COMPLIANCE_READ`.
+    /// Verdicts that will change by `until` although no fact changes, e.g. because a certificate expires, ordered by
+    /// time. A change that is due stays listed until its asset has been re-evaluated. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn compliance_forecast(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Until when: a time to come, at most five years ahead.")] until: DateTime<
-            Utc,
-        >,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "End of the forecast: in the future, at most five years ahead.")]
+        until: DateTime<Utc>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
     ) -> Result<Connection<Flip>> {
         let horizon = Horizon::check(until, ctx.now())?;
-        let keys = &ctx.services().cursors;
-        let scope = CursorScope::new(ctx.viewer()?.org, "complianceForecast", &until);
-        let request = PageArgs { first, after, ..PageArgs::default() }.check(keys, &scope)?;
+        let cursor_signing_keys = &ctx.services().cursors;
+        let cursor_scope = CursorScope::new(ctx.viewer()?.org, "complianceForecast", &until);
+        let request = PageArgs { first, after, ..PageArgs::default() }
+            .check(cursor_signing_keys, &cursor_scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| horizon.count(&tx)).into();
         let (page, total) = tokio::join!(horizon.list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, forecast::Flip::position, Flip))
+        Ok(Connection::new(
+            page?,
+            cursor_signing_keys,
+            &cursor_scope,
+            total,
+            forecast::Flip::position,
+            Flip,
+        ))
     }
 }

@@ -1,4 +1,5 @@
-//! An asset's posture: the views. (The field of an asset is in `compliance/asset`.)
+//! GraphQL types of an asset's posture: all its current verdicts and its score. The field `posture` of an asset is in
+//! `compliance/asset`.
 
 use std::collections::HashMap;
 
@@ -20,90 +21,99 @@ use crate::{
     },
 };
 
-/// What every rule says of an asset now.
+/// The current verdicts and the score of one asset.
 pub(crate) struct Posture {
     row: posture::Posture,
     verdicts: Vec<posture::RuleVerdict>,
 }
 
-/// What every rule says of an asset now. Takes `COMPLIANCE_READ`.
+/// The current verdicts and the score of one asset. Requires `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl Posture {
-    /// The weight of what holds in that of what was judged, 0 to 100; null where nothing was.
+    /// Percentage, 0 to 100: weight of the passed rules out of the weight of the passed and failed rules. A rule's
+    /// weight follows from its severity: `LOW` 1, `MEDIUM` 2, `HIGH` 5, `CRITICAL` 10. Waived failures do not count.
+    /// Null if no rule passed or failed.
     async fn score(&self) -> Option<f64> {
         self.row.percent()
     }
 
-    /// The weight of what was judged in that of all that applies, 0 to 1.
+    /// Fraction, 0 to 1: weight of the assessed rules (passed, failed or waived) out of the weight of all rules that
+    /// apply to the asset; 0 if none applies.
     async fn coverage(&self) -> f64 {
         self.row.coverage()
     }
 
-    /// What each rule says that is about the asset.
+    /// Verdicts of the enabled rules that apply to the asset.
     async fn verdicts(&self) -> Vec<RuleVerdict> {
         self.verdicts.iter().cloned().map(RuleVerdict).collect()
     }
 
-    /// When it became this; it is what it is since.
+    /// Time of the last evaluation that changed the posture. Evaluations with an unchanged result do not update the
+    /// time.
     async fn evaluated_at(&self) -> DateTime<Utc> {
         self.row.evaluated_at
     }
 }
 
-/// What a rule says of an asset now.
+/// A rule's current verdict for an asset.
 pub(crate) struct RuleVerdict(posture::RuleVerdict);
 
-/// What a rule says of an asset now. Takes `COMPLIANCE_READ`.
+/// Current verdict of one rule for an asset. Requires `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl RuleVerdict {
-    /// The rule, as it counts now.
+    /// The rule in its current version.
     async fn rule(&self) -> Rule {
         self.0.rule.clone().into()
     }
 
-    /// What it says.
+    /// Verdict of the rule for the asset; stays `FAIL` while a failure is waived.
     async fn verdict(&self) -> Verdict {
         self.0.verdict
     }
 
-    /// Whether a waiver allows that it fails.
+    /// True if the asset fails the rule and an active waiver covers the failure. The verdict is then still `FAIL`.
     async fn waived(&self) -> bool {
         self.0.waived
     }
 
-    /// Why there is no verdict: which fact is missing, or what went wrong; or that a change is being followed just now.
+    /// Reason for the verdict `NOT_ASSESSED` (the missing fact) or `ERROR` (the error message). If the asset changed
+    /// after this verdict was computed and now has another verdict, the reason says that re-evaluation is pending; an
+    /// `ERROR` keeps its message. Otherwise null.
     async fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
     }
 
-    /// What was seen, by name, beside what it should be.
+    /// Values of the rule's evidence expressions: an object that maps each name to its value. A value is null if a fact
+    /// is missing. If the asset changed after this verdict was computed and now has another verdict, the whole object
+    /// is null until the asset is re-evaluated.
     async fn evidence(&self) -> Option<&Value> {
         self.0.evidence.as_ref()
     }
 
-    /// When time alone will change it; null where it will not.
+    /// Time at which the verdict or `waived` is expected to change although no fact changes, e.g. because a certificate
+    /// or the waiver expires; null if no such change is expected.
     async fn flips_at(&self) -> Option<DateTime<Utc>> {
         self.0.flips_at
     }
 }
 
-/// An asset's posture; none where it was never judged, and where it is not in operation.
+/// Loads an asset's posture; `None` if the asset was never evaluated or is not in operation.
 pub(crate) async fn of_asset(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Posture>> {
     let verdicts = ctx.look_ahead().field("verdicts").exists();
     let found = ctx.load::<PostureOfAsset>(PostureKey { asset, verdicts }).await?;
     Ok(found.map(|(row, verdicts)| Posture { row, verdicts }))
 }
 
-/// A question for a posture.
+/// Key of a posture to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PostureKey {
-    /// Whose.
+    /// The asset with the posture to load.
     pub(crate) asset: AssetId,
-    /// Whether with what each rule says, which is judged anew.
+    /// True to load the verdicts as well. Their reasons and evidence are evaluated again from the current facts.
     pub(crate) verdicts: bool,
 }
 
-/// The posture of an asset; one that was never judged has no value.
+/// Loads the postures of assets. The result has no entry for an asset that was never evaluated.
 pub(crate) struct PostureOfAsset;
 
 impl Batch for PostureOfAsset {
@@ -118,7 +128,7 @@ impl Batch for PostureOfAsset {
         let mut all = HashMap::new();
         for (verdicts, assets) in grouped(keys, |key| (key.verdicts, key.asset)) {
             let postures = posture::Posture::of_assets(&tx, &assets).await?;
-            let mut shown = if verdicts {
+            let mut verdicts_by_asset = if verdicts {
                 posture::RuleVerdict::of_postures(&tx, &postures).await?
             } else {
                 HashMap::new()
@@ -126,7 +136,7 @@ impl Batch for PostureOfAsset {
             all.extend(postures.into_iter().map(|posture| {
                 let asset = posture.asset;
                 let key = PostureKey { asset, verdicts };
-                (key, (posture, shown.remove(&asset).unwrap_or_default()))
+                (key, (posture, verdicts_by_asset.remove(&asset).unwrap_or_default()))
             }));
         }
         Ok(all)

@@ -1,4 +1,4 @@
-//! Rules: the view, the queries, the mutations; and what a draft would say.
+//! GraphQL type, queries and mutations of rules, and trials of unsaved rules.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +17,7 @@ use domain::{
 use serde_json::{Value, json};
 
 use crate::{
-    compliance::quota::take_run,
+    compliance::quota::consume_run_quota,
     inventory::asset::{Asset, asset_of},
     request::{
         context::{ContextExt, RequestScope},
@@ -30,7 +30,7 @@ use crate::{
 /// A machine-checkable condition on an asset.
 pub(crate) struct Rule {
     pub(crate) row: rule::Rule,
-    /// Compiled when the first field asks for what that tells; none where this version cannot read it.
+    /// The compiled rule, set on first use; `None` if this server version cannot compile the rule.
     compiled: OnceLock<Option<Arc<Compiled>>>,
 }
 
@@ -46,90 +46,94 @@ impl Rule {
     }
 }
 
-/// A machine-checkable condition on an asset. Takes `COMPLIANCE_READ`.
+/// A rule: a machine-checkable condition on an asset. Requires `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl Rule {
-    /// Its id; the same for all its versions.
+    /// The rule's id, beginning `rul_`; the same for all its versions.
     async fn id(&self) -> RuleId {
         self.row.id
     }
 
-    /// What it is called by, e.g. `disk-encryption`; unique in the organization.
+    /// Key of the rule, e.g. `disk-encryption`; unique in the organization.
     async fn key(&self) -> &str {
         &self.row.key
     }
 
-    /// Which version counts, from 1.
+    /// Number of the current version, from 1.
     async fn version(&self) -> i32 {
         self.row.version
     }
 
-    /// A line that says what must be so.
+    /// Requirement that the asset must meet, in one line.
     async fn title(&self) -> &str {
         &self.row.definition.title
     }
 
-    /// How bad it is when it is not.
+    /// Severity of a failure of the rule. It determines the rule's weight in scores: `LOW` 1, `MEDIUM` 2, `HIGH` 5,
+    /// `CRITICAL` 10.
     async fn severity(&self) -> Severity {
         self.row.definition.severity
     }
 
-    /// The requirements that it checks.
+    /// Framework controls that the rule checks.
     async fn controls(&self) -> Vec<Control> {
         self.row.definition.controls.iter().map(Control::of).collect()
     }
 
-    /// Which assets it is about.
+    /// Assets to which the rule applies.
     async fn applies_to(&self) -> &AppliesTo {
         &self.row.definition.applies_to
     }
 
-    /// What must be so, in CEL: true where an asset passes.
+    /// CEL expression that is true if the asset passes the rule.
     async fn condition(&self) -> &str {
         &self.row.definition.condition
     }
 
-    /// Its thresholds by name, with what the organization set instead of their defaults.
+    /// Effective parameters: an object that maps each name to its value. Values that the organization set override the
+    /// defaults.
     async fn params(&self) -> &Value {
         &self.row.params
     }
 
-    /// What is shown beside a verdict: CEL by name.
+    /// Evidence expressions: an object that maps each name to its CEL expression. Their values are shown next to a
+    /// verdict.
     async fn evidence(&self) -> Value {
         json!(self.row.definition.evidence)
     }
 
-    /// What to do where it is broken.
+    /// Instructions for fixing a failure.
     async fn remediation(&self) -> &str {
         &self.row.definition.remediation
     }
 
-    /// Whether it came with SentryOps; its thresholds can be set, and it can be switched off.
+    /// True for a builtin rule. Only the parameters and `enabled` of a builtin rule can be changed.
     async fn builtin(&self) -> bool {
         self.row.builtin
     }
 
-    /// Whether assets are judged by it.
+    /// True if assets are evaluated against the rule.
     async fn enabled(&self) -> bool {
         self.row.enabled
     }
 
-    /// Steps that judging one asset takes at worst; 100,000 are allowed. Null where this version of SentryOps cannot read the
-    /// rule.
+    /// Maximum number of steps to evaluate the condition on one asset; at most 100,000 are allowed. Null if this
+    /// version of SentryOps cannot compile the rule.
     async fn cost(&self) -> Option<i32> {
         self.compiled().and_then(|compiled| i32::try_from(compiled.cost).ok())
     }
 
-    /// What it reads, such as `attr.disk_encrypted`.
+    /// Names of the facts that the rule reads, such as `attr.disk_encrypted`. Empty if this version of SentryOps cannot
+    /// compile the rule.
     async fn reads(&self) -> Vec<&'static str> {
         self.compiled().map(|compiled| compiled.reads().collect()).unwrap_or_default()
     }
 }
 
-/// What a rule would say of the assets in operation.
+/// Result of trying a rule that is not saved.
 pub(crate) struct RuleTrial(rule::Trial);
 
-/// What a rule would say of the assets in operation. Takes `COMPLIANCE_RUN`.
+/// Result of a rule trial: the verdicts that the rule would give on the assets in operation. Requires `COMPLIANCE_RUN`.
 #[Object(directive = requires::apply(ComplianceRun))]
 impl RuleTrial {
     #[graphql(flatten)]
@@ -137,16 +141,17 @@ impl RuleTrial {
         &self.0
     }
 
-    /// Up to five of each verdict.
+    /// Up to five example assets for each verdict.
     async fn examples(&self) -> Vec<RuleExample> {
         self.0.examples.iter().cloned().map(RuleExample).collect()
     }
 }
 
-/// One asset in a trial.
+/// Example asset of a rule trial.
 pub(crate) struct RuleExample(rule::Example);
 
-/// One asset in a trial. Takes `COMPLIANCE_RUN`.
+/// Example asset of a rule trial, with its verdict and evidence. A trial is a dry run of a rule, which stores nothing.
+/// Requires `COMPLIANCE_RUN`.
 #[Object(directive = requires::apply(ComplianceRun))]
 impl RuleExample {
     #[graphql(flatten)]
@@ -154,49 +159,50 @@ impl RuleExample {
         &self.0
     }
 
-    /// Which one.
+    /// The asset on which the rule was tried.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.asset).await
     }
 }
 
-/// Queries on rules.
+/// Root fields that read rules.
 #[derive(Default)]
 pub(crate) struct RuleQuery;
 
 #[Object]
 impl RuleQuery {
-    /// The organization's rules: those that ship, then its own by key. Takes `COMPLIANCE_READ`.
+    /// The organization's rules: builtin rules first, then its own by key. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn rules(&self, ctx: &Context<'_>) -> Result<Vec<Rule>> {
         let rules = rule::Rule::list(&*ctx.read().await?).await?;
         Ok(rules.into_iter().map(Rule::from).collect())
     }
 
-    /// The rule that is called by this key, or null. Takes `COMPLIANCE_READ`.
+    /// The rule with this key; null if there is none. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn rule(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its key, e.g. disk-encryption.")] key: String,
+        #[graphql(desc = "The rule's key, e.g. `disk-encryption`.")] key: String,
     ) -> Result<Option<Rule>> {
         Ok(rule::Rule::find_by_key(&*ctx.read().await?, &key).await?.map(Rule::from))
     }
 }
 
-/// Mutations of rules.
+/// Root fields that save and try rules.
 #[derive(Default)]
 pub(crate) struct RuleMutation;
 
 #[Object]
 impl RuleMutation {
-    /// Saves a rule of the organization's own, by its key: a new version where it says something else than before. Assets are
-    /// judged by it at once; one that is an error wherever it was tried is refused. Takes `COMPLIANCE_WRITE`.
+    /// Saves one of the organization's own rules under the key in `input`. Changed content creates a new version, and
+    /// all assets are re-evaluated. The rule is first tried on up to 500 assets. It is rejected if its evaluation ends
+    /// with an error on every one of them that has the needed facts. Requires `COMPLIANCE_WRITE`.
     #[graphql(directive = requires::apply(ComplianceWrite))]
     async fn save_rule(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The rule.")] input: RuleInput,
+        #[graphql(desc = "The rule to save.")] input: RuleInput,
     ) -> Result<Rule> {
         let tx = ctx.write().await?;
         let saved = rule::Rule::save(&tx, &input, ctx.now()).await;
@@ -205,19 +211,18 @@ impl RuleMutation {
         Ok(rule.into())
     }
 
-    /// Sets thresholds of a rule, and whether assets are judged by it at all. Takes `COMPLIANCE_WRITE`.
+    /// Sets parameters of a rule, and enables or disables the rule. Requires `COMPLIANCE_WRITE`.
     #[graphql(directive = requires::apply(ComplianceWrite))]
     async fn set_rule_params(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its key.")] key: String,
+        #[graphql(desc = "The rule's key, e.g. `disk-encryption`.")] key: String,
         #[graphql(
-            desc = "Thresholds by name: an object, merged by name; null as a value goes back to the default."
+            desc = "Parameters to set: an object, merged by name; a null value restores the default."
         )]
         params: Option<Value>,
-        #[graphql(desc = "Whether assets are judged by it; as before without it.")] enabled: Option<
-            bool,
-        >,
+        #[graphql(desc = "True to evaluate assets against the rule; unchanged if omitted.")]
+        enabled: Option<bool>,
     ) -> Result<Rule> {
         let tx = ctx.write().await?;
         let rule = rule::Rule::set_params(&tx, &key, params.as_ref(), enabled, ctx.now()).await?;
@@ -225,19 +230,19 @@ impl RuleMutation {
         Ok(rule.into())
     }
 
-    /// What a rule would say of up to 50,000 assets in operation; saves nothing. Takes `COMPLIANCE_RUN`.
+    /// Tries a rule on up to 50,000 assets in operation without saving it. Requires `COMPLIANCE_RUN`.
     #[graphql(directive = requires::apply(ComplianceRun))]
     async fn try_rule(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The rule.")] input: RuleInput,
+        #[graphql(desc = "The rule to try.")] input: RuleInput,
     ) -> Result<RuleTrial> {
-        take_run(ctx).await?;
+        consume_run_quota(ctx).await?;
         let tx = ctx.read().await?;
         let tried = rule::Trial::run(&tx, &input, ctx.now()).await;
         let mut trial = tried.map_err(|error| error.within("input"))?;
         if !ctx.viewer()?.may(AssetRead) {
-            // Whoever may only run rules must not read facts through one.
+            // A caller without permission to read assets must not read facts through a trial.
             for example in &mut trial.examples {
                 example.evidence = json!({});
             }
@@ -246,13 +251,13 @@ impl RuleMutation {
     }
 }
 
-/// The rule that a row names, as it counts now.
+/// Loads a rule in its current version.
 pub(crate) async fn rule_of(ctx: &Context<'_>, id: RuleId) -> Result<Rule> {
     let found = ctx.load::<RuleById>(id).await?;
     found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", id).into())
 }
 
-/// A rule by id, as it counts now.
+/// Loads rules by id, in their current version.
 pub(crate) struct RuleById;
 
 impl Batch for RuleById {
@@ -265,7 +270,7 @@ impl Batch for RuleById {
     }
 }
 
-/// A rule as it was in a version.
+/// Loads rules by version id.
 pub(crate) struct RuleByVersion;
 
 impl Batch for RuleByVersion {

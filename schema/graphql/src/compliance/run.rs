@@ -1,4 +1,4 @@
-//! Compliance runs: the view, the queries, the mutations, the subscription.
+//! GraphQL type, queries, mutations and subscription of compliance runs.
 
 use std::collections::HashMap;
 
@@ -26,22 +26,22 @@ use jobs::compliance::{posture::push_flip, run::push_shards};
 
 use crate::{
     access::actor::{Actor, actor},
-    compliance::quota::take_run,
+    compliance::quota::consume_run_quota,
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
         node::Identified,
         page::{Connection, wants_total},
-        watch::Watch,
+        subscription_state::SubscriptionState,
     },
 };
 
-/// One compliance run.
+/// A compliance run of all assets or of a scope.
 pub(crate) struct ComplianceRun(pub(crate) run::Run);
 
-/// One compliance run. Everybody signed in sees where it is, so that whoever may only start runs can wait for them; what
-/// it found takes `COMPLIANCE_READ`.
+/// A compliance run of all assets or of a scope. Any signed-in caller can read the state and progress, so a caller that
+/// may start runs but not read results can wait for the end. Results require `COMPLIANCE_READ`.
 #[Object(directive = authenticated::apply())]
 impl ComplianceRun {
     #[graphql(flatten)]
@@ -49,12 +49,13 @@ impl ComplianceRun {
         &self.0
     }
 
-    /// On whose behalf it runs.
+    /// The actor on whose behalf the run was started; null if the user or API key no longer exists.
     async fn started_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
 
-    /// How much of what it judged holds; null until it succeeded, and where it judged nothing. Takes `COMPLIANCE_READ`.
+    /// Score of the run. Null until the run has succeeded, and if the run assessed no rule on any asset. Requires
+    /// `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn score(&self, ctx: &Context<'_>) -> Result<Option<Score>> {
         if self.0.state != RunState::Succeeded {
@@ -65,68 +66,78 @@ impl ComplianceRun {
     }
 }
 
-/// The run that a row names.
+/// Loads the run with this id.
 pub(crate) async fn run_of(ctx: &Context<'_>, id: RunId) -> Result<ComplianceRun> {
     let found = ctx.load::<RunById>(id).await?;
     found.map(ComplianceRun).ok_or_else(|| domain::Error::not_found("compliance run", id).into())
 }
 
-/// Queries on compliance.
+/// Root fields that read compliance runs.
 #[derive(Default)]
 pub(crate) struct RunQuery;
 
 #[Object]
 impl RunQuery {
-    /// One run, or null. Takes `COMPLIANCE_READ`.
+    /// The compliance run with this id; null if there is none. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: RunId,
+        #[graphql(desc = "The run's id, beginning `run_`.")] id: RunId,
     ) -> Result<Option<ComplianceRun>> {
         Ok(run::Run::find(&*ctx.read().await?, id).await?.map(ComplianceRun))
     }
 
-    /// The organization's runs, newest first. Takes `COMPLIANCE_READ`.
+    /// The organization's compliance runs, newest first. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn compliance_runs(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
-        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
+        #[graphql(desc = "Page size from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Cursor before which the page ends.")] before: Option<String>,
     ) -> Result<Connection<ComplianceRun>> {
-        let keys = &ctx.services().cursors;
-        let scope = CursorScope::new(ctx.viewer()?.org, "complianceRuns", &());
-        let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
+        let cursor_signing_keys = &ctx.services().cursors;
+        let cursor_scope = CursorScope::new(ctx.viewer()?.org, "complianceRuns", &());
+        let request =
+            PageArgs { first, after, last, before }.check(cursor_signing_keys, &cursor_scope)?;
         let tx = ctx.read().await?;
         let counting: OptionFuture<_> = wants_total(ctx).then(|| run::Run::count(&tx)).into();
         let (page, total) = tokio::join!(run::Run::list(&tx, &request), counting);
         let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, run::Run::position, ComplianceRun))
+        Ok(Connection::new(
+            page?,
+            cursor_signing_keys,
+            &cursor_scope,
+            total,
+            run::Run::position,
+            ComplianceRun,
+        ))
     }
 }
 
-/// Mutations of compliance.
+/// Root fields that start and cancel compliance runs.
 #[derive(Default)]
 pub(crate) struct RunMutation;
 
 #[Object]
 impl RunMutation {
-    /// Judges all assets in operation, or those in scope, by every rule; answers at once, workers do it. While a run of the
-    /// same scope is under way, it is that run. Takes `COMPLIANCE_RUN`.
+    /// Starts a run that evaluates all assets in operation, or those in `scope`, against every enabled rule. Returns
+    /// immediately; workers evaluate the assets. If a run of the same scope has not ended yet, returns that run.
+    /// Requires `COMPLIANCE_RUN`.
     #[graphql(directive = requires::apply(MayRun))]
     async fn start_compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which assets; all in operation without it.")] scope: Option<ScanScope>,
+        #[graphql(desc = "Filter for the assets to evaluate; default all in operation.")]
+        scope: Option<ScanScope>,
         #[graphql(
-            desc = "A text of yours, up to 255 characters: the same one again starts nothing and answers with the first run."
+            desc = "Idempotency key, 1 to 255 characters: a repeated key starts no new run and returns the first run."
         )]
         idempotency_key: Option<String>,
     ) -> Result<ComplianceRun> {
-        take_run(ctx).await?;
+        consume_run_quota(ctx).await?;
         let tx = ctx.write().await?;
         let (scope, key) = (scope.as_ref(), idempotency_key.as_deref());
         let started = run::Run::start(&tx, RunTrigger::Manual, scope, key, ctx.now()).await?;
@@ -135,12 +146,12 @@ impl RunMutation {
         Ok(ComplianceRun(run))
     }
 
-    /// Ends a run before it is done. Takes `COMPLIANCE_RUN`.
+    /// Cancels a run that has not ended. Requires `COMPLIANCE_RUN`.
     #[graphql(directive = requires::apply(MayRun))]
     async fn cancel_compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: RunId,
+        #[graphql(desc = "The run's id, beginning `run_`.")] id: RunId,
     ) -> Result<ComplianceRun> {
         let tx = ctx.write().await?;
         let run = run::Run::cancel(&tx, id, ctx.now()).await?;
@@ -150,30 +161,31 @@ impl RunMutation {
     }
 }
 
-/// Subscriptions to compliance runs.
+/// Root field that streams a compliance run.
 #[derive(Default)]
 pub(crate) struct RunSubscription;
 
 #[Subscription]
 impl RunSubscription {
-    /// A compliance run: at once, then at each advance; ends with the run. Takes `COMPLIANCE_READ`.
+    /// The current state of a compliance run, then an update after each change. Completes when the run
+    /// has ended. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn compliance_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: RunId,
+        #[graphql(desc = "The run's id, beginning `run_`.")] id: RunId,
     ) -> Result<impl Stream<Item = ComplianceRun> + use<>> {
-        let watch = Watch::of(ctx);
-        watch.listen(ctx, &[entity::Run::PREFIX], Some(id.uuid()))?;
+        let subscription = SubscriptionState::of(ctx);
+        subscription.subscribe_to_hints(ctx, &[entity::Run::PREFIX], Some(id.uuid()))?;
         let run = run::Run::get(&*ctx.read().await?, id).await?;
         if run.state.has_ended() {
-            watch.end();
+            subscription.complete();
         }
         Ok(stream::iter([ComplianceRun(run)]))
     }
 }
 
-/// A compliance run by id.
+/// Loads compliance runs by id.
 pub(crate) struct RunById;
 
 impl Batch for RunById {
@@ -186,7 +198,7 @@ impl Batch for RunById {
     }
 }
 
-/// The numbers that a compliance run found.
+/// Loads the figures of compliance runs: their sums and tallies.
 pub(crate) struct FiguresOfRun;
 
 impl Batch for FiguresOfRun {

@@ -1,4 +1,4 @@
-//! Scores: the queries, and the view of a group. (The field of a run is in `compliance`.)
+//! Scores: root fields, and the GraphQL type of a group of assets. The field `score` of a run is in `compliance/run`.
 
 use async_graphql::{Context, Object};
 use domain::{
@@ -14,10 +14,10 @@ use crate::{
     request::{context::ContextExt, error::Result, loader::Load},
 };
 
-/// What the postures of some assets add up to.
+/// Scores of a group of assets.
 pub(crate) struct PostureGroup(score::PostureGroup);
 
-/// What the postures of some assets add up to. Takes `COMPLIANCE_READ`.
+/// Scores of a group of assets. Requires `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl PostureGroup {
     #[graphql(flatten)]
@@ -25,37 +25,39 @@ impl PostureGroup {
         &self.0
     }
 
-    /// Who answers for all of them; null where nobody does, and where they are grouped otherwise.
+    /// Owner of the group's assets. Null for the group of assets without an owner, and if the dimension is not `OWNER`.
     async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         let Some(owner) = self.0.owner_id else { return Ok(None) };
         Ok(ctx.load::<UserById>(owner).await?.map(User))
     }
 
-    /// What all of them are tagged with; null where they have no tag, and where they are grouped otherwise.
+    /// Tag that the group's assets share. Null for the group of assets without a tag, and if the dimension is not
+    /// `TAG`.
     async fn tag(&self, ctx: &Context<'_>) -> Result<Option<Tag>> {
         let Some(tag) = self.0.tag_id else { return Ok(None) };
         ctx.load::<TagById>(tag).await
     }
 }
 
-/// Queries on scores.
+/// Root fields that read scores.
 #[derive(Default)]
 pub(crate) struct ScoreQuery;
 
 #[Object]
 impl ScoreQuery {
-    /// How much of what was judged holds now; null where nothing is judged yet. Takes `COMPLIANCE_READ`.
+    /// Current score over all assets of the organization; null if no rule is assessed on any asset yet. Requires
+    /// `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn compliance_score(&self, ctx: &Context<'_>) -> Result<Option<Score>> {
         Ok(Score::now(&*ctx.read().await?, ctx.now()).await?)
     }
 
-    /// The scores now by what assets have in common, the worst first; up to 1000 groups. Takes `COMPLIANCE_READ`.
+    /// Current scores of groups of assets, lowest mean score first; up to 1,000 groups. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
     async fn posture_by(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "What they have in common.")] dimension: Dimension,
+        #[graphql(desc = "Property by which assets are grouped.")] dimension: Dimension,
     ) -> Result<Vec<PostureGroup>> {
         let groups = score::PostureGroup::list(&*ctx.read().await?, dimension).await?;
         Ok(groups.into_iter().map(PostureGroup).collect())

@@ -1,14 +1,16 @@
-//! Who may select what: the whole document is checked before anything of it runs.
+//! Authorization by the permission directives of the schema: the whole document is checked before any field runs.
 //!
-//! Every frame where a field stands is checked with the type it stands on, through fragments, as often as it is spread:
-//! async-graphql runs each of them separately. Must stay true:
-//! - a field takes what it states, and what the object states that it returns;
-//! - behind an interface or union the object is known by the type condition only, so there each field takes what the
-//!   condition's object states;
-//! - `__typename` and introspection take nothing; what the schema does not know is not run, validation refuses it.
+//! Every occurrence of a field is checked against its parent type. A fragment is checked once per spread, because
+//! async-graphql executes each spread separately. Must stay true:
+//! - a field requires the permissions in its own directives and in the directives of its return type;
+//! - below an interface or union, the object type is known only from the type condition, so each field in the condition
+//!   also requires the permissions in the directives of this object type;
+//! - `__typename` and introspection require no permission; a field that is not in the schema never runs, because
+//!   validation rejects the document.
 //!
-//! Whether a row exists or is the caller's is the resolver's matter. A path is listed once a need: what lies below a
-//! forbidden path is listed only if it needs something else.
+//! This check concerns types and fields only; resolvers decide whether a row exists and belongs to the caller. Each
+//! missing permission is listed once per path: a field below a forbidden field is listed only if it requires another
+//! permission that the caller lacks.
 
 use async_graphql::{
     Pos, Positioned,
@@ -22,81 +24,83 @@ use crate::document::{
     policy::Policy,
 };
 
-/// The most paths that a refusal lists.
-pub(crate) const LISTED: usize = 50;
+/// Maximum number of forbidden paths in one response.
+pub(crate) const MAX_FORBIDDEN_PATHS: usize = 50;
 
-/// Who asks.
+/// The caller whose permissions are checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Caller<'a> {
-    /// Nobody who proved who they are.
+    /// A caller that is not signed in.
     Anonymous,
-    /// Somebody signed in.
-    Known {
-        /// What they may do.
+    /// A signed-in user or API key.
+    Authenticated {
+        /// Permissions in the organization that the caller is signed in to.
         permissions: PermissionSet,
-        /// The ids under which `node(id:)` finds the caller itself.
+        /// Ids with which `node(id:)` returns the caller.
         own_ids: &'a [String],
     },
 }
 
-/// What a caller lacks.
+/// A requirement that the caller does not meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To sign in.
+    /// The caller must sign in.
     Authentication,
-    /// This permission.
+    /// The caller must have this permission.
     Permission(Permission),
 }
 
-/// A frame in the document that the caller may not select.
+/// A selected field that the caller lacks the permission for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forbidden {
-    /// The response keys from the root, aliases where they are.
+    /// Response keys (aliases or names) from the root to the field.
     pub(crate) path: Vec<String>,
-    /// Where it stands in the source.
+    /// Position of the field in the source.
     pub(crate) location: Pos,
-    /// What is lacking.
+    /// The requirement that the caller does not meet.
     pub(crate) need: Need,
-    /// `Type.field` of the schema.
+    /// Name of the field in the schema, as `Type.field`.
     pub(crate) field: String,
 }
 
 impl SchemaIndex {
-    /// All that the operation selects and the caller may not, in the order of the document, at most [`LISTED`].
+    /// Returns the selected fields that the caller lacks a permission for, in document order, at most
+    /// [`MAX_FORBIDDEN_PATHS`].
     pub(crate) fn forbidden(&self, operation: Operation<'_>, caller: Caller<'_>) -> Vec<Forbidden> {
         let mut checker =
             Checker { index: self, operation, caller, path: Vec::new(), forbidden: Vec::new() };
         if let Some(on) = self.root(operation.kind()) {
             let frame =
-                Frame { on, is_narrowed: false, is_oneself: false, listed: Lacking::NOTHING };
+                Frame { on, is_narrowed: false, is_caller: false, listed: Missing::NOTHING };
             checker.set(operation.selections(), frame);
         }
         checker.forbidden
     }
 }
 
-/// What a caller lacks of a requirement.
+/// The part of a requirement that the caller does not meet.
 #[derive(Debug, Clone, Copy)]
-struct Lacking {
+struct Missing {
     authentication: bool,
     permissions: PermissionSet,
 }
 
-impl Lacking {
+impl Missing {
     const NOTHING: Self = Self { authentication: false, permissions: PermissionSet::EMPTY };
 }
 
-/// Where a selection set stands.
+/// Context of the selection set that is being checked.
 #[derive(Clone, Copy)]
 struct Frame {
-    /// The type that is selected on.
+    /// Parent type of the selected fields.
     on: TypeId,
-    /// Whether a type condition led here from an interface or union, so that nobody has asked yet what the type takes.
+    /// True if a type condition narrowed an interface or union to this type, so that the type's own requirement has
+    /// not been checked yet.
     is_narrowed: bool,
-    /// Whether the object is the caller itself.
-    is_oneself: bool,
-    /// What has been listed for a path above.
-    listed: Lacking,
+    /// True if the object is the caller itself.
+    is_caller: bool,
+    /// Requirements that are already listed for a field above this selection set.
+    listed: Missing,
 }
 
 struct Checker<'a> {
@@ -110,7 +114,7 @@ struct Checker<'a> {
 impl<'a> Checker<'a> {
     fn set(&mut self, set: &'a Positioned<SelectionSet>, frame: Frame) {
         for item in &set.node.items {
-            if self.forbidden.len() >= LISTED {
+            if self.forbidden.len() >= MAX_FORBIDDEN_PATHS {
                 return;
             }
             if self.operation.excludes(item.node.directives()) {
@@ -149,64 +153,64 @@ impl<'a> Checker<'a> {
     fn field(&mut self, field: &'a Positioned<Selected>, frame: Frame) {
         let selected = &field.node;
         let name = selected.name.node.as_str();
-        // `__typename`, `__schema` and `__type` are not among a type's fields.
+        // The index does not contain `__typename`, `__schema` and `__type`; they require nothing.
         let on = self.index.get(frame.on);
         let Some(definition) = on.field(name) else { return };
         let mut own = definition.own;
-        if frame.is_oneself && definition.or_oneself {
+        if frame.is_caller && definition.or_oneself {
             own.permissions = PermissionSet::EMPTY;
         }
         let mut required = own.and(self.index.get(definition.returns).requirement);
         if frame.is_narrowed && on.kind == Kind::Object {
             required = required.and(on.requirement);
         }
-        if self.is_nobody(definition) {
+        if self.is_null_for_anonymous(definition) {
             return;
         }
         self.path.push(selected.response_key().node.as_str());
-        let lacking = self.lacking(required);
-        let listed = self.list(field, frame, lacking);
+        let missing = self.missing(required);
+        let listed = self.list(field, frame, missing);
         let below = Frame {
             on: definition.returns,
             is_narrowed: false,
-            is_oneself: self.returns_oneself(selected, definition),
+            is_caller: self.returns_caller(selected, definition),
             listed,
         };
         self.set(&selected.selection_set, below);
         self.path.pop();
     }
 
-    /// Whether the field is null because nobody is signed in, so that nothing below it runs: asking for `viewer` is how a client
-    /// finds out.
-    fn is_nobody(&self, definition: &Field) -> bool {
+    /// Returns true if the caller is anonymous and the field is then null, so that no field below it runs. Clients
+    /// select `viewer` to find out whether they are signed in.
+    fn is_null_for_anonymous(&self, definition: &Field) -> bool {
         matches!(self.caller, Caller::Anonymous)
-            && definition.policies.contains(&Policy::NullForNobody)
+            && definition.policies.contains(&Policy::NullIfAnonymous)
     }
 
-    fn lacking(&self, required: Requirement) -> Lacking {
+    fn missing(&self, required: Requirement) -> Missing {
         match self.caller {
-            Caller::Anonymous => Lacking {
+            Caller::Anonymous => Missing {
                 authentication: required.authentication || !required.permissions.is_empty(),
                 permissions: PermissionSet::EMPTY,
             },
-            Caller::Known { permissions, .. } => Lacking {
+            Caller::Authenticated { permissions, .. } => Missing {
                 authentication: false,
                 permissions: required.permissions.without(permissions),
             },
         }
     }
 
-    /// Lists what no path above has listed, and says what is listed now.
-    fn list(&mut self, field: &Positioned<Selected>, frame: Frame, lacking: Lacking) -> Lacking {
-        if lacking.authentication && !frame.listed.authentication {
+    /// Lists the missing requirements that no field above has listed, and returns all requirements listed on this path.
+    fn list(&mut self, field: &Positioned<Selected>, frame: Frame, missing: Missing) -> Missing {
+        if missing.authentication && !frame.listed.authentication {
             self.push(field, frame.on, Need::Authentication);
         }
-        for permission in lacking.permissions.without(frame.listed.permissions).iter() {
+        for permission in missing.permissions.without(frame.listed.permissions).iter() {
             self.push(field, frame.on, Need::Permission(permission));
         }
-        Lacking {
-            authentication: lacking.authentication || frame.listed.authentication,
-            permissions: lacking.permissions.union(frame.listed.permissions),
+        Missing {
+            authentication: missing.authentication || frame.listed.authentication,
+            permissions: missing.permissions.union(frame.listed.permissions),
         }
     }
 
@@ -215,7 +219,7 @@ impl<'a> Checker<'a> {
         let is_listed = self.forbidden.iter().any(|forbidden| {
             forbidden.need == need && forbidden.field == name && forbidden.path == self.path
         });
-        if !is_listed && self.forbidden.len() < LISTED {
+        if !is_listed && self.forbidden.len() < MAX_FORBIDDEN_PATHS {
             self.forbidden.push(Forbidden {
                 path: self.path.iter().map(ToString::to_string).collect(),
                 location: field.pos,
@@ -225,18 +229,18 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether what the field returns is the caller itself, by the document alone.
-    fn returns_oneself(&self, selected: &Selected, definition: &Field) -> bool {
-        let Caller::Known { own_ids, .. } = self.caller else { return false };
+    /// Returns true if it is known before execution that the field returns the caller itself.
+    fn returns_caller(&self, selected: &Selected, definition: &Field) -> bool {
+        let Caller::Authenticated { own_ids, .. } = self.caller else { return false };
         definition.policies.iter().any(|policy| match policy {
-            Policy::Oneself => true,
-            Policy::OneselfBy(argument) => {
+            Policy::ReturnsCaller => true,
+            Policy::ReturnsCallerIf(argument) => {
                 self.operation.text(selected, argument).is_some_and(|id| own_ids.contains(&id))
             }
-            Policy::StandsAlone
+            Policy::MustBeAlone
             | Policy::IgnoresBearer
             | Policy::ToleratesBearer
-            | Policy::NullForNobody => false,
+            | Policy::NullIfAnonymous => false,
         })
     }
 }

@@ -1,14 +1,21 @@
-//! What the operation operation may ask for: depth, fields, aliases, root fields, rows, introspection, one authentication.
+//! Cost analysis of the selected operation: limits on depth, fields, aliases, root fields, rows and introspection. Also
+//! rejects mutations that must be the only root field of their document, such as `login`, but are not.
 //!
-//! What `@skip` and `@include` exclude is not counted here; `expansion` has document the document as a whole before.
-//! Must stay true: nothing that the schema does not know makes anything unbounded or free of the field count.
-//! `first` beyond `ROWS` or below zero is the resolver's to refuse, with the argument's name; it counts within 1..=`ROWS`.
-//! Names that are looked at are the specification's, Relay's (`edges`, `nodes`) and those of arguments that bound a field (`first`,
-//! `last`, `depth`); what holds for single fields of ours is declared at them (`policy`).
-//! Scalars are free, but not without end: `values` bounds what a thousand repeated fields on ten thousand rows would take,
-//! `arguments` what copying a large variable once a row would (async-graphql took 0.6 s for 256 KiB at 20 fields).
-//! Introspection has weights instead of the schema's true sizes, so that the limit does not move with the schema;
-//! the query of graphql-js weighs 225,000.
+//! Selections that `@skip` or `@include` exclude are not counted here; `expansion` has already limited the whole
+//! document.
+//!
+//! Must stay true: an unknown field or type counts as a field and never lifts a limit.
+//!
+//! A `first` above `MAX_ROWS` or below 1 is counted as `MAX_ROWS` or 1; the resolver rejects a value above `MAX_ROWS`
+//! or below zero, with the argument's name. The analysis uses only names of the GraphQL specification, of
+//! Relay (`edges`, `nodes`) and of the arguments that bound a list or a walk (`first`, `last`, `depth`).
+//! Rules for single fields of our schema are declared beside their resolvers (`policy`).
+//!
+//! Scalars do not count as objects but have two limits of their own. `MAX_VALUES` limits the number of
+//! scalars, e.g. a thousand repeated fields on each of ten thousand rows. `MAX_ARGUMENT_BYTES` limits the size of
+//! arguments, because async-graphql copies a large variable once per row (0.6 s for 256 KiB at 20 fields).
+//! Introspection is counted with fixed weights instead of the sizes of the schema, so that the limit does
+//! not change with the schema; the introspection query of graphql-js weighs 225,000.
 
 use async_graphql::{
     Pos, Positioned,
@@ -16,93 +23,104 @@ use async_graphql::{
 };
 
 use crate::document::{
-    error::{DocumentError, grouped},
-    index::{Field, Kind, PAGE, SchemaIndex, TypeId},
+    error::{DocumentError, with_separators},
+    index::{DEFAULT_PAGE_SIZE, Field, Kind, SchemaIndex, TypeId},
     operation::Operation,
 };
 
-/// Fields within each other.
-pub(crate) const DEPTH: u32 = 12;
-/// Fields within each other in an introspection; the query of graphql-js has 15.
-pub(crate) const INTROSPECTION_DEPTH: u32 = 20;
-/// Lists within each other in an introspection, below `types` or `__type`: `fields { args }`.
-pub(crate) const INTROSPECTION_LISTS: u32 = 2;
-/// What an introspection may answer, by weights.
-pub(crate) const INTROSPECTION: u64 = 450_000;
-/// Fields after fragments are spread.
-pub(crate) const FIELDS: u64 = 1_000;
-/// Aliases after fragments are spread.
-pub(crate) const ALIASES: u64 = 30;
-/// Fields at the root.
-pub(crate) const ROOTS: u64 = 20;
-/// Objects that the answer may hold.
-pub(crate) const COST: u64 = 10_000;
-/// Scalars that the answer may hold, repeated ones included.
-pub(crate) const VALUES: u64 = 250_000;
-/// Bytes of arguments that execution may copy, each as often as its field runs.
-pub(crate) const ARGUMENTS: u64 = 1024 * 1024;
-/// What a list without `first` and `last` counts.
-pub(crate) const UNBOUNDED: i64 = 10;
-/// The most rows that one list counts: more is refused by its resolver.
-pub(crate) const ROWS: i64 = 1_000;
+/// Maximum depth of nested fields.
+pub(crate) const MAX_DEPTH: u32 = 12;
+/// Maximum depth of nested fields in an introspection query; the query of graphql-js has 15.
+pub(crate) const MAX_INTROSPECTION_DEPTH: u32 = 20;
+/// Maximum depth of nested lists in an introspection query, counted below `types` or `__type`; `fields { args }` has
+/// depth 2.
+pub(crate) const MAX_INTROSPECTION_LISTS: u32 = 2;
+/// Maximum weight of an introspection query.
+pub(crate) const MAX_INTROSPECTION: u64 = 450_000;
+/// Maximum number of fields after fragment expansion.
+pub(crate) const MAX_FIELDS: u64 = 1_000;
+/// Maximum number of aliases after fragment expansion.
+pub(crate) const MAX_ALIASES: u64 = 30;
+/// Maximum number of root fields.
+pub(crate) const MAX_ROOT_FIELDS: u64 = 20;
+/// Maximum number of objects in the response.
+pub(crate) const MAX_OBJECTS: u64 = 10_000;
+/// Maximum number of scalars in the response. A field that is selected twice counts twice.
+pub(crate) const MAX_VALUES: u64 = 250_000;
+/// Maximum size of all arguments in bytes. The arguments of a field count once per run of the field.
+pub(crate) const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
+/// Number of rows counted for a list that has no `first` or `last` argument and is no connection.
+pub(crate) const UNPAGED_ROWS: i64 = 10;
+/// Maximum number of rows counted for one list; the resolver rejects a larger `first`.
+pub(crate) const MAX_ROWS: i64 = 1_000;
 
-/// What an operation asks for.
+/// Measured cost of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Cost {
-    /// Fields within each other.
+    /// Depth of the most deeply nested field.
     pub(crate) depth: u32,
-    /// Fields after fragments are spread.
+    /// Number of fields after fragment expansion.
     pub(crate) fields: u64,
-    /// Aliases after fragments are spread.
+    /// Number of aliases after fragment expansion.
     pub(crate) aliases: u64,
-    /// Objects in the answer.
+    /// Estimated number of objects in the response.
     pub(crate) objects: u64,
-    /// Scalars in the answer.
+    /// Estimated number of scalars in the response.
     pub(crate) values: u64,
-    /// Bytes of arguments, each as often as its field runs.
+    /// Size of the arguments in bytes. The arguments of a field count once per run of the field.
     pub(crate) arguments: u64,
-    /// Objects and scalars of introspection in the answer, by weights.
+    /// Weight of the introspection fields in the response.
     pub(crate) introspection: u64,
 }
 
 impl SchemaIndex {
-    /// What the operation asks for, if it is within all limits.
+    /// Measures the operation and returns its cost if it is within all limits.
     ///
     /// # Errors
-    /// The first limit that it exceeds, with the measured number.
+    /// Returns an error that names the first exceeded limit and the measured number.
     pub(crate) fn cost(&self, operation: Operation<'_>) -> Result<Cost, DocumentError> {
-        self.one_authentication(operation)?;
+        self.check_alone(operation)?;
         let (roots, position) = (operation.root_fields().len() as u64, operation.selections().pos);
-        limit(position, roots, ROOTS, "has", "root fields", "send several documents")?;
+        limit(position, roots, MAX_ROOT_FIELDS, "has", "root fields", "send several documents")?;
         let mut walk = Measurer { index: self, operation, cost: Cost::default(), too_deep: None };
         let root = self.root(operation.kind());
-        walk.set(operation.selections(), Frame { on: root, depth: 1, rows: 1, page: PAGE });
-        if let Some(refusal) = walk.too_deep {
-            return Err(refusal);
+        walk.set(
+            operation.selections(),
+            Frame { on: root, depth: 1, rows: 1, page: DEFAULT_PAGE_SIZE },
+        );
+        if let Some(error) = walk.too_deep {
+            return Err(error);
         }
         let cost = walk.cost;
-        limit(position, cost.fields, FIELDS, "selects", "fields", "select fewer")?;
-        limit(position, cost.aliases, ALIASES, "has", "aliases", "send several documents")?;
+        limit(position, cost.fields, MAX_FIELDS, "selects", "fields", "select fewer")?;
+        limit(position, cost.aliases, MAX_ALIASES, "has", "aliases", "send several documents")?;
         limit(
             position,
             cost.introspection,
-            INTROSPECTION,
+            MAX_INTROSPECTION,
             "introspects about",
             "values",
-            "ask for fewer fields",
+            "select fewer fields",
         )?;
-        if cost.objects > COST {
-            let (measured, limit) = (grouped(cost.objects), grouped(COST));
+        if cost.objects > MAX_OBJECTS {
+            let (measured, limit) = (with_separators(cost.objects), with_separators(MAX_OBJECTS));
             let message = format!(
-                "this {} costs {measured}, the limit is {limit}: ask for fewer rows with `first`",
+                "this {} has a cost of {measured}, the limit is {limit}: request fewer rows with `first`",
                 operation.kind()
             );
             return Err(DocumentError::too_complex(position, message));
         }
-        let hint = "send large values at the root, once";
-        limit(position, cost.arguments, ARGUMENTS, "reads", "bytes of arguments", hint)?;
-        let hint = "ask for fewer rows with `first`, or for fewer fields";
-        limit(position, cost.values, VALUES, "answers about", "values", hint)?;
+        let remedy = "pass large values only to root fields";
+        limit(
+            position,
+            cost.arguments,
+            MAX_ARGUMENT_BYTES,
+            "passes",
+            "bytes of arguments",
+            remedy,
+        )?;
+        let remedy = "request fewer rows with `first`, or fewer fields";
+        limit(position, cost.values, MAX_VALUES, "returns about", "values", remedy)?;
         Ok(cost)
     }
 }
@@ -112,27 +130,28 @@ fn limit(
     measured: u64,
     limit: u64,
     verb: &str,
-    what: &str,
-    hint: &str,
+    unit: &str,
+    remedy: &str,
 ) -> Result<(), DocumentError> {
     if measured <= limit {
         return Ok(());
     }
-    let (measured, limit) = (grouped(measured), grouped(limit));
-    let message = format!("this operation {verb} {measured} {what}, the limit is {limit}: {hint}");
+    let (measured, limit) = (with_separators(measured), with_separators(limit));
+    let message =
+        format!("this operation {verb} {measured} {unit}, the limit is {limit}: {remedy}");
     Err(DocumentError::too_complex(position, message))
 }
 
-/// Where a selection set stands.
+/// Context of the selection set that is being measured.
 #[derive(Clone, Copy)]
 struct Frame {
-    /// The type that is selected on, if the schema knows it.
+    /// Parent type of the selected fields; `None` if the type is not in the schema.
     on: Option<TypeId>,
-    /// The depth of the fields in the set.
+    /// Depth of the fields in this selection set.
     depth: u32,
-    /// How many objects of the type the answer may hold here.
+    /// Estimated number of objects of the parent type in the response.
     rows: u64,
-    /// The rows that the field of what is selected on was asked for.
+    /// Number of rows requested from the field that returned the parent type.
     page: i64,
 }
 
@@ -171,7 +190,7 @@ impl<'a> Measurer<'a> {
     }
 
     fn field(&mut self, field: &'a Positioned<Selected>, frame: Frame) {
-        self.count(field, frame.depth, DEPTH);
+        self.count(field, frame.depth, MAX_DEPTH);
         let selected = &field.node;
         let name = selected.name.node.as_str();
         if !selected.arguments.is_empty() {
@@ -185,7 +204,7 @@ impl<'a> Measurer<'a> {
         }
         let known = frame.on.and_then(|on| Some((on, self.index.get(on).field(name)?)));
         let Some((on, definition)) = known else {
-            // `__typename`, or what validation will refuse: whatever is below still counts as fields.
+            // `__typename`, or an unknown field, which validation will reject. Fields below it still count.
             self.cost.values = self.cost.values.saturating_add(frame.rows);
             let depth = frame.depth + 1;
             self.set(&selected.selection_set, Frame { on: None, depth, ..frame });
@@ -195,8 +214,9 @@ impl<'a> Measurer<'a> {
         if returned.kind == Kind::Leaf {
             self.cost.values = self.cost.values.saturating_add(frame.rows);
         }
-        let page = self.asked(selected, definition);
-        // Whatever holds the rows that its own field was asked for, connection or not.
+        let page = self.requested_rows(selected, definition);
+        // `edges` and `nodes` return the page requested by the field above, if the parent type is a connection or they
+        // have no page arguments of their own.
         let holds_page = self.index.get(on).is_connection || definition.page.is_none();
         let is_page = holds_page && matches!(name, "edges" | "nodes");
         let factor = if returned.kind == Kind::Leaf || !definition.is_list {
@@ -206,14 +226,14 @@ impl<'a> Measurer<'a> {
         } else {
             page
         };
-        let rows = frame.rows.saturating_mul(factor.clamp(1, ROWS).unsigned_abs());
+        let rows = frame.rows.saturating_mul(factor.clamp(1, MAX_ROWS).unsigned_abs());
         if returned.kind != Kind::Leaf {
             self.cost.objects = self.cost.objects.saturating_add(rows);
         }
-        // A walk may reach all that there is, however few of it are shown, so it counts by its depth: ten deep as 405 objects, a
-        // neighbour as itself alone.
-        if let Some(unasked) = definition.walk {
-            let beyond = self.operation.integer(selected, "depth").unwrap_or(unasked) - 1;
+        // A dependency walk may visit every asset, however few rows it returns. Its depth therefore adds to the cost:
+        // depth 10 counts as 405 objects, depth 1 as none.
+        if let Some(default_depth) = definition.walk {
+            let beyond = self.operation.integer(selected, "depth").unwrap_or(default_depth) - 1;
             let weight = 5 * beyond.clamp(0, 10).pow(2).unsigned_abs();
             self.cost.objects = self.cost.objects.saturating_add(frame.rows.saturating_mul(weight));
         }
@@ -222,14 +242,14 @@ impl<'a> Measurer<'a> {
         self.set(&selected.selection_set, Frame { on, depth, rows, page });
     }
 
-    /// The rows that a field is asked for, or gives unasked.
-    fn asked(&self, selected: &Selected, definition: &Field) -> i64 {
+    /// Returns the number of rows that a field requests with `first` or `last`, or the default.
+    fn requested_rows(&self, selected: &Selected, definition: &Field) -> i64 {
         let Some(page) = definition.page else {
             let is_connection = self.index.get(definition.returns).is_connection;
-            return if is_connection { PAGE } else { UNBOUNDED };
+            return if is_connection { DEFAULT_PAGE_SIZE } else { UNPAGED_ROWS };
         };
-        let asked = |argument| self.operation.integer(selected, argument);
-        asked("first").max(asked("last")).unwrap_or(page)
+        let requested_rows = |argument| self.operation.integer(selected, argument);
+        requested_rows("first").max(requested_rows("last")).unwrap_or(page)
     }
 
     fn introspection(
@@ -256,7 +276,7 @@ impl<'a> Measurer<'a> {
                 self.introspection(below, depth, rows, lists);
                 continue;
             };
-            self.count(field, depth, INTROSPECTION_DEPTH);
+            self.count(field, depth, MAX_INTROSPECTION_DEPTH);
             let (weight, is_list) = match field.node.name.node.as_str() {
                 "types" => (100, 0),
                 "directives" => (10, 0),
@@ -267,10 +287,10 @@ impl<'a> Measurer<'a> {
             let rows = rows.saturating_mul(weight);
             self.cost.introspection = self.cost.introspection.saturating_add(rows);
             let lists = lists + is_list;
-            if lists > INTROSPECTION_LISTS {
+            if lists > MAX_INTROSPECTION_LISTS {
                 self.too_deep.get_or_insert_with(|| {
                     let message = format!(
-                        "this introspection nests {lists} lists, the limit is {INTROSPECTION_LISTS}: ask by `__type(name:)`"
+                        "this introspection nests {lists} lists, the limit is {MAX_INTROSPECTION_LISTS}: query `__type(name:)`"
                     );
                     DocumentError::too_complex(field.pos, message)
                 });

@@ -1,37 +1,37 @@
-//! Why a document is not executed: one of two codes, a sentence, a place.
+//! Error of a document that is rejected before execution: one of two codes, a message and a position.
 //!
-//! It is deliberately not `Display`: async-graphql would convert it by itself and drop the code. Sentences name the
-//! limit and the measured number, never a driver's or the parser's internals.
+//! [`DocumentError`] deliberately does not implement `Display`: async-graphql would convert it automatically and drop
+//! the code. Messages name the limit and the measured number, never internals of the server.
 
 use async_graphql::Pos;
 
-/// The code of a refusal before execution.
+/// Error code of a document that is rejected before execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// The document is not one that we accept, whatever its size.
+    /// The document is invalid, whatever its size.
     Validation,
-    /// The document asks for more than one request may.
+    /// The document exceeds a limit of one request.
     QueryTooComplex,
 }
 
-/// A document that is not executed, and why.
+/// An error that rejects a document before execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DocumentError {
-    /// What the client's code sees.
+    /// Error code, evaluated by programs.
     pub(crate) code: Code,
-    /// What a person reads: which limit, and the number that was measured.
+    /// Message for people: the exceeded limit and the measured number.
     pub(crate) message: String,
-    /// Where in the source, if at one place.
+    /// Position in the source; `None` if the error has no single position.
     pub(crate) position: Option<Pos>,
 }
 
 impl DocumentError {
-    /// The document is not one that we accept.
+    /// Creates a `VALIDATION` error: the document is invalid.
     pub(crate) fn invalid(position: impl Into<Option<Pos>>, message: impl Into<String>) -> Self {
         Self { code: Code::Validation, message: message.into(), position: position.into() }
     }
 
-    /// The document asks for too much.
+    /// Creates a `QUERY_TOO_COMPLEX` error: the document exceeds a limit.
     pub(crate) fn too_complex(
         position: impl Into<Option<Pos>>,
         message: impl Into<String>,
@@ -40,8 +40,8 @@ impl DocumentError {
     }
 }
 
-/// A number as people read it: `12,400`.
-pub(crate) fn grouped(number: u64) -> String {
+/// Formats a number with thousands separators: `12,400`.
+pub(crate) fn with_separators(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -66,7 +66,7 @@ mod tests {
             (12_400, "12,400"),
             (u64::MAX, "18,446,744,073,709,551,615"),
         ] {
-            assert_eq!(grouped(number), text);
+            assert_eq!(with_separators(number), text);
         }
     }
 }

@@ -1,8 +1,10 @@
-//! How large a document is once its fragments are spread, whatever its variables exclude.
+//! Limits on the size of a document after fragment expansion, including selections that `@skip` or `@include` exclude.
 //!
-//! async-graphql expands fragments during validation, in every operation and below every `@skip`: so everything is
-//! measured here, not only what will run. Each fragment is measured once (598 bytes can spread to 8⁹ fields).
-//! Must stay true: `ParsedDocument` is the only way to walk a document, so every walk behind it ends soon and is shallow.
+//! async-graphql expands fragments during validation, in every operation and below every `@skip`. Therefore the whole
+//! document is measured here, not only the operation that will run. Each fragment is measured only once, because 598
+//! bytes can expand to 8⁹ fields.
+//!
+//! Must stay true: all code walks a document through `ParsedDocument`, so every later walk is within these limits.
 
 use std::collections::HashMap;
 
@@ -15,38 +17,39 @@ use async_graphql::{
 };
 
 use crate::document::{
-    error::{DocumentError, grouped},
+    error::{DocumentError, with_separators},
     operation::Operation,
 };
 
-/// Fields, spreads and inline fragments of all operations together, fragments spread.
-pub(crate) const SELECTIONS: u64 = 5_000;
-/// Selection sets within each other, fragments spread; async-graphql's own limit.
-pub(crate) const NESTING: u32 = 32;
-/// Directives at one field, spread, fragment, variable or operation.
-pub(crate) const DIRECTIVES: usize = 10;
+/// Maximum number of selections (fields, spreads and inline fragments) of all operations together, after fragment
+/// expansion.
+pub(crate) const MAX_SELECTIONS: u64 = 5_000;
+/// Maximum depth of nested selection sets after fragment expansion; async-graphql has the same limit.
+pub(crate) const MAX_NESTING: u32 = 32;
+/// Maximum number of directives on one field, spread, fragment, variable or operation.
+pub(crate) const MAX_DIRECTIVES: usize = 10;
 
-/// A parsed document without fragment cycles, whose expansion is small enough to be walked.
+/// A parsed document that has no fragment cycles and is within the limits after fragment expansion.
 #[derive(Debug, Clone)]
 pub(crate) struct ParsedDocument(ExecutableDocument);
 
 impl ParsedDocument {
-    /// Measures the document.
+    /// Measures the document and returns it wrapped, if it is within the limits.
     ///
     /// # Errors
-    /// A fragment cycle is `VALIDATION`, too many selections, levels or directives `QUERY_TOO_COMPLEX`.
+    /// Returns `VALIDATION` for a fragment cycle, `QUERY_TOO_COMPLEX` for too many selections, levels or directives.
     pub(crate) fn of(document: ExecutableDocument) -> Result<Self, DocumentError> {
         measure(&document)?;
         Ok(Self(document))
     }
 
-    /// The document, e.g. to be executed.
+    /// Returns the parsed document for execution.
     pub(crate) fn into_document(self) -> ExecutableDocument {
         self.0
     }
 
-    /// The operation that async-graphql will execute for this name, with its variables, into which the operation's
-    /// defaults are filled: execute with these very variables, because async-graphql does not look at defaults when
+    /// Returns the operation that async-graphql will execute for this name, and writes the defaults of absent variables
+    /// into `variables`. Execute the operation with the same `variables`, because async-graphql ignores defaults when
     /// it evaluates `@skip` and `@include`.
     pub(crate) fn operation<'a>(
         &'a self,
@@ -61,12 +64,16 @@ impl ParsedDocument {
                 operations.values().next()
             }
             (DocumentOperations::Multiple(_), None) => {
-                let message = "the document has several operations: say which by `operationName`";
+                let message =
+                    "the document has several operations: set `operationName` to one of them";
                 return Err(DocumentError::invalid(None, message));
             }
         };
         let Some(operation) = operation else {
-            return Err(DocumentError::invalid(None, "the document has no operation of that name"));
+            return Err(DocumentError::invalid(
+                None,
+                "the document has no operation with that name",
+            ));
         };
         Ok(Operation::new(&self.0, operation, variables))
     }
@@ -74,7 +81,7 @@ impl ParsedDocument {
 
 fn measure(document: &ExecutableDocument) -> Result<(), DocumentError> {
     let mut measurer = Measurer { fragments: &document.fragments, measured: HashMap::new() };
-    // Maps have no order: walk by position, so that the same document is always refused alike.
+    // Maps have no fixed order. Sorted by position, the same document always gets the same error.
     let mut operations: Vec<_> =
         document.operations.iter().map(|(_, operation)| operation).collect();
     operations.sort_by_key(|operation| operation.pos);
@@ -88,11 +95,11 @@ fn measure(document: &ExecutableDocument) -> Result<(), DocumentError> {
     for (name, fragment) in fragments {
         measurer.fragment(name, fragment.pos, 1)?;
     }
-    if selections > SELECTIONS {
+    if selections > MAX_SELECTIONS {
         let position = operations.first().map(|operation| operation.pos);
-        let (count, limit) = (grouped(selections), grouped(SELECTIONS));
+        let (count, limit) = (with_separators(selections), with_separators(MAX_SELECTIONS));
         let message = format!(
-            "this document has {count} selections once its fragments are spread, the limit is {limit}"
+            "this document has {count} selections after fragment expansion, the limit is {limit}"
         );
         return Err(DocumentError::too_complex(position, message));
     }
@@ -114,7 +121,7 @@ impl Size {
 
 struct Measurer<'a> {
     fragments: &'a HashMap<Name, Positioned<FragmentDefinition>>,
-    /// `None` while the fragment is being measured: whoever meets that has found a cycle.
+    /// Size of each fragment; `None` while the fragment is being measured. A spread of such a fragment is a cycle.
     measured: HashMap<&'a str, Option<Size>>,
 }
 
@@ -156,7 +163,7 @@ impl<'a> Measurer<'a> {
         Ok(size)
     }
 
-    /// The size of a fragment, which is nothing if there is none of that name: validation says so later.
+    /// Returns the size of a fragment; zero if the document does not define it, which validation reports later.
     fn fragment(
         &mut self,
         name: &'a str,
@@ -186,9 +193,9 @@ impl<'a> Measurer<'a> {
 }
 
 fn nesting(position: Pos, level: u32) -> Result<(), DocumentError> {
-    if level > NESTING {
+    if level > MAX_NESTING {
         let message = format!(
-            "this document nests {level} selections deep once its fragments are spread, the limit is {NESTING}"
+            "this document nests {level} selections deep after fragment expansion, the limit is {MAX_NESTING}"
         );
         return Err(DocumentError::too_complex(position, message));
     }
@@ -196,9 +203,9 @@ fn nesting(position: Pos, level: u32) -> Result<(), DocumentError> {
 }
 
 fn directives(position: Pos, directives: &[Positioned<Directive>]) -> Result<(), DocumentError> {
-    if directives.len() > DIRECTIVES {
+    if directives.len() > MAX_DIRECTIVES {
         let message = format!(
-            "{} directives stand at one place, the limit is {DIRECTIVES}",
+            "one field, fragment, variable or operation has {} directives, the limit is {MAX_DIRECTIVES}",
             directives.len()
         );
         return Err(DocumentError::too_complex(position, message));
@@ -221,12 +228,12 @@ mod tests {
 
     #[track_caller]
     fn refused(source: &str, code: Code, expected: &str) {
-        let refusal = measured(source).expect_err("must be refused");
-        assert_eq!(refusal.code, code);
-        assert!(refusal.message.contains(expected), "{}", refusal.message);
+        let error = measured(source).expect_err("must be refused");
+        assert_eq!(error.code, code);
+        assert!(error.message.contains(expected), "{}", error.message);
     }
 
-    /// `levels` fragments, each of which spreads the next `width` times.
+    /// Builds a document of `levels` fragments, each of which spreads the next one `width` times.
     fn bomb(levels: usize, width: usize, head: &str) -> String {
         let mut source = head.to_owned();
         for level in 0..levels {
@@ -250,9 +257,9 @@ mod tests {
             assert!(source.len() < 800);
             let document = parse_query(&source).unwrap();
             let start = Instant::now();
-            let refusal = ParsedDocument::of(document).unwrap_err();
+            let error = ParsedDocument::of(document).unwrap_err();
             assert!(start.elapsed().as_millis() < 10, "{:?}", start.elapsed());
-            assert!(refusal.message.contains("once its fragments are spread"));
+            assert!(error.message.contains("after fragment expansion"));
         }
         refused(&bomb(30, 40, "{...F0}"), Code::QueryTooComplex, "18,446,744,073,709,551,615");
         assert!(measured(&bomb(9, 8, "{a}")).is_ok(), "an unused bomb harms nobody");
@@ -287,7 +294,7 @@ mod tests {
         let memoized = format!("fragment B on Q{{...A}} {}", chained(33));
         refused(&memoized, Code::QueryTooComplex, "33 selections deep");
 
-        for place in [
+        for template in [
             "{a D}",
             "{...A D} fragment A on Q{a}",
             "{... D{a}}",
@@ -296,9 +303,9 @@ mod tests {
             "query($x:I D){a}",
             "{a} fragment A on Q{a D}",
         ] {
-            let with = |count: usize| place.replace('D', &"@d".repeat(count));
-            assert!(measured(&with(DIRECTIVES)).is_ok(), "{place}");
-            refused(&with(DIRECTIVES + 1), Code::QueryTooComplex, "11 directives");
+            let with = |count: usize| template.replace('D', &"@d".repeat(count));
+            assert!(measured(&with(MAX_DIRECTIVES)).is_ok(), "{template}");
+            refused(&with(MAX_DIRECTIVES + 1), Code::QueryTooComplex, "11 directives");
         }
     }
 
@@ -323,8 +330,8 @@ mod tests {
         }
         let thread = std::thread::Builder::new().stack_size(256 * 1024);
         let document = parse_query(&source).unwrap();
-        let refusal = thread.spawn(|| ParsedDocument::of(document).err()).unwrap().join().unwrap();
-        assert!(refusal.unwrap().message.contains("selections deep"));
+        let error = thread.spawn(|| ParsedDocument::of(document).err()).unwrap().join().unwrap();
+        assert!(error.unwrap().message.contains("selections deep"));
     }
 
     #[test]

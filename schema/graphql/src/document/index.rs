@@ -1,9 +1,12 @@
-//! The schema as checks need it, read once from its own SDL: what a field returns, how many, and who may select it.
+//! An index of the schema for the checks, read once from the SDL: the return type, default page size and required
+//! permissions of each field.
 //!
-//! The SDL is the single statement of permissions: clients read it, the server obeys it. A type or root field without
-//! a statement, or with one that contradicts itself, keeps the server from starting.
-//! A connection or edge takes its node's statement. A field of an interface takes its own; without one it takes those of
-//! every implementer (an interface must not be a way around them), except `id`, for which being signed in is enough.
+//! The SDL is the single source of permissions: clients read the permission directives, and the server enforces them.
+//! The server does not start if an object type or root field has no permission directive, or contradictory ones.
+//!
+//! A connection or edge has the same requirement as its node. A field of an interface requires the permissions in its
+//! own directives. A field of an interface without directives requires the permissions of all implementing types,
+//! because an interface must not bypass them. The exception is `id`, which requires only authentication.
 
 use std::{collections::HashMap, fmt};
 
@@ -15,21 +18,21 @@ use reader::Reader;
 
 mod reader;
 
-/// A type's place in the index.
+/// Position of a type in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TypeId(usize);
 
-/// What a caller must have.
+/// Conditions that a caller must meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Requirement {
-    /// Being signed in.
+    /// True if the caller must be signed in.
     pub(crate) authentication: bool,
-    /// These permissions, which imply being signed in.
+    /// Permissions that the caller must have; any of them implies authentication.
     pub(crate) permissions: PermissionSet,
 }
 
 impl Requirement {
-    /// Both: statements add up.
+    /// Returns the union of both requirements.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
@@ -39,84 +42,84 @@ impl Requirement {
     }
 }
 
-/// What kind of type; scalars, enums and input_types are all leaves here.
+/// Kind of a type. Scalars, enums and input types count as leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Has fields and a statement.
+    /// A type with fields and permission directives.
     Object,
-    /// Has fields; which object is behind it is known at execution only.
+    /// A type with fields whose object type is known only during execution.
     Interface,
-    /// Has no fields of its own.
+    /// A type without fields of its own.
     Union,
-    /// Has nothing to select.
+    /// A type without a selection set.
     Leaf,
 }
 
-/// What a connection gives without `first`.
-pub(crate) const PAGE: i64 = 50;
+/// Default page size of a connection without a default for `first`.
+pub(crate) const DEFAULT_PAGE_SIZE: i64 = 50;
 
-/// How deep a walk is that says nothing of it: the deepest.
-const WALK: i64 = 10;
+/// Depth counted for a dependency walk if the argument `depth` has no default: the maximum depth.
+const MAX_WALK_DEPTH: i64 = 10;
 
 /// A field of an object or interface.
 #[derive(Debug)]
 pub(crate) struct Field {
-    /// The named type behind lists and `!`.
+    /// Named return type, without list and non-null wrappers.
     pub(crate) returns: TypeId,
-    /// Whether it is a list of that.
+    /// True if the field returns a list of the named type.
     pub(crate) is_list: bool,
-    /// The rows that it gives when neither `first` nor `last` is, if it has one of these arguments.
+    /// Number of rows without `first` and `last`; `None` if the field has neither argument.
     pub(crate) page: Option<i64>,
-    /// How deep it walks along dependencies without `depth`, if it has that argument.
+    /// Default of the argument `depth` of a dependency walk; `None` if the field has no such argument.
     pub(crate) walk: Option<i64>,
-    /// What the field itself takes.
+    /// Requirement of the field itself, without that of its return type.
     pub(crate) own: Requirement,
-    /// Whether what it takes is waived where the object is the caller itself.
+    /// True if the field's permissions are not required on an object that is the caller itself.
     pub(crate) or_oneself: bool,
-    /// What is declared of it beside the SDL.
+    /// Policies of the field, declared in Rust beside its resolver.
     pub(crate) policies: &'static [Policy],
-    has_statement: bool,
+    has_permission_directive: bool,
 }
 
-/// A type.
+/// A type of the schema with its fields.
 #[derive(Debug)]
 pub(crate) struct Type {
-    /// Its name.
+    /// Name of the type in the schema.
     pub(crate) name: Box<str>,
-    /// What it is.
+    /// Kind of the type: object, interface, union or leaf.
     pub(crate) kind: Kind,
-    /// What every field of it takes, except `__typename`. Nothing for interfaces and unions.
+    /// Requirement of the type: every field that returns the type requires it as well; empty for interfaces and unions.
     pub(crate) requirement: Requirement,
-    /// Whether it is a Relay connection: its lists are counted by the `first` of the field that returned it.
+    /// True for a Relay connection. Its `edges` and `nodes` have as many rows as the field that returned it requested.
     pub(crate) is_connection: bool,
-    has_statement: bool,
+    has_permission_directive: bool,
     interfaces: Vec<Box<str>>,
     fields: HashMap<Box<str>, Field>,
 }
 
 impl Type {
-    /// The field of that name.
+    /// Returns the field with this name, or `None`.
     pub(crate) fn field(&self, name: &str) -> Option<&Field> {
         self.fields.get(name)
     }
 }
 
-/// A type or field that does not state who may select it.
+/// An error in the schema: missing or invalid permission directives or policies of a type or field.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct MissingPolicy {
-    /// `Type` or `Type.field`.
+pub(crate) struct SchemaFault {
+    /// Name in the schema, `Type` or `Type.field`.
     pub(crate) name: String,
-    /// What is wrong.
+    /// Description of the error, which completes a sentence that begins with the name.
     pub(crate) reason: &'static str,
 }
 
-impl fmt::Display for MissingPolicy {
+impl fmt::Display for SchemaFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.reason)
     }
 }
 
-/// The schema as checks need it.
+/// An index of the schema's types, fields and requirements.
 #[derive(Debug)]
 pub(crate) struct SchemaIndex {
     types: Vec<Type>,
@@ -124,34 +127,34 @@ pub(crate) struct SchemaIndex {
     query: Option<TypeId>,
     mutation: Option<TypeId>,
     subscription: Option<TypeId>,
-    /// The root fields that stand alone, in the order in which they were declared.
+    /// Names of the root fields with the policy `MustBeAlone`, in the order of declaration.
     pub(crate) alone: Vec<&'static str>,
 }
 
 impl SchemaIndex {
-    /// Reads the schema's SDL, and what is declared of single fields beside it.
+    /// Builds the index from the schema's SDL and the policies of single fields.
     ///
     /// # Errors
-    /// All types and fields whose statement is missing, unreadable or contradictory, by name; and those that have a policy and
-    /// are not there.
-    pub(crate) fn read(sdl: &str, policies: &[&[FieldPolicy]]) -> Result<Self, Vec<MissingPolicy>> {
+    /// Returns all types and fields whose permission directives are missing, unreadable or contradictory, sorted by
+    /// name, and all policies that refer to fields that do not exist.
+    pub(crate) fn read(sdl: &str, policies: &[&[FieldPolicy]]) -> Result<Self, Vec<SchemaFault>> {
         let mut reader = Reader::default();
         reader.definitions(sdl);
         for policy in policies.iter().copied().flatten() {
             reader.policy(policy);
         }
         let mut index = reader.index();
-        reader.unstated.extend(index.unstated());
-        if !reader.unstated.is_empty() {
-            reader.unstated.sort();
-            reader.unstated.dedup();
-            return Err(reader.unstated);
+        reader.faults.extend(index.faults());
+        if !reader.faults.is_empty() {
+            reader.faults.sort();
+            reader.faults.dedup();
+            return Err(reader.faults);
         }
         index.inherit();
         Ok(index)
     }
 
-    /// The root type of such operations, if there is one.
+    /// Returns the root type for this kind of operation; `None` if the schema has none.
     pub(crate) fn root(&self, operation: OperationType) -> Option<TypeId> {
         match operation {
             OperationType::Query => self.query,
@@ -160,13 +163,13 @@ impl SchemaIndex {
         }
     }
 
-    /// The type.
+    /// Returns the type with this id.
     pub(crate) fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0]
     }
 
-    /// The type of what is selected under a type condition. An object stays that object under a condition on one of its
-    /// interfaces, because its own fields are what runs there. `None` if there is no such type.
+    /// Returns the parent type of selections under a type condition; `None` if the type is not in the schema. An object
+    /// type is kept under a condition on one of its interfaces or unions, because the object's own fields run there.
     pub(crate) fn narrowed(&self, current: Option<TypeId>, condition: &str) -> Option<TypeId> {
         let narrowed = self.by_name.get(condition).copied()?;
         match (current, self.get(narrowed).kind) {
@@ -183,28 +186,28 @@ impl SchemaIndex {
         [self.query, self.mutation, self.subscription].into_iter().flatten()
     }
 
-    fn unstated(&self) -> Vec<MissingPolicy> {
-        let mut unstated = Vec::new();
+    fn faults(&self) -> Vec<SchemaFault> {
+        let mut faults = Vec::new();
         for (index, kind) in self.types.iter().enumerate() {
             let is_root = self.roots().any(|root| root.0 == index);
-            let needs_none = is_root || &*kind.name == "PageInfo" || self.node_of(index).is_some();
-            if kind.kind == Kind::Object && !kind.has_statement && !needs_none {
+            let is_exempt = is_root || &*kind.name == "PageInfo" || self.node_of(index).is_some();
+            if kind.kind == Kind::Object && !kind.has_permission_directive && !is_exempt {
                 let reason = "has no @requiresPermission, @authenticated or @public";
-                unstated.push(MissingPolicy { name: kind.name.to_string(), reason });
+                faults.push(SchemaFault { name: kind.name.to_string(), reason });
             }
             for (field, definition) in &kind.fields {
-                if is_root && !definition.has_statement {
+                if is_root && !definition.has_permission_directive {
                     let name = format!("{}.{field}", kind.name);
-                    let reason = "is a root field without a statement of its own";
-                    unstated.push(MissingPolicy { name, reason });
+                    let reason = "is a root field without a permission directive of its own";
+                    faults.push(SchemaFault { name, reason });
                 }
             }
         }
-        unstated
+        faults
     }
 
-    /// The nodes' type of a connection or edge. Names alone do not make one: a `DatabaseConnection` that is no page of
-    /// something states for itself.
+    /// Returns the node type of a connection or edge. The fields are checked as well as the name, because a type such
+    /// as `DatabaseConnection` that is no page of a list needs its own directives.
     fn node_of(&self, index: usize) -> Option<TypeId> {
         let kind = &self.types[index];
         let node_of_edge = |edge: &Type| {
@@ -219,7 +222,7 @@ impl SchemaIndex {
         node_of_edge(kind)
     }
 
-    /// What is derived from other types: the statements of connections and edges, and of interfaces' fields.
+    /// Derives the requirements of connections, edges and fields of interfaces from other types.
     fn inherit(&mut self) {
         for index in 0..self.types.len() {
             if let Some(node) = self.node_of(index).map(|node| self.get(node).requirement) {
@@ -243,20 +246,23 @@ impl SchemaIndex {
     }
 
     fn inherited(&self, interface: &Type) -> impl Iterator<Item = (Box<str>, Requirement)> {
-        interface.fields.iter().filter(|(_, field)| !field.has_statement).map(|(name, _)| {
-            let implementers = self.types.iter().filter(|implementer| {
-                implementer.kind == Kind::Object && implementer.interfaces.contains(&interface.name)
-            });
-            let requirement = implementers.fold(Requirement::default(), |all, implementer| {
-                let mut of_type = implementer.requirement;
-                if &**name == "id" {
-                    of_type.permissions = PermissionSet::EMPTY;
-                }
-                let of_field = implementer.field(name).map(|field| field.own);
-                all.and(of_type).and(of_field.unwrap_or_default())
-            });
-            (name.clone(), requirement)
-        })
+        interface.fields.iter().filter(|(_, field)| !field.has_permission_directive).map(
+            |(name, _)| {
+                let implementers = self.types.iter().filter(|implementer| {
+                    implementer.kind == Kind::Object
+                        && implementer.interfaces.contains(&interface.name)
+                });
+                let requirement = implementers.fold(Requirement::default(), |all, implementer| {
+                    let mut of_type = implementer.requirement;
+                    if &**name == "id" {
+                        of_type.permissions = PermissionSet::EMPTY;
+                    }
+                    let of_field = implementer.field(name).map(|field| field.own);
+                    all.and(of_type).and(of_field.unwrap_or_default())
+                });
+                (name.clone(), requirement)
+            },
+        )
     }
 }
 

@@ -1,7 +1,7 @@
-//! The order of an answer's keys: that of the document, as the specification asks.
+//! The order of the keys in a response: the order of the document, as the specification requires.
 //!
-//! async-graphql 7.2.1 puts a key where its resolver finished. Clients do not mind, but people who read answers, and
-//! tests that compare them, do.
+//! async-graphql 7.2.1 orders keys by the time at which their resolvers finished. A stable order is easier to read, and
+//! tests compare responses as text.
 
 use async_graphql::{
     Name, Positioned, Value,
@@ -11,12 +11,12 @@ use async_graphql::{
 
 use crate::document::operation::Operation;
 
-/// The keys below one place of an answer, in order.
+/// Order of the keys of one object in a response, and of the objects below it.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(IndexMap<Name, Keys>);
+pub(crate) struct KeyOrder(IndexMap<Name, KeyOrder>);
 
-impl Keys {
-    /// Those of the whole answer.
+impl KeyOrder {
+    /// Returns the keys of the whole response.
     pub(crate) fn of(operation: Operation<'_>) -> Self {
         let mut keys = Self::default();
         keys.collect(operation, operation.selections());
@@ -45,22 +45,22 @@ impl Keys {
         }
     }
 
-    /// Puts the keys of a value in order, all the way down.
-    pub(crate) fn arrange(&self, value: &mut Value) {
+    /// Sorts the keys of a value and of all values below it into document order.
+    pub(crate) fn sort(&self, value: &mut Value) {
         match value {
             Value::Object(object) => {
-                let place = |key: &Name| self.0.get_index_of(key).unwrap_or(usize::MAX);
-                if !object.keys().is_sorted_by_key(place) {
-                    object.sort_by(|one, _, other, _| place(one).cmp(&place(other)));
+                let index = |key: &Name| self.0.get_index_of(key).unwrap_or(usize::MAX);
+                if !object.keys().is_sorted_by_key(index) {
+                    object.sort_by(|left, _, right, _| index(left).cmp(&index(right)));
                 }
                 for (key, value) in object {
-                    // What has nothing below it is a leaf, or JSON that is none of our business.
+                    // A key without selected subfields is a leaf; a JSON value must stay unchanged.
                     if let Some(keys) = self.0.get(key).filter(|keys| !keys.0.is_empty()) {
-                        keys.arrange(value);
+                        keys.sort(value);
                     }
                 }
             }
-            Value::List(items) => items.iter_mut().for_each(|item| self.arrange(item)),
+            Value::List(items) => items.iter_mut().for_each(|item| self.sort(item)),
             _ => {}
         }
     }
@@ -73,22 +73,23 @@ mod tests {
     use super::*;
     use crate::document::expansion::ParsedDocument;
 
-    fn arranged(query: &str, mut answer: Value) -> String {
+    fn arranged(query: &str, mut response: Value) -> String {
         let Ok(document) = ParsedDocument::of(parse_query(query).unwrap()) else {
             panic!("refused")
         };
         let mut variables = Variables::default();
         let Ok(operation) = document.operation(None, &mut variables) else { panic!("refused") };
-        Keys::of(operation).arrange(&mut answer);
-        serde_json::to_string(&answer).unwrap()
+        KeyOrder::of(operation).sort(&mut response);
+        serde_json::to_string(&response).unwrap()
     }
 
     #[test]
     fn keys_stand_as_in_the_document() {
         let query = "{ b { y: id ...on T { x } } ...F c } fragment F on Q { a b { z } }";
-        let answer = value!({ "a": 1, "c": 2, "b": [{ "z": 1, "x": 2, "y": { "n": 1, "m": 2 } }] });
+        let response =
+            value!({ "a": 1, "c": 2, "b": [{ "z": 1, "x": 2, "y": { "n": 1, "m": 2 } }] });
         assert_eq!(
-            arranged(query, answer),
+            arranged(query, response),
             r#"{"b":[{"y":{"n":1,"m":2},"x":2,"z":1}],"a":1,"c":2}"#
         );
     }

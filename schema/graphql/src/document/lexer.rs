@@ -1,30 +1,33 @@
-//! What a source text must not exceed before it is parsed: size, tokens, nesting.
+//! Limits on a document's source before parsing: size, tokens, nesting.
 //!
-//! The parser recurses once or more per bracket, so brackets are counted here, in one pass and without recursion.
-//! Must stay true: this lexer sees a bracket wherever the parser does. Strings, block strings and comments are lexed
-//! as its grammar does; what that grammar reads in two ways (an unterminated `"""`) is refused.
-//! `NESTING` 64: the parser itself stops selections at 64, introspection is 15 deep, and a debug build on a 2 MiB stack
-//! parses 317 levels of the worst construct (object literals). Choose again with another parser.
+//! The parser recurses at least once per bracket, so brackets are counted here, in one pass and without recursion. Must
+//! stay true: this lexer sees a bracket wherever the parser does. The lexer treats strings, block strings and comments
+//! as the parser's grammar does, and rejects input that this grammar can read in two ways (an unterminated `"""`).
+//!
+//! Chosen: `MAX_NESTING` of 64. The parser limits nested selections to 64, the introspection query has depth 15, and a
+//! debug build on a 2 MiB stack parses 317 levels of the worst construct (object literals). Revisit when the parser is
+//! replaced.
 
 use async_graphql::{Pos, Value, Variables};
 
-use crate::document::error::{DocumentError, grouped};
+use crate::document::error::{DocumentError, with_separators};
 
-/// Bytes of a document.
-pub(crate) const SOURCE: usize = 16 * 1024;
-/// Tokens of a document.
-pub(crate) const TOKENS: usize = 2_000;
-/// Open `{`, `[` and `(` at one place of a document.
-pub(crate) const NESTING: usize = 64;
-/// Bytes of the variables' JSON.
-pub(crate) const VARIABLES: usize = 256 * 1024;
-/// Open `{` and `[` at one place of the variables' JSON.
-pub(crate) const VARIABLES_NESTING: usize = 32;
+/// Maximum size of a document in bytes.
+pub(crate) const MAX_SOURCE_BYTES: usize = 16 * 1024;
+/// Maximum number of tokens in a document.
+pub(crate) const MAX_TOKENS: usize = 2_000;
+/// Maximum number of `{`, `[` and `(` that are open at the same time in a document.
+pub(crate) const MAX_NESTING: usize = 64;
+/// Maximum size of the variables in bytes, as JSON.
+pub(crate) const MAX_VARIABLES_BYTES: usize = 256 * 1024;
+/// Maximum number of `{` and `[` that are open at the same time in the variables' JSON.
+pub(crate) const MAX_VARIABLES_NESTING: usize = 32;
 
-/// Whether the source may be handed to the parser. It may still be no GraphQL at all.
+/// Checks that the source is safe to pass to the parser. The source need not be valid GraphQL.
 pub(crate) fn source(source: &str) -> Result<(), DocumentError> {
-    if source.len() > SOURCE {
-        let (size, limit) = (grouped(source.len() as u64), grouped(SOURCE as u64));
+    if source.len() > MAX_SOURCE_BYTES {
+        let (size, limit) =
+            (with_separators(source.len() as u64), with_separators(MAX_SOURCE_BYTES as u64));
         return Err(DocumentError::too_complex(
             None,
             format!("this document has {size} bytes, the limit is {limit}"),
@@ -33,26 +36,28 @@ pub(crate) fn source(source: &str) -> Result<(), DocumentError> {
     Lexer { bytes: source.as_bytes(), at: 0 }.run()
 }
 
-/// Whether the variables are within bounds; serde has let none in that nest deeper than 128.
+/// Checks the size and nesting of the variables. serde has already rejected JSON that nests deeper than 128.
 pub(crate) fn variables(variables: &Variables) -> Result<(), DocumentError> {
     let size = serde_json::to_vec(variables).map_or(usize::MAX, |json| json.len());
-    if size > VARIABLES {
-        let (size, limit) = (grouped(size as u64), grouped(VARIABLES as u64));
+    if size > MAX_VARIABLES_BYTES {
+        let (size, limit) =
+            (with_separators(size as u64), with_separators(MAX_VARIABLES_BYTES as u64));
         let message = format!("the variables have {size} bytes as JSON, the limit is {limit}");
         return Err(DocumentError::too_complex(None, message));
     }
     let deepest = variables.iter().map(|(name, value)| (depth(value) + 1, name)).max();
     match deepest {
-        Some((depth, name)) if depth > VARIABLES_NESTING => {
-            let message =
-                format!("the variable {name} nests {depth} deep, the limit is {VARIABLES_NESTING}");
+        Some((depth, name)) if depth > MAX_VARIABLES_NESTING => {
+            let message = format!(
+                "the variable {name} nests {depth} deep, the limit is {MAX_VARIABLES_NESTING}"
+            );
             Err(DocumentError::too_complex(None, message))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-/// Objects and lists within each other.
+/// Returns the depth of nested objects and lists.
 fn depth(value: &Value) -> usize {
     match value {
         Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
@@ -88,10 +93,10 @@ impl Lexer<'_> {
                 b'{' | b'[' | b'(' => {
                     self.at += 1;
                     open += 1;
-                    if open > NESTING {
+                    if open > MAX_NESTING {
                         let position = self.position(start);
                         let message = format!(
-                            "this document nests {open} brackets deep at line {}, column {}, the limit is {NESTING}",
+                            "this document nests {open} brackets deep at line {}, column {}, the limit is {MAX_NESTING}",
                             position.line, position.column
                         );
                         return Err(DocumentError::too_complex(position, message));
@@ -109,12 +114,12 @@ impl Lexer<'_> {
                 _ => self.character()?,
             }
             tokens += 1;
-            if tokens > TOKENS {
+            if tokens > MAX_TOKENS {
                 let position = self.position(start);
                 let message = format!(
-                    "this document has more than {} tokens: number {} is at line {}, column {}",
-                    grouped(TOKENS as u64),
-                    grouped(tokens as u64),
+                    "this document has more than {} tokens: token {} is at line {}, column {}",
+                    with_separators(MAX_TOKENS as u64),
+                    with_separators(tokens as u64),
                     position.line,
                     position.column
                 );
@@ -172,7 +177,7 @@ impl Lexer<'_> {
                     self.at += 1;
                     return Ok(());
                 }
-                // What follows must not end the line; whether the escape exists is the parser's to say.
+                // An escape must not end the line; the parser checks whether the escape sequence is valid.
                 Some(b'\\') if !matches!(self.peek(1), None | Some(b'\n' | b'\r')) => {
                     self.at += 1;
                     self.character()?;
@@ -185,7 +190,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// Steps over one character, which must not be a control character other than tab and line ends.
+    /// Advances over one character and rejects control characters other than tab and line ends.
     fn character(&mut self) -> Result<(), DocumentError> {
         let rest = &self.bytes[self.at..];
         let width = rest.iter().skip(1).take_while(|byte| (**byte & 0xC0) == 0x80).count() + 1;
@@ -210,14 +215,14 @@ impl Lexer<'_> {
     fn unterminated(&self, start: usize, what: &str) -> DocumentError {
         let position = self.position(start);
         let message = format!(
-            "the {what} that begins at line {}, column {} does not end",
+            "the {what} that begins at line {}, column {} is not closed",
             position.line, position.column
         );
         DocumentError::invalid(position, message)
     }
 
-    fn skip_while(&mut self, wanted: impl Fn(u8) -> bool) {
-        while self.bytes.get(self.at).is_some_and(|byte| wanted(*byte)) {
+    fn skip_while(&mut self, matches: impl Fn(u8) -> bool) {
+        while self.bytes.get(self.at).is_some_and(|byte| matches(*byte)) {
             self.at += 1;
         }
     }
@@ -226,7 +231,7 @@ impl Lexer<'_> {
         self.bytes.get(self.at + ahead)
     }
 
-    /// Counted only for a refusal, from the start.
+    /// Returns line and column of a byte offset. Counts from the start, so it is used for errors only.
     fn position(&self, at: usize) -> Pos {
         let (mut line, mut column, mut previous) = (1, 1, 0);
         for &byte in &self.bytes[..at] {

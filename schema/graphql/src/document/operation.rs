@@ -1,9 +1,12 @@
-//! The operation that will run, with the values it will run with.
+//! The operation that will be executed, with its variables.
 //!
-//! Must stay true: `excludes` says exactly what async-graphql's `remove_skipped_selection` does. What is excluded here
-//! and executed there would be a way around every permission. Two of its habits are therefore ours: a condition that
-//! is no boolean counts as false, and defaults of variables count only because [`Operation::new`] writes them into the
-//! variables. Values are weighed and looked at, never copied whole: a variable may be 256 KiB and be named by every field.
+//! Must stay true: `excludes` decides exactly as async-graphql's `remove_skipped_selection`. A selection that is
+//! excluded here but executed by async-graphql would bypass all permissions. Two behaviours of async-graphql are
+//! therefore repeated here: a condition that is not a boolean counts as false, and the default of a variable has an
+//! effect only because [`Operation::new`] writes it into the variables.
+//!
+//! Large values of variables are never copied; only their size is estimated. A variable may have 256 KiB and be used by
+//! every field.
 
 use std::fmt::{self, Write};
 
@@ -15,18 +18,20 @@ use async_graphql::{
     },
 };
 
-/// The operation that will run; made by [`ParsedDocument::operation`](crate::document::expansion::ParsedDocument::operation).
+/// The operation that will be executed. Created by
+/// [`ParsedDocument::operation`](crate::document::expansion::ParsedDocument::operation).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operation<'a> {
     document: &'a ExecutableDocument,
-    operation: &'a Positioned<OperationDefinition>,
+    definition: &'a Positioned<OperationDefinition>,
     variables: &'a Variables,
-    /// Whether any variable is large enough to be weighed.
-    has_heavy_variable: bool,
+    /// True if any variable is so large that `argument_bytes` must count its size.
+    has_large_variable: bool,
 }
 
 impl<'a> Operation<'a> {
-    /// Fills the operation's defaults into the variables and keeps both.
+    /// Writes the defaults of absent variables into `variables`, and keeps a reference to the operation and the
+    /// variables.
     pub(crate) fn new(
         document: &'a ExecutableDocument,
         operation: &'a Positioned<OperationDefinition>,
@@ -38,54 +43,56 @@ impl<'a> Operation<'a> {
                 variables.entry(name).or_insert_with(|| default.node.clone());
             }
         }
-        let has_heavy_variable = variables.values().any(|value| weight(value) > 64);
-        Self { document, operation, variables, has_heavy_variable }
+        let has_large_variable = variables.values().any(|value| json_bytes(value) > 64);
+        Self { document, definition: operation, variables, has_large_variable }
     }
 
-    /// The operation itself.
+    /// Returns the parsed definition of the operation.
     pub(crate) fn definition(self) -> &'a OperationDefinition {
-        &self.operation.node
+        &self.definition.node
     }
 
-    /// The values that it runs with, its defaults among them.
+    /// Returns the variables that the operation runs with, including its defaults.
     pub(crate) fn variables(self) -> &'a Variables {
         self.variables
     }
 
-    /// Query, mutation or subscription.
+    /// Returns the kind of operation: query, mutation or subscription.
     pub(crate) fn kind(self) -> OperationType {
-        self.operation.node.ty
+        self.definition.node.ty
     }
 
-    /// What is selected at the root.
+    /// Returns the selection set of the operation's root type.
     pub(crate) fn selections(self) -> &'a Positioned<SelectionSet> {
-        &self.operation.node.selection_set
+        &self.definition.node.selection_set
     }
 
-    /// The fragment of that name.
+    /// Returns the fragment with this name, or `None`.
     pub(crate) fn fragment(self, name: &str) -> Option<&'a FragmentDefinition> {
         self.document.fragments.get(name).map(|fragment| &fragment.node)
     }
 
-    /// Whether `@skip` or `@include` keep from running what carries these directives.
+    /// Returns true if `@skip` or `@include` among these directives excludes the selection from execution.
     pub(crate) fn excludes(self, directives: &[Positioned<Directive>]) -> bool {
         directives.iter().any(|directive| {
-            let wanted = match directive.node.name.node.as_str() {
+            let requested = match directive.node.name.node.as_str() {
                 "skip" => false,
                 "include" => true,
                 _ => return false,
             };
             let Some(condition) = directive.node.get_argument("if") else { return false };
             let condition = condition.node.clone().into_const_with(|name| self.scalar(&name));
-            matches!(condition, Ok(Value::Boolean(true))) != wanted
+            matches!(condition, Ok(Value::Boolean(true))) != requested
         })
     }
 
-    /// The whole number that the field gets for this argument: `None` if absent, null or something else.
+    /// Returns the integer passed for this argument; `None` if the argument is absent, null or not a number. A float,
+    /// or a number outside the range of `i64`, becomes `i64::MAX` or `i64::MIN` according to its sign.
     pub(crate) fn integer(self, field: &Field, argument: &str) -> Option<i64> {
         match self.argument(field, argument)? {
             Value::Number(number) => number.as_i64().or_else(|| {
-                // Beyond i64, or written as a float: only whether it is large matters.
+                // The number is a float or outside the range of i64. Only the sign matters; the value counts as very
+                // large.
                 let float = number.as_f64()?;
                 Some(if float.is_sign_negative() { i64::MIN } else { i64::MAX })
             }),
@@ -93,7 +100,8 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// The text that the field gets for this argument, if it is given once and is one of at most 128 bytes.
+    /// Returns the string passed for this argument; `None` if the argument is absent, repeated or not a string, or if
+    /// a variable's string has more than 128 bytes.
     pub(crate) fn text(self, field: &Field, argument: &str) -> Option<String> {
         let given = field.arguments.iter().filter(|(name, _)| name.node == argument).count();
         match self.argument(field, argument)? {
@@ -102,15 +110,16 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// The bytes of the field's arguments, which are copied each time that it runs. Variables count in full.
+    /// Returns the size in bytes of the field's arguments, which async-graphql copies each time the field runs.
+    /// Variables count with the size of their value.
     pub(crate) fn argument_bytes(self, field: &Field) -> u64 {
-        let mut bytes = Counter(0);
+        let mut bytes = ByteCounter(0);
         for (_, value) in &field.arguments {
-            // A counter takes whatever is written.
+            // Writing to a counter cannot fail.
             let _ = write!(bytes, "{}", value.node);
-            if self.has_heavy_variable {
+            if self.has_large_variable {
                 let _ = value.node.clone().into_const_with(|name| {
-                    bytes.0 += self.variables.get(&name).map_or(0, weight);
+                    bytes.0 += self.variables.get(&name).map_or(0, json_bytes);
                     Ok::<_, ()>(Value::Null)
                 });
             }
@@ -118,7 +127,7 @@ impl<'a> Operation<'a> {
         bytes.0
     }
 
-    /// The names of the fields that run at the root, in document order, as often as they run.
+    /// Returns the names of the root fields that will run, in document order, including repeated names.
     pub(crate) fn root_fields(self) -> Vec<&'a str> {
         let mut names = Vec::new();
         self.collect_names(self.selections(), &mut names);
@@ -149,7 +158,8 @@ impl<'a> Operation<'a> {
         value.node.clone().into_const_with(|name| self.scalar(&name)).ok()
     }
 
-    /// A variable's value; lists, objects and long texts are of no interest here and read as null.
+    /// Returns a variable's scalar value. Lists, objects and strings of more than 128 bytes become null, because no
+    /// check needs them.
     fn scalar(self, name: &str) -> Result<Value, ()> {
         Ok(match self.variables.get(name).ok_or(())? {
             Value::String(text) if text.len() > 128 => Value::Null,
@@ -159,22 +169,22 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// About the bytes of a value as JSON.
-fn weight(value: &Value) -> u64 {
+/// Returns the approximate size of a value in bytes, as JSON.
+fn json_bytes(value: &Value) -> u64 {
     match value {
         Value::Null | Value::Boolean(_) | Value::Number(_) | Value::Enum(_) => 4,
         Value::String(text) => text.len() as u64 + 2,
         Value::Binary(bytes) => bytes.len() as u64,
-        Value::List(values) => values.iter().fold(2, |sum, value| sum + weight(value)),
+        Value::List(values) => values.iter().fold(2, |sum, value| sum + json_bytes(value)),
         Value::Object(entries) => {
-            entries.iter().fold(2, |sum, (name, value)| sum + name.len() as u64 + weight(value))
+            entries.iter().fold(2, |sum, (name, value)| sum + name.len() as u64 + json_bytes(value))
         }
     }
 }
 
-struct Counter(u64);
+struct ByteCounter(u64);
 
-impl Write for Counter {
+impl Write for ByteCounter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 += text.len() as u64;
         Ok(())
@@ -223,7 +233,7 @@ mod tests {
             ("@skip(if: $x)", r#"{"x": true}"#, false),
             ("@skip(if: $x)", r#"{"x": false}"#, true),
             ("@include(if: $x)", r#"{"x": false}"#, false),
-            // Absent, null and of a wrong type count as false.
+            // An absent variable, null and a value of the wrong type count as false.
             ("@skip(if: $x)", "{}", true),
             ("@include(if: $x)", "{}", false),
             ("@skip(if: $x)", r#"{"x": null}"#, true),
@@ -234,17 +244,17 @@ mod tests {
             ("@skip(if: [true])", "{}", true),
             ("@skip(if: \"true\")", "{}", true),
             ("@include(if: 1)", "{}", false),
-            // Defaults, and what overrides them.
+            // Defaults, and values that override them.
             ("@skip(if: $y)", "{}", false),
             ("@include(if: $y)", "{}", true),
             ("@skip(if: $y)", r#"{"y": false}"#, true),
             ("@skip(if: $y)", r#"{"y": null}"#, true),
             ("@skip(if: $n)", "{}", true),
         ] {
-            for place in ["a @D", "...F @D", "... @D{a}", "... on Q @D{a}"] {
+            for template in ["a @D", "...F @D", "... @D{a}", "... on Q @D{a}"] {
                 let source = format!(
                     "query($x: Boolean, $y: Boolean = true, $n: Boolean = null){{{} z}} fragment F on Q{{a}}",
-                    place.replace("@D", directives)
+                    template.replace("@D", directives)
                 );
                 roots(&source, json, if runs { "a z" } else { "z" });
             }

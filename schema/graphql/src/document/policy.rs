@@ -1,33 +1,33 @@
-//! What the checks must know of single fields, and no directive says.
+//! Properties of single fields that the document checks need but that no directive expresses.
 //!
-//! Operation: lists in Rust, beside the resolvers of these fields, which the index reads together with the SDL; a field that is not in
-//! the SDL keeps the server from starting. Given up: directives, which would show in the SDL and promise clients what is the
-//! server's own matter. Choose again when a client has a use for one of them.
+//! Chosen: lists in Rust, beside the resolvers of these fields. The schema index reads these lists together with the
+//! SDL, and the server does not start if a listed field is not in the SDL. Given up: directives, which would appear in
+//! the SDL and make internals of the server part of the API. Revisit when clients need to know one of the policies.
 
-/// Policies of a field.
+/// The policies of one field.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FieldPolicy {
-    /// The type that the field stands on.
+    /// Name of the field's parent type.
     pub(crate) on: &'static str,
-    /// The field's name in the schema.
+    /// Name of the field in the schema.
     pub(crate) field: &'static str,
-    /// All that holds for it.
+    /// Policies that apply to the field.
     pub(crate) policies: &'static [Policy],
 }
 
-/// What the checks do differently for a field.
+/// A special rule of the document checks for one field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// A root field that proves or changes who somebody is: one a document, and nothing beside it.
-    StandsAlone,
-    /// A root field that signs in or refreshes: a bearer that is sent with it is not looked at.
+    /// The root field signs in or changes credentials, so it must be the only root field of its document.
+    MustBeAlone,
+    /// The root field signs in or refreshes a session, so a bearer token sent with it is ignored.
     IgnoresBearer,
-    /// A root field that only signs out: a bearer that is no longer good does not keep it from running.
+    /// The root field only signs out, so it runs even if the bearer token is no longer valid.
     ToleratesBearer,
-    /// The field is null for who is not signed in, so nothing below it runs and nothing below it is asked of them.
-    NullForNobody,
-    /// The field returns the caller itself.
-    Oneself,
-    /// The field returns the caller itself where this argument is one of the caller's own ids.
-    OneselfBy(&'static str),
+    /// The field is null for an anonymous caller, so the fields below it do not run and require nothing.
+    NullIfAnonymous,
+    /// The field always returns the caller's own user or API key.
+    ReturnsCaller,
+    /// The field returns the caller's own user or API key if this argument is one of the caller's ids.
+    ReturnsCallerIf(&'static str),
 }

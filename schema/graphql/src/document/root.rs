@@ -1,4 +1,4 @@
-//! The root of an operation: what may stand there, and what its fields declare of the whole.
+//! Rules for the root fields of an operation, and policies of root fields that affect the whole document.
 
 use async_graphql::parser::types::{OperationType, Selection};
 
@@ -6,8 +6,9 @@ use crate::document::{
     error::DocumentError, index::SchemaIndex, operation::Operation, policy::Policy,
 };
 
-/// Refuses what async-graphql would run otherwise than the specification says: a subscription is one field, and it must
-/// be there. A fragment at the root would find nothing and stay silent, so it is refused, too.
+/// Rejects subscriptions that async-graphql does not run as the specification requires. A subscription must select
+/// exactly one field, and `@skip` or `@include` must not exclude it. A fragment at the root is rejected as well,
+/// because async-graphql would send no response.
 pub(crate) fn check_root(operation: Operation<'_>) -> Result<(), DocumentError> {
     if operation.kind() != OperationType::Subscription {
         return Ok(());
@@ -18,42 +19,43 @@ pub(crate) fn check_root(operation: Operation<'_>) -> Result<(), DocumentError> 
             Selection::Field(field) if !field.node.name.node.starts_with("__") => Ok(()),
             Selection::Field(_) => Err(DocumentError::invalid(
                 selections.pos,
-                "a subscription watches a field of the schema",
+                "a subscription must select a field of the schema, not an introspection field",
             )),
             Selection::FragmentSpread(_) | Selection::InlineFragment(_) => {
                 Err(DocumentError::invalid(
                     selections.pos,
-                    "a subscription names its field itself: use fragments below it",
+                    "a subscription must select its root field directly: use fragments below it",
                 ))
             }
         },
-        _ => {
-            Err(DocumentError::invalid(selections.pos, "a subscription selects exactly one field"))
-        }
+        _ => Err(DocumentError::invalid(
+            selections.pos,
+            "a subscription must select exactly one field",
+        )),
     }
 }
 
 impl SchemaIndex {
-    /// Whether any root field is declared so.
+    /// Returns true if any root field of the operation has the policy.
     pub(crate) fn any_root(&self, operation: Operation<'_>, policy: Policy) -> bool {
         operation.root_fields().iter().any(|name| self.root_has(operation, name, policy))
     }
 
-    /// Whether there are root fields, and all are declared so.
+    /// Returns true if the operation has root fields and all of them have the policy.
     pub(crate) fn all_roots(&self, operation: Operation<'_>, policy: Policy) -> bool {
         let roots = operation.root_fields();
         !roots.is_empty() && roots.iter().all(|name| self.root_has(operation, name, policy))
     }
 
-    /// Refuses what stands beside a root field that stands alone.
-    pub(crate) fn one_authentication(&self, operation: Operation<'_>) -> Result<(), DocumentError> {
+    /// Rejects an operation that selects a root field with the policy `MustBeAlone` together with other root fields.
+    pub(crate) fn check_alone(&self, operation: Operation<'_>) -> Result<(), DocumentError> {
         let roots = operation.root_fields();
-        let alone = roots.iter().filter(|name| self.root_has(operation, name, Policy::StandsAlone));
+        let alone = roots.iter().filter(|name| self.root_has(operation, name, Policy::MustBeAlone));
         let count = alone.count();
         let beside = roots.iter().filter(|name| **name != "__typename").count() - count;
         if count > 1 || (count == 1 && beside > 0) {
             let message = format!(
-                "this mutation selects one of {} beside {} other fields, the limit is 0: send it alone",
+                "this mutation selects one of {} together with {} other root fields: send it as the only root field of a document",
                 self.alone.join(", "),
                 count + beside - 1
             );

@@ -1,7 +1,8 @@
-//! Whether the variables fit the types that the operation declares for them, before anything of it runs.
+//! Checks, before any field runs, that the variables match the types that the operation declares.
 //!
-//! async-graphql looks at a variable only when a resolver takes the argument: in a mutation with two root fields the
-//! first would be committed by then. And of a time that is none it does not say where in an input object it stands.
+//! async-graphql checks a variable only when a resolver reads the argument. In a mutation with two root fields, the
+//! first field would be committed before the second field's variables are checked. async-graphql also does not report
+//! the path of an invalid `DateTime` in an input object.
 
 use std::collections::HashMap;
 
@@ -16,19 +17,19 @@ use chrono::{DateTime, Utc};
 
 use crate::document::error::DocumentError;
 
-/// An input type.
+/// Definition of an input type.
 enum Input {
-    /// Its values.
+    /// An enum with its values.
     Enum(Vec<Name>),
-    /// Its fields, and whether one may be left out.
+    /// An input object: the type of each field, and whether the field may be omitted.
     Object(HashMap<Name, (Type, bool)>),
 }
 
-/// The input types of a schema; what is not among them is a scalar.
+/// Input objects and enums of a schema, by name. Every other name is a scalar.
 pub(crate) struct InputTypes(HashMap<Name, Input>);
 
 impl InputTypes {
-    /// Reads them from the SDL, which has been read before.
+    /// Reads the input types from a valid SDL.
     pub(crate) fn read(sdl: &str) -> Self {
         let definitions =
             parse_schema(sdl).map(|document| document.definitions).unwrap_or_default();
@@ -55,7 +56,7 @@ impl InputTypes {
         Self(input_types.collect())
     }
 
-    /// Checks the variables of an operation.
+    /// Checks that the variables match the types that the operation declares.
     pub(crate) fn check(
         &self,
         operation: &OperationDefinition,
@@ -75,7 +76,7 @@ impl InputTypes {
         Ok(())
     }
 
-    /// Whether a value fits a type, or where and why not.
+    /// Checks that a value fits a type. The error contains the path within the variable, and the reason.
     fn fits(&self, value: &Value, ty: &Type, path: String) -> Result<(), String> {
         if *value == Value::Null {
             return if ty.nullable {
@@ -91,7 +92,7 @@ impl InputTypes {
                 }
                 return Ok(());
             }
-            // A single value stands for a list of one.
+            // The specification coerces a single value to a list of one.
             (BaseType::List(item), value) => return self.fits(value, item, path),
             (BaseType::Named(name), _) => name,
         };
@@ -101,12 +102,10 @@ impl InputTypes {
             {
                 Ok(())
             }
-            (Some(Input::Enum(values)), Value::Enum(operation)) if values.contains(operation) => {
-                Ok(())
-            }
+            (Some(Input::Enum(values)), Value::Enum(value)) if values.contains(value) => Ok(()),
             (Some(Input::Enum(values)), _) => {
                 let values: Vec<_> = values.iter().map(Name::as_str).collect();
-                Err(format!("{path} is not a value of {name}: there are {}", values.join(", ")))
+                Err(format!("{path} is not a value of {name}: use one of {}", values.join(", ")))
             }
             (Some(Input::Object(fields)), Value::Object(given)) => {
                 if let Some(unknown) = given.keys().find(|key| !fields.contains_key(*key)) {
@@ -126,17 +125,18 @@ impl InputTypes {
             (Some(Input::Object(_)), _) => {
                 Err(format!("{path} must be an object of the type {name}"))
             }
-            (None, value) if may_be(name, value) => Ok(()),
+            (None, value) if fits_scalar(name, value) => Ok(()),
             (None, _) if name == "DateTime" => {
-                Err(format!("{path} is no DateTime: one is written as \"2027-03-31T00:00:00Z\""))
+                Err(format!("{path} is not a DateTime: write it as \"2027-03-31T00:00:00Z\""))
             }
             (None, _) => Err(format!("{path} does not fit the type {name}")),
         }
     }
 }
 
-/// Whether a value may be one of the scalar; those that are not named here judge for themselves.
-fn may_be(name: &str, value: &Value) -> bool {
+/// Returns true if a value fits the scalar. Other scalars than these return true, because their resolvers validate the
+/// value.
+fn fits_scalar(name: &str, value: &Value) -> bool {
     match name {
         "String" => matches!(value, Value::String(_)),
         "Boolean" => matches!(value, Value::Boolean(_)),
@@ -165,7 +165,7 @@ mod tests {
             panic!("one operation")
         };
         let variables = Variables::from_json(variables);
-        InputTypes::read(SDL).check(&operation.node, &variables).map_err(|refusal| refusal.message)
+        InputTypes::read(SDL).check(&operation.node, &variables).map_err(|error| error.message)
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             (
                 "$i: I!",
                 r#"{"i": {"name": "n", "kind": "Z"}}"#,
-                "the variable $i.kind is not a value of E: there are X, Y",
+                "the variable $i.kind is not a value of E: use one of X, Y",
             ),
             (
                 "$i: I!",
@@ -212,11 +212,11 @@ mod tests {
             (
                 "$t: [DateTime!]",
                 r#"{"t": ["2027-03-31T00:00:00Z", "tomorrow"]}"#,
-                "the variable $t.1 is no DateTime: one is written as \"2027-03-31T00:00:00Z\"",
+                "the variable $t.1 is not a DateTime: write it as \"2027-03-31T00:00:00Z\"",
             ),
         ] {
-            let refusal = checked(declared, serde_json::from_str(variables).unwrap());
-            assert_eq!(refusal.unwrap_err(), message, "{variables}");
+            let error = checked(declared, serde_json::from_str(variables).unwrap());
+            assert_eq!(error.unwrap_err(), message, "{variables}");
         }
     }
 }

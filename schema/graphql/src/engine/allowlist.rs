@@ -1,4 +1,4 @@
-//! Which documents run at all: all of them, or those that a list names by their digests.
+//! The allowlist of GraphQL documents: runs every document, or only documents with a listed digest.
 
 use std::collections::HashSet;
 
@@ -9,15 +9,15 @@ use crate::{
     request::error::{Error, ErrorCode},
 };
 
-/// Which documents run.
+/// The listed documents, and the handling of others.
 #[derive(Debug, Clone, Default)]
 pub enum Allowlist {
-    /// All.
+    /// Runs every document and checks nothing.
     #[default]
     Off,
-    /// All, and those with other digests (SHA-256, hex) are logged.
+    /// Runs every document, and logs each document with a digest (SHA-256, hex) that is not in the set.
     Log(HashSet<String>),
-    /// Those with these digests.
+    /// Runs only documents with these digests (SHA-256, hex).
     Enforce(HashSet<String>),
 }
 
@@ -35,10 +35,10 @@ impl Engine {
         if enforced {
             return Err(Error::new(
                 ErrorCode::Forbidden,
-                "This server runs only documents that it was told of.",
+                "This server runs only documents on its allowlist, and this document is not on it.",
             ));
         }
-        tracing::info!(document.sha256 = digest, "a document that is not on the list");
+        tracing::info!(document.sha256 = digest, "a document is not on the allowlist");
         Ok(())
     }
 }

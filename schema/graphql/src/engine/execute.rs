@@ -1,6 +1,7 @@
-//! A prepared document is run: who asks, what they may select, execution.
+//! Execution of a prepared document: authentication, authorization, resolvers.
 //!
-//! What runs once and what is watched pass the same steps in the same order, seen side by side here.
+//! Queries and mutations execute once; a subscription executes its query again after each change. Both pass the same
+//! steps in the same order, and both are in this file.
 
 use std::sync::Arc;
 
@@ -10,25 +11,25 @@ use domain::Viewer;
 use futures_util::StreamExt;
 
 use crate::{
-    document::{authorize, expansion::ParsedDocument, key_order::Keys},
+    document::{authorize, expansion::ParsedDocument, key_order::KeyOrder},
     engine::{
         Engine,
-        document_error::{entry, refused_at},
+        error_answer::{answer_to, entry},
         prepare::Prepared,
     },
     request::{
-        answer::{Answer, has_run, is_limited, refused, sign},
+        answer::{Answer, add_request_id, has_run, is_limited, refused},
         context::{Client, RequestScope},
         drive::{Loads, drive},
         error::Error,
         loader::Loaders,
-        watch::Watch,
+        subscription_state::SubscriptionState,
     },
 };
 
 impl Engine {
-    /// Finds out who asks, checks the whole document against what they may, executes it.
-    #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
+    /// Authenticates the caller, checks the permissions for the whole document, and executes the document.
+    #[expect(clippy::disallowed_methods, reason = "the outermost layer reads the clock")]
     pub async fn execute(
         &self,
         prepared: Prepared,
@@ -41,27 +42,28 @@ impl Engine {
             Ok(viewer) => self.run(prepared, viewer, client, now).await,
             Err(error) => refused(&error),
         };
-        sign(&mut answer.response, &request_id);
+        add_request_id(&mut answer.response, &request_id);
         answer
     }
 
-    /// One execution of a subscription: the answers that it gives now. As [`Engine::execute`], but the document stays.
-    #[expect(clippy::disallowed_methods, reason = "the edge at which an execution gets its time")]
-    pub(crate) async fn tick(
+    /// Executes the query of a subscription once, and returns the answers of this execution. Performs the same steps as
+    /// [`Engine::execute`], but only borrows the document, which is executed again later.
+    #[expect(clippy::disallowed_methods, reason = "the outermost layer reads the clock")]
+    pub(crate) async fn execute_for_subscription(
         &self,
         prepared: &Prepared,
         bearer: Option<&str>,
         client: Client,
-        watch: &Arc<Watch>,
+        state: &Arc<SubscriptionState>,
     ) -> Vec<Answer> {
         let now = Utc::now();
         let request_id = client.request_id.clone();
         let mut answers = match self.viewer(prepared, bearer, &client, now).await {
-            Ok(viewer) => self.watch(prepared, viewer, client, now, watch).await,
+            Ok(viewer) => self.run_for_subscription(prepared, viewer, client, now, state).await,
             Err(error) => vec![refused(&error)],
         };
         for answer in &mut answers {
-            sign(&mut answer.response, &request_id);
+            add_request_id(&mut answer.response, &request_id);
         }
         answers
     }
@@ -89,81 +91,89 @@ impl Engine {
         now: DateTime<Utc>,
     ) -> Answer {
         let Prepared { document, operation_name, mut variables, .. } = prepared;
-        let (keys, is_alone) =
-            match self.admit(&document, operation_name.as_deref(), &mut variables, viewer.as_ref())
-            {
-                Ok(admitted) => admitted,
-                Err(refused) => return refused,
-            };
+        let (keys, has_one_root) = match self.check_permissions(
+            &document,
+            operation_name.as_deref(),
+            &mut variables,
+            viewer.as_ref(),
+        ) {
+            Ok(accepted) => accepted,
+            Err(refused) => return refused,
+        };
         let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
         let request = request(document, operation_name, variables, &scope, &loads);
         let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
         scope.finish().await;
-        keys.arrange(&mut response.data);
-        let executed = has_run(&response) && !(is_alone && is_limited(&response));
+        keys.sort(&mut response.data);
+        let executed = has_run(&response) && !(has_one_root && is_limited(&response));
         Answer { response, executed }
     }
 
-    async fn watch(
+    async fn run_for_subscription(
         &self,
         prepared: &Prepared,
         viewer: Option<Viewer>,
         client: Client,
         now: DateTime<Utc>,
-        watch: &Arc<Watch>,
+        state: &Arc<SubscriptionState>,
     ) -> Vec<Answer> {
         let Prepared { document, operation_name, variables, .. } = prepared;
         let (name, mut variables) = (operation_name.clone(), variables.clone());
-        let keys = match self.admit(document, name.as_deref(), &mut variables, viewer.as_ref()) {
+        let keys = match self.check_permissions(
+            document,
+            name.as_deref(),
+            &mut variables,
+            viewer.as_ref(),
+        ) {
             Ok((keys, _)) => keys,
             Err(refused) => return vec![refused],
         };
         let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
         let loads = Loads::default();
         let request = request(document.clone(), name, variables, &scope, &loads);
-        let stream = self.0.schema.execute_stream(request.data(Arc::clone(watch)));
+        let stream = self.0.schema.execute_stream(request.data(Arc::clone(state)));
         let responses = drive(Box::pin(stream.collect::<Vec<_>>()), loads).await;
         scope.finish().await;
         let answers = responses.into_iter().map(|mut response| {
-            keys.arrange(&mut response.data);
+            keys.sort(&mut response.data);
             Answer { executed: has_run(&response), response }
         });
         answers.collect()
     }
 
-    /// Checks the whole document against what the viewer may; the order of the answer's keys, and whether it is of one
-    /// root field.
-    #[expect(clippy::result_large_err, reason = "made once a request and sent at once")]
-    fn admit(
+    /// Checks the permissions for the whole document. Returns the key order of the response, and true if the operation
+    /// has exactly one root field besides `__typename`.
+    #[expect(clippy::result_large_err, reason = "created once per request and sent immediately")]
+    fn check_permissions(
         &self,
         document: &ParsedDocument,
         operation_name: Option<&str>,
         variables: &mut Variables,
         viewer: Option<&Viewer>,
-    ) -> Result<(Keys, bool), Answer> {
+    ) -> Result<(KeyOrder, bool), Answer> {
         let own_ids: Vec<String> = viewer.and_then(Viewer::own_id).into_iter().collect();
         let caller = match viewer {
             None => authorize::Caller::Anonymous,
-            Some(viewer) => {
-                authorize::Caller::Known { permissions: viewer.permissions, own_ids: &own_ids }
-            }
+            Some(viewer) => authorize::Caller::Authenticated {
+                permissions: viewer.permissions,
+                own_ids: &own_ids,
+            },
         };
-        let operation = document
-            .operation(operation_name, variables)
-            .map_err(|refusal| refused_at(&refusal))?;
+        let operation =
+            document.operation(operation_name, variables).map_err(|error| answer_to(&error))?;
         let forbidden = self.0.index.forbidden(operation, caller);
         if !forbidden.is_empty() {
             let entries = forbidden.into_iter().map(entry).collect();
             return Err(Answer { response: Response::from_errors(entries), executed: false });
         }
         let roots = operation.root_fields();
-        let is_alone = roots.iter().filter(|name| **name != "__typename").count() == 1;
-        Ok((Keys::of(operation), is_alone))
+        let has_one_root = roots.iter().filter(|name| **name != "__typename").count() == 1;
+        Ok((KeyOrder::of(operation), has_one_root))
     }
 }
 
-/// What async-graphql executes.
+/// Builds the request that async-graphql executes.
 fn request(
     document: ParsedDocument,
     operation_name: Option<String>,

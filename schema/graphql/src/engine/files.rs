@@ -1,38 +1,42 @@
-//! Files in and out, which are no documents: each is its noun's, reached here like everything else.
+//! Uploads and downloads of files, which do not use GraphQL documents. The implementations are in `inventory` and
+//! `compliance`; transports call them through [`Engine`].
 
 use bytes::Bytes;
 use domain::inventory::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
 
 use crate::{
-    compliance::report::{self, Printed},
+    compliance::report::{self, PrintedReport},
     engine::Engine,
     inventory::{
         export,
-        upload::{self, BrokenOff, Received},
+        upload::{self, Received, UploadAbort},
     },
     request::{answer::Answer, context::Client, error::Result},
 };
 
 impl Engine {
-    /// Takes in a file. Nothing is asked of `pieces` before it is known that the caller may. Takes `ASSET_IMPORT`.
+    /// Stores an uploaded file for import. Checks the caller's permission before the first poll of `pieces`. Requires
+    /// `ASSET_IMPORT`.
     ///
     /// # Errors
-    /// The answer to send: the caller may not, the file is not what it should be, or it broke off.
+    /// Returns the answer to send if the caller lacks the permission, the file is invalid or the upload is incomplete.
     pub async fn upload(
         &self,
         order: ImportOrder,
         bearer: Option<&str>,
         client: Client,
-        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+        pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
     ) -> Result<Received, Answer> {
         upload::upload(self.services(), order, bearer, client, pieces).await
     }
 
-    /// The organization's assets or dependencies as CSV. Takes `ASSET_READ`; owners are told to those with `USER_READ`.
+    /// Exports the organization's assets or dependencies as CSV. Requires `ASSET_READ`; owners are included only for
+    /// callers with `USER_READ`.
     ///
     /// # Errors
-    /// The answer to send. In the stream: the file is not whole and must not look so.
+    /// Returns the answer to send. An error within the stream means that the file is incomplete; the transport must not
+    /// end the download as if it were complete.
     pub async fn export(
         &self,
         kind: ImportKind,
@@ -42,25 +46,26 @@ impl Engine {
         export::export(self.services(), kind, bearer, client).await
     }
 
-    /// The report of a run, or of the `latest` of all assets, to be printed. Takes `COMPLIANCE_READ`; assets are named to those with
-    /// `ASSET_READ`.
+    /// Returns the printable report of a compliance run. `run` is the run's id, or `latest` for the latest run over all
+    /// assets. Requires `COMPLIANCE_READ`; the names of assets are included only for callers with `ASSET_READ`.
     ///
     /// # Errors
-    /// The answer to send.
+    /// Returns the answer to send.
     pub async fn print_report(
         &self,
         run: &str,
         bearer: Option<&str>,
         client: Client,
-    ) -> Result<Printed, Answer> {
+    ) -> Result<PrintedReport, Answer> {
         report::print_report(self.services(), run, bearer, client).await
     }
 
-    /// What was broken when a run ended, or the `latest` did, as CSV. Takes `COMPLIANCE_READ`; assets are named to those with
-    /// `ASSET_READ`.
+    /// Exports the findings that were open at the end of a compliance run, as CSV. `run` is the run's id, or `latest`.
+    /// Requires `COMPLIANCE_READ`; the names of assets are included only for callers with `ASSET_READ`.
     ///
     /// # Errors
-    /// The answer to send. In the stream: the file is not whole and must not look so.
+    /// Returns the answer to send. An error within the stream means that the file is incomplete; the transport must not
+    /// end the download as if it were complete.
     pub async fn report_file(
         &self,
         run: &str,

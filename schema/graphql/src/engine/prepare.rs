@@ -1,4 +1,5 @@
-//! A document's way to being run: allowed, lexed, parsed, measured. Nothing here touches the database.
+//! Preparation of a GraphQL document: allowlist, lexer, parser, limits and variables. This step needs neither the
+//! caller nor the database.
 
 use async_graphql::{
     ServerError, Variables,
@@ -7,43 +8,44 @@ use async_graphql::{
 
 use crate::{
     document::{expansion::ParsedDocument, lexer, policy::Policy, root},
-    engine::{Engine, document_error::refused_at},
+    engine::{Engine, error_answer::answer_to},
     request::{
         answer::{Answer, refused},
         error::{Error, ErrorCode},
     },
 };
 
-/// What kind of operation a document asks for.
+/// Kind of the operation that a document selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationKind {
-    /// It reads.
+    /// An operation that reads data.
     Query,
-    /// It changes.
+    /// An operation that changes data.
     Mutation,
-    /// It watches.
+    /// An operation that pushes a response after every change.
     Subscription,
 }
 
-/// A document within its limits, parsed; nothing of it has run.
+/// A parsed document that is within all limits, ready to execute.
 pub struct Prepared {
-    /// What it asks for.
+    /// Kind of the selected operation.
     pub operation: OperationKind,
     pub(super) document: ParsedDocument,
     pub(super) operation_name: Option<String>,
     pub(super) variables: Variables,
-    /// It signs in or refreshes, so what stands in its bearer is not looked at.
+    /// True if the document signs in or refreshes a session, so that its bearer token is ignored.
     pub(super) ignores_bearer: bool,
-    /// It only signs out, which a bearer that is no longer good does not keep it from.
+    /// True if the document only signs out, so that it runs even with a bearer token that is no longer valid.
     pub(super) tolerates_bearer: bool,
 }
 
 impl Engine {
-    /// Checks size, nesting and tokens, parses, picks the operation and measures it. Never touches the database.
+    /// Checks the allowlist, size, nesting and tokens, parses the document, selects the operation, and checks the
+    /// operation's cost and variables. Does not access the database.
     ///
     /// # Errors
-    /// The answer to send.
-    #[expect(clippy::result_large_err, reason = "made once a request and sent at once")]
+    /// Returns the answer to send.
+    #[expect(clippy::result_large_err, reason = "created once per request and sent immediately")]
     pub fn prepare(
         &self,
         source: &str,
@@ -51,26 +53,26 @@ impl Engine {
         mut variables: Variables,
     ) -> Result<Prepared, Answer> {
         self.check_allowed(source).map_err(|error| refused(&error))?;
-        lexer::source(source).map_err(|refusal| refused_at(&refusal))?;
-        lexer::variables(&variables).map_err(|refusal| refused_at(&refusal))?;
+        lexer::source(source).map_err(|error| answer_to(&error))?;
+        lexer::variables(&variables).map_err(|error| answer_to(&error))?;
         let document = parse_query(source).map_err(|error| {
             let error = ServerError::from(error);
             let mut answer = refused(&Error::new(ErrorCode::Validation, error.message));
             answer.response.errors[0].locations = error.locations;
             answer
         })?;
-        let document = ParsedDocument::of(document).map_err(|refusal| refused_at(&refusal))?;
+        let document = ParsedDocument::of(document).map_err(|error| answer_to(&error))?;
         let operation = document
             .operation(operation_name, &mut variables)
-            .map_err(|refusal| refused_at(&refusal))?;
+            .map_err(|error| answer_to(&error))?;
         let (index, input_types) = (&self.0.index, &self.0.input_types);
         root::check_root(operation)
             .and_then(|()| index.cost(operation))
             .and_then(|_| input_types.check(operation.definition(), operation.variables()))
-            .map_err(|refusal| refused_at(&refusal))?;
+            .map_err(|error| answer_to(&error))?;
         let is_introspection = |root: &&str| matches!(*root, "__schema" | "__type");
         if !self.0.settings.introspection && operation.root_fields().iter().any(is_introspection) {
-            let message = "Introspection is off here: the schema comes with the release, or from `sentryops schema`.";
+            let message = "Introspection is disabled on this server: use the schema file of the release, or print the schema with `sentryops schema`.";
             return Err(refused(&Error::new(ErrorCode::Forbidden, message)));
         }
         let kind = match operation.kind() {

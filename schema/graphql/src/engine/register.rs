@@ -1,15 +1,15 @@
-//! The macro that the table of nouns in `schema` is written for: it makes of the rows the roots, and what `node` finds.
+//! The macro for the table in `schema`. It generates the root types and the lookup of `node` from one row per file.
 //!
-//! A row is `wing::file { query Q; mutation M; node N; policies P; }`, of which each part may be missing and `node` may stand several
-//! times; what it names lies in that file. The objects of a wing form a group, because a root nests a future for each object that it is made of,
-//! and the compiler follows only so many.
+//! A row is `module::file { query Q; mutation M; node N; policies P; }`. Every entry is optional, `node` can be
+//! repeated, and all named items are defined in this file. The rows of a module form a group with its own merged
+//! object, because a merged root nests one future per object and the compiler limits the nesting.
 
-/// The roots and the nodes, from a table of nouns.
-macro_rules! nouns {
+/// Generates the root types, the interface `Node` and its lookup from a table of files.
+macro_rules! object_types {
     ($(
         $(#[$doc:meta])*
         $queries:ident, $mutations:ident {
-            $($wing:ident :: $noun:ident {
+            $($module:ident :: $file:ident {
                 $(query $query:ident;)?
                 $(mutation $mutation:ident;)?
                 $(node $node:ident;)*
@@ -20,50 +20,50 @@ macro_rules! nouns {
         $(
             $(#[$doc])*
             #[derive(async_graphql::MergedObject, Default)]
-            pub(crate) struct $queries($($(crate::$wing::$noun::$query,)?)+);
+            pub(crate) struct $queries($($(crate::$module::$file::$query,)?)+);
 
             $(#[$doc])*
             #[derive(async_graphql::MergedObject, Default)]
-            pub(crate) struct $mutations($($(crate::$wing::$noun::$mutation,)?)+);
+            pub(crate) struct $mutations($($(crate::$module::$file::$mutation,)?)+);
         )+
 
-        /// What can be read.
+        /// Root fields that read data.
         #[derive(async_graphql::MergedObject, Default)]
         pub(crate) struct Query($($queries,)+);
 
-        /// What can be done.
+        /// Root fields that change data.
         #[derive(async_graphql::MergedObject, Default)]
         pub(crate) struct Mutation($($mutations,)+);
 
-        /// Policies of all fields that have any.
+        /// Policies of all fields that have policies, one list per file.
         pub(super) const POLICIES: &[&[crate::document::policy::FieldPolicy]] =
-            &[$($($(crate::$wing::$noun::$policies,)?)+)+];
+            &[$($($(crate::$module::$file::$policies,)?)+)+];
 
-        /// Every type with an id.
+        /// An object with a globally unique id.
         #[derive(async_graphql::Interface)]
         #[graphql(field(
             name = "id",
             method = "node_id",
             ty = "async_graphql::ID",
-            desc = "The id: a prefix that says the type, and a UUIDv7."
+            desc = "The object's id: a prefix that names the type, and a UUIDv7."
         ))]
         pub(crate) enum Node {
-            $($($($node(crate::$wing::$noun::$node),)*)+)+
+            $($($($node(crate::$module::$file::$node),)*)+)+
         }
 
-        /// The prefixes of the ids that [`find_node`] knows.
+        /// Prefixes of the ids that [`find_node`] can look up.
         #[cfg(test)]
-        const PREFIXES: &[&str] = &[$($($(prefix::<crate::$wing::$noun::$node>(),)*)+)+];
+        const PREFIXES: &[&str] = &[$($($(prefix::<crate::$module::$file::$node>(),)*)+)+];
 
-        /// The row of an id, if the caller may read it.
+        /// Returns the row with this id; `None` if it does not exist or the caller is not allowed to read it.
         async fn find_node(
             ctx: &async_graphql::Context<'_>,
             prefix: &str,
             uuid: uuid::Uuid,
         ) -> crate::request::error::Result<Option<Node>> {
             $($($(
-                if prefix == self::prefix::<crate::$wing::$noun::$node>() {
-                    let found = crate::request::node::find::<crate::$wing::$noun::$node>(ctx, uuid);
+                if prefix == self::prefix::<crate::$module::$file::$node>() {
+                    let found = crate::request::node::find::<crate::$module::$file::$node>(ctx, uuid);
                     return Ok(found.await?.map(Node::$node));
                 }
             )*)+)+
@@ -72,4 +72,4 @@ macro_rules! nouns {
     };
 }
 
-pub(super) use nouns;
+pub(super) use object_types;

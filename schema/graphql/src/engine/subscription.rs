@@ -1,8 +1,9 @@
-//! Subscriptions: the same document executed again and again, each time as if it had just been sent.
+//! Subscriptions: the document is executed again after each change, each time as if it had just been sent.
 //!
-//! Operation: an event is a hint, so what is sent is a whole execution with its own transaction, loaders, viewer and check
-//! of the document; nothing of an earlier one is trusted but what [`Watch`] remembers. Given up: pushing an event's own
-//! content. Choose again when a subscription must see every state that a row ever had.
+//! Chosen: changes are announced by hints, i.e. notifications without content. Each answer comes from a
+//! complete execution with its own transaction, loaders, authentication and authorization. Only [`SubscriptionState`]
+//! carries state from one execution to the next. Given up: notifications that contain the changed data.
+//! Revisit when a subscription must deliver every intermediate state of a row.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,18 +12,19 @@ use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    engine::{Engine, Prepared, recognition::Watching},
+    engine::{Engine, Prepared, connection::CheckIntervals},
     request::{
         answer::{Answer, code},
         context::Client,
         error::ErrorCode,
-        watch::Watch,
+        subscription_state::SubscriptionState,
     },
 };
 
 impl Engine {
-    /// Executes a subscription at once, and again whenever what it watches may have changed: each answer that differs
-    /// from the last. Ends after an answer that was not executed or failed, and where there is nothing more to come.
+    /// Executes a subscription immediately, and again whenever the rows that its resolvers read may have changed.
+    /// Streams each answer with data that differs from the previous answer. Ends after an answer without data (rejected
+    /// or failed), and when a resolver has ended the subscription, e.g. because a run has ended.
     pub fn subscribe(
         &self,
         prepared: Prepared,
@@ -31,15 +33,15 @@ impl Engine {
     ) -> impl Stream<Item = Answer> + Send + use<> {
         let subscription = Subscription {
             engine: self.clone(),
-            watching: *self.watching(),
+            intervals: *self.intervals(),
             prepared,
             bearer,
             client,
-            watch: Arc::default(),
+            state: Arc::default(),
             executed_at: None,
             unsent: VecDeque::new(),
-            last: Value::Null,
-            is_over: false,
+            last_data: Value::Null,
+            is_complete: false,
         };
         stream::unfold(subscription, |mut subscription| async move {
             subscription.next().await.map(|answer| (answer, subscription))
@@ -49,15 +51,15 @@ impl Engine {
 
 struct Subscription {
     engine: Engine,
-    watching: Watching,
+    intervals: CheckIntervals,
     prepared: Prepared,
     bearer: Option<String>,
     client: Client,
-    watch: Arc<Watch>,
+    state: Arc<SubscriptionState>,
     executed_at: Option<Instant>,
     unsent: VecDeque<Answer>,
-    last: Value,
-    is_over: bool,
+    last_data: Value,
+    is_complete: bool,
 }
 
 impl Subscription {
@@ -66,7 +68,7 @@ impl Subscription {
             if let Some(answer) = self.unsent.pop_front() {
                 return Some(answer);
             }
-            if self.is_over {
+            if self.is_complete {
                 return None;
             }
             self.wait().await;
@@ -74,44 +76,45 @@ impl Subscription {
         }
     }
 
-    /// Until it is time to execute again.
+    /// Waits until the next execution is due.
     async fn wait(&mut self) {
         let Some(executed_at) = self.executed_at else { return };
-        self.watch.hint(self.watching.pace).await;
-        // What comes in the meantime melts into the one execution.
-        let spacing = self.watching.debounce.max(self.watch.spacing());
-        sleep_until(executed_at + spacing).await;
+        self.state.wait_for_hint(self.intervals.poll).await;
+        // Hints that arrive during this delay cause a single execution.
+        let min_interval = self.intervals.debounce.max(self.state.min_interval());
+        sleep_until(executed_at + min_interval).await;
     }
 
     async fn execute(&mut self) {
         let is_first = self.executed_at.is_none();
         let (bearer, client) = (self.bearer.as_deref(), self.client.clone());
-        let answers = self.engine.tick(&self.prepared, bearer, client, &self.watch).await;
+        let answers =
+            self.engine.execute_for_subscription(&self.prepared, bearer, client, &self.state).await;
         self.executed_at = Some(Instant::now());
         for answer in answers {
             let has_failed = answer.response.data == Value::Null;
-            if has_failed && !is_first && is_passing(&answer) {
-                continue; // The next execution finds what this one could not.
+            if has_failed && !is_first && is_temporary(&answer) {
+                continue; // Not sent: the next execution reads the current state again.
             }
-            let is_new = self.watch.sends_each()
-                || answer.response.data != self.last
+            let is_new = self.state.is_dedup_disabled()
+                || answer.response.data != self.last_data
                 || !answer.response.errors.is_empty();
             if is_new {
-                self.last.clone_from(&answer.response.data);
+                self.last_data.clone_from(&answer.response.data);
                 self.unsent.push_back(answer);
             }
             if has_failed {
-                self.is_over = true;
+                self.is_complete = true;
                 return;
             }
         }
-        self.is_over = self.watch.is_over();
+        self.is_complete = self.state.is_complete();
     }
 }
 
-/// Whether the failure is none of the document's and will pass.
-fn is_passing(answer: &Answer) -> bool {
+/// Returns true if all errors are temporary (database unavailable or timeout), not caused by the document.
+fn is_temporary(answer: &Answer) -> bool {
     let codes = [ErrorCode::DependencyUnavailable, ErrorCode::Timeout];
     let mut errors = answer.response.errors.iter();
-    errors.all(|error| codes.iter().any(|passing| code(error) == Some(passing.as_str())))
+    errors.all(|error| codes.iter().any(|temporary| code(error) == Some(temporary.as_str())))
 }

@@ -1,4 +1,4 @@
-//! Jobs and their queues: the views, the queries, the mutations, the subscription.
+//! Jobs and their queues: GraphQL types, queries, mutations and the subscription.
 
 use std::time::Duration;
 
@@ -25,17 +25,17 @@ use crate::{
         error::{Error, ErrorCode, Result},
         node::Identified,
         page::{Connection, wants_total},
-        watch::Watch,
+        subscription_state::SubscriptionState,
     },
 };
 
-/// Queues move faster than anybody reads.
-const JOBS: Duration = Duration::from_millis(500);
+/// Minimum interval between two polls of the subscription. Queues change faster than people can read.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// An order to a worker.
+/// A job: one unit of work for a worker.
 pub(crate) struct Job(pub(crate) job::Job);
 
-/// An order to a worker. Takes `JOB_READ`.
+/// A job: one unit of work for a worker. Requires `JOB_READ`.
 #[Object(directive = requires::apply(JobRead))]
 impl Job {
     #[graphql(flatten)]
@@ -43,44 +43,44 @@ impl Job {
         &self.0
     }
 
-    /// The worker that has it, or had it last: the `id` among `workers`.
+    /// Id of the worker that runs the job or ran it last, as in `workers`; null before the first attempt.
     async fn worker(&self) -> Option<String> {
         self.0.worker.map(|worker| worker.to_string())
     }
 
-    /// On whose behalf it runs.
+    /// The actor on whose behalf the job runs; null if the user or API key no longer exists.
     async fn actor(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
 }
 
-/// Queries on jobs.
+/// Query fields for jobs and queues.
 #[derive(Default)]
 pub(crate) struct JobQuery;
 
 #[Object]
 impl JobQuery {
-    /// One job, or null. Takes `JOB_READ`.
+    /// The job with this id, live or ended; null if there is none. Requires `JOB_READ`.
     #[graphql(directive = requires::apply(JobRead))]
     async fn job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: JobId,
+        #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Option<Job>> {
         Ok(job::Job::find(&*ctx.read().await?, id).await?.map(Job))
     }
 
-    /// The organization's jobs, those that wait or run and those that ended, the last pushed first. Ended ones are kept
-    /// for a while. Takes `JOB_READ`.
+    /// The organization's jobs, live and ended, newest first. Live jobs include buried (dead-lettered) ones. Ended jobs
+    /// are kept for a limited time. Requires `JOB_READ`.
     #[graphql(directive = requires::apply(JobRead))]
     async fn jobs(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which ones; all without it.")] filter: Option<JobFilter>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
-        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Filter for the jobs; default all jobs.")] filter: Option<JobFilter>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
+        #[graphql(desc = "Page size from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Cursor before which the page ends.")] before: Option<String>,
     ) -> Result<Connection<Job>> {
         let filter = filter.unwrap_or_default();
         let keys = &ctx.services().cursors;
@@ -94,13 +94,13 @@ impl JobQuery {
         Ok(Connection::new(page?, keys, &scope, total, job::Job::position, Job))
     }
 
-    /// Every queue in numbers. Takes `JOB_READ`; for the whole installation `FLEET_READ` as well.
+    /// Statistics of every queue. Requires `JOB_READ`, and also `FLEET_READ` if `fleet` is true.
     #[graphql(directive = requires::apply(JobRead))]
     async fn queues(
         &self,
         ctx: &Context<'_>,
         #[graphql(
-            desc = "Count the jobs of all organizations, not only the viewer's. Takes `FLEET_READ`.",
+            desc = "True to count the jobs of all organizations, which requires `FLEET_READ`; default false.",
             default_with = "Some(false)"
         )]
         fleet: Option<bool>,
@@ -108,27 +108,27 @@ impl JobQuery {
         if fleet != Some(true) {
             return Ok(QueueStats::list(&*ctx.read().await?).await?);
         }
-        // Directives know no arguments, so what this one takes is checked here.
+        // Directives cannot depend on arguments, so the permission for `fleet` is checked here.
         if !ctx.viewer()?.may(FleetRead) {
-            let message = "The queues of the whole installation take FLEET_READ: leave out fleet.";
+            let message = "The queues of the whole installation require FLEET_READ: omit fleet.";
             return Err(Error::new(ErrorCode::Forbidden, message));
         }
         ctx.scope().read_fleet(async |tx| QueueStats::list(tx).await).await
     }
 }
 
-/// Mutations of jobs.
+/// Mutation fields that change jobs.
 #[derive(Default)]
 pub(crate) struct JobMutation;
 
 #[Object]
 impl JobMutation {
-    /// Lets a buried job wait again, with all its attempts. Takes `JOB_MANAGE`.
+    /// Makes a buried (dead-lettered) job ready for a worker again, with all of its attempts. Requires `JOB_MANAGE`.
     #[graphql(directive = requires::apply(JobManage))]
     async fn retry_job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: JobId,
+        #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
         let job = job::Job::retry(&tx, id, ctx.now()).await?;
@@ -136,14 +136,15 @@ impl JobMutation {
         Ok(Job(job))
     }
 
-    /// Lets buried jobs wait again, those pushed first first, and returns how many: at most 10,000, so call it again
-    /// while it returns that many. Of several with one key one is retried, and none where another of the key waits.
-    /// Takes `JOB_MANAGE`.
+    /// Retries buried (dead-lettered) jobs, oldest first, and returns their number. One call retries at most 10,000
+    /// jobs, so repeat the call while it returns that many. Of several jobs with the same deduplication key, one is
+    /// retried; none is if a job with the key is already waiting or scheduled. Requires `JOB_MANAGE`.
     #[graphql(directive = requires::apply(JobManage))]
     async fn retry_jobs(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which ones of the buried; all with an empty one.")] filter: JobFilter,
+        #[graphql(desc = "Filter for the buried jobs; an empty filter retries all.")]
+        filter: JobFilter,
     ) -> Result<i64> {
         let tx = ctx.write().await?;
         let retried = job::Job::retry_all(&tx, &filter, ctx.now()).await?;
@@ -151,12 +152,12 @@ impl JobMutation {
         Ok(retried)
     }
 
-    /// Gives a buried job up. Takes `JOB_MANAGE`.
+    /// Discards a buried (dead-lettered) job and moves it to the history. Requires `JOB_MANAGE`.
     #[graphql(directive = requires::apply(JobManage))]
     async fn discard_job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: JobId,
+        #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
         let job = job::Job::discard(&tx, id, ctx.now()).await?;
@@ -164,13 +165,13 @@ impl JobMutation {
         Ok(Job(job))
     }
 
-    /// Ends a job that waits; one that runs is told to end, and is still running in what this returns.
-    /// Takes `JOB_MANAGE`.
+    /// Cancels a job. A job that waits ends immediately. A running job is returned with `isCancelling` true, and its
+    /// worker stops it. Requires `JOB_MANAGE`.
     #[graphql(directive = requires::apply(JobManage))]
     async fn cancel_job(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: JobId,
+        #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
         let job = job::Job::cancel(&tx, id, ctx.now()).await?;
@@ -179,29 +180,31 @@ impl JobMutation {
     }
 }
 
-/// Subscriptions to jobs.
+/// Subscription fields that send jobs.
 #[derive(Default)]
 pub(crate) struct JobSubscription;
 
 #[Subscription]
 impl JobSubscription {
-    /// Jobs as they change from now on, twice a second; of more than a hundred at once the latest. Takes `JOB_READ`.
+    /// Jobs that change after the subscription begins: one event per changed job. Changes are collected for up to half
+    /// a second. If more than 100 jobs changed in this time, only the 100 that changed last are sent. Requires
+    /// `JOB_READ`.
     #[graphql(directive = requires::apply(JobRead))]
     async fn jobs(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Of this queue; of all without it.")] queue: Option<Queue>,
+        #[graphql(desc = "Queue of the jobs; default all queues.")] queue: Option<Queue>,
     ) -> Result<impl Stream<Item = Job> + use<>> {
-        let watch = Watch::of(ctx);
-        watch.listen(ctx, &[entity::Job::PREFIX], None)?;
-        watch.at_most_every(JOBS);
-        watch.each_counts();
-        let (since, alive) = watch.recent().begin();
+        let subscription = SubscriptionState::of(ctx);
+        subscription.subscribe_to_hints(ctx, &[entity::Job::PREFIX], None)?;
+        subscription.set_min_interval(MIN_POLL_INTERVAL);
+        subscription.disable_dedup();
+        let (since, alive) = subscription.sent_rows().read_position();
         let changed = job::Job::changed(&*ctx.read().await?, queue, since, &alive).await?;
-        let mut recent = watch.recent();
-        let jobs = recent.take_new(changed.jobs, |job| job.id.uuid(), changed.at);
+        let mut sent_rows = subscription.sent_rows();
+        let jobs = sent_rows.take_new(changed.jobs, |job| job.id.uuid(), changed.at);
         for job in &jobs {
-            recent.note(job.id.uuid(), job.finished_at.is_none());
+            sent_rows.record(job.id.uuid(), job.finished_at.is_none());
         }
         Ok(stream::iter(jobs.into_iter().map(Job)))
     }

@@ -1,4 +1,4 @@
-//! Schedules: the view, the query, the mutations.
+//! Schedules: GraphQL type, query and mutations.
 
 use async_graphql::{Context, Object};
 use domain::{
@@ -16,10 +16,10 @@ use crate::{
     request::{context::ContextExt, error::Result, node::Identified},
 };
 
-/// What is to be done at which times.
+/// A schedule: an action that runs at the times of a cron expression.
 pub(crate) struct Schedule(pub(crate) schedule::Schedule);
 
-/// What is to be done at which times. Takes `JOB_READ`.
+/// A schedule: an action that runs at the times of a cron expression. Requires `JOB_READ`.
 #[Object(directive = requires::apply(JobRead))]
 impl Schedule {
     #[graphql(flatten)]
@@ -27,19 +27,20 @@ impl Schedule {
         &self.0
     }
 
-    /// Who saved it last: what it starts is done for them, and only while they may.
+    /// The actor who saved the schedule last; null if the user or API key no longer exists. Runs are executed on behalf
+    /// of this actor, and only while the actor has the permission of the action.
     async fn actor(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
 }
 
-/// Queries on schedules.
+/// Query fields that list schedules.
 #[derive(Default)]
 pub(crate) struct ScheduleQuery;
 
 #[Object]
 impl ScheduleQuery {
-    /// The organization's schedules, by name. Takes `JOB_READ`.
+    /// The organization's schedules, by name. Requires `JOB_READ`.
     #[graphql(directive = requires::apply(JobRead))]
     async fn schedules(&self, ctx: &Context<'_>) -> Result<Vec<Schedule>> {
         let schedules = schedule::Schedule::list(&*ctx.read().await?).await?;
@@ -47,18 +48,19 @@ impl ScheduleQuery {
     }
 }
 
-/// Mutations of schedules.
+/// Mutation fields that change schedules.
 #[derive(Default)]
 pub(crate) struct ScheduleMutation;
 
 #[Object]
 impl ScheduleMutation {
-    /// Makes the schedule of that name, or changes it. Takes `SCHEDULE_WRITE`, and the permission of what it does.
+    /// Creates the schedule with this name, or replaces its settings. Requires `SCHEDULE_WRITE`, and the permission
+    /// that the action requires at each run, e.g. `COMPLIANCE_RUN`.
     #[graphql(directive = requires::apply(ScheduleWrite))]
     async fn save_schedule(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The schedule.")] input: ScheduleInput,
+        #[graphql(desc = "Settings of the schedule.")] input: ScheduleInput,
     ) -> Result<Schedule> {
         let tx = ctx.write().await?;
         let now = tx.now().await?;
@@ -67,12 +69,12 @@ impl ScheduleMutation {
         Ok(Schedule(schedule))
     }
 
-    /// Deletes a schedule; what it has started goes on. Takes `SCHEDULE_WRITE`.
+    /// Deletes a schedule. Runs that it has started continue. Requires `SCHEDULE_WRITE`.
     #[graphql(directive = requires::apply(ScheduleWrite))]
     async fn delete_schedule(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: ScheduleId,
+        #[graphql(desc = "The schedule's id, beginning `sch_`.")] id: ScheduleId,
     ) -> Result<ScheduleId> {
         let tx = ctx.write().await?;
         schedule::Schedule::delete(&tx, id, ctx.now()).await?;

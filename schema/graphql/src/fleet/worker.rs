@@ -1,4 +1,4 @@
-//! Workers: the query. What is shown of one is its row.
+//! Workers: the query. The domain's `Worker` is the GraphQL type.
 
 use async_graphql::{Context, Object};
 use domain::{
@@ -8,13 +8,14 @@ use domain::{
 
 use crate::request::{context::ContextExt, error::Result};
 
-/// Queries on workers.
+/// Query fields that list workers.
 #[derive(Default)]
 pub(crate) struct WorkerQuery;
 
 #[Object]
 impl WorkerQuery {
-    /// The installation's workers that were seen within the last minute, the longest-running first. Takes `FLEET_READ`.
+    /// The installation's workers with a heartbeat within the last minute, the earliest start first. Requires
+    /// `FLEET_READ`.
     #[graphql(directive = requires::apply(FleetRead))]
     async fn workers(&self, ctx: &Context<'_>) -> Result<Vec<Worker>> {
         ctx.scope().read_fleet(async |tx| Worker::list(tx).await).await

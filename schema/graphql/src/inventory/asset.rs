@@ -1,4 +1,4 @@
-//! Assets: the view, the queries, the mutations.
+//! Assets: the GraphQL type, the queries and the mutations.
 
 use std::collections::HashMap;
 
@@ -36,20 +36,21 @@ use crate::{
     },
 };
 
-/// Fields of an asset that belong to another noun, named by its entity. The noun implements this beside its own view, which
-/// refers to assets: so an asset names nothing that is built on it, and other wings can add to it.
-pub(crate) trait Extended<E> {
-    /// The object whose fields are the asset's as well; its name never shows.
+/// Fields that another module adds to the GraphQL type `Asset`, such as custody or compliance. `E` is the entity of
+/// that module. The module implements this trait for [`Asset`] and owns the fields, so that this module depends on none
+/// of the modules that add fields.
+pub(crate) trait AddedFields<E> {
+    /// Object with the added fields. The object's own name does not appear in the schema.
     type Fields: ObjectType;
 
-    /// These fields of this asset.
-    fn extended(&self) -> Self::Fields;
+    /// Returns the object with the added fields for this asset.
+    fn added_fields(&self) -> Self::Fields;
 }
 
-/// Something we operate.
+/// An asset: a host, network device, service, software licence or cloud resource.
 pub(crate) struct Asset(pub(crate) asset::Asset);
 
-/// Something we operate. Takes `ASSET_READ`.
+/// An asset: a host, network device, service, software licence or cloud resource. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
 impl Asset {
     #[graphql(flatten)]
@@ -57,71 +58,71 @@ impl Asset {
         &self.0
     }
 
-    /// What is known of it, by key, with what follows from it: each with how we know it and since when.
+    /// Facts of the asset, ordered by key: stored and derived attribute values, with source and time.
     async fn facts(&self, ctx: &Context<'_>) -> Vec<Fact> {
         self.0.facts(ctx.now())
     }
 
-    /// Its tags, by name.
+    /// Tags of the asset, ordered by name.
     async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
         Ok(ctx.load::<TagsOfAsset>(self.0.id).await?.unwrap_or_default())
     }
 
-    /// Who answers for it.
+    /// The user who is responsible for the asset; null if there is none.
     async fn owner(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         let Some(owner) = self.0.owner_id else { return Ok(None) };
         Ok(ctx.load::<UserById>(owner).await?.map(User))
     }
 
     #[graphql(flatten)]
-    async fn dependencies(&self) -> <Self as Extended<entity::Dependency>>::Fields {
-        Extended::<entity::Dependency>::extended(self)
+    async fn dependencies(&self) -> <Self as AddedFields<entity::Dependency>>::Fields {
+        AddedFields::<entity::Dependency>::added_fields(self)
     }
 
     #[graphql(flatten)]
-    async fn custodies(&self) -> <Self as Extended<entity::Custody>>::Fields {
-        Extended::<entity::Custody>::extended(self)
+    async fn custodies(&self) -> <Self as AddedFields<entity::Custody>>::Fields {
+        AddedFields::<entity::Custody>::added_fields(self)
     }
 
-    /// What changed of it, newest first: by whom and where, without values, which only `auditEntries` has.
+    /// Changes of the asset, newest first: time, actor and key paths. The values are in `auditEntries`.
     async fn changes(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
     ) -> Result<Connection<Change>> {
         change::changes(ctx, self.0.id, first, after).await
     }
 
     #[graphql(flatten)]
-    async fn compliance(&self) -> <Self as Extended<entity::Finding>>::Fields {
-        Extended::<entity::Finding>::extended(self)
+    async fn compliance(&self) -> <Self as AddedFields<entity::Finding>>::Fields {
+        AddedFields::<entity::Finding>::added_fields(self)
     }
 
-    /// The QR code of its short code as an SVG document, for a label of any size.
+    /// QR code of the asset's short code, as an SVG document for a label of any size.
     async fn qr_svg(&self) -> String {
         label::svg(&self.0.code)
     }
 
-    /// The QR code of its short code as a PNG image, in a `data:` URL.
+    /// QR code of the asset's short code, as a PNG image in a `data:` URL.
     async fn qr_png(&self) -> String {
         label::png_data_url(&self.0.code)
     }
 }
 
-/// Queries on assets.
+/// Root fields that read assets.
 #[derive(Default)]
 pub(crate) struct AssetQuery;
 
 #[Object]
 impl AssetQuery {
-    /// One asset, by its id or by its short code. Takes `ASSET_READ`.
+    /// The asset with this id or short code; null if there is none. Requires `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     async fn asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id; give this or `code`.")] id: Option<AssetId>,
-        #[graphql(desc = "Its short code, whatever its case.")] code: Option<String>,
+        #[graphql(desc = "The asset's id; give either this or `code`.")] id: Option<AssetId>,
+        #[graphql(desc = "The asset's short code, in upper or lower case.")] code: Option<String>,
     ) -> Result<Option<Asset>> {
         let tx = ctx.read().await?;
         let found = match (id, code) {
@@ -134,18 +135,18 @@ impl AssetQuery {
         Ok(found.map(Asset))
     }
 
-    /// The organization's assets, newest first unless ordered otherwise. Takes `ASSET_READ`.
+    /// The organization's assets, newest first by default. Requires `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     #[expect(clippy::too_many_arguments, reason = "the arguments of a Relay connection")]
     async fn assets(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which ones; all without it.")] filter: Option<AssetFilter>,
-        #[graphql(desc = "In which order; newest first without it.")] order_by: Option<AssetOrder>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
-        #[graphql(desc = "How many from the end, up to 100.")] last: Option<i32>,
-        #[graphql(desc = "Before this cursor.")] before: Option<String>,
+        #[graphql(desc = "Filter for the assets; default all assets.")] filter: Option<AssetFilter>,
+        #[graphql(desc = "Order of the list; default newest first.")] order_by: Option<AssetOrder>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
+        #[graphql(desc = "Page size from the end, 1 to 100.")] last: Option<i32>,
+        #[graphql(desc = "Cursor before which the page ends.")] before: Option<String>,
     ) -> Result<Connection<Asset>> {
         let (filter, order) = (filter.unwrap_or_default(), order_by.unwrap_or_default());
         let keys = &ctx.services().cursors;
@@ -161,18 +162,18 @@ impl AssetQuery {
     }
 }
 
-/// Mutations of assets.
+/// Root fields that change assets.
 #[derive(Default)]
 pub(crate) struct AssetMutation;
 
 #[Object]
 impl AssetMutation {
-    /// Adds an asset. Takes `ASSET_WRITE`.
+    /// Adds an asset to the inventory. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn create_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The asset.")] input: CreateAssetInput,
+        #[graphql(desc = "Values of the new asset.")] input: CreateAssetInput,
     ) -> Result<Asset> {
         let tx = ctx.write().await?;
         let asset = asset::Asset::create(&tx, &input, ctx.now()).await?;
@@ -180,13 +181,13 @@ impl AssetMutation {
         Ok(Asset(asset))
     }
 
-    /// Changes an asset; only what is given changes. Takes `ASSET_WRITE`.
+    /// Changes an asset. Absent fields stay unchanged. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn update_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: AssetId,
-        #[graphql(desc = "What to change.")] input: UpdateAssetInput,
+        #[graphql(desc = "The asset's id, beginning `ast_`.")] id: AssetId,
+        #[graphql(desc = "Changes to the asset.")] input: UpdateAssetInput,
     ) -> Result<Asset> {
         let tx = ctx.write().await?;
         let asset = asset::Asset::update(&tx, id, &input, ctx.now()).await?;
@@ -194,13 +195,14 @@ impl AssetMutation {
         Ok(Asset(asset))
     }
 
-    /// Moves an asset along its life; an illegal move is a conflict that names the legal ones. Takes `ASSET_WRITE`.
+    /// Changes an asset's lifecycle state. Fails with `CONFLICT` if the transition is not legal; the message lists the
+    /// legal next states. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn set_asset_lifecycle(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: AssetId,
-        #[graphql(desc = "Where to.")] state: LifecycleState,
+        #[graphql(desc = "The asset's id, beginning `ast_`.")] id: AssetId,
+        #[graphql(desc = "The new lifecycle state.")] state: LifecycleState,
     ) -> Result<Asset> {
         let tx = ctx.write().await?;
         let asset = asset::Asset::set_lifecycle(&tx, id, state, ctx.now()).await?;
@@ -208,12 +210,13 @@ impl AssetMutation {
         Ok(Asset(asset))
     }
 
-    /// Deletes an asset that is retired or disposed. Takes `ASSET_DELETE`.
+    /// Deletes an asset in the state `RETIRED` or `DISPOSED`. Fails with `CONFLICT` in other states. Requires
+    /// `ASSET_DELETE`.
     #[graphql(directive = requires::apply(AssetDelete))]
     async fn delete_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: AssetId,
+        #[graphql(desc = "The asset's id, beginning `ast_`.")] id: AssetId,
     ) -> Result<AssetId> {
         let tx = ctx.write().await?;
         delete_asset(&tx, id, ctx.now()).await?;
@@ -222,13 +225,16 @@ impl AssetMutation {
     }
 }
 
-/// The asset that a row names. It may be deleted between two statements of a request.
+/// Returns the asset with this id.
+///
+/// # Errors
+/// `NotFound` if the asset was deleted between two statements of the request.
 pub(crate) async fn asset_of(ctx: &Context<'_>, id: AssetId) -> Result<Asset> {
     let found = ctx.load::<AssetById>(id).await?;
     found.map(Asset).ok_or_else(|| domain::Error::not_found("asset", id).into())
 }
 
-/// An asset by id.
+/// Batch loader of assets by id.
 pub(crate) struct AssetById;
 
 impl Batch for AssetById {

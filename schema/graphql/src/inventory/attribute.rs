@@ -1,4 +1,4 @@
-//! Attributes: what can be known of assets.
+//! The query for attributes: the keys and types of the facts that an asset can have.
 
 use async_graphql::Object;
 use domain::{
@@ -6,13 +6,13 @@ use domain::{
     inventory::attribute::Attribute,
 };
 
-/// Queries on attributes.
+/// Root fields that read attributes.
 #[derive(Default)]
 pub(crate) struct AttributeQuery;
 
 #[Object]
 impl AttributeQuery {
-    /// What can be known of an asset, by key. Takes `ASSET_READ`.
+    /// The attributes that an asset can have, ordered by key. Requires `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     async fn attributes(&self) -> Vec<Attribute> {
         Attribute::all().to_vec()

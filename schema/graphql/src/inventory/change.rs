@@ -1,4 +1,4 @@
-//! What changed of an asset, without values: the view. (The field of an asset is in `asset`.)
+//! The GraphQL type of the change history of an asset, without values. The field `changes` is in `asset`.
 
 use std::collections::HashMap;
 
@@ -22,39 +22,39 @@ use crate::{
     },
 };
 
-/// One recorded change of an asset, without its values.
+/// A recorded change of an asset, without the values.
 pub(crate) struct Change(change::Change);
 
-/// One recorded change of an asset, without its values. Takes `ASSET_READ`.
+/// A recorded change of an asset, without the values. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
 impl Change {
-    /// The id of its entry in the audit trail, which has the values.
+    /// The id of the change's audit entry, which also has the values.
     async fn id(&self) -> AuditEntryId {
         self.0.id
     }
 
-    /// When.
+    /// Time at which the change was made.
     async fn at(&self) -> DateTime<Utc> {
         self.0.at
     }
 
-    /// Who.
+    /// The user or API key that made the change, or SentryOps itself. Null if the user or API key no longer exists.
     async fn actor(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
 
-    /// What was done, e.g. `asset.updated`.
+    /// The audit action, e.g. `asset.updated`.
     async fn action(&self) -> &str {
         &self.0.action
     }
 
-    /// The key paths whose values differ, e.g. `attributes.os_name`.
+    /// Key paths of the changed values, e.g. `attributes.os_name`.
     async fn paths(&self) -> &[String] {
         &self.0.paths
     }
 }
 
-/// What changed of an asset, newest first.
+/// Returns a page of an asset's changes, newest first.
 pub(crate) async fn changes(
     ctx: &Context<'_>,
     asset: AssetId,
@@ -69,7 +69,7 @@ pub(crate) async fn changes(
     Ok(Connection::new(page, keys, &scope, total, change::Change::position, Change))
 }
 
-/// A page of an asset's changes.
+/// Batch loader of pages of changes by asset.
 pub(crate) struct ChangePages;
 
 impl Batch for ChangePages {

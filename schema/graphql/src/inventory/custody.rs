@@ -1,4 +1,4 @@
-//! Who holds an asset: the view, the mutations. And the fields that an asset has of them.
+//! Custodies (check-out records) of assets: the GraphQL type, the mutations, and the custody fields of assets.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::{
         actor::{Actor, actor},
         user::User,
     },
-    inventory::asset::{Asset, Extended, asset_of},
+    inventory::asset::{AddedFields, Asset, asset_of},
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
@@ -31,10 +31,10 @@ use crate::{
     },
 };
 
-/// Somebody holding an asset, now or once.
+/// A custody: the check-out record of one asset and its holder, from check-out to check-in.
 pub(crate) struct Custody(pub(crate) custody::Custody);
 
-/// Somebody holding an asset, now or once. Takes `ASSET_READ`.
+/// A custody: the check-out record of one asset and its holder, from check-out to check-in. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
 impl Custody {
     #[graphql(flatten)]
@@ -42,63 +42,64 @@ impl Custody {
         &self.0
     }
 
-    /// What is held.
+    /// The asset that was checked out.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.asset_id).await
     }
 
-    /// Who holds it.
+    /// The user to whom the asset was checked out; null if the user is no longer a member of the organization.
     async fn holder(&self, ctx: &Context<'_>) -> Result<Option<User>> {
         Ok(ctx.load::<UserById>(self.0.holder_id).await?.map(User))
     }
 
-    /// Who handed it out.
+    /// The actor who checked the asset out; null if this user or API key no longer exists.
     async fn checked_out_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.checked_out_by).await
     }
 
-    /// Who took it back; null while it is held.
+    /// The actor who checked the asset in; null while the asset is checked out, and if this user or API key no longer
+    /// exists. `checkedInAt` distinguishes the two.
     async fn checked_in_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         let Some(by) = self.0.checked_in_by else { return Ok(None) };
         actor(ctx, by).await
     }
 }
 
-/// Custodies of an asset: fields of [`Asset`].
+/// Custody fields of [`Asset`].
 pub(crate) struct AssetCustodies(AssetId);
 
-impl Extended<entity::Custody> for Asset {
+impl AddedFields<entity::Custody> for Asset {
     type Fields = AssetCustodies;
 
-    fn extended(&self) -> AssetCustodies {
+    fn added_fields(&self) -> AssetCustodies {
         AssetCustodies(self.0.id)
     }
 }
 
 #[Object]
 impl AssetCustodies {
-    /// Who holds it now, if somebody does.
+    /// The open custody of the asset; null if the asset is not checked out.
     async fn custody(&self, ctx: &Context<'_>) -> Result<Option<Custody>> {
         current(ctx, self.0).await
     }
 
-    /// Who holds it and who did, newest first.
+    /// Custodies of the asset, newest first, including the open one.
     async fn custody_history(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many from the start, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
     ) -> Result<Connection<Custody>> {
         history(ctx, self.0, first, after).await
     }
 }
 
-/// Who holds an asset now.
+/// Returns the open custody of an asset, if any.
 async fn current(ctx: &Context<'_>, asset: AssetId) -> Result<Option<Custody>> {
     Ok(ctx.load::<OpenCustody>(asset).await?.map(Custody))
 }
 
-/// Who held an asset, newest first.
+/// Returns a page of an asset's custodies, newest first.
 async fn history(
     ctx: &Context<'_>,
     asset: AssetId,
@@ -113,22 +114,21 @@ async fn history(
     Ok(Connection::new(page, keys, &scope, total, custody::Custody::position, Custody))
 }
 
-/// Mutations of custody.
+/// Root fields that change custody.
 #[derive(Default)]
 pub(crate) struct CustodyMutation;
 
 #[Object]
 impl CustodyMutation {
-    /// Hands an asset to somebody; where somebody holds it already it is a conflict that says who. Takes `ASSET_WRITE`.
+    /// Checks an asset out to a member. Fails with `CONFLICT` if the asset is checked out already; the message names
+    /// the holder. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn check_out_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which asset.")] id: AssetId,
-        #[graphql(desc = "To whom: a member of the organization.")] holder: UserId,
-        #[graphql(desc = "What there is to say about it, up to 4096 characters.")] notes: Option<
-            String,
-        >,
+        #[graphql(desc = "The asset's id, beginning `ast_`.")] id: AssetId,
+        #[graphql(desc = "The new holder; must be a member of the organization.")] holder: UserId,
+        #[graphql(desc = "Notes on the check-out, up to 4096 characters.")] notes: Option<String>,
     ) -> Result<Custody> {
         let tx = ctx.write().await?;
         let notes = notes.as_deref();
@@ -137,14 +137,13 @@ impl CustodyMutation {
         Ok(Custody(custody))
     }
 
-    /// Takes an asset back from whoever holds it. Takes `ASSET_WRITE`.
+    /// Checks an asset in. Fails with `CONFLICT` if the asset is not checked out. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn check_in_asset(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which asset.")] id: AssetId,
-        #[graphql(desc = "What there is to say about its return, up to 4096 characters.")]
-        notes: Option<String>,
+        #[graphql(desc = "The asset's id, beginning `ast_`.")] id: AssetId,
+        #[graphql(desc = "Notes on the check-in, up to 4096 characters.")] notes: Option<String>,
     ) -> Result<Custody> {
         let tx = ctx.write().await?;
         let custody = custody::Custody::check_in(&tx, id, notes.as_deref(), ctx.now()).await?;
@@ -153,7 +152,7 @@ impl CustodyMutation {
     }
 }
 
-/// The custody of an asset that has not ended.
+/// Batch loader of open custodies by asset.
 pub(crate) struct OpenCustody;
 
 impl Batch for OpenCustody {
@@ -169,7 +168,7 @@ impl Batch for OpenCustody {
     }
 }
 
-/// A page of an asset's custodies.
+/// Batch loader of pages of custodies by asset.
 pub(crate) struct CustodyPages;
 
 impl Batch for CustodyPages {

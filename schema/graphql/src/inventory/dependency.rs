@@ -1,4 +1,5 @@
-//! Dependencies and what is reached along them: the views, the mutations. And the fields that an asset has of them.
+//! Dependencies, and the assets reached along them: the GraphQL types, the mutations, and the dependency fields of
+//! assets.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ use domain::{
 };
 
 use crate::{
-    inventory::asset::{Asset, Extended, asset_of},
+    inventory::asset::{AddedFields, Asset, asset_of},
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
@@ -23,10 +24,10 @@ use crate::{
     },
 };
 
-/// What an asset needs: the source needs the target.
+/// A dependency: one asset, the source, depends on another asset, the target.
 pub(crate) struct Dependency(pub(crate) dependency::Dependency);
 
-/// What an asset needs: the source needs the target. Takes `ASSET_READ`.
+/// A dependency: one asset, the source, depends on another asset, the target. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
 impl Dependency {
     #[graphql(flatten)]
@@ -34,86 +35,87 @@ impl Dependency {
         &self.0
     }
 
-    /// Which asset needs the other.
+    /// The dependent asset: it depends on the target.
     async fn source(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.source_id).await
     }
 
-    /// Which asset is needed.
+    /// The asset on which the source depends.
     async fn target(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.target_id).await
     }
 }
 
-/// An asset that was reached.
+/// An asset reached along dependencies.
 pub(crate) struct Reached(dependency::Reached);
 
-/// An asset that was reached. Takes `ASSET_READ`.
+/// An asset reached along dependencies. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
 impl Reached {
-    /// Which one.
+    /// The asset that was reached along dependencies.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.asset).await
     }
 
-    /// In how many steps; no way is shorter.
+    /// Number of dependencies on a shortest path from the queried asset to this asset.
     async fn depth(&self) -> i32 {
         self.0.depth
     }
 
-    /// The last step of such a way: the dependency added first, where there are several.
+    /// Last dependency on a shortest path to this asset. If there are several, the oldest.
     async fn via(&self) -> Dependency {
         Dependency(self.0.via.clone())
     }
 }
 
-/// What a failure takes along: all that needs the asset, directly or not.
+/// Blast radius of an asset: all assets that depend on the asset, directly or indirectly.
 pub(crate) struct BlastRadius(dependency::BlastRadius);
 
-/// What a failure takes along: all that needs the asset, directly or not. Takes `ASSET_READ`.
+/// Blast radius of an asset: all assets that depend on the asset, directly or indirectly. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
 impl BlastRadius {
-    /// How many assets, whether they are among the nodes or not.
+    /// Number of affected assets, including those not listed in `nodes`.
     async fn assets(&self) -> i64 {
         self.0.assets
     }
 
-    /// How many of these assets are services.
+    /// Number of affected assets that are services.
     async fn services(&self) -> i64 {
         self.0.services
     }
 
-    /// The assets: the nearest first, then by name; as many as asked for.
+    /// The nearest affected assets, at most `first`, ordered by depth, then by name.
     async fn nodes(&self) -> Vec<Reached> {
         self.0.nodes.iter().cloned().map(Reached).collect()
     }
 
-    /// Whether there are more assets than nodes.
+    /// True if more assets are affected than `nodes` lists.
     async fn truncated(&self) -> bool {
         self.0.is_truncated()
     }
 }
 
-/// Dependencies of an asset: fields of [`Asset`].
+/// Dependency fields of [`Asset`].
 pub(crate) struct AssetDependencies(AssetId);
 
-impl Extended<entity::Dependency> for Asset {
+impl AddedFields<entity::Dependency> for Asset {
     type Fields = AssetDependencies;
 
-    fn extended(&self) -> AssetDependencies {
+    fn added_fields(&self) -> AssetDependencies {
         AssetDependencies(self.0.id)
     }
 }
 
 #[Object]
 impl AssetDependencies {
-    /// What it needs, directly or not: the nearest first, then by name; each once, and never itself.
+    /// Assets on which this asset depends, directly or indirectly, ordered by depth, then by name. Each asset is listed
+    /// once. This asset itself is not listed, even if dependencies form a cycle.
     async fn depends_on(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        #[graphql(desc = "Maximum depth in dependencies, 1 to 10.", default_with = "Some(1)")]
         depth: Option<i32>,
-        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+        #[graphql(desc = "Maximum number of assets, 1 to 100.", default_with = "Some(100)")] first: Option<
             i32,
         >,
     ) -> Result<Vec<Reached>> {
@@ -121,13 +123,14 @@ impl AssetDependencies {
         reach(ctx, self.0, Direction::DependsOn, bounds).await
     }
 
-    /// What needs it, directly or not: the nearest first, then by name; each once, and never itself.
+    /// Assets that depend on this asset, directly or indirectly, ordered by depth, then by name. Each asset is listed
+    /// once. This asset itself is not listed, even if dependencies form a cycle.
     async fn dependents(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(1)")]
+        #[graphql(desc = "Maximum depth in dependencies, 1 to 10.", default_with = "Some(1)")]
         depth: Option<i32>,
-        #[graphql(desc = "How many at most, up to 100.", default_with = "Some(100)")] first: Option<
+        #[graphql(desc = "Maximum number of assets, 1 to 100.", default_with = "Some(100)")] first: Option<
             i32,
         >,
     ) -> Result<Vec<Reached>> {
@@ -135,14 +138,14 @@ impl AssetDependencies {
         reach(ctx, self.0, Direction::Dependents, bounds).await
     }
 
-    /// What its failure takes along: all that needs it, directly or not.
+    /// Blast radius of the asset: all assets that depend on this asset, directly or indirectly.
     async fn blast_radius(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "In at most so many steps, up to 10.", default_with = "Some(10)")]
+        #[graphql(desc = "Maximum depth in dependencies, 1 to 10.", default_with = "Some(10)")]
         depth: Option<i32>,
         #[graphql(
-            desc = "How many nodes at most, up to 100; the counts are whole whatever it is.",
+            desc = "Maximum number of nodes, 1 to 100. The counts include all affected assets up to the depth.",
             default_with = "Some(100)"
         )]
         first: Option<i32>,
@@ -152,7 +155,7 @@ impl AssetDependencies {
     }
 }
 
-/// What an asset reaches in that direction.
+/// Returns the assets that are reached from an asset in this direction.
 async fn reach(
     ctx: &Context<'_>,
     asset: AssetId,
@@ -163,28 +166,31 @@ async fn reach(
     Ok(reached.unwrap_or_default().into_iter().map(Reached).collect())
 }
 
-/// What a failure of an asset takes along.
+/// Returns the blast radius of an asset.
 async fn blast_radius(ctx: &Context<'_>, asset: AssetId, bounds: Bounds) -> Result<BlastRadius> {
     let radius = ctx.load::<BlastRadii>(BlastKey { asset, bounds }).await?;
-    let nothing = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
-    Ok(BlastRadius(radius.unwrap_or(nothing)))
+    let empty = dependency::BlastRadius { assets: 0, services: 0, nodes: Vec::new() };
+    Ok(BlastRadius(radius.unwrap_or(empty)))
 }
 
-/// Mutations of dependencies.
+/// Root fields that change dependencies.
 #[derive(Default)]
 pub(crate) struct DependencyMutation;
 
 #[Object]
 impl DependencyMutation {
-    /// RuleText that the source needs the target; said twice it is a conflict. Takes `ASSET_WRITE`.
+    /// Adds a dependency of the source on the target. Fails with `CONFLICT` if the source already depends on the
+    /// target. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn add_dependency(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which asset needs the other.")] source: AssetId,
-        #[graphql(desc = "Which asset is needed.")] target: AssetId,
-        #[graphql(desc = "What for, e.g. `database`; up to 50 characters.")] kind: Option<String>,
-        #[graphql(desc = "How much.")] criticality: Option<Criticality>,
+        #[graphql(desc = "The dependent asset: it depends on the target.")] source: AssetId,
+        #[graphql(desc = "The asset on which the source depends.")] target: AssetId,
+        #[graphql(desc = "Purpose, e.g. `database`; up to 50 characters.")] kind: Option<String>,
+        #[graphql(desc = "Effect on the source if the target fails.")] criticality: Option<
+            Criticality,
+        >,
     ) -> Result<Dependency> {
         let tx = ctx.write().await?;
         let kind = kind.as_deref();
@@ -194,12 +200,12 @@ impl DependencyMutation {
         Ok(Dependency(added))
     }
 
-    /// RuleText that the source no longer needs the target. Takes `ASSET_WRITE`.
+    /// Deletes a dependency. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn remove_dependency(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: DependencyId,
+        #[graphql(desc = "The dependency's id, beginning `dep_`.")] id: DependencyId,
     ) -> Result<DependencyId> {
         let tx = ctx.write().await?;
         dependency::Dependency::remove(&tx, id, ctx.now()).await?;
@@ -208,18 +214,18 @@ impl DependencyMutation {
     }
 }
 
-/// A walk along dependencies.
+/// Key of the batch loader [`Reach`]: a walk along dependencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ReachKey {
-    /// Where it begins.
+    /// Asset where the walk starts.
     pub(crate) asset: AssetId,
-    /// Which way it goes.
+    /// Direction in which the walk goes.
     pub(crate) direction: Direction,
-    /// How far.
+    /// Limits of the walk: its depth and number of assets.
     pub(crate) bounds: Bounds,
 }
 
-/// Assets that a walk along dependencies reaches; one that reaches nothing has no value.
+/// Batch loader of the assets that walks reach. A walk that reaches no asset has no value.
 pub(crate) struct Reach;
 
 impl Batch for Reach {
@@ -242,16 +248,16 @@ impl Batch for Reach {
     }
 }
 
-/// A question for a blast radius.
+/// Key of the batch loader [`BlastRadii`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct BlastKey {
-    /// What fails.
+    /// Asset that is assumed to fail.
     pub(crate) asset: AssetId,
-    /// How far to look.
+    /// Limits of the walk: its depth and number of assets.
     pub(crate) bounds: Bounds,
 }
 
-/// The blast radius of an asset.
+/// Batch loader of the blast radii of assets.
 pub(crate) struct BlastRadii;
 
 impl Batch for BlastRadii {

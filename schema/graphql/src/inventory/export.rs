@@ -1,4 +1,5 @@
-//! Files on their way out: pages, made when the client has taken the one before.
+//! Export of files over HTTP, as a stream of pages. A page is read from Postgres only when the client has received the
+//! previous page.
 
 use chrono::Utc;
 use domain::{
@@ -18,7 +19,7 @@ use crate::request::{
     permit::{Permit, failed},
 };
 
-/// Gives out a file, page by page: see [`Engine::export`](crate::Engine::export).
+/// Streams an exported file, page by page: see [`Engine::export`](crate::Engine::export).
 #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
 pub(crate) async fn export(
     services: &Services,
@@ -26,9 +27,9 @@ pub(crate) async fn export(
     bearer: Option<&str>,
     client: Client,
 ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-    let what = ("An export", Permission::AssetRead);
+    let subject = ("An export", Permission::AssetRead);
     let begun = async {
-        let permit = services.permit(bearer, &client, what, Utc::now()).await?;
+        let permit = services.permit(bearer, &client, subject, Utc::now()).await?;
         Pages::begin(services.db.clone(), permit, kind).await
     };
     let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
@@ -48,11 +49,15 @@ struct Pages {
 }
 
 impl Pages {
-    /// With the header and the first page: what fails at once is answered as such.
+    /// Begins an export, and returns it with the header and the first page. A failure before the first page is
+    /// therefore still an ordinary error response.
     #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
     async fn begin(db: Db, permit: Permit, kind: ImportKind) -> Result<(Vec<u8>, Self)> {
-        let owners =
-            if permit.viewer.may(Permission::UserRead) { Owners::Told } else { Owners::Withheld };
+        let owners = if permit.viewer.may(Permission::UserRead) {
+            Owners::Included
+        } else {
+            Owners::Omitted
+        };
         let tx = db.write(permit.viewer.org, permit.origin.clone()).await?;
         let export = Export::begin(&tx, kind, owners, Utc::now()).await?;
         tx.commit().await?;

@@ -1,4 +1,5 @@
-//! Imports: the view, the query, the mutations, the subscription. Files too large for a request's text come by `/import/…`.
+//! Imports: the GraphQL type, the query, the mutations and the subscription. Files over 128 KiB are uploaded to
+//! `POST /import/…` instead: see `upload`.
 
 use async_graphql::{Context, InputObject, Object, Subscription};
 use domain::{
@@ -18,7 +19,7 @@ use domain::{
     },
 };
 use futures_util::{Stream, future::OptionFuture, stream};
-use jobs::inventory::import::{push_first, push_look, push_sweep};
+use jobs::inventory::import::{push_abandonment_check, push_first_chunk, push_sweep};
 
 use crate::{
     access::actor::{Actor, actor},
@@ -27,18 +28,19 @@ use crate::{
         error::Result,
         node::Identified,
         page::{Connection, wants_total},
-        watch::Watch,
+        subscription_state::SubscriptionState,
     },
 };
 
-/// Bytes of a file's text in a request at most; larger ones are streamed.
-const TEXT_BYTES: usize = 128 * 1024;
+/// Maximum size of each text in a GraphQL request, in bytes. Larger files must be uploaded.
+const MAX_TEXT_BYTES: usize = 128 * 1024;
 
-/// One import.
+/// An import run: the import of one uploaded file, or of rows passed inline as texts, with progress and result.
 pub(crate) struct ImportRun(pub(crate) import::ImportRun);
 
-/// One import. Whoever starts one sees it in the answer; to look at it again, as at what was wrong with its rows, takes
-/// `ASSET_READ`.
+/// An import run: the import of one uploaded file, or of rows passed inline as texts, with progress and result. The
+/// mutations `importAssets` and `cancelImportRun` return the import run to callers with `ASSET_IMPORT`. The query and
+/// the subscription of import runs, `reason` and `errors` require `ASSET_READ`.
 #[Object(directive = authenticated::apply())]
 impl ImportRun {
     #[graphql(flatten)]
@@ -46,18 +48,19 @@ impl ImportRun {
         &self.0
     }
 
-    /// On whose behalf it runs.
+    /// The actor who submitted the import; null if this user or API key no longer exists.
     async fn started_by(&self, ctx: &Context<'_>) -> Result<Option<Actor>> {
         actor(ctx, self.0.actor).await
     }
 
-    /// What was wrong with which rows, in the order of the file: the first 10,000 of a run. Takes `ASSET_READ`.
+    /// Errors in single rows, in the order of the rows. Only the first 10,000 errors of an import are stored. Requires
+    /// `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     async fn errors(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "How many, up to 100; 50 without it.")] first: Option<i32>,
-        #[graphql(desc = "After this cursor.")] after: Option<String>,
+        #[graphql(desc = "Page size, 1 to 100; default 50.")] first: Option<i32>,
+        #[graphql(desc = "Cursor after which the page starts.")] after: Option<String>,
     ) -> Result<Connection<ImportError>> {
         let keys = &ctx.services().cursors;
         let scope = CursorScope::new(ctx.viewer()?.org, "importErrors", &self.0.id);
@@ -71,58 +74,59 @@ impl ImportRun {
     }
 }
 
-/// A file's text, and how to import it.
+/// Texts to import, with the options of the import.
 #[derive(Debug, InputObject)]
 pub(crate) struct ImportAssetsInput {
-    /// How it is written.
+    /// Format of `content` and `dependencies`.
     format: ImportFormat,
-    /// The assets: the file's text, up to 128 KiB. Larger files: `POST /import/assets`.
+    /// Text with the assets, up to 128 KiB. Send larger files to `POST /import/assets`.
     content: String,
-    /// Which asset needs which, imported after the assets; written in the same format.
+    /// Text with dependencies between assets, in the same format, up to 128 KiB. Imported after the assets.
     dependencies: Option<String>,
-    /// Only say what would be done.
+    /// True for a dry run, which counts the changes and errors but changes nothing.
     #[graphql(default_with = "Some(false)")]
     dry_run: Option<bool>,
-    /// What an empty cell of a CSV file says.
+    /// Effect of an empty cell in CSV.
     #[graphql(default_with = "EmptyCells::Keep")]
     empty_cells: EmptyCells,
-    /// The same key again, for as long as the run is kept (30 days, or what `JOB_HISTORY_DAYS` says), is the same import
-    /// again: it starts nothing. It is refused where it was ordered otherwise.
+    /// Idempotency key of the caller. A second request of the same caller with the same key starts no import and
+    /// returns the first one; it is rejected if its parameters differ. The key is valid as long as the import run is
+    /// stored: 30 days by default, see `JOB_HISTORY_DAYS`.
     idempotency_key: Option<String>,
 }
 
-/// Queries on imports.
+/// Root fields that read imports.
 #[derive(Default)]
 pub(crate) struct ImportQuery;
 
 #[Object]
 impl ImportQuery {
-    /// One import, or null. Takes `ASSET_READ`.
+    /// The import run with this id; null if there is none. Requires `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     async fn import_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its id.")] id: ImportRunId,
+        #[graphql(desc = "The import's id, beginning `imp_`.")] id: ImportRunId,
     ) -> Result<Option<ImportRun>> {
         Ok(import::ImportRun::find(&*ctx.read().await?, id).await?.map(ImportRun))
     }
 }
 
-/// Mutations of imports.
+/// Root fields that start and cancel imports.
 #[derive(Default)]
 pub(crate) struct ImportMutation;
 
 #[Object]
 impl ImportMutation {
-    /// Imports assets from a text, and what they need: known ones are changed, others added, rows that are wrong told in
-    /// `errors` while the rest is imported. Takes `ASSET_IMPORT`.
+    /// Imports assets and dependencies from texts. Each row changes the asset that it matches, or adds an asset if no
+    /// asset matches. Invalid rows are listed in `errors`, and all other rows are imported. Requires `ASSET_IMPORT`.
     #[graphql(directive = requires::apply(AssetImport))]
     async fn import_assets(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The text.")] input: ImportAssetsInput,
+        #[graphql(desc = "Texts to import, with options.")] input: ImportAssetsInput,
     ) -> Result<ImportRun> {
-        let parts = input.cut().map_err(|error| error.within("input"))?;
+        let parts = input.split_texts().map_err(|error| error.within("input"))?;
         let order = ImportOrder {
             kind: ImportKind::Assets,
             format: input.format,
@@ -140,9 +144,9 @@ impl ImportMutation {
                         import::ImportRun::add_chunk(&tx, run.id, table, chunk).await?;
                     }
                 }
-                let run = import::ImportRun::received(&tx, run.id, now).await?;
-                push_look(&tx, run.id, now).await?;
-                push_first(&tx, &run).await?;
+                let run = import::ImportRun::mark_received(&tx, run.id, now).await?;
+                push_abandonment_check(&tx, run.id, now).await?;
+                push_first_chunk(&tx, &run).await?;
                 run
             }
         };
@@ -150,13 +154,13 @@ impl ImportMutation {
         Ok(ImportRun(run))
     }
 
-    /// Ends an import before it is done; what is imported stays. It waits for rows that are being imported just now, and
-    /// answers `TIMEOUT` where they take longer: then ask again. Takes `ASSET_IMPORT`.
+    /// Cancels an import; rows that are already imported stay. If a worker is importing rows, waits until these are
+    /// finished, and fails with `TIMEOUT` if that takes too long: try again then. Requires `ASSET_IMPORT`.
     #[graphql(directive = requires::apply(AssetImport))]
     async fn cancel_import_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: ImportRunId,
+        #[graphql(desc = "The import's id, beginning `imp_`.")] id: ImportRunId,
     ) -> Result<ImportRun> {
         let tx: Tx = ctx.write().await?;
         let run = import::ImportRun::cancel(&tx, id, ctx.now()).await?;
@@ -167,8 +171,11 @@ impl ImportMutation {
 }
 
 impl ImportAssetsInput {
-    /// The texts as whole rows, the assets first.
-    fn cut(&self) -> Result<Vec<(Table, Vec<import::Chunk>)>, DomainError> {
+    /// Splits the texts into chunks of complete rows; those of the assets come first.
+    ///
+    /// # Errors
+    /// `Invalid` for a text that is too large or malformed, or that has invalid columns.
+    fn split_texts(&self) -> Result<Vec<(Table, Vec<import::Chunk>)>, DomainError> {
         let mut parts = Vec::new();
         let texts = [
             (ImportKind::Assets, "content", Some(&self.content)),
@@ -176,19 +183,19 @@ impl ImportAssetsInput {
         ];
         for (kind, path, text) in texts {
             let Some(text) = text else { continue };
-            parts.push(self.cut_one(kind, text).map_err(|error| named(error, path))?);
+            parts.push(self.split_text(kind, text).map_err(|error| at_argument(error, path))?);
         }
         Ok(parts)
     }
 
-    fn cut_one(
+    fn split_text(
         &self,
         kind: ImportKind,
         text: &str,
     ) -> Result<(Table, Vec<import::Chunk>), DomainError> {
-        if text.len() > TEXT_BYTES {
+        if text.len() > MAX_TEXT_BYTES {
             let message = format!(
-                "has {} bytes, at most {TEXT_BYTES} are taken here: send larger files to POST /import/assets or /import/dependencies",
+                "has {} bytes, at most {MAX_TEXT_BYTES} are allowed here: send larger files to POST /import/assets or /import/dependencies",
                 text.len()
             );
             return Err(DomainError::invalid("file", message));
@@ -204,8 +211,8 @@ impl ImportAssetsInput {
     }
 }
 
-/// The faults of a file, below the argument that it came in.
-fn named(error: DomainError, path: &str) -> DomainError {
+/// Changes the paths of the errors in a text to the argument that contains the text: `path`, or `path.column`.
+fn at_argument(error: DomainError, path: &str) -> DomainError {
     match error {
         DomainError::Invalid(mut faults) => {
             for fault in &mut faults {
@@ -220,24 +227,25 @@ fn named(error: DomainError, path: &str) -> DomainError {
     }
 }
 
-/// Subscriptions to imports.
+/// Root fields that subscribe to imports.
 #[derive(Default)]
 pub(crate) struct ImportSubscription;
 
 #[Subscription]
 impl ImportSubscription {
-    /// An import: at once, then at each advance; ends with the import. Takes `ASSET_READ`.
+    /// The current state of an import run, then an update after each change. Completes when the import ends. Requires
+    /// `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     async fn import_run(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: ImportRunId,
+        #[graphql(desc = "The import's id, beginning `imp_`.")] id: ImportRunId,
     ) -> Result<impl Stream<Item = ImportRun> + use<>> {
-        let watch = Watch::of(ctx);
-        watch.listen(ctx, &[entity::ImportRun::PREFIX], Some(id.uuid()))?;
+        let subscription = SubscriptionState::of(ctx);
+        subscription.subscribe_to_hints(ctx, &[entity::ImportRun::PREFIX], Some(id.uuid()))?;
         let run = import::ImportRun::get(&*ctx.read().await?, id).await?;
         if run.state.has_ended() {
-            watch.end();
+            subscription.complete();
         }
         Ok(stream::iter([ImportRun(run)]))
     }

@@ -1,4 +1,4 @@
-//! Tags: what assets are grouped by.
+//! Tags, by which people group assets: the query and the mutations.
 
 use std::collections::HashMap;
 
@@ -20,35 +20,36 @@ use crate::request::{
     node::Identified,
 };
 
-/// Queries on tags.
+/// Root fields that read tags.
 #[derive(Default)]
 pub(crate) struct TagQuery;
 
 #[Object]
 impl TagQuery {
-    /// The organization's tags, by name. Takes `ASSET_READ`.
+    /// The organization's tags, ordered by name. Requires `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
     async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
         Ok(Tag::list(&*ctx.read().await?).await?)
     }
 }
 
-/// Mutations of tags.
+/// Root fields that change tags.
 #[derive(Default)]
 pub(crate) struct TagMutation;
 
 #[Object]
 impl TagMutation {
-    /// Adds a tag. Takes `ASSET_WRITE`.
+    /// Adds a tag to the organization. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn create_tag(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its name, up to 64 characters without commas and semicolons.")]
+        #[graphql(desc = "The tag's name, up to 64 characters, without commas and semicolons.")]
         name: String,
-        #[graphql(desc = "What it is shown in: # and six hexadecimal digits.")] color: Option<
-            String,
-        >,
+        #[graphql(
+            desc = "The tag's display colour: # and six hexadecimal digits; default #64748b."
+        )]
+        color: Option<String>,
     ) -> Result<Tag> {
         let tx = ctx.write().await?;
         let tag = Tag::create(&tx, &name, color.as_deref(), ctx.now()).await?;
@@ -56,12 +57,13 @@ impl TagMutation {
         Ok(tag)
     }
 
-    /// Takes a tag from all assets, up to 10,000, and away. Takes `ASSET_WRITE`.
+    /// Deletes a tag and removes the tag from all assets. Fails with `CONFLICT` if more than 10,000 assets have the
+    /// tag. Requires `ASSET_WRITE`.
     #[graphql(directive = requires::apply(AssetWrite))]
     async fn delete_tag(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which one.")] id: TagId,
+        #[graphql(desc = "The tag's id, beginning `tag_`.")] id: TagId,
     ) -> Result<TagId> {
         let tx = ctx.write().await?;
         Tag::delete(&tx, id, ctx.now()).await?;
@@ -70,7 +72,7 @@ impl TagMutation {
     }
 }
 
-/// A tag by id.
+/// Batch loader of tags by id.
 pub(crate) struct TagById;
 
 impl Batch for TagById {
@@ -83,7 +85,7 @@ impl Batch for TagById {
     }
 }
 
-/// The tags of an asset.
+/// Batch loader of tags by asset.
 pub(crate) struct TagsOfAsset;
 
 impl Batch for TagsOfAsset {

@@ -1,9 +1,11 @@
-//! Files on their way in: bytes of whatever number, cut into chunks that wait in Postgres.
+//! Upload of files to import. The bytes arrive in pieces of any size, and are split into chunks that are stored in
+//! Postgres.
 //!
-//! A chunk is a short transaction of its own, and the next bytes are asked for after it: Postgres sets the pace, and memory
-//! is bounded by a piece and a chunk. No row is imported before the last has come, so whatever ends an upload early ends
-//! its run as failed and changes nothing; that holds too where the request is dropped, and a process that dies without a
-//! word leaves it to the sweep that was ordered when the run was opened.
+//! Each chunk is stored in its own short transaction, and the next piece is read after the commit. Backpressure
+//! therefore comes from Postgres, and memory is bounded by one piece and one chunk. No row is imported before the last
+//! row has arrived. If the upload is incomplete, or the request is dropped, the upload fails its run, and nothing is
+//! imported. If the process is killed, the run is failed later by a sweep: the job that `push_abandonment_check`
+//! schedules when the run is opened.
 
 use std::{pin::pin, sync::Arc};
 
@@ -20,148 +22,154 @@ use domain::{
 use futures_util::{Stream, StreamExt};
 
 use crate::{
-    document::error::grouped,
+    document::error::with_separators,
     request::{
         answer::Answer,
         context::{Client, Services},
         error::{Error, ErrorCode, Result},
-        permit::{Lost, Permit, failed},
+        permit::{AccessLoss, Permit, failed},
     },
 };
 
-/// A file that has come whole.
+/// Result of an upload: a file that was received completely.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// The run that imports it.
+    /// The run that imports the file.
     pub id: ImportRunId,
-    /// Its rows, those that cannot be read included.
+    /// Number of rows in the file, including unreadable rows.
     pub rows: i32,
 }
 
-/// Why nothing more comes, although it was not the end.
+/// Reason why an upload was aborted before the whole file arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BrokenOff {
-    /// The client is gone.
-    Left,
-    /// It is there and sends next to nothing.
-    Slow,
-    /// We stop.
-    Stopping,
-    /// Who sends it may no longer.
-    Lost(Lost),
+pub enum UploadAbort {
+    /// The client closed the connection.
+    Disconnected,
+    /// The client is still connected, but sends data too slowly.
+    TooSlow,
+    /// The server is shutting down.
+    ShuttingDown,
+    /// The caller's access or permissions were revoked during the upload.
+    AccessLost(AccessLoss),
 }
 
-impl BrokenOff {
-    /// As the run's reason says it.
+impl UploadAbort {
+    /// Returns the reason for the run's field `reason` and for the error message.
     const fn reason(self) -> &'static str {
         match self {
-            Self::Left => "the client left",
-            Self::Slow => "it made too little progress",
-            Self::Stopping => "the server was stopped",
-            Self::Lost(Lost::Access) => "the session or key of its sender ended",
-            Self::Lost(Lost::Rights) => "the rights of its sender changed",
+            Self::Disconnected => "the client disconnected",
+            Self::TooSlow => "the client sent data too slowly",
+            Self::ShuttingDown => "the server shut down",
+            Self::AccessLost(AccessLoss::Access) => {
+                "the caller's session or API key is no longer valid"
+            }
+            Self::AccessLost(AccessLoss::Permission) => "the caller's permissions changed",
         }
     }
 
     fn error(self) -> Error {
         let code = match self {
-            Self::Left => ErrorCode::Validation,
-            Self::Slow => ErrorCode::Timeout,
-            Self::Stopping => ErrorCode::DependencyUnavailable,
-            Self::Lost(Lost::Access) => ErrorCode::Unauthenticated,
-            Self::Lost(Lost::Rights) => ErrorCode::Forbidden,
+            Self::Disconnected => ErrorCode::Validation,
+            Self::TooSlow => ErrorCode::Timeout,
+            Self::ShuttingDown => ErrorCode::DependencyUnavailable,
+            Self::AccessLost(AccessLoss::Access) => ErrorCode::Unauthenticated,
+            Self::AccessLost(AccessLoss::Permission) => ErrorCode::Forbidden,
         };
         let reason = self.reason();
-        Error::new(code, format!("The upload broke off, {reason}: nothing of it was imported."))
+        Error::new(code, format!("The upload is incomplete, and nothing was imported: {reason}."))
     }
 }
 
-/// What ended an upload early.
-enum Stopped {
-    Broken(BrokenOff),
+/// Cause of the failure of an upload.
+enum UploadEnd {
+    Broken(UploadAbort),
     Failed(Error),
 }
 
-impl<E: Into<Error>> From<E> for Stopped {
+impl<E: Into<Error>> From<E> for UploadEnd {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-/// Takes in a file: see [`Engine::upload`](crate::Engine::upload).
+/// Receives a file: see [`Engine::upload`](crate::Engine::upload).
 pub(crate) async fn upload(
     services: &Services,
     order: ImportOrder,
     bearer: Option<&str>,
     client: Client,
-    pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
 ) -> Result<Received, Answer> {
-    let what = ("An import", Permission::AssetImport);
+    let subject = ("An import", Permission::AssetImport);
     let permit = services
-        .permit(bearer, &client, what, now())
+        .permit(bearer, &client, subject, now())
         .await
         .map_err(|error| failed(&error, &client))?;
     let mut upload = Upload::new(services.db.clone(), permit, order);
     let (reason, error) = match upload.receive(pieces).await {
         Ok(received) => return Ok(received),
-        Err(Stopped::Failed(error)) => (error.message.clone(), error),
-        Err(Stopped::Broken(broken)) => (broken.reason().to_owned(), broken.error()),
+        Err(UploadEnd::Failed(error)) => (error.message.clone(), error),
+        Err(UploadEnd::Broken(broken)) => (broken.reason().to_owned(), broken.error()),
     };
     upload.fail(&reason).await.ok_or_else(|| failed(&error, &client))
 }
 
-/// An upload under way. Dropped before its end, it ends its run.
+/// An upload in progress. If it is dropped before all rows were received, its run is failed.
 struct Upload {
-    desk: Arc<Desk>,
+    closer: Arc<RunCloser>,
     order: ImportOrder,
     chunker: Chunker,
-    open: Option<Open>,
+    open: Option<OpenRun>,
 }
 
-/// What is needed to end a run, also after its upload is gone.
-struct Desk {
+/// Database and permit of an upload. Shared with the task that fails the run after the upload was dropped.
+struct RunCloser {
     db: Db,
     permit: Permit,
 }
 
-/// Its run, once there is one.
-struct Open {
+/// The run of an upload, from its opening until all rows are received.
+struct OpenRun {
     run: ImportRunId,
     table: Table,
+    /// Number of rows stored so far.
     rows: i32,
 }
 
 impl Upload {
     fn new(db: Db, permit: Permit, order: ImportOrder) -> Self {
         let chunker = Chunker::new(order.format);
-        Self { desk: Arc::new(Desk { db, permit }), order, chunker, open: None }
+        Self { closer: Arc::new(RunCloser { db, permit }), order, chunker, open: None }
     }
 
     async fn receive(
         &mut self,
-        pieces: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
-    ) -> Result<Received, Stopped> {
+        pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
+    ) -> Result<Received, UploadEnd> {
         let mut pieces = pin!(pieces);
         while let Some(piece) = pieces.next().await {
-            let chunks =
-                self.chunker.push(&piece.map_err(Stopped::Broken)?).map_err(domain::Error::from)?;
-            if let Some(before) = self.open().await? {
-                return Ok(before);
+            let chunks = self
+                .chunker
+                .push(&piece.map_err(UploadEnd::Broken)?)
+                .map_err(domain::Error::from)?;
+            if let Some(earlier) = self.open().await? {
+                return Ok(earlier);
             }
             for chunk in &chunks {
-                let tx = self.desk.write().await?;
-                self.keep(&tx, chunk).await?;
+                let tx = self.closer.write().await?;
+                self.store_chunk(&tx, chunk).await?;
                 tx.commit().await?;
             }
         }
         let chunks = self.chunker.finish().map_err(domain::Error::from)?;
         match self.open().await? {
-            Some(before) => Ok(before),
+            Some(earlier) => Ok(earlier),
             None => Ok(self.close(&chunks).await?),
         }
     }
 
-    /// Opens the run as soon as it is known what the rows are; what is there already for the same key.
+    /// Opens the run if it is not open and the columns are known. Returns the earlier import if the caller has used the
+    /// idempotency key before, otherwise `None`.
     async fn open(&mut self) -> Result<Option<Received>> {
         let columns = match (self.order.format, self.chunker.header()) {
             _ if self.open.is_some() => return Ok(None),
@@ -173,7 +181,7 @@ impl Upload {
         if self.order.format == ImportFormat::Csv {
             check_columns(kind, &columns)?;
         }
-        let tx = self.desk.write().await?;
+        let tx = self.closer.write().await?;
         let run = match ImportRun::open(&tx, &self.order, now()).await? {
             Opened::New(run) => run,
             Opened::Existing(run) => {
@@ -181,70 +189,72 @@ impl Upload {
                 return Ok(Some(Received { id: run.id, rows: run.rows }));
             }
         };
-        jobs::inventory::import::push_look(&tx, run.id, now()).await?;
+        jobs::inventory::import::push_abandonment_check(&tx, run.id, now()).await?;
         tx.commit().await?;
         let delimiter = self.chunker.delimiter().unwrap_or(b',');
-        self.open = Some(Open { run: run.id, table: Table { kind, columns, delimiter }, rows: 0 });
+        self.open =
+            Some(OpenRun { run: run.id, table: Table { kind, columns, delimiter }, rows: 0 });
         Ok(None)
     }
 
-    async fn keep(&mut self, tx: &Tx, chunk: &Chunk) -> Result<()> {
+    async fn store_chunk(&mut self, tx: &Tx, chunk: &Chunk) -> Result<()> {
         let open = self.open.as_mut().expect("a run is open before there is a row");
         ImportRun::add_chunk(tx, open.run, &open.table, chunk).await?;
         open.rows += chunk.rows;
         Ok(())
     }
 
-    /// The last rows, and the first job.
+    /// Stores the last chunks, marks the run as received and pushes the job of the first chunk, in one transaction.
     async fn close(&mut self, chunks: &[Chunk]) -> Result<Received> {
-        let tx = self.desk.write().await?;
+        let tx = self.closer.write().await?;
         for chunk in chunks {
-            self.keep(&tx, chunk).await?;
+            self.store_chunk(&tx, chunk).await?;
         }
         let open = self.open.as_ref().expect("a whole file has a run");
         let received = Received { id: open.run, rows: open.rows };
-        let run = ImportRun::received(&tx, open.run, now()).await?;
-        jobs::inventory::import::push_first(&tx, &run).await?;
+        let run = ImportRun::mark_received(&tx, open.run, now()).await?;
+        jobs::inventory::import::push_first_chunk(&tx, &run).await?;
         tx.commit().await?;
-        self.open = None; // The rest is the jobs'.
+        self.open = None; // From now on, the run is advanced and ended by its jobs.
         Ok(received)
     }
 
-    /// Ends the run, if there is one; unless it has come whole after all, and only the answer to the last commit was lost.
+    /// Fails the run, if it was opened. Returns the received file if all rows had been received: the last commit
+    /// succeeded, and only the reply of Postgres was lost.
     async fn fail(&mut self, reason: &str) -> Option<Received> {
         let reason = self.reason(reason)?;
         let run = self.open.as_ref()?.run;
-        let received = self.desk.fail(run, &reason).await;
+        let received = self.closer.fail(run, &reason).await;
         self.open = None;
         received
     }
 
-    /// With how much had come.
+    /// Returns the reason for the run's failure, with the numbers of bytes and rows received; `None` without a run.
     fn reason(&self, reason: &str) -> Option<String> {
         let open = self.open.as_ref()?;
-        let rows = grouped(u64::from(open.rows.unsigned_abs()));
-        let bytes = grouped(self.chunker.bytes());
+        let rows = with_separators(u64::from(open.rows.unsigned_abs()));
+        let bytes = with_separators(self.chunker.bytes());
         let reason = reason.trim_end_matches('.');
         Some(format!(
-            "the upload broke off after {bytes} bytes and {rows} whole rows, of which none was imported: {reason}"
+            "the upload ended after {bytes} bytes with {rows} stored rows, and nothing was imported: {reason}"
         ))
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let Some(reason) = self.reason(BrokenOff::Left.reason()) else { return };
+        let Some(reason) = self.reason(UploadAbort::Disconnected.reason()) else { return };
         let (Some(open), Ok(runtime)) = (self.open.take(), tokio::runtime::Handle::try_current())
         else {
-            return; // The sweep ends it.
+            return; // The scheduled sweep fails the run.
         };
-        let desk = Arc::clone(&self.desk);
-        // The request is gone, and with it whoever could wait for this; two short statements, which end by themselves.
-        runtime.spawn(async move { desk.fail(open.run, &reason).await });
+        let closer = Arc::clone(&self.closer);
+        // The request was dropped, so no caller awaits this task. It consists of two short statements with timeouts.
+        runtime.spawn(async move { closer.fail(open.run, &reason).await });
     }
 }
 
-impl Desk {
+impl RunCloser {
     async fn write(&self) -> Result<Tx> {
         Ok(self.db.write(self.permit.viewer.org, self.permit.origin.clone()).await?)
     }
@@ -252,7 +262,7 @@ impl Desk {
     async fn fail(&self, run: ImportRunId, reason: &str) -> Option<Received> {
         let failed = async {
             let tx = self.write().await?;
-            let received = ImportRun::break_off(&tx, run, reason, now()).await?;
+            let received = ImportRun::fail_upload(&tx, run, reason, now()).await?;
             if received.is_none() {
                 jobs::inventory::import::push_sweep(&tx, run).await?;
             }
@@ -260,16 +270,16 @@ impl Desk {
             Ok::<_, Error>(received.map(|run| Received { id: run.id, rows: run.rows }))
         };
         failed.await.unwrap_or_else(|error| {
-            tracing::warn!(run.id = %run, error = error.message, "import {run} is left to the sweep");
+            tracing::warn!(run.id = %run, error = error.message, "cannot mark import {run} as failed; the scheduled sweep of the run will do so");
             None
         })
     }
 }
 
-/// The parts of an upload are minutes apart.
+/// Returns the current time. An upload takes minutes, so each of its transactions has its own time.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the edge at which each part of an upload gets its time"
+    reason = "the edge at which each transaction of an upload gets its time"
 )]
 fn now() -> DateTime<Utc> {
     Utc::now()

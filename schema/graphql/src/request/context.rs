@@ -1,8 +1,10 @@
-//! What a resolver knows of its request: who asks, and one read transaction.
+//! The context of a request: the caller, and one read transaction.
 //!
-//! All reads of a request share one read-only transaction, opened when the first needs it. A write ends it first, so a
-//! request never holds two connections; what is selected of the mutation's result opens the next. A resolver lets the
-//! transaction go before it awaits a loader: one that waits for it to end would keep the loader from starting.
+//! All reads of a request share one read-only transaction, which the first read opens. A write ends the read
+//! transaction first, so a request never holds two database connections; reading the mutation's result opens a new read
+//! transaction. A resolver must drop its [`ReadGuard`] before it awaits a loader. Otherwise the request can deadlock:
+//! another resolver waits for the guard in order to end the transaction, and the loader's read waits behind that
+//! resolver.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,7 +12,7 @@ use async_graphql::Context;
 use chrono::{DateTime, Utc};
 use domain::{
     Db, Origin, Tx, Viewer,
-    access::identity::{Caller, Identity},
+    access::identity::{Identity, RequestInfo},
     base::{
         db::{Auth, Fleet},
         page::CursorKeys,
@@ -21,39 +23,39 @@ use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use crate::request::error::{Error, ErrorCode, Result};
 
-/// What the schema's resolvers work with, the same for all requests.
+/// Services that all requests of the process share.
 #[derive(Clone)]
 pub struct Services {
-    /// The database.
+    /// Connection pools of the database.
     pub db: Db,
-    /// Signs people in and recognises them.
+    /// Sign-in, and authentication of bearer tokens.
     pub identity: Identity,
-    /// Limits across all replicas.
+    /// Rate limiter across all replicas.
     pub limiter: Limiter,
-    /// Hears which rows changed.
+    /// Listener for hints, i.e. notifications without content that rows may have changed.
     pub listener: Listener,
-    /// How often somebody may try to sign in or refresh.
+    /// Quota for attempts to sign in, to refresh a session and to change a password.
     pub auth_quota: Quota,
-    /// How often somebody, and an organization, may start a scan.
-    pub scan_quota: Quota,
-    /// What signs cursors.
+    /// Quota for starting compliance runs, per caller and per organization.
+    pub run_quota: Quota,
+    /// Keys that sign cursors.
     pub cursors: CursorKeys,
 }
 
-/// Who is at the other end of the wire, whoever they say they are.
+/// The client of a request, before authentication.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Their address.
+    /// IP address of the client.
     pub address: IpAddr,
-    /// The request's id.
+    /// Id of the request, repeated in its errors and audit entries.
     pub request_id: String,
 }
 
-/// One request.
+/// State of one request: its caller, and its read transaction.
 pub(crate) struct RequestScope {
     services: Arc<Services>,
     viewer: Option<Viewer>,
-    caller: Caller,
+    caller: RequestInfo,
     reading: Arc<RwLock<OnceCell<Tx>>>,
 }
 
@@ -64,33 +66,35 @@ impl RequestScope {
         client: Client,
         now: DateTime<Utc>,
     ) -> Self {
-        let caller = Caller { address: client.address, request_id: client.request_id, now };
+        let caller = RequestInfo { address: client.address, request_id: client.request_id, now };
         Self { services, viewer, caller, reading: Arc::default() }
     }
 
-    /// The request's read transaction, to be let go before anything else of the request is awaited.
-    pub(crate) async fn read(&self) -> Result<Reading> {
+    /// Returns the request's read transaction, and opens one if necessary. Drop the returned guard before awaiting a
+    /// loader or another function of the request.
+    pub(crate) async fn read(&self) -> Result<ReadGuard> {
         let org = self.viewer()?.org;
         let reading = Arc::clone(&self.reading).read_owned().await;
         reading.get_or_try_init(|| self.services.db.read(org)).await?;
         Ok(OwnedRwLockReadGuard::map(reading, |tx| tx.get().expect("it has just been opened")))
     }
 
-    /// Reads what belongs to people rather than to an organization; waits until nobody uses the read transaction.
-    pub(crate) async fn read_people<T>(
+    /// Reads data that belongs to users rather than to an organization, in a separate transaction. Before that, waits
+    /// until no resolver uses the read transaction, and ends the read transaction.
+    pub(crate) async fn read_users<T>(
         &self,
         read: impl AsyncFnOnce(&Tx<Auth>) -> domain::Result<T>,
     ) -> Result<T> {
         let mut reading = self.reading.write().await;
         end(&mut reading).await;
         let tx = self.services.db.auth(Origin::system()).await?;
-        let found = read(&tx).await?;
+        let result = read(&tx).await?;
         tx.commit().await?;
-        Ok(found)
+        Ok(result)
     }
 
-    /// Reads what belongs to the installation rather than to an organization, as [`RequestScope::read_people`] does. Only
-    /// for who has `FLEET_READ`.
+    /// Reads data of all organizations. Ends the read transaction first, like [`RequestScope::read_users`]. The
+    /// resolver must have checked `FLEET_READ`.
     pub(crate) async fn read_fleet<T>(
         &self,
         read: impl AsyncFnOnce(&Tx<Fleet>) -> domain::Result<T>,
@@ -98,12 +102,12 @@ impl RequestScope {
         let mut reading = self.reading.write().await;
         end(&mut reading).await;
         let tx = self.services.db.fleet().await?;
-        let found = read(&tx).await?;
+        let result = read(&tx).await?;
         tx.commit().await?;
-        Ok(found)
+        Ok(result)
     }
 
-    /// Ends the read transaction, so that its connection goes back to the pool.
+    /// Ends the read transaction, which returns its connection to the pool.
     pub(crate) async fn finish(&self) {
         end(&mut *self.reading.write().await).await;
     }
@@ -113,58 +117,59 @@ impl RequestScope {
     }
 }
 
-/// The read transaction while somebody uses it.
-pub(crate) type Reading = OwnedRwLockReadGuard<OnceCell<Tx>, Tx>;
+/// Guard of the read transaction, which cannot end while any resolver holds a guard.
+pub(crate) type ReadGuard = OwnedRwLockReadGuard<OnceCell<Tx>, Tx>;
 
 async fn end(reading: &mut OnceCell<Tx>) {
     if let Some(tx) = reading.take()
         && let Err(error) = tx.commit().await
     {
-        // Nothing was written; the connection is discarded.
+        // No data is lost, because the transaction was read-only. The connection is closed.
         let error = &error as &dyn std::error::Error;
         tracing::debug!(error, "a read transaction did not end cleanly");
     }
 }
 
-/// What to do when nobody is signed in.
+/// Message that explains how to sign in.
 pub(crate) const SIGN_IN: &str = "Sign in with the mutation login and send the header Authorization: Bearer <accessToken>, or an API key in its place.";
 
-/// What resolvers ask their context for.
+/// Access of resolvers to their request.
 pub(crate) trait ContextExt<'a> {
-    /// The request.
+    /// Returns the scope of the request: its caller and transactions.
     fn scope(&self) -> &'a RequestScope;
 
-    /// Who asks; the document check has let nobody else through to where somebody is needed.
+    /// Returns the signed-in caller. Never fails below a field that requires authentication, because the document check
+    /// has rejected anonymous callers.
     fn viewer(&self) -> Result<&'a Viewer> {
         self.scope().viewer()
     }
 
-    /// Who asks, or nobody.
-    fn viewer_or_nobody(&self) -> Option<&'a Viewer> {
+    /// Returns the signed-in caller; `None` for an anonymous caller.
+    fn optional_viewer(&self) -> Option<&'a Viewer> {
         self.scope().viewer.as_ref()
     }
 
-    /// Address, request id and time of the request.
-    fn caller(&self) -> &'a Caller {
+    /// Returns the client address, id and time of the request.
+    fn caller(&self) -> &'a RequestInfo {
         &self.scope().caller
     }
 
-    /// The time at which the request is judged.
+    /// Returns the time of the request, which is the same for all of its resolvers.
     fn now(&self) -> DateTime<Utc> {
         self.scope().caller.now
     }
 
-    /// Services of the process.
+    /// Returns the services of the process.
     fn services(&self) -> &'a Services {
         &self.scope().services
     }
 
-    /// The request's read transaction.
-    async fn read(&self) -> Result<Reading> {
+    /// Returns the request's read transaction.
+    async fn read(&self) -> Result<ReadGuard> {
         self.scope().read().await
     }
 
-    /// A transaction that changes rows of the viewer's organization.
+    /// Begins a transaction that changes rows of the viewer's organization. Ends the read transaction first.
     async fn write(&self) -> Result<Tx> {
         let scope = self.scope();
         scope.finish().await;
@@ -173,8 +178,8 @@ pub(crate) trait ContextExt<'a> {
         Ok(scope.services.db.write(viewer.org, origin).await?)
     }
 
-    /// A transaction over people, memberships, sessions and keys.
-    async fn write_people(&self) -> Result<Tx<Auth>> {
+    /// Begins a transaction that changes users, memberships, sessions and API keys. Ends the read transaction first.
+    async fn write_users(&self) -> Result<Tx<Auth>> {
         let scope = self.scope();
         scope.finish().await;
         let viewer = scope.viewer()?;
@@ -182,8 +187,8 @@ pub(crate) trait ContextExt<'a> {
         Ok(scope.services.db.auth(origin).await?)
     }
 
-    /// Counts one attempt against a quota, in each of these buckets.
-    async fn take(&self, quota: &Quota, keys: &[&str]) -> Result<()> {
+    /// Takes one token from each of these buckets of a quota. Returns `RATE_LIMITED` if a bucket is empty.
+    async fn take_tokens(&self, quota: &Quota, keys: &[&str]) -> Result<()> {
         match self.services().limiter.take(quota, keys).await {
             Decision::Allowed => Ok(()),
             Decision::Refused { retry_after } => Err(Error::rate_limited(retry_after)),

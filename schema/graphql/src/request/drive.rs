@@ -1,8 +1,8 @@
-//! Runs an execution and what its loaders load, in one task.
+//! Runs the execution of a document and the loads of its loaders in one task.
 //!
-//! A load starts only when the execution can do nothing more by itself: then every row has said what it needs, so a
-//! nested list costs one statement however long it is. Loads that run in tasks of their own start when the scheduler
-//! likes, and a hundred rows cost ten statements. Dropping the request drops its loads.
+//! Loads start only when the execution cannot progress without them. By then every row has requested its keys, so a
+//! nested list costs one statement whatever its length. Loads in separate tasks would start whenever the scheduler runs
+//! them, and a hundred rows would cost about ten statements. Dropping the request also drops its loads.
 
 use std::{
     future::poll_fn,
@@ -16,12 +16,12 @@ use std::{
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
 
-/// Loads that were asked for and have not started.
+/// Loads that are queued and have not started.
 #[derive(Clone, Default)]
 pub(crate) struct Loads(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
 
 impl Loads {
-    /// Asks for one.
+    /// Queues a load until the execution needs it.
     pub(crate) fn push(&self, load: BoxFuture<'static, ()>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(load);
     }
@@ -31,7 +31,7 @@ impl Loads {
     }
 }
 
-/// RuleText whether the execution was woken since it was last polled, and passes the waking on.
+/// A waker that records that the execution was woken since its last poll, and wakes the task.
 #[derive(Default)]
 struct Signal {
     woken: AtomicBool,
@@ -49,21 +49,21 @@ impl Wake for Signal {
     }
 }
 
-/// Drives an execution to its end.
+/// Polls an execution to completion. Runs the queued loads whenever the execution is blocked.
 pub(crate) async fn drive<T>(execution: impl Future<Output = T>, loads: Loads) -> T {
     let mut execution = pin!(execution);
     let mut running = FuturesUnordered::new();
     let signal = Arc::new(Signal::default());
     let waker = Waker::from(Arc::clone(&signal));
-    let driven = poll_fn(move |task| {
+    let driver = poll_fn(move |task| {
         signal.task.register(task.waker());
         loop {
             signal.woken.store(false, Ordering::Release);
-            if let Poll::Ready(done) = execution.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Poll::Ready(done);
+            if let Poll::Ready(output) = execution.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(output);
             }
             if signal.woken.load(Ordering::Acquire) {
-                continue; // It has more to say before anything is loaded.
+                continue; // The execution can progress, and may request more keys before a load starts.
             }
             running.extend(loads.take());
             while let Poll::Ready(Some(())) = running.poll_next_unpin(task) {}
@@ -72,6 +72,7 @@ pub(crate) async fn drive<T>(execution: impl Future<Output = T>, loads: Loads) -
             }
         }
     });
-    // Without the scheduler's budget: it would make what is ready look as if it waited, and the loop spin.
-    tokio::task::unconstrained(driven).await
+    // Runs outside tokio's cooperative budget. Once the budget is used up, ready futures would return pending and wake
+    // immediately, and the loop would spin.
+    tokio::task::unconstrained(driver).await
 }

@@ -1,48 +1,48 @@
-//! What a client learns of a failure: a code from one list, a sentence, and for bad input each fault with its path.
+//! Errors as clients receive them: a code, a message, and for invalid input the path and message of each invalid value.
 //!
-//! Not `Display`: async-graphql turns whatever is into an error by itself, and the code would be lost.
+//! [`Error`] does not implement `Display`: async-graphql would convert it automatically and drop the code.
 
 use std::time::Duration;
 
 use async_graphql::{Enum, ErrorExtensionValues, Name, Value};
 use domain::FieldError;
 
-/// The result of a resolver.
+/// Result of a resolver.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What `extensions.code` of an error may be.
+/// Code of an error, in its `extensions.code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub enum ErrorCode {
-    /// Nobody is signed in, or the token is no longer good.
+    /// The credentials or the token are missing, wrong, expired or revoked.
     Unauthenticated,
-    /// The caller may not.
+    /// The caller is not allowed to do this; the message names the missing permission or the reason.
     Forbidden,
-    /// There is no such thing in the organization.
+    /// The object does not exist in the caller's organization.
     NotFound,
-    /// The input is wrong; `extensions.fields` says where.
+    /// The document or its input is invalid; `extensions.fields` lists the invalid input values.
     Validation,
-    /// The state of things forbids it.
+    /// The current state of the data does not allow the change.
     Conflict,
-    /// Too many requests; `extensions.retryAfterMs` says when to come back.
+    /// Too many requests; retry after `extensions.retryAfterMs` milliseconds.
     RateLimited,
-    /// The document asks for too much.
+    /// The document exceeds a limit on size, depth or cost.
     QueryTooComplex,
-    /// The token budget is spent.
+    /// The LLM token budget is used up.
     BudgetExhausted,
-    /// The token budget cannot be checked now.
+    /// The LLM token budget cannot be checked at the moment.
     BudgetUnavailable,
-    /// AI triage is off.
+    /// AI triage of incidents is turned off.
     AiDisabled,
-    /// Something that SentryOps needs is away; try again.
+    /// A service that SentryOps depends on is unavailable; retry the request.
     DependencyUnavailable,
-    /// It took too long.
+    /// The request exceeded its time limit.
     Timeout,
-    /// A defect of ours; the request id leads to its log line.
+    /// Defect of the server. The server's log describes the error under the request id.
     Internal,
 }
 
 impl ErrorCode {
-    /// The code as clients read it.
+    /// Returns the code as clients receive it, in upper case.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unauthenticated => "UNAUTHENTICATED",
@@ -62,26 +62,26 @@ impl ErrorCode {
     }
 }
 
-/// A failure as a client learns it.
+/// An error as clients receive it.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// From the one list.
+    /// Error code, evaluated by programs.
     pub code: ErrorCode,
-    /// A sentence that says what to do where something can be done.
+    /// Message for people, with the remedy if one is known.
     pub message: String,
-    /// What is wrong with the input.
+    /// Errors of the input values, each with its path; empty for other codes.
     pub fields: Vec<FieldError>,
-    /// When to come back.
+    /// Time to wait before a retry; `None` if waiting does not help.
     pub retry_after: Option<Duration>,
 }
 
 impl Error {
-    /// A failure with nothing to add.
+    /// Creates an error with a code and a message only.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), fields: Vec::new(), retry_after: None }
     }
 
-    /// Too many requests.
+    /// Creates a `RATE_LIMITED` error that names the time to wait, rounded up to seconds.
     pub(crate) fn rate_limited(retry_after: Duration) -> Self {
         let seconds = retry_after.as_secs_f64().ceil();
         Self {
@@ -93,7 +93,7 @@ impl Error {
         }
     }
 
-    /// The same as the entry of a response, without place and path.
+    /// Converts the error to an entry of a response, without location and path.
     pub(crate) fn into_graphql(self) -> async_graphql::Error {
         let mut extensions = ErrorExtensionValues::default();
         extensions.set("code", self.code.as_str());
@@ -134,7 +134,7 @@ impl From<domain::Error> for Error {
                 let message = match fields.as_slice() {
                     [fault] => format!("{}: {}.", fault.path, fault.message),
                     faults => {
-                        format!("The input has {} faults: see extensions.fields.", faults.len())
+                        format!("The input has {} errors: see extensions.fields.", faults.len())
                     }
                 };
                 Self { fields, ..Self::new(ErrorCode::Validation, message) }
@@ -144,16 +144,20 @@ impl From<domain::Error> for Error {
             Cause::BadCredentials => Self::new(ErrorCode::Unauthenticated, error.to_string()),
             Cause::BadToken(reason) => Self::new(ErrorCode::Unauthenticated, sentence(reason)),
             Cause::Busy { retry_after } => Self::rate_limited(retry_after),
-            Cause::Postgres(_) if error.is_timeout() => {
-                Self::new(ErrorCode::Timeout, "The database took too long: ask for less at once.")
-            }
+            Cause::Postgres(_) if error.is_timeout() => Self::new(
+                ErrorCode::Timeout,
+                "The database took too long: request less data at a time.",
+            ),
             Cause::Postgres(_) | Cause::Pool(_) if error.is_transient() => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the database is away");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database is unavailable"
+                );
                 Self {
                     retry_after: Some(Duration::from_secs(1)),
                     ..Self::new(
                         ErrorCode::DependencyUnavailable,
-                        "The database is away: try again.",
+                        "The database is unavailable: try again.",
                     )
                 }
             }
@@ -164,19 +168,19 @@ impl From<domain::Error> for Error {
     }
 }
 
-/// A defect of ours: logged with its cause, told without.
+/// Logs a defect with its cause, and returns an error that does not reveal the cause.
 fn internal(error: &domain::Error) -> Error {
     tracing::error!(error = error as &dyn std::error::Error, "a request failed");
     Error::new(
         ErrorCode::Internal,
-        "Something went wrong here; the request id leads to its log line.",
+        "An internal error occurred: the server's log describes it under this request id.",
     )
 }
 
-/// A reason as a sentence of its own.
+/// Formats a reason as a sentence: capitalized, with a full stop.
 fn sentence(reason: &str) -> String {
-    let mut letters = reason.chars();
-    let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+    let mut characters = reason.chars();
+    let first = characters.next().map(char::to_uppercase).into_iter().flatten();
     let stop = if reason.ends_with('.') { "" } else { "." };
-    format!("{}{}{stop}", first.collect::<String>(), letters.as_str())
+    format!("{}{}{stop}", first.collect::<String>(), characters.as_str())
 }

@@ -1,8 +1,8 @@
-//! Loaders: rows that many places of a request need, loaded in one statement for all of them.
+//! `DataLoader`s, which avoid N+1 queries: the rows that many fields of a request need are loaded in one statement.
 //!
-//! Each noun says how its rows are loaded in a [`Batch`] of its own, and a resolver asks for them by that type; so nothing here
-//! names a noun. What takes arguments is loaded by owner and arguments: one statement for all owners of equal arguments, so a
-//! document costs as many as it has fields with different ones.
+//! Each type of row implements [`Batch`], and resolvers name this implementation, so this file refers to no row type. A
+//! field with arguments is loaded by owner and arguments: one statement for all owners with equal arguments. A document
+//! therefore costs one statement per different set of arguments.
 
 use std::{
     any::{Any, TypeId},
@@ -25,27 +25,27 @@ use crate::request::{
     error::{Error, Result},
 };
 
-/// Rows of one kind that are loaded together, named by a type without data.
+/// A type of rows that are loaded in batches. Implemented by a type without data, e.g. `UserById`.
 pub(crate) trait Batch: Send + Sync + 'static {
-    /// The key that a row is asked for by.
+    /// Key by which a row is requested.
     type Key: Send + Sync + Hash + Eq + Clone + 'static;
-    /// The row, or whatever stands under a key.
+    /// Row, or other value, that belongs to a key.
     type Row: Send + Sync + Clone + 'static;
 
-    /// The rows of these keys, in as few statements as can be; a key without a row is left out.
+    /// Loads the rows of these keys in as few statements as possible. Keys without a row are omitted from the result.
     fn load(
         scope: &RequestScope,
         keys: &[Self::Key],
     ) -> impl Future<Output = Result<HashMap<Self::Key, Self::Row>>> + Send;
 }
 
-/// A batch as async-graphql loads it.
-struct Rows<B> {
+/// An adapter from [`Batch`] to async-graphql's `Loader`.
+struct BatchLoader<B> {
     scope: Arc<RequestScope>,
     batch: PhantomData<fn() -> B>,
 }
 
-impl<B: Batch> Loader<B::Key> for Rows<B> {
+impl<B: Batch> Loader<B::Key> for BatchLoader<B> {
     type Value = B::Row;
     type Error = Error;
 
@@ -54,37 +54,39 @@ impl<B: Batch> Loader<B::Key> for Rows<B> {
     }
 }
 
-/// The loaders of one request, each made when it is first asked for. Never shared between requests: they would mix what
-/// different callers may see.
+/// Loaders of one request, each created on first use. Loaders must not be shared between requests, because the loaded
+/// rows depend on the caller's permissions.
 pub(crate) struct Loaders {
     scope: Arc<RequestScope>,
     loads: Loads,
-    made: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    by_type: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Loaders {
-    /// Loaders whose loads go to `loads`, to be driven with the execution.
+    /// Creates loaders that queue their loads in `loads`, which [`drive`](crate::request::drive::drive) runs together
+    /// with the execution.
     pub(crate) fn new(scope: &Arc<RequestScope>, loads: &Loads) -> Self {
-        Self { scope: Arc::clone(scope), loads: loads.clone(), made: Mutex::default() }
+        Self { scope: Arc::clone(scope), loads: loads.clone(), by_type: Mutex::default() }
     }
 
-    fn of<B: Batch>(&self) -> Arc<DataLoader<Rows<B>>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let loader = made.entry(TypeId::of::<B>()).or_insert_with(|| Arc::new(self.make::<B>()));
-        Arc::clone(loader).downcast().expect("a loader stands under its own batch")
+    fn of<B: Batch>(&self) -> Arc<DataLoader<BatchLoader<B>>> {
+        let mut loaders = self.by_type.lock().unwrap_or_else(PoisonError::into_inner);
+        let loader = loaders.entry(TypeId::of::<B>()).or_insert_with(|| Arc::new(self.make::<B>()));
+        Arc::clone(loader).downcast().expect("each loader is stored under the type of its batch")
     }
 
-    fn make<B: Batch>(&self) -> DataLoader<Rows<B>> {
-        let rows = Rows { scope: Arc::clone(&self.scope), batch: PhantomData };
+    fn make<B: Batch>(&self) -> DataLoader<BatchLoader<B>> {
+        let rows = BatchLoader { scope: Arc::clone(&self.scope), batch: PhantomData };
         let loads = self.loads.clone();
-        // No delay: a load starts when the execution has nothing else to do.
+        // No delay is needed: a load starts when the execution cannot progress without it.
         DataLoader::new(rows, move |load| loads.push(load)).delay(Duration::ZERO)
     }
 }
 
-/// A resolver's way to its request's loaders.
+/// Access of resolvers to the loaders of their request.
 pub(crate) trait Load {
-    /// The row under a key, loaded together with whatever else is asked for meanwhile.
+    /// Loads the row of a key, in one batch with all other keys requested meanwhile. Returns `None` if the key has no
+    /// row.
     async fn load<B: Batch>(&self, key: B::Key) -> Result<Option<B::Row>>;
 }
 
@@ -94,28 +96,28 @@ impl Load for Context<'_> {
     }
 }
 
-/// A page of what belongs to an owner.
+/// Key of one page of an owner's list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PageKey<O> {
-    /// To which one.
+    /// Owner of the list, such as an asset.
     pub(crate) owner: O,
-    /// Which page.
+    /// Size and position of the page.
     pub(crate) page: PageRequest,
-    /// Whether all are counted.
+    /// True if the number of rows in the whole list is requested as well.
     pub(crate) total: bool,
 }
 
 impl<O: Copy> PageKey<O> {
-    /// The arguments and the owner, for [`grouped`].
+    /// Splits the key into its arguments and its owner, for [`grouped`].
     pub(crate) fn split(&self) -> ((PageRequest, bool), O) {
         ((self.page.clone(), self.total), self.owner)
     }
 }
 
-/// A page, and how many rows the whole list has where that was asked for.
+/// A page, and the number of rows in the whole list, which is `None` if not requested.
 pub(crate) type Loaded<T> = (Page<T>, Option<i64>);
 
-/// The owners of each set of equal arguments.
+/// Groups the owners of the keys by equal arguments.
 pub(crate) fn grouped<K, A: Eq + Hash, O>(
     keys: &[K],
     split: impl Fn(&K) -> (A, O),
@@ -127,7 +129,7 @@ pub(crate) fn grouped<K, A: Eq + Hash, O>(
     groups
 }
 
-/// Pages under the keys that asked for them; who has nothing to count has none.
+/// Returns the pages by the keys that requested them. An owner without an entry in `totals` has a total of 0.
 pub(crate) fn keyed<O: Copy + Eq + Hash, T>(
     pages: HashMap<O, Page<T>>,
     totals: Option<&HashMap<O, i64>>,

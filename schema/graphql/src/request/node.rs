@@ -1,4 +1,5 @@
-//! Rows that `node(id)` finds. A noun says here how one of its rows is found; `engine` has the list of them.
+//! Lookup of objects for `node(id)`. Each object type with an id implements [`Identified`]; the list of these types is
+//! in `engine::schema`.
 
 use async_graphql::{Context, ID};
 use domain::{Id, access::permission::Permission, base::entity::Entity};
@@ -6,27 +7,27 @@ use uuid::Uuid;
 
 use crate::request::{context::ContextExt, error::Result};
 
-/// A view with an id, which `node` finds it by.
+/// An object type with an id that `node` can look up.
 pub(crate) trait Identified: Sized {
-    /// The entity whose prefix the ids carry.
+    /// Entity that defines the prefix of the ids.
     type Entity: Entity;
 
-    /// The permission without which there is no such row; none where [`Identified::find`] itself says whose rows it shows.
+    /// Permission without which `node` returns null; `None` if [`Identified::find`] checks the access.
     const REQUIRES: Option<Permission>;
 
-    /// The row's id.
+    /// Returns the id of the row.
     fn row_id(&self) -> Id<Self::Entity>;
 
-    /// The row, if there is one that the caller may read.
+    /// Returns the row; `None` if it does not exist or the caller is not allowed to read it.
     async fn find(ctx: &Context<'_>, id: Id<Self::Entity>) -> Result<Option<Self>>;
 
-    /// The row's id, as every `Node` answers it.
+    /// Resolves the field `id` of the interface `Node`.
     async fn node_id(&self, _ctx: &Context<'_>) -> Result<ID> {
         Ok(ID(self.row_id().to_string()))
     }
 }
 
-/// The row of an id that carries the view's prefix; none where the caller lacks the permission.
+/// Returns the row of type `V` with this UUID; `None` if it does not exist or the caller is not allowed to read it.
 pub(crate) async fn find<V: Identified>(ctx: &Context<'_>, uuid: Uuid) -> Result<Option<V>> {
     let viewer = ctx.viewer()?;
     if V::REQUIRES.is_some_and(|permission| !viewer.may(permission)) {

@@ -1,13 +1,14 @@
-//! Connections in Relay's form, for any node: `edges`, `nodes`, `pageInfo`, and `totalCount` where it is asked for.
+//! Relay connections for any node type: `edges`, `nodes`, `pageInfo`, and `totalCount` if selected.
 //!
-//! Ours instead of async-graphql's, because a total must be counted only when the document selects it.
+//! Chosen: our own types instead of async-graphql's, because the total must be counted only if the document selects
+//! `totalCount`.
 
 use std::borrow::Cow;
 
 use async_graphql::{Context, Object, OutputType, SimpleObject, TypeName};
 use domain::base::page::{CursorKeys, CursorScope, Page, Position};
 
-/// A page of a list.
+/// A page of a list, as a Relay connection.
 pub(crate) struct Connection<T> {
     edges: Vec<Edge<T>>,
     has_next: bool,
@@ -15,27 +16,27 @@ pub(crate) struct Connection<T> {
     total: Option<i64>,
 }
 
-/// A row of a page and its position in the list.
+/// A row of a page, with its cursor.
 pub(crate) struct Edge<T> {
     cursor: String,
     node: T,
 }
 
-/// Where a page stands in its list.
+/// Position of a page in its list.
 #[derive(SimpleObject)]
 pub(crate) struct PageInfo {
-    /// Whether rows follow this page.
+    /// True if rows follow this page.
     has_next_page: bool,
-    /// Whether rows precede this page.
+    /// True if rows precede this page.
     has_previous_page: bool,
-    /// The position of the first row; pass it as `before` to page backwards.
+    /// Cursor of the first row; pass it as `before` to page backwards. Null if the page is empty.
     start_cursor: Option<String>,
-    /// The position of the last row; pass it as `after` to page forwards.
+    /// Cursor of the last row; pass it as `after` to page forwards. Null if the page is empty.
     end_cursor: Option<String>,
 }
 
 impl<T> Connection<T> {
-    /// A page of nodes, each with its cursor.
+    /// Creates a page of nodes, each with its cursor.
     pub(crate) fn new<Row>(
         page: Page<Row>,
         keys: &CursorKeys,
@@ -50,7 +51,7 @@ impl<T> Connection<T> {
     }
 }
 
-/// Whether the current field, a connection, is asked for its total.
+/// Returns true if the document selects `totalCount` below the current field.
 pub(crate) fn wants_total(ctx: &Context<'_>) -> bool {
     ctx.look_ahead().field("totalCount").exists()
 }
@@ -67,20 +68,20 @@ impl<T: OutputType> TypeName for Edge<T> {
     }
 }
 
-/// A page of a list.
+/// A page of a list, as a Relay connection.
 #[Object(name_type)]
 impl<T: OutputType> Connection<T> {
-    /// The page's rows with their places.
+    /// The page's rows, each with its cursor.
     async fn edges(&self) -> &[Edge<T>] {
         &self.edges
     }
 
-    /// The page's rows.
+    /// The page's rows, without cursors.
     async fn nodes(&self) -> Vec<&T> {
         self.edges.iter().map(|edge| &edge.node).collect()
     }
 
-    /// Where the page stands.
+    /// Position of the page in its list.
     async fn page_info(&self) -> PageInfo {
         PageInfo {
             has_next_page: self.has_next,
@@ -90,21 +91,21 @@ impl<T: OutputType> Connection<T> {
         }
     }
 
-    /// How many rows the whole list has; counted only when selected.
+    /// Number of rows in the whole list, over all pages; counted only if this field is selected.
     async fn total_count(&self) -> Option<i64> {
         self.total
     }
 }
 
-/// A row of a page and its position in the list.
+/// A row of a page, with its cursor.
 #[Object(name_type)]
 impl<T: OutputType> Edge<T> {
-    /// The row's position; pass it as `after` or `before`.
+    /// Cursor of the row; pass it as `after` or `before`.
     async fn cursor(&self) -> &str {
         &self.cursor
     }
 
-    /// The row.
+    /// The row that the cursor points to.
     async fn node(&self) -> &T {
         &self.node
     }

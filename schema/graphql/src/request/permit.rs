@@ -1,31 +1,32 @@
-//! Who asks for what is no document: a file in, a file out. Judged as a root field would be.
+//! Authorization of requests that carry no GraphQL document: uploads and downloads of files. The same rules apply as
+//! for a root field that requires a permission.
 
 use chrono::{DateTime, Utc};
 use domain::{Origin, Viewer, access::permission::Permission};
 
 use crate::request::{
-    answer::{Answer, refused, sign},
+    answer::{Answer, add_request_id, refused},
     context::{Client, SIGN_IN, Services},
     error::{Error, ErrorCode, Result},
 };
 
-/// What somebody has lost.
+/// Loss of access while a connection is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// All: the session, the key or the token is over.
+pub enum AccessLoss {
+    /// Access was lost entirely: the session has ended, or the access token or API key has expired or was revoked.
     Access,
-    /// Something that they could do when they came.
-    Rights,
+    /// The caller has lost at least one permission that the caller had when the connection opened.
+    Permission,
 }
 
-/// Somebody who may.
+/// Proof that a caller is signed in and has a permission.
 pub(crate) struct Permit {
     pub(crate) viewer: Viewer,
     pub(crate) origin: Origin,
 }
 
 impl Services {
-    /// Who stands behind the bearer, if they have the permission for `what`.
+    /// Authenticates the bearer token and checks the permission. `what` is the name of the operation in error messages.
     pub(crate) async fn permit(
         &self,
         bearer: Option<&str>,
@@ -36,7 +37,7 @@ impl Services {
         let bearer = bearer.ok_or_else(|| {
             Error::new(
                 ErrorCode::Unauthenticated,
-                format!("{what} is for those signed in. {SIGN_IN}"),
+                format!("{what} requires you to be signed in. {SIGN_IN}"),
             )
         })?;
         let viewer = self.identity.authenticate(bearer, client.address, now).await?;
@@ -44,7 +45,7 @@ impl Services {
             return Err(Error::new(
                 ErrorCode::Forbidden,
                 format!(
-                    "{what} takes the permission {permission}, which you do not have in this organization."
+                    "{what} requires the permission {permission}, which you do not have in this organization."
                 ),
             ));
         }
@@ -53,9 +54,9 @@ impl Services {
     }
 }
 
-/// The answer to a request that failed.
+/// Creates the answer to a failed request, with the request id.
 pub(crate) fn failed(error: &Error, client: &Client) -> Answer {
     let mut answer = refused(error);
-    sign(&mut answer.response, &client.request_id);
+    add_request_id(&mut answer.response, &client.request_id);
     answer
 }

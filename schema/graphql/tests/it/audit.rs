@@ -1,25 +1,25 @@
-//! Every mutation leaves its entry in the audit trail, in the transaction of the change; a failing one leaves none.
+//! Tests that every mutation writes its audit entry in the transaction of the change, and none if it fails.
 //!
-//! A mutation without an entry in [`calls`] fails these tests: whoever adds one says here what it records.
+//! A mutation without a row in [`calls`] fails these tests. Add a row with its audit actions for every new mutation.
 //!
-//! Long: every mutation stands here with what it must leave.
+//! Long, because there is a row for every mutation.
 
 use domain::access::permission::Permission;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{self, ADDRESS, BURIED, PASSWORD, Reply, Team, TestApp, client},
+    harness::{self, ADDRESS, PASSWORD, Reply, SET_BURIED, Team, TestApp, client},
     sdl::roots,
 };
 
-/// A call of a mutation: who asks, the document, its variables.
+/// A call of a mutation: the caller's bearer token, the document, its variables.
 struct Call {
     bearer: Option<String>,
     document: &'static str,
     variables: Value,
 }
 
-/// What is recorded of a call that goes well: the actions, in order, and who did it.
+/// Expected audit entries of a successful call: the actions in order, and the actor.
 struct Recorded {
     actions: &'static [&'static str],
     by: String,
@@ -39,14 +39,14 @@ const CHECK_OUT: &str = "mutation($id: ID!, $holder: ID!) { checkOutAsset(id: $i
 
 const SAVE_SCHEDULE: &str = "mutation($cron: String!) { saveSchedule(input: { name: \"nightly\", cron: $cron, action: COMPLIANCE_RUN }) { id } }";
 
-/// An asset of the team, made by its operator.
+/// Creates an asset as the team's operator and returns its id.
 async fn asset(app: &TestApp, team: &Team) -> String {
     let input = json!({ "input": { "name": "web-1", "type": "HOST", "externalId": "cmdb-1" } });
     let reply = app.ask(team["operator"].bearer.as_str(), CREATE_ASSET, input).await;
     reply.data()["createAsset"]["id"].as_str().unwrap().to_owned()
 }
 
-/// A rule that ships.
+/// Returns the id of a built-in rule.
 async fn rule(app: &TestApp, team: &Team) -> Value {
     let reply = app.ask(team["viewer"].bearer.as_str(), "{ rules { id } }", json!({})).await;
     reply.data()["rules"][0]["id"].clone()
@@ -56,7 +56,7 @@ fn days_ahead(days: i64) -> String {
     (harness::now() + chrono::TimeDelta::days(days)).to_rfc3339()
 }
 
-/// A valid call of the mutation and what it records, and a call that fails within it.
+/// Returns a valid call of the mutation, its expected entries, and a call that fails within the mutation.
 #[expect(clippy::too_many_lines, reason = "a table, a row a mutation")]
 async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, Call) {
     let (owner, admin, operator) = (&team["owner"], &team["admin"], &team["operator"]);
@@ -124,7 +124,7 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
             "mutation($user: ID!, $roles: [String!]!) { setUserRoles(user: $user, roles: $roles) { roles { key } } }",
             json!({ "user": operator.id, "roles": ["viewer"] }),
             &["member.role_changed"],
-            // The last owner: refused at the commit, after the entry was written.
+            // The last owner: rejected at the commit, after the entry was written.
             json!({ "user": owner.id, "roles": ["viewer"] }),
         ),
         "deactivateUser" => (
@@ -319,7 +319,7 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
             &["rule.updated"],
             json!({ "params": { "max_age_days": "14" } }),
         ),
-        // It changes nothing.
+        // `tryRule` changes nothing, so it records nothing.
         "tryRule" => (
             "operator",
             "mutation($condition: String!) { tryRule(input: { key: \"made\", title: \"Made\", severity: LOW, condition: $condition, remediation: \"None\" }) { passed } }",
@@ -366,12 +366,12 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
         "retryJob" => (
             "admin",
             "mutation($id: ID!) { retryJob(id: $id) { state } }",
-            json!({ "id": app.job(team, BURIED).await }),
+            json!({ "id": app.job(team, SET_BURIED).await }),
             &["job.retried"],
             json!({ "id": app.job(team, "").await }),
         ),
         "retryJobs" => {
-            app.job(team, BURIED).await;
+            app.job(team, SET_BURIED).await;
             (
                 "admin",
                 "mutation($filter: JobFilter!) { retryJobs(filter: $filter) }",
@@ -383,7 +383,7 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
         "discardJob" => (
             "admin",
             "mutation($id: ID!) { discardJob(id: $id) { state } }",
-            json!({ "id": app.job(team, BURIED).await }),
+            json!({ "id": app.job(team, SET_BURIED).await }),
             &["job.discarded"],
             json!({ "id": app.job(team, "").await }),
         ),
@@ -392,7 +392,7 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
             "mutation($id: ID!) { cancelJob(id: $id) { state } }",
             json!({ "id": app.job(team, "watched = true").await }),
             &["job.cancelled"],
-            json!({ "id": app.job(team, BURIED).await }),
+            json!({ "id": app.job(team, SET_BURIED).await }),
         ),
         "saveSchedule" => (
             "operator",
@@ -420,7 +420,7 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
         _ => operator.id,
     };
     let bearer = (!role.is_empty()).then(|| team[role].bearer.clone());
-    // `logout` cannot fail: with nobody signed in it does nothing.
+    // `logout` cannot fail: without a signed-in caller it does nothing.
     let bad_bearer = if bad.is_null() { None } else { bearer.clone() };
     let bad = if bad.is_null() { json!({}) } else { bad };
     (
@@ -441,10 +441,10 @@ async fn run(app: &TestApp, call: &Call, request_id: &str) -> Reply {
     harness::ask(&app.engine, bearer, call.document, variables, client(request_id)).await
 }
 
-/// An entry: action, actor, address, request.
+/// An audit entry: action, actor, IP address, request id.
 type Entry = (String, Option<String>, Option<String>, Option<String>);
 
-/// The entries of that request.
+/// Returns the audit entries with this request id.
 async fn entries(app: &TestApp, request_id: &str) -> Vec<Entry> {
     let rows = app
         .test
@@ -464,7 +464,7 @@ async fn entries(app: &TestApp, request_id: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// Everything that the database holds.
+/// Returns a digest of all rows, per table.
 async fn digest(app: &TestApp) -> Vec<(&'static str, String)> {
     let client = app.test.superuser().await;
     let mut digest = Vec::new();
@@ -549,13 +549,13 @@ async fn a_failing_mutation_leaves_none() {
     assert!(wrong.is_empty(), "mutation, recorded: {wrong:#?}");
 }
 
-/// One transaction: where the entry cannot be written, the change does not happen either.
+/// The entry and the change share a transaction: if the entry cannot be written, the change is rolled back.
 #[tokio::test]
 async fn what_cannot_be_recorded_does_not_happen() {
     let mut wrong = Vec::new();
     let app = TestApp::new().await;
     app
-        .break_with(
+        .execute_sql(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the trail is full'; END $$;
              CREATE TRIGGER refuse BEFORE INSERT ON audit_entry EXECUTE FUNCTION refuse();
              ALTER TABLE audit_entry DISABLE TRIGGER refuse",
@@ -564,11 +564,11 @@ async fn what_cannot_be_recorded_does_not_happen() {
     for mutation in roots("Mutation") {
         let team = app.team(&mutation.to_lowercase()).await;
         let (call, recorded, _) = calls(&app, &team, &mutation).await;
-        app.break_with("ALTER TABLE audit_entry ENABLE TRIGGER refuse").await;
+        app.execute_sql("ALTER TABLE audit_entry ENABLE TRIGGER refuse").await;
         let before = digest(&app).await;
         let reply = run(&app, &call, &mutation).await;
-        app.break_with("ALTER TABLE audit_entry DISABLE TRIGGER refuse").await;
-        // What changes nothing has nothing to record.
+        app.execute_sql("ALTER TABLE audit_entry DISABLE TRIGGER refuse").await;
+        // A mutation that changes nothing records nothing, so it succeeds.
         let is_refused = !reply.errors().is_empty() && reply.code() == "INTERNAL";
         if is_refused == recorded.actions.is_empty() || digest(&app).await != before {
             wrong.push((mutation, reply.json));

@@ -1,11 +1,11 @@
-//! Cursors that an earlier version handed out continue their lists: they are signed together with the list's name, order and
-//! filter, as these are written for debugging, so a renamed filter would refuse them.
+//! Tests that cursors of an earlier version still work. A cursor is signed together with the `Debug` text of the list's
+//! name, order and filter, so renaming a filter would invalidate it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use domain::{
     access::{
-        identity::{Caller, Identity},
+        identity::{Identity, RequestInfo},
         password::{Cost, Hasher},
         session::SessionPolicy,
         token::TokenKeys,
@@ -20,18 +20,18 @@ use graphql::{Engine, Services, Settings};
 use jobs::{Limiter, Redis, event::Listener};
 use serde_json::{Value, json};
 
-use crate::harness::{ADDRESS, ample, ask, client, now};
+use crate::harness::{ADDRESS, ask, client, now, unlimited_quota};
 use domain::testing::redis_url;
 
-/// The engine on the rows of the version before, with its rings; and its owner's bearer.
+/// Returns an engine on the rows of the earlier version, with its key rings, and the owner's bearer token.
 async fn restored() -> (TestDb, Engine, String) {
     let test = TestDb::new().await;
     earlier::restore(&test).await;
     let db = test.db.clone();
     let secret = |ring| URL_SAFE_NO_PAD.decode(earlier::only_key(ring).1).unwrap();
     let policy = SessionPolicy {
-        access_life: TimeDelta::minutes(30),
-        session_life: TimeDelta::days(14),
+        access_lifetime: TimeDelta::minutes(30),
+        session_lifetime: TimeDelta::days(14),
         idle: None,
         max_per_user: 5,
         max_per_admin: 5,
@@ -40,21 +40,22 @@ async fn restored() -> (TestDb, Engine, String) {
     let jwt = secret(earlier::JWT_KEYS);
     let keys = TokenKeys::new([("before", jwt.as_slice())]);
     let identity = Identity::new(db.clone(), hasher, keys, policy, TimeDelta::minutes(15));
-    let caller = Caller { address: ADDRESS.parse().unwrap(), request_id: "r".into(), now: now() };
+    let caller =
+        RequestInfo { address: ADDRESS.parse().unwrap(), request_id: "r".into(), now: now() };
     let tokens = identity.login(earlier::OWNER, earlier::PASSWORD, &caller).await.unwrap();
     let services = Services {
         identity,
         db,
         limiter: Limiter::new(Redis::open(&redis_url()).unwrap()),
-        listener: Listener::deaf(),
-        auth_quota: ample(),
-        scan_quota: ample(),
+        listener: Listener::disconnected(),
+        auth_quota: unlimited_quota(),
+        run_quota: unlimited_quota(),
         cursors: CursorKeys::derive([secret(earlier::ENCRYPTION_KEYS).as_slice()]),
     };
     (test, Engine::build(services, Settings::default()).unwrap(), tokens.access_token)
 }
 
-/// The nodes after the cursor, or what was answered instead.
+/// Returns the nodes after the cursor, or the text of the response if it has errors.
 async fn rest(engine: &Engine, bearer: &str, cursor: &Cursor) -> Result<Value, String> {
     let after = json!({ "after": cursor.cursor });
     let reply = ask(engine, Some(bearer), &cursor.query, after, client("a-page")).await;
@@ -65,7 +66,7 @@ async fn rest(engine: &Engine, bearer: &str, cursor: &Cursor) -> Result<Value, S
     Ok(list["nodes"].clone())
 }
 
-/// The forecast's rows are those of before until the first of its flips, in January 2030.
+/// Valid until January 2030: then the first flip of the stored forecast is due, and its rows change.
 #[tokio::test]
 async fn cursors_of_before_continue_every_kind_of_list() {
     let (_test, engine, bearer) = restored().await;

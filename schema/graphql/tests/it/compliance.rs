@@ -1,4 +1,4 @@
-//! Rules, runs, findings, scores.
+//! Rules, runs, findings, scores and reports.
 
 mod rule;
 mod run;

@@ -1,5 +1,5 @@
-//! What clients rely on. Things are added freely; what stands here is changed or dropped only with a reason, and then
-//! here too.
+//! The contract with clients. The schema may grow freely; a type or field listed here is changed or removed only for a
+//! good reason, and then here too.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use async_graphql::{
 
 use crate::sdl::{fields, types};
 
-/// The part of the contract that is served today, in its own words.
+/// The part of the contract that is served today, as SDL.
 const CONTRACT: &str = r"
 scalar DateTime
 scalar JSON
@@ -166,7 +166,7 @@ enum ScheduleAction { COMPLIANCE_RUN }
 type AuditEntry { id: ID! at: DateTime! actor: Actor action: String! entityType: String! entityId: ID! changedPaths: [String!]! before: JSON after: JSON sourceIp: String requestId: String }
 ";
 
-/// The schema as lines that two can be compared by: `Query.asset(id)` is `ID`, `Permission.ASSET_READ` is a value.
+/// Returns the schema as comparable lines: `Query.asset(id)` is `ID`, `Permission.ASSET_READ` is a value.
 fn lines(definitions: &[TypeDefinition]) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
     for definition in definitions {
@@ -216,12 +216,12 @@ fn input(input: &InputValueDefinition) -> String {
 }
 
 fn statement(directives: &[Positioned<ConstDirective>]) -> String {
-    let said = directives.iter().map(|directive| {
+    let output = directives.iter().map(|directive| {
         let permission = directive.node.get_argument("permission");
         let permission = permission.map(|permission| permission.node.to_string());
         format!("@{} {}", directive.node.name.node, permission.unwrap_or_default())
     });
-    said.collect()
+    output.collect()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a client learns of a failure: a code, a sentence, faults; never what the driver said.
+//! Tests of errors as clients receive them: a code, a message and faults, never the text of the driver.
 //!
 //! Long, because there is a test for each code.
 
@@ -10,21 +10,21 @@ use domain::{
 use jobs::Quota;
 use serde_json::{Value, json};
 
-use crate::harness::{self, PASSWORD, Reply, TestApp, ample, client, nothing};
+use crate::harness::{self, PASSWORD, Reply, TestApp, client, nothing, unlimited_quota};
 
 const CREATE: &str = "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id } }";
 
-/// Asks as the owner of a fresh team.
+/// Executes a document as the owner of a new team.
 async fn ask(document: &str, variables: Value) -> Reply {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
     app.ask(team["owner"].bearer.as_str(), document, variables).await
 }
 
-/// What an operator reads in a log belongs there: not a word of it here.
+/// Asserts that the errors contain no internals, which belong in the log.
 #[track_caller]
-fn says_nothing_of_the_machine(reply: &Reply) {
-    let said = Value::from(reply.errors().to_vec()).to_string().to_lowercase();
+fn assert_no_internals(reply: &Reply) {
+    let output = Value::from(reply.errors().to_vec()).to_string().to_lowercase();
     for word in [
         "postgres",
         "sqlstate",
@@ -41,7 +41,7 @@ fn says_nothing_of_the_machine(reply: &Reply) {
         "socket",
         "secret cause",
     ] {
-        assert!(!said.contains(word), "{word}: {said}");
+        assert!(!output.contains(word), "{word}: {output}");
     }
 }
 
@@ -63,7 +63,7 @@ async fn what_cannot_be_changed_as_things_are_is_a_conflict() {
     let reply = ask(document, nothing()).await;
     assert_eq!(reply.code(), "CONFLICT");
     assert_eq!(reply.error()["message"], "Another asset has this external id.");
-    says_nothing_of_the_machine(&reply);
+    assert_no_internals(&reply);
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn an_owner_from_nowhere_is_a_conflict() {
     let input = json!({ "input": { "name": "a", "type": "HOST", "owner": UserId::new() } });
     let reply = ask(CREATE, input).await;
     assert_eq!(reply.error()["message"], "The owner is not a member of this organization.");
-    says_nothing_of_the_machine(&reply);
+    assert_no_internals(&reply);
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn the_last_owner_stays() {
     let reply =
         app.ask(team["owner"].bearer.as_str(), document, json!({ "user": team["owner"].id })).await;
     assert_eq!(reply.code(), "CONFLICT", "{:#}", reply.json);
-    says_nothing_of_the_machine(&reply);
+    assert_no_internals(&reply);
 }
 
 #[tokio::test]
@@ -98,11 +98,11 @@ async fn all_faults_of_an_asset_are_told_at_once() {
         json!([
             { "path": "input.name", "message": "must not be empty" },
             { "path": "input.externalId", "message": "has 256 characters, at most 255 are allowed" },
-            { "path": "input.location", "message": "holds the control character U+000A" },
+            { "path": "input.location", "message": "contains the control character U+000A" },
             { "path": "input.description", "message": "has 4097 characters, at most 4096 are allowed" },
             { "path": "input.attributes", "message": "must be an object, such as {\"os_name\": \"Debian 12\"}" },
-            { "path": "input.customFields.", "message": "a key has 1 to 64 characters, no control characters and no spaces around it" },
-            { "path": "input.customFields.b", "message": "holds the control character U+0000" }
+            { "path": "input.customFields.", "message": "the key must have 1 to 64 characters, no control characters and no spaces around it" },
+            { "path": "input.customFields.b", "message": "contains the control character U+0000" }
         ])
     );
 }
@@ -131,7 +131,7 @@ async fn a_role_that_is_not_there_is_told_where_and_what_there_is() {
     assert_eq!(
         reply.error()["extensions"]["fields"],
         json!([
-            { "path": "roles.1", "message": "there is no role of this key", "suggestion": "viewer, operator, admin, owner" }
+            { "path": "roles.1", "message": "there is no role with this key", "suggestion": "viewer, operator, admin, owner" }
         ])
     );
 }
@@ -177,11 +177,11 @@ async fn what_is_no_id_is_a_validation_everywhere() {
     ] {
         let reply = app.ask(team["owner"].bearer.as_str(), document, nothing()).await;
         assert_eq!(reply.code(), "VALIDATION", "{document}: {:#}", reply.json);
-        says_nothing_of_the_machine(&reply);
+        assert_no_internals(&reply);
     }
 }
 
-/// Postgres keeps no U+0000: a text that holds it is refused before it reaches the driver.
+/// Postgres cannot store U+0000, so a string that contains it is rejected before it reaches the driver.
 #[tokio::test]
 async fn a_text_that_cannot_be_kept_is_a_validation_everywhere() {
     let app = TestApp::new().await;
@@ -197,7 +197,7 @@ async fn a_text_that_cannot_be_kept_is_a_validation_everywhere() {
     ] {
         let reply =
             app.ask(team["owner"].bearer.as_str(), document, json!({ "t": "n\0@b.example" })).await;
-        says_nothing_of_the_machine(&reply);
+        assert_no_internals(&reply);
         if reply.code() != "VALIDATION" {
             wrong.push((document, reply.code().to_owned()));
         }
@@ -228,7 +228,7 @@ async fn a_sign_in_fails_in_the_same_words_whatever_is_wrong() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
     let document = "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { mfaChallenge } }";
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     for (email, password) in [
         (team["viewer"].email.as_str(), "wrong horse"),
         ("nobody@alfa.example", PASSWORD),
@@ -237,10 +237,10 @@ async fn a_sign_in_fails_in_the_same_words_whatever_is_wrong() {
         (team["viewer"].email.as_str(), "\0"),
     ] {
         let reply = app.ask(None, document, json!({ "email": email, "password": password })).await;
-        said.push(reply.error().clone());
+        output.push(reply.error().clone());
     }
-    assert_eq!(said[0]["message"], "Invalid email or password.");
-    assert!(said.iter().all(|one| *one == said[0]), "{said:#?}");
+    assert_eq!(output[0]["message"], "Invalid email or password.");
+    assert!(output.iter().all(|one| *one == output[0]), "{output:#?}");
 }
 
 #[tokio::test]
@@ -269,10 +269,10 @@ async fn a_database_that_is_away_is_told_so() {
         let team = app.team("alfa").await;
         (app, team)
     };
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     let dead =
         Db::new("postgresql://somebody:secret@127.0.0.1:1/nowhere", 2, "sentryops-test").unwrap();
-    let engine = harness::engine(dead, ample()).await;
+    let engine = harness::engine(dead, unlimited_quota()).await;
     let login = "mutation { login(email: \"a@b.example\", password: \"x\") { mfaChallenge } }";
     for (bearer, document) in
         [(Some(team["owner"].bearer.as_str()), "{ assets { nodes { id } } }"), (None, login)]
@@ -280,7 +280,7 @@ async fn a_database_that_is_away_is_told_so() {
         let reply = harness::ask(&engine, bearer, document, nothing(), client("r")).await;
         assert_eq!(reply.code(), "DEPENDENCY_UNAVAILABLE");
         assert_eq!(reply.error()["extensions"]["retryAfterMs"], 1000);
-        says_nothing_of_the_machine(&reply);
+        assert_no_internals(&reply);
     }
     drop(app);
 }
@@ -288,7 +288,7 @@ async fn a_database_that_is_away_is_told_so() {
 #[tokio::test]
 async fn what_needs_no_database_is_answered_without() {
     let dead = Db::new("postgresql://somebody@127.0.0.1:1/nowhere", 2, "sentryops-test").unwrap();
-    let engine = harness::engine(dead, ample()).await;
+    let engine = harness::engine(dead, unlimited_quota()).await;
     let reply = harness::ask(
         &engine,
         None,
@@ -300,7 +300,7 @@ async fn what_needs_no_database_is_answered_without() {
     assert_eq!(reply.data(), &json!({ "viewer": null, "__typename": "Query" }));
 }
 
-/// What Postgres may say to any statement, and what becomes of it.
+/// Maps each SQLSTATE that any statement may return to an error code.
 #[tokio::test]
 async fn what_the_database_says_becomes_one_of_our_codes() {
     let app = TestApp::new().await;
@@ -318,7 +318,7 @@ async fn what_the_database_says_becomes_one_of_our_codes() {
         ("53100", "DEPENDENCY_UNAVAILABLE"), // disk_full
         ("25006", "DEPENDENCY_UNAVAILABLE"), // read_only_sql_transaction: the primary has moved
         ("42703", "INTERNAL"),               // undefined_column
-        ("23514", "INTERNAL"),               // a check that nobody gave a sentence
+        ("23514", "INTERNAL"),               // check_violation of a constraint without a message
         ("22021", "INTERNAL"),               // character_not_in_repertoire
         ("XX000", "INTERNAL"),
     ] {
@@ -328,9 +328,9 @@ async fn what_the_database_says_becomes_one_of_our_codes() {
              DROP TRIGGER IF EXISTS refuse ON asset;
              CREATE TRIGGER refuse BEFORE INSERT ON asset EXECUTE FUNCTION refuse()"
         );
-        app.break_with(&raise).await;
+        app.execute_sql(&raise).await;
         let reply = app.ask(team["owner"].bearer.as_str(), CREATE, input.clone()).await;
-        says_nothing_of_the_machine(&reply);
+        assert_no_internals(&reply);
         if reply.code() != code {
             wrong.push((state, reply.code().to_owned(), code));
         }
@@ -344,25 +344,25 @@ async fn what_takes_too_long_is_a_timeout() {
     let separator = if test.url.contains('?') { '&' } else { '?' };
     let url = format!("{}{separator}options=-c%20statement_timeout%3D50", test.url);
     let db = Db::new(&url, 2, "sentryops-test").unwrap();
-    let app = TestApp::on(test, db, ample()).await;
+    let app = TestApp::on(test, db, unlimited_quota()).await;
     let team = app.team("alfa").await;
-    // A lock that nobody gives up for as long as the client lives.
+    // The lock is held until the client is dropped.
     let holder = app.test.superuser().await;
     holder.batch_execute("BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let reply =
         app.ask(team["owner"].bearer.as_str(), "{ assets { nodes { id } } }", nothing()).await;
     assert_eq!(reply.code(), "TIMEOUT", "{:#}", reply.json);
-    says_nothing_of_the_machine(&reply);
+    assert_no_internals(&reply);
 }
 
-/// The connection is thrown away with its transaction; the next request gets another.
+/// A broken connection is discarded with its transaction, and the next request opens another.
 #[tokio::test]
 async fn a_connection_that_breaks_is_replaced() {
-    let app = TestApp::narrow(1).await;
+    let app = TestApp::with_connections(1).await;
     let team = app.team("alfa").await;
     let owner = team["owner"].bearer.as_str();
     app.ask(owner, "{ assets { nodes { id } } }", nothing()).await.data();
-    app.break_with(
+    app.execute_sql(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
              WHERE datname = current_database() AND usename = 'sentryops_test'",
     )

@@ -1,3 +1,3 @@
-//! Jobs, queues, workers, schedules.
+//! Tests of jobs, queues, workers and schedules.
 
 mod job;

@@ -1,4 +1,4 @@
-//! The engine on a database of its own, and teams to ask it questions.
+//! The test harness: an engine on its own database, and organizations with users who send requests.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use domain::{
     Db, Origin, Viewer,
     access::{
         api_key::{ApiKey, NewApiKey},
-        identity::{Caller, Identity},
+        identity::{Identity, RequestInfo},
         organization::Organization,
         password::{Cost, Hasher},
         permission::Permission,
@@ -20,28 +20,28 @@ use domain::{
     entity::{ApiKeyId, JobId, UserId},
     testing::{TestDb, redis_url},
 };
-use graphql::{Answer, Client, Engine, Services, Settings, Watching};
+use graphql::{Answer, CheckIntervals, Client, Engine, Services, Settings};
 use jobs::{Limiter, Quota, Redis, event::Listener};
 use serde_json::{Value, json};
 
-/// Everybody's password.
+/// Password of every user.
 pub(crate) const PASSWORD: &str = "correct pelican mosaic";
-/// What makes a waiting job a buried one.
-pub(crate) const BURIED: &str = "state = 'BURIED', attempt = 3, error = 'it broke'";
-/// Where requests come from.
+/// `SET` clause that turns a waiting job into a buried (dead-lettered) job.
+pub(crate) const SET_BURIED: &str = "state = 'BURIED', attempt = 3, error = 'it broke'";
+/// IP address of all requests.
 pub(crate) const ADDRESS: &str = "192.0.2.7";
 
-/// The time: tests that depend on it pass their own.
-#[expect(clippy::disallowed_methods, reason = "here is the edge: the engine reads the same clock")]
+/// Returns the current time; tests that depend on the time pass their own.
+#[expect(clippy::disallowed_methods, reason = "tests read the same clock as the engine")]
 pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// The engine on a database of its own.
+/// An engine on its own database.
 pub(crate) struct TestApp {
     pub(crate) engine: Engine,
     pub(crate) test: TestDb,
-    /// For what a test prepares; the engine may have a pool of its own.
+    /// Identity service for the setup of tests; the engine may use a different pool.
     pub(crate) identity: Identity,
     hash: String,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Team {
     people: BTreeMap<&'static str, Person>,
 }
 
-/// Somebody signed in.
+/// A signed-in user with its tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Person {
     pub(crate) id: UserId,
@@ -61,26 +61,26 @@ pub(crate) struct Person {
     pub(crate) refresh: String,
 }
 
-/// What came of a document.
+/// The response to a document, and whether it was executed.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) executed: bool,
     pub(crate) json: Value,
-    /// As it is sent, keys in their order.
+    /// JSON text as sent to the client, which shows the order of the keys.
     pub(crate) text: String,
 }
 
-/// Signs people in on this database, with cheap hashes.
+/// Creates an identity service on this database, with cheap password hashes.
 fn identity(db: Db) -> (Identity, Hasher) {
     identity_with(db, TimeDelta::minutes(30))
 }
 
-/// The same, with access tokens of that life.
-fn identity_with(db: Db, access_life: TimeDelta) -> (Identity, Hasher) {
+/// Creates an identity service like [`identity`], with this lifetime of access tokens.
+fn identity_with(db: Db, access_lifetime: TimeDelta) -> (Identity, Hasher) {
     let hasher = Hasher::new(Cost { memory_kib: 64, passes: 1, lanes: 1 }, 16).unwrap();
     let policy = SessionPolicy {
-        access_life,
-        session_life: TimeDelta::days(14),
+        access_lifetime,
+        session_lifetime: TimeDelta::days(14),
         idle: None,
         max_per_user: 5,
         max_per_admin: 5,
@@ -90,17 +90,17 @@ fn identity_with(db: Db, access_life: TimeDelta) -> (Identity, Hasher) {
     (identity, hasher)
 }
 
-/// The engine on that database.
+/// Builds an engine on this database that receives no hints, so that subscriptions poll.
 pub(crate) async fn engine(db: Db, auth_quota: Quota) -> Engine {
-    engine_with(db, auth_quota, Listener::deaf(), Watching::default()).await
+    engine_with(db, auth_quota, Listener::disconnected(), CheckIntervals::default()).await
 }
 
-/// The same, with ears, and keeping up with the rows as a test needs it.
+/// Builds an engine like [`engine`], with this listener and these intervals.
 pub(crate) async fn engine_with(
     db: Db,
     auth_quota: Quota,
     listener: Listener,
-    watching: Watching,
+    intervals: CheckIntervals,
 ) -> Engine {
     let redis = Redis::open(&redis_url()).unwrap();
     redis.ready(Duration::from_secs(10)).await.unwrap();
@@ -110,41 +110,41 @@ pub(crate) async fn engine_with(
         limiter: Limiter::new(redis),
         listener,
         auth_quota,
-        scan_quota: Quota::parse("scan", "1000000/second").unwrap(),
+        run_quota: Quota::parse("scan", "1000000/second").unwrap(),
         cursors: CursorKeys::derive([[9; 32].as_slice()]),
     };
-    let settings = Settings { introspection: true, watching, ..Settings::default() };
+    let settings = Settings { introspection: true, intervals, ..Settings::default() };
     Engine::build(services, settings).unwrap()
 }
 
-/// A quota that no test reaches.
-pub(crate) fn ample() -> Quota {
+/// Returns a quota that no test exhausts.
+pub(crate) fn unlimited_quota() -> Quota {
     Quota::parse("auth", "1000000/second").unwrap()
 }
 
 impl TestApp {
-    /// With the pool that the application has.
+    /// Creates an app with the default pool.
     pub(crate) async fn new() -> Self {
         let test = TestDb::new().await;
         let db = test.db.clone();
-        Self::on(test, db, ample()).await
+        Self::on(test, db, unlimited_quota()).await
     }
 
-    /// With a pool and a quota of one's own.
+    /// Creates an app with this pool and this quota for sign-ins.
     pub(crate) async fn on(test: TestDb, db: Db, quota: Quota) -> Self {
         let (identity, hasher) = identity(test.db.clone());
         let hash = hasher.hash(PASSWORD).await.unwrap();
         Self { engine: engine(db, quota).await, test, identity, hash }
     }
 
-    /// With at most `connections` at once.
-    pub(crate) async fn narrow(connections: usize) -> Self {
+    /// Creates an app whose pool has at most `connections` connections.
+    pub(crate) async fn with_connections(connections: usize) -> Self {
         let test = TestDb::new().await;
         let db = Db::new(&test.url, connections, "sentryops-test").unwrap();
-        Self::on(test, db, ample()).await
+        Self::on(test, db, unlimited_quota()).await
     }
 
-    /// An organization of that slug; its people are called `<slug> <role>`.
+    /// Creates an organization with this slug and one member per built-in role, named `<slug> <role>`.
     pub(crate) async fn team(&self, slug: &str) -> Team {
         let tx = self.test.auth(Origin::system()).await.unwrap();
         let org =
@@ -158,7 +158,7 @@ impl TestApp {
         Team { org, people }
     }
 
-    /// A member with these roles, signed in; `local` is the e-mail's part before the @.
+    /// Creates a member with these roles and signs the member in; `local` is the local part of the e-mail address.
     pub(crate) async fn person(
         &self,
         org: &Organization,
@@ -179,24 +179,24 @@ impl TestApp {
         self.sign_in(user.id, email).await
     }
 
-    /// A new session of that user.
+    /// Opens a new session for this user.
     pub(crate) async fn sign_in(&self, id: UserId, email: String) -> Person {
         let tokens = self.identity.login(&email, PASSWORD, &caller()).await.unwrap();
         Person { id, email, bearer: tokens.access_token, refresh: tokens.refresh_token }
     }
 
-    /// A bearer that ends soon.
-    pub(crate) async fn short_lived(&self, email: &str, life: Duration) -> String {
+    /// Returns an access token that expires after `life`.
+    pub(crate) async fn expiring_token(&self, email: &str, life: Duration) -> String {
         let (identity, _) = identity_with(self.test.db.clone(), TimeDelta::from_std(life).unwrap());
         identity.login(email, PASSWORD, &caller()).await.unwrap().access_token
     }
 
-    /// Who stands behind a bearer.
+    /// Returns the caller that a bearer token authenticates.
     pub(crate) async fn viewer(&self, bearer: &str) -> Viewer {
         self.identity.authenticate(bearer, ADDRESS.parse().unwrap(), now()).await.unwrap()
     }
 
-    /// A key of the team's owner with these permissions, and its secret.
+    /// Creates an API key of the team's owner with these permissions; returns the key's id and the full key.
     pub(crate) async fn api_key(
         &self,
         team: &Team,
@@ -216,7 +216,7 @@ impl TestApp {
         (key.id, secret)
     }
 
-    /// What comes of the document.
+    /// Executes a document and returns the response.
     pub(crate) async fn ask<'a>(
         &self,
         bearer: impl Into<Option<&'a str>>,
@@ -226,7 +226,7 @@ impl TestApp {
         ask(&self.engine, bearer.into(), document, variables, client("the-request")).await
     }
 
-    /// A waiting job of the team, with these columns set otherwise.
+    /// Inserts a waiting job of the team, and applies the `SET` clause to the job if the clause is not empty.
     pub(crate) async fn job(&self, team: &Team, set: &str) -> JobId {
         let id = JobId::new();
         let client = self.test.superuser().await;
@@ -241,8 +241,8 @@ impl TestApp {
         id
     }
 
-    /// Statements of a superuser, e.g. to break something.
-    pub(crate) async fn break_with(&self, sql: &str) {
+    /// Runs SQL statements as a superuser, for example to cause a failure.
+    pub(crate) async fn execute_sql(&self, sql: &str) {
         self.test.superuser().await.batch_execute(sql).await.unwrap();
     }
 }
@@ -254,16 +254,16 @@ impl std::ops::Index<&str> for Team {
     }
 }
 
-fn caller() -> Caller {
-    Caller { address: ADDRESS.parse().unwrap(), request_id: "a-sign-in".into(), now: now() }
+fn caller() -> RequestInfo {
+    RequestInfo { address: ADDRESS.parse().unwrap(), request_id: "a-sign-in".into(), now: now() }
 }
 
-/// A client at [`ADDRESS`].
+/// Returns a client at [`ADDRESS`] with this request id.
 pub(crate) fn client(request_id: &str) -> Client {
     Client { address: ADDRESS.parse::<IpAddr>().unwrap(), request_id: request_id.to_owned() }
 }
 
-/// As the HTTP edge asks.
+/// Prepares and executes a document as the HTTP layer does.
 pub(crate) async fn ask(
     engine: &Engine,
     bearer: Option<&str>,
@@ -286,7 +286,7 @@ impl From<Answer> for Reply {
 }
 
 impl Reply {
-    /// The data of a document that went well.
+    /// Returns the data of a response, and panics if it has errors.
     #[track_caller]
     pub(crate) fn data(&self) -> &Value {
         assert!(self.json.get("errors").is_none(), "{:#}", self.json);
@@ -297,20 +297,20 @@ impl Reply {
         self.json["errors"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// The only error.
+    /// Returns the only error, and panics otherwise.
     #[track_caller]
     pub(crate) fn error(&self) -> &Value {
         let [error] = self.errors() else { panic!("not one error: {:#}", self.json) };
         error
     }
 
-    /// The code of the only error.
+    /// Returns the code of the only error.
     #[track_caller]
     pub(crate) fn code(&self) -> &str {
         self.error()["extensions"]["code"].as_str().unwrap()
     }
 
-    /// The paths of the faults of the only error.
+    /// Returns the paths in `extensions.fields` of the only error.
     #[track_caller]
     pub(crate) fn faults(&self) -> Vec<&str> {
         let fields = self.error()["extensions"]["fields"].as_array();
@@ -319,7 +319,7 @@ impl Reply {
     }
 }
 
-/// A document without variables.
+/// Variables of a document without variables.
 pub(crate) fn nothing() -> Value {
     json!({})
 }

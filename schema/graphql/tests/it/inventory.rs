@@ -1,4 +1,4 @@
-//! Assets, and files of them.
+//! Tests of the inventory: dependencies, custody, changes and labels; uploads and exports.
 
 mod files;
 mod graph;

@@ -1,22 +1,22 @@
-//! The API against a real Postgres and Redis, through [`graphql::Engine`] as the HTTP edge uses it.
+//! Integration tests of the API with a real Postgres and Redis, through [`graphql::Engine`] as the HTTP layer uses it.
 //!
-//! | file | what is held there |
+//! | file | contents |
 //! |---|---|
-//! | `harness`, `wire` | the engine on a database of its own with a team or two; what a pool sends to Postgres |
-//! | `sdl`, `contract` | the committed schema, its descriptions and statements; what clients rely on |
-//! | `tenancy` | two organizations, random requests, dropped and failing ones: nothing foreign is seen or changed |
-//! | `audit` | every mutation leaves its entry, in the transaction of the change |
-//! | `inventory/graph` | dependencies, custody, changes and labels as people see and change them |
-//! | `compliance/run` | findings, waivers, scores and reports as people see them |
-//! | `statements`, `requests` | how many statements a list costs; one transaction and one connection a request |
-//! | `subscriptions` | what is watched is sent, to whom may see it, with and without Redis; rights over time |
-//! | `fleet/job` | jobs, queues, workers and schedules as people see them and change them |
-//! | `compliance/rule` | rules as people see them, write them and try them |
-//! | `errors`, `paging` | codes and sentences; pages in both directions |
-//! | `compatibility` | cursors that an earlier version handed out |
-//! | `inventory/files` | uploads however they end, exports |
+//! | `harness`, `wire` | an engine on its own database with test organizations; a proxy that records SQL statements |
+//! | `sdl`, `contract` | the committed schema, its descriptions and permission directives; the contract with clients |
+//! | `tenancy` | isolation of two organizations under random, dropped and failing requests |
+//! | `audit` | every mutation writes its audit entry in the transaction of the change |
+//! | `inventory/graph` | dependencies, custody (check-out records), changes and labels |
+//! | `compliance/run` | findings, waivers, scores and reports |
+//! | `statements`, `requests` | SQL statements per list; one transaction and one connection per request |
+//! | `subscriptions` | subscriptions with and without Redis; loss of permissions while a connection is open |
+//! | `fleet/job` | jobs, queues, workers and schedules |
+//! | `compliance/rule` | rules: reading, saving and testing rules |
+//! | `errors`, `paging` | error codes and messages; pages in both directions |
+//! | `compatibility` | cursors that an earlier version issued |
+//! | `inventory/files` | uploads and exports |
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+#![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod audit;
 mod compatibility;

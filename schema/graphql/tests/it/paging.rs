@@ -1,4 +1,4 @@
-//! Pages over the API: both directions, totals only when asked, cursors of this list only.
+//! Tests of paging through the API: both directions, totals only if selected, cursors valid for their own list only.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const PAGE: &str = "query($first: Int, $after: String, $last: Int, $before: Stri
     }
 }";
 
-/// Assets `a`, `b`, … of the team.
+/// Creates one asset of the team for each letter of `names`.
 async fn assets(app: &TestApp, team: &Team, names: &str) {
     for name in names.chars() {
         let create =
@@ -22,7 +22,7 @@ async fn assets(app: &TestApp, team: &Team, names: &str) {
     }
 }
 
-/// The names of a page, with `<` and `>` where rows precede and follow, and its cursors.
+/// Returns the names of a page, with `<` if rows precede it and `>` if rows follow, and its start and end cursor.
 async fn page(app: &TestApp, team: &Team, arguments: Value) -> (String, Value, Value) {
     let reply = app.ask(team["owner"].bearer.as_str(), PAGE, arguments).await;
     let page = &reply.data()["assets"];
@@ -87,7 +87,7 @@ async fn a_row_that_comes_or_goes_neither_repeats_nor_hides_another() {
     let (shown, _, after) = page(&app, &team, json!({ "first": 2 })).await;
     assert_eq!(shown, "bd>");
     assets(&app, &team, "aeg").await;
-    app.break_with("DELETE FROM asset WHERE name = 'd'").await;
+    app.execute_sql("DELETE FROM asset WHERE name = 'd'").await;
     let (shown, ..) = page(&app, &team, json!({ "first": 9, "after": after })).await;
     assert_eq!(shown, "<efgh");
 }
@@ -111,7 +111,7 @@ async fn equal_names_are_told_apart_by_their_ids() {
     assert_eq!(seen.len(), 5);
 }
 
-/// Every order has its own values in its cursors.
+/// Reads every order to its end, because each order stores different values in its cursors.
 #[tokio::test]
 async fn every_order_is_read_to_its_end() {
     let app = TestApp::new().await;
@@ -206,10 +206,10 @@ async fn a_cursor_that_was_tampered_with_is_refused() {
     let owner = team["owner"].bearer.as_str();
     let (_, _, cursor) = page(&app, &team, json!({ "first": 1 })).await;
     let cursor = cursor.as_str().unwrap();
-    // The last letter holds bits that no byte takes.
-    for place in 0..cursor.len() - 1 {
+    // The last letter is left out: some of its bits are padding and decode to no byte.
+    for index in 0..cursor.len() - 1 {
         let mut letters = cursor.as_bytes().to_vec();
-        letters[place] = if letters[place] == b'A' { b'B' } else { b'A' };
+        letters[index] = if letters[index] == b'A' { b'B' } else { b'A' };
         let tampered = String::from_utf8(letters).unwrap();
         for argument in ["after", "before"] {
             let reply = app.ask(owner, PAGE, json!({ argument: tampered })).await;

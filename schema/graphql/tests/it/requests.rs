@@ -1,4 +1,4 @@
-//! A request and its transactions: one to read, one connection at once, none for what is refused.
+//! Tests of a request's transactions: one for reads, one connection at a time, none for rejected documents.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 const CREATE: &str =
     "mutation($input: CreateAssetInput!) { createAsset(input: $input) { id name owner { name } } }";
 
-/// Everything that a viewer can be asked beside everything else.
+/// A document that selects many lists and relations at the same time.
 const BUSY: &str = "query($id: ID!) {
     viewer { organizations { name } sessions { id } organization { name } roles { key } actor { ... on User { name roles { key } } } }
     node(id: $id) { id ... on User { name roles { key } } }
@@ -29,7 +29,7 @@ async fn add_asset(app: &TestApp, team: &Team) {
     app.ask(team["owner"].bearer.as_str(), CREATE, input).await.data();
 }
 
-/// Fails where requests wait for each other's connections, before the pool itself gives up after five seconds.
+/// Fails if requests wait for each other's connections, before the pool's own timeout of five seconds.
 async fn promptly(reply: impl Future<Output = Reply>) -> Reply {
     tokio::time::timeout(Duration::from_secs(4), reply)
         .await
@@ -80,13 +80,13 @@ async fn a_request_hands_its_connection_back_in_order() {
     assert_eq!(wire.look().connections, 0, "connections were thrown away and made anew");
 }
 
-/// Pairs of what may be selected together, on the one connection that there is.
+/// Selects pairs of fields together on a pool of one connection.
 #[tokio::test]
 async fn one_connection_is_enough_for_any_document() {
-    let app = TestApp::narrow(1).await;
+    let app = TestApp::with_connections(1).await;
     let team = app.team("alfa").await;
     add_asset(&app, &team).await;
-    app.break_with("UPDATE membership SET permissions = '{FLEET_READ}'").await;
+    app.execute_sql("UPDATE membership SET permissions = '{FLEET_READ}'").await;
     app.job(&team, &format!("actor_kind = 'user', actor_id = '{}'", team["owner"].id.uuid())).await;
     let parts = [
         "viewer { organizations { name } }",
@@ -120,7 +120,7 @@ async fn one_connection_is_enough_for_any_document() {
 
 #[tokio::test]
 async fn a_mutation_and_what_is_selected_of_its_result_share_one_connection() {
-    let app = TestApp::narrow(1).await;
+    let app = TestApp::with_connections(1).await;
     let team = app.team("alfa").await;
     let document = "mutation($owner: ID!) {
         a: createAsset(input: { name: \"web-1\", type: HOST, owner: $owner }) { name owner { name roles { key } } }
@@ -144,7 +144,7 @@ async fn a_mutation_and_what_is_selected_of_its_result_share_one_connection() {
 
 #[tokio::test]
 async fn requests_at_once_share_few_connections() {
-    let app = TestApp::narrow(2).await;
+    let app = TestApp::with_connections(2).await;
     let team = app.team("alfa").await;
     add_asset(&app, &team).await;
     let owner = &team["owner"];
@@ -233,8 +233,8 @@ async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
     }
 }
 
-/// A value that does not fit is known before anything runs: the first of two mutations must not have run when the
-/// second's is looked at.
+/// Variables are checked before any field runs: the first of two mutations must not run if a variable of the second
+/// is invalid.
 #[tokio::test]
 async fn variables_that_do_not_fit_refuse_the_document_whole() {
     let app = TestApp::new().await;
@@ -263,7 +263,7 @@ async fn variables_that_do_not_fit_refuse_the_document_whole() {
         let reply = app.ask(owner, document, variables).await;
         let count = app.ask(owner, "{ assets { totalCount } }", nothing()).await;
         let made = count.data()["assets"]["totalCount"].as_i64().unwrap();
-        app.break_with("DELETE FROM asset").await;
+        app.execute_sql("DELETE FROM asset").await;
         if reply.executed
             || made > 0
             || reply.json["errors"][0]["extensions"]["code"] != "VALIDATION"
@@ -303,7 +303,7 @@ async fn keys_stand_in_the_order_of_the_document() {
     } fragment F on Query { users(first: 1) { pageInfo { hasNextPage } nodes { name id: __typename } } }";
     let reply = app.ask(team["owner"].bearer.as_str(), document, nothing()).await;
     let parts: Vec<_> = reply.text.split("\":").collect();
-    // What stands before a colon, back to its quote, is a key; the last part has none behind it.
+    // The text between the last quote of a part and the colon is a key; the last part is followed by none.
     let keys =
         parts[..parts.len() - 1].iter().map(|part| part.rsplit('"').next().unwrap_or_default());
     let keys: Vec<_> = keys.collect();

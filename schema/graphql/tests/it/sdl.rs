@@ -1,4 +1,4 @@
-//! The schema's text: committed, described, stated.
+//! Tests of the schema's SDL: it is committed, fully described, and states its permissions.
 
 use async_graphql::parser::{
     parse_schema,
@@ -9,10 +9,10 @@ use async_graphql::parser::{
 };
 use async_graphql::{Positioned, Value};
 
-/// The committed schema: what people read and clients rely on.
+/// Path of the committed schema, which people read and clients rely on.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql");
 
-/// The type definitions of a schema's text.
+/// Returns the type definitions of an SDL.
 pub(crate) fn types(sdl: &str) -> Vec<TypeDefinition> {
     let document = parse_schema(sdl).unwrap();
     let types = document.definitions.into_iter().filter_map(|definition| match definition {
@@ -22,7 +22,7 @@ pub(crate) fn types(sdl: &str) -> Vec<TypeDefinition> {
     types.collect()
 }
 
-/// The fields of an object or interface.
+/// Returns the fields of an object or interface; empty for other kinds.
 pub(crate) fn fields(definition: &TypeDefinition) -> &[Positioned<FieldDefinition>] {
     match &definition.kind {
         TypeKind::Object(object) => &object.fields,
@@ -31,7 +31,7 @@ pub(crate) fn fields(definition: &TypeDefinition) -> &[Positioned<FieldDefinitio
     }
 }
 
-/// The names of a root's fields.
+/// Returns the field names of a root type.
 pub(crate) fn roots(root: &str) -> Vec<String> {
     let types = types(&graphql::sdl());
     let root = types.iter().find(|definition| definition.name.node == root).unwrap();
@@ -42,7 +42,7 @@ fn text(description: Option<&Positioned<String>>) -> &str {
     description.map_or("", |text| text.node.as_str())
 }
 
-/// The permissions that directives state.
+/// Returns the permissions that the directives require.
 fn permissions(directives: &[Positioned<ConstDirective>]) -> Vec<String> {
     let requires = directives.iter().filter(|one| one.node.name.node == "requiresPermission");
     let permission = requires.map(|one| match &one.node.get_argument("permission").unwrap().node {
@@ -71,41 +71,48 @@ fn the_schema_is_the_committed_one() {
     );
 }
 
-#[test]
-fn everything_in_the_schema_is_described() {
-    let mut silent = Vec::new();
-    let mut hear = |name: String, description: &Option<Positioned<String>>| {
-        if text(description.as_ref()).trim().is_empty() {
-            silent.push(name);
-        }
-    };
-    for definition in types(&graphql::sdl()) {
+/// Calls `check` with the name and the description of each type, field, argument, input field and enum value.
+fn for_each_description(sdl: &str, mut check: impl FnMut(String, &str)) {
+    for definition in types(sdl) {
         let name = &definition.name.node;
-        hear(name.to_string(), &definition.description);
+        check(name.to_string(), text(definition.description.as_ref()));
         let mut inputs = |owner: &str, inputs: &[Positioned<InputValueDefinition>]| {
             for input in inputs {
-                hear(format!("{owner}.{}", input.node.name.node), &input.node.description);
+                let name = format!("{owner}.{}", input.node.name.node);
+                check(name, text(input.node.description.as_ref()));
             }
         };
-        for field in fields(&definition) {
-            inputs(&format!("{name}.{}", field.node.name.node), &field.node.arguments);
-        }
         if let TypeKind::InputObject(object) = &definition.kind {
             inputs(name, &object.fields);
         }
         for field in fields(&definition) {
-            hear(format!("{name}.{}", field.node.name.node), &field.node.description);
+            inputs(&format!("{name}.{}", field.node.name.node), &field.node.arguments);
+        }
+        for field in fields(&definition) {
+            let name = format!("{name}.{}", field.node.name.node);
+            check(name, text(field.node.description.as_ref()));
         }
         if let TypeKind::Enum(all) = &definition.kind {
             for value in &all.values {
-                hear(format!("{name}.{}", value.node.value.node), &value.node.description);
+                let name = format!("{name}.{}", value.node.value.node);
+                check(name, text(value.node.description.as_ref()));
             }
         }
     }
+}
+
+#[test]
+fn everything_in_the_schema_is_described() {
+    let mut silent = Vec::new();
+    for_each_description(&graphql::sdl(), |name, description| {
+        if description.trim().is_empty() {
+            silent.push(name);
+        }
+    });
     assert!(silent.is_empty(), "without a description: {silent:#?}");
 }
 
-/// A client that sees no directives (introspection has none) reads there what a field takes.
+/// Introspection does not return directives, so clients read the required permission in the description.
 #[test]
 fn descriptions_name_the_permission_that_is_required() {
     let mut silent = Vec::new();
@@ -127,7 +134,7 @@ fn descriptions_name_the_permission_that_is_required() {
             }
         }
     }
-    assert!(silent.is_empty(), "do not name what they take: {silent:#?}");
+    assert!(silent.is_empty(), "do not name what they require: {silent:#?}");
 }
 
 #[test]
@@ -148,11 +155,47 @@ fn every_root_field_states_who_may() {
     }
 }
 
+/// Returns the descriptions that begin with a pronoun or a question word, or have fewer than four words.
+fn unclear(sdl: &str) -> Vec<String> {
+    let openers = ["its", "what", "who", "where", "how", "whose", "which", "whether"];
+    let mut found = Vec::new();
+    for_each_description(sdl, |name, description| {
+        let first = description.split_whitespace().next().unwrap_or_default().to_lowercase();
+        let is_short = description.split_whitespace().count() < 4;
+        if is_short || openers.contains(&first.trim_matches(|c: char| !c.is_alphanumeric())) {
+            found.push(format!("{name}: {description}"));
+        }
+    });
+    found
+}
+
+#[test]
+fn descriptions_name_the_noun_first() {
+    assert_eq!(unclear(&graphql::sdl()), Vec::<String>::new());
+}
+
+#[test]
+fn an_unclear_description_is_found() {
+    let sdl = r#"
+        "The root of queries." type Query {
+            "Its id." id: ID!
+            "Whether the rule is enabled." enabled(
+                "Where the list begins." after: String
+            ): Boolean!
+            "The asset's id, beginning `ast_`." asset: ID!
+        }
+        "Who did it." enum Actor { "A user." USER }
+    "#;
+    let names: Vec<_> =
+        unclear(sdl).iter().filter_map(|line| line.split(':').next().map(str::to_owned)).collect();
+    assert_eq!(names, ["Query.enabled.after", "Query.id", "Query.enabled", "Actor", "Actor.USER"]);
+}
+
 #[test]
 fn rust_does_not_show_in_descriptions() {
     let sdl = graphql::sdl();
     let words = ["Option<", "Vec<", "<Utc>", "::", "domain", "Row"];
-    // async-graphql's own words on its scalar, which cannot be given others.
+    // The description of async-graphql's own scalar cannot be changed.
     let lines = sdl.lines().filter(|line| *line != "Implement the DateTime<Utc> scalar");
     let shown: Vec<_> = lines.filter(|line| words.iter().any(|word| line.contains(word))).collect();
     assert!(shown.is_empty(), "{shown:#?}");

@@ -1,20 +1,20 @@
-//! What a list costs: as many statements for a hundred rows as for five.
+//! Tests for N+1 queries: a list of a hundred rows sends as many SQL statements as a list of five.
 
 use serde_json::json;
 
 use crate::{
     harness::{Team, TestApp},
-    wire::{Seen, Wire},
+    wire::{Traffic, Wire},
 };
 
-/// Statements of a request at most: recognising who asks, one transaction, the list and its relations.
+/// Maximum number of statements per request: authentication, one transaction, the list and its relations.
 const MOST: usize = 12;
 
-/// Members `1..=count`, each with a role, an asset that they own, and the entry of their doing so.
+/// Inserts members `1..=count`, each with roles, an asset that the member owns, and rows that refer to both.
 async fn populate(app: &TestApp, team: &Team, count: usize) {
     let org = team.org.id.uuid();
     app
-        .break_with(&format!(
+        .execute_sql(&format!(
             "INSERT INTO \"user\" (id, email, name, created_at)
              SELECT gen_random_uuid(), n || '@rows.example', 'member ' || n, now() FROM generate_series(1, {count}) AS n;
              INSERT INTO membership (org_id, user_id, created_at)
@@ -73,8 +73,9 @@ async fn populate(app: &TestApp, team: &Team, count: usize) {
         .await;
 }
 
-/// What the owner's document costs with 5 and with 100 rows; `names` counts what tells that all were there.
-async fn costs(document: &str, names: &str) -> [Seen; 2] {
+/// Returns the traffic of the document with 5 and with 100 rows, sent by the owner. The response must contain `names`
+/// once per row.
+async fn costs(document: &str, names: &str) -> [Traffic; 2] {
     let mut costs = Vec::new();
     for rows in [5, 100] {
         let (app, wire) = Wire::app(4).await;
@@ -100,10 +101,10 @@ async fn check(document: &str, names: &str) {
     let [mut few, mut many] = costs(document, names).await;
     for seen in [&mut few, &mut many] {
         for statement in &mut seen.statements {
-            // Enough to tell them apart.
+            // Eight words distinguish the statements.
             *statement = statement.split_whitespace().take(8).collect::<Vec<_>>().join(" ");
         }
-        // A page and its count go out together, in either order.
+        // A page and its count are sent together, in either order.
         seen.statements.sort();
     }
     assert!(
@@ -130,8 +131,8 @@ async fn assets_with_their_owners_tags_facts_dependents_and_custody() {
     check_levels(document, &once, 14).await;
 }
 
-/// As [`check`] for what loads people and assets at several levels, which come together or not: what is counted is the
-/// statements of each of these texts, one whatever the number of rows, and all of them.
+/// Like [`check`] for documents that load users and assets at several levels, where loads may or may not share a
+/// batch. Each text in `once` must occur in exactly one statement, and at most `most` statements may be sent.
 async fn check_levels(document: &str, once: &[&str], most: usize) {
     for seen in costs(document, "member").await {
         for text in once {
@@ -201,7 +202,7 @@ async fn findings_with_their_assets_rules_and_waivers() {
     check_levels(document, &once, 16).await;
 }
 
-/// A statement for each set of arguments, however many assets there are.
+/// Each set of arguments costs one statement, whatever the number of assets.
 #[tokio::test]
 async fn the_same_walk_with_two_bounds_is_two_statements() {
     let document = "{ assets(first: 100) { nodes {
@@ -238,7 +239,7 @@ async fn schedules_with_their_actors() {
     check("{ schedules { name nextRunAt actor { ... on User { name } } } }", "member").await;
 }
 
-/// How many depends on which list is there first; it stays few.
+/// The number of statements depends on which list arrives first, but has a limit.
 #[tokio::test]
 async fn the_same_list_under_two_names() {
     let document = "{ a: assets(first: 50) { nodes { owner { name } } } b: assets(last: 50) { edges { node { owner { name } } } } }";

@@ -1,5 +1,5 @@
-//! What a pool sends to Postgres, seen on its way: the only place where statements can be counted without asking the
-//! code that sends them.
+//! A proxy between the pool and Postgres. Only there can statements be counted independently of the code that sends
+//! them.
 
 use std::{
     collections::HashMap,
@@ -14,36 +14,36 @@ use tokio::{
 };
 use tokio_postgres::config::Host;
 
-use crate::harness::{TestApp, ample};
+use crate::harness::{TestApp, unlimited_quota};
 
-/// What a connection begins with that only wants to cancel another's statement.
+/// First bytes of a connection that only cancels a statement of another connection.
 const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();
 
-/// A proxy in front of the test's Postgres.
+/// A proxy in front of Postgres that records statements.
 #[derive(Clone)]
-pub(crate) struct Wire(Arc<Mutex<Seen>>);
+pub(crate) struct Wire(Arc<Mutex<Traffic>>);
 
-/// What went over the wire since the last look.
+/// Traffic since the last call of [`Wire::look`].
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seen {
-    /// The texts of the statements, in the order of sending; one a round trip.
+pub(crate) struct Traffic {
+    /// Texts of the statements in the order of sending, one per round trip.
     pub(crate) statements: Vec<String>,
-    /// Connections made.
+    /// Number of connections that the pool opened.
     pub(crate) connections: usize,
-    /// Transactions open at once, at most.
+    /// Maximum number of transactions open at the same time.
     pub(crate) most_open: usize,
     open: usize,
 }
 
-impl Seen {
-    /// How many statements hold this text.
+impl Traffic {
+    /// Returns the number of statements that contain this text.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.statements.iter().filter(|statement| statement.contains(text)).count()
     }
 }
 
 impl Wire {
-    /// An app whose engine has a pool of `connections` behind the wire.
+    /// Creates an app whose engine has a pool of `connections` connections through the proxy.
     pub(crate) async fn app(connections: usize) -> (TestApp, Self) {
         let test = TestDb::new().await;
         let config: tokio_postgres::Config = test.url.parse().unwrap();
@@ -60,13 +60,13 @@ impl Wire {
         let wire = Self(Arc::default());
         tokio::spawn(wire.clone().serve(listener, host, port));
         let db = Db::new(&url, connections, "sentryops-test").unwrap();
-        (TestApp::on(test, db, ample()).await, wire)
+        (TestApp::on(test, db, unlimited_quota()).await, wire)
     }
 
-    /// What was seen since the last look.
-    pub(crate) fn look(&self) -> Seen {
+    /// Returns the traffic since the last call, and starts counting again.
+    pub(crate) fn look(&self) -> Traffic {
         let mut seen = self.0.lock().unwrap();
-        let rest = Seen { open: seen.open, most_open: seen.open, ..Seen::default() };
+        let rest = Traffic { open: seen.open, most_open: seen.open, ..Traffic::default() };
         std::mem::replace(&mut seen, rest)
     }
 
@@ -75,7 +75,7 @@ impl Wire {
             client.set_nodelay(true).unwrap();
             let (wire, host) = (self.clone(), host.clone());
             tokio::spawn(async move {
-                // A connection that breaks is the pool's to notice.
+                // The pool notices a broken connection.
                 let _ = match host {
                     Host::Unix(folder) => {
                         let socket = folder.join(format!(".s.PGSQL.{port}"));
@@ -104,11 +104,11 @@ impl Wire {
     }
 }
 
-/// One connection on its way.
+/// A connection through the proxy, with its prepared statements.
 struct Connection {
     wire: Wire,
     statements: HashMap<Vec<u8>, String>,
-    /// Whether a transaction is open on it.
+    /// True while a transaction is open on the connection.
     is_open: bool,
 }
 
@@ -138,7 +138,7 @@ impl Connection {
                     self.statements.insert(name, String::from_utf8_lossy(&sql).into_owned());
                 }
                 b'B' => {
-                    text(); // The portal, of which tokio-postgres uses the unnamed one only.
+                    text(); // The name of the portal; tokio-postgres uses the unnamed portal only.
                     portal = text();
                 }
                 b'E' => self.sent(self.statements.get(&portal).cloned().unwrap_or_default()),
@@ -177,7 +177,7 @@ impl Drop for Connection {
     }
 }
 
-/// A message's body, behind its length.
+/// Reads the length of a message and returns its body.
 async fn message(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = from.read_u32().await? as usize;
     let mut body = vec![0; length.checked_sub(4).ok_or(io::ErrorKind::InvalidData)?];

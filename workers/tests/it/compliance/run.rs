@@ -1,4 +1,4 @@
-//! Compliance runs through the fleet.
+//! Compliance runs, run by worker processes.
 
 use domain::{
     Actor, Id,
@@ -13,7 +13,7 @@ use domain::{
 use jobs::compliance::run::push_shards;
 use serde_json::{Value, json};
 
-use crate::harness::{TO_DO, TestFleet, at, eventually};
+use crate::harness::{OPEN_JOBS, TestFleet, at, eventually};
 
 pub(super) fn host(name: String, attributes: Value) -> CreateAssetInput {
     CreateAssetInput {
@@ -57,11 +57,11 @@ pub(super) async fn until(fleet: &TestFleet, id: RunId, wanted: RunState) -> Run
     run(fleet, id).await
 }
 
-/// As an import leaves them: a third encrypted, a third not, a third unknown, nobody's.
+/// Inserts assets like those of an import: a third encrypted, a third not, a third unknown, and all without an owner.
 pub(super) async fn many_assets(fleet: &TestFleet, count: usize) {
     let org = fleet.org.uuid();
     fleet
-        .meddle(&format!(
+        .run_sql(&format!(
             "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, attributes, created_at, updated_at)
              SELECT '{org}', gen_random_uuid(), 'HST-' || n, 'host ' || n, 'HOST', 'ACTIVE', 'PROD',
                     CASE n % 3 WHEN 0 THEN '{{\"disk_encrypted\": true}}' WHEN 1 THEN '{{\"disk_encrypted\": false}}' ELSE '{{}}' END::jsonb,
@@ -87,7 +87,8 @@ async fn a_run_judges_what_is_in_operation() {
     let started = start(&fleet, None).await;
     assert_eq!((started.state, started.shards), (RunState::Queued, 1));
     let run = until(&fleet, started.id, RunState::Succeeded).await;
-    // Nobody owns them, so nothing is known of owners; of the other fourteen facts one is known of two of them.
+    // The assets have no owner, so the facts about owners are missing. Of the other fourteen facts, two assets have one
+    // each.
     assert_eq!((run.assets, run.passed, run.failed, run.not_assessed), (3, 1, 4, 43));
     assert_eq!(run.finished_at, Some(at()));
     assert_eq!(fleet.audited("compliance_run.finished").await, 1);
@@ -121,7 +122,7 @@ async fn the_same_key_starts_nothing_twice() {
     let other = start(&fleet, Some("tomorrow")).await;
     assert_eq!(first.id, again.id);
     assert_ne!(first.id, other.id);
-    // What was cancelled has been taken back.
+    // The jobs of the cancelled run were deleted.
     assert_eq!(fleet.count("SELECT id FROM job WHERE kind = 'scan.shard'").await, 1);
 }
 
@@ -151,7 +152,7 @@ async fn a_cancelled_run_is_not_judged_any_more() {
     assert_eq!(again.to_string(), "the run has ended already: it is CANCELLED");
     drop(tx);
     fleet.start();
-    eventually(async || fleet.count(TO_DO).await == 0).await;
+    eventually(async || fleet.count(OPEN_JOBS).await == 0).await;
     let run = run(&fleet, started.id).await;
     assert_eq!((run.state, run.shards_done), (RunState::Cancelled, 0));
 }
@@ -160,7 +161,7 @@ async fn a_cancelled_run_is_not_judged_any_more() {
 async fn a_run_of_which_a_shard_is_buried_has_failed() {
     let fleet = TestFleet::new().await;
     let started = start(&fleet, None).await;
-    fleet.meddle("UPDATE job SET payload = jsonb_set(payload, '{range}', '7')").await;
+    fleet.run_sql("UPDATE job SET payload = jsonb_set(payload, '{range}', '7')").await;
     fleet.start();
     let run = until(&fleet, started.id, RunState::Failed).await;
     let error = run.error.unwrap();

@@ -1,4 +1,4 @@
-//! Schedules through the fleet.
+//! Schedules, run by worker processes.
 
 use domain::{
     Actor, Viewer,
@@ -11,7 +11,7 @@ use domain::{
 
 use crate::harness::{TestFleet, at, eventually};
 
-/// A schedule that is due, saved by that actor.
+/// Creates a schedule that is due, on behalf of this actor.
 async fn due(fleet: &TestFleet, actor: Actor) -> Schedule {
     let input = ScheduleInput {
         name: "nightly".to_owned(),
@@ -30,7 +30,7 @@ async fn due(fleet: &TestFleet, actor: Actor) -> Schedule {
     let tx = fleet.write_as(actor).await;
     let schedule = Schedule::save(&tx, &viewer, &input, at()).await.unwrap();
     tx.commit().await.unwrap();
-    fleet.meddle("UPDATE schedule SET next_tick = now(), next_run_at = now()").await;
+    fleet.run_sql("UPDATE schedule SET next_tick = now(), next_run_at = now()").await;
     schedule
 }
 
@@ -64,7 +64,7 @@ async fn a_due_schedule_starts_one_run_however_many_look() {
 #[tokio::test]
 async fn a_schedule_of_somebody_who_lost_the_right_starts_nothing() {
     let fleet = TestFleet::new().await;
-    // Nobody by this id is a member.
+    // No member has this id.
     due(&fleet, Actor::User(UserId::new())).await;
     fleet.start();
     eventually(async || fleet.audited("job.denied_at_run").await == 1).await;

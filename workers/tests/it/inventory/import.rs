@@ -1,6 +1,6 @@
-//! Imports through the fleet.
+//! Imports, run by worker processes.
 //!
-//! Long: both kinds of files, and each way in which a run of one may end.
+//! This file is long because it covers both kinds of files, and each way in which a run can end.
 
 use domain::{
     base::{page::PageRequest, run_state::RunState},
@@ -13,7 +13,7 @@ use domain::{
         },
     },
 };
-use jobs::inventory::import::{push_first, push_look};
+use jobs::inventory::import::{push_abandonment_check, push_first_chunk};
 use serde_json::json;
 
 use crate::harness::{TestFleet, at, eventually};
@@ -30,13 +30,13 @@ pub(crate) fn order(kind: ImportKind, format: ImportFormat) -> ImportOrder {
     }
 }
 
-/// Gives a file to the fleet, as an upload does.
+/// Uploads a file, as the upload endpoint does.
 async fn send(fleet: &TestFleet, order: &ImportOrder, file: &str) -> ImportRunId {
     let tx = fleet.write().await;
     let Opened::New(run) = ImportRun::open(&tx, order, at()).await.unwrap() else {
         panic!("the key is new")
     };
-    push_look(&tx, run.id, at()).await.unwrap();
+    push_abandonment_check(&tx, run.id, at()).await.unwrap();
     let mut chunker = Chunker::new(order.format);
     let mut chunks = chunker.push(file.as_bytes()).unwrap();
     chunks.extend(chunker.finish().unwrap());
@@ -48,8 +48,8 @@ async fn send(fleet: &TestFleet, order: &ImportOrder, file: &str) -> ImportRunId
     for chunk in &chunks {
         ImportRun::add_chunk(&tx, run.id, &table, chunk).await.unwrap();
     }
-    let run = ImportRun::received(&tx, run.id, at()).await.unwrap();
-    push_first(&tx, &run).await.unwrap();
+    let run = ImportRun::mark_received(&tx, run.id, at()).await.unwrap();
+    push_first_chunk(&tx, &run).await.unwrap();
     tx.commit().await.unwrap();
     run.id
 }
@@ -65,7 +65,7 @@ async fn ended(fleet: &TestFleet, id: ImportRunId) -> ImportRun {
     read().await
 }
 
-/// Imports a file and waits for its end: created, updated, unchanged, failed.
+/// Imports a file and waits until the run ends. Returns the numbers of created, updated, unchanged and failed rows.
 pub(crate) async fn import(
     fleet: &TestFleet,
     order: &ImportOrder,
@@ -87,17 +87,17 @@ async fn assets(fleet: &TestFleet) -> Vec<Asset> {
     assets
 }
 
-/// What was wrong with which row and column.
+/// Returns the errors of a run: row, column, message and suggestion.
 async fn errors(fleet: &TestFleet, run: ImportRunId) -> Vec<String> {
     let tx = fleet.db.read(fleet.org).await.unwrap();
     let page = ImportError::list(&tx, run, &ALL).await.unwrap();
     tx.commit().await.unwrap();
-    let told = page.rows.into_iter().map(|error| {
+    let messages = page.rows.into_iter().map(|error| {
         let column = error.column.unwrap_or_default();
         let suggestion = error.suggestion.map(|text| format!(" ({text}?)")).unwrap_or_default();
         format!("{} {column}: {}{suggestion}", error.row, error.message)
     });
-    told.collect()
+    messages.collect()
 }
 
 const CSV: ImportFormat = ImportFormat::Csv;
@@ -155,14 +155,14 @@ async fn what_is_wrong_is_told_by_row_and_column_and_the_rest_is_imported() {
     assert_eq!(
         errors(&fleet, id).await,
         [
-            "3 asset_type: \"hots\" is none of host, network_device, service, software_license, cloud_resource (host?)",
-            "4 external_id: this asset stands in row 2 already: only that row counts",
-            "5 owner: no member has the e-mail \"nobody@x.com\"",
-            "6 name: is missing: there is no such asset yet, and a new one needs a name",
-            "7 attributes.disk_encrypted: must be true or false (yes, no, on, off, enabled and disabled are read, too), not \"perhaps\"",
+            "3 asset_type: \"hots\" is not one of host, network_device, service, software_license, cloud_resource (host?)",
+            "4 external_id: this asset is already in row 2, and only that row is imported",
+            "5 owner: no member has the e-mail address \"nobody@x.com\"",
+            "6 name: is missing: no asset matches this row, and a new asset needs a name",
+            "7 attributes.disk_encrypted: must be true or false (also accepted: yes, no, on, off, enabled, disabled, 1, 0), not \"perhaps\"",
             "7 attributes.open_ports: must be between 0 and 65535, not 70000",
-            "8 : has 9 cells, but the header has 7: a text with a comma in it stands in quotes",
-            "9 environment: \"production\" is none of prod, staging, dev (prod?)",
+            "8 : has 9 cells, but the header has 7: put a text that contains a comma in double quotes",
+            "9 environment: \"production\" is not one of prod, staging, dev (prod?)",
         ]
     );
     assert_eq!(assets(&fleet).await.len(), 1);
@@ -237,7 +237,9 @@ async fn a_short_code_finds_its_asset_and_a_new_one_is_kept() {
     assert_eq!(ended(&fleet, id).await.failed, 1);
     assert_eq!(
         errors(&fleet, id).await,
-        ["2 code: HST-LABEL is another asset than the one of this external id"]
+        [
+            "2 code: HST-LABEL is the code of another asset than the one with this external id: correct the code or the external id"
+        ]
     );
 }
 
@@ -252,7 +254,7 @@ async fn many_chunks_are_imported_in_the_order_of_the_file() {
     assert_eq!((run.rows, run.created, run.failed), (2_501, 2_500, 1));
     assert_eq!(
         errors(&fleet, id).await,
-        ["2502 external_id: this asset stands in row 9 already: only that row counts"]
+        ["2502 external_id: this asset is already in row 9, and only that row is imported"]
     );
     assert_eq!(fleet.audited("asset.created").await, 2_500);
 }
@@ -329,9 +331,9 @@ async fn a_key_stands_for_one_order_that_has_come_whole() {
     };
     let run = new(opened(&fleet, &nightly).await.unwrap());
     let refused = async |order: &ImportOrder| opened(&fleet, order).await.unwrap_err().to_string();
-    assert!(refused(&nightly).await.contains("still coming"));
+    assert!(refused(&nightly).await.contains("still in progress"));
     let tx = fleet.write().await;
-    ImportRun::received(&tx, run.id, at()).await.unwrap();
+    ImportRun::mark_received(&tx, run.id, at()).await.unwrap();
     tx.commit().await.unwrap();
     let Opened::Existing(before) = opened(&fleet, &nightly).await.unwrap() else {
         panic!("started twice")
@@ -373,9 +375,9 @@ async fn a_run_whose_rows_have_all_come_does_not_break_off() {
     let whole = send(&fleet, &order, "name,type\nweb-1,host\n").await;
     let coming = new(opened(&fleet, &order).await.unwrap()).id;
     let tx = fleet.write().await;
-    let left = ImportRun::break_off(&tx, whole, "the client left", at()).await.unwrap().unwrap();
+    let left = ImportRun::fail_upload(&tx, whole, "the client left", at()).await.unwrap().unwrap();
     assert_eq!((left.id, left.rows, left.state), (whole, 1, RunState::Queued));
-    assert_eq!(ImportRun::break_off(&tx, coming, "the client left", at()).await.unwrap(), None);
+    assert_eq!(ImportRun::fail_upload(&tx, coming, "the client left", at()).await.unwrap(), None);
     tx.commit().await.unwrap();
     assert_eq!(ended(&fleet, coming).await.state, RunState::Failed);
 }
@@ -409,15 +411,15 @@ async fn an_import_that_ended_long_ago_is_forgotten_with_its_errors() {
     let (old, young) = (send(&fleet, &order, file).await, send(&fleet, &order, file).await);
     ended(&fleet, old).await;
     ended(&fleet, young).await;
-    // The tests' clock is not the database's, by which what is old is forgotten.
+    // The database's clock decides which runs are old. It differs from the clock of the tests.
     let age = |id: ImportRunId, days| {
         format!(
             "UPDATE import_run SET finished_at = now() - interval '{days} days' WHERE id = '{}';",
             id.uuid()
         )
     };
-    fleet.meddle(&(age(old, 31) + &age(young, 29))).await;
-    fleet.start(); // Who starts tidies at once.
+    fleet.run_sql(&(age(old, 31) + &age(young, 29))).await;
+    fleet.start(); // A new process deletes old history immediately.
     eventually(async || fleet.count("SELECT FROM import_run").await == 1).await;
     let left = format!("SELECT FROM import_error WHERE run_id = '{}'", young.uuid());
     assert_eq!(fleet.count(&left).await, 1);
@@ -466,12 +468,12 @@ async fn wrong_dependencies_are_told_and_the_others_imported() {
     assert_eq!(
         errors(&fleet, id).await,
         [
-            "2 target_external_id: is the source itself: an asset cannot need itself",
+            "2 target_external_id: is the source itself: an asset cannot depend on itself",
             "3 target_external_id: there is no asset with the external id \"n:9\"",
-            "4 criticality: \"hgih\" is none of low, medium, high, critical (high?)",
-            "5 source_external_id: is missing: give source_external_id or source_code",
-            "6 source_external_id: is another asset than that of source_code",
-            "8 : this dependency stands in row 7 already: only that row counts",
+            "4 criticality: \"hgih\" is not one of low, medium, high, critical (high?)",
+            "5 source_external_id: is missing: fill in source_external_id or source_code",
+            "6 source_external_id: is the external id of another asset than the one with source_code: correct one of the two",
+            "8 : this dependency is already in row 7, and only that row is imported",
         ]
     );
 }

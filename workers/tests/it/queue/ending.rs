@@ -1,19 +1,19 @@
-//! How jobs and their workers end.
+//! Ends of jobs and of their workers.
 
 use std::time::Duration;
 
 use domain::fleet::{job::JobState, worker::Worker};
 
-use crate::harness::{Does, TO_DO, TestFleet, TestJob, eventually};
+use crate::harness::{Behaviour, OPEN_JOBS, TestFleet, TestJob, eventually};
 
 #[tokio::test]
 async fn a_job_exists_if_and_only_if_its_change_does() {
     let fleet = TestFleet::new().await;
     let tx = fleet.write().await;
-    let job = TestJob { name: "never".to_owned(), does: Does::Effect };
+    let job = TestJob { name: "never".to_owned(), does: Behaviour::Effect };
     let never = jobs::push(&tx, &job).await.unwrap();
     tx.rollback().await.unwrap();
-    let id = fleet.push("a", Does::Effect).await;
+    let id = fleet.push("a", Behaviour::Effect).await;
     fleet.start();
     fleet.until(id, JobState::Succeeded).await;
     assert!(fleet.job(never).await.is_none());
@@ -24,25 +24,25 @@ async fn a_job_exists_if_and_only_if_its_change_does() {
 async fn a_done_job_is_history() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let id = fleet.push("a", Does::Effect).await;
+    let id = fleet.push("a", Behaviour::Effect).await;
     let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!((job.kind.as_str(), job.attempt), ("test.drill", 1));
     assert!(job.finished_at.unwrap() >= job.started_at.unwrap());
-    assert_eq!(fleet.count(TO_DO).await, 0);
+    assert_eq!(fleet.count(OPEN_JOBS).await, 0);
 }
 
 #[tokio::test]
 async fn a_stop_lets_running_jobs_finish_and_gives_the_others_back() {
     let fleet = TestFleet::new().await;
-    let running = fleet.push("running", Does::Wait).await;
+    let running = fleet.push("running", Behaviour::Wait).await;
     let stop = fleet.start_with(fleet.handlers(), TestFleet::settings(1, 8));
     fleet.log.until_started(1).await;
-    let waiting = fleet.push("waiting", Does::Effect).await;
+    let waiting = fleet.push("waiting", Behaviour::Effect).await;
     eventually(async || fleet.job(waiting).await.unwrap().state == JobState::Running).await;
     stop.cancel();
     let back = fleet.until(waiting, JobState::Waiting).await;
     assert_eq!(back.attempt, 0);
-    fleet.log.leave.add_permits(1);
+    fleet.log.permits.add_permits(1);
     fleet.stop_all().await;
     assert_eq!(fleet.job(running).await.unwrap().state, JobState::Succeeded);
     assert_eq!(fleet.log.started(), ["running"]);
@@ -51,9 +51,9 @@ async fn a_stop_lets_running_jobs_finish_and_gives_the_others_back() {
 #[tokio::test]
 async fn a_stop_gives_back_what_does_not_finish_in_time() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Hang).await;
+    let id = fleet.push("a", Behaviour::Hang).await;
     let mut settings = TestFleet::settings(4, 0);
-    settings.drain = Duration::from_millis(50);
+    settings.drain_timeout = Duration::from_millis(50);
     fleet.start_with(fleet.handlers(), settings);
     fleet.log.until_started(1).await;
     fleet.stop_all().await;
@@ -65,11 +65,11 @@ async fn a_stop_gives_back_what_does_not_finish_in_time() {
 async fn a_running_job_that_is_cancelled_stops() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let id = fleet.push("a", Does::Hang).await;
+    let id = fleet.push("a", Behaviour::Hang).await;
     fleet.log.until_started(1).await;
-    fleet.meddle("UPDATE job SET is_cancelling = true").await;
+    fleet.run_sql("UPDATE job SET is_cancelling = true").await;
     let job = fleet.until(id, JobState::Cancelled).await;
-    assert_eq!(job.error.as_deref(), Some("cancelled while it ran"));
+    assert_eq!(job.error.as_deref(), Some("cancelled while the job was running"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What becomes of jobs that fail.
+//! Jobs that fail: retries, burials and reasons.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use jobs::{Failure, Job};
 use serde::{Deserialize, Serialize};
 use workers::Context;
 
-use crate::harness::{Does, TestFleet};
+use crate::harness::{Behaviour, TestFleet};
 
 #[tokio::test]
 async fn a_failed_job_is_tried_again() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let id = fleet.push("a", Does::FailOnce).await;
+    let id = fleet.push("a", Behaviour::FailOnce).await;
     let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!((job.attempt, job.error), (2, None));
     assert_eq!(fleet.effects().await["a"], 1);
@@ -23,7 +23,7 @@ async fn a_failed_job_is_tried_again() {
 async fn a_job_is_buried_after_exactly_its_attempts() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let id = fleet.push("a", Does::Fail).await;
+    let id = fleet.push("a", Behaviour::Fail).await;
     let job = fleet.until(id, JobState::Buried).await;
     assert_eq!((job.attempt, job.error.as_deref()), (2, Some("it always fails")));
     assert_eq!(fleet.log.started().len(), 2);
@@ -33,12 +33,12 @@ async fn a_job_is_buried_after_exactly_its_attempts() {
 async fn a_panic_costs_an_attempt_and_harms_no_neighbour() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let panics = fleet.push("a", Does::Panic).await;
-    let neighbour = fleet.push("b", Does::Effect).await;
+    let panics = fleet.push("a", Behaviour::Panic).await;
+    let neighbour = fleet.push("b", Behaviour::Effect).await;
     let job = fleet.until(panics, JobState::Buried).await;
     assert_eq!(
         (job.attempt, job.error.as_deref()),
-        (2, Some("it panicked: the worker's log says where"))
+        (2, Some("the handler panicked: see the worker's log"))
     );
     fleet.until(neighbour, JobState::Succeeded).await;
 }
@@ -47,7 +47,7 @@ async fn a_panic_costs_an_attempt_and_harms_no_neighbour() {
 async fn a_hopeless_job_is_buried_at_once() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let id = fleet.push("a", Does::Abort).await;
+    let id = fleet.push("a", Behaviour::Abort).await;
     let job = fleet.until(id, JobState::Buried).await;
     assert_eq!((job.attempt, job.error.as_deref()), (1, Some("it is hopeless")));
 }
@@ -56,7 +56,7 @@ async fn a_hopeless_job_is_buried_at_once() {
 async fn a_snooze_costs_no_attempt() {
     let fleet = TestFleet::new().await;
     fleet.start();
-    let id = fleet.push("a", Does::SnoozeTwice).await;
+    let id = fleet.push("a", Behaviour::SnoozeTwice).await;
     let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!(job.attempt, 1);
     assert_eq!(fleet.log.started().len(), 3);
@@ -84,14 +84,14 @@ async fn a_job_out_of_time_fails_and_says_so() {
     let id = jobs::push(&tx, &Slow {}).await.unwrap();
     tx.commit().await.unwrap();
     let job = fleet.until(id, JobState::Buried).await;
-    assert_eq!(job.error.as_deref(), Some("it was not done within 0.05 s"));
+    assert_eq!(job.error.as_deref(), Some("the job timed out after 0.05 s"));
 }
 
 #[tokio::test]
 async fn a_payload_that_cannot_be_read_is_buried_with_the_reason() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Effect).await;
-    fleet.meddle("UPDATE job SET payload = '{\"name\": 7}'").await;
+    let id = fleet.push("a", Behaviour::Effect).await;
+    fleet.run_sql("UPDATE job SET payload = '{\"name\": 7}'").await;
     fleet.start();
     let job = fleet.until(id, JobState::Buried).await;
     let error = job.error.unwrap();
@@ -106,7 +106,7 @@ async fn a_lost_race_costs_no_attempt_and_is_told_as_one() {
         let tx = fleet.write().await;
         let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
         let lost = tx.exec(&raise, &[]).await.unwrap_err();
-        let reason = "somebody else changed the same rows at the same time";
+        let reason = "another transaction changed the same rows at the same time";
         assert_eq!(Failure::from(lost), Failure::snooze(reason, Duration::from_secs(1)));
     }
 }

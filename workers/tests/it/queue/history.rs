@@ -1,4 +1,4 @@
-//! What is kept of jobs that ended.
+//! History of jobs that have ended.
 
 use jobs::queue::history;
 
@@ -8,7 +8,7 @@ use crate::harness::TestFleet;
 async fn days_are_dropped_when_they_are_old_and_made_before_they_come() {
     let fleet = TestFleet::new().await;
     fleet
-        .meddle(
+        .run_sql(
             "SET ROLE sentryops_owner;
              CREATE TABLE job_history_20200101 PARTITION OF job_history FOR VALUES FROM ('2020-01-01') TO ('2020-01-02');
              RESET ROLE;

@@ -1,4 +1,4 @@
-//! Lost workers, lost leases, lost rights: nothing is lost, nothing happens twice.
+//! Lost workers, leases and permissions: no job is lost, and no effect happens twice.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -15,18 +15,18 @@ use jobs::{Failure, Job, Push};
 use serde::{Deserialize, Serialize};
 use workers::Context;
 
-use crate::harness::{Does, TO_DO, TestFleet, TestJob, eventually};
+use crate::harness::{Behaviour, OPEN_JOBS, TestFleet, TestJob, eventually};
 
 #[tokio::test]
 async fn a_killed_workers_jobs_run_again_elsewhere() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Wait).await;
+    let id = fleet.push("a", Behaviour::Wait).await;
     fleet.start();
     fleet.log.until_started(1).await;
     fleet.kill_first();
     fleet.start();
     fleet.log.until_started(2).await;
-    fleet.log.leave.add_permits(2);
+    fleet.log.permits.add_permits(2);
     let job = fleet.until(id, JobState::Succeeded).await;
     assert_eq!(job.attempt, 2);
     assert_eq!(fleet.effects().await["a"], 1);
@@ -35,7 +35,7 @@ async fn a_killed_workers_jobs_run_again_elsewhere() {
 #[tokio::test]
 async fn a_job_whose_worker_always_dies_is_buried() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Hang).await;
+    let id = fleet.push("a", Behaviour::Hang).await;
     for attempt in 1..=2 {
         fleet.start();
         fleet.log.until_started(attempt).await;
@@ -44,21 +44,21 @@ async fn a_job_whose_worker_always_dies_is_buried() {
     fleet.start();
     let job = fleet.until(id, JobState::Buried).await;
     assert_eq!(job.attempt, 2);
-    assert_eq!(job.error.as_deref(), Some("its worker ended, or lost its lease, while it ran"));
+    assert_eq!(job.error.as_deref(), Some("the job's worker stopped or lost its lease"));
 }
 
 #[tokio::test]
 async fn a_stale_worker_changes_nothing() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Wait).await;
-    // Its lease is not looked at while the test runs, so only the fence can refuse it.
+    let id = fleet.push("a", Behaviour::Wait).await;
+    // The lease is not renewed while the test runs, so only the fencing token can prevent the completion.
     let mut settings = TestFleet::settings(4, 0);
     settings.leases.lease = Duration::from_mins(10);
-    settings.leases.every = Duration::from_mins(10);
+    settings.leases.renew_interval = Duration::from_mins(10);
     fleet.start_with(fleet.handlers(), settings);
     fleet.log.until_started(1).await;
-    fleet.meddle("UPDATE job SET fence = fence + 1").await;
-    fleet.log.leave.add_permits(1);
+    fleet.run_sql("UPDATE job SET fence = fence + 1").await;
+    fleet.log.permits.add_permits(1);
     fleet.stop_all().await;
     assert!(fleet.effects().await.is_empty());
     assert_eq!(fleet.job(id).await.unwrap().state, JobState::Running);
@@ -67,11 +67,13 @@ async fn a_stale_worker_changes_nothing() {
 #[tokio::test]
 async fn a_lost_lease_stops_the_job() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Hang).await;
+    let id = fleet.push("a", Behaviour::Hang).await;
     fleet.start();
     fleet.log.until_started(1).await;
-    fleet.meddle("UPDATE job SET fence = fence + 1, lease_until = now() + interval '1 hour'").await;
-    // It hangs for ever: only being stopped lets the process end before the drain is over.
+    fleet
+        .run_sql("UPDATE job SET fence = fence + 1, lease_until = now() + interval '1 hour' WHERE state = 'RUNNING'")
+        .await;
+    // The job hangs forever: only a stop lets the process end before the drain timeout.
     let ended = tokio::time::timeout(Duration::from_secs(9), fleet.stop_all()).await;
     assert!(ended.is_ok());
     assert_eq!(fleet.job(id).await.unwrap().attempt, 1);
@@ -80,16 +82,16 @@ async fn a_lost_lease_stops_the_job() {
 #[tokio::test]
 async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Hang).await;
+    let id = fleet.push("a", Behaviour::Hang).await;
     let mut settings = TestFleet::settings(4, 0);
     settings.leases.lease = Duration::from_secs(6);
     fleet.start_with(fleet.handlers(), settings);
     fleet.log.until_started(1).await;
-    fleet.meddle("REVOKE UPDATE ON job FROM sentryops_fleet").await;
+    fleet.run_sql("REVOKE UPDATE ON job FROM sentryops_fleet").await;
     eventually(async || fleet.log.ended() == ["a"]).await;
     assert_eq!(fleet.count("SELECT id FROM job WHERE lease_until > clock_timestamp()").await, 1);
-    // Once it can be written again, nothing is lost, not even an attempt.
-    fleet.meddle("GRANT UPDATE ON job TO sentryops_fleet").await;
+    // Once leases can be renewed again, nothing is lost, not even an attempt.
+    fleet.run_sql("GRANT UPDATE ON job TO sentryops_fleet").await;
     fleet.log.until_started(2).await;
     assert_eq!(fleet.job(id).await.unwrap().attempt, 1);
 }
@@ -97,15 +99,15 @@ async fn a_worker_that_cannot_renew_stops_its_jobs_before_the_lease_ends() {
 #[tokio::test]
 async fn two_lost_jobs_of_one_key_keep_nobody_from_being_taken_back() {
     let fleet = TestFleet::new().await;
-    let other = fleet.push("other", Does::Effect).await;
+    let other = fleet.push("other", Behaviour::Effect).await;
     for _ in 0..2 {
         let tx = fleet.write().await;
-        let job = TestJob { name: "a".to_owned(), does: Does::Effect };
+        let job = TestJob { name: "a".to_owned(), does: Behaviour::Effect };
         Push::new(&job).key("k").send(&tx).await.unwrap();
         tx.commit().await.unwrap();
-        // As workers that have died leave them.
+        // The state in which dead workers leave jobs.
         fleet
-            .meddle(
+            .run_sql(
                 "UPDATE job SET state = 'RUNNING', attempt = 1, fence = 1, lease_until = now() - interval '1 s'
                  WHERE state = 'WAITING'",
             )
@@ -113,17 +115,17 @@ async fn two_lost_jobs_of_one_key_keep_nobody_from_being_taken_back() {
     }
     fleet.start();
     fleet.until(other, JobState::Succeeded).await;
-    eventually(async || fleet.count(TO_DO).await == 0).await;
-    // Once, or twice where the first was done before the second was taken back.
+    eventually(async || fleet.count(OPEN_JOBS).await == 0).await;
+    // The effect happens once, or twice if the first job was done before the second was reaped.
     assert!(fleet.effects().await["a"] >= 1);
 }
 
 #[tokio::test]
 async fn a_right_that_only_a_newer_version_knows_is_left_to_it() {
     let fleet = TestFleet::new().await;
-    let newer = fleet.push("a", Does::Effect).await;
-    fleet.meddle("UPDATE job SET permission = 'REPORT_SIGN'").await;
-    let known = fleet.push("b", Does::Effect).await;
+    let newer = fleet.push("a", Behaviour::Effect).await;
+    fleet.run_sql("UPDATE job SET permission = 'REPORT_SIGN'").await;
+    let known = fleet.push("b", Behaviour::Effect).await;
     fleet.start();
     fleet.until(known, JobState::Succeeded).await;
     assert_eq!(fleet.job(newer).await.unwrap().state, JobState::Waiting);
@@ -132,10 +134,10 @@ async fn a_right_that_only_a_newer_version_knows_is_left_to_it() {
 #[tokio::test]
 async fn a_job_outlives_a_worker_that_does_not_know_it() {
     let fleet = TestFleet::new().await;
-    let id = fleet.push("a", Does::Effect).await;
-    fleet.meddle("UPDATE job SET version = 2").await;
+    let id = fleet.push("a", Behaviour::Effect).await;
+    fleet.run_sql("UPDATE job SET version = 2").await;
     fleet.start();
-    let known = fleet.push("b", Does::Effect).await;
+    let known = fleet.push("b", Behaviour::Effect).await;
     fleet.until(known, JobState::Succeeded).await;
     let job = fleet.job(id).await.unwrap();
     assert_eq!((job.state, job.attempt), (JobState::Waiting, 0));
@@ -167,9 +169,9 @@ async fn a_suspect_runs_apart_from_other_suspects() {
         jobs::push(&tx, &Suspect {}).await.unwrap();
     }
     tx.commit().await.unwrap();
-    fleet.meddle("UPDATE job SET is_suspect = true").await;
+    fleet.run_sql("UPDATE job SET is_suspect = true").await;
     fleet.start_with(fleet.handlers().on(count), TestFleet::settings(8, 8));
-    eventually(async || fleet.count(TO_DO).await == 0).await;
+    eventually(async || fleet.count(OPEN_JOBS).await == 0).await;
     assert_eq!(MOST.load(Ordering::SeqCst), 1);
 }
 
@@ -189,13 +191,13 @@ async fn never(_: Context, _: Privileged) -> Result<(), Failure> {
 #[tokio::test]
 async fn a_job_whose_actor_lost_the_right_does_nothing_and_is_told_of() {
     let fleet = TestFleet::new().await;
-    // Nobody by this id is a member.
+    // No member has this id.
     let tx = fleet.write_as(Actor::User(UserId::new())).await;
     let id = jobs::push(&tx, &Privileged {}).await.unwrap();
     tx.commit().await.unwrap();
     fleet.start_with(fleet.handlers().on(never), TestFleet::settings(4, 0));
     let job = fleet.until(id, JobState::Cancelled).await;
-    let reason = "its actor no longer has the permission COMPLIANCE_RUN";
+    let reason = "the job's actor no longer has the permission COMPLIANCE_RUN";
     assert_eq!(job.error.as_deref(), Some(reason));
     assert_eq!(fleet.audited("job.denied_at_run").await, 1);
 }

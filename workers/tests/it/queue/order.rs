@@ -1,16 +1,16 @@
-//! Which job comes first, and which are one.
+//! Order of jobs, and merging of jobs with the same key.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{entity::JobId, fleet::job::JobState};
 use jobs::{Push, push_all};
 
-use crate::harness::{Does, TestFleet, TestJob};
+use crate::harness::{Behaviour, TestFleet, TestJob};
 
 fn effect(name: &str) -> TestJob {
-    TestJob { name: name.to_owned(), does: Does::Effect }
+    TestJob { name: name.to_owned(), does: Behaviour::Effect }
 }
 
-/// What time it is for Postgres, whose clock decides.
+/// Returns the current time by Postgres' clock, which decides.
 async fn now(fleet: &TestFleet) -> DateTime<Utc> {
     fleet.db.superuser().await.query_one("SELECT now()", &[]).await.unwrap().get(0)
 }
@@ -26,7 +26,7 @@ async fn a_small_batch_overtakes_the_tail_of_a_large_one() {
     fleet.start_with(fleet.handlers(), TestFleet::settings(1, 0));
     fleet.log.until_started(102).await;
     let last = fleet.log.started().iter().rposition(|name| name == "small").unwrap();
-    // Both have the priority of the first eight.
+    // Both jobs have the same priority as the first eight of the large batch.
     assert!(last < 10, "{last}");
 }
 
@@ -51,7 +51,7 @@ async fn jobs_of_one_key_are_one_while_they_wait() {
 
 async fn push_waiting(fleet: &TestFleet) -> JobId {
     let tx = fleet.write().await;
-    let job = TestJob { name: "a".to_owned(), does: Does::Wait };
+    let job = TestJob { name: "a".to_owned(), does: Behaviour::Wait };
     let id = Push::new(&job).key("k").send(&tx).await.unwrap();
     tx.commit().await.unwrap();
     id
@@ -65,7 +65,7 @@ async fn a_key_is_free_again_once_its_job_runs() {
     fleet.log.until_started(1).await;
     let second = push_waiting(&fleet).await;
     assert_ne!(first, second);
-    fleet.log.leave.add_permits(2);
+    fleet.log.permits.add_permits(2);
     fleet.until(first, JobState::Succeeded).await;
     fleet.until(second, JobState::Succeeded).await;
 }
@@ -73,9 +73,9 @@ async fn a_key_is_free_again_once_its_job_runs() {
 #[tokio::test]
 async fn a_failed_job_gives_way_to_its_newer_twin() {
     let fleet = TestFleet::new().await;
-    // As a change during its work would: a twin is pushed once it has started.
+    // A twin is pushed once the job has started, as by a change while it runs.
     fleet
-        .meddle(
+        .run_sql(
             "CREATE FUNCTION twin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  INSERT INTO job (org_id, id, queue, kind, version, payload, state, priority, run_at, max_attempts,
                                   unique_key, actor_kind, queued_at, changed_at)
@@ -88,12 +88,12 @@ async fn a_failed_job_gives_way_to_its_newer_twin() {
         )
         .await;
     let tx = fleet.write().await;
-    let fails = TestJob { name: "fails".to_owned(), does: Does::Fail };
+    let fails = TestJob { name: "fails".to_owned(), does: Behaviour::Fail };
     let id = Push::new(&fails).key("k").send(&tx).await.unwrap();
     tx.commit().await.unwrap();
     fleet.start();
     let job = fleet.until(id, JobState::Cancelled).await;
-    assert_eq!(job.error.as_deref(), Some("a newer job of the same key does it"));
+    assert_eq!(job.error.as_deref(), Some("replaced by a newer job of the same key"));
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
-//! Account: what is known of who wants to sign in, before their password is looked at; and its lock.
+//! Lookups before the password is verified: the account with an e-mail, and the lockout state.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use crate::{
     access::{
-        identity::Caller,
-        login::{Guard, KNOWN_FOR, Subject},
+        identity::RequestInfo,
+        login::{KNOWN_ADDRESS_LIFETIME, LockoutCounter, Subject},
     },
     base::{
         db::{Auth, FromRow, Tx},
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-/// A person's account, as far as signing in needs it.
+/// Columns of the user's row that sign-in reads.
 pub(super) struct Account {
     pub(super) user: UserId,
     pub(super) hash: Option<String>,
-    /// Tells whether the password is still the one that was looked at; a rehash leaves it.
+    /// Detects a password change during sign-in. A rehash of the same password leaves it unchanged.
     pub(super) password_changed_at: Option<DateTime<Utc>>,
 }
 
@@ -34,7 +34,7 @@ impl FromRow for Account {
 }
 
 impl Account {
-    /// The account of that e-mail, or `None`.
+    /// Returns the account with the e-mail, or `None`.
     pub(super) async fn find(tx: &Tx<Auth>, email: &str) -> Result<Option<Self>> {
         tx.opt(
             "SELECT id, password_hash, password_changed_at FROM \"user\" WHERE email = $1",
@@ -44,28 +44,29 @@ impl Account {
     }
 }
 
-/// The lock of an account, as it was when the attempt began. An e-mail that nobody has is locked like any other.
+/// Lockout state of an e-mail at the start of the attempt. An e-mail without an account is locked in the same way.
 pub(super) struct Lock {
-    /// The account's failures, or those from one of its user's own addresses.
+    /// Subject under which failures are counted: the account, or the account together with a known client address.
     pub(super) subject: Subject,
     pub(super) is_locked: bool,
 }
 
 impl Lock {
-    /// The lock that an attempt from the caller's address meets.
+    /// Returns the lock that applies to an attempt from the caller's address.
     pub(super) async fn find(
         tx: &Tx<Auth>,
         email: &str,
         account: Option<&Account>,
-        caller: &Caller,
+        caller: &RequestInfo,
     ) -> Result<Self> {
         let subject = subject(tx, email, account, caller).await?;
-        let guard = Guard::find(tx, &subject).await?;
-        let is_locked = guard.is_some_and(|guard| guard.is_locked(caller.now));
+        let counter = LockoutCounter::find(tx, &subject).await?;
+        let is_locked = counter.is_some_and(|counter| counter.is_locked(caller.now));
         Ok(Self { subject, is_locked })
     }
 
-    /// The hash that a password is compared with: none behind a lock, where even the right one is refused.
+    /// Returns the hash to verify the password against, or `None` if the account is locked or has no password. A locked
+    /// account rejects even the right password.
     pub(super) fn hash_of<'a>(&self, account: &'a Account) -> Option<&'a str> {
         account.hash.as_deref().filter(|_| !self.is_locked)
     }
@@ -75,13 +76,13 @@ async fn subject(
     tx: &Tx<Auth>,
     email: &str,
     account: Option<&Account>,
-    caller: &Caller,
+    caller: &RequestInfo,
 ) -> Result<Subject> {
     let user = account.map(|account| account.user.uuid());
     let known: Row = tx
         .one(
             "SELECT EXISTS (SELECT FROM session WHERE user_id = $1 AND source_ip = $2 AND created_at > $3) AS known",
-            &[&user, &caller.address, &(caller.now - KNOWN_FOR)],
+            &[&user, &caller.address, &(caller.now - KNOWN_ADDRESS_LIFETIME)],
         )
         .await?;
     let known: bool = known.try_get("known")?;

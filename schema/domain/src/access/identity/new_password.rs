@@ -1,7 +1,7 @@
-//! New passwords: one's own, changed by whoever knows the current one, and one that is set for somebody else.
+//! New passwords: changed by the user, who must enter the current password, or set for another user.
 //!
-//! A wrong current password counts as a failed sign-in, else a stolen session could guess it. No transaction is open
-//! while a password is hashed.
+//! A wrong current password counts as a failed sign-in. Otherwise a stolen session could be used to guess the password.
+//! No transaction is open while a password is hashed.
 
 use tokio_postgres::Row;
 
@@ -9,11 +9,11 @@ use crate::{
     access::{
         audit::Entry,
         identity::{
-            Caller, Identity,
+            Identity, RequestInfo,
             account::{Account, Lock},
             no_session,
         },
-        login::Guard,
+        login::LockoutCounter,
         organization::Organization,
         password,
         user::User,
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// A person who changes their own password.
+/// A user who changes their own password, with the names that the new password must not be based on.
 struct Person {
     account: Account,
     email: String,
@@ -36,7 +36,8 @@ struct Person {
 }
 
 impl Person {
-    /// Checks that a new password is good enough for them: the words around them are near to guess.
+    /// Checks that a new password is strong enough. The user's name and e-mail and the names of their organizations are
+    /// easy to guess, so passwords based on them are rejected.
     fn check(&self, new: &str) -> Result<()> {
         let local = self.email.split('@').next().unwrap_or_default();
         let names = self
@@ -52,39 +53,42 @@ impl Person {
 
 impl Identity {
     /// Changes the viewer's own password and ends their other sessions.
+    ///
+    /// # Errors
+    /// `Forbidden` for an API key, `Invalid` if the current password is wrong or the new one is too weak.
     pub async fn change_password(
         &self,
         viewer: &Viewer,
         current: &str,
         new: &str,
-        caller: &Caller,
+        caller: &RequestInfo,
     ) -> Result<()> {
         let (user, session) = viewer.user().zip(viewer.session).ok_or_else(no_session)?;
         let (person, lock) = self.find_person(viewer, user, caller).await?;
         person.check(new)?;
         if !self.hasher.verify(current, lock.hash_of(&person.account)).await? {
-            self.count_wrong(viewer, &lock, caller).await?;
+            self.count_wrong_password(viewer, &lock, caller).await?;
             return Err(wrong());
         }
         let hash = self.hasher.hash(new).await?;
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
         if !is_unchanged(&tx, &person.account).await? {
             tx.rollback().await?;
-            return Err(wrong()); // Any more: it was reset while we hashed.
+            return Err(wrong()); // The password was reset meanwhile: `current` is outdated.
         }
         User::set_password(&tx, user, &hash, Some(session), caller.now).await?;
-        Entry::happened("auth.password_changed", user)
+        Entry::without_values("auth.password_changed", user)
             .record_in(&tx, viewer.org, caller.now)
             .await?;
         tx.commit().await
     }
 
-    /// Finds the person whose password it is, and the lock on their account.
+    /// Returns the viewer's account and organizations, and the lockout state of the account.
     async fn find_person(
         &self,
         viewer: &Viewer,
         user: UserId,
-        caller: &Caller,
+        caller: &RequestInfo,
     ) -> Result<(Person, Lock)> {
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
         let row: Row = tx
@@ -101,17 +105,23 @@ impl Identity {
         Ok((Person { account, email: email.to_owned(), name, has_mfa, organizations }, lock))
     }
 
-    /// Counts a wrong current password as a failed sign-in of the account, unless it was locked before.
-    async fn count_wrong(&self, viewer: &Viewer, lock: &Lock, caller: &Caller) -> Result<()> {
+    /// Counts a wrong current password as a failed sign-in to the account, unless the account was already locked.
+    async fn count_wrong_password(
+        &self,
+        viewer: &Viewer,
+        lock: &Lock,
+        caller: &RequestInfo,
+    ) -> Result<()> {
         if lock.is_locked {
             return Ok(());
         }
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
-        Guard::fail(&tx, &lock.subject, self.address_block, caller.now).await?;
+        LockoutCounter::fail(&tx, &lock.subject, self.address_block, caller.now).await?;
         tx.commit().await
     }
 
-    /// Checks a password that is set for somebody, and hashes it.
+    /// Checks and hashes a password that is set for another user. `path` is the input path of errors; `context` lists
+    /// words that are easy to guess.
     pub async fn hash_new(&self, path: &str, password: &str, context: &[&str]) -> Result<String> {
         password::check(path, password, context, false)
             .map_err(|fault| Error::Invalid(vec![fault]))?;
@@ -123,7 +133,7 @@ fn wrong() -> Error {
     Error::invalid("current", "is not the current password")
 }
 
-/// Whether the password is still the one that was looked at; locks the user.
+/// Returns true if the password has not changed since it was verified. Locks the user's row.
 async fn is_unchanged(tx: &Tx<Auth>, account: &Account) -> Result<bool> {
     let row: Option<Row> = tx
         .opt(

@@ -1,8 +1,9 @@
-//! Sign-in: e-mail and password, traded for a session. Find the account and its lock, verify, open.
+//! Sign-in: exchanges an e-mail and password for a session. The steps are: find the account and its lockout state,
+//! verify the password, open the session.
 //!
-//! A failed sign-in always costs the same work and says the same words, whether the e-mail is unknown, the password
-//! wrong, the user inactive or the account locked: no step ends it early but the block of an address. No transaction
-//! is open while a password is hashed.
+//! A failed sign-in always does the same work and returns the same message, whether the e-mail is unknown, the password
+//! wrong, the user inactive or the account locked. Only an attempt from a blocked address is rejected before these
+//! steps. No transaction is open while a password is hashed.
 
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use crate::{
     access::{
         audit::Entry,
         identity::{
-            Caller, Identity, Tokens,
+            Identity, RequestInfo, Tokens,
             account::{Account, Lock},
         },
-        login::{Guard, Subject},
+        login::{LockoutCounter, Subject},
         organization::Organization,
         permission::Permission,
         role::Role,
@@ -30,20 +31,22 @@ use crate::{
     },
 };
 
-/// Proof that the right password was given for an account that was not locked.
+/// Proof that the password was right and the account was not locked.
 struct Proof<'a> {
     account: &'a Account,
-    /// The password's next hash, where the stored one is cheaper than today's.
+    /// New hash of the password, if the stored hash is cheaper than current settings require.
     rehashed: Option<String>,
 }
 
 impl Identity {
-    /// Signs in with e-mail and password.
+    /// Signs in with e-mail and password, and returns the tokens of a new session.
     ///
     /// # Errors
-    /// `BadCredentials` for whatever is wrong with them; `Busy` for an address that failed too often.
-    pub async fn login(&self, email: &str, password: &str, caller: &Caller) -> Result<Tokens> {
-        // What is no e-mail is looked up all the same, as one that nobody has.
+    /// `BadCredentials` for every rejected sign-in, whatever the cause. `Busy` if the client address is blocked after
+    /// too many failures, or if too many passwords are being hashed.
+    pub async fn login(&self, email: &str, password: &str, caller: &RequestInfo) -> Result<Tokens> {
+        // A text that is not an e-mail is looked up as the empty e-mail, which no account has, so that it costs the
+        // same.
         let email = normalise_email(email).unwrap_or_default();
         let (account, lock) = self.find(&email, caller).await?;
         let proof = self.verify(account.as_ref(), &lock, password).await?;
@@ -57,16 +60,16 @@ impl Identity {
         if tokens.is_none() {
             self.count_failure(&tx, account.as_ref(), &lock, caller).await?;
         }
-        // Committed either way: a failure that is rolled back was never counted.
+        // Committed in either case: rolling back would lose the count of the failure.
         tx.commit().await?;
         tokens.ok_or(Error::BadCredentials)
     }
 
-    /// Finds the account of the e-mail, and its lock.
+    /// Finds the account with the e-mail, and the lockout state of the e-mail.
     ///
     /// # Errors
-    /// `Busy` for an address that failed too often.
-    async fn find(&self, email: &str, caller: &Caller) -> Result<(Option<Account>, Lock)> {
+    /// `Busy` if the client address is blocked after too many failures.
+    async fn find(&self, email: &str, caller: &RequestInfo) -> Result<(Option<Account>, Lock)> {
         let tx = self.db.auth(caller.origin(Actor::System)).await?;
         if let Some(retry_after) = blocked_for(&tx, caller).await? {
             tx.commit().await?;
@@ -78,16 +81,17 @@ impl Identity {
         Ok((account, lock))
     }
 
-    /// Verifies the password, at the same cost where there is no account or a lock.
+    /// Verifies the password. Returns `None` if the password is wrong, there is no account or the account is locked;
+    /// the cost is the same in each case.
     async fn verify<'a>(
         &self,
         account: Option<&'a Account>,
         lock: &Lock,
         password: &str,
     ) -> Result<Option<Proof<'a>>> {
-        let held = account.and_then(|account| Some((account, lock.hash_of(account)?)));
-        let matches = self.hasher.verify(password, held.map(|(_, hash)| hash)).await?;
-        let Some((account, hash)) = held.filter(|_| matches) else { return Ok(None) };
+        let account_and_hash = account.and_then(|account| Some((account, lock.hash_of(account)?)));
+        let matches = self.hasher.verify(password, account_and_hash.map(|(_, hash)| hash)).await?;
+        let Some((account, hash)) = account_and_hash.filter(|_| matches) else { return Ok(None) };
         if !self.hasher.needs_rehash(hash) {
             return Ok(Some(Proof { account, rehashed: None }));
         }
@@ -95,18 +99,22 @@ impl Identity {
         Ok(Some(Proof { account, rehashed }))
     }
 
-    /// Opens a session in the organization that the user was in last, unless they are active in none, or the password
-    /// was changed or the account locked while we hashed.
+    /// Opens a session in the organization that the user last signed in to. Returns `None` if the user is not an active
+    /// member of any organization, or if the password was changed or the account locked while the password was being
+    /// verified.
     async fn open(
         &self,
         tx: &Tx<Auth>,
         proof: &Proof<'_>,
         lock: &Lock,
-        caller: &Caller,
+        caller: &RequestInfo,
     ) -> Result<Option<Tokens>> {
         let (user, now) = (proof.account.user, caller.now);
         let Some(org) = latest_organization(tx, proof.account).await? else { return Ok(None) };
-        if Guard::hold(tx, &lock.subject).await?.is_some_and(|guard| guard.is_locked(now)) {
+        if LockoutCounter::find_for_update(tx, &lock.subject)
+            .await?
+            .is_some_and(|counter| counter.is_locked(now))
+        {
             return Ok(None);
         }
         let max = self.max_sessions(tx, org, user).await?;
@@ -115,12 +123,12 @@ impl Identity {
         if let Some(hash) = &proof.rehashed {
             tx.exec("UPDATE \"user\" SET password_hash = $2 WHERE id = $1", &[&user, hash]).await?;
         }
-        Guard::clear(tx, &lock.subject).await?;
-        Entry::happened("auth.login", session.id).record_in(tx, org, now).await?;
+        LockoutCounter::clear(tx, &lock.subject).await?;
+        Entry::without_values("auth.login", session.id).record_in(tx, org, now).await?;
         self.tokens(&session, refresh, now).map(Some)
     }
 
-    /// The number of sessions that the user may have at once: fewer for one who manages users.
+    /// Returns the user's maximum number of concurrent sessions. Users with `USER_MANAGE` have a separate limit.
     async fn max_sessions(&self, tx: &Tx<Auth>, org: OrganizationId, user: UserId) -> Result<i64> {
         let manages = Role::of_users(tx, org, &[user])
             .await?
@@ -129,39 +137,41 @@ impl Identity {
         Ok(if manages { self.policy.max_per_admin } else { self.policy.max_per_user })
     }
 
-    /// Counts a failure against the account, unless it was locked before, and against the address; an account that
-    /// exists has it in its audit trail.
+    /// Counts a failure for the client address, and for the account unless the account was already locked. If the
+    /// account exists, the failure is recorded in the audit trail of the user's first organization by name.
     async fn count_failure(
         &self,
         tx: &Tx<Auth>,
         account: Option<&Account>,
         lock: &Lock,
-        caller: &Caller,
+        caller: &RequestInfo,
     ) -> Result<()> {
         if !lock.is_locked {
-            Guard::fail(tx, &lock.subject, self.address_block, caller.now).await?;
+            LockoutCounter::fail(tx, &lock.subject, self.address_block, caller.now).await?;
         }
         let address = Subject::Address(caller.address);
-        Guard::fail(tx, &address, self.address_block, caller.now).await?;
+        LockoutCounter::fail(tx, &address, self.address_block, caller.now).await?;
         let Some(account) = account else { return Ok(()) };
         let organizations = Organization::of_user(tx, account.user).await?;
         let Some(organization) = organizations.first() else { return Ok(()) };
-        Entry::happened("auth.login_failed", account.user)
+        Entry::without_values("auth.login_failed", account.user)
             .record_in(tx, organization.id, caller.now)
             .await
     }
 }
 
-/// The time for which the caller's address is still refused, or `None`.
-async fn blocked_for(tx: &Tx<Auth>, caller: &Caller) -> Result<Option<Duration>> {
-    let guard = Guard::find(tx, &Subject::Address(caller.address)).await?;
-    let until =
-        guard.filter(|guard| guard.is_locked(caller.now)).and_then(|guard| guard.locked_until);
+/// Returns the remaining block time of the client's address, or `None` if the address is not blocked.
+async fn blocked_for(tx: &Tx<Auth>, caller: &RequestInfo) -> Result<Option<Duration>> {
+    let counter = LockoutCounter::find(tx, &Subject::Address(caller.address)).await?;
+    let until = counter
+        .filter(|counter| counter.is_locked(caller.now))
+        .and_then(|counter| counter.locked_until);
     Ok(until.map(|until| (until - caller.now).to_std().unwrap_or_default()))
 }
 
-/// The organization that the user was in last and is active in, with the user locked; or `None`, also where the
-/// password is no longer the one that was looked at.
+/// Locks the user's row and returns the organization that the user last signed in to, among those in which the user is
+/// an active member. Returns `None` if the user has no active membership, or if the password has changed since it was
+/// verified.
 async fn latest_organization(tx: &Tx<Auth>, account: &Account) -> Result<Option<OrganizationId>> {
     let row: Option<Row> = tx
         .opt(

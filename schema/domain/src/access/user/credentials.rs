@@ -1,4 +1,4 @@
-//! Credentials of a person: a new password, which unlocks the account and ends its sessions, and the second factor.
+//! Credentials of a user: the password and the second factor. A new password unlocks the account and ends its sessions.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        login::Guard,
+        login::LockoutCounter,
         organization::Organization,
         session::{EndReason, Session},
         user::User,
@@ -21,12 +21,12 @@ use crate::{
 };
 
 impl User {
-    /// Stores a new password, unlocks the account, ends its sessions but one.
+    /// Stores a new password hash, unlocks the account, and ends the account's sessions except `current_session`.
     pub async fn set_password(
         tx: &Tx<Auth>,
         id: UserId,
         hash: &str,
-        keep: Option<SessionId>,
+        current_session: Option<SessionId>,
         now: DateTime<Utc>,
     ) -> Result<()> {
         let row: Row = tx
@@ -35,16 +35,16 @@ impl User {
                 &[&id, &hash, &now],
             )
             .await?;
-        Guard::clear_account(tx, id, row.try_get("email")?).await?;
+        LockoutCounter::clear_account(tx, id, row.try_get("email")?).await?;
         for session in Session::of_user(tx, id, now).await? {
-            if Some(session.id) != keep {
+            if Some(session.id) != current_session {
                 session.end(tx, EndReason::PasswordChanged, now).await?;
             }
         }
         Ok(())
     }
 
-    /// Sets a password from the command line, for all organizations that the person belongs to.
+    /// Resets a password from the command line. Each organization in which the user is active gets an audit entry.
     pub async fn reset_password(
         tx: &Tx<Auth>,
         id: UserId,
@@ -53,13 +53,16 @@ impl User {
     ) -> Result<()> {
         Self::set_password(tx, id, hash, None, now).await?;
         for organization in Organization::of_user(tx, id).await? {
-            Entry::happened("user.password_reset", id).record_in(tx, organization.id, now).await?;
+            Entry::without_values("user.password_reset", id)
+                .record_in(tx, organization.id, now)
+                .await?;
         }
         Ok(())
     }
 
-    /// Notes whether somebody signs in with a second factor, which rules ask of owners.
-    pub async fn note_mfa(
+    /// Stores whether a user has enrolled a second factor. Compliance rules can require a second factor of asset
+    /// owners, so the assets that the user owns are marked for re-evaluation.
+    pub async fn set_mfa_enabled(
         tx: &Tx<Auth>,
         org: OrganizationId,
         id: UserId,

@@ -1,7 +1,7 @@
-//! Membership: joining an organization, being changed by it, being kept out of it.
+//! Membership: adding users to an organization, changing and deactivating members.
 //!
-//! An organization may change what belongs to the person everywhere (name, e-mail, password) only for people who belong
-//! to no other: it would be a way in elsewhere.
+//! A user has the same name, e-mail and password in every organization. An organization can change these only for users
+//! who are members of no other organization. Otherwise it could set a password and sign in to the other organization.
 
 use async_graphql::InputObject;
 use chrono::{DateTime, Utc};
@@ -23,23 +23,23 @@ use crate::{
     },
 };
 
-/// A new person.
+/// Input of `createUser`: the new user and their roles.
 #[derive(Debug, Clone, InputObject)]
 pub struct CreateUserInput {
-    /// Their e-mail.
+    /// The user's e-mail, used to sign in.
     pub email: String,
-    /// Their name.
+    /// The user's name, as shown to others.
     pub name: String,
-    /// Their first password.
+    /// The user's first password, at least 15 characters long.
     #[graphql(secret)]
     pub password: String,
-    /// The keys of their roles, e.g. `viewer`.
+    /// Keys of the user's roles, e.g. `viewer`.
     #[graphql(default_with = "vec![\"viewer\".to_owned()]")]
     pub roles: Vec<String>,
 }
 
 impl CreateUserInput {
-    /// The name and the e-mail as they are stored, or all that is wrong with them.
+    /// Returns the name and e-mail in the form to be stored, or the errors of both fields.
     pub fn check(&self) -> Result<(String, String), Vec<FieldError>> {
         let mut faults = Vec::new();
         let name = text::check("input.name", &self.name, text::NAME, &mut faults);
@@ -51,23 +51,25 @@ impl CreateUserInput {
     }
 }
 
-/// What to change of a person; what is absent stays.
+/// Input of `updateUser`: the fields to change. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct UpdateUserInput {
-    /// Their name.
+    /// The user's new name; null leaves it unchanged.
     pub name: Option<String>,
-    /// Their e-mail.
+    /// The user's new e-mail; null leaves it unchanged.
     pub email: Option<String>,
-    /// A new password: unlocks the account and ends all its sessions.
+    /// The user's new password, which unlocks the account and ends the user's sessions; null leaves the password
+    /// unchanged.
     #[graphql(secret)]
     pub password: Option<String>,
-    /// `true` lets a deactivated member in again.
+    /// `true` reactivates a deactivated member; null changes nothing; `false` is rejected, use `deactivateUser`
+    /// instead.
     pub active: Option<bool>,
 }
 
 impl User {
-    /// Adds a person with a membership. The hash is made before, outside of any transaction; `viewer` is `None` for
-    /// the command line.
+    /// Creates a user who is a member of the organization. `password_hash` is computed beforehand, outside of any
+    /// transaction. `viewer` is `None` on the command line, which can assign any role.
     pub async fn create(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -92,7 +94,7 @@ impl User {
             .map_err(|error| error.within("input"))
     }
 
-    /// Makes a person a member.
+    /// Makes a user a member of the organization, with these roles.
     pub async fn join(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -109,7 +111,11 @@ impl User {
         Self::set_roles(tx, org, viewer, id, roles, now).await
     }
 
-    /// Changes a member. `password_hash` is that of `input.password`.
+    /// Changes a member. `password_hash` is the hash of `input.password`.
+    ///
+    /// # Errors
+    /// `Forbidden` if the member has permissions that the viewer lacks, `Conflict` for a new name, e-mail or password
+    /// of a user who is also a member of another organization.
     pub async fn update(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -119,7 +125,7 @@ impl User {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let user = Self::member(tx, viewer.org, id).await?;
-        Self::refuse_stronger(tx, viewer, id).await?;
+        Self::require_permissions_of(tx, viewer, id).await?;
         let mut faults = Vec::new();
         let name = input
             .name
@@ -132,13 +138,13 @@ impl User {
         if input.active == Some(false) {
             faults.push(FieldError::new(
                 "input.active",
-                "use deactivateUser, which also ends their sessions",
+                "cannot be false here: use deactivateUser, which also ends the user's sessions",
             ));
         }
         if password_hash.is_some() && viewer.user() == Some(id) {
             faults.push(FieldError::new(
                 "input.password",
-                "is your own: use changePassword, which asks for the current one",
+                "is your own password: use changePassword, which requires the current password",
             ));
         }
         if !faults.is_empty() {
@@ -147,7 +153,7 @@ impl User {
         let personal = name.is_some() || email.is_some() || password_hash.is_some();
         if personal && Self::is_member_elsewhere(tx, viewer.org, id).await? {
             return Err(Error::Conflict(
-                "this person belongs to another organization too: they change their own name and password, or the installation's operator does".into(),
+                "this user is also a member of another organization, so this organization cannot change their name, e-mail or password: ask the user or the installation's operator".into(),
             ));
         }
         let after = Self {
@@ -172,12 +178,13 @@ impl User {
         }
         if let Some(hash) = password_hash {
             Self::set_password(tx, id, hash, None, now).await?;
-            Entry::happened("user.password_reset", id).record_in(tx, viewer.org, now).await?;
+            Entry::without_values("user.password_reset", id).record_in(tx, viewer.org, now).await?;
         }
         Ok(after)
     }
 
-    /// Keeps a member out of the organization and ends their sessions there.
+    /// Deactivates a member and ends their sessions in the organization. Does nothing if the member is already
+    /// inactive.
     pub async fn deactivate(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -185,7 +192,7 @@ impl User {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let user = Self::member(tx, viewer.org, id).await?;
-        Self::refuse_stronger(tx, viewer, id).await?;
+        Self::require_permissions_of(tx, viewer, id).await?;
         if !user.active {
             return Ok(user);
         }
@@ -217,7 +224,8 @@ impl User {
             .await
     }
 
-    /// Whether the person belongs to another organization; one that keeps them out may let them in again.
+    /// Returns true if the user has a membership in another organization. Inactive memberships count, because they
+    /// could be reactivated.
     async fn is_member_elsewhere(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<bool> {
         let row: Row = tx
             .one(

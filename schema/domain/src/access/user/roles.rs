@@ -1,4 +1,5 @@
-//! Rights of a member: the roles in the organization, and what the installation grants beside them.
+//! Permissions of a member: the roles in the organization, and fleet permissions that the installation's operator
+//! grants.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -20,10 +21,11 @@ use crate::{
 };
 
 impl User {
-    /// Sets a member's roles in the organization.
+    /// Replaces a member's roles in the organization.
     ///
     /// # Errors
-    /// `Forbidden` where the viewer would grant or take what they lack, `Conflict` for the last owner.
+    /// `Forbidden` if the viewer lacks a permission of a role to add or remove. `Conflict` if the organization would
+    /// have no active owner.
     pub async fn set_roles(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -34,15 +36,15 @@ impl User {
     ) -> Result<Self> {
         let user = Self::member(tx, org, id).await?;
         let known = Role::list(tx, org).await?;
-        let mut wanted = Vec::new();
+        let mut requested = Vec::new();
         let mut faults = Vec::new();
         for (index, key) in keys.iter().enumerate() {
             match known.iter().find(|role| role.key == *key) {
-                Some(role) if wanted.contains(role) => {}
-                Some(role) => wanted.push(role.clone()),
+                Some(role) if requested.contains(role) => {}
+                Some(role) => requested.push(role.clone()),
                 None => faults.push(FieldError {
                     path: format!("roles.{index}"),
-                    message: "there is no role of this key".to_owned(),
+                    message: "there is no role with this key".to_owned(),
                     suggestion: Some(
                         known.iter().map(|role| role.key.as_str()).collect::<Vec<_>>().join(", "),
                     ),
@@ -52,47 +54,48 @@ impl User {
         if keys.is_empty() {
             faults.push(FieldError::new(
                 "roles",
-                "at least one role is needed: deactivate the user instead",
+                "a user needs at least one role: to withdraw access, deactivate the user",
             ));
         }
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        let held: Vec<Role> =
+        let current_roles: Vec<Role> =
             Role::of_users(tx, org, &[id]).await?.into_iter().map(|(_, role)| role).collect();
-        let differing: Vec<&Role> = wanted
+        let differing: Vec<&Role> = requested
             .iter()
-            .filter(|role| !held.contains(role))
-            .chain(held.iter().filter(|role| !wanted.contains(role)))
+            .filter(|role| !current_roles.contains(role))
+            .chain(current_roles.iter().filter(|role| !requested.contains(role)))
             .collect();
         if differing.is_empty() {
             return Ok(user);
         }
         let sets = differing.into_iter().map(Role::set);
-        let touched = sets.fold(PermissionSet::EMPTY, PermissionSet::union);
+        let changed_permissions = sets.fold(PermissionSet::EMPTY, PermissionSet::union);
         if let Some(viewer) = viewer {
-            role::refuse_beyond(viewer, touched)?;
+            role::require_all(viewer, changed_permissions)?;
         }
-        let wanted_ids: Vec<_> = wanted.iter().map(|role| role.id.uuid()).collect();
+        let requested_ids: Vec<_> = requested.iter().map(|role| role.id.uuid()).collect();
         tx.exec(
             "DELETE FROM membership_role WHERE org_id = $1 AND user_id = $2 AND role_id <> ALL($3)",
-            &[&org, &id, &wanted_ids],
+            &[&org, &id, &requested_ids],
         )
         .await?;
         tx.exec(
             "INSERT INTO membership_role (org_id, user_id, role_id)
              SELECT $1, $2, unnest($3::uuid[]) ON CONFLICT DO NOTHING",
-            &[&org, &id, &wanted_ids],
+            &[&org, &id, &requested_ids],
         )
         .await?;
         let keys = |roles: &[Role]| json!({ "roles": roles.iter().map(|role| role.key.as_str()).collect::<Vec<_>>() });
-        Entry::changed("member.role_changed", id, keys(&held), keys(&wanted))
+        Entry::changed("member.role_changed", id, keys(&current_roles), keys(&requested))
             .record_in(tx, org, now)
             .await?;
         Ok(user)
     }
 
-    /// Gives a member what concerns the installation. For `sentryops admin grant` only.
+    /// Replaces a member's fleet permissions; other permissions in the set are ignored. Used by `sentryops admin grant`
+    /// only.
     pub async fn grant(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -112,12 +115,12 @@ impl User {
             .await
     }
 
-    /// Nobody manages somebody who may do more than they themselves, in the organization or of the installation.
+    /// Checks that the viewer has every permission of the member to be managed, including fleet permissions.
     ///
     /// # Errors
-    /// `Forbidden`.
-    pub async fn refuse_stronger(tx: &Tx<Auth>, viewer: &Viewer, id: UserId) -> Result<()> {
-        let held = Role::of_users(tx, viewer.org, &[id]).await?;
+    /// `Forbidden` if the viewer lacks one of these permissions.
+    pub async fn require_permissions_of(tx: &Tx<Auth>, viewer: &Viewer, id: UserId) -> Result<()> {
+        let current_roles = Role::of_users(tx, viewer.org, &[id]).await?;
         let row: Row = tx
             .one(
                 "SELECT permissions FROM membership WHERE org_id = $1 AND user_id = $2",
@@ -125,7 +128,7 @@ impl User {
             )
             .await?;
         let granted: Vec<&str> = row.try_get("permissions")?;
-        let set = held
+        let set = current_roles
             .iter()
             .map(|(_, role)| role.set())
             .fold(PermissionSet::from_names(granted), PermissionSet::union);
@@ -133,7 +136,7 @@ impl User {
             return Ok(());
         }
         Err(Error::Forbidden(
-            "this user may do more than you: only somebody who may do as much can manage them"
+            "this user has permissions that you lack: only a user who has all of these permissions can manage this user"
                 .into(),
         ))
     }

@@ -1,10 +1,11 @@
-//! The kinds of transactions: which of the three database roles a transaction takes, said in its type.
+//! Kinds of transactions. The type of a transaction states which of the three database roles it uses.
 //!
-//! A function on an organization's rows takes `&Tx`, which is `&Tx<Org>`; one on people before their organization is known takes
-//! `&Tx<Auth>`; one on the work of all organizations takes `&Tx<Fleet>`. Where the role does not matter, `&Tx<K>`. Whether a
-//! transaction may write is a property of its run time: readers and writers share their functions.
+//! Functions on an organization's rows take `&Tx`, which is `&Tx<Org>`. Functions on users, sessions and API keys, for
+//! which no organization is known yet, take `&Tx<Auth>`. Functions on the jobs and schedules of all organizations take
+//! `&Tx<Fleet>`. Functions for which the role does not matter take `&Tx<K>`. Read-only and read-write transactions have
+//! the same type, because they share functions; Postgres rejects a write in a read-only one.
 //!
-//! An organization's transaction has one:
+//! A transaction of an organization carries the organization's id:
 //!
 //! ```
 //! # use domain::{Db, Origin, Result, entity::OrganizationId, inventory::asset::Asset, entity::AssetId};
@@ -15,7 +16,7 @@
 //! }
 //! ```
 //!
-//! One over people has none, and cannot be taken for one that has:
+//! An `Auth` transaction carries no organization, and the compiler rejects the attempt to read one:
 //!
 //! ```compile_fail,E0599
 //! # use domain::{Db, Origin, Result, entity::OrganizationId};
@@ -25,7 +26,7 @@
 //! }
 //! ```
 //!
-//! An organization's rows are not read in one of the fleet:
+//! A `Fleet` transaction cannot read an organization's rows:
 //!
 //! ```compile_fail,E0308
 //! # use domain::{Db, Result, entity::AssetId, inventory::asset::Asset};
@@ -35,7 +36,7 @@
 //! }
 //! ```
 //!
-//! And passwords are not looked up in one of an organization:
+//! A transaction of an organization cannot look up credentials:
 //!
 //! ```compile_fail,E0308
 //! # use domain::{Db, Result, access::user::User, entity::OrganizationId};
@@ -49,47 +50,48 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::entity::OrganizationId;
 
-/// What a transaction is of: [`Org`], [`Auth`] or [`Fleet`].
+/// The kind of a transaction: [`Org`], [`Auth`] or [`Fleet`].
 pub trait Kind: sealed::Sealed + Sized + Send + Sync + 'static {
-    /// The database role that it takes.
+    /// The database role that the transaction switches to.
     const ROLE: &'static str;
 
-    /// The organization whose rows it sees, where it has one.
+    /// Returns the organization whose rows the transaction sees, or `None` if the transaction is not limited to one
+    /// organization.
     fn org(&self) -> Option<OrganizationId> {
         None
     }
 }
 
-/// One organization's rows.
+/// A transaction on one organization's rows.
 #[derive(Debug)]
 pub struct Org {
     id: OrganizationId,
-    is_hooked: AtomicBool,
+    is_hook_requested: AtomicBool,
 }
 
-/// People, memberships, sessions, keys: before an organization is known.
+/// A transaction on users, memberships, sessions and API keys of all organizations.
 #[derive(Debug)]
 pub struct Auth;
 
-/// Jobs, schedules, due checks, rollups: across organizations.
+/// A transaction across organizations: jobs, schedules, due checks, rollups.
 #[derive(Debug)]
 pub struct Fleet;
 
 impl Org {
     pub(super) const fn new(id: OrganizationId) -> Self {
-        Self { id, is_hooked: AtomicBool::new(false) }
+        Self { id, is_hook_requested: AtomicBool::new(false) }
     }
 
     pub(super) const fn id(&self) -> OrganizationId {
         self.id
     }
 
-    pub(super) fn hook(&self) {
-        self.is_hooked.store(true, Ordering::Relaxed);
+    pub(super) fn request_hook(&self) {
+        self.is_hook_requested.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_hooked(&self) -> bool {
-        self.is_hooked.load(Ordering::Relaxed)
+    pub(super) fn is_hook_requested(&self) -> bool {
+        self.is_hook_requested.load(Ordering::Relaxed)
     }
 }
 

@@ -1,38 +1,41 @@
-//! The login of `DATABASE_URL`: what it must and must not be able to do.
+//! Checks of the login in `DATABASE_URL`: the database roles that the login must be able to use, and the privileges
+//! that it must not have.
 
 use super::{Auth, Db, Fleet, Kind, Org};
 use crate::base::error::Error;
 
-/// Why a login may not serve.
+/// Reason why the server refuses to run with the login in `DATABASE_URL`.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginRefusal {
-    /// It could read every organization.
+    /// The login could bypass row security and read every organization.
     #[error(
-        "DATABASE_URL's login is {0}: row security would not hold; use a plain login and `sentryops migrate roles`"
+        "DATABASE_URL's login is {0}: row security would not apply to this login; use a login without special privileges and run `sentryops migrate roles`"
     )]
     TooStrong(&'static str),
-    /// It cannot take the roles.
-    #[error("DATABASE_URL's login may not take the role {0}: run `sentryops migrate roles`")]
+    /// The login cannot switch to one of the roles.
+    #[error("DATABASE_URL's login cannot switch to the role {0}: run `sentryops migrate roles`")]
     NotMember(&'static str),
-    /// It has their rights without taking them.
+    /// The login has the privileges of the roles even without switching to a role.
     #[error(
-        "DATABASE_URL's login inherits its roles' rights: run `sentryops migrate roles` (ALTER ROLE … NOINHERIT)"
+        "DATABASE_URL's login inherits the privileges of its roles: run `sentryops migrate roles` (ALTER ROLE … NOINHERIT)"
     )]
     Inherits,
-    /// The database did not answer.
-    #[error("the database did not answer")]
+    /// The login could not be checked.
+    #[error("the login in DATABASE_URL could not be checked, because the database did not respond")]
     Unavailable(#[source] Error),
 }
 
 impl Db {
-    /// Refuses a login that row security would not hold: that is, or may become, superuser, BYPASSRLS or the owner, or
-    /// that inherits.
+    /// Rejects a login to which row security does not apply: a login that is, or can become, a superuser, a role with
+    /// BYPASSRLS or the owner of the tables. Also rejects a login that inherits the roles' privileges or cannot switch
+    /// to one of the roles.
     pub async fn check_login(&self) -> Result<(), LoginRefusal> {
         let unavailable = |error: Error| LoginRefusal::Unavailable(error);
         let connection = self.pool.get().await.map_err(|error| unavailable(error.into()))?;
         let row = connection
             .query_one(
-                // Before PostgreSQL 16 every member may take the role; since then the membership says so.
+                // Before PostgreSQL 16, every member of a role can use SET ROLE. Since 16, each membership has a SET
+                // option.
                 "SELECT EXISTS (SELECT FROM pg_roles AS strong
                                 WHERE strong.rolsuper AND pg_has_role(login.oid, strong.oid, 'MEMBER')) AS rolsuper,
                         EXISTS (SELECT FROM pg_roles AS strong

@@ -1,4 +1,4 @@
-//! A transaction, and the statements that run in it.
+//! Transactions, and the statements that run in them.
 
 use std::{any::Any, sync::Mutex};
 
@@ -18,14 +18,14 @@ use crate::base::{actor::Origin, entity::OrganizationId, error::Result, event::E
 /// A parameter of a statement.
 pub type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// One column of rows that are written together.
+/// Returns the values of one column for all rows, for a statement that reads the columns with `UNNEST`.
 pub(crate) fn column<'a, T, C>(rows: &[&'a T], value: impl Fn(&'a T) -> C) -> Vec<C> {
     rows.iter().map(|row| value(row)).collect()
 }
 
-/// What a row becomes.
+/// A type that is built from a row.
 pub trait FromRow: Sized {
-    /// Reads the columns by their names.
+    /// Reads the columns by name.
     fn from_row(row: &Row) -> Result<Self>;
 }
 
@@ -35,10 +35,10 @@ impl FromRow for Row {
     }
 }
 
-/// A transaction of one [`Kind`]: it collects the events to send once it is committed. `Tx` alone is one of an organization,
-/// and proves which.
+/// A transaction of one [`Kind`]. The transaction collects events, which are sent after the commit. `Tx` without a
+/// parameter is a transaction of one organization.
 pub struct Tx<K: Kind = Org> {
-    /// `None` only while it is being ended.
+    /// `None` only after the transaction has ended.
     pub(super) connection: Option<Object>,
     pub(super) db: Db,
     pub(super) kind: K,
@@ -48,14 +48,14 @@ pub struct Tx<K: Kind = Org> {
 }
 
 impl Tx<Org> {
-    /// The organization whose rows this transaction sees and writes.
+    /// Returns the organization whose rows this transaction reads and writes.
     pub const fn org(&self) -> OrganizationId {
         self.kind.id()
     }
 
-    /// Remembers that what it changed asks for the hook of [`Db::before_commit`](super::Db::before_commit).
-    pub(crate) fn hook(&self) {
-        self.kind.hook();
+    /// Requests a run of the hook set by [`Db::before_commit`](super::Db::before_commit) when this transaction commits.
+    pub(crate) fn request_hook(&self) {
+        self.kind.request_hook();
     }
 }
 
@@ -66,46 +66,52 @@ impl<K: Kind> Tx<K> {
             .expect("a transaction keeps its connection until it ends, and ending consumes it")
     }
 
-    /// Who caused it.
+    /// Returns the actor and request that caused the transaction.
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// When it began, by Postgres' clock: the one that all processes share, whatever their own show.
+    /// Returns the transaction's start time by the clock of Postgres, which all processes share.
     pub async fn now(&self) -> Result<DateTime<Utc>> {
         Ok(self.one::<Row>("SELECT now() AS now", &[]).await?.try_get("now")?)
     }
 
-    /// Remembers a hint to send after the commit.
+    /// Queues an event, which is sent after the commit.
     pub fn emit(&self, event: Event) {
         self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
     }
 
-    /// Exactly one row.
+    /// Runs a query and returns its only row.
+    ///
+    /// # Errors
+    /// `Postgres` if the query returns no row or several.
     pub async fn one<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<T> {
         let statement = self.client().prepare_cached(sql).await?;
         T::from_row(&self.client().query_one(&statement, params).await?)
     }
 
-    /// One row or none.
+    /// Runs a query and returns its row, or `None` if there is none.
+    ///
+    /// # Errors
+    /// `Postgres` if the query returns several rows.
     pub async fn opt<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<Option<T>> {
         let statement = self.client().prepare_cached(sql).await?;
         self.client().query_opt(&statement, params).await?.as_ref().map(T::from_row).transpose()
     }
 
-    /// All rows.
+    /// Runs a query and returns all of its rows.
     pub async fn all<T: FromRow>(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<T>> {
         let statement = self.client().prepare_cached(sql).await?;
         self.client().query(&statement, params).await?.iter().map(T::from_row).collect()
     }
 
-    /// How many rows a statement changed.
+    /// Runs a statement and returns the number of rows affected.
     pub async fn exec(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
         let statement = self.client().prepare_cached(sql).await?;
         Ok(self.client().execute(&statement, params).await?)
     }
 
-    /// As [`Tx::all`], with the parameters' types given: for statements that are put together.
+    /// As [`Tx::all`], with explicit parameter types, for statements that are assembled from fragments.
     pub async fn all_typed<T: FromRow>(
         &self,
         sql: &str,
@@ -116,22 +122,24 @@ impl<K: Kind> Tx<K> {
         self.client().query(&statement, params).await?.iter().map(T::from_row).collect()
     }
 
-    /// Ends it; what it changed is durable, and its events are sent.
+    /// Runs the `before_commit` hook if requested, commits the transaction, and then sends its events.
     ///
     /// # Errors
-    /// Also where a statement of it failed before, whatever became of that error: nothing of it is durable then.
+    /// Fails if any earlier statement of the transaction failed, even if the caller ignored that error. The transaction
+    /// is then rolled back.
     pub async fn commit(mut self) -> Result<()> {
-        // Only an organization's transaction has a hook.
+        // Only a transaction of an organization has a hook.
         if let Some(tx) = (&self as &dyn Any).downcast_ref::<Tx>()
-            && tx.kind.is_hooked()
+            && tx.kind.is_hook_requested()
             && let Some(hook) = &tx.db.before_commit
         {
             hook(tx).await?;
         }
-        // After a failed statement COMMIT rolls back and reports success; the SELECT does not.
+        // After a failed statement, COMMIT would roll back and still report success. The preceding SELECT fails
+        // instead.
         let end = if self.writes { "SELECT; COMMIT" } else { "COMMIT" };
         self.client().batch_execute(end).await?;
-        self.connection = None; // Ended cleanly: back to the pool.
+        self.connection = None; // Returns the connection to the pool, after a clean end.
         let events = std::mem::take(
             &mut *self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         );
@@ -141,7 +149,7 @@ impl<K: Kind> Tx<K> {
         Ok(())
     }
 
-    /// Ends it without a trace.
+    /// Rolls the transaction back. Its events are not sent.
     pub async fn rollback(mut self) -> Result<()> {
         self.client().batch_execute("ROLLBACK").await?;
         self.connection = None;
@@ -152,13 +160,14 @@ impl<K: Kind> Tx<K> {
 impl<K: Kind> Drop for Tx<K> {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        // Not ended: whoever borrowed it next would inherit the transaction and its organization.
+        // The transaction is still open, so the connection must not return to the pool: its next user would inherit the
+        // transaction and the organization.
         let cancel = connection.cancel_token();
         drop(Object::take(connection));
         let tls = self.db.tls.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // The statement may have ended by itself; then there is nothing to cancel and nothing to do about it.
+                // An error is ignored: if the statement has already ended, nothing is left to cancel.
                 let _ = tokio::time::timeout(POOL_WAIT, cancel.cancel_query(tls)).await;
             });
         }

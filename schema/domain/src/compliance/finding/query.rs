@@ -1,4 +1,4 @@
-//! Which findings are asked for.
+//! The filter of findings and its SQL.
 
 use async_graphql::InputObject;
 
@@ -11,24 +11,25 @@ use crate::{
     compliance::rule::Severity,
 };
 
-/// Which findings to list; what is given must all hold.
+/// Filter for findings. A finding must match all given fields; an omitted field, except `state`, matches every finding.
 #[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
 pub struct FindingFilter {
-    /// In one of these states; without it those that are `OPEN` or `WAIVED`.
+    /// States to include; default `OPEN` and `WAIVED`, the states of live findings. Live means: the asset still fails.
     pub state: Option<Vec<FindingState>>,
-    /// Of one of these severities.
+    /// Severities to include: those that the rules had at the last evaluation of the assets.
     pub severity: Option<Vec<Severity>>,
-    /// Of the rule of this key.
+    /// Key of the rule, e.g. `disk-encryption`.
     pub rule: Option<String>,
-    /// Of this asset.
+    /// Id of the asset, beginning `ast_`.
     pub asset: Option<AssetId>,
-    /// Of assets that this user answers for.
+    /// Id of the user who owns the asset.
     pub owner: Option<UserId>,
-    /// Whether the asset had broken the rule before.
+    /// True to include only findings that came back: the same rule failed on the same asset before, and that finding
+    /// had ended (fixed or out of scope). False to include only first findings.
     pub reopened: Option<bool>,
 }
 
-/// A filter's values in the form that a statement binds.
+/// The filter's values as SQL parameters.
 pub(super) struct FilterValues<'a> {
     filter: &'a FindingFilter,
     states: Option<Vec<&'static str>>,
@@ -38,7 +39,8 @@ pub(super) struct FilterValues<'a> {
 impl<'a> FilterValues<'a> {
     pub(super) fn of(filter: &'a FindingFilter) -> Self {
         let weight = |severity: &Severity| i16::try_from(severity.weight()).unwrap_or(i16::MAX);
-        let names = |states: &Vec<FindingState>| states.iter().map(|one| one.as_str()).collect();
+        let names =
+            |states: &Vec<FindingState>| states.iter().map(|value| value.as_str()).collect();
         Self {
             filter,
             states: filter.state.as_ref().map(names),
@@ -48,34 +50,35 @@ impl<'a> FilterValues<'a> {
 
     pub(super) fn listing(&self) -> Listing<'_> {
         let mut listing = Listing::default();
-        // Said beside the states, so that the index of what is live serves.
+        // This condition repeats the one on the states, so that the planner can use the partial index of live findings.
         match self.filter.state.as_deref() {
-            None => listing.holds("ended_at IS NULL"),
+            None => listing.with_constant("ended_at IS NULL"),
             Some(states) if states.iter().all(|state| state.is_live()) => {
-                listing.holds("ended_at IS NULL");
+                listing.with_constant("ended_at IS NULL");
             }
             Some(_) => {}
         }
         if let Some(states) = &self.states {
-            listing.only("state = ANY(?)", states);
+            listing.filter("state = ANY(?)", states);
         }
         if let Some(weights) = &self.weights {
-            listing.only("weight = ANY(?)", weights);
+            listing.filter("weight = ANY(?)", weights);
         }
         match &self.filter.rule {
             None => {}
-            // Postgres has no such text, and refuses it as a parameter.
-            Some(key) if key.contains('\0') => listing.none(),
-            Some(key) => listing.only("rule_id IN (SELECT id FROM rule WHERE key = ?)", key),
+            // Postgres text cannot contain NUL and rejects it as a parameter. No key contains NUL, so the list is
+            // empty.
+            Some(key) if key.contains('\0') => listing.match_nothing(),
+            Some(key) => listing.filter("rule_id IN (SELECT id FROM rule WHERE key = ?)", key),
         }
         if let Some(asset) = &self.filter.asset {
-            listing.only("asset_id = ?", asset);
+            listing.filter("asset_id = ?", asset);
         }
         if let Some(owner) = &self.filter.owner {
-            listing.only("asset_id IN (SELECT id FROM asset WHERE owner_id = ?)", owner);
+            listing.filter("asset_id IN (SELECT id FROM asset WHERE owner_id = ?)", owner);
         }
         if let Some(reopened) = &self.filter.reopened {
-            listing.only("(reopened > 0) = ?", reopened);
+            listing.filter("(reopened > 0) = ?", reopened);
         }
         listing
     }

@@ -1,4 +1,5 @@
-//! What became of findings in one look at some assets: written in a few statements, however many they are.
+//! Transitions of findings: the findings that one evaluation of some assets opened, changed or ended. They are written
+//! in a fixed number of statements.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -17,23 +18,23 @@ use crate::{
     },
 };
 
-/// Whether nothing can be in the way of what is written.
+/// Form of the `INSERT` statements for postures and findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum First {
-    /// Nothing is kept of any of the assets, and none of them breaks a rule.
-    Yes,
-    /// Something may be.
-    No,
+pub(crate) enum InsertMode {
+    /// A plain `INSERT`: no posture and no live finding is stored for any of the assets.
+    Plain,
+    /// An upsert: some rows may already be stored.
+    Upsert,
 }
 
-impl First {
+impl InsertMode {
     pub(crate) async fn of(tx: &Tx, facts: &[Facts]) -> Result<Self> {
         let assets = || facts.iter().map(|facts| facts.asset);
         let (Some(first), Some(last)) = (assets().min(), assets().max()) else {
-            return Ok(Self::No);
+            return Ok(Self::Upsert);
         };
-        // Two runs may look at the same assets at once, and each see nothing there.
-        // In the order of the index: without statistics Postgres would look through the whole table.
+        // With two concurrent runs of the same assets, each could see no rows and insert them. Ordered like the index:
+        // without statistics Postgres would scan the whole table.
         let row: Row = tx
             .one(
                 "SELECT (SELECT asset_id FROM finding WHERE asset_id BETWEEN $1 AND $2 AND ended_at IS NULL
@@ -42,45 +43,46 @@ impl First {
                 &[&first, &last],
             )
             .await?;
-        let may_be = row.try_get("any")? || due::is_refreshing(tx).await?;
-        Ok(if may_be { Self::No } else { Self::Yes })
+        let may_conflict = row.try_get("any")? || due::is_refreshing(tx).await?;
+        Ok(if may_conflict { Self::Upsert } else { Self::Plain })
     }
 }
 
-/// A rule that an asset breaks, as a look saw it.
+/// A failure of one rule on one asset, as an evaluation produced it.
 #[derive(Debug)]
-pub(crate) struct Broken {
+pub(crate) struct Failure {
     pub(crate) asset: AssetId,
     pub(crate) rule: RuleId,
     pub(crate) version: RuleVersionId,
     pub(crate) severity: Severity,
     pub(crate) evidence: Value,
-    /// What allows it.
+    /// The waiver that covers the failure; `None` if no waiver covers it.
     pub(crate) waiver: Option<WaiverId>,
 }
 
-impl Broken {
+impl Failure {
     const fn state(&self) -> FindingState {
         if self.waiver.is_some() { FindingState::Waived } else { FindingState::Open }
     }
 }
 
-/// A rule that an asset broke when it could last be judged: what allows it may have changed, and how bad it is.
+/// A live finding of a rule that now ends with an error. The finding stays live and keeps its evidence; its waiver and
+/// severity are updated.
 #[derive(Debug)]
-pub(crate) struct Restated {
+pub(crate) struct Unevaluable {
     asset: AssetId,
     rule: RuleId,
     severity: Severity,
     waiver: Option<WaiverId>,
 }
 
-impl Restated {
+impl Unevaluable {
     pub(crate) const fn new(asset: AssetId, rule: &CompiledRule, waiver: Option<WaiverId>) -> Self {
         Self { asset, rule: rule.rule.id, severity: rule.rule.definition.severity, waiver }
     }
 }
 
-/// A rule that an asset no longer breaks, or is no longer judged by.
+/// A failure that ended: the asset passes the rule, or the finding went out of scope.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) asset: AssetId,
@@ -88,34 +90,34 @@ pub(crate) struct Ended {
     pub(crate) state: FindingState,
 }
 
-/// What became of findings.
+/// Transitions of findings in one evaluation, grouped by kind.
 #[derive(Debug)]
 pub(crate) struct Transitions {
-    /// Whether nothing can be in the way.
-    first: First,
-    pub(crate) opened: Vec<Broken>,
-    pub(crate) changed: Vec<Broken>,
-    pub(crate) restated: Vec<Restated>,
+    /// Form of the `INSERT` for the findings that open.
+    insert_mode: InsertMode,
+    pub(crate) opened: Vec<Failure>,
+    pub(crate) changed: Vec<Failure>,
+    pub(crate) unevaluable: Vec<Unevaluable>,
     pub(crate) ended: Vec<Ended>,
 }
 
 impl Transitions {
-    /// None yet.
-    pub(crate) const fn new(first: First) -> Self {
+    /// Returns an empty list of transitions.
+    pub(crate) const fn new(insert_mode: InsertMode) -> Self {
         Self {
-            first,
+            insert_mode,
             opened: Vec::new(),
             changed: Vec::new(),
-            restated: Vec::new(),
+            unevaluable: Vec::new(),
             ended: Vec::new(),
         }
     }
 
-    /// Writes them. Returns how many opened, and how many are fixed.
+    /// Writes the transitions. Returns the number of findings that opened, and the number that were fixed.
     pub(crate) async fn record(&self, tx: &Tx, now: DateTime<Utc>) -> Result<(i32, i32)> {
         let fixed = self.write_ended(tx, now).await?;
         self.write_changed(tx, now).await?;
-        self.write_restated(tx, now).await?;
+        self.write_unevaluable(tx, now).await?;
         Ok((self.write_opened(tx, now).await?, fixed))
     }
 
@@ -123,16 +125,16 @@ impl Transitions {
         if self.opened.is_empty() {
             return Ok(0);
         }
-        let rows: Vec<&Broken> = self.opened.iter().collect();
+        let rows: Vec<&Failure> = self.opened.iter().collect();
         let (ids, assets) =
-            (column(&rows, |_| FindingId::new()), column(&rows, |broken| broken.asset));
+            (column(&rows, |_| FindingId::new()), column(&rows, |failure| failure.asset));
         let (rules, versions) =
-            (column(&rows, |broken| broken.rule), column(&rows, |broken| broken.version));
-        let severities = column(&rows, |broken| broken.severity.as_str());
-        let weights = column(&rows, |broken| broken.severity.weight());
-        let states = column(&rows, |broken| broken.state().as_str());
+            (column(&rows, |failure| failure.rule), column(&rows, |failure| failure.version));
+        let severities = column(&rows, |failure| failure.severity.as_str());
+        let weights = column(&rows, |failure| failure.severity.weight());
+        let states = column(&rows, |failure| failure.state().as_str());
         let (evidence, waivers) =
-            (column(&rows, |broken| &broken.evidence), column(&rows, |broken| broken.waiver));
+            (column(&rows, |failure| &failure.evidence), column(&rows, |failure| failure.waiver));
         let insert = format!(
             "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
                                   reopened, opened_at, changed_at)
@@ -156,14 +158,14 @@ impl Transitions {
             &evidence,
             &waivers,
         ];
-        match self.first {
-            // Looking for a live one would cost as much as writing.
-            First::Yes => {
+        match self.insert_mode {
+            // No live finding can exist here, and looking for one would cost as much as the insert.
+            InsertMode::Plain => {
                 tx.exec(&insert, &params).await?;
                 Ok(i32::try_from(rows.len()).unwrap_or(i32::MAX))
             }
-            // What was there already did not open.
-            First::No => {
+            // A finding that is already live is updated and does not count as opened.
+            InsertMode::Upsert => {
                 let sql = format!(
                     "WITH written AS (
                          {insert}
@@ -179,10 +181,10 @@ impl Transitions {
         }
     }
 
-    /// How often an asset has broken a rule before, as an expression. Where nothing ever ended nothing opens again: the first
-    /// run of all does not ask for each.
+    /// Returns the SQL expression for the number of earlier findings of the same rule on the same asset. The expression
+    /// is `0` if no finding of the organization has ended yet, so that the first run does not count row by row.
     async fn reopened(tx: &Tx) -> Result<&'static str> {
-        // In the order of the index: without statistics Postgres would look through the whole table.
+        // Ordered like the index: without statistics Postgres would scan the whole table.
         let sql = "SELECT (SELECT ended_at FROM finding WHERE state IN ('FIXED', 'OUT_OF_SCOPE')
                            ORDER BY ended_at LIMIT 1) IS NOT NULL AS any";
         let any = tx.one::<Row>(sql, &[]).await?.try_get("any")?;
@@ -198,7 +200,7 @@ impl Transitions {
         if self.changed.is_empty() {
             return Ok(());
         }
-        let rows: Vec<&Broken> = self.changed.iter().collect();
+        let rows: Vec<&Failure> = self.changed.iter().collect();
         tx.exec(
             "UPDATE finding SET version_id = new.version_id, severity = new.severity, weight = new.weight, state = new.state,
                                 evidence = new.evidence, waiver_id = new.waiver_id, changed_at = $1
@@ -207,25 +209,25 @@ impl Transitions {
              WHERE finding.asset_id = new.asset_id AND finding.rule_id = new.rule_id AND finding.ended_at IS NULL",
             &[
                 &now,
-                &column(&rows, |broken| broken.asset),
-                &column(&rows, |broken| broken.rule),
-                &column(&rows, |broken| broken.version),
-                &column(&rows, |broken| broken.severity.as_str()),
-                &column(&rows, |broken| broken.severity.weight()),
-                &column(&rows, |broken| broken.state().as_str()),
-                &column(&rows, |broken| &broken.evidence),
-                &column(&rows, |broken| broken.waiver),
+                &column(&rows, |failure| failure.asset),
+                &column(&rows, |failure| failure.rule),
+                &column(&rows, |failure| failure.version),
+                &column(&rows, |failure| failure.severity.as_str()),
+                &column(&rows, |failure| failure.severity.weight()),
+                &column(&rows, |failure| failure.state().as_str()),
+                &column(&rows, |failure| &failure.evidence),
+                &column(&rows, |failure| failure.waiver),
             ],
         )
         .await?;
         Ok(())
     }
 
-    async fn write_restated(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-        if self.restated.is_empty() {
+    async fn write_unevaluable(&self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+        if self.unevaluable.is_empty() {
             return Ok(());
         }
-        let rows: Vec<&Restated> = self.restated.iter().collect();
+        let rows: Vec<&Unevaluable> = self.unevaluable.iter().collect();
         tx.exec(
             "UPDATE finding SET severity = new.severity, weight = new.weight, waiver_id = new.waiver_id, changed_at = $1,
                                 state = CASE WHEN new.waiver_id IS NULL THEN 'OPEN' ELSE 'WAIVED' END
@@ -234,11 +236,11 @@ impl Transitions {
              WHERE finding.asset_id = new.asset_id AND finding.rule_id = new.rule_id AND finding.ended_at IS NULL",
             &[
                 &now,
-                &column(&rows, |restated| restated.asset),
-                &column(&rows, |restated| restated.rule),
-                &column(&rows, |restated| restated.severity.as_str()),
-                &column(&rows, |restated| restated.severity.weight()),
-                &column(&rows, |restated| restated.waiver),
+                &column(&rows, |unevaluable| unevaluable.asset),
+                &column(&rows, |unevaluable| unevaluable.rule),
+                &column(&rows, |unevaluable| unevaluable.severity.as_str()),
+                &column(&rows, |unevaluable| unevaluable.severity.weight()),
+                &column(&rows, |unevaluable| unevaluable.waiver),
             ],
         )
         .await?;
@@ -250,7 +252,7 @@ impl Transitions {
             return Ok(0);
         }
         let rows: Vec<&Ended> = self.ended.iter().collect();
-        // The waiver stays only on what it still allows.
+        // An ended finding has no waiver: only live findings can be waived.
         let row: Row = tx.one(
             "WITH written AS (
              UPDATE finding SET state = ended.state, waiver_id = NULL, ended_at = GREATEST($1, opened_at), changed_at = $1

@@ -1,4 +1,4 @@
-//! The waivers that hold, looked up by rule and asset.
+//! The active waivers of an organization, by rule and asset.
 
 use std::collections::HashMap;
 
@@ -12,26 +12,27 @@ use crate::{
     compliance::{rule::CompiledRule, waiver::Waiver},
 };
 
-/// A waiver that holds, and until when.
-pub(super) type Held = (WaiverId, DateTime<Utc>);
+/// An active waiver and the time at which it expires.
+pub(super) type ActiveWaiver = (WaiverId, DateTime<Utc>);
 
-/// The waivers that hold, by rule and asset; the one that holds longest.
-pub(super) struct Waivers(HashMap<(uuid::Uuid, Option<uuid::Uuid>), Held>);
+/// The active waivers by rule and asset. Of several waivers of the same rule and asset, only the one that expires last
+/// is included.
+pub(super) struct ActiveWaivers(HashMap<(uuid::Uuid, Option<uuid::Uuid>), ActiveWaiver>);
 
-impl Waivers {
+impl ActiveWaivers {
     pub(super) fn new(waivers: &[Waiver]) -> Self {
         let mut longest = HashMap::with_capacity(waivers.len());
         for waiver in waivers {
             let of = (waiver.rule_id.uuid(), waiver.asset_id.map(Id::uuid));
-            let kept = longest.entry(of).or_insert((waiver.id, waiver.expires_at));
-            if kept.1 < waiver.expires_at {
-                *kept = (waiver.id, waiver.expires_at);
+            let stored = longest.entry(of).or_insert((waiver.id, waiver.expires_at));
+            if stored.1 < waiver.expires_at {
+                *stored = (waiver.id, waiver.expires_at);
             }
         }
         Self(longest)
     }
 
-    pub(super) fn of(&self, rule: &CompiledRule, asset: AssetId) -> Option<Held> {
+    pub(super) fn of(&self, rule: &CompiledRule, asset: AssetId) -> Option<ActiveWaiver> {
         if self.0.is_empty() {
             return None;
         }

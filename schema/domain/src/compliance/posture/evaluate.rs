@@ -1,107 +1,112 @@
-//! Evaluating an asset: rules, waivers, facts and the previous posture in, the new posture and what became of the asset's findings
-//! out. Pure: it reads no row and no clock. (`posture/record` writes what comes out.)
+//! Evaluation of one asset. Input: rules, waivers, facts and the previous posture. Output: the new posture and the
+//! transitions of the asset's findings. The functions are pure: they read neither rows nor a clock. `posture/record`
+//! writes the result.
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::{Flip, Posture, VerdictCode, active_waivers::Waivers, inputs_hash::inputs_hash};
+use super::{Flip, Posture, VerdictCode, active_waivers::ActiveWaivers, inputs_hash::inputs_hash};
 use crate::{
     base::entity::WaiverId,
     compliance::{
         finding::{
             FindingState,
-            transition::{Broken, Ended, Restated},
+            transition::{Ended, Failure, Unevaluable},
         },
         rule::{CompiledRule, Facts, Ruleset, Verdict},
         waiver::Waiver,
     },
 };
 
-/// What changed of an asset, as rules name it; `None`: anything.
-pub(crate) type ChangedKeys = Option<BTreeSet<String>>;
+/// Names of the facts that changed on an asset, such as `attr.disk_encrypted`, and of rules with a changed waiver, such
+/// as `rule.disk-encryption`. `None` if anything may have changed.
+pub(crate) type ChangedNames = Option<BTreeSet<String>>;
 
-/// By what assets are judged, and as of when.
+/// The rules, waivers and time with which assets are evaluated.
 pub(crate) struct Evaluation<'a> {
     rules: &'a Ruleset,
-    waivers: Waivers,
+    waivers: ActiveWaivers,
     now: DateTime<Utc>,
-    /// Whether assets are judged by all rules, whatever changed of them.
-    pub(super) is_whole: bool,
+    /// True to evaluate every rule, even those that no change affects.
+    pub(super) evaluates_all_rules: bool,
 }
 
-/// What becomes of one finding.
+/// Transition of one finding, from the previous to the new posture.
 #[derive(Debug)]
 pub(super) enum Difference {
-    /// The asset breaks a rule that it did not break.
-    Opened(Broken),
-    /// The asset still breaks the rule, in another way or by another permission.
-    Changed(Broken),
-    /// The rule can no longer be judged: the finding stays as it was seen.
-    Restated(Restated),
-    /// The asset no longer breaks the rule, or is no longer judged by it.
+    /// The asset fails a rule, and its previous verdict was not a failure.
+    Opened(Failure),
+    /// The asset still fails the rule, but its inputs, its result or its waiver changed.
+    Changed(Failure),
+    /// The rule now ends with an error. The finding stays live and keeps its evidence.
+    Unevaluable(Unevaluable),
+    /// The asset passes the rule again, or the finding went out of scope.
     Ended(Ended),
 }
 
-/// What the rules say of an asset, compared with the previous posture.
+/// Result of an evaluation, compared with the previous posture.
 #[derive(Debug)]
-pub(super) struct Evaluated {
+pub(super) struct EvaluationResult {
     pub(super) posture: Posture,
     pub(super) differences: Vec<Difference>,
-    /// Whether the posture says something else than the previous one.
-    pub(super) is_other: bool,
+    /// True if the posture differs from the previous posture and must be written.
+    pub(super) has_changed: bool,
 }
 
 impl<'a> Evaluation<'a> {
-    /// By these rules and the waivers that hold at this time, which counts to the microsecond.
+    /// Returns an evaluation with these rules and waivers as of `now`. `now` must be a whole number of microseconds.
     pub(super) fn new(rules: &'a Ruleset, waivers: &[Waiver], now: DateTime<Utc>) -> Self {
-        Self { rules, waivers: Waivers::new(waivers), now, is_whole: false }
+        Self { rules, waivers: ActiveWaivers::new(waivers), now, evaluates_all_rules: false }
     }
 
-    /// The rules.
+    /// Returns the rules to evaluate.
     pub(super) const fn rules(&self) -> &Ruleset {
         self.rules
     }
 
-    /// The time as of which assets are judged.
+    /// Returns the time as of which assets are evaluated.
     pub(super) const fn now(&self) -> DateTime<Utc> {
         self.now
     }
 
-    /// Judges an asset, by what changed of it since the previous posture.
+    /// Evaluates an asset, given the facts that changed since the previous posture.
     pub(super) fn evaluate(
         &self,
         facts: &Facts,
         previous: Option<&Posture>,
-        reads: &ChangedKeys,
-    ) -> Evaluated {
-        let posture = self.posture(facts, previous, reads);
-        let differences = self.compare(facts, previous, &posture, reads);
-        let is_other = previous.is_none_or(|previous| !previous.says_the_same_as(&posture));
-        Evaluated { posture, differences, is_other }
+        changed: &ChangedNames,
+    ) -> EvaluationResult {
+        let posture = self.posture(facts, previous, changed);
+        let differences = self.compare(facts, previous, &posture, changed);
+        let has_changed = previous.is_none_or(|previous| !previous.has_same_result(&posture));
+        EvaluationResult { posture, differences, has_changed }
     }
 
-    /// What the rules say of an asset. Those that read nothing of what changed say what they said.
+    /// Returns the asset's posture. Rules that no change affects keep their previous verdict.
     pub(super) fn posture(
         &self,
         facts: &Facts,
-        kept: Option<&Posture>,
-        reads: &ChangedKeys,
+        previous: Option<&Posture>,
+        changed: &ChangedNames,
     ) -> Posture {
         let mut posture = Posture {
             codes: vec![VerdictCode::Absent; self.rules.width()],
-            ..Posture::blank(facts.asset, self.now)
+            ..Posture::empty(facts.asset, self.now)
         };
         let (mut errors, mut waivers) = (Map::new(), Vec::new());
         for rule in self.rules.iter() {
             let slot = rule.slot;
-            let before = kept.filter(|_| !self.is_whole && !is_affected(rule, reads));
-            if let Some((kept, code)) = before.and_then(|kept| Some((kept, *kept.codes.get(slot)?)))
+            let before =
+                previous.filter(|_| !self.evaluates_all_rules && !is_affected(rule, changed));
+            if let Some((previous, code)) =
+                before.and_then(|previous| Some((previous, *previous.codes.get(slot)?)))
             {
                 posture.codes[slot] = code;
-                posture.flips.extend(kept.flips.iter().filter(|flip| flip.slot == slot));
-                let error = kept.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
+                posture.flips.extend(previous.flips.iter().filter(|flip| flip.slot == slot));
+                let error =
+                    previous.errors.as_ref().and_then(|errors| errors.get(slot.to_string()));
                 errors.extend(error.map(|error| (slot.to_string(), error.clone())));
             } else if rule.applies(facts) {
                 let verdict = rule.verdict(facts, self.now);
@@ -113,21 +118,21 @@ impl<'a> Evaluation<'a> {
                     errors.insert(slot.to_string(), Value::String(reason));
                 }
             }
-            posture.count(posture.codes[slot], rule.weight());
+            posture.add_weight(posture.codes[slot], rule.weight());
             if matches!(posture.codes[slot], VerdictCode::Waived | VerdictCode::Error)
                 && let Some((waiver, _)) = self.waivers.of(rule, facts.asset)
             {
-                // Another waiver is another reason why it may be broken.
+                // The hash covers the waiver, so that another waiver rewrites the posture.
                 waivers.push((slot, waiver));
             }
         }
         posture.errors = (!errors.is_empty()).then_some(Value::Object(errors));
-        posture.score = posture.scored();
+        posture.score = posture.compute_score();
         posture.inputs_hash = inputs_hash(self.rules.facts_hash(facts), waivers);
         posture
     }
 
-    /// What time alone changes next: the rule's verdict, or whether a waiver allows it.
+    /// Returns the next flip of the rule: a change of the verdict, or the expiry of the waiver that covers the failure.
     fn flip(
         &self,
         rule: &CompiledRule,
@@ -148,13 +153,13 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// What became of the asset's findings.
+    /// Returns the transitions of the asset's findings.
     fn compare(
         &self,
         facts: &Facts,
         before: Option<&Posture>,
         after: &Posture,
-        reads: &ChangedKeys,
+        changed: &ChangedNames,
     ) -> Vec<Difference> {
         let mut differences = Vec::new();
         let end = |rule: &CompiledRule, state| {
@@ -165,29 +170,30 @@ impl<'a> Evaluation<'a> {
             let slot = rule.slot;
             let old = before.map_or(VerdictCode::Absent, |before| before.code(slot));
             let new = after.code(slot);
-            // Who follows a change may find a hash that knew of it already: another look read the facts in between.
-            let is_retold = old != new
-                || (reads.is_some() && is_affected(rule, reads))
-                || (has_changed && (self.is_whole || is_affected(rule, reads)));
+            // A concurrent evaluation may already have read the change and stored its hash. An equal hash therefore
+            // does not prove that a finding is up to date if its rule depends on the change.
+            let needs_update = old != new
+                || (changed.is_some() && is_affected(rule, changed))
+                || (has_changed && (self.evaluates_all_rules || is_affected(rule, changed)));
             match new {
-                VerdictCode::Fail | VerdictCode::Waived if !old.is_broken() => {
-                    differences.push(Difference::Opened(self.broken(rule, facts, new)));
+                VerdictCode::Fail | VerdictCode::Waived if !old.is_failure() => {
+                    differences.push(Difference::Opened(self.failure(rule, facts, new)));
                 }
-                VerdictCode::Fail | VerdictCode::Waived if is_retold => {
-                    differences.push(Difference::Changed(self.broken(rule, facts, new)));
+                VerdictCode::Fail | VerdictCode::Waived if needs_update => {
+                    differences.push(Difference::Changed(self.failure(rule, facts, new)));
                 }
-                VerdictCode::Pass if old.may_be_broken() => {
+                VerdictCode::Pass if old.may_have_live_finding() => {
                     differences.push(end(rule, FindingState::Fixed));
                 }
-                // Without a verdict it is not proven to be fixed.
-                VerdictCode::NotAssessed | VerdictCode::Absent if old.may_be_broken() => {
+                // Without a pass there is no proof of a fix.
+                VerdictCode::NotAssessed | VerdictCode::Absent if old.may_have_live_finding() => {
                     differences.push(end(rule, FindingState::OutOfScope));
                 }
-                // That it cannot be judged is the rule's fault, and says nothing of the asset: what it broke stays as it was seen.
-                VerdictCode::Error if old.may_be_broken() && is_retold => {
-                    let excused = self.excused(rule, facts);
-                    let restated = Restated::new(facts.asset, rule, excused);
-                    differences.push(Difference::Restated(restated));
+                // An error shows nothing about the asset, so the finding stays live and keeps its evidence.
+                VerdictCode::Error if old.may_have_live_finding() && needs_update => {
+                    let active_waiver = self.active_waiver(rule, facts);
+                    let unevaluable = Unevaluable::new(facts.asset, rule, active_waiver);
+                    differences.push(Difference::Unevaluable(unevaluable));
                 }
                 VerdictCode::Error
                 | VerdictCode::Fail
@@ -200,9 +206,9 @@ impl<'a> Evaluation<'a> {
         differences
     }
 
-    fn broken(&self, rule: &CompiledRule, facts: &Facts, code: VerdictCode) -> Broken {
-        let waiver = self.excused(rule, facts);
-        Broken {
+    fn failure(&self, rule: &CompiledRule, facts: &Facts, code: VerdictCode) -> Failure {
+        let waiver = self.active_waiver(rule, facts);
+        Failure {
             asset: facts.asset,
             rule: rule.rule.id,
             version: rule.version,
@@ -212,25 +218,26 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn excused(&self, rule: &CompiledRule, facts: &Facts) -> Option<WaiverId> {
+    fn active_waiver(&self, rule: &CompiledRule, facts: &Facts) -> Option<WaiverId> {
         self.waivers.of(rule, facts.asset).map(|(waiver, _)| waiver)
     }
 
-    /// What becomes of the findings of an asset that is judged no more: it is retired, or deleted.
-    pub(super) fn leave(&self, posture: &Posture) -> Vec<Difference> {
-        let broken = self.rules.all().iter();
-        let broken = broken.filter(|rule| posture.code(rule.slot).may_be_broken());
+    /// Returns the transitions that end all findings of an asset that is no longer evaluated, because it was retired or
+    /// deleted.
+    pub(super) fn end_all(&self, posture: &Posture) -> Vec<Difference> {
+        let rules = self.rules.all().iter();
+        let rules = rules.filter(|rule| posture.code(rule.slot).may_have_live_finding());
         let end = |rule: &CompiledRule| {
             let (asset, rule) = (posture.asset, rule.rule.id);
             Difference::Ended(Ended { asset, rule, state: FindingState::OutOfScope })
         };
-        broken.map(end).collect()
+        rules.map(end).collect()
     }
 }
 
-/// Whether a change may change what a rule says.
-fn is_affected(rule: &CompiledRule, reads: &ChangedKeys) -> bool {
-    reads.as_ref().is_none_or(|changed| rule.depends_on(changed))
+/// Returns true if these changes can affect the rule's verdict.
+fn is_affected(rule: &CompiledRule, changed: &ChangedNames) -> bool {
+    changed.as_ref().is_none_or(|changed| rule.depends_on(changed))
 }
 
 fn code(verdict: Verdict, waived_until: Option<DateTime<Utc>>, at: DateTime<Utc>) -> VerdictCode {

@@ -1,11 +1,12 @@
-//! The hash of all that a posture follows from, time excepted: what the rules read of the asset, and which waivers count.
+//! Hash of all inputs of a posture except time: the facts that the rules read, and the waivers in effect.
 //!
-//! Stored as `posture.facts_hash` and compared with for years, so an asset of which nothing changed is not written again. Whoever
-//! changes how the hash is computed makes the next evaluation write every posture.
+//! The hash is stored in the column `posture.facts_hash` and may be compared years later, so that an unchanged asset is
+//! not written again. If the algorithm changes, the next evaluation rewrites every posture.
 
 use crate::base::entity::WaiverId;
 
-/// The hash of an asset's facts (see `Ruleset::facts_hash`) with the waivers that count, each at its rule's slot.
+/// Returns the hash of an asset's facts (see `Ruleset::facts_hash`) combined with the waivers in effect, each with its
+/// rule's slot.
 pub(super) fn inputs_hash(
     facts_hash: i64,
     waivers: impl IntoIterator<Item = (usize, WaiverId)>,
@@ -13,7 +14,8 @@ pub(super) fn inputs_hash(
     waivers.into_iter().fold(facts_hash, |hash, (slot, waiver)| hash ^ waiver_hash(slot, waiver))
 }
 
-/// A waiver's share: another one for each slot, so that two waivers which change places are noticed.
+/// Returns the contribution of one waiver. The contribution depends on the slot, so that the hash changes if two
+/// waivers swap their rules.
 fn waiver_hash(slot: usize, waiver: WaiverId) -> i64 {
     let (high, low) = waiver.uuid().as_u64_pair();
     (high ^ low).cast_signed().rotate_left(u32::try_from(slot % 64).unwrap_or(0))

@@ -1,4 +1,5 @@
-//! Re-evaluation of what changed, and of what time alone changes when its time has come.
+//! Re-evaluation of assets after a change, and when a flip is due: an expected change of a verdict although no fact
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use tokio_postgres::Row;
 
 use super::{
     due,
-    evaluate::{ChangedKeys, Evaluation},
+    evaluate::{ChangedNames, Evaluation},
     store,
 };
 use crate::{
@@ -17,28 +18,29 @@ use crate::{
         error::Result,
     },
     compliance::{
-        lock::Lock,
+        lock::PostureLock,
         range::{AssetRange, facts_in_range},
         rule::{Facts, Ruleset},
     },
     inventory::asset::LifecycleState,
 };
 
-/// Changes that one transaction takes.
+/// Maximum number of changes per transaction.
 const BATCH: i64 = 2_000;
 
-/// What a re-evaluation left undone.
+/// Work that remains after one call of [`reevaluate`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reevaluated {
-    /// Whether more changes may wait.
-    pub is_more: bool,
-    /// Everybody's posture is to be judged anew: by [`refresh`], in these ranges.
-    pub everybody: Vec<AssetRange>,
+pub struct RemainingWork {
+    /// True if more changes may be waiting.
+    pub has_more: bool,
+    /// Ranges to re-evaluate with [`refresh`]; empty unless a change affects all assets, or the owner of more than
+    /// 2,000 assets.
+    pub refresh_ranges: Vec<AssetRange>,
 }
 
-/// Judges what changed.
-pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<Reevaluated> {
-    let now = Lock::Exclusive.take(tx, now).await?;
+/// Re-evaluates the assets that changed, up to 2,000 changes per call.
+pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<RemainingWork> {
+    let now = PostureLock::Exclusive.acquire(tx, now).await?;
     let due: Vec<Row> = tx
         .all(
             "DELETE FROM posture_due USING (SELECT id FROM posture_due ORDER BY id LIMIT $1) AS first
@@ -47,37 +49,38 @@ pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<Reevaluated> {
             &[&BATCH],
         )
         .await?;
-    let mut reevaluated = Reevaluated {
-        is_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
-        everybody: Vec::new(),
+    let mut remaining = RemainingWork {
+        has_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
+        refresh_ranges: Vec::new(),
     };
-    let mut changed: BTreeMap<AssetId, ChangedKeys> = BTreeMap::new();
-    let mut is_everybody = false;
+    let mut changed: BTreeMap<AssetId, ChangedNames> = BTreeMap::new();
+    let mut is_refresh_needed = false;
     for row in &due {
-        let reads: Option<Vec<String>> = row.try_get("reads")?;
-        let reads: ChangedKeys = reads.map(BTreeSet::from_iter);
+        let names: Option<Vec<String>> = row.try_get("reads")?;
+        let names: ChangedNames = names.map(BTreeSet::from_iter);
         if let Some(asset) = row.try_get("asset_id")? {
-            merge(&mut changed, asset, &reads);
+            merge(&mut changed, asset, &names);
         } else if let Some(owner) = row.try_get("owner_id")? {
             let owned = owned_by(tx, owner).await?;
-            is_everybody |= owned.len() > usize::try_from(BATCH).unwrap_or(usize::MAX);
+            is_refresh_needed |= owned.len() > usize::try_from(BATCH).unwrap_or(usize::MAX);
             for asset in owned {
-                merge(&mut changed, asset, &reads);
+                merge(&mut changed, asset, &names);
             }
         } else {
-            is_everybody = true;
+            is_refresh_needed = true;
         }
     }
-    evaluate(tx, &changed, is_everybody, now).await?;
-    if is_everybody {
-        reevaluated.everybody = AssetRange::cut(tx, None).await?;
+    evaluate(tx, &changed, is_refresh_needed, now).await?;
+    if is_refresh_needed {
+        remaining.refresh_ranges = AssetRange::cut(tx, None).await?;
     }
-    Ok(reevaluated)
+    Ok(remaining)
 }
 
-/// Judges assets of which time alone has changed a verdict, some thousand at most: [`next_flip`] tells of more.
+/// Re-evaluates assets with a flip that is due, at most 2,000 assets per call. If more are left, [`next_flip`] returns
+/// a time that is not in the future.
 pub async fn reevaluate_flips(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-    let now = Lock::Exclusive.take(tx, now).await?;
+    let now = PostureLock::Exclusive.acquire(tx, now).await?;
     let sql = "SELECT asset_id FROM posture WHERE flips_at <= $1 ORDER BY flips_at LIMIT $2";
     let flipped: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
     let mut changed = BTreeMap::new();
@@ -87,26 +90,26 @@ pub async fn reevaluate_flips(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
     evaluate(tx, &changed, false, now).await
 }
 
-/// When time alone changes a verdict next.
+/// Returns the time of the earliest flip in the organization; `None` if no flip is expected.
 pub async fn next_flip(tx: &Tx) -> Result<Option<DateTime<Utc>>> {
     let row: Row = tx.one("SELECT min(flips_at) AS next FROM posture", &[]).await?;
     Ok(row.try_get("next")?)
 }
 
-/// Judges all assets of a range by what counts now.
+/// Re-evaluates all assets of a range with the current rules and waivers.
 pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<()> {
-    let now = Lock::Shared.take(tx, now).await?;
+    let now = PostureLock::Shared.acquire(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
-    let kept = store::in_range(tx, range).await?;
-    Evaluation::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
+    let stored = store::in_range(tx, range).await?;
+    Evaluation::load(tx, &rules, now).await?.record(tx, &facts, stored, |_| None).await?;
     Ok(())
 }
 
 async fn evaluate(
     tx: &Tx,
-    changed: &BTreeMap<AssetId, ChangedKeys>,
-    is_everybody: bool,
+    changed: &BTreeMap<AssetId, ChangedNames>,
+    is_refresh_needed: bool,
     now: DateTime<Utc>,
 ) -> Result<()> {
     if changed.is_empty() {
@@ -114,18 +117,19 @@ async fn evaluate(
     }
     let rules = Ruleset::ensure(tx, now).await?;
     let mut evaluation = Evaluation::load(tx, &rules, now).await?;
-    // While others wait to be judged by other rules, these already are, by all of them.
-    evaluation.is_whole = is_everybody || due::is_refreshing(tx).await?;
+    // During a refresh the stored verdicts may follow old rules, so all rules are evaluated on these assets. The
+    // refresh covers the other assets later.
+    evaluation.evaluates_all_rules = is_refresh_needed || due::is_refreshing(tx).await?;
     let assets: Vec<_> = changed.keys().copied().collect();
     let facts = facts_of(tx, &rules, &assets).await?;
-    let kept = store::of_assets(tx, &assets).await?;
-    evaluation.record(tx, &facts, kept, |asset| changed.get(&asset).cloned().flatten()).await?;
+    let stored = store::of_assets(tx, &assets).await?;
+    evaluation.record(tx, &facts, stored, |asset| changed.get(&asset).cloned().flatten()).await?;
     Ok(())
 }
 
-/// What is known of those of these that are in operation.
+/// Reads the facts of these assets. Assets that are not in operation are left out.
 pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[AssetId]) -> Result<Vec<Facts>> {
-    // One by one: see `store::of_assets`.
+    // One index lookup per asset, for the reason given in `store::of_assets`.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
          CROSS JOIN LATERAL ({} WHERE asset.id = given.id AND {} LIMIT 1) AS found",
@@ -141,14 +145,14 @@ async fn owned_by(tx: &Tx, owner: UserId) -> Result<Vec<AssetId>> {
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-fn merge(changed: &mut BTreeMap<AssetId, ChangedKeys>, asset: AssetId, reads: &ChangedKeys) {
-    let Some(known) = changed.get_mut(&asset) else {
-        changed.insert(asset, reads.clone());
+fn merge(changed: &mut BTreeMap<AssetId, ChangedNames>, asset: AssetId, names: &ChangedNames) {
+    let Some(merged) = changed.get_mut(&asset) else {
+        changed.insert(asset, names.clone());
         return;
     };
-    match (known.as_mut(), reads) {
-        (Some(known), Some(reads)) => known.extend(reads.iter().cloned()),
-        (Some(_), None) => *known = None,
+    match (merged.as_mut(), names) {
+        (Some(merged), Some(names)) => merged.extend(names.iter().cloned()),
+        (Some(_), None) => *merged = None,
         (None, _) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Reading and writing postures, any number of them in one statement.
+//! SQL for postures. Each function reads or writes any number of postures in one statement.
 
 use std::collections::HashMap;
 
@@ -11,24 +11,25 @@ use crate::{
         entity::AssetId,
         error::Result,
     },
-    compliance::{finding::transition::First, range::AssetRange},
+    compliance::{finding::transition::InsertMode, range::AssetRange},
 };
 
-/// A statement that reads postures, to be followed by its conditions.
+/// Selects postures; append a `WHERE` clause.
 pub(crate) const SELECT: &str =
     "SELECT asset_id, verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score,
     facts_hash, flips, errors, evaluated_at FROM posture";
 
-/// What is kept of the assets in a range, by asset.
+/// Returns the stored postures of the assets in a range, by asset.
 pub(crate) async fn in_range(tx: &Tx, range: AssetRange) -> Result<HashMap<AssetId, Posture>> {
     let (above, up_to) = range.bounds();
     let sql = format!("{SELECT} WHERE asset_id > $1 AND asset_id <= $2");
     Ok(by_asset(tx.all(&sql, &[&above, &up_to]).await?))
 }
 
-/// What is kept of these, by asset.
+/// Returns the stored postures of these assets, by asset.
 pub(super) async fn of_assets(tx: &Tx, assets: &[AssetId]) -> Result<HashMap<AssetId, Posture>> {
-    // One by one: a plan that was made while the table was small would read all of it.
+    // One index lookup per asset. With a join, a plan that was cached while the table was small would scan the whole
+    // table.
     let sql = format!(
         "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
          CROSS JOIN LATERAL ({SELECT} WHERE posture.asset_id = given.id LIMIT 1) AS found"
@@ -40,14 +41,14 @@ fn by_asset(postures: Vec<Posture>) -> HashMap<AssetId, Posture> {
     postures.into_iter().map(|posture| (posture.asset, posture)).collect()
 }
 
-/// Writes them: over what is kept, or beside it where nothing is kept of any of them, which is cheaper.
-pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result<()> {
+/// Writes postures: with a plain `INSERT`, which is cheaper, if none of them is stored yet, otherwise with an upsert.
+pub(super) async fn write(tx: &Tx, postures: &[Posture], insert_mode: InsertMode) -> Result<()> {
     if postures.is_empty() {
         return Ok(());
     }
-    let conflict = match first {
-        First::Yes => "",
-        First::No => "ON CONFLICT (org_id, asset_id) DO UPDATE SET
+    let conflict = match insert_mode {
+        InsertMode::Plain => "",
+        InsertMode::Upsert => "ON CONFLICT (org_id, asset_id) DO UPDATE SET
              verdicts = EXCLUDED.verdicts, passed_weight = EXCLUDED.passed_weight, failed_weight = EXCLUDED.failed_weight,
              waived_weight = EXCLUDED.waived_weight, whole_weight = EXCLUDED.whole_weight, score = EXCLUDED.score,
              facts_hash = EXCLUDED.facts_hash, flips = EXCLUDED.flips, flips_at = EXCLUDED.flips_at,
@@ -83,8 +84,8 @@ pub(super) async fn write(tx: &Tx, postures: &[Posture], first: First) -> Result
     Ok(())
 }
 
-/// Takes them away: their assets are not judged any more.
-pub(super) async fn forget(tx: &Tx, assets: &[AssetId]) -> Result<()> {
+/// Deletes the postures of assets that are no longer evaluated.
+pub(super) async fn delete(tx: &Tx, assets: &[AssetId]) -> Result<()> {
     if !assets.is_empty() {
         tx.exec("DELETE FROM posture WHERE asset_id = ANY($1)", &[&assets]).await?;
     }

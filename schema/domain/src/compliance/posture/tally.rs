@@ -1,46 +1,48 @@
-//! What the verdicts of some assets add up to: whole numbers, so that shards add up to the same in any order.
+//! Sums over the verdicts of some assets. All sums are whole numbers, so shards add up to the same result in any order.
 
 use tokio_postgres::Row;
 
 use super::{Posture, VerdictCode};
 use crate::base::{db::FromRow, error::Result};
 
-/// What assets' postures add up to; sums and not means, so that they add up in any order.
+/// Sums over the postures of some assets. Sums, unlike means, can be added in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
-    /// Assets.
+    /// Number of assets with a posture.
     pub assets: i64,
-    /// Those of them that have a score.
+    /// Number of assets that have a score.
     pub scored: i64,
-    /// The sum of their scores, in millionths of a percent.
+    /// Sum of the assets' scores, in millionths of a percent.
     pub score_sum: i64,
-    /// Weight of what holds.
+    /// Total weight of `PASS` verdicts.
     pub passed_weight: i64,
-    /// Weight of what does not.
+    /// Total weight of `FAIL` verdicts without a waiver.
     pub failed_weight: i64,
-    /// Weight of what does not, and a waiver allows.
+    /// Total weight of waived `FAIL` verdicts.
     pub waived_weight: i64,
-    /// Weight of all that applies.
+    /// Total weight of all verdicts, including `NOT_ASSESSED` and `ERROR`.
     pub whole_weight: i64,
 }
 
 impl Sums {
-    /// Mean of the assets' scores, 0 to 100.
+    /// Returns the mean of the assets' scores, a percentage, 0 to 100; `None` if no asset has a score.
     pub fn mean(&self) -> Option<f64> {
         Some(ratio(self.score_sum, self.scored)? / 1_000_000.0)
     }
 
-    /// The weight of what holds in that of what was judged, 0 to 100.
+    /// Returns the percentage, 0 to 100, of the passed weight out of the passed and failed weight; `None` if both are
+    /// zero.
     pub fn weighted(&self) -> Option<f64> {
         Some(ratio(self.passed_weight, self.passed_weight + self.failed_weight)? * 100.0)
     }
 
-    /// The weight of what was judged in that of all that applies, 0 to 1; 0 where nothing applies.
+    /// Returns the coverage, 0 to 1: the fraction of the assessed weight (passed, failed and waived) out of the weight
+    /// of all verdicts. Returns 0 if there are no verdicts.
     pub fn coverage(&self) -> f64 {
-        ratio(self.judged_weight(), self.whole_weight).unwrap_or(0.0)
+        ratio(self.assessed_weight(), self.whole_weight).unwrap_or(0.0)
     }
 
-    pub(crate) const fn judged_weight(&self) -> i64 {
+    pub(crate) const fn assessed_weight(&self) -> i64 {
         self.passed_weight + self.failed_weight + self.waived_weight
     }
 }
@@ -59,24 +61,24 @@ impl FromRow for Sums {
     }
 }
 
-/// What a look at some assets adds up to.
+/// Counts over the assets of one evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) sums: Sums,
     pub(crate) opened: i32,
     pub(crate) fixed: i32,
-    /// By slot.
+    /// Numbers of verdicts by slot, in the order passed, failed, waived, not assessed, errors.
     by_slot: Vec<[i32; 5]>,
 }
 
 impl Tally {
-    /// Of no asset yet, by rules of so many slots.
+    /// Returns an empty tally with `width` slots.
     pub(crate) fn new(width: usize) -> Self {
         let sums = Sums::default();
         Self { sums, opened: 0, fixed: 0, by_slot: vec![[0; 5]; width] }
     }
 
-    /// Adds one asset's.
+    /// Adds the posture of one asset.
     pub(crate) fn add(&mut self, posture: &Posture) {
         self.sums.assets += 1;
         if let Some(score) = posture.score {
@@ -96,12 +98,13 @@ impl Tally {
         }
     }
 
-    /// All verdicts: passed, failed, waived, not assessed, errors.
+    /// Returns the totals over all rules: passed, failed, waived, not assessed, errors.
     pub(crate) fn totals(&self) -> [i32; 5] {
         self.by_slot.iter().fold([0; 5], |sum, counts| std::array::from_fn(|i| sum[i] + counts[i]))
     }
 
-    /// As a column keeps it, of the rules at these slots.
+    /// Returns the counts of the rules at these slots in the format of the column `compliance_run.tallies`: five
+    /// numbers per rule.
     pub(crate) fn column(&self, slots: impl Iterator<Item = usize>) -> Vec<i32> {
         slots.flat_map(|slot| self.by_slot.get(slot).copied().unwrap_or_default()).collect()
     }
@@ -118,7 +121,7 @@ const fn count_index(code: VerdictCode) -> Option<usize> {
     }
 }
 
-/// How much of a whole; none where there is no whole.
+/// Returns `part / whole`; `None` if `whole` is not positive.
 fn ratio(part: i64, whole: i64) -> Option<f64> {
     #[expect(
         clippy::cast_precision_loss,

@@ -1,8 +1,9 @@
-//! Verdicts as people see them: with why there is none, what was seen, and when time will change it.
+//! Verdicts for display, with reason, evidence and the time of the next flip (an expected change although no fact
+//! changes).
 //!
-//! The code is what is kept; the rest is judged again from the facts as of when the posture became what it is. Where that
-//! gives another verdict, a change has just been made and is being followed: it is said so, instead of showing what belongs
-//! to another verdict.
+//! Only the verdict code is stored. Reason and evidence are evaluated again from the current facts, as of the time of
+//! the stored posture. If this evaluation gives another verdict, the asset has just changed and waits for
+//! re-evaluation. The reason then says so, and the evidence is left out, because it would belong to the other verdict.
 
 use std::collections::HashMap;
 
@@ -15,28 +16,29 @@ use crate::{
     compliance::rule::{CompiledRule, Facts, Rule, Ruleset, Verdict},
 };
 
-/// What is said where facts and verdict do not belong together.
-const FOLLOWING: &str = "a change of it is being followed: ask again in a second";
+/// Reason that is shown while the current facts do not match the stored verdict.
+const PENDING: &str =
+    "the asset has just changed and is being re-evaluated; read the verdict again in a second";
 
-/// What a rule says of an asset now.
+/// The current verdict of one rule for an asset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleVerdict {
-    /// The rule as it counts now.
+    /// The rule in its current version.
     pub rule: Rule,
-    /// What it says.
+    /// The rule's verdict for the asset.
     pub verdict: Verdict,
-    /// Whether a waiver allows that it fails.
+    /// True if the asset fails the rule and an active waiver covers the failure.
     pub waived: bool,
-    /// Why there is no verdict.
+    /// The missing fact, the error message, or a note that the asset waits for re-evaluation; `None` otherwise.
     pub reason: Option<String>,
-    /// What was seen, by name, beside what it should be.
+    /// Values of the rule's evidence expressions by name; `None` while the asset waits for re-evaluation.
     pub evidence: Option<Value>,
-    /// When time alone will change it.
+    /// Time of the next flip; `None` if no flip is expected.
     pub flips_at: Option<DateTime<Utc>>,
 }
 
 impl RuleVerdict {
-    /// Those of these postures, by slot.
+    /// Returns the verdicts of these postures, by asset and in the order of slots.
     pub async fn of_postures(tx: &Tx, postures: &[Posture]) -> Result<HashMap<AssetId, Vec<Self>>> {
         let rules = Ruleset::load(tx).await?;
         let assets: Vec<_> = postures.iter().map(|posture| posture.asset).collect();
@@ -67,21 +69,21 @@ impl RuleVerdict {
         facts: Option<&Facts>,
     ) -> Self {
         let at = posture.evaluated_at;
-        let judged = facts.map(|facts| (facts, rule.evaluate(facts, at)));
-        let (reason, evidence) = match judged {
-            Some((facts, judgement)) if judgement.verdict == verdict => {
-                (judgement.reason, Some(rule.evidence(facts, at)))
+        let current = facts.map(|facts| (facts, rule.evaluate(facts, at)));
+        let (reason, evidence) = match current {
+            Some((facts, evaluation)) if evaluation.verdict == verdict => {
+                (evaluation.reason, Some(rule.evidence(facts, at)))
             }
-            Some(_) | None => (Some(FOLLOWING.to_owned()), None),
+            Some(_) | None => (Some(PENDING.to_owned()), None),
         };
-        let kept = || posture.errors.as_ref()?.get(rule.slot.to_string())?.as_str();
+        let stored_error = || posture.errors.as_ref()?.get(rule.slot.to_string())?.as_str();
         let flip = posture.flips.iter().find(|flip| flip.slot == rule.slot);
         Self {
             rule: rule.rule.clone(),
             verdict,
             waived: code == VerdictCode::Waived,
             reason: if code == VerdictCode::Error {
-                kept().map(str::to_owned).or(reason)
+                stored_error().map(str::to_owned).or(reason)
             } else {
                 reason
             },
@@ -92,19 +94,20 @@ impl RuleVerdict {
 }
 
 impl Posture {
-    /// Those of these assets that were judged.
+    /// Returns the stored postures of these assets. Assets that were never evaluated are left out.
     pub async fn of_assets(tx: &Tx, assets: &[AssetId]) -> Result<Vec<Self>> {
         Ok(store::of_assets(tx, assets).await?.into_values().collect())
     }
 
-    /// Its score, 0 to 100; none where nothing was judged.
+    /// Returns the asset's score, a percentage, 0 to 100; `None` if no rule passes or fails without a waiver.
     pub fn percent(&self) -> Option<f64> {
         self.score.map(|millionths| f64::from(millionths) / 1_000_000.0)
     }
 
-    /// The weight of what was judged in that of all that applies, 0 to 1; 0 where nothing applies.
+    /// Returns the coverage, 0 to 1: the fraction of the assessed weight (passed, failed and waived) out of the weight
+    /// of all rules that apply. Returns 0 if no rule applies.
     pub fn coverage(&self) -> f64 {
-        let judged = self.passed_weight + self.failed_weight + self.waived_weight;
-        if self.whole_weight > 0 { f64::from(judged) / f64::from(self.whole_weight) } else { 0.0 }
+        let assessed = self.passed_weight + self.failed_weight + self.waived_weight;
+        if self.whole_weight > 0 { f64::from(assessed) / f64::from(self.whole_weight) } else { 0.0 }
     }
 }

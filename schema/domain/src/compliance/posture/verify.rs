@@ -1,4 +1,4 @@
-//! Proving that what is kept is what a look at everything finds, and mending what is not.
+//! Verification: compares the stored postures with a full evaluation of every rule, and repairs the differences.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,91 +14,101 @@ use crate::{
     },
     compliance::{
         finding::FindingState,
-        lock::Lock,
+        lock::PostureLock,
         range::{AssetRange, facts_in_range},
         rule::Ruleset,
     },
 };
 
-/// A posture that is not what a look at everything finds, or that findings do not match.
+/// An asset on which the stored posture, a full evaluation and the live findings do not agree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mismatch {
-    /// Of which asset.
+    /// The asset with the difference.
     pub asset: AssetId,
-    /// What is kept.
-    pub kept: Option<Posture>,
-    /// What it should be.
-    pub judged: Option<Posture>,
-    /// The codes that the findings tell of: failing or waived, or no finding.
-    pub found: Vec<VerdictCode>,
+    /// The stored posture; `None` if there is none.
+    pub stored: Option<Posture>,
+    /// The posture from a full evaluation; `None` if the asset is not in operation.
+    pub expected: Option<Posture>,
+    /// Verdict codes derived from the live findings, by slot: `Fail`, `Waived`, or `Absent` without a finding.
+    pub finding_codes: Vec<VerdictCode>,
 }
 
-/// What a comparison found.
+/// Result of verifying a range of assets.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Verified {
-    /// Assets that were compared.
+pub struct Verification {
+    /// Number of compared assets, including those with a mismatch.
     pub assets: usize,
-    /// Assets that were not: they wait to be judged anew, or their time has just come.
+    /// Number of skipped assets: those that wait for re-evaluation, and those with a flip that is due.
     pub waiting: usize,
-    /// What differs.
+    /// The assets with a difference.
     pub mismatches: Vec<Mismatch>,
 }
 
-/// Compares what is kept of the assets in a range with what a look at all of them finds.
-pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Verified> {
-    let now = Lock::Exclusive.take(tx, now).await?;
+/// Compares the stored postures of the assets in a range with a full evaluation.
+pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Verification> {
+    let now = PostureLock::Exclusive.acquire(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let facts = facts_in_range(tx, &rules, range, None).await?;
-    let mut kept = store::in_range(tx, range).await?;
-    let mut found = found_in_range(tx, &rules, range).await?;
-    // After the facts: what changed since they were read waits.
+    let mut stored = store::in_range(tx, range).await?;
+    let mut finding_codes = finding_codes_in_range(tx, &rules, range).await?;
+    // Waiting changes are read after the facts, so that changes in between are included.
     let waiting = Waiting::read(tx).await?;
     let evaluation = Evaluation::load(tx, &rules, now).await?;
-    let mut verified = Verified::default();
+    let mut verification = Verification::default();
     for facts in &facts {
         let asset = facts.asset;
-        let (kept, found) = (kept.remove(&asset), found.remove(&asset).unwrap_or_default());
-        let is_flipping = kept.as_ref().is_some_and(|kept| kept.has_flipped_by(evaluation.now()));
+        let (stored, finding_codes) =
+            (stored.remove(&asset), finding_codes.remove(&asset).unwrap_or_default());
+        let is_flipping =
+            stored.as_ref().is_some_and(|stored| stored.has_flipped_by(evaluation.now()));
         if is_flipping || waiting.includes(asset) {
-            verified.waiting += 1;
+            verification.waiting += 1;
             continue;
         }
-        verified.assets += 1;
-        let judged = evaluation.posture(facts, None, &None);
-        let is_same = kept.as_ref().is_some_and(|kept| kept.says_the_same_as(&judged));
-        if !(is_same && judged.tells_of(&found)) {
-            verified.mismatches.push(Mismatch { asset, kept, judged: Some(judged), found });
+        verification.assets += 1;
+        let expected = evaluation.posture(facts, None, &None);
+        let is_same = stored.as_ref().is_some_and(|stored| stored.has_same_result(&expected));
+        if !(is_same && expected.matches_findings(&finding_codes)) {
+            verification.mismatches.push(Mismatch {
+                asset,
+                stored,
+                expected: Some(expected),
+                finding_codes,
+            });
         }
     }
-    // What is kept of assets that are not judged.
-    let left: BTreeSet<_> = kept.keys().chain(found.keys()).copied().collect();
-    for asset in left {
+    // The remaining postures and findings belong to assets that are not in operation.
+    let remaining: BTreeSet<_> = stored.keys().chain(finding_codes.keys()).copied().collect();
+    for asset in remaining {
         if waiting.includes(asset) {
-            verified.waiting += 1;
+            verification.waiting += 1;
             continue;
         }
-        let found = found.remove(&asset).unwrap_or_default();
-        let kept = kept.remove(&asset);
-        verified.mismatches.push(Mismatch { asset, kept, judged: None, found });
+        let finding_codes = finding_codes.remove(&asset).unwrap_or_default();
+        let stored = stored.remove(&asset);
+        verification.mismatches.push(Mismatch { asset, stored, expected: None, finding_codes });
     }
-    Ok(verified)
+    Ok(verification)
 }
 
-/// Judges these anew, from what the findings tell: those that should not be end, and those that should are opened. In the
-/// transaction that compared them.
+/// Re-evaluates these assets, using the live findings as the previous posture. Findings without a failure end, and
+/// failures without a finding open a finding. Call it in the transaction of [`verify`].
 pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Result<()> {
     if mismatches.is_empty() {
         return Ok(());
     }
-    let now = Lock::Exclusive.take(tx, now).await?;
+    let now = PostureLock::Exclusive.acquire(tx, now).await?;
     let rules = Ruleset::ensure(tx, now).await?;
     let assets: Vec<_> = mismatches.iter().map(|mismatch| mismatch.asset).collect();
     let facts = facts_of(tx, &rules, &assets).await?;
-    let told = mismatches.iter().map(|mismatch| {
-        let codes = mismatch.found.clone();
-        (mismatch.asset, Posture { codes, ..Posture::blank(mismatch.asset, now) })
+    let findings = mismatches.iter().map(|mismatch| {
+        let codes = mismatch.finding_codes.clone();
+        (mismatch.asset, Posture { codes, ..Posture::empty(mismatch.asset, now) })
     });
-    Evaluation::load(tx, &rules, now).await?.record(tx, &facts, told.collect(), |_| None).await?;
+    Evaluation::load(tx, &rules, now)
+        .await?
+        .record(tx, &facts, findings.collect(), |_| None)
+        .await?;
     Ok(())
 }
 
@@ -107,25 +117,27 @@ impl Posture {
         self.flips.iter().any(|flip| flip.at <= now)
     }
 
-    /// Whether the live findings are those of its codes.
-    fn tells_of(&self, found: &[VerdictCode]) -> bool {
-        let told = |slot: usize| Some(self.code(slot)).filter(|code| code.is_broken());
-        let found_at = |slot: usize| found.get(slot).copied().filter(|code| code.is_broken());
-        let slots = 0..self.codes.len().max(found.len());
+    /// Returns true if the failures in the posture match the live findings. Slots with an error are skipped, because an
+    /// error does not end a finding.
+    fn matches_findings(&self, finding_codes: &[VerdictCode]) -> bool {
+        let failure_at = |slot: usize| Some(self.code(slot)).filter(|code| code.is_failure());
+        let finding_at =
+            |slot: usize| finding_codes.get(slot).copied().filter(|code| code.is_failure());
+        let slots = 0..self.codes.len().max(finding_codes.len());
         slots
             .filter(|slot| self.code(*slot) != VerdictCode::Error)
-            .all(|slot| told(slot) == found_at(slot))
+            .all(|slot| failure_at(slot) == finding_at(slot))
     }
 }
 
-/// What the live findings of a range tell, by asset and slot.
-async fn found_in_range(
+/// Returns the verdict codes derived from the live findings of a range, by asset and slot.
+async fn finding_codes_in_range(
     tx: &Tx,
     rules: &Ruleset,
     range: AssetRange,
 ) -> Result<HashMap<AssetId, Vec<VerdictCode>>> {
     let slots: BTreeMap<RuleId, usize> =
-        rules.all().iter().map(|ruled| (ruled.rule.id, ruled.slot)).collect();
+        rules.all().iter().map(|rule| (rule.rule.id, rule.slot)).collect();
     let (above, up_to) = range.bounds();
     let rows: Vec<Row> = tx
         .all(
@@ -133,10 +145,10 @@ async fn found_in_range(
             &[&above, &up_to],
         )
         .await?;
-    let mut found: HashMap<AssetId, Vec<VerdictCode>> = HashMap::new();
+    let mut finding_codes: HashMap<AssetId, Vec<VerdictCode>> = HashMap::new();
     for row in &rows {
         let Some(slot) = slots.get(&row.try_get("rule_id")?) else { continue };
-        let codes = found
+        let codes = finding_codes
             .entry(row.try_get("asset_id")?)
             .or_insert_with(|| vec![VerdictCode::Absent; rules.width()]);
         codes[*slot] = match FindingState::from_column(row.try_get("state")?)? {
@@ -145,33 +157,33 @@ async fn found_in_range(
             FindingState::Fixed | FindingState::OutOfScope => VerdictCode::Absent,
         };
     }
-    Ok(found)
+    Ok(finding_codes)
 }
 
-/// Whose change waits to be followed.
+/// Assets with a change that waits for re-evaluation.
 enum Waiting {
-    These(BTreeSet<AssetId>),
-    Everybody,
+    Assets(BTreeSet<AssetId>),
+    All,
 }
 
 impl Waiting {
     async fn read(tx: &Tx) -> Result<Self> {
         if due::is_refreshing(tx).await? {
-            return Ok(Self::Everybody);
+            return Ok(Self::All);
         }
         let rows: Vec<Row> = tx.all("SELECT DISTINCT asset_id FROM posture_due", &[]).await?;
-        let mut these = BTreeSet::new();
+        let mut assets = BTreeSet::new();
         for row in &rows {
-            let Some(asset) = row.try_get("asset_id")? else { return Ok(Self::Everybody) };
-            these.insert(asset);
+            let Some(asset) = row.try_get("asset_id")? else { return Ok(Self::All) };
+            assets.insert(asset);
         }
-        Ok(Self::These(these))
+        Ok(Self::Assets(assets))
     }
 
     fn includes(&self, asset: AssetId) -> bool {
         match self {
-            Self::These(assets) => assets.contains(&asset),
-            Self::Everybody => true,
+            Self::Assets(assets) => assets.contains(&asset),
+            Self::All => true,
         }
     }
 }

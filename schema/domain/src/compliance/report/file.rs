@@ -1,5 +1,5 @@
-//! What failed at the end of a run, as a file: one row a finding, page by page, however many there are, the newest first. That
-//! order does not change while the file is read, however slowly, so that no row is left out or comes twice.
+//! The findings that were live at the end of a run as a CSV file: one row per finding, newest first, written page by
+//! page. This order does not change while a client downloads the file, so no row is missing or repeated.
 
 use std::collections::HashMap;
 
@@ -18,8 +18,8 @@ use crate::{
     inventory::{asset::Asset, export::put_row},
 };
 
-/// Findings of a page.
-const PAGE: usize = 2_000;
+/// Number of findings per page.
+const PAGE_FINDINGS: usize = 2_000;
 
 const COLUMNS: [&str; 14] = [
     "asset_code",
@@ -38,66 +38,71 @@ const COLUMNS: [&str; 14] = [
     "finding",
 ];
 
-/// Whether a report says which assets it is about: for those who may see them.
+/// Visibility of asset details in a report. Details require `ASSET_READ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Assets {
-    /// It does.
-    Told,
-    /// Their names, and what else there is of them, stay out.
-    Withheld,
+pub enum AssetDetails {
+    /// Details of assets are included.
+    Included,
+    /// Names and other details of assets are left out.
+    Omitted,
 }
 
-/// The findings of a report on their way out.
+/// A CSV file of a report's findings, while it is being written.
 #[derive(Debug)]
 pub struct FindingFile {
     report: Report,
-    assets: Assets,
+    assets: AssetDetails,
     after: Option<Position>,
-    is_whole: bool,
-    /// As they were in the versions seen so far.
+    is_complete: bool,
+    /// Cache of the rule versions to which the rows so far refer.
     rules: HashMap<RuleVersionId, Rule>,
 }
 
-/// What the rows of a page refer to.
-struct Referred {
+/// Assets and owners to which the findings of a page refer.
+struct ReferencedRows {
     assets: HashMap<AssetId, Asset>,
     owners: HashMap<UserId, User>,
 }
 
 impl FindingFile {
-    /// Begins a file of what failed.
-    pub fn begin(report: Report, assets: Assets) -> Self {
-        Self { report, assets, after: None, is_whole: false, rules: HashMap::new() }
+    /// Starts a CSV file of the report's findings.
+    pub fn begin(report: Report, assets: AssetDetails) -> Self {
+        Self { report, assets, after: None, is_complete: false, rules: HashMap::new() }
     }
 
-    /// The first line.
+    /// Returns the header line of the CSV file.
     pub fn header(&self) -> Vec<u8> {
         let mut line = Vec::new();
         put_row(COLUMNS.into_iter(), &mut line);
         line
     }
 
-    /// The next rows; none where all have been written. Each page may be read in a transaction of its own: what failed at
-    /// a time does not change, but how bad it is, its evidence and whether a waiver allows it are as of that page.
+    /// Returns the next page of rows; `None` after the last page. Each page may be read in its own transaction. The
+    /// list of findings does not change between pages; severity, state and evidence are those at the time when the page
+    /// is read.
     pub async fn page(&mut self, tx: &Tx) -> Result<Option<Vec<u8>>> {
-        if self.is_whole {
+        if self.is_complete {
             return Ok(None);
         }
-        let request =
-            PageRequest { size: PAGE, backward: false, after: self.after.take(), before: None };
+        let request = PageRequest {
+            size: PAGE_FINDINGS,
+            backward: false,
+            after: self.after.take(),
+            before: None,
+        };
         let page = self.report.findings_by_id(tx, &request).await?;
-        self.is_whole = !page.has_next;
+        self.is_complete = !page.has_next;
         self.after = page.rows.last().map(Finding::position);
-        let referred = self.refer(tx, &page.rows).await?;
+        let referenced = self.load_referenced(tx, &page.rows).await?;
         let mut content = Vec::new();
         for finding in &page.rows {
-            let cells = self.cells(finding, &referred);
+            let cells = self.cells(finding, &referenced);
             put_row(cells.iter().map(String::as_str), &mut content);
         }
         Ok(Some(content))
     }
 
-    async fn refer(&mut self, tx: &Tx, findings: &[Finding]) -> Result<Referred> {
+    async fn load_referenced(&mut self, tx: &Tx, findings: &[Finding]) -> Result<ReferencedRows> {
         let mut versions: Vec<_> = findings.iter().map(|finding| finding.version_id).collect();
         versions.sort_unstable();
         versions.dedup();
@@ -106,7 +111,7 @@ impl FindingFile {
             self.rules.extend(Rule::of_versions(tx, &versions).await?);
         }
         let (mut assets, mut owners) = (Vec::new(), Vec::new());
-        if self.assets == Assets::Told {
+        if self.assets == AssetDetails::Included {
             let mut ids: Vec<_> = findings.iter().map(|finding| finding.asset_id).collect();
             ids.sort_unstable();
             ids.dedup();
@@ -116,16 +121,16 @@ impl FindingFile {
             ids.dedup();
             owners = User::of_ids(tx, &ids).await?;
         }
-        Ok(Referred {
+        Ok(ReferencedRows {
             assets: assets.into_iter().map(|asset| (asset.id, asset)).collect(),
             owners: owners.into_iter().map(|owner| (owner.id, owner)).collect(),
         })
     }
 
-    fn cells(&self, finding: &Finding, referred: &Referred) -> [String; COLUMNS.len()] {
-        let asset = referred.assets.get(&finding.asset_id);
+    fn cells(&self, finding: &Finding, referenced: &ReferencedRows) -> [String; COLUMNS.len()] {
+        let asset = referenced.assets.get(&finding.asset_id);
         let of_asset = |text: fn(&Asset) -> String| asset.map(text).unwrap_or_default();
-        let owner = asset.and_then(|asset| referred.owners.get(&asset.owner_id?));
+        let owner = asset.and_then(|asset| referenced.owners.get(&asset.owner_id?));
         let rule = self.rules.get(&finding.version_id);
         let of_rule = |text: fn(&Rule) -> String| rule.map(text).unwrap_or_default();
         [
@@ -147,7 +152,7 @@ impl FindingFile {
     }
 }
 
-/// The controls that a rule checks, such as `NIST SC-28, CIS 3.11`.
+/// Returns the controls that a rule checks, such as `NIST SC-28, CIS 3.11`.
 fn controls(rule: &Rule) -> String {
     let controls = rule.definition.controls.iter();
     let named: Vec<_> =

@@ -1,4 +1,4 @@
-//! What follows from a run's numbers: how families of controls stand, and what would raise the score most.
+//! Results derived from a run's figures: control families, and the fixes that would raise the score most.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,67 +10,71 @@ use crate::{
     compliance::{
         posture::Sums,
         rule::{Control, Rule},
-        score::{Judged, Tally},
+        score::{RuleTally, VerdictCounts},
     },
 };
 
-/// How many remediations a report names.
-const MOST_REMEDIATIONS: usize = 10;
+/// Maximum number of remediations in a report.
+const MAX_REMEDIATIONS: usize = 10;
 
-/// What rules without a control are listed under.
+/// Family under which rules without a control are listed.
 const NO_CONTROL: &str = "(none)";
 
-/// How the controls of one family stand. A rule counts in each family that it has a control of. Takes `COMPLIANCE_READ`.
+/// Results of the rules that check one family of controls. A rule with controls in several families counts in each of
+/// them. Requires `COMPLIANCE_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "ControlFamily", directive = requires::apply(Permission::ComplianceRead))]
 pub struct Family {
-    /// The family's title, e.g. `System and Communications Protection`; of a framework whose families are not known, its name.
+    /// Title of the family, e.g. `System and Communications Protection`. The framework's name if the family is unknown,
+    /// and `(none)` for rules without controls.
     pub family: String,
-    /// Verdicts that are a pass.
+    /// Number of `PASS` verdicts: the asset meets the rule.
     pub passed: i64,
-    /// Verdicts that are a failure.
+    /// Number of `FAIL` verdicts without a waiver.
     pub failed: i64,
-    /// Failures that a waiver allows.
+    /// Number of waived `FAIL` verdicts.
     pub waived: i64,
-    /// Verdicts that a missing fact prevented.
+    /// Number of `NOT_ASSESSED` verdicts, for which a fact is missing.
     pub not_assessed: i64,
-    /// Verdicts that something went wrong with.
+    /// Number of `ERROR` verdicts: the rule could not be evaluated.
     pub errors: i64,
-    /// The weight of what was judged in that of all that applies, 0 to 1.
+    /// Fraction, 0 to 1: weight of the assessed verdicts (passed, failed or waived) out of the weight of all verdicts
+    /// of the family. The weight of a verdict depends on the rule's severity: 1, 2, 5 or 10 from `LOW` to `CRITICAL`.
     pub coverage: f64,
-    /// The weight of what holds in that of what was judged, 0 to 100; null where nothing was.
+    /// Percentage, 0 to 100: weight of the passed verdicts out of the weight of the passed and failed verdicts,
+    /// weighted by severity as in `coverage`. Waived failures do not count. Null if no verdict passed or failed.
     pub score: Option<f64>,
 }
 
-/// What would be gained if no asset broke a rule.
+/// Gain of the weighted score if no asset failed the rule any more.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Remediation {
-    /// The rule as it was.
+    /// The rule in the version that the run used.
     pub rule: Rule,
-    /// How many assets broke it.
+    /// Number of assets that failed the rule without a waiver.
     pub assets: i64,
-    /// How much these failures weigh.
+    /// Total weight of these failures.
     pub recoverable_weight: i64,
-    /// How many points the weighted score would rise.
+    /// Rise of the weighted score in percentage points.
     pub score_gain: f64,
 }
 
 impl Report {
-    /// How the families of controls stand, by title.
+    /// Returns the results by control family, ordered by title.
     pub fn families(&self) -> Vec<Family> {
-        let mut families: BTreeMap<String, (Tally, Sums)> = BTreeMap::new();
-        for (rule, judged) in self.rules.iter().zip(self.judged()) {
+        let mut families: BTreeMap<String, (VerdictCounts, Sums)> = BTreeMap::new();
+        for (rule, rule_tally) in self.rules.iter().zip(self.rule_tallies()) {
             for family in families_of(rule) {
                 let (tally, sums) = families.entry(family).or_default();
-                let more = judged.tally.weighing(judged.severity);
-                *tally = tally.and(judged.tally);
-                sums.passed_weight += more.passed_weight;
-                sums.failed_weight += more.failed_weight;
-                sums.waived_weight += more.waived_weight;
-                sums.whole_weight += more.whole_weight;
+                let weights = rule_tally.tally.weighted_by(rule_tally.severity);
+                *tally = tally.plus(rule_tally.tally);
+                sums.passed_weight += weights.passed_weight;
+                sums.failed_weight += weights.failed_weight;
+                sums.waived_weight += weights.waived_weight;
+                sums.whole_weight += weights.whole_weight;
             }
         }
-        let family = |(family, (tally, sums)): (String, (Tally, Sums))| Family {
+        let family = |(family, (tally, sums)): (String, (VerdictCounts, Sums))| Family {
             family,
             passed: tally.passed,
             failed: tally.failed,
@@ -83,38 +87,42 @@ impl Report {
         families.into_iter().map(family).collect()
     }
 
-    /// What would raise the score most, at most ten.
+    /// Returns up to ten rules with the highest weight of failures, for which a fix raises the score most.
     pub fn remediations(&self) -> Vec<Remediation> {
         let sums = self.figures.as_ref().map(|figures| figures.sums).unwrap_or_default();
-        let broken =
-            self.rules.iter().zip(self.judged()).filter(|(_, judged)| judged.tally.failed > 0);
-        let mut remediations: Vec<_> = broken
-            .map(|(rule, judged)| {
-                let recoverable = judged.tally.weighing(judged.severity).failed_weight;
-                let mended = Sums {
+        let failing = self
+            .rules
+            .iter()
+            .zip(self.rule_tallies())
+            .filter(|(_, rule_tally)| rule_tally.tally.failed > 0);
+        let mut remediations: Vec<_> = failing
+            .map(|(rule, rule_tally)| {
+                let recoverable = rule_tally.tally.weighted_by(rule_tally.severity).failed_weight;
+                let sums_after_fix = Sums {
                     passed_weight: sums.passed_weight + recoverable,
                     failed_weight: sums.failed_weight - recoverable,
                     ..sums
                 };
                 Remediation {
                     rule: rule.clone(),
-                    assets: judged.tally.failed,
+                    assets: rule_tally.tally.failed,
                     recoverable_weight: recoverable,
-                    score_gain: mended.weighted().unwrap_or(0.0) - sums.weighted().unwrap_or(0.0),
+                    score_gain: sums_after_fix.weighted().unwrap_or(0.0)
+                        - sums.weighted().unwrap_or(0.0),
                 }
             })
             .collect();
         remediations.sort_by_key(|remediation| std::cmp::Reverse(remediation.recoverable_weight));
-        remediations.truncate(MOST_REMEDIATIONS);
+        remediations.truncate(MAX_REMEDIATIONS);
         remediations
     }
 
-    pub(super) fn judged(&self) -> &[Judged] {
-        self.figures.as_ref().map_or(&[], |figures| &figures.judged)
+    pub(super) fn rule_tallies(&self) -> &[RuleTally] {
+        self.figures.as_ref().map_or(&[], |figures| &figures.rule_tallies)
     }
 }
 
-/// Each once.
+/// Returns the families of a rule's controls, each once.
 fn families_of(rule: &Rule) -> BTreeSet<String> {
     let controls = rule.definition.controls.iter().map(Control::of);
     let families: BTreeSet<String> =

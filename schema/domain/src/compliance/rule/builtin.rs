@@ -1,6 +1,7 @@
-//! The sixteen rules that ship: files beside this one, read once.
+//! The sixteen builtin rules: YAML files in `builtin/`, parsed once per process.
 //!
-//! A change of one of them raises its `version`: that is how an organization's rows learn of it.
+//! Every change of a file must raise the `version` in the file. An organization's row of a rule is updated only if the
+//! file has a higher version than the row.
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,14 +19,14 @@ use crate::base::{
     id::Id,
 };
 
-/// A rule that ships.
+/// A rule that ships with SentryOps.
 #[derive(Debug)]
 pub struct Builtin {
-    /// What it is called by.
+    /// The rule's key, e.g. `disk-encryption`.
     pub key: String,
-    /// Which version this is.
+    /// Version number of the rule, from the file.
     pub version: i32,
-    /// What it says.
+    /// Content of the rule, parsed from the file.
     pub definition: Definition,
     pub(super) params: Params,
     pub(super) compiled: Arc<Compiled>,
@@ -50,7 +51,7 @@ const FILES: [&str; 16] = [
     include_str!("builtin/os-supported.yaml"),
 ];
 
-/// A file: the key and the version, and the definition beside them.
+/// Format of a file: the fields of a definition, plus key and version.
 #[derive(Deserialize)]
 struct File {
     key: String,
@@ -64,7 +65,7 @@ static ALL: LazyLock<Vec<Builtin>> = LazyLock::new(|| {
         let File { key, version, mut definition } =
             serde_norway::from_str(text).expect("the tests read every file");
         let params = Params::declared(&definition.params).expect("the tests check every file");
-        definition.params = params.to_value(); // As it is kept.
+        definition.params = params.to_value(); // The format in which `rule_version` stores parameters.
         let compiled = compile(&definition, &params).expect("the tests check every file");
         Builtin { key, version, definition, params, compiled: Arc::new(compiled) }
     };
@@ -72,28 +73,29 @@ static ALL: LazyLock<Vec<Builtin>> = LazyLock::new(|| {
 });
 
 impl Builtin {
-    /// All of them, in their order.
+    /// Returns all builtin rules in the order in which the API lists them.
     pub fn all() -> &'static [Self] {
         &ALL
     }
 
-    /// The one of this key.
+    /// Returns the builtin rule with this key, or `None`.
     pub fn of_key(key: &str) -> Option<&'static Self> {
         ALL.iter().find(|builtin| builtin.key == key)
     }
 
-    /// Its id, which follows from the organization and its key: the same before it is saved there and after.
+    /// Returns the rule's id, derived from the ids of organization and rule key. The id is therefore the same before
+    /// and after the row is written.
     pub fn id(&self, org: OrganizationId) -> RuleId {
         let hash = Sha256::digest(format!("sentryops rule {} {}", org.uuid(), self.key));
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash[..16]);
-        // A version of UUID for whoever makes one its own way, and the variant that all have.
+        // Sets the UUID version for custom formats (8) and the standard variant.
         bytes[6] = bytes[6] & 0x0F | 0x80;
         bytes[8] = bytes[8] & 0x3F | 0x80;
         Id::from(Uuid::from_bytes(bytes))
     }
 
-    /// As a rule that nothing was set of.
+    /// Returns the rule with default parameters, enabled.
     pub fn rule(&self, org: OrganizationId) -> Rule {
         Rule {
             id: self.id(org),

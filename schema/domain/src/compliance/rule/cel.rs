@@ -1,9 +1,16 @@
-//! What a condition may say, checked when it is written: names, types, size, cost, and how it reads the clock. (`cel/lexer`:
-//! before the parser; `cel/types`: what each part is and costs; `cel/time`: where it reads the clock; `cel/compile`:
-//! into what is evaluated; `cel/keywords`, `cel/position`: the keywords, and where they stand.)
+//! The subset of CEL for conditions. When a rule is saved, its names, types, size, cost and use of `now` are checked.
 //!
-//! CEL itself has no types before it runs and no limits while it does: a wrong name would be an error on every asset, and three
-//! nested loops a second on each. So what is refused here is refused once, to whoever wrote it, with the position and the reason.
+//! | file | what lives there |
+//! |---|---|
+//! | `cel/lexer` | limits that are checked before the parser runs |
+//! | `cel/types` | type and maximum cost of every subexpression |
+//! | `cel/time` | use of `now` |
+//! | `cel/compile` | compilation to an expression that the `cel` crate evaluates |
+//! | `cel/keywords`, `cel/position` | the keywords, and positions in the source |
+//!
+//! The `cel` crate checks no types before an evaluation, and has no limits during an evaluation. A misspelt name would
+//! be an error on every asset, and three nested loops could take a second per asset. Such a rule is therefore rejected
+//! when it is saved, with position and reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +19,10 @@ use cel::common::ast::{IdedExpr, SourceInfo};
 use super::{
     Definition,
     facts::Facts,
-    key::Key,
+    key::FactKey,
     kind::{Kind, Type},
     params::Params,
-    program::{CompiledComparison, Program},
+    program::{CompiledTimedComparison, Program},
 };
 use crate::base::error::FieldError;
 
@@ -28,46 +35,47 @@ mod types;
 
 use position::column_of;
 
-/// Steps of a condition and all evidence at worst.
+/// Maximum number of steps per asset, for the condition and all evidence expressions of a rule together.
 const MAX_COST: u64 = 100_000;
-/// Expressions of evidence at most.
+/// Maximum number of evidence expressions.
 const MAX_EVIDENCE: usize = 16;
 
-/// A rule's expressions, checked and compiled with its thresholds.
+/// A rule's expressions, checked and compiled with its parameters.
 #[derive(Debug)]
 pub struct Compiled {
     pub(super) condition: Program,
     pub(super) evidence: BTreeMap<String, Program>,
-    /// What it reads, as `attr.disk_encrypted`, `asset.environment`; what `applies_to` needs included.
-    pub(super) reads: BTreeSet<Key>,
-    /// Whether time alone may change a verdict, beside what is derived.
+    /// Facts that the expressions and `applies_to` read.
+    pub(super) reads: BTreeSet<FactKey>,
+    /// True if the condition has a comparison whose result changes with time. The derived fact `attr.os_supported`,
+    /// which also changes with time, does not count.
     pub reads_now: bool,
-    /// Steps of its condition at worst.
+    /// Maximum number of steps of the condition per asset.
     pub cost: u64,
 }
 
 impl Compiled {
-    /// What it reads, by name.
+    /// Returns the names of the facts that the rule reads.
     pub fn reads(&self) -> impl Iterator<Item = &'static str> {
         self.reads.iter().map(|key| key.name())
     }
 
-    /// Whether a verdict may follow from the end of a system's support.
-    pub(super) fn reads_support(&self) -> bool {
-        self.reads.contains(&Facts::support())
+    /// Returns true if the rule reads `attr.os_supported`, whose derived value changes with time.
+    pub(super) fn reads_os_supported(&self) -> bool {
+        self.reads.contains(&Facts::os_supported_key())
     }
 }
 
-/// Checks a definition, and compiles it with the thresholds that count.
+/// Checks the expressions of a definition, and compiles them with the effective parameters.
 ///
 /// # Errors
-/// All that is wrong, at `condition` and `evidence.<name>`.
+/// All errors in the expressions, at `condition` and `evidence.<name>`.
 pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec<FieldError>> {
     let mut faults = Vec::new();
     let condition = source("condition", &definition.condition, params);
     let mut evidence = BTreeMap::new();
     let mut reads = BTreeSet::new();
-    let mut compile_evidence: u64 = 0;
+    let mut evidence_cost: u64 = 0;
     if definition.evidence.len() > MAX_EVIDENCE {
         let message = format!(
             "has {} entries, at most {MAX_EVIDENCE} are allowed",
@@ -81,7 +89,7 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
                 .and_then(|source| source.compile_evidence(&path, params))
             {
                 Ok(source) => {
-                    compile_evidence = compile_evidence.saturating_add(source.cost);
+                    evidence_cost = evidence_cost.saturating_add(source.cost);
                     reads.extend(source.reads);
                     evidence.insert(name.clone(), source.program);
                 }
@@ -91,10 +99,10 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
     }
     let condition = condition.and_then(|source| source.compile_condition(params));
     if let Ok(condition) = &condition
-        && condition.cost.saturating_add(compile_evidence) > MAX_COST
+        && condition.cost.saturating_add(evidence_cost) > MAX_COST
     {
         let message = format!(
-            "takes up to {compile_evidence} steps on one asset and the condition {}, at most {MAX_COST} are allowed together",
+            "takes up to {evidence_cost} steps per asset and the condition {}, at most {MAX_COST} are allowed together",
             condition.cost
         );
         faults.push(FieldError::new("evidence", message));
@@ -120,34 +128,37 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
     }
 }
 
-/// A parsed source whose types are known.
+/// A parsed and type-checked source text.
 struct Typed {
     expr: IdedExpr,
     info: SourceInfo,
     is: Type,
     cost: u64,
-    reads: BTreeSet<Key>,
+    reads: BTreeSet<FactKey>,
 }
 
-/// A compiled source, of the condition or of evidence.
+/// A compiled condition or evidence expression.
 struct CompiledSource {
     program: Program,
     cost: u64,
-    reads: BTreeSet<Key>,
+    reads: BTreeSet<FactKey>,
 }
 
-/// Parses and types one source.
+/// Parses and type-checks the source text at this path of the input.
 fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<FieldError>> {
     let fault = |message: String| vec![FieldError::new(path, message)];
     if let Some((at, bad)) = text.char_indices().find(|(_, character)| is_unsafe(*character)) {
         let position = column_of(text, at);
-        return Err(fault(format!("{position}: holds the control character U+{:04X}", bad as u32)));
+        return Err(fault(format!(
+            "{position}: the expression contains the control character U+{:04X}",
+            bad as u32
+        )));
     }
-    lexer::lexer(text).map_err(|excess| {
+    lexer::check_limits(text).map_err(|excess| {
         let position = column_of(text, excess.at);
         fault(format!("{position}: {}", excess.message))
     })?;
-    // Macros stay calls: what is wrong within one is said of what stands there.
+    // The parser does not expand macros, so that errors within a macro refer to the user's source text.
     let parser = cel::Env::default().with_optional_support(false).parser();
     let (expr, info) =
         parser.max_recursion_depth(96).parse_with_source_info(text).map_err(|errors| {
@@ -167,7 +178,7 @@ fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<FieldErr
     };
     if typed.cost > MAX_COST {
         let message = format!(
-            "takes up to {} steps on one asset, at most {MAX_COST} are allowed: macros multiply, and a list that is a fact has up to 1000 items",
+            "takes up to {} steps per asset, at most {MAX_COST} are allowed: nested macros multiply the steps, and a list that the rule reads counts as 1000 items",
             typed.cost
         );
         return Err(fault(message));
@@ -175,17 +186,21 @@ fn source(path: &str, text: &str, params: &Params) -> Result<Typed, Vec<FieldErr
     Ok(Typed { expr, info, is, cost: typed.cost, reads })
 }
 
-/// What Postgres cannot keep, or a reader not see.
+/// Returns true for control characters other than line ends and tabs: they are invisible, and Postgres cannot store
+/// NUL.
 fn is_unsafe(character: char) -> bool {
     character.is_control() && !matches!(character, '\n' | '\r' | '\t')
 }
 
 impl Typed {
-    /// As a condition.
+    /// Compiles the source as a condition.
     fn compile_condition(self, params: &Params) -> Result<CompiledSource, Vec<FieldError>> {
         let path = "condition";
         if self.is != Type::One(Kind::Bool) {
-            let message = format!("must be true or false, and is {}", self.is);
+            let message = format!(
+                "must be true or false, not {}: add a comparison, such as attr.cpu_cores >= 4",
+                self.is
+            );
             return Err(vec![FieldError::new(path, message)]);
         }
         let timed_comparisons = time::timed_comparisons(&self.expr, &self.info, path)?;
@@ -193,10 +208,10 @@ impl Typed {
         let expr = compiler.expr(&self.expr);
         let timed_comparisons = timed_comparisons
             .iter()
-            .map(|timed_comparisons| CompiledComparison {
-                left: compiler.expr(timed_comparisons.left),
-                right: compiler.expr(timed_comparisons.right),
-                slope: timed_comparisons.slope,
+            .map(|comparison| CompiledTimedComparison {
+                left: compiler.expr(comparison.left),
+                right: compiler.expr(comparison.right),
+                slope: comparison.slope,
             })
             .collect();
         let (constants, mut faults) = (compiler.constants, compiler.faults);
@@ -208,8 +223,8 @@ impl Typed {
         Ok(CompiledSource { program, cost: self.cost, reads: self.reads })
     }
 
-    /// As evidence, which may read the clock as it likes: what a finding keeps of it is as of the look that last wrote it, and
-    /// time alone does not renew it.
+    /// Compiles the source as evidence, which may use `now` anywhere. A finding stores the evidence of the evaluation
+    /// that last wrote the finding. Evidence is not updated when only time passes.
     fn compile_evidence(
         self,
         path: &str,

@@ -1,5 +1,6 @@
-//! What the controls of frameworks are called: the MODERATE baseline of NIST SP 800-53 r5, which is in the public domain. Of
-//! other frameworks only the codes are known; the text of the CIS benchmarks is not ours to give.
+//! Titles and families of framework controls. The table contains the MODERATE baseline of NIST SP 800-53 r5, which is
+//! in the public domain. Controls of other frameworks have a code only, because the text of the CIS benchmarks must not
+//! be redistributed.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -10,20 +11,21 @@ use crate::access::{directive::requires, permission::Permission};
 
 const TABLE: &str = include_str!("nist-800-53-moderate.csv");
 
-/// The framework whose controls have names here.
+/// Name of the framework that the table covers.
 const NIST: &str = "NIST";
 
-/// One requirement of a framework. Takes `COMPLIANCE_READ`.
+/// A requirement of a compliance framework that rules check, e.g. `SC-28` of the framework `NIST`. Requires
+/// `COMPLIANCE_READ`.
 #[derive(Debug, Clone, PartialEq, Eq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::ComplianceRead))]
 pub struct Control {
-    /// The framework, e.g. `NIST` (SP 800-53) or `CIS`.
+    /// Name of the framework, e.g. `NIST` (SP 800-53) or `CIS`.
     pub framework: String,
-    /// Its code in the framework, e.g. `SC-28`.
+    /// The control's code in the framework, e.g. `SC-28`.
     pub code: String,
-    /// What it is called, where that is known.
+    /// Title of the control; null if SentryOps does not know the control.
     pub title: Option<String>,
-    /// The family that it belongs to, where that is known, e.g. `System and Communications Protection`.
+    /// Family of the control, e.g. `System and Communications Protection`; null if SentryOps does not know the control.
     pub family: Option<String>,
 }
 
@@ -33,7 +35,7 @@ struct Row {
     title: String,
 }
 
-/// By code, as the table writes it: `sc-28`, `ac-2.1`.
+/// Rows by code in the spelling of the table, e.g. `sc-28` or `ac-2.1`.
 static NAMES: LazyLock<HashMap<String, Row>> = LazyLock::new(|| {
     let mut rows = csv::Reader::from_reader(TABLE.as_bytes());
     rows.deserialize()
@@ -45,9 +47,9 @@ static NAMES: LazyLock<HashMap<String, Row>> = LazyLock::new(|| {
 });
 
 impl Control {
-    /// What is known of it.
+    /// Returns the control, with title and family if the table contains the control.
     pub fn of(control: &ControlRef) -> Self {
-        // An enhancement is written AC-2(1), too.
+        // Enhancements are often written AC-2(1) instead of AC-2.1.
         let code = control.code.to_lowercase().replace('(', ".").replace(')', "");
         let named = (control.framework == NIST).then(|| NAMES.get(&code)).flatten();
         Self {

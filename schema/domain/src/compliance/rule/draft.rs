@@ -1,4 +1,4 @@
-//! A rule as people write it, checked whole before it is tried or saved.
+//! A rule as a user submits it. The complete input is validated before the rule is tried or saved.
 
 use std::collections::BTreeMap;
 
@@ -19,70 +19,74 @@ use crate::{
     },
 };
 
-/// Requirements that one rule may name.
+/// Maximum number of controls per rule.
 const MAX_CONTROLS: usize = 20;
-/// Tags that one rule may be about.
+/// Maximum number of tags in a rule's scope.
 const MAX_TAGS: usize = 20;
-/// The name of a framework, or the code of a requirement.
-const CODE: text::Rule = text::Rule { max: 64, multiline: false };
+/// Limits of a framework's name and of a control's code.
+const CODE: text::TextLimits = text::TextLimits { max: 64, multiline: false };
 
-/// A rule to save, or to try.
+/// Rule to save or to test (dry run).
 #[derive(Debug, Clone, InputObject)]
 pub struct RuleInput {
-    /// What it is called by: 1 to 63 of a-z, 0-9 and -, not starting with -. A key that is known makes a new version of that
-    /// rule.
+    /// Key of the rule: 1 to 63 characters of a-z, 0-9 and -, not starting with -. If a rule with this key exists,
+    /// saving creates a new version of that rule.
     pub key: String,
-    /// A line that says what must be so, up to 255 characters.
+    /// Requirement that the asset must meet, in one line of up to 255 characters.
     pub title: String,
-    /// How bad it is when it is not.
+    /// Severity of a failure of the rule. It determines the rule's weight in scores: `LOW` 1, `MEDIUM` 2, `HIGH` 5,
+    /// `CRITICAL` 10.
     pub severity: Severity,
-    /// The requirements that it checks, up to 20.
+    /// Framework controls that the rule checks, up to 20.
     #[graphql(default)]
     pub controls: Vec<ControlInput>,
-    /// Which assets it is about; all of them without it.
+    /// Assets to which the rule applies; default all assets.
     pub applies_to: Option<RuleScopeInput>,
-    /// Its thresholds: an object of defaults, read as `params.<name>`. A default is true or false, a number, a text, or a list
-    /// of whole numbers or of texts, and says the type.
+    /// Parameters: an object that maps each name to its default value. Expressions read a parameter as `params.<name>`.
+    /// A default is true or false, a number, a string, or a list of whole numbers or of strings. The default determines
+    /// the parameter's type.
     pub params: Option<Value>,
-    /// What must be so, in CEL: true where an asset passes. It reads attr, asset, owner, params and now.
+    /// CEL expression that is true if the asset passes. It can read `attr.<attribute>`, `asset.<field>`,
+    /// `owner.<field>`, `params.<name>` and `now`.
     pub condition: String,
-    /// What to show beside a verdict: an object of CEL by name.
+    /// Evidence expressions: an object that maps each name to its CEL expression, up to 16 entries. Their values are
+    /// shown next to a verdict.
     pub evidence: Option<Value>,
-    /// What to do where it is broken, up to 4096 characters.
+    /// Instructions for fixing a failure, up to 4,096 characters.
     pub remediation: String,
 }
 
-/// One requirement of a framework.
+/// Reference to one control of a framework.
 #[derive(Debug, Clone, InputObject)]
 pub struct ControlInput {
-    /// The framework: NIST (SP 800-53), CIS, or any other name.
+    /// Name of the framework, e.g. `NIST` for NIST SP 800-53, or `CIS`.
     pub framework: String,
-    /// The requirement's code in it, e.g. `SC-28`.
+    /// The control's code in the framework, e.g. `SC-28`.
     pub code: String,
 }
 
-/// Which assets a rule is about; an empty list means any.
+/// Assets to which a rule applies: those that match all three lists. An empty list matches every asset.
 #[derive(Debug, Clone, Default, InputObject)]
 pub struct RuleScopeInput {
-    /// Of one of these types.
+    /// Asset types to which the rule applies.
     #[graphql(default)]
     pub types: Vec<AssetType>,
-    /// In one of these environments.
+    /// Environments to which the rule applies.
     #[graphql(default)]
     pub environments: Vec<Environment>,
-    /// With one of these tags, by name.
+    /// Names of tags, up to 20; the asset must have at least one of these tags.
     #[graphql(default)]
     pub tags: Vec<String>,
 }
 
-/// An input that was found to be in order.
+/// Validated input with compiled expressions.
 pub(super) struct Draft {
     pub(super) definition: Definition,
     pub(super) compiled: Compiled,
 }
 
 impl RuleInput {
-    /// What it says, checked whole.
+    /// Validates the complete input and compiles its expressions.
     pub(super) fn check(&self) -> Result<Draft> {
         let mut faults = Vec::new();
         if !is_key(&self.key) {
@@ -125,9 +129,9 @@ impl RuleInput {
             return Vec::new();
         }
         let mut controls = Vec::new();
-        for (place, control) in self.controls.iter().enumerate() {
+        for (index, control) in self.controls.iter().enumerate() {
             let mut part = |name: &str, given: &str| {
-                text::check(&format!("controls.{place}.{name}"), given, CODE, faults)
+                text::check(&format!("controls.{index}.{name}"), given, CODE, faults)
             };
             let framework = part("framework", &control.framework);
             let control = ControlRef { framework, code: part("code", &control.code) };
@@ -156,8 +160,8 @@ impl RuleInput {
             types: once(&scope.types),
             environments: once(&scope.environments),
             tags: tags
-                .map(|(place, name)| {
-                    tag::check_name(&format!("appliesTo.tags.{place}"), name, faults)
+                .map(|(index, name)| {
+                    tag::check_name(&format!("appliesTo.tags.{index}"), name, faults)
                 })
                 .collect(),
         }
@@ -168,8 +172,7 @@ impl RuleInput {
             None | Some(Value::Null) => return BTreeMap::new(),
             Some(Value::Object(object)) => object,
             Some(_) => {
-                let message =
-                    "must be an object of CEL by name, such as {\"os_name\": \"attr.os_name\"}";
+                let message = "must be an object from name to CEL expression, such as {\"os_name\": \"attr.os_name\"}";
                 faults.push(FieldError::new("evidence", message));
                 return BTreeMap::new();
             }
@@ -180,12 +183,15 @@ impl RuleInput {
             match source {
                 _ if !is_name(name) => faults.push(FieldError::new(
                     path,
-                    "is no name: one has 1 to 63 of a-z, 0-9 and _, and does not start with a digit",
+                    "is not a valid name: use 1 to 63 of a-z, 0-9 and _, not starting with a digit",
                 )),
                 Value::String(source) => {
                     evidence.insert(name.clone(), source.trim().to_owned());
                 }
-                _ => faults.push(FieldError::new(path, "must be a text in CEL, such as \"attr.os_name\"")),
+                _ => faults.push(FieldError::new(
+                    path,
+                    "must be a string with a CEL expression, such as \"attr.os_name\"",
+                )),
             }
         }
         evidence
@@ -193,7 +199,6 @@ impl RuleInput {
 }
 
 fn is_key(key: &str) -> bool {
-    let plain =
-        |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-';
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&key.len()) && key.bytes().all(plain) && !key.starts_with('-')
 }

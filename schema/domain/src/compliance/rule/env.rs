@@ -1,4 +1,5 @@
-//! What conditions may call beside what CEL brings: lengths of time in days and hours.
+//! Functions that conditions can call in addition to the standard library of CEL: `days(n)` and `hours(n)`, which
+//! return durations.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,7 +9,7 @@ use cel::{
 };
 use chrono::TimeDelta;
 
-/// What conditions may call.
+/// Standard library of CEL, plus `days` and `hours`.
 pub(super) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     fn span(
         of: fn(i64) -> Option<TimeDelta>,

@@ -1,4 +1,4 @@
-//! What a rule says of an asset at an instant, and the next instant at which time alone changes that.
+//! A rule's verdict as of a given time, and the rule's next flip: a change of the verdict although no fact changes.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::Value;
@@ -7,26 +7,26 @@ use super::{
     AppliesTo, Flip, RuleEvaluation, Verdict,
     cel::Compiled,
     facts::Facts,
-    key::Key,
-    program::{EvalError, View},
+    key::FactKey,
+    program::{Activation, EvalError},
 };
-use crate::inventory::end_of_life::SupportedSystem;
+use crate::inventory::end_of_life::OsRelease;
 
 impl AppliesTo {
-    /// The names of its tags as they are compared.
-    pub(super) fn folded_tags(&self) -> Vec<String> {
+    /// Returns the names of the tags in lower case, for case-insensitive comparison.
+    pub(super) fn lowercase_tags(&self) -> Vec<String> {
         self.tags.iter().map(|tag| tag.to_lowercase()).collect()
     }
 
-    /// What it takes to tell.
-    pub(super) fn reads(&self) -> impl Iterator<Item = Key> {
-        let types = (!self.types.is_empty()).then_some(Key::TYPE);
-        let environments = (!self.environments.is_empty()).then_some(Key::ENVIRONMENT);
-        let tags = (!self.tags.is_empty()).then_some(Key::TAGS);
+    /// Returns the facts that determine whether the rule applies to an asset.
+    pub(super) fn reads(&self) -> impl Iterator<Item = FactKey> {
+        let types = (!self.types.is_empty()).then_some(FactKey::TYPE);
+        let environments = (!self.environments.is_empty()).then_some(FactKey::ENVIRONMENT);
+        let tags = (!self.tags.is_empty()).then_some(FactKey::TAGS);
         [types, environments, tags].into_iter().flatten()
     }
 
-    /// Whether an asset is among those; `tags` are its tags' folded names.
+    /// Returns true if the rule applies to the asset. `tags` are the tag names of the rule's scope in lower case.
     pub(super) fn includes(&self, facts: &Facts, tags: &[String]) -> bool {
         (self.types.is_empty() || self.types.contains(&facts.asset_type))
             && (self.environments.is_empty() || self.environments.contains(&facts.environment))
@@ -35,22 +35,22 @@ impl AppliesTo {
 }
 
 impl Compiled {
-    /// The verdict and why there is none; `now` counts to the microsecond.
+    /// Returns the verdict. `NotAssessed` and `Error` have a reason. `now` is truncated to microseconds.
     pub(super) fn evaluate(&self, facts: &Facts, now: DateTime<Utc>) -> RuleEvaluation {
         match self.decide(facts, now.trunc_subsecs(6)) {
             Ok(true) => RuleEvaluation { verdict: Verdict::Pass, reason: None },
             Ok(false) => RuleEvaluation { verdict: Verdict::Fail, reason: None },
-            Err(trouble) => RuleEvaluation {
-                verdict: verdict(&Err(trouble.clone())),
-                reason: Some(trouble.to_string()),
+            Err(error) => RuleEvaluation {
+                verdict: verdict(&Err(error.clone())),
+                reason: Some(error.to_string()),
             },
         }
     }
 
-    /// The next change of this verdict, which it has `now`, if nothing but time changes.
+    /// Returns the next flip after `now`; `None` if no flip is expected. `from` is the verdict at `now`.
     pub(super) fn flip(&self, facts: &Facts, now: DateTime<Utc>, from: Verdict) -> Option<Flip> {
         let now = now.trunc_subsecs(6);
-        self.critical(facts, now)
+        self.possible_changes(facts, now)
             .into_iter()
             .flat_map(|at| [Some(at), at.checked_add(1)])
             .flatten()
@@ -62,43 +62,45 @@ impl Compiled {
             })
     }
 
-    /// The microseconds since 1970, from now on, at or after which something that the condition reads of the clock changes; in
-    /// order.
-    fn critical(&self, facts: &Facts, now: DateTime<Utc>) -> Vec<i64> {
-        let view = View::new(facts, &self.condition, now);
-        let timed_comparisons =
-            self.condition.timed_comparisons.iter().filter_map(|timed_comparisons| {
-                // The difference is `above` now, and grows by `slope`: where does it meet zero?
-                let above = view.difference(timed_comparisons)?;
-                let (above, slope) = (i128::from(above), i128::from(timed_comparisons.slope));
-                let (distance, slope) = (-above * slope.signum(), slope.abs());
-                let rounded_up = -(-distance).div_euclid(slope);
-                let micros = i64::try_from(rounded_up).ok()?;
-                (micros >= 0).then(|| now.timestamp_micros().checked_add(micros)).flatten()
-            });
-        let derived = (self.reads_support() && facts.value(Facts::support()).is_none())
-            .then(|| facts.system().and_then(SupportedSystem::ends_at))
-            .flatten()
-            .map(|end| end.timestamp_micros());
-        let mut critical: Vec<i64> = timed_comparisons.chain(derived).collect();
-        critical.sort_unstable();
-        critical
+    /// Returns the times from `now` on at which the verdict may change: at this microsecond or the next one. The times
+    /// are in microseconds since 1970, in ascending order.
+    fn possible_changes(&self, facts: &Facts, now: DateTime<Utc>) -> Vec<i64> {
+        let activation = Activation::new(facts, &self.condition, now);
+        let timed_comparisons = self.condition.timed_comparisons.iter().filter_map(|comparison| {
+            // The difference of both sides is `above` microseconds now, and grows by `slope` microseconds per
+            // microsecond. Compute the time at which the difference is zero.
+            let above = activation.difference(comparison)?;
+            let (above, slope) = (i128::from(above), i128::from(comparison.slope));
+            let (distance, slope) = (-above * slope.signum(), slope.abs());
+            let rounded_up = -(-distance).div_euclid(slope);
+            let micros = i64::try_from(rounded_up).ok()?;
+            (micros >= 0).then(|| now.timestamp_micros().checked_add(micros)).flatten()
+        });
+        let derived = (self.reads_os_supported()
+            && facts.value(Facts::os_supported_key()).is_none())
+        .then(|| facts.eol_release().and_then(OsRelease::ends_at))
+        .flatten()
+        .map(|end| end.timestamp_micros());
+        let mut possible_changes: Vec<i64> = timed_comparisons.chain(derived).collect();
+        possible_changes.sort_unstable();
+        possible_changes
     }
 
-    /// What to show beside a verdict; null where a fact is missing.
+    /// Returns the values of the evidence expressions by name; null for an expression that has no value, e.g. because a
+    /// fact is missing.
     pub(super) fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Value {
         let now = now.trunc_subsecs(6);
-        let shown = self.evidence.iter().map(|(name, program)| {
-            (name.clone(), View::new(facts, program, now).shown(&program.expr))
+        let values = self.evidence.iter().map(|(name, program)| {
+            (name.clone(), Activation::new(facts, program, now).eval_to_json(&program.expr))
         });
-        Value::Object(shown.collect())
+        Value::Object(values.collect())
     }
 
     fn decide(&self, facts: &Facts, now: DateTime<Utc>) -> Result<bool, EvalError> {
-        View::new(facts, &self.condition, now).is_true(&self.condition.expr)
+        Activation::new(facts, &self.condition, now).eval_bool(&self.condition.expr)
     }
 
-    /// The verdict alone.
+    /// Returns the verdict without the reason.
     pub(super) fn verdict(&self, facts: &Facts, now: DateTime<Utc>) -> Verdict {
         verdict(&self.decide(facts, now.trunc_subsecs(6)))
     }

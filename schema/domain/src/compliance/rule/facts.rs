@@ -1,8 +1,10 @@
-//! What rules can read of one asset, as typed values. (`rule/facts/read`: from a row's JSON.)
+//! Facts: the typed values of one asset that rules can read. `rule/facts/parse` parses the attributes from a row's
+//! JSON.
 //!
-//! Values are kept as the evaluator wants them, so that a rule borrows and never converts; and they are read straight from the
-//! row's bytes, because a hundred thousand assets are read for each scan. What follows from other facts is derived when a
-//! rule asks for it, as of the instant it asks for.
+//! Values have the types of the CEL evaluator, so an evaluation borrows them without conversion. Attributes are parsed
+//! directly from the bytes of the row, because a run may read a hundred thousand assets. One fact, `attr.os_supported`,
+//! can be derived from other facts. The derived value is computed when a rule reads it, as of the time of the
+//! evaluation.
 
 use std::sync::OnceLock;
 
@@ -10,7 +12,7 @@ use cel::common::types::{CelBool, CelInt, CelList, CelString, CelTimestamp};
 use chrono::{DateTime, SubsecRound, Utc};
 use tokio_postgres::Row;
 
-use super::key::Key;
+use super::key::FactKey;
 use crate::{
     base::{
         db::FromRow,
@@ -20,31 +22,33 @@ use crate::{
     inventory::{
         asset::{AssetType, Environment, LifecycleState},
         attribute::{Attribute, OS_SUPPORTED},
-        end_of_life::{self, SupportedSystem},
+        end_of_life::{self, OsRelease},
     },
 };
 
-mod read;
+mod parse;
 
-use read::RawJson;
+use parse::RawJson;
 
-/// What rules can read of one asset.
+/// The facts of one asset.
 #[derive(Debug)]
 pub struct Facts {
-    /// Of which one.
+    /// The asset that the facts describe.
     pub asset: AssetId,
-    /// What kind of thing it is.
+    /// Type of the asset, such as host.
     pub asset_type: AssetType,
-    /// What it is used for.
+    /// Environment of the asset, such as production.
     pub environment: Environment,
-    /// By the places of keys.
-    held: Vec<Option<FactValue>>,
-    /// Whether somebody says if its system is supported, so that nothing is derived.
-    is_support_said: bool,
-    system: OnceLock<Option<SupportedSystem>>,
+    /// The values by index of the [`FactKey`]; `None` for a missing fact.
+    values: Vec<Option<FactValue>>,
+    /// True if the attribute `os_supported` is stored. A stored value takes precedence over the derived one.
+    has_stored_os_supported: bool,
+    /// Release whose end-of-life date determines the derived `os_supported`, computed on the first read; `None` if
+    /// `os_supported` is stored, or if the release is unknown.
+    eol_release: OnceLock<Option<OsRelease>>,
 }
 
-/// A value, as the evaluator wants it.
+/// A fact's value, as a CEL value.
 #[derive(Debug, Clone)]
 pub(super) enum FactValue {
     Bool(CelBool),
@@ -54,43 +58,43 @@ pub(super) enum FactValue {
     List(CelList<'static>),
 }
 
-/// What an asset's row says, before it is typed.
+/// The row of an asset, before its values are converted to facts.
 #[derive(Debug, Clone)]
-pub struct Described<'a> {
-    /// Its id.
+pub struct FactsRow<'a> {
+    /// The asset's id, beginning `ast_`.
     pub asset: AssetId,
-    /// What kind of thing it is.
+    /// Type of the asset, such as host.
     pub asset_type: AssetType,
-    /// What it is used for.
+    /// Environment of the asset, such as production.
     pub environment: Environment,
-    /// Where it is in its life.
+    /// State of the asset's life cycle.
     pub lifecycle_state: LifecycleState,
-    /// Its name.
+    /// Name of the asset, as users see it.
     pub name: &'a str,
-    /// Its short code.
+    /// Short code of the asset, as on its label, e.g. `HST-4F7K2`.
     pub code: &'a str,
-    /// Its id in the system it was imported from.
+    /// Id of the asset in the system from which it was imported.
     pub external_id: Option<&'a str>,
-    /// Where it is.
+    /// Location of the asset, if one is stored.
     pub location: Option<&'a str>,
-    /// What there is to say about it.
+    /// Description of the asset, if one is stored.
     pub description: Option<&'a str>,
-    /// Who answers for it.
+    /// Owner of the asset, if the asset has an owner.
     pub owner: Option<Owner>,
-    /// Its tags, by name; none where they were not asked for.
+    /// Names of the asset's tags; empty unless the row was read with [`Facts::SELECT_WITH_TAGS`].
     pub tags: Vec<String>,
-    /// Its attributes: a JSON object.
+    /// Attributes of the asset: the bytes of a JSON object.
     pub attributes: &'a [u8],
 }
 
-/// What rules can read of an asset's owner.
+/// Facts of an asset's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// Who it is.
+    /// The user who owns the asset.
     pub user: UserId,
-    /// Whether signing in takes a second factor.
+    /// True if the owner has MFA enabled.
     pub mfa_enabled: bool,
-    /// Whether the membership is active.
+    /// True if the owner's membership is active.
     pub active: bool,
 }
 
@@ -110,33 +114,34 @@ macro_rules! select {
 }
 
 impl Facts {
-    /// The columns of a row, without the names of its tags: cheaper, and enough where no rule reads them. What follows may
-    /// narrow `asset`.
+    /// Selects the columns of [`Facts`] without the names of tags, which is cheaper if no rule reads tags. Append a
+    /// `WHERE` clause on `asset`.
     pub const SELECT: &'static str = select!("NULL::text[]");
 
-    /// As [`Self::SELECT`], with the names of its tags.
+    /// Like [`Self::SELECT`], but includes the names of tags.
     pub const SELECT_WITH_TAGS: &'static str = select!(
         "ARRAY(SELECT tag.name FROM asset_tag JOIN tag ON tag.org_id = asset_tag.org_id AND tag.id = asset_tag.tag_id
                WHERE asset_tag.org_id = asset.org_id AND asset_tag.asset_id = asset.id ORDER BY tag.folded)"
     );
 
-    /// The statement for whoever reads these of them.
-    pub(super) fn select(mut reads: impl Iterator<Item = Key>) -> &'static str {
-        if reads.any(|key| key == Key::TAGS) { Self::SELECT_WITH_TAGS } else { Self::SELECT }
+    /// Returns the statement that selects the columns for these keys.
+    pub(super) fn select(mut reads: impl Iterator<Item = FactKey>) -> &'static str {
+        if reads.any(|key| key == FactKey::TAGS) { Self::SELECT_WITH_TAGS } else { Self::SELECT }
     }
 
-    /// What a row says, typed. What does not fit its attribute's type counts as what it can be read as, else as missing.
+    /// Returns the typed facts of a row. A value whose type differs from the attribute's type is converted if possible;
+    /// otherwise the fact is missing.
     ///
     /// # Errors
-    /// `Corrupt` where the attributes are no JSON object.
-    pub fn of(row: &Described<'_>) -> Result<Self> {
-        let mut held: Vec<Option<FactValue>> = Vec::with_capacity(Key::count());
-        let state = |text: &'static str| Some(FactValue::Text(CelString::from(text)));
+    /// `Corrupt` if the attributes are not a JSON object.
+    pub fn of(row: &FactsRow<'_>) -> Result<Self> {
+        let mut values: Vec<Option<FactValue>> = Vec::with_capacity(FactKey::count());
+        let enum_text = |text: &'static str| Some(FactValue::Text(CelString::from(text)));
         let text = |text: Option<&str>| text.map(|text| FactValue::Text(text.to_owned().into()));
-        held.extend([
-            state(row.asset_type.as_str()),
-            state(row.environment.as_str()),
-            state(row.lifecycle_state.as_str()),
+        values.extend([
+            enum_text(row.asset_type.as_str()),
+            enum_text(row.environment.as_str()),
+            enum_text(row.lifecycle_state.as_str()),
             text(Some(row.name)),
             text(Some(row.code)),
             text(row.external_id),
@@ -147,70 +152,75 @@ impl Facts {
             row.owner.map(|owner| FactValue::Bool(owner.mfa_enabled.into())),
             row.owner.map(|owner| FactValue::Bool(owner.active.into())),
         ]);
-        held.resize_with(Key::count(), || None);
+        values.resize_with(FactKey::count(), || None);
         let mut facts = Self {
             asset: row.asset,
             asset_type: row.asset_type,
             environment: row.environment,
-            held,
-            is_support_said: false,
-            system: OnceLock::new(),
+            values,
+            has_stored_os_supported: false,
+            eol_release: OnceLock::new(),
         };
-        read::attributes(row.attributes, |index, value| {
-            let key = Key::of_attribute(index);
-            facts.is_support_said |= key == Self::support();
-            facts.held[key.index()] = value;
+        parse::attributes(row.attributes, |index, value| {
+            let key = FactKey::of_attribute(index);
+            facts.has_stored_os_supported |= key == Self::os_supported_key();
+            facts.values[key.index()] = value;
         })?;
         Ok(facts)
     }
 
-    /// The key of what may be derived.
-    pub(super) fn support() -> Key {
-        static PLACE: OnceLock<usize> = OnceLock::new();
-        let index = PLACE.get_or_init(|| {
-            Attribute::place_of(OS_SUPPORTED).expect("the registry has what is derived")
+    /// Returns the key of `attr.os_supported`, the only fact that can be derived.
+    pub(super) fn os_supported_key() -> FactKey {
+        static INDEX: OnceLock<usize> = OnceLock::new();
+        let index = INDEX.get_or_init(|| {
+            Attribute::index_of(OS_SUPPORTED).expect("the attribute registry contains os_supported")
         });
-        Key::of_attribute(*index)
+        FactKey::of_attribute(*index)
     }
 
-    /// What the key holds, as it was value.
-    pub(super) fn value(&self, key: Key) -> Option<&FactValue> {
-        self.held[key.index()].as_ref()
+    /// Returns the stored value of the fact; `None` if there is none. Does not return derived values.
+    pub(super) fn value(&self, key: FactKey) -> Option<&FactValue> {
+        self.values[key.index()].as_ref()
     }
 
-    /// Whether it has one of these tags, whatever their case.
-    pub(super) fn has_tag(&self, folded: &[String]) -> bool {
-        let Some(FactValue::List(tags)) = self.value(Key::TAGS) else { return false };
+    /// Returns true if the asset has one of these tags. The names must be in lower case.
+    pub(super) fn has_tag(&self, lowercase_names: &[String]) -> bool {
+        let Some(FactValue::List(tags)) = self.value(FactKey::TAGS) else { return false };
         tags.inner().iter().any(|tag| {
             let name = tag.downcast_ref::<CelString<'_>>().map(|name| name.inner().to_lowercase());
-            name.is_some_and(|name| folded.contains(&name))
+            name.is_some_and(|name| lowercase_names.contains(&name))
         })
     }
 
-    /// The system from which it follows whether the asset's is supported.
-    pub(super) fn system(&self) -> Option<&SupportedSystem> {
-        self.system
+    /// Returns the operating system release whose end-of-life date determines the derived `os_supported`. `None` if
+    /// `os_supported` is stored, or if the release is unknown.
+    pub(super) fn eol_release(&self) -> Option<&OsRelease> {
+        self.eol_release
             .get_or_init(|| {
-                let text = |field| match self.value(Key::of_field("attr", field)?)? {
+                let text = |field| match self.value(FactKey::of_field("attr", field)?)? {
                     FactValue::Text(text) => Some(text.inner()),
                     FactValue::Bool(_)
                     | FactValue::Int(_)
                     | FactValue::Time(_)
                     | FactValue::List(_) => None,
                 };
-                end_of_life::deciding(self.is_support_said, text("os_name"), text("os_version"))
+                end_of_life::find_release(
+                    self.has_stored_os_supported,
+                    text("os_name"),
+                    text("os_version"),
+                )
             })
             .as_ref()
     }
 
-    /// Whether its system is supported then, where that follows.
-    pub(super) fn derived_support(&self, now: DateTime<Utc>) -> Option<bool> {
-        self.system().map(|system| system.is_supported_at(now))
+    /// Returns the derived value of `os_supported` as of `now`; `None` if it cannot be derived.
+    pub(super) fn derived_os_supported(&self, now: DateTime<Utc>) -> Option<bool> {
+        self.eol_release().map(|release| release.is_supported_at(now))
     }
 }
 
 impl FactValue {
-    /// An instant, as far as Postgres keeps it.
+    /// Returns a timestamp truncated to microseconds, the precision of Postgres.
     fn time(at: DateTime<Utc>) -> Self {
         Self::Time(at.trunc_subsecs(6).fixed_offset().into())
     }
@@ -245,7 +255,7 @@ impl FromRow for Facts {
             }
         };
         let tags: Option<Vec<String>> = row.try_get("tags")?;
-        Self::of(&Described {
+        Self::of(&FactsRow {
             asset: row.try_get("id")?,
             asset_type: AssetType::from_column(row.try_get("type")?)?,
             environment: Environment::from_column(row.try_get("environment")?)?,

@@ -1,10 +1,11 @@
-//! A hash of 64 bits that stays the same from version to version (FNV-1a): what is kept of facts is compared for years.
+//! A 64-bit hash (FNV-1a) that is the same in every server version, because hashes of facts are stored and may be
+//! compared years later.
 
 use cel::common::types::{CelInt, CelString};
 
 use super::facts::FactValue;
 
-/// A hash in the making.
+/// State of a hash computation.
 pub(super) struct Hash(u64);
 
 impl Hash {
@@ -12,7 +13,7 @@ impl Hash {
         Self(0xCBF2_9CE4_8422_2325)
     }
 
-    /// Adds these bytes and where they end.
+    /// Adds these bytes and their number.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.step(u64::from(*byte));
@@ -24,14 +25,14 @@ impl Hash {
         self.0 = (self.0 ^ by).wrapping_mul(0x0000_0100_0000_01B3);
     }
 
-    /// Adds a number, as wide on every machine.
+    /// Adds a number as 64 bits on every platform.
     pub(super) fn number(&mut self, number: usize) {
         self.bytes(&(number as u64).to_le_bytes());
     }
 
-    /// Adds a value.
-    pub(super) fn held(&mut self, held: &FactValue) {
-        match held {
+    /// Adds the value of a fact.
+    pub(super) fn value(&mut self, value: &FactValue) {
+        match value {
             FactValue::Bool(value) => self.bytes(if *value.inner() { b"1" } else { b"0" }),
             FactValue::Int(number) => self.bytes(&number.inner().to_le_bytes()),
             FactValue::Text(text) => self.bytes(text.inner().as_bytes()),
@@ -49,7 +50,7 @@ impl Hash {
         }
     }
 
-    /// The hash, as Postgres keeps it.
+    /// Returns the hash as a signed number, as Postgres stores it.
     pub(super) const fn end(&self) -> i64 {
         self.0.cast_signed()
     }

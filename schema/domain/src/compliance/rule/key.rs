@@ -1,25 +1,28 @@
-//! What a rule can read of an asset, by name: `asset.environment`, `owner.mfa_enabled`, `attr.disk_encrypted`.
+//! Names of the facts that a rule can read: `asset.environment`, `owner.mfa_enabled`, `attr.disk_encrypted`.
 //!
-//! A key is a small number, so that evaluating looks nothing up by text; the names are what changes are noted by.
+//! A name is a root, a dot and a field. The root is the top-level variable of a condition: `asset`, `owner` or `attr`.
+//!
+//! A `FactKey` is a small number, so an evaluation needs no string lookups. Changes of facts are recorded by name,
+//! because numbers differ between server versions.
 
 use std::{fmt, sync::LazyLock};
 
 use super::kind::{Kind, Type};
 use crate::inventory::attribute::{Attribute, AttributeType};
 
-/// Something that a rule can read.
+/// A fact that a rule can read, as an index into the list of all facts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(u8);
+pub struct FactKey(u8);
 
-struct Named {
+struct FactDefinition {
     root: &'static str,
-    /// With its root.
+    /// The full name with its root, e.g. `attr.os_name`.
     name: String,
-    holds: Type,
+    value_type: Type,
 }
 
-/// What an asset has beside its attributes, and its owner.
-const FIXED: [(&str, &str, Type); 12] = [
+/// Facts of an asset and of its owner, except attributes. The order determines the indexes of the constants below.
+const ASSET_AND_OWNER_FACTS: [(&str, &str, Type); 12] = [
     ("asset", "type", Type::One(Kind::Text)),
     ("asset", "environment", Type::One(Kind::Text)),
     ("asset", "lifecycle_state", Type::One(Kind::Text)),
@@ -34,13 +37,19 @@ const FIXED: [(&str, &str, Type); 12] = [
     ("owner", "active", Type::One(Kind::Bool)),
 ];
 
-static KEYS: LazyLock<Vec<Named>> = LazyLock::new(|| {
-    let fixed = FIXED.iter().map(|(root, field, holds)| (*root, *field, *holds));
-    let attributes =
-        Attribute::all().iter().map(|known| ("attr", known.key.as_str(), type_of(known)));
-    fixed
+static FACTS: LazyLock<Vec<FactDefinition>> = LazyLock::new(|| {
+    let asset_and_owner =
+        ASSET_AND_OWNER_FACTS.iter().map(|(root, field, value_type)| (*root, *field, *value_type));
+    let attributes = Attribute::all()
+        .iter()
+        .map(|attribute| ("attr", attribute.key.as_str(), type_of(attribute)));
+    asset_and_owner
         .chain(attributes)
-        .map(|(root, field, holds)| Named { root, name: format!("{root}.{field}"), holds })
+        .map(|(root, field, value_type)| FactDefinition {
+            root,
+            name: format!("{root}.{field}"),
+            value_type,
+        })
         .collect()
 });
 
@@ -55,78 +64,80 @@ fn type_of(attribute: &Attribute) -> Type {
     }
 }
 
-impl Key {
+impl FactKey {
     pub(super) const TYPE: Self = Self(0);
     pub(super) const ENVIRONMENT: Self = Self(1);
     pub(super) const DESCRIPTION: Self = Self(7);
     pub(super) const TAGS: Self = Self(8);
 
-    /// The attribute at this index of the registry.
+    /// Returns the key of the attribute at this index of the attribute registry.
     pub(super) fn of_attribute(index: usize) -> Self {
-        Self::of_index(FIXED.len() + index).expect("the registry's places are keys")
+        Self::of_index(ASSET_AND_OWNER_FACTS.len() + index)
+            .expect("every attribute of the registry has a key")
     }
 
-    /// The one of a field of a root.
+    /// Returns the key of a root's field, such as `attr` and `disk_encrypted`; `None` if it does not exist.
     pub(super) fn of_field(root: &str, field: &str) -> Option<Self> {
-        let is_it = |known: &Named| known.root == root && known.field() == field;
-        Self::of_index(KEYS.iter().position(is_it)?)
+        let is_field =
+            |definition: &FactDefinition| definition.root == root && definition.field() == field;
+        Self::of_index(FACTS.iter().position(is_field)?)
     }
 
-    /// The one at this index among all.
+    /// Returns the key with this index; `None` if the index is out of range.
     pub(super) fn of_index(index: usize) -> Option<Self> {
-        (index < KEYS.len()).then(|| u8::try_from(index).ok().map(Self)).flatten()
+        (index < FACTS.len()).then(|| u8::try_from(index).ok().map(Self)).flatten()
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub(super) fn count() -> usize {
-        KEYS.len()
+        FACTS.len()
     }
 
-    /// Its index among all.
+    /// Returns the key's index among all keys.
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// The fields of a root.
+    /// Returns the names of all fields of a root, such as `asset`.
     pub(super) fn fields(root: &str) -> impl Iterator<Item = &'static str> {
-        KEYS.iter().filter(move |known| known.root == root).map(Named::field)
+        FACTS.iter().filter(move |definition| definition.root == root).map(FactDefinition::field)
     }
 
-    /// Its name with its root, e.g. `attr.disk_encrypted`.
+    /// Returns the full name, e.g. `attr.disk_encrypted`.
     pub fn name(self) -> &'static str {
-        &self.named().name
+        &self.definition().name
     }
 
-    /// Its name without its root.
+    /// Returns the name of the field, without the root.
     pub(super) fn field(self) -> &'static str {
-        self.named().field()
+        self.definition().field()
     }
 
-    /// What its values are.
-    pub(super) fn holds(self) -> Type {
-        self.named().holds
+    /// Returns the type of the fact's value.
+    pub(super) fn value_type(self) -> Type {
+        self.definition().value_type
     }
 
-    /// Why a rule that reads it cannot be judged where there is none.
-    pub(super) fn absence(self) -> String {
-        match self.named().root {
-            "owner" => "it has no owner".to_owned(),
-            _ => format!("{} is not known", self.field()),
+    /// Returns the reason for a verdict `NotAssessed` if this fact is missing.
+    pub(super) fn missing_reason(self) -> String {
+        match self.definition().root {
+            "owner" => "the asset has no owner".to_owned(),
+            _ => format!("{} has no value", self.field()),
         }
     }
 
-    fn named(self) -> &'static Named {
-        &KEYS[self.index()]
+    fn definition(self) -> &'static FactDefinition {
+        &FACTS[self.index()]
     }
 }
 
-impl Named {
+impl FactDefinition {
     fn field(&self) -> &str {
         &self.name[self.root.len() + 1..]
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for FactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -139,15 +150,15 @@ mod tests {
     #[test]
     fn the_keys_with_names_of_their_own_are_what_they_are_called() {
         for (key, name) in [
-            (Key::TYPE, "asset.type"),
-            (Key::ENVIRONMENT, "asset.environment"),
-            (Key::DESCRIPTION, "asset.description"),
-            (Key::TAGS, "asset.tags"),
+            (FactKey::TYPE, "asset.type"),
+            (FactKey::ENVIRONMENT, "asset.environment"),
+            (FactKey::DESCRIPTION, "asset.description"),
+            (FactKey::TAGS, "asset.tags"),
         ] {
             assert_eq!(key.name(), name);
         }
         for (index, attribute) in Attribute::all().iter().enumerate() {
-            assert_eq!(Key::of_attribute(index).field(), attribute.key);
+            assert_eq!(FactKey::of_attribute(index).field(), attribute.key);
         }
     }
 }

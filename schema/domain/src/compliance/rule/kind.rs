@@ -1,37 +1,37 @@
-//! What the values of a condition are: the types that the checker knows.
+//! Types of values in a condition, as the type checker uses them.
 
 use std::fmt;
 
 /// The type of one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `true` or `false`.
+    /// Boolean value: CEL's `bool`, `true` or `false`.
     Bool,
-    /// A whole number.
+    /// Whole number of 64 bits: CEL's `int`.
     Int,
-    /// A number with a fraction.
+    /// Floating-point number of 64 bits: CEL's `double`.
     Double,
-    /// A text.
+    /// Text of Unicode characters: CEL's `string`.
     Text,
-    /// An instant.
+    /// Point in time: CEL's `timestamp`.
     Time,
-    /// A length of time.
+    /// Length of time: CEL's `duration`.
     Span,
-    /// The items of a list without items.
+    /// Item type of an empty list, which agrees with every other item type.
     Nothing,
 }
 
-/// The type of a value or of a list of them.
+/// The type of a value or of a list of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
-    /// One value.
+    /// A single value of this kind.
     One(Kind),
-    /// A list of them.
+    /// A list of values of this kind.
     List(Kind),
 }
 
 impl Type {
-    /// Whether a value of either may stand where one of the other is meant.
+    /// Returns true if the types are equal, or both are lists and one of them is empty.
     pub(super) fn agrees(self, other: Self) -> bool {
         match (self, other) {
             (Self::List(Kind::Nothing), Self::List(_))
@@ -55,7 +55,7 @@ impl Kind {
     }
 }
 
-/// As CEL calls it.
+/// Writes the type as CEL names it.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

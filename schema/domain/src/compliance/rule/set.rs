@@ -1,7 +1,8 @@
-//! The rules of an organization, by slot: compiled, and ready to evaluate.
+//! The rules of an organization, by slot, compiled for evaluation.
 //!
-//! Built-in ones are compiled once for all; others whenever they are loaded, which is once a job. A saved rule that this version
-//! cannot read any more judges nothing to be well: its verdict is an error that says why.
+//! Builtin rules with default parameters are compiled once per process. All other rules are compiled each time the
+//! organization's rules are loaded, which is once per job. If this server version cannot compile a stored rule, the
+//! verdict is `Error`, with the reason, on every asset to which the rule applies.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,16 +15,16 @@ use super::{
     cel::{Compiled, compile},
     facts::Facts,
     hash::Hash,
-    key::Key,
+    key::FactKey,
     params::Params,
 };
 use crate::base::{entity::RuleVersionId, error::FieldError};
 
 impl Rule {
-    /// What it says, checked and compiled with the thresholds that count.
+    /// Checks the rule and compiles it with its effective parameters.
     ///
     /// # Errors
-    /// What this version of ours cannot read of it.
+    /// All errors that this server version finds in the rule.
     pub fn compiled(&self) -> Result<Arc<Compiled>, Vec<FieldError>> {
         let params = Params::declared(&self.definition.params)?.with(&self.params)?;
         if self.builtin
@@ -37,39 +38,39 @@ impl Rule {
     }
 }
 
-/// A rule, ready to evaluate.
+/// A rule that is compiled for evaluation.
 #[derive(Debug, Clone)]
 pub struct CompiledRule {
-    /// The rule as it counts.
+    /// The rule with its effective parameters.
     pub rule: Rule,
-    /// Its place in the verdicts of a posture.
+    /// Index of the rule's verdict in a posture.
     pub slot: usize,
-    /// The version that counts.
+    /// The current version of the rule.
     pub version: RuleVersionId,
-    /// Or why this version of ours cannot read it.
+    /// The compiled rule, or the reason why this server version cannot compile it.
     compiled: Result<Arc<Compiled>, Arc<str>>,
-    /// The folded names of the tags that it is about.
+    /// Names of the tags in the rule's scope, in lower case.
     tags: Arc<[String]>,
 }
 
 impl CompiledRule {
-    /// A rule at its slot, compiled with its thresholds.
+    /// Compiles a rule with its parameters, for the given slot.
     pub fn new(rule: Rule, slot: usize, version: RuleVersionId) -> Self {
         let compiled = rule.compiled().map_err(|faults| {
             let all: Vec<_> =
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
             format!("this version cannot read the rule: {}", all.join("; ")).into()
         });
-        let tags = rule.definition.applies_to.folded_tags().into();
+        let tags = rule.definition.applies_to.lowercase_tags().into();
         Self { rule, slot, version, compiled, tags }
     }
 
-    /// Whether it is about this asset.
+    /// Returns true if the rule applies to this asset.
     pub fn applies(&self, facts: &Facts) -> bool {
         self.rule.definition.applies_to.includes(facts, &self.tags)
     }
 
-    /// What it says of the asset.
+    /// Evaluates the rule on the asset.
     pub fn evaluate(&self, facts: &Facts, now: DateTime<Utc>) -> RuleEvaluation {
         match &self.compiled {
             Ok(compiled) => compiled.evaluate(facts, now),
@@ -79,51 +80,53 @@ impl CompiledRule {
         }
     }
 
-    /// What it says of the asset, without the reason: cheaper.
+    /// Returns the verdict on the asset without the reason, which is cheaper.
     pub fn verdict(&self, facts: &Facts, now: DateTime<Utc>) -> Verdict {
         self.compiled.as_ref().map_or(Verdict::Error, |compiled| compiled.verdict(facts, now))
     }
 
-    /// The next change of its verdict, which it has `now`, if nothing but time changes.
+    /// Returns the next flip after `now`; `None` if no flip is expected. `verdict` is the verdict at `now`.
     pub fn flip(&self, facts: &Facts, now: DateTime<Utc>, verdict: Verdict) -> Option<Flip> {
         let compiled = self.compiled.as_ref().ok()?;
-        // Most rules never look at the clock.
-        if !compiled.reads_now && !compiled.reads_support() {
+        // Most rules never read the clock.
+        if !compiled.reads_now && !compiled.reads_os_supported() {
             return None;
         }
         compiled.flip(facts, now, verdict)
     }
 
-    /// What to show beside its verdict: an object; what cannot be computed is null.
+    /// Returns the values of the evidence expressions as a JSON object; null for an expression that cannot be
+    /// evaluated.
     pub fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Value {
         self.compiled.as_ref().map_or_else(|_| json!({}), |compiled| compiled.evidence(facts, now))
     }
 
-    /// What it reads, such as `attr.disk_encrypted` or `asset.environment`.
+    /// Returns the names of the facts that the rule reads, such as `attr.disk_encrypted` or `asset.environment`.
     pub fn reads(&self) -> impl Iterator<Item = &'static str> {
-        self.keys().into_iter().map(Key::name)
+        self.keys().into_iter().map(FactKey::name)
     }
 
-    /// What it reads. Which assets it is about is known even where the rest cannot be read.
-    fn keys(&self) -> BTreeSet<Key> {
+    /// Returns the facts that the rule reads. If the rule cannot be compiled, only the facts of its scope are known.
+    fn keys(&self) -> BTreeSet<FactKey> {
         match &self.compiled {
             Ok(compiled) => compiled.reads.clone(),
             Err(_) => self.rule.definition.applies_to.reads().collect(),
         }
     }
 
-    /// Whether one of these changes concerns it: what it reads, or `rule.<key>`.
+    /// Returns true if one of these changes can affect the rule: a fact that the rule reads, or `rule.<key>` for a
+    /// changed waiver.
     pub fn depends_on(&self, changed: &BTreeSet<String>) -> bool {
         let is_own = |name: &String| name.strip_prefix("rule.") == Some(self.rule.key.as_str());
         changed.iter().any(is_own) || self.reads().any(|read| changed.contains(read))
     }
 
-    /// What it counts in a score.
+    /// Returns the rule's weight in a score.
     pub const fn weight(&self) -> i32 {
         self.rule.definition.severity.weight()
     }
 
-    /// Steps of its condition at worst.
+    /// Returns the maximum number of steps to evaluate the condition; 0 if the rule cannot be compiled.
     pub fn cost(&self) -> u64 {
         self.compiled.as_ref().map_or(0, |compiled| compiled.cost)
     }
@@ -133,75 +136,75 @@ impl CompiledRule {
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
     rules: Vec<CompiledRule>,
-    /// What enabled ones read, by name.
-    reads: Vec<Key>,
-    /// Which versions with which thresholds they are, hashed.
-    terms: i64,
+    /// Facts that enabled rules read, ordered by name.
+    reads: Vec<FactKey>,
+    /// Hash of the versions and parameters of the enabled rules.
+    versions_hash: i64,
 }
 
 impl Ruleset {
-    /// These, whatever their order.
+    /// Returns a set of these rules, ordered by slot.
     pub fn new(mut rules: Vec<CompiledRule>) -> Self {
         rules.sort_by_key(|rule| rule.slot);
         let mut reads = BTreeSet::new();
-        let mut terms = Hash::new();
+        let mut versions_hash = Hash::new();
         for rule in rules.iter().filter(|rule| rule.rule.enabled) {
             reads.extend(rule.keys());
-            terms.number(rule.slot);
-            terms.bytes(rule.version.uuid().as_bytes());
-            terms.bytes(rule.rule.params.to_string().as_bytes());
+            versions_hash.number(rule.slot);
+            versions_hash.bytes(rule.version.uuid().as_bytes());
+            versions_hash.bytes(rule.rule.params.to_string().as_bytes());
         }
-        let mut reads: Vec<Key> = reads.into_iter().collect();
+        let mut reads: Vec<FactKey> = reads.into_iter().collect();
         reads.sort_unstable_by_key(|key| key.name());
-        Self { rules, reads, terms: terms.end() }
+        Self { rules, reads, versions_hash: versions_hash.end() }
     }
 
-    /// Those that assets are judged by, by slot.
+    /// Returns the enabled rules, by slot.
     pub fn iter(&self) -> impl Iterator<Item = &CompiledRule> {
         self.rules.iter().filter(|rule| rule.rule.enabled)
     }
 
-    /// All of them, those that are switched off included, by slot.
+    /// Returns all rules, including disabled ones, by slot.
     pub fn all(&self) -> &[CompiledRule] {
         &self.rules
     }
 
-    /// The one at this slot, switched off or not.
+    /// Returns the rule at this slot, enabled or not.
     pub fn by_slot(&self, slot: usize) -> Option<&CompiledRule> {
-        let place = self.rules.binary_search_by_key(&slot, |rule| rule.slot).ok()?;
-        self.rules.get(place)
+        let index = self.rules.binary_search_by_key(&slot, |rule| rule.slot).ok()?;
+        self.rules.get(index)
     }
 
-    /// The length of the verdicts of a posture: the highest slot and one.
+    /// Returns the length of a posture's verdicts: the highest slot plus one.
     pub fn width(&self) -> usize {
         self.rules.last().map_or(0, |rule| rule.slot + 1)
     }
 
-    /// The statement that reads [`Facts`] with what the rules may ask for.
+    /// Returns the statement that selects all [`Facts`] that the rules read.
     pub fn select_facts(&self) -> &'static str {
         Facts::select(self.reads.iter().copied())
     }
 
-    /// What the rules read of this asset, and by which terms they evaluate, as a number: while it stays the same, only time changes
-    /// verdicts and evidence. Every version of ours comes to the same one, so keys count by name; what follows from others as of
-    /// an instant does not count.
+    /// Returns a hash of the facts that the rules read, and of the rules' versions and parameters. As long as the hash
+    /// stays the same, verdicts and evidence change only with time. Facts are hashed by name, so all server versions
+    /// compute the same hash. Derived values are not part of the hash, because they change with time.
     pub fn facts_hash(&self, facts: &Facts) -> i64 {
         let mut hash = Hash::new();
-        hash.bytes(&self.terms.to_le_bytes());
+        hash.bytes(&self.versions_hash.to_le_bytes());
         for key in &self.reads {
             hash.bytes(key.name().as_bytes());
             match facts.value(*key) {
-                Some(held) => hash.held(held),
+                Some(value) => hash.value(value),
                 None => hash.bytes(b"-"),
             }
         }
-        // Whatever rules apply by must count, too.
+        // The hash must also cover the facts that determine whether a rule applies.
         hash.bytes(facts.asset_type.as_str().as_bytes());
         hash.bytes(facts.environment.as_str().as_bytes());
         hash.end()
     }
 
-    /// Those that are enabled, as a run keeps them.
+    /// Returns the enabled rules in the format of the column `compliance_run.rules`.
     pub fn snapshot(&self) -> Value {
         self.iter()
             .map(|rule| {
@@ -221,7 +224,7 @@ mod tests {
     use super::*;
     use crate::base::id::Id;
     use crate::compliance::rule::{
-        AppliesTo, Definition, Described, Severity, facts::tests::described,
+        AppliesTo, Definition, FactsRow, Severity, facts::tests::described,
     };
 
     fn one(condition: &str, applies_to: AppliesTo) -> Ruleset {
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(rules.select_facts(), Facts::SELECT_WITH_TAGS);
         let unread = rules.by_slot(0).unwrap();
         assert!(unread.depends_on(&["asset.tags".to_owned()].into()));
-        let of = |tags| Facts::of(&Described { tags, ..described(b"{}") }).unwrap();
+        let of = |tags| Facts::of(&FactsRow { tags, ..described(b"{}") }).unwrap();
         let tagged = of(vec!["edge".to_owned()]);
         assert!(unread.applies(&tagged) && !unread.applies(&of(Vec::new())));
         assert_eq!(unread.verdict(&tagged, DateTime::UNIX_EPOCH), Verdict::Error);

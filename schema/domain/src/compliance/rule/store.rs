@@ -1,7 +1,8 @@
-//! Rules as an organization keeps them: loading, and writing what ships. (`rule/store/save`: what people write; `rule/store/version`:
-//! as they were.)
+//! SQL for rules: loading, and writing the builtin ones. `rule/store/save` saves rules and parameters that users set;
+//! `rule/store/version` reads past versions.
 //!
-//! Whoever writes takes one lock of the organization first, so slots and versions are given one after the other.
+//! Every writer first acquires the rule lock of the organization, so concurrent writers never assign the same slot or
+//! version number.
 
 use std::collections::HashMap;
 
@@ -25,13 +26,13 @@ use crate::{
 mod save;
 mod version;
 
-/// A rule's row with the version that counts.
+/// A rule's row joined with its current version.
 #[derive(Clone)]
-pub(super) struct Saved {
+pub(super) struct RuleRow {
     pub(super) rule: Rule,
     pub(super) slot: i16,
     pub(super) version: RuleVersionId,
-    /// What the organization set.
+    /// Parameters that the organization set.
     pub(super) overrides: Value,
 }
 
@@ -48,16 +49,16 @@ macro_rules! select {
     };
 }
 
-/// Of each rule the version that counts.
+/// Selects the current version of each rule.
 const SELECT: &str = select!(" AND rule_version.version = rule.version");
-/// Of each rule every version.
+/// Selects all versions of each rule.
 const SELECT_ANY: &str = select!("");
 
 fn corrupt(column: &'static str) -> Error {
     Error::Corrupt { table: "rule_version", column }
 }
 
-impl FromRow for Saved {
+impl FromRow for RuleRow {
     fn from_row(row: &Row) -> Result<Self> {
         let json = |column| row.try_get::<_, Value>(column);
         let definition = Definition {
@@ -89,13 +90,14 @@ impl FromRow for Saved {
     }
 }
 
-/// The thresholds that count; what cannot be read any more is shown as it is, and the rule is an error wherever it judges.
+/// Returns the effective parameters. If the parameters are invalid for this server version, returns the overrides
+/// unchanged; the verdict of the rule is then an error.
 fn effective(defaults: &Value, overrides: &Value) -> Value {
     let params = Params::declared(defaults).and_then(|params| params.with(overrides));
     params.map_or_else(|_| overrides.clone(), |params| params.to_value())
 }
 
-impl Saved {
+impl RuleRow {
     async fn all(tx: &Tx) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} ORDER BY rule.slot"), &[]).await
     }
@@ -106,11 +108,12 @@ impl Saved {
         Ok(CompiledRule::new(self.rule, slot, self.version))
     }
 
-    /// As it counts once what ships is saved: an update of ours replaces the version, not what was set.
+    /// Returns the rule with the content of the binary if the binary has a newer version of a builtin rule. Overrides
+    /// that no longer match a parameter's type are dropped, as when the new version is saved.
     fn updated(self) -> Rule {
         match Builtin::of_key(&self.rule.key) {
             Some(builtin) if self.rule.builtin && builtin.version > self.rule.version => {
-                let overrides = builtin.params.fitting(&self.overrides);
+                let overrides = builtin.params.matching_overrides(&self.overrides);
                 Rule {
                     version: builtin.version,
                     definition: builtin.definition.clone(),
@@ -124,78 +127,79 @@ impl Saved {
 }
 
 impl Ruleset {
-    /// The rules that the organization has saved.
+    /// Loads the rules that the organization has saved.
     pub async fn load(tx: &Tx) -> Result<Self> {
-        Self::of_saved(Saved::all(tx).await?)
+        Self::of_saved(RuleRow::all(tx).await?)
     }
 
-    /// The same, after what ships and is missing there, or is older, has been saved: takes a transaction that writes.
+    /// Loads the rules. First writes builtin rules that are missing or have an older version. Requires a read-write
+    /// transaction.
     pub async fn ensure(tx: &Tx, now: DateTime<Utc>) -> Result<Self> {
-        Self::of_saved(ensured(tx, now).await?)
+        Self::of_saved(load_updated(tx, now).await?)
     }
 
-    /// Those that a run keeps: [`Self::snapshot`] read back.
+    /// Loads the rules that a run stored with [`Self::snapshot`].
     ///
     /// # Errors
-    /// `Corrupt` where it is none.
+    /// `Corrupt` if the snapshot cannot be read.
     pub async fn of_run(tx: &Tx, snapshot: &Value) -> Result<Self> {
         #[derive(serde::Deserialize)]
-        struct Kept {
+        struct StoredRule {
             slot: usize,
             version: Uuid,
             params: Value,
         }
-        let kept: Vec<Kept> = serde_json::from_value(snapshot.clone())
+        let stored: Vec<StoredRule> = serde_json::from_value(snapshot.clone())
             .map_err(|_| Error::Corrupt { table: "compliance_run", column: "rules" })?;
-        let versions: Vec<Uuid> = kept.iter().map(|kept| kept.version).collect();
-        let saved: Vec<Saved> =
+        let versions: Vec<Uuid> = stored.iter().map(|stored| stored.version).collect();
+        let saved: Vec<RuleRow> =
             tx.all(&format!("{SELECT_ANY} WHERE rule_version.id = ANY($1)"), &[&versions]).await?;
-        let mut kept: HashMap<Uuid, Kept> =
-            kept.into_iter().map(|kept| (kept.version, kept)).collect();
+        let mut stored: HashMap<Uuid, StoredRule> =
+            stored.into_iter().map(|stored| (stored.version, stored)).collect();
         let rule = saved.into_iter().filter_map(|saved| {
-            let kept = kept.remove(&saved.version.uuid())?;
-            let rule = Rule { enabled: true, params: kept.params, ..saved.rule };
-            Some(CompiledRule::new(rule, kept.slot, saved.version))
+            let stored = stored.remove(&saved.version.uuid())?;
+            let rule = Rule { enabled: true, params: stored.params, ..saved.rule };
+            Some(CompiledRule::new(rule, stored.slot, saved.version))
         });
         Ok(Self::new(rule.collect()))
     }
 
-    fn of_saved(saved: Vec<Saved>) -> Result<Self> {
-        Ok(Self::new(saved.into_iter().map(Saved::rule).collect::<Result<_>>()?))
+    fn of_saved(saved: Vec<RuleRow>) -> Result<Self> {
+        Ok(Self::new(saved.into_iter().map(RuleRow::rule).collect::<Result<_>>()?))
     }
 }
 
-/// The organization's rules, with what ships among them.
-async fn ensured(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<Saved>> {
-    let saved = Saved::all(tx).await?;
+/// Returns the organization's rules. First writes builtin rules that are missing or have an older version.
+async fn load_updated(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<RuleRow>> {
+    let saved = RuleRow::all(tx).await?;
     if stale(&saved).is_empty() {
         return Ok(saved);
     }
     lock(tx).await?;
-    // Somebody else may have been faster.
-    let saved = Saved::all(tx).await?;
+    // Another transaction may have written the builtin rules before this one acquired the lock.
+    let saved = RuleRow::all(tx).await?;
     let stale = stale(&saved);
     if stale.is_empty() {
         return Ok(saved);
     }
     write(tx, &saved, &stale, now).await?;
-    // An organization without rules has nothing judged yet.
+    // An organization that had no rules has no postures to re-evaluate.
     if !saved.is_empty() {
         stale::mark(tx, &[(Subject::All, None)]).await?;
     }
-    Saved::all(tx).await
+    RuleRow::all(tx).await
 }
 
-/// Until the transaction ends nobody else writes rules of this organization.
+/// Locks the organization's rules for writing until the transaction ends.
 async fn lock(tx: &Tx) -> Result<()> {
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('rule ' || $1::uuid, 0))";
     tx.exec(lock, &[&tx.org()]).await?;
     Ok(())
 }
 
-/// What ships and is missing among these, or newer. A key under which the organization had a rule of its own before it shipped
-/// stays with that.
-fn stale(saved: &[Saved]) -> Vec<&'static Builtin> {
+/// Returns the builtin rules that are missing from `saved` or have an older version there. If the organization has its
+/// own rule under the key of a builtin rule, its own rule stays.
+fn stale(saved: &[RuleRow]) -> Vec<&'static Builtin> {
     let rules: HashMap<&str, &Rule> =
         saved.iter().map(|saved| (saved.rule.key.as_str(), &saved.rule)).collect();
     let is_stale = |builtin: &&Builtin| {
@@ -206,30 +210,30 @@ fn stale(saved: &[Saved]) -> Vec<&'static Builtin> {
     Builtin::all().iter().filter(is_stale).collect()
 }
 
-/// Writes these rules and their versions.
+/// Writes these builtin rules and their versions.
 async fn write(
     tx: &Tx,
-    saved: &[Saved],
+    saved: &[RuleRow],
     builtins: &[&'static Builtin],
     now: DateTime<Utc>,
 ) -> Result<()> {
-    let mut free = free_slot(saved);
+    let mut next_slot = next_free_slot(saved);
     let (mut rules, mut versions) = (Vec::new(), Vec::new());
     for builtin in builtins {
         let known = saved.iter().find(|saved| saved.rule.id == builtin.id(tx.org()));
         let slot = known.map_or_else(
             || {
-                free += 1;
-                free - 1
+                next_slot += 1;
+                next_slot - 1
             },
             |known| known.slot,
         );
-        let overrides = known.map(|known| builtin.params.fitting(&known.overrides));
+        let overrides = known.map(|known| builtin.params.matching_overrides(&known.overrides));
         rules.push((builtin, slot, overrides.unwrap_or_else(|| serde_json::json!({}))));
         versions.push(Version {
             rule: builtin.id(tx.org()),
             number: builtin.version,
-            says: &builtin.definition,
+            definition: &builtin.definition,
         });
     }
     tx.exec(
@@ -251,7 +255,7 @@ async fn write(
     )
     .await?;
     Version::insert(tx, &versions, now).await?;
-    // What does not fit any more of what was set is gone: who asks why finds it.
+    // The audit trail records the new version, and the overrides that were dropped because they no longer fit.
     let updated = saved.iter().filter_map(|saved| {
         builtins.iter().find(|builtin| builtin.id(tx.org()) == saved.rule.id)?;
         let (before, after) = (saved.rule.snapshot(), saved.clone().updated().snapshot());
@@ -261,25 +265,25 @@ async fn write(
     Entry::record_all(tx, updated.collect(), now).await
 }
 
-/// The next slot that no rule ever had: rules are never deleted.
-fn free_slot(saved: &[Saved]) -> i16 {
+/// Returns the lowest slot above all used ones. Rules are never deleted, so no slot is reused.
+fn next_free_slot(saved: &[RuleRow]) -> i16 {
     saved.iter().map(|saved| saved.slot + 1).max().unwrap_or(0)
 }
 
-/// A version about to be written.
+/// A rule version to write.
 struct Version<'a> {
     rule: RuleId,
     number: i32,
-    says: &'a Definition,
+    definition: &'a Definition,
 }
 
 impl Version<'_> {
     async fn insert(tx: &Tx, versions: &[Self], now: DateTime<Utc>) -> Result<()> {
-        let says = |of: fn(&Definition) -> &str| -> Vec<&str> {
-            versions.iter().map(|version| of(version.says)).collect()
+        let texts = |of: fn(&Definition) -> &str| -> Vec<&str> {
+            versions.iter().map(|version| of(version.definition)).collect()
         };
         let json = |of: fn(&Definition) -> Value| -> Vec<Value> {
-            versions.iter().map(|version| of(version.says)).collect()
+            versions.iter().map(|version| of(version.definition)).collect()
         };
         tx.exec(
             "INSERT INTO rule_version (org_id, id, rule_id, version, title, severity, controls, applies_to, params,
@@ -293,14 +297,14 @@ impl Version<'_> {
                 &versions.iter().map(|_| RuleVersionId::new()).collect::<Vec<_>>(),
                 &versions.iter().map(|version| version.rule).collect::<Vec<_>>(),
                 &versions.iter().map(|version| version.number).collect::<Vec<_>>(),
-                &says(|says| &says.title),
-                &says(|says| says.severity.as_str()),
-                &json(|says| serde_json::json!(says.controls)),
-                &json(|says| serde_json::json!(says.applies_to)),
-                &json(|says| says.params.clone()),
-                &says(|says| &says.condition),
-                &json(|says| serde_json::json!(says.evidence)),
-                &says(|says| &says.remediation),
+                &texts(|definition| &definition.title),
+                &texts(|definition| definition.severity.as_str()),
+                &json(|definition| serde_json::json!(definition.controls)),
+                &json(|definition| serde_json::json!(definition.applies_to)),
+                &json(|definition| definition.params.clone()),
+                &texts(|definition| &definition.condition),
+                &json(|definition| serde_json::json!(definition.evidence)),
+                &texts(|definition| &definition.remediation),
             ],
         )
         .await?;
@@ -309,10 +313,10 @@ impl Version<'_> {
 }
 
 impl Rule {
-    /// The organization's rules, those that ship and are not saved yet included: built-in ones in their order, then its own by
-    /// key.
+    /// Lists the organization's rules, including builtin rules that are not saved yet: builtin rules in the order of
+    /// [`Builtin::all`], then its own rules by key.
     pub async fn list(tx: &Tx) -> Result<Vec<Self>> {
-        let mut saved: HashMap<String, Saved> = Saved::all(tx)
+        let mut saved: HashMap<String, RuleRow> = RuleRow::all(tx)
             .await?
             .into_iter()
             .map(|saved| (saved.rule.key.clone(), saved))
@@ -322,26 +326,27 @@ impl Rule {
             match saved.get(&builtin.key) {
                 None => rules.push(builtin.rule(tx.org())),
                 Some(known) if known.rule.builtin => {
-                    rules.extend(saved.remove(&builtin.key).map(Saved::updated));
+                    rules.extend(saved.remove(&builtin.key).map(RuleRow::updated));
                 }
-                // Listed below, with the organization's own.
+                // Listed below with the organization's own rules.
                 Some(_) => {}
             }
         }
         let mut own: Vec<Self> = saved.into_values().map(|saved| saved.rule).collect();
-        own.sort_by(|one, other| (other.builtin, &one.key).cmp(&(one.builtin, &other.key)));
+        own.sort_by(|left, right| (right.builtin, &left.key).cmp(&(left.builtin, &right.key)));
         rules.extend(own);
         Ok(rules)
     }
 
-    /// The rule of this id, or `None`.
+    /// Returns the rule with this id, or `None`.
     pub async fn find(tx: &Tx, id: RuleId) -> Result<Option<Self>> {
-        let saved: Option<Saved> = tx.opt(&format!("{SELECT} WHERE rule.id = $1"), &[&id]).await?;
+        let saved: Option<RuleRow> =
+            tx.opt(&format!("{SELECT} WHERE rule.id = $1"), &[&id]).await?;
         if let Some(saved) = saved {
             return Ok(Some(saved.updated()));
         }
         match Builtin::all().iter().find(|builtin| builtin.id(tx.org()) == id) {
-            // Its key may be taken by a rule of the organization's own.
+            // The organization may have its own rule under this key.
             Some(builtin) => {
                 let rule = Self::find_by_key(tx, &builtin.key).await?;
                 Ok(rule.filter(|rule| rule.id == id))
@@ -350,14 +355,14 @@ impl Rule {
         }
     }
 
-    /// The rule that is called by this key, or `None`.
+    /// Returns the rule with this key, or `None`.
     pub async fn find_by_key(tx: &Tx, key: &str) -> Result<Option<Self>> {
         if key.contains('\0') {
-            return Ok(None); // Postgres has no such text, and refuses it as a parameter.
+            return Ok(None); // Postgres text cannot contain NUL and rejects it as a parameter.
         }
-        let saved: Option<Saved> =
+        let saved: Option<RuleRow> =
             tx.opt(&format!("{SELECT} WHERE rule.key = $1"), &[&key]).await?;
         let shipped = || Builtin::of_key(key).map(|builtin| builtin.rule(tx.org()));
-        Ok(saved.map(Saved::updated).or_else(shipped))
+        Ok(saved.map(RuleRow::updated).or_else(shipped))
     }
 }

@@ -1,6 +1,7 @@
-//! What a rule would say of the assets, without saving it.
+//! A trial: the verdicts that a rule would give, without saving it.
 //!
-//! It looks at 50,000 assets at limit, in pages, which a request has time for; and says whether those were all.
+//! A trial evaluates at most 50,000 assets, in pages, so that it fits into one request. The result says if these were
+//! all assets in operation.
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
@@ -19,54 +20,57 @@ use crate::{
     inventory::asset::LifecycleState,
 };
 
-/// Assets that one trial looks at.
+/// Maximum number of assets in one trial.
 const MAX_ASSETS: usize = 50_000;
-/// Assets that a rule is tried on before it is saved.
+/// Maximum number of assets on which a rule is tried before it is saved.
 const SAMPLE_ASSETS: usize = 500;
-/// Assets of one page.
+/// Number of assets per page.
 const PAGE_ASSETS: usize = 2_000;
-/// Assets between two pauses for others.
+/// Number of assets to evaluate before yielding to other tasks of the runtime.
 const YIELD_EVERY: usize = 200;
-/// Examples of each verdict.
+/// Maximum number of examples per verdict.
 const MAX_EXAMPLES: usize = 5;
 
-/// What a rule would say of the assets in operation. Takes `COMPLIANCE_RUN`.
+/// Result of a rule trial: the verdicts that the rule would give on the assets in operation. Requires `COMPLIANCE_RUN`.
 #[derive(Debug, Clone, Default, PartialEq, SimpleObject)]
 #[graphql(name = "RuleTrialRow", directive = requires::apply(Permission::ComplianceRun))]
 pub struct Trial {
-    /// Assets that it was tried on; those that it is not about included.
+    /// Number of assets in the trial, including assets to which the rule does not apply.
     pub assets: i32,
-    /// Whether those are all assets in operation.
+    /// True if the trial covered all assets in operation.
     pub complete: bool,
-    /// How many it passes.
+    /// Number of `PASS` verdicts: the asset meets the rule.
     pub passed: i32,
-    /// How many it fails.
+    /// Number of `FAIL` verdicts; waivers are ignored.
     pub failed: i32,
-    /// For how many a fact is missing.
+    /// Number of `NOT_ASSESSED` verdicts, for which a fact is missing.
     pub not_assessed: i32,
-    /// How many it cannot evaluate.
+    /// Number of `ERROR` verdicts: the rule could not be evaluated.
     pub errors: i32,
-    /// Steps that judging one asset takes at worst; 100,000 are allowed.
+    /// Maximum number of steps to evaluate the condition on one asset; at most 100,000 are allowed.
     pub cost: i32,
-    /// What it reads, such as `attr.disk_encrypted`.
+    /// Names of the facts that the rule reads, such as `attr.disk_encrypted`.
     pub reads: Vec<String>,
-    /// Some of each verdict.
+    /// Up to five example assets for each verdict.
     #[graphql(skip)]
     pub examples: Vec<Example>,
 }
 
-/// One asset in a trial. Takes `COMPLIANCE_RUN`.
+/// Example asset of a rule trial, with its verdict and evidence. A trial is a dry run of a rule, which stores nothing.
+/// Requires `COMPLIANCE_RUN`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "RuleExampleRow", directive = requires::apply(Permission::ComplianceRun))]
 pub struct Example {
-    /// Which one.
+    /// The asset on which the rule was tried.
     #[graphql(skip)]
     pub asset: AssetId,
-    /// What the rule says of it.
+    /// Verdict of the rule on the asset.
     pub verdict: Verdict,
-    /// Why it could not be judged.
+    /// Reason for the verdict: for `NOT_ASSESSED` the missing fact, i.e. a value of the asset that the rule reads; for
+    /// `ERROR` the error message; null otherwise.
     pub reason: Option<String>,
-    /// What the rule's evidence shows: an object, empty for who may not read assets.
+    /// Values of the rule's evidence expressions: an object that maps each name to its value. Empty for a caller
+    /// without `ASSET_READ`.
     pub evidence: Value,
 }
 
@@ -74,16 +78,21 @@ impl Trial {
     /// Tries the rule on the assets in operation, as of `now`.
     ///
     /// # Errors
-    /// `Invalid` with all that is wrong with the rule.
+    /// `Invalid` with all errors in the rule.
     pub async fn run(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
         Self::of(tx, &input.check()?, MAX_ASSETS, now).await
     }
 
-    /// Refuses a rule that is an error on every asset whose facts are known, of some hundred.
+    /// Tries the rule on the first 500 assets in operation. Rejects the rule if it gives at least one `Error` and
+    /// neither a `Pass` nor a `Fail`.
     ///
     /// # Errors
-    /// `Invalid` with the first asset's reason.
-    pub(super) async fn refuse_hopeless(tx: &Tx, draft: &Draft, now: DateTime<Utc>) -> Result<()> {
+    /// `Invalid` with the reason of the first `Error`.
+    pub(super) async fn reject_if_never_evaluable(
+        tx: &Tx,
+        draft: &Draft,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let trial = Self::of(tx, draft, SAMPLE_ASSETS, now).await?;
         if trial.errors == 0 || trial.passed > 0 || trial.failed > 0 {
             return Ok(());
@@ -91,7 +100,7 @@ impl Trial {
         let mut reasons = trial.examples.iter().filter(|example| example.verdict == Verdict::Error);
         let reason = reasons.find_map(|example| example.reason.as_deref()).unwrap_or_default();
         let message = format!(
-            "cannot be judged on any of the {} assets that have its facts, of the first {}: {reason}",
+            "cannot be evaluated on any of the {} assets that have its facts, among the first {}: {reason}",
             trial.errors, trial.assets
         );
         Err(Error::invalid("condition", message))
@@ -100,7 +109,7 @@ impl Trial {
     async fn of(tx: &Tx, draft: &Draft, limit: usize, now: DateTime<Utc>) -> Result<Self> {
         let compiled = &draft.compiled;
         let scope = &draft.definition.applies_to;
-        let tags = scope.folded_tags();
+        let tags = scope.lowercase_tags();
         let mut trial = Self {
             cost: i32::try_from(compiled.cost).unwrap_or(i32::MAX),
             reads: compiled.reads().map(str::to_owned).collect(),
@@ -112,26 +121,26 @@ impl Trial {
             Facts::select(compiled.reads.iter().copied())
         );
         let mut last = AssetId::from(Uuid::nil());
-        let (mut looked, size) = (0, PAGE_ASSETS.min(limit));
-        while looked < limit && !trial.complete {
+        let (mut evaluated_count, size) = (0, PAGE_ASSETS.min(limit));
+        while evaluated_count < limit && !trial.complete {
             let page: Vec<Facts> =
                 tx.all(&sql, &[&last, &i64::try_from(size).unwrap_or(i64::MAX)]).await?;
-            looked += page.len();
+            evaluated_count += page.len();
             trial.complete = page.len() < size;
-            for (place, facts) in page.iter().enumerate() {
+            for (index, facts) in page.iter().enumerate() {
                 last = facts.asset;
                 if scope.includes(facts, &tags) {
-                    let judgement = compiled.evaluate(facts, now);
-                    if trial.count(judgement.verdict) {
+                    let evaluation = compiled.evaluate(facts, now);
+                    if trial.count(evaluation.verdict) {
                         trial.examples.push(Example {
                             asset: facts.asset,
-                            verdict: judgement.verdict,
-                            reason: judgement.reason,
+                            verdict: evaluation.verdict,
+                            reason: evaluation.reason,
                             evidence: compiled.evidence(facts, now),
                         });
                     }
                 }
-                if place % YIELD_EVERY == YIELD_EVERY - 1 {
+                if index % YIELD_EVERY == YIELD_EVERY - 1 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -140,11 +149,11 @@ impl Trial {
             let more = format!("SELECT EXISTS (SELECT FROM asset WHERE {above}) AS more");
             trial.complete = !tx.one::<Row>(&more, &[&last]).await?.try_get::<_, bool>("more")?;
         }
-        trial.assets = i32::try_from(looked).unwrap_or(i32::MAX);
+        trial.assets = i32::try_from(evaluated_count).unwrap_or(i32::MAX);
         Ok(trial)
     }
 
-    /// Counts one; whether it is an example.
+    /// Counts one verdict. Returns true if the asset becomes an example of the verdict.
     fn count(&mut self, verdict: Verdict) -> bool {
         let count = match verdict {
             Verdict::Pass => &mut self.passed,

@@ -1,4 +1,4 @@
-//! A part of a run: a range of asset ids, judged and counted in one transaction.
+//! A shard of a run: a range of asset ids. Its assets are evaluated and counted in one transaction.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::{
     access::audit::Entry,
     base::{db::Tx, entity::RunId, error::Result, event::Event, run_state::RunState},
     compliance::{
-        lock::Lock,
+        lock::PostureLock,
         posture::{evaluate::Evaluation, store, tally::Tally},
         range::{AssetRange, facts_in_range},
         rule::Ruleset,
@@ -20,16 +20,17 @@ use crate::{
     fleet::pending::{self, JobKind},
 };
 
-/// Times that a run begins at most.
+/// Maximum number of rounds of a run. A round is one pass over all shards with the same rules.
 const MAX_ROUNDS: i16 = 20;
 
 impl Run {
-    /// Takes back its shards that no worker has begun: they would do nothing.
+    /// Deletes the run's shard jobs that have not started, because they would do nothing.
     pub(super) async fn cancel_pending_shards(tx: &Tx, id: RunId) -> Result<()> {
-        pending::cancel_of(tx, JobKind::RUN_SHARD, &id.to_string()).await
+        pending::cancel_of_subject(tx, JobKind::RUN_SHARD, &id.to_string()).await
     }
 
-    /// Notes that a worker has begun; `false` if there is nothing to do any more.
+    /// Marks the run as running. Returns `false` if the shard has nothing to do, because the run has ended or is in
+    /// another round.
     pub async fn begin_shard(tx: &Tx, id: RunId, round: i16) -> Result<bool> {
         tx.exec(
             "UPDATE compliance_run SET state = 'RUNNING' WHERE id = $1 AND state = 'QUEUED'",
@@ -40,9 +41,10 @@ impl Run {
         Ok(!run.state.has_ended() && run.round == round)
     }
 
-    /// Judges the assets of a range and adds what that comes to; the last shard closes the run. In the transaction that ends
-    /// the shard's job. Where other rules count by now its numbers would be of neither: it begins anew, which is what is
-    /// returned. A shard of a round that is over does nothing.
+    /// Evaluates the assets of a range and adds their tally to the run; the last shard ends the run. Executed in the
+    /// transaction that completes the shard's job. If the rules have changed since the run started, the tally would mix
+    /// old and new rules. The function then restarts the run and returns the restarted run. A shard of an earlier round
+    /// does nothing.
     pub async fn evaluate_shard(
         tx: &Tx,
         id: RunId,
@@ -50,38 +52,40 @@ impl Run {
         range: AssetRange,
         now: DateTime<Utc>,
     ) -> Result<Option<Started>> {
-        let now = Lock::Shared.take(tx, now).await?;
+        let now = PostureLock::Shared.acquire(tx, now).await?;
         let run = Self::get(tx, id).await?;
         if run.state.has_ended() || run.round != round {
             return Ok(None);
         }
         let rules = Ruleset::ensure(tx, now).await?;
-        if !run.is_by(tx, &rules).await? {
+        if !run.uses_rules(tx, &rules).await? {
             return run.restart(tx, &rules, now).await;
         }
         let scope = AssetScope::from_column(run.scope.as_ref())?;
         let facts = facts_in_range(tx, &rules, range, scope.as_ref()).await?;
-        let mut kept = store::in_range(tx, range).await?;
+        let mut stored = store::in_range(tx, range).await?;
         if scope.is_some() {
-            // What it was not asked to look at stays as it is.
-            let looked_at: HashSet<_> = facts.iter().map(|facts| facts.asset).collect();
-            kept.retain(|asset, _| looked_at.contains(asset));
+            // `record` would delete the stored postures of assets that it does not evaluate.
+            let in_scope: HashSet<_> = facts.iter().map(|facts| facts.asset).collect();
+            stored.retain(|asset, _| in_scope.contains(asset));
         }
         let tally =
-            Evaluation::load(tx, &rules, now).await?.record(tx, &facts, kept, |_| None).await?;
+            Evaluation::load(tx, &rules, now).await?.record(tx, &facts, stored, |_| None).await?;
         run.close_shard(tx, &rules, &tally, now).await?;
         Ok(None)
     }
 
-    /// Whether these are the rules by which it judges. Postgres compares: it may keep a number in other words than ours.
-    async fn is_by(&self, tx: &Tx, rules: &Ruleset) -> Result<bool> {
+    /// Returns true if the run uses these rules. Postgres compares the JSON values, because `jsonb` may return a number
+    /// in another notation than was stored.
+    async fn uses_rules(&self, tx: &Tx, rules: &Ruleset) -> Result<bool> {
         let sql = "SELECT rules = $2::jsonb AS same FROM compliance_run WHERE id = $1";
         let snapshot = rules.snapshot();
         Ok(snapshot == self.rules
             || tx.one::<Row>(sql, &[&self.id, &snapshot]).await?.try_get("same")?)
     }
 
-    /// What it opened and saw fixed stays counted: that did happen.
+    /// Restarts the run with these rules in the next round. The counts of opened and fixed findings are kept, because
+    /// these findings did change.
     async fn restart(
         &self,
         tx: &Tx,
@@ -89,13 +93,13 @@ impl Run {
         now: DateTime<Utc>,
     ) -> Result<Option<Started>> {
         if self.round == MAX_ROUNDS {
-            let reason = format!("rules changed {MAX_ROUNDS} times while it was under way");
+            let reason = format!("the rules changed {MAX_ROUNDS} times during the run");
             Self::fail(tx, self.id, &reason, now).await?;
             return Ok(None);
         }
         let ranges =
             AssetRange::cut(tx, AssetScope::from_column(self.scope.as_ref())?.as_ref()).await?;
-        let begun = tx
+        let updated = tx
             .exec(
                 "UPDATE compliance_run SET
                      round = round + 1, rules = $3, shards = $4, shards_done = 0, assets = 0, passed = 0, failed = 0,
@@ -110,8 +114,8 @@ impl Run {
                 ],
             )
             .await?;
-        if begun == 0 {
-            return Ok(None); // Another of its shards was first.
+        if updated == 0 {
+            return Ok(None); // Another shard has already restarted the run.
         }
         Self::cancel_pending_shards(tx, self.id).await?;
         let run = Self::get(tx, self.id).await?;
@@ -129,7 +133,7 @@ impl Run {
         now: DateTime<Utc>,
     ) -> Result<()> {
         let [passed, failed, waived, not_assessed, errors] = tally.totals();
-        let open: Option<Row> = tx
+        let updated_run: Option<Row> = tx
             .opt(
                 "UPDATE compliance_run SET
                      shards_done = shards_done + 1, assets = assets + $2::bigint, passed = passed + $3, failed = failed + $4,
@@ -159,14 +163,16 @@ impl Run {
                     &tally.sums.failed_weight,
                     &tally.sums.waived_weight,
                     &tally.sums.whole_weight,
-                    &tally.column(rules.iter().map(|ruled| ruled.slot)),
+                    &tally.column(rules.iter().map(|rule| rule.slot)),
                     &now,
                     &self.round,
                 ],
             )
             .await?;
         tx.emit(Event::changed(tx.org(), self.id));
-        let Some(row) = open else { return Ok(()) }; // Ended or begun anew meanwhile: what it judged holds, but counts no more.
+        // If no row matched, the run has ended or restarted in the meantime. The new postures stay, but the tally does
+        // not count.
+        let Some(row) = updated_run else { return Ok(()) };
         if row.try_get("is_last")? {
             let run = Self::get(tx, self.id).await?;
             let before = json!({ "state": RunState::Running });

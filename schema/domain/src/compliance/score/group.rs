@@ -1,4 +1,4 @@
-//! Scores by owner, tag, type and environment: who or what drags the score down.
+//! Scores by owner, tag, type and environment: they show which groups of assets lower the score.
 
 use async_graphql::{Enum, SimpleObject};
 use tokio_postgres::Row;
@@ -13,41 +13,44 @@ use crate::{
     compliance::posture::Sums,
 };
 
-/// What postures are grouped by.
+/// Dimension by which postures are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Enum)]
 #[graphql(name = "PostureDimension")]
 pub enum Dimension {
-    /// Who answers for the asset.
+    /// The owner of the asset.
     Owner,
-    /// What the asset is tagged with; one of several tags counts in each of their groups.
+    /// Tags of the asset. An asset with several tags counts in several groups.
     Tag,
-    /// What kind of thing the asset is.
+    /// The type of the asset.
     Type,
-    /// What the asset is used for.
+    /// The environment of the asset.
     Environment,
 }
 
-/// What the postures of some assets add up to.
+/// Scores and coverage of a group of assets.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(name = "PostureGroupRow")]
 pub struct PostureGroup {
-    /// What they have in common: a name, or a value such as `PROD`; `(none)` where they have no owner, or no tag.
+    /// Name of the owner or tag, or the type or environment, such as `PROD`. `(none)` for assets without an owner or
+    /// tag.
     pub label: String,
-    /// Who answers for all of them.
+    /// The owner of the group's assets; `None` for the group without an owner, and for other dimensions.
     #[graphql(skip)]
     pub owner_id: Option<UserId>,
-    /// What all of them are tagged with.
+    /// The tag that the group's assets share; `None` for the group without a tag, and for other dimensions.
     #[graphql(skip)]
     pub tag_id: Option<TagId>,
-    /// How many assets.
+    /// Number of assets in the group.
     pub assets: i64,
-    /// Mean of their scores, 0 to 100; null where none has one.
+    /// Mean of the assets' scores, a percentage, 0 to 100: every asset counts the same. Null if no asset has a score.
     pub score: Option<f64>,
-    /// The weight of what holds in that of what was judged, over all of them, 0 to 100; null where nothing was judged.
+    /// Percentage, 0 to 100, over the group: weight of the passed rules out of the weight of the passed and failed
+    /// rules. Waived failures do not count. Null if no rule passed or failed.
     pub weighted: Option<f64>,
-    /// The weight of what was judged in that of all that applies, 0 to 1.
+    /// Fraction, 0 to 1, over the group: weight of the assessed rules (passed, failed or waived) out of the weight of
+    /// all rules that apply.
     pub coverage: f64,
-    /// How many rules are broken, counted by asset, without what a waiver allows.
+    /// Number of failures without a waiver. Each pair of rule and asset counts once.
     pub failing: i64,
 }
 
@@ -68,7 +71,8 @@ impl FromRow for PostureGroup {
     }
 }
 
-/// The sums of each group, then the words for it: names are looked up once a group.
+/// Returns a statement that first sums each group and then joins the label, so that each label is looked up once per
+/// group.
 macro_rules! grouped {
     ($key:literal, $join:literal, $named:literal) => {
         concat!(
@@ -110,7 +114,8 @@ impl Dimension {
 }
 
 impl PostureGroup {
-    /// The organization's postures now by that dimension, the worst score first; a thousand groups at most.
+    /// Returns the scores of the organization's assets grouped by this dimension, lowest mean score first; at most
+    /// 1,000 groups.
     pub async fn list(tx: &Tx, dimension: Dimension) -> Result<Vec<Self>> {
         tx.all(dimension.sql(), &[]).await
     }

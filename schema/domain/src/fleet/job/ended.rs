@@ -1,8 +1,9 @@
-//! How a watched job tells that it ended without being done: by a job.
+//! Notification that a watched job (`Job::WATCHED` in the crate `jobs`) ended without success. The notification is
+//! itself a job.
 //!
-//! Whoever pushed it waits for it, e.g. a run for its shards. So what buries, discards or cancels a watched job pushes,
-//! in the same statement, a job of the kind `<its kind>.ended`, which tells them. It is a constant, because the queue
-//! (crate `jobs`) buries many at once, and people discard one.
+//! The code that pushed a watched job depends on its end, e.g. a compliance run on its shards. Every statement that
+//! buries (dead-letters), discards or cancels a watched job therefore also pushes a job of the kind `<kind>.ended`. The
+//! SQL is a constant, because it is used here for one job, and in the queue (crate `jobs`) for many.
 
 macro_rules! new_id {
     () => {
@@ -12,16 +13,17 @@ macro_rules! new_id {
     };
 }
 
-/// A fresh id, made by Postgres for statements that push: a UUIDv7 as ours are, to the millisecond. (It makes them
-/// itself from version 18 on.)
+/// SQL expression for a new id, for statements that push jobs: a UUIDv7 with a timestamp in milliseconds. Postgres has
+/// a function for it from version 18 on.
 pub const NEW_ID: &str = new_id!();
 
-/// Pushes what tells of watched jobs that they ended. Part of a statement that has a `WITH ended AS (…)`: rows of `job`
-/// as they were, and as `outcome` what became of them, `BURIED`, `DISCARDED` or `CANCELLED`.
+/// INSERT that pushes the notification jobs. The statement around it contains a `WITH ended AS (…)`, which returns the
+/// previous rows of `job` and the result as `outcome`: `BURIED`, `DISCARDED` or `CANCELLED`.
 ///
-/// The payload is `{"outcome": …, "error": …, "subject": …}`; not the payload of the ended one: that it could not be read
-/// may be why it ended. It runs as the system, before what else waits, and is not watched itself. Kinds of watched jobs
-/// have at most 58 letters, as 64 is what fits a kind.
+/// The payload is `{"outcome": …, "error": …, "subject": …}`. It does not contain the payload of the ended job, which
+/// may have been buried for a payload that cannot be parsed. The notification runs as the system, with a higher
+/// priority than other jobs, and is not watched itself. Kinds of watched jobs have at most 58 characters, because a
+/// kind has at most 64.
 pub const ENDED_INSERT: &str = concat!(
     "INSERT INTO job (id, org_id, queue, kind, version, payload, subject, state, priority, run_at, max_attempts,
                       actor_kind, queued_at, changed_at)

@@ -1,4 +1,4 @@
-//! A queue in numbers: of an organization, or of the whole installation.
+//! Statistics of queues, for one organization or the whole installation.
 
 use async_graphql::SimpleObject;
 use tokio_postgres::Row;
@@ -12,25 +12,26 @@ use crate::{
     },
 };
 
-/// A queue in numbers. Takes `JOB_READ`.
+/// Statistics of one queue. Requires `JOB_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::JobRead))]
 pub struct QueueStats {
-    /// Which one.
+    /// The queue that the numbers describe.
     pub queue: Queue,
-    /// Jobs that are ready.
+    /// Number of jobs that are ready for a worker.
     pub waiting: i64,
-    /// Jobs that are to be run later.
+    /// Number of jobs that wait for the time in `runAt`, including retries and snoozed (postponed) jobs.
     pub scheduled: i64,
-    /// Jobs that workers have.
+    /// Number of jobs that workers have claimed: those that are running, and prefetched ones that start next.
     pub running: i64,
-    /// Jobs that failed for good, to be retried or discarded by somebody.
+    /// Number of buried (dead-lettered) jobs. They failed permanently, and stay until a user retries or discards them.
     pub buried: i64,
-    /// For how long the oldest one has been ready; null where none is.
+    /// Time for which the oldest waiting job has been ready, in seconds; null if no job is waiting.
     pub oldest_waiting_seconds: Option<f64>,
-    /// Jobs done a minute, over the last five minutes.
+    /// Number of jobs that succeeded per minute, averaged over the last five minutes.
     pub done_per_minute: f64,
-    /// Jobs buried a minute, over the last five minutes; those retried or discarded since are not counted.
+    /// Number of jobs that were buried (dead-lettered) per minute, averaged over the last five minutes. Failed attempts
+    /// that are retried do not count, nor do jobs that a user has retried or discarded since.
     pub failed_per_minute: f64,
 }
 
@@ -50,7 +51,8 @@ impl FromRow for QueueStats {
 }
 
 impl QueueStats {
-    /// Every queue, also where it is empty: of the organization of the transaction, or of all in one of `Db::fleet`.
+    /// Returns the statistics of every queue, including empty ones. They cover the organization of the transaction, or
+    /// all organizations in a transaction of `Db::fleet`.
     pub async fn list<K: Kind>(tx: &Tx<K>) -> Result<Vec<Self>> {
         let queues: Vec<&str> = Queue::ALL.iter().map(|queue| queue.as_str()).collect();
         tx.all(

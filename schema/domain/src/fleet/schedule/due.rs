@@ -1,10 +1,11 @@
-//! What has come: the ticks of all organizations' schedules, claimed by whichever worker looks first.
+//! Claiming of due schedules, of all organizations. Any worker can claim any of them. To claim a schedule is to lock
+//! its row until the transaction ends (`FOR UPDATE SKIP LOCKED`). Such a claim has no lease, unlike the claim of a job.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Clock, Schedule, ScheduleAction, actor, spread};
+use super::{Recurrence, Schedule, ScheduleAction, actor, jitter};
 use crate::base::{
     actor::Actor,
     db::{Fleet, Tx},
@@ -12,33 +13,41 @@ use crate::base::{
     error::Result,
 };
 
-/// A time that has come: whoever claimed it does what the schedule says, in the same transaction.
+/// A due occurrence of a schedule, i.e. a time that its cron expression matches. The worker that claimed it pushes the
+/// job of the action in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tick {
-    /// Whose schedule.
+pub struct Occurrence {
+    /// The organization that owns the schedule.
     pub org: OrganizationId,
-    /// Which.
+    /// Id of the schedule that is due.
     pub schedule: ScheduleId,
-    /// What to do.
+    /// Action of the schedule, to be run now.
     pub action: ScheduleAction,
-    /// For whom, if they still may.
+    /// The actor on whose behalf the action runs. When the job starts, the worker checks that this actor still has the
+    /// permission of the action (`ScheduleAction::permission`).
     pub actor: Actor,
-    /// The time by the clock of the expression.
+    /// Time that the cron expression matched.
     pub at: DateTime<Utc>,
 }
 
-impl Tick {
-    /// The same for the same tick of the same schedule, and for no other: a key against doing it twice.
+impl Occurrence {
+    /// Returns the idempotency key of the occurrence, made of schedule and time, so that one occurrence never starts
+    /// two runs.
     pub fn key(&self) -> String {
         format!("{}:{}", self.schedule, self.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
     }
 }
 
 impl Schedule {
-    /// Takes what is due, at most `limit`, and moves each on to its next tick; what another transaction is taking is left
-    /// to it. In the transaction, the caller does what the ticks say. `now` is Postgres' time
-    /// ([`Tx::now`]).
-    pub async fn claim_due(tx: &Tx<Fleet>, now: DateTime<Utc>, limit: i64) -> Result<Vec<Tick>> {
+    /// Claims due schedules, at most `limit`, and moves each to its next occurrence. The rows stay locked until the
+    /// transaction ends; rows that another transaction has locked are skipped. Returns one occurrence per schedule:
+    /// missed occurrences collapse into a single run. The caller pushes the jobs of the actions in the same
+    /// transaction. `now` is Postgres' time ([`Tx::now`]).
+    pub async fn claim_due(
+        tx: &Tx<Fleet>,
+        now: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<Vec<Occurrence>> {
         let due: Vec<Row> = tx
             .all(
                 "SELECT org_id, id, cron, time_zone, action, actor_kind, actor_id, next_tick FROM schedule
@@ -46,52 +55,54 @@ impl Schedule {
                 &[&now, &limit],
             )
             .await?;
-        let (mut ticks, mut claims) = (Vec::new(), Claims::default());
+        let (mut occurrences, mut next_runs) = (Vec::new(), NextRuns::default());
         for row in &due {
             let (org, id): (OrganizationId, ScheduleId) =
                 (row.try_get("org_id")?, row.try_get("id")?);
-            // What is due at `now` was a tick at `now` less the spread: the first one after that is not due yet.
-            let next =
-                Clock::of_row(row)?.and_then(|clock| clock.cron.next(now - spread(id), clock.zone));
+            // `next_run_at` is the occurrence plus the jitter, a fixed delay that is derived from the schedule's id. So
+            // the runs that are due at `now` belong to occurrences up to `now` minus the jitter, and the next
+            // occurrence is the first one after that.
+            let next = Recurrence::of_row(row)?
+                .and_then(|recurrence| recurrence.cron.next(now - jitter(id), recurrence.zone));
             if next.is_none() {
-                tracing::error!(schedule.id = %id, "the schedule {id} has no next time in this version: it stops");
+                tracing::error!(schedule.id = %id, "schedule {id} has no next run: this version cannot parse its cron expression or time zone, or the expression matches no later time; correct its cron expression or time zone, and save it");
             }
-            claims.push(org, id, next);
+            next_runs.push(org, id, next);
             match ScheduleAction::from_column(row.try_get("action")?) {
-                Ok(action) => ticks.push(Tick {
+                Ok(action) => occurrences.push(Occurrence {
                     org,
                     schedule: id,
                     action,
                     actor: actor(row)?,
                     at: row.try_get("next_tick")?,
                 }),
-                // It must not keep the others from their turn.
+                // A schedule with an unknown action must not prevent the other schedules from running.
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, schedule.id = %id, "the schedule {id} is of a newer version");
+                    tracing::error!(error, schedule.id = %id, "schedule {id} has an action that only a newer version knows: this run is skipped");
                 }
             }
         }
-        claims.store(tx, now).await?;
-        Ok(ticks)
+        next_runs.store(tx, now).await?;
+        Ok(occurrences)
     }
 }
 
-/// Where claimed schedules go on.
+/// Next occurrences and run times of claimed schedules, as columns of one UPDATE.
 #[derive(Default)]
-struct Claims {
+struct NextRuns {
     orgs: Vec<Uuid>,
     ids: Vec<Uuid>,
     next_ticks: Vec<Option<DateTime<Utc>>>,
     next_run_ats: Vec<Option<DateTime<Utc>>>,
 }
 
-impl Claims {
+impl NextRuns {
     fn push(&mut self, org: OrganizationId, id: ScheduleId, next: Option<DateTime<Utc>>) {
         self.orgs.push(org.uuid());
         self.ids.push(id.uuid());
         self.next_ticks.push(next);
-        self.next_run_ats.push(next.map(|tick| tick + spread(id)));
+        self.next_run_ats.push(next.map(|occurrence| occurrence + jitter(id)));
     }
 
     async fn store(&self, tx: &Tx<Fleet>, now: DateTime<Utc>) -> Result<()> {
@@ -100,10 +111,10 @@ impl Claims {
         }
         tx.exec(
             "UPDATE schedule SET last_run_at = $1,
-                                 next_tick = claim.next_tick, next_run_at = claim.next_run_at
+                                 next_tick = next.next_tick, next_run_at = next.next_run_at
              FROM unnest($2::uuid[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
-                  AS claim (org_id, id, next_tick, next_run_at)
-             WHERE schedule.org_id = claim.org_id AND schedule.id = claim.id",
+                  AS next (org_id, id, next_tick, next_run_at)
+             WHERE schedule.org_id = next.org_id AND schedule.id = next.id",
             &[&now, &self.orgs, &self.ids, &self.next_ticks, &self.next_run_ats],
         )
         .await?;

@@ -1,39 +1,39 @@
-//! Names of time zones, as IANA has them (`Europe/Berlin`), and what was probably meant by others.
+//! IANA names of time zones (`Europe/Berlin`), and suggestions for misspelt ones.
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 use strsim::osa_distance;
 
 use crate::base::{error::FieldError, nearest::folded};
 
-/// The zone of that name.
+/// Parses the name of a time zone.
 ///
 /// # Errors
-/// A fault that suggests the nearest name.
+/// A field error at `path` that suggests the most similar name.
 pub(super) fn parse(name: &str, path: &str) -> Result<Tz, FieldError> {
     let name = name.trim();
     name.parse().map_err(|_| FieldError {
         suggestion: nearest(name).map(str::to_owned),
         ..FieldError::new(
             path,
-            format!("{name:?} is no time zone: give an IANA name, such as Europe/Berlin or UTC"),
+            format!("{name:?} is not a time zone: give an IANA name, such as Europe/Berlin or UTC"),
         )
     })
 }
 
-/// The name most like it: whatever its case, with spaces, without the continent, or with some letters wrong.
+/// Returns the most similar name. The given name may have the wrong case, spaces, no continent, or some wrong letters.
 fn nearest(name: &str) -> Option<&'static str> {
-    let asked = folded(&name.replace(' ', "_"));
+    let folded_name = folded(&name.replace(' ', "_"));
     let distance = |known: &&'static str| {
-        let whole = known.to_lowercase();
-        let city = whole.rsplit('/').next().unwrap_or(&whole);
-        osa_distance(&asked, &whole).min(osa_distance(&asked, city))
+        let lower_case = known.to_lowercase();
+        let city = lower_case.rsplit('/').next().unwrap_or(&lower_case);
+        osa_distance(&folded_name, &lower_case).min(osa_distance(&folded_name, city))
     };
     TZ_VARIANTS
         .iter()
         .map(|zone| zone.name())
         .map(|known| (distance(&known), known.len(), known))
         .min()
-        .filter(|(distance, ..)| *distance * 3 <= asked.chars().count())
+        .filter(|(distance, ..)| *distance * 3 <= folded_name.chars().count())
         .map(|(.., known)| known)
 }
 

@@ -1,6 +1,6 @@
-//! What is known of an asset, and how we know it.
+//! Facts: the attribute values of an asset, each with its source and the time since which the value is known.
 //!
-//! What is derived is never stored: it follows from the facts that are, and from the day on which it is asked.
+//! A derived fact is never stored. It is computed from stored facts and the time of the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,58 +24,60 @@ use crate::{
     },
 };
 
-/// Attributes that one patch may name; each unknown one is compared with all that are known.
-const MOST_CHANGES: usize = 200;
+/// Maximum number of attributes in one patch. The limit bounds the cost of suggestions: each unknown name is compared
+/// with all names of the registry.
+const MAX_CHANGES: usize = 200;
 
 text_enum! {
-    /// How we know something.
+    /// Source of a fact: how the fact's value was obtained.
     FactSource in "asset"."sources" {
-        /// Somebody said so over the API.
+        /// A caller set the value with a mutation.
         Declared = "DECLARED",
-        /// A file said so.
+        /// An import set the value.
         Imported = "IMPORTED",
-        /// We looked.
+        /// Reserved for values that a health check measures; the server does not set this source yet.
         Probed = "PROBED",
-        /// It follows from other facts.
+        /// The value is computed from other facts.
         Derived = "DERIVED",
     }
 }
 
-/// Something that is known of an asset. Takes `ASSET_READ`.
+/// A fact: an attribute value of an asset, with its source. Requires `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
 #[graphql(directive = requires::apply(Permission::AssetRead))]
 pub struct Fact {
-    /// The attribute's key.
+    /// The attribute's key, e.g. `os_name`.
     pub key: String,
-    /// Its value.
+    /// The attribute's value, as JSON of the attribute's type.
     pub value: Value,
-    /// How we know it.
+    /// Source of the current value.
     pub source: FactSource,
-    /// Since when this value is known.
+    /// Time since which the current value is known: when the value was last changed. For a derived fact, the time of
+    /// the newest fact that it is computed from.
     pub observed_at: DateTime<Utc>,
 }
 
-/// How we know each attribute of an asset, and since when, by its key.
+/// Source and observation time of each attribute of an asset, by the attribute's key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sources(BTreeMap<String, Source>);
 
-/// Kept as `["IMPORTED", milliseconds]`.
+/// Source and observation time of one attribute, stored as `["IMPORTED", milliseconds since 1970]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Source(FactSource, #[serde(with = "chrono::serde::ts_milliseconds")] DateTime<Utc>);
 
 impl Sources {
-    /// What a column of a row holds.
+    /// Parses the value of the column `asset.sources`.
     ///
     /// # Errors
-    /// `Corrupt` for what a newer version wrote.
+    /// `Corrupt` if the value has another shape, for example because a newer version wrote it.
     pub(super) fn from_column(value: Value) -> Result<Self> {
         serde_json::from_value(value)
             .map_err(|_| Error::Corrupt { table: "asset", column: "sources" })
     }
 
-    fn note(&mut self, key: &str, known: Provenance) {
-        self.0.insert(key.to_owned(), Source(known.source, known.at.trunc_subsecs(3)));
+    fn set(&mut self, key: &str, provenance: Provenance) {
+        self.0.insert(key.to_owned(), Source(provenance.source, provenance.at.trunc_subsecs(3)));
     }
 }
 
@@ -95,67 +97,69 @@ impl ToSql for Sources {
     to_sql_checked!();
 }
 
-/// Whoever tells facts now, and when.
+/// Provenance of the facts that a patch writes: their source and observation time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Provenance {
-    /// How we know them.
+    /// Source of the written facts.
     pub(crate) source: FactSource,
-    /// When.
+    /// Time at which the facts were observed.
     pub(crate) at: DateTime<Utc>,
 }
 
 impl Provenance {
-    /// By somebody over the API.
+    /// Returns the provenance of facts that a caller sets with a mutation at this time.
     pub(super) const fn declared(at: DateTime<Utc>) -> Self {
         Self { source: FactSource::Declared, at }
     }
 }
 
 impl Asset {
-    /// What is known of it as of `now`, by key; with what follows from it.
+    /// Returns the asset's stored and derived facts at `now`, ordered by key.
     pub fn facts(&self, now: DateTime<Utc>) -> Vec<Fact> {
         let values = self.attributes.as_object().into_iter().flatten();
         let mut facts: Vec<Fact> = values
             .map(|(key, value)| {
-                let (source, observed_at) = self.known(key);
+                let (source, observed_at) = self.source_of(key);
                 Fact { key: key.clone(), value: value.clone(), source, observed_at }
             })
             .collect();
         facts.extend(self.derived(now));
-        facts.sort_by(|one, other| one.key.cmp(&other.key));
+        facts.sort_by(|left, right| left.key.cmp(&right.key));
         facts
     }
 
-    /// Whether its system gets security updates, where nobody says and its name and version are known.
+    /// Returns the derived fact `os_supported`. `None` if the attribute has a stored value, or if the end-of-life table
+    /// does not list the operating system's release.
     fn derived(&self, now: DateTime<Utc>) -> Option<Fact> {
         let text = |key| self.attributes.get(key).and_then(Value::as_str);
-        let is_said = self.attributes.get(OS_SUPPORTED).is_some();
-        let system = end_of_life::deciding(is_said, text("os_name"), text("os_version"))?;
-        // As old as the last that was heard of what decides.
-        let deciding = ["os_name", "os_version"].into_iter().filter(|key| text(key).is_some());
-        let observed_at = deciding.map(|key| self.known(key).1).max()?;
+        let is_set = self.attributes.get(OS_SUPPORTED).is_some();
+        let release = end_of_life::find_release(is_set, text("os_name"), text("os_version"))?;
+        // A derived fact is as recent as the newest fact that it is computed from.
+        let source_keys = ["os_name", "os_version"].into_iter().filter(|key| text(key).is_some());
+        let observed_at = source_keys.map(|key| self.source_of(key).1).max()?;
         Some(Fact {
             key: OS_SUPPORTED.to_owned(),
-            value: json!(system.is_supported_at(now)),
+            value: json!(release.is_supported_at(now)),
             source: FactSource::Derived,
             observed_at,
         })
     }
 
-    fn known(&self, key: &str) -> (FactSource, DateTime<Utc>) {
-        // What was known before we kept how, somebody said.
-        let before = Source(FactSource::Declared, self.updated_at);
-        let Source(source, at) = self.sources.0.get(key).copied().unwrap_or(before);
+    fn source_of(&self, key: &str) -> (FactSource, DateTime<Utc>) {
+        // Earlier versions did not store sources. Values without a source count as declared.
+        let default = Source(FactSource::Declared, self.updated_at);
+        let Source(source, at) = self.sources.0.get(key).copied().unwrap_or(default);
         (source, at)
     }
 }
 
-/// Attributes and their sources after merging the changes by key: names translated, values in their one form, `null`
-/// removing a key. What is unchanged keeps its source.
+/// Returns the attributes and their sources after merging the changes by key. Translates aliases to keys and normalises
+/// values; the value `null` removes a key. An unchanged value keeps its source. Adds one error to `faults` for each
+/// invalid name or value.
 pub(super) fn merge(
     current: (&Value, &Sources),
     changes: &Value,
-    known: Provenance,
+    provenance: Provenance,
     faults: &mut Vec<FieldError>,
 ) -> (Value, Sources) {
     let mut values = current.0.as_object().cloned().unwrap_or_default();
@@ -167,18 +171,17 @@ pub(super) fn merge(
         ));
         return (Value::Object(values), sources);
     };
-    if changes.len() > MOST_CHANGES {
-        let message =
-            format!("has {} keys, at most {MOST_CHANGES} are read at a time", changes.len());
+    if changes.len() > MAX_CHANGES {
+        let message = format!("has {} keys, at most {MAX_CHANGES} are allowed", changes.len());
         faults.push(FieldError::new("attributes", message));
         return (Value::Object(values), sources);
     }
-    let mut given = BTreeSet::new();
+    let mut given_keys = BTreeSet::new();
     for (name, value) in changes {
         let path = format!("attributes.{name}");
         let attribute = match attribute::find(name, &path) {
             Ok(attribute) => attribute,
-            // What an earlier version let in can still be removed.
+            // Earlier versions accepted unknown keys. Such a key can still be removed.
             Err(_) if value.is_null() && values.remove(name).is_some() => {
                 sources.0.remove(name);
                 continue;
@@ -189,15 +192,15 @@ pub(super) fn merge(
             }
         };
         let key = attribute.key.as_str();
-        if !given.insert(key) {
+        if !given_keys.insert(key) {
             faults.push(FieldError::new(
                 path,
-                format!("is given twice: it is another name of {key}"),
+                format!("is an alias of {key}, which is also given: keep only one of the two"),
             ));
             continue;
         }
         if value.is_null() {
-            // Under its other name an earlier version may have let it in.
+            // Earlier versions may have stored the value under the alias.
             for name in [key, name] {
                 values.remove(name);
                 sources.0.remove(name);
@@ -208,7 +211,7 @@ pub(super) fn merge(
             Ok(value) if values.get(key) == Some(&value) => {}
             Ok(value) => {
                 values.insert(key.to_owned(), value);
-                sources.note(key, known);
+                sources.set(key, provenance);
             }
             Err(message) => faults.push(FieldError::new(path, message)),
         }
@@ -248,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_version_let_in_can_be_removed() {
-        for (current, change, kept) in [
+        for (current, change, stored) in [
             (json!({"free": 1}), json!({"free": null}), json!({})),
             (json!({"disk_encryption": "yes"}), json!({"disk_encryption": null}), json!({})),
             (
@@ -257,7 +260,7 @@ mod tests {
                 json!({"disk_encryption": "yes"}),
             ),
         ] {
-            assert_eq!(merged(&current, &change), (kept, vec![]), "{change}");
+            assert_eq!(merged(&current, &change), (stored, vec![]), "{change}");
         }
         assert_eq!(merged(&json!({}), &json!({"free": null})).1, ["attributes.free"]);
     }
@@ -265,9 +268,12 @@ mod tests {
     #[test]
     fn what_follows_is_as_old_as_the_last_of_what_it_follows_from() {
         let mut asset = Draft::new(AssetType::Host, at(0)).asset;
-        for (hour, told) in [(1, json!({"os_name": "Debian"})), (5, json!({"os_version": "12"}))] {
+        for (hour, attributes) in
+            [(1, json!({"os_name": "Debian"})), (5, json!({"os_version": "12"}))]
+        {
             let current = (&asset.attributes, &asset.sources);
-            let merged = merge(current, &told, Provenance::declared(at(hour)), &mut Vec::new());
+            let merged =
+                merge(current, &attributes, Provenance::declared(at(hour)), &mut Vec::new());
             (asset.attributes, asset.sources) = merged;
         }
         let facts = asset.facts(at(6));
@@ -277,9 +283,9 @@ mod tests {
 
     #[test]
     fn sources_read_back_and_others_are_corrupt() {
-        let kept = json!({"os_name": ["IMPORTED", 1_780_000_000_125_i64]});
-        let sources = Sources::from_column(kept.clone()).unwrap();
-        assert_eq!(serde_json::to_value(&sources).unwrap(), kept);
+        let stored = json!({"os_name": ["IMPORTED", 1_780_000_000_125_i64]});
+        let sources = Sources::from_column(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&sources).unwrap(), stored);
         for other in
             [json!([]), json!({"os_name": ["GUESSED", 1]}), json!({"os_name": ["IMPORTED"]})]
         {

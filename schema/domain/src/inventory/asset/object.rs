@@ -1,15 +1,17 @@
-//! The JSON objects of an asset: custom fields merged by key, both bounded, kept as Postgres gives them back.
+//! Rules for the two JSON objects of an asset, `attributes` and `customFields`: a size limit for both, and the merge of
+//! changes into custom fields. Custom field values are normalised to the form in which Postgres returns them.
 
 use serde_json::{Map, Value};
 
 use crate::base::error::FieldError;
 
-/// Bytes of `attributes` or `customFields` at most, as JSON.
+/// Maximum size of `attributes` or `customFields`, in bytes of JSON.
 const OBJECT_BYTES: usize = 20_000;
-/// Levels of them at most: Postgres would keep more than `serde_json` reads back.
+/// Maximum nesting depth of `customFields`. Postgres stores deeper values than `serde_json` can parse.
 const OBJECT_LEVELS: usize = 32;
 
-/// An object after merging the changes by key, `null` removing one.
+/// Returns `current` with the changes merged into it by key; the value `null` removes a key. Adds one error to `faults`
+/// for each invalid key or value.
 pub(super) fn merge(
     path: &str,
     current: &Value,
@@ -22,20 +24,21 @@ pub(super) fn merge(
     };
     let mut merged: Map<String, Value> = current.as_object().cloned().unwrap_or_default();
     for (key, value) in changes {
-        // Spaces around a key are nearly always a slip. What an earlier version let in can stay, and be removed.
+        // Spaces around a key are nearly always a mistake. Earlier versions accepted such keys, so a stored key is
+        // not rejected and can be changed or removed.
         if !is_key(key) && !merged.contains_key(key) {
             faults.push(FieldError::new(
                 format!("{path}.{key}"),
-                "a key has 1 to 64 characters, no control characters and no spaces around it",
+                "the key must have 1 to 64 characters, no control characters and no spaces around it",
             ));
         }
-        if holds_nul(value) {
+        if contains_nul(value) {
             faults.push(FieldError::new(
                 format!("{path}.{key}"),
-                "holds the control character U+0000",
+                "contains the control character U+0000",
             ));
         }
-        if !fits(value, OBJECT_LEVELS - 1) {
+        if !is_within_depth(value, OBJECT_LEVELS - 1) {
             let message = format!("is nested deeper than {OBJECT_LEVELS} levels");
             faults.push(FieldError::new(format!("{path}.{key}"), message));
             continue;
@@ -56,28 +59,32 @@ fn is_key(key: &str) -> bool {
     (1..=64).contains(&length) && key.trim() == key && !key.chars().any(char::is_control)
 }
 
-/// That an object is not larger than what is kept.
+/// Adds an error to `faults` if the object is larger than [`OBJECT_BYTES`].
 pub(super) fn check_size(path: &str, object: &Value, faults: &mut Vec<FieldError>) {
     let bytes = object.to_string().len();
     if bytes > OBJECT_BYTES {
         faults.push(FieldError::new(
             path,
-            format!("would have {bytes} bytes as JSON, at most {OBJECT_BYTES} are kept"),
+            format!("would have {bytes} bytes as JSON, at most {OBJECT_BYTES} are allowed"),
         ));
     }
 }
 
-/// Whether a value has at most so many levels of lists and objects.
-fn fits(value: &Value, levels: usize) -> bool {
+/// Returns true if the value nests lists and objects at most `levels` deep.
+fn is_within_depth(value: &Value, levels: usize) -> bool {
     match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
-        Value::Object(map) => levels > 0 && map.values().all(|item| fits(item, levels - 1)),
+        Value::Array(items) => {
+            levels > 0 && items.iter().all(|item| is_within_depth(item, levels - 1))
+        }
+        Value::Object(map) => {
+            levels > 0 && map.values().all(|item| is_within_depth(item, levels - 1))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
 
-/// A value as it comes back from Postgres, which writes numbers without exponents: 1e16 is an integer then, and would
-/// differ from itself when it is given again.
+/// Returns the value in the form in which Postgres returns it. Postgres writes numbers without exponents: it returns
+/// 1e16 as an integer. Without this conversion, a later patch with the same number would count as a change.
 fn as_stored(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => number
@@ -93,12 +100,14 @@ fn as_stored(value: &Value) -> Value {
     }
 }
 
-/// Postgres cannot keep U+0000 in JSON.
-fn holds_nul(value: &Value) -> bool {
+/// Returns true if the value contains a text or key with U+0000, which Postgres cannot store in `jsonb`.
+fn contains_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Array(items) => items.iter().any(contains_nul),
+        Value::Object(map) => {
+            map.iter().any(|(key, value)| key.contains('\0') || contains_nul(value))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -119,13 +128,13 @@ mod tests {
 
     #[test]
     fn a_key_of_an_earlier_version_can_stay_and_be_removed_but_not_come() {
-        for (current, change, kept, faults) in [
+        for (current, change, stored, faults) in [
             (json!({" k": 1}), json!({" k": null}), json!({}), 0),
             (json!({" k": 1}), json!({" k": 1}), json!({" k": 1}), 0),
             (json!({}), json!({" k": null}), json!({}), 1),
         ] {
             let mut found = Vec::new();
-            assert_eq!(merge("a", &current, &change, &mut found), kept);
+            assert_eq!(merge("a", &current, &change, &mut found), stored);
             assert_eq!(found.len(), faults, "{change}");
         }
     }

@@ -1,6 +1,6 @@
-//! What changes of an asset, and what it is afterwards: the one set of rules that the API and every file come through.
+//! Changes to an asset. The API and imports apply the same rules.
 //!
-//! Faults are named by the fields of the API; whoever reads a file translates them to its columns.
+//! Errors carry the field names of the API. An import translates these names to the columns of its file.
 
 use std::collections::BTreeSet;
 
@@ -16,17 +16,17 @@ use super::{
 use crate::base::{
     entity::{TagId, UserId},
     error::FieldError,
-    text::{self, Rule},
+    text::{self, TextLimits},
 };
 
-/// Tags of one asset: more group nothing.
-const MOST_TAGS: usize = 50;
+/// Maximum number of tags per asset.
+const MAX_TAGS: usize = 50;
 
-/// What to change: what is absent stays, `null` clears.
+/// Changes to an asset: absent fields stay unchanged, and `null` clears a field.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Patch {
     pub(crate) name: MaybeUndefined<String>,
-    /// Its type does not change: another one is a fault.
+    /// The asset's type; a type other than the current one is an error.
     pub(crate) asset_type: Option<AssetType>,
     pub(crate) lifecycle_state: Option<LifecycleState>,
     pub(crate) environment: MaybeUndefined<Environment>,
@@ -34,16 +34,16 @@ pub(crate) struct Patch {
     pub(crate) location: MaybeUndefined<String>,
     pub(crate) description: MaybeUndefined<String>,
     pub(crate) owner: MaybeUndefined<UserId>,
-    /// All of them: those that are missing are taken away.
+    /// Complete set of the asset's tags; tags that are not listed are removed.
     pub(crate) tags: MaybeUndefined<BTreeSet<TagId>>,
-    /// Merged by key.
+    /// Attribute values, merged by key.
     pub(crate) attributes: MaybeUndefined<Value>,
-    /// Merged by key.
+    /// Custom fields, merged by key.
     pub(crate) custom_fields: MaybeUndefined<Value>,
 }
 
 impl Patch {
-    pub(super) fn of_new(input: &CreateAssetInput) -> Self {
+    pub(super) fn from_create(input: &CreateAssetInput) -> Self {
         let given = |text: &Option<String>| text.clone().map_or(Undefined, MaybeUndefined::Value);
         Self {
             name: MaybeUndefined::Value(input.name.clone()),
@@ -54,13 +54,16 @@ impl Patch {
             location: given(&input.location),
             description: given(&input.description),
             owner: input.owner.map_or(Undefined, MaybeUndefined::Value),
-            tags: input.tags.as_ref().map_or(Undefined, |tags| MaybeUndefined::Value(set(tags))),
+            tags: input
+                .tags
+                .as_ref()
+                .map_or(Undefined, |tags| MaybeUndefined::Value(tag_set(tags))),
             attributes: input.attributes.clone().map_or(Undefined, MaybeUndefined::Value),
             custom_fields: input.custom_fields.clone().map_or(Undefined, MaybeUndefined::Value),
         }
     }
 
-    pub(super) fn of_change(input: &UpdateAssetInput) -> Self {
+    pub(super) fn from_update(input: &UpdateAssetInput) -> Self {
         Self {
             name: input.name.clone(),
             asset_type: None,
@@ -70,17 +73,18 @@ impl Patch {
             location: input.location.clone(),
             description: input.description.clone(),
             owner: input.owner,
-            tags: input.tags.clone().map_value(|tags| set(&tags)),
+            tags: input.tags.clone().map_value(|tags| tag_set(&tags)),
             attributes: input.attributes.clone(),
             custom_fields: input.custom_fields.clone(),
         }
     }
 
-    /// The asset afterwards, as known to whoever says so.
+    /// Returns the asset after the change. Changed facts get the source and time in `provenance`. Adds one error to `faults`
+    /// for each invalid field; the returned asset must then not be stored.
     pub(crate) fn apply(
         &self,
         before: &Draft,
-        known: Provenance,
+        provenance: Provenance,
         faults: &mut Vec<FieldError>,
     ) -> Draft {
         let mut after = before.clone();
@@ -95,8 +99,10 @@ impl Patch {
         if let Some(asset_type) = self.asset_type
             && asset_type != asset.asset_type
         {
-            let message =
-                format!("is {} already, and a type does not change", asset.asset_type.as_str());
+            let message = format!(
+                "is already {}, and an asset's type cannot change",
+                asset.asset_type.as_str()
+            );
             faults.push(FieldError::new("type", message));
         }
         if let Some(state) = self.lifecycle_state {
@@ -128,7 +134,7 @@ impl Patch {
             Null => (asset.attributes, asset.sources) = (json!({}), Sources::default()),
             MaybeUndefined::Value(changes) => {
                 let current = (&asset.attributes, &asset.sources);
-                let (attributes, sources) = fact::merge(current, changes, known, faults);
+                let (attributes, sources) = fact::merge(current, changes, provenance, faults);
                 object::check_size("attributes", &attributes, faults);
                 (asset.attributes, asset.sources) = (attributes, sources);
             }
@@ -145,9 +151,9 @@ impl Patch {
             Undefined => {}
             Null => after.tags = BTreeSet::new(),
             MaybeUndefined::Value(tags) => {
-                if tags.len() > MOST_TAGS {
+                if tags.len() > MAX_TAGS {
                     let message =
-                        format!("are {}, an asset carries at most {MOST_TAGS}", tags.len());
+                        format!("has {} tags, at most {MAX_TAGS} are allowed", tags.len());
                     faults.push(FieldError::new("tags", message));
                 }
                 after.tags.clone_from(tags);
@@ -157,13 +163,13 @@ impl Patch {
     }
 }
 
-fn set(tags: &[TagId]) -> BTreeSet<TagId> {
+fn tag_set(tags: &[TagId]) -> BTreeSet<TagId> {
     tags.iter().copied().collect()
 }
 
 fn set_text(
     given: &MaybeUndefined<String>,
-    rule: Rule,
+    rule: TextLimits,
     path: &str,
     field: &mut Option<String>,
     faults: &mut Vec<FieldError>,

@@ -1,4 +1,4 @@
-//! Which assets are asked for, and in which order.
+//! Filter and order of asset lists.
 
 use async_graphql::{Enum, InputObject};
 use unicode_normalization::UnicodeNormalization;
@@ -10,52 +10,52 @@ use crate::base::{
     listing::{Listing, Order},
 };
 
-/// Which assets to list; what is given must all hold.
+/// Filter for assets; an asset must match all given fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, InputObject)]
 pub struct AssetFilter {
-    /// Of one of these types.
+    /// Assets with one of these types.
     #[graphql(name = "type")]
     pub asset_type: Option<Vec<AssetType>>,
-    /// Used for one of these.
+    /// Assets used in one of these environments.
     pub environment: Option<Vec<Environment>>,
-    /// In one of these states.
+    /// Assets in one of these lifecycle states.
     pub lifecycle_state: Option<Vec<LifecycleState>>,
-    /// This user answers for it.
+    /// Assets with this user as the owner.
     pub owner: Option<UserId>,
-    /// It carries this tag.
+    /// Assets that have this tag.
     pub tag: Option<TagId>,
-    /// Name or code contain this text, whatever its case; up to 255 characters.
+    /// Assets with this text in their name or short code, ignoring case. The text has up to 255 characters.
     pub text: Option<String>,
 }
 
-/// What assets are ordered by.
+/// Field by which assets are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub enum AssetOrderField {
-    /// When they were created.
+    /// Time of creation of the asset.
     CreatedAt,
-    /// When they were last changed.
+    /// Time of the asset's last change.
     UpdatedAt,
-    /// By name.
+    /// Name of the asset.
     Name,
-    /// By short code.
+    /// Short code of the asset.
     Code,
 }
 
-/// Which way a list goes.
+/// Direction in which a list is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub enum OrderDirection {
-    /// Smallest or oldest first.
+    /// Smallest or oldest value first.
     Asc,
-    /// Largest or newest first.
+    /// Largest or newest value first.
     Desc,
 }
 
-/// How assets are ordered.
+/// Order of a list of assets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, InputObject)]
 pub struct AssetOrder {
-    /// By what.
+    /// Field by which the list is ordered.
     pub field: AssetOrderField,
-    /// Which way.
+    /// Direction of the order; default ascending.
     #[graphql(default_with = "OrderDirection::Asc")]
     pub direction: OrderDirection,
 }
@@ -69,7 +69,7 @@ impl Default for AssetOrder {
 impl AssetOrder {
     pub(super) const fn sql(self) -> Order {
         let column = match self.field {
-            AssetOrderField::CreatedAt => None, // Ids are made in the order of time.
+            AssetOrderField::CreatedAt => None, // Ids increase with the time of creation.
             AssetOrderField::UpdatedAt => Some(("updated_at", "timestamptz")),
             AssetOrderField::Name => Some(("name", "text")),
             AssetOrderField::Code => Some(("code", "text")),
@@ -77,7 +77,8 @@ impl AssetOrder {
         Order { column, id: "id", descending: matches!(self.direction, OrderDirection::Desc) }
     }
 }
-/// A filter's values in the form that a statement binds.
+
+/// The values of a filter, in the form in which a statement binds them.
 pub(super) struct FilterValues<'a> {
     types: Option<Vec<&'static str>>,
     environments: Option<Vec<&'static str>>,
@@ -90,27 +91,27 @@ pub(super) struct FilterValues<'a> {
 impl<'a> FilterValues<'a> {
     pub(super) fn of(filter: &'a AssetFilter) -> Result<Self> {
         let text = filter.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        // Composed, as names are stored.
+        // Names are stored in the composed Unicode form (NFC).
         let text: Option<String> = text.map(|text| text.nfc().collect());
         if text.as_ref().is_some_and(|text| text.chars().count() > 255) {
             return Err(Error::invalid("filter.text", "has more than 255 characters"));
         }
         if text.as_ref().is_some_and(|text| text.contains('\0')) {
-            return Err(Error::invalid("filter.text", "holds the control character U+0000"));
+            return Err(Error::invalid("filter.text", "contains the control character U+0000"));
         }
         Ok(Self {
             types: filter
                 .asset_type
                 .as_ref()
-                .map(|all| all.iter().map(|one| one.as_str()).collect()),
+                .map(|values| values.iter().map(|value| value.as_str()).collect()),
             environments: filter
                 .environment
                 .as_ref()
-                .map(|all| all.iter().map(|one| one.as_str()).collect()),
+                .map(|values| values.iter().map(|value| value.as_str()).collect()),
             states: filter
                 .lifecycle_state
                 .as_ref()
-                .map(|all| all.iter().map(|one| one.as_str()).collect()),
+                .map(|values| values.iter().map(|value| value.as_str()).collect()),
             owner: filter.owner.as_ref(),
             tag: filter.tag.as_ref(),
             pattern: text.as_deref().map(like_pattern),
@@ -120,28 +121,28 @@ impl<'a> FilterValues<'a> {
     pub(super) fn listing(&self) -> Listing<'_> {
         let mut listing = Listing::default();
         if let Some(types) = &self.types {
-            listing.only("type = ANY(?)", types);
+            listing.filter("type = ANY(?)", types);
         }
         if let Some(environments) = &self.environments {
-            listing.only("environment = ANY(?)", environments);
+            listing.filter("environment = ANY(?)", environments);
         }
         if let Some(states) = &self.states {
-            listing.only("lifecycle_state = ANY(?)", states);
+            listing.filter("lifecycle_state = ANY(?)", states);
         }
         if let Some(owner) = self.owner {
-            listing.only("owner_id = ?", owner);
+            listing.filter("owner_id = ?", owner);
         }
         if let Some(tag) = self.tag {
-            listing.only("id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
+            listing.filter("id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
         }
         if let Some(pattern) = &self.pattern {
-            listing.only("(name ILIKE ? OR code ILIKE ?)", pattern);
+            listing.filter("(name ILIKE ? OR code ILIKE ?)", pattern);
         }
         listing
     }
 }
 
-/// A pattern that finds the text anywhere, with what `LIKE` would interpret taken literally.
+/// Returns a `LIKE` pattern that matches every value that contains the text. Wildcards in the text are escaped.
 fn like_pattern(text: &str) -> String {
     let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
     format!("%{escaped}%")

@@ -1,4 +1,5 @@
-//! Writing assets, with their tags and audit entries: any number of them in the same few statements.
+//! Inserts and updates of assets, with their tags and audit entries. The number of SQL statements does not depend on
+//! the number of assets.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,20 +19,21 @@ use crate::{
     },
 };
 
-/// Tries for a free short code: seven of 33 million, the last of 10^15.
-const TRIES: usize = 8;
+/// Number of attempts to generate a free short code: seven with 5 random characters (33 million codes), the last with
+/// 10 (10^15 codes).
+const MAX_ATTEMPTS: usize = 8;
 
-/// An asset with its tags, as it is or is to be.
+/// An asset with its tags, as it is before or will be after a change.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Draft {
     pub(crate) asset: Asset,
     pub(crate) tags: BTreeSet<TagId>,
 }
 
-/// The names of tags, for what the audit trail keeps.
+/// Names of tags by id, for audit entries.
 pub(crate) type TagNames = HashMap<TagId, String>;
 
-/// One change of an asset.
+/// A change to one asset, with its audit action.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) action: &'static str,
@@ -40,8 +42,8 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// What differs, as rules name it.
-    fn reads(&self) -> Vec<String> {
+    /// Returns the changed fact keys, in the spelling of rules, e.g. `asset.name` or `attr.os_name`.
+    fn changed_keys(&self) -> Vec<String> {
         let (before, after) = (&self.before.asset, &self.after.asset);
         let fields = [
             ("asset.name", before.name != after.name),
@@ -51,7 +53,7 @@ impl Change {
             ("asset.location", before.location != after.location),
             ("asset.description", before.description != after.description),
             ("owner.id", before.owner_id != after.owner_id),
-            // Another owner is another in all that is known of them.
+            // With a new owner, every fact about the owner may change.
             ("owner.mfa_enabled", before.owner_id != after.owner_id),
             ("owner.active", before.owner_id != after.owner_id),
             ("asset.tags", self.before.tags != self.after.tags),
@@ -69,9 +71,9 @@ impl Change {
 }
 
 impl Draft {
-    /// A new one of which nothing is said yet.
+    /// Returns a new asset with an id, its type and default values: active, in production, without a name and a code.
     pub(crate) fn new(asset_type: AssetType, now: DateTime<Utc>) -> Self {
-        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        let now = now.trunc_subsecs(6); // The precision of Postgres.
         let asset = Asset {
             id: Id::new(),
             code: String::new(),
@@ -101,18 +103,20 @@ impl Draft {
         snapshot
     }
 
-    /// Those that are found, locked, with their tags. In the order of their ids, so that no two callers wait for each other.
+    /// Locks and returns those of the assets that exist, with their tags. Locks rows in the order of ids, so that two
+    /// callers do not deadlock.
     pub(crate) async fn lock_all(tx: &Tx, ids: &[AssetId]) -> Result<Vec<Self>> {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
-        // Others may refer to them meanwhile. Looked up one by one: see `import/once`.
+        // `NO KEY` lets other transactions insert references to the assets meanwhile. Each row has its own lookup: see
+        // `import/dedupe`.
         let sql = format!(
             "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
              CROSS JOIN LATERAL ({} WHERE asset.id = given.id LIMIT 1 FOR NO KEY UPDATE) AS found",
             super::SELECT
         );
         let assets: Vec<Asset> = tx.all(&sql, &[&ids]).await?;
-        // In a statement of its own: one that waited for the lock still sees the tags of before.
+        // A separate statement, because a statement that waits for locks sees the tags as they were before the wait.
         let sql = "SELECT found.* FROM UNNEST($1::uuid[]) AS given (id)
              CROSS JOIN LATERAL (SELECT asset_id, tag_id FROM asset_tag WHERE asset_id = given.id OFFSET 0) AS found";
         let mut tags: HashMap<AssetId, BTreeSet<TagId>> = HashMap::new();
@@ -126,7 +130,10 @@ impl Draft {
         Ok(assets.into_iter().map(draft).collect())
     }
 
-    /// The names of all tags that these carry.
+    /// Returns the names of all tags of the drafts.
+    ///
+    /// # Errors
+    /// `NotFound` if a tag does not exist.
     pub(crate) async fn tag_names<'a>(
         tx: &Tx,
         drafts: impl Iterator<Item = &'a Self>,
@@ -148,10 +155,11 @@ impl Draft {
     }
 }
 
-/// Adds them. Those without a short code are given one.
+/// Inserts assets, with their tags and audit entries, and marks the assets as stale. Generates a short code for each
+/// asset that has none.
 ///
 /// # Errors
-/// `Conflict` where a code or an external id is another's.
+/// `Conflict` if another asset has the short code or the external id, or if no free short code was found.
 pub(crate) async fn insert_all(
     tx: &Tx,
     drafts: &mut [Draft],
@@ -161,24 +169,25 @@ pub(crate) async fn insert_all(
     if drafts.is_empty() {
         return Ok(());
     }
-    let mut missing: Vec<usize> = (0..drafts.len()).collect();
-    let given: Vec<bool> = drafts.iter().map(|draft| !draft.asset.code.is_empty()).collect();
-    for attempt in 0..TRIES {
-        for &place in missing.iter().filter(|place| !given[**place]) {
-            let asset = &mut drafts[place].asset;
-            asset.code = code(asset.asset_type, if attempt + 1 < TRIES { 5 } else { 10 })?;
+    let mut pending: Vec<usize> = (0..drafts.len()).collect();
+    let has_code: Vec<bool> = drafts.iter().map(|draft| !draft.asset.code.is_empty()).collect();
+    for attempt in 0..MAX_ATTEMPTS {
+        for &index in pending.iter().filter(|index| !has_code[**index]) {
+            let asset = &mut drafts[index].asset;
+            asset.code =
+                random_code(asset.asset_type, if attempt + 1 < MAX_ATTEMPTS { 5 } else { 10 })?;
         }
-        let assets: Vec<&Asset> = missing.iter().map(|place| &drafts[*place].asset).collect();
+        let assets: Vec<&Asset> = pending.iter().map(|index| &drafts[*index].asset).collect();
         let added: BTreeSet<AssetId> = insert(tx, &assets).await?;
-        missing.retain(|place| !added.contains(&drafts[*place].asset.id));
-        if missing.iter().any(|place| given[*place]) {
+        pending.retain(|index| !added.contains(&drafts[*index].asset.id));
+        if pending.iter().any(|index| has_code[*index]) {
             return Err(Error::Conflict("another asset has this code".into()));
         }
-        if missing.is_empty() {
+        if pending.is_empty() {
             break;
         }
     }
-    if !missing.is_empty() {
+    if !pending.is_empty() {
         return Err(Error::Conflict("no free short code was found: try again".into()));
     }
     let tags: Vec<_> = drafts
@@ -226,7 +235,7 @@ async fn insert(tx: &Tx, assets: &[&Asset]) -> Result<BTreeSet<AssetId>> {
     added.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// Writes what differs.
+/// Writes the changed values and tags, with audit entries, and marks the assets as stale.
 pub(crate) async fn update_all(
     tx: &Tx,
     changes: &mut [Change],
@@ -266,24 +275,24 @@ pub(crate) async fn update_all(
         ],
     )
     .await?;
-    let (mut added, mut taken) = (Vec::new(), Vec::new());
+    let (mut added, mut removed) = (Vec::new(), Vec::new());
     for Change { before, after, .. } in &*changes {
         added.extend(after.tags.difference(&before.tags).map(|tag| (after.asset.id, *tag)));
-        taken.extend(before.tags.difference(&after.tags).map(|tag| (after.asset.id, *tag)));
+        removed.extend(before.tags.difference(&after.tags).map(|tag| (after.asset.id, *tag)));
     }
-    take_tags(tx, &taken).await?;
+    remove_tags(tx, &removed).await?;
     add_tags(tx, &added).await?;
     let entries = changes.iter().map(|Change { action, before, after }| {
         Entry::changed(action, after.asset.id, before.snapshot(names), after.snapshot(names))
     });
     Entry::record_all(tx, entries.collect(), now).await?;
-    let seen: Vec<_> = changes
+    let marks: Vec<_> = changes
         .iter()
-        .map(|change| (Subject::Asset(change.after.asset.id), change.reads()))
-        .filter(|(_, reads)| !reads.is_empty())
-        .map(|(whose, reads)| (whose, Some(reads)))
+        .map(|change| (Subject::Asset(change.after.asset.id), change.changed_keys()))
+        .filter(|(_, changed_keys)| !changed_keys.is_empty())
+        .map(|(subject, changed_keys)| (subject, Some(changed_keys)))
         .collect();
-    stale::mark(tx, &seen).await
+    stale::mark(tx, &marks).await
 }
 
 async fn add_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {
@@ -300,23 +309,24 @@ async fn add_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {
     Ok(())
 }
 
-async fn take_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {
+async fn remove_tags(tx: &Tx, tags: &[(AssetId, TagId)]) -> Result<()> {
     if tags.is_empty() {
         return Ok(());
     }
     let (assets, tags): (Vec<_>, Vec<_>) = tags.iter().copied().unzip();
     tx.exec(
-        "DELETE FROM asset_tag USING UNNEST($1::uuid[], $2::uuid[]) AS taken (asset_id, tag_id)
-         WHERE asset_tag.asset_id = taken.asset_id AND asset_tag.tag_id = taken.tag_id",
+        "DELETE FROM asset_tag USING UNNEST($1::uuid[], $2::uuid[]) AS removed (asset_id, tag_id)
+         WHERE asset_tag.asset_id = removed.asset_id AND asset_tag.tag_id = removed.tag_id",
         &[&assets, &tags],
     )
     .await?;
     Ok(())
 }
 
-/// A fresh short code: the type's prefix and letters that are not mistaken for each other.
-fn code(asset_type: AssetType, length: usize) -> Result<String> {
-    const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Returns a random short code: the type's prefix, a dash, and `length` characters that are hard to confuse. I, L, O
+/// and U are not used.
+fn random_code(asset_type: AssetType, length: usize) -> Result<String> {
+    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let prefix = match asset_type {
         AssetType::Host => "HST",
         AssetType::NetworkDevice => "NET",
@@ -326,7 +336,7 @@ fn code(asset_type: AssetType, length: usize) -> Result<String> {
     };
     let random = crate::access::token::random()?;
     let body: String =
-        random.iter().take(length).map(|byte| LETTERS[usize::from(byte % 32)] as char).collect();
+        random.iter().take(length).map(|byte| ALPHABET[usize::from(byte % 32)] as char).collect();
     Ok(format!("{prefix}-{body}"))
 }
 
@@ -336,7 +346,7 @@ mod tests {
 
     #[test]
     fn codes_avoid_letters_that_look_alike() {
-        let code = code(AssetType::Host, 10).unwrap();
+        let code = random_code(AssetType::Host, 10).unwrap();
         assert!(code.starts_with("HST-") && code.len() == 14);
         assert!(!code[4..].contains(['I', 'L', 'O', 'U']));
     }

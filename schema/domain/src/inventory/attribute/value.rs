@@ -1,4 +1,5 @@
-//! Reading a value in whatever form it comes, and writing it as a cell of a file that reads back the same.
+//! Parsing of attribute values from all accepted forms, and formatting of values as cells of a file. A formatted cell
+//! parses to the same value again.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +10,15 @@ use unicode_normalization::UnicodeNormalization;
 use super::AttributeType;
 use crate::base::text::beginning;
 
-/// Characters of a text at most.
-const TEXT: usize = 1_024;
-/// Items of a list at most.
-const ITEMS: usize = 1_000;
+/// Maximum length of a text, in characters.
+const MAX_TEXT_CHARS: usize = 1_024;
+/// Maximum number of items in a list.
+const MAX_ITEMS: usize = 1_000;
 
-/// The value as it is kept.
+/// Converts a value to the form in which values of this type are stored.
+///
+/// # Errors
+/// A message that describes the error in the value, without a full stop.
 pub(super) fn read(
     attribute_type: AttributeType,
     bounds: (i64, i64),
@@ -22,7 +26,7 @@ pub(super) fn read(
 ) -> Result<Value, String> {
     match attribute_type {
         AttributeType::Boolean => boolean(value).map(Value::Bool).ok_or_else(|| {
-            format!("must be true or false (yes, no, on, off, enabled and disabled are read, too), not {}", shown(value))
+            format!("must be true or false (also accepted: yes, no, on, off, enabled, disabled, 1, 0), not {}", quoted(value))
         }),
         AttributeType::Integer => integer(value, bounds).map(|number| json!(number)),
         AttributeType::DateTime => date_time(value)
@@ -30,7 +34,7 @@ pub(super) fn read(
             .ok_or_else(|| {
                 format!(
                     "must be a time such as 2026-05-31T18:00:00Z or 2026-05-31, not {}",
-                    shown(value)
+                    quoted(value)
                 )
             }),
         AttributeType::Text => text(value).map(Value::String),
@@ -43,26 +47,27 @@ pub(super) fn read(
         }
         AttributeType::TextList => {
             let texts = items(value, "list of texts", &[',', ';'])?;
-            let mut kept = Vec::with_capacity(texts.len());
+            let mut stored = Vec::with_capacity(texts.len());
             for item in &texts {
                 let item = text(item)?;
                 if item.contains([',', ';']) {
-                    return Err(format!("{item:?} holds a comma or a semicolon, which separate the items"));
+                    return Err(format!("{item:?} contains a comma or semicolon, which separate items"));
                 }
-                if !kept.contains(&item) {
-                    kept.push(item);
+                if !stored.contains(&item) {
+                    stored.push(item);
                 }
             }
-            Ok(json!(kept))
+            Ok(json!(stored))
         }
     }
 }
 
-/// The cell of a file that reads back as this value, which reading gave.
+/// Formats a stored value as a cell of a file. The cell parses to the same value again.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        // An empty cell says nothing, and what looks like JSON is read as such.
+        // As JSON, because an empty cell would mean no value, and an item that looks like a JSON list would be parsed
+        // as one.
         Value::Array(items) if items.is_empty() || items.iter().any(looks_like_json) => {
             value.to_string()
         }
@@ -88,7 +93,7 @@ fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// What a text says of something that is so or not.
+/// Parses a boolean word such as `yes`, `off` or `enabled`, ignoring case; `None` for other words.
 pub(crate) fn boolean_of(text: &str) -> Option<bool> {
     match text.trim().to_lowercase().as_str() {
         "true" | "yes" | "1" | "on" | "enabled" => Some(true),
@@ -97,24 +102,25 @@ pub(crate) fn boolean_of(text: &str) -> Option<bool> {
     }
 }
 
-fn integer(value: &Value, (least, most): (i64, i64)) -> Result<i64, String> {
+fn integer(value: &Value, (minimum, maximum): (i64, i64)) -> Result<i64, String> {
     let number = match value {
-        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+        Value::Number(number) => number.as_i64().or_else(|| whole_number(number.as_f64()?)),
         Value::String(text) => text.trim().parse().ok(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    let number = number.ok_or_else(|| format!("must be a whole number, not {}", shown(value)))?;
-    if (least..=most).contains(&number) {
+    let number = number.ok_or_else(|| format!("must be a whole number, not {}", quoted(value)))?;
+    if (minimum..=maximum).contains(&number) {
         Ok(number)
-    } else if most == i64::MAX {
-        Err(format!("must be at least {least}, not {number}"))
+    } else if maximum == i64::MAX {
+        Err(format!("must be at least {minimum}, not {number}"))
     } else {
-        Err(format!("must be between {least} and {most}, not {number}"))
+        Err(format!("must be between {minimum} and {maximum}, not {number}"))
     }
 }
 
-/// 90.0 is 90: JSON knows one kind of number.
-pub(crate) fn whole(number: f64) -> Option<i64> {
+/// Converts a whole number such as 90.0 to an integer, because JSON has only one type of number. `None` if the number
+/// has a fraction or its absolute value is 9 · 10^15 or more.
+pub(crate) fn whole_number(number: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53, as checked")]
     (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
 }
@@ -122,19 +128,20 @@ pub(crate) fn whole(number: f64) -> Option<i64> {
 fn date_time(value: &Value) -> Option<DateTime<Utc>> {
     match value {
         Value::Number(number) => {
-            date_time_of_seconds(number.as_i64().or_else(|| whole(number.as_f64()?))?)
+            date_time_of_seconds(number.as_i64().or_else(|| whole_number(number.as_f64()?))?)
         }
         Value::String(text) => date_time_of(text),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
-/// The time that so many seconds since 1970 mean.
+/// Converts a number of seconds since 1970 to a time; `None` for times before 1990 or after the year 9999.
 pub(crate) fn date_time_of_seconds(number: i64) -> Option<DateTime<Utc>> {
-    seconds(number).filter(is_meant)
+    seconds(number).filter(is_plausible)
 }
 
-/// The time that a text means.
+/// Parses a time in any form that [`AttributeType::DateTime`] accepts; `None` for other texts and for times before 1970
+/// or after the year 9999.
 pub(crate) fn date_time_of(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
     let local = |form| NaiveDateTime::parse_from_str(text, form).ok().map(|at| at.and_utc());
@@ -153,18 +160,19 @@ pub(crate) fn date_time_of(text: &str) -> Option<DateTime<Utc>> {
             Some(date.and_hms_opt(0, 0, 0)?.and_utc())
         })
         .or_else(|| seconds(text.parse().ok()?))
-        .filter(is_meant)
+        .filter(is_plausible)
 }
 
-/// What RFC 3339 can write, and people can mean.
-fn is_meant(at: &DateTime<Utc>) -> bool {
+/// Returns true for the years from 1970 to 9999. RFC 3339 cannot represent later years, and earlier ones are mistakes.
+fn is_plausible(at: &DateTime<Utc>) -> bool {
     (1970..10_000).contains(&at.year())
 }
 
-/// Seconds since 1970, unless they are so few that a year or a date without dashes was meant: 2026, 20260531.
+/// Converts a number of seconds since 1970 to a time. `None` for numbers before 1990: small numbers are years or dates
+/// without dashes, such as 2026 or 20260531.
 fn seconds(number: i64) -> Option<DateTime<Utc>> {
-    const LEAST: i64 = 631_152_000; // 1990-01-01
-    DateTime::from_timestamp(number, 0).filter(|_| number >= LEAST)
+    const MIN_SECONDS: i64 = 631_152_000; // 1990-01-01
+    DateTime::from_timestamp(number, 0).filter(|_| number >= MIN_SECONDS)
 }
 
 fn text(value: &Value) -> Result<String, String> {
@@ -172,23 +180,25 @@ fn text(value: &Value) -> Result<String, String> {
         Value::String(text) => text.trim().nfc().collect::<String>(),
         Value::Number(number) => number.to_string(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            return Err(format!("must be a text, not {}", shown(value)));
+            return Err(format!("must be a text, not {}", quoted(value)));
         }
     };
     let length = text.chars().count();
     if text.is_empty() {
-        return Err("must not be empty: give null to remove it".to_owned());
+        return Err("must not be empty: use null to remove the value".to_owned());
     }
-    if length > TEXT {
-        return Err(format!("has {length} characters, at most {TEXT} are allowed"));
+    if length > MAX_TEXT_CHARS {
+        return Err(format!("has {length} characters, at most {MAX_TEXT_CHARS} are allowed"));
     }
     match text.chars().find(|character| character.is_control()) {
-        Some(bad) => Err(format!("holds the control character U+{:04X}", bad as u32)),
+        Some(character) => {
+            Err(format!("contains the control character U+{:04X}", character as u32))
+        }
         None => Ok(text),
     }
 }
 
-fn items(value: &Value, what: &str, separators: &[char]) -> Result<Vec<Value>, String> {
+fn items(value: &Value, expected: &str, separators: &[char]) -> Result<Vec<Value>, String> {
     let items = match value {
         Value::Array(items) => items.clone(),
         Value::Number(_) => vec![value.clone()],
@@ -202,16 +212,16 @@ fn items(value: &Value, what: &str, separators: &[char]) -> Result<Vec<Value>, S
                 .collect(),
         },
         Value::Null | Value::Bool(_) | Value::Object(_) => {
-            return Err(format!("must be a {what}, not {}", shown(value)));
+            return Err(format!("must be a {expected}, not {}", quoted(value)));
         }
     };
-    if items.len() > ITEMS {
-        return Err(format!("has {} items, at most {ITEMS} are kept", items.len()));
+    if items.len() > MAX_ITEMS {
+        return Err(format!("has {} items, at most {MAX_ITEMS} are allowed", items.len()));
     }
     Ok(items)
 }
 
-fn shown(value: &Value) -> String {
+fn quoted(value: &Value) -> String {
     beginning(&value.to_string()).into_owned()
 }
 
@@ -224,7 +234,7 @@ mod tests {
     #[test]
     fn values_are_read_in_whatever_form_they_come() {
         use AttributeType::{Boolean, DateTime, Integer, IntegerList, Text, TextList};
-        for (attribute_type, given, kept) in [
+        for (attribute_type, given, stored) in [
             (Boolean, json!(true), json!(true)),
             (Boolean, json!(" Enabled "), json!(true)),
             (Boolean, json!("OFF"), json!(false)),
@@ -247,7 +257,7 @@ mod tests {
             (IntegerList, json!([]), json!([])),
             (TextList, json!("10.0.0.1, fe80::1"), json!(["10.0.0.1", "fe80::1"])),
         ] {
-            assert_eq!(read(attribute_type, ANY, &given), Ok(kept), "{attribute_type:?} {given}");
+            assert_eq!(read(attribute_type, ANY, &given), Ok(stored), "{attribute_type:?} {given}");
         }
     }
 
@@ -286,7 +296,7 @@ mod tests {
     #[test]
     fn a_cell_reads_back_the_same() {
         use AttributeType::{Boolean, DateTime, Integer, IntegerList, Text, TextList};
-        for (attribute_type, kept) in [
+        for (attribute_type, stored) in [
             (Boolean, json!(false)),
             (Integer, json!(-3)),
             (DateTime, json!("2026-05-31T18:00:00.125Z")),
@@ -296,7 +306,7 @@ mod tests {
             (TextList, json!(["10.0.0.1", "fe80::1"])),
             (TextList, json!(["[1]", "b"])),
         ] {
-            assert_eq!(read(attribute_type, ANY, &json!(cell(&kept))), Ok(kept));
+            assert_eq!(read(attribute_type, ANY, &json!(cell(&stored))), Ok(stored));
         }
     }
 }

@@ -1,19 +1,33 @@
-//! What is reached along dependencies: what an asset needs, what needs it, and how much a failure of it takes along.
+//! Assets reached along dependencies: the dependencies of an asset, its dependents, and its blast radius, each direct
+//! and indirect.
 //!
-//! One statement, however deep and from however many assets. A row a depth and start carries its frontier and all that
-//! was visited as arrays, so no asset is gone through twice, cycles end by themselves, and counts are whole while only
-//! the nearest `first` are looked up by name. Given up: a walk's memory grows with what it reaches (16 bytes an asset
-//! and depth). Choose again when walks reach millions.
+//! A walk is a breadth-first traversal from one asset, its root. One recursive SQL statement executes the walks of any
+//! number of roots, to any depth. The statement has one row per root and depth, with two arrays: the frontier (the
+//! assets first reached at this depth) and all visited assets. A walk visits each asset once and therefore ends in
+//! spite of cycles. Counts include all reached assets, although only the nearest `first` assets are read from `asset`.
 //!
-//! Measured on 100,000 assets and 300,000 dependencies under row security, 10 deep, on two cores with five other processes,
-//! p95 freshly loaded without any statistics and after `VACUUM ANALYZE`: blast radius in tiers (up to 5,000 reached) 57 and
-//! 44 ms, at random (50,000 to 75,000 reached) 430 ms either way, of 100 assets in tiers at once 1.3 and 0.6 s. An asset
-//! with 50,000 direct dependents takes 0.9 s, for their names. The walk alone took 250 ms at random, and 600 ms as a plain
-//! `UNION`, which goes through an asset once a depth. Must stay true: no step hangs on the planner's guess of an array's
-//! length. `= ANY (frontier)` is read from the index in its order; joining `unnest` became a hash join over all dependencies
-//! where statistics were missing. Services are looked up one by one
-//! where few assets are reached (5,000: 16 ms) and found by a full join, which cannot become a nested loop, where many are
-//! (it takes 40 ms, however few; 60,000 lookups 170 ms): `= ANY (reached)` became a filter over all of them, 10 s.
+//! Given up: memory. A walk needs 16 bytes per visited asset in the row of each depth. Revisit when walks reach
+//! millions of assets.
+//!
+//! Measured on 100,000 assets and 300,000 dependencies with row security, to depth 10, on two cores shared with five
+//! other processes. The figures are 95th percentiles: the first on freshly loaded tables without planner statistics,
+//! the second after `VACUUM ANALYZE`.
+//!
+//! - Blast radius in a tiered graph (up to 5,000 assets reached): 57 and 44 ms.
+//! - Blast radius in a random graph (50,000 to 75,000 assets reached): 430 ms in both cases.
+//! - Blast radii of 100 assets of a tiered graph in one statement: 1.3 and 0.6 s.
+//! - An asset with 50,000 direct dependents: 0.9 s, spent on reading the dependents' names.
+//! - The walk without counts and names in a random graph: 250 ms. A plain recursive `UNION` visits an asset once per
+//!   depth and took 600 ms.
+//!
+//! Must stay true: no part of the statement depends on the planner's estimate of an array's length.
+//!
+//! - Dependencies: `= ANY (frontier)` scans the index once per asset of the frontier. A join with `unnest (frontier)`
+//!   became a hash join over all dependencies if statistics were missing.
+//! - Services, up to [`LOOKUP_LIMIT`] reached assets: each asset has its own lookup (5,000 assets: 16 ms).
+//! - Services, more reached assets: a full join, which cannot become a nested loop, takes 40 ms for any number of
+//!   assets; 60,000 lookups take 170 ms. `= ANY (reached)` became a filter that compares every service with every
+//!   reached asset, and took 10 s.
 
 use std::collections::HashMap;
 
@@ -26,24 +40,25 @@ use crate::base::{
     error::{Error, FieldError, Result},
 };
 
-/// Steps at most.
+/// Maximum depth of a walk, in steps.
 const MAX_DEPTH: i32 = 10;
-/// So many reached assets are looked up one by one.
-const FEW: i32 = 15_000;
-/// Assets shown at most.
+/// Number of reached assets up to which the services among them are found by one lookup per asset; above, by a full
+/// join.
+const LOOKUP_LIMIT: i32 = 15_000;
+/// Maximum number of assets returned per root.
 const MAX_FIRST: i32 = 100;
 
-/// Which way to go.
+/// Direction of a walk along dependencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// From source to target: what it needs.
+    /// From source to target, to the assets on which the root depends.
     DependsOn,
-    /// From target to source: what needs it.
+    /// From target to source, to the assets that depend on the root.
     Dependents,
 }
 
 impl Direction {
-    /// The columns where a step begins and ends.
+    /// Returns the columns of `dependency` with the asset where a step begins and the asset where it ends.
     const fn columns(self) -> (&'static str, &'static str) {
         match self {
             Self::DependsOn => ("source_id", "target_id"),
@@ -52,7 +67,7 @@ impl Direction {
     }
 }
 
-/// How far to go, and how many to show.
+/// Limits of a walk: its maximum depth, and the maximum number of assets returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bounds {
     depth: i32,
@@ -60,62 +75,63 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// At most `depth` steps, the nearest `first` assets.
+    /// Checks that `depth` and `first` are within their limits.
     ///
     /// # Errors
-    /// `Invalid` with both faults: a depth outside 1 to 10, a `first` outside 1 to 100.
+    /// `Invalid` with one error if `depth` is not from 1 to 10, and one if `first` is not from 1 to 100.
     pub fn check(depth: i32, first: i32) -> Result<Self> {
         let mut faults = Vec::new();
         if !(1..=MAX_DEPTH).contains(&depth) {
-            let message = format!("is {depth}, but a walk has between 1 and {MAX_DEPTH} steps");
+            let message = format!("is {depth}, but must be between 1 and {MAX_DEPTH}");
             faults.push(FieldError::new("depth", message));
         }
         if !(1..=MAX_FIRST).contains(&first) {
-            let message = format!("is {first}, but between 1 and {MAX_FIRST} assets are shown");
+            let message = format!("is {first}, but must be between 1 and {MAX_FIRST}");
             faults.push(FieldError::new("first", message));
         }
         if faults.is_empty() { Ok(Self { depth, first }) } else { Err(Error::Invalid(faults)) }
     }
 }
 
-/// An asset that was reached.
+/// An asset reached along dependencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// Which one.
+    /// The asset that the walk reached.
     pub asset: AssetId,
-    /// In how many steps; no way is shorter.
+    /// Number of steps on a shortest path from the root to the asset.
     pub depth: i32,
-    /// The last step of such a way: the dependency added first, where there are several.
+    /// Last dependency on a shortest path from the root to the asset. If there are several, the oldest.
     pub via: Dependency,
 }
 
-/// What a failure takes along: all that needs the asset, directly or not.
+/// Blast radius of an asset: all assets that depend on the asset, directly or indirectly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlastRadius {
-    /// How many assets, shown or not.
+    /// Number of affected assets, including those not listed in `nodes`.
     pub assets: i64,
-    /// How many of them are services.
+    /// Number of affected assets that are services.
     pub services: i64,
-    /// The nearest, then by name.
+    /// The nearest affected assets, ordered by depth, then by name.
     pub nodes: Vec<Reached>,
 }
 
 impl BlastRadius {
-    /// Whether there are more assets than it shows.
+    /// Returns true if more assets are affected than `nodes` lists.
     pub fn is_truncated(&self) -> bool {
         usize::try_from(self.assets).is_ok_and(|assets| assets > self.nodes.len())
     }
 }
 
-/// What each of these assets reaches in that direction: the nearest first, then by name, then by id; never itself. An
-/// asset that reaches nothing has no entry.
+/// Returns the nearest assets that a walk from each root reaches in this direction, ordered by depth, then by name,
+/// then by id. The root itself is not listed. A root from which no asset is reached has no entry.
 pub async fn reach(
     tx: &Tx,
     roots: &[AssetId],
     direction: Direction,
     bounds: Bounds,
 ) -> Result<HashMap<AssetId, Vec<Reached>>> {
-    let sql = format!("{} SELECT root, {FOUND} FROM found ORDER BY root, place", walk(direction));
+    let sql =
+        format!("{} SELECT root, {FOUND_COLUMNS} FROM found ORDER BY root, place", walk(direction));
     let rows: Vec<Row> = tx.all(&sql, &bounds.params(&roots)).await?;
     let mut reached: HashMap<_, Vec<_>> = HashMap::new();
     for row in rows {
@@ -124,7 +140,7 @@ pub async fn reach(
     Ok(reached)
 }
 
-/// What a failure of each of these assets takes along. Every one of them has an entry.
+/// Returns the blast radius of each root. Every root has an entry, also if no asset depends on it.
 pub async fn blast_radius(
     tx: &Tx,
     roots: &[AssetId],
@@ -135,19 +151,19 @@ pub async fn blast_radius(
              SELECT DISTINCT ON (root) root, visited[2:] AS reached FROM walk ORDER BY root, depth DESC
          ), service AS (
              SELECT reached.root, count(*) AS services
-             FROM (SELECT root, unnest(reached) AS id FROM furthest WHERE cardinality(reached) <= {FEW}) AS reached
+             FROM (SELECT root, unnest(reached) AS id FROM furthest WHERE cardinality(reached) <= {LOOKUP_LIMIT}) AS reached
              CROSS JOIN LATERAL (SELECT FROM asset WHERE asset.id = reached.id AND type = 'SERVICE' LIMIT 1) AS service
              GROUP BY reached.root
              UNION ALL
              SELECT reached.root, count(service.id)
-             FROM (SELECT root, unnest(reached) AS id FROM furthest WHERE cardinality(reached) > {FEW}) AS reached
+             FROM (SELECT root, unnest(reached) AS id FROM furthest WHERE cardinality(reached) > {LOOKUP_LIMIT}) AS reached
              FULL JOIN (SELECT id FROM asset WHERE type = 'SERVICE') AS service ON service.id = reached.id
-             WHERE (SELECT bool_or(cardinality(reached) > {FEW}) FROM furthest)
+             WHERE (SELECT bool_or(cardinality(reached) > {LOOKUP_LIMIT}) FROM furthest)
              GROUP BY reached.root
          ), whole AS MATERIALIZED (
              SELECT root, cardinality(reached)::bigint AS assets, coalesce(services, 0) AS services
              FROM furthest LEFT JOIN service USING (root))
-         SELECT root, assets, services, {FOUND} FROM whole LEFT JOIN found USING (root) ORDER BY root, place",
+         SELECT root, assets, services, {FOUND_COLUMNS} FROM whole LEFT JOIN found USING (root) ORDER BY root, place",
         walk(Direction::Dependents)
     );
     let rows: Vec<Row> = tx.all(&sql, &bounds.params(&roots)).await?;
@@ -166,11 +182,14 @@ pub async fn blast_radius(
     Ok(radii)
 }
 
-/// The columns of what was found.
-const FOUND: &str = "asset_id, depth, id, source_id, target_id, kind, criticality, created_at";
+/// Columns of a reached asset, followed by those of the last dependency on the path to it.
+const FOUND_COLUMNS: &str =
+    "asset_id, depth, id, source_id, target_id, kind, criticality, created_at";
 
-/// The walk from each start `$1`, at most `$2` deep, and below it `found`: the nearest `$3` of each, with the last step
-/// to them. All that is one step nearer than one of these is among them too, so the frontiers compared there are short.
+/// Returns the common table expressions of the walks from all roots in `$1`, to depth `$2`. The table `found` has the
+/// `$3` nearest assets of each root, each with the last dependency on the path to it. The dependency is searched among
+/// the assets of the preceding frontier. That frontier has at most `$3` assets, because all of them are nearer to the
+/// root than the asset that was found.
 fn walk(direction: Direction) -> String {
     let (near, far) = direction.columns();
     format!(

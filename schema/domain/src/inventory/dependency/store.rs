@@ -1,4 +1,5 @@
-//! Writing dependencies with their audit entries: any number of them in the same few statements.
+//! Inserts and updates of dependencies, with audit entries. The number of SQL statements does not depend on the number
+//! of dependencies.
 
 use chrono::{DateTime, Utc};
 
@@ -8,10 +9,10 @@ use crate::{
     base::{db::Tx, error::Result},
 };
 
-/// Adds them.
+/// Inserts dependencies, with audit entries of their sources.
 ///
 /// # Errors
-/// `Conflict` where a source needs the target already.
+/// `Conflict` if a dependency between the same source and target exists already.
 pub(crate) async fn insert_all(tx: &Tx, added: &[Dependency], now: DateTime<Utc>) -> Result<()> {
     if added.is_empty() {
         return Ok(());
@@ -21,23 +22,24 @@ pub(crate) async fn insert_all(tx: &Tx, added: &[Dependency], now: DateTime<Utc>
          SELECT $1, * FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[])",
         &[
             &tx.org(),
-            &added.iter().map(|one| one.id).collect::<Vec<_>>(),
-            &added.iter().map(|one| one.source_id).collect::<Vec<_>>(),
-            &added.iter().map(|one| one.target_id).collect::<Vec<_>>(),
-            &added.iter().map(|one| &one.kind).collect::<Vec<_>>(),
+            &added.iter().map(|dependency| dependency.id).collect::<Vec<_>>(),
+            &added.iter().map(|dependency| dependency.source_id).collect::<Vec<_>>(),
+            &added.iter().map(|dependency| dependency.target_id).collect::<Vec<_>>(),
+            &added.iter().map(|dependency| &dependency.kind).collect::<Vec<_>>(),
             &criticalities(added.iter()),
-            &added.iter().map(|one| one.created_at).collect::<Vec<_>>(),
+            &added.iter().map(|dependency| dependency.created_at).collect::<Vec<_>>(),
         ],
     )
     .await?;
-    let entries = added.iter().map(|one| {
-        let (without, with) = one.snapshots();
-        Entry::changed("asset.dependency_added", one.source_id, without, with)
+    let entries = added.iter().map(|dependency| {
+        let (without, with) = dependency.snapshots();
+        Entry::changed("asset.dependency_added", dependency.source_id, without, with)
     });
     Entry::record_all(tx, entries.collect(), now).await
 }
 
-/// Changes what they are for and how much: each as it was, and as it is to be.
+/// Updates the kind and criticality of dependencies, with audit entries of their sources. Each pair contains the
+/// dependency before and after the change.
 pub(crate) async fn update_all(
     tx: &Tx,
     changed: &[(Dependency, Dependency)],
@@ -51,8 +53,8 @@ pub(crate) async fn update_all(
         "UPDATE dependency SET kind = new.kind, criticality = new.criticality
          FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS new (id, kind, criticality) WHERE dependency.id = new.id",
         &[
-            &after().map(|one| one.id).collect::<Vec<_>>(),
-            &after().map(|one| &one.kind).collect::<Vec<_>>(),
+            &after().map(|dependency| dependency.id).collect::<Vec<_>>(),
+            &after().map(|dependency| &dependency.kind).collect::<Vec<_>>(),
             &criticalities(after()),
         ],
     )
@@ -64,6 +66,8 @@ pub(crate) async fn update_all(
     Entry::record_all(tx, entries.collect(), now).await
 }
 
-fn criticalities<'a>(all: impl Iterator<Item = &'a Dependency>) -> Vec<Option<&'static str>> {
-    all.map(|one| one.criticality.map(Criticality::as_str)).collect()
+fn criticalities<'a>(
+    dependencies: impl Iterator<Item = &'a Dependency>,
+) -> Vec<Option<&'static str>> {
+    dependencies.map(|dependency| dependency.criticality.map(Criticality::as_str)).collect()
 }

@@ -1,4 +1,4 @@
-//! Rows of CSV as RFC 4180 writes them, with nothing in them that a spreadsheet would run.
+//! Formatting of CSV rows as in RFC 4180. Cells that a spreadsheet would execute as formulas are escaped.
 
 use std::collections::HashMap;
 
@@ -7,50 +7,50 @@ use crate::{
     inventory::formula,
 };
 
-/// The columns of a file.
+/// The columns of a file, in order.
 #[derive(Debug)]
 pub(super) struct Table {
     names: Vec<String>,
-    places: HashMap<String, usize>,
+    indexes: HashMap<String, usize>,
 }
 
 impl Table {
     pub(super) fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names: Vec<String> = names.into_iter().collect();
-        let places = names.iter().cloned().zip(0..).collect();
-        Self { names, places }
+        let indexes = names.iter().cloned().zip(0..).collect();
+        Self { names, indexes }
     }
 
-    /// The first line.
+    /// Returns the header line, ended by CRLF.
     pub(super) fn header(&self) -> Vec<u8> {
         let mut line = Vec::new();
         put_row(self.names.iter().map(String::as_str), &mut line);
         line
     }
 
-    /// One more row; columns that have no cell stay empty.
+    /// Appends a row to `content`. `cells` maps column names to texts; columns without a cell stay empty.
     ///
     /// # Errors
-    /// `Conflict` where there is a cell for which there is no column.
+    /// `Conflict` if the file has no column for a cell.
     pub(super) fn put(&self, cells: &HashMap<String, String>, content: &mut Vec<u8>) -> Result<()> {
         let mut row = vec![""; self.names.len()];
         for (name, text) in cells {
-            let place = self.places.get(name).ok_or_else(|| {
+            let index = self.indexes.get(name).ok_or_else(|| {
                 Error::Conflict(format!(
-                    "the column {name:?} came up while the inventory was exported: export it again"
+                    "the column {name:?} was added to the inventory during the export: export it again"
                 ))
             })?;
-            row[*place] = text;
+            row[*index] = text;
         }
         put_row(row.into_iter(), content);
         Ok(())
     }
 }
 
-/// Writes one line.
+/// Appends one line to `content`, ended by CRLF. Escapes formulas.
 pub(crate) fn put_row<'a>(cells: impl Iterator<Item = &'a str>, content: &mut Vec<u8>) {
-    for (place, text) in cells.enumerate() {
-        if place > 0 {
+    for (index, text) in cells.enumerate() {
+        if index > 0 {
             content.push(b',');
         }
         put_cell(&formula::neutralise(text), content);
@@ -59,7 +59,7 @@ pub(crate) fn put_row<'a>(cells: impl Iterator<Item = &'a str>, content: &mut Ve
 }
 
 fn put_cell(text: &str, content: &mut Vec<u8>) {
-    // Also what other readers would take for a delimiter, or for spaces that mean nothing.
+    // Also quotes semicolons, tabs and outer spaces: other CSV readers take these for delimiters, or trim them.
     let is_quoted = text.contains(['"', ',', ';', '\t', '\r', '\n'])
         || text.starts_with(char::is_whitespace)
         || text.ends_with(char::is_whitespace);

@@ -1,5 +1,6 @@
-//! A chunk of assets: matched with those that are there, by external id, else by short code; added or changed; each once
-//! a run.
+//! Imports a chunk of assets. A row matches the existing asset with the row's external id or, if there is none, with
+//! the row's short code. The matching asset is updated; if none matches, an asset is inserted. A run imports each asset
+//! once.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,9 +9,9 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 
 use super::{
-    dedupe::{Subject, keep_first},
+    dedupe::{RowKeys, keep_first},
     row::{self, AssetRow},
-    state::{Begun, Outcome},
+    state::{ClaimedChunk, Outcome},
 };
 use crate::{
     base::{
@@ -25,32 +26,32 @@ use crate::{
     },
 };
 
-/// What a row comes to.
-enum Wanted {
+/// Effect of a row of assets on the inventory.
+enum RowEffect {
     New(Draft),
     Changed(Box<Change>),
     Same(Draft),
 }
 
-impl Wanted {
-    /// What no other row of the run may be about: the asset, and the names that it gets here.
-    fn subject(&self) -> Subject {
+impl RowEffect {
+    /// Returns the keys for deduplication: of the asset, and of the identifiers that the row gives to the asset.
+    fn keys(&self) -> RowKeys {
         let external_id = |asset: &Asset| asset.external_id.as_ref().map(|id| format!("e:{id}"));
         let id = |asset: &Asset| format!("a:{}", asset.id);
-        let (names, others) = match self {
-            // A code that it will be given is nobody's yet.
+        let (names, earlier) = match self {
+            // Without a code, a code is generated later, which no other row can have.
             Self::New(Draft { asset, .. }) => {
                 let code = (!asset.code.is_empty()).then(|| format!("c:{}", asset.code));
                 (code.into_iter().chain(external_id(asset)).collect::<Vec<_>>(), Vec::new())
             }
-            Self::Same(Draft { asset, .. }) => (vec![id(asset)], earlier(asset)),
+            Self::Same(Draft { asset, .. }) => (vec![id(asset)], earlier_keys(asset)),
             Self::Changed(change) => {
                 let (before, after) = (&change.before.asset, &change.after.asset);
                 let mut names = vec![id(after)];
                 if before.external_id != after.external_id {
                     names.extend(external_id(after));
                 }
-                (names, earlier(before))
+                (names, earlier_keys(before))
             }
         };
         let asset = match self {
@@ -58,45 +59,47 @@ impl Wanted {
             Self::Changed(change) => &change.after.asset,
         };
         let column = if asset.external_id.is_some() { "external_id" } else { "code" };
-        Subject { names, others, column: Some(column) }
+        RowKeys { names, earlier, column: Some(column) }
     }
 }
 
-/// The names by which an earlier row of the run may have made it.
-fn earlier(asset: &Asset) -> Vec<String> {
+/// Returns the keys that an earlier row of the run has stored if that row created the asset.
+fn earlier_keys(asset: &Asset) -> Vec<String> {
     let external_id = asset.external_id.as_ref().map(|id| format!("e:{id}"));
     external_id.into_iter().chain([format!("c:{}", asset.code)]).collect()
 }
 
-/// Imports the chunk's rows; those that cannot be are told.
-pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<Outcome> {
-    let run = &begun.run;
+/// Imports the rows of the chunk. The outcome contains an error for each row that cannot be imported.
+pub(super) async fn apply(tx: &Tx, claimed: &ClaimedChunk, now: DateTime<Utc>) -> Result<Outcome> {
+    let run = &claimed.run;
     let mut faults = Vec::new();
-    let mut rows = Vec::with_capacity(begun.chunk.numbers.len());
-    for read in row::read(&begun.table, run.format, run.empty_cells, &begun.chunk)? {
+    let mut rows = Vec::with_capacity(claimed.chunk.numbers.len());
+    for read in row::read(&claimed.table, run.format, run.empty_cells, &claimed.chunk)? {
         match read.and_then(AssetRow::of) {
             Ok(row) => rows.push(row),
-            Err(wrong) => faults.extend(wrong),
+            Err(errors) => faults.extend(errors),
         }
     }
-    let known = Existing::of_rows(tx, &rows).await?;
-    let people = People::of_rows(tx, &rows).await?;
+    let existing = Existing::of_rows(tx, &rows).await?;
+    let members = Members::of_rows(tx, &rows).await?;
     let tags = tags(tx, &rows, run.dry_run, now).await?;
-    let mut wanted = Vec::with_capacity(rows.len());
+    let mut effects = Vec::with_capacity(rows.len());
     for row in rows {
         let number = row.number;
-        match want(row, &known, &people, &tags, now) {
-            Ok(draft) => wanted.push((number, draft.subject(), draft)),
-            Err(wrong) => faults.extend(wrong.into_iter().map(|one| row::of_column(number, one))),
+        match row_effect(row, &existing, &members, &tags, now) {
+            Ok(effect) => effects.push((number, effect.keys(), effect)),
+            Err(errors) => {
+                faults.extend(errors.into_iter().map(|error| row::to_row_error(number, error)));
+            }
         }
     }
-    let wanted = keep_first(tx, run.id, "this asset", wanted, &mut faults).await?;
+    let effects = keep_first(tx, run.id, "this asset", effects, &mut faults).await?;
     let (mut added, mut changed, mut unchanged) = (Vec::new(), Vec::new(), 0);
-    for wanted in wanted {
-        match wanted {
-            Wanted::New(draft) => added.push(draft),
-            Wanted::Changed(change) => changed.push(*change),
-            Wanted::Same(_) => unchanged += 1,
+    for effect in effects {
+        match effect {
+            RowEffect::New(draft) => added.push(draft),
+            RowEffect::Changed(change) => changed.push(*change),
+            RowEffect::Same(_) => unchanged += 1,
         }
     }
     let outcome = Outcome {
@@ -114,49 +117,54 @@ pub(super) async fn apply(tx: &Tx, begun: &Begun, now: DateTime<Utc>) -> Result<
     Ok(outcome)
 }
 
-/// What is to become of a row's asset, or what forbids it.
-fn want(
+/// Returns the effect of a row.
+///
+/// # Errors
+/// All errors because of which the row cannot be imported.
+fn row_effect(
     row: AssetRow,
-    known: &Existing,
-    people: &People,
+    existing: &Existing,
+    members: &Members,
     tags: &HashMap<String, TagId>,
     now: DateTime<Utc>,
-) -> Result<Wanted, Vec<FieldError>> {
+) -> Result<RowEffect, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut patch = row.patch;
-    patch.owner = people.resolve(row.owner, &mut faults);
+    patch.owner = members.resolve(row.owner, &mut faults);
     patch.tags = row.tags.map_value(|names| {
         names.iter().filter_map(|name| tags.get(&tag::fold(name)).copied()).collect()
     });
     if let Some(external_id) = &row.external_id {
         patch.external_id = MaybeUndefined::Value(external_id.clone());
     }
-    let by_external_id = row.external_id.as_ref().and_then(|id| known.by_external_id.get(id));
-    let by_code = row.code.as_ref().and_then(|code| known.by_code.get(code));
+    let by_external_id = row.external_id.as_ref().and_then(|id| existing.by_external_id.get(id));
+    let by_code = row.code.as_ref().and_then(|code| existing.by_code.get(code));
     let before = match (by_external_id, by_code) {
         (Some(one), Some(other)) if one != other => {
             let code = row.code.as_deref().unwrap_or_default();
-            let message = format!("{code} is another asset than the one of this external id");
+            let message = format!(
+                "{code} is the code of another asset than the one with this external id: correct the code or the external id"
+            );
             faults.push(FieldError::new("code", message));
             None
         }
-        (Some(place), _) | (None, Some(place)) => Some(&known.drafts[*place]),
+        (Some(index), _) | (None, Some(index)) => Some(&existing.drafts[*index]),
         (None, None) => None,
     };
     if let (Some(before), Some(code)) = (before, &row.code)
         && before.asset.code != *code
     {
         let message = format!(
-            "is not this asset's code, which is {}: codes do not change",
+            "is not the code of this asset, which is {}: a code cannot change",
             before.asset.code
         );
         faults.push(FieldError::new("code", message));
     }
     let facts = Provenance { source: FactSource::Imported, at: now };
     let Some(before) = before else {
-        let draft = new(&patch, row.code, facts, now, &mut faults);
+        let draft = new_draft(&patch, row.code, facts, now, &mut faults);
         return match draft {
-            Some(draft) if faults.is_empty() => Ok(Wanted::New(draft)),
+            Some(draft) if faults.is_empty() => Ok(RowEffect::New(draft)),
             _ => Err(faults),
         };
     };
@@ -165,15 +173,16 @@ fn want(
         return Err(faults);
     }
     Ok(if after == *before {
-        Wanted::Same(after)
+        RowEffect::Same(after)
     } else {
         let before = before.clone();
-        Wanted::Changed(Box::new(Change { action: "asset.updated", before, after }))
+        RowEffect::Changed(Box::new(Change { action: "asset.updated", before, after }))
     })
 }
 
-/// An asset that is not there yet; a file may bring its short code with it, as it stands on its label.
-fn new(
+/// Returns the draft of a new asset; `None` if there are errors. Unlike the API, a file can set the short code of a new
+/// asset, so that the code matches a printed label.
+fn new_draft(
     patch: &crate::inventory::asset::Patch,
     code: Option<String>,
     facts: Provenance,
@@ -186,26 +195,26 @@ fn new(
     if patch.name.is_undefined() {
         faults.push(FieldError::new(
             "name",
-            "is missing: there is no such asset yet, and a new one needs a name",
+            "is missing: no asset matches this row, and a new asset needs a name",
         ));
     }
     let Some(asset_type) = patch.asset_type else {
         faults.push(FieldError::new(
             "type",
-            "is missing: there is no such asset yet, and a new one needs a type",
+            "is missing: no asset matches this row, and a new asset needs a type",
         ));
         return None;
     };
     let mut blank = Draft::new(asset_type, now);
     blank.asset.code = code.unwrap_or_default();
-    // A new one may begin anywhere in its life.
+    // Set before the patch is applied, because a new asset can begin in any state.
     if let Some(state) = patch.lifecycle_state {
         blank.asset.lifecycle_state = state;
     }
     Some(patch.apply(&blank, facts, faults))
 }
 
-/// The assets that rows are about.
+/// The existing assets that rows match, with their indexes in `drafts` by identifier.
 #[derive(Default)]
 struct Existing {
     drafts: Vec<Draft>,
@@ -234,20 +243,21 @@ impl Existing {
         let drafts = Draft::lock_all(tx, &ids).await?;
         let mut by_external_id = HashMap::with_capacity(drafts.len());
         let mut by_code = HashMap::with_capacity(drafts.len());
-        for (place, draft) in drafts.iter().enumerate() {
+        for (index, draft) in drafts.iter().enumerate() {
             if let Some(external_id) = &draft.asset.external_id {
-                by_external_id.insert(external_id.clone(), place);
+                by_external_id.insert(external_id.clone(), index);
             }
-            by_code.insert(draft.asset.code.clone(), place);
+            by_code.insert(draft.asset.code.clone(), index);
         }
         Ok(Self { drafts, by_external_id, by_code })
     }
 }
 
-/// Members by their e-mail. Who may import need not see other members' e-mails, so none is suggested for a wrong one.
-struct People(HashMap<String, UserId>);
+/// Members of the organization by e-mail address. There are no suggestions for an unknown address, because they would
+/// disclose the addresses of members to a caller without `USER_READ`.
+struct Members(HashMap<String, UserId>);
 
-impl People {
+impl Members {
     async fn of_rows(tx: &Tx, rows: &[AssetRow]) -> Result<Self> {
         let emails: BTreeSet<&str> =
             rows.iter().filter_map(|row| row.owner.value().map(String::as_str)).collect();
@@ -255,7 +265,7 @@ impl People {
             return Ok(Self(HashMap::new()));
         }
         let emails: Vec<_> = emails.into_iter().collect();
-        // Also those who are deactivated: they may own what they owned.
+        // Includes deactivated members, because they stay the owners of their assets.
         let found: Vec<Row> = tx
             .all(
                 "SELECT \"user\".id, \"user\".email FROM \"user\" JOIN membership ON membership.user_id = \"user\".id
@@ -263,8 +273,8 @@ impl People {
                 &[&emails],
             )
             .await?;
-        let people = found.iter().map(|row| Ok((row.try_get("email")?, row.try_get("id")?)));
-        people.collect::<Result<_>>().map(Self)
+        let members = found.iter().map(|row| Ok((row.try_get("email")?, row.try_get("id")?)));
+        members.collect::<Result<_>>().map(Self)
     }
 
     fn resolve(
@@ -279,16 +289,19 @@ impl People {
                 if let Some(user) = self.0.get(&email) {
                     return MaybeUndefined::Value(*user);
                 }
-                let shown: String = email.chars().take(60).collect();
-                faults
-                    .push(FieldError::new("owner", format!("no member has the e-mail {shown:?}")));
+                let beginning: String = email.chars().take(60).collect();
+                faults.push(FieldError::new(
+                    "owner",
+                    format!("no member has the e-mail address {beginning:?}"),
+                ));
                 Undefined
             }
         }
     }
 }
 
-/// The tags that rows name, by their folded names; a dry run makes none and pretends.
+/// Returns the ids of the tags in the rows, by folded name. Inserts missing tags; a dry run only generates an id for
+/// each.
 async fn tags(
     tx: &Tx,
     rows: &[AssetRow],
@@ -300,7 +313,7 @@ async fn tags(
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let known = Tag::of_names(tx, &names, is_dry_run, now).await?;
-    let id = |name: &String| known.get(&tag::fold(name)).map_or_else(Id::new, |tag| tag.id);
+    let existing = Tag::of_names(tx, &names, is_dry_run, now).await?;
+    let id = |name: &String| existing.get(&tag::fold(name)).map_or_else(Id::new, |tag| tag.id);
     Ok(names.iter().map(|name| (tag::fold(name), id(name))).collect())
 }

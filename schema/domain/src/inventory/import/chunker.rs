@@ -1,11 +1,13 @@
-//! A file in whatever pieces it comes, cut into chunks of whole rows. (`cut/csv`, `cut/json`: where a row ends.)
+//! Splits a file that arrives in pieces into chunks of complete rows. `chunker/csv` and `chunker/json` find the ends of
+//! rows.
 //!
-//! However the bytes are split, the chunks are the same, and memory is bounded by one row and one chunk. A row that cannot
-//! be read is a fault of that row: its bytes are skipped, the rest goes on. A file that is not what it should be is
-//! refused as a whole. What a row says is not asked here but by the job, which reads the chunks again one by one.
+//! The chunks do not depend on the sizes of the pieces, and memory is bounded by one row and one chunk. If a row cannot
+//! be read, only that row is reported and skipped, and reading continues. A file of another type is rejected as a
+//! whole. The values in the rows are not checked here, but by the jobs that import the chunks.
 //!
-//! Our own cutting, because the parsers at hand own their reader, or stop at the first fault, or keep a row whatever its
-//! size. Given up: their speed. Choose again when cutting shows in a profile beside the inserts that follow it.
+//! Chosen: a splitter written for this purpose. The available parsers read from a reader rather than accept pieces,
+//! stop at the first error, or buffer a row of any size. Given up: the speed of these parsers. Revisit when splitting
+//! takes a visible share of an import's time beside the inserts.
 
 use crate::{
     base::{
@@ -18,16 +20,16 @@ use crate::{
 mod csv;
 mod json;
 
-/// The largest file.
+/// Maximum size of a file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
-/// The largest row; what is larger is skipped, and said.
+/// Maximum size of a row, in bytes. A larger row is skipped and reported as an error.
 pub const MAX_ROW_BYTES: usize = 256 * 1024;
-/// Rows of a chunk at most, faulty ones included.
+/// Maximum number of rows per chunk, including rows with errors.
 pub const CHUNK_ROWS: i32 = 1_000;
-/// Bytes of a chunk's rows at most.
+/// Maximum size of a chunk's rows, in bytes.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
 
-/// What was meant by a file in another encoding.
+/// Suggestion for a file in an encoding other than UTF-8.
 const SAVE_AS_UTF_8: &str = "save the file as UTF-8 (in Excel: CSV UTF-8)";
 
 impl RowError {
@@ -35,7 +37,7 @@ impl RowError {
         Self { row, column: None, message: message.into(), suggestion: None }
     }
 
-    fn in_column(self, column: Option<String>) -> Self {
+    fn at_column(self, column: Option<String>) -> Self {
         Self { column: column.map(|name| beginning(&name).into_owned()), ..self }
     }
 
@@ -44,25 +46,25 @@ impl RowError {
     }
 }
 
-/// What sort of fault a file has.
+/// Category of a file's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileErrorKind {
-    /// It is larger than we take.
+    /// The file is larger than the limit.
     TooLarge,
-    /// It is something else: compressed, a workbook, in another encoding.
+    /// The file has another media type or encoding: it is compressed, a workbook, or not UTF-8.
     OtherMedia,
-    /// It breaks the rules of its format.
+    /// The file violates the rules of its format.
     Malformed,
 }
 
-/// Why a file cannot be read, or not any further.
+/// An error because of which the whole file is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileError {
-    /// What sort of fault it is.
+    /// Category of the error.
     pub kind: FileErrorKind,
-    /// What is wrong, as a sentence without a full stop.
+    /// Description of the error, without a full stop. The subject, "the file", is omitted.
     pub message: String,
-    /// What to do instead.
+    /// Advice on how to correct the file; `None` if there is none.
     pub suggestion: Option<String>,
 }
 
@@ -79,12 +81,12 @@ impl FileError {
         Self { suggestion: Some(suggestion.into()), ..self }
     }
 
-    /// The file is larger than we take.
+    /// Returns the error for a file that is larger than the limit.
     pub fn too_large() -> Self {
         let mebibytes = MAX_FILE_BYTES / 1024 / 1024;
         let fault = Self::new(format!("is larger than {mebibytes} MiB"));
         Self { kind: FileErrorKind::TooLarge, ..fault }
-            .suggesting("send it in several files, each with the header")
+            .suggesting("split the file into several files, each with the header")
     }
 }
 
@@ -94,13 +96,13 @@ impl From<FileError> for Error {
     }
 }
 
-/// Cuts one file.
+/// Splits one file into chunks.
 #[derive(Debug)]
 pub struct Chunker {
     format: Format,
-    /// The first bytes, until there are enough of them to tell what the file is.
+    /// The first bytes of the file, collected until there are enough to detect the file's type.
     head: Vec<u8>,
-    is_begun: bool,
+    is_type_checked: bool,
     bytes: u64,
     builder: ChunkBuilder,
 }
@@ -112,7 +114,7 @@ enum Format {
 }
 
 impl Chunker {
-    /// For a file of that format.
+    /// Creates a chunker for a file of this format.
     pub fn new(format: ImportFormat) -> Self {
         let format = match format {
             ImportFormat::Csv => Format::Csv(csv::Rows::default()),
@@ -121,38 +123,38 @@ impl Chunker {
         Self {
             format,
             head: Vec::new(),
-            is_begun: false,
+            is_type_checked: false,
             bytes: 0,
             builder: ChunkBuilder::default(),
         }
     }
 
-    /// The next bytes; the chunks that they complete.
+    /// Reads the next bytes and returns the chunks that they complete.
     ///
     /// # Errors
-    /// The file is not what it should be; nothing more can be read of it.
+    /// Fails if the file is too large, of another type, or malformed. The chunker must not be used afterwards.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Chunk>, FileError> {
         self.bytes += bytes.len() as u64;
         if self.bytes > MAX_FILE_BYTES {
             return Err(FileError::too_large());
         }
-        if self.is_begun {
+        if self.is_type_checked {
             self.read(bytes)?;
         } else {
             self.head.extend_from_slice(bytes);
-            if self.head.len() >= LONGEST_MARK {
+            if self.head.len() >= LONGEST_SIGNATURE_BYTES {
                 self.begin()?;
             }
         }
         Ok(std::mem::take(&mut self.builder.full))
     }
 
-    /// The end of the file; the last chunks. A header without a line end is whole only now.
+    /// Ends the file and returns the last chunks. A header that no line end follows is complete only now.
     ///
     /// # Errors
-    /// It ended where it must not, or there was nothing in it.
+    /// Fails if the file is empty or of another type, or if it ended within its header or list.
     pub fn finish(&mut self) -> Result<Vec<Chunk>, FileError> {
-        if !self.is_begun {
+        if !self.is_type_checked {
             self.begin()?;
         }
         match &mut self.format {
@@ -163,7 +165,7 @@ impl Chunker {
         Ok(std::mem::take(&mut self.builder.full))
     }
 
-    /// The columns of a CSV file, once its header was whole; of JSON none.
+    /// Returns the columns of a CSV file, once its header is complete; always `None` for JSON.
     pub fn header(&self) -> Option<&[String]> {
         match &self.format {
             Format::Csv(rows) => rows.header().map(|header| header.columns.as_slice()),
@@ -171,7 +173,7 @@ impl Chunker {
         }
     }
 
-    /// What separates the cells of a CSV file, once its header was whole.
+    /// Returns the delimiter of a CSV file, once its header is complete; always `None` for JSON.
     pub fn delimiter(&self) -> Option<u8> {
         match &self.format {
             Format::Csv(rows) => rows.header().map(|header| header.delimiter),
@@ -179,15 +181,15 @@ impl Chunker {
         }
     }
 
-    /// How many bytes came so far.
+    /// Returns the number of bytes read so far.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
     fn begin(&mut self) -> Result<(), FileError> {
-        self.is_begun = true;
+        self.is_type_checked = true;
         let head = std::mem::take(&mut self.head);
-        self.read(text(&head)?)
+        self.read(without_byte_order_mark(&head)?)
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), FileError> {
@@ -198,44 +200,47 @@ impl Chunker {
     }
 }
 
-/// The longest of the marks below.
-const LONGEST_MARK: usize = 4;
+/// Length of the longest signature and byte order mark, in bytes.
+const LONGEST_SIGNATURE_BYTES: usize = 4;
 
-/// What a file in UTF-8 may begin with.
+/// Byte order mark of UTF-8, which is optional at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a file that is no text begins with.
+/// First bytes of files of other types, each with the error message.
 const SIGNATURES: [(&[u8], &str); 9] = [
     (b"\x1f\x8b", "is compressed (gzip)"),
     (b"BZh", "is compressed (bzip2)"),
     (b"\xfd7zX", "is compressed (xz)"),
     (b"\x28\xb5\x2f\xfd", "is compressed (zstd)"),
-    (b"PK\x03\x04", "is a zip archive, or an Excel workbook, which is one"),
+    (b"PK\x03\x04", "is a zip archive or an Excel workbook"),
     (b"PK\x05\x06", "is an empty zip archive"),
-    (b"\xd0\xcf\x11\xe0", "is an Excel workbook of before 2007"),
+    (b"\xd0\xcf\x11\xe0", "is an Excel workbook in the format before 2007"),
     (b"\xff\xfe", "is in UTF-16 or UTF-32"),
     (b"\xfe\xff", "is in UTF-16"),
 ];
 
-/// The text without its byte order mark, or what else it is.
-fn text(head: &[u8]) -> Result<&[u8], FileError> {
-    if let Some((_, what)) = SIGNATURES.iter().find(|(mark, _)| head.starts_with(mark)) {
-        let advice = match *what {
-            what if what.contains("UTF") => SAVE_AS_UTF_8,
-            what if what.contains("Excel") => "save the sheet as CSV UTF-8 and send that",
-            _ => "send the file as it was before it was packed",
+/// Returns the beginning of a file without its byte order mark.
+///
+/// # Errors
+/// Fails if the file is compressed, a workbook, or in another encoding.
+fn without_byte_order_mark(head: &[u8]) -> Result<&[u8], FileError> {
+    if let Some((_, message)) = SIGNATURES.iter().find(|(mark, _)| head.starts_with(mark)) {
+        let advice = match *message {
+            message if message.contains("UTF") => SAVE_AS_UTF_8,
+            message if message.contains("Excel") => "save the sheet as CSV UTF-8 and send that",
+            _ => "unpack the file and send its content",
         };
-        return Err(FileError::of_other_media(*what).suggesting(advice));
+        return Err(FileError::of_other_media(*message).suggesting(advice));
     }
-    // Without a mark: a letter of Latin in two or four bytes.
-    if head.iter().take(LONGEST_MARK).any(|byte| *byte == 0) {
-        return Err(FileError::of_other_media("is in UTF-16 or UTF-32, or is no text")
+    // UTF-16 or UTF-32 without a byte order mark: Latin letters contain zero bytes in these encodings.
+    if head.iter().take(LONGEST_SIGNATURE_BYTES).any(|byte| *byte == 0) {
+        return Err(FileError::of_other_media("is in UTF-16 or UTF-32, or is not text")
             .suggesting(SAVE_AS_UTF_8));
     }
     Ok(head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head))
 }
 
-/// The chunk that is being filled, and those that are full.
+/// Collects rows into chunks: the chunk that is being filled, and the full chunks that `push` has not yet returned.
 #[derive(Debug, Default)]
 struct ChunkBuilder {
     open: Chunk,
@@ -243,8 +248,8 @@ struct ChunkBuilder {
 }
 
 impl ChunkBuilder {
-    /// A row that can be read.
-    fn keep(&mut self, row: i32, content: &[u8]) {
+    /// Adds a row that was read.
+    fn add_row(&mut self, row: i32, content: &[u8]) {
         if self.open.content.len() + content.len() >= CHUNK_BYTES {
             self.close();
         }
@@ -254,8 +259,8 @@ impl ChunkBuilder {
         self.count();
     }
 
-    /// A row that is left out.
-    fn refuse(&mut self, fault: RowError) {
+    /// Adds the error of a row that is left out.
+    fn add_error(&mut self, fault: RowError) {
         self.open.faults.push(fault);
         self.count();
     }
@@ -274,14 +279,20 @@ impl ChunkBuilder {
     }
 }
 
-/// The row as text, or the first byte at which it is none, and why.
+/// Checks that the row is UTF-8 without U+0000.
+///
+/// # Errors
+/// The index of the first invalid byte, and a message.
 fn check_text(row: &[u8]) -> Result<(), (usize, String)> {
     if let Err(error) = std::str::from_utf8(row) {
         let at = error.valid_up_to();
-        return Err((at, format!("holds the byte 0x{:02X}, which is not UTF-8 here", row[at])));
+        return Err((
+            at,
+            format!("contains the byte 0x{:02X}, which is not valid UTF-8 here", row[at]),
+        ));
     }
     match row.iter().position(|byte| *byte == 0) {
-        Some(at) => Err((at, "holds the control character U+0000".to_owned())),
+        Some(at) => Err((at, "contains the control character U+0000".to_owned())),
         None => Ok(()),
     }
 }

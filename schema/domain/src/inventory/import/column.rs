@@ -1,4 +1,4 @@
-//! The columns that a file may have: what each is called, and what was probably meant by another name.
+//! The columns that an imported file can have: parsing of their names, and suggestions for unknown names.
 
 use std::collections::HashMap;
 
@@ -12,33 +12,34 @@ use crate::{
     inventory::attribute::{self, Attribute},
 };
 
-/// Columns of a file at most.
-pub(crate) const MOST_COLUMNS: usize = 500;
-/// What a custom field whose value is not a text ends in.
+/// Maximum number of columns in a file.
+pub(crate) const MAX_COLUMNS: usize = 500;
+/// Suffix of the column names of custom fields with values other than texts; the cells are JSON.
 const JSON: &str = ":json";
 
-/// Characters of a custom field's name at most.
-const CUSTOM_NAME: usize = 64;
+/// Maximum length of a custom field's name, in characters.
+const MAX_CUSTOM_NAME_CHARS: usize = 64;
 
-/// Fields that are columns: what each is called, and what else it may be called (as in the API).
+/// Defines an enum of fields, with the name and the aliases of the column for each field. The aliases include the field
+/// names of the API.
 macro_rules! fields {
-    ($(#[$meta:meta])* $name:ident { $($field:ident = $column:literal $(or $other:literal)*,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $($field:ident = $column:literal $(or $alias:literal)*,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub(crate) enum $name { $($field,)+ }
 
         impl $name {
-            /// All of them, in the order of an exported file.
+            /// All fields, in the order of the columns of an exported file.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$field,)+];
 
-            /// The name of the column.
+            /// Returns the name of the field's column.
             pub(crate) const fn name(self) -> &'static str {
                 match self { $(Self::$field => $column,)+ }
             }
 
             fn find(name: &str) -> Option<Self> {
                 match name {
-                    $($column $(| $other)* => Some(Self::$field),)+
+                    $($column $(| $alias)* => Some(Self::$field),)+
                     _ => None,
                 }
             }
@@ -47,7 +48,7 @@ macro_rules! fields {
 }
 
 fields! {
-    /// What a file says of an asset beside attributes and custom fields.
+    /// Fields of an asset, except attributes and custom fields.
     AssetField {
         Code = "code" or "short_code",
         ExternalId = "external_id" or "externalid",
@@ -63,7 +64,7 @@ fields! {
 }
 
 fields! {
-    /// What a file says of a dependency.
+    /// Fields of a dependency.
     DependencyField {
         SourceCode = "source_code" or "sourcecode",
         SourceExternalId = "source_external_id" or "sourceexternalid",
@@ -74,18 +75,18 @@ fields! {
     }
 }
 
-/// What the cells of a column say.
+/// A column of a file: the field that its cells set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Column {
     /// A field of an asset.
     Asset(AssetField),
     /// A field of a dependency.
     Dependency(DependencyField),
-    /// An attribute, by its key and by the name that was used.
+    /// An attribute: its key, and the key or alias in the column's name.
     Attribute(&'static str, String),
     /// A custom field whose value is the cell's text.
     Custom(String),
-    /// A custom field whose value is what the cell's JSON says.
+    /// A custom field whose value is the cell parsed as JSON.
     CustomJson(String),
 }
 
@@ -97,22 +98,24 @@ fn fields(kind: ImportKind) -> Vec<&'static str> {
 }
 
 impl Column {
-    /// What is called so.
+    /// Parses the name of a column.
     ///
     /// # Errors
-    /// A fault at the name, which suggests the nearest.
+    /// An error that suggests the most similar column name.
     pub(super) fn parse(kind: ImportKind, name: &str) -> Result<Self, FieldError> {
-        // Spaces at the end may belong to the name of a custom field that an earlier version let in.
-        let (whole, name) = (name.trim_start(), name.trim());
+        // Earlier versions accepted custom fields with spaces at the end of the name, so these are kept.
+        let (untrimmed, name) = (name.trim_start(), name.trim());
         if kind == ImportKind::Assets {
-            if let Some(key) = strip(name, &["attributes.", "attribute."]) {
+            if let Some(key) = strip_any_prefix(name, &["attributes.", "attribute."]) {
                 let found = attribute::find(key, &beginning(name)).map_err(|fault| FieldError {
                     suggestion: fault.suggestion.map(|key| format!("attributes.{key}")),
                     ..fault
                 })?;
                 return Ok(Self::Attribute(found.key.as_str(), key.trim().to_owned()));
             }
-            if let Some(key) = strip(whole, &["custom.", "custom_fields.", "customfields."]) {
+            if let Some(key) =
+                strip_any_prefix(untrimmed, &["custom.", "custom_fields.", "customfields."])
+            {
                 let column = match key.strip_suffix(JSON) {
                     Some(key) => Self::CustomJson(key.to_owned()),
                     None => Self::Custom(key.to_owned()),
@@ -131,14 +134,14 @@ impl Column {
         })
     }
 
-    /// The column that an exported file has for a custom field with this value.
+    /// Returns the column name that an exported file has for a custom field with a text, or with another value.
     pub(crate) fn of_custom(key: &str, is_text: bool) -> String {
         let suffix = if is_text && !key.ends_with(JSON) { "" } else { JSON };
         format!("custom.{key}{suffix}")
     }
 
-    /// What it is about: no two columns of a file are about the same.
-    fn subject(&self) -> String {
+    /// Returns a key of the field that the column sets. Two columns of a file must not have the same key.
+    fn field_key(&self) -> String {
         match self {
             Self::Asset(field) => field.name().to_owned(),
             Self::Dependency(field) => field.name().to_owned(),
@@ -149,64 +152,67 @@ impl Column {
     }
 }
 
-fn strip<'a>(name: &'a str, prefixes: &[&str]) -> Option<&'a str> {
+fn strip_any_prefix<'a>(name: &'a str, prefixes: &[&str]) -> Option<&'a str> {
     prefixes.iter().find_map(|prefix| {
         let head = name.get(..prefix.len())?;
         head.eq_ignore_ascii_case(prefix).then(|| &name[prefix.len()..])
     })
 }
 
-/// That a custom field can be called so: of a file its header is refused, and not row by row.
+/// Checks the name of a custom field, so that an invalid header is rejected once instead of with an error per row.
 fn check_custom(name: &str, column: Column) -> Result<Column, FieldError> {
     let (Column::Custom(key) | Column::CustomJson(key)) = &column else { return Ok(column) };
-    if key.is_empty() || key.chars().count() > CUSTOM_NAME || key.chars().any(char::is_control) {
+    if key.is_empty()
+        || key.chars().count() > MAX_CUSTOM_NAME_CHARS
+        || key.chars().any(char::is_control)
+    {
         let message = format!(
-            "a custom field has a name of 1 to {CUSTOM_NAME} characters without control characters"
+            "the name of a custom field must have 1 to {MAX_CUSTOM_NAME_CHARS} characters and no control characters"
         );
         return Err(FieldError::new(beginning(name), message));
     }
     Ok(column)
 }
 
-/// The columns so far, by what they are about.
+/// Column names parsed so far, by the key of the field that each column sets.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<String, String>);
+pub(super) struct SeenColumns(HashMap<String, String>);
 
-impl Seen {
-    /// One more.
+impl SeenColumns {
+    /// Adds a column.
     ///
     /// # Errors
-    /// A fault where one before is about the same.
+    /// Fails if an earlier column sets the same field.
     pub(super) fn add(&mut self, column: &Column, name: &str) -> Result<(), FieldError> {
         let name = beginning(name.trim()).into_owned();
-        let Some(first) = self.0.insert(column.subject(), name.clone()) else { return Ok(()) };
+        let Some(first) = self.0.insert(column.field_key(), name.clone()) else { return Ok(()) };
         let message = if first == name {
-            "is there twice".to_owned()
+            "is given twice: keep only one of them".to_owned()
         } else {
-            format!("says the same as the column {first:?}")
+            format!("sets the same field as the column {first:?}: keep only one of them")
         };
         Err(FieldError::new(name, message))
     }
 
-    fn has(&self, subject: &str) -> bool {
-        self.0.contains_key(subject)
+    fn has(&self, field_key: &str) -> bool {
+        self.0.contains_key(field_key)
     }
 }
 
 fn unknown(kind: ImportKind, name: &str) -> String {
     if name.is_empty() {
-        return "a column has no name".to_owned();
+        return "a column has no name: name the column or delete it".to_owned();
     }
     let (name, names) = (beginning(name), fields(kind).join(", "));
     match kind {
         ImportKind::Assets => format!(
-            "there is no column {name:?}: there are {names}, attributes.<key> and custom.<name>"
+            "{name:?} is not a column: use one of {names}, attributes.<key> or custom.<name>"
         ),
-        ImportKind::Dependencies => format!("there is no column {name:?}: there are {names}"),
+        ImportKind::Dependencies => format!("{name:?} is not a column: use one of {names}"),
     }
 }
 
-/// The column most like it, or the attribute that forgot its prefix.
+/// Returns the most similar column name, or an attribute's column if only the prefix `attributes.` is missing.
 fn suggestion(kind: ImportKind, folded: &str) -> Option<String> {
     if kind == ImportKind::Assets
         && let Ok(attribute) = attribute::find(folded, "")
@@ -223,22 +229,23 @@ fn suggestion(kind: ImportKind, folded: &str) -> Option<String> {
     })
 }
 
-/// Reads a header.
+/// Checks the header of a CSV file.
 ///
 /// # Errors
-/// `Invalid` with a fault for each column that is unknown or there twice, and where none says which asset is meant.
+/// `Invalid` with one error per unknown or repeated column. If there are none, `Invalid` if no column identifies the
+/// asset, or the source or target of a dependency.
 pub fn check_columns(kind: ImportKind, columns: &[String]) -> Result<()> {
     read_columns(kind, columns).map(drop)
 }
 
 pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Column>> {
-    if names.len() > MOST_COLUMNS {
-        let message = format!("has {} columns, at most {MOST_COLUMNS} are read", names.len());
+    if names.len() > MAX_COLUMNS {
+        let message = format!("has {} columns, at most {MAX_COLUMNS} are allowed", names.len());
         return Err(Error::invalid("header", message));
     }
     let mut faults = Vec::new();
     let mut columns = Vec::with_capacity(names.len());
-    let mut seen = Seen::default();
+    let mut seen = SeenColumns::default();
     for name in names {
         match Column::parse(kind, name) {
             Ok(column) => {
@@ -248,12 +255,12 @@ pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Col
             Err(fault) => faults.push(fault),
         }
     }
-    // A wrong name may be the one that is missing: it is enough to hear of that.
+    // An unknown column may be the missing one with a spelling error, so only the unknown column is reported.
     if faults.is_empty() {
         match kind {
             ImportKind::Assets => {
                 if !seen.has("external_id") && !seen.has("code") && !seen.has("name") {
-                    let message = "no column says which asset is meant: external_id, code or name";
+                    let message = "no column identifies the asset: add external_id, code or name";
                     faults.push(FieldError::new("header", message));
                 }
             }
@@ -263,7 +270,7 @@ pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Col
                         && !seen.has(&format!("{side}_code"))
                     {
                         let message = format!(
-                            "no column says which asset is the {side}: {side}_external_id or {side}_code"
+                            "no column identifies the {side}: add {side}_external_id or {side}_code"
                         );
                         faults.push(FieldError::new("header", message));
                     }

@@ -1,12 +1,12 @@
-//! A chunk's rows, read: of each what its columns say, or what is wrong with it. What is wrong never repeats more than the
-//! beginning of what was sent.
+//! Parsing of the rows of a chunk into values by column, or into errors. A message quotes at most the beginning of the
+//! input.
 
 use async_graphql::MaybeUndefined::{self, Null, Undefined};
 use serde_json::{Map, Value};
 
 use super::{
     Chunk, EmptyCells, ImportFormat, ImportKind, RowError, Table,
-    column::{AssetField, Column, Seen, read_columns},
+    column::{AssetField, Column, SeenColumns, read_columns},
 };
 use crate::{
     access::user::normalise_email,
@@ -21,28 +21,33 @@ use crate::{
     },
 };
 
-/// Faults of one row that are told at most.
-const FAULTS: usize = 20;
+/// Maximum number of errors reported for one row.
+const MAX_ROW_ERRORS: usize = 20;
 
-/// What a row says of an asset.
+/// Parsed values of a row of assets.
 #[derive(Debug)]
 pub(super) struct AssetRow {
     pub(super) number: i32,
     pub(super) code: Option<String>,
     pub(super) external_id: Option<String>,
-    /// Without owner and tags, which are names here.
+    /// Changes to the asset, without owner and tags.
     pub(super) patch: Patch,
+    /// E-mail address of the owner.
     pub(super) owner: MaybeUndefined<String>,
+    /// Names of the tags.
     pub(super) tags: MaybeUndefined<Vec<String>>,
 }
 
-/// What one row says, column by column.
+/// Unparsed values of a row, with their columns.
 pub(super) struct Cells {
     pub(super) number: i32,
     pub(super) cells: Vec<(Column, Value)>,
 }
 
-/// The rows of a chunk in the order of the file, each with what it says or with its faults.
+/// Returns the rows of a chunk in the order of the file, each with its values or its errors.
+///
+/// # Errors
+/// `Corrupt` if the number of rows differs from the number of row numbers.
 pub(super) fn read(
     table: &Table,
     format: ImportFormat,
@@ -53,7 +58,7 @@ pub(super) fn read(
         ImportFormat::Csv => read_csv(table, empty, chunk)?,
         ImportFormat::Json => read_json(table.kind, chunk),
     };
-    // One more or less, and all behind it would have the numbers of others.
+    // A missing or additional row would shift the numbers of all later rows.
     if rows.len() != chunk.numbers.len() {
         return Err(Error::Corrupt { table: "import_chunk", column: "numbers" });
     }
@@ -72,11 +77,11 @@ fn read_csv(
         .delimiter(table.delimiter)
         .from_reader(chunk.content.as_slice());
     let mut rows = Vec::with_capacity(chunk.numbers.len());
-    for (place, record) in reader.records().enumerate() {
-        let number = chunk.numbers.get(place).copied().unwrap_or_default();
+    for (index, record) in reader.records().enumerate() {
+        let number = chunk.numbers.get(index).copied().unwrap_or_default();
         rows.push(match record {
             Ok(record) => csv_cells(&columns, empty, number, &record),
-            Err(error) => Err(vec![fault(number, None, format!("cannot be read: {error}"))]),
+            Err(error) => Err(vec![row_error(number, None, format!("cannot be read: {error}"))]),
         });
     }
     Ok(rows)
@@ -88,16 +93,17 @@ fn csv_cells(
     number: i32,
     record: &csv::StringRecord,
 ) -> Result<Cells, Vec<RowError>> {
-    // A spreadsheet may leave out empty cells at the end; cells too many are a quote or a comma gone wrong.
+    // Missing cells at the end are empty, because a spreadsheet may omit them. Additional cells that are not empty are
+    // an error: a comma was not quoted, or a quote is unbalanced.
     if record.len() > columns.len()
         && record.iter().skip(columns.len()).any(|cell| !cell.is_empty())
     {
         let message = format!(
-            "has {} cells, but the header has {}: a text with a comma in it stands in quotes",
+            "has {} cells, but the header has {}: put a text that contains a comma in double quotes",
             record.len(),
             columns.len()
         );
-        return Err(vec![fault(number, None, message)]);
+        return Err(vec![row_error(number, None, message)]);
     }
     let mut cells = Vec::with_capacity(columns.len());
     let mut faults = Vec::new();
@@ -113,7 +119,7 @@ fn csv_cells(
                 Ok(value) => value,
                 Err(error) => {
                     let name = Column::of_custom(key, false);
-                    faults.push(fault(number, Some(name), format!("is not JSON: {error}")));
+                    faults.push(row_error(number, Some(name), format!("is not JSON: {error}")));
                     continue;
                 }
             }
@@ -127,14 +133,16 @@ fn csv_cells(
 
 fn read_json(kind: ImportKind, chunk: &Chunk) -> Vec<Result<Cells, Vec<RowError>>> {
     let lines = chunk.content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let read = |(place, line): (usize, &[u8])| {
-        let number = chunk.numbers.get(place).copied().unwrap_or_default();
+    let read = |(index, line): (usize, &[u8])| {
+        let number = chunk.numbers.get(index).copied().unwrap_or_default();
         match serde_json::from_slice::<Value>(line) {
             Ok(Value::Object(object)) => json_cells(kind, number, object),
-            Ok(_) => {
-                Err(vec![fault(number, None, "must be an object, such as {\"name\": \"web-1\"}")])
-            }
-            Err(error) => Err(vec![fault(number, None, format!("is not JSON: {error}"))]),
+            Ok(_) => Err(vec![row_error(
+                number,
+                None,
+                "must be an object, such as {\"name\": \"web-1\"}",
+            )]),
+            Err(error) => Err(vec![row_error(number, None, format!("is not JSON: {error}"))]),
         }
     };
     lines.enumerate().map(read).collect()
@@ -146,15 +154,15 @@ fn json_cells(
     object: Map<String, Value>,
 ) -> Result<Cells, Vec<RowError>> {
     let (mut cells, mut faults) = (Vec::with_capacity(object.len()), Vec::new());
-    let mut seen = Seen::default();
+    let mut seen = SeenColumns::default();
     let mut add = |name: &str, value: Value, faults: &mut Vec<FieldError>| {
-        if faults.len() >= FAULTS {
+        if faults.len() >= MAX_ROW_ERRORS {
             return;
         }
         let column = Column::parse(kind, name);
         match column.and_then(|column| seen.add(&column, name).map(|()| column)) {
             Ok(column) => cells.push((column, value)),
-            Err(wrong) => faults.push(wrong),
+            Err(error) => faults.push(error),
         }
     };
     for (name, value) in object {
@@ -169,7 +177,7 @@ fn json_cells(
             }
         };
         let Value::Object(inner) = value else {
-            let message = "must be an object, such as {\"os_name\": \"Debian 12\"}; what is null in it is removed";
+            let message = "must be an object, such as {\"os_name\": \"Debian 12\"}; a key with the value null is removed";
             faults.push(FieldError::new(name, message));
             continue;
         };
@@ -185,7 +193,10 @@ fn json_cells(
 }
 
 impl AssetRow {
-    /// What the cells say.
+    /// Parses the cells of a row.
+    ///
+    /// # Errors
+    /// One error per invalid cell, up to [`MAX_ROW_ERRORS`].
     pub(super) fn of(Cells { number, cells }: Cells) -> Result<Self, Vec<RowError>> {
         let mut row = Self {
             number,
@@ -203,14 +214,16 @@ impl AssetRow {
                 Column::Attribute(_, name) => {
                     attributes.insert(name, value);
                 }
-                // A key may have a column for texts and one for all else: of an asset at most one is filled.
+                // A custom field can have one column for texts and one for JSON. At most one of the two cells can be
+                // filled in.
                 Column::Custom(key) | Column::CustomJson(key) => match custom.get(&key) {
                     None | Some(Value::Null) => {
                         custom.insert(key, value);
                     }
                     Some(_) if value.is_null() => {}
                     Some(_) => {
-                        let message = "is given twice, as a text and as JSON: fill one of both";
+                        let message =
+                            "is given twice, as a text and as JSON: fill in only one of the two";
                         faults.push(FieldError::new(Column::of_custom(&key, true), message));
                     }
                 },
@@ -225,7 +238,7 @@ impl AssetRow {
         if !custom.is_empty() {
             row.patch.custom_fields = MaybeUndefined::Value(Value::Object(custom));
         }
-        if faults.is_empty() { Ok(row) } else { Err(of_columns(number, faults)) }
+        if faults.is_empty() { Ok(row) } else { Err(to_row_errors(number, faults)) }
     }
 
     fn set(&mut self, field: AssetField, value: Value, faults: &mut Vec<FieldError>) {
@@ -234,11 +247,11 @@ impl AssetRow {
             AssetField::Code => {
                 self.code = optional(name, value, faults).and_then(|code| {
                     let code = code.trim().to_uppercase();
-                    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
-                    let ends = code.starts_with('-') || code.ends_with('-');
-                    if !(3..=16).contains(&code.len()) || ends || !code.chars().all(fits) {
+                    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+                    let has_outer_dash = code.starts_with('-') || code.ends_with('-');
+                    if !(3..=16).contains(&code.len()) || has_outer_dash || !code.chars().all(is_allowed) {
                         let message =
-                            "is no short code: 3 to 16 letters, digits and dashes between them, such as HST-4F7K2";
+                            "is not a short code: use 3 to 16 letters and digits, with dashes between them, such as HST-4F7K2";
                         faults.push(FieldError::new(name, message));
                         return None;
                     }
@@ -249,24 +262,25 @@ impl AssetRow {
                 let text = optional(name, value, faults);
                 self.external_id = check_optional(name, text.as_deref(), text::NAME, faults);
             }
-            AssetField::Name => self.patch.name = texts(name, value, faults),
-            AssetField::Location => self.patch.location = texts(name, value, faults),
-            AssetField::Description => self.patch.description = texts(name, value, faults),
+            AssetField::Name => self.patch.name = text_value(name, value, faults),
+            AssetField::Location => self.patch.location = text_value(name, value, faults),
+            AssetField::Description => self.patch.description = text_value(name, value, faults),
             AssetField::Type => {
-                self.patch.asset_type = choice(name, value, AssetType::ALL, faults).take();
+                self.patch.asset_type = enum_value(name, value, AssetType::ALL, faults).take();
             }
             AssetField::Environment => {
-                self.patch.environment = choice(name, value, Environment::ALL, faults);
+                self.patch.environment = enum_value(name, value, Environment::ALL, faults);
             }
             AssetField::LifecycleState => {
                 self.patch.lifecycle_state =
-                    choice(name, value, LifecycleState::ALL, faults).take();
+                    enum_value(name, value, LifecycleState::ALL, faults).take();
             }
             AssetField::Owner => {
-                self.owner = match texts(name, value, faults) {
+                self.owner = match text_value(name, value, faults) {
                     MaybeUndefined::Value(given) => {
                         let Some(email) = normalise_email(&given) else {
-                            let message = format!("{:?} is no e-mail", beginning(&given));
+                            let message =
+                                format!("{:?} is not an e-mail address", beginning(&given));
                             faults.push(FieldError::new(name, message));
                             return;
                         };
@@ -280,12 +294,12 @@ impl AssetRow {
     }
 }
 
-/// The text of a value; none for null.
+/// Returns the text of a cell; `None` for null. Adds an error to `faults` for a boolean, a list or an object.
 fn optional(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Option<String> {
-    texts(path, value, faults).take()
+    text_value(path, value, faults).take()
 }
 
-pub(super) fn texts(
+pub(super) fn text_value(
     path: &str,
     value: Value,
     faults: &mut Vec<FieldError>,
@@ -301,8 +315,8 @@ pub(super) fn texts(
     }
 }
 
-/// One of an enum's names, whatever its case.
-pub(super) fn choice<T: Copy + Named>(
+/// Parses a value of an enum by its name, ignoring case. Adds an error with a suggestion to `faults` for another name.
+pub(super) fn enum_value<T: Copy + EnumValue>(
     path: &str,
     value: Value,
     all: &'static [T],
@@ -315,21 +329,21 @@ pub(super) fn choice<T: Copy + Named>(
     }
     let names: Vec<String> = all.iter().map(|known| known.name().to_lowercase()).collect();
     let near = nearest(&folded, names.iter().map(String::as_str)).map(str::to_owned);
-    let message = format!("{:?} is none of {}", beginning(given.trim()), names.join(", "));
+    let message = format!("{:?} is not one of {}", beginning(given.trim()), names.join(", "));
     faults.push(FieldError { suggestion: near, ..FieldError::new(path, message) });
     Undefined
 }
 
-/// An enum of ours.
-pub(super) trait Named: 'static {
-    /// As in Postgres and in the API.
+/// An enum with a name for each value.
+pub(super) trait EnumValue: 'static {
+    /// Returns the value's name, as in Postgres and in the API.
     fn name(&self) -> &'static str;
 }
 
-macro_rules! named {
-    ($($name:ty),+) => { $(impl Named for $name { fn name(&self) -> &'static str { self.as_str() } })+ };
+macro_rules! enum_values {
+    ($($name:ty),+) => { $(impl EnumValue for $name { fn name(&self) -> &'static str { self.as_str() } })+ };
 }
-named!(AssetType, Environment, LifecycleState);
+enum_values!(AssetType, Environment, LifecycleState);
 
 fn tags(path: &str, value: Value, faults: &mut Vec<FieldError>) -> MaybeUndefined<Vec<String>> {
     let names: Vec<String> = match value {
@@ -340,7 +354,10 @@ fn tags(path: &str, value: Value, faults: &mut Vec<FieldError>) -> MaybeUndefine
             texts.collect()
         }
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-            faults.push(FieldError::new(path, "must be tags, separated by commas"));
+            faults.push(FieldError::new(
+                path,
+                "must be a list of tags, or a text of tags separated by commas",
+            ));
             return Undefined;
         }
     };
@@ -348,14 +365,14 @@ fn tags(path: &str, value: Value, faults: &mut Vec<FieldError>) -> MaybeUndefine
     MaybeUndefined::Value(names.map(|name| tag::check_name(path, name, faults)).collect())
 }
 
-/// Faults of the API's input as those of a file's row; of very many the first.
-pub(super) fn of_columns(number: i32, faults: Vec<FieldError>) -> Vec<RowError> {
-    faults.into_iter().take(FAULTS).map(|fault| of_column(number, fault)).collect()
+/// Converts errors in fields of the API to errors in a row, up to [`MAX_ROW_ERRORS`].
+pub(super) fn to_row_errors(number: i32, faults: Vec<FieldError>) -> Vec<RowError> {
+    faults.into_iter().take(MAX_ROW_ERRORS).map(|fault| to_row_error(number, fault)).collect()
 }
 
-/// A fault of the API's input as one of a file's row.
-pub(super) fn of_column(number: i32, wrong: FieldError) -> RowError {
-    let path = match wrong.path.as_str() {
+/// Converts an error in a field of the API to an error in a row, with the name of the column.
+pub(super) fn to_row_error(number: i32, error: FieldError) -> RowError {
+    let path = match error.path.as_str() {
         "externalId" => "external_id".to_owned(),
         "type" => "asset_type".to_owned(),
         "lifecycleState" => "lifecycle_state".to_owned(),
@@ -364,15 +381,15 @@ pub(super) fn of_column(number: i32, wrong: FieldError) -> RowError {
             None => path.to_owned(),
         },
     };
-    at_column(number, FieldError { path, ..wrong })
+    at_column(number, FieldError { path, ..error })
 }
 
-/// A fault at the name of a column as it was sent.
+/// Converts an error to an error in a row. The error's path already is the column name as in the file.
 fn at_column(number: i32, FieldError { path, message, suggestion }: FieldError) -> RowError {
     RowError { row: number, column: Some(beginning(&path).into_owned()), message, suggestion }
 }
 
-pub(super) fn fault(row: i32, column: Option<String>, message: impl Into<String>) -> RowError {
+pub(super) fn row_error(row: i32, column: Option<String>, message: impl Into<String>) -> RowError {
     RowError { row, column, message: message.into(), suggestion: None }
 }
 

@@ -1,6 +1,7 @@
-//! The states of a run: opened, rows come, received, chunk after chunk done, ended.
+//! The states of an import run. A run is opened, receives rows (`QUEUED`, `received_at` null), has received all rows
+//! (`QUEUED`), imports chunk by chunk (`RUNNING`), and ends (`SUCCEEDED`, `FAILED` or `CANCELLED`).
 //!
-//! Long, because it follows a run from its opening to each of its ends, in that order.
+//! Long, because all transitions of a run are in one file, in this order.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -18,59 +19,62 @@ use crate::{
     },
 };
 
-/// Imports of one organization that may be under way at a time: each may hold 512 MiB.
+/// Maximum number of runs in progress per organization. Each run stores up to 512 MiB.
 const MAX_OPEN_RUNS: i64 = 5;
-/// Errors of one run that are kept; all are counted.
+/// Maximum number of stored errors per run. The count of failed rows includes the others.
 const MAX_ERRORS: i32 = 10_000;
-/// Characters of what is kept of an error: it quotes what was sent.
+/// Maximum length of each stored text of an error, in characters. The texts quote the input.
 const MAX_MESSAGE_CHARS: usize = 1_000;
 
 const SELECT: &str = "SELECT id, state, kind, format, dry_run, empty_cells, actor_kind, actor_id, error, rows, done, created,
     updated, unchanged, failed, started_at, received_at, finished_at FROM import_run";
 
-/// A chunk to be imported now.
+/// A chunk that the current transaction imports, with its run.
 #[derive(Debug)]
-pub struct Begun {
-    /// Its run.
+pub struct ClaimedChunk {
+    /// Run of the chunk, as it was before this chunk.
     pub run: ImportRun,
-    /// What its rows' cells are.
+    /// Kind, columns and delimiter of the rows.
     pub table: Table,
-    /// The rows.
+    /// Rows to import.
     pub chunk: Chunk,
 }
 
-/// What a chunk's rows came to.
+/// Result of importing a chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// Rows that made something new.
+    /// Number of rows that created an asset or dependency.
     pub created: i32,
-    /// Rows that changed something.
+    /// Number of rows that changed an asset or dependency.
     pub updated: i32,
-    /// Rows that said what was known.
+    /// Number of rows that changed nothing.
     pub unchanged: i32,
-    /// What is wrong with the others.
+    /// Errors of the rows that were not imported. A row can have several errors.
     pub faults: Vec<RowError>,
 }
 
 impl ImportRun {
-    /// An upload that brought no chunk for so long will not go on: whoever received it is gone.
-    pub const ABANDONED: TimeDelta = TimeDelta::minutes(10);
+    /// Time without a new chunk after which an upload counts as abandoned, because the process that received the upload
+    /// has exited.
+    pub const ABANDONED_AFTER: TimeDelta = TimeDelta::minutes(10);
 
-    /// Opens a run: its rows may come.
+    /// Opens a run, which is then ready to receive rows. Returns the earlier run if the caller has used the idempotency
+    /// key before.
     ///
     /// # Errors
-    /// `Conflict` while five are under way, and where the key is that of one ordered otherwise, or whose rows still come.
+    /// `Invalid` for a malformed idempotency key. `Conflict` if the run with the idempotency key has other parameters
+    /// or is still receiving rows, or if the organization has five runs in progress.
     pub async fn open(tx: &Tx, order: &ImportOrder, now: DateTime<Utc>) -> Result<Opened> {
         if let Some(key) = &order.idempotency_key
             && (key.is_empty() || key.chars().count() > 255 || key.contains('\0'))
         {
             return Err(Error::invalid("idempotencyKey", "must have 1 to 255 characters"));
         }
-        // One after the other: of those that come at once, each would see too few under way.
+        // Serialises requests per organization. Otherwise, concurrent requests would not count each other's runs.
         let lock = "SELECT pg_advisory_xact_lock(hashtextextended('import_run ' || $1::uuid, 0))";
         tx.exec(lock, &[&tx.org()]).await?;
         let (actor_kind, actor_id) = tx.origin().actor.columns();
-        // Everybody has keys of their own: nobody can use up another's.
+        // The stored key includes the actor, so that callers can use the same key independently of each other.
         let idempotency_key = order
             .idempotency_key
             .as_ref()
@@ -79,7 +83,7 @@ impl ImportRun {
             && let Some(run) =
                 tx.opt::<Self>(&format!("{SELECT} WHERE idempotency_key = $1"), &[key]).await?
         {
-            run.check_is_of(order)?;
+            run.check_same_order(order)?;
             return Ok(Opened::Existing(run));
         }
         let open: Row = tx
@@ -87,7 +91,7 @@ impl ImportRun {
             .await?;
         if open.try_get::<_, i64>("open")? >= MAX_OPEN_RUNS {
             return Err(Error::Conflict(format!(
-                "{MAX_OPEN_RUNS} imports are under way: wait for one to end, or cancel it"
+                "{MAX_OPEN_RUNS} imports of the organization are in progress: wait until one ends, or cancel one"
             )));
         }
         let id = ImportRunId::new();
@@ -109,48 +113,52 @@ impl ImportRun {
             ],
         )
         .await?;
-        let what = json!({ "kind": order.kind, "format": order.format, "dryRun": order.dry_run });
-        Entry::created("import_run.started", id, &what).record(tx, now).await?;
+        let details =
+            json!({ "kind": order.kind, "format": order.format, "dryRun": order.dry_run });
+        Entry::created("import_run.started", id, &details).record(tx, now).await?;
         Self::get(tx, id).await.map(Opened::New)
     }
 
-    /// Whether this is what the same key may be answered with.
-    fn check_is_of(&self, order: &ImportOrder) -> Result<()> {
+    /// Checks that this run can be returned for an order with the same idempotency key.
+    ///
+    /// # Errors
+    /// `Conflict` if the order has other parameters, or if this run is still receiving rows.
+    fn check_same_order(&self, order: &ImportOrder) -> Result<()> {
         let ordered = (order.kind, order.format, order.dry_run, order.empty_cells);
         if (self.kind, self.format, self.dry_run, self.empty_cells) != ordered {
             return Err(Error::Conflict(
-                "the idempotency key is that of another import, of other rows or ordered otherwise (kind, format, dryRun, emptyCells): \
-                 give this one a key of its own"
+                "the idempotency key belongs to another import, with another kind, format, dryRun or emptyCells: \
+                 use a new key for this import"
                     .into(),
             ));
         }
         if self.received_at.is_none() {
             return Err(Error::Conflict(
-                "the rows of the import with this idempotency key are still coming: send it again once that upload has ended"
+                "an upload with this idempotency key is still in progress: wait until that upload has ended, then send the file again"
                     .into(),
             ));
         }
         Ok(())
     }
 
-    /// Keeps a part of the file until it is imported.
+    /// Stores a chunk until it is imported, and records the errors of its unreadable rows.
     ///
     /// # Errors
-    /// `Conflict` if the run has ended meanwhile.
+    /// `Conflict` if the run has ended, or if all rows have been received.
     pub async fn add_chunk(tx: &Tx, id: ImportRunId, table: &Table, chunk: &Chunk) -> Result<()> {
-        let place: Option<Row> = tx
+        let index: Option<Row> = tx
             .opt(
                 "UPDATE import_run SET chunks = chunks + 1, rows = rows + $2, advanced_at = now()
                  WHERE id = $1 AND state = 'QUEUED' AND received_at IS NULL
                  RETURNING chunks - 1 AS place,
-                     EXISTS (SELECT FROM import_table WHERE run_id = $1 AND kind = $3) AS is_table_kept",
+                     EXISTS (SELECT FROM import_table WHERE run_id = $1 AND kind = $3) AS is_table_stored",
                 &[&id, &chunk.rows, &table.kind.as_str()],
             )
             .await?;
-        let Some(place) = place else {
-            return Err(Error::Conflict("the import has ended meanwhile".into()));
+        let Some(index) = index else {
+            return Err(Error::Conflict("the import has already ended".into()));
         };
-        if !place.try_get::<_, bool>("is_table_kept")? {
+        if !index.try_get::<_, bool>("is_table_stored")? {
             let delimiter = char::from(table.delimiter).to_string();
             tx.exec(
                 "INSERT INTO import_table (org_id, run_id, kind, columns, delimiter) VALUES ($1, $2, $3, $4, $5)",
@@ -164,7 +172,7 @@ impl ImportRun {
             &[
                 &tx.org(),
                 &id,
-                &place.try_get::<_, i32>("place")?,
+                &index.try_get::<_, i32>("place")?,
                 &table.kind.as_str(),
                 &chunk.rows,
                 &chunk.numbers,
@@ -177,12 +185,12 @@ impl ImportRun {
         Ok(())
     }
 
-    /// Notes that all rows have come. A file without rows is done.
+    /// Marks all rows of the run as received. A run without rows succeeds immediately.
     ///
     /// # Errors
-    /// `Conflict` if the run has ended meanwhile.
-    pub async fn received(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Self> {
-        let noted = tx
+    /// `Conflict` if the run has ended, or if all rows have already been marked as received.
+    pub async fn mark_received(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Self> {
+        let changed = tx
             .exec(
                 "UPDATE import_run SET received_at = $2, advanced_at = now(),
                      state = CASE WHEN chunks = 0 THEN 'SUCCEEDED' ELSE state END,
@@ -191,8 +199,8 @@ impl ImportRun {
                 &[&id, &now],
             )
             .await?;
-        if noted == 0 {
-            return Err(Error::Conflict("the import has ended meanwhile".into()));
+        if changed == 0 {
+            return Err(Error::Conflict("the import has already ended".into()));
         }
         tx.emit(Event::changed(tx.org(), id));
         let run = Self::get(tx, id).await?;
@@ -202,19 +210,21 @@ impl ImportRun {
         Ok(run)
     }
 
-    /// Takes a chunk to import it in this transaction; none if there is nothing to do any more. The row stays locked, so
-    /// a cancellation waits, for as long as its session waits for locks: behind a chunk that takes longer it times out.
-    pub async fn begin_chunk(tx: &Tx, id: ImportRunId, place: i32) -> Result<Option<Begun>> {
+    /// Claims a chunk for the import in this transaction: deletes and returns the stored chunk. Returns `None` if the
+    /// run has ended, or if the chunk has already been imported. Locks the run's row until the transaction ends. A
+    /// cancellation waits for this lock, and fails if the wait exceeds the lock timeout of its session.
+    pub async fn begin_chunk(tx: &Tx, id: ImportRunId, index: i32) -> Result<Option<ClaimedChunk>> {
         let run: Option<Self> = tx
             .opt(
                 &format!(
                     "{SELECT} WHERE id = $1 AND state IN ('QUEUED', 'RUNNING') AND chunks_done = $2 FOR UPDATE"
                 ),
-                &[&id, &place],
+                &[&id, &index],
             )
             .await?;
         let Some(run) = run else { return Ok(None) };
-        // A plan that was made while the inventory was empty would read all of it when it is full.
+        // Prevents sequential scans: a plan cached while a table was empty would scan the whole table after it has
+        // grown.
         tx.exec("SELECT set_config('enable_seqscan', 'off', true)", &[]).await?;
         let chunk: Row = tx
             .one(
@@ -222,7 +232,7 @@ impl ImportRun {
                                 RETURNING org_id, run_id, kind, rows, numbers, content)
                  SELECT chunk.kind, columns, delimiter, rows, numbers, content
                  FROM chunk JOIN import_table USING (org_id, run_id, kind)",
-                &[&id, &place],
+                &[&id, &index],
             )
             .await?;
         let table = Table {
@@ -240,20 +250,21 @@ impl ImportRun {
             content: chunk.try_get("content")?,
             faults: Vec::new(),
         };
-        Ok(Some(Begun { run, table, chunk }))
+        Ok(Some(ClaimedChunk { run, table, chunk }))
     }
 
-    /// Counts a chunk's rows; the place of the next chunk, or none when it was the last and the run has ended.
+    /// Adds the outcome of a chunk to the run's counts, and returns the index of the next chunk. After the last chunk,
+    /// ends the run as succeeded and returns `None`.
     pub async fn close_chunk(
         tx: &Tx,
-        begun: &Begun,
+        claimed: &ClaimedChunk,
         outcome: &Outcome,
         now: DateTime<Utc>,
     ) -> Result<Option<i32>> {
-        let id = begun.run.id;
-        Self::record_errors(tx, id, begun.table.kind, &outcome.faults).await?;
+        let id = claimed.run.id;
+        Self::record_errors(tx, id, claimed.table.kind, &outcome.faults).await?;
         let Outcome { created, updated, unchanged, .. } = outcome;
-        let failed = begun.chunk.rows - created - updated - unchanged;
+        let failed = claimed.chunk.rows - created - updated - unchanged;
         let row: Row = tx
             .one(
                 "UPDATE import_run SET
@@ -262,15 +273,15 @@ impl ImportRun {
                      state = CASE WHEN chunks_done + 1 = chunks THEN 'SUCCEEDED' ELSE 'RUNNING' END,
                      finished_at = CASE WHEN chunks_done + 1 = chunks THEN $7::timestamptz END
                  WHERE id = $1 RETURNING chunks_done, state = 'SUCCEEDED' AS is_last",
-                &[&id, &begun.chunk.rows, created, updated, unchanged, &failed, &now],
+                &[&id, &claimed.chunk.rows, created, updated, unchanged, &failed, &now],
             )
             .await?;
         tx.emit(Event::changed(tx.org(), id));
         if !row.try_get::<_, bool>("is_last")? {
             return Ok(Some(row.try_get("chunks_done")?));
         }
-        // The run is locked since the chunk was taken.
-        Self::get(tx, id).await?.record_success(tx, begun.run.state, now).await?;
+        // `begin_chunk` locked the run's row, so the run has not changed since the update above.
+        Self::get(tx, id).await?.record_success(tx, claimed.run.state, now).await?;
         Ok(None)
     }
 
@@ -279,15 +290,16 @@ impl ImportRun {
         Entry::changed("import_run.finished", self.id, before, self.result()).record(tx, now).await
     }
 
-    /// Ends a run that cannot go on; what is imported stays.
+    /// Ends a run as failed. Assets and dependencies that it has already imported stay. Does nothing if the run has
+    /// ended.
     pub async fn fail(tx: &Tx, id: ImportRunId, reason: &str, now: DateTime<Utc>) -> Result<()> {
         let action = "import_run.failed";
         Self::end(tx, id, RunState::Failed, action, Some(reason), now).await.map(drop)
     }
 
-    /// Ends a run whose rows do not come whole. One whose rows have all come is left as it is, and returned: whoever sent
-    /// them did not hear so.
-    pub async fn break_off(
+    /// Ends a run as failed if not all of its rows have been received, and returns `None`. If all rows have been
+    /// received, leaves the run unchanged and returns it: the upload succeeded, and only the response was lost.
+    pub async fn fail_upload(
         tx: &Tx,
         id: ImportRunId,
         reason: &str,
@@ -301,10 +313,11 @@ impl ImportRun {
         Self::fail(tx, id, reason, now).await.map(|()| None)
     }
 
-    /// Ends a run before it is done; what is imported stays. While a chunk is being imported it waits for that.
+    /// Ends a run as cancelled. Assets and dependencies that it has already imported stay. If a chunk is being
+    /// imported, waits until the chunk's transaction has ended.
     ///
     /// # Errors
-    /// `Conflict` if it has ended already.
+    /// `NotFound` if the run does not exist. `Conflict` if the run has ended.
     pub async fn cancel(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Self> {
         let action = "import_run.cancelled";
         if !Self::end(tx, id, RunState::Cancelled, action, None, now).await? {
@@ -330,7 +343,7 @@ impl ImportRun {
                 "WITH before AS (SELECT org_id, id, state FROM import_run
                                  WHERE id = $1 AND state IN ('QUEUED', 'RUNNING') FOR UPDATE)
                  UPDATE import_run AS run SET state = $2, error = $3, finished_at = $4,
-                     -- What never came whole may be sent again under the same key.
+                     -- The key is released if not all rows were received, so that the file can be sent again.
                      idempotency_key = CASE WHEN run.received_at IS NOT NULL THEN run.idempotency_key END
                  FROM before WHERE run.org_id = before.org_id AND run.id = before.id
                  RETURNING before.state",
@@ -345,12 +358,15 @@ impl ImportRun {
         Ok(true)
     }
 
-    /// The run, or `None`.
+    /// Returns the run with this id, or `None`.
     pub async fn find(tx: &Tx, id: ImportRunId) -> Result<Option<Self>> {
         tx.opt(&format!("{SELECT} WHERE id = $1"), &[&id]).await
     }
 
-    /// The run.
+    /// Returns the run with this id.
+    ///
+    /// # Errors
+    /// `NotFound` if the run does not exist.
     pub async fn get(tx: &Tx, id: ImportRunId) -> Result<Self> {
         Self::find(tx, id).await?.ok_or_else(|| Error::not_found(entity::ImportRun::NAME, id))
     }
@@ -364,7 +380,7 @@ impl ImportRun {
         if faults.is_empty() {
             return Ok(());
         }
-        let kept: Row = tx
+        let counts: Row = tx
             .one(
                 "WITH before AS (SELECT org_id, id, errors_kept FROM import_run WHERE id = $1 FOR UPDATE)
                  UPDATE import_run AS run SET errors_kept = LEAST(before.errors_kept + $2, $3)
@@ -373,8 +389,8 @@ impl ImportRun {
                 &[&id, &i32::try_from(faults.len()).unwrap_or(MAX_ERRORS), &MAX_ERRORS],
             )
             .await?;
-        let room = kept.try_get::<_, i32>("after")? - kept.try_get::<_, i32>("before")?;
-        let faults = &faults[..usize::try_from(room).unwrap_or_default()];
+        let remaining = counts.try_get::<_, i32>("after")? - counts.try_get::<_, i32>("before")?;
+        let faults = &faults[..usize::try_from(remaining).unwrap_or_default()];
         let ids: Vec<_> = faults.iter().map(|_| uuid::Uuid::now_v7()).collect();
         let rows: Vec<_> = faults.iter().map(|fault| fault.row).collect();
         let columns: Vec<_> =
@@ -399,7 +415,7 @@ impl ImportRun {
     }
 }
 
-/// As much of it as is kept.
+/// Returns the first [`MAX_MESSAGE_CHARS`] characters of a text.
 fn truncated(text: &str) -> &str {
     text.char_indices().nth(MAX_MESSAGE_CHARS).map_or(text, |(end, _)| &text[..end])
 }

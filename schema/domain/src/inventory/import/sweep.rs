@@ -1,4 +1,5 @@
-//! What is cleared away after a run, and the end of one that nobody goes on with.
+//! Clean-up of import runs: deletes the working data of ended runs, fails runs with an abandoned upload, and deletes
+//! old runs. The working data are the stored chunks, the headers of the files, and the keys for deduplication.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -10,38 +11,45 @@ use crate::base::{
     error::Result,
 };
 
-/// Rows that a sweep takes away at a time.
-const SWEPT: i64 = 20_000;
-/// Runs that are forgotten at a time; each may have 10,000 errors.
-const FORGOTTEN: i64 = 10;
+/// Maximum number of deduplication keys that one sweep deletes.
+const SWEEP_BATCH: i64 = 20_000;
+/// Maximum number of runs deleted per statement; each run has up to 10,000 errors.
+const DELETE_BATCH: i64 = 10;
 
-/// What a look at what a run leaves behind found.
+/// Result of sweeping one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
-    /// All is clear.
-    Clear,
-    /// There is more to take away.
+    /// All working data of the run is deleted, or the run does not exist.
+    Done,
+    /// Working data of the run remains; sweep again immediately.
     More,
-    /// It is under way: look again later.
-    Open,
+    /// The run is in progress; sweep again later.
+    InProgress,
 }
 
 impl ImportRun {
-    /// Clears away what an ended run no longer needs, a part at a time, and ends one whose upload was abandoned.
+    /// Deletes a batch of the working data of an ended run: up to 50 chunks and 20,000 keys. First fails the run if its
+    /// upload was abandoned, i.e. no chunk arrived for [`Self::ABANDONED_AFTER`].
     pub async fn sweep(tx: &Tx, id: ImportRunId, now: DateTime<Utc>) -> Result<Sweep> {
         let run: Option<Row> = tx
             .opt(
                 "SELECT finished_at IS NOT NULL AS has_ended,
                         received_at IS NULL AND advanced_at < now() - $2::bigint * interval '1 ms' AS is_abandoned
                  FROM import_run WHERE id = $1 FOR UPDATE",
-                &[&id, &Self::ABANDONED.num_milliseconds()],
+                &[&id, &Self::ABANDONED_AFTER.num_milliseconds()],
             )
             .await?;
-        let Some(run) = run else { return Ok(Sweep::Clear) };
+        let Some(run) = run else { return Ok(Sweep::Done) };
         if run.try_get("is_abandoned")? && !run.try_get::<_, bool>("has_ended")? {
-            Self::fail(tx, id, "the upload broke off: nothing of it was imported", now).await?;
+            Self::fail(
+                tx,
+                id,
+                "the upload stopped before the whole file arrived, and nothing was imported: send the file again",
+                now,
+            )
+            .await?;
         } else if !run.try_get::<_, bool>("has_ended")? {
-            return Ok(Sweep::Open);
+            return Ok(Sweep::InProgress);
         }
         let chunks = tx
             .exec(
@@ -52,25 +60,27 @@ impl ImportRun {
             .await?;
         let keys = tx
             .exec(
-                // Up to a key, not a set of them: fresh rows have no statistics, and a join of them would be a nested loop.
+                // Deletes a range of keys rather than a set. Postgres has no statistics for new rows, and would join a
+                // set in a nested loop.
                 "DELETE FROM import_key WHERE run_id = $1 AND key <=
                      (SELECT max(key) FROM (SELECT key FROM import_key WHERE run_id = $1 ORDER BY key LIMIT $2) AS part)",
-                &[&id, &SWEPT],
+                &[&id, &SWEEP_BATCH],
             )
             .await?;
         if chunks + keys > 0 {
             return Ok(Sweep::More);
         }
         tx.exec("DELETE FROM import_table WHERE run_id = $1", &[&id]).await?;
-        Ok(Sweep::Clear)
+        Ok(Sweep::Done)
     }
 
-    /// Forgets some of the runs of all organizations that ended before, with their errors: how many.
-    pub async fn forget(tx: &Tx<Fleet>, before: DateTime<Utc>) -> Result<u64> {
+    /// Deletes up to ten runs of any organizations that ended before this time, with their errors. Returns the number
+    /// of deleted runs.
+    pub async fn delete_ended(tx: &Tx<Fleet>, before: DateTime<Utc>) -> Result<u64> {
         tx.exec(
             "DELETE FROM import_run WHERE (org_id, id) IN
                  (SELECT org_id, id FROM import_run WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)",
-            &[&before, &FORGOTTEN],
+            &[&before, &DELETE_BATCH],
         )
         .await
     }

@@ -1,4 +1,4 @@
-//! Keys for programs.
+//! API keys of programs.
 
 use std::net::IpAddr;
 
@@ -25,7 +25,7 @@ fn new_key(permissions: &[Permission]) -> NewApiKey {
     }
 }
 
-/// A test, and an admin who makes keys in it.
+/// Creates an organization and an admin who creates keys in it.
 async fn setup() -> (TestOrg, Viewer) {
     let test = TestOrg::new().await;
     let root = test.person("root@x.com", &["admin"]).await;
@@ -49,8 +49,9 @@ async fn revoke(test: &TestOrg, viewer: &Viewer, id: ApiKeyId) -> Result<()> {
 #[tokio::test]
 async fn a_key_may_what_it_was_made_for_and_no_more() {
     let (test, root) = setup().await;
-    let (key, text) = create(&test, &root, new_key(&[Permission::ComplianceRun])).await.unwrap();
-    let program = test.viewer(&text, 1).await.unwrap();
+    let (key, full_key) =
+        create(&test, &root, new_key(&[Permission::ComplianceRun])).await.unwrap();
+    let program = test.viewer(&full_key, 1).await.unwrap();
     assert_eq!((program.actor, program.org), (Actor::ApiKey(key.id), test.org));
     assert_eq!(program.permissions.iter().collect::<Vec<_>>(), [Permission::ComplianceRun]);
     assert!(program.session.is_none());
@@ -60,11 +61,11 @@ async fn a_key_may_what_it_was_made_for_and_no_more() {
 #[tokio::test]
 async fn the_use_of_a_key_is_noted_to_the_minute() {
     let (test, root) = setup().await;
-    let (_, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    for (now, noted) in [(10, 10), (60, 10), (71, 71)] {
-        test.viewer(&text, now).await.unwrap();
+    let (_, full_key) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    for (now, recorded) in [(10, 10), (60, 10), (71, 71)] {
+        test.viewer(&full_key, now).await.unwrap();
         let tx = test.db.read(test.org).await.unwrap();
-        assert_eq!(ApiKey::list(&tx).await.unwrap()[0].last_used_at, Some(at(noted)));
+        assert_eq!(ApiKey::list(&tx).await.unwrap()[0].last_used_at, Some(at(recorded)));
         tx.commit().await.unwrap();
     }
 }
@@ -72,18 +73,18 @@ async fn the_use_of_a_key_is_noted_to_the_minute() {
 #[tokio::test]
 async fn an_expired_key_is_refused() {
     let (test, root) = setup().await;
-    let (_, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    test.viewer(&text, 30 * 86_400 - 1).await.unwrap();
-    assert_bad_token(test.viewer(&text, 30 * 86_400).await);
+    let (_, full_key) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    test.viewer(&full_key, 30 * 86_400 - 1).await.unwrap();
+    assert_bad_token(test.viewer(&full_key, 30 * 86_400).await);
 }
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_and_stays_revoked() {
     let (test, root) = setup().await;
-    let (key, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    test.viewer(&text, 0).await.unwrap();
+    let (key, full_key) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    test.viewer(&full_key, 0).await.unwrap();
     revoke(&test, &root, key.id).await.unwrap();
-    assert_bad_token(test.viewer(&text, 2).await);
+    assert_bad_token(test.viewer(&full_key, 2).await);
     revoke(&test, &root, key.id).await.unwrap();
     assert_eq!(test.audited("api_key.revoked by user").await, 1);
 }
@@ -95,7 +96,7 @@ async fn a_key_is_refused_from_where_it_may_not_be_used() {
         allowed_cidrs: vec!["10.0.0.0/8".into(), "2001:db8::/32".into(), "192.0.2.5".into()],
         ..new_key(&[Permission::AssetRead])
     };
-    let (_, text) = create(&test, &root, new).await.unwrap();
+    let (_, full_key) = create(&test, &root, new).await.unwrap();
     for (address, served) in [
         ("10.9.8.7", true),
         ("::ffff:10.9.8.7", true),
@@ -106,7 +107,7 @@ async fn a_key_is_refused_from_where_it_may_not_be_used() {
         ("2001:db9::1", false),
     ] {
         let address: IpAddr = address.parse().unwrap();
-        let outcome = test.identity.authenticate(&text, address, at(1)).await;
+        let outcome = test.identity.authenticate(&full_key, address, at(1)).await;
         assert_eq!(outcome.is_ok(), served, "{address}");
     }
 }
@@ -114,32 +115,34 @@ async fn a_key_is_refused_from_where_it_may_not_be_used() {
 #[tokio::test]
 async fn a_tampered_key_is_refused() {
     let (test, root) = setup().await;
-    let (_, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let (_, full_key) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
     let (_, other) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    for place in 0..text.len() {
-        let mut tampered = text.clone().into_bytes();
-        tampered[place] = if tampered[place] == b'a' { b'b' } else { b'a' };
+    for index in 0..full_key.len() {
+        let mut tampered = full_key.clone().into_bytes();
+        tampered[index] = if tampered[index] == b'a' { b'b' } else { b'a' };
         assert_bad_token(test.viewer(std::str::from_utf8(&tampered).unwrap(), 1).await);
     }
-    // A right checksum does not make a wrong secret right.
-    let prefix = |text: &str| text.split('_').nth(1).unwrap().to_owned();
+    // A valid checksum does not make a wrong secret valid.
+    let prefix = |full_key: &str| full_key.split('_').nth(1).unwrap().to_owned();
     let superuser = test.db.superuser().await;
     let sql = "UPDATE api_key SET secret_hash = '\\x00' WHERE prefix = $1";
     superuser.execute(sql, &[&prefix(&other)]).await.unwrap();
     assert_bad_token(test.viewer(&other, 1).await);
-    test.viewer(&text, 1).await.unwrap();
+    test.viewer(&full_key, 1).await.unwrap();
 }
 
 #[tokio::test]
 async fn nobody_makes_a_key_that_may_more_than_they() {
     let (test, root) = setup().await;
     let refusal = forbidden(create(&test, &root, new_key(&[Permission::RoleManage])).await);
-    assert!(refusal.ends_with("you do not have ROLE_MANAGE"), "{refusal}");
+    assert!(refusal.ends_with("you lack ROLE_MANAGE"), "{refusal}");
     for permission in [Permission::FleetRead, Permission::FleetManage] {
         let refusal = faults(create(&test, &root, new_key(&[permission])).await);
         assert_eq!(
             refusal,
-            ["input.permissions what concerns the installation cannot be given to a key"]
+            [
+                "input.permissions an API key cannot have fleet permissions (FLEET_READ, FLEET_MANAGE)"
+            ]
         );
     }
 }
@@ -175,8 +178,8 @@ async fn all_that_is_wrong_with_a_new_key_is_said_at_once() {
 #[tokio::test]
 async fn the_secret_is_stored_as_a_digest_only() {
     let (test, root) = setup().await;
-    let (key, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
-    let secret = text.splitn(3, '_').nth(2).unwrap();
+    let (key, full_key) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let secret = full_key.splitn(3, '_').nth(2).unwrap();
     let row = test
         .db
         .superuser()
@@ -184,20 +187,20 @@ async fn the_secret_is_stored_as_a_digest_only() {
         .query_one("SELECT secret_hash, api_key::text AS whole FROM api_key", &[])
         .await
         .unwrap();
-    assert_eq!(row.get::<_, Vec<u8>>("secret_hash"), domain::access::token::digest(&text));
+    assert_eq!(row.get::<_, Vec<u8>>("secret_hash"), domain::access::token::digest(&full_key));
     assert!(!row.get::<_, String>("whole").contains(&secret[..20]));
-    assert!(text.starts_with(&format!("sok_{}_", key.prefix)));
+    assert!(full_key.starts_with(&format!("sok_{}_", key.prefix)));
 }
 
 #[tokio::test]
 async fn a_key_of_another_organization_is_neither_seen_nor_revoked() {
     let (test, root) = setup().await;
-    let (key, text) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
+    let (key, full_key) = create(&test, &root, new_key(&[Permission::AssetRead])).await.unwrap();
     let other = organization(&test.db, "other").await;
     let stranger = viewer(other, Id::new(), BuiltinRole::Owner);
     assert_not_found(revoke(&test, &stranger, key.id).await);
     let tx = test.db.read(other).await.unwrap();
     assert!(ApiKey::list(&tx).await.unwrap().is_empty());
     assert!(ApiKey::of_ids(&tx, &[key.id]).await.unwrap().is_empty());
-    test.viewer(&text, 2).await.unwrap();
+    test.viewer(&full_key, 2).await.unwrap();
 }

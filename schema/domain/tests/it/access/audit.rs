@@ -1,4 +1,4 @@
-//! The audit trail: in the transaction of the change, or not at all.
+//! The audit trail is written in the transaction of the change, or not at all.
 
 use async_graphql::MaybeUndefined;
 use domain::{
@@ -18,7 +18,7 @@ fn page(size: usize) -> PageRequest {
     PageRequest { size, ..ALL }
 }
 
-/// The entries about assets, newest first.
+/// Returns the audit entries of assets, newest first.
 async fn entries(test: &TestOrg) -> Vec<AuditEntry> {
     let tx = test.db.read(test.org).await.unwrap();
     let query = AuditQuery { entity_type: Some("asset".into()), ..Default::default() };

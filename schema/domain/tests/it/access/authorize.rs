@@ -1,4 +1,4 @@
-//! What an actor may do now, whatever it might do when it asked.
+//! Authorization when an action runs, whatever was permitted when it was requested.
 
 use chrono::TimeDelta;
 use domain::{

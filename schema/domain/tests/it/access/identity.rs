@@ -1,4 +1,4 @@
-//! Who stands behind a bearer, as of now; and changing one's own password.
+//! The viewer behind a bearer token, and changes of the user's own password.
 
 use domain::{
     Id, Origin, Viewer,
@@ -21,7 +21,7 @@ const NEW: &str = "eleven quiet lanterns";
 struct Ada {
     test: TestOrg,
     id: UserId,
-    /// Who manages her.
+    /// The admin who manages the user.
     root: Viewer,
     tokens: Tokens,
 }
@@ -200,7 +200,7 @@ async fn a_password_that_was_reset_meanwhile_is_not_overwritten() {
     let change = caller(HOME, at(1));
     let (changed, ()) =
         tokio::join!(test.identity.change_password(&viewer, PASSWORD, NEW, &change), async {
-            crate::harness::until(&superuser, crate::harness::SOMEBODY_WAITS).await;
+            crate::harness::until(&superuser, crate::harness::A_LOCK_IS_AWAITED).await;
             resetting.commit().await.unwrap();
         });
     assert_eq!(faults(changed), ["current is not the current password"]);

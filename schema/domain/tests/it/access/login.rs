@@ -1,4 +1,4 @@
-//! Signing in, and what failing to costs.
+//! Sign-in, and the lockout after failures.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -6,18 +6,18 @@ use domain::{
     Db, Error, Origin,
     access::{
         identity::Tokens,
-        login::{Guard, Subject},
+        login::{LockoutCounter, Subject},
         password::Cost,
         user::User,
     },
 };
 
 use crate::harness::{
-    COST, ELSEWHERE, HOME, PASSWORD, POLICY, SOMEBODY_WAITS, TestOrg, assert_bad_credentials, at,
-    at_once, caller, identity, person, until,
+    A_LOCK_IS_AWAITED, COST, ELSEWHERE, HOME, PASSWORD, POLICY, TestOrg, assert_bad_credentials,
+    at, at_once, caller, identity, person, until,
 };
 
-/// Tries a wrong password.
+/// Tries to sign in with a wrong password.
 async fn fail(test: &TestOrg, email: &str, from: IpAddr, now: i64) -> domain::Result<Tokens> {
     test.identity.login(email, "not the password", &caller(from, at(now))).await
 }
@@ -186,7 +186,7 @@ async fn failures_at_once_are_all_counted() {
     let fail = async |db: Db| {
         let tx = db.auth(Origin::system()).await.unwrap();
         let subject = Subject::Account { email: "ada@x.com".into(), known: None };
-        Guard::fail(&tx, &subject, POLICY.access_life, at(0)).await.unwrap();
+        LockoutCounter::fail(&tx, &subject, POLICY.access_lifetime, at(0)).await.unwrap();
         tx.commit().await.unwrap();
     };
     at_once((0..20).map(|_| fail(test.db.db.clone()))).await;
@@ -202,9 +202,9 @@ async fn failures_and_successes_at_once_get_in_nobodys_way() {
         let tx = db.auth(Origin::system()).await.unwrap();
         let subject = Subject::Account { email: "ada@x.com".into(), known: None };
         if turn % 2 == 0 {
-            Guard::fail(&tx, &subject, POLICY.access_life, at(turn)).await.unwrap();
+            LockoutCounter::fail(&tx, &subject, POLICY.access_lifetime, at(turn)).await.unwrap();
         } else {
-            Guard::clear(&tx, &subject).await.unwrap();
+            LockoutCounter::clear(&tx, &subject).await.unwrap();
         }
         tx.commit().await.unwrap();
     };
@@ -220,10 +220,10 @@ async fn a_guess_on_its_way_when_the_account_is_locked_comes_too_late() {
     }
     let subject = Subject::Account { email: "ada@x.com".into(), known: None };
     let fifth = test.db.auth(Origin::system()).await.unwrap();
-    Guard::fail(&fifth, &subject, POLICY.access_life, at(0)).await.unwrap();
+    LockoutCounter::fail(&fifth, &subject, POLICY.access_lifetime, at(0)).await.unwrap();
     let superuser = test.db.superuser().await;
     let (guess, ()) = tokio::join!(test.login("ada@x.com", ELSEWHERE, 1), async {
-        until(&superuser, SOMEBODY_WAITS).await;
+        until(&superuser, A_LOCK_IS_AWAITED).await;
         fifth.commit().await.unwrap();
     });
     assert_bad_credentials(guess);
@@ -237,7 +237,7 @@ async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
     User::set_password(&changing, ada, "$argon2id$other", None, at(1)).await.unwrap();
     let superuser = test.db.superuser().await;
     let (old, ()) = tokio::join!(test.login("ada@x.com", HOME, 1), async {
-        until(&superuser, SOMEBODY_WAITS).await;
+        until(&superuser, A_LOCK_IS_AWAITED).await;
         changing.commit().await.unwrap();
     });
     assert_bad_credentials(old);

@@ -70,7 +70,9 @@ async fn no_role_holds_what_concerns_the_installation() {
     let refusal = faults(save(&test, &fleet, "night", &[Permission::FleetManage]).await);
     assert_eq!(
         refusal,
-        ["permissions what concerns the installation is granted by `sentryops admin grant` only"]
+        [
+            "permissions fleet permissions (FLEET_READ, FLEET_MANAGE) can be granted only with `sentryops admin grant`"
+        ]
     );
 }
 
@@ -88,7 +90,7 @@ async fn a_role_that_somebody_holds_is_not_deleted() {
     let (test, owner) = setup().await;
     save(&test, &owner, "night", &[Permission::CheckRun]).await.unwrap();
     let ada = test.person("ada@x.com", &["night"]).await;
-    let sentence = "the role is still held by members: take it from them first";
+    let sentence = "members still have this role: remove the role from all members first";
     assert_eq!(conflict(delete(&test, &owner, "night").await), sentence);
     let tx = test.db.auth(owner.origin(HOME, "req-1".into())).await.unwrap();
     User::set_roles(&tx, test.org, Some(&owner), ada, &["viewer".into()], at(1)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Sessions: their refresh tokens, their limits, and what ends them.
+//! Sessions: refresh tokens, limits, and the reasons that end them.
 
 use chrono::TimeDelta;
 use domain::{
@@ -10,8 +10,8 @@ use domain::{
 };
 
 use crate::harness::{
-    COST, HOME, PASSWORD, POLICY, SOMEBODY_WAITS, TestOrg, assert_bad_token, assert_not_found, at,
-    at_once, caller, identity, join, organization, until,
+    A_LOCK_IS_AWAITED, COST, HOME, PASSWORD, POLICY, TestOrg, assert_bad_token, assert_not_found,
+    at, at_once, caller, identity, join, organization, until,
 };
 
 const DAY: i64 = 86_400;
@@ -125,7 +125,7 @@ async fn using_a_session_keeps_it_from_resting() {
     test.person("ada@x.com", &["viewer"]).await;
     let policy = SessionPolicy {
         idle: Some(TimeDelta::minutes(10)),
-        access_life: TimeDelta::hours(2),
+        access_lifetime: TimeDelta::hours(2),
         ..POLICY
     };
     let identity = identity(&test.db, COST, policy);
@@ -136,7 +136,7 @@ async fn using_a_session_keeps_it_from_resting() {
     assert_bad_token(identity.authenticate(&tokens.access_token, HOME, at(1770 + 601)).await);
 }
 
-/// The numbers of those sign-ins that are still good after all of them.
+/// Signs in several times, and returns the numbers of the sign-ins whose sessions are still alive afterwards.
 async fn surviving(roles: &[&str], sign_ins: i64) -> Vec<i64> {
     let test = TestOrg::new().await;
     test.person("ada@x.com", roles).await;
@@ -237,7 +237,7 @@ async fn a_request_and_a_sign_in_of_the_same_person_do_not_deadlock() {
     signing_in.exec(lock, &[&user]).await.unwrap();
     let superuser = test.db.superuser().await;
     let (request, ()) = tokio::join!(test.viewer(&tokens.access_token, 100), async {
-        until(&superuser, SOMEBODY_WAITS).await;
+        until(&superuser, A_LOCK_IS_AWAITED).await;
         let session = Session::find(&signing_in, session, at(100)).await.unwrap().unwrap();
         session.end(&signing_in, EndReason::TooMany, at(100)).await.unwrap();
         signing_in.commit().await.unwrap();
@@ -254,8 +254,8 @@ async fn a_refresh_and_a_switch_of_the_same_session_do_not_deadlock() {
     let session = Session::find(&switching, viewer.session.unwrap(), at(1)).await.unwrap().unwrap();
     let superuser = test.db.superuser().await;
     let (refreshed, ()) = tokio::join!(test.refresh(&tokens.refresh_token, 1), async {
-        until(&superuser, SOMEBODY_WAITS).await;
-        session.reissue(&switching, at(1)).await.unwrap();
+        until(&superuser, A_LOCK_IS_AWAITED).await;
+        session.reissue_refresh(&switching, at(1)).await.unwrap();
         switching.commit().await.unwrap();
     });
     assert_bad_token(refreshed);

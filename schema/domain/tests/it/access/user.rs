@@ -1,4 +1,4 @@
-//! People: who may do what to whom.
+//! Users, and who may manage whom.
 
 use domain::{
     Id, Origin, Result, Viewer,
@@ -57,7 +57,7 @@ fn new_password() -> UpdateUserInput {
     UpdateUserInput { password: Some("eleven quiet lanterns".into()), ..Default::default() }
 }
 
-/// A test, its owner and its admin.
+/// Creates an organization, and returns it with its owner and its admin.
 async fn setup() -> (TestOrg, Viewer, Viewer) {
     let test = TestOrg::new().await;
     let owner = test.person("owner@x.com", &["owner"]).await;
@@ -72,7 +72,7 @@ async fn nobody_grants_what_they_lack() {
     let (test, _, admin) = setup().await;
     let vera = test.person("vera@x.com", &["viewer"]).await;
     let refusal = forbidden(create(&test, &admin, "new@x.com", &["owner"]).await);
-    assert!(refusal.ends_with("you do not have ROLE_MANAGE, ORGANIZATION_MANAGE"), "{refusal}");
+    assert!(refusal.ends_with("you lack ROLE_MANAGE, ORGANIZATION_MANAGE"), "{refusal}");
     forbidden(set_roles(&test, &admin, vera, &["viewer", "owner"]).await);
     let clerk = [Permission::UserManage].into_iter().collect::<PermissionSet>();
     let clerk = viewer_with(test.org, Id::new(), clerk.union(BuiltinRole::Viewer.permissions()));
@@ -127,7 +127,9 @@ async fn ones_own_password_takes_the_current_one() {
     let refusal = faults(update(&test, &admin, admin.user().unwrap(), new_password()).await);
     assert_eq!(
         refusal,
-        ["input.password is your own: use changePassword, which asks for the current one"]
+        [
+            "input.password is your own password: use changePassword, which requires the current password"
+        ]
     );
     update(&test, &admin, admin.user().unwrap(), new_name()).await.unwrap();
 }
@@ -137,7 +139,7 @@ async fn the_last_owner_stays() {
     let (test, owner, _) = setup().await;
     let myself = owner.user().unwrap();
     let sentence =
-        "an organization keeps at least one active owner: make somebody else owner first";
+        "an organization needs at least one active owner: make another member an owner first";
     assert_eq!(conflict(set_roles(&test, &owner, myself, &["admin"]).await), sentence);
     assert_eq!(conflict(deactivate(&test, &owner, myself).await), sentence);
     let second = test.person("second@x.com", &["owner"]).await;
@@ -186,7 +188,7 @@ async fn an_e_mail_is_one_person_however_it_is_written() {
     let (test, _, admin) = setup().await;
     let ada = create(&test, &admin, "Ada@Example.com", &["viewer"]).await.unwrap();
     assert_eq!(ada.email, "ada@example.com");
-    let sentence = "a user with this e-mail exists already";
+    let sentence = "a user with this e-mail already exists";
     assert_eq!(conflict(create(&test, &admin, "ADA@example.COM", &["viewer"]).await), sentence);
     let bob = create(&test, &admin, "bob@example.com", &["viewer"]).await.unwrap();
     let taken = UpdateUserInput { email: Some(" ada@EXAMPLE.com".into()), ..Default::default() };
@@ -206,7 +208,7 @@ async fn what_belongs_to_the_person_is_not_changed_by_one_of_two_organizations()
         superuser.execute(sql, &[&other.uuid(), &active]).await.unwrap();
         for input in [new_name(), new_password(), new_email.clone()] {
             let refusal = conflict(update(&test, &admin, shared, input).await);
-            assert!(refusal.starts_with("this person belongs to another organization too"));
+            assert!(refusal.starts_with("this user is also a member of another organization"));
         }
     }
     deactivate(&test, &admin, shared).await.unwrap();
@@ -256,7 +258,10 @@ async fn a_new_person_with_all_faults_is_told_all_of_them_and_leaves_no_trace() 
     let refusal = User::create(&tx, test.org, Some(&admin), &input, "x", at(1)).await;
     assert_eq!(
         faults(refusal),
-        ["input.name holds the control character U+202E", "input.email is not an e-mail address"]
+        [
+            "input.name contains the control character U+202E",
+            "input.email is not an e-mail address"
+        ]
     );
     drop(tx);
     forbidden(create(&test, &admin, "new@x.com", &["owner"]).await);

@@ -1,4 +1,4 @@
-//! Transactions and the connections under them: pools of one make every hand-over certain.
+//! Transactions and their connections. Pools of one connection make every hand-over deterministic.
 
 use std::sync::{Arc, Mutex};
 
@@ -29,12 +29,12 @@ async fn seen_organization<K: Kind>(tx: &Tx<K>) -> String {
     tx.one::<Row>(sql, &[]).await.unwrap().get("org")
 }
 
-/// Waits until the backend is gone, and with it the transaction.
+/// Waits until the backend has ended, and its transaction with it.
 async fn gone(superuser: &Client, pid: i32) {
     until(superuser, &format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")).await;
 }
 
-/// The next borrower of the only place in the pool gets another connection, without an organization.
+/// Asserts that the next borrower of a pool of one gets a new connection, without an organization.
 async fn assert_handed_over_clean(pool: &Db, superuser: &Client, former: i32) {
     let next = pool.auth(Origin::system()).await.unwrap();
     assert_ne!(pid(&next).await, former);
@@ -235,7 +235,7 @@ async fn a_schema_without_any_migration_has_version_zero() {
     assert_eq!(db.schema_version().await.unwrap(), 0);
 }
 
-/// A login of its own kind, and what the application says to it.
+/// Creates a login with these attributes and grants, and returns the reason why the application rejects it.
 async fn refusal_of(attributes: &str, grants: &str) -> String {
     let db = TestDb::new().await;
     let superuser = db.superuser().await;
@@ -292,7 +292,7 @@ async fn a_login_that_can_become_one_whom_row_security_does_not_hold_is_refused(
 #[tokio::test]
 async fn a_login_that_inherits_any_of_its_roles_is_refused() {
     assert_eq!(refusal_of("INHERIT", ALL).await, "inherits");
-    // From PostgreSQL 16 on each membership says so for itself.
+    // From PostgreSQL 16 on, inheritance is an option of each membership.
     let one = "DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN
         EXECUTE 'GRANT sentryops_auth TO LOGIN WITH INHERIT TRUE';
     ELSE EXECUTE 'ALTER ROLE LOGIN INHERIT'; END IF; END $$";

@@ -1,4 +1,4 @@
-//! Lists of assets: filters, orders, and pages by cursors alone.
+//! Lists of assets: filters, orders, and paging with cursors only.
 
 use domain::{
     Origin,
@@ -12,7 +12,7 @@ use domain::{
 
 use crate::harness::{TestOrg, at, faults, host};
 
-/// The names that a filter lets through, sorted.
+/// Returns the names of the assets that match the filter, sorted.
 async fn names(test: &TestOrg, filter: AssetFilter) -> Vec<String> {
     let tx = test.db.read(test.org).await.unwrap();
     let all = PageRequest { size: 100, backward: false, after: None, before: None };
@@ -80,7 +80,7 @@ async fn the_text_filter_takes_every_character_for_itself() {
     }
 }
 
-/// 250 assets, most with names and times of change that others have too.
+/// Inserts 250 assets. Most share their name and time of change with others.
 async fn crowd() -> TestOrg {
     let test = TestOrg::new().await;
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
@@ -99,7 +99,7 @@ const FIELDS: [(AssetOrderField, &str); 4] = [
     (AssetOrderField::Code, "code"),
 ];
 
-/// All pages of 33 in one direction, by cursors alone.
+/// Walks through all pages of 33 rows in one direction, with cursors only, and returns the ids.
 async fn walk(test: &TestOrg, order: AssetOrder, backward: bool) -> Vec<AssetId> {
     let keys = CursorKeys::derive([&[7_u8; 32][..]]);
     let scope = CursorScope::new(test.org, "assets", &order);

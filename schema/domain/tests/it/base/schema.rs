@@ -1,8 +1,8 @@
-//! What must be true of every table, asked of the catalogue, so that the next migration is held to it too.
+//! Rules for every table, checked in the catalogue, so that they apply to future migrations too.
 
 use domain::testing::TestDb;
 
-/// The first column of all rows, which is text.
+/// Returns the first column, a text, of all rows.
 async fn texts(sql: &str) -> Vec<String> {
     let db = TestDb::new().await;
     let rows = db.superuser().await.query(sql, &[]).await.unwrap();
@@ -13,7 +13,7 @@ const NONE: [&str; 0] = [];
 
 #[tokio::test]
 async fn every_table_has_row_security_forced() {
-    // A partition is read through its table, whose policies then count; by itself nobody may (see the grants).
+    // A partition is read through its table, whose policies then apply; direct access is not granted (see the grants).
     let open = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
           AND NOT (relrowsecurity AND relforcerowsecurity)";
@@ -29,7 +29,7 @@ async fn no_view_looks_past_row_security() {
 
 #[tokio::test]
 async fn every_policy_holds_what_is_read_and_what_is_written() {
-    // r reads and d deletes what is there, a adds; w and * do both.
+    // r and d check existing rows, a checks new ones; w and * check both.
     let half = "SELECT polrelid::regclass || '.' || polname FROM pg_policy
         WHERE (polcmd IN ('r', 'd', 'w', '*') AND polqual IS NULL)
            OR (polcmd IN ('a', 'w', '*') AND polwithcheck IS NULL)
@@ -39,7 +39,7 @@ async fn every_policy_holds_what_is_read_and_what_is_written() {
 
 #[tokio::test]
 async fn the_application_is_held_to_its_organization_wherever_there_is_one() {
-    // Asked for each row, or once a statement.
+    // Evaluated for each row instead of once per statement.
     let setting = "(NULLIF(current_setting(''app.org_id''::text,true),''''::text))::uuid";
     let own = format!("('(org_id={setting})', '(org_id=(SELECT{setting}AS\"nullif\"))')");
     let loose = format!(
@@ -74,7 +74,7 @@ async fn states_are_no_database_enums() {
 
 #[tokio::test]
 async fn constraints_are_named_by_us() {
-    // Violations are told apart by name; a generated one would change with its columns.
+    // Violations are recognised by the constraint's name. A generated name would change with the columns.
     let generated = "SELECT conname::text FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'f', 'u') AND conname ~ '_(check|fkey|key)[0-9]+$'";
     assert_eq!(texts(generated).await, NONE);
@@ -180,7 +180,7 @@ async fn the_login_may_nothing_by_itself() {
 
 #[tokio::test]
 async fn functions_that_run_as_their_owner_are_few_and_closed() {
-    // Partitions are tables: who makes and drops them owns them.
+    // Partitions are tables, so the role that creates and drops them must own them.
     let definer = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef";
     assert_eq!(texts(definer).await, ["job_history_rotate"]);
     let open = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef

@@ -1,4 +1,4 @@
-//! Nothing of another organization is seen or changed, whoever forgets to ask.
+//! Isolation of organizations: no code can read or change rows of another one, even if it forgets a condition.
 
 use async_graphql::MaybeUndefined;
 use domain::{
@@ -30,7 +30,7 @@ use tokio_postgres::{Row, error::SqlState};
 
 use crate::harness::{assert_not_found, at, conflict, host, organization, person, viewer};
 
-/// An organization with one of everything.
+/// An organization with one row of every kind.
 struct Tenant {
     org: OrganizationId,
     user: UserId,
@@ -179,7 +179,7 @@ async fn statements_that_name_no_organization_touch_ones_own_rows() {
     assert_eq!(Asset::find(&tx, acme.asset.id).await.unwrap(), Some(acme.asset));
 }
 
-/// Whether row security, and nothing else, refused the statement.
+/// Returns true if the statement failed because of row security.
 async fn is_refused(db: &TestDb, org: OrganizationId, sql: &str, of: OrganizationId) -> bool {
     let tx = db.write(org, Origin::system()).await.unwrap();
     match tx.exec(sql, &[&of]).await {

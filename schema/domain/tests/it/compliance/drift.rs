@@ -1,4 +1,4 @@
-//! What broke and was mended between runs, how the score went, and what will change by itself.
+//! Drift between runs, the trend of the score, and the forecast.
 
 use domain::{
     Id,
@@ -21,7 +21,7 @@ use crate::{
 
 const QUIET: [[i32; 5]; 3] = [[3, 0, 0, 0, 0]; 3];
 
-/// What changed that way between these runs, as names of assets and keys of rules, sorted.
+/// Returns the changes of this direction between these runs, as names of assets and keys of rules, sorted.
 async fn changed(
     fixture: &ComplianceFixture,
     from: RunId,
@@ -42,7 +42,8 @@ async fn changed(
     shown
 }
 
-/// Episodes of one asset and rule, and whether they are news between a run that ended at 100 and one that ended at 200.
+/// Findings of one asset and rule, and whether they count as drift between a run that ended at 100 and one that ended
+/// at 200.
 #[tokio::test]
 async fn drift_is_what_differs_between_the_ends_of_two_runs() {
     let fixture = ComplianceFixture::new().await;
@@ -142,11 +143,11 @@ async fn runs_that_cannot_be_compared_are_refused() {
     let between = async |from, to| Drift::between(&tx, from, to).await;
     assert_eq!(
         faults(between(first, first).await),
-        ["to is the same run as from: give a later one"]
+        ["to is the same run as `from`; give a later run"]
     );
     assert_eq!(
         faults(between(second, first).await),
-        ["to ended before the run from: give them the other way"]
+        ["to did not end after the run `from`; swap the two runs"]
     );
     let sentence = "did not succeed, so there is nothing to compare: it is";
     assert_eq!(conflict(between(first, failed).await), format!("the run to {sentence} FAILED"));
@@ -178,7 +179,7 @@ async fn the_trend_has_the_scores_of_the_last_runs_oldest_first() {
     assert_eq!(failing, [0, 0, 2, 0]);
     assert_eq!(drift::trend(&tx, 30).await.unwrap().len(), 3);
     for last in [0, -1, 101] {
-        let message = format!("last is {last}, but a trend has between 1 and 100 runs");
+        let message = format!("last is {last}; a trend covers 1 to 100 runs");
         assert_eq!(faults(drift::trend(&tx, last).await), [message]);
     }
 }
@@ -238,11 +239,14 @@ async fn a_rule_that_is_switched_off_flips_nothing() {
 
 #[tokio::test]
 async fn a_forecast_looks_ahead_for_five_years_at_most() {
-    let past = "until is not in the future: a forecast is of what is to come";
+    let past = "until is not in the future; give a later time";
     assert_eq!(faults(Horizon::check(at(1), at(1))), [past]);
     assert_eq!(faults(Horizon::check(at(0), at(1))), [past]);
     let five_years = at(0) + chrono::Months::new(60);
     Horizon::check(five_years, at(0)).unwrap();
     let too_far = five_years + chrono::TimeDelta::seconds(1);
-    assert_eq!(faults(Horizon::check(too_far, at(0))), ["until is more than five years ahead"]);
+    assert_eq!(
+        faults(Horizon::check(too_far, at(0))),
+        ["until is more than five years ahead; give an earlier time"]
+    );
 }

@@ -1,4 +1,4 @@
-//! What assets break, the worst first.
+//! Findings of assets: order, filters and waivers.
 
 use domain::{
     Id, Origin,
@@ -19,7 +19,7 @@ use crate::{
     harness::{at, host, organization},
 };
 
-/// What the filter lets through, as `asset rule state`.
+/// Returns the findings that match the filter, as `asset rule state`.
 async fn listed(fixture: &ComplianceFixture, filter: FindingFilter) -> Vec<String> {
     let tx = fixture.read().await;
     let rows = Finding::list(&tx, &filter, &ALL).await.unwrap().rows;
@@ -198,7 +198,7 @@ async fn the_findings_of_another_organization_are_not_there() {
     assert!(Finding::of_assets(&tx, &[web], &ALL).await.unwrap()[&web].rows.is_empty());
 }
 
-/// A waiver that a finding names is one that was granted.
+/// A finding can only refer to a waiver that was granted.
 #[tokio::test]
 async fn a_finding_names_the_waiver_that_allows_it() {
     let fixture = ComplianceFixture::new().await;

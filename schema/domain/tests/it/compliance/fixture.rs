@@ -1,4 +1,4 @@
-//! What tests of compliance start from: a house whose assets were judged by three rules.
+//! Fixture of compliance tests: an organization with three rules, and assets with postures.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -7,7 +7,7 @@ use domain::{
     compliance::rule::Severity,
     entity::{AssetId, RunId},
     inventory::asset::CreateAssetInput,
-    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
+    testing::compliance::{FindingFixture, RuleContent, RuleFixture, RunFixture, posture},
 };
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use crate::harness::{TestOrg, at, host};
 pub(crate) const ALL: PageRequest =
     PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// A house with rules `low`, `high` and `critical` in slots 0, 1 and 2.
+/// An organization with rules `low`, `high` and `critical` in slots 0, 1 and 2.
 pub(crate) struct ComplianceFixture {
     pub(crate) test: TestOrg,
     pub(crate) rules: [RuleFixture; 3],
@@ -35,12 +35,12 @@ impl ComplianceFixture {
         self.test.db.read(self.test.org).await.unwrap()
     }
 
-    /// An asset with a posture.
+    /// Creates an asset with a posture.
     pub(crate) async fn asset(&self, name: &str, verdicts: &str) -> AssetId {
         self.flipping(host(name), verdicts, &[]).await
     }
 
-    /// As [`ComplianceFixture::asset`], with slots, times and what their verdicts become.
+    /// Like [`ComplianceFixture::asset`], with flips: slots, times and the verdicts after them.
     pub(crate) async fn flipping(
         &self,
         input: CreateAssetInput,
@@ -70,7 +70,7 @@ impl ComplianceFixture {
 }
 
 async fn rules(tx: &Tx) -> [RuleFixture; 3] {
-    let text = RuleText {
+    let text = RuleContent {
         condition: "attr.disk_encrypted",
         evidence: &[("observed", "attr.disk_encrypted")],
         controls: &[("NIST", "SC-28")],
@@ -83,7 +83,7 @@ async fn rules(tx: &Tx) -> [RuleFixture; 3] {
     rules.try_into().unwrap()
 }
 
-/// A run of all assets that ended at this time and found this, by rule.
+/// Returns a run of all assets that ended at this time with these tallies by rule.
 pub(crate) fn run(ended: i64, tallies: [[i32; 5]; 3]) -> RunFixture {
     let tallies = tallies.to_vec();
     RunFixture { tallies, assets: 3, ..RunFixture::succeeded(at(ended - 5), at(ended)) }

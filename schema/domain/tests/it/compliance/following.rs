@@ -1,4 +1,4 @@
-//! After any changes, followed in any order, what is kept is what a look at everything finds.
+//! After any changes, re-evaluated in any order, the stored postures equal a full evaluation.
 
 use async_graphql::MaybeUndefined::{Null, Value as Given};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -23,11 +23,11 @@ use domain::{
 use serde_json::{Value, json};
 
 use crate::{
-    compliance::posture::{follow, kept, run, with, write},
+    compliance::posture::{reevaluate_all, run, stored, with, write},
     harness::{TestOrg, at, host},
 };
 
-/// Numbers that are the same each time.
+/// A pseudo-random number generator with a fixed sequence.
 struct Random(u64);
 
 impl Random {
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// A fact, or that it is gone.
+/// Returns a random fact, or null to remove it.
 fn fact(random: &mut Random, now: DateTime<Utc>) -> Value {
     let key = *random.of(&[
         "disk_encrypted",
@@ -91,12 +91,12 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
     for number in 0..20 {
         assets.push(test.asset(host(&format!("host {number}"))).await.id);
     }
-    follow(&test, at(0)).await;
+    reevaluate_all(&test, at(0)).await;
     let mut random = Random(4711);
     let mut now = at(0);
     let mut begun: Option<(Run, Vec<AssetRange>)> = None;
     for edit in 0..1_000 {
-        // A run goes on while things change: its shard comes whenever it comes.
+        // A run stays open while assets change: its shard ends at a random time.
         if let Some((run, ranges)) = begun.take_if(|_| random.below(5) == 0) {
             for range in ranges {
                 let tx = write(&test).await;
@@ -120,18 +120,18 @@ async fn what_is_followed_is_what_a_look_at_everything_finds() {
             now += TimeDelta::minutes(i64::try_from(random.below(9_000)).unwrap());
         }
         if random.below(3) == 0 {
-            follow(&test, now).await;
+            reevaluate_all(&test, now).await;
         }
         if edit % 100 == 99 {
-            follow(&test, now).await;
-            let followed = kept(&test).await;
+            reevaluate_all(&test, now).await;
+            let followed = stored(&test).await;
             if let Some((open, _)) = begun.take() {
                 let tx = write(&test).await;
                 Run::cancel(&tx, open.id, now).await.unwrap();
                 tx.commit().await.unwrap();
             }
             run(&test, None, now).await;
-            let found = kept(&test).await;
+            let found = stored(&test).await;
             let differing: Vec<_> = followed
                 .iter()
                 .map(|(of, what)| (of, Some(what), found.get(of)))
@@ -177,7 +177,7 @@ async fn change(
             let asset = (random.below(4) > 0).then_some(id);
             let expires_at = now + TimeDelta::hours(1 + i64::try_from(random.below(600)).unwrap());
             let input = WaiverInput { rule: rule.id, asset, reason: "for now".into(), expires_at };
-            // One that is like it may hold already.
+            // An equal waiver may be active already, so a conflict is fine.
             let _ = Waiver::grant(&tx, &input, now).await;
         }
         8 => {
@@ -202,13 +202,13 @@ async fn change(
     tx.commit().await.unwrap();
 }
 
-/// A file of some assets with some facts, and one that is new.
+/// Imports a file with some facts of some assets, and one new asset.
 async fn import_facts(tx: &Tx, random: &mut Random, now: DateTime<Utc>) {
     let columns = "external_id name type environment attributes.disk_encrypted attributes.os_name \
                    attributes.password_max_age_days";
     let mut lines = Vec::new();
     for number in 0..=random.below(4) {
-        // Some of them come again with another file.
+        // Some assets come again in a later file.
         let name = if number == 0 { random.below(1_000_000) } else { number };
         let encrypted = *random.of(&["true", "false", ""]);
         let os = *random.of(&["Ubuntu 20.04", "Debian 12", "Plan 9", ""]);
@@ -241,7 +241,7 @@ async fn import_facts(tx: &Tx, random: &mut Random, now: DateTime<Utc>) {
         faults: Vec::new(),
     };
     ImportRun::add_chunk(tx, run.id, &table, &chunk).await.unwrap();
-    ImportRun::received(tx, run.id, now).await.unwrap();
+    ImportRun::mark_received(tx, run.id, now).await.unwrap();
     let begun = ImportRun::begin_chunk(tx, run.id, 0).await.unwrap().unwrap();
     let outcome = import::apply(tx, &begun, now).await.unwrap();
     assert_eq!(outcome.faults.len(), 0, "{:?}", outcome.faults);

@@ -1,5 +1,5 @@
-//! What rules say of assets, and what becomes of findings. (`following`: after any changes it is what a look at everything
-//! finds.)
+//! Verdicts of assets, and the transitions of their findings. `following` tests that after any changes they equal a
+//! full evaluation.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +24,14 @@ use serde_json::{Value, json};
 
 use crate::{
     compliance::rule::{own, save},
-    harness::{SOMEBODY_WAITS, TestOrg, at, host, until, viewer},
+    harness::{A_LOCK_IS_AWAITED, TestOrg, at, host, until, viewer},
 };
 
 pub(crate) async fn write(test: &TestOrg) -> Tx {
     test.db.write(test.org, Origin::system()).await.unwrap()
 }
 
-/// Judges everything, as workers would.
+/// Runs a complete compliance run, as workers would.
 pub(crate) async fn run(test: &TestOrg, scope: Option<&ScanScope>, now: DateTime<Utc>) -> Run {
     let tx = write(test).await;
     let started = Run::start(&tx, RunTrigger::Manual, scope, None, now).await.unwrap();
@@ -47,18 +47,18 @@ pub(crate) async fn run(test: &TestOrg, scope: Option<&ScanScope>, now: DateTime
     Run::get(&tx, run.id).await.unwrap()
 }
 
-/// Follows all that changed and all that time changed, as workers would.
-pub(crate) async fn follow(test: &TestOrg, now: DateTime<Utc>) {
+/// Re-evaluates everything that changed, also by time alone, as workers would.
+pub(crate) async fn reevaluate_all(test: &TestOrg, now: DateTime<Utc>) {
     loop {
         let tx = write(test).await;
         let reevaluated = posture::reevaluate(&tx, now).await.unwrap();
         tx.commit().await.unwrap();
-        for range in reevaluated.everybody {
+        for range in reevaluated.refresh_ranges {
             let tx = write(test).await;
             posture::refresh(&tx, range, now).await.unwrap();
             tx.commit().await.unwrap();
         }
-        if !reevaluated.is_more {
+        if !reevaluated.has_more {
             break;
         }
     }
@@ -73,8 +73,8 @@ pub(crate) async fn follow(test: &TestOrg, now: DateTime<Utc>) {
     }
 }
 
-/// What is kept, by asset and by finding, without when it was written.
-pub(crate) async fn kept(test: &TestOrg) -> BTreeMap<String, String> {
+/// Returns what is stored, by asset and by finding, without the time of the write.
+pub(crate) async fn stored(test: &TestOrg) -> BTreeMap<String, String> {
     let sql = "SELECT asset_id::text AS of,
                       concat_ws(' ', verdicts, passed_weight, failed_weight, waived_weight, whole_weight, score, facts_hash,
                                 flips, flips_at, errors) AS what FROM posture
@@ -85,15 +85,16 @@ pub(crate) async fn kept(test: &TestOrg) -> BTreeMap<String, String> {
     rows.iter().map(|row| (row.get("of"), row.get("what"))).collect()
 }
 
-/// An asset's letter of a rule.
-pub(crate) async fn letter(test: &TestOrg, asset: AssetId, key: &str) -> String {
-    let sql = "SELECT substr(verdicts, slot + 1, 1) AS letter FROM posture JOIN rule USING (org_id)
+/// Returns the code of a rule in an asset's posture.
+pub(crate) async fn verdict_code(test: &TestOrg, asset: AssetId, key: &str) -> String {
+    let sql =
+        "SELECT substr(verdicts, slot + 1, 1) AS verdict_code FROM posture JOIN rule USING (org_id)
                WHERE asset_id = $1 AND key = $2";
     let row = test.db.superuser().await.query_opt(sql, &[&asset, &key]).await.unwrap();
-    row.map(|row| row.get("letter")).unwrap_or_default()
+    row.map(|row| row.get("verdict_code")).unwrap_or_default()
 }
 
-/// An asset's findings of a rule, oldest first.
+/// Returns an asset's findings of a rule, oldest first.
 pub(crate) async fn findings(test: &TestOrg, asset: AssetId, key: &str) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', state, reopened) AS said FROM finding
                JOIN rule ON rule.org_id = finding.org_id AND rule.id = finding.rule_id
@@ -117,13 +118,13 @@ pub(crate) fn with(name: &str, attributes: Value) -> CreateAssetInput {
 async fn a_rule_that_is_broken_again_is_a_new_finding() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     assert_eq!(findings(&test, id, "disk-encryption").await, ["OPEN 0"]);
     update(&test, id, json!({"disk_encrypted": true}), at(2)).await;
-    follow(&test, at(3)).await;
+    reevaluate_all(&test, at(3)).await;
     assert_eq!(findings(&test, id, "disk-encryption").await, ["FIXED 0"]);
     update(&test, id, json!({"disk_encrypted": false}), at(4)).await;
-    follow(&test, at(5)).await;
+    reevaluate_all(&test, at(5)).await;
     assert_eq!(findings(&test, id, "disk-encryption").await, ["FIXED 0", "OPEN 1"]);
 }
 
@@ -131,10 +132,10 @@ async fn a_rule_that_is_broken_again_is_a_new_finding() {
 async fn what_is_not_known_any_more_is_not_fixed() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     update(&test, id, json!({"disk_encrypted": null}), at(2)).await;
-    follow(&test, at(3)).await;
-    assert_eq!(letter(&test, id, "disk-encryption").await, "N");
+    reevaluate_all(&test, at(3)).await;
+    assert_eq!(verdict_code(&test, id, "disk-encryption").await, "N");
     assert_eq!(findings(&test, id, "disk-encryption").await, ["OUT_OF_SCOPE 0"]);
 }
 
@@ -143,19 +144,19 @@ async fn what_cannot_be_judged_leaves_a_finding_as_it_is() {
     let test = TestOrg::new().await;
     save(&test, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await.unwrap();
     let id = test.asset(with("web", json!({"password_max_age_days": 10}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     assert_eq!(findings(&test, id, "spares").await, ["OPEN 0"]);
     update(&test, id, json!({"password_max_age_days": 0}), at(2)).await;
-    follow(&test, at(3)).await;
-    assert_eq!(letter(&test, id, "spares").await, "E");
+    reevaluate_all(&test, at(3)).await;
+    assert_eq!(verdict_code(&test, id, "spares").await, "E");
     assert_eq!(findings(&test, id, "spares").await, ["OPEN 0"]);
     update(&test, id, json!({"password_max_age_days": 20}), at(4)).await;
     let again = run(&test, None, at(5)).await;
-    assert_eq!(letter(&test, id, "spares").await, "F");
+    assert_eq!(verdict_code(&test, id, "spares").await, "F");
     assert_eq!(findings(&test, id, "spares").await, ["OPEN 0"]);
     assert_eq!(again.opened, 0, "it was open all the time");
     update(&test, id, json!({"password_max_age_days": 5}), at(6)).await;
-    follow(&test, at(7)).await;
+    reevaluate_all(&test, at(7)).await;
     assert_eq!(findings(&test, id, "spares").await, ["FIXED 0"]);
 }
 
@@ -176,16 +177,16 @@ async fn what_cannot_be_judged_is_allowed_as_long_as_its_waiver_holds() {
     let of = async |at: usize| findings(&test, broken[at].0, "spares").await;
     for (id, _) in &broken {
         update(&test, *id, json!({"password_max_age_days": 10}), at(5)).await;
-        follow(&test, at(6)).await;
+        reevaluate_all(&test, at(6)).await;
         update(&test, *id, json!({"password_max_age_days": 0}), at(7)).await;
-        follow(&test, at(8)).await;
-        assert_eq!(letter(&test, *id, "spares").await, "E");
+        reevaluate_all(&test, at(8)).await;
+        assert_eq!(verdict_code(&test, *id, "spares").await, "E");
         assert_eq!(findings(&test, *id, "spares").await, ["WAIVED 0"]);
     }
     let tx = write(&test).await;
     Waiver::revoke(&tx, broken[0].1, at(8)).await.unwrap();
     tx.commit().await.unwrap();
-    follow(&test, at(10)).await;
+    reevaluate_all(&test, at(10)).await;
     assert_eq!((of(0).await, of(1).await), (vec!["OPEN 0".to_owned()], vec!["OPEN 0".to_owned()]));
 }
 
@@ -194,10 +195,10 @@ async fn what_could_not_be_judged_and_is_well_was_never_fixed() {
     let test = TestOrg::new().await;
     save(&test, &own("spares", "10 / attr.password_max_age_days > 1"), at(0)).await.unwrap();
     let id = test.asset(with("web", json!({"password_max_age_days": 0}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     update(&test, id, json!({"password_max_age_days": 5}), at(2)).await;
     assert_eq!(run(&test, None, at(3)).await.fixed, 0);
-    assert_eq!(letter(&test, id, "spares").await, "P");
+    assert_eq!(verdict_code(&test, id, "spares").await, "P");
     assert!(findings(&test, id, "spares").await.is_empty());
 }
 
@@ -207,21 +208,21 @@ async fn a_finding_is_as_bad_as_its_rule_says_whatever_was_followed_first() {
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     let rule = own("crypt", "attr.disk_encrypted");
     save(&test, &rule, at(0)).await.unwrap();
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     save(&test, &RuleInput { severity: Severity::Critical, ..rule }, at(2)).await.unwrap();
     let tx = write(&test).await;
-    let everybody = posture::reevaluate(&tx, at(2)).await.unwrap().everybody;
+    let refresh_ranges = posture::reevaluate(&tx, at(2)).await.unwrap().refresh_ranges;
     tx.commit().await.unwrap();
-    assert_eq!(everybody.len(), 1);
-    // Whoever judges everybody anew has not begun when another change is followed.
+    assert_eq!(refresh_ranges.len(), 1);
+    // The refresh of all assets is queued but has not begun when another change is re-evaluated.
     let sql = "INSERT INTO job (id, org_id, queue, kind, version, payload, state, priority, run_at, max_attempts,
                                 actor_kind, queued_at, changed_at)
                VALUES (gen_random_uuid(), $1, 'SCAN', 'scan.refresh', 1, '{}', 'WAITING', 5, now(), 3, 'system', now(), now())";
     test.db.superuser().await.execute(sql, &[&test.org.uuid()]).await.unwrap();
     update(&test, id, json!({"firewall_enabled": true}), at(3)).await;
-    follow(&test, at(4)).await;
+    reevaluate_all(&test, at(4)).await;
     let tx = write(&test).await;
-    posture::refresh(&tx, everybody[0], at(5)).await.unwrap();
+    posture::refresh(&tx, refresh_ranges[0], at(5)).await.unwrap();
     tx.commit().await.unwrap();
     let sql = "SELECT severity FROM finding JOIN rule ON rule.id = rule_id WHERE key = 'crypt'";
     let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
@@ -232,12 +233,12 @@ async fn a_finding_is_as_bad_as_its_rule_says_whatever_was_followed_first() {
 async fn what_a_retired_asset_broke_goes_out_of_scope() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     let tx = write(&test).await;
     Asset::set_lifecycle(&tx, id, LifecycleState::Retired, at(2)).await.unwrap();
     tx.commit().await.unwrap();
-    follow(&test, at(3)).await;
-    assert_eq!(letter(&test, id, "disk-encryption").await, "");
+    reevaluate_all(&test, at(3)).await;
+    assert_eq!(verdict_code(&test, id, "disk-encryption").await, "");
     assert_eq!(findings(&test, id, "disk-encryption").await, ["OUT_OF_SCOPE 0"]);
 }
 
@@ -245,7 +246,7 @@ async fn what_a_retired_asset_broke_goes_out_of_scope() {
 async fn a_deleted_asset_leaves_nothing() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     for state in [LifecycleState::Retired, LifecycleState::Disposed] {
         let tx = write(&test).await;
         Asset::set_lifecycle(&tx, id, state, at(2)).await.unwrap();
@@ -254,8 +255,8 @@ async fn a_deleted_asset_leaves_nothing() {
     let tx = write(&test).await;
     delete_asset(&tx, id, at(3)).await.unwrap();
     tx.commit().await.unwrap();
-    follow(&test, at(4)).await;
-    assert!(kept(&test).await.is_empty());
+    reevaluate_all(&test, at(4)).await;
+    assert!(stored(&test).await.is_empty());
     assert!(findings(&test, id, "disk-encryption").await.is_empty());
 }
 
@@ -263,7 +264,7 @@ async fn a_deleted_asset_leaves_nothing() {
 async fn an_asset_deleted_beside_a_re_evaluation_leaves_nothing() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
-    // The asset is in operation when its facts are read, and what that comes to is not committed yet.
+    // The asset is in operation when its facts are read, and the result is not committed yet.
     let reevaluation = write(&test).await;
     posture::reevaluate(&reevaluation, at(1)).await.unwrap();
     let tx = write(&test).await;
@@ -276,12 +277,12 @@ async fn an_asset_deleted_beside_a_re_evaluation_leaves_nothing() {
         tx.commit().await
     });
     let watcher = test.db.superuser().await;
-    until(&watcher, SOMEBODY_WAITS).await;
+    until(&watcher, A_LOCK_IS_AWAITED).await;
     let free = "SELECT FROM asset WHERE id = $1 FOR UPDATE SKIP LOCKED";
     assert!(watcher.query_opt(free, &[&id]).await.unwrap().is_none(), "the row is locked first");
     reevaluation.commit().await.unwrap();
     deletion.await.unwrap().unwrap();
-    assert!(kept(&test).await.is_empty());
+    assert!(stored(&test).await.is_empty());
     assert!(findings(&test, id, "disk-encryption").await.is_empty());
 }
 
@@ -289,37 +290,37 @@ async fn an_asset_deleted_beside_a_re_evaluation_leaves_nothing() {
 async fn a_backup_that_grows_old_fails_at_its_time() {
     let test = TestOrg::new().await;
     let id = test.asset(with("db", json!({"last_backup_at": at(0)}))).await.id;
-    follow(&test, at(1)).await;
-    assert_eq!(letter(&test, id, "backup-recency").await, "P");
+    reevaluate_all(&test, at(1)).await;
+    assert_eq!(verdict_code(&test, id, "backup-recency").await, "P");
     let tx = write(&test).await;
     let due = at(0) + TimeDelta::days(7) + TimeDelta::microseconds(1);
     assert_eq!(posture::next_flip(&tx).await.unwrap(), Some(due), "seven days are still recent");
     drop(tx);
-    follow(&test, due - TimeDelta::microseconds(1)).await;
-    assert_eq!(letter(&test, id, "backup-recency").await, "P");
-    follow(&test, due).await;
-    assert_eq!(letter(&test, id, "backup-recency").await, "F");
+    reevaluate_all(&test, due - TimeDelta::microseconds(1)).await;
+    assert_eq!(verdict_code(&test, id, "backup-recency").await, "P");
+    reevaluate_all(&test, due).await;
+    assert_eq!(verdict_code(&test, id, "backup-recency").await, "F");
 }
 
 #[tokio::test]
 async fn a_waived_finding_does_not_fail_until_its_time_is_over() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     let tx = write(&test).await;
     let rules = Rule::list(&tx).await.unwrap();
     let rule = rules.iter().find(|rule| rule.key == "disk-encryption").unwrap().id;
     let input = WaiverInput { rule, asset: Some(id), reason: "soon".into(), expires_at: at(100) };
     Waiver::grant(&tx, &input, at(2)).await.unwrap();
     tx.commit().await.unwrap();
-    follow(&test, at(3)).await;
-    assert_eq!(letter(&test, id, "disk-encryption").await, "W");
+    reevaluate_all(&test, at(3)).await;
+    assert_eq!(verdict_code(&test, id, "disk-encryption").await, "W");
     assert_eq!(findings(&test, id, "disk-encryption").await, ["WAIVED 0"]);
     let counted = run(&test, None, at(4)).await;
     assert_eq!((counted.waived, counted.failed), (1, 1), "has-owner still fails");
-    follow(&test, at(99)).await;
-    assert_eq!(letter(&test, id, "disk-encryption").await, "W");
-    follow(&test, at(100)).await;
+    reevaluate_all(&test, at(99)).await;
+    assert_eq!(verdict_code(&test, id, "disk-encryption").await, "W");
+    reevaluate_all(&test, at(100)).await;
     assert_eq!(findings(&test, id, "disk-encryption").await, ["OPEN 0"]);
 }
 
@@ -329,7 +330,7 @@ async fn who_leaves_the_organization_is_followed_to_what_they_own() {
     let ada = test.person("ada@x.com", &["owner"]).await;
     let bob = test.person("bob@x.com", &["viewer"]).await;
     test.asset(CreateAssetInput { owner: Some(bob), ..host("web") }).await;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     let tx = test.db.auth(Origin::system()).await.unwrap();
     let boss = viewer(test.org, ada, domain::access::permission::BuiltinRole::Owner);
     User::deactivate(&tx, &boss, bob, at(2)).await.unwrap();
@@ -337,10 +338,10 @@ async fn who_leaves_the_organization_is_followed_to_what_they_own() {
     let tx = test.db.fleet().await.unwrap();
     assert_eq!(posture::due::waiting(&tx).await.unwrap(), [test.org]);
     drop(tx);
-    follow(&test, at(3)).await;
-    let before = kept(&test).await;
+    reevaluate_all(&test, at(3)).await;
+    let before = stored(&test).await;
     run(&test, None, at(3)).await;
-    assert_eq!(before, kept(&test).await);
+    assert_eq!(before, stored(&test).await);
 }
 
 #[tokio::test]
@@ -348,7 +349,7 @@ async fn what_somebody_meddled_with_is_found_and_mended() {
     let test = TestOrg::new().await;
     let id = test.asset(with("web", json!({"disk_encrypted": false}))).await.id;
     test.asset(host("other")).await;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     let all = AssetRange { above: None, up_to: None };
     let tx = write(&test).await;
     assert_eq!(posture::verify(&tx, all, at(2)).await.unwrap().mismatches, []);

@@ -1,4 +1,4 @@
-//! What a run found, for who answers for it, and verdicts with their reasons.
+//! Reports of runs, and verdicts with their reasons.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use domain::{
     base::page::PageRequest,
     compliance::{
         posture::{Posture, RuleVerdict},
-        report::{Assets, FindingFile, Report},
+        report::{AssetDetails, FindingFile, Report},
         rule::{Rule, Verdict},
         waiver::{Waiver, WaiverInput},
     },
@@ -34,7 +34,7 @@ async fn without_a_run_there_is_a_report_without_numbers() {
     let empty = report(&fixture, None).await.unwrap();
     assert_eq!((empty.organization.as_str(), empty.generated_at), ("acme", at(900)));
     assert_eq!((empty.score(), empty.previous_score(), empty.score_change()), (None, None, None));
-    assert_eq!(empty.tally().whole(), 0);
+    assert_eq!(empty.tally().total(), 0);
     assert!(empty.families().is_empty() && empty.remediations().is_empty());
     assert!(empty.rules.is_empty() && empty.by_severity().len() == 4);
     let tx = fixture.read().await;
@@ -90,7 +90,7 @@ async fn families_and_remediations_follow_from_the_numbers() {
             ("low".to_owned(), 1, 1, "0.719".to_owned()),
         ]
     );
-    assert_eq!(report.tally().whole(), 30);
+    assert_eq!(report.tally().total(), 30);
     let rules: Vec<_> = report.rules.iter().map(|rule| (rule.key.as_str(), rule.version)).collect();
     assert_eq!(rules, [("low", 1), ("high", 1), ("critical", 1)]);
 }
@@ -130,7 +130,7 @@ async fn what_failed_when_the_run_ended_is_reported_whatever_came_of_it() {
     assert_eq!(report.worst_assets(&tx, 1).await.unwrap().len(), 1);
     assert_eq!(
         faults(report.worst_assets(&tx, 0).await),
-        ["first is 0, but a report names between 1 and 100 assets"]
+        ["first is 0; a report lists 1 to 100 assets"]
     );
 }
 
@@ -142,11 +142,11 @@ async fn a_run_that_did_not_come_to_its_end_has_no_report() {
     let running = fixture.run(running).await;
     assert_eq!(
         conflict(report(&fixture, Some(failed)).await),
-        "the run did not come to its end, so there is no report of it: it is CANCELLED"
+        "the run did not succeed, so it has no report: it is CANCELLED"
     );
     assert_eq!(
         conflict(report(&fixture, Some(running)).await),
-        "the run has not ended yet, so there is no report of it: it is RUNNING"
+        "the run has not ended yet, so it has no report: it is RUNNING"
     );
     assert_not_found(report(&fixture, Some(Id::new())).await);
     let ours = fixture.run(run(500, TALLIES)).await;
@@ -180,8 +180,8 @@ async fn the_report_of_a_part_is_about_that_part() {
     }
 }
 
-/// The file's lines.
-async fn file(fixture: &ComplianceFixture, assets: Assets) -> Vec<String> {
+/// Returns the lines of the file.
+async fn file(fixture: &ComplianceFixture, assets: AssetDetails) -> Vec<String> {
     let mut file = FindingFile::begin(report(fixture, None).await.unwrap(), assets);
     let mut content = file.header();
     while let Some(page) = file.page(&fixture.read().await).await.unwrap() {
@@ -205,13 +205,13 @@ async fn what_failed_is_written_as_cells_that_run_nowhere() {
         "high,high must hold,HIGH,OPEN,NIST SC-28,2027-01-15T08:01:40Z,\"{{\"\"observed\"\":\"\"a \\\"\"b\\\"\"\"\"}}\",see to high,{finding}"
     );
     assert_eq!(
-        file(&fixture, Assets::Told).await,
+        file(&fixture, AssetDetails::Included).await,
         [
             "asset_code,asset_name,asset_type,asset_environment,owner,rule,title,severity,state,control,opened_at,evidence,remediation,finding".to_owned(),
             format!("{code},'=web,HOST,PROD,ada,{rest}"),
         ]
     );
-    assert_eq!(file(&fixture, Assets::Withheld).await[1], format!(",,,,,{rest}"));
+    assert_eq!(file(&fixture, AssetDetails::Omitted).await[1], format!(",,,,,{rest}"));
 }
 
 #[tokio::test]
@@ -227,7 +227,8 @@ async fn a_file_has_every_finding_however_many_there_are_and_whatever_becomes_of
         FROM finding, generate_series(1, 4100)";
     let superuser = fixture.test.db.superuser().await;
     superuser.batch_execute(many).await.unwrap();
-    let mut file = FindingFile::begin(report(&fixture, None).await.unwrap(), Assets::Told);
+    let mut file =
+        FindingFile::begin(report(&fixture, None).await.unwrap(), AssetDetails::Included);
     let mut content = file.header();
     while let Some(page) = file.page(&fixture.read().await).await.unwrap() {
         content.extend(page);
@@ -240,7 +241,7 @@ async fn a_file_has_every_finding_however_many_there_are_and_whatever_becomes_of
     assert_eq!(findings.collect::<HashSet<_>>().len(), 4102);
 }
 
-/// The verdicts of an asset, as `rule verdict reason evidence`.
+/// Returns the verdicts of an asset, as `rule verdict reason evidence`.
 async fn verdicts(fixture: &ComplianceFixture, asset: AssetId) -> Vec<String> {
     let tx = fixture.read().await;
     let postures = Posture::of_assets(&tx, &[asset]).await.unwrap();
@@ -289,7 +290,7 @@ async fn a_verdict_that_a_change_has_overtaken_shows_no_evidence_of_another() {
     assert_eq!(
         verdicts(&fixture, asset).await,
         [
-            "low NotAssessed [a change of it is being followed: ask again in a second] ",
+            "low NotAssessed [the asset has just changed and is being re-evaluated; read the verdict again in a second] ",
             r#"high Pass [] {"observed":true}"#,
             r#"critical Pass [] {"observed":true}"#,
         ]

@@ -1,4 +1,4 @@
-//! Rules: what they say, when time changes that, and how they are kept.
+//! Rules: evaluation, changes by time alone, and storage.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use domain::{
     },
     entity::RuleId,
     inventory::asset::CreateAssetInput,
-    testing::compliance::{RuleFixture, RuleText},
+    testing::compliance::{RuleContent, RuleFixture},
 };
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -22,7 +22,7 @@ use crate::{
     harness::{TestOrg, at, at_once, host},
 };
 
-/// The rules that ship, as a new organization has them.
+/// Returns the builtin rules as a new organization has them.
 pub(crate) async fn shipped(test: &TestOrg) -> Ruleset {
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let rules = Ruleset::ensure(&tx, at(0)).await.unwrap();
@@ -30,7 +30,7 @@ pub(crate) async fn shipped(test: &TestOrg) -> Ruleset {
     rules
 }
 
-/// A rule of the organization's own.
+/// Returns a rule of the organization's own.
 pub(crate) fn own(key: &str, condition: &str) -> RuleInput {
     RuleInput {
         key: key.to_owned(),
@@ -141,21 +141,21 @@ async fn an_older_version_of_what_ships_is_replaced_and_what_was_set_stays() {
     assert!(!patch.rule.enabled);
     assert_eq!(patch.rule.params, json!({ "max_age_days": 14 }));
     assert!(patch.rule.definition.condition.contains("last_patched_at"));
-    assert_eq!(noted(&test).await, 2);
+    assert_eq!(count_marked(&test).await, 2);
     let entries = entries(&test, patch.rule.id).await;
     assert_eq!(entries[0].actor, Actor::System);
     assert_eq!(entries[0].changed_paths, ["condition", "params.gone", "version"]);
 }
 
-/// How often everybody was noted to be judged anew.
-async fn noted(test: &TestOrg) -> i64 {
+/// Counts how often all assets were marked for re-evaluation.
+async fn count_marked(test: &TestOrg) -> i64 {
     let tx = test.db.read(test.org).await.unwrap();
-    let sql = "SELECT count(*) AS noted FROM posture_due
+    let sql = "SELECT count(*) AS count_marked FROM posture_due
                WHERE asset_id IS NULL AND owner_id IS NULL AND reads IS NULL";
-    tx.one::<Row>(sql, &[]).await.unwrap().get("noted")
+    tx.one::<Row>(sql, &[]).await.unwrap().get("count_marked")
 }
 
-/// What the audit trail has of a rule, newest first.
+/// Returns the audit entries of a rule, newest first.
 async fn entries(test: &TestOrg, rule: RuleId) -> Vec<AuditEntry> {
     let tx = test.db.read(test.org).await.unwrap();
     let query = AuditQuery { entity_id: Some(rule.uuid()), ..Default::default() };
@@ -172,7 +172,7 @@ async fn a_rule_that_says_something_else_is_a_new_version() {
     assert_eq!(again, first);
     let second = save(&test, &own("own", "attr.edr_installed"), at(3)).await.unwrap();
     assert_eq!((second.id, second.version), (first.id, 2));
-    assert_eq!(noted(&test).await, 2);
+    assert_eq!(count_marked(&test).await, 2);
     let rules = load(&test).await;
     let one = rules.by_slot(16).unwrap();
     assert_eq!(one.rule, second);
@@ -192,12 +192,12 @@ async fn a_run_judges_by_the_versions_and_thresholds_that_it_keeps() {
     };
     let rule = save(&test, &input, at(1)).await.unwrap();
     set(&test, "patch-age", json!({}), Some(false)).await.unwrap();
-    let kept = load(&test).await.snapshot();
+    let stored = load(&test).await.snapshot();
     save(&test, &RuleInput { condition: "false".to_owned(), ..input }, at(2)).await.unwrap();
     set(&test, "own", json!({ "most": 1 }), Some(false)).await.unwrap();
     let tx = test.db.read(test.org).await.unwrap();
-    let rules = Ruleset::of_run(&tx, &kept).await.unwrap();
-    assert_eq!(rules.snapshot(), kept);
+    let rules = Ruleset::of_run(&tx, &stored).await.unwrap();
+    assert_eq!(rules.snapshot(), stored);
     assert_eq!(rules.iter().count(), 16);
     assert!(rules.all().iter().all(|one| one.rule.key != "patch-age"));
     let one = rules.by_slot(16).unwrap();
@@ -226,13 +226,13 @@ async fn thresholds_merge_by_name_and_null_goes_back() {
     );
     assert_eq!(ports(json!({})).await, json!({ "forbidden_ports": [22] }));
     assert_eq!(ports(json!({ "forbidden_ports": null })).await, default);
-    assert_eq!(noted(&test).await, 2);
+    assert_eq!(count_marked(&test).await, 2);
     let rules = load(&test).await;
     let one = rules.all().iter().find(|one| one.rule.key == "patch-age").unwrap();
     let asset = |days: i64| {
-        let text = json!({ "last_patched_at": at(0) - TimeDelta::days(days) }).to_string();
+        let json_text = json!({ "last_patched_at": at(0) - TimeDelta::days(days) }).to_string();
         let stored = native::Stored { attributes: json!({}), owner: None };
-        Facts::of(&stored.described(&text)).unwrap()
+        Facts::of(&stored.described(&json_text)).unwrap()
     };
     assert_eq!(one.verdict(&asset(20), at(0)), Verdict::Pass);
     set(&test, "patch-age", json!({ "max_age_days": 14 }), None).await.unwrap();
@@ -266,7 +266,7 @@ async fn wrong_thresholds_are_refused_by_name() {
     let faults = faults(set(&test, "patch-age", both, None).await.unwrap_err());
     let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["params.max_age", "condition"]);
-    assert_eq!(noted(&test).await, 0);
+    assert_eq!(count_marked(&test).await, 0);
 }
 
 #[tokio::test]
@@ -314,19 +314,20 @@ async fn the_key_of_a_rule_that_ships_is_taken() {
 async fn a_rule_of_ones_own_keeps_a_key_that_ships_later() {
     let test = TestOrg::new().await;
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-    let text = RuleText { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
-    let kept = RuleFixture::insert(&tx, "patch-age", 0, Severity::Low, text, at(0)).await.unwrap();
+    let content = RuleContent { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
+    let stored =
+        RuleFixture::insert(&tx, "patch-age", 0, Severity::Low, content, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     let rules = shipped(&test).await;
     assert_eq!((rules.all().len(), rules.width()), (16, 16));
     let tx = test.db.read(test.org).await.unwrap();
     let list = Rule::list(&tx).await.unwrap();
     assert_eq!(list.len(), 16);
-    assert_eq!((list[15].id, list[15].builtin), (kept.id, false));
+    assert_eq!((list[15].id, list[15].builtin), (stored.id, false));
     let shipped = Builtin::of_key("patch-age").unwrap().id(test.org);
     assert_eq!(Rule::find(&tx, shipped).await.unwrap(), None);
     let saved = save(&test, &own("patch-age", "attr.edr_installed"), at(1)).await.unwrap();
-    assert_eq!((saved.id, saved.version), (kept.id, 2));
+    assert_eq!((saved.id, saved.version), (stored.id, 2));
 }
 
 #[tokio::test]
@@ -366,7 +367,7 @@ async fn a_rule_that_can_judge_no_asset_is_not_saved() {
         (refused.path.as_str(), refused.message.as_str()),
         (
             "condition",
-            "cannot be judged on any of the 1 assets that have its facts, of the first 2: division by zero"
+            "cannot be evaluated on any of the 1 assets that have its facts, among the first 2: division by zero"
         )
     );
     let tx = test.db.read(test.org).await.unwrap();

@@ -1,4 +1,4 @@
-//! Runs: one of a scope at a time, what they leave alone, and what begins them anew.
+//! Runs: one open run per scope, assets outside the scope, and restarts.
 
 use domain::{
     base::run_state::RunState,
@@ -13,7 +13,7 @@ use domain::{
 use serde_json::json;
 
 use crate::{
-    compliance::posture::{findings, follow, kept, run, with, write},
+    compliance::posture::{findings, reevaluate_all, run, stored, with, write},
     harness::{TestOrg, at, faults, host},
 };
 
@@ -53,9 +53,9 @@ async fn a_run_of_a_scope_leaves_the_others_alone() {
     let first = run(&test, Some(&scope), at(1)).await;
     assert_eq!(first.assets, 1);
     assert_eq!(run(&test, None, at(2)).await.assets, 2);
-    let before = kept(&test).await;
+    let before = stored(&test).await;
     run(&test, Some(&scope), at(3)).await;
-    assert_eq!(kept(&test).await, before);
+    assert_eq!(stored(&test).await, before);
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_scope_that_lets_nothing_through_starts_nothing() {
     let refused = Run::start(&tx, RunTrigger::Manual, Some(&scope), None, at(1)).await;
     assert_eq!(
         faults(refused),
-        ["scope lets no asset in operation through: retired and disposed ones are not judged"]
+        ["scope matches no asset in operation; retired and disposed assets are not evaluated"]
     );
     assert_eq!(Run::count(&tx).await.unwrap(), 0);
 }
@@ -99,19 +99,19 @@ async fn a_second_run_of_a_scope_is_the_first() {
 async fn a_run_whose_rules_change_meanwhile_begins_anew() {
     let test = TestOrg::new().await;
     let id = test.asset(host("web")).await.id;
-    follow(&test, at(1)).await;
+    reevaluate_all(&test, at(1)).await;
     test.asset(host("mail")).await;
     let tx = write(&test).await;
     let started = Run::start(&tx, RunTrigger::Manual, None, None, at(2)).await.unwrap();
     let Started::New(first, ranges) = started else { panic!("it is the first") };
     Rule::set_params(&tx, "has-owner", None, Some(false), at(3)).await.unwrap();
     tx.commit().await.unwrap();
-    let Some(Started::New(second, again)) = judge(&test, &first, ranges[0]).await else {
+    let Some(Started::New(second, again)) = evaluate_shard(&test, &first, ranges[0]).await else {
         panic!("its rules are not those that count")
     };
     assert_eq!((second.id, second.round, second.shards_done), (first.id, 2, 0));
-    assert!(judge(&test, &first, ranges[0]).await.is_none(), "that round is over");
-    assert!(judge(&test, &second, again[0]).await.is_none());
+    assert!(evaluate_shard(&test, &first, ranges[0]).await.is_none(), "that round is over");
+    assert!(evaluate_shard(&test, &second, again[0]).await.is_none());
     let tx = test.db.read(test.org).await.unwrap();
     let ended = Run::get(&tx, first.id).await.unwrap();
     assert_eq!((ended.state, ended.assets, ended.failed), (RunState::Succeeded, 2, 0));
@@ -132,8 +132,8 @@ async fn a_key_is_of_one_scope() {
     );
 }
 
-/// Judges a range as a worker would that was told of this round.
-async fn judge(test: &TestOrg, run: &Run, range: AssetRange) -> Option<Started> {
+/// Evaluates a range as a worker would that claimed a shard of this round.
+async fn evaluate_shard(test: &TestOrg, run: &Run, range: AssetRange) -> Option<Started> {
     let tx = write(test).await;
     let anew = Run::evaluate_shard(&tx, run.id, run.round, range, at(4)).await.unwrap();
     tx.commit().await.unwrap();
@@ -154,7 +154,7 @@ async fn a_run_whose_rules_change_again_and_again_fails_and_says_so() {
         let tx = write(&test).await;
         Rule::set_params(&tx, "has-owner", None, Some(is_on), at(3)).await.unwrap();
         tx.commit().await.unwrap();
-        match judge(&test, &run, ranges[0]).await {
+        match evaluate_shard(&test, &run, ranges[0]).await {
             Some(Started::New(anew, cut)) => (run, ranges) = (anew, cut),
             _ => break,
         }
@@ -162,7 +162,7 @@ async fn a_run_whose_rules_change_again_and_again_fails_and_says_so() {
     let tx = test.db.read(test.org).await.unwrap();
     let ended = Run::get(&tx, run.id).await.unwrap();
     assert_eq!((ended.state, ended.round), (RunState::Failed, 20));
-    assert_eq!(ended.error.as_deref(), Some("rules changed 20 times while it was under way"));
+    assert_eq!(ended.error.as_deref(), Some("the rules changed 20 times during the run"));
 }
 
 #[tokio::test]
@@ -176,10 +176,10 @@ async fn a_scope_that_is_left_empty_ends_well_though_rules_change() {
     Asset::set_lifecycle(&tx, id, LifecycleState::Retired, at(3)).await.unwrap();
     Rule::set_params(&tx, "has-owner", None, Some(false), at(3)).await.unwrap();
     tx.commit().await.unwrap();
-    let Some(Started::New(run, ranges)) = judge(&test, &run, ranges[0]).await else {
+    let Some(Started::New(run, ranges)) = evaluate_shard(&test, &run, ranges[0]).await else {
         panic!("its rules are not those that count")
     };
-    assert!(judge(&test, &run, ranges[0]).await.is_none());
+    assert!(evaluate_shard(&test, &run, ranges[0]).await.is_none());
     let tx = test.db.read(test.org).await.unwrap();
     let ended = Run::get(&tx, run.id).await.unwrap();
     assert_eq!((ended.state, ended.assets), (RunState::Succeeded, 0));

@@ -1,4 +1,4 @@
-//! How much holds, how much is known, and by whom.
+//! Scores and coverage, overall and by group.
 
 use domain::{
     Id, Origin,
@@ -42,7 +42,7 @@ async fn the_score_is_what_the_postures_add_up_to() {
     assert_eq!(failing, [0, 0, 1, 0]);
 }
 
-/// The groups, as `label assets failing score`.
+/// Returns the groups, as `label assets failing score`.
 async fn groups(fixture: &ComplianceFixture, dimension: Dimension) -> Vec<String> {
     let groups = PostureGroup::list(&fixture.read().await, dimension).await.unwrap();
     let shown = groups.iter().map(|group| {
@@ -111,13 +111,13 @@ async fn a_run_has_the_figures_of_its_rules() {
     let failed = fixture.run(RunFixture { state: "FAILED", ..run(400, tallies) }).await;
     let tx = fixture.read().await;
     let figures = Figures::get(&tx, first).await.unwrap();
-    let severities: Vec<_> = figures.judged.iter().map(|fixture| fixture.severity).collect();
+    let severities: Vec<_> = figures.rule_tallies.iter().map(|fixture| fixture.severity).collect();
     assert_eq!(severities, fixture.rules.each_ref().map(|rule| rule.severity));
     let tally = figures.tally();
     assert_eq!((tally.passed, tally.failed, tally.waived), (2, 3, 1));
     assert_eq!((tally.not_assessed, tally.errors), (2, 1));
     let held = figures.score().unwrap();
-    // Weights 1, 5, 10: 1 + 10 passed, 10 + 10 failed, 5 waived, 2 and 10 not judged.
+    // Weights 1, 5, 10: 1 + 10 passed, 10 + 10 failed, 5 waived, 2 and 10 not assessed.
     assert!((held.weighted.unwrap() - 1100.0 / 31.0).abs() < 1e-9, "{held:?}");
     assert!((held.coverage - 36.0 / 48.0).abs() < 1e-9, "{held:?}");
     assert!((held.mean.unwrap() - 100.0 / 3.0).abs() < 1e-5, "{held:?}");

@@ -1,4 +1,4 @@
-//! Trials: what a rule would say of the assets, without saving it.
+//! Trials: the verdicts of a rule on the assets, without saving it.
 
 use domain::{
     Origin,

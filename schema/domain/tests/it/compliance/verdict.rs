@@ -1,4 +1,4 @@
-//! What rules say, and when time changes that.
+//! Verdicts of rules, and when time changes them.
 
 use std::collections::BTreeSet;
 
@@ -37,16 +37,16 @@ async fn the_rules_that_ship_say_what_their_like_by_hand_say() {
     let mut seen = BTreeSet::new();
     for _ in 0..100_000 {
         let stored = assets.draw();
-        let text = stored.attributes.to_string();
-        let facts = Facts::of(&stored.described(&text)).unwrap();
+        let json_text = stored.attributes.to_string();
+        let facts = Facts::of(&stored.described(&json_text)).unwrap();
         for one in rules.iter() {
-            let judged = one.verdict(&facts, now);
+            let evaluated = one.verdict(&facts, now);
             let expected = native::verdict(&one.rule.key, &stored, now);
-            assert_eq!(judged, expected, "{} of {stored:?}", one.rule.key);
-            seen.insert((one.slot, judged as u8));
+            assert_eq!(evaluated, expected, "{} of {stored:?}", one.rule.key);
+            seen.insert((one.slot, evaluated as u8));
         }
     }
-    // Each of them passed, failed and was not assessed; only has-owner always is.
+    // Each rule passed, failed and was not assessed; only has-owner can always be assessed.
     assert_eq!(seen.len(), 3 * 16 - 1);
 }
 
@@ -59,20 +59,20 @@ async fn a_flip_comes_at_the_very_microsecond() {
     let mut flips = BTreeSet::new();
     for _ in 0..10_000 {
         let stored = assets.draw();
-        let text = stored.attributes.to_string();
-        let facts = Facts::of(&stored.described(&text)).unwrap();
+        let json_text = stored.attributes.to_string();
+        let facts = Facts::of(&stored.described(&json_text)).unwrap();
         for one in rules.iter() {
-            let judged = one.verdict(&facts, now);
+            let evaluated = one.verdict(&facts, now);
             let key = one.rule.key.as_str();
-            let Some(flip) = one.flip(&facts, now, judged) else {
+            let Some(flip) = one.flip(&facts, now, evaluated) else {
                 let later = now + TimeDelta::days(40_000);
-                assert_eq!(native::verdict(key, &stored, later), judged, "{key} of {stored:?}");
+                assert_eq!(native::verdict(key, &stored, later), evaluated, "{key} of {stored:?}");
                 continue;
             };
-            assert!(flip.at > now && flip.to != judged);
+            assert!(flip.at > now && flip.to != evaluated);
             assert_eq!(
                 native::verdict(key, &stored, flip.at - micro),
-                judged,
+                evaluated,
                 "{key} of {stored:?}"
             );
             assert_eq!(native::verdict(key, &stored, flip.at), flip.to, "{key} of {stored:?}");
@@ -94,13 +94,13 @@ async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
     });
     let support_ends: DateTime<Utc> = "2029-06-01T00:00:00Z".parse().unwrap();
     let micro = TimeDelta::microseconds(1);
-    for (place, (condition, flip)) in [
+    for (index, (condition, flip)) in [
         ("now - attr.last_backup_at < days(1)", Some((hours(4), Verdict::Fail))),
         ("now - attr.last_backup_at <= days(1)", Some((hours(4) + micro, Verdict::Fail))),
         ("attr.last_backup_at + hours(15) < now", None),
         ("attr.tls_cert_expires_at - now > hours(6)", Some((hours(24), Verdict::Fail))),
         ("attr.tls_cert_expires_at < now", Some((hours(30) + micro, Verdict::Pass))),
-        // The first comparison turns after 4 hours and decides nothing while the other holds, until after 14.
+        // The first comparison changes after 4 hours, but decides nothing until the other one changes after 14.
         (
             "now - attr.last_backup_at < days(1) || now - attr.last_patched_at < days(1)",
             Some((hours(14), Verdict::Fail)),
@@ -126,12 +126,12 @@ async fn a_flip_of_many_comparisons_is_the_first_that_matters() {
     .into_iter()
     .enumerate()
     {
-        let rule = save(&test, &own(&format!("r-{place}"), condition), now).await.unwrap();
+        let rule = save(&test, &own(&format!("r-{index}"), condition), now).await.unwrap();
         let rules = load(&test).await;
         let one = rules.iter().find(|one| one.rule.id == rule.id).unwrap();
-        let text = stored.to_string();
+        let json_text = stored.to_string();
         let asset = native::Stored { attributes: stored.clone(), owner: None };
-        let facts = Facts::of(&asset.described(&text)).unwrap();
+        let facts = Facts::of(&asset.described(&json_text)).unwrap();
         let found = one.flip(&facts, now, one.verdict(&facts, now));
         assert_eq!(found.map(|flip| (flip.at, flip.to)), flip, "{condition}");
     }
@@ -151,19 +151,19 @@ async fn a_saved_rule_that_cannot_be_read_any_more_is_an_error_and_no_pass() {
     let rules = load(&test).await;
     let facts =
         Facts::of(&native::Stored { attributes: json!({}), owner: None }.described("{}")).unwrap();
-    let judged = rules.by_slot(16).unwrap().evaluate(&facts, at(0));
-    assert_eq!(judged.verdict, Verdict::Error);
-    assert!(judged.reason.unwrap().contains("attr.gone"));
+    let evaluated = rules.by_slot(16).unwrap().evaluate(&facts, at(0));
+    assert_eq!(evaluated.verdict, Verdict::Error);
+    assert!(evaluated.reason.unwrap().contains("attr.gone"));
 }
 
 #[tokio::test]
 async fn a_verdict_that_is_none_says_why() {
     let test = TestOrg::new().await;
-    for (place, (condition, verdict, reason)) in [
-        ("attr.disk_encrypted", Verdict::NotAssessed, "disk_encrypted is not known"),
-        ("owner.mfa_enabled", Verdict::NotAssessed, "it has no owner"),
-        ("asset.location == 'here'", Verdict::NotAssessed, "location is not known"),
-        ("attr.os_supported", Verdict::NotAssessed, "os_supported is not known"),
+    for (index, (condition, verdict, reason)) in [
+        ("attr.disk_encrypted", Verdict::NotAssessed, "disk_encrypted has no value"),
+        ("owner.mfa_enabled", Verdict::NotAssessed, "the asset has no owner"),
+        ("asset.location == 'here'", Verdict::NotAssessed, "location has no value"),
+        ("attr.os_supported", Verdict::NotAssessed, "os_supported has no value"),
         ("10 / (attr.cpu_cores - 3) > 1", Verdict::Error, "division by zero"),
         ("attr.open_ports[7] == 1", Verdict::Error, "the list has no item of that number"),
         (
@@ -180,14 +180,14 @@ async fn a_verdict_that_is_none_says_why() {
     .into_iter()
     .enumerate()
     {
-        save(&test, &own(&format!("r-{place}"), condition), at(1)).await.unwrap();
+        save(&test, &own(&format!("r-{index}"), condition), at(1)).await.unwrap();
         let rules = load(&test).await;
-        let text = r#"{"cpu_cores": 3, "open_ports": [22]}"#;
+        let json_text = r#"{"cpu_cores": 3, "open_ports": [22]}"#;
         let stored = native::Stored { attributes: json!({}), owner: None };
-        let facts = Facts::of(&stored.described(text)).unwrap();
-        let judged = rules.by_slot(16 + place).unwrap().evaluate(&facts, at(0));
-        assert_eq!(judged.verdict, verdict, "{condition}: {judged:?}");
-        assert!(judged.reason.unwrap_or_default().contains(reason), "{condition}");
+        let facts = Facts::of(&stored.described(json_text)).unwrap();
+        let evaluated = rules.by_slot(16 + index).unwrap().evaluate(&facts, at(0));
+        assert_eq!(evaluated.verdict, verdict, "{condition}: {evaluated:?}");
+        assert!(evaluated.reason.unwrap_or_default().contains(reason), "{condition}");
     }
 }
 
@@ -238,7 +238,7 @@ async fn facts_are_read_from_rows_with_owner_and_tags() {
             "age_days": 12.1, "missing": null, "patched": at(-86_400 * 12 - 7_000), "half": 0.5,
         })
     );
-    // The hash follows what is read, and the terms.
+    // The hash depends on the facts that are read, and on versions and parameters.
     let hash = rules.facts_hash(&facts);
     assert_eq!(rules.facts_hash(&facts_of(&test, asset.id).await), hash);
     let other = facts_of(&test, test.asset(host("other")).await.id).await;

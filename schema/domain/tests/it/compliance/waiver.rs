@@ -1,4 +1,4 @@
-//! What may stay broken, until when, and who said so.
+//! Waivers: what may fail, until when, and who granted it.
 
 use chrono::TimeDelta;
 use domain::{
@@ -9,24 +9,24 @@ use domain::{
         waiver::{Waiver, WaiverInput, WaiverState},
     },
     entity::{AssetId, RuleId, WaiverId},
-    testing::compliance::{RuleFixture, RuleText},
+    testing::compliance::{RuleContent, RuleFixture},
 };
 use tokio_postgres::Row;
 
 use crate::harness::{
-    SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, organization, until,
+    A_LOCK_IS_AWAITED, TestOrg, assert_not_found, at, conflict, faults, host, organization, until,
 };
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// A house with a laptop and two rules.
+/// Returns an organization with a laptop and two rules.
 async fn setup() -> (TestOrg, AssetId, [RuleId; 2]) {
     let test = TestOrg::new().await;
     let laptop = test.asset(host("laptop")).await.id;
-    let text = RuleText { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
+    let content = RuleContent { condition: "attr.disk_encrypted", evidence: &[], controls: &[] };
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-    let disk = RuleFixture::insert(&tx, "disk", 0, Severity::High, text, at(0)).await.unwrap();
-    let other = RuleFixture::insert(&tx, "other", 1, Severity::Low, text, at(0)).await.unwrap();
+    let disk = RuleFixture::insert(&tx, "disk", 0, Severity::High, content, at(0)).await.unwrap();
+    let other = RuleFixture::insert(&tx, "other", 1, Severity::Low, content, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     (test, laptop, [disk.id, other.id])
 }
@@ -49,7 +49,7 @@ async fn revoke(test: &TestOrg, id: WaiverId, now: i64) -> Result<Waiver> {
     Ok(waiver)
 }
 
-/// The ids of those that hold.
+/// Returns the ids of the active waivers.
 async fn active(test: &TestOrg, now: i64) -> Vec<WaiverId> {
     let tx = test.db.read(test.org).await.unwrap();
     let waivers = Waiver::active(&tx, at(now)).await.unwrap();
@@ -95,7 +95,7 @@ async fn what_is_allowed_already_is_not_allowed_again() {
     assert_eq!(
         conflict(grant(&test, &input(disk, Some(laptop), 90), 2).await),
         format!(
-            "the waiver {} allows the same until 2027-01-15T08:01:00Z: revoke it first",
+            "the waiver {} already covers this rule and scope until 2027-01-15T08:01:00Z; revoke it before granting another",
             first.id
         )
     );
@@ -122,9 +122,9 @@ async fn of_two_equal_grants_at_once_one_is_refused() {
         let tx = db.write(org, Origin::system()).await.unwrap();
         Waiver::grant(&tx, &input(disk, Some(laptop), 90), at(2)).await
     });
-    until(&test.db.superuser().await, SOMEBODY_WAITS).await;
+    until(&test.db.superuser().await, A_LOCK_IS_AWAITED).await;
     first.commit().await.unwrap();
-    assert!(conflict(second.await.unwrap()).ends_with("revoke it first"));
+    assert!(conflict(second.await.unwrap()).ends_with("revoke it before granting another"));
 }
 
 #[tokio::test]
@@ -132,11 +132,11 @@ async fn a_waiver_without_end_reason_rule_or_asset_is_refused() {
     let (test, laptop, [disk, _]) = setup().await;
     let too_long = TimeDelta::days(366).num_seconds() + 2;
     for (until, message) in [
-        (1, "is not in the future: a waiver ends at a time to come"),
-        (-60, "is not in the future: a waiver ends at a time to come"),
+        (1, "is not in the future; a waiver must expire at a later time"),
+        (-60, "is not in the future; a waiver must expire at a later time"),
         (
             too_long,
-            "is more than 366 days ahead: a waiver lasts at most so long, and can be granted again",
+            "is more than 366 days ahead; give an earlier time and grant the waiver again when it expires",
         ),
     ] {
         let refused = faults(grant(&test, &input(disk, Some(laptop), until), 1).await);
@@ -158,13 +158,13 @@ async fn whom_a_waiver_concerns_is_judged_anew_when_it_begins_and_ends() {
     let tx = test.db.read(test.org).await.unwrap();
     let due = "SELECT asset_id, reads FROM posture_due ORDER BY id";
     let due: Vec<Row> = tx.all(due, &[]).await.unwrap();
-    let noted = |row: &Row| -> (Option<AssetId>, Option<Vec<String>>) {
+    let count_marked = |row: &Row| -> (Option<AssetId>, Option<Vec<String>>) {
         (row.get("asset_id"), row.get("reads"))
     };
-    let due: Vec<_> = due.iter().map(noted).collect();
+    let due: Vec<_> = due.iter().map(count_marked).collect();
     let reads = Some(vec!["rule.disk".to_owned()]);
     let expected = [
-        (Some(laptop), None), // It was added.
+        (Some(laptop), None), // The asset was created.
         (Some(laptop), reads.clone()),
         (None, None),
         (Some(laptop), reads),

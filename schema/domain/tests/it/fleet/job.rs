@@ -1,6 +1,6 @@
-//! Jobs as people see them, and what they may do to them.
+//! Jobs as users see them, and the actions of users on jobs.
 //!
-//! Long: one noun, and each state of it times each verb.
+//! This file is long because it tests every state of a job with every action.
 
 use std::{
     collections::BTreeSet,
@@ -23,13 +23,13 @@ use crate::harness::{TestOrg, assert_not_found, at, at_once, conflict, faults, o
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// Sets that make a job of each live state legal.
+/// Column values that make a job valid in each live state.
 const WAITING: &str = "";
 const SCHEDULED: &str = "state = 'SCHEDULED'";
 const RUNNING: &str = "state = 'RUNNING', lease_until = now() + interval '20 s', attempt = 1";
 const BURIED: &str = "state = 'BURIED', attempt = 3, is_suspect = true, error = 'it broke'";
 
-/// A waiting job as the queue pushes it, with these columns set otherwise.
+/// Inserts a waiting job as the queue would, then sets these columns.
 async fn push(test: &TestOrg, org: OrganizationId, set: &str) -> JobId {
     let client = test.db.superuser().await;
     let sql = format!(
@@ -46,7 +46,7 @@ async fn push(test: &TestOrg, org: OrganizationId, set: &str) -> JobId {
     id
 }
 
-/// A job that ended so, as the queue keeps it.
+/// Inserts an ended job with this outcome as the queue would, then sets these columns.
 async fn ended(test: &TestOrg, org: OrganizationId, outcome: &str, set: &str) -> JobId {
     let client = test.db.superuser().await;
     let sql = format!(
@@ -62,7 +62,7 @@ async fn ended(test: &TestOrg, org: OrganizationId, outcome: &str, set: &str) ->
     id
 }
 
-/// Does it in a transaction of the house's.
+/// Runs an action in a transaction of the test's organization.
 async fn commit<T>(test: &TestOrg, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> Result<T> {
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     let done = verb(&tx).await;
@@ -207,7 +207,7 @@ async fn pages_go_through_live_and_ended_ones_alike() {
     assert_eq!(walked, [all.clone(), all]);
 }
 
-/// What a list reads must not grow with what there is: each side by its own index.
+/// Pages must read a constant number of rows however many exist: each table through its own index.
 #[tokio::test]
 async fn a_page_reads_little_however_many_there_are() {
     let test = TestOrg::new().await;
@@ -273,7 +273,7 @@ async fn a_buried_job_waits_again_with_all_its_attempts() {
     assert_eq!(test.audited("job.retried by system").await, 1);
     assert_eq!(
         conflict(retry(&test, id).await),
-        "this job is WAITING: only what is BURIED is retried"
+        "this job is WAITING: only BURIED jobs can be retried"
     );
 }
 
@@ -288,7 +288,7 @@ async fn what_has_ended_says_so() {
     let running = push(&test, test.org, RUNNING).await;
     assert_eq!(
         conflict(discard(&test, running).await),
-        "this job is RUNNING: only what is BURIED is discarded"
+        "this job is RUNNING: only BURIED jobs can be discarded"
     );
     let buried = push(&test, test.org, BURIED).await;
     assert_eq!(
@@ -310,7 +310,7 @@ async fn a_job_is_not_retried_beside_its_twin() {
     let test = TestOrg::new().await;
     let buried = push(&test, test.org, &format!("{BURIED}, unique_key = 'k'")).await;
     let twin = push(&test, test.org, "unique_key = 'k'").await;
-    let sentence = "another job of this kind and key waits already: it does what this one would";
+    let sentence = "a job with the same kind and key is already waiting: it will do the same work";
     assert_eq!(conflict(retry(&test, buried).await), sentence);
     cancel(&test, twin).await.unwrap();
     assert_eq!(retry(&test, buried).await.unwrap().state, JobState::Waiting);
@@ -352,7 +352,7 @@ async fn many_are_retried_at_once_and_of_twins_the_first() {
     let refusal = commit(&test, async |tx| Job::retry_all(tx, &wrong, at(0)).await).await;
     assert_eq!(
         faults(refusal),
-        ["filter.state only what is BURIED is retried: leave it out, or give BURIED alone"]
+        ["filter.state only BURIED jobs can be retried: omit the state, or give BURIED alone"]
     );
 }
 
@@ -402,8 +402,8 @@ async fn of_many_who_cancel_one_ends_it() {
     for refusal in refused {
         assert_eq!(conflict(refusal), "this job has ended: CANCELLED");
     }
-    let told = JobFilter { kind: Some("scan.shard.ended".into()), ..JobFilter::default() };
-    assert_eq!(listed(&test, &told).await.len(), 1);
+    let messages = JobFilter { kind: Some("scan.shard.ended".into()), ..JobFilter::default() };
+    assert_eq!(listed(&test, &messages).await.len(), 1);
 }
 
 #[tokio::test]
@@ -488,7 +488,7 @@ async fn whoever_takes_jobs_is_told_after_the_commit() {
     Job::retry(&tx, id, at(0)).await.unwrap();
     assert!(sent.lock().unwrap().is_empty());
     tx.commit().await.unwrap();
-    let expected = [Event::ready(test.org, Queue::Scan), Event::jobs(test.org)];
+    let expected = [Event::jobs_ready(test.org, Queue::Scan), Event::jobs_changed(test.org)];
     assert_eq!(*sent.lock().unwrap(), expected);
 }
 

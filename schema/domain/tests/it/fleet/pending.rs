@@ -11,7 +11,7 @@ use domain::{
 
 use crate::harness::{TestOrg, organization};
 
-/// A job of this kind, about this subject, with these columns set otherwise.
+/// Inserts a job with this kind and subject, then sets these columns.
 async fn push(test: &TestOrg, org: OrganizationId, kind: JobKind, subject: &str, set: &str) {
     let client = test.db.superuser().await;
     let sql = format!(
@@ -26,7 +26,7 @@ async fn push(test: &TestOrg, org: OrganizationId, kind: JobKind, subject: &str,
     }
 }
 
-/// The subjects of all jobs, in order.
+/// Returns the subjects of all jobs, sorted.
 async fn subjects(test: &TestOrg) -> Vec<String> {
     let sql = "SELECT subject FROM job ORDER BY subject";
     let rows = test.db.superuser().await.query(sql, &[]).await.unwrap();
@@ -48,13 +48,13 @@ async fn only_what_waits_of_a_kind_and_a_subject_is_cancelled() {
     push(&test, test.org, JobKind::RUN_SHARD, "e", SCHEDULED).await;
     push(&test, other, JobKind::RUN_SHARD, "f", "").await;
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-    pending::cancel_of(&tx, JobKind::RUN_SHARD, "a").await.unwrap();
+    pending::cancel_of_subject(&tx, JobKind::RUN_SHARD, "a").await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(subjects(&test).await, ["b", "c", "d", "e", "f"]);
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     pending::cancel_all(&tx, JobKind::RUN_SHARD).await.unwrap();
-    assert!(pending::is_any(&tx, JobKind::RUN_SHARD).await.unwrap(), "one runs");
-    assert!(!pending::is_any(&tx, JobKind::REEVALUATE).await.unwrap());
+    assert!(pending::exists(&tx, JobKind::RUN_SHARD).await.unwrap(), "one runs");
+    assert!(!pending::exists(&tx, JobKind::REEVALUATE).await.unwrap());
     tx.commit().await.unwrap();
     assert_eq!(subjects(&test).await, ["c", "d", "f"]);
 }
@@ -63,16 +63,16 @@ async fn only_what_waits_of_a_kind_and_a_subject_is_cancelled() {
 async fn an_organization_has_none_while_it_has_others_or_its_own_was_buried_long_ago() {
     let test = TestOrg::new().await;
     let other = organization(&test.db, "other").await;
-    let without_any = async || {
+    let organizations_without = async || {
         let tx = test.db.fleet().await.unwrap();
-        pending::without_any(&tx, JobKind::REEVALUATE, &[test.org, other]).await.unwrap()
+        pending::organizations_without(&tx, JobKind::REEVALUATE, &[test.org, other]).await.unwrap()
     };
     push(&test, test.org, JobKind::REEVALUATE, "a", "").await;
     push(&test, other, JobKind::REFRESH, "b", "").await;
-    assert_eq!(without_any().await, [other]);
+    assert_eq!(organizations_without().await, [other]);
     push(&test, other, JobKind::REEVALUATE, "c", BURIED).await;
-    assert_eq!(without_any().await, []);
+    assert_eq!(organizations_without().await, []);
     let sql = "UPDATE job SET changed_at = now() - interval '11 minutes' WHERE subject = 'c'";
     test.db.superuser().await.execute(sql, &[]).await.unwrap();
-    assert_eq!(without_any().await, [other]);
+    assert_eq!(organizations_without().await, [other]);
 }

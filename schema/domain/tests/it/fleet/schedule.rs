@@ -1,4 +1,4 @@
-//! Schedules: what is saved, and that each tick comes once, whoever looks and however often.
+//! Schedules: saving them, and that each occurrence is claimed once, however many workers poll and however often.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use domain::{
     Actor, Error, Id, Origin, Result, Viewer,
     access::permission::{BuiltinRole, Permission, PermissionSet},
     entity::{OrganizationId, ScheduleId, UserId},
-    fleet::schedule::{Cron, Schedule, ScheduleAction, ScheduleInput, Tick},
+    fleet::schedule::{Cron, Occurrence, Schedule, ScheduleAction, ScheduleInput},
 };
 
 use crate::harness::{
@@ -49,12 +49,12 @@ async fn operator(test: &TestOrg, email: &str) -> Viewer {
     viewer(test.org, user, BuiltinRole::Operator)
 }
 
-/// One look of a scheduler.
-async fn claim(test: &TestOrg, now: DateTime<Utc>) -> Vec<Tick> {
+/// Polls once as a worker would, and commits.
+async fn claim(test: &TestOrg, now: DateTime<Utc>) -> Vec<Occurrence> {
     let tx = test.db.fleet().await.unwrap();
-    let ticks = Schedule::claim_due(&tx, now, 100).await.unwrap();
+    let occurrences = Schedule::claim_due(&tx, now, 100).await.unwrap();
     tx.commit().await.unwrap();
-    ticks
+    occurrences
 }
 
 async fn find(test: &TestOrg, id: ScheduleId) -> Schedule {
@@ -72,8 +72,8 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
     assert_eq!((made.name.as_str(), made.cron.as_str()), ("nightly", "0 2 * * *"));
     assert_eq!((made.actor, made.last_run_at), (ada.actor, None));
     assert_eq!(made.next_tick, Some(utc("2026-06-02T00:00:00Z")));
-    let spread = made.next_run_at.unwrap() - made.next_tick.unwrap();
-    assert!((TimeDelta::zero()..TimeDelta::minutes(1)).contains(&spread));
+    let jitter = made.next_run_at.unwrap() - made.next_tick.unwrap();
+    assert!((TimeDelta::zero()..TimeDelta::minutes(1)).contains(&jitter));
     assert_eq!(find(&test, made.id).await, made);
 
     let again = save(
@@ -92,7 +92,7 @@ async fn a_schedule_is_made_and_changed_by_its_name() {
     assert_eq!(changed.next_tick, Some(utc("2026-06-02T03:00:00Z")));
     assert_eq!(
         changed.next_run_at.unwrap() - changed.next_tick.unwrap(),
-        spread,
+        jitter,
         "always the same"
     );
     let off = ScheduleInput { enabled: false, ..input("nightly", "0 3 * * *", "UTC") };
@@ -137,7 +137,7 @@ async fn what_is_wrong_is_said_all_at_once() {
     assert_eq!(paths, ["input.name", "input.cron", "input.timeZone"]);
     assert_eq!(found[2].suggestion.as_deref(), Some("Europe/Berlin"));
     let never = save(&test, &ada, &input("never", "0 0 30 2 *", "UTC"), at(0)).await;
-    assert_eq!(faults(never), ["input.cron never comes: no date is such a day in such a month"]);
+    assert_eq!(faults(never), ["input.cron never matches: no such day exists in the given months"]);
     let long = save(&test, &ada, &input("long", &"0,".repeat(200), "UTC"), at(0)).await;
     assert_eq!(faults(long), ["input.cron has more than 255 characters"]);
 }
@@ -150,7 +150,7 @@ async fn nobody_schedules_what_they_may_not_do() {
     let refused = save(&test, &clerk, &input("nightly", "0 2 * * *", "UTC"), at(0)).await;
     assert_eq!(
         forbidden(refused),
-        "nobody schedules what they may not do: COMPLIANCE_RUN takes COMPLIANCE_RUN"
+        "scheduling COMPLIANCE_RUN requires COMPLIANCE_RUN, which you lack"
     );
 }
 
@@ -182,13 +182,16 @@ async fn a_tick_says_for_whom_it_comes_and_is_told_from_every_other() {
             .unwrap();
     let due = made.next_run_at.unwrap();
     assert!(claim(&test, due - TimeDelta::milliseconds(1)).await.is_empty());
-    let [tick] = &claim(&test, due).await[..] else { panic!("not one") };
-    assert_eq!((tick.org, tick.schedule, tick.actor), (test.org, made.id, ada.actor));
+    let [occurrence] = &claim(&test, due).await[..] else { panic!("not one") };
     assert_eq!(
-        (tick.action, tick.at),
+        (occurrence.org, occurrence.schedule, occurrence.actor),
+        (test.org, made.id, ada.actor)
+    );
+    assert_eq!(
+        (occurrence.action, occurrence.at),
         (ScheduleAction::ComplianceRun, utc("2026-06-02T02:00:00Z"))
     );
-    assert_eq!(tick.key(), format!("{}:2026-06-02T02:00:00Z", made.id));
+    assert_eq!(occurrence.key(), format!("{}:2026-06-02T02:00:00Z", made.id));
     let after = find(&test, made.id).await;
     assert_eq!(
         (after.last_run_at, after.next_tick),
@@ -207,12 +210,12 @@ async fn what_one_scheduler_is_taking_is_left_to_it_and_taken_over_from_a_dead_o
     let claimed = Schedule::claim_due(&first, now, 100).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert!(claim(&test, now).await.is_empty());
-    drop(first); // As if it had been killed.
+    drop(first); // The worker was killed.
     let taken_over = async {
         loop {
-            let ticks = claim(&test, now).await;
-            if !ticks.is_empty() {
-                break ticks;
+            let occurrences = claim(&test, now).await;
+            if !occurrences.is_empty() {
+                break occurrences;
             }
         }
     };
@@ -259,16 +262,16 @@ async fn time_is_that_of_postgres() {
     assert!((TimeDelta::zero()..TimeDelta::minutes(1)).contains(&age));
 }
 
-/// A team with schedules, whose ticks are followed.
-struct Followed {
+/// A schedule, whose occurrences the test computes itself.
+struct ScheduleFixture {
     id: ScheduleId,
     cron: Cron,
     zone: Tz,
-    spread: TimeDelta,
+    jitter: TimeDelta,
     saved_at: DateTime<Utc>,
 }
 
-impl Followed {
+impl ScheduleFixture {
     async fn new(test: &TestOrg, cron: &str, zone: &str, now: DateTime<Utc>) -> Self {
         let org: OrganizationId =
             organization(&test.db, &format!("o{}", UserId::new().uuid().simple())).await;
@@ -279,23 +282,23 @@ impl Followed {
             id: saved.id,
             cron: Cron::parse(cron, "cron").unwrap(),
             zone: zone.parse().unwrap(),
-            spread: saved.next_run_at.unwrap() - saved.next_tick.unwrap(),
+            jitter: saved.next_run_at.unwrap() - saved.next_tick.unwrap(),
             saved_at: now,
         }
     }
 
-    /// Its ticks whose runs are due in that time.
+    /// Returns the schedule's occurrences whose runs are due in that period.
     fn due(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
-        let next = |tick: &DateTime<Utc>| self.cron.next(*tick, self.zone);
-        let ticks = std::iter::successors(
-            self.cron.next((from - self.spread).max(self.saved_at), self.zone),
+        let next = |occurrence: &DateTime<Utc>| self.cron.next(*occurrence, self.zone);
+        let occurrences = std::iter::successors(
+            self.cron.next((from - self.jitter).max(self.saved_at), self.zone),
             next,
         );
-        ticks.take_while(|tick| *tick + self.spread <= until).collect()
+        occurrences.take_while(|occurrence| *occurrence + self.jitter <= until).collect()
     }
 }
 
-/// Two schedulers look at the same rows at the same time, over days with a change of the clock and six hours down.
+/// Two workers poll the same rows at the same time, over days with a clock change and an outage of six hours.
 async fn simulate(start: &str) {
     let test = TestOrg::new().await;
     let start = utc(start);
@@ -309,7 +312,7 @@ async fn simulate(start: &str) {
         ("0 0 * * *", "Asia/Kathmandu"),
         ("0 12 * * 1", "America/New_York"),
     ] {
-        followed.push(Followed::new(&test, cron, zone, start).await);
+        followed.push(ScheduleFixture::new(&test, cron, zone, start).await);
     }
     let (down, up, end) =
         (start + TimeDelta::hours(30), start + TimeDelta::hours(36), start + TimeDelta::hours(54));
@@ -320,11 +323,11 @@ async fn simulate(start: &str) {
         if now >= down && now < up {
             now = up;
         }
-        // The two do not begin at the same moment.
+        // The two polls do not begin at the same moment.
         let late = now - TimeDelta::milliseconds(step * 131 % 3000);
         let (one, other) = tokio::join!(claim(&test, now), claim(&test, late));
-        for tick in one.into_iter().chain(other) {
-            claimed.entry(tick.schedule).or_default().push(tick.at);
+        for occurrence in one.into_iter().chain(other) {
+            claimed.entry(occurrence.schedule).or_default().push(occurrence.at);
         }
         if now < down {
             last_before_down = now;
@@ -333,12 +336,12 @@ async fn simulate(start: &str) {
         now += TimeDelta::seconds(40 + step);
     }
     let last = claim(&test, end).await;
-    for tick in last {
-        claimed.entry(tick.schedule).or_default().push(tick.at);
+    for occurrence in last {
+        claimed.entry(occurrence.schedule).or_default().push(occurrence.at);
     }
     for one in &followed {
         let mut expected = one.due(start, last_before_down);
-        // What was missed is done once: the first that came while nobody looked.
+        // Ticks missed during the outage are made up for by one run, with the first of them.
         expected.extend(one.due(last_before_down, up).first());
         expected.extend(one.due(up, end));
         let found = claimed.remove(&one.id).unwrap_or_default();
@@ -361,11 +364,11 @@ async fn each_tick_comes_once_while_clocks_are_put_back() {
 async fn a_tick_a_minute_loses_none_to_its_spread() {
     let test = TestOrg::new().await;
     let start = utc("2026-06-01T00:00:00Z");
-    let followed = Followed::new(&test, "* * * * *", "UTC", start).await;
+    let followed = ScheduleFixture::new(&test, "* * * * *", "UTC", start).await;
     let mut claimed = Vec::new();
     for step in 0..200 {
         let now = start + TimeDelta::milliseconds(step * 58_700);
-        claimed.extend(claim(&test, now).await.into_iter().map(|tick| tick.at));
+        claimed.extend(claim(&test, now).await.into_iter().map(|occurrence| occurrence.at));
     }
     assert!(claimed == followed.due(start, start + TimeDelta::milliseconds(199 * 58_700)));
     assert!(claimed.len() > 190);

@@ -1,4 +1,4 @@
-//! Workers: who is there, by what was last heard.
+//! Workers, as listed by their last heartbeats.
 
 use domain::fleet::{
     job::Queue,
@@ -19,7 +19,7 @@ fn worker(host: &str) -> NewWorker {
     }
 }
 
-/// As if it had been silent for so long.
+/// Moves a worker's last heartbeat into the past.
 async fn silence(test: &TestOrg, host: &str, interval: &str) {
     let sql = format!(
         "UPDATE worker SET last_seen_at = now() - interval '{interval}' WHERE host = '{host}'"
@@ -38,12 +38,12 @@ async fn a_worker_is_seen_from_its_start_to_its_end() {
     let new = worker("a");
     let tx = test.db.fleet().await.unwrap();
     Worker::register(&tx, &new).await.unwrap();
-    assert!(Worker::beat(&tx, new.id, 3, true).await.unwrap());
+    assert!(Worker::heartbeat(&tx, new.id, 3, true).await.unwrap());
     let [seen] = &Worker::list(&tx).await.unwrap()[..] else { panic!("not one") };
     assert_eq!((&seen.id, &seen.host), (&new.id.to_string(), &new.host));
     assert_eq!((&seen.queues, seen.capacity, seen.running), (&new.queues, 8, 3));
     assert!(seen.is_draining && seen.version == "1.2.3" && seen.started_at <= seen.last_seen_at);
-    Worker::leave(&tx, new.id).await.unwrap();
+    Worker::deregister(&tx, new.id).await.unwrap();
     assert!(Worker::list(&tx).await.unwrap().is_empty());
     tx.commit().await.unwrap();
 }
@@ -61,9 +61,9 @@ async fn who_is_silent_is_not_shown_and_then_forgotten() {
     silence(&test, "gone", "61 minutes").await;
     assert_eq!(hosts(&test).await, ["here"]);
     let tx = test.db.fleet().await.unwrap();
-    assert_eq!(Worker::forget(&tx).await.unwrap(), 1);
-    assert!(Worker::beat(&tx, quiet.id, 0, false).await.unwrap(), "it was only quiet");
-    assert!(!Worker::beat(&tx, gone.id, 0, false).await.unwrap(), "it must register again");
+    assert_eq!(Worker::delete_stale(&tx).await.unwrap(), 1);
+    assert!(Worker::heartbeat(&tx, quiet.id, 0, false).await.unwrap(), "it was only quiet");
+    assert!(!Worker::heartbeat(&tx, gone.id, 0, false).await.unwrap(), "it must register again");
     Worker::register(&tx, &gone).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(hosts(&test).await, ["quiet", "here", "gone"]);

@@ -1,6 +1,6 @@
-//! The inventory: patches and lives. Longer than most: the property test at its end keeps its model beside it.
+//! Tests of assets: patches and lifecycle states.
 //!
-//! Long, because there is a test for each promise of an input.
+//! Long, because each rule of an input has a test, and the property test at the end keeps its model beside it.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Map, Value, json};
 
 use crate::harness::{
-    SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, host_with, until,
+    A_LOCK_IS_AWAITED, TestOrg, assert_not_found, at, conflict, faults, host, host_with, until,
 };
 
 async fn create(test: &TestOrg, input: &CreateAssetInput) -> Result<Asset> {
@@ -224,7 +224,7 @@ async fn an_illegal_move_names_the_legal_ones() {
     let asset = test.asset(host("x")).await;
     assert_eq!(
         conflict(set_lifecycle(&test, asset.id, LifecycleState::Disposed).await),
-        "the asset is ACTIVE and cannot become DISPOSED: it may become MAINTENANCE or RETIRED"
+        "the asset is ACTIVE and cannot become DISPOSED: the legal next states are MAINTENANCE and RETIRED"
     );
 }
 
@@ -241,7 +241,7 @@ async fn only_what_is_at_the_end_of_its_life_is_deleted() {
             deleted.unwrap();
             assert_not_found(Asset::delete(&tx, asset.id, at(1)).await);
         } else {
-            assert!(conflict(deleted).contains("call setAssetLifecycle first"));
+            assert!(conflict(deleted).contains("with setAssetLifecycle first"));
         }
         tx.commit().await.unwrap();
     }
@@ -275,11 +275,11 @@ async fn all_faults_are_said_at_once() {
     let expected = [
         "input.name must not be empty",
         "input.externalId has 256 characters, at most 255 are allowed",
-        "input.location holds the control character U+202E",
-        "input.description holds the control character U+0000",
+        "input.location contains the control character U+202E",
+        "input.description contains the control character U+0000",
         "input.attributes must be an object, such as {\"os_name\": \"Debian 12\"}",
-        "input.customFields. a key has 1 to 64 characters, no control characters and no spaces around it",
-        "input.customFields.k holds the control character U+0000",
+        "input.customFields. the key must have 1 to 64 characters, no control characters and no spaces around it",
+        "input.customFields.k contains the control character U+0000",
     ];
     assert_eq!(faults(create(&test, &input).await), expected);
     let asset = test.asset(host("x")).await;
@@ -310,7 +310,10 @@ async fn an_object_has_its_limits() {
     let sized = |bytes: usize| json!({"k": "x".repeat(bytes - r#"{"k":""}"#.len())});
     let asset = create(&test, &host_with("x", sized(20_000))).await.unwrap();
     let over = faults(create(&test, &host_with("x", sized(20_001))).await);
-    assert_eq!(over, ["input.customFields would have 20001 bytes as JSON, at most 20000 are kept"]);
+    assert_eq!(
+        over,
+        ["input.customFields would have 20001 bytes as JSON, at most 20000 are allowed"]
+    );
     let more = update(&test, asset.id, &custom_fields(json!({"l": 1})), 1).await;
     assert_eq!(faults(more).len(), 1, "what counts is what would be stored");
     let swapped = custom_fields(json!({"k": null, "l": 1}));
@@ -338,7 +341,7 @@ async fn two_updates_at_once_of_different_keys_both_survive() {
     let superuser = test.db.superuser().await;
     let second = custom_fields(json!({"b": 2}));
     let (updated, ()) = tokio::join!(update(&test, asset.id, &second, 2), async {
-        until(&superuser, SOMEBODY_WAITS).await;
+        until(&superuser, A_LOCK_IS_AWAITED).await;
         first.commit().await.unwrap();
     });
     assert_eq!(updated.unwrap().custom_fields, json!({"a": 1, "b": 2}));
@@ -350,7 +353,7 @@ async fn two_updates_at_once_of_different_keys_both_survive() {
 
 const KEYS: [&str; 5] = ["os", "ram_gb", "a.b", "with space", "ä\"quoted"];
 
-/// Any JSON that GraphQL could bring.
+/// Generates any JSON value that a GraphQL request can contain.
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -358,7 +361,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         (-4_i8..4).prop_map(Value::from),
-        // Up to fifteen digits: of more, serde_json reads the last one inexactly without `float_roundtrip`.
+        // Up to fifteen digits: with more, serde_json rounds the last one without `float_roundtrip`.
         (any::<i32>(), -20_i32..10)
             .prop_map(|(digits, power)| json!(format!("{digits}e{power}").parse::<f64>().unwrap())),
         "[^\\u{0}]{0,8}".prop_map(Value::from),
@@ -377,17 +380,17 @@ fn any_object() -> impl Strategy<Value = Map<String, Value>> {
     prop::collection::btree_map(key, any_value(), 0..4).prop_map(|map| map.into_iter().collect())
 }
 
-/// What a patch means.
+/// Model of a patch: the object after merging the patch by key.
 fn merged(current: &Map<String, Value>, patch: &Map<String, Value>) -> Map<String, Value> {
     let all: BTreeSet<&String> = current.keys().chain(patch.keys()).collect();
-    let kept = all.into_iter().filter_map(|key| {
+    let previous = all.into_iter().filter_map(|key| {
         let value = patch.get(key).or_else(|| current.get(key))?;
         (!value.is_null()).then(|| (key.clone(), value.clone()))
     });
-    kept.collect()
+    previous.collect()
 }
 
-/// The keys of `customFields` that the paths name.
+/// Returns the keys of `customFields` that the paths name.
 fn named(paths: &[String]) -> BTreeSet<&str> {
     let named = paths.iter().map(|path| {
         let below = path.strip_prefix("customFields.").expect("nothing else was changed");
@@ -416,14 +419,14 @@ async fn patches_follow_the_model(test: &TestOrg, patches: &[Map<String, Value>]
         let entry = superuser.query_opt(sql, &[&asset.id.uuid(), &at(number)]).await.unwrap();
         let paths: Vec<String> = entry.map(|row| row.get("changed_paths")).unwrap_or_default();
         assert_eq!(named(&paths), differing, "{model:?} → {next:?}: {paths:?}");
-        // Given once more, it changes nothing.
+        // The same patch again changes nothing.
         assert_eq!(update(test, asset.id, &change, 99).await.unwrap(), after);
         assert_eq!(after.custom_fields, canonical(&Value::Object(next.clone())));
         model = next;
     }
 }
 
-/// With the numbers as Postgres gives them back: one that is whole has no exponent.
+/// Returns the value with numbers as Postgres gives them back: a whole number has no exponent.
 fn canonical(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(canonical).collect(),
@@ -466,13 +469,13 @@ async fn of_two_updates_of_the_tags_at_once_the_later_counts() {
     let tagged =
         |tags: &[TagId]| UpdateAssetInput { tags: Given(tags.to_vec()), ..Default::default() };
     let superuser = test.db.superuser().await;
-    // Both set it; then one takes it away and the other sets it again.
+    // First both transactions set the tag; then one removes it while the other sets it again.
     for first_tags in [&[tag][..], &[]] {
         let first = test.db.write(test.org, Origin::system()).await.unwrap();
         Asset::update(&first, asset.id, &tagged(first_tags), at(1)).await.unwrap();
         let second = tagged(&[tag]);
         let (updated, ()) = tokio::join!(update(&test, asset.id, &second, 2), async {
-            until(&superuser, SOMEBODY_WAITS).await;
+            until(&superuser, A_LOCK_IS_AWAITED).await;
             first.commit().await.unwrap();
         });
         updated.unwrap();

@@ -1,4 +1,4 @@
-//! Who holds what, and how it is told.
+//! Tests of custody: check-out, check-in, and the records of both.
 
 use domain::{
     Actor, Id, Origin, Result,
@@ -13,12 +13,12 @@ use domain::{
 };
 
 use crate::harness::{
-    SOMEBODY_WAITS, TestOrg, assert_not_found, at, conflict, faults, host, organization, until,
+    A_LOCK_IS_AWAITED, TestOrg, assert_not_found, at, conflict, faults, host, organization, until,
 };
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// A house with a laptop, and Ada and Bob.
+/// Returns an organization with a laptop, and the members Ada and Bob.
 async fn setup() -> (TestOrg, AssetId, [UserId; 2]) {
     let test = TestOrg::new().await;
     let people =
@@ -88,7 +88,7 @@ async fn a_second_check_out_says_who_has_it_since_when() {
     for holder in [ada, bob] {
         assert_eq!(
             conflict(check_out(&test, laptop, holder, None, 2).await),
-            "ada has held the asset since 2027-01-15T08:00:01Z: check it in first"
+            "the asset has been checked out to ada since 2027-01-15T08:00:01Z: check the asset in first"
         );
     }
     check_in(&test, laptop, None, 3).await.unwrap();
@@ -105,11 +105,11 @@ async fn of_two_check_outs_at_once_one_is_told_who_was_first() {
         let tx = db.write(org, by(bob)).await.unwrap();
         Custody::check_out(&tx, laptop, bob, None, at(2)).await
     });
-    until(&test.db.superuser().await, SOMEBODY_WAITS).await;
+    until(&test.db.superuser().await, A_LOCK_IS_AWAITED).await;
     first.commit().await.unwrap();
     assert_eq!(
         conflict(second.await.unwrap()),
-        "ada has held the asset since 2027-01-15T08:00:01Z: check it in first"
+        "the asset has been checked out to ada since 2027-01-15T08:00:01Z: check the asset in first"
     );
     let tx = test.db.read(test.org).await.unwrap();
     assert_eq!(Custody::open_of(&tx, &[laptop]).await.unwrap().len(), 1);
@@ -127,7 +127,7 @@ async fn of_two_check_outs_at_once_the_second_succeeds_if_the_first_is_given_up(
         tx.commit().await?;
         Ok::<_, domain::Error>(custody)
     });
-    until(&test.db.superuser().await, SOMEBODY_WAITS).await;
+    until(&test.db.superuser().await, A_LOCK_IS_AWAITED).await;
     first.rollback().await.unwrap();
     assert_eq!(second.await.unwrap().unwrap().holder_id, bob);
 }
@@ -135,7 +135,7 @@ async fn of_two_check_outs_at_once_the_second_succeeds_if_the_first_is_given_up(
 #[tokio::test]
 async fn what_nobody_holds_is_not_checked_in() {
     let (test, laptop, [ada, _]) = setup().await;
-    let sentence = "nobody holds the asset: it is not checked out";
+    let sentence = "the asset is not checked out";
     assert_eq!(conflict(check_in(&test, laptop, None, 1).await), sentence);
     check_out(&test, laptop, ada, None, 2).await.unwrap();
     check_in(&test, laptop, None, 3).await.unwrap();
@@ -195,12 +195,12 @@ async fn custody_stands_in_the_assets_changes() {
     check_out(&test, laptop, bob, None, 3).await.unwrap();
     let tx = test.db.read(test.org).await.unwrap();
     let page = Change::of_assets(&tx, &[laptop], &ALL).await.unwrap().remove(&laptop).unwrap();
-    let told: Vec<_> = page
+    let messages: Vec<_> = page
         .rows
         .iter()
         .map(|change| (change.action.as_str(), change.actor, change.at, change.paths.join(" ")))
         .collect();
-    let [out_again, back, out, created] = &told[..] else { panic!("{told:?}") };
+    let [out_again, back, out, created] = &messages[..] else { panic!("{messages:?}") };
     let paths = |paths: &str| paths.to_owned();
     assert_eq!(*out_again, ("asset.checked_out", Actor::User(bob), at(3), paths("custody.holder")));
     let all = paths("custody.holder custody.notes custody.returnNotes");

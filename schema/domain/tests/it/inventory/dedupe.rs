@@ -1,4 +1,5 @@
-//! Each asset once an import, whatever names its rows use, in one chunk or in several, for real or as a dry run.
+//! Tests of deduplication: an import imports each asset once, whatever identifiers its rows use. Holds in one chunk or
+//! several, in a real run and in a dry run.
 
 use domain::{
     Origin,
@@ -17,7 +18,8 @@ use crate::harness::{TestOrg, at};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// Imports lines such as `code,external id,name`, so many to a chunk; created, updated, and what was wrong.
+/// Imports lines such as `code,external id,name`, `a_chunk` per chunk. Returns the rows created and updated, and the
+/// errors.
 async fn import(
     test: &TestOrg,
     org: OrganizationId,
@@ -50,14 +52,14 @@ async fn import(
         };
         ImportRun::add_chunk(&tx, run.id, &table, &chunk).await.unwrap();
     }
-    ImportRun::received(&tx, run.id, at(1)).await.unwrap();
-    let (mut place, mut faults) = ((!lines.is_empty()).then_some(0), Vec::new());
-    while let Some(next) = place {
+    ImportRun::mark_received(&tx, run.id, at(1)).await.unwrap();
+    let (mut index, mut faults) = ((!lines.is_empty()).then_some(0), Vec::new());
+    while let Some(next) = index {
         let begun = ImportRun::begin_chunk(&tx, run.id, next).await.unwrap().unwrap();
         let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
         faults
             .extend(outcome.faults.iter().map(|fault| format!("{} {}", fault.row, fault.message)));
-        place = ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
+        index = ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
     }
     let run = ImportRun::get(&tx, run.id).await.unwrap();
     tx.commit().await.unwrap();
@@ -68,18 +70,18 @@ async fn names(test: &TestOrg) -> Vec<String> {
     let tx = test.db.read(test.org).await.unwrap();
     let page =
         Asset::list(&tx, &AssetFilter::default(), AssetOrder::default(), &ALL).await.unwrap();
-    let told = page.rows.into_iter().map(|asset| {
+    let messages = page.rows.into_iter().map(|asset| {
         let external_id = asset.external_id.unwrap_or_default();
         format!("{} {external_id} {}", asset.code, asset.name)
     });
-    let mut told: Vec<_> = told.collect();
-    told.sort();
-    told
+    let mut messages: Vec<_> = messages.collect();
+    messages.sort();
+    messages
 }
 
-/// What is there first, the rows, and what is there afterwards: of each row that is about the same asset as an earlier
-/// one nothing.
-async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
+/// Imports `first`, then `rows`, and checks the errors and the assets afterwards. A row for the same asset as an
+/// earlier row must have no effect.
+async fn check(first: &[&str], rows: &[&str], messages: &[&str], after: &[&str]) {
     for a_chunk in [10, 1] {
         let test = TestOrg::new().await;
         import(&test, test.org, first, 10, false).await;
@@ -87,7 +89,7 @@ async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
         let dry = import(&test, test.org, rows, a_chunk, true).await;
         assert_eq!(names(&test).await, before, "a dry run changes nothing");
         let done = import(&test, test.org, rows, a_chunk, false).await;
-        assert_eq!(done.2, told, "{a_chunk} a chunk");
+        assert_eq!(done.2, messages, "{a_chunk} a chunk");
         assert_eq!(names(&test).await, after, "{a_chunk} a chunk");
         assert_eq!(dry, done, "the dry run says what the run does");
     }
@@ -95,11 +97,11 @@ async fn check(first: &[&str], rows: &[&str], told: &[&str], after: &[&str]) {
 
 #[tokio::test]
 async fn two_new_rows_of_one_code_are_one_asset() {
-    let told = ["3 this asset stands in row 2 already: only that row counts"];
+    let messages = ["3 this asset is already in row 2, and only that row is imported"];
     check(
         &[],
         &["HST-A,e1,one", "HST-A,e2,two", "HST-C,e3,three"],
-        &told,
+        &messages,
         &["HST-A e1 one", "HST-C e3 three"],
     )
     .await;
@@ -107,19 +109,19 @@ async fn two_new_rows_of_one_code_are_one_asset() {
 
 #[tokio::test]
 async fn an_asset_that_is_there_is_changed_by_one_row() {
-    let told = ["3 this asset stands in row 2 already: only that row counts"];
-    check(&["HST-A,,one"], &["HST-A,e1,uno", "HST-A,e2,due"], &told, &["HST-A e1 uno"]).await;
+    let messages = ["3 this asset is already in row 2, and only that row is imported"];
+    check(&["HST-A,,one"], &["HST-A,e1,uno", "HST-A,e2,due"], &messages, &["HST-A e1 uno"]).await;
 }
 
 #[tokio::test]
 async fn an_external_id_that_a_row_gives_is_taken_for_the_next() {
-    let told = ["3 this asset stands in row 2 already: only that row counts"];
+    let messages = ["3 this asset is already in row 2, and only that row is imported"];
     let first = ["HST-A,,one"];
-    check(&first, &["HST-A,e1,uno", ",e1,due"], &told, &["HST-A e1 uno"]).await;
+    check(&first, &["HST-A,e1,uno", ",e1,due"], &messages, &["HST-A e1 uno"]).await;
 }
 
 #[tokio::test]
 async fn a_code_that_differs_is_told() {
-    let told = ["2 is not this asset's code, which is HST-A: codes do not change"];
-    check(&["HST-A,e1,one"], &["HST-B,e1,uno"], &told, &["HST-A e1 one"]).await;
+    let messages = ["2 is not the code of this asset, which is HST-A: a code cannot change"];
+    check(&["HST-A,e1,one"], &["HST-B,e1,uno"], &messages, &["HST-A e1 one"]).await;
 }

@@ -1,4 +1,5 @@
-//! What needs what, and what is reached along it.
+//! Tests of dependencies and of the assets reached along them. Long, because there is a test for each shape of graph and
+//! each limit.
 
 use std::collections::HashMap;
 
@@ -21,14 +22,14 @@ use crate::harness::{TestOrg, assert_not_found, at, conflict, faults, host, orga
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
-/// Assets by their names.
+/// Assets of a test organization, by name.
 struct Graph {
     test: TestOrg,
     ids: HashMap<String, AssetId>,
 }
 
 impl Graph {
-    /// Of edges such as `web>db`: the web server needs the database. A name that begins with `svc` is a service.
+    /// Creates a graph from edges such as `web>db`: `web` depends on `db`. A name that begins with `svc` is a service.
     async fn of(edges: &str) -> Self {
         let mut graph = Self { test: TestOrg::new().await, ids: HashMap::new() };
         for edge in edges.split_whitespace() {
@@ -56,7 +57,7 @@ impl Graph {
         add(&self.test, self.ids[source], self.ids[target], None, None).await
     }
 
-    /// What is reached from an asset, as `name depth via-source>via-target`, in order.
+    /// Returns the assets reached from an asset, in order, as `name depth via-source>via-target`.
     async fn reached(&self, root: &str, direction: Direction, bounds: Bounds) -> Vec<String> {
         let tx = self.test.db.read(self.test.org).await.unwrap();
         let roots = [self.ids[root]];
@@ -141,12 +142,12 @@ async fn bad_input_names_its_arguments() {
         faults(add(&test, web, web, Some(&long), None).await),
         [
             "kind has 51 characters, at most 50 are allowed",
-            "target is the source itself: an asset cannot need itself"
+            "target is the source itself: an asset cannot depend on itself"
         ]
     );
     assert_eq!(
         faults(add(&test, web, Id::new(), Some("a\nb"), None).await),
-        ["kind holds the control character U+000A"]
+        ["kind contains the control character U+000A"]
     );
 }
 
@@ -162,7 +163,7 @@ async fn an_asset_that_is_not_there_is_not_found() {
 #[tokio::test]
 async fn the_same_need_is_not_said_twice() {
     let graph = Graph::of("web>db db>web").await;
-    let sentence = "the source needs this target already: remove that dependency to say it anew";
+    let sentence = "the source already depends on this target: delete that dependency before you create it again";
     assert_eq!(conflict(graph.add("web", "db").await), sentence);
 }
 
@@ -195,8 +196,8 @@ async fn a_dependency_stands_in_its_sources_history() {
     for row in &rows {
         assert_eq!(row.get::<_, uuid::Uuid>("entity_id"), web.uuid());
     }
-    let kept: serde_json::Value = rows[1].get("before");
-    assert_eq!(kept["dependsOn"][db.to_string()]["kind"], "database");
+    let stored: serde_json::Value = rows[1].get("before");
+    assert_eq!(stored["dependsOn"][db.to_string()]["kind"], "database");
 }
 
 #[tokio::test]
@@ -256,8 +257,8 @@ fn a_walk_out_of_bounds_names_both_arguments() {
         assert_eq!(
             faults(Bounds::check(depth, first)),
             [
-                format!("depth is {depth}, but a walk has between 1 and 10 steps"),
-                format!("first is {first}, but between 1 and 100 assets are shown")
+                format!("depth is {depth}, but must be between 1 and 10"),
+                format!("first is {first}, but must be between 1 and 100")
             ]
         );
     }
@@ -276,7 +277,7 @@ async fn a_cycle_ends_and_never_reaches_where_it_began() {
 
 #[tokio::test]
 async fn a_diamond_is_reached_once_by_its_shortest_way() {
-    // By one step, by two, and by two ways of two steps: `b>d` was added first.
+    // `b` is reached in one step and in two; `d` by two paths of two steps, of which `b>d` was added first.
     let graph = Graph::of("a>b a>c b>d c>d a>e e>b").await;
     assert_eq!(
         graph.reached("a", Direction::DependsOn, bounds(10, 100)).await,
@@ -381,7 +382,7 @@ async fn no_dependency_joins_two_organizations() {
     }
     let tx = db.write(acme, Origin::system()).await.unwrap();
     assert_not_found(Dependency::add(&tx, assets[0], assets[1], None, None, at(1)).await);
-    // Whoever forgets to look is held by the key.
+    // Code that omits the check is stopped by the foreign key.
     let forced: Result<Row> = tx
         .one(
             "INSERT INTO dependency (org_id, id, source_id, target_id, created_at)

@@ -1,4 +1,4 @@
-//! Runs of imports: what a dry run says, and what is cleared away after them.
+//! Tests of import runs: dry runs, and the clean-up after a run.
 
 use domain::{
     Origin,
@@ -39,14 +39,14 @@ async fn what_a_large_run_leaves_behind_is_swept_in_time() {
         let swept = ImportRun::sweep(&tx, run.id, at(2)).await.unwrap();
         tx.commit().await.unwrap();
         looks += 1;
-        if swept == Sweep::Clear {
+        if swept == Sweep::Done {
             break;
         }
     }
     assert_eq!(looks, 3);
 }
 
-/// Imports assets and what needs what, a line a row; created, updated, and what was wrong. Nothing stays.
+/// Imports assets and dependencies, one per line, and rolls back. Returns the rows created and updated, and the errors.
 async fn tried(
     test: &TestOrg,
     assets: &[String],
@@ -84,13 +84,13 @@ async fn tried(
         let table = Table { kind, columns, delimiter: b',' };
         ImportRun::add_chunk(&tx, run.id, &table, &chunk).await.unwrap();
     }
-    ImportRun::received(&tx, run.id, at(1)).await.unwrap();
+    ImportRun::mark_received(&tx, run.id, at(1)).await.unwrap();
     let mut faults = Vec::new();
-    for place in 0..2 {
-        let begun = ImportRun::begin_chunk(&tx, run.id, place).await.unwrap().unwrap();
+    for index in 0..2 {
+        let begun = ImportRun::begin_chunk(&tx, run.id, index).await.unwrap().unwrap();
         let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
-        let told = |fault: &import::RowError| format!("{} {}", fault.row, fault.message);
-        faults.extend(outcome.faults.iter().map(told));
+        let messages = |fault: &import::RowError| format!("{} {}", fault.row, fault.message);
+        faults.extend(outcome.faults.iter().map(messages));
         ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
     }
     let run = ImportRun::get(&tx, run.id).await.unwrap();
@@ -113,9 +113,9 @@ async fn a_dry_run_knows_assets_of_the_file_by_both_of_their_names() {
         format!("{there},,NEW-2,"),
     ];
     let expected = [
-        "5 is the source itself: an asset cannot need itself",
+        "5 is the source itself: an asset cannot depend on itself",
         "6 there is no asset with the code \"NEW-2\"",
-        "3 this dependency stands in row 2 already: only that row counts",
+        "3 this dependency is already in row 2, and only that row is imported",
     ];
     for dry_run in [true, false] {
         let (created, updated, faults) = tried(&test, &assets, &dependencies, dry_run).await;

@@ -1,4 +1,4 @@
-//! What is exported imports again: unchanged where it is, and the same elsewhere.
+//! Round trips: an exported file changes nothing in its own organization, and recreates the inventory in another.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ type Edge = (prop::sample::Index, prop::sample::Index, Option<String>, Option<Cr
 
 async fn exported(test: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
     let tx = test.db.write(org, Origin::system()).await.unwrap();
-    let mut export = Export::begin(&tx, kind, Owners::Withheld, at(0)).await.unwrap();
+    let mut export = Export::begin(&tx, kind, Owners::Omitted, at(0)).await.unwrap();
     let mut file = export.header();
     while let Some(page) = export.page(&tx).await.unwrap() {
         file.extend(page);
@@ -34,7 +34,7 @@ async fn exported(test: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec<
     file
 }
 
-/// Created, updated, unchanged, and what was wrong.
+/// Imports a file. Returns the number of rows created, updated and unchanged, and the errors.
 async fn imported(
     test: &TestOrg,
     org: OrganizationId,
@@ -63,10 +63,10 @@ async fn imported(
         assert_eq!(chunk.faults, []);
         ImportRun::add_chunk(&tx, run.id, &table, chunk).await.unwrap();
     }
-    ImportRun::received(&tx, run.id, at(1)).await.unwrap();
+    ImportRun::mark_received(&tx, run.id, at(1)).await.unwrap();
     let mut faults = Vec::new();
-    for place in 0..i32::try_from(chunks.len()).unwrap() {
-        let begun = ImportRun::begin_chunk(&tx, run.id, place).await.unwrap().unwrap();
+    for index in 0..i32::try_from(chunks.len()).unwrap() {
+        let begun = ImportRun::begin_chunk(&tx, run.id, index).await.unwrap().unwrap();
         let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
         faults.extend(outcome.faults.iter().map(|fault| format!("{fault:?}")));
         ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
@@ -76,7 +76,7 @@ async fn imported(
     (run.created, run.updated, run.unchanged, faults)
 }
 
-/// Texts with all that a file may trip over.
+/// Generates texts with characters that are special in a file.
 fn text(size: std::ops::Range<usize>) -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[a-zA-Z0-9 ]",
@@ -207,7 +207,7 @@ async fn comes_back(
     let tx = test.db.write(here, Origin::system()).await.unwrap();
     let mut ids = Vec::new();
     let mut tags = std::collections::BTreeMap::new();
-    for (place, (input, names)) in assets.iter().enumerate() {
+    for (index, (input, names)) in assets.iter().enumerate() {
         let mut carried = Vec::new();
         for name in names {
             if !tags.contains_key(name) {
@@ -215,8 +215,8 @@ async fn comes_back(
             }
             carried.push(tags[name]);
         }
-        // Every other one is known elsewhere.
-        let external_id = (place % 2 == 0).then(|| format!("=\"{place}\", x"));
+        // Every other asset has an external id.
+        let external_id = (index % 2 == 0).then(|| format!("=\"{index}\", x"));
         let input = CreateAssetInput { tags: Some(carried), external_id, ..input.clone() };
         ids.push(Asset::create(&tx, &input, at(0)).await.unwrap().id);
     }

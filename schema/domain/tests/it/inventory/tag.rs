@@ -1,4 +1,4 @@
-//! Tags, and what their going leaves on assets.
+//! Tests of tags, and of their removal from assets.
 
 use async_graphql::MaybeUndefined;
 use domain::{
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::harness::{TestOrg, at, host};
 
-/// A tag of a new house.
+/// Returns a new organization with one tag.
 async fn tagged_house(name: &str) -> (TestOrg, TagId) {
     let test = TestOrg::new().await;
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a report's page shows, read in one transaction.
+//! Content of a report's printable page, read in one transaction.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use domain::{
     base::page::PageRequest,
     compliance::{
         finding::Finding,
-        report::{Assets, Report, WorstAsset},
+        report::{AssetDetails, Report, WorstAsset},
         rule::Rule,
     },
     entity::{AssetId, RuleVersionId},
@@ -17,39 +17,39 @@ use domain::{
 use super::WORST;
 use crate::request::error::Result;
 
-/// Findings on the page; the file has all.
-const MOST_FINDINGS: usize = 200;
+/// Maximum number of findings on the page; the CSV file contains all findings.
+const MAX_FINDINGS: usize = 200;
 
-/// What a page shows.
+/// Content of one report page.
 pub(super) struct Page {
     pub(super) report: Report,
     pub(super) worst: Vec<WorstAsset>,
     pub(super) findings: Vec<Finding>,
-    /// How many there are, on the page or not.
+    /// Total number of findings, including those that are not on the page.
     pub(super) total: i64,
-    /// Those named above; none for who may not see assets.
+    /// Assets that the page names; empty for a caller without permission to read assets.
     pub(super) assets: HashMap<AssetId, Asset>,
     pub(super) rules: HashMap<RuleVersionId, Rule>,
 }
 
 impl Page {
-    pub(super) async fn read(tx: &Tx, report: Report, told: Assets) -> Result<Self> {
+    pub(super) async fn read(tx: &Tx, report: Report, details: AssetDetails) -> Result<Self> {
         let worst = report.worst_assets(tx, WORST).await?;
         let total = report.count_findings(tx).await?;
-        let first = PageRequest { size: MOST_FINDINGS, backward: false, after: None, before: None };
+        let first = PageRequest { size: MAX_FINDINGS, backward: false, after: None, before: None };
         let findings = report.findings(tx, &first).await?.rows;
         let mut versions: Vec<_> = findings.iter().map(|finding| finding.version_id).collect();
         versions.sort_unstable();
         versions.dedup();
         let rules = Rule::of_versions(tx, &versions).await?;
-        let named = worst.iter().map(|worst| worst.asset);
-        let mut named: Vec<_> =
-            named.chain(findings.iter().map(|finding| finding.asset_id)).collect();
-        named.sort_unstable();
-        named.dedup();
-        let assets = match told {
-            Assets::Told => Asset::of_ids(tx, &named).await?,
-            Assets::Withheld => Vec::new(),
+        let asset_ids = worst.iter().map(|worst| worst.asset);
+        let mut asset_ids: Vec<_> =
+            asset_ids.chain(findings.iter().map(|finding| finding.asset_id)).collect();
+        asset_ids.sort_unstable();
+        asset_ids.dedup();
+        let assets = match details {
+            AssetDetails::Included => Asset::of_ids(tx, &asset_ids).await?,
+            AssetDetails::Omitted => Vec::new(),
         };
         let assets = assets.into_iter().map(|asset| (asset.id, asset)).collect();
         Ok(Self { report, worst, findings, total, assets, rules })

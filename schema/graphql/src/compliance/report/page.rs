@@ -1,7 +1,7 @@
-//! A report as a page to print: HTML that fetches nothing and runs nothing, its style within.
+//! A report as a printable page: HTML with an inline style sheet that loads no resources and runs no scripts.
 //!
-//! What comes from people (names, evidence, remediations) goes through maud, which escapes it. Numbers are rounded here and
-//! nowhere before.
+//! User-supplied text (names, evidence, remediations) goes through maud, which escapes it. Numbers are rounded only
+//! here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
@@ -22,17 +22,17 @@ use super::content::Page;
 
 const STYLE: &str = include_str!("page.css");
 
-/// A page that stands for itself.
+/// A self-contained page and the hash of its style sheet.
 #[derive(Debug, Clone)]
-pub struct Printed {
-    /// HTML.
+pub struct PrintedReport {
+    /// The page as an HTML document.
     pub html: String,
-    /// What a browser may take its style for: SHA-256 in base 64.
+    /// SHA-256 of the style sheet in Base64, for the Content-Security-Policy header.
     pub style_sha256: String,
 }
 
-/// The page as HTML.
-pub(super) fn print(page: &Page) -> Printed {
+/// Renders the page as HTML.
+pub(super) fn render(page: &Page) -> PrintedReport {
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -45,7 +45,7 @@ pub(super) fn print(page: &Page) -> Printed {
             body {
                 (head(page))
                 @match &page.report.figures {
-                    None => p { "No run has succeeded yet, so nothing is known." },
+                    None => p { "No run has succeeded yet, so there are no results." },
                     Some(figures) => {
                         (summary(page, figures))
                         (families(&page.report.families()))
@@ -59,7 +59,7 @@ pub(super) fn print(page: &Page) -> Printed {
         }
     };
     let style_sha256 = STANDARD.encode(Sha256::digest(STYLE));
-    Printed { html: html.into_string(), style_sha256 }
+    PrintedReport { html: html.into_string(), style_sha256 }
 }
 
 fn head(page: &Page) -> Markup {
@@ -70,15 +70,15 @@ fn head(page: &Page) -> Markup {
             dl.run {
                 @if let Some(figures) = &page.report.figures {
                     dt { "Run" } dd { (figures.run) }
-                    dt { "Of" }
+                    dt { "Scope" }
                     dd {
                         (figures.sums.assets)
-                        @if figures.scope.is_some() { " assets in its scope" } @else { " assets in operation" }
+                        @if figures.scope.is_some() { " assets in the run's scope" } @else { " assets in operation" }
                     }
                     dt { "Started" } dd { (time(figures.started_at)) }
                     @if let Some(at) = figures.finished_at { dt { "Ended" } dd { (time(at)) } }
                 }
-                dt { "Printed" } dd { (time(page.report.generated_at)) }
+                dt { "Generated" } dd { (time(page.report.generated_at)) }
             }
         }
     }
@@ -93,11 +93,11 @@ fn summary(page: &Page, figures: &Figures) -> Markup {
                 (figure("Weighted", &percent(score.as_ref().and_then(|score| score.weighted))))
                 (figure("Mean of assets", &percent(score.as_ref().and_then(|score| score.mean))))
                 (figure("Coverage", &percent(Some(figures.sums.coverage() * 100.0))))
-                (figure("Since the run before", &page.report.score_change().map_or("–".to_owned(), |change| format!("{change:+.1} points"))))
+                (figure("Change since previous run", &page.report.score_change().map_or("–".to_owned(), |change| format!("{change:+.1} points"))))
             }
             p.note {
-                "Coverage is how much of what applies could be judged: what is not known counts neither as passed nor as failed. "
-                "Failures that a waiver allows count as judged, and in no score."
+                "Coverage is the percentage of the applicable rules, by weight, that could be assessed. Rules with a missing fact count neither as passed nor as failed. "
+                "Waived failures count as assessed, but not in a score."
             }
             table {
                 thead { tr { th { "Passed" } th { "Failed" } th { "Waived" } th { "Not assessed" } th { "Errors" } } }
@@ -148,12 +148,12 @@ fn families(families: &[Family]) -> Markup {
 fn remediations(remediations: &[Remediation]) -> Markup {
     html! {
         section {
-            h2 { "What would help most" }
-            @if remediations.is_empty() { p { "Nothing is broken." } }
+            h2 { "Remediations with the largest effect" }
+            @if remediations.is_empty() { p { "No rule fails." } }
             @else {
                 table {
                     thead { tr {
-                        th.text { "Rule" } th { "Severity" } th { "Assets" } th { "Weight" } th { "Score" } th.text { "What to do" }
+                        th.text { "Rule" } th { "Severity" } th { "Assets" } th { "Weight" } th { "Score gain" } th.text { "Remediation" }
                     } }
                     tbody {
                         @for remediation in remediations {
@@ -176,14 +176,14 @@ fn remediations(remediations: &[Remediation]) -> Markup {
 fn worst(page: &Page) -> Markup {
     html! {
         section {
-            h2 { "Assets that fail most" }
+            h2 { "Assets with the most failures" }
             @if page.worst.is_empty() { p { "No asset fails." } }
             @else {
                 table {
-                    thead { tr { th.text { "Asset" } th { "Rules broken" } th { "Weight" } } }
+                    thead { tr { th.text { "Asset" } th { "Failed rules" } th { "Weight" } } }
                     tbody {
                         @for WorstAsset { asset, failed, failed_weight } in &page.worst {
-                            tr { td.text { (named(page, *asset)) } td { (failed) } td { (failed_weight) } }
+                            tr { td.text { (asset_label(page, *asset)) } td { (failed) } td { (failed_weight) } }
                         }
                     }
                 }
@@ -193,16 +193,16 @@ fn worst(page: &Page) -> Markup {
 }
 
 fn findings(page: &Page, figures: &Figures) -> Markup {
-    let shown = page.findings.len();
+    let count = page.findings.len();
     html! {
         section {
             h2 { "Findings" }
             p.note {
-                "What was broken when the run ended, the worst first: "
-                (shown) " of " (page.total) ". All of them are in the file "
+                "Failures at the end of the run, highest severity first: "
+                (count) " of " (page.total) ". The complete list is in "
                 code { "/reports/compliance/" (figures.run) ".csv" } "."
             }
-            @if shown > 0 {
+            @if count > 0 {
                 table {
                     thead { tr {
                         th { "Severity" } th.text { "Asset" } th.text { "Rule" } th.text { "Evidence" } th { "Since" } th { "State" }
@@ -211,7 +211,7 @@ fn findings(page: &Page, figures: &Figures) -> Markup {
                         @for finding in &page.findings {
                             tr {
                                 td { (finding.severity.as_str()) }
-                                td.text { (named(page, finding.asset_id)) }
+                                td.text { (asset_label(page, finding.asset_id)) }
                                 td.text { (page.rules.get(&finding.version_id).map_or("", |rule| &rule.definition.title)) }
                                 td.text { (evidence(&finding.evidence)) }
                                 td { (finding.opened_at.format("%Y-%m-%d")) }
@@ -229,7 +229,7 @@ fn rules(rules: &[Rule]) -> Markup {
     html! {
         section.appendix {
             h2 { "Rules" }
-            p.note { "As they were when the run started." }
+            p.note { "Versions that the run used." }
             @for rule in rules {
                 article {
                     h3 { (rule.definition.title) }
@@ -237,18 +237,18 @@ fn rules(rules: &[Rule]) -> Markup {
                     dl {
                         dt { "Condition" } dd { code { (rule.definition.condition) } }
                         @if rule.params.as_object().is_some_and(|params| !params.is_empty()) {
-                            dt { "Thresholds" } dd { (evidence(&rule.params)) }
+                            dt { "Parameters" } dd { (evidence(&rule.params)) }
                         }
                         dt { "Controls" }
                         dd {
                             @if rule.definition.controls.is_empty() { "none" }
-                            @for (place, control) in rule.definition.controls.iter().map(Control::of).enumerate() {
-                                @if place > 0 { ", " }
+                            @for (index, control) in rule.definition.controls.iter().map(Control::of).enumerate() {
+                                @if index > 0 { ", " }
                                 (control.framework) " " (control.code)
                                 @if let Some(title) = &control.title { " (" (title) ")" }
                             }
                         }
-                        dt { "What to do" } dd { (rule.definition.remediation) }
+                        dt { "Remediation" } dd { (rule.definition.remediation) }
                     }
                 }
             }
@@ -260,8 +260,8 @@ fn figure(name: &str, value: &str) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-/// An asset's name and code; its id for who may not see assets.
-fn named(page: &Page, asset: AssetId) -> Markup {
+/// Returns the asset's name and code, or only its id for a caller without permission to read assets.
+fn asset_label(page: &Page, asset: AssetId) -> Markup {
     html! {
         @match page.assets.get(&asset) {
             Some(asset) => { (asset.name) " " span.code { (asset.code) } },
@@ -270,24 +270,24 @@ fn named(page: &Page, asset: AssetId) -> Markup {
     }
 }
 
-/// Names and values of an object, a line each.
+/// Renders the names and values of an object, one per line.
 fn evidence(evidence: &Value) -> Markup {
     html! {
         @match evidence.as_object() {
-            Some(values) => @for (place, (name, value)) in values.iter().enumerate() {
-                @if place > 0 { br; }
-                (name) ": " (shown(value))
+            Some(values) => @for (index, (name, value)) in values.iter().enumerate() {
+                @if index > 0 { br; }
+                (name) ": " (text_of(value))
             },
-            None => (shown(evidence)),
+            None => (text_of(evidence)),
         }
     }
 }
 
-fn shown(value: &Value) -> String {
+fn text_of(value: &Value) -> String {
     match value {
-        Value::Null => "not known".to_owned(),
+        Value::Null => "no value".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }
@@ -296,17 +296,18 @@ const fn state(state: FindingState) -> &'static str {
     match state {
         FindingState::Open => "open",
         FindingState::Waived => "waived",
-        FindingState::Fixed => "fixed since",
-        FindingState::OutOfScope => "out of scope since",
+        FindingState::Fixed => "fixed later",
+        FindingState::OutOfScope => "out of scope later",
     }
 }
 
-/// In tenths; never 100.0 % where something fails, nor 0.0 % where something holds.
+/// Formats a percentage with one decimal. Values between 0 and 100 are shown as 0.1 % to 99.9 %, so 100.0 % means that
+/// nothing failed.
 fn percent(value: Option<f64>) -> String {
     let Some(value) = value else { return "–".to_owned() };
-    let is_part = value > 0.0 && value < 100.0;
-    let shown = if is_part { value.clamp(0.1, 99.9) } else { value };
-    format!("{shown:.1} %")
+    let is_partial = value > 0.0 && value < 100.0;
+    let rounded = if is_partial { value.clamp(0.1, 99.9) } else { value };
+    format!("{rounded:.1} %")
 }
 
 fn time(at: DateTime<Utc>) -> String {

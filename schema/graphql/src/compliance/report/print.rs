@@ -1,17 +1,17 @@
-//! Reports on their way out, which are no documents: a page to print, and all findings as a file.
+//! Reports that are served outside GraphQL: a printable page, and all findings as a CSV file.
 
 use chrono::Utc;
 use domain::{
     Db, Tx,
     access::permission::Permission,
-    compliance::report::{Assets, FindingFile, Report},
+    compliance::report::{AssetDetails, FindingFile, Report},
     entity::RunId,
 };
 use futures_util::{Stream, stream};
 
 use super::{
     content::Page,
-    page::{self, Printed},
+    page::{self, PrintedReport},
 };
 use crate::request::{
     answer::Answer,
@@ -20,35 +20,35 @@ use crate::request::{
     permit::{Permit, failed},
 };
 
-/// Prints a report: see [`Engine::print_report`](crate::Engine::print_report).
+/// Renders a report as a page: see [`Engine::print_report`](crate::Engine::print_report).
 pub(crate) async fn print_report(
     services: &Services,
     run: &str,
     bearer: Option<&str>,
     client: Client,
-) -> Result<Printed, Answer> {
-    let printed = async {
-        let permit = may_report(services, bearer, &client).await?;
+) -> Result<PrintedReport, Answer> {
+    let rendering = async {
+        let permit = authorize(services, bearer, &client).await?;
         let tx = services.db.snapshot(permit.viewer.org).await?;
-        let page = Page::read(&tx, report(&tx, run).await?, told(&permit)).await?;
+        let page = Page::read(&tx, report(&tx, run).await?, asset_details(&permit)).await?;
         tx.commit().await?;
-        Ok(page::print(&page))
+        Ok(page::render(&page))
     };
-    printed.await.map_err(|error: Error| failed(&error, &client))
+    rendering.await.map_err(|error: Error| failed(&error, &client))
 }
 
-/// Gives out a report's findings, page by page: see [`Engine::report_file`](crate::Engine::report_file).
+/// Streams a report's findings as CSV, page by page: see [`Engine::report_file`](crate::Engine::report_file).
 pub(crate) async fn report_file(
     services: &Services,
     run: &str,
     bearer: Option<&str>,
     client: Client,
 ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-    let begun = async {
-        let permit = may_report(services, bearer, &client).await?;
+    let opening = async {
+        let permit = authorize(services, bearer, &client).await?;
         Pages::begin(services.db.clone(), permit, run).await
     };
-    let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
+    let (first, pages) = opening.await.map_err(|error| failed(&error, &client))?;
     Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
         let page = match first {
             Some(first) => Some(first),
@@ -58,16 +58,20 @@ pub(crate) async fn report_file(
     }))
 }
 
-async fn may_report(services: &Services, bearer: Option<&str>, client: &Client) -> Result<Permit> {
+async fn authorize(services: &Services, bearer: Option<&str>, client: &Client) -> Result<Permit> {
     services.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
 }
 
-/// Whether the caller is told which assets a report is about.
-const fn told(permit: &Permit) -> Assets {
-    if permit.viewer.may(Permission::AssetRead) { Assets::Told } else { Assets::Withheld }
+/// Returns whether the caller may see details of assets.
+const fn asset_details(permit: &Permit) -> AssetDetails {
+    if permit.viewer.may(Permission::AssetRead) {
+        AssetDetails::Included
+    } else {
+        AssetDetails::Omitted
+    }
 }
 
-/// The report of the run that an address names.
+/// Loads the report of the run in the URL: a run id, or `latest` for the newest successful run of all assets.
 async fn report(tx: &Tx, run: &str) -> Result<Report> {
     let run = match run {
         "latest" => None,
@@ -83,7 +87,7 @@ fn now() -> chrono::DateTime<Utc> {
     Utc::now()
 }
 
-/// A file of findings, page by page.
+/// A CSV file of findings, written page by page.
 struct Pages {
     db: Db,
     permit: Permit,
@@ -91,10 +95,11 @@ struct Pages {
 }
 
 impl Pages {
-    /// With the header and the first page: what fails at once is answered as such.
+    /// Writes the header and reads the first page before the response starts. An error so far becomes an error
+    /// response.
     async fn begin(db: Db, permit: Permit, run: &str) -> Result<(Vec<u8>, Self)> {
         let tx = db.read(permit.viewer.org).await?;
-        let mut file = FindingFile::begin(report(&tx, run).await?, told(&permit));
+        let mut file = FindingFile::begin(report(&tx, run).await?, asset_details(&permit));
         let mut first = file.header();
         first.extend(file.page(&tx).await?.unwrap_or_default());
         tx.commit().await?;

@@ -1,7 +1,8 @@
-//! The check against the executor itself: random valid documents run on a real schema whose resolvers write down what
-//! they were asked for. Whatever ran without being refused must have been allowed, by a table written down apart.
+//! A differential test of the authorization check against the executor. Random valid documents run on a real schema,
+//! and the schema's resolvers log every call. If the check accepts a document, an independent table (`was_allowed`)
+//! must allow every logged call.
 //!
-//! Long, because the schema, its table and the generator of documents are of no use apart.
+//! Long, because the schema, the table and the document generator depend on each other.
 
 use std::{
     fmt::Write,
@@ -17,7 +18,7 @@ use domain::access::directive::{authenticated, or_oneself, public, requires};
 use super::{tests::Rng, *};
 use crate::document::{expansion::ParsedDocument, policy::FieldPolicy};
 
-/// What ran: the type, the field, and the id of the object.
+/// Log of resolver calls: the type, the field and the id of the object.
 type Ran = Arc<Mutex<Vec<(&'static str, &'static str, String)>>>;
 
 fn ran(ctx: &Context<'_>, kind: &'static str, field: &'static str, id: &str) {
@@ -25,11 +26,11 @@ fn ran(ctx: &Context<'_>, kind: &'static str, field: &'static str, id: &str) {
     log.lock().unwrap().push((kind, field, id.to_owned()));
 }
 
-/// What is declared of the schema's fields.
+/// Policies of the schema's fields.
 const POLICIES: &[&[FieldPolicy]] = &[&[
-    FieldPolicy { on: "Query", field: "viewer", policies: &[Policy::NullForNobody] },
-    FieldPolicy { on: "Query", field: "node", policies: &[Policy::OneselfBy("id")] },
-    FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::Oneself] },
+    FieldPolicy { on: "Query", field: "viewer", policies: &[Policy::NullIfAnonymous] },
+    FieldPolicy { on: "Query", field: "node", policies: &[Policy::ReturnsCallerIf("id")] },
+    FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::ReturnsCaller] },
 ]];
 
 #[derive(Interface)]
@@ -166,7 +167,7 @@ impl PageInfo {
     }
 }
 
-/// Whether the request is somebody's; without it `viewer` is null, which the check relies on.
+/// True if the caller is signed in; otherwise `viewer` is null, as the check assumes.
 struct SignedIn(bool);
 
 struct Viewer;
@@ -219,7 +220,7 @@ impl Query {
     }
 }
 
-/// Who may: written by hand, from what the schema above says.
+/// Returns true if the caller may read the field; written by hand from the directives of the schema above.
 fn was_allowed(kind: &str, field: &str, id: &str, permissions: Option<PermissionSet>) -> bool {
     let Some(permissions) = permissions else { return false };
     let has = |permission| permissions.contains(permission);
@@ -241,7 +242,7 @@ fn schema() -> Schema<Query, EmptyMutation, EmptySubscription> {
         .finish()
 }
 
-/// The fields of a type: what is written, and the type below.
+/// Returns the fields of a type: the text of the selection and the type below, empty for a leaf.
 fn fields(kind: &str) -> &'static [(&'static str, &'static str)] {
     match kind {
         "Query" => &[
@@ -272,7 +273,7 @@ fn fields(kind: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// What a fragment may be on within a type.
+/// Returns the valid type conditions of a fragment within a type.
 fn conditions(kind: &str) -> &'static [&'static str] {
     match kind {
         "Node" | "Named" => &["User", "Key", "Asset", "Node", "Named", "Actor"],
@@ -414,7 +415,7 @@ fn nothing_runs_that_was_not_allowed() {
             permissions.into_iter().filter(|_| generator.rng.below(3) > 0).collect();
         let permissions = (generator.rng.below(8) > 0).then_some(permissions);
         let caller = match permissions {
-            Some(permissions) => Caller::Known { permissions, own_ids: &own_ids },
+            Some(permissions) => Caller::Authenticated { permissions, own_ids: &own_ids },
             None => Caller::Anonymous,
         };
         if !index.forbidden(operation, caller).is_empty() {

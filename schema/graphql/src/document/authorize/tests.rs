@@ -1,4 +1,4 @@
-//! Who may select what, as tables. Long, because there is a row for each way around the check that we could think of.
+//! Tests of the authorization check, as tables. Long, because every known way to bypass the check has a row.
 
 use std::{
     fmt::Write,
@@ -19,7 +19,7 @@ fn own() -> Vec<String> {
     vec!["usr_1".to_owned(), "key_1".to_owned()]
 }
 
-/// One line a forbidden path: `path needs WHAT for Type.field`.
+/// Returns one line per forbidden path: `path needs PERMISSION for Type.field`.
 fn forbidden(source: &str, json: &str, caller: Caller<'_>) -> String {
     let document = ParsedDocument::of(parse_query(source).unwrap()).unwrap();
     let mut variables: Variables = serde_json::from_str(json).unwrap();
@@ -38,7 +38,8 @@ fn forbidden(source: &str, json: &str, caller: Caller<'_>) -> String {
 
 #[track_caller]
 fn may(permissions: &[Permission], source: &str, json: &str, expected: &[&str]) {
-    let caller = Caller::Known { permissions: PermissionSet::of(permissions), own_ids: &own() };
+    let caller =
+        Caller::Authenticated { permissions: PermissionSet::of(permissions), own_ids: &own() };
     assert_eq!(forbidden(source, json, caller), expected.join("\n"), "{source} {json}");
 }
 
@@ -61,7 +62,8 @@ fn who_is_not_signed_in_gets_what_is_public() {
     }
     anybody_may("{node(id: 1){id}}", &["node needs authentication for Query.node"]);
     anybody_may("{h: health{a: asset{id}}}", &["h.a needs authentication for Health.asset"]);
-    // `viewer` is null for them, so nothing below it runs; that holds for this field and no other, whatever its alias.
+    // `viewer` is null for an anonymous caller, so no field below it runs. The exception applies to this field only,
+    // under any alias.
     for null in [
         "{viewer{organization{name} actor{... on User{name email} ... on ApiKey{id}}}}",
         "{...F} fragment F on Query{me: viewer{organization{name}}}",
@@ -110,7 +112,7 @@ fn statements_of_fields_and_types_add_up() {
             "a.nodes.owner.email needs USER_READ for User.email",
         ],
     );
-    // A mutation's own permission does not give what it returns.
+    // A mutation's own permission does not include the permission to read its result.
     may(
         &[Permission::AssetWrite],
         "mutation{createAsset{id}}",
@@ -138,7 +140,7 @@ fn statements_of_fields_and_types_add_up() {
         "{}",
         &["findings.asset needs ASSET_READ for Finding.asset"],
     );
-    // Selecting nothing but the name of a type tells that there is one.
+    // Selecting only `__typename` still reveals that the object exists.
     may(
         &read,
         "{asset{secret{__typename}}}",
@@ -181,14 +183,14 @@ fn fragments_hide_nothing() {
             "viewer needs SECRET_MANAGE for Query.secrets",
         ],
     );
-    // The same fragment is fine in one frame and not in another.
+    // The same fragment is allowed at one spread and forbidden at another.
     may(
         &[Permission::AssetRead],
         "{viewer{actor{...F}} node(id: \"usr_2\"){...F}} fragment F on User{email}",
         "{}",
         &["node.email needs USER_READ for User.email"],
     );
-    // Merged under one key, each is checked for itself.
+    // Two fields with the same response key are checked separately, although their results are merged.
     may(
         &[],
         "{node(id: \"usr_1\"){...on User{email}} ... on Query{node(id: \"usr_2\"){...on User{email roles{key}}}}}",
@@ -252,7 +254,7 @@ fn interfaces_and_unions_are_checked_at_the_objects() {
             "node.id needs COMPLIANCE_READ for Finding.id",
         ],
     );
-    // Another interface in between is no way around.
+    // A type condition on another interface does not bypass the check.
     let both = [
         "node.name needs ASSET_READ for Named.name",
         "node.name needs API_KEY_MANAGE for Named.name",
@@ -272,7 +274,8 @@ fn interfaces_and_unions_are_checked_at_the_objects() {
     );
     may(&[], "{stated{name}}", "{}", &[]);
     may(&[], "{node(id: 1){... on Stated{name}}}", "{}", &[]);
-    // An object stays itself below an interface it has, and keeps what its own field states.
+    // An object type stays known below a condition on one of its interfaces, so the directives of the object's own
+    // field apply.
     may(&[Permission::AssetRead], "{asset{... on Node{... on Named{id name}}}}", "{}", &[]);
     let index = SchemaIndex::read(
         &SDL.replacen("email: String!", "mail: String!", 1)
@@ -290,9 +293,10 @@ fn interfaces_and_unions_are_checked_at_the_objects() {
             .unwrap();
     let mut variables = Variables::default();
     let operation = document.operation(None, &mut variables).unwrap();
-    let caller = Caller::Known { permissions: PermissionSet::EMPTY, own_ids: &[] };
+    let caller = Caller::Authenticated { permissions: PermissionSet::EMPTY, own_ids: &[] };
     assert_eq!(index.forbidden(operation, caller)[0].field, "User.mail");
-    // A condition on an object that it cannot be is checked as that object: nothing of it would run.
+    // A selection below a condition that can never hold would not run. It is checked as if it applied to the type in
+    // the condition.
     may(
         &[Permission::AssetRead],
         "{asset{... on Secret{name}}}",
@@ -343,7 +347,7 @@ fn oneself_is_the_direct_object_only() {
     ] {
         may(&[], source, json, &line);
     }
-    // Not what is reached from oneself, not even oneself again.
+    // Objects below the caller do not count as the caller, even if one of them is the caller again.
     may(
         &[],
         "{viewer{actor{... on User{manager{email} lastKey{id name owner{email}} roles{holders{email}}}}}}",
@@ -356,7 +360,7 @@ fn oneself_is_the_direct_object_only() {
             "viewer.actor.roles.holders.email needs USER_READ for User.email",
         ],
     );
-    // Other fields of those names are not those fields.
+    // A policy applies to one type only, not to fields of the same name on other types.
     may(
         &[Permission::ComplianceRead],
         "subscription{findings{actor{... on User{email}}}}",
@@ -401,10 +405,10 @@ fn the_list_is_in_document_order_and_ends() {
     let listed = forbidden(
         &format!("{{...F}} fragment F on Query{{{aliases}}}"),
         "{}",
-        Caller::Known { permissions: PermissionSet::EMPTY, own_ids: &[] },
+        Caller::Authenticated { permissions: PermissionSet::EMPTY, own_ids: &[] },
     );
     let paths: Vec<_> = listed.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    let expected: Vec<_> = (0..LISTED).map(|index| format!("s{index}")).collect();
+    let expected: Vec<_> = (0..MAX_FORBIDDEN_PATHS).map(|index| format!("s{index}")).collect();
     assert_eq!(paths, expected);
 }
 
@@ -418,7 +422,7 @@ fn locations_and_operation_kinds_are_kept() {
     assert_eq!((found[0].location.line, found[0].location.column), (3, 3));
 }
 
-/// A small generator: xorshift, the same on every run.
+/// A small random number generator (xorshift) with the same sequence on every run.
 pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
@@ -501,7 +505,7 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
                     source.insert_str(at, &copy.repeat(1 + rng.below(8)));
                 }
                 _ => {
-                    source.insert_str(from, &PIECES[rng.below(PIECES.len())].repeat(rng.below(90)))
+                    source.insert_str(from, &PIECES[rng.below(PIECES.len())].repeat(rng.below(90)));
                 }
             }
         }
@@ -517,10 +521,11 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
             let Ok(operation) = document.operation(name, &mut variables) else { continue };
             let cost = index.cost(operation);
             let permissions = BuiltinRole::Viewer.permissions();
-            let known = index.forbidden(operation, Caller::Known { permissions, own_ids: &own() });
+            let known =
+                index.forbidden(operation, Caller::Authenticated { permissions, own_ids: &own() });
             let anonymous = index.forbidden(operation, Caller::Anonymous);
-            assert!(known.len() <= LISTED && anonymous.len() <= LISTED);
-            let everything = Caller::Known {
+            assert!(known.len() <= MAX_FORBIDDEN_PATHS && anonymous.len() <= MAX_FORBIDDEN_PATHS);
+            let everything = Caller::Authenticated {
                 permissions: Permission::ALL.iter().copied().collect(),
                 own_ids: &[],
             };
@@ -530,6 +535,6 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
         slowest = slowest.max(start.elapsed());
     }
     assert!(parsed > 400 && within > 300, "{parsed} parsed, {within} within limits");
-    // Not a benchmark: a walk that explodes takes minutes.
+    // This is not a benchmark: an exponential walk would take minutes.
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }

@@ -24,9 +24,9 @@ fn cost(source: &str) -> Result<Cost, DocumentError> {
 
 #[track_caller]
 fn refused(source: &str, code: Code, expected: &str) {
-    let refusal = cost(source).expect_err("must be refused");
-    assert_eq!(refusal.code, code, "{}", refusal.message);
-    assert!(refusal.message.contains(expected), "{}", refusal.message);
+    let error = cost(source).expect_err("must be refused");
+    assert_eq!(error.code, code, "{}", error.message);
+    assert!(error.message.contains(expected), "{}", error.message);
 }
 
 #[track_caller]
@@ -60,7 +60,7 @@ fn objects_count_and_lists_multiply() {
         ("{asset{dependsOn(first: 3, depth: 3){id}}}", 4 + 20),
         ("{assets(first: 10){nodes{dependsOn(first: 1, depth: 10){id}}}}", 1 + 10 + 10 + 10 * 405),
         ("{asset{history{id}}}", 21),
-        // An asset, its blast radius, and as many nodes as that was asked for.
+        // One asset, its blast radius, and the nodes of `first`.
         ("{asset{blastRadius{assets nodes{id}}}}", 102 + 405),
         ("{asset{blastRadius(first: 3){nodes{id tags{name}}}}}", 35 + 405),
         ("{assets(first: 10){nodes{blastRadius(first: 0){nodes{id}}}}}", 31 + 10 * 405),
@@ -76,13 +76,13 @@ fn objects_count_and_lists_multiply() {
         ("{node(id: 1){... on Asset{tags{name}} ... on User{manager{name}}}}", 12),
         ("mutation{createAsset{tags{name}}}", 11),
         ("subscription{findings{asset{tags{name}}}}", 12),
-        // Below zero and beyond what a list may be asked for, the resolver answers.
+        // The resolver rejects a `first` below zero or above the limit.
         ("{assets(first: -5){nodes{id}}}", 2),
         ("{assets(first: 0){nodes{id}}}", 2),
         ("{assets(first: 2147483647){nodes{id}}}", 1_001),
         ("{assets(first: 1e99){nodes{id}}}", 1_001),
         ("{assets(first: -1e99){nodes{id}}}", 2),
-        // Unknown, for validation to refuse.
+        // Unknown names, which validation rejects.
         ("{nothing{assets(first: 100){nodes{id}}}}", 0),
         ("{asset{... on Nothing{tags{name}}}}", 1),
         ("{...Nowhere}", 0),
@@ -116,12 +116,12 @@ fn variables_and_conditions_decide_what_counts() {
 fn the_cost_limit_holds_at_n_and_not_at_n_plus_1() {
     // 1 + 99 + 99 × (1 + 99) = 10,000
     let at = "{assets(first: 99){nodes{findings(first: 99){edges{__typename}}}}}";
-    assert_eq!(cost(at).unwrap().objects, COST);
+    assert_eq!(cost(at).unwrap().objects, MAX_OBJECTS);
     let over = at.replacen('{', "{asset{id} ", 1);
     refused(
         &over,
         Code::QueryTooComplex,
-        "this query costs 10,001, the limit is 10,000: ask for fewer rows with `first`",
+        "this query has a cost of 10,001, the limit is 10,000: request fewer rows with `first`",
     );
     let nested = "{asset{dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){id}}}}}}}}}";
     refused(nested, Code::QueryTooComplex, "18,446,744,073,709,551,615");
@@ -135,11 +135,11 @@ fn repeated_scalars_are_free_only_up_to_a_limit() {
             "cursor ".repeat(times)
         )
     };
-    assert_eq!(cost(&source(50)).unwrap().values, VALUES);
+    assert_eq!(cost(&source(50)).unwrap().values, MAX_VALUES);
     refused(
         &source(51),
         Code::QueryTooComplex,
-        "answers about 255,000 values, the limit is 250,000",
+        "returns about 255,000 values, the limit is 250,000",
     );
 }
 
@@ -155,11 +155,11 @@ fn arguments_count_as_often_as_their_field_runs() {
         "query($s: String){assets(first: 10){nodes{findings(after: $s){pageInfo{hasNextPage}}}}}";
     assert_eq!(read(nested, r#"{"s": "x"}"#), Ok(22));
     let long = |bytes: usize| format!(r#"{{"s": "{}"}}"#, "x".repeat(bytes));
-    // `10`, then ten times `$s`, the text and its quotes.
+    // The literal `10` counts once; `$s` and the quoted string count ten times.
     let most = 1024 * 1024 / 10 - 4;
     assert_eq!(read(nested, &long(most)).unwrap(), 1_048_572);
-    let refusal = read(nested, &long(most + 1)).unwrap_err();
-    assert!(refusal.message.contains("reads 1,048,582 bytes of arguments, the limit is 1,048,576"));
+    let error = read(nested, &long(most + 1)).unwrap_err();
+    assert!(error.message.contains("passes 1,048,582 bytes of arguments, the limit is 1,048,576"));
     let wrapped = nested.replace("after: $s", "after: [{a: $s}]");
     assert!(read(&wrapped, &long(most)).is_err());
     assert!(read("query($s: String){ping(filter: $s)}", &long(250_000)).is_ok());
@@ -182,7 +182,7 @@ fn each_other_limit_holds_at_n_and_not_at_n_plus_1() {
             "}}".repeat((depth - 2) / 2)
         )
     };
-    assert_eq!(cost(&deep(12)).unwrap().depth, DEPTH);
+    assert_eq!(cost(&deep(12)).unwrap().depth, MAX_DEPTH);
     let deeper = deep(12).replace("id", "lastKey{id}");
     refused(&deeper, Code::QueryTooComplex, "13 deep, the limit is 12");
     let unknown = format!("{}{}", "{a".repeat(13), "}".repeat(13));
@@ -191,7 +191,7 @@ fn each_other_limit_holds_at_n_and_not_at_n_plus_1() {
     refused(&typename, Code::QueryTooComplex, "13 deep");
 
     let fields = |count: usize| format!("{{asset{{{}}}}}", "id ".repeat(count - 1));
-    assert_eq!(cost(&fields(1_000)).unwrap().fields, FIELDS);
+    assert_eq!(cost(&fields(1_000)).unwrap().fields, MAX_FIELDS);
     refused(&fields(1_001), Code::QueryTooComplex, "selects 1,001 fields, the limit is 1,000");
     let spread = |times: usize| {
         format!(
@@ -200,7 +200,7 @@ fn each_other_limit_holds_at_n_and_not_at_n_plus_1() {
             "id ".repeat(111)
         )
     };
-    assert_eq!(cost(&spread(9)).unwrap().fields, FIELDS);
+    assert_eq!(cost(&spread(9)).unwrap().fields, MAX_FIELDS);
     refused(&spread(10), Code::QueryTooComplex, "1,111 fields");
 
     let aliases = |count: usize| {
@@ -210,12 +210,12 @@ fn each_other_limit_holds_at_n_and_not_at_n_plus_1() {
         });
         format!("{{asset{{{aliases}}}}}")
     };
-    assert_eq!(cost(&aliases(30)).unwrap().aliases, ALIASES);
+    assert_eq!(cost(&aliases(30)).unwrap().aliases, MAX_ALIASES);
     refused(&aliases(31), Code::QueryTooComplex, "31 aliases, the limit is 30");
     let hidden = "{asset{...F ...F ...F ...F @skip(if: true)}} fragment F on Asset{".to_owned()
         + &"id: id ".repeat(10)
         + "}";
-    assert_eq!(cost(&hidden).unwrap().aliases, ALIASES);
+    assert_eq!(cost(&hidden).unwrap().aliases, MAX_ALIASES);
     refused(&hidden.replace("true", "false"), Code::QueryTooComplex, "40 aliases");
 
     assert!(cost(&format!("{{{}}}", "ping ".repeat(20))).is_ok());
@@ -249,11 +249,11 @@ fn one_authentication_a_document_and_nothing_beside_it() {
         "mutation($x: Boolean = true){login{accessToken} changePassword @include(if: $x)}",
         "mutation{login{accessToken} nothing}",
     ] {
-        refused(refused_source, Code::Validation, "send it alone");
+        refused(refused_source, Code::Validation, "send it as the only root field");
     }
 }
 
-/// The query that graphql-js 16 sends, with nine levels of `ofType`.
+/// Introspection query of graphql-js 16, with nine levels of `ofType`.
 const INTROSPECTION_QUERY: &str = "query IntrospectionQuery{__schema{description queryType{name kind} mutationType{name kind} subscriptionType{name kind} types{...FullType} directives{name description isRepeatable locations args(includeDeprecated: true){...InputValue}}}}
 fragment FullType on __Type{kind name description specifiedByURL isOneOf fields(includeDeprecated: true){name description args(includeDeprecated: true){...InputValue} type{...TypeRef} isDeprecated deprecationReason} inputFields(includeDeprecated: true){...InputValue} interfaces{...TypeRef} enumValues(includeDeprecated: true){name description isDeprecated deprecationReason} possibleTypes{...TypeRef}}
 fragment InputValue on __InputValue{name description type{...TypeRef} defaultValue isDeprecated deprecationReason}
@@ -262,8 +262,8 @@ fragment TypeRef on __Type{kind name ofType{kind name ofType{kind name ofType{ki
 #[test]
 fn the_standard_introspection_passes_with_room_and_cycles_do_not() {
     let standard = cost(INTROSPECTION_QUERY).unwrap();
-    assert!(standard.introspection * 2 <= INTROSPECTION, "{standard:?}");
-    assert!(standard.depth <= INTROSPECTION_DEPTH - 4, "{standard:?}");
+    assert!(standard.introspection * 2 <= MAX_INTROSPECTION, "{standard:?}");
+    assert!(standard.depth <= MAX_INTROSPECTION_DEPTH - 4, "{standard:?}");
     assert_eq!(standard.objects, 0);
 
     let chain = |depth: usize| {
@@ -283,7 +283,7 @@ fn the_standard_introspection_passes_with_room_and_cycles_do_not() {
     let wide = format!("{{__schema{{types{{fields{{args{{{}}}}}}}}}}}", "name ".repeat(150));
     refused(&wide, Code::QueryTooComplex, "introspects about 4");
     assert!(cost("{__schema{types{fields{args{type{fields @skip(if: true){name}}}}}}}").is_ok());
-    // Below the root they are unknown, and still counted.
+    // Introspection fields below the root are invalid, but still counted.
     refused(
         &format!("{{asset{{__schema{{{}}}}}}}", "types{fields{args{type{args{name}}}}}"),
         Code::QueryTooComplex,

@@ -1,6 +1,6 @@
-//! From the SDL to a index: types by name, fields, and what each states.
+//! The reader of the SDL: types by name, their fields, and the permission directives of types and fields.
 //!
-//! Must stay true: a statement that cannot be understood is a fault, never no statement.
+//! Must stay true: an invalid permission directive is an error and is never ignored.
 
 use std::collections::HashMap;
 
@@ -16,30 +16,33 @@ use async_graphql::{
 };
 use domain::access::permission::{Permission, PermissionSet};
 
-use super::{Field, Kind, MissingPolicy, PAGE, Requirement, SchemaIndex, Type, TypeId, WALK};
+use super::{
+    DEFAULT_PAGE_SIZE, Field, Kind, MAX_WALK_DEPTH, Requirement, SchemaFault, SchemaIndex, Type,
+    TypeId,
+};
 use crate::document::policy::{FieldPolicy, Policy};
 
 #[derive(Debug, Default)]
-struct Statement {
+struct Directives {
     requirement: Requirement,
-    is_stated: bool,
+    is_declared: bool,
     or_oneself: bool,
 }
 
-/// The SDL on its way to a index.
+/// The index while it is being built from the SDL.
 #[derive(Default)]
 pub(super) struct Reader {
     types: Vec<Type>,
     by_name: HashMap<Box<str>, TypeId>,
     roots: [Option<String>; 3],
     alone: Vec<&'static str>,
-    pub(super) unstated: Vec<MissingPolicy>,
+    pub(super) faults: Vec<SchemaFault>,
 }
 
 impl Reader {
     pub(super) fn definitions(&mut self, sdl: &str) {
         let Ok(document) = parse_schema(sdl) else {
-            self.unstated("schema", "cannot be read");
+            self.fault("schema", "is not valid SDL");
             return;
         };
         for definition in &document.definitions {
@@ -51,19 +54,19 @@ impl Reader {
         }
     }
 
-    /// Gives a field what is declared of it.
+    /// Attaches the declared policies to the field, and records an error if the field does not exist.
     pub(super) fn policy(&mut self, policy: &FieldPolicy) {
         let on = self.by_name.get(policy.on).map(|id| &mut self.types[id.0]);
         let Some(field) = on.and_then(|on| on.fields.get_mut(policy.field)) else {
             let name = format!("{}.{}", policy.on, policy.field);
-            return self.unstated(&name, "has a policy and is not in the schema");
+            return self.fault(&name, "has a policy but is not in the schema");
         };
         if !field.policies.is_empty() {
             let name = format!("{}.{}", policy.on, policy.field);
-            return self.unstated(&name, "has two lists of policies");
+            return self.fault(&name, "has two lists of policies");
         }
         field.policies = policy.policies;
-        if policy.policies.contains(&Policy::StandsAlone) {
+        if policy.policies.contains(&Policy::MustBeAlone) {
             self.alone.push(policy.field);
         }
     }
@@ -86,57 +89,63 @@ impl Reader {
             }
         };
         let name = definition.name.node.as_str();
-        let statement = self.statement(name, &definition.directives);
-        if kind != Kind::Object && statement.is_stated {
-            self.unstated(name, "is no object: state it on its objects or fields");
+        let permission_directives = self.permission_directives(name, &definition.directives);
+        if kind != Kind::Object && permission_directives.is_declared {
+            self.fault(name, "is not an object: put the directive on its objects or fields");
         }
-        if statement.or_oneself {
-            self.unstated(name, "@orOneself stands on fields");
+        if permission_directives.or_oneself {
+            self.fault(name, "@orOneself is allowed on fields only");
         }
         let id = self.type_id(name);
         let fields: Vec<_> = fields.iter().map(|field| self.field(name, &field.node)).collect();
         let entry = &mut self.types[id.0];
         entry.kind = kind;
-        entry.requirement = entry.requirement.and(statement.requirement);
-        entry.has_statement |= statement.is_stated;
+        entry.requirement = entry.requirement.and(permission_directives.requirement);
+        entry.has_permission_directive |= permission_directives.is_declared;
         entry.interfaces.extend(interfaces.iter().map(|name| name.node.as_str().into()));
         entry.fields.extend(fields);
     }
 
     fn field(&mut self, type_name: &str, definition: &FieldDefinition) -> (Box<str>, Field) {
         let name = definition.name.node.as_str();
-        let statement = self.statement(&format!("{type_name}.{name}"), &definition.directives);
+        let permission_directives =
+            self.permission_directives(&format!("{type_name}.{name}"), &definition.directives);
         let mut paging = definition
             .arguments
             .iter()
             .map(|argument| &argument.node)
             .filter(|argument| matches!(argument.name.node.as_str(), "first" | "last"));
-        let page = paging.clone().next().map(|_| paging.find_map(default_of).unwrap_or(PAGE));
-        let depth = definition.arguments.iter().find(|one| one.node.name.node == "depth");
-        let walk = depth.map(|depth| default_of(&depth.node).unwrap_or(WALK));
+        let page =
+            paging.clone().next().map(|_| paging.find_map(default_of).unwrap_or(DEFAULT_PAGE_SIZE));
+        let depth = definition.arguments.iter().find(|argument| argument.node.name.node == "depth");
+        let walk = depth.map(|depth| default_of(&depth.node).unwrap_or(MAX_WALK_DEPTH));
         let (returns, is_list) = self.named(&definition.ty.node);
         let field = Field {
             returns,
             is_list,
             page,
-            own: statement.requirement,
+            own: permission_directives.requirement,
             walk,
-            or_oneself: statement.or_oneself,
+            or_oneself: permission_directives.or_oneself,
             policies: &[],
-            has_statement: statement.is_stated,
+            has_permission_directive: permission_directives.is_declared,
         };
         (name.into(), field)
     }
 
-    fn statement(&mut self, name: &str, directives: &[Positioned<ConstDirective>]) -> Statement {
-        let mut statement = Statement::default();
+    fn permission_directives(
+        &mut self,
+        name: &str,
+        directives: &[Positioned<ConstDirective>],
+    ) -> Directives {
+        let mut permission_directives = Directives::default();
         let mut is_public = false;
         for directive in directives {
             let directive = &directive.node;
             match directive.name.node.as_str() {
                 "public" => is_public = true,
-                "authenticated" => statement.requirement.authentication = true,
-                "orOneself" => statement.or_oneself = true,
+                "authenticated" => permission_directives.requirement.authentication = true,
+                "orOneself" => permission_directives.or_oneself = true,
                 "requiresPermission" => {
                     let permission =
                         match directive.get_argument("permission").map(|value| &value.node) {
@@ -145,24 +154,27 @@ impl Reader {
                             _ => None,
                         };
                     let Some(permission) = permission else {
-                        self.unstated(name, "requires a permission that does not exist");
+                        self.fault(name, "requires a permission that does not exist");
                         continue;
                     };
-                    statement.requirement.authentication = true;
-                    let permissions = &mut statement.requirement.permissions;
+                    permission_directives.requirement.authentication = true;
+                    let permissions = &mut permission_directives.requirement.permissions;
                     *permissions = permissions.union(PermissionSet::of(&[permission]));
                 }
                 _ => {}
             }
         }
-        if is_public && statement.requirement.authentication {
-            self.unstated(name, "is @public and is not");
+        if is_public && permission_directives.requirement.authentication {
+            self.fault(name, "is @public but also requires authentication");
         }
-        if statement.or_oneself && statement.requirement.permissions.is_empty() {
-            self.unstated(name, "@orOneself stands beside @requiresPermission");
+        if permission_directives.or_oneself
+            && permission_directives.requirement.permissions.is_empty()
+        {
+            self.fault(name, "@orOneself needs @requiresPermission on the same field");
         }
-        statement.is_stated = is_public || statement.requirement.authentication;
-        statement
+        permission_directives.is_declared =
+            is_public || permission_directives.requirement.authentication;
+        permission_directives
     }
 
     fn named(&mut self, reference: &Reference) -> (TypeId, bool) {
@@ -172,7 +184,8 @@ impl Reader {
         }
     }
 
-    /// Its place, which it gets when it is first named: a type that is named and never defined is a built-in scalar.
+    /// Returns the id of a type, and adds the type at its first mention. A type that is never defined is a built-in
+    /// scalar.
     fn type_id(&mut self, name: &str) -> TypeId {
         if let Some(id) = self.by_name.get(name) {
             return *id;
@@ -183,7 +196,7 @@ impl Reader {
             kind: Kind::Leaf,
             requirement: Requirement::default(),
             is_connection: false,
-            has_statement: false,
+            has_permission_directive: false,
             interfaces: Vec::new(),
             fields: HashMap::new(),
         });
@@ -191,15 +204,15 @@ impl Reader {
         id
     }
 
-    fn unstated(&mut self, name: &str, reason: &'static str) {
-        self.unstated.push(MissingPolicy { name: name.to_owned(), reason });
+    fn fault(&mut self, name: &str, reason: &'static str) {
+        self.faults.push(SchemaFault { name: name.to_owned(), reason });
     }
 
     pub(super) fn index(&mut self) -> SchemaIndex {
         let [query, mutation, subscription] = std::mem::take(&mut self.roots)
             .map(|name| name.and_then(|name| self.by_name.get(name.as_str()).copied()));
         if query.is_none() {
-            self.unstated("schema", "has no query type");
+            self.fault("schema", "has no query type");
         }
         let (types, by_name) = (std::mem::take(&mut self.types), std::mem::take(&mut self.by_name));
         let alone = std::mem::take(&mut self.alone);

@@ -2,7 +2,7 @@ use domain::access::permission::Permission;
 
 use super::*;
 
-/// What the tests of this and of the other checks run on.
+/// Schema for the tests of all document checks.
 pub(crate) const SDL: &str = r"
     interface Node { id: ID! }
     interface Named { name: String! }
@@ -70,15 +70,15 @@ pub(crate) const SDL: &str = r"
     schema { query: Query mutation: Mutation subscription: Subscription }
 ";
 
-/// What is declared of fields of [`SDL`].
+/// Policies of the fields of [`SDL`].
 pub(crate) const POLICIES: &[&[FieldPolicy]] = &[&[
-    FieldPolicy { on: "Mutation", field: "login", policies: &[Policy::StandsAlone] },
-    FieldPolicy { on: "Mutation", field: "refreshSession", policies: &[Policy::StandsAlone] },
-    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[Policy::StandsAlone] },
-    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[Policy::StandsAlone] },
-    FieldPolicy { on: "Query", field: "viewer", policies: &[Policy::NullForNobody] },
-    FieldPolicy { on: "Query", field: "node", policies: &[Policy::OneselfBy("id")] },
-    FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::Oneself] },
+    FieldPolicy { on: "Mutation", field: "login", policies: &[Policy::MustBeAlone] },
+    FieldPolicy { on: "Mutation", field: "refreshSession", policies: &[Policy::MustBeAlone] },
+    FieldPolicy { on: "Mutation", field: "changePassword", policies: &[Policy::MustBeAlone] },
+    FieldPolicy { on: "Mutation", field: "switchOrganization", policies: &[Policy::MustBeAlone] },
+    FieldPolicy { on: "Query", field: "viewer", policies: &[Policy::NullIfAnonymous] },
+    FieldPolicy { on: "Query", field: "node", policies: &[Policy::ReturnsCallerIf("id")] },
+    FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::ReturnsCaller] },
 ]];
 
 pub(crate) fn index() -> SchemaIndex {
@@ -120,7 +120,7 @@ fn what_states_nothing_keeps_the_server_from_starting() {
         &["M.c: is a root field", "Query.a: is a root field", "S.d: is a root field"],
     );
     faults("type Query @public { a: Int @public }", &["schema: has no query type"]);
-    faults("typo", &["schema: cannot be read", "schema: has no query type"]);
+    faults("typo", &["schema: has no query type", "schema: is not valid SDL"]);
 }
 
 #[test]
@@ -130,24 +130,27 @@ fn statements_that_cannot_be_meant_keep_the_server_from_starting() {
         ("@requiresPermission(permission: 1)", "A.a: requires a permission that"),
         ("@requiresPermission(needs: ASSET_READ)", "A.a: requires a permission that"),
         ("@requiresPermission", "A.a: requires a permission that"),
-        ("@public @authenticated", "A.a: is @public and is not"),
-        ("@public @requiresPermission(permission: ASSET_READ)", "A.a: is @public and is not"),
-        ("@authenticated @orOneself", "A.a: @orOneself stands beside"),
+        ("@public @authenticated", "A.a: is @public but also requires"),
+        (
+            "@public @requiresPermission(permission: ASSET_READ)",
+            "A.a: is @public but also requires",
+        ),
+        ("@authenticated @orOneself", "A.a: @orOneself needs @requiresPermission"),
     ] {
         faults(&on(&format!("type A @public {{ a: Int {statement} }}")), &[expected]);
     }
-    faults(&on("interface A @public { a: Int }"), &["A: is no object"]);
+    faults(&on("interface A @public { a: Int }"), &["A: is not an object"]);
     let oneself = "type A @requiresPermission(permission: ASSET_READ) @orOneself { a: Int }";
-    faults(&on(oneself), &["A: @orOneself stands on fields"]);
+    faults(&on(oneself), &["A: @orOneself is allowed on fields only"]);
 }
 
 #[test]
 fn a_policy_of_a_field_that_is_not_there_keeps_the_server_from_starting() {
-    let policy = |on, field| FieldPolicy { on, field, policies: &[Policy::StandsAlone] };
+    let policy = |on, field| FieldPolicy { on, field, policies: &[Policy::MustBeAlone] };
     let faults =
         SchemaIndex::read(SDL, &[&[policy("Mutation", "logon"), policy("Nothing", "login")]]);
     let faults: Vec<_> = faults.unwrap_err().iter().map(ToString::to_string).collect();
-    let reason = "has a policy and is not in the schema";
+    let reason = "has a policy but is not in the schema";
     assert_eq!(faults, [format!("Mutation.logon: {reason}"), format!("Nothing.login: {reason}")]);
 }
 
@@ -194,7 +197,7 @@ fn pages_are_read_from_the_arguments_defaults() {
         let field = index.get(index.by_name[kind]).field(field).unwrap();
         (field.is_list, field.page)
     };
-    assert_eq!(page("Query", "assets"), (false, Some(PAGE)));
+    assert_eq!(page("Query", "assets"), (false, Some(DEFAULT_PAGE_SIZE)));
     assert_eq!(page("Query", "actors"), (false, Some(20)));
     assert_eq!(page("Asset", "dependsOn"), (true, Some(100)));
     assert_eq!(page("Asset", "history"), (true, Some(20)));

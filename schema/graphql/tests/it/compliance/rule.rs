@@ -1,4 +1,4 @@
-//! Rules as people see them, write them and try them.
+//! Rules in the API: reading, saving and trying them.
 
 use domain::access::permission::Permission;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ async fn a_wrong_rule_says_where_and_what_was_meant() {
         refused.error()["extensions"]["fields"],
         json!([
             { "path": "input.condition", "suggestion": "attr.disk_bytes",
-              "message": "line 1, column 1: attr.disk_byte is no attribute: the query attributes lists them" },
+              "message": "line 1, column 1: there is no attribute attr.disk_byte: the query attributes lists all attributes" },
             { "path": "input.condition", "suggestion": "most",
               "message": "line 1, column 19: the rule has no parameter \"mst\": it has most" },
         ])

@@ -1,4 +1,4 @@
-//! Findings, waivers, scores, drift, forecast and reports as people see them.
+//! Findings, waivers, scores, drift, forecast and reports in the API.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
@@ -6,7 +6,7 @@ use domain::{
     access::permission::Permission,
     compliance::rule::Severity,
     entity::{AssetId, FindingId, RunId},
-    testing::compliance::{FindingFixture, RuleFixture, RuleText, RunFixture, posture},
+    testing::compliance::{FindingFixture, RuleContent, RuleFixture, RunFixture, posture},
 };
 use futures_util::TryStreamExt;
 use graphql::Answer;
@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{self, Reply, Team, TestApp, client, nothing};
 
-/// A host without disk encryption that was judged twice: first well, then by a rule that it breaks.
-struct Judged {
+/// A host without disk encryption, evaluated twice: it passes first and then fails a new rule.
+struct ComplianceFixture {
     app: TestApp,
     team: Team,
     now: DateTime<Utc>,
@@ -25,8 +25,8 @@ struct Judged {
     runs: [RunId; 2],
 }
 
-impl Judged {
-    /// Its host is called so.
+impl ComplianceFixture {
+    /// Creates the host under this name.
     async fn new(name: &str) -> Self {
         let app = TestApp::new().await;
         let team = app.team("alfa").await;
@@ -35,7 +35,7 @@ impl Judged {
         let made = app.ask(team["operator"].bearer.as_str(), create, json!({ "name": name })).await;
         let host = made.data()["createAsset"]["id"].as_str().unwrap().parse().unwrap();
         let tx = app.test.write(team.org.id, Origin::system()).await.unwrap();
-        let text = RuleText {
+        let text = RuleContent {
             condition: "attr.disk_encrypted",
             evidence: &[("observed", "attr.disk_encrypted")],
             controls: &[("NIST", "SC-28")],
@@ -72,24 +72,24 @@ impl Judged {
 
 #[tokio::test]
 async fn a_finding_is_shown_with_its_asset_its_rule_and_what_was_seen() {
-    let judged = Judged::new("web").await;
+    let fixture = ComplianceFixture::new("web").await;
     let document = "query($host: ID!) {
         findings { totalCount nodes { id state severity reopened fixedAt evidence asset { name } rule { key version controls { family } } waiver { id } } }
         asset(id: $host) { findings { nodes { id } } posture { score coverage verdicts { rule { key } verdict waived reason evidence } } }
     }";
-    let reply = judged.ask("viewer", document, json!({ "host": judged.host })).await;
+    let reply = fixture.ask("viewer", document, json!({ "host": fixture.host })).await;
     let rule = json!({ "key": "encrypted", "version": 1, "controls": [{ "family": "System and Communications Protection" }] });
     assert_eq!(
         reply.data()["findings"],
         json!({ "totalCount": 1, "nodes": [{
-            "id": judged.finding, "state": "OPEN", "severity": "HIGH", "reopened": 0, "fixedAt": null,
+            "id": fixture.finding, "state": "OPEN", "severity": "HIGH", "reopened": 0, "fixedAt": null,
             "evidence": { "observed": "<b>&" }, "asset": { "name": "web" }, "rule": rule, "waiver": null,
         }] })
     );
     assert_eq!(
         reply.data()["asset"],
         json!({
-            "findings": { "nodes": [{ "id": judged.finding }] },
+            "findings": { "nodes": [{ "id": fixture.finding }] },
             "posture": { "score": 0.0, "coverage": 1.0, "verdicts": [{
                 "rule": { "key": "encrypted" }, "verdict": "FAIL", "waived": false, "reason": null,
                 "evidence": { "observed": false },
@@ -100,11 +100,11 @@ async fn a_finding_is_shown_with_its_asset_its_rule_and_what_was_seen() {
 
 #[tokio::test]
 async fn a_waiver_is_granted_and_revoked_and_says_where_it_stands() {
-    let judged = Judged::new("web").await;
+    let fixture = ComplianceFixture::new("web").await;
     let grant = "mutation($input: WaiverInput!) { grantWaiver(input: $input) { id state asset { name } rule { key } grantedBy { ... on User { name } } } }";
-    let until = (judged.now + TimeDelta::days(30)).to_rfc3339();
-    let input = json!({ "rule": judged.rule.id, "asset": judged.host, "reason": "new disks", "expiresAt": until });
-    let granted = judged.ask("admin", grant, json!({ "input": input })).await;
+    let until = (fixture.now + TimeDelta::days(30)).to_rfc3339();
+    let input = json!({ "rule": fixture.rule.id, "asset": fixture.host, "reason": "new disks", "expiresAt": until });
+    let granted = fixture.ask("admin", grant, json!({ "input": input })).await;
     let granted = &granted.data()["grantWaiver"];
     assert_eq!(
         granted,
@@ -113,42 +113,42 @@ async fn a_waiver_is_granted_and_revoked_and_says_where_it_stands() {
             "grantedBy": { "name": "alfa admin" },
         })
     );
-    let again = judged.ask("admin", grant, json!({ "input": input })).await;
+    let again = fixture.ask("admin", grant, json!({ "input": input })).await;
     assert_eq!(again.code(), "CONFLICT");
     let revoke =
         "mutation($id: ID!) { revokeWaiver(id: $id) { state revokedBy { ... on User { name } } } }";
-    let revoked = judged.ask("owner", revoke, json!({ "id": granted["id"] })).await;
+    let revoked = fixture.ask("owner", revoke, json!({ "id": granted["id"] })).await;
     let expected = json!({ "state": "REVOKED", "revokedBy": { "name": "alfa owner" } });
     assert_eq!(revoked.data()["revokeWaiver"], expected);
-    let again = judged.ask("owner", revoke, json!({ "id": granted["id"] })).await;
+    let again = fixture.ask("owner", revoke, json!({ "id": granted["id"] })).await;
     assert_eq!(
         (again.code(), again.error()["message"].as_str()),
         ("CONFLICT", Some("The waiver has ended already: it is REVOKED."))
     );
     let listed = "{ waivers { totalCount nodes { id state reason } } }";
-    let listed = judged.ask("viewer", listed, nothing()).await;
+    let listed = fixture.ask("viewer", listed, nothing()).await;
     assert_eq!(
         listed.data()["waivers"],
         json!({ "totalCount": 1, "nodes": [{ "id": granted["id"], "state": "REVOKED", "reason": "new disks" }] })
     );
-    let refused = judged.ask("operator", grant, json!({ "input": input })).await;
+    let refused = fixture.ask("operator", grant, json!({ "input": input })).await;
     assert_eq!((refused.code(), refused.executed), ("FORBIDDEN", false));
 }
 
 #[tokio::test]
 async fn a_waiver_without_an_end_is_refused_by_name() {
-    let judged = Judged::new("web").await;
+    let fixture = ComplianceFixture::new("web").await;
     let grant = "mutation($input: WaiverInput!) { grantWaiver(input: $input) { id } }";
-    let endless = json!({ "input": { "rule": judged.rule.id, "reason": "always" } });
-    let refused = judged.ask("admin", grant, endless).await;
+    let endless = json!({ "input": { "rule": fixture.rule.id, "reason": "always" } });
+    let refused = fixture.ask("admin", grant, endless).await;
     assert_eq!(refused.code(), "VALIDATION");
     let message = refused.error()["message"].as_str().unwrap();
     assert!(message.contains("$input.expiresAt is required: its type is DateTime!"), "{message}");
     let literal = format!(
         "mutation {{ grantWaiver(input: {{ rule: \"{}\", reason: \"always\" }}) {{ id }} }}",
-        judged.rule.id
+        fixture.rule.id
     );
-    let refused = judged.ask("admin", &literal, nothing()).await;
+    let refused = fixture.ask("admin", &literal, nothing()).await;
     let message = refused.error()["message"].as_str().unwrap();
     assert_eq!(refused.code(), "VALIDATION");
     assert!(message.contains("expiresAt"), "{message}");
@@ -156,18 +156,18 @@ async fn a_waiver_without_an_end_is_refused_by_name() {
         [("2001-01-01T00:00:00Z", "input.expiresAt"), ("2199-01-01T00:00:00Z", "input.expiresAt")]
     {
         let input =
-            json!({ "input": { "rule": judged.rule.id, "reason": "past", "expiresAt": until } });
-        let refused = judged.ask("admin", grant, input).await;
+            json!({ "input": { "rule": fixture.rule.id, "reason": "past", "expiresAt": until } });
+        let refused = fixture.ask("admin", grant, input).await;
         assert_eq!((refused.code(), refused.faults()), ("VALIDATION", vec![path]));
     }
-    let saved = judged.ask("viewer", "{ waivers { totalCount } }", nothing()).await;
+    let saved = fixture.ask("viewer", "{ waivers { totalCount } }", nothing()).await;
     assert_eq!(saved.data()["waivers"]["totalCount"], 0);
 }
 
 #[tokio::test]
 async fn scores_drift_and_forecast_tell_the_same_story() {
-    let judged = Judged::new("web").await;
-    let [before, after] = judged.runs;
+    let fixture = ComplianceFixture::new("web").await;
+    let [before, after] = fixture.runs;
     let document = "query($from: ID!, $to: ID!, $until: DateTime!) {
         complianceScore { mean weighted coverage assets bySeverity { severity failing } }
         postureBy(dimension: TYPE) { label assets score coverage failing owner { name } tag { name } }
@@ -175,9 +175,9 @@ async fn scores_drift_and_forecast_tell_the_same_story() {
         complianceDrift(from: $from, to: $to) { from { id } to { id score { weighted } } scoreChange newlyFailing { totalCount nodes { id } } newlyPassing { nodes { id } } }
         complianceForecast(until: $until) { totalCount nodes { asset { name } rule { key } from to at } }
     }";
-    let until = judged.now + TimeDelta::days(9);
+    let until = fixture.now + TimeDelta::days(9);
     let variables = json!({ "from": before, "to": after, "until": until.to_rfc3339() });
-    let reply = judged.ask("viewer", document, variables).await;
+    let reply = fixture.ask("viewer", document, variables).await;
     let data = reply.data();
     let count = |severity: &str, failing: i32| json!({ "severity": severity, "failing": failing });
     assert_eq!(
@@ -202,7 +202,7 @@ async fn scores_drift_and_forecast_tell_the_same_story() {
         data["complianceDrift"],
         json!({
             "from": { "id": before }, "to": { "id": after, "score": { "weighted": 0.0 } }, "scoreChange": -100.0,
-            "newlyFailing": { "totalCount": 1, "nodes": [{ "id": judged.finding }] }, "newlyPassing": { "nodes": [] },
+            "newlyFailing": { "totalCount": 1, "nodes": [{ "id": fixture.finding }] }, "newlyPassing": { "nodes": [] },
         })
     );
     let flip = &data["complianceForecast"]["nodes"][0];
@@ -212,10 +212,10 @@ async fn scores_drift_and_forecast_tell_the_same_story() {
     );
     let backwards =
         "query($from: ID!, $to: ID!) { complianceDrift(from: $from, to: $to) { scoreChange } }";
-    let refused = judged.ask("viewer", backwards, json!({ "from": after, "to": before })).await;
+    let refused = fixture.ask("viewer", backwards, json!({ "from": after, "to": before })).await;
     assert_eq!((refused.code(), refused.faults()), ("VALIDATION", vec!["to"]));
     let past = "{ complianceForecast(until: \"2001-01-01T00:00:00Z\") { totalCount } }";
-    let refused = judged.ask("viewer", past, nothing()).await;
+    let refused = fixture.ask("viewer", past, nothing()).await;
     assert_eq!((refused.code(), refused.faults()), ("VALIDATION", vec!["until"]));
 }
 
@@ -227,30 +227,30 @@ const REPORT: &str = "query($run: ID) { complianceReport(run: $run) {
 
 #[tokio::test]
 async fn a_report_says_what_a_run_found_and_what_would_help() {
-    let judged = Judged::new("web").await;
-    let reply = judged.ask("viewer", REPORT, nothing()).await;
+    let fixture = ComplianceFixture::new("web").await;
+    let reply = fixture.ask("viewer", REPORT, nothing()).await;
     assert_eq!(
         reply.data()["complianceReport"],
         json!({
-            "run": { "id": judged.runs[1] }, "organization": "alfa team", "score": { "weighted": 0.0 },
+            "run": { "id": fixture.runs[1] }, "organization": "alfa team", "score": { "weighted": 0.0 },
             "previousScore": { "weighted": 100.0 }, "scoreChange": -100.0, "verdicts": { "passed": 0, "failed": 1 },
             "bySeverity": [{ "failing": 0 }, { "failing": 0 }, { "failing": 1 }, { "failing": 0 }],
             "families": [{ "family": "System and Communications Protection", "passed": 0, "failed": 1, "coverage": 1.0, "score": 0.0 }],
             "remediations": [{ "rule": { "key": "encrypted" }, "assets": 1, "recoverableWeight": 5, "scoreGain": 100.0 }],
             "worstAssets": [{ "asset": { "name": "web" }, "failed": 1, "failedWeight": 5 }],
-            "findings": { "totalCount": 1, "nodes": [{ "id": judged.finding }] },
+            "findings": { "totalCount": 1, "nodes": [{ "id": fixture.finding }] },
             "rules": [{ "key": "encrypted", "params": {} }],
         })
     );
-    let before = judged.ask("viewer", REPORT, json!({ "run": judged.runs[0] })).await;
+    let before = fixture.ask("viewer", REPORT, json!({ "run": fixture.runs[0] })).await;
     assert_eq!(before.data()["complianceReport"]["findings"]["totalCount"], 0);
-    let unknown = judged.ask("viewer", REPORT, json!({ "run": RunId::new() })).await;
+    let unknown = fixture.ask("viewer", REPORT, json!({ "run": RunId::new() })).await;
     assert_eq!(unknown.code(), "NOT_FOUND");
-    let bravo = judged.app.team("bravo").await;
-    let theirs = json!({ "run": judged.runs[0] });
-    let reply = judged.app.ask(bravo["viewer"].bearer.as_str(), REPORT, theirs).await;
+    let bravo = fixture.app.team("bravo").await;
+    let theirs = json!({ "run": fixture.runs[0] });
+    let reply = fixture.app.ask(bravo["viewer"].bearer.as_str(), REPORT, theirs).await;
     assert_eq!(reply.code(), "NOT_FOUND");
-    let empty = judged.app.ask(bravo["viewer"].bearer.as_str(), REPORT, nothing()).await;
+    let empty = fixture.app.ask(bravo["viewer"].bearer.as_str(), REPORT, nothing()).await;
     assert_eq!(
         empty.data()["complianceReport"],
         json!({
@@ -262,27 +262,27 @@ async fn a_report_says_what_a_run_found_and_what_would_help() {
     );
 }
 
-/// The page of that run, or what refused it.
-async fn page(judged: &Judged, run: &str, bearer: &str) -> Result<String, Reply> {
-    let printed = judged.app.engine.print_report(run, Some(bearer), client("the-request")).await;
+/// Returns the page of that run, or the refusal.
+async fn page(fixture: &ComplianceFixture, run: &str, bearer: &str) -> Result<String, Reply> {
+    let printed = fixture.app.engine.print_report(run, Some(bearer), client("the-request")).await;
     printed.map(|printed| printed.html).map_err(|refused: Answer| refused.into())
 }
 
 #[tokio::test]
 async fn a_printed_report_shows_what_people_wrote_and_runs_none_of_it() {
-    let judged = Judged::new("<script>alert(1)</script>").await;
-    let bearer = judged.team["viewer"].bearer.as_str();
-    let html = page(&judged, "latest", bearer).await.unwrap();
+    let fixture = ComplianceFixture::new("<script>alert(1)</script>").await;
+    let bearer = fixture.team["viewer"].bearer.as_str();
+    let html = page(&fixture, "latest", bearer).await.unwrap();
     assert!(html.starts_with("<!DOCTYPE html>"));
     for shown in [
         "alfa team",
-        &judged.runs[1].to_string(),
+        &fixture.runs[1].to_string(),
         "&lt;script&gt;alert(1)&lt;/script&gt;",
         "observed: &lt;b&gt;&amp;",
         "encrypted must hold",
         "System and Communications Protection",
         "NIST SC-28 (Protection of Information at Rest)",
-        "1 of 1. All of them are in the file",
+        "1 of 1. The complete list is in",
         "see to encrypted",
         "-100.0 points",
     ] {
@@ -291,53 +291,54 @@ async fn a_printed_report_shows_what_people_wrote_and_runs_none_of_it() {
     for loaded in ["<script", "<link", "<img", "src=", "href=", "url(", "@import", " style="] {
         assert!(!html.contains(loaded), "{loaded} is in {html}");
     }
-    assert!(page(&judged, &judged.runs[1].to_string(), bearer).await.is_ok());
+    assert!(page(&fixture, &fixture.runs[1].to_string(), bearer).await.is_ok());
     let (_, reader) =
-        judged.app.api_key(&judged.team, "auditor", &[Permission::ComplianceRead]).await;
-    let withheld = page(&judged, "latest", &reader).await.unwrap();
-    assert!(!withheld.contains("&lt;script") && withheld.contains(&judged.host.to_string()));
+        fixture.app.api_key(&fixture.team, "auditor", &[Permission::ComplianceRead]).await;
+    let withheld = page(&fixture, "latest", &reader).await.unwrap();
+    assert!(!withheld.contains("&lt;script") && withheld.contains(&fixture.host.to_string()));
 }
 
 #[tokio::test]
 async fn what_there_is_no_report_of_is_said() {
-    let judged = Judged::new("web").await;
-    let (_, other) = judged.app.api_key(&judged.team, "inventory", &[Permission::AssetRead]).await;
-    let viewer = judged.team["viewer"].bearer.clone();
-    let [running, failed] = judged.runs.map(Id::uuid);
+    let fixture = ComplianceFixture::new("web").await;
+    let (_, other) =
+        fixture.app.api_key(&fixture.team, "inventory", &[Permission::AssetRead]).await;
+    let viewer = fixture.team["viewer"].bearer.clone();
+    let [running, failed] = fixture.runs.map(Id::uuid);
     let broken = format!(
         "UPDATE compliance_run SET state = 'FAILED' WHERE id = '{failed}';
          UPDATE compliance_run SET state = 'RUNNING', finished_at = NULL WHERE id = '{running}'"
     );
-    judged.app.break_with(&broken).await;
-    let running = judged.runs[0].to_string();
+    fixture.app.execute_sql(&broken).await;
+    let running = fixture.runs[0].to_string();
     for (run, bearer, code) in [
         (running.as_str(), viewer.as_str(), "CONFLICT"),
         (&RunId::new().to_string(), &viewer, "NOT_FOUND"),
         ("yesterday", &viewer, "NOT_FOUND"),
-        (&judged.host.to_string(), &viewer, "NOT_FOUND"),
+        (&fixture.host.to_string(), &viewer, "NOT_FOUND"),
         ("latest", &other, "FORBIDDEN"),
         ("latest", "nobody", "UNAUTHENTICATED"),
     ] {
-        let refused = page(&judged, run, bearer).await.unwrap_err();
+        let refused = page(&fixture, run, bearer).await.unwrap_err();
         assert_eq!(refused.code(), code, "{run}");
-        let file = judged.app.engine.report_file(run, Some(bearer), client("the-request")).await;
+        let file = fixture.app.engine.report_file(run, Some(bearer), client("the-request")).await;
         let Err(refused) = file else { panic!("{run} is given out") };
         assert_eq!(Reply::from(refused).code(), code, "{run}");
     }
-    let html = page(&judged, "latest", &viewer).await.unwrap();
+    let html = page(&fixture, "latest", &viewer).await.unwrap();
     assert!(html.contains("No run has succeeded yet"), "{html}");
 }
 
 #[tokio::test]
 async fn all_findings_come_as_a_file() {
-    let judged = Judged::new("=web").await;
-    let viewer = judged.team["viewer"].bearer.as_str();
-    let pages = judged.app.engine.report_file("latest", Some(viewer), client("r")).await;
+    let fixture = ComplianceFixture::new("=web").await;
+    let viewer = fixture.team["viewer"].bearer.as_str();
+    let pages = fixture.app.engine.report_file("latest", Some(viewer), client("r")).await;
     let pages: Vec<Vec<u8>> = pages.ok().unwrap().try_collect().await.unwrap();
     let file = String::from_utf8(pages.concat()).unwrap();
     let lines: Vec<_> = file.lines().collect();
     assert_eq!(lines.len(), 2, "{file}");
     assert!(lines[0].starts_with("asset_code,asset_name,"), "{file}");
     assert!(lines[1].contains(",'=web,HOST,PROD,,encrypted,"), "{file}");
-    assert!(lines[1].ends_with(&judged.finding.to_string()), "{file}");
+    assert!(lines[1].ends_with(&fixture.finding.to_string()), "{file}");
 }

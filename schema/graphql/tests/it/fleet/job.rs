@@ -1,4 +1,4 @@
-//! Jobs, queues, workers and schedules, as people see them and what they may do to them.
+//! Jobs, queues, workers and schedules, as users see them, and the actions of users.
 
 use domain::{
     access::permission::Permission,
@@ -9,12 +9,12 @@ use domain::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{BURIED, Team, TestApp, nothing};
+use crate::harness::{SET_BURIED, Team, TestApp, nothing};
 
 async fn grant_fleet(app: &TestApp, team: &Team) {
     let (org, user) = (team.org.id.uuid(), team["viewer"].id.uuid());
     app
-        .break_with(&format!(
+        .execute_sql(&format!(
             "UPDATE membership SET permissions = '{{FLEET_READ}}' WHERE org_id = '{org}' AND user_id = '{user}'"
         ))
         .await;
@@ -25,7 +25,7 @@ async fn a_job_is_followed_retried_and_given_up() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
     let worker = uuid::Uuid::now_v7();
-    let id = app.job(&team, &format!("{BURIED}, worker = '{worker}'")).await;
+    let id = app.job(&team, &format!("{SET_BURIED}, worker = '{worker}'")).await;
     let admin = team["admin"].bearer.as_str();
     let show = "query($id: ID!) { job(id: $id) { id queue kind state attempt maxAttempts error worker subject isCancelling finishedAt actor { __typename } } }";
     let id = json!({ "id": id });
@@ -43,7 +43,7 @@ async fn a_job_is_followed_retried_and_given_up() {
     assert_eq!(retried.data()["retryJob"], json!({ "state": "WAITING", "attempt": 0 }));
     let again = app.ask(admin, retry, id.clone()).await;
     assert_eq!(again.code(), "CONFLICT");
-    assert_eq!(again.error()["message"], "This job is WAITING: only what is BURIED is retried.");
+    assert_eq!(again.error()["message"], "This job is WAITING: only BURIED jobs can be retried.");
     let cancel = "mutation($id: ID!) { cancelJob(id: $id) { state finishedAt } }";
     let cancelled = app.ask(admin, cancel, id.clone()).await;
     assert_eq!(cancelled.data()["cancelJob"]["state"], "CANCELLED");
@@ -56,7 +56,7 @@ async fn a_job_is_followed_retried_and_given_up() {
 async fn jobs_are_paged_and_filtered() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
-    for set in ["", BURIED, "queue = 'NOTIFY', kind = 'mail'", "", ""] {
+    for set in ["", SET_BURIED, "queue = 'NOTIFY', kind = 'mail'", "", ""] {
         app.job(&team, set).await;
     }
     let viewer = team["viewer"].bearer.as_str();
@@ -168,10 +168,10 @@ async fn a_wrong_schedule_says_where_and_what_was_meant() {
             { "path": "input.cron", "suggestion": "0 2 * * *",
               "message": "has 6 fields, but an expression has five: minute hour day month weekday" },
             { "path": "input.timeZone", "suggestion": "Europe/Berlin",
-              "message": "\"Berlin\" is no time zone: give an IANA name, such as Europe/Berlin or UTC" },
+              "message": "\"Berlin\" is not a time zone: give an IANA name, such as Europe/Berlin or UTC" },
         ])
     );
-    // A key that may change schedules, and not start runs.
+    // A key that may change schedules, but not start runs.
     let (_, secret) =
         app.api_key(&team, "clerk", &[Permission::ScheduleWrite, Permission::JobRead]).await;
     let input = json!({ "name": "nightly", "cron": "0 2 * * *", "action": "COMPLIANCE_RUN" });
@@ -179,7 +179,7 @@ async fn a_wrong_schedule_says_where_and_what_was_meant() {
     assert_eq!((refused.code(), refused.executed), ("FORBIDDEN", true));
 }
 
-/// The request of the crontab line in `docker/docs/schedules.md`.
+/// Sends the request of the crontab line in `docker/docs/schedules.md`.
 #[tokio::test]
 async fn a_key_that_may_only_start_runs_starts_one_a_day() {
     let app = TestApp::new().await;
@@ -189,7 +189,7 @@ async fn a_key_that_may_only_start_runs_starts_one_a_day() {
     let mut runs = Vec::new();
     for day in ["2026-06-01", "2026-06-01", "2026-06-02"] {
         if day == "2026-06-02" {
-            // While a run of the same assets is open, another key is answered with that.
+            // While a run of the same assets is open, a request with another key returns that run.
             let end = "mutation($id: ID!) { cancelComplianceRun(id: $id) { state } }";
             app.ask(secret.as_str(), end, json!({ "id": runs[0] })).await.data();
         }

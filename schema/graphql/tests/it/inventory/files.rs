@@ -1,4 +1,4 @@
-//! Files in and out, as the HTTP edge hands them over: what becomes of an upload however it ends, and who gets a file.
+//! Tests of uploads and exports as the HTTP layer calls them: each end of an upload, and the permissions of an export.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ use domain::{
         import::{EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun},
     },
 };
-use graphql::{BrokenOff, Lost, Received};
+use graphql::{AccessLoss, Received, UploadAbort};
 
 use crate::harness::{Reply, Team, TestApp, client, now};
 
@@ -29,13 +29,13 @@ fn assets() -> ImportOrder {
     order(ImportKind::Assets, ImportFormat::Csv)
 }
 
-type Piece = Result<Bytes, BrokenOff>;
+type Piece = Result<Bytes, UploadAbort>;
 
 fn pieces(texts: &[&str]) -> Vec<Piece> {
     texts.iter().map(|text| Ok(Bytes::from((*text).to_owned()))).collect()
 }
 
-/// The team's operator sends these pieces.
+/// Uploads these pieces as the team's operator.
 async fn upload(
     app: &TestApp,
     team: &Team,
@@ -52,7 +52,7 @@ async fn run(app: &TestApp, team: &Team, id: ImportRunId) -> ImportRun {
     ImportRun::get(&tx, id).await.unwrap()
 }
 
-/// The only run there is.
+/// Returns the only import run.
 async fn only_run(app: &TestApp, team: &Team) -> ImportRun {
     let row = app.test.superuser().await.query_one("SELECT id FROM import_run", &[]).await;
     run(app, team, Id::from(row.unwrap().get::<_, uuid::Uuid>("id"))).await
@@ -65,7 +65,7 @@ async fn count(app: &TestApp, what: &str) -> i64 {
 
 #[tokio::test]
 async fn a_whole_file_waits_in_chunks_for_its_first_job() {
-    let app = TestApp::narrow(1).await;
+    let app = TestApp::with_connections(1).await;
     let team = app.team("acme").await;
     let received = upload(&app, &team, assets(), pieces(FILE)).await.unwrap();
     let run = run(&app, &team, received.id).await;
@@ -147,15 +147,19 @@ async fn a_file_that_is_none_starts_nothing() {
 #[tokio::test]
 async fn an_upload_that_breaks_off_fails_with_how_much_had_come() {
     for (broken, code, reason) in [
-        (BrokenOff::Left, "VALIDATION", "the client left"),
-        (BrokenOff::Slow, "TIMEOUT", "it made too little progress"),
-        (BrokenOff::Stopping, "DEPENDENCY_UNAVAILABLE", "the server was stopped"),
+        (UploadAbort::Disconnected, "VALIDATION", "the client disconnected"),
+        (UploadAbort::TooSlow, "TIMEOUT", "the client sent data too slowly"),
+        (UploadAbort::ShuttingDown, "DEPENDENCY_UNAVAILABLE", "the server shut down"),
         (
-            BrokenOff::Lost(Lost::Access),
+            UploadAbort::AccessLost(AccessLoss::Access),
             "UNAUTHENTICATED",
-            "the session or key of its sender ended",
+            "the caller's session or API key is no longer valid",
         ),
-        (BrokenOff::Lost(Lost::Rights), "FORBIDDEN", "the rights of its sender changed"),
+        (
+            UploadAbort::AccessLost(AccessLoss::Permission),
+            "FORBIDDEN",
+            "the caller's permissions changed",
+        ),
     ] {
         let app = TestApp::new().await;
         let team = app.team("acme").await;
@@ -166,7 +170,7 @@ async fn an_upload_that_breaks_off_fails_with_how_much_had_come() {
         assert_eq!(refused.code(), code);
         let run = only_run(&app, &team).await;
         let expected = format!(
-            "the upload broke off after 2,007 bytes and 1,000 whole rows, of which none was imported: {reason}"
+            "the upload ended after 2,007 bytes with 1,000 stored rows, and nothing was imported: {reason}"
         );
         assert_eq!((run.state, run.error.as_deref()), (RunState::Failed, Some(&*expected)));
         let is_swept_now =
@@ -195,7 +199,7 @@ async fn a_request_that_is_dropped_fails_its_run() {
     upload.abort();
     let ended = async { while only_run(&app, &team).await.state != RunState::Failed {} };
     tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
-    assert!(only_run(&app, &team).await.error.unwrap().ends_with("the client left"));
+    assert!(only_run(&app, &team).await.error.unwrap().ends_with("the client disconnected"));
 }
 
 #[tokio::test]
@@ -217,7 +221,7 @@ async fn the_same_key_is_the_same_upload_unless_it_broke_off() {
     let team = app.team("acme").await;
     let keyed = || ImportOrder { idempotency_key: Some("nightly".into()), ..assets() };
     let mut broken = pieces(&["name\nx\n"]);
-    broken.push(Err(BrokenOff::Left));
+    broken.push(Err(UploadAbort::Disconnected));
     upload(&app, &team, keyed(), broken).await.unwrap_err();
     let first = upload(&app, &team, keyed(), pieces(FILE)).await.unwrap();
     let again = upload(&app, &team, keyed(), pieces(&["name\nother\n"])).await.unwrap();
@@ -253,7 +257,7 @@ async fn a_run_that_is_cancelled_takes_no_more_rows() {
     assert_eq!(run(&app, &team, id).await.state, RunState::Cancelled);
 }
 
-/// The file as text.
+/// Exports a file and returns it as text.
 async fn export(app: &TestApp, bearer: &str, kind: ImportKind) -> Result<String, Reply> {
     let pages = app.engine.export(kind, Some(bearer), client("down")).await;
     let pages: Vec<_> = pages.map_err(Reply::from)?.collect().await;
@@ -283,12 +287,15 @@ async fn owned(app: &TestApp, team: &Team, name: &str) -> Asset {
 
 #[tokio::test]
 async fn a_file_tells_owners_to_those_who_may_see_users() {
-    let app = TestApp::narrow(1).await;
+    let app = TestApp::with_connections(1).await;
     let team = app.team("acme").await;
     let Asset { code, .. } = owned(&app, &team, "web-1").await;
     let line = |owner: &str| format!("{code},,web-1,host,prod,active,,,{owner}\r\n");
-    let told = export(&app, &team["admin"].bearer, ImportKind::Assets).await.unwrap();
-    assert!(told.contains(",owner,") && told.ends_with(&line("admin@acme.example,")), "{told}");
+    let messages = export(&app, &team["admin"].bearer, ImportKind::Assets).await.unwrap();
+    assert!(
+        messages.contains(",owner,") && messages.ends_with(&line("admin@acme.example,")),
+        "{messages}"
+    );
     let withheld = export(&app, &team["viewer"].bearer, ImportKind::Assets).await.unwrap();
     assert!(!withheld.contains("owner") && withheld.ends_with(&line("")), "{withheld}");
     let who = format!(
@@ -319,12 +326,12 @@ async fn an_export_that_fails_says_so_instead_of_ending() {
     let sql = "INSERT INTO asset (org_id, id, code, name, type, lifecycle_state, environment, created_at, updated_at)
         SELECT id, gen_random_uuid(), 'X-' || n, 'x', 'HOST', 'ACTIVE', 'PROD', now(), now()
         FROM organization, generate_series(1, 1500) AS n";
-    app.break_with(sql).await;
+    app.execute_sql(sql).await;
     let bearer = &team["viewer"].bearer;
     let pages = app.engine.export(ImportKind::Assets, Some(bearer), client("down")).await;
     let mut pages = pages.map_err(Reply::from).unwrap().boxed();
     assert!(pages.next().await.unwrap().is_ok());
-    app.break_with("ALTER TABLE asset RENAME TO lost").await;
+    app.execute_sql("ALTER TABLE asset RENAME TO lost").await;
     assert!(pages.next().await.unwrap().is_err());
     assert!(pages.next().await.is_none());
 }

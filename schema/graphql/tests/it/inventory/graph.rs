@@ -1,4 +1,4 @@
-//! Dependencies, custody, changes and labels, as people see them and change them.
+//! Tests of dependencies, custody, changes and labels through GraphQL.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ async fn add(app: &TestApp, team: &Team, source: &Value, target: &Value) -> Valu
     reply.data()["addDependency"].clone()
 }
 
-/// A shop that needs a server that needs a database.
+/// Creates a shop that depends on a web server that depends on a database.
 async fn shop(app: &TestApp) -> (Team, [Value; 3]) {
     let team = app.team("alfa").await;
     let shop = asset(app, &team, "shop", "SERVICE").await;
@@ -152,8 +152,11 @@ async fn who_holds_an_asset_is_told_to_who_wants_it() {
     );
     let again = app.ask(operator, CHECK_OUT, lend).await;
     assert_eq!(again.code(), "CONFLICT");
-    let told = again.error()["message"].as_str().unwrap();
-    assert!(told.starts_with("Alfa viewer has held the asset since 20"), "{told}");
+    let messages = again.error()["message"].as_str().unwrap();
+    assert!(
+        messages.starts_with("The asset has been checked out to alfa viewer since 20"),
+        "{messages}"
+    );
 }
 
 #[tokio::test]
@@ -222,7 +225,7 @@ async fn changes_say_who_did_what_where_and_no_values() {
     let document = "query($id: ID!, $after: String) { asset(id: $id) { changes(first: 2, after: $after) {
         totalCount pageInfo { endCursor hasNextPage } nodes { action paths actor { ... on User { name } } }
     } } }";
-    // A viewer may not read the audit trail, and this.
+    // A viewer may not read the audit trail, but may read this history.
     let reader = team["viewer"].bearer.as_str();
     let reply = app.ask(reader, document, id).await;
     let changes = &reply.data()["asset"]["changes"];
@@ -241,7 +244,7 @@ async fn changes_say_who_did_what_where_and_no_values() {
         (&rest["nodes"][0]["action"], &rest["pageInfo"]["hasNextPage"]),
         (&json!("asset.created"), &json!(false))
     );
-    // The cursor is of this asset's list.
+    // The cursor belongs to another asset's list.
     let elsewhere = json!({ "id": db["id"], "after": changes["pageInfo"]["endCursor"] });
     let reply = app.ask(reader, document, elsewhere).await;
     assert_eq!((reply.code(), reply.faults()), ("VALIDATION", vec!["after"]));

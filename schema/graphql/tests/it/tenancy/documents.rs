@@ -1,13 +1,13 @@
-//! What requests at random ask. A new root field needs a document here.
+//! Documents of the random requests. A new root field needs a document here.
 //!
-//! Long, because it has a document for each of them.
+//! Long, because there is a document for each root field.
 
 use serde_json::{Value, json};
 
 use super::{Fuzz, MARKS, Rng};
 use crate::harness::{self, PASSWORD};
 
-/// Everything of an asset, of people and of entries: where a foreign row might show.
+/// Fragments with all fields in which a row of the other organization could appear.
 const FRAGMENTS: &str = "
     fragment U on User { id name email roles { id key name } }
     fragment P on User { id name }
@@ -34,7 +34,7 @@ const FRAGMENTS: &str = "
     fragment V on Viewer { actor { ...U } organization { ...O } organizations { ...O } roles { ...R } sessions { id sourceIp } }
 ";
 
-/// The documents: what each is called, and its text. Its variables, such as `$asset`, are drawn anew for each request.
+/// Documents as pairs of root field and text. Variables such as `$asset` get random values for each request.
 pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("viewer", "{ viewer { ...V } }"),
     (
@@ -262,11 +262,11 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("deleteSchedule", "mutation { deleteSchedule(id: $schedule) }"),
 ];
 
-/// Those of them that nobody in an organization may ask.
-pub(super) const OF_THE_FLEET: [&str; 2] =
+/// Documents that no member of an organization may execute.
+pub(super) const FLEET_DOCUMENTS: [&str; 2] =
     ["{ queues(fleet: true) { queue waiting } }", "{ workers { id host } }"];
 
-/// Their variables and types.
+/// Variables of the documents with their types.
 pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("asset", "ID!"),
     ("asset2", "ID!"),
@@ -310,7 +310,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
 ];
 
 impl Fuzz {
-    /// A value for a variable, of the asker's or of the other organization.
+    /// Returns a random value for a variable, from the caller's or from the other organization.
     fn draw(&self, rng: &mut Rng, org: usize, variable: &str) -> Value {
         let from = if rng.chance(40) { 1 - org } else { org };
         let known = self.known.lock().unwrap();
@@ -336,14 +336,17 @@ impl Fuzz {
             "tag" => json!(id(rng, "tag")),
             "import" => json!(id(rng, "imp")),
             "file" => {
-                json!(format!("external_id,name,type\n{mark}-{},{mark} thing,host\n", rng.roll(12)))
+                json!(format!(
+                    "external_id,name,type\n{mark}-{},{mark} thing,host\n",
+                    rng.below(12)
+                ))
             }
             "edges" | "external" if rng.chance(50) => Value::Null,
             "edges" => json!(format!(
                 "source_external_id,target_external_id\n{mark}-{},{}-{}\n",
-                rng.roll(12),
+                rng.below(12),
                 MARKS[from],
-                rng.roll(12)
+                rng.below(12)
             )),
             "any" => {
                 let prefix = *rng.pick(&[
@@ -354,16 +357,17 @@ impl Fuzz {
             }
             "cursor" if known[from].cursors.is_empty() || rng.chance(30) => Value::Null,
             "cursor" => json!(rng.pick(&known[from].cursors)),
-            "first" | "last" => json!(1 + rng.roll(12)),
-            // What is searched for may be anybody's; what is written carries the writer's mark.
-            "text" => json!(format!("{mark} thing {}", rng.roll(50))),
+            "first" | "last" => json!(1 + rng.below(12)),
+            // Written text must carry the mark of the organization that writes it.
+            "text" => json!(format!("{mark} thing {}", rng.below(50))),
             "code" if known[from].codes.is_empty() => json!("HST-00000"),
             "code" => json!(rng.pick(&known[from].codes)),
             "email" => json!(rng.pick(&known[org].emails)),
-            // Somebody's, perhaps of the other organization: a conflict. Nobody's e-mail changes, so that it stays one.
+            // An e-mail in use, perhaps in the other organization, so that the request conflicts. E-mails never change
+            // here, so it always does.
             "takenEmail" => json!(rng.pick(&known[from].emails)),
             "newEmail" if rng.chance(30) => json!(rng.pick(&known[from].emails)),
-            "newEmail" => json!(format!("new-{}@{mark}.example", rng.roll(100_000))),
+            "newEmail" => json!(format!("new-{}@{mark}.example", rng.below(100_000))),
             "password" if variable == "password" && rng.chance(5) => {
                 json!("a wrong pelican mosaic")
             }
@@ -371,7 +375,7 @@ impl Fuzz {
             "refresh" if known[org].refreshes.is_empty() || rng.chance(20) => json!("unknown"),
             "refresh" => json!(rng.pick(&known[org].refreshes)),
             "roles" => {
-                let custom = format!("shift-{}", rng.roll(4));
+                let custom = format!("shift-{}", rng.below(4));
                 json!([*rng.pick(&[
                     "viewer",
                     "operator",
@@ -382,12 +386,12 @@ impl Fuzz {
                 ])])
             }
             "roleKey" if rng.chance(20) => json!("viewer"),
-            // Keys of both organizations: their names carry the marks.
-            "roleKey" => json!(format!("shift-{}", rng.roll(4))),
+            // Both organizations use the same role keys; the roles' names carry the marks.
+            "roleKey" => json!(format!("shift-{}", rng.below(4))),
             "ruleName" if rng.chance(30) => json!("patch-age"),
-            "ruleName" => json!(format!("rule-{}", rng.roll(8))),
+            "ruleName" => json!(format!("rule-{}", rng.below(8))),
             "soon" => json!((harness::now() + chrono::TimeDelta::days(1)).to_rfc3339()),
-            "external" => json!(format!("{mark}-{}", rng.roll(12))),
+            "external" => json!(format!("{mark}-{}", rng.below(12))),
             "state" => {
                 json!(*rng.pick(&["ACTIVE", "MAINTENANCE", "RETIRED", "RETIRED", "DISPOSED"]))
             }
@@ -395,8 +399,8 @@ impl Fuzz {
         }
     }
 
-    /// The document with its variables declared and its fragments added.
-    /// `modest` ones show of people what everybody may see.
+    /// Returns the document with its variables declared and its fragments added, and random values.
+    /// A `modest` document selects only the fields of users and keys that every member may read.
     pub(super) fn document(
         &self,
         rng: &mut Rng,
@@ -428,7 +432,7 @@ impl Fuzz {
         let variables =
             if declared.is_empty() { String::new() } else { format!("({})", declared.join(", ")) };
         let mut whole = format!("{kind}{variables} {{{body}");
-        // Fragments that a document does not use would refuse it; those used may use others.
+        // A document with unused fragments is invalid, and used fragments may spread others.
         let fragments: Vec<String> = FRAGMENTS
             .lines()
             .map(|line| shown(line.trim()))

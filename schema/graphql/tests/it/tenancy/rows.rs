@@ -1,4 +1,4 @@
-//! What the rows themselves say, read by a superuser.
+//! Checks of the stored rows, read by a superuser.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ impl Fuzz {
         rows.collect()
     }
 
-    /// Everything that an organization has.
+    /// Returns the count and a digest of all rows of an organization, per table.
     pub(super) async fn digest(&self, org: usize) -> Vec<String> {
         let org = self.teams[org].org.id.uuid();
         let mut digest = Vec::new();
@@ -59,7 +59,7 @@ impl Fuzz {
         digest
     }
 
-    /// What the rows themselves say: whose mark they carry, who made them, by which request.
+    /// Checks that no row carries the other organization's mark, actor or request id.
     pub(super) async fn check_rows(&self) {
         for (org, team) in self.teams.iter().enumerate() {
             let (uuid, own, foreign) = (team.org.id.uuid(), MARKS[org], MARKS[1 - org]);
@@ -128,8 +128,8 @@ impl Fuzz {
         }
     }
 
-    /// Every id that was shown is of a row that its organization has, or had and recorded.
-    pub(super) async fn check_shown(&self) {
+    /// Checks that every id in a response belongs to a row that the organization has, or had and recorded.
+    pub(super) async fn check_seen_ids(&self) {
         let mut owners: HashMap<String, usize> = HashMap::new();
         for (org, team) in self.teams.iter().enumerate() {
             let uuid = team.org.id.uuid();
@@ -149,7 +149,7 @@ impl Fuzz {
             );
             owners.extend(self.rows(&sql).await.into_iter().map(|row| (row, org)));
         }
-        let shown = self.shown.lock().unwrap().clone();
+        let shown = self.seen_ids.lock().unwrap().clone();
         for (text, org) in shown {
             let (_, uuid) = entity::split(&text).unwrap();
             if owners.get(&uuid.to_string()) != Some(&org) {

@@ -1,4 +1,4 @@
-//! Evaluations without a database.
+//! Tests of evaluations, without a database.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     Actor,
     base::id::Id,
-    compliance::rule::{AppliesTo, Definition, Described, Rule, Severity},
+    compliance::rule::{AppliesTo, Definition, FactsRow, Rule, Severity},
     inventory::asset::{AssetType, Environment, LifecycleState},
 };
 
@@ -40,13 +40,13 @@ fn rule(slot: usize, condition: &str) -> CompiledRule {
     CompiledRule::new(rule, slot, Id::from(Uuid::nil()))
 }
 
-/// Disks, and agents that watch.
+/// Two rules: the disk is encrypted, and endpoint detection is installed.
 fn rules() -> Ruleset {
     Ruleset::new(vec![rule(0, "attr.disk_encrypted"), rule(1, "attr.edr_installed")])
 }
 
 fn facts(attributes: &str) -> Facts {
-    Facts::of(&Described {
+    Facts::of(&FactsRow {
         asset: Id::from(Uuid::nil()),
         asset_type: AssetType::Host,
         environment: Environment::Prod,
@@ -63,7 +63,7 @@ fn facts(attributes: &str) -> Facts {
     .unwrap()
 }
 
-/// A waiver of the first rule for all assets, for so many days.
+/// Returns a waiver of the first rule for all assets that expires after this number of days.
 fn waiver(number: u128, days: i64) -> Waiver {
     Waiver {
         id: Id::from(Uuid::from_u128(number)),
@@ -78,13 +78,13 @@ fn waiver(number: u128, days: i64) -> Waiver {
     }
 }
 
-/// The codes of the posture, and what became of findings by slot.
-fn said(evaluated: &Evaluated) -> String {
+/// Returns the posture's codes, followed by the transitions of findings, each with the rule's slot.
+fn said(evaluated: &EvaluationResult) -> String {
     let codes = evaluated.posture.codes.iter().map(|code| char::from(code.as_byte()));
     let differences = evaluated.differences.iter().map(|difference| match difference {
-        Difference::Opened(broken) => format!(" opened {}", broken.rule.uuid().as_u128()),
-        Difference::Changed(broken) => format!(" changed {}", broken.rule.uuid().as_u128()),
-        Difference::Restated(_) => " restated".to_owned(),
+        Difference::Opened(failure) => format!(" opened {}", failure.rule.uuid().as_u128()),
+        Difference::Changed(failure) => format!(" changed {}", failure.rule.uuid().as_u128()),
+        Difference::Unevaluable(_) => " restated".to_owned(),
         Difference::Ended(ended) => {
             format!(" {} {}", ended.state.as_str(), ended.rule.uuid().as_u128())
         }
@@ -100,10 +100,10 @@ fn a_broken_rule_opens_a_finding_once() {
     let rules = rules();
     let evaluation = Evaluation::new(&rules, &[], NOW);
     let first = evaluation.evaluate(&facts(BROKEN), None, &None);
-    assert_eq!((said(&first).as_str(), first.is_other), ("FP opened 0", true));
+    assert_eq!((said(&first).as_str(), first.has_changed), ("FP opened 0", true));
     assert_eq!(first.posture.score, Some(50_000_000));
     let again = evaluation.evaluate(&facts(BROKEN), Some(&first.posture), &None);
-    assert_eq!((said(&again).as_str(), again.is_other), ("FP", false));
+    assert_eq!((said(&again).as_str(), again.has_changed), ("FP", false));
     assert_eq!(again.posture, first.posture);
 }
 
@@ -115,8 +115,11 @@ fn a_finding_ends_where_the_rule_holds_again_or_cannot_be_assessed() {
     let after = |attributes| said(&evaluation.evaluate(&facts(attributes), Some(&before), &None));
     assert_eq!(after(SOUND), "PP FIXED 0");
     assert_eq!(after(r#"{"edr_installed": true}"#), "NP OUT_OF_SCOPE 0");
-    let left =
-        Evaluated { differences: evaluation.leave(&before), posture: before, is_other: true };
+    let left = EvaluationResult {
+        differences: evaluation.end_all(&before),
+        posture: before,
+        has_changed: true,
+    };
     assert_eq!(said(&left), "FP OUT_OF_SCOPE 0");
 }
 
@@ -127,13 +130,13 @@ fn a_waiver_counts_until_it_ends_and_another_one_is_told() {
     let open = evaluation(&[]).evaluate(&facts(BROKEN), None, &None).posture;
     let waived =
         evaluation(&[waiver(1, 3), waiver(2, 5)]).evaluate(&facts(BROKEN), Some(&open), &None);
-    assert_eq!((said(&waived).as_str(), waived.is_other), ("WP changed 0", true));
+    assert_eq!((said(&waived).as_str(), waived.has_changed), ("WP changed 0", true));
     let end = Flip { slot: 0, at: NOW + TimeDelta::days(5), to: VerdictCode::Fail };
     assert_eq!(waived.posture.flips, [end], "the one that holds longest counts");
     assert_ne!(waived.posture.inputs_hash, open.inputs_hash);
     let another =
         evaluation(&[waiver(3, 5)]).evaluate(&facts(BROKEN), Some(&waived.posture), &None);
-    assert_eq!((said(&another).as_str(), another.is_other), ("WP changed 0", true));
+    assert_eq!((said(&another).as_str(), another.has_changed), ("WP changed 0", true));
 }
 
 #[test]
@@ -142,9 +145,12 @@ fn rules_that_read_nothing_of_what_changed_say_what_they_said() {
     let mut evaluation = Evaluation::new(&rules, &[], NOW);
     let before = evaluation.evaluate(&facts(BROKEN), None, &None).posture;
     let changed = Some(["attr.edr_installed".to_owned()].into());
-    let told = r#"{"disk_encrypted": true, "edr_installed": false}"#;
-    assert_eq!(said(&evaluation.evaluate(&facts(told), Some(&before), &changed)), "FF opened 1");
-    evaluation.is_whole = true;
-    let whole = evaluation.evaluate(&facts(told), Some(&before), &changed);
+    let attributes = r#"{"disk_encrypted": true, "edr_installed": false}"#;
+    assert_eq!(
+        said(&evaluation.evaluate(&facts(attributes), Some(&before), &changed)),
+        "FF opened 1"
+    );
+    evaluation.evaluates_all_rules = true;
+    let whole = evaluation.evaluate(&facts(attributes), Some(&before), &changed);
     assert_eq!(said(&whole), "PF FIXED 0 opened 1");
 }

@@ -1,5 +1,5 @@
-//! From a checked expression to what is evaluated: facts by number, thresholds and all that follows from them computed once,
-//! macros unfolded as CEL defines them.
+//! Compiles a type-checked expression to the expression that is evaluated. Names of facts are replaced by encoded
+//! indexes, constant subexpressions are computed once (constant folding), and macros are expanded as CEL defines them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,14 +24,14 @@ use crate::{
     base::error::FieldError,
     compliance::rule::{
         env::ENV,
-        key::Key,
-        params::{Params, Threshold},
-        program::{Constants, View, code},
+        key::FactKey,
+        params::{ParamValue, Params},
+        program::{Activation, Constants, encoding},
     },
 };
 
-/// Whether `timestamp("…")` or `duration("…")` holds a text that is none.
-pub(super) fn is_not_written(expr: &IdedExpr) -> bool {
+/// Returns true if the string in `timestamp("…")` or `duration("…")` is invalid.
+pub(super) fn is_invalid_literal(expr: &IdedExpr) -> bool {
     Value::resolve(expr, &Context::with_env(Arc::clone(&ENV))).is_err()
 }
 
@@ -41,17 +41,18 @@ pub(super) struct Compiler<'a> {
     pub(super) info: &'a SourceInfo,
     pub(super) params: &'a Params,
     pub(super) constants: Constants,
-    /// What cannot be computed from constants alone.
+    /// Errors that constant folding found in the source.
     pub(super) faults: Vec<FieldError>,
-    /// Within how many operators that may pass it by: what cannot be computed there need not be.
+    /// Number of enclosing `&&`, `||` and `?:`, which may skip an operand. A constant subexpression that fails is no
+    /// error inside of them.
     guards: usize,
-    /// Thresholds that are lists, by their places among the constants.
+    /// Index in `constants` of each list parameter that was used, by name.
     lists: BTreeMap<String, usize>,
-    /// Characters and items that its constants may still come to.
-    room: usize,
+    /// Remaining size of constants: bytes of strings and items of lists.
+    remaining_size: usize,
 }
 
-/// Characters and items of the constants of one source.
+/// Maximum size of the constants of one source: bytes of strings and items of lists.
 const MAX_CONSTANT_SIZE: usize = 1_000_000;
 
 impl<'a> Compiler<'a> {
@@ -65,21 +66,21 @@ impl<'a> Compiler<'a> {
             faults,
             guards: 0,
             lists: BTreeMap::new(),
-            room: MAX_CONSTANT_SIZE,
+            remaining_size: MAX_CONSTANT_SIZE,
         }
     }
 
     pub(super) fn expr(&mut self, expr: &IdedExpr) -> IdedExpr {
         let compiled = match &expr.expr {
             Expr::Select(select) => match &select.operand.expr {
-                Expr::Ident(root) if root == keywords::PARAMS => self.threshold(&select.field),
-                Expr::Ident(root) => Expr::Ident(match Key::of_field(root, &select.field) {
-                    Some(key) => code::of_key(key),
-                    None => unreachable!("checker refuses a field that no fact has"),
+                Expr::Ident(root) if root == keywords::PARAMS => self.param(&select.field),
+                Expr::Ident(root) => Expr::Ident(match FactKey::of_field(root, &select.field) {
+                    Some(key) => encoding::encode_fact(key),
+                    None => unreachable!("the type checker rejects an unknown field"),
                 }),
-                _ => unreachable!("checker refuses a field of what is no root"),
+                _ => unreachable!("the type checker rejects a field of anything but a root"),
             },
-            Expr::Ident(name) if name == keywords::NOW => Expr::Ident(code::NOW.to_string()),
+            Expr::Ident(name) if name == keywords::NOW => Expr::Ident(encoding::NOW.to_string()),
             Expr::List(list) => {
                 let elements: Vec<_> = list.elements.iter().map(|item| self.expr(item)).collect();
                 self.folded(expr, Expr::List(ListExpr::new(elements)))
@@ -90,27 +91,29 @@ impl<'a> Compiler<'a> {
         IdedExpr { id: expr.id, expr: compiled }
     }
 
-    fn threshold(&mut self, name: &str) -> Expr {
+    fn param(&mut self, name: &str) -> Expr {
         if let Some(position) = self.lists.get(name) {
-            return Expr::Ident(code::of_constant(*position));
+            return Expr::Ident(encoding::encode_constant(*position));
         }
         let list = |items: Vec<Box<dyn Val>>| CelList::from(items);
         match self.params.get(name) {
-            Some(Threshold::Bool(value)) => Expr::Literal(LiteralValue::Boolean((*value).into())),
-            Some(Threshold::Int(number)) => Expr::Literal(LiteralValue::Int((*number).into())),
-            Some(Threshold::Double(number)) => {
+            Some(ParamValue::Bool(value)) => Expr::Literal(LiteralValue::Boolean((*value).into())),
+            Some(ParamValue::Int(number)) => Expr::Literal(LiteralValue::Int((*number).into())),
+            Some(ParamValue::Double(number)) => {
                 Expr::Literal(LiteralValue::Double((*number).into()))
             }
-            Some(Threshold::Text(text)) => Expr::Literal(LiteralValue::String(text.clone().into())),
-            Some(Threshold::Ints(numbers)) => {
+            Some(ParamValue::Text(text)) => {
+                Expr::Literal(LiteralValue::String(text.clone().into()))
+            }
+            Some(ParamValue::Ints(numbers)) => {
                 let items = numbers.iter().map(|number| Box::new(CelInt::from(*number)) as _);
                 self.list(name, Box::new(list(items.collect())))
             }
-            Some(Threshold::Texts(texts)) => {
+            Some(ParamValue::Texts(texts)) => {
                 let items = texts.iter().map(|text| Box::new(CelString::from(text.clone())) as _);
                 self.list(name, Box::new(list(items.collect())))
             }
-            None => unreachable!("checker refuses a threshold that is not declared"),
+            None => unreachable!("the type checker rejects an undeclared parameter"),
         }
     }
 
@@ -121,17 +124,19 @@ impl<'a> Compiler<'a> {
 
     fn constant(&mut self, value: Box<dyn Val>) -> Expr {
         self.constants.push(value);
-        Expr::Ident(code::of_constant(self.constants.len() - 1))
+        Expr::Ident(encoding::encode_constant(self.constants.len() - 1))
     }
 
     fn call(&mut self, expr: &IdedExpr, call: &CallExpr) -> Expr {
-        if let (None, operators::HAS, [asked]) =
+        if let (None, operators::HAS, [argument]) =
             (&call.target, call.func_name.as_str(), call.args.as_slice())
         {
-            let Expr::Ident(read) = self.expr(asked).expr else {
-                unreachable!("checker lets has(…) ask for a fact only, and a fact is a name")
+            let Expr::Ident(read) = self.expr(argument).expr else {
+                unreachable!(
+                    "the type checker accepts only a fact in has(…), and a fact compiles to a name"
+                )
             };
-            return Expr::Ident(code::asking(&read));
+            return Expr::Ident(encoding::encode_presence(&read));
         }
         if let Some(target) = &call.target
             && keywords::MACROS.contains(&call.func_name.as_str())
@@ -139,8 +144,8 @@ impl<'a> Compiler<'a> {
         {
             let range = self.expr(target);
             let parts: Vec<_> = call.args[1..].iter().map(|part| self.expr(part)).collect();
-            let unfolded = unfolded(&call.func_name, range, variable, parts);
-            return self.folded(expr, unfolded);
+            let expanded = expand_macro(&call.func_name, range, variable, parts);
+            return self.folded(expr, expanded);
         }
         let target = call.target.as_ref().map(|target| Box::new(self.expr(target)));
         let is_guard = |name: &str| {
@@ -153,7 +158,8 @@ impl<'a> Compiler<'a> {
         if call.func_name == operators::LOGICAL_NOT
             && let Some(negated) = args.pop()
         {
-            // The same, without the error that CEL prepares for what is no bool.
+            // `x ? false : true` has the same value as `!x`, but saves the error that the evaluator prepares for an
+            // operand that is not a bool.
             let literal = |value: bool| Expr::Literal(LiteralValue::Boolean(value.into()));
             return self.folded(
                 expr,
@@ -166,37 +172,37 @@ impl<'a> Compiler<'a> {
         self.folded(expr, Expr::Call(CallExpr { func_name: call.func_name.clone(), target, args }))
     }
 
-    /// Its value where all parts of it are constants, else the expression.
+    /// Constant folding: returns the computed value if all operands are constants; otherwise the expression.
     fn folded(&mut self, source: &IdedExpr, compiled: Expr) -> Expr {
         if !is_constant(&compiled, &mut Vec::new()) {
             return compiled;
         }
-        let whole = IdedExpr { id: source.id, expr: compiled };
-        match View::of_constants(&self.constants).value(&whole) {
+        let folding = IdedExpr { id: source.id, expr: compiled };
+        match Activation::of_constants(&self.constants).eval(&folding) {
             Ok(value) => {
-                let Some(room) = self.room.checked_sub(size(&value)) else {
-                    let why = format!(
-                        "its constants come to more than {MAX_CONSTANT_SIZE} characters and items"
+                let Some(remaining_size) = self.remaining_size.checked_sub(size(&value)) else {
+                    let message = format!(
+                        "the constants have more than {MAX_CONSTANT_SIZE} characters and items together"
                     );
-                    return self.refuse(source, &why);
+                    return self.report(source, &message);
                 };
-                self.room = room;
-                self.kept(value)
+                self.remaining_size = remaining_size;
+                self.store_constant(value)
             }
-            Err(_) if self.guards > 0 => whole.expr,
-            Err(trouble) => self.refuse(source, &format!("this cannot be computed: {trouble}")),
+            Err(_) if self.guards > 0 => folding.expr,
+            Err(error) => self.report(source, &format!("this always fails: {error}")),
         }
     }
 
-    fn refuse(&mut self, source: &IdedExpr, why: &str) -> Expr {
+    fn report(&mut self, source: &IdedExpr, message: &str) -> Expr {
         let position = column_of(&self.info.source, start_of(self.info, source));
-        self.faults.push(FieldError::new(self.path, format!("{position}: {why}")));
-        // No constant, so that what it is a part of is not refused as well.
+        self.faults.push(FieldError::new(self.path, format!("{position}: {message}")));
+        // Not a constant, so that the enclosing expression does not report a second error.
         Expr::Unspecified
     }
 
-    /// A value that was computed; times to the microsecond, as everywhere.
-    fn kept(&mut self, value: Value) -> Expr {
+    /// Stores a computed value as a constant. Timestamps and durations are truncated to microseconds, as in facts.
+    fn store_constant(&mut self, value: Value) -> Expr {
         let value = match value {
             Value::Bool(value) => return Expr::Literal(LiteralValue::Boolean(value.into())),
             Value::Int(number) => return Expr::Literal(LiteralValue::Int(number.into())),
@@ -207,12 +213,12 @@ impl<'a> Compiler<'a> {
             }
             other => other,
         };
-        let value = Box::<dyn Val>::try_from(value).expect("what CEL computed is a value of CEL");
+        let value = Box::<dyn Val>::try_from(value).expect("a computed CEL value is a CEL value");
         self.constant(value)
     }
 }
 
-/// Its characters and items.
+/// Returns the size of a value: bytes of strings and items of lists.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -221,22 +227,26 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Whether it reads nothing but constants, and what the loops around it name.
-fn is_constant<'a>(expr: &'a Expr, named: &mut Vec<&'a str>) -> bool {
+/// Returns true if the expression reads only constants and the variables of enclosing loops.
+fn is_constant<'a>(expr: &'a Expr, loop_variables: &mut Vec<&'a str>) -> bool {
     match expr {
         Expr::Literal(_) => true,
-        Expr::Ident(name) => code::is_constant(name) || named.contains(&name.as_str()),
+        Expr::Ident(name) => encoding::is_constant(name) || loop_variables.contains(&name.as_str()),
         Expr::Call(call) => {
-            are_constant(call.target.as_deref().into_iter().chain(&call.args), named)
+            are_constant(call.target.as_deref().into_iter().chain(&call.args), loop_variables)
         }
-        Expr::List(list) => are_constant(&list.elements, named),
-        Expr::Comprehension(each) => {
-            if !are_constant([&each.iter_range, &each.accu_init], named) {
+        Expr::List(list) => are_constant(&list.elements, loop_variables),
+        Expr::Comprehension(comprehension) => {
+            if !are_constant([&comprehension.iter_range, &comprehension.accu_init], loop_variables)
+            {
                 return false;
             }
-            named.extend([each.iter_var.as_str(), &each.accu_var]);
-            let are = are_constant([&each.loop_cond, &each.loop_step, &each.result], named);
-            named.truncate(named.len() - 2);
+            loop_variables.extend([comprehension.iter_var.as_str(), &comprehension.accu_var]);
+            let are = are_constant(
+                [&comprehension.loop_cond, &comprehension.loop_step, &comprehension.result],
+                loop_variables,
+            );
+            loop_variables.truncate(loop_variables.len() - 2);
             are
         }
         _ => false,
@@ -245,9 +255,9 @@ fn is_constant<'a>(expr: &'a Expr, named: &mut Vec<&'a str>) -> bool {
 
 fn are_constant<'a>(
     parts: impl IntoIterator<Item = &'a IdedExpr>,
-    named: &mut Vec<&'a str>,
+    loop_variables: &mut Vec<&'a str>,
 ) -> bool {
-    parts.into_iter().all(|part| is_constant(&part.expr, named))
+    parts.into_iter().all(|part| is_constant(&part.expr, loop_variables))
 }
 
 fn node(expr: Expr) -> IdedExpr {
@@ -258,18 +268,19 @@ fn call_of(name: &str, args: Vec<IdedExpr>) -> Expr {
     Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args })
 }
 
-/// A name that no source can write.
+/// Name of the result variable of a loop. No source can contain this name, because `@` is not allowed in names.
 const RESULT: &str = "@result";
 
-/// A macro as the loop that CEL defines it to be, in the shape that the evaluator knows to shorten.
-fn unfolded(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr>) -> Expr {
+/// Expands a macro to the loop that CEL defines, in the form that lets the evaluator stop the loop as soon as the
+/// result is known.
+fn expand_macro(name: &str, range: IdedExpr, variable: &str, mut parts: Vec<IdedExpr>) -> Expr {
     let result = || node(Expr::Ident(RESULT.to_owned()));
     let boolean = |value: bool| node(Expr::Literal(LiteralValue::Boolean(value.into())));
     let int = |number: i64| node(Expr::Literal(LiteralValue::Int(number.into())));
     let call = |name: &str, args: Vec<IdedExpr>| node(call_of(name, args));
     let list = |items: Vec<IdedExpr>| node(Expr::List(ListExpr::new(items)));
     let not_false = |condition: IdedExpr| call(operators::NOT_STRICTLY_FALSE, vec![condition]);
-    let body = parts.pop().expect("checker refuses a macro without a body");
+    let body = parts.pop().expect("the type checker rejects a macro without a body");
     let guard = parts.pop();
     let (start, condition, step, outcome) = match name {
         operators::ALL => (

@@ -1,32 +1,39 @@
-//! What a source must not exceed before it is parsed: size, tokens, nesting.
+//! Limits on a source text that are checked before parsing: size, tokens, operators and nesting.
 //!
-//! The parser and everything behind it recurse per bracket and per operator, so these are counted here, in one pass and without
-//! recursion. Must stay true: a bracket or an operator is typed here wherever the parser sees one; strings and comments are
-//! lexed as its grammar does. A debug build on a stack of 2 MiB parses, checks and runs the worst that is let through.
+//! The parser and all later steps recurse per bracket and per operator. Brackets and operators are therefore counted
+//! here first, in one pass without recursion. Must stay true: every bracket and operator that the parser sees is
+//! counted here, and strings and comments are lexed exactly as in the grammar of the parser. A test parses, checks and
+//! evaluates the deepest accepted sources in a debug build on a stack of 2 MiB.
 
-/// Bytes of a source.
+/// Maximum size of a source in bytes.
 const MAX_SOURCE_BYTES: usize = 4_096;
-/// Tokens that do not make an expression deeper: names, numbers, texts, commas, closing brackets.
+/// Maximum number of tokens in a source.
 const MAX_TOKENS: usize = 1_024;
-/// Operators and brackets, each of which may.
+/// Maximum number of operators and opening brackets. Each of them may add one level of nesting.
 const MAX_OPERATORS: usize = 192;
-/// Open brackets at one position.
+/// Maximum number of brackets that are open at the same time.
 const MAX_NESTING: usize = 32;
 
-/// What is wrong, and at which byte.
+/// Error: the source exceeds a limit at byte `at`.
 pub(super) struct LimitExceeded {
     pub(super) at: usize,
     pub(super) message: String,
 }
 
-/// Whether the source may be handed to the parser. It may still be no CEL at all.
-pub(super) fn lexer(source: &str) -> Result<(), LimitExceeded> {
+/// Checks the limits. A source within the limits may still be invalid CEL.
+pub(super) fn check_limits(source: &str) -> Result<(), LimitExceeded> {
     if source.len() > MAX_SOURCE_BYTES {
-        let message = format!("has {} bytes, at most {MAX_SOURCE_BYTES} are allowed", source.len());
+        let message = format!(
+            "the expression has {} bytes, at most {MAX_SOURCE_BYTES} are allowed",
+            source.len()
+        );
         return Err(LimitExceeded { at: 0, message });
     }
     if source.trim().is_empty() {
-        return Err(LimitExceeded { at: 0, message: "is empty".to_owned() });
+        return Err(LimitExceeded {
+            at: 0,
+            message: "the expression is empty: write one, such as attr.disk_encrypted".to_owned(),
+        });
     }
     let bytes = source.as_bytes();
     let (mut at, mut tokens, mut operators, mut open) = (0, 0, 0, 0_usize);
@@ -52,7 +59,7 @@ pub(super) fn lexer(source: &str) -> Result<(), LimitExceeded> {
                         string(bytes, end, is_raw)?
                     }
                     _ => {
-                        // `in` is an operator, too.
+                        // The word `in` is an operator.
                         operators += usize::from(&bytes[at..end] == b"in");
                         end
                     }
@@ -66,13 +73,14 @@ pub(super) fn lexer(source: &str) -> Result<(), LimitExceeded> {
             b'(' | b'[' | b'{' => {
                 (open, operators) = (open + 1, operators + 1);
                 if open > MAX_NESTING {
-                    let message =
-                        format!("nests {open} brackets deep, at most {MAX_NESTING} are allowed");
+                    let message = format!(
+                        "brackets are nested {open} deep here, at most {MAX_NESTING} are allowed"
+                    );
                     return Err(LimitExceeded { at: start, message });
                 }
                 at + 1
             }
-            // Any number of these stand at one depth.
+            // The parser balances chains of && and ||, so these operators add no nesting.
             b'&' | b'|' if bytes.get(at + 1) == Some(&byte) => at + 2,
             _ => {
                 operators += 1;
@@ -81,11 +89,15 @@ pub(super) fn lexer(source: &str) -> Result<(), LimitExceeded> {
         };
         tokens += 1;
         if tokens > MAX_TOKENS {
-            let message = format!("has more than {MAX_TOKENS} tokens");
+            let message = format!(
+                "the expression has more than {MAX_TOKENS} tokens: shorten it or split the rule"
+            );
             return Err(LimitExceeded { at: start, message });
         }
         if operators > MAX_OPERATORS {
-            let message = format!("has more than {MAX_OPERATORS} operators and brackets");
+            let message = format!(
+                "the expression has more than {MAX_OPERATORS} operators and brackets: shorten it or split the rule"
+            );
             return Err(LimitExceeded { at: start, message });
         }
     }
@@ -96,13 +108,15 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// The end of the text that begins at this quote.
+/// Returns the byte after the string literal whose opening quote is at `start`.
 fn string(bytes: &[u8], start: usize, is_raw: bool) -> Result<usize, LimitExceeded> {
     let quote = bytes[start];
     let is_triple = bytes[start..].starts_with(&[quote; 3]);
     let mut at = start + if is_triple { 3 } else { 1 };
-    let unended =
-        || LimitExceeded { at: start, message: "has a text that does not end".to_owned() };
+    let unended = || LimitExceeded {
+        at: start,
+        message: "the string that begins here is not closed: add the closing quote".to_owned(),
+    };
     loop {
         match bytes.get(at) {
             None => return Err(unended()),

@@ -1,15 +1,15 @@
-//! Where in a source something stands, as people count.
+//! Positions in a source text as line and column, both counted from 1.
 
 use cel::common::ast::{Expr, IdedExpr, SourceInfo, operators};
 
 use super::keywords;
 
-/// The position of this byte.
+/// Returns the line and column of the byte at this offset, as text.
 pub(super) fn column_of(source: &str, at: usize) -> String {
     let before: String = source.bytes().take(at).map(char::from).collect();
     let line = before.matches('\n').count() + 1;
     let begins = before.rfind('\n').map_or(0, |end| end + 1);
-    // Continuation bytes of UTF-8 are no columns.
+    // Continuation bytes of UTF-8 are not columns.
     let column = source.as_bytes()[begins..at.min(source.len())]
         .iter()
         .filter(|byte| (**byte & 0xC0) != 0x80)
@@ -18,7 +18,7 @@ pub(super) fn column_of(source: &str, at: usize) -> String {
     format!("line {line}, column {column}")
 }
 
-/// The byte where the expression begins.
+/// Returns the byte offset at which the expression begins.
 pub(super) fn start_of(info: &SourceInfo, expr: &IdedExpr) -> usize {
     let mut expr = expr;
     loop {
@@ -39,7 +39,7 @@ pub(super) fn start_of(info: &SourceInfo, expr: &IdedExpr) -> usize {
     }
     let start = info.offset_for(expr.id).map_or(0, |(start, _)| start as usize);
     match &expr.expr {
-        // A call stands where its bracket does; people look for its name.
+        // The parser reports the position of the bracket; users expect the position of the function name.
         Expr::Call(call) => info
             .source
             .get(..start)

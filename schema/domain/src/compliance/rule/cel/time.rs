@@ -1,5 +1,5 @@
-//! Where a condition reads the clock: only in comparisons that are linear in it, so that the instant at which time alone changes
-//! a verdict can be computed and need not be searched for.
+//! Use of `now` in a condition. `now` is allowed only in comparisons that are linear in `now`. The time of the next
+//! flip (a change of the verdict although no fact changes) can then be computed instead of searched for.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, SourceInfo, operators};
 
@@ -9,18 +9,18 @@ use super::{
 };
 use crate::base::error::FieldError;
 
-const REFUSED: &str = "now may stand only in a comparison (<, <=, >, >=) to whose sides it is added, or from which it is taken \
-    away, such as now - attr.last_patched_at < days(30), and not within a macro: else nobody can tell when the verdict changes";
+const NOW_NOT_ALLOWED: &str = "now is allowed only in a comparison (<, <=, >, >=), added to or subtracted from a side of it, such as \
+    now - attr.last_patched_at < days(30), and not within a macro: otherwise the time of the next verdict cannot be computed";
 
-/// A comparison that time moves: how its two sides are found in the condition, and by how much their difference grows while
-/// the clock advances by one.
+/// A comparison whose result changes with time. `slope` is the rate at which (left − right) changes with `now`: 1 for
+/// `now - x < y`, −1 for `x - now < y`, never 0.
 pub(super) struct TimedComparison<'a> {
     pub(super) left: &'a IdedExpr,
     pub(super) right: &'a IdedExpr,
     pub(super) slope: i64,
 }
 
-/// Whether the expression reads the clock.
+/// Returns true if the expression reads `now`.
 pub(super) fn reads_now(expr: &IdedExpr) -> bool {
     match &expr.expr {
         Expr::Ident(name) => name == keywords::NOW,
@@ -35,54 +35,61 @@ fn parts(call: &CallExpr) -> impl Iterator<Item = &IdedExpr> {
     call.target.iter().map(AsRef::as_ref).chain(&call.args)
 }
 
-/// The comparisons of a condition that time moves.
+/// Returns the comparisons of a condition whose result changes with time.
 pub(super) fn timed_comparisons<'a>(
     condition: &'a IdedExpr,
     info: &SourceInfo,
     path: &str,
 ) -> Result<Vec<TimedComparison<'a>>, Vec<FieldError>> {
-    let (mut found, mut refused) = (Vec::new(), Vec::new());
-    collect(condition, &mut found, &mut refused);
-    if refused.is_empty() {
-        return Ok(found);
+    let (mut comparisons, mut rejected) = (Vec::new(), Vec::new());
+    collect(condition, &mut comparisons, &mut rejected);
+    if rejected.is_empty() {
+        return Ok(comparisons);
     }
     let fault = |expr: &&IdedExpr| {
         let position = column_of(&info.source, start_of(info, expr));
-        FieldError::new(path, format!("{position}: {REFUSED}"))
+        FieldError::new(path, format!("{position}: {NOW_NOT_ALLOWED}"))
     };
-    Err(refused.iter().map(fault).collect())
+    Err(rejected.iter().map(fault).collect())
 }
 
 fn collect<'a>(
     expr: &'a IdedExpr,
-    found: &mut Vec<TimedComparison<'a>>,
-    refused: &mut Vec<&'a IdedExpr>,
+    comparisons: &mut Vec<TimedComparison<'a>>,
+    rejected: &mut Vec<&'a IdedExpr>,
 ) {
     if !reads_now(expr) {
         return;
     }
     match &expr.expr {
         Expr::Call(call) if keywords::is_comparison(&call.func_name) => {
-            let [left, right] = call.args.as_slice() else { return refused.push(expr) };
+            let [left, right] = call.args.as_slice() else { return rejected.push(expr) };
             match (slope(left), slope(right)) {
-                (Some(one), Some(other)) => {
-                    if one != other {
-                        found.push(TimedComparison { left, right, slope: one - other });
+                (Some(left_slope), Some(right_slope)) => {
+                    if left_slope != right_slope {
+                        comparisons.push(TimedComparison {
+                            left,
+                            right,
+                            slope: left_slope - right_slope,
+                        });
                     }
                 }
-                _ => refused.push(expr),
+                _ => rejected.push(expr),
             }
         }
-        // A macro that reads the clock does so within or in its list.
+        // A macro that reads `now` in its body or list matches the last arm and is rejected.
         Expr::Call(call) if call.target.is_none() => {
-            call.args.iter().for_each(|arg| collect(arg, found, refused));
+            call.args.iter().for_each(|arg| collect(arg, comparisons, rejected));
         }
-        Expr::List(list) => list.elements.iter().for_each(|item| collect(item, found, refused)),
-        _ => refused.push(expr),
+        Expr::List(list) => {
+            list.elements.iter().for_each(|item| collect(item, comparisons, rejected));
+        }
+        _ => rejected.push(expr),
     }
 }
 
-/// How often the expression holds the clock; none where it is not linear in it.
+/// Returns the slope of an expression: how often `now` is added minus how often `now` is subtracted. `None` if the
+/// expression is not linear in `now`.
 fn slope(expr: &IdedExpr) -> Option<i64> {
     if !reads_now(expr) {
         return Some(0);

@@ -1,7 +1,7 @@
-//! The type and the worst cost of an expression, and what is wrong with it: every part of it, not just the first.
+//! Type checker: determines the type and the maximum cost of an expression, and reports all errors, not only the first.
 //!
-//! Strict, where CEL is not: both sides of an operator are of one type, so that `"yes" == true` is refused here and not false
-//! for ever. A part that was refused has no type, and refuses nothing else.
+//! The checker is stricter than CEL: both sides of an operator must have the same type, so `"yes" == true` is rejected
+//! instead of being always false. A subexpression with an error has no type and causes no further errors.
 
 use std::collections::BTreeSet;
 
@@ -15,45 +15,45 @@ use crate::{
     base::{error::FieldError, nearest::nearest},
     compliance::rule::{
         facts::Facts,
-        key::Key,
+        key::FactKey,
         kind::{Kind, Type},
-        params::{Params, Threshold},
+        params::{ParamValue, Params},
     },
 };
 
 mod branch;
 mod operation;
 
-/// Items of a list that is a fact, at most.
+/// Maximum number of items of a list fact, assumed for the cost.
 const MAX_FACT_ITEMS: u64 = 1_000;
-/// Characters of a text that is a fact, at most; of a description.
+/// Maximum number of characters of a string fact, assumed for the cost: for all facts, and for `asset.description`.
 const MAX_FACT_CHARS: (u64, u64) = (1_024, 4_096);
-/// Items of a list that is written in a source, at most.
+/// Maximum number of items in a list literal.
 const MAX_LITERAL_ITEMS: usize = 256;
-/// Macros within each other.
+/// Maximum nesting depth of macros.
 const MAX_MACRO_NESTING: usize = 2;
-/// Expressions within each other.
+/// Maximum nesting depth of expressions.
 pub(super) const MAX_DEPTH: usize = 64;
-/// Characters that are compared in one step.
+/// Number of characters that count as one step in comparisons.
 const CHARS_A_STEP: u64 = 64;
-/// Steps that a macro takes for each item beside what it evaluates.
+/// Number of steps per item of a macro, in addition to the steps of its body.
 const ITEM_STEPS: u64 = 4;
 
-/// What is known of an expression.
+/// Type and cost of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TypedExpr {
-    /// None where it was refused.
+    /// The type; `None` after an error.
     pub(super) is: Option<Type>,
-    /// Steps at worst.
+    /// Maximum number of steps to evaluate the expression.
     pub(super) cost: u64,
-    /// Items at worst, where it is a list.
+    /// Maximum number of items, if the value is a list.
     items: u64,
-    /// Characters at worst, of it or of each item, where it is text.
+    /// Maximum number of characters of the string, or of each item of the list.
     chars: u64,
 }
 
 impl TypedExpr {
-    const REFUSED: Self = Self { is: None, cost: 1, items: 0, chars: 0 };
+    const INVALID: Self = Self { is: None, cost: 1, items: 0, chars: 0 };
 
     const fn one(kind: Kind, cost: u64) -> Self {
         Self { is: Some(Type::One(kind)), cost, items: 0, chars: 64 }
@@ -63,7 +63,7 @@ impl TypedExpr {
         1 + self.chars / CHARS_A_STEP
     }
 
-    /// Steps to compare all of it.
+    /// Returns the number of steps to compare the complete value.
     const fn whole_steps(self) -> u64 {
         match self.is {
             Some(Type::List(_)) => 1 + self.items.saturating_mul(self.text_steps()),
@@ -72,14 +72,14 @@ impl TypedExpr {
     }
 }
 
-/// Goes over one expression.
+/// Type checker of one expression.
 pub(super) struct TypeChecker<'a> {
     pub(super) path: &'a str,
     pub(super) info: &'a SourceInfo,
     pub(super) params: &'a Params,
     pub(super) faults: Vec<FieldError>,
-    pub(super) reads: BTreeSet<Key>,
-    /// Names that macros bind, with what they are.
+    pub(super) reads: BTreeSet<FactKey>,
+    /// Variables of enclosing macros with their types.
     bound: Vec<(String, TypedExpr)>,
     macros: usize,
     depth: usize,
@@ -91,11 +91,11 @@ impl<'a> TypeChecker<'a> {
         Self { path, info, params, faults, reads, bound: Vec::new(), macros: 0, depth: 0 }
     }
 
-    fn refuse(&mut self, at: &IdedExpr, message: impl AsRef<str>) -> TypedExpr {
-        self.refuse_for(at, message, None)
+    fn report(&mut self, at: &IdedExpr, message: impl AsRef<str>) -> TypedExpr {
+        self.report_with_suggestion(at, message, None)
     }
 
-    fn refuse_for(
+    fn report_with_suggestion(
         &mut self,
         at: &IdedExpr,
         message: impl AsRef<str>,
@@ -104,15 +104,15 @@ impl<'a> TypeChecker<'a> {
         let position = column_of(&self.info.source, start_of(self.info, at));
         let message = format!("{position}: {}", message.as_ref());
         self.faults.push(FieldError { suggestion, ..FieldError::new(self.path, message) });
-        TypedExpr::REFUSED
+        TypedExpr::INVALID
     }
 
-    /// What the expression is.
+    /// Checks the expression and returns its type and cost.
     pub(super) fn of(&mut self, expr: &IdedExpr) -> TypedExpr {
         if self.depth >= MAX_DEPTH {
-            return self.refuse(
+            return self.report(
                 expr,
-                format!("expressions nest deeper than {MAX_DEPTH} here: write it in smaller parts"),
+                format!("the expression is nested more than {MAX_DEPTH} levels deep here: shorten it or split the rule"),
             );
         }
         self.depth += 1;
@@ -123,14 +123,14 @@ impl<'a> TypeChecker<'a> {
             Expr::Call(call) => self.call(expr, call),
             Expr::List(list) => {
                 if !list.optional_indices.is_empty() {
-                    self.refuse(expr, "optional items are not supported");
+                    self.report(expr, "optional list items are not supported");
                 }
                 self.list(expr, &list.elements)
             }
-            Expr::Map(_) => self.refuse(expr, "maps are not supported"),
-            Expr::Struct(_) => self.refuse(expr, "messages are not supported"),
+            Expr::Map(_) => self.report(expr, "maps are not supported: use a list"),
+            Expr::Struct(_) => self.report(expr, "messages are not supported"),
             Expr::Comprehension(_) | Expr::Unspecified => {
-                self.refuse(expr, "this is no expression")
+                self.report(expr, "this is not an expression")
             }
         };
         self.depth -= 1;
@@ -143,18 +143,18 @@ impl<'a> TypeChecker<'a> {
             LiteralValue::Int(_) => TypedExpr::one(Kind::Int, 1),
             LiteralValue::Double(_) => TypedExpr::one(Kind::Double, 1),
             LiteralValue::String(text) if text.inner().chars().any(char::is_control) => {
-                self.refuse(expr, "a text must not hold control characters")
+                self.report(expr, "a string must not contain control characters")
             }
             LiteralValue::String(text) => {
                 TypedExpr { chars: text.inner().len() as u64, ..TypedExpr::one(Kind::Text, 1) }
             }
             LiteralValue::UInt(_) => {
-                self.refuse(expr, "unsigned numbers are not supported: leave out the u")
+                self.report(expr, "unsigned numbers are not supported: remove the u")
             }
-            LiteralValue::Bytes(_) => self.refuse(expr, "bytes are not supported: leave out the b"),
-            LiteralValue::Null => self.refuse(
+            LiteralValue::Bytes(_) => self.report(expr, "bytes are not supported: remove the b"),
+            LiteralValue::Null => self.report(
                 expr,
-                "null is not supported: what is missing makes a rule not assessed, and has(…) asks for it",
+                "null is not supported: a rule that reads a missing value is not assessed; test for the value with has(…)",
             ),
         }
     }
@@ -165,10 +165,10 @@ impl<'a> TypeChecker<'a> {
         }
         match name {
             keywords::NOW => TypedExpr::one(Kind::Time, 1),
-            keywords::ATTR | keywords::ASSET | keywords::OWNER | keywords::PARAMS => self.refuse(
+            keywords::ATTR | keywords::ASSET | keywords::OWNER | keywords::PARAMS => self.report(
                 expr,
                 format!(
-                    "{name} is no value: read one of its fields, such as {name}.{}",
+                    "{name} is not a value: read one of its fields, such as {name}.{}",
                     self.example(name)
                 ),
             ),
@@ -177,11 +177,12 @@ impl<'a> TypeChecker<'a> {
                     .into_iter()
                     .chain(self.bound.iter().map(|(bound, _)| bound.as_str()));
                 let suggestion = nearest(name, known).map(str::to_owned).or_else(|| {
-                    Key::of_field(keywords::ATTR, name).map(|key| key.name().to_owned())
+                    FactKey::of_field(keywords::ATTR, name).map(|key| key.name().to_owned())
                 });
-                let message =
-                    format!("{name} is not known: a rule reads attr, asset, owner, params and now");
-                self.refuse_for(expr, message, suggestion)
+                let message = format!(
+                    "{name} is not known: a rule can read attr, asset, owner, params and now"
+                );
+                self.report_with_suggestion(expr, message, suggestion)
             }
         }
     }
@@ -191,7 +192,7 @@ impl<'a> TypeChecker<'a> {
             keywords::PARAMS => {
                 self.params.nearest("").unwrap_or_else(|| "max_age_days".to_owned())
             }
-            root => Key::fields(root).next().unwrap_or_default().to_owned(),
+            root => FactKey::fields(root).next().unwrap_or_default().to_owned(),
         }
     }
 
@@ -203,67 +204,73 @@ impl<'a> TypeChecker<'a> {
             _ => {
                 self.of(&select.operand);
                 let message = "only attr, asset, owner and params have fields";
-                return self.refuse(expr, message);
+                return self.report(expr, message);
             }
         };
         match root {
             keywords::PARAMS => {
-                if let Some(threshold) = self.params.get(&select.field) {
-                    return of_threshold(threshold);
+                if let Some(param) = self.params.get(&select.field) {
+                    return of_param(param);
                 }
-                if self.params.is_refused(&select.field) {
-                    return TypedExpr::REFUSED; // That was said.
+                if self.params.is_invalid(&select.field) {
+                    return TypedExpr::INVALID; // The default's error is reported already.
                 }
                 let suggestion = self.params.nearest(&select.field);
                 let message = self.params.unknown(&select.field);
-                self.refuse_for(expr, message, suggestion)
+                self.report_with_suggestion(expr, message, suggestion)
             }
             keywords::ATTR | keywords::ASSET | keywords::OWNER => {
                 match self.key(expr, root, &select.field) {
-                    None => TypedExpr::REFUSED,
+                    None => TypedExpr::INVALID,
                     Some(key) => {
-                        let holds = key.holds();
+                        let value_type = key.value_type();
                         let chars = match key {
-                            Key::TAGS => CHARS_A_STEP,
-                            Key::DESCRIPTION => MAX_FACT_CHARS.1,
+                            FactKey::TAGS => CHARS_A_STEP,
+                            FactKey::DESCRIPTION => MAX_FACT_CHARS.1,
                             _ => MAX_FACT_CHARS.0,
                         };
-                        TypedExpr { is: Some(holds), cost: 1, items: MAX_FACT_ITEMS, chars }
+                        TypedExpr { is: Some(value_type), cost: 1, items: MAX_FACT_ITEMS, chars }
                     }
                 }
             }
-            keywords::NOW => self.refuse(expr, "now has no fields"),
+            keywords::NOW => self.report(
+                expr,
+                "now has no fields: compare it, such as now - attr.last_patched_at < days(30)",
+            ),
             _ => self.name(&select.operand, root),
         }
     }
 
-    /// The key that a field of a root is, noted as read.
-    fn key(&mut self, expr: &IdedExpr, root: &str, field: &str) -> Option<Key> {
-        if let Some(key) = Key::of_field(root, field) {
+    /// Returns the key of a root's field, and adds the key to `reads`.
+    fn key(&mut self, expr: &IdedExpr, root: &str, field: &str) -> Option<FactKey> {
+        if let Some(key) = FactKey::of_field(root, field) {
             self.reads.insert(key);
-            if key == Facts::support() {
+            if key == Facts::os_supported_key() {
                 let derived_from = ["os_name", "os_version"];
-                self.reads.extend(derived_from.iter().filter_map(|from| Key::of_field(root, from)));
+                self.reads
+                    .extend(derived_from.iter().filter_map(|from| FactKey::of_field(root, from)));
             }
             return Some(key);
         }
         let (message, suggestion) = if root == keywords::ATTR {
             keywords::unknown_attribute(field)
         } else {
-            let known: Vec<_> = Key::fields(root).collect();
+            let known: Vec<_> = FactKey::fields(root).collect();
             let suggestion =
                 nearest(field, known.iter().copied()).map(|near| format!("{root}.{near}"));
             (format!("{root}.{field} is not known: {root} has {}", known.join(", ")), suggestion)
         };
-        self.refuse_for(expr, message, suggestion);
+        self.report_with_suggestion(expr, message, suggestion);
         None
     }
 
     fn list(&mut self, expr: &IdedExpr, items: &[IdedExpr]) -> TypedExpr {
         if items.len() > MAX_LITERAL_ITEMS {
-            let message =
-                format!("a list of {} items, at most {MAX_LITERAL_ITEMS} are allowed", items.len());
-            return self.refuse(expr, message);
+            let message = format!(
+                "the list has {} items, at most {MAX_LITERAL_ITEMS} are allowed",
+                items.len()
+            );
+            return self.report(expr, message);
         }
         let typed: Vec<TypedExpr> = items.iter().map(|item| self.of(item)).collect();
         let list = TypedExpr {
@@ -277,12 +284,12 @@ impl<'a> TypeChecker<'a> {
             match typed.is {
                 None => return TypedExpr { is: None, ..list },
                 Some(Type::List(_)) => {
-                    return self.refuse(item, "lists of lists are not supported");
+                    return self.report(item, "lists of lists are not supported");
                 }
                 Some(Type::One(of)) if kind == Kind::Nothing || kind == of => kind = of,
                 Some(other) => {
-                    let message = format!("a list of {} cannot hold {other}", Type::One(kind));
-                    return self.refuse(item, message);
+                    let message = format!("a list of {} cannot contain {other}", Type::One(kind));
+                    return self.report(item, message);
                 }
             }
         }
@@ -302,11 +309,11 @@ impl<'a> TypeChecker<'a> {
                 let typed = self.of(one);
                 match typed.is {
                     Some(Type::One(Kind::Int | Kind::Double)) | None => typed,
-                    Some(other) => self.refuse(one, format!("- needs a number, not {other}")),
+                    Some(other) => self.report(one, format!("- needs a number, not {other}")),
                 }
             }
             (None, [condition, one, other]) if call.func_name == operators::CONDITIONAL => {
-                self.either(expr, condition, one, other)
+                self.conditional(expr, condition, one, other)
             }
             (None, [one]) if call.func_name == operators::HAS => self.has(one),
             (None, args) => self.function(expr, &call.func_name, args),
@@ -314,50 +321,52 @@ impl<'a> TypeChecker<'a> {
                 (
                     operators::ALL | operators::EXISTS | operators::EXISTS_ONE | operators::FILTER,
                     [name, body],
-                ) => self.each(expr, &call.func_name, target, name, (None, body)),
+                ) => self.macro_call(expr, &call.func_name, target, name, (None, body)),
                 (operators::MAP, [name, body]) => {
-                    self.each(expr, operators::MAP, target, name, (None, body))
+                    self.macro_call(expr, operators::MAP, target, name, (None, body))
                 }
                 (operators::MAP, [name, guard, body]) => {
-                    self.each(expr, operators::MAP, target, name, (Some(guard), body))
+                    self.macro_call(expr, operators::MAP, target, name, (Some(guard), body))
                 }
                 (name, args) => self.method(expr, name, target, args),
             },
         }
     }
 
-    /// That the expression is one of this kind, for what stands before it.
+    /// Checks the expression, and reports an error unless it has this type. `by` is the operator, for the message.
     fn expect(&mut self, expr: &IdedExpr, kind: Kind, by: &str) -> TypedExpr {
         let typed = self.of(expr);
         match typed.is {
             None => typed,
             Some(Type::One(is)) if is == kind => typed,
             Some(other) => {
-                self.refuse(expr, format!("{by} needs {}, not {other}", Type::One(kind)));
+                self.report(expr, format!("{by} needs {}, not {other}", Type::One(kind)));
                 TypedExpr { is: None, ..typed }
             }
         }
     }
 
-    fn has(&mut self, asked: &IdedExpr) -> TypedExpr {
-        let Expr::Select(select) = &asked.expr else {
-            return self.refuse(asked, "has(…) takes a field, such as has(attr.os_name)");
+    fn has(&mut self, argument: &IdedExpr) -> TypedExpr {
+        let Expr::Select(select) = &argument.expr else {
+            return self.report(argument, "has(…) takes a field, such as has(attr.os_name)");
         };
         if matches!(&select.operand.expr, Expr::Ident(root) if root == keywords::PARAMS) {
-            return self
-                .refuse(asked, "has(…) asks for facts: what params declares is always there");
+            return self.report(
+                argument,
+                "has(…) tests facts of the asset: a parameter always has a value",
+            );
         }
-        self.field(asked, select);
+        self.field(argument, select);
         TypedExpr::one(Kind::Bool, 2)
     }
 }
 
-fn of_threshold(threshold: &Threshold) -> TypedExpr {
-    let (items, chars) = match threshold {
-        Threshold::Bool(_) | Threshold::Int(_) | Threshold::Double(_) => (0, 0),
-        Threshold::Text(text) => (0, text.len()),
-        Threshold::Ints(numbers) => (numbers.len(), 0),
-        Threshold::Texts(texts) => (texts.len(), texts.iter().map(String::len).max().unwrap_or(0)),
+fn of_param(param: &ParamValue) -> TypedExpr {
+    let (items, chars) = match param {
+        ParamValue::Bool(_) | ParamValue::Int(_) | ParamValue::Double(_) => (0, 0),
+        ParamValue::Text(text) => (0, text.len()),
+        ParamValue::Ints(numbers) => (numbers.len(), 0),
+        ParamValue::Texts(texts) => (texts.len(), texts.iter().map(String::len).max().unwrap_or(0)),
     };
-    TypedExpr { is: Some(threshold.holds()), cost: 1, items: items as u64, chars: chars as u64 }
+    TypedExpr { is: Some(param.value_type()), cost: 1, items: items as u64, chars: chars as u64 }
 }

@@ -1,4 +1,4 @@
-//! What is read of a row, whatever an older version let into it.
+//! Tests of facts from a row, including values of other types that older server versions stored.
 
 use cel::common::types::{CelInt, CelString};
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::*;
 use crate::base::id::Id;
 
-/// A host in production with these attributes and nothing else.
-pub(in crate::compliance::rule) fn described(attributes: &[u8]) -> Described<'_> {
-    Described {
+/// Returns a production host with only these attributes.
+pub(in crate::compliance::rule) fn described(attributes: &[u8]) -> FactsRow<'_> {
+    FactsRow {
         asset: Id::from(Uuid::nil()),
         asset_type: AssetType::Host,
         environment: Environment::Prod,
@@ -27,7 +27,7 @@ pub(in crate::compliance::rule) fn described(attributes: &[u8]) -> Described<'_>
 
 fn value(facts: &Facts, name: &str) -> Value {
     let (root, field) = name.split_once('.').unwrap();
-    match facts.value(Key::of_field(root, field).unwrap()) {
+    match facts.value(FactKey::of_field(root, field).unwrap()) {
         None => Value::Null,
         Some(FactValue::Bool(value)) => json!(value.inner()),
         Some(FactValue::Int(number)) => json!(number.inner()),
@@ -87,7 +87,7 @@ fn a_value_that_does_not_fit_counts_as_what_it_means() {
 #[test]
 fn the_rest_of_a_row_is_read_by_its_names() {
     let owner = Owner { user: Id::from(Uuid::nil()), mfa_enabled: true, active: false };
-    let facts = Facts::of(&Described {
+    let facts = Facts::of(&FactsRow {
         owner: Some(owner),
         tags: vec!["Edge".to_owned()],
         external_id: Some("e"),
@@ -127,8 +127,8 @@ fn support_follows_from_the_system_unless_somebody_says() {
     ] {
         let text = stored.to_string();
         let facts = Facts::of(&described(text.as_bytes())).unwrap();
-        assert_eq!(facts.derived_support(at("2025-05-29T23:59:59Z")), before, "{stored}");
-        assert_eq!(facts.derived_support(at("2025-05-30T00:00:00Z")), after, "{stored}");
+        assert_eq!(facts.derived_os_supported(at("2025-05-29T23:59:59Z")), before, "{stored}");
+        assert_eq!(facts.derived_os_supported(at("2025-05-30T00:00:00Z")), after, "{stored}");
     }
 }
 

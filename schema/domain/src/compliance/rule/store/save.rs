@@ -1,9 +1,9 @@
-//! What people write of rules: their own ones, and the thresholds of all.
+//! Writes that users request: an organization's own rules, and the parameters of all rules.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 
-use super::{Saved, Version, ensured, free_slot, lock};
+use super::{RuleRow, Version, load_updated, lock, next_free_slot};
 use crate::{
     access::audit::Entry,
     base::{
@@ -16,26 +16,26 @@ use crate::{
         text::beginning,
     },
     compliance::{
-        lock::Lock,
+        lock::PostureLock,
         rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
     },
 };
 
-/// Rules of its own that an organization may have.
+/// Maximum number of an organization's own rules.
 const MAX_RULES: usize = 128;
 
 impl Rule {
-    /// Saves a rule of the organization's own, by its key: a new version where it says something else, and nothing where it
-    /// says the same. What was set of its thresholds stays as far as it fits.
+    /// Saves one of the organization's own rules under its key. Changed content creates a new version; equal content
+    /// changes nothing. Parameters that the organization set are kept if they match the new type.
     ///
     /// # Errors
-    /// `Invalid` with all that is wrong with it, for a key that ships, and for what cannot evaluate any asset; `Conflict` where
-    /// there are too many.
+    /// `Invalid` with all errors in the input, for the key of a builtin rule, and for a rule that ends with an error on
+    /// every asset of a sample. `Conflict` if the organization has too many rules.
     pub async fn save(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
         let draft = input.check();
         if Self::find_by_key(tx, &input.key).await?.is_some_and(|rule| rule.builtin) {
             let message = format!(
-                "{} is built in and stays as it is: set its thresholds by setRuleParams, or save a copy under another key and switch this one off",
+                "{} is a builtin rule and cannot be changed: set its parameters with setRuleParams, or save a copy under another key and disable this rule",
                 input.key
             );
             let mut faults = vec![FieldError::new("key", message)];
@@ -45,11 +45,11 @@ impl Rule {
             return Err(Error::Invalid(faults));
         }
         let draft = draft?;
-        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        let now = now.trunc_subsecs(6); // Postgres stores microseconds.
         lock_all(tx, now).await?;
-        let saved = ensured(tx, now).await?;
+        let saved = load_updated(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == input.key) else {
-            Trial::refuse_hopeless(tx, &draft, now).await?;
+            Trial::reject_if_never_evaluable(tx, &draft, now).await?;
             return Self::add(tx, &input.key, draft.definition, &saved, now).await;
         };
         let definition = draft.definition;
@@ -57,18 +57,18 @@ impl Rule {
             return Ok(before.rule.clone());
         }
         let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
-        let overrides = declared.fitting(&before.overrides);
+        let overrides = declared.matching_overrides(&before.overrides);
         let params = declared.with(&overrides).map_err(Error::Invalid)?;
         let compiled = compile(&definition, &params).map_err(Error::Invalid)?;
         let draft = Draft { definition, compiled };
-        Trial::refuse_hopeless(tx, &draft, now).await?;
+        Trial::reject_if_never_evaluable(tx, &draft, now).await?;
         let rule = Self {
             version: before.rule.version + 1,
             definition: draft.definition,
             params: params.to_value(),
             ..before.rule.clone()
         };
-        let version = Version { rule: rule.id, number: rule.version, says: &rule.definition };
+        let version = Version { rule: rule.id, number: rule.version, definition: &rule.definition };
         Version::insert(tx, &[version], now).await?;
         tx.exec(
             "UPDATE rule SET version = $2, params = $3, updated_at = $4 WHERE id = $1",
@@ -85,12 +85,12 @@ impl Rule {
         tx: &Tx,
         key: &str,
         definition: Definition,
-        saved: &[Saved],
+        saved: &[RuleRow],
         now: DateTime<Utc>,
     ) -> Result<Self> {
         if saved.iter().filter(|saved| !saved.rule.builtin).count() >= MAX_RULES {
             return Err(Error::Conflict(format!(
-                "the organization has {MAX_RULES} rules of its own, which is the most: change one that is not needed any more"
+                "the organization has {MAX_RULES} rules of its own, which is the maximum: change one that is no longer needed"
             )));
         }
         let rule = Self {
@@ -105,20 +105,21 @@ impl Rule {
         tx.exec(
             "INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
              VALUES ($1, $2, $3, $4, false, true, 1, '{}', $5, $5)",
-            &[&tx.org(), &rule.id, &rule.key, &free_slot(saved), &now],
+            &[&tx.org(), &rule.id, &rule.key, &next_free_slot(saved), &now],
         )
         .await?;
-        let version = Version { rule: rule.id, number: 1, says: &rule.definition };
+        let version = Version { rule: rule.id, number: 1, definition: &rule.definition };
         Version::insert(tx, &[version], now).await?;
         let entry = Entry::created("rule.created", rule.id, &rule.snapshot());
         rule.changed(tx, entry, now).await?;
         Ok(rule)
     }
 
-    /// Sets thresholds of a rule, and whether assets are judged by it. Thresholds merge by name; `null` goes back to the default.
+    /// Sets parameters of a rule, and enables or disables the rule. Parameters are merged by name; `null` restores the
+    /// default.
     ///
     /// # Errors
-    /// `Invalid` with all that is wrong with the thresholds, or for a key that no rule has.
+    /// `Invalid` with all errors in the parameters, or if no rule has the key.
     pub async fn set_params(
         tx: &Tx,
         key: &str,
@@ -126,9 +127,9 @@ impl Rule {
         enabled: Option<bool>,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        let now = now.trunc_subsecs(6); // As Postgres keeps it.
+        let now = now.trunc_subsecs(6); // Postgres stores microseconds.
         lock_all(tx, now).await?;
-        let saved = ensured(tx, now).await?;
+        let saved = load_updated(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == key) else {
             let known = saved.iter().map(|saved| saved.rule.key.as_str());
             return Err(Error::Invalid(vec![FieldError {
@@ -140,8 +141,8 @@ impl Rule {
         let definition = &before.rule.definition;
         let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
         let effective = declared.with(&overrides).map_err(|mut faults| {
-            // What is wrong with those that fit is said, too.
-            let fitting = declared.with(&declared.fitting(&overrides));
+            // Also report the errors that the valid parameters cause in the expressions.
+            let fitting = declared.with(&declared.matching_overrides(&overrides));
             let compiled = fitting.and_then(|fitting| compile(definition, &fitting));
             faults.extend(compiled.err().into_iter().flatten());
             Error::Invalid(faults)
@@ -166,7 +167,7 @@ impl Rule {
         Ok(rule)
     }
 
-    /// Records the change, and has judged anew what it concerns.
+    /// Records the change in the audit trail and marks all assets for re-evaluation.
     async fn changed(&self, tx: &Tx, entry: Entry, now: DateTime<Utc>) -> Result<()> {
         entry.record(tx, now).await?;
         stale::mark(tx, &[(Subject::All, None)]).await?;
@@ -174,7 +175,7 @@ impl Rule {
         Ok(())
     }
 
-    /// As the audit trail keeps it.
+    /// Returns the rule as the audit trail stores it.
     pub(super) fn snapshot(&self) -> Value {
         let Definition {
             title,
@@ -202,13 +203,14 @@ impl Rule {
     }
 }
 
-/// Nobody looks by the rules of before once this is committed; whoever looks takes the two locks in the same order.
+/// Acquires the posture lock and then the rule lock, in the same order as evaluations. After the commit, no evaluation
+/// uses the old rules.
 async fn lock_all(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-    Lock::Exclusive.take(tx, now).await?;
+    PostureLock::Exclusive.acquire(tx, now).await?;
     lock(tx).await
 }
 
-/// What is set after these changes by name, where `null` removes.
+/// Returns the overrides merged with the changes; `null` removes an override.
 fn merged(overrides: &Value, changes: Option<&Value>) -> Result<Value> {
     let mut merged = overrides.as_object().cloned().unwrap_or_default();
     match changes {

@@ -1,24 +1,25 @@
-//! Where a row of CSV ends: RFC 4180, read as widely as the `csv` crate reads it.
+//! Finds the ends of CSV rows. The format is RFC 4180, with the same leniency as the `csv` crate.
 //!
-//! A quote opens only at the start of a cell and closes at a single quote; what follows it up to the delimiter is taken
-//! as it is. Lines end in CRLF, LF or CR. Blank lines are no rows, but are counted, so that a row's number is the one that
-//! a spreadsheet shows.
+//! A quote at the start of a cell opens a quoted section, which ends at the next quote that is not doubled. Bytes
+//! between the closing quote and the delimiter are kept unchanged. Lines end in CRLF, LF or CR. Blank lines are not
+//! rows, but they are counted, so that a row has the number that a spreadsheet shows.
 //!
-//! Our own state machine and not `csv-core`, which would come out no shorter: it unquotes cells where chunks keep a row's
-//! bytes, wants the delimiter before the header, counts only line feeds, and takes an open quote at the end for a row.
+//! Chosen: a state machine rather than `csv-core`, which would not make this file shorter. `csv-core` removes the
+//! quotes of cells, but chunks keep the bytes of a row unchanged. `csv-core` also must know the delimiter before the
+//! header, counts only line feeds, and accepts a row whose quote is still open at the end of the file.
 
 use super::{
     BYTE_ORDER_MARK, ChunkBuilder, FileError, MAX_ROW_BYTES, RowError, SAVE_AS_UTF_8, check_text,
 };
 
-/// What the first row says.
+/// Column names and delimiter, from the first row.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) columns: Vec<String>,
     pub(super) delimiter: u8,
 }
 
-/// What may separate cells, the usual first.
+/// Possible delimiters, the most common first.
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,12 +29,12 @@ enum State {
     CellStart,
     Cell,
     Quoted,
-    /// At the end of a quoted cell, or at the first of two quotes that stand for one.
+    /// After a quote within a quoted section: the closing quote, or the first of two that represent one quote.
     AfterQuote,
 }
 
 impl State {
-    /// The state after one more byte of a row.
+    /// Returns the state after the next byte of a row.
     const fn after(self, byte: u8, is_delimiter: bool) -> Self {
         match (self, byte) {
             (Self::Quoted, b'"') => Self::AfterQuote,
@@ -46,21 +47,23 @@ impl State {
     }
 }
 
-/// The rows of a file.
+/// The rows of a CSV file.
 #[derive(Debug)]
 pub(super) struct Rows {
     header: Option<Header>,
     state: State,
-    /// The line feed of a CRLF may be in the next piece.
+    /// True after a CR: a line feed that follows belongs to the same line end, and may arrive in the next piece.
     is_after_cr: bool,
-    /// The row being read, unless it is too large.
+    /// Bytes of the current row; empty if the row is too large.
     row: Vec<u8>,
     row_bytes: u64,
     number: i32,
-    /// The cell being read, and those in which the row became too large and the last quote was opened.
+    /// Index of the current cell.
     cell: usize,
-    too_large_in: Option<usize>,
-    quoted_in: usize,
+    /// Index of the cell in which the row exceeded the maximum size; `None` if it did not.
+    too_large_cell: Option<usize>,
+    /// Index of the cell with the last opening quote.
+    quote_cell: usize,
 }
 
 impl Default for Rows {
@@ -73,8 +76,8 @@ impl Default for Rows {
             row_bytes: 0,
             number: 1,
             cell: 0,
-            too_large_in: None,
-            quoted_in: 0,
+            too_large_cell: None,
+            quote_cell: 0,
         }
     }
 }
@@ -85,7 +88,7 @@ impl Rows {
     }
 
     #[cfg(test)]
-    pub(super) fn kept_bytes(&self) -> usize {
+    pub(super) fn buffered_bytes(&self) -> usize {
         self.row.capacity()
     }
 
@@ -109,35 +112,38 @@ impl Rows {
                     }
                 }
                 State::CellStart if *first == b'"' => {
-                    (self.state, self.quoted_in) = (State::Quoted, self.cell);
-                    self.take(&[*first]);
+                    (self.state, self.quote_cell) = (State::Quoted, self.cell);
+                    self.append(&[*first]);
                     bytes = rest;
                 }
                 State::AfterQuote if *first == b'"' => {
                     self.state = State::Quoted;
-                    self.take(&[*first]);
+                    self.append(&[*first]);
                     bytes = rest;
                 }
                 State::Quoted => {
                     let quote = bytes.iter().position(|byte| *byte == b'"');
-                    let (taken, left) = bytes.split_at(quote.map_or(bytes.len(), |at| at + 1));
+                    let (consumed, remaining) =
+                        bytes.split_at(quote.map_or(bytes.len(), |at| at + 1));
                     if quote.is_some() {
                         self.state = State::AfterQuote;
                     }
-                    self.take(taken);
-                    bytes = left;
+                    self.append(consumed);
+                    bytes = remaining;
                 }
                 State::CellStart | State::Cell | State::AfterQuote => {
-                    let end = bytes.iter().position(|byte| is_line_end(*byte) || self.parts(*byte));
-                    let (taken, left) = bytes.split_at(end.unwrap_or(bytes.len()));
-                    if !taken.is_empty() {
+                    let end = bytes
+                        .iter()
+                        .position(|byte| is_line_end(*byte) || self.is_delimiter(*byte));
+                    let (consumed, remaining) = bytes.split_at(end.unwrap_or(bytes.len()));
+                    if !consumed.is_empty() {
                         self.state = State::Cell;
                     }
-                    self.take(taken);
-                    bytes = left;
-                    if let [end, left @ ..] = left {
+                    self.append(consumed);
+                    bytes = remaining;
+                    if let [end, remaining @ ..] = remaining {
                         self.end_cell(*end, builder)?;
-                        bytes = left;
+                        bytes = remaining;
                     }
                 }
             }
@@ -153,27 +159,27 @@ impl Rows {
         }
         if self.header.is_none() {
             return Err(FileError::new("is empty").suggesting(
-                "the first row names the columns, such as code,name,asset_type,environment",
+                "name the columns in the first row, such as code,name,asset_type,environment",
             ));
         }
         Ok(())
     }
 
-    /// Whether the byte separates cells. Before the header was read, whatever may.
-    fn parts(&self, byte: u8) -> bool {
+    /// Returns true if the byte separates cells. Until the header is complete, every possible delimiter counts.
+    fn is_delimiter(&self, byte: u8) -> bool {
         match &self.header {
             Some(header) => byte == header.delimiter,
             None => DELIMITERS.contains(&byte),
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8]) {
         self.row_bytes += bytes.len() as u64;
-        if self.too_large_in.is_some() {
+        if self.too_large_cell.is_some() {
             return;
         }
         if self.row.len() + bytes.len() > MAX_ROW_BYTES {
-            self.too_large_in = Some(self.cell);
+            self.too_large_cell = Some(self.cell);
             self.row = Vec::new();
         } else {
             self.row.extend_from_slice(bytes);
@@ -185,7 +191,7 @@ impl Rows {
             self.is_after_cr = end == b'\r';
             return self.end_row(builder);
         }
-        self.take(&[end]);
+        self.append(&[end]);
         self.cell += 1;
         self.state = State::CellStart;
         Ok(())
@@ -193,11 +199,11 @@ impl Rows {
 
     fn end_row(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         match &self.header {
-            None if self.too_large_in.is_some() => return Err(header_too_large()),
+            None if self.too_large_cell.is_some() => return Err(header_too_large()),
             None => self.header = Some(Header::read(&self.row)?),
             Some(header) => match self.fault(header) {
-                None => builder.keep(self.number, &self.row),
-                Some(fault) => builder.refuse(fault),
+                None => builder.add_row(self.number, &self.row),
+                Some(fault) => builder.add_error(fault),
             },
         }
         self.next_row();
@@ -210,42 +216,47 @@ impl Rows {
         self.row_bytes = 0;
         self.number = self.number.saturating_add(1);
         self.cell = 0;
-        self.too_large_in = None;
+        self.too_large_cell = None;
     }
 
     fn fault(&self, header: &Header) -> Option<RowError> {
         let column = |cell: usize| header.columns.get(cell).cloned();
-        if let Some(cell) = self.too_large_in {
-            let message =
-                format!("has {} bytes, at most {MAX_ROW_BYTES} are read of a row", self.row_bytes);
-            return Some(RowError::new(self.number, message).in_column(column(cell)));
+        if let Some(cell) = self.too_large_cell {
+            let message = format!(
+                "has {} bytes, at most {MAX_ROW_BYTES} are allowed in a row",
+                self.row_bytes
+            );
+            return Some(RowError::new(self.number, message).at_column(column(cell)));
         }
-        // Within a file it is no mark but a letter that nobody sees, and the `csv` crate skips it at the start of a chunk.
+        // Inside a file, the mark is an invisible character of the first cell. The `csv` crate would skip the mark at
+        // the start of a chunk, but not elsewhere.
         if self.row.starts_with(BYTE_ORDER_MARK) {
-            let message = "begins with a byte order mark, as if another file began here";
+            let message =
+                "begins with a byte order mark, as if another file had been appended here";
             return Some(RowError::new(self.number, message).suggesting(
-                "join files without their marks and headers, or send them one by one",
+                "remove the mark and any repeated header, or send the files separately",
             ));
         }
         let (at, message) = check_text(&self.row).err()?;
         let cell = cells(&self.row[..at], header.delimiter).len() - 1;
-        let fault = RowError::new(self.number, message).in_column(column(cell));
+        let fault = RowError::new(self.number, message).at_column(column(cell));
         Some(fault.suggesting(SAVE_AS_UTF_8))
     }
 
-    /// The rows that the quote has swallowed cannot be told from a long cell.
+    /// Rejects the current row, whose quote is still open at the end of the file. Following rows inside the quote
+    /// cannot be distinguished from a long cell, so they are part of the rejected row.
     fn end_in_quotes(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
-        const ADVICE: &str = "close the quote; a quote inside of a quoted cell is written twice";
+        const ADVICE: &str = "close the quote; double each quote inside a quoted cell";
         let Some(header) = &self.header else {
-            let message = "opens a quote in its header that is never closed";
+            let message = "has a quote in the header that is never closed";
             return Err(FileError::new(message).suggesting(ADVICE));
         };
         let message = format!(
-            "opens a quote that is never closed: the rest of the file, {} bytes from the start of this row, could not be read",
+            "has a quote that is never closed: the {} bytes from the start of this row to the end of the file could not be read",
             self.row_bytes
         );
-        let column = header.columns.get(self.quoted_in).cloned();
-        builder.refuse(RowError::new(self.number, message).in_column(column).suggesting(ADVICE));
+        let column = header.columns.get(self.quote_cell).cloned();
+        builder.add_error(RowError::new(self.number, message).at_column(column).suggesting(ADVICE));
         self.next_row();
         Ok(())
     }
@@ -254,23 +265,22 @@ impl Rows {
 impl Header {
     fn read(row: &[u8]) -> Result<Self, FileError> {
         if row.starts_with(b"{") || row.starts_with(b"[") {
-            return Err(
-                FileError::new("looks like JSON, and should be CSV").suggesting("format=json")
-            );
+            return Err(FileError::new("looks like JSON, but the format is CSV")
+                .suggesting("set format=json"));
         }
         if row.len() > MAX_ROW_BYTES {
             return Err(header_too_large());
         }
         if let Err((_, message)) = check_text(row) {
             return Err(
-                FileError::new(format!("{message}, in its header")).suggesting(SAVE_AS_UTF_8)
+                FileError::new(format!("{message}, in the header")).suggesting(SAVE_AS_UTF_8)
             );
         }
         let delimiter = delimiter(row);
         let columns: Vec<String> = cells(row, delimiter).into_iter().map(Cell::name).collect();
         if columns.iter().all(String::is_empty) {
             return Err(FileError::new("has a header without any column").suggesting(
-                "the first row names the columns, such as code,name,asset_type,environment",
+                "name the columns in the first row, such as code,name,asset_type,environment",
             ));
         }
         Ok(Self { columns, delimiter })
@@ -279,14 +289,15 @@ impl Header {
 
 fn header_too_large() -> FileError {
     FileError::new(format!("has a header of more than {MAX_ROW_BYTES} bytes"))
-        .suggesting("is this CSV? The first row names the columns")
+        .suggesting("check that the file is CSV: the first row must name the columns")
 }
 
 const fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// The comma, unless the header has none outside of quotes; then the first of the others that it has.
+/// Returns the delimiter of the header: the first of [`DELIMITERS`] that occurs outside of quotes, or the comma if none
+/// does.
 fn delimiter(header: &[u8]) -> u8 {
     let mut state = State::RowStart;
     let mut seen = [false; DELIMITERS.len()];
@@ -300,21 +311,21 @@ fn delimiter(header: &[u8]) -> u8 {
     DELIMITERS.iter().zip(seen).find(|(_, seen)| *seen).map_or(b',', |(delimiter, _)| *delimiter)
 }
 
-/// A cell without its quotes.
+/// A cell, with its quotes removed.
 struct Cell {
     text: Vec<u8>,
     is_quoted: bool,
 }
 
 impl Cell {
-    /// As a column's name: spaces around it mean nothing, unless quotes hold them.
+    /// Returns the text of a header cell. Trims the spaces around an unquoted name.
     fn name(self) -> String {
         let text = String::from_utf8_lossy(&self.text);
         if self.is_quoted { text.into_owned() } else { text.trim().to_owned() }
     }
 }
 
-/// The cells of a row, or of its beginning.
+/// Returns the cells of a row or of the beginning of a row.
 fn cells(row: &[u8], delimiter: u8) -> Vec<Cell> {
     let mut cells = vec![Cell { text: Vec::new(), is_quoted: false }];
     let mut state = State::RowStart;

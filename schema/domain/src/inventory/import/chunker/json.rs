@@ -1,77 +1,79 @@
-//! Where an element of JSON ends: in a list, or one object after the other (as in NDJSON).
+//! Finds the ends of JSON elements. A file is one list of objects, or a sequence of objects (as in NDJSON).
 //!
-//! Brackets are matched and strings respected, so an element may stand on many lines or share one; it is written again on
-//! one line. In a list, what breaks the brackets or a string breaks the file, because nobody can tell where the next
-//! element begins. Without a list a new line that begins with `{` can: there only the broken element is left out.
+//! The reader matches brackets and skips strings, so an element can span several lines, and a line can contain several
+//! elements. Each element is stored on one line. In a list, a mismatched bracket or an unclosed string makes the whole
+//! file invalid, because the start of the next element is unknown. In a sequence, a line that begins with `{` starts
+//! the next object, so only the malformed element is rejected.
 //!
-//! Long, because a list and a sequence share their elements and differ in what follows a broken one.
+//! Long, because lists and sequences share the parsing of elements, but continue differently after a malformed element.
 
 use serde::de::IgnoredAny;
 
 use super::{ChunkBuilder, FileError, MAX_ROW_BYTES, RowError, SAVE_AS_UTF_8, check_text};
 
-/// Levels of lists and objects in an element at most.
+/// Maximum nesting depth of lists and objects in an element.
 const MAX_DEPTH: usize = 32;
 
-/// The elements of a file.
+/// The elements of a JSON file.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
     state: State,
     element: Element,
-    /// How many elements were ended.
+    /// Number of elements read or rejected so far.
     ended: i32,
 }
 
-/// Where in the file the next byte stands.
+/// State of the reader before the next byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
-    /// Before anything.
+    /// Before the first token of the file.
     #[default]
     Start,
-    /// Behind `[`.
+    /// After `[`, the start of the list.
     ListStart,
-    /// Behind a comma of the list.
+    /// After a comma of the list.
     BeforeElement,
-    /// In an element of the list.
+    /// Inside an element of the list.
     InElement,
-    /// Behind an element of the list.
+    /// After an element of the list.
     AfterElement,
-    /// Behind `]`.
+    /// After `]`, the end of the list.
     End,
-    /// Between objects that stand one after the other.
+    /// In a sequence, between two objects.
     Between,
-    /// In one of them.
+    /// Inside an object of a sequence.
     InObject,
-    /// In what is none, or no longer; it ends with the line.
+    /// In a sequence, after the rejection of a malformed element: the bytes up to the end of the line are skipped.
     Skipping,
 }
 
-/// An element being read.
+/// The element that is being read.
 #[derive(Debug, Default)]
 struct Element {
-    /// Without the spaces between its tokens, unless it is too large.
+    /// Bytes without the spaces between tokens; empty if the element is too large or too deeply nested.
     text: Vec<u8>,
     bytes: u64,
     rejection: Option<Rejection>,
-    /// How many lists and objects are open, and which of them, innermost first, are lists.
+    /// Number of open lists and objects.
     depth: usize,
+    /// One bit per open list or object, the innermost in the lowest bit: 1 is a list, 0 an object.
     lists: u64,
     inside: Inside,
     gap: Gap,
-    /// The last byte that is no space.
+    /// Last byte that is not a space; 0 at the start.
     last: u8,
 }
 
-/// Why an element is left out whatever follows, the worst last.
+/// Reason why an element is rejected whatever bytes follow. If several apply, the last in this order is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rejection {
-    /// It has U+0000, written as an escape.
+    /// The element contains U+0000 as an escape sequence.
     Nul,
     TooLarge,
     TooDeep,
 }
 
-/// What stands since the last token.
+/// Space since the last token of an element.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Gap {
     #[default]
@@ -80,26 +82,26 @@ enum Gap {
     NewLine,
 }
 
-/// Whether a string is being read, and of an escape in it how much.
+/// Position relative to strings and escape sequences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Inside {
     #[default]
     Tokens,
     String,
     Escape,
-    /// So many digits are still to come; all so far were 0.
+    /// Inside an escape sequence `\u` with only zeros so far; the number is that of the missing digits.
     Zeros(u8),
 }
 
-/// What a byte did to an element.
+/// Effect of a byte on the current element.
 enum Step {
-    /// It belongs to it.
-    On,
-    /// It was its last.
+    /// The byte belongs to the element.
+    Continue,
+    /// The byte was the element's last.
     Ended,
-    /// The element ended before it.
+    /// The element ended before the byte.
     EndedBefore,
-    /// It cannot stand here.
+    /// The byte is not allowed here.
     Broken(String),
 }
 
@@ -109,7 +111,7 @@ impl Elements {
         bytes: &[u8],
         builder: &mut ChunkBuilder,
     ) -> Result<(), FileError> {
-        bytes.iter().try_for_each(|byte| self.take(*byte, builder))
+        bytes.iter().try_for_each(|byte| self.read_byte(*byte, builder))
     }
 
     pub(super) fn finish(&mut self, builder: &mut ChunkBuilder) -> Result<(), FileError> {
@@ -117,23 +119,23 @@ impl Elements {
             State::Start => Err(FileError::new("is empty").suggesting(EXPECTED)),
             State::End | State::Between | State::Skipping => Ok(()),
             State::InObject => {
-                self.break_off("is never closed: the file ends inside of it", builder);
+                self.skip_element("is never closed: the file ends inside this object", builder);
                 Ok(())
             }
             State::ListStart | State::BeforeElement | State::InElement | State::AfterElement => {
                 let message = format!(
-                    "breaks off after {} whole elements: its list is never closed",
+                    "ends after {} complete elements, and the list is never closed",
                     self.ended
                 );
-                Err(FileError::new(message).suggesting("send it again, whole"))
+                Err(FileError::new(message).suggesting("send the whole file again"))
             }
         }
     }
 
-    fn take(&mut self, byte: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
+    fn read_byte(&mut self, byte: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         let is_space = is_space(byte);
         self.state = match (self.state, byte) {
-            (State::InElement | State::InObject, _) => return self.take_into(byte, builder),
+            (State::InElement | State::InObject, _) => return self.read_in_element(byte, builder),
             (State::Skipping, b'\n' | b'\r') => State::Between,
             (state, _) if is_space || state == State::Skipping => state,
             (State::Start, b'[') => State::ListStart,
@@ -143,23 +145,26 @@ impl Elements {
             (State::ListStart | State::AfterElement, b']') => State::End,
             (State::AfterElement, b',') => State::BeforeElement,
             (State::ListStart | State::BeforeElement, b',' | b']' | b'}') => {
-                let message = format!("has no element {} before `{}`", self.ended + 1, shown(byte));
+                let message =
+                    format!("has no element {} before `{}`", self.ended + 1, quoted(byte));
                 return Err(FileError::new(message));
             }
             (State::ListStart | State::BeforeElement, _) => {
                 return self.begin(State::InElement, byte, builder);
             }
             (State::Start, _) => {
-                let message = format!("is not JSON: it begins with `{}`", shown(byte));
+                let message =
+                    format!("is not JSON: found `{}` instead of `[` or `{{`", quoted(byte));
                 return Err(FileError::new(message).suggesting(EXPECTED));
             }
             (State::AfterElement, _) => {
                 let message =
-                    format!("has `{}` after element {} of its list", shown(byte), self.ended);
-                return Err(FileError::new(message).suggesting("elements are parted by commas"));
+                    format!("has `{}` after element {} of the list", quoted(byte), self.ended);
+                return Err(FileError::new(message).suggesting("separate the elements with commas"));
             }
             (State::End, _) => {
-                let message = format!("goes on with `{}` after the end of its list", shown(byte));
+                let message =
+                    format!("continues with `{}` after the end of the list", quoted(byte));
                 return Err(FileError::new(message).suggesting("put all elements into one list"));
             }
             (State::Between, b',') => {
@@ -168,8 +173,8 @@ impl Elements {
                     .suggesting("put the objects into a list, [{…}, {…}], or one on each line"));
             }
             (State::Between, _) => {
-                let message = format!("is no object: it begins with `{}`", shown(byte));
-                self.break_off(message, builder);
+                let message = format!("is not an object: found `{}` instead of `{{`", quoted(byte));
+                self.skip_element(message, builder);
                 State::Skipping
             }
             (State::Skipping, _) => State::Skipping,
@@ -184,32 +189,33 @@ impl Elements {
         builder: &mut ChunkBuilder,
     ) -> Result<(), FileError> {
         self.state = state;
-        self.take_into(byte, builder)
+        self.read_in_element(byte, builder)
     }
 
-    /// A byte inside of an element, or right behind it.
-    fn take_into(&mut self, byte: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
+    /// Reads a byte inside an element or directly after an element.
+    fn read_in_element(&mut self, byte: u8, builder: &mut ChunkBuilder) -> Result<(), FileError> {
         let is_listed = self.state == State::InElement;
         if !is_listed && self.element.is_left_open_before(byte) {
-            self.break_off("is never closed: the next line begins another", builder);
+            self.skip_element("is never closed: the next line begins another object", builder);
             return self.begin(State::InObject, byte, builder);
         }
-        match self.element.take(byte) {
-            Step::On => Ok(()),
+        match self.element.read_byte(byte) {
+            Step::Continue => Ok(()),
             Step::Ended => {
                 self.end(is_listed, builder);
                 Ok(())
             }
             Step::EndedBefore => {
                 self.end(is_listed, builder);
-                self.take(byte, builder)
+                self.read_byte(byte, builder)
             }
             Step::Broken(message) if is_listed => {
-                let message = format!("cannot be read on: element {} {message}", self.ended + 1);
+                let message =
+                    format!("cannot be read further: element {} {message}", self.ended + 1);
                 Err(FileError::new(message))
             }
             Step::Broken(message) => {
-                self.break_off(message, builder);
+                self.skip_element(message, builder);
                 self.state = if is_line_end(byte) { State::Between } else { State::Skipping };
                 Ok(())
             }
@@ -220,28 +226,28 @@ impl Elements {
         self.state = if is_listed { State::AfterElement } else { State::Between };
         self.ended = self.ended.saturating_add(1);
         match self.element.fault(self.ended) {
-            None => builder.keep(self.ended, &self.element.text),
-            Some(fault) => builder.refuse(fault),
+            None => builder.add_row(self.ended, &self.element.text),
+            Some(fault) => builder.add_error(fault),
         }
         self.element.clear();
     }
 
-    /// Leaves out the element that is being read.
-    fn break_off(&mut self, message: impl Into<String>, builder: &mut ChunkBuilder) {
+    /// Rejects the current element with an error.
+    fn skip_element(&mut self, message: impl Into<String>, builder: &mut ChunkBuilder) {
         self.ended = self.ended.saturating_add(1);
-        builder.refuse(RowError::new(self.ended, message));
+        builder.add_error(RowError::new(self.ended, message));
         self.element.clear();
     }
 }
 
 const EXPECTED: &str =
-    "send a list of objects, [{…}, {…}], or one object on each line; for CSV say format=csv";
+    "send a list of objects, [{…}, {…}], or one object on each line; for CSV set format=csv";
 
 impl Element {
-    fn take(&mut self, byte: u8) -> Step {
+    fn read_byte(&mut self, byte: u8) -> Step {
         self.bytes += 1;
         if self.inside != Inside::Tokens {
-            return self.take_into_string(byte);
+            return self.read_in_string(byte);
         }
         if self.depth == 0
             && self.last != 0
@@ -252,13 +258,13 @@ impl Element {
         if is_space(byte) {
             let gap = if is_line_end(byte) { Gap::NewLine } else { Gap::Space };
             self.gap = self.gap.max(gap);
-            return Step::On;
+            return Step::Continue;
         }
-        let is_apart = std::mem::take(&mut self.gap) != Gap::None;
-        if is_apart && !is_structural(self.last) && !is_structural(byte) {
-            self.keep(b' '); // `1 2` is broken and must stay so.
+        let has_gap = std::mem::take(&mut self.gap) != Gap::None;
+        if has_gap && !is_structural(self.last) && !is_structural(byte) {
+            self.append(b' '); // So that the invalid `1 2` does not become `12`.
         }
-        self.keep(byte);
+        self.append(byte);
         self.last = byte;
         match byte {
             b'"' => self.inside = Inside::String,
@@ -266,18 +272,18 @@ impl Element {
             b'}' | b']' => return self.close(byte),
             _ => {}
         }
-        Step::On
+        Step::Continue
     }
 
-    fn take_into_string(&mut self, byte: u8) -> Step {
+    fn read_in_string(&mut self, byte: u8) -> Step {
         if is_line_end(byte) {
-            return Step::Broken("holds a text that is not closed on its line".to_owned());
+            return Step::Broken("has a text that is not closed on its line".to_owned());
         }
-        self.keep(byte);
+        self.append(byte);
         self.inside = match (self.inside, byte) {
             (Inside::Escape, b'u') => Inside::Zeros(4),
             (Inside::Zeros(1), b'0') => {
-                self.leave_out(Rejection::Nul);
+                self.reject(Rejection::Nul);
                 Inside::String
             }
             (Inside::Zeros(left), b'0') => Inside::Zeros(left - 1),
@@ -293,50 +299,53 @@ impl Element {
                 Inside::String
             }
         };
-        Step::On
+        Step::Continue
     }
 
     fn open(&mut self, is_list: bool) {
         self.depth += 1;
         self.lists = self.lists << 1 | u64::from(is_list);
         if self.depth > MAX_DEPTH {
-            self.leave_out(Rejection::TooDeep);
+            self.reject(Rejection::TooDeep);
         }
     }
 
     fn close(&mut self, byte: u8) -> Step {
-        // Deeper than `lists` knows they are only counted; the element is refused anyway.
+        // `lists` can represent 64 levels. Brackets of an element that is too deeply nested are counted but not
+        // matched, because the element is rejected anyway.
         let is_matched =
             self.rejection == Some(Rejection::TooDeep) || (self.lists & 1 == 1) == (byte == b']');
         if !is_matched {
             let opened = if byte == b']' { '{' } else { '[' };
-            return Step::Broken(format!("closes `{opened}` with `{}`", shown(byte)));
+            return Step::Broken(format!("closes `{opened}` with `{}`", quoted(byte)));
         }
         self.depth -= 1;
         self.lists >>= 1;
-        if self.depth == 0 { Step::Ended } else { Step::On }
+        if self.depth == 0 { Step::Ended } else { Step::Continue }
     }
 
-    fn keep(&mut self, byte: u8) {
+    fn append(&mut self, byte: u8) {
         if self.rejection > Some(Rejection::Nul) {
             return;
         }
         if self.text.len() == MAX_ROW_BYTES {
-            self.leave_out(Rejection::TooLarge);
+            self.reject(Rejection::TooLarge);
         } else {
             self.text.push(byte);
         }
     }
 
-    /// What is left out need not be kept; where only a NUL is, other faults may still be found.
-    fn leave_out(&mut self, why: Rejection) {
-        self.rejection = self.rejection.max(Some(why));
-        if why > Rejection::Nul {
+    /// Marks the element as rejected. Drops the element's bytes, except for [`Rejection::Nul`], over which invalid
+    /// UTF-8 in the bytes takes precedence.
+    fn reject(&mut self, reason: Rejection) {
+        self.rejection = self.rejection.max(Some(reason));
+        if reason > Rejection::Nul {
             self.text = Vec::new();
         }
     }
 
-    /// Whether an object that stands on lines of its own begins with this byte, where nothing may begin.
+    /// Returns true if this byte is a `{` at the start of a line, at a place in the element where JSON allows no value.
+    /// The element was then never closed, and the byte begins the next object.
     fn is_left_open_before(&self, byte: u8) -> bool {
         let is_in_list = self.lists & 1 == 1;
         let may_begin = match self.last {
@@ -350,9 +359,10 @@ impl Element {
     fn fault(&self, row: i32) -> Option<RowError> {
         let message = match self.rejection {
             Some(Rejection::TooDeep) => Some(format!("is nested deeper than {MAX_DEPTH} levels")),
-            Some(Rejection::TooLarge) => {
-                Some(format!("has {} bytes, at most {MAX_ROW_BYTES} are read of a row", self.bytes))
-            }
+            Some(Rejection::TooLarge) => Some(format!(
+                "has {} bytes, at most {MAX_ROW_BYTES} are allowed in a row",
+                self.bytes
+            )),
             Some(Rejection::Nul) | None => None,
         };
         if let Some(message) = message {
@@ -362,16 +372,17 @@ impl Element {
             return Some(RowError::new(row, message).suggesting(SAVE_AS_UTF_8));
         }
         if self.rejection == Some(Rejection::Nul) {
-            return Some(RowError::new(row, "holds the control character U+0000"));
+            return Some(RowError::new(row, "contains the control character U+0000"));
         }
         if let Err(error) = serde_json::from_slice::<IgnoredAny>(&self.text) {
-            // Where it says is said of our one line, not of the file.
+            // Removes the position from the message of serde_json, because it refers to the stored line, not to the
+            // file.
             let error = error.to_string();
             let reason = error.split(" at line ").next().unwrap_or_default();
             return Some(RowError::new(row, format!("is not JSON: {reason}")));
         }
         let is_object = self.text.first() == Some(&b'{');
-        (!is_object).then(|| RowError::new(row, "is no object").suggesting(EXPECTED))
+        (!is_object).then(|| RowError::new(row, "is not an object").suggesting(EXPECTED))
     }
 
     fn clear(&mut self) {
@@ -393,8 +404,8 @@ const fn is_structural(byte: u8) -> bool {
     matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b':')
 }
 
-/// A byte in a sentence.
-fn shown(byte: u8) -> String {
+/// Formats a byte for a message.
+fn quoted(byte: u8) -> String {
     if byte.is_ascii() {
         char::from(byte).escape_default().to_string()
     } else {

@@ -1,4 +1,4 @@
-//! Rows, read: what they say, and what is told of those that say nothing sensible.
+//! Tests of the parsing of rows into values and errors.
 
 use serde_json::json;
 
@@ -29,8 +29,8 @@ fn object(content: &str) -> Result<AssetRow, Vec<RowError>> {
     read_one(ImportFormat::Json, EmptyCells::Keep, &[], content)
 }
 
-/// `column: message` of each.
-fn told(read: Result<AssetRow, Vec<RowError>>) -> Vec<String> {
+/// Formats each error as `column: message`.
+fn messages(read: Result<AssetRow, Vec<RowError>>) -> Vec<String> {
     let faults = read.expect_err("it says something wrong");
     faults
         .into_iter()
@@ -40,27 +40,33 @@ fn told(read: Result<AssetRow, Vec<RowError>>) -> Vec<String> {
 
 #[test]
 fn an_empty_cell_takes_nothing_from_the_other_column_of_its_key() {
-    for (header, content, kept) in [
+    for (header, content, stored) in [
         (["name", "custom.note", "custom.note:json"], "a,hi,", json!("hi")),
         (["name", "custom.note", "custom.note:json"], "a,,5", json!(5)),
         (["name", "custom.note:json", "custom.note"], "a,,hi", json!("hi")),
         (["name", "custom.note", "custom.note:json"], "a,,", json!(null)),
     ] {
         let row = cells(&header, content).unwrap();
-        let expected = MaybeUndefined::Value(json!({ "note": kept }));
+        let expected = MaybeUndefined::Value(json!({ "note": stored }));
         assert_eq!(row.patch.custom_fields, expected, "{content}");
     }
-    let both = told(cells(&["name", "custom.note", "custom.note:json"], "a,hi,5"));
-    assert_eq!(both, ["custom.note: is given twice, as a text and as JSON: fill one of both"]);
+    let both = messages(cells(&["name", "custom.note", "custom.note:json"], "a,hi,5"));
+    assert_eq!(
+        both,
+        ["custom.note: is given twice, as a text and as JSON: fill in only one of the two"]
+    );
 }
 
 #[test]
 fn what_should_be_an_object_and_is_none_is_told() {
     for name in ["attributes", "customFields", "custom_fields", "custom"] {
         for value in ["\"x\"", "5", "[1]", "true", "null"] {
-            let told = told(object(&format!("{{\"name\":\"a\",\"{name}\":{value}}}")));
-            let [told] = &told[..] else { panic!("one fault: {told:?}") };
-            assert!(told.starts_with(&format!("{name}: must be an object, such as")), "{told}");
+            let messages = messages(object(&format!("{{\"name\":\"a\",\"{name}\":{value}}}")));
+            let [messages] = &messages[..] else { panic!("one fault: {messages:?}") };
+            assert!(
+                messages.starts_with(&format!("{name}: must be an object, such as")),
+                "{messages}"
+            );
         }
     }
 }
@@ -68,22 +74,25 @@ fn what_should_be_an_object_and_is_none_is_told() {
 #[test]
 fn what_an_object_says_twice_is_told() {
     for (content, expected) in [
-        // In the order of the keys.
+        // Keys are read in alphabetical order.
         (
             r#"{"asset_type":"host","type":"host"}"#,
-            "type: says the same as the column \"asset_type\"",
+            "type: sets the same field as the column \"asset_type\": keep only one of them",
         ),
-        (r#"{"custom":{"a":1},"customFields":{"a":2}}"#, "custom.a:json: is there twice"),
+        (
+            r#"{"custom":{"a":1},"customFields":{"a":2}}"#,
+            "custom.a:json: is given twice: keep only one of them",
+        ),
         (
             r#"{"attributes":{"disk_encrypted":true,"disk_encryption":false}}"#,
-            "attributes.disk_encryption: says the same as the column \"attributes.disk_encrypted\"",
+            "attributes.disk_encryption: sets the same field as the column \"attributes.disk_encrypted\": keep only one of them",
         ),
         (
             r#"{"custom":{"a":1},"custom.a":"x"}"#,
-            "custom.a: is given twice, as a text and as JSON: fill one of both",
+            "custom.a: is given twice, as a text and as JSON: fill in only one of the two",
         ),
     ] {
-        assert_eq!(told(object(content)), [expected]);
+        assert_eq!(messages(object(content)), [expected]);
     }
 }
 
@@ -101,7 +110,7 @@ fn what_is_wrong_is_told_in_few_words_however_long_it_is() {
         format!("{{{}}}", many.join(",")),
     ] {
         let mut faults = object(&content).expect_err("it says something wrong");
-        assert!(faults.len() <= FAULTS, "{}", faults.len());
+        assert!(faults.len() <= MAX_ROW_ERRORS, "{}", faults.len());
         let fault = faults.remove(0);
         let bytes = fault.message.len() + fault.column.map_or(0, |column| column.len());
         assert!(bytes < 2_000, "{bytes} of {}", &content[..20]);
@@ -112,7 +121,10 @@ fn what_is_wrong_is_told_in_few_words_however_long_it_is() {
 fn an_owner_is_found_by_the_form_that_signs_in() {
     let row = cells(&["name", "owner"], "a, \u{ff21}da@Example.com").unwrap();
     assert_eq!(row.owner, MaybeUndefined::Value("ada@example.com".to_owned()));
-    assert_eq!(told(cells(&["name", "owner"], "a,ada")), ["owner: \"ada\" is no e-mail"]);
+    assert_eq!(
+        messages(cells(&["name", "owner"], "a,ada")),
+        ["owner: \"ada\" is not an e-mail address"]
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What evaluates a part of itself, or a part many times: `?:` and the macros.
+//! Type checks of expressions that evaluate a subexpression conditionally or repeatedly: `?:` and the macros.
 
 use cel::common::ast::{Expr, IdedExpr, operators};
 
@@ -6,14 +6,14 @@ use super::{super::keywords, ITEM_STEPS, MAX_MACRO_NESTING, TypeChecker, TypedEx
 use crate::compliance::rule::kind::{Kind, Type};
 
 impl TypeChecker<'_> {
-    pub(super) fn either(
+    pub(super) fn conditional(
         &mut self,
         expr: &IdedExpr,
         condition: &IdedExpr,
         one: &IdedExpr,
         other: &IdedExpr,
     ) -> TypedExpr {
-        let decides = self.expect(condition, Kind::Bool, "what stands before ?");
+        let decides = self.expect(condition, Kind::Bool, "the part before ?");
         let (one, other) = (self.of(one), self.of(other));
         let typed = TypedExpr {
             is: None,
@@ -26,15 +26,15 @@ impl TypeChecker<'_> {
                 let is = if one == Type::List(Kind::Nothing) { other } else { one };
                 TypedExpr { is: Some(is), ..typed }
             }
-            (Some(one), Some(other)) => self.refuse(
+            (Some(one), Some(other)) => self.report(
                 expr,
-                format!("both sides of : must be of one type, not {one} and {other}"),
+                format!("both sides of : must have the same type, not {one} and {other}"),
             ),
             _ => typed,
         }
     }
 
-    pub(super) fn each(
+    pub(super) fn macro_call(
         &mut self,
         expr: &IdedExpr,
         name: &str,
@@ -44,16 +44,14 @@ impl TypeChecker<'_> {
     ) -> TypedExpr {
         let range = self.of(target);
         let Expr::Ident(bound) = &variable.expr else {
-            return self.refuse(
+            return self.report(
                 variable,
-                format!("{name} takes a name for the item first, such as {name}(item, …)"),
+                format!("the first argument of {name} must be a name for the item, such as {name}(item, …)"),
             );
         };
         if keywords::ROOTS.contains(&bound.as_str()) {
-            return self.refuse(
-                variable,
-                format!("{bound} is what the rule reads: give the item another name"),
-            );
+            return self
+                .report(variable, format!("{bound} is reserved: give the item another name"));
         }
         let item = match range.is {
             None => TypedExpr { is: None, ..range },
@@ -61,14 +59,14 @@ impl TypeChecker<'_> {
                 TypedExpr { is: Some(Type::One(kind)), cost: 1, items: 0, chars: range.chars }
             }
             Some(other) => {
-                return self.refuse(target, format!("{name} goes over a list, not {other}"));
+                return self.report(target, format!("{name} needs a list, not {other}"));
             }
         };
         if self.macros >= MAX_MACRO_NESTING {
-            return self.refuse(
+            return self.report(
                 expr,
                 format!(
-                    "{name} is the third macro within each other, at most {MAX_MACRO_NESTING} are allowed"
+                    "{name} is nested too deep, at most {MAX_MACRO_NESTING} macros may be nested"
                 ),
             );
         }
@@ -99,7 +97,7 @@ impl TypeChecker<'_> {
                 chars: body.chars,
             },
             (operators::MAP, Some(Type::List(_))) => {
-                self.refuse(expr, "lists of lists are not supported")
+                self.report(expr, "lists of lists are not supported")
             }
             _ => TypedExpr::one(Kind::Bool, cost),
         }

@@ -1,9 +1,9 @@
-//! Operators and functions: what they take, what they give, what they cost.
+//! Type checks of operators and functions: argument types, result type and cost.
 
 use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
 
 use super::{
-    super::{compile::is_not_written, keywords},
+    super::{compile::is_invalid_literal, keywords},
     TypeChecker, TypedExpr,
 };
 use crate::{
@@ -37,7 +37,7 @@ impl TypeChecker<'_> {
         match name {
             operators::EQUALS | operators::NOT_EQUALS => {
                 if !is.agrees(by) {
-                    return self.unlike(expr, sign, is, by);
+                    return self.type_mismatch(expr, sign, is, by);
                 }
                 self.check_state(left, right);
                 self.check_state(right, left);
@@ -54,30 +54,33 @@ impl TypeChecker<'_> {
                     Kind::Bool,
                     cost.saturating_add(one.text_steps().min(other.text_steps())),
                 ),
-                (is, by) if is == by => {
-                    self.refuse(expr, format!("{sign} orders numbers, texts and times, not {is}"))
-                }
-                _ => self.unlike(expr, sign, is, by),
+                (is, by) if is == by => self.report(
+                    expr,
+                    format!("{sign} compares numbers, strings, timestamps and durations, not {is}"),
+                ),
+                _ => self.type_mismatch(expr, sign, is, by),
             },
             operators::IN => match by {
                 Type::List(kind) if is == Type::One(kind) || kind == Kind::Nothing => {
                     self.check_state(left, right);
                     TypedExpr::one(Kind::Bool, cost.saturating_add(other.whole_steps()))
                 }
-                Type::List(_) => self.refuse(expr, format!("a {by} cannot hold {is}")),
-                Type::One(_) => self.refuse(right, format!("in looks into a list, not into {by}")),
+                Type::List(_) => self.report(expr, format!("a {by} cannot contain {is}")),
+                Type::One(_) => {
+                    self.report(right, format!("in needs a list on its right side, not {by}"))
+                }
             },
             operators::INDEX => match (is, by) {
                 (Type::List(_), _) if is_negative(right) => {
-                    self.refuse(right, "items are counted from 0: this always fails")
+                    self.report(right, "list indexes start at 0: this always fails")
                 }
                 (Type::List(kind), Type::One(Kind::Int)) => {
                     TypedExpr { is: Some(Type::One(kind)), cost, ..one }
                 }
                 (Type::List(_), _) => {
-                    self.refuse(right, format!("items are counted by int, not by {by}"))
+                    self.report(right, format!("a list index must be int, not {by}"))
                 }
-                (Type::One(_), _) => self.refuse(left, format!("only lists have items, not {is}")),
+                (Type::One(_), _) => self.report(left, format!("[…] needs a list, not {is}")),
             },
             _ => self.arithmetic(expr, name, one, (right, other), cost),
         }
@@ -93,7 +96,7 @@ impl TypeChecker<'_> {
     ) -> TypedExpr {
         use Kind::{Double, Int, Span, Text, Time};
         let sign = keywords::sign(name);
-        let (Some(is), Some(by)) = (one.is, other.is) else { return TypedExpr::REFUSED };
+        let (Some(is), Some(by)) = (one.is, other.is) else { return TypedExpr::INVALID };
         let kind = match (is, by) {
             (Type::List(_), Type::List(_)) if name == operators::ADD && is.agrees(by) => {
                 let items = one.items.saturating_add(other.items);
@@ -118,9 +121,13 @@ impl TypeChecker<'_> {
                     Int,
                 ) => Int,
                 (operators::MODULO, ..) => {
-                    return self.refuse(
+                    return self.report(
                         expr,
-                        format!("% needs two of int, not {} and {}", Type::One(is), Type::One(by)),
+                        format!(
+                            "% needs int on both sides, not {} and {}",
+                            Type::One(is),
+                            Type::One(by)
+                        ),
                     );
                 }
                 (
@@ -134,35 +141,35 @@ impl TypeChecker<'_> {
                 | (operators::SUBSTRACT, Time, Time) => Span,
                 (_, Int, Double) | (_, Double, Int) => {
                     let message = format!(
-                        "{sign} needs two numbers of one type: write double(…) around the int"
+                        "{sign} needs the same number type on both sides: write double(…) around the int"
                     );
-                    return self.refuse(expr, message);
+                    return self.report(expr, message);
                 }
                 (operators::ADD | operators::SUBSTRACT, Time, Int)
                 | (operators::ADD, Int, Time) => {
                     let message = format!(
-                        "{sign} moves a timestamp by a duration: write days(…) or hours(…) around the int"
+                        "{sign} needs a duration next to a timestamp: write days(…) or hours(…) around the int"
                     );
-                    return self.refuse(expr, message);
+                    return self.report(expr, message);
                 }
-                _ => return self.unlike(expr, sign, Type::One(is), Type::One(by)),
+                _ => return self.type_mismatch(expr, sign, Type::One(is), Type::One(by)),
             },
-            _ => return self.unlike(expr, sign, is, by),
+            _ => return self.type_mismatch(expr, sign, is, by),
         };
-        // What is divided by nothing is an error of the author.
+        // Division by a literal zero is always a mistake.
         if matches!(name, operators::DIVIDE | operators::MODULO) && is_zero(right) {
-            return self.refuse(right, format!("{sign} by zero"));
+            return self.report(right, format!("the right side of {sign} is zero"));
         }
         TypedExpr::one(kind, cost)
     }
 
-    fn unlike(&mut self, expr: &IdedExpr, sign: &str, is: Type, by: Type) -> TypedExpr {
+    fn type_mismatch(&mut self, expr: &IdedExpr, sign: &str, is: Type, by: Type) -> TypedExpr {
         let hint = match (is, by) {
             (Type::One(Kind::Int), Type::One(Kind::Double))
             | (Type::One(Kind::Double), Type::One(Kind::Int)) => ": write double(…) around the int",
             (Type::One(Kind::Time), Type::One(Kind::Text))
             | (Type::One(Kind::Text), Type::One(Kind::Time)) => {
-                ": write timestamp(\"…\") around the text"
+                ": write timestamp(\"…\") around the string"
             }
             (Type::One(Kind::Span), Type::One(Kind::Int))
             | (Type::One(Kind::Int), Type::One(Kind::Span)) => {
@@ -170,10 +177,10 @@ impl TypeChecker<'_> {
             }
             _ => "",
         };
-        self.refuse(expr, format!("{sign} has {is} on one side and {by} on the other{hint}"))
+        self.report(expr, format!("{sign} has {is} on one side and {by} on the other{hint}"))
     }
 
-    /// That a text which a state is compared with is one that it can have.
+    /// Reports an error if an enum fact, such as `asset.type`, is compared with a string that is not one of its values.
     fn check_state(&mut self, state: &IdedExpr, with: &IdedExpr) {
         fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<&'static str> {
             all.iter().map(|state| name(*state)).collect()
@@ -203,7 +210,7 @@ impl TypeChecker<'_> {
                     select.field,
                     known.join(", ")
                 );
-                self.refuse_for(text, message, suggestion);
+                self.report_with_suggestion(text, message, suggestion);
             }
         }
     }
@@ -214,13 +221,13 @@ impl TypeChecker<'_> {
                 self.of(arg);
             }
             return if keywords::FUNCTIONS.contains(&name) {
-                self.refuse(expr, format!("{name}(…) takes one value, not {}", args.len()))
+                self.report(expr, format!("{name}(…) takes one argument, not {}", args.len()))
             } else {
                 self.unknown_function(expr, name)
             };
         };
         match name {
-            "timestamp" | "duration" => self.written(expr, name, arg),
+            "timestamp" | "duration" => self.time_literal(expr, name, arg),
             "days" | "hours" => {
                 let typed = self.expect(arg, Kind::Int, name);
                 TypedExpr::one(Kind::Span, 1 + typed.cost)
@@ -244,7 +251,7 @@ impl TypeChecker<'_> {
                         ..TypedExpr::one(kind, typed.cost.saturating_add(typed.text_steps()))
                     },
                     (Some(other), _) => {
-                        self.refuse(arg, format!("{name}(…) cannot be made of {other}"))
+                        self.report(arg, format!("{name}(…) cannot convert {other}"))
                     }
                 }
             }
@@ -255,16 +262,16 @@ impl TypeChecker<'_> {
         }
     }
 
-    /// `timestamp("…")` and `duration("…")`: of a text that stands there.
-    fn written(&mut self, expr: &IdedExpr, name: &str, arg: &IdedExpr) -> TypedExpr {
+    /// Checks `timestamp("…")` and `duration("…")`, which need a string literal.
+    fn time_literal(&mut self, expr: &IdedExpr, name: &str, arg: &IdedExpr) -> TypedExpr {
         let Expr::Literal(LiteralValue::String(_)) = &arg.expr else {
             let instead =
                 if name == "duration" { "; days(…) and hours(…) take a number" } else { "" };
-            return self.refuse(arg, format!("{name}(…) takes a text that stands there{instead}"));
+            return self.report(arg, format!("{name}(…) needs a string literal{instead}"));
         };
-        if is_not_written(expr) {
+        if is_invalid_literal(expr) {
             let example = if name == "duration" { "\"36h\"" } else { "\"2026-01-31T00:00:00Z\"" };
-            return self.refuse(arg, format!("this is no {name}: one is written {example}"));
+            return self.report(arg, format!("this is not a valid {name}: write it as {example}"));
         }
         TypedExpr::one(if name == "duration" { Kind::Span } else { Kind::Time }, 1)
     }
@@ -276,7 +283,9 @@ impl TypeChecker<'_> {
             Some(Type::One(Kind::Text)) => {
                 TypedExpr::one(Kind::Int, typed.cost.saturating_add(typed.text_steps()))
             }
-            Some(other) => self.refuse(at, format!("size(…) counts a text or a list, not {other}")),
+            Some(other) => {
+                self.report(at, format!("size(…) needs a string or a list, not {other}"))
+            }
         }
     }
 
@@ -297,12 +306,11 @@ impl TypeChecker<'_> {
                 match one.is {
                     Some(Type::List(_)) if name == "contains" => {
                         return self
-                            .refuse(expr, "contains looks into a text: write … in … for a list");
+                            .report(expr, "contains needs a string: write … in … for a list");
                     }
                     None | Some(Type::One(Kind::Text)) => {}
                     Some(other) => {
-                        return self
-                            .refuse(target, format!("{name} looks into a text, not into {other}"));
+                        return self.report(target, format!("{name} needs a string, not {other}"));
                     }
                 }
                 let other = self.expect(arg, Kind::Text, name);
@@ -312,8 +320,8 @@ impl TypeChecker<'_> {
             _ => {
                 let is_macro = keywords::MACROS.contains(&name);
                 if is_macro || keywords::METHODS.contains(&name) {
-                    let message = format!("{name} does not take {} values", args.len());
-                    return self.refuse(expr, message);
+                    let message = format!("wrong number of arguments for {name}: {}", args.len());
+                    return self.report(expr, message);
                 }
                 self.unknown_function(expr, name)
             }
@@ -321,19 +329,18 @@ impl TypeChecker<'_> {
     }
 
     fn unknown_function(&mut self, expr: &IdedExpr, name: &str) -> TypedExpr {
-        let name = name.trim_matches(|letter| letter == '_' || letter == '@');
+        let name = name.trim_matches(|character| character == '_' || character == '@');
         let known =
             keywords::FUNCTIONS.iter().chain(&keywords::METHODS).chain(&keywords::MACROS).copied();
         let suggestion = nearest(name, known.clone()).map(str::to_owned);
         let message = if name == "matches" {
-            "regular expressions are not supported: contains, startsWith and endsWith are"
-                .to_owned()
+            "regular expressions are not supported: use contains, startsWith or endsWith".to_owned()
         } else {
             let mut known: Vec<_> = known.collect();
             known.dedup();
-            format!("{name} is not known: there are {}", known.join(", "))
+            format!("{name} is not known: use one of {}", known.join(", "))
         };
-        self.refuse_for(expr, message, suggestion)
+        self.report_with_suggestion(expr, message, suggestion)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Attributes from the bytes of a row's JSON, each as its type: what an older version let in counts as what it means, where
-//! it means something.
+//! Parses attributes from the bytes of a row's JSON, each to the attribute's type. Older server versions stored values
+//! of other types; such a value is converted if its meaning is clear.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use super::FactValue;
 use crate::{
     base::error,
     inventory::attribute::{
-        Attribute, AttributeType, boolean_of, date_time_of, date_time_of_seconds, whole,
+        Attribute, AttributeType, boolean_of, date_time_of, date_time_of_seconds, whole_number,
     },
 };
 
-/// The JSON of a column, unread.
+/// The unparsed JSON of a column.
 pub(super) struct RawJson<'a>(pub(super) &'a [u8]);
 
 impl<'a> FromSql<'a> for RawJson<'a> {
@@ -24,7 +24,7 @@ impl<'a> FromSql<'a> for RawJson<'a> {
     ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         match (ty == &SqlType::JSONB, raw) {
             (true, [1, json @ ..]) | (false, json) => Ok(Self(json)),
-            (true, _) => Err("a version of jsonb that is not known".into()),
+            (true, _) => Err("unknown version of jsonb".into()),
         }
     }
 
@@ -33,7 +33,8 @@ impl<'a> FromSql<'a> for RawJson<'a> {
     }
 }
 
-/// Tells each attribute that the object has, by its place in the registry, with its value where it has one.
+/// Calls `set` for each known attribute of the JSON object, with the index of the attribute in the registry and the
+/// value. The value is `None` if the JSON value cannot be converted.
 pub(super) fn attributes(
     json: &[u8],
     set: impl FnMut(usize, Option<FactValue>),
@@ -53,15 +54,15 @@ impl<'de, F: FnMut(usize, Option<FactValue>)> Visitor<'de> for Object<F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(place) = map.next_key_seed(KeySeed)? {
-            match place {
+        while let Some(index) = map.next_key_seed(KeySeed)? {
+            match index {
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
-                Some(place) => {
+                Some(index) => {
                     let value =
-                        map.next_value_seed(ValueSeed(Attribute::all()[place].attribute_type))?;
-                    (self.0)(place, value);
+                        map.next_value_seed(ValueSeed(Attribute::all()[index].attribute_type))?;
+                    (self.0)(index, value);
                 }
             }
         }
@@ -69,7 +70,7 @@ impl<'de, F: FnMut(usize, Option<FactValue>)> Visitor<'de> for Object<F> {
     }
 }
 
-/// A key of the object, as its attribute's place.
+/// Deserializes a key of the object to the index of the attribute; `None` for an unknown attribute.
 struct KeySeed;
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
@@ -88,11 +89,11 @@ impl Visitor<'_> for KeySeed {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
-        Ok(Attribute::place_of(key))
+        Ok(Attribute::index_of(key))
     }
 }
 
-/// A value as this type; none where it is none.
+/// Deserializes a value of the object to this type; `None` if the value cannot be converted.
 struct ValueSeed(AttributeType);
 
 impl<'de> DeserializeSeed<'de> for ValueSeed {
@@ -130,14 +131,14 @@ impl<'de> Visitor<'de> for ValueSeed {
     fn visit_f64<E>(self, number: f64) -> Result<Option<FactValue>, E> {
         Ok(match self.0 {
             AttributeType::Boolean => Some(FactValue::Bool((number != 0.0).into())),
-            // Half a day more than 90 days are 90 days.
+            // A fraction is cut off: 90.5 days count as 90 days.
             #[expect(
                 clippy::cast_possible_truncation,
-                reason = "meant; what is beyond is the largest"
+                reason = "intended: a larger number becomes the maximum"
             )]
             AttributeType::Integer => Some(FactValue::Int((number as i64).into())),
             AttributeType::DateTime => {
-                whole(number).and_then(date_time_of_seconds).map(FactValue::time)
+                whole_number(number).and_then(date_time_of_seconds).map(FactValue::time)
             }
             AttributeType::Text | AttributeType::IntegerList | AttributeType::TextList => None,
         })
@@ -165,7 +166,7 @@ impl<'de> Visitor<'de> for ValueSeed {
         match self.0 {
             AttributeType::IntegerList => {
                 let mut numbers = Vec::with_capacity(items.size_hint().unwrap_or(8));
-                while let Some(item) = items.next_element_seed(Number)? {
+                while let Some(item) = items.next_element_seed(IntegerSeed)? {
                     numbers.extend(item);
                 }
                 Ok(Some(FactValue::ints(numbers.into_iter())))
@@ -190,10 +191,10 @@ impl<'de> Visitor<'de> for ValueSeed {
     }
 }
 
-/// An item of a list of numbers: a whole number, or the digits of one; else none.
-struct Number;
+/// Deserializes an item of a list of integers: a whole number, or a string of digits. `None` for any other item.
+struct IntegerSeed;
 
-impl<'de> DeserializeSeed<'de> for Number {
+impl<'de> DeserializeSeed<'de> for IntegerSeed {
     type Value = Option<i64>;
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Option<i64>, D::Error> {
@@ -201,7 +202,7 @@ impl<'de> DeserializeSeed<'de> for Number {
     }
 }
 
-impl<'de> Visitor<'de> for Number {
+impl<'de> Visitor<'de> for IntegerSeed {
     type Value = Option<i64>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,7 +226,7 @@ impl<'de> Visitor<'de> for Number {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Option<i64>, E> {
-        let is_digits = !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit());
+        let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         Ok(if is_digits { text.parse().ok() } else { None })
     }
 

@@ -14,8 +14,9 @@ use crate::{
     measurement::{Measurement, number},
 };
 
-const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Timeout for a run without progress; longer than it takes to reap the jobs of a killed worker.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// Timeout for a run without progress, longer than it takes to reap the jobs of a killed worker (to make them claimable
+/// again).
 const STUCK_AFTER: Duration = Duration::from_mins(3);
 const START: &str = "mutation { startComplianceRun { id } }";
 const IMPORT: &str =
@@ -40,20 +41,20 @@ pub(super) async fn import_whole(address: SocketAddr, token: &str, file: &Path) 
 
 /// Starts a compliance run and waits until it has succeeded.
 pub(super) async fn run_whole(address: SocketAddr, token: &str) -> Result<()> {
-    let id = start(address, token).await?;
+    let id = start_run(address, token).await?;
     until_ended(address, token, RUN, &id).await.map(drop)
 }
 
 impl UnfinishedWork {
     /// Starts an import and a compliance run, and returns as soon as the import has made progress.
-    pub(super) async fn leave(address: SocketAddr, token: &str, file: &Path) -> Result<Self> {
+    pub(super) async fn start(address: SocketAddr, token: &str, file: &Path) -> Result<Self> {
         let import = upload(address, token, file).await?;
-        let run = start(address, token).await?;
+        let run = start_run(address, token).await?;
         let mut connection = Connection::open(address).await?;
         let began = Instant::now();
-        while ask(&mut connection, token, IMPORT, &import).await?["done"] == json!(0) {
+        while poll(&mut connection, token, IMPORT, &import).await?["done"] == json!(0) {
             ensure!(began.elapsed() < STUCK_AFTER, "the import made no progress");
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         let data = connection.graphql(Some(token), JOBS, Value::Null).await?;
         let jobs = data["jobs"]["nodes"].as_array().context("the response has no jobs")?;
@@ -61,11 +62,11 @@ impl UnfinishedWork {
         Ok(Self { import, run, jobs: jobs.collect() })
     }
 
-    /// Waits until the import and the run have succeeded on the newer version, and adds the checks. Returns the number
-    /// of rows that the import created.
+    /// Waits until the newer version has completed the import and the compliance run, and adds the checks. Returns the
+    /// number of rows that the import created.
     ///
     /// # Errors
-    /// Fails if one of them does not succeed or makes no progress for three minutes.
+    /// Fails if the import or the run does not succeed, or makes no progress for three minutes.
     pub(super) async fn check(
         &self,
         address: SocketAddr,
@@ -74,11 +75,11 @@ impl UnfinishedWork {
     ) -> Result<i64> {
         let began = Instant::now();
         let mut connection = Connection::open(address).await?;
-        let found = ask(&mut connection, token, IMPORT, &self.import).await?;
+        let found = poll(&mut connection, token, IMPORT, &self.import).await?;
         let of = |run: &Value, what: &str| run[what].as_i64().unwrap_or(-1);
         measurement.check(
             "import unfinished when the older version stopped",
-            i64::from(is_open(&found)),
+            i64::from(is_unfinished(&found)),
             1,
         );
         let remaining = of(&found, "rows") - of(&found, "done");
@@ -112,34 +113,38 @@ async fn is_done(connection: &mut Connection, token: &str, id: &str) -> Result<b
             Some("WAITING" | "RUNNING" | "SCHEDULED") if began.elapsed() < STUCK_AFTER => {}
             _ => return Ok(false),
         }
-        tokio::time::sleep(ASK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }
 
 async fn upload(address: SocketAddr, token: &str, file: &Path) -> Result<String> {
     let mut connection = Connection::open(address).await?;
     let path = "/import/assets?format=csv&dryRun=false";
-    let answer = connection.send_file(path, token, file).await?;
-    let text = String::from_utf8_lossy(answer.body).into_owned();
-    ensure!(answer.status == 202, "the upload was rejected with HTTP {}: {text}", answer.status);
-    let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-    Ok(answer["id"]
+    let response = connection.send_file(path, token, file).await?;
+    let text = String::from_utf8_lossy(response.body).into_owned();
+    ensure!(
+        response.status == 202,
+        "the upload was rejected with HTTP {}: {text}",
+        response.status
+    );
+    let response: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    Ok(response["id"]
         .as_str()
         .with_context(|| format!("the upload's response has no run id: {text}"))?
         .to_owned())
 }
 
-async fn start(address: SocketAddr, token: &str) -> Result<String> {
+async fn start_run(address: SocketAddr, token: &str) -> Result<String> {
     let mut connection = Connection::open(address).await?;
     let data = connection.graphql(Some(token), START, Value::Null).await?;
     Ok(data["startComplianceRun"]["id"].as_str().context("the response has no run id")?.to_owned())
 }
 
-async fn ask(connection: &mut Connection, token: &str, query: &str, id: &str) -> Result<Value> {
+async fn poll(connection: &mut Connection, token: &str, query: &str, id: &str) -> Result<Value> {
     Ok(connection.graphql(Some(token), query, json!({ "id": id })).await?["run"].take())
 }
 
-fn is_open(run: &Value) -> bool {
+fn is_unfinished(run: &Value) -> bool {
     matches!(run["state"].as_str(), Some("QUEUED" | "RUNNING"))
 }
 
@@ -149,17 +154,20 @@ fn is_open(run: &Value) -> bool {
 /// Fails if the run ends in another state or makes no progress for three minutes.
 async fn until_ended(address: SocketAddr, token: &str, query: &str, id: &str) -> Result<Value> {
     let mut connection = Connection::open(address).await?;
-    let (mut last, mut moved) = (Value::Null, Instant::now());
+    let (mut last, mut progressed_at) = (Value::Null, Instant::now());
     loop {
-        let run = ask(&mut connection, token, query, id).await?;
-        if !is_open(&run) {
+        let run = poll(&mut connection, token, query, id).await?;
+        if !is_unfinished(&run) {
             ensure!(run["state"] == json!("SUCCEEDED"), "the run did not succeed: {run}");
             return Ok(run);
         }
         if last != run {
-            (last, moved) = (run, Instant::now());
+            (last, progressed_at) = (run, Instant::now());
         }
-        ensure!(moved.elapsed() < STUCK_AFTER, "the run has stopped making progress: {last}");
-        tokio::time::sleep(ASK_EVERY).await;
+        ensure!(
+            progressed_at.elapsed() < STUCK_AFTER,
+            "the run has stopped making progress: {last}"
+        );
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

@@ -1,13 +1,15 @@
-//! What people may do to a job. What a worker does to it is the queue's business.
+//! Actions of users on jobs: retry, discard, cancel. The actions of workers are in the queue (crate `jobs`).
 //!
-//! The job is locked before it is decided what can be done, so that a worker and a person do not both have their way:
-//! whoever takes jobs leaves out the locked ones.
+//! The row of the job is locked before its state is checked, so that a worker and a user cannot change the job at the
+//! same time: workers skip locked rows when they claim jobs.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::{ENDED, ENDED_INSERT, Job, JobFilter, JobState, LIVE, Queue, query::FilterValues};
+use super::{
+    ENDED_COLUMNS, ENDED_INSERT, Job, JobFilter, JobState, LIVE_COLUMNS, Queue, query::FilterValues,
+};
 use crate::{
     access::audit::Entry,
     base::{
@@ -18,51 +20,53 @@ use crate::{
     },
 };
 
-/// Jobs that one call of [`Job::retry_all`] retries at most.
+/// Maximum number of jobs that one call of [`Job::retry_all`] retries.
 pub const RETRY_ALL_MAX: i64 = 10_000;
 
 impl Job {
-    /// Lets a buried one wait again, with all its attempts; why it failed stays to be read until it fails again.
+    /// Makes a buried (dead-lettered) job ready for a worker again, with all of its attempts. Its error stays visible
+    /// until the next failure.
     ///
     /// # Errors
-    /// `Conflict` where it is not buried, or another of its key waits already.
+    /// `Conflict` if the job is not buried, or if another job with the same deduplication key is waiting or scheduled.
     pub async fn retry(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
-        before.refuse_unless(&[JobState::Buried], "only what is BURIED is retried")?;
+        before.require_state(&[JobState::Buried], "only BURIED jobs can be retried")?;
         let sql = format!(
             "UPDATE job SET state = 'WAITING', attempt = 0, is_suspect = false, is_cancelling = false, run_at = now(),
                             changed_at = now()
-             WHERE id = $1 RETURNING {LIVE}"
+             WHERE id = $1 RETURNING {LIVE_COLUMNS}"
         );
         let after: Self = tx.one(&sql, &[&id]).await?;
         after.record(tx, "job.retried", &before, now).await?;
-        tx.emit(Event::ready(tx.org(), after.queue));
-        tx.emit(Event::jobs(tx.org()));
+        tx.emit(Event::jobs_ready(tx.org(), after.queue));
+        tx.emit(Event::jobs_changed(tx.org()));
         Ok(after)
     }
 
-    /// Retries the buried ones that the filter lets through, those pushed first first, and returns how many: at most
-    /// [`RETRY_ALL_MAX`], so call it again while it returns that many. One of several with the same key is retried, none
-    /// where another of the key waits already. The audit trail gets one entry, with the filter and the number.
+    /// Retries the buried jobs that match the filter, oldest first, and returns their number. One call retries at most
+    /// [`RETRY_ALL_MAX`] jobs, so repeat the call while it returns that many. Of several jobs with the same
+    /// deduplication key, one is retried; none is if a job with the key is waiting or scheduled. Writes one audit
+    /// entry, with the filter and the number.
     ///
     /// # Errors
-    /// `Invalid` for a filter on other states.
+    /// `Invalid` if the filter names states other than `BURIED`.
     pub async fn retry_all(tx: &Tx, filter: &JobFilter, now: DateTime<Utc>) -> Result<i64> {
         if filter
             .state
             .as_ref()
-            .is_some_and(|states| states.iter().any(|one| *one != JobState::Buried))
+            .is_some_and(|states| states.iter().any(|state| *state != JobState::Buried))
         {
             return Err(Error::invalid(
                 "filter.state",
-                "only what is BURIED is retried: leave it out, or give BURIED alone",
+                "only BURIED jobs can be retried: omit the state, or give BURIED alone",
             ));
         }
         if filter.state.as_ref().is_some_and(Vec::is_empty) {
             return Ok(0);
         }
         let values = FilterValues::of(filter);
-        let (filtered, params) = values.listing().into_sql();
+        let (filtered, params) = values.common_conditions().into_sql();
         let sql = format!(
             "WITH buried AS (
                  SELECT id, kind, unique_key FROM job WHERE state = 'BURIED' AND {filtered}
@@ -80,36 +84,37 @@ impl Job {
         let mut retried = 0;
         for row in tx.all::<Row>(&sql, &params).await? {
             retried += row.try_get::<_, i64>("jobs")?;
-            tx.emit(Event::ready(tx.org(), Queue::from_column(row.try_get("queue")?)?));
+            tx.emit(Event::jobs_ready(tx.org(), Queue::from_column(row.try_get("queue")?)?));
         }
         if retried > 0 {
-            let what = json!({ "filter": filter, "retried": retried });
-            Entry::created("job.all_retried", tx.org(), &what).record(tx, now).await?;
-            tx.emit(Event::jobs(tx.org()));
+            let audit_details = json!({ "filter": filter, "retried": retried });
+            Entry::created("job.all_retried", tx.org(), &audit_details).record(tx, now).await?;
+            tx.emit(Event::jobs_changed(tx.org()));
         }
         Ok(retried)
     }
 
-    /// Gives a buried one up.
+    /// Discards a buried job.
     ///
     /// # Errors
-    /// `Conflict` where it is not buried.
+    /// `Conflict` if the job is not buried.
     pub async fn discard(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
-        before.refuse_unless(&[JobState::Buried], "only what is BURIED is discarded")?;
-        before.end(tx, JobState::Discarded, "job.discarded", now).await
+        before.require_state(&[JobState::Buried], "only BURIED jobs can be discarded")?;
+        before.move_to_history(tx, JobState::Discarded, "job.discarded", now).await
     }
 
-    /// Ends one that waits; tells the worker of one that runs to end it, which takes until the worker renews its lease.
+    /// Cancels a job. A job that waits ends immediately. A running job is marked, and its worker stops it at the next
+    /// renewal of its lease.
     ///
     /// # Errors
-    /// `Conflict` where it has ended, or is buried.
+    /// `Conflict` if the job has ended or is buried.
     pub async fn cancel(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
-        let legal = [JobState::Waiting, JobState::Scheduled, JobState::Running];
-        before.refuse_unless(&legal, "retry or discard it instead")?;
+        let allowed = [JobState::Waiting, JobState::Scheduled, JobState::Running];
+        before.require_state(&allowed, "retry or discard it instead")?;
         if before.state != JobState::Running {
-            return before.end(tx, JobState::Cancelled, "job.cancelled", now).await;
+            return before.move_to_history(tx, JobState::Cancelled, "job.cancelled", now).await;
         }
         if before.is_cancelling {
             return Ok(before);
@@ -118,19 +123,22 @@ impl Job {
             .await?;
         let after = Self { is_cancelling: true, ..before.clone() };
         after.record(tx, "job.cancelled", &before, now).await?;
-        tx.emit(Event::jobs(tx.org()));
+        tx.emit(Event::jobs_changed(tx.org()));
         Ok(after)
     }
 
     async fn lock(tx: &Tx, id: JobId) -> Result<Self> {
-        match tx.opt(&format!("SELECT {LIVE} FROM job WHERE id = $1 FOR UPDATE"), &[&id]).await? {
+        match tx
+            .opt(&format!("SELECT {LIVE_COLUMNS} FROM job WHERE id = $1 FOR UPDATE"), &[&id])
+            .await?
+        {
             Some(job) => Ok(job),
             None => Self::get(tx, id).await,
         }
     }
 
-    fn refuse_unless(&self, legal: &[JobState], advice: &str) -> Result<()> {
-        if legal.contains(&self.state) {
+    fn require_state(&self, allowed: &[JobState], advice: &str) -> Result<()> {
+        if allowed.contains(&self.state) {
             return Ok(());
         }
         let state = self.state.as_str();
@@ -141,8 +149,8 @@ impl Job {
         }))
     }
 
-    /// Moves a live one to the history, and tells who watched it.
-    async fn end(
+    /// Moves a live job to the history. Pushes a notification job if the job was watched.
+    async fn move_to_history(
         &self,
         tx: &Tx,
         outcome: JobState,
@@ -161,13 +169,13 @@ impl Job {
                  SELECT id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
                         actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at FROM ended),
              told AS ({ENDED_INSERT})
-             SELECT {ENDED} FROM ended"
+             SELECT {ENDED_COLUMNS} FROM ended"
         );
         let after: Self = tx.one(&sql, &[&self.id, &outcome.as_str()]).await?;
         after.record(tx, action, self, now).await?;
-        tx.emit(Event::jobs(tx.org()));
-        // Only a watched one told; a hint too many costs a worker one look.
-        tx.emit(Event::ready(tx.org(), after.queue));
+        tx.emit(Event::jobs_changed(tx.org()));
+        // Only a watched job has a notification. For other jobs, the event costs workers one needless poll.
+        tx.emit(Event::jobs_ready(tx.org(), after.queue));
         Ok(after)
     }
 

@@ -1,4 +1,4 @@
-//! Refusals before execution, as clients learn them.
+//! Errors of documents that are rejected before execution, as clients receive them.
 
 use async_graphql::{PathSegment, ServerError};
 
@@ -14,30 +14,30 @@ use crate::{
     },
 };
 
-/// A document that is refused, as an answer.
-pub(super) fn refused_at(refusal: &DocumentError) -> Answer {
-    let code = match refusal.code {
+/// Creates the answer to a rejected document.
+pub(super) fn answer_to(error: &DocumentError) -> Answer {
+    let code = match error.code {
         Code::Validation => ErrorCode::Validation,
         Code::QueryTooComplex => ErrorCode::QueryTooComplex,
     };
-    let mut letters = refusal.message.chars();
-    let first = letters.next().map(char::to_uppercase).into_iter().flatten().collect::<String>();
-    let mut answer = refused(&Error::new(code, format!("{first}{}.", letters.as_str())));
-    answer.response.errors[0].locations = refusal.position.into_iter().collect();
+    let mut characters = error.message.chars();
+    let first = characters.next().map(char::to_uppercase).into_iter().flatten().collect::<String>();
+    let mut answer = refused(&Error::new(code, format!("{first}{}.", characters.as_str())));
+    answer.response.errors[0].locations = error.position.into_iter().collect();
     answer
 }
 
-/// A forbidden path as an entry of the response.
+/// Converts a forbidden field to an entry of `errors` in the response.
 pub(super) fn entry(forbidden: Forbidden) -> ServerError {
     let error = match forbidden.need {
         Need::Authentication => Error::new(
             ErrorCode::Unauthenticated,
-            format!("{} is for those signed in. {SIGN_IN}", forbidden.field),
+            format!("{} requires you to be signed in. {SIGN_IN}", forbidden.field),
         ),
         Need::Permission(permission) => Error::new(
             ErrorCode::Forbidden,
             format!(
-                "{} takes the permission {permission}, which you do not have in this organization.",
+                "{} requires the permission {permission}, which you do not have in this organization.",
                 forbidden.field
             ),
         ),

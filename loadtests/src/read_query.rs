@@ -1,31 +1,31 @@
-//! GraphQL documents that `read` sends, and the check of their responses.
+//! Queries that the scenario `read` sends, and the check of their responses.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::seed;
 
-/// Page size that the documents request.
+/// Page size that the queries request.
 const ROWS: usize = 20;
 
-/// A GraphQL document that is sent repeatedly.
+/// A GraphQL query that is sent repeatedly.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadQuery {
-    /// Name of the question in the JSON report.
+    /// Name of the query in the JSON report.
     pub(crate) key: &'static str,
-    /// Title of the question in the printed report.
+    /// Title of the query in the printed report.
     pub(crate) title: &'static str,
-    /// Text of the GraphQL document.
+    /// Text of the query.
     pub(crate) query: &'static str,
     /// True if the request carries the bearer token.
     pub(crate) is_signed_in: bool,
 }
 
-/// Key of the list question, which has targets.
+/// Key of the query that has targets.
 pub(crate) const LIST: &str = "list";
 
-/// Questions in ascending order of cost.
-pub(crate) const QUESTIONS: [ReadQuery; 6] = [
+/// All queries, in ascending order of cost.
+pub(crate) const READ_QUERIES: [ReadQuery; 6] = [
     ReadQuery {
         key: "trivial",
         title: "{ __typename } without a bearer",
@@ -65,10 +65,10 @@ pub(crate) const QUESTIONS: [ReadQuery; 6] = [
 ];
 
 impl ReadQuery {
-    /// Checks that a response contains everything that was requested.
+    /// Checks that the `data` of a response is complete.
     ///
     /// # Errors
-    /// Fails with the response if a row or a value is missing.
+    /// Fails with the data if a row or a value is missing.
     pub(crate) fn check(&self, data: &Value) -> Result<()> {
         let Some(page) = data.get("assets") else {
             let expected = match data.get("viewer") {
@@ -101,7 +101,7 @@ impl ReadQuery {
     }
 }
 
-/// Removes all ids from a response: sentryops returns typed ids, a peer does not.
+/// Removes all ids from a response, for comparison: sentryops returns typed ids, such as `ast_…`, and a peer does not.
 pub(crate) fn without_ids(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
@@ -126,15 +126,15 @@ mod tests {
 
     #[test]
     fn an_answer_with_less_is_refused() {
-        let list = QUESTIONS[3];
+        let list = READ_QUERIES[3];
         let node = json!({ "code": "A", "type": "HOST", "owner": { "name": "O" } });
         assert!(list.check(&json!({ "assets": { "nodes": vec![node.clone(); 20] } })).is_ok());
         assert!(list.check(&json!({ "assets": { "nodes": vec![node.clone(); 19] } })).is_err());
         let mut ownerless = vec![node; 20];
         ownerless[7]["owner"] = Value::Null;
         assert!(list.check(&json!({ "assets": { "nodes": ownerless } })).is_err());
-        assert!(QUESTIONS[0].check(&json!({ "__typename": "Query" })).is_ok());
-        assert!(QUESTIONS[2].check(&json!({ "viewer": null })).is_err());
+        assert!(READ_QUERIES[0].check(&json!({ "__typename": "Query" })).is_ok());
+        assert!(READ_QUERIES[2].check(&json!({ "viewer": null })).is_err());
     }
 
     #[test]
