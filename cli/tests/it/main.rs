@@ -1,24 +1,25 @@
-//! Tests of the binary from outside, as users and attackers see it: real processes and sockets, and a database for each
-//! test that needs its own.
+//! Tests of the binary from outside, as users and attackers see it: real processes and sockets. A test with special
+//! settings has its own database.
 //!
 //! | file | content |
 //! |---|---|
 //! | `server` · `client` · `team` · `wire` | a running `sentryops api` · its requests · its users · raw bytes |
-//! | `floors` · `wings` | allowed imports between crates · between the wings of a crate |
+//! | `floors` · `wings` | allowed imports between crates · between the wings (top-level modules) of a crate |
 //! | `worked_example` | the example of `ARCHITECTURE.md` compiles |
 //! | `structure` | imports between files, read from the sources |
-//! | `matrix`, `matrix/table`, `matrix/sdl` | every permission of the contract, tried by every kind of caller |
-//! | `bad_input` · `tokens` · `config` | invalid requests, bearers and settings |
+//! | `words` | wording of doc comments, counted in the sources |
+//! | `matrix`, `matrix/table`, `matrix/sdl` | every permission of the API contract, for every kind of caller |
+//! | `bad_input` · `tokens` · `config` | invalid requests · invalid bearer tokens · invalid settings |
 //! | `attacks` · `errors` | hostile documents · two thousand damaged requests |
-//! | `sessions` · `limits` | several replicas: revocation · shared limits |
-//! | `socket`, `sockets` | a client of `graphql-transport-ws` · events arrive, and end with the permission |
-//! | `fleet` | `sentryops worker`, and runs whose workers are killed |
+//! | `sessions` · `limits` | several replicas: revocation of sessions · shared rate limits |
+//! | `socket`, `sockets` | a client of `graphql-transport-ws` · events arrive until the permission is lost |
+//! | `fleet` | `sentryops worker`, and compliance runs whose workers are killed |
 //! | `demo` | content of `up --demo` |
 //! | `this_machine` | `docker/this-machine` on simulated machines |
 //! | `cancel` · `logs` · `commands` · `embedded` | disconnects · logs · the other commands · private services |
 //!
-//! Run them under `sentryops services --`. Redis is shared, and limits count by address and account, so each team has
-//! its own loopback address. Tests wait for a condition ([`server::until`]), never for a fixed time.
+//! Run the tests under `sentryops services --`. All tests share one Redis, and limits apply per address and account, so
+//! each team has its own loopback address. Tests wait for a condition ([`server::until`]), never for a fixed time.
 #![expect(unreachable_pub, reason = "one test binary; nothing is public")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
@@ -46,4 +47,5 @@ mod this_machine;
 mod tokens;
 mod wings;
 mod wire;
+mod words;
 mod worked_example;
