@@ -2,8 +2,7 @@
 //! older.
 //!
 //! Sizes count every Rust file below `src`, including tests. `cli/tests/it/structure.rs` defines arrows, and the table
-//! in
-//! `cli/tests/it/wings.rs` decides which of them point upward.
+//! in `cli/tests/it/wings.rs` decides which of them point upward.
 #![expect(clippy::print_stdout, reason = "the program prints its result")]
 #![expect(unreachable_pub, reason = "the modules belong to the tests and are used here too")]
 

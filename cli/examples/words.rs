@@ -1,5 +1,5 @@
-//! Prints how doc comments are worded: `cargo run -p cli --example words [CHECKOUT] [--list]`. The checkout may be older.
-//! `--list` prints each counted comment of a public item.
+//! Prints how doc comments are worded: `cargo run -p cli --example words [CHECKOUT] [--list]`. The checkout may be
+//! older. `--list` prints each counted comment of a public item.
 //!
 //! `cli/tests/it/words.rs` defines what is counted and tests the shares.
 #![expect(clippy::print_stdout, reason = "the program prints its result")]

@@ -53,8 +53,8 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// Returns a duration of at least `minimum` and below `maximum`, in steps of whole milliseconds; `minimum` if both are
-    /// equal.
+    /// Returns a duration of at least `minimum` and below `maximum`, in steps of whole milliseconds; `minimum` if both
+    /// are equal.
     pub(crate) fn between(&mut self, minimum: Duration, maximum: Duration) -> Duration {
         let range = maximum.saturating_sub(minimum).as_millis().max(1);
         let range = usize::try_from(range).unwrap_or(usize::MAX);

@@ -102,7 +102,7 @@ impl Circumstances {
         }
         if binary.contains("debug") {
             text.push_str(
-                "DEBUG BUILD of sentryops, judging by its path: its times are meaningless\n",
+                "the path of sentryops is that of a DEBUG BUILD, whose times are meaningless\n",
             );
         }
         if cfg!(debug_assertions) {

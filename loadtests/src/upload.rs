@@ -125,8 +125,8 @@ impl Upload {
         serde_json::from_value(run.clone()).with_context(|| format!("parse the run {run}"))
     }
 
-    /// Polls the run until it has ended. Returns its final state and the time since the upload began. Calls `on_poll` with
-    /// the result of every poll.
+    /// Polls the run until it has ended. Returns its final state and the time since the upload began. Calls `on_poll`
+    /// with the result of every poll.
     ///
     /// # Errors
     /// Fails if the run fails, a row is rejected, or the run makes no progress for two minutes.

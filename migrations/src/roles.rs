@@ -3,9 +3,9 @@
 //! `sentryops_owner`.
 //!
 //! The SQL that creates the roles is executed, or printed if the connected login lacks privileges; both cases use the
-//! same text. A separate query (`PROBLEMS`) lists the problems of the current roles, so checking a complete set-up needs
-//! no privileges. Roles are never dropped, because they belong to the Postgres cluster, and other databases may have
-//! granted privileges to them.
+//! same text. A separate query (`PROBLEMS`) lists the problems of the current roles, so checking a complete set-up
+//! needs no privileges. Roles are never dropped, because they belong to the Postgres cluster, and other databases may
+//! have granted privileges to them.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};

@@ -254,10 +254,10 @@ async fn a_second_introduction_is_closed_with_4429() {
     let mut ws = Ws::known(server.address, None).await;
     ws.init(None).await;
     assert_eq!(ws.ended().await, Some(4429));
-    let mut judged = Ws::open(server.address).await;
-    judged.init(Some("hang")).await;
-    judged.init(Some("ada")).await;
-    assert_eq!(judged.ended().await, Some(4429));
+    let mut verifying = Ws::open(server.address).await;
+    verifying.init(Some("hang")).await;
+    verifying.init(Some("ada")).await;
+    assert_eq!(verifying.ended().await, Some(4429));
 }
 
 #[tokio::test]
@@ -266,10 +266,10 @@ async fn who_asks_before_the_acknowledgement_is_closed_with_4401() {
     let mut ws = Ws::open(server.address).await;
     ws.subscribe("1", "{ hello }").await;
     assert_eq!(ws.ended().await, Some(4401));
-    let mut judged = Ws::open(server.address).await;
-    judged.init(Some("hang")).await;
-    judged.subscribe("1", "{ hello }").await;
-    assert_eq!(judged.ended().await, Some(4401));
+    let mut verifying = Ws::open(server.address).await;
+    verifying.init(Some("hang")).await;
+    verifying.subscribe("1", "{ hello }").await;
+    assert_eq!(verifying.ended().await, Some(4401));
 }
 
 #[tokio::test]

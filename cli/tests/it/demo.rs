@@ -42,8 +42,8 @@ async fn every_rule_that_ships_passes_and_fails_in_the_demo() {
     let data = admin.get_data(ASSETS, json!({})).await;
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for asset in nodes(&data["assets"]) {
-        let is_judged = asset["lifecycleState"] != "RETIRED";
-        assert_eq!(asset["posture"].is_object(), is_judged, "{asset}");
+        let is_evaluated = asset["lifecycleState"] != "RETIRED";
+        assert_eq!(asset["posture"].is_object(), is_evaluated, "{asset}");
         for verdict in asset["posture"]["verdicts"].as_array().into_iter().flatten() {
             let verdicts = seen.entry(word(&verdict["rule"]["key"])).or_default();
             verdicts.insert(word(&verdict["verdict"]));

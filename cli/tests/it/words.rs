@@ -7,8 +7,8 @@
 //!
 //! A **doc comment** is a block of `///` lines. It belongs to a public item if the next line of code begins with `pub`.
 //! Lines are read, not parsed, so items inside macros count too. Given up: doc comments of enum variants and of trait
-//! methods, which have no `pub`, are printed but not tested; the descriptions among them that reach the schema are tested
-//! by `graphql --test it sdl`.
+//! methods, which have no `pub`, are printed but not tested; the descriptions among them that reach the schema are
+//! tested by `graphql --test it sdl`.
 
 use std::path::Path;
 
@@ -18,47 +18,9 @@ use super::structure::source::read;
 const SHORT_WORDS: usize = 4;
 
 /// Pronouns and question words that say nothing about the item when a comment opens with them.
-const OPENERS: [&str; 39] = [
-    "it",
-    "its",
-    "they",
-    "their",
-    "them",
-    "he",
-    "him",
-    "she",
-    "her",
-    "his",
-    "this",
-    "that",
-    "these",
-    "those",
-    "what",
-    "who",
-    "whom",
-    "whose",
-    "where",
-    "when",
-    "how",
-    "why",
-    "which",
-    "whether",
-    "whoever",
-    "whatever",
-    "something",
-    "somebody",
-    "someone",
-    "everything",
-    "everybody",
-    "everyone",
-    "nothing",
-    "nobody",
-    "none",
-    "anything",
-    "anybody",
-    "all",
-    "each",
-];
+const OPENERS: &str = "it its they their them he him she her his this that these those what who whom whose where when how why \
+    which whether whoever whatever something somebody someone everything everybody everyone nothing nobody none anything \
+    anybody all each";
 
 /// A block of `///` lines.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +38,7 @@ impl DocComment {
     pub fn opens_with_pronoun(&self) -> bool {
         let first = self.text.split_whitespace().next().unwrap_or_default();
         let letters: String = first.chars().filter(|c| c.is_alphanumeric()).collect();
-        OPENERS.contains(&letters.to_lowercase().as_str())
+        OPENERS.split(' ').any(|word| word == letters.to_lowercase())
     }
 
     /// True if the comment has four words or fewer.

@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Config, NoTls};
 /// of one panic per test. (`domain::testing` does the same for the other crates.)
 fn admin_url() -> String {
     std::env::var("TEST_ADMIN_URL").unwrap_or_else(|_| {
-        static SAID: Mutex<()> = Mutex::new(());
-        let _said = SAID.lock(); // Other tests wait here until the process has ended.
+        static PRINTED: Mutex<()> = Mutex::new(());
+        let _printed = PRINTED.lock(); // Other tests wait here until the process has ended.
         // Bypasses the test harness, which would capture the text until the test ends. Errors are ignored: if stderr is
         // closed, nobody reads the text.
         let _ = writeln!(

@@ -1,5 +1,5 @@
-//! How many rules one core evaluates in a second: the sixteen that ship, over assets of which all is known, and over what is
-//! read of their rows. `cargo bench -p domain --bench rule`.
+//! Rules that one core evaluates per second: the sixteen built-in ones, over assets with all facts known, and over the
+//! columns of their rows. `cargo bench -p domain --bench rule`.
 
 use std::hint::black_box;
 

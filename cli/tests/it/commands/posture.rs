@@ -16,7 +16,7 @@ fn verify(deployment: &TestDeployment, arguments: &[&str]) -> (Option<i32>, Stri
 }
 
 /// Re-evaluates changed assets, as the worker's job does.
-async fn follow(team: &Team, deployment: &TestDeployment) {
+async fn reevaluate(team: &Team, deployment: &TestDeployment) {
     let tx = deployment.db.write(team.id.parse().unwrap(), Origin::system()).await.unwrap();
     posture::reevaluate(&tx, chrono_now()).await.unwrap();
     tx.commit().await.unwrap();
@@ -32,7 +32,7 @@ async fn a_posture_that_is_not_what_a_look_finds_is_told_and_mended() {
     let waits = "0 assets compared, 0 differ; 2 await evaluation and were not compared";
     assert_eq!(verify(deployment, &of), (Some(3), format!("{}: {waits}\n", team.slug)));
     let right = format!("{}: 2 assets compared, 0 differ\n", team.slug);
-    follow(&team, deployment).await;
+    reevaluate(&team, deployment).await;
     assert_eq!(verify(deployment, &of), (Some(0), right.clone()));
 
     let postgres = deployment.db.superuser().await;

@@ -3,8 +3,8 @@
 //! No foreign key ties postures and findings to the asset. The posture lock does this instead: a re-evaluation that
 //! read the asset while it was still in operation commits first. The deletion then also removes the rows that the
 //! re-evaluation wrote. The posture lock is acquired last, after the locks on the asset's row, its dependencies and its
-//! custody (check-out record). A deletion that is rejected therefore blocks no re-evaluation, and no re-evaluation waits for the
-//! other locks of a deletion.
+//! custody (check-out record). A deletion that is rejected therefore blocks no re-evaluation, and no re-evaluation
+//! waits for the other locks of a deletion.
 
 use chrono::{DateTime, Utc};
 

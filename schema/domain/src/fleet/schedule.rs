@@ -143,9 +143,9 @@ pub struct ScheduleInput {
     /// Cron expression: minute, hour, day, month and weekday, as in a crontab. `0 2 * * *` runs every night at two.
     pub cron: String,
     /// IANA name of the time zone, e.g. `Europe/Berlin`; default UTC. If the hour field of the expression matches only
-    /// some hours, the action runs once per scheduled time. A time that the clock skips runs right after the gap. A time
-    /// that occurs twice runs at the first occurrence. If the hour field matches every hour, elapsed hours count: skipped
-    /// hours do not run, and repeated hours run twice.
+    /// some hours, the action runs once per scheduled time. A time that the clock skips runs right after the gap. A
+    /// time that occurs twice runs at the first occurrence. If the hour field matches every hour, elapsed hours count:
+    /// skipped hours do not run, and repeated hours run twice.
     #[graphql(default_with = "\"UTC\".to_owned()")]
     pub time_zone: String,
     /// Action that the schedule runs.

@@ -3,9 +3,9 @@
 mod drift;
 mod finding;
 mod fixture;
-mod following;
 mod native;
 mod posture;
+mod reevaluation;
 mod report;
 mod rule;
 mod run;

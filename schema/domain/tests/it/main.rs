@@ -10,7 +10,7 @@
 //! | `inventory/import`, `dedupe`, `export`, `round_trip` | imports and exports of files |
 //! | `fleet/job`, `pending`, `worker`, `schedule` | jobs, workers, schedules |
 //! | `compliance/rule`, `verdict`, `native`, `trial` | rules as stored; verdicts, also computed by hand; trials |
-//! | `compliance/posture`, `following`, `run` | postures of assets, re-evaluation after changes, and full runs |
+//! | `compliance/posture`, `reevaluation`, `run` | postures of assets, re-evaluation after changes, and full runs |
 //! | `compliance/waiver`, `finding` | waivers and their expiry; findings |
 //! | `compliance/score`, `drift`, `report` | scores, their past and forecast, and reports |
 //! | `compatibility` | data and credentials of an earlier version |

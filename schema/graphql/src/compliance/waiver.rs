@@ -33,8 +33,8 @@ use crate::{
 /// A time-limited exception to a rule.
 pub(crate) struct Waiver(pub(crate) waiver::Waiver);
 
-/// A waiver: a time-limited exception to a rule. Failures of the rule are accepted until the waiver expires or is revoked.
-/// Requires `COMPLIANCE_READ`.
+/// A waiver: a time-limited exception to a rule. Failures of the rule are accepted until the waiver expires or is
+/// revoked. Requires `COMPLIANCE_READ`.
 #[Object(directive = requires::apply(ComplianceRead))]
 impl Waiver {
     #[graphql(flatten)]

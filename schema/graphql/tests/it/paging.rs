@@ -149,11 +149,11 @@ async fn a_total_is_counted_only_where_it_is_selected() {
     let team = app.team("alfa").await;
     assets(&app, &team, "abc").await;
     let owner = team["owner"].bearer.as_str();
-    wire.look();
+    wire.take();
     for list in ["assets", "users", "auditEntries"] {
         let document = format!("{{ {list}(first: 1) {{ nodes {{ id }} }} }}");
         app.ask(owner, &document, nothing()).await.data();
-        assert_eq!(wire.look().count("count(*)"), 0, "{list}");
+        assert_eq!(wire.take().count("count(*)"), 0, "{list}");
         let document = format!(
             "{{ {list}(first: 1) {{ ...F }} }} fragment F on {} {{ n: totalCount }}",
             match list {
@@ -164,7 +164,7 @@ async fn a_total_is_counted_only_where_it_is_selected() {
         );
         let reply = app.ask(owner, &document, nothing()).await;
         assert!(reply.data()[list]["n"].as_i64() >= Some(3), "{:#}", reply.json);
-        assert_eq!(wire.look().count("count(*)"), 1, "{list}");
+        assert_eq!(wire.take().count("count(*)"), 1, "{list}");
     }
 }
 

@@ -41,7 +41,7 @@ async fn all_that_a_document_reads_is_read_in_one_transaction() {
     let (app, wire) = Wire::app(4).await;
     let team = app.team("alfa").await;
     add_asset(&app, &team).await;
-    wire.look();
+    wire.take();
     let document = "query($id: ID!) {
         node(id: $id) { ... on User { name roles { key } } }
         viewer { organization { name } roles { key } }
@@ -51,7 +51,7 @@ async fn all_that_a_document_reads_is_read_in_one_transaction() {
     }";
     let owner = &team["owner"];
     app.ask(owner.bearer.as_str(), document, json!({ "id": owner.id })).await.data();
-    let seen = wire.look();
+    let seen = wire.take();
     assert_eq!((seen.count("BEGIN READ ONLY"), seen.count("BEGIN")), (1, 2), "{seen:#?}");
 }
 
@@ -60,10 +60,10 @@ async fn a_request_opens_no_transaction_beside_another() {
     let (app, wire) = Wire::app(8).await;
     let team = app.team("alfa").await;
     add_asset(&app, &team).await;
-    wire.look();
+    wire.take();
     let owner = &team["owner"];
     promptly(app.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
-    let seen = wire.look();
+    let seen = wire.take();
     assert_eq!(seen.most_open, 1, "{:#?}", seen.statements);
 }
 
@@ -72,12 +72,12 @@ async fn a_request_hands_its_connection_back_in_order() {
     let (app, wire) = Wire::app(1).await;
     let team = app.team("alfa").await;
     add_asset(&app, &team).await;
-    wire.look();
+    wire.take();
     let owner = &team["owner"];
     for _ in 0..3 {
         promptly(app.ask(owner.bearer.as_str(), BUSY, json!({ "id": owner.id }))).await.data();
     }
-    assert_eq!(wire.look().connections, 0, "connections were thrown away and made anew");
+    assert_eq!(wire.take().connections, 0, "connections were thrown away and made anew");
 }
 
 /// Selects pairs of fields together on a pool of one connection.
@@ -188,7 +188,7 @@ async fn the_first_of_two_mutations_stays_when_the_second_fails() {
 async fn what_is_refused_for_its_looks_touches_no_database() {
     let (app, wire) = Wire::app(1).await;
     let team = app.team("alfa").await;
-    wire.look();
+    wire.take();
     let many = |times: usize, part: &str| part.repeat(times);
     let times = |times: usize, field: &str| {
         let fields: Vec<_> = (0..times).map(|time| format!("a{time}: {field}")).collect();
@@ -205,7 +205,7 @@ async fn what_is_refused_for_its_looks_touches_no_database() {
     ] {
         let reply = app.ask(team["owner"].bearer.as_str(), &document, nothing()).await;
         assert!(!reply.executed && !reply.errors().is_empty(), "{what}: {:#}", reply.json);
-        let seen = wire.look();
+        let seen = wire.take();
         assert!(seen.statements.is_empty(), "{what}: {seen:#?}");
     }
 }
@@ -214,7 +214,7 @@ async fn what_is_refused_for_its_looks_touches_no_database() {
 async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
     let (app, wire) = Wire::app(1).await;
     let team = app.team("alfa").await;
-    wire.look();
+    wire.take();
     let viewer = Some(team["viewer"].bearer.as_str());
     for (document, bearer, code) in [
         ("{ assets { nodes { name } } }", None, "UNAUTHENTICATED"),
@@ -226,7 +226,7 @@ async fn what_is_refused_for_who_asks_reads_nothing_of_the_organization() {
         let reply = app.ask(bearer, document, nothing()).await;
         assert_eq!(reply.json["errors"][0]["extensions"]["code"], code, "{:#}", reply.json);
         assert!(!reply.executed, "{document}: {:#}", reply.json);
-        let seen = wire.look();
+        let seen = wire.take();
         let recognised = usize::from(bearer.is_some());
         assert_eq!(seen.count("BEGIN"), recognised, "{document}: {seen:#?}");
         assert_eq!(seen.count("BEGIN READ ONLY"), 0, "{document}: {seen:#?}");

@@ -83,11 +83,11 @@ async fn costs(document: &str, names: &str) -> [Traffic; 2] {
         populate(&app, &team, rows).await;
         let owner = team["owner"].bearer.as_str();
         app.ask(owner, "{ viewer { permissions } }", json!({})).await.data();
-        wire.look();
+        wire.take();
         let reply = app.ask(owner, document, json!({})).await;
         let shown = reply.data().to_string().matches(names).count();
         assert!(shown >= rows.min(90), "{shown} of {rows} rows: {:#}", reply.json);
-        let mut seen = wire.look();
+        let mut seen = wire.take();
         let org = team.org.id.uuid().to_string();
         for statement in &mut seen.statements {
             *statement = statement.replace(&org, "…");

@@ -64,7 +64,7 @@ impl Wire {
     }
 
     /// Returns the traffic since the last call, and starts counting again.
-    pub(crate) fn look(&self) -> Traffic {
+    pub(crate) fn take(&self) -> Traffic {
         let mut seen = self.0.lock().unwrap();
         let rest = Traffic { open: seen.open, most_open: seen.open, ..Traffic::default() };
         std::mem::replace(&mut seen, rest)

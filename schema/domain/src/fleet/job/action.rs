@@ -168,7 +168,7 @@ impl Job {
                                           actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at)
                  SELECT id, org_id, queue, kind, subject, outcome, priority, attempt, max_attempts, worker,
                         actor_kind, actor_id, error, run_at, queued_at, started_at, finished_at FROM ended),
-             told AS ({ENDED_INSERT})
+             notified AS ({ENDED_INSERT})
              SELECT {ENDED_COLUMNS} FROM ended"
         );
         let after: Self = tx.one(&sql, &[&self.id, &outcome.as_str()]).await?;

@@ -79,8 +79,8 @@ impl Patch {
         }
     }
 
-    /// Returns the asset after the change. Changed facts get the source and time in `provenance`. Adds one error to `faults`
-    /// for each invalid field; the returned asset must then not be stored.
+    /// Returns the asset after the change. Changed facts get the source and time in `provenance`. Adds one error to
+    /// `faults` for each invalid field; the returned asset must then not be stored.
     pub(crate) fn apply(
         &self,
         before: &Draft,

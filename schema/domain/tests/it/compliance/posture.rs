@@ -1,4 +1,4 @@
-//! Verdicts of assets, and the transitions of their findings. `following` tests that after any changes they equal a
+//! Verdicts of assets, and the transitions of their findings. `reevaluation` tests that after any changes they equal a
 //! full evaluation.
 
 use std::collections::BTreeMap;

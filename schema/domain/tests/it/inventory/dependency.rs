@@ -1,5 +1,5 @@
-//! Tests of dependencies and of the assets reached along them. Long, because there is a test for each shape of graph and
-//! each limit.
+//! Tests of dependencies and of the assets reached along them. Long, because there is a test for each shape of graph
+//! and each limit.
 
 use std::collections::HashMap;
 
