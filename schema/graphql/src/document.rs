@@ -11,6 +11,7 @@
 //! | `authorize` | the check that the caller has the permissions for every selected field |
 //! | `policy` | properties of single fields that no directive expresses |
 //! | `error` | the error of a document that is rejected before execution |
+//! | `merge` | the rewriting of an operation so that it selects no field twice |
 //! | `key_order` | the order of the keys in a response |
 
 pub(crate) mod authorize;
@@ -20,6 +21,7 @@ pub(crate) mod expansion;
 pub(crate) mod index;
 pub(crate) mod key_order;
 pub(crate) mod lexer;
+pub(crate) mod merge;
 pub(crate) mod operation;
 pub(crate) mod policy;
 pub(crate) mod root;

@@ -9,12 +9,13 @@
 //! | `schema`, `register` | the table of files with root fields or node types; the types generated from it |
 //! | `prepare`, `allowlist` | checks that need neither the caller nor the database |
 //! | `execute` | authentication, authorization, execution |
-//! | `error_answer` | errors of rejected documents, as clients receive them |
+//! | `error_answer`, `early_end` | errors of rejected documents and of executions that ended early |
 //! | `subscription`, `connection` | repeated execution of a subscription; permissions of open connections |
 //! | `files` | upload and download of files |
 
 mod allowlist;
 pub(crate) mod connection;
+mod early_end;
 mod error_answer;
 mod execute;
 mod files;
@@ -25,7 +26,7 @@ pub(crate) mod subscription;
 
 use std::sync::Arc;
 
-use async_graphql::Schema;
+use async_graphql::{Schema, ValidationMode};
 
 pub use allowlist::Allowlist;
 pub use prepare::{OperationKind, Prepared};
@@ -39,7 +40,7 @@ use crate::{
         connection::CheckIntervals,
         schema::{Mutation, Query, Subscription},
     },
-    request::context::Services,
+    request::{context::Services, place::Places},
 };
 
 /// Settings of the GraphQL endpoint.
@@ -59,9 +60,12 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     schema: Schema<Query, Mutation, Subscription>,
+    /// The same schema without validation, for merged operations: the document as sent has been validated.
+    validated: Schema<Query, Mutation, Subscription>,
     index: SchemaIndex,
     input_types: InputTypes,
     services: Arc<Services>,
+    places: Places,
     settings: Settings,
 }
 
@@ -72,16 +76,22 @@ impl Engine {
     /// Returns one line per error in the schema, e.g. an object type or root field without a permission directive. The
     /// server must not start then.
     pub fn build(services: Services, settings: Settings) -> Result<Self, Vec<String>> {
-        let mut builder = schema::builder();
-        if !settings.introspection {
-            builder = builder.disable_introspection().disable_suggestions();
-        }
-        let schema = builder.finish();
+        let build = |mode| {
+            let builder = schema::builder().validation_mode(mode);
+            if settings.introspection {
+                builder.finish()
+            } else {
+                builder.disable_introspection().disable_suggestions().finish()
+            }
+        };
+        let (schema, validated) = (build(ValidationMode::Strict), build(ValidationMode::Fast));
         let sdl = schema.sdl();
         let index = SchemaIndex::read(&sdl, schema::POLICIES)
             .map_err(|faults| faults.iter().map(SchemaFault::to_string).collect::<Vec<_>>())?;
         let (input_types, services) = (InputTypes::read(&sdl), Arc::new(services));
-        Ok(Self(Arc::new(Inner { schema, index, input_types, services, settings })))
+        let places = Places::default();
+        let inner = Inner { schema, validated, index, input_types, services, places, settings };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Returns the services of the process.

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `context` | the caller and the request's transactions |
 //! | `loader`, `drive` | batched loads of rows; execution of a document and its loads in one task |
+//! | `pace`, `place` | time slices, deadline and answer size of an execution; places for concurrent executions |
 //! | `node` | lookup of rows for `node(id)` |
-//! | `page` | connections, edges, cursors |
+//! | `page`, `row` | connections, edges, cursors; rows of lists |
 //! | `error` | errors as clients receive them: a code and a message |
 //! | `answer` | the response to a document, and whether any resolver ran |
 //! | `permit` | authorization of file uploads and downloads; loss of access while a connection is open |
@@ -17,6 +18,9 @@ pub(crate) mod drive;
 pub(crate) mod error;
 pub(crate) mod loader;
 pub(crate) mod node;
+pub(crate) mod pace;
 pub(crate) mod page;
 pub(crate) mod permit;
+pub(crate) mod place;
+pub(crate) mod row;
 pub(crate) mod subscription_state;

@@ -18,6 +18,7 @@ use crate::{
         context::RequestScope,
         error::Result,
         loader::{Batch, Load, grouped},
+        row::{Row, rows},
     },
 };
 
@@ -44,8 +45,8 @@ impl Posture {
     }
 
     /// Verdicts of the enabled rules that apply to the asset.
-    async fn verdicts(&self) -> Vec<RuleVerdict> {
-        self.verdicts.iter().cloned().map(RuleVerdict).collect()
+    async fn verdicts(&self) -> Vec<Row<RuleVerdict>> {
+        rows(self.verdicts.iter().cloned().map(RuleVerdict))
     }
 
     /// Time of the last evaluation that changed the posture. Evaluations with an unchanged result do not update the

@@ -25,6 +25,7 @@ use crate::{
         context::ContextExt,
         error::Result,
         page::{Connection, wants_total},
+        row::{Row, rows},
     },
 };
 
@@ -108,9 +109,9 @@ impl ComplianceReport {
         ctx: &Context<'_>,
         #[graphql(desc = "Number of assets, 1 to 100; default 20.", default_with = "Some(WORST)")]
         first: Option<i32>,
-    ) -> Result<Vec<WorstAsset>> {
+    ) -> Result<Vec<Row<WorstAsset>>> {
         let worst = self.0.worst_assets(&*ctx.read().await?, first.unwrap_or(WORST)).await?;
-        Ok(worst.into_iter().map(WorstAsset).collect())
+        Ok(rows(worst.into_iter().map(WorstAsset)))
     }
 
     /// Findings that were open when the run ended, including waived findings: highest severity first, then newest
@@ -141,8 +142,8 @@ impl ComplianceReport {
     }
 
     /// Rules in the versions that the run used.
-    async fn rules(&self) -> Vec<Rule> {
-        self.0.rules.iter().cloned().map(Rule::from).collect()
+    async fn rules(&self) -> Vec<Row<Rule>> {
+        rows(self.0.rules.iter().cloned().map(Rule::from))
     }
 }
 

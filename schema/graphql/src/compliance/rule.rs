@@ -24,6 +24,7 @@ use crate::{
         error::Result,
         loader::{Batch, Load},
         node::Identified,
+        row::{Row, rows},
     },
 };
 
@@ -173,9 +174,9 @@ pub(crate) struct RuleQuery;
 impl RuleQuery {
     /// The organization's rules: builtin rules first, then its own by key. Requires `COMPLIANCE_READ`.
     #[graphql(directive = requires::apply(ComplianceRead))]
-    async fn rules(&self, ctx: &Context<'_>) -> Result<Vec<Rule>> {
+    async fn rules(&self, ctx: &Context<'_>) -> Result<Vec<Row<Rule>>> {
         let rules = rule::Rule::list(&*ctx.read().await?).await?;
-        Ok(rules.into_iter().map(Rule::from).collect())
+        Ok(rows(rules.into_iter().map(Rule::from)))
     }
 
     /// The rule with this key; null if there is none. Requires `COMPLIANCE_READ`.

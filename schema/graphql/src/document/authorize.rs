@@ -240,7 +240,9 @@ impl<'a> Checker<'a> {
             Policy::MustBeAlone
             | Policy::IgnoresBearer
             | Policy::ToleratesBearer
-            | Policy::NullIfAnonymous => false,
+            | Policy::NullIfAnonymous
+            | Policy::Weight(_)
+            | Policy::TextFilter => false,
         })
     }
 }

@@ -11,9 +11,14 @@
 //! Relay (`edges`, `nodes`) and of the arguments that bound a list or a walk (`first`, `last`, `depth`).
 //! Rules for single fields of our schema are declared beside their resolvers (`policy`).
 //!
-//! Scalars do not count as objects but have two limits of their own. `MAX_VALUES` limits the number of
-//! scalars, e.g. a thousand repeated fields on each of ten thousand rows. `MAX_ARGUMENT_BYTES` limits the size of
-//! arguments, because async-graphql copies a large variable once per row (0.6 s for 256 KiB at 20 fields).
+//! Scalars do not count as objects but have two limits of their own. `MAX_WEIGHT` limits their weight, e.g. of a
+//! thousand fields on each of ten thousand rows; a scalar that is computed, or that may be large, weighs more than a
+//! short stored one. `MAX_ARGUMENT_BYTES` limits the size of arguments, because async-graphql copies a large variable
+//! once per row (0.6 s for 256 KiB at 20 fields). A count of a whole list, and a filter that reads every row, add to the
+//! objects what they cost the database.
+//!
+//! Depth, fields, aliases and root fields are those of the document as sent; the other numbers are those of the merged operation,
+//! in which no field is selected twice.
 //! Introspection is counted with fixed weights instead of the sizes of the schema, so that the limit does
 //! not change with the schema; the introspection query of graphql-js weighs 225,000.
 
@@ -26,6 +31,7 @@ use crate::document::{
     error::{DocumentError, with_separators},
     index::{DEFAULT_PAGE_SIZE, Field, Kind, SchemaIndex, TypeId},
     operation::Operation,
+    policy::Policy,
 };
 
 /// Maximum depth of nested fields.
@@ -45,10 +51,14 @@ pub(crate) const MAX_ALIASES: u64 = 30;
 pub(crate) const MAX_ROOT_FIELDS: u64 = 20;
 /// Maximum number of objects in the response.
 pub(crate) const MAX_OBJECTS: u64 = 10_000;
-/// Maximum number of scalars in the response. A field that is selected twice counts twice.
-pub(crate) const MAX_VALUES: u64 = 250_000;
+/// Maximum weight of the scalars in the response. A short stored scalar has weight 1.
+pub(crate) const MAX_WEIGHT: u64 = 250_000;
 /// Maximum size of all arguments in bytes. The arguments of a field count once per run of the field.
 pub(crate) const MAX_ARGUMENT_BYTES: u64 = 1024 * 1024;
+/// Number of objects that a count of a whole list counts as, if the list is a root field.
+pub(crate) const COUNT_OBJECTS: u64 = 100;
+/// Number of objects that a filter for text counts as: the filter reads every row of the organization.
+pub(crate) const TEXT_FILTER_OBJECTS: u64 = 2_500;
 /// Number of rows counted for a list that has no `first` or `last` argument and is no connection.
 pub(crate) const UNPAGED_ROWS: i64 = 10;
 /// Maximum number of rows counted for one list; the resolver rejects a larger `first`.
@@ -65,8 +75,8 @@ pub(crate) struct Cost {
     pub(crate) aliases: u64,
     /// Estimated number of objects in the response.
     pub(crate) objects: u64,
-    /// Estimated number of scalars in the response.
-    pub(crate) values: u64,
+    /// Estimated weight of the scalars in the response.
+    pub(crate) weight: u64,
     /// Size of the arguments in bytes. The arguments of a field count once per run of the field.
     pub(crate) arguments: u64,
     /// Weight of the introspection fields in the response.
@@ -74,26 +84,31 @@ pub(crate) struct Cost {
 }
 
 impl SchemaIndex {
-    /// Measures the operation and returns its cost if it is within all limits.
+    /// Measures the operation and returns its cost if it is within all limits. `merged` is the operation that will be
+    /// executed in place of the one that was sent; `None` if that one is executed itself.
     ///
     /// # Errors
-    /// Returns an error that names the first exceeded limit and the measured number.
-    pub(crate) fn cost(&self, operation: Operation<'_>) -> Result<Cost, DocumentError> {
-        self.check_alone(operation)?;
-        let (roots, position) = (operation.root_fields().len() as u64, operation.selections().pos);
+    /// Returns an error that names the first exceeded limit, the measured number and the field that costs most.
+    pub(crate) fn cost(
+        &self,
+        sent: Operation<'_>,
+        merged: Option<Operation<'_>>,
+    ) -> Result<Cost, DocumentError> {
+        let executed = merged.unwrap_or(sent);
+        self.check_alone(sent)?;
+        let (roots, position) = (sent.root_fields().len() as u64, sent.selections().pos);
         limit(position, roots, MAX_ROOT_FIELDS, "has", "root fields", "send several documents")?;
-        let mut walk = Measurer { index: self, operation, cost: Cost::default(), too_deep: None };
-        let root = self.root(operation.kind());
-        walk.set(
-            operation.selections(),
-            Frame { on: root, depth: 1, rows: 1, page: DEFAULT_PAGE_SIZE },
-        );
-        if let Some(error) = walk.too_deep {
+        let mut measured = self.measure(sent);
+        if let Some(error) = measured.too_deep {
             return Err(error);
         }
-        let cost = walk.cost;
-        limit(position, cost.fields, MAX_FIELDS, "selects", "fields", "select fewer")?;
-        limit(position, cost.aliases, MAX_ALIASES, "has", "aliases", "send several documents")?;
+        let Cost { depth, fields, aliases, .. } = measured.cost;
+        limit(position, fields, MAX_FIELDS, "selects", "fields", "select fewer")?;
+        limit(position, aliases, MAX_ALIASES, "has", "aliases", "send several documents")?;
+        if let Some(merged) = merged {
+            measured = self.measure(merged);
+        }
+        let cost = Cost { depth, fields, aliases, ..measured.cost };
         limit(
             position,
             cost.introspection,
@@ -103,10 +118,11 @@ impl SchemaIndex {
             "select fewer fields",
         )?;
         if cost.objects > MAX_OBJECTS {
-            let (measured, limit) = (with_separators(cost.objects), with_separators(MAX_OBJECTS));
+            let (number, limit) = (with_separators(cost.objects), with_separators(MAX_OBJECTS));
             let message = format!(
-                "this {} has a cost of {measured}, the limit is {limit}: request fewer rows with `first`",
-                operation.kind()
+                "this {} has a cost of {number}, the limit is {limit}; {} request fewer rows with `first`",
+                executed.kind(),
+                measured.dearest_objects.told(),
             );
             return Err(DocumentError::too_complex(position, message));
         }
@@ -119,9 +135,52 @@ impl SchemaIndex {
             "bytes of arguments",
             remedy,
         )?;
-        let remedy = "request fewer rows with `first`, or fewer fields";
-        limit(position, cost.values, MAX_VALUES, "returns about", "values", remedy)?;
+        if cost.weight > MAX_WEIGHT {
+            let (number, limit) = (with_separators(cost.weight), with_separators(MAX_WEIGHT));
+            let message = format!(
+                "the values of this {} weigh {number}, the limit is {limit}; {} request fewer rows with `first`, or fewer fields",
+                executed.kind(),
+                measured.dearest_value.told(),
+            );
+            return Err(DocumentError::too_complex(position, message));
+        }
         Ok(cost)
+    }
+
+    fn measure<'a>(&'a self, operation: Operation<'a>) -> Measurer<'a> {
+        let mut measurer = Measurer {
+            index: self,
+            operation,
+            cost: Cost::default(),
+            too_deep: None,
+            dearest_objects: Dearest::default(),
+            dearest_value: Dearest::default(),
+        };
+        let on = self.root(operation.kind());
+        let frame = Frame { on, depth: 1, rows: 1, page: DEFAULT_PAGE_SIZE };
+        measurer.set(operation.selections(), frame);
+        measurer
+    }
+}
+
+/// The field that adds most to a number.
+#[derive(Default)]
+struct Dearest<'a> {
+    cost: u64,
+    field: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Dearest<'a> {
+    fn offer(&mut self, cost: u64, on: &'a str, field: &'a str) {
+        if cost > self.cost {
+            *self = Self { cost, field: Some((on, field)) };
+        }
+    }
+
+    /// Returns the field and its cost as the middle part of a sentence.
+    fn told(&self) -> String {
+        let Some((on, field)) = self.field else { return String::new() };
+        format!("`{on}.{field}` costs most, {}:", with_separators(self.cost))
     }
 }
 
@@ -160,6 +219,8 @@ struct Measurer<'a> {
     operation: Operation<'a>,
     cost: Cost,
     too_deep: Option<DocumentError>,
+    dearest_objects: Dearest<'a>,
+    dearest_value: Dearest<'a>,
 }
 
 impl<'a> Measurer<'a> {
@@ -205,19 +266,31 @@ impl<'a> Measurer<'a> {
         let known = frame.on.and_then(|on| Some((on, self.index.get(on).field(name)?)));
         let Some((on, definition)) = known else {
             // `__typename`, or an unknown field, which validation will reject. Fields below it still count.
-            self.cost.values = self.cost.values.saturating_add(frame.rows);
+            self.cost.weight = self.cost.weight.saturating_add(frame.rows);
             let depth = frame.depth + 1;
             self.set(&selected.selection_set, Frame { on: None, depth, ..frame });
             return;
         };
-        let returned = self.index.get(definition.returns);
+        let (parent, returned) = (self.index.get(on), self.index.get(definition.returns));
+        let mut objects = 0_u64;
         if returned.kind == Kind::Leaf {
-            self.cost.values = self.cost.values.saturating_add(frame.rows);
+            let weight = frame.rows.saturating_mul(definition.weight);
+            self.cost.weight = self.cost.weight.saturating_add(weight);
+            self.dearest_value.offer(weight, &parent.name, name);
+            if name == "totalCount" && parent.is_connection {
+                // Below a root field, the whole list of the organization is counted; elsewhere, the list of one owner.
+                objects = if frame.depth == 2 { COUNT_OBJECTS } else { frame.rows };
+            }
+        }
+        if definition.policies.contains(&Policy::TextFilter)
+            && self.operation.has_key(selected, "filter", "text")
+        {
+            objects = TEXT_FILTER_OBJECTS;
         }
         let page = self.requested_rows(selected, definition);
         // `edges` and `nodes` return the page requested by the field above, if the parent type is a connection or they
         // have no page arguments of their own.
-        let holds_page = self.index.get(on).is_connection || definition.page.is_none();
+        let holds_page = parent.is_connection || definition.page.is_none();
         let is_page = holds_page && matches!(name, "edges" | "nodes");
         let factor = if returned.kind == Kind::Leaf || !definition.is_list {
             1
@@ -228,15 +301,17 @@ impl<'a> Measurer<'a> {
         };
         let rows = frame.rows.saturating_mul(factor.clamp(1, MAX_ROWS).unsigned_abs());
         if returned.kind != Kind::Leaf {
-            self.cost.objects = self.cost.objects.saturating_add(rows);
+            objects = objects.saturating_add(rows);
         }
         // A dependency walk may visit every asset, however few rows it returns. Its depth therefore adds to the cost:
         // depth 10 counts as 405 objects, depth 1 as none.
         if let Some(default_depth) = definition.walk {
             let beyond = self.operation.integer(selected, "depth").unwrap_or(default_depth) - 1;
             let weight = 5 * beyond.clamp(0, 10).pow(2).unsigned_abs();
-            self.cost.objects = self.cost.objects.saturating_add(frame.rows.saturating_mul(weight));
+            objects = objects.saturating_add(frame.rows.saturating_mul(weight));
         }
+        self.cost.objects = self.cost.objects.saturating_add(objects);
+        self.dearest_objects.offer(objects, &parent.name, name);
         let depth = frame.depth + 1;
         let on = Some(definition.returns);
         self.set(&selected.selection_set, Frame { on, depth, rows, page });

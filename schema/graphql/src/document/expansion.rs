@@ -43,6 +43,20 @@ impl ParsedDocument {
         Ok(Self(document))
     }
 
+    /// Wraps a merged operation, which is within the limits because the document it was made from is.
+    pub(crate) fn of_operation(operation: Positioned<OperationDefinition>) -> Self {
+        let operations = DocumentOperations::Single(operation);
+        Self(ExecutableDocument { operations, fragments: HashMap::new() })
+    }
+
+    /// Returns the merged operation of this document, with the variables of the operation as sent.
+    pub(crate) fn merged_operation<'a>(&'a self, sent: Operation<'a>) -> Option<Operation<'a>> {
+        match &self.0.operations {
+            DocumentOperations::Single(operation) => Some(sent.rewritten(&self.0, operation)),
+            DocumentOperations::Multiple(_) => None,
+        }
+    }
+
     /// Returns the parsed document for execution.
     pub(crate) fn into_document(self) -> ExecutableDocument {
         self.0
@@ -56,6 +70,24 @@ impl ParsedDocument {
         operation_name: Option<&str>,
         variables: &'a mut Variables,
     ) -> Result<Operation<'a>, DocumentError> {
+        let operation = self.definition(operation_name)?;
+        Ok(Operation::new(&self.0, operation, variables))
+    }
+
+    /// As [`ParsedDocument::operation`], for variables into which the defaults have been written.
+    pub(crate) fn prepared_operation<'a>(
+        &'a self,
+        operation_name: Option<&str>,
+        variables: &'a Variables,
+    ) -> Result<Operation<'a>, DocumentError> {
+        let operation = self.definition(operation_name)?;
+        Ok(Operation::with_defaults(&self.0, operation, variables))
+    }
+
+    fn definition(
+        &self,
+        operation_name: Option<&str>,
+    ) -> Result<&Positioned<OperationDefinition>, DocumentError> {
         let operation = match (&self.0.operations, operation_name) {
             (DocumentOperations::Single(operation), None) => Some(operation),
             (DocumentOperations::Single(_), Some(_)) => None,
@@ -69,13 +101,9 @@ impl ParsedDocument {
                 return Err(DocumentError::invalid(None, message));
             }
         };
-        let Some(operation) = operation else {
-            return Err(DocumentError::invalid(
-                None,
-                "the document has no operation with that name",
-            ));
-        };
-        Ok(Operation::new(&self.0, operation, variables))
+        operation.ok_or_else(|| {
+            DocumentError::invalid(None, "the document has no operation with that name")
+        })
     }
 }
 

@@ -61,6 +61,9 @@ pub(crate) const DEFAULT_PAGE_SIZE: i64 = 50;
 /// Depth counted for a dependency walk if the argument `depth` has no default: the maximum depth.
 const MAX_WALK_DEPTH: i64 = 10;
 
+/// Weight of a scalar of the type `JSON`, which holds up to 20 kB.
+const JSON_WEIGHT: u64 = 20;
+
 /// A field of an object or interface.
 #[derive(Debug)]
 pub(crate) struct Field {
@@ -78,6 +81,8 @@ pub(crate) struct Field {
     pub(crate) or_oneself: bool,
     /// Policies of the field, declared in Rust beside its resolver.
     pub(crate) policies: &'static [Policy],
+    /// Weight of the scalar, compared with that of a short stored one.
+    pub(crate) weight: u64,
     has_permission_directive: bool,
 }
 

@@ -5,7 +5,7 @@
 
 use async_graphql::{
     Name, Positioned, Value,
-    indexmap::IndexMap,
+    indexmap::{IndexMap, map::Entry},
     parser::types::{Selection, SelectionSet},
 };
 
@@ -13,7 +13,11 @@ use crate::document::operation::Operation;
 
 /// Order of the keys of one object in a response, and of the objects below it.
 #[derive(Debug, Default)]
-pub(crate) struct KeyOrder(IndexMap<Name, KeyOrder>);
+pub(crate) struct KeyOrder {
+    keys: IndexMap<Name, KeyOrder>,
+    /// True if the document selects a key of this object or of one below it several times.
+    repeats: bool,
+}
 
 impl KeyOrder {
     /// Returns the keys of the whole response.
@@ -23,6 +27,16 @@ impl KeyOrder {
         keys
     }
 
+    /// Returns the response keys of the root fields, in document order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(Name::as_str)
+    }
+
+    /// Returns true if the document selects any response key of one object several times.
+    pub(crate) fn has_repeated_keys(&self) -> bool {
+        self.repeats
+    }
+
     fn collect(&mut self, operation: Operation<'_>, set: &Positioned<SelectionSet>) {
         for item in &set.node.items {
             if operation.excludes(item.node.directives()) {
@@ -30,8 +44,12 @@ impl KeyOrder {
             }
             match &item.node {
                 Selection::Field(field) => {
-                    let below = self.0.entry(field.node.response_key().node.clone()).or_default();
+                    let key = field.node.response_key().node.clone();
+                    let entry = self.keys.entry(key);
+                    self.repeats |= matches!(entry, Entry::Occupied(_));
+                    let below = entry.or_default();
                     below.collect(operation, &field.node.selection_set);
+                    self.repeats |= below.repeats;
                 }
                 Selection::InlineFragment(inline) => {
                     self.collect(operation, &inline.node.selection_set);
@@ -49,14 +67,14 @@ impl KeyOrder {
     pub(crate) fn sort(&self, value: &mut Value) {
         match value {
             Value::Object(object) => {
-                let index = |key: &Name| self.0.get_index_of(key).unwrap_or(usize::MAX);
+                let index = |key: &Name| self.keys.get_index_of(key).unwrap_or(usize::MAX);
                 if !object.keys().is_sorted_by_key(index) {
                     object.sort_by(|left, _, right, _| index(left).cmp(&index(right)));
                 }
                 for (key, value) in object {
                     // A key without selected subfields is a leaf; a JSON value must stay unchanged.
-                    if let Some(keys) = self.0.get(key).filter(|keys| !keys.0.is_empty()) {
-                        keys.sort(value);
+                    if let Some(below) = self.keys.get(key).filter(|below| !below.keys.is_empty()) {
+                        below.sort(value);
                     }
                 }
             }

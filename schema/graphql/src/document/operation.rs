@@ -11,7 +11,7 @@
 use std::fmt::{self, Write};
 
 use async_graphql::{
-    Positioned, Value, Variables,
+    Name, Positioned, Value, Variables,
     parser::types::{
         Directive, ExecutableDocument, Field, FragmentDefinition, OperationDefinition,
         OperationType, Selection, SelectionSet,
@@ -43,8 +43,26 @@ impl<'a> Operation<'a> {
                 variables.entry(name).or_insert_with(|| default.node.clone());
             }
         }
+        Self::with_defaults(document, operation, variables)
+    }
+
+    /// Keeps a reference to the operation and to variables that contain the defaults.
+    pub(crate) fn with_defaults(
+        document: &'a ExecutableDocument,
+        definition: &'a Positioned<OperationDefinition>,
+        variables: &'a Variables,
+    ) -> Self {
         let has_large_variable = variables.values().any(|value| json_bytes(value) > 64);
-        Self { document, definition: operation, variables, has_large_variable }
+        Self { document, definition, variables, has_large_variable }
+    }
+
+    /// Returns the operation after it was rewritten, with the same variables.
+    pub(crate) fn rewritten(
+        self,
+        document: &'a ExecutableDocument,
+        definition: &'a Positioned<OperationDefinition>,
+    ) -> Self {
+        Self { document, definition, ..self }
     }
 
     /// Returns the parsed definition of the operation.
@@ -110,6 +128,24 @@ impl<'a> Operation<'a> {
         }
     }
 
+    /// Returns true if this argument is an object in which the key has a value other than null.
+    pub(crate) fn has_key(self, field: &Field, argument: &str, key: &str) -> bool {
+        let is_given = |value: Option<&Value>| value.is_some_and(|value| *value != Value::Null);
+        let shallow = |name: Name| {
+            Ok::<_, ()>(match self.variables.get(&name) {
+                None | Some(Value::Null) => Value::Null,
+                Some(Value::Object(entries)) if is_given(entries.get(key)) => {
+                    Value::Object([(Name::new(key), Value::Boolean(true))].into_iter().collect())
+                }
+                Some(Value::Object(_)) => Value::Null,
+                Some(_) => Value::Boolean(true),
+            })
+        };
+        let value = field.get_argument(argument);
+        let value = value.and_then(|value| value.node.clone().into_const_with(shallow).ok());
+        matches!(value, Some(Value::Object(entries)) if is_given(entries.get(key)))
+    }
+
     /// Returns the size in bytes of the field's arguments, which async-graphql copies each time the field runs.
     /// Variables count with the size of their value.
     pub(crate) fn argument_bytes(self, field: &Field) -> u64 {
@@ -132,6 +168,11 @@ impl<'a> Operation<'a> {
         let mut names = Vec::new();
         self.collect_names(self.selections(), &mut names);
         names
+    }
+
+    /// Returns true if any root field introspects the schema.
+    pub(crate) fn introspects(self) -> bool {
+        self.root_fields().iter().any(|name| matches!(*name, "__schema" | "__type"))
     }
 
     fn collect_names(self, set: &'a Positioned<SelectionSet>, names: &mut Vec<&'a str>) {

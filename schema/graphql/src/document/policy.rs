@@ -30,4 +30,8 @@ pub(crate) enum Policy {
     ReturnsCaller,
     /// The field returns the caller's own user or API key if this argument is one of the caller's ids.
     ReturnsCallerIf(&'static str),
+    /// The scalar is computed or large, so it counts as this many plain ones.
+    Weight(u64),
+    /// The list reads every row of the organization if the argument `filter` has a `text`.
+    TextFilter,
 }

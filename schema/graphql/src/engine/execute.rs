@@ -8,14 +8,15 @@ use std::sync::Arc;
 use async_graphql::{Request, Response, Variables};
 use chrono::{DateTime, Utc};
 use domain::Viewer;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 use crate::{
-    document::{authorize, expansion::ParsedDocument, key_order::KeyOrder},
+    document::{authorize, expansion::ParsedDocument},
     engine::{
         Engine,
+        early_end::{ended_early, within_limit},
         error_answer::{answer_to, entry},
-        prepare::Prepared,
+        prepare::{OperationKind, Prepared},
     },
     request::{
         answer::{Answer, add_request_id, has_run, is_limited, refused},
@@ -23,6 +24,8 @@ use crate::{
         drive::{Loads, drive},
         error::Error,
         loader::Loaders,
+        pace::{MAX_MUTATION, MAX_QUERY},
+        place::Place,
         subscription_state::SubscriptionState,
     },
 };
@@ -90,24 +93,34 @@ impl Engine {
         client: Client,
         now: DateTime<Utc>,
     ) -> Answer {
-        let Prepared { document, operation_name, mut variables, .. } = prepared;
-        let (keys, has_one_root) = match self.check_permissions(
-            &document,
-            operation_name.as_deref(),
-            &mut variables,
-            viewer.as_ref(),
-        ) {
-            Ok(accepted) => accepted,
+        let has_one_root = match self.check(&prepared, viewer.as_ref()) {
+            Ok(has_one_root) => has_one_root,
             Err(refused) => return refused,
         };
-        let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let _places = match self.places(viewer.as_ref()).await {
+            Ok(places) => places,
+            Err(error) => return refused(&error),
+        };
+        let scope = self.scope(viewer, client, now, prepared.operation);
         let loads = Loads::default();
-        let request = request(document, operation_name, variables, &scope, &loads);
-        let mut response = drive(Box::pin(self.0.schema.execute(request)), loads).await;
+        let Prepared { operation, document, merged, keys, operation_name, variables, .. } =
+            prepared;
+        let (schema, request) = match merged {
+            Some(merged) => (&self.0.validated, request(merged, None, variables, &scope, &loads)),
+            None => (&self.0.schema, request(document, operation_name, variables, &scope, &loads)),
+        };
+        let execution = Box::pin(schema.execute(request));
+        let response = drive(execution, loads, &scope.pace).await;
         scope.finish().await;
-        keys.sort(&mut response.data);
-        let executed = has_run(&response) && !(has_one_root && is_limited(&response));
-        Answer { response, executed }
+        let response = response.and_then(within_limit);
+        match response {
+            Ok(mut response) => {
+                keys.sort(&mut response.data);
+                let executed = has_run(&response) && !(has_one_root && is_limited(&response));
+                Answer { response, executed }
+            }
+            Err(reason) => ended_early(reason, &scope.pace, operation, &keys),
+        }
     }
 
     async fn run_for_subscription(
@@ -118,40 +131,72 @@ impl Engine {
         now: DateTime<Utc>,
         state: &Arc<SubscriptionState>,
     ) -> Vec<Answer> {
-        let Prepared { document, operation_name, variables, .. } = prepared;
-        let (name, mut variables) = (operation_name.clone(), variables.clone());
-        let keys = match self.check_permissions(
-            document,
-            name.as_deref(),
-            &mut variables,
-            viewer.as_ref(),
-        ) {
-            Ok((keys, _)) => keys,
-            Err(refused) => return vec![refused],
+        if let Err(refused) = self.check(prepared, viewer.as_ref()) {
+            return vec![refused];
+        }
+        let _places = match self.places(viewer.as_ref()).await {
+            Ok(places) => places,
+            Err(error) => return vec![refused(&error)],
         };
-        let scope = Arc::new(RequestScope::new(Arc::clone(&self.0.services), viewer, client, now));
+        let scope = self.scope(viewer, client, now, prepared.operation);
         let loads = Loads::default();
-        let request = request(document.clone(), name, variables, &scope, &loads);
-        let stream = self.0.schema.execute_stream(request.data(Arc::clone(state)));
-        let responses = drive(Box::pin(stream.collect::<Vec<_>>()), loads).await;
+        let variables = prepared.variables.clone();
+        let (schema, request) = match &prepared.merged {
+            Some(merged) => {
+                (&self.0.validated, request(merged.clone(), None, variables, &scope, &loads))
+            }
+            None => {
+                let (document, name) = (prepared.document.clone(), prepared.operation_name.clone());
+                (&self.0.schema, request(document, name, variables, &scope, &loads))
+            }
+        };
+        let stream = schema.execute_stream(request.data(Arc::clone(state)));
+        let execution = Box::pin(stream.collect::<Vec<_>>());
+        let responses = drive(execution, loads, &scope.pace).await;
         scope.finish().await;
-        let answers = responses.into_iter().map(|mut response| {
-            keys.sort(&mut response.data);
-            Answer { executed: has_run(&response), response }
+        let responses = match responses {
+            Ok(responses) => responses,
+            Err(reason) => {
+                return vec![ended_early(reason, &scope.pace, prepared.operation, &prepared.keys)];
+            }
+        };
+        let answers = responses.into_iter().map(|response| match within_limit(response) {
+            Ok(mut response) => {
+                prepared.keys.sort(&mut response.data);
+                Answer { executed: has_run(&response), response }
+            }
+            Err(reason) => ended_early(reason, &scope.pace, prepared.operation, &prepared.keys),
         });
         answers.collect()
     }
 
-    /// Checks the permissions for the whole document. Returns the key order of the response, and true if the operation
-    /// has exactly one root field besides `__typename`.
-    #[expect(clippy::result_large_err, reason = "created once per request and sent immediately")]
-    fn check_permissions(
+    fn scope(
         &self,
-        document: &ParsedDocument,
-        operation_name: Option<&str>,
-        variables: &mut Variables,
-        viewer: Option<&Viewer>,
-    ) -> Result<(KeyOrder, bool), Answer> {
+        viewer: Option<Viewer>,
+        client: Client,
+        now: DateTime<Utc>,
+        operation: OperationKind,
+    ) -> Arc<RequestScope> {
+        let limit = match operation {
+            OperationKind::Query | OperationKind::Subscription => MAX_QUERY,
+            OperationKind::Mutation => MAX_MUTATION,
+        };
+        let (services, places) = (Arc::clone(&self.0.services), self.0.places.clone());
+        Arc::new(RequestScope::new(services, places, viewer, client, now, limit))
+    }
+
+    /// Waits for a place of the caller; an anonymous caller reads no rows of an organization and needs none.
+    async fn places(&self, viewer: Option<&Viewer>) -> Result<Option<[Place; 2]>, Error> {
+        match viewer {
+            Some(viewer) => self.0.places.of_execution(viewer).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Checks the permissions for the whole document, and validates it if a merged operation is executed in its place.
+    /// Returns true if the operation has exactly one root field besides `__typename`.
+    #[expect(clippy::result_large_err, reason = "created once per request and sent immediately")]
+    fn check(&self, prepared: &Prepared, viewer: Option<&Viewer>) -> Result<bool, Answer> {
         let own_ids: Vec<String> = viewer.and_then(Viewer::own_id).into_iter().collect();
         let caller = match viewer {
             None => authorize::Caller::Anonymous,
@@ -160,16 +205,37 @@ impl Engine {
                 own_ids: &own_ids,
             },
         };
-        let operation =
-            document.operation(operation_name, variables).map_err(|error| answer_to(&error))?;
-        let forbidden = self.0.index.forbidden(operation, caller);
+        let Prepared { document, merged, operation_name, variables, .. } = prepared;
+        let sent = document
+            .prepared_operation(operation_name.as_deref(), variables)
+            .map_err(|error| answer_to(&error))?;
+        let forbidden = self.0.index.forbidden(sent, caller);
         if !forbidden.is_empty() {
             let entries = forbidden.into_iter().map(entry).collect();
             return Err(Answer { response: Response::from_errors(entries), executed: false });
         }
-        let roots = operation.root_fields();
-        let has_one_root = roots.iter().filter(|name| **name != "__typename").count() == 1;
-        Ok((KeyOrder::of(operation), has_one_root))
+        let executed = merged.as_ref().and_then(|merged| merged.merged_operation(sent));
+        if executed.is_some() {
+            self.validate(prepared)?;
+        }
+        let roots = executed.unwrap_or(sent).root_fields();
+        Ok(roots.iter().filter(|name| **name != "__typename").count() == 1)
+    }
+
+    /// Validates the document as sent, and executes nothing.
+    #[expect(clippy::result_large_err, reason = "created once per request and sent immediately")]
+    fn validate(&self, prepared: &Prepared) -> Result<(), Answer> {
+        let mut request =
+            Request::new(String::new()).variables(prepared.variables.clone()).only_introspection();
+        request.operation_name.clone_from(&prepared.operation_name);
+        request.set_parsed_query(prepared.document.clone().into_document());
+        // No resolver runs, so the execution awaits nothing.
+        let response = self.0.schema.execute(request).now_or_never().unwrap_or_default();
+        // A valid subscription gets an error without a location, because `execute` runs no subscriptions.
+        if response.errors.iter().any(|error| !error.locations.is_empty()) {
+            return Err(Answer { response, executed: false });
+        }
+        Ok(())
     }
 }
 

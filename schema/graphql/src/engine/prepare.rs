@@ -7,7 +7,7 @@ use async_graphql::{
 };
 
 use crate::{
-    document::{expansion::ParsedDocument, lexer, policy::Policy, root},
+    document::{expansion::ParsedDocument, key_order::KeyOrder, lexer, policy::Policy, root},
     engine::{Engine, error_answer::answer_to},
     request::{
         answer::{Answer, refused},
@@ -30,7 +30,11 @@ pub enum OperationKind {
 pub struct Prepared {
     /// Kind of the selected operation.
     pub operation: OperationKind,
+    /// The document as sent.
     pub(super) document: ParsedDocument,
+    /// The operation in which no field is selected twice; `None` if the document as sent is such an operation.
+    pub(super) merged: Option<ParsedDocument>,
+    pub(super) keys: KeyOrder,
     pub(super) operation_name: Option<String>,
     pub(super) variables: Variables,
     /// True if the document signs in or refreshes a session, so that its bearer token is ignored.
@@ -66,12 +70,14 @@ impl Engine {
             .operation(operation_name, &mut variables)
             .map_err(|error| answer_to(&error))?;
         let (index, input_types) = (&self.0.index, &self.0.input_types);
+        let keys = KeyOrder::of(operation);
+        let merged = index.merge(operation, &keys);
+        let executed = merged.as_ref().and_then(|merged| merged.merged_operation(operation));
         root::check_root(operation)
-            .and_then(|()| index.cost(operation))
+            .and_then(|()| index.cost(operation, executed))
             .and_then(|_| input_types.check(operation.definition(), operation.variables()))
             .map_err(|error| answer_to(&error))?;
-        let is_introspection = |root: &&str| matches!(*root, "__schema" | "__type");
-        if !self.0.settings.introspection && operation.root_fields().iter().any(is_introspection) {
+        if !self.0.settings.introspection && operation.introspects() {
             let message = "Introspection is disabled on this server: use the schema file of the release, or print the schema with `sentryops schema`.";
             return Err(refused(&Error::new(ErrorCode::Forbidden, message)));
         }
@@ -85,6 +91,8 @@ impl Engine {
         Ok(Prepared {
             operation: kind,
             document,
+            merged,
+            keys,
             operation_name: operation_name.map(ToOwned::to_owned),
             variables,
             ignores_bearer,

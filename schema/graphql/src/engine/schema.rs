@@ -34,7 +34,7 @@ object_types! {
 
     /// Assets and the data that belongs to them.
     InventoryQuery, InventoryMutation {
-        inventory::asset { query AssetQuery; mutation AssetMutation; node Asset; }
+        inventory::asset { query AssetQuery; mutation AssetMutation; node Asset; policies POLICIES; }
         inventory::tag { query TagQuery; mutation TagMutation; node Tag; }
         inventory::attribute { query AttributeQuery; }
         inventory::import { query ImportQuery; mutation ImportMutation; node ImportRun; }

@@ -25,6 +25,7 @@ use futures_util::future::OptionFuture;
 use crate::{
     access::user::User,
     access::user::UserById,
+    document::policy::{FieldPolicy, Policy},
     inventory::change::{self, Change},
     inventory::tag::TagsOfAsset,
     request::{
@@ -35,6 +36,13 @@ use crate::{
         page::{Connection, wants_total},
     },
 };
+
+/// Policies of the fields that compute or that read every row.
+pub(crate) const POLICIES: &[FieldPolicy] = &[
+    FieldPolicy { on: "Query", field: "assets", policies: &[Policy::TextFilter] },
+    FieldPolicy { on: "Asset", field: "qrPng", policies: &[Policy::Weight(500)] },
+    FieldPolicy { on: "Asset", field: "qrSvg", policies: &[Policy::Weight(500)] },
+];
 
 /// Fields that another module adds to the GraphQL type `Asset`, such as custody or compliance. `E` is the entity of
 /// that module. The module implements this trait for [`Asset`] and owns the fields, so that this module depends on none
@@ -100,12 +108,14 @@ impl Asset {
     }
 
     /// QR code of the asset's short code, as an SVG document for a label of any size.
-    async fn qr_svg(&self) -> String {
+    async fn qr_svg(&self, ctx: &Context<'_>) -> String {
+        ctx.scope().pace.check().await;
         label::svg(&self.0.code)
     }
 
     /// QR code of the asset's short code, as a PNG image in a `data:` URL.
-    async fn qr_png(&self) -> String {
+    async fn qr_png(&self, ctx: &Context<'_>) -> String {
+        ctx.scope().pace.check().await;
         label::png_data_url(&self.0.code)
     }
 }
@@ -152,13 +162,20 @@ impl AssetQuery {
         let keys = &ctx.services().cursors;
         let scope = CursorScope::new(ctx.viewer()?.org, "assets", &(&filter, order));
         let request = PageArgs { first, after, last, before }.check(keys, &scope)?;
-        let tx = ctx.read().await?;
-        let counting: OptionFuture<_> =
-            wants_total(ctx).then(|| asset::Asset::count(&tx, &filter)).into();
-        let (page, total) =
-            tokio::join!(asset::Asset::list(&tx, &filter, order, &request), counting);
-        let total = total.transpose()?;
-        Ok(Connection::new(page?, keys, &scope, total, |asset| asset.position(order), Asset))
+        let statements = async {
+            let tx = ctx.read().await?;
+            let counting: OptionFuture<_> =
+                wants_total(ctx).then(|| asset::Asset::count(&tx, &filter)).into();
+            let (page, total) =
+                tokio::join!(asset::Asset::list(&tx, &filter, order, &request), counting);
+            Ok::<_, Error>((page?, total.transpose()?))
+        };
+        let (page, total) = if filter.text.is_some() {
+            ctx.scope().filter_text(statements).await??
+        } else {
+            statements.await?
+        };
+        Ok(Connection::new(page, keys, &scope, total, |asset| asset.position(order), Asset))
     }
 }
 

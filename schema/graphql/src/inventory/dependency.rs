@@ -21,6 +21,7 @@ use crate::{
         error::Result,
         loader::{Batch, Load, grouped},
         node::Identified,
+        row::{Row, rows},
     },
 };
 
@@ -85,8 +86,8 @@ impl BlastRadius {
     }
 
     /// The nearest affected assets, at most `first`, ordered by depth, then by name.
-    async fn nodes(&self) -> Vec<Reached> {
-        self.0.nodes.iter().cloned().map(Reached).collect()
+    async fn nodes(&self) -> Vec<Row<Reached>> {
+        rows(self.0.nodes.iter().cloned().map(Reached))
     }
 
     /// True if more assets are affected than `nodes` lists.
@@ -118,7 +119,7 @@ impl AssetDependencies {
         #[graphql(desc = "Maximum number of assets, 1 to 100.", default_with = "Some(100)")] first: Option<
             i32,
         >,
-    ) -> Result<Vec<Reached>> {
+    ) -> Result<Vec<Row<Reached>>> {
         let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
         reach(ctx, self.0, Direction::DependsOn, bounds).await
     }
@@ -133,7 +134,7 @@ impl AssetDependencies {
         #[graphql(desc = "Maximum number of assets, 1 to 100.", default_with = "Some(100)")] first: Option<
             i32,
         >,
-    ) -> Result<Vec<Reached>> {
+    ) -> Result<Vec<Row<Reached>>> {
         let bounds = Bounds::check(depth.unwrap_or(1), first.unwrap_or(100))?;
         reach(ctx, self.0, Direction::Dependents, bounds).await
     }
@@ -161,9 +162,9 @@ async fn reach(
     asset: AssetId,
     direction: Direction,
     bounds: Bounds,
-) -> Result<Vec<Reached>> {
+) -> Result<Vec<Row<Reached>>> {
     let reached = ctx.load::<Reach>(ReachKey { asset, direction, bounds }).await?;
-    Ok(reached.unwrap_or_default().into_iter().map(Reached).collect())
+    Ok(rows(reached.unwrap_or_default().into_iter().map(Reached)))
 }
 
 /// Returns the blast radius of an asset.

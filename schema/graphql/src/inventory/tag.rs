@@ -18,6 +18,7 @@ use crate::request::{
     error::Result,
     loader::Batch,
     node::Identified,
+    row::{Row, rows},
 };
 
 /// Root fields that read tags.
@@ -28,8 +29,8 @@ pub(crate) struct TagQuery;
 impl TagQuery {
     /// The organization's tags, ordered by name. Requires `ASSET_READ`.
     #[graphql(directive = requires::apply(AssetRead))]
-    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
-        Ok(Tag::list(&*ctx.read().await?).await?)
+    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Row<Tag>>> {
+        Ok(rows(Tag::list(&*ctx.read().await?).await?))
     }
 }
 

@@ -6,7 +6,11 @@
 //! another resolver waits for the guard in order to end the transaction, and the loader's read waits behind that
 //! resolver.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_graphql::Context;
 use chrono::{DateTime, Utc};
@@ -21,7 +25,11 @@ use domain::{
 use jobs::{Decision, Limiter, Quota, event::Listener};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
-use crate::request::error::{Error, ErrorCode, Result};
+use crate::request::{
+    error::{Error, ErrorCode, Result},
+    pace::{EarlyEnd, Pace},
+    place::Places,
+};
 
 /// Services that all requests of the process share.
 #[derive(Clone)]
@@ -51,23 +59,38 @@ pub struct Client {
     pub request_id: String,
 }
 
-/// State of one request: its caller, and its read transaction.
+/// State of one request: its caller, its read transaction, and the pace of its execution.
 pub(crate) struct RequestScope {
     services: Arc<Services>,
     viewer: Option<Viewer>,
     caller: RequestInfo,
     reading: Arc<RwLock<OnceCell<Tx>>>,
+    places: Places,
+    /// Clock and byte counter of the execution.
+    pub(crate) pace: Pace,
+    /// Time left for all filters for text; the lock admits one filter at a time.
+    text_filter: tokio::sync::Mutex<Duration>,
 }
 
 impl RequestScope {
     pub(crate) fn new(
         services: Arc<Services>,
+        places: Places,
         viewer: Option<Viewer>,
         client: Client,
         now: DateTime<Utc>,
+        limit: Duration,
     ) -> Self {
         let caller = RequestInfo { address: client.address, request_id: client.request_id, now };
-        Self { services, viewer, caller, reading: Arc::default() }
+        Self {
+            services,
+            viewer,
+            caller,
+            reading: Arc::default(),
+            places,
+            pace: Pace::new(limit),
+            text_filter: tokio::sync::Mutex::new(MAX_TEXT_FILTER),
+        }
     }
 
     /// Returns the request's read transaction, and opens one if necessary. Drop the returned guard before awaiting a
@@ -107,6 +130,22 @@ impl RequestScope {
         Ok(result)
     }
 
+    /// Runs statements that filter for text, i.e. read every row of the organization: one filter at a time in a request,
+    /// a few in an organization, and for a limited time. The execution ends when the time is used up, because the
+    /// statement can only be cancelled together with its transaction.
+    pub(crate) async fn filter_text<T>(&self, statements: impl Future<Output = T>) -> Result<T> {
+        let mut left = self.text_filter.lock().await;
+        let _place = self.places.of_text_filter(self.viewer()?.org).await?;
+        let started = Instant::now();
+        let Ok(result) = tokio::time::timeout(*left, statements).await else {
+            self.pace.end(EarlyEnd::TextFilter);
+            self.pace.check().await;
+            return Err(Error::new(ErrorCode::Timeout, TEXT_FILTER_TOO_SLOW));
+        };
+        *left = left.saturating_sub(started.elapsed());
+        Ok(result)
+    }
+
     /// Ends the read transaction, which returns its connection to the pool.
     pub(crate) async fn finish(&self) {
         end(&mut *self.reading.write().await).await;
@@ -129,6 +168,12 @@ async fn end(reading: &mut OnceCell<Tx>) {
         tracing::debug!(error, "a read transaction did not end cleanly");
     }
 }
+
+/// Maximum time of all filters for text of one request.
+const MAX_TEXT_FILTER: Duration = Duration::from_secs(2);
+
+/// Message for a request whose filters for text took too long.
+pub(crate) const TEXT_FILTER_TOO_SLOW: &str = "Filtering for text took longer than 2 s: filter by other fields as well, or for fewer texts at a time.";
 
 /// Message that explains how to sign in.
 pub(crate) const SIGN_IN: &str = "Sign in with the mutation login and send the header Authorization: Bearer <accessToken>, or an API key in its place.";

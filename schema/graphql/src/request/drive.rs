@@ -3,6 +3,9 @@
 //! Loads start only when the execution cannot progress without them. By then every row has requested its keys, so a
 //! nested list costs one statement whatever its length. Loads in separate tasks would start whenever the scheduler runs
 //! them, and a hundred rows would cost about ten statements. Dropping the request also drops its loads.
+//!
+//! An execution yields to the other tasks of the process after each time slice, and ends at its deadline even if it
+//! awaits nothing (see `pace`).
 
 use std::{
     future::poll_fn,
@@ -15,6 +18,8 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
+
+use crate::request::pace::{EarlyEnd, Pace};
 
 /// Loads that are queued and have not started.
 #[derive(Clone, Default)]
@@ -50,17 +55,30 @@ impl Wake for Signal {
 }
 
 /// Polls an execution to completion. Runs the queued loads whenever the execution is blocked.
-pub(crate) async fn drive<T>(execution: impl Future<Output = T>, loads: Loads) -> T {
+///
+/// # Errors
+/// Returns the reason if the execution was ended early.
+pub(crate) async fn drive<T>(
+    execution: impl Future<Output = T>,
+    loads: Loads,
+    pace: &Pace,
+) -> Result<T, EarlyEnd> {
     let mut execution = pin!(execution);
+    let mut deadline = pin!(tokio::time::sleep(pace.limit()));
     let mut running = FuturesUnordered::new();
     let signal = Arc::new(Signal::default());
     let waker = Waker::from(Arc::clone(&signal));
     let driver = poll_fn(move |task| {
         signal.task.register(task.waker());
+        pace.begin_slice();
         loop {
             signal.woken.store(false, Ordering::Release);
             if let Poll::Ready(output) = execution.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Poll::Ready(output);
+                return Poll::Ready(Ok(output));
+            }
+            if pace.take_pause() {
+                // The slice is over. The task has been woken and continues after other tasks.
+                return pace.early_end().map_or(Poll::Pending, |end| Poll::Ready(Err(end)));
             }
             if signal.woken.load(Ordering::Acquire) {
                 continue; // The execution can progress, and may request more keys before a load starts.
@@ -68,7 +86,8 @@ pub(crate) async fn drive<T>(execution: impl Future<Output = T>, loads: Loads) -
             running.extend(loads.take());
             while let Poll::Ready(Some(())) = running.poll_next_unpin(task) {}
             if !signal.woken.load(Ordering::Acquire) {
-                return Poll::Pending;
+                let is_over = deadline.as_mut().poll(task).is_ready();
+                return if is_over { Poll::Ready(Err(EarlyEnd::Deadline)) } else { Poll::Pending };
             }
         }
     });

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use async_graphql::{Context, Object, OutputType, SimpleObject, TypeName};
 use domain::base::page::{CursorKeys, CursorScope, Page, Position};
 
+use crate::request::row::Row;
+
 /// A page of a list, as a Relay connection.
 pub(crate) struct Connection<T> {
     edges: Vec<Edge<T>>,
@@ -72,13 +74,13 @@ impl<T: OutputType> TypeName for Edge<T> {
 #[Object(name_type)]
 impl<T: OutputType> Connection<T> {
     /// The page's rows, each with its cursor.
-    async fn edges(&self) -> &[Edge<T>] {
-        &self.edges
+    async fn edges(&self) -> Vec<Row<&Edge<T>>> {
+        self.edges.iter().map(Row).collect()
     }
 
     /// The page's rows, without cursors.
-    async fn nodes(&self) -> Vec<&T> {
-        self.edges.iter().map(|edge| &edge.node).collect()
+    async fn nodes(&self) -> Vec<Row<&T>> {
+        self.edges.iter().map(|edge| Row(&edge.node)).collect()
     }
 
     /// Position of the page in its list.

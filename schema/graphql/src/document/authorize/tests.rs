@@ -519,7 +519,7 @@ fn no_mutation_of_a_document_panics_or_takes_long() {
         let mut variables: Variables = serde_json::from_str(r#"{"a": 100}"#).unwrap();
         for name in [None, Some("Main"), Some("A"), Some("B")] {
             let Ok(operation) = document.operation(name, &mut variables) else { continue };
-            let cost = index.cost(operation);
+            let cost = index.cost(operation, None);
             let permissions = BuiltinRole::Viewer.permissions();
             let known =
                 index.forbidden(operation, Caller::Authenticated { permissions, own_ids: &own() });

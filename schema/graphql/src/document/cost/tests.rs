@@ -7,6 +7,7 @@ use crate::document::{
     error::Code,
     expansion::ParsedDocument,
     index::tests::{POLICIES, SDL, index},
+    key_order::KeyOrder,
     lexer,
 };
 
@@ -15,7 +16,9 @@ fn cost_with(source: &str, json: &str) -> Result<Cost, DocumentError> {
     let document = ParsedDocument::of(parse_query(source).unwrap())?;
     let mut variables: Variables = serde_json::from_str(json).unwrap();
     let name = source.contains("query Main").then_some("Main");
-    index().cost(document.operation(name, &mut variables)?)
+    let (index, operation) = (index(), document.operation(name, &mut variables)?);
+    let merged = index.merge(operation, &KeyOrder::of(operation));
+    index.cost(operation, merged.as_ref().and_then(|merged| merged.merged_operation(operation)))
 }
 
 fn cost(source: &str) -> Result<Cost, DocumentError> {
@@ -46,7 +49,8 @@ fn objects_count_and_lists_multiply() {
         ("{ping}", 0),
         ("{asset{codes}}", 1),
         ("{asset{tags{name}}}", 11),
-        ("{assets{totalCount}}", 1),
+        ("{assets{totalCount}}", 1 + 100),
+        ("{assets{totalCount a: totalCount totalCount}}", 1 + 200),
         ("{assets{nodes{id}}}", 51),
         ("{assets(first: 10){nodes{id}}}", 11),
         ("{assets(first: 10){edges{node{id} cursor} pageInfo{hasNextPage}}}", 22),
@@ -65,6 +69,9 @@ fn objects_count_and_lists_multiply() {
         ("{asset{blastRadius(first: 3){nodes{id tags{name}}}}}", 35 + 405),
         ("{assets(first: 10){nodes{blastRadius(first: 0){nodes{id}}}}}", 31 + 10 * 405),
         ("{asset{history(last: 2){id}}}", 3),
+        ("{actors(first: 1, filter: {a: 1}){nodes{__typename}}}", 2),
+        ("{actors(first: 1, filter: {text: null}){nodes{__typename}}}", 2),
+        ("{actors(first: 1, filter: {text: \"x\"}){nodes{__typename}}}", 2_502),
         // One asset, a connection, ten findings, ten assets, ten connections, a hundred findings twice.
         (
             "{asset{findings(first: 10){edges{node{asset{findings(first: 10){edges{node{id}}}}}}}}}",
@@ -72,7 +79,7 @@ fn objects_count_and_lists_multiply() {
         ),
         ("{assets(first: 10){...F}} fragment F on AssetConnection{...{nodes{id}}}", 11),
         ("{assets(first: 10){... on AssetConnection{... on Node{nodes{id}}}}}", 11),
-        ("{a: asset{id} b: asset{id} asset{id} asset{id}}", 4),
+        ("{a: asset{id} b: asset{id} asset{id} asset{id}}", 3),
         ("{node(id: 1){... on Asset{tags{name}} ... on User{manager{name}}}}", 12),
         ("mutation{createAsset{tags{name}}}", 11),
         ("subscription{findings{asset{tags{name}}}}", 12),
@@ -109,6 +116,18 @@ fn variables_and_conditions_decide_what_counts() {
         objects(source, json, expected);
     }
     objects("query($n: Int){assets(first: $n){nodes{id}}}", "{}", 51);
+    let whole = "query($f: Filter){actors(first: 1, filter: $f){nodes{__typename}}}";
+    let text = "query($t: String){actors(first: 1, filter: {text: $t}){nodes{__typename}}}";
+    for (source, json, expected) in [
+        (whole, "{}", 2),
+        (whole, r#"{"f": {"a": 1}}"#, 2),
+        (whole, r#"{"f": {"text": null}}"#, 2),
+        (whole, r#"{"f": {"text": "x"}}"#, 2_502),
+        (text, r#"{"t": null}"#, 2),
+        (text, r#"{"t": "x"}"#, 2_502),
+    ] {
+        objects(source, json, expected);
+    }
     objects("query A{assets(first: 100){nodes{id}}} query Main{asset{id}}", "{}", 1);
 }
 
@@ -121,26 +140,34 @@ fn the_cost_limit_holds_at_n_and_not_at_n_plus_1() {
     refused(
         &over,
         Code::QueryTooComplex,
-        "this query has a cost of 10,001, the limit is 10,000: request fewer rows with `first`",
+        "this query has a cost of 10,001, the limit is 10,000; `FindingConnection.edges` costs most, 9,801: request fewer rows with `first`",
     );
     let nested = "{asset{dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){dependsOn(first:2147483647){id}}}}}}}}}";
     refused(nested, Code::QueryTooComplex, "18,446,744,073,709,551,615");
 }
 
 #[test]
-fn repeated_scalars_are_free_only_up_to_a_limit() {
-    let source = |times: usize| {
-        format!(
-            "{{assets(first: 100){{nodes{{findings(first: 50){{edges{{{}}}}}}}}}}}",
-            "cursor ".repeat(times)
-        )
+fn the_values_of_a_response_weigh_only_up_to_a_limit() {
+    let tags = |first: usize| {
+        format!("{{assets(first: {first}){{nodes{{id tags{{a: name b: name name}}}}}}}}")
     };
-    assert_eq!(cost(&source(50)).unwrap().values, MAX_VALUES);
+    assert_eq!(cost(&tags(83)).unwrap().weight, 83 * (1 + 10 * 300));
     refused(
-        &source(51),
+        &tags(84),
         Code::QueryTooComplex,
-        "returns about 255,000 values, the limit is 250,000",
+        "the values of this query weigh 252,084, the limit is 250,000; `Tag.name` costs most, 84,000: request fewer rows",
     );
+    assert_eq!(cost("{ping}").unwrap().weight, 20, "a value of the type JSON");
+}
+
+#[test]
+fn a_field_that_is_selected_twice_counts_once() {
+    let once = cost("{assets{totalCount nodes{tags{name}}}}").unwrap();
+    let twice = "{...F assets{nodes{...G tags{name}}} assets{...{totalCount nodes{id @skip(if: true)}}}}
+        fragment F on Query{assets{totalCount nodes{...G}}} fragment G on Asset{tags{name} ... on Node{tags: tags{name}}}";
+    let twice = cost(&twice.replace("... on Node{tags: tags{name}}", "...{tags{name}}")).unwrap();
+    assert_eq!((twice.objects, twice.weight), (once.objects, once.weight));
+    assert!(twice.fields > once.fields, "the limits of the document itself still apply");
 }
 
 #[test]
@@ -166,10 +193,10 @@ fn arguments_count_as_often_as_their_field_runs() {
     let default = format!(
         "query($s: String = \"{}\"){{...F}} fragment F on Query{{{}}}",
         "x".repeat(9_000),
-        "...G ".repeat(15)
+        (0..15).fold(String::new(), |all, index| format!("{all} a{index}: assets{{...G}}"))
     );
-    let default =
-        default + "fragment G on Query{assets{nodes{findings(after: $s){pageInfo{hasNextPage}}}}}";
+    let default = default
+        + "fragment G on AssetConnection{nodes{findings(after: $s){pageInfo{hasNextPage}}}}";
     assert!(read(&default, "{}").is_err());
 }
 
@@ -302,6 +329,6 @@ fn a_connection_s_fragments_share_its_page() {
         parse_query("{assets(first: 3){extra{id} nodes{id} ...{edges{cursor}}}}").unwrap();
     let document = ParsedDocument::of(document).unwrap();
     let mut variables = Variables::default();
-    let cost = index.cost(document.operation(None, &mut variables).unwrap()).unwrap();
+    let cost = index.cost(document.operation(None, &mut variables).unwrap(), None).unwrap();
     assert_eq!(cost.objects, 1 + 10 + 3 + 3);
 }

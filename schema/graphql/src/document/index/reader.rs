@@ -17,8 +17,8 @@ use async_graphql::{
 use domain::access::permission::{Permission, PermissionSet};
 
 use super::{
-    DEFAULT_PAGE_SIZE, Field, Kind, MAX_WALK_DEPTH, Requirement, SchemaFault, SchemaIndex, Type,
-    TypeId,
+    DEFAULT_PAGE_SIZE, Field, JSON_WEIGHT, Kind, MAX_WALK_DEPTH, Requirement, SchemaFault,
+    SchemaIndex, Type, TypeId,
 };
 use crate::document::policy::{FieldPolicy, Policy};
 
@@ -66,6 +66,11 @@ impl Reader {
             return self.fault(&name, "has two lists of policies");
         }
         field.policies = policy.policies;
+        for policy in policy.policies {
+            if let Policy::Weight(weight) = policy {
+                field.weight = *weight;
+            }
+        }
         if policy.policies.contains(&Policy::MustBeAlone) {
             self.alone.push(policy.field);
         }
@@ -128,6 +133,7 @@ impl Reader {
             walk,
             or_oneself: permission_directives.or_oneself,
             policies: &[],
+            weight: if &*self.types[returns.0].name == "JSON" { JSON_WEIGHT } else { 1 },
             has_permission_directive: permission_directives.is_declared,
         };
         (name.into(), field)

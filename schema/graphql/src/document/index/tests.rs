@@ -42,7 +42,7 @@ pub(crate) const SDL: &str = r"
     type Health @public { up: Boolean! asset: Asset }
     scalar JSON
     enum Color { RED }
-    input Filter { a: Int }
+    input Filter { a: Int text: String }
     directive @requiresPermission(permission: Permission!) on FIELD_DEFINITION | OBJECT
     type Query {
         viewer: Viewer @public
@@ -51,7 +51,7 @@ pub(crate) const SDL: &str = r"
         node(id: ID!): Node @authenticated
         asset(id: ID): Asset @requiresPermission(permission: ASSET_READ)
         assets(first: Int, after: String, last: Int): AssetConnection! @requiresPermission(permission: ASSET_READ)
-        actors(first: Int = 20): ActorConnection! @authenticated
+        actors(first: Int = 20, filter: Filter): ActorConnection! @authenticated
         users: [User!]! @requiresPermission(permission: USER_READ)
         named: Named @authenticated
         stated: Stated @authenticated
@@ -79,6 +79,8 @@ pub(crate) const POLICIES: &[&[FieldPolicy]] = &[&[
     FieldPolicy { on: "Query", field: "viewer", policies: &[Policy::NullIfAnonymous] },
     FieldPolicy { on: "Query", field: "node", policies: &[Policy::ReturnsCallerIf("id")] },
     FieldPolicy { on: "Viewer", field: "actor", policies: &[Policy::ReturnsCaller] },
+    FieldPolicy { on: "Tag", field: "name", policies: &[Policy::Weight(100)] },
+    FieldPolicy { on: "Query", field: "actors", policies: &[Policy::TextFilter] },
 ]];
 
 pub(crate) fn index() -> SchemaIndex {

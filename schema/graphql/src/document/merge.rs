@@ -1,0 +1,197 @@
+//! Merging of fields: a field that a document selects several times for one object is executed once, as `CollectFields`
+//! of the specification requires.
+//!
+//! Chosen: the operation is rewritten before execution, because async-graphql 7.2.1 resolves a field as often as the
+//! document selects it. The document as sent is validated first; only the rewritten operation is executed, and only if
+//! the document repeats a response key. Given up: one resolution of a field that is selected both on an interface or
+//! union and on one of its types; such a field resolves twice, and `cost` counts it twice. Revisit when async-graphql
+//! collects fields itself.
+//!
+//! Must stay true: the rewritten operation selects exactly the fields that the sent one selects, and no excluded ones.
+
+use async_graphql::{
+    Name, Positioned,
+    indexmap::IndexMap,
+    parser::types::{
+        Field, InlineFragment, OperationDefinition, Selection, SelectionSet, TypeCondition,
+    },
+};
+
+use crate::document::{
+    expansion::ParsedDocument,
+    index::{Kind, SchemaIndex, TypeId},
+    key_order::KeyOrder,
+    operation::Operation,
+};
+
+impl SchemaIndex {
+    /// Rewrites the operation so that it selects no field twice. Fragments become parts of the operation. Returns `None`
+    /// if `keys`, the operation's response keys, do not repeat, or if the operation introspects the schema: validation
+    /// without execution would answer an introspection, and introspection has a weight of its own.
+    pub(crate) fn merge(
+        &self,
+        operation: Operation<'_>,
+        keys: &KeyOrder,
+    ) -> Option<ParsedDocument> {
+        if !keys.has_repeated_keys() || operation.introspects() {
+            return None;
+        }
+        let merger = Merger { index: self, operation };
+        let set = operation.selections();
+        let items = merger.merged(self.root(operation.kind()), &[set]);
+        let definition = operation.definition();
+        let definition = OperationDefinition {
+            ty: definition.ty,
+            variable_definitions: definition.variable_definitions.clone(),
+            directives: definition.directives.clone(),
+            selection_set: Positioned::new(SelectionSet { items }, set.pos),
+        };
+        Some(ParsedDocument::of_operation(Positioned::new(definition, set.pos)))
+    }
+}
+
+/// A field of the rewritten operation, with the selection sets of all fields that it replaces.
+struct MergedField<'a> {
+    field: &'a Positioned<Field>,
+    sets: Vec<&'a Positioned<SelectionSet>>,
+}
+
+impl<'a> MergedField<'a> {
+    /// Returns true if the fields have the same meaning: name and arguments. Fields with one response key and different
+    /// meanings are invalid, and validation rejects them.
+    fn is_same_as(&self, other: &'a Field) -> bool {
+        let field = &self.field.node;
+        field.name.node == other.name.node
+            && field.arguments.len() == other.arguments.len()
+            && field.arguments.iter().all(|(name, value)| {
+                other.get_argument(&name.node).is_some_and(|given| given.node == value.node)
+            })
+    }
+}
+
+/// Fields that run under the same type conditions, by response key. Several fields share a key only in a document that
+/// validation rejects.
+type Fields<'a> = IndexMap<&'a str, Vec<MergedField<'a>>>;
+
+/// Fields by the type conditions that an object must meet in addition to the type of the selection set.
+type Groups<'a> = IndexMap<Vec<&'a str>, (Option<TypeId>, Fields<'a>)>;
+
+struct Merger<'a> {
+    index: &'a SchemaIndex,
+    operation: Operation<'a>,
+}
+
+impl<'a> Merger<'a> {
+    /// Returns the selections that replace these selection sets of one object or list.
+    fn merged(
+        &self,
+        on: Option<TypeId>,
+        sets: &[&'a Positioned<SelectionSet>],
+    ) -> Vec<Positioned<Selection>> {
+        let mut groups = Groups::new();
+        for set in sets {
+            self.collect(on, &[], set, &mut groups);
+        }
+        let mut selections = Vec::new();
+        for (conditions, (on, fields)) in groups {
+            let fields = fields.into_values().flatten().map(|merged| self.field(on, &merged));
+            selections.extend(under(&conditions, fields.collect()));
+        }
+        selections
+    }
+
+    fn collect(
+        &self,
+        on: Option<TypeId>,
+        conditions: &[&'a str],
+        set: &'a Positioned<SelectionSet>,
+        groups: &mut Groups<'a>,
+    ) {
+        for item in &set.node.items {
+            if self.operation.excludes(item.node.directives()) {
+                continue;
+            }
+            let (condition, set) = match &item.node {
+                Selection::Field(field) => {
+                    let conditions = conditions.to_vec();
+                    let (_, fields) =
+                        groups.entry(conditions).or_insert_with(|| (on, Fields::new()));
+                    add(fields, field);
+                    continue;
+                }
+                Selection::InlineFragment(inline) => {
+                    let condition = inline.node.type_condition.as_ref();
+                    (condition.map(|condition| &condition.node), &inline.node.selection_set)
+                }
+                Selection::FragmentSpread(spread) => {
+                    let name = &spread.node.fragment_name.node;
+                    let Some(fragment) = self.operation.fragment(name) else { continue };
+                    (Some(&fragment.type_condition.node), &fragment.selection_set)
+                }
+            };
+            let name = condition.map(|condition| condition.on.node.as_str());
+            match name.filter(|name| self.narrows(on, name)) {
+                None => self.collect(on, conditions, set, groups),
+                Some(name) => {
+                    let narrowed = self.index.narrowed(on, name);
+                    let is_object =
+                        narrowed.is_some_and(|on| self.index.get(on).kind == Kind::Object);
+                    // An object type implies the conditions around it.
+                    let outer = if is_object { &[] } else { conditions };
+                    let conditions = [outer, &[name]].concat();
+                    self.collect(narrowed, &conditions, set, groups);
+                }
+            }
+        }
+    }
+
+    /// Returns true if the condition excludes some objects of the type. Every condition on an object type or on an
+    /// introspection type holds, because validation has rejected the others.
+    fn narrows(&self, on: Option<TypeId>, condition: &str) -> bool {
+        let abstract_type = on.map(|on| self.index.get(on)).filter(|on| on.kind != Kind::Object);
+        abstract_type.is_some_and(|on| &*on.name != condition)
+    }
+
+    fn field(&self, on: Option<TypeId>, merged: &MergedField<'a>) -> Positioned<Selection> {
+        let Field { alias, name, arguments, .. } = &merged.field.node;
+        let definition = on.and_then(|on| self.index.get(on).field(&name.node));
+        let items = self.merged(definition.map(|definition| definition.returns), &merged.sets);
+        let position = merged.field.node.selection_set.pos;
+        let field = Field {
+            alias: alias.clone(),
+            name: name.clone(),
+            arguments: arguments.clone(),
+            directives: Vec::new(), // `@skip` and `@include` are evaluated, and the schema has no other one for fields.
+            selection_set: Positioned::new(SelectionSet { items }, position),
+        };
+        let position = merged.field.pos;
+        Positioned::new(Selection::Field(Positioned::new(field, position)), position)
+    }
+}
+
+fn add<'a>(fields: &mut Fields<'a>, field: &'a Positioned<Field>) {
+    let of_key = fields.entry(field.node.response_key().node.as_str()).or_default();
+    let set = &field.node.selection_set;
+    match of_key.iter_mut().find(|merged| merged.is_same_as(&field.node)) {
+        Some(merged) => merged.sets.push(set),
+        None => of_key.push(MergedField { field, sets: vec![set] }),
+    }
+}
+
+/// Wraps selections in inline fragments with these type conditions, the first one outermost.
+fn under(
+    conditions: &[&str],
+    selections: Vec<Positioned<Selection>>,
+) -> Vec<Positioned<Selection>> {
+    conditions.iter().rfold(selections, |items, condition| {
+        let Some(position) = items.first().map(|item| item.pos) else { return items };
+        let on = Positioned::new(Name::new(condition), position);
+        let fragment = InlineFragment {
+            type_condition: Some(Positioned::new(TypeCondition { on }, position)),
+            directives: Vec::new(),
+            selection_set: Positioned::new(SelectionSet { items }, position),
+        };
+        let fragment = Selection::InlineFragment(Positioned::new(fragment, position));
+        vec![Positioned::new(fragment, position)]
+    })
+}
