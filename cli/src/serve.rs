@@ -87,9 +87,11 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
     let hasher = password::Hasher::new(cost, config.argon2.max_parallel.get())?;
     let keys = TokenKeys::new(pairs(config.jwt_keys.as_ref().context("JWT_KEYS is not set")?));
     let ring = config.encryption_keys.as_ref().context("ENCRYPTION_KEYS is not set")?;
+    // Sign-in and authentication have connections of their own, which no query can exhaust.
+    let own_pool = db.with_own_pool(config.database_pool_size.div_ceil(2))?;
     let services = Services {
         identity: Identity::new(
-            db.clone(),
+            own_pool,
             hasher,
             keys,
             policy,

@@ -1,6 +1,6 @@
 //! Assets: the GraphQL type, the queries and the mutations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use async_graphql::{Context, Object, ObjectType};
 use domain::{
@@ -55,8 +55,15 @@ pub(crate) trait AddedFields<E> {
     fn added_fields(&self) -> Self::Fields;
 }
 
-/// An asset: a host, network device, service, software licence or cloud resource.
-pub(crate) struct Asset(pub(crate) asset::Asset);
+/// An asset: a host, network device, service, software licence or cloud resource. Shared, because a document can reach
+/// one asset along thousands of paths, and an asset may hold many kilobytes.
+pub(crate) struct Asset(pub(crate) Arc<asset::Asset>);
+
+impl From<asset::Asset> for Asset {
+    fn from(asset: asset::Asset) -> Self {
+        Self(Arc::new(asset))
+    }
+}
 
 /// An asset: a host, network device, service, software licence or cloud resource. Requires `ASSET_READ`.
 #[Object(directive = requires::apply(AssetRead))]
@@ -142,7 +149,7 @@ impl AssetQuery {
                 return Err(Error::new(ErrorCode::Validation, "Give either id or code."));
             }
         };
-        Ok(found.map(Asset))
+        Ok(found.map(Asset::from))
     }
 
     /// The organization's assets, newest first by default. Requires `ASSET_READ`.
@@ -175,7 +182,7 @@ impl AssetQuery {
         } else {
             statements.await?
         };
-        Ok(Connection::new(page, keys, &scope, total, |asset| asset.position(order), Asset))
+        Ok(Connection::new(page, keys, &scope, total, |asset| asset.position(order), Asset::from))
     }
 }
 
@@ -195,7 +202,7 @@ impl AssetMutation {
         let tx = ctx.write().await?;
         let asset = asset::Asset::create(&tx, &input, ctx.now()).await?;
         tx.commit().await?;
-        Ok(Asset(asset))
+        Ok(asset.into())
     }
 
     /// Changes an asset. Absent fields stay unchanged. Requires `ASSET_WRITE`.
@@ -209,7 +216,7 @@ impl AssetMutation {
         let tx = ctx.write().await?;
         let asset = asset::Asset::update(&tx, id, &input, ctx.now()).await?;
         tx.commit().await?;
-        Ok(Asset(asset))
+        Ok(asset.into())
     }
 
     /// Changes an asset's lifecycle state. Fails with `CONFLICT` if the transition is not legal; the message lists the
@@ -224,7 +231,7 @@ impl AssetMutation {
         let tx = ctx.write().await?;
         let asset = asset::Asset::set_lifecycle(&tx, id, state, ctx.now()).await?;
         tx.commit().await?;
-        Ok(Asset(asset))
+        Ok(asset.into())
     }
 
     /// Deletes an asset in the state `RETIRED` or `DISPOSED`. Fails with `CONFLICT` in other states. Requires
@@ -256,11 +263,11 @@ pub(crate) struct AssetById;
 
 impl Batch for AssetById {
     type Key = AssetId;
-    type Row = asset::Asset;
+    type Row = Arc<asset::Asset>;
 
-    async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, asset::Asset>> {
+    async fn load(scope: &RequestScope, ids: &[AssetId]) -> Result<HashMap<AssetId, Self::Row>> {
         let assets = asset::Asset::of_ids(&*scope.read().await?, ids).await?;
-        Ok(assets.into_iter().map(|asset| (asset.id, asset)).collect())
+        Ok(assets.into_iter().map(|asset| (asset.id, Arc::new(asset))).collect())
     }
 }
 
@@ -274,6 +281,6 @@ impl Identified for Asset {
     }
 
     async fn find(ctx: &Context<'_>, id: Id<entity::Asset>) -> Result<Option<Self>> {
-        Ok(asset::Asset::find(&*ctx.read().await?, id).await?.map(Self))
+        Ok(asset::Asset::find(&*ctx.read().await?, id).await?.map(Self::from))
     }
 }

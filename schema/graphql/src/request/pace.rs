@@ -6,11 +6,12 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -22,8 +23,11 @@ const SLICE: Duration = Duration::from_millis(5);
 pub(crate) const MAX_QUERY: Duration = Duration::from_secs(15);
 /// Time after which a mutation ends.
 pub(crate) const MAX_MUTATION: Duration = Duration::from_secs(30);
-/// Maximum size of an answer in bytes, as JSON.
+/// Maximum size of an answer in bytes, as JSON. A value counts as at least [`MIN_SIZE`], because it takes more memory
+/// than text while the answer is built.
 pub(crate) const MAX_ANSWER: u64 = 8 * 1024 * 1024;
+/// Size that a short value counts as, in bytes.
+const MIN_SIZE: u64 = 32;
 
 tokio::task_local! {
     /// Bytes of the rows below the row that is being built.
@@ -105,16 +109,24 @@ impl Pace {
     pub(crate) async fn check(&self) {
         let mut has_yielded = false;
         poll_fn(|task| {
-            let is_over = || micros(self.elapsed()) >= self.slice_end.load(Ordering::Relaxed);
-            if self.early_end.get().is_none() && (has_yielded || !is_over()) {
+            if self.early_end.get().is_none() && has_yielded {
                 return Poll::Ready(());
             }
             has_yielded = true;
-            self.is_paused.store(true, Ordering::Relaxed);
-            task.waker().wake_by_ref();
-            Poll::Pending
+            self.pauses(task).map_or(Poll::Ready(()), |()| Poll::Pending)
         })
         .await;
+    }
+
+    /// Returns `Some` if the time slice is over or the execution must end, after it has told the driver to yield.
+    fn pauses(&self, task: &Context<'_>) -> Option<()> {
+        let is_over = micros(self.elapsed()) >= self.slice_end.load(Ordering::Relaxed);
+        if !is_over && self.early_end.get().is_none() {
+            return None;
+        }
+        self.is_paused.store(true, Ordering::Relaxed);
+        task.waker().wake_by_ref();
+        Some(())
     }
 
     /// Builds a row, and adds its size to that of the answer. Rows below it have already been added. `root` returns the
@@ -124,7 +136,12 @@ impl Pace {
         row: impl Future<Output = Result<Value, E>>,
         root: impl FnOnce() -> String,
     ) -> Result<Value, E> {
-        self.check().await;
+        let mut row = pin!(row);
+        // Checked at each poll: rows that wait for one load continue together, thousands of them within one poll.
+        let row = poll_fn(|task| match self.pauses(task) {
+            Some(()) => Poll::Pending,
+            None => row.as_mut().poll(task),
+        });
         let counted = async {
             let value = row.await?;
             let below = COUNTED_BELOW.with(|below| below.load(Ordering::Relaxed));
@@ -151,18 +168,17 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Returns the approximate size of a value in bytes, as JSON.
+/// Returns the size of a value in bytes, as JSON; a short value counts as [`MIN_SIZE`].
 pub(crate) fn json_size(value: &Value) -> u64 {
-    match value {
-        Value::Null => 4,
-        Value::Boolean(_) => 5,
-        Value::Number(_) => 8,
-        Value::String(text) => text.len() as u64 + 3,
-        Value::Enum(name) => name.len() as u64 + 3,
+    let size = match value {
+        Value::Null | Value::Boolean(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len() as u64 + 2,
+        Value::Enum(name) => name.len() as u64 + 2,
         Value::Binary(bytes) => bytes.len() as u64 * 4,
-        Value::List(items) => items.iter().fold(2, |sum, item| sum + json_size(item)),
-        Value::Object(entries) => entries
-            .iter()
-            .fold(2, |sum, (name, value)| sum + name.len() as u64 + 4 + json_size(value)),
-    }
+        Value::List(items) => items.iter().map(json_size).sum(),
+        Value::Object(entries) => {
+            entries.iter().map(|(name, value)| name.len() as u64 + json_size(value)).sum()
+        }
+    };
+    size.max(MIN_SIZE)
 }

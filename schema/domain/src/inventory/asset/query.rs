@@ -136,7 +136,14 @@ impl<'a> FilterValues<'a> {
             listing.filter("id IN (SELECT asset_id FROM asset_tag WHERE tag_id = ?)", tag);
         }
         if let Some(pattern) = &self.pattern {
-            listing.filter("(name ILIKE ? OR code ILIKE ?)", pattern);
+            // Row security rules out an index on the text, so every row of the organization is compared. The collation
+            // "C" folds only ASCII letters, which is all that an ASCII pattern needs, and takes half the time.
+            let condition = if pattern.is_ascii() {
+                r#"(name COLLATE "C" ILIKE ? OR code COLLATE "C" ILIKE ?)"#
+            } else {
+                "(name ILIKE ? OR code ILIKE ?)"
+            };
+            listing.filter(condition, pattern);
         }
         listing
     }
