@@ -4,6 +4,7 @@ use std::{fmt::Write, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
+use domain::{Db, Origin, access::api_key::ApiKey};
 
 use crate::{
     config::{Config, Environment},
@@ -101,7 +102,11 @@ async fn database(config: &Config) -> Vec<DoctorResult> {
                 Err(error) => DoctorResult::Failed(error.to_string()),
             });
             let latest = migrations::latest();
-            results.push(match db.schema_version().await {
+            let version = db.schema_version().await;
+            if version.as_ref().is_ok_and(|version| *version >= latest) {
+                results.extend(reduced_keys(&db).await);
+            }
+            results.push(match version {
                 Ok(version) if version == latest => {
                     DoctorResult::Passed(format!("the database schema is current, at version {version}"))
                 }
@@ -119,6 +124,27 @@ async fn database(config: &Config) -> Vec<DoctorResult> {
         results.push(DoctorResult::Failed(format!("the private Postgres did not stop: {error:#}")));
     }
     results
+}
+
+/// Returns a note on each API key in use that lost permissions which keys can no longer have.
+async fn reduced_keys(db: &Db) -> Vec<DoctorResult> {
+    let keys = async {
+        let tx = db.auth(Origin::system()).await?;
+        let keys = ApiKey::reduced(&tx, crate::now()).await?;
+        tx.commit().await.map(|()| keys)
+    };
+    match keys.await {
+        Ok(keys) => keys
+            .into_iter()
+            .map(|(organization, name, lost)| {
+                DoctorResult::Note(format!(
+                    "the API key {name:?} of the organization {organization} has lost {}, which no key can have: sign in as a user for this work, and replace the key",
+                    lost.join(", ")
+                ))
+            })
+            .collect(),
+        Err(error) => vec![DoctorResult::Failed(format!("the API keys cannot be read: {error}"))],
+    }
 }
 
 async fn redis(config: &Config) -> DoctorResult {

@@ -1,6 +1,9 @@
 //! API keys for programs. A key has its own permissions, expires, and can be revoked. The full key is shown only once,
 //! when it is created.
 //!
+//! A key can do what its own permissions and those of its creator allow at the moment of use. It loses at once what its
+//! creator loses, and it can manage no users, roles, keys or organizations.
+//!
 //! The full key has the form `sok_<prefix>_<secret><checksum>`. The prefix identifies the row. The secret has 256
 //! random bits, so a fast hash is enough. The checksum lets scanners for leaked secrets recognise a real key without
 //! calling the server.
@@ -17,8 +20,8 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        permission::{FLEET, Permission, PermissionSet},
-        role,
+        permission::{NOT_FOR_KEYS, Permission, PermissionSet},
+        role::{self, HELD},
         token::{digest, opaque},
         viewer::Viewer,
     },
@@ -81,6 +84,19 @@ impl FromRow for ApiKey {
 
 const COLUMNS: &str = "id, name, prefix, permissions, allowed_cidrs, created_by, created_at, expires_at, last_used_at, revoked_at";
 
+/// As [`COLUMNS`], for a statement that joins the creator's membership.
+const QUALIFIED: &str = "api_key.id, name, prefix, api_key.permissions, allowed_cidrs, created_by, api_key.created_at, expires_at, last_used_at, revoked_at";
+
+/// Joins the creator's membership. A key whose creator is no longer an active member has no row.
+const CREATOR: &str = "JOIN membership ON membership.org_id = api_key.org_id AND membership.user_id = api_key.created_by AND membership.active";
+
+/// Returns the permissions of a row with the key's permissions and the columns [`HELD`] of its creator.
+fn usable(row: &Row) -> Result<PermissionSet> {
+    let own = PermissionSet::from_names(row.try_get::<_, Vec<&str>>("permissions")?);
+    let (_, of_creator) = role::held(row)?;
+    Ok(own.intersection(of_creator).without(NOT_FOR_KEYS))
+}
+
 /// Settings of a new API key, not yet validated.
 #[derive(Debug, Clone)]
 pub struct NewApiKey {
@@ -99,7 +115,7 @@ impl ApiKey {
     ///
     /// # Errors
     /// `Forbidden` if the viewer is an API key or lacks a permission of the new key. `Invalid` for an empty name, no
-    /// permission, a fleet permission, an expiry in the past or beyond 366 days, or a malformed network.
+    /// permission, a permission of [`NOT_FOR_KEYS`], an expiry in the past or beyond 366 days, or a malformed network.
     pub async fn create(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -116,10 +132,11 @@ impl ApiKey {
             faults
                 .push(FieldError::new("input.permissions", "a key needs at least one permission"));
         }
-        if !set.intersection(FLEET).is_empty() {
+        let excluded = set.intersection(NOT_FOR_KEYS);
+        if !excluded.is_empty() {
             faults.push(FieldError::new(
                 "input.permissions",
-                "an API key cannot have fleet permissions (FLEET_READ, FLEET_MANAGE)",
+                format!("an API key cannot have {}", excluded.names().join(", ")),
             ));
         }
         if new.expires_at <= now || new.expires_at > now + MAX_LIFETIME {
@@ -182,6 +199,26 @@ impl ApiKey {
         tx.all(&sql, &[&ids]).await
     }
 
+    /// Returns the keys of all organizations that lost permissions when keys stopped managing users, roles, keys and
+    /// organizations: the slug of the organization, the name and the lost permissions of each key in use.
+    pub async fn reduced(
+        tx: &Tx<Auth>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<(String, String, Vec<String>)>> {
+        let rows: Vec<Row> = tx
+            .all(
+                "SELECT organization.slug, api_key.name, api_key.withdrawn FROM api_key
+                 JOIN organization ON organization.id = api_key.org_id
+                 WHERE withdrawn <> '{}' AND revoked_at IS NULL AND expires_at > $1
+                 ORDER BY organization.slug, api_key.name",
+                &[&now],
+            )
+            .await?;
+        let read =
+            |row: &Row| Ok((row.try_get("slug")?, row.try_get("name")?, row.try_get("withdrawn")?));
+        rows.iter().map(read).collect()
+    }
+
     /// Revokes a key. Does nothing if the key is already revoked.
     pub async fn revoke(
         tx: &Tx<Auth>,
@@ -208,7 +245,7 @@ impl ApiKey {
             .await
     }
 
-    /// Authenticates a full key and returns its viewer, with the permissions stored in the key's row.
+    /// Authenticates a full key and returns its viewer. One statement reads the key, its creator's membership and roles.
     ///
     /// # Errors
     /// `BadToken` if the key is unknown, revoked, expired or not allowed from this address, or if the key's creator is
@@ -224,9 +261,7 @@ impl ApiKey {
         );
         let prefix = checked_prefix(text).ok_or(REJECTED)?;
         let sql = format!(
-            "SELECT {COLUMNS}, org_id, secret_hash FROM api_key WHERE prefix = $1 AND EXISTS
-                 (SELECT FROM membership WHERE membership.org_id = api_key.org_id
-                    AND membership.user_id = api_key.created_by AND membership.active)"
+            "SELECT {QUALIFIED}, api_key.org_id, secret_hash, {HELD} FROM api_key {CREATOR} WHERE prefix = $1"
         );
         let row: Row = tx.opt(&sql, &[&prefix]).await?.ok_or(REJECTED)?;
         let key = Self::from_row(&row)?;
@@ -243,29 +278,24 @@ impl ApiKey {
             org: row.try_get("org_id")?,
             session: None,
             roles: Vec::new(),
-            permissions: key.permissions.iter().copied().collect(),
+            permissions: usable(&row)?,
         })
     }
 
-    /// Returns the permissions of a key at `now`, without checking the client's address. Returns the empty set if the
-    /// key is revoked or expired, or if the key's creator is no longer an active member.
+    /// Returns what a key can do at `now`, without checking the client's address. Returns the empty set if the key is
+    /// revoked or expired, or if the key's creator is no longer an active member.
     pub(crate) async fn permissions(
         tx: &Tx<Auth>,
         org: OrganizationId,
         id: ApiKeyId,
         now: DateTime<Utc>,
     ) -> Result<PermissionSet> {
-        let row: Option<Row> = tx
-            .opt(
-                "SELECT api_key.permissions FROM api_key
-                 JOIN membership ON membership.org_id = api_key.org_id AND membership.user_id = api_key.created_by
-                 WHERE api_key.org_id = $1 AND api_key.id = $2 AND revoked_at IS NULL AND expires_at > $3
-                   AND membership.active",
-                &[&org, &id, &now],
-            )
-            .await?;
-        let Some(row) = row else { return Ok(PermissionSet::EMPTY) };
-        Ok(PermissionSet::from_names(row.try_get::<_, Vec<&str>>("permissions")?))
+        let sql = format!(
+            "SELECT api_key.permissions, {HELD} FROM api_key {CREATOR}
+             WHERE api_key.org_id = $1 AND api_key.id = $2 AND revoked_at IS NULL AND expires_at > $3"
+        );
+        let row: Option<Row> = tx.opt(&sql, &[&org, &id, &now]).await?;
+        row.map_or(Ok(PermissionSet::EMPTY), |row| usable(&row))
     }
 
     fn is_usable(&self, address: IpAddr, now: DateTime<Utc>) -> bool {

@@ -8,7 +8,7 @@ use crate::{
     access::{
         api_key::ApiKey,
         permission::{Permission, PermissionSet},
-        role,
+        role::{self, HELD},
     },
     base::{
         actor::Actor,
@@ -22,7 +22,7 @@ use crate::{
 /// runs, because permissions may have changed since the request.
 ///
 /// A member needs an active membership and a role that grants the permission. An API key must be neither revoked nor
-/// expired, must have the permission, and must have a creator who is an active member; the client address is not
+/// expired, and both the key and its creator, an active member, must have the permission; the client address is not
 /// checked again. [`Actor::System`] is always allowed.
 pub async fn may(
     tx: &Tx<Auth>,
@@ -40,22 +40,8 @@ pub async fn may(
 }
 
 async fn of_member(tx: &Tx<Auth>, org: OrganizationId, user: UserId) -> Result<PermissionSet> {
-    let row: Option<Row> = tx
-        .opt(
-            "SELECT membership.permissions AS granted,
-                    ARRAY(SELECT role.key FROM membership_role AS held
-                          JOIN role ON role.org_id = held.org_id AND role.id = held.role_id
-                          WHERE held.org_id = $1 AND held.user_id = $2 AND role.builtin) AS roles,
-                    ARRAY(SELECT unnest(role.permissions) FROM membership_role AS held
-                          JOIN role ON role.org_id = held.org_id AND role.id = held.role_id
-                          WHERE held.org_id = $1 AND held.user_id = $2 AND NOT role.builtin) AS custom
-             FROM membership WHERE org_id = $1 AND user_id = $2 AND active",
-            &[&org, &user],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(PermissionSet::EMPTY) };
-    let roles: Vec<String> = row.try_get("roles")?;
-    let (custom, granted): (Vec<&str>, Vec<&str>) =
-        (row.try_get("custom")?, row.try_get("granted")?);
-    Ok(role::permissions(&roles, &custom, &granted))
+    let sql =
+        format!("SELECT {HELD} FROM membership WHERE org_id = $1 AND user_id = $2 AND active");
+    let row: Option<Row> = tx.opt(&sql, &[&org, &user]).await?;
+    row.map_or(Ok(PermissionSet::EMPTY), |row| Ok(role::held(&row)?.1))
 }

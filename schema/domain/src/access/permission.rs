@@ -222,6 +222,17 @@ const OWNER: PermissionSet =
 pub const FLEET: PermissionSet =
     PermissionSet::of(&[Permission::FleetRead, Permission::FleetManage]);
 
+/// Permissions that no API key can have: with these, a stolen key, or the key of somebody who lost access, could give
+/// people access again.
+pub const NOT_FOR_KEYS: PermissionSet = PermissionSet::of(&[
+    Permission::UserManage,
+    Permission::RoleManage,
+    Permission::ApiKeyManage,
+    Permission::OrganizationManage,
+    Permission::FleetRead,
+    Permission::FleetManage,
+]);
+
 /// The built-in roles. Each role has all permissions of the previous role, and additional ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BuiltinRole {

@@ -54,6 +54,26 @@ fn permissions_of(key: &str, builtin: bool, stored: &[String]) -> PermissionSet 
     PermissionSet::from_names(stored.iter().map(String::as_str)).without(FLEET)
 }
 
+/// Columns with the keys and permissions of the roles that the member of a row of `membership` has, for [`held`].
+pub(crate) const HELD: &str = "membership.permissions AS granted,
+    ARRAY(SELECT role.key FROM membership_role AS held
+          JOIN role ON role.org_id = held.org_id AND role.id = held.role_id
+          WHERE held.org_id = membership.org_id AND held.user_id = membership.user_id
+          ORDER BY role.builtin DESC, role.id) AS roles,
+    ARRAY(SELECT unnest(role.permissions) FROM membership_role AS held
+          JOIN role ON role.org_id = held.org_id AND role.id = held.role_id
+          WHERE held.org_id = membership.org_id AND held.user_id = membership.user_id
+            AND NOT role.builtin) AS custom";
+
+/// Reads the columns [`HELD`]: the keys of the member's roles, and all permissions of the member.
+pub(crate) fn held(row: &Row) -> Result<(Vec<String>, PermissionSet)> {
+    let roles: Vec<String> = row.try_get("roles")?;
+    let (custom, granted): (Vec<&str>, Vec<&str>) =
+        (row.try_get("custom")?, row.try_get("granted")?);
+    let set = permissions(&roles, &custom, &granted);
+    Ok((roles, set))
+}
+
 const COLUMNS: &str =
     "SELECT role.id, role.key, role.name, role.permissions, role.builtin FROM role";
 

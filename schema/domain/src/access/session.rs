@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
-        role,
+        role::{self, HELD},
         token::{Claims, digest, opaque},
         viewer::Viewer,
     },
@@ -245,24 +245,13 @@ impl Session {
         now: DateTime<Utc>,
     ) -> Result<Viewer> {
         const ENDED: Error = Error::BadToken("the session has ended: sign in again");
-        let row: Option<Row> = tx
-            .opt(
-                "SELECT session.last_seen_at, membership.permissions AS granted,
-                        ARRAY(SELECT role.key FROM membership_role AS held
-                              JOIN role ON role.org_id = held.org_id AND role.id = held.role_id
-                              WHERE held.org_id = session.org_id AND held.user_id = session.user_id
-                              ORDER BY role.builtin DESC, role.id) AS roles,
-                        ARRAY(SELECT unnest(role.permissions) FROM membership_role AS held
-                              JOIN role ON role.org_id = held.org_id AND role.id = held.role_id
-                              WHERE held.org_id = session.org_id AND held.user_id = session.user_id
-                                AND NOT role.builtin) AS custom
-                 FROM session
-                 JOIN membership ON membership.org_id = session.org_id AND membership.user_id = session.user_id
-                 WHERE session.id = $1 AND session.org_id = $2 AND session.user_id = $3
-                   AND session.ended_at IS NULL AND session.expires_at > $4 AND membership.active",
-                &[&claims.sid, &claims.org, &claims.sub, &now],
-            )
-            .await?;
+        let sql = format!(
+            "SELECT session.last_seen_at, {HELD} FROM session
+             JOIN membership ON membership.org_id = session.org_id AND membership.user_id = session.user_id
+             WHERE session.id = $1 AND session.org_id = $2 AND session.user_id = $3
+               AND session.ended_at IS NULL AND session.expires_at > $4 AND membership.active"
+        );
+        let row: Option<Row> = tx.opt(&sql, &[&claims.sid, &claims.org, &claims.sub, &now]).await?;
         let row = row.ok_or(ENDED)?;
         let last_seen_at: DateTime<Utc> = row.try_get("last_seen_at")?;
         if policy.idle.is_some_and(|idle| last_seen_at + idle < now) {
@@ -275,14 +264,12 @@ impl Session {
             tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&claims.sid, &now])
                 .await?;
         }
-        let roles: Vec<String> = row.try_get("roles")?;
-        let custom: Vec<&str> = row.try_get("custom")?;
-        let granted: Vec<&str> = row.try_get("granted")?;
+        let (roles, permissions) = role::held(&row)?;
         Ok(Viewer {
             actor: Actor::User(claims.sub),
             org: claims.org,
             session: Some(claims.sid),
-            permissions: role::permissions(&roles, &custom, &granted),
+            permissions,
             roles,
         })
     }

@@ -5,6 +5,7 @@
 //! | `harness`, `wire` | an engine on its own database with test organizations; a proxy that records SQL statements |
 //! | `sdl`, `contract` | the committed schema, its descriptions and permission directives; the contract with clients |
 //! | `tenancy` | isolation of two organizations under random, dropped and failing requests |
+//! | `access/api_key`, `access/invitation` | keys whose makers lose rights; membership in a second organization |
 //! | `audit` | every mutation writes its audit entry in the transaction of the change |
 //! | `inventory/graph` | dependencies, custody (check-out records), changes and labels |
 //! | `compliance/run` | findings, waivers, scores and reports |
@@ -18,6 +19,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test helpers may panic")]
 
+mod access;
 mod audit;
 mod compatibility;
 mod compliance;

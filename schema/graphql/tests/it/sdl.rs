@@ -43,7 +43,7 @@ fn text(description: Option<&Positioned<String>>) -> &str {
 }
 
 /// Returns the permissions that the directives require.
-fn permissions(directives: &[Positioned<ConstDirective>]) -> Vec<String> {
+pub(crate) fn permissions(directives: &[Positioned<ConstDirective>]) -> Vec<String> {
     let requires = directives.iter().filter(|one| one.node.name.node == "requiresPermission");
     let permission = requires.map(|one| match &one.node.get_argument("permission").unwrap().node {
         Value::Enum(permission) => permission.to_string(),

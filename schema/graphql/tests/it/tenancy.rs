@@ -163,7 +163,7 @@ impl Fuzz {
                     Permission::AssetDelete,
                     Permission::AuditRead,
                     Permission::UserRead,
-                    Permission::ApiKeyManage,
+                    Permission::WaiverGrant,
                 ],
             ] {
                 let name = format!("{} key {}", MARKS[org], permissions.len());

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use chrono::TimeDelta;
 use domain::{
-    Actor, Id, Result, Viewer,
+    Actor, Id, Origin, Result, Viewer,
     access::{
         api_key::{ApiKey, NewApiKey},
-        permission::{BuiltinRole, Permission},
+        authorize,
+        permission::{BuiltinRole, NOT_FOR_KEYS, Permission},
+        user::User,
     },
     entity::ApiKeyId,
 };
@@ -134,17 +136,60 @@ async fn a_tampered_key_is_refused() {
 #[tokio::test]
 async fn nobody_makes_a_key_that_may_more_than_they() {
     let (test, root) = setup().await;
-    let refusal = forbidden(create(&test, &root, new_key(&[Permission::RoleManage])).await);
-    assert!(refusal.ends_with("you lack ROLE_MANAGE"), "{refusal}");
-    for permission in [Permission::FleetRead, Permission::FleetManage] {
-        let refusal = faults(create(&test, &root, new_key(&[permission])).await);
-        assert_eq!(
-            refusal,
-            [
-                "input.permissions an API key cannot have fleet permissions (FLEET_READ, FLEET_MANAGE)"
-            ]
-        );
+    let operator = Viewer { permissions: BuiltinRole::Operator.permissions(), ..root };
+    let refusal = forbidden(create(&test, &operator, new_key(&[Permission::SecretManage])).await);
+    assert!(refusal.ends_with("you lack SECRET_MANAGE"), "{refusal}");
+}
+
+#[tokio::test]
+async fn no_key_manages_users_roles_keys_or_organizations() {
+    let test = TestOrg::new().await;
+    let owner = test.person("owner@x.com", &["owner"]).await;
+    let owner = viewer(test.org, owner, BuiltinRole::Owner);
+    for permission in NOT_FOR_KEYS.iter() {
+        let new = new_key(&[Permission::AssetRead, permission]);
+        let refusal = faults(create(&test, &owner, new).await);
+        assert_eq!(refusal, [format!("input.permissions an API key cannot have {permission}")]);
     }
+    // A row that has such a permission all the same, as before a migration.
+    let (_, full_key) = create(&test, &owner, new_key(&[Permission::AssetRead])).await.unwrap();
+    let superuser = test.db.superuser().await;
+    superuser
+        .batch_execute(
+            "ALTER TABLE api_key DROP CONSTRAINT api_key_permissions_check;
+             UPDATE api_key SET permissions = '{ASSET_READ,USER_MANAGE}'",
+        )
+        .await
+        .unwrap();
+    let program = test.viewer(&full_key, 1).await.unwrap();
+    assert_eq!(program.permissions.iter().collect::<Vec<_>>(), [Permission::AssetRead]);
+}
+
+#[tokio::test]
+async fn a_key_loses_what_its_maker_loses() {
+    let (test, root) = setup().await;
+    let new = new_key(&[Permission::AssetRead, Permission::AssetDelete]);
+    let (key, full_key) = create(&test, &root, new).await.unwrap();
+    let allowed = async || {
+        let program = test.viewer(&full_key, 1).await.unwrap();
+        let tx = test.db.auth(Origin::system()).await.unwrap();
+        let actor = Actor::ApiKey(key.id);
+        let may = authorize::may(&tx, test.org, actor, Permission::AssetDelete, at(1)).await;
+        tx.commit().await.unwrap();
+        (program.permissions.iter().collect::<Vec<_>>(), may.unwrap())
+    };
+    let all = vec![Permission::AssetRead, Permission::AssetDelete];
+    assert_eq!(allowed().await, (all.clone(), true));
+    let set_roles = async |role: &str| {
+        let tx = test.db.auth(Origin::system()).await.unwrap();
+        let (maker, roles) = (root.user().unwrap(), [role.to_owned()]);
+        User::set_roles(&tx, test.org, None, maker, &roles, at(1)).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    set_roles("viewer").await;
+    assert_eq!(allowed().await, (vec![Permission::AssetRead], false));
+    set_roles("admin").await;
+    assert_eq!(allowed().await, (all, true), "what the maker gets back, the key gets back");
 }
 
 #[tokio::test]

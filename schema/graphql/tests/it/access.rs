@@ -1,0 +1,3 @@
+//! Tests of users, keys and memberships through the API.
+
+mod api_key;
