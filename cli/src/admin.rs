@@ -12,7 +12,7 @@ use domain::{
         organization::Organization,
         password::{self, Hasher},
         permission::{FLEET, Permission, PermissionSet},
-        user::{CreateUserInput, User, normalise_email},
+        user::{AccountOrigin, CreateUserInput, User, normalise_email},
     },
     entity::UserId,
 };
@@ -42,7 +42,7 @@ enum Action {
         #[arg(long)]
         name: String,
     },
-    /// Create a user, or add an existing user to the organization.
+    /// Create a user, or invite the owner of an existing account to the organization.
     CreateUser {
         /// E-mail address of the user.
         #[arg(long)]
@@ -59,6 +59,10 @@ enum Action {
         /// Read the password from standard input. Without this flag, one is generated and printed.
         #[arg(long)]
         password_stdin: bool,
+        /// Invite the owner of the account that the e-mail already has. They become a member when they accept the
+        /// invitation, with their own password and with the one given here.
+        #[arg(long)]
+        join_existing: bool,
     },
     /// Set a new password, unlock the account and end all its sessions.
     ResetPassword {
@@ -68,6 +72,15 @@ enum Action {
         /// Read the password from standard input. Without this flag, one is generated and printed.
         #[arg(long)]
         password_stdin: bool,
+    },
+    /// Change the e-mail of a user, in every organization.
+    SetEmail {
+        /// Current e-mail address of the user.
+        #[arg(long)]
+        email: String,
+        /// New e-mail address, which has no account yet.
+        #[arg(long)]
+        new: String,
     },
     /// Set a member's permissions on the whole installation. Permissions that are not named are revoked.
     Grant {
@@ -116,9 +129,10 @@ async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(St
             tx.commit().await?;
             format!("{}\n", organization.id)
         }
-        Action::CreateUser { email, name, role, organization, password_stdin } => {
+        Action::CreateUser { email, name, role, organization, password_stdin, join_existing } => {
             let organization = find_organization(&db, &organization).await?;
-            create_user(&db, config, &organization, &email, &name, role, password_stdin).await?
+            let flags = (password_stdin, join_existing);
+            create_user(&db, config, &organization, &email, &name, role, flags).await?
         }
         Action::ResetPassword { email, password_stdin } => {
             let (password, is_generated) = password_for(password_stdin)?;
@@ -128,6 +142,14 @@ async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(St
             User::reset_password(&tx, id, &hash, crate::now()).await?;
             tx.commit().await?;
             if is_generated { format!("{password}\n") } else { String::new() }
+        }
+        Action::SetEmail { email, new } => {
+            let new = normalise_email(&new).context("--new: this is not a valid e-mail address")?;
+            let tx = db.auth(Origin::system()).await?;
+            let id = find_user(&tx, &email).await?;
+            User::set_email(&tx, id, &new, crate::now()).await?;
+            tx.commit().await?;
+            String::new()
         }
         Action::Grant { email, organization, permission } => {
             let organization = find_organization(&db, &organization).await?;
@@ -143,6 +165,20 @@ async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(St
     Ok((output, ExitCode::SUCCESS))
 }
 
+/// Returns the refusal for an e-mail that has an account: who made it and when, and how to invite its owner.
+fn known_account(email: &str, origin: &AccountOrigin) -> String {
+    let made = match &origin.organization {
+        Some((slug, name)) => format!("for the organization {slug} ({name})"),
+        None => "for an unknown organization".to_owned(),
+    };
+    let day = origin.created_at.format("%Y-%m-%d");
+    format!(
+        "--email: {email} already has an account, made on {day} {made}. To invite the account's owner, add --join-existing: \
+         they accept with the password printed then, or read from standard input"
+    )
+}
+
+#[expect(clippy::too_many_arguments, reason = "the arguments of the command")]
 async fn create_user(
     db: &Db,
     config: &Config,
@@ -150,20 +186,19 @@ async fn create_user(
     email: &str,
     name: &str,
     roles: Vec<String>,
-    password_stdin: bool,
+    (password_stdin, join_existing): (bool, bool),
 ) -> Result<String> {
     let tx = db.auth(Origin::system()).await?;
-    let existing = match normalise_email(email) {
-        Some(email) => User::find_by_email(&tx, &email).await?,
+    let origin = match normalise_email(email) {
+        Some(email) => User::origin_of(&tx, &email).await?,
         None => None,
     };
-    if let Some(id) = existing {
-        // The user exists in another organization. The password belongs to the user and stays unchanged.
-        let user = User::join(&tx, organization.id, None, id, &roles, crate::now()).await?;
-        tx.commit().await?;
-        return Ok(format!("{}\n", user.id));
-    }
     tx.commit().await?;
+    if let Some(origin) = &origin
+        && !join_existing
+    {
+        bail!("{}", known_account(email, origin));
+    }
     let (password, is_generated) = password_for(password_stdin)?;
     let hash = hash(config, &password, email).await?;
     let input = CreateUserInput {
@@ -173,7 +208,14 @@ async fn create_user(
         roles,
     };
     let tx = db.auth(Origin::system()).await?;
-    let user = User::create(&tx, organization.id, None, &input, &hash, crate::now()).await?;
+    let user = match origin {
+        // Nobody can sign in to this account, and so nobody could accept an invitation.
+        Some(origin) if !origin.can_sign_in => {
+            User::reset_password(&tx, origin.user, &hash, crate::now()).await?;
+            User::join(&tx, organization.id, None, origin.user, &input.roles, crate::now()).await?
+        }
+        _ => User::create(&tx, organization.id, None, &input, &hash, crate::now()).await?,
+    };
     tx.commit().await?;
     Ok(if is_generated { format!("{}\n{password}\n", user.id) } else { format!("{}\n", user.id) })
 }

@@ -3,5 +3,6 @@
 pub(crate) mod actor;
 pub(crate) mod api_key;
 pub(crate) mod audit;
+pub(crate) mod invitation;
 pub(crate) mod session;
 pub(crate) mod user;

@@ -4,14 +4,18 @@
 //! |---|---|
 //! | `sign_in` | e-mail and password, exchanged for a session |
 //! | `new_password` | change of the viewer's own password; check and hash of a password set for another user |
+//! | `join` | acceptance of an invitation to a further organization |
 //! | `account` | lookup of an account by e-mail, and its lockout state |
 //!
 //! Every authentication method returns the same type, [`Viewer`]. All rejected sign-ins get the same message, whatever
 //! the cause.
 
 mod account;
+mod join;
 mod new_password;
 mod sign_in;
+
+pub use join::Acceptance;
 
 use std::net::IpAddr;
 

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `member` | adding people to an organization, changing and deactivating them |
 //! | `roles` | a member's roles and permissions, and the check that a viewer can manage a member |
+//! | `invitation` | membership of an existing account in a further organization |
 //! | `credentials` | passwords and the second factor |
 
-mod credentials;
+pub(crate) mod credentials;
+mod invitation;
 mod member;
 mod roles;
 
@@ -16,7 +18,10 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 use unicode_normalization::UnicodeNormalization;
 
-pub use self::member::{CreateUserInput, UpdateUserInput};
+pub use self::{
+    invitation::{AccountOrigin, Invitation},
+    member::{CreateUserInput, UpdateUserInput},
+};
 use crate::{
     access::{
         directive::{or_oneself, requires},
@@ -48,12 +53,37 @@ pub struct User {
     /// True if a second factor is enrolled.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub mfa_enabled: bool,
-    /// Time at which the user was added to the installation.
+    /// Time at which the user was added to the organization.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub created_at: DateTime<Utc>,
     /// Time of the user's last request, to the minute; null before the first.
     #[graphql(directive = requires::apply(Permission::UserRead), directive = or_oneself::apply())]
     pub last_seen_at: Option<DateTime<Utc>>,
+    /// State of the membership, which the organization does not see.
+    #[graphql(skip)]
+    pub(crate) state: MembershipState,
+}
+
+/// State of a membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MembershipState {
+    /// The user belongs to the organization, and may be active or not.
+    Active,
+    /// The organization has invited the owner of an existing account, who has not answered.
+    Invited,
+    /// The invitation was declined or withdrawn.
+    Declined,
+}
+
+impl MembershipState {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "ACTIVE" => Some(Self::Active),
+            "INVITED" => Some(Self::Invited),
+            "DECLINED" => Some(Self::Declined),
+            _ => None,
+        }
+    }
 }
 
 impl FromRow for User {
@@ -66,13 +96,16 @@ impl FromRow for User {
             mfa_enabled: row.try_get("mfa_enabled")?,
             created_at: row.try_get("created_at")?,
             last_seen_at: row.try_get("last_seen_at")?,
+            state: MembershipState::parse(row.try_get("state")?)
+                .ok_or(Error::Corrupt { table: "membership", column: "state" })?,
         })
     }
 }
 
+/// Selects members as their organization sees them. The view shows nothing of an account that has not accepted its
+/// invitation, so an organization cannot tell an invited person from a new one.
 const MEMBERS: &str =
-    "SELECT \"user\".id, \"user\".name, \"user\".email, membership.active, \"user\".mfa_enabled, \"user\".created_at, \"user\".last_seen_at
-     FROM membership JOIN \"user\" ON \"user\".id = membership.user_id";
+    "SELECT id, name, email, active, mfa_enabled, created_at, last_seen_at, state FROM member";
 
 /// Returns the e-mail in the normalised form that is stored and compared, or `None` if it cannot be an e-mail.
 pub fn normalise_email(email: &str) -> Option<String> {
@@ -87,8 +120,7 @@ pub fn normalise_email(email: &str) -> Option<String> {
 impl User {
     /// Returns a page of the organization's members, ordered by name.
     pub async fn list(tx: &Tx, page: &PageRequest) -> Result<Page<Self>> {
-        let order =
-            Order { column: Some(("\"user\".name", "text")), id: "\"user\".id", descending: false };
+        let order = Order { column: Some(("name", "text")), id: "id", descending: false };
         Listing::default().page(tx, MEMBERS, order, page).await
     }
 
@@ -105,8 +137,7 @@ impl User {
     /// Returns the users with these ids who are members of the transaction's organization.
     pub async fn of_ids(tx: &Tx, ids: &[UserId]) -> Result<Vec<Self>> {
         let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
-        let sql =
-            format!("{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = ANY($2)");
+        let sql = format!("{MEMBERS} WHERE org_id = $1 AND id = ANY($2)");
         tx.all(&sql, &[&tx.org(), &ids]).await
     }
 
@@ -117,9 +148,9 @@ impl User {
     pub async fn member(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<Self> {
         // Not FOR UPDATE, which could deadlock: a sign-in locks the user's row, and then the foreign key of its new
         // session locks the membership.
-        let sql = format!(
-            "{MEMBERS} WHERE membership.org_id = $1 AND membership.user_id = $2 FOR NO KEY UPDATE OF membership"
-        );
+        let lock = "SELECT FROM membership WHERE org_id = $1 AND user_id = $2 FOR NO KEY UPDATE";
+        tx.exec(lock, &[&org, &id]).await?;
+        let sql = format!("{MEMBERS} WHERE org_id = $1 AND id = $2");
         tx.opt(&sql, &[&org, &id]).await?.ok_or_else(|| Error::not_found("user", id))
     }
 

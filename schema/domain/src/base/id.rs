@@ -8,6 +8,7 @@ use std::{fmt, hash::Hash, marker::PhantomData, str::FromStr};
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use bytes::BytesMut;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
@@ -45,6 +46,18 @@ impl<T> Id<T> {
     /// Returns a new UUIDv7. Ids sort by their time of creation.
     pub fn new() -> Self {
         Self::from(Uuid::now_v7())
+    }
+
+    /// Returns a new UUIDv7 whose time is random within these bounds, for ids that must not tell their age.
+    pub fn between(from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
+        let (from, to) = (from.timestamp_millis().max(0), to.timestamp_millis().max(0));
+        let span = u64::try_from(to - from).unwrap_or(0);
+        // The random part of a UUIDv7 is taken from the system's generator, so it can choose the time as well.
+        let (random, _) = Uuid::new_v4().as_u64_pair();
+        let offset = random.checked_rem(span.saturating_add(1)).unwrap_or(0);
+        let millis = u64::try_from(from).unwrap_or(0).saturating_add(offset);
+        let bytes: [u8; 10] = Uuid::new_v4().as_bytes()[6..].try_into().unwrap_or_default();
+        Self::from(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
     }
 
     /// Returns the id as a plain UUID, without its type.

@@ -269,7 +269,7 @@ async fn lock_asset(tx: &Tx, asset: AssetId) -> Result<()> {
 async fn checked_out_conflict(tx: &Tx, asset: AssetId) -> Result<Error> {
     let holder: Option<Row> = tx
         .opt(
-            "SELECT \"user\".name, custody.checked_out_at FROM custody JOIN \"user\" ON \"user\".id = custody.holder_id
+            "SELECT member.name, custody.checked_out_at FROM custody JOIN member ON member.id = custody.holder_id
              WHERE custody.asset_id = $1 AND custody.checked_in_at IS NULL",
             &[&asset],
         )

@@ -19,6 +19,7 @@ use domain::{
 
 use crate::{
     access::actor::{Actor, actor},
+    access::invitation::Invitation,
     access::user::RolesOfUser,
     document::policy::{
         FieldPolicy,
@@ -67,6 +68,13 @@ impl Session {
 /// The viewer: the caller of the request.
 pub(crate) struct Viewer(viewer::Viewer);
 
+impl Viewer {
+    /// Wraps the caller of the request.
+    pub(crate) const fn new(viewer: viewer::Viewer) -> Self {
+        Self(viewer)
+    }
+}
+
 /// The caller of the request, with the current organization and the permissions in it.
 #[Object(directive = public::apply())]
 impl Viewer {
@@ -88,6 +96,16 @@ impl Viewer {
             return Ok(vec![Organization::current(&*ctx.read().await?).await?]);
         };
         ctx.scope().read_users(async |tx| Organization::of_user(tx, user).await).await
+    }
+
+    /// Open invitations of the viewer to further organizations, newest first; empty for an API key.
+    async fn invitations(&self, ctx: &Context<'_>) -> Result<Vec<Invitation>> {
+        let Some(user) = self.0.user() else { return Ok(Vec::new()) };
+        let invitations = ctx
+            .scope()
+            .read_users(async |tx| domain::access::user::User::invitations(tx, user).await)
+            .await?;
+        Ok(invitations.into_iter().map(Invitation::from).collect())
     }
 
     /// Roles of the viewer in the organization; empty for an API key, which has permissions but no roles.

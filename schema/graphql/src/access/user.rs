@@ -83,8 +83,9 @@ pub(crate) struct UserMutation;
 
 #[Object]
 impl UserMutation {
-    /// Creates a user in the organization. The caller must have all permissions of the user's roles. Requires
-    /// `USER_MANAGE`.
+    /// Creates a user in the organization. A person who already has an account in this installation is invited instead,
+    /// with the same answer: they become a member when they accept, with the password given here. The caller must have
+    /// all permissions of the user's roles. Requires `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn create_user(
         &self,
@@ -110,8 +111,8 @@ impl UserMutation {
         Ok(User(user))
     }
 
-    /// Changes a member. Name, e-mail and password can be changed only if the user belongs to no other organization. A
-    /// new password ends all of the user's sessions. Requires `USER_MANAGE`.
+    /// Changes a member. Name and password can be changed only if the user belongs to no other organization. A new
+    /// password ends all of the user's sessions. Requires `USER_MANAGE`.
     #[graphql(directive = requires::apply(UserManage))]
     async fn update_user(
         &self,

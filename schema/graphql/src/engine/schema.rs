@@ -26,6 +26,7 @@ object_types! {
         access::session {
             query SessionQuery; mutation SessionMutation; node Session; node Organization; policies POLICIES;
         }
+        access::invitation { mutation InvitationMutation; policies POLICIES; }
         engine::schema { query NodeQuery; policies NODE_POLICIES; }
         access::user { query UserQuery; mutation UserMutation; node User; node Role; }
         access::api_key { query ApiKeyQuery; mutation ApiKeyMutation; node ApiKey; }

@@ -91,6 +91,25 @@ async fn calls(app: &TestApp, team: &Team, mutation: &str) -> (Call, Recorded, C
             &["auth.password_changed"],
             json!({ "current": "wrong horse" }),
         ),
+        "acceptInvitation" | "declineInvitation" => {
+            let host = app.team(&format!("{}-host", mutation.to_lowercase())).await;
+            let create = "mutation($email: String!) { createUser(input: { email: $email, name: \"Guest\", password: \"the seventeenth heron\" }) { id } }";
+            let invite = json!({ "email": owner.email });
+            app.ask(host["admin"].bearer.as_str(), create, invite).await.data();
+            let (good, bad) = (host.org.id, domain::entity::OrganizationId::new());
+            let (document, actions): (_, &[_]) = if mutation == "acceptInvitation" {
+                (
+                    "mutation($id: ID!) { acceptInvitation(organization: $id, password: \"correct pelican mosaic\", invitationPassword: \"the seventeenth heron\", newPassword: \"another pelican mosaic\") { permissions } }",
+                    &["member.joined", "auth.password_changed"],
+                )
+            } else {
+                (
+                    "mutation($id: ID!) { declineInvitation(organization: $id) }",
+                    &["member.declined"],
+                )
+            };
+            ("owner", document, json!({ "id": good }), actions, json!({ "id": bad }))
+        }
         "revokeSession" => {
             app.sign_in(owner.id, owner.email.clone()).await;
             let sessions = "{ viewer { sessions { id current } } }";

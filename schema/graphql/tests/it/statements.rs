@@ -184,7 +184,7 @@ async fn assets_with_their_postures_and_findings() {
     } } }";
     let once = [
         "found.* FROM UNNEST",
-        "LEFT JOIN membership",
+        "LEFT JOIN member AS owner",
         "FROM finding WHERE asset_id = owner.id",
         "AND rule_version.version = rule.version",
         "WHERE rule_version.id = ANY",

@@ -16,7 +16,7 @@ use crate::{
         login::LockoutCounter,
         organization::Organization,
         password,
-        user::User,
+        user::{User, credentials::SetBy},
         viewer::Viewer,
     },
     base::{
@@ -26,9 +26,11 @@ use crate::{
     },
 };
 
-/// A user who changes their own password, with the names that the new password must not be based on.
-struct Person {
-    account: Account,
+/// A user who proves their own password, with the names that a new password must not be based on.
+pub(super) struct Person {
+    pub(super) account: Account,
+    /// True if the user chose the password; false if an organization or the installation's operator set it.
+    pub(super) has_own_password: bool,
     email: String,
     name: String,
     has_mfa: bool,
@@ -38,7 +40,7 @@ struct Person {
 impl Person {
     /// Checks that a new password is strong enough. The user's name and e-mail and the names of their organizations are
     /// easy to guess, so passwords based on them are rejected.
-    fn check(&self, new: &str) -> Result<()> {
+    pub(super) fn check(&self, path: &str, new: &str) -> Result<()> {
         let local = self.email.split('@').next().unwrap_or_default();
         let names = self
             .organizations
@@ -46,7 +48,7 @@ impl Person {
             .flat_map(|organization| [organization.slug.as_str(), organization.name.as_str()]);
         let context: Vec<&str> =
             [&self.email, local, &self.name].into_iter().chain(names).collect();
-        password::check("new", new, &context, self.has_mfa)
+        password::check(path, new, &context, self.has_mfa)
             .map_err(|fault| Error::Invalid(vec![fault]))
     }
 }
@@ -65,7 +67,7 @@ impl Identity {
     ) -> Result<()> {
         let (user, session) = viewer.user().zip(viewer.session).ok_or_else(no_session)?;
         let (person, lock) = self.find_person(viewer, user, caller).await?;
-        person.check(new)?;
+        person.check("new", new)?;
         if !self.hasher.verify(current, lock.hash_of(&person.account)).await? {
             self.count_wrong_password(viewer, &lock, caller).await?;
             return Err(wrong());
@@ -76,7 +78,7 @@ impl Identity {
             tx.rollback().await?;
             return Err(wrong()); // The password was reset meanwhile: `current` is outdated.
         }
-        User::set_password(&tx, user, &hash, Some(session), caller.now).await?;
+        User::set_password(&tx, user, &hash, SetBy::Owner(session), caller.now).await?;
         Entry::without_values("auth.password_changed", user)
             .record_in(&tx, viewer.org, caller.now)
             .await?;
@@ -84,7 +86,7 @@ impl Identity {
     }
 
     /// Returns the viewer's account and organizations, and the lockout state of the account.
-    async fn find_person(
+    pub(super) async fn find_person(
         &self,
         viewer: &Viewer,
         user: UserId,
@@ -93,7 +95,8 @@ impl Identity {
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
         let row: Row = tx
             .one(
-                "SELECT id, email, name, mfa_enabled, password_hash, password_changed_at FROM \"user\" WHERE id = $1",
+                "SELECT id, email, name, mfa_enabled, password_hash, password_changed_at, password_own
+                 FROM \"user\" WHERE id = $1",
                 &[&user],
             )
             .await?;
@@ -102,11 +105,13 @@ impl Identity {
         let organizations = Organization::of_user(&tx, user).await?;
         tx.commit().await?;
         let (name, has_mfa) = (row.try_get("name")?, row.try_get("mfa_enabled")?);
-        Ok((Person { account, email: email.to_owned(), name, has_mfa, organizations }, lock))
+        let has_own_password = row.try_get("password_own")?;
+        let email = email.to_owned();
+        Ok((Person { account, has_own_password, email, name, has_mfa, organizations }, lock))
     }
 
     /// Counts a wrong current password as a failed sign-in to the account, unless the account was already locked.
-    async fn count_wrong_password(
+    pub(super) async fn count_wrong_password(
         &self,
         viewer: &Viewer,
         lock: &Lock,
@@ -134,7 +139,7 @@ fn wrong() -> Error {
 }
 
 /// Returns true if the password has not changed since it was verified. Locks the user's row.
-async fn is_unchanged(tx: &Tx<Auth>, account: &Account) -> Result<bool> {
+pub(super) async fn is_unchanged(tx: &Tx<Auth>, account: &Account) -> Result<bool> {
     let row: Option<Row> = tx
         .opt(
             "SELECT id FROM \"user\" WHERE id = $1 AND password_changed_at IS NOT DISTINCT FROM $2 FOR UPDATE",

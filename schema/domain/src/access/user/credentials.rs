@@ -20,19 +20,34 @@ use crate::{
     },
 };
 
+/// The person or organization that sets a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetBy {
+    /// The account's owner, in this session.
+    Owner(SessionId),
+    /// An organization, or the installation's operator.
+    Organization,
+}
+
 impl User {
-    /// Stores a new password hash, unlocks the account, and ends the account's sessions except `current_session`.
-    pub async fn set_password(
+    /// Stores a new password hash, unlocks the account, and ends the account's sessions except that of the owner who
+    /// sets it.
+    pub(crate) async fn set_password(
         tx: &Tx<Auth>,
         id: UserId,
         hash: &str,
-        current_session: Option<SessionId>,
+        set_by: SetBy,
         now: DateTime<Utc>,
     ) -> Result<()> {
+        let current_session = match set_by {
+            SetBy::Owner(session) => Some(session),
+            SetBy::Organization => None,
+        };
         let row: Row = tx
             .one(
-                "UPDATE \"user\" SET password_hash = $2, password_changed_at = $3 WHERE id = $1 RETURNING email",
-                &[&id, &hash, &now],
+                "UPDATE \"user\" SET password_hash = $2, password_changed_at = $3, password_own = $4
+                 WHERE id = $1 RETURNING email",
+                &[&id, &hash, &now, &current_session.is_some()],
             )
             .await?;
         LockoutCounter::clear_account(tx, id, row.try_get("email")?).await?;
@@ -44,6 +59,29 @@ impl User {
         Ok(())
     }
 
+    /// Changes a user's e-mail from the command line. Each organization in which the user is active gets an audit entry.
+    ///
+    /// # Errors
+    /// `Conflict` if the new e-mail has an account.
+    pub async fn set_email(
+        tx: &Tx<Auth>,
+        id: UserId,
+        email: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let sql = "SELECT email FROM \"user\" WHERE id = $1 FOR UPDATE";
+        let row: Row = tx.one(sql, &[&id]).await?;
+        let before: String = row.try_get("email")?;
+        tx.exec("UPDATE \"user\" SET email = $2 WHERE id = $1", &[&id, &email]).await?;
+        for organization in Organization::of_user(tx, id).await? {
+            let (before, after) = (json!({ "email": before }), json!({ "email": email }));
+            Entry::changed("user.updated", id, before, after)
+                .record_in(tx, organization.id, now)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Resets a password from the command line. Each organization in which the user is active gets an audit entry.
     pub async fn reset_password(
         tx: &Tx<Auth>,
@@ -51,7 +89,7 @@ impl User {
         hash: &str,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        Self::set_password(tx, id, hash, None, now).await?;
+        Self::set_password(tx, id, hash, SetBy::Organization, now).await?;
         for organization in Organization::of_user(tx, id).await? {
             Entry::without_values("user.password_reset", id)
                 .record_in(tx, organization.id, now)

@@ -1,7 +1,8 @@
 //! Membership: adding users to an organization, changing and deactivating members.
 //!
-//! A user has the same name, e-mail and password in every organization. An organization can change these only for users
-//! who are members of no other organization. Otherwise it could set a password and sign in to the other organization.
+//! A user has the same name, e-mail and password in every organization. An organization can change name and password
+//! only of users who are members of no other organization. Otherwise it could set a password and sign in to the other
+//! organization. It can change no e-mail, because a refusal would tell whether the new e-mail has an account.
 
 use async_graphql::InputObject;
 use chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use crate::{
     access::{
         audit::Entry,
         session::{EndReason, Session},
-        user::{User, normalise_email},
+        user::{MembershipState, User, credentials::SetBy, normalise_email},
         viewer::Viewer,
     },
     base::{
@@ -56,7 +57,7 @@ impl CreateUserInput {
 pub struct UpdateUserInput {
     /// The user's new name; null leaves it unchanged.
     pub name: Option<String>,
-    /// The user's new e-mail; null leaves it unchanged.
+    /// Always rejected: an organization cannot change an e-mail, only the installation's operator can.
     pub email: Option<String>,
     /// The user's new password, which unlocks the account and ends the user's sessions; null leaves the password
     /// unchanged.
@@ -68,7 +69,8 @@ pub struct UpdateUserInput {
 }
 
 impl User {
-    /// Creates a user who is a member of the organization. `password_hash` is computed beforehand, outside of any
+    /// Creates a user who is a member of the organization. If the e-mail has an account already, invites the account's
+    /// owner instead, with the same result for the caller. `password_hash` is computed beforehand, outside of any
     /// transaction. `viewer` is `None` on the command line, which can assign any role.
     pub async fn create(
         tx: &Tx<Auth>,
@@ -79,22 +81,54 @@ impl User {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let (name, email) = input.check().map_err(Error::Invalid)?;
-        let id = UserId::new();
-        tx.exec(
-            "INSERT INTO \"user\" (id, email, name, password_hash, password_changed_at, created_at)
-             VALUES ($1, $2, $3, $4, $5, $5)",
-            &[&id, &email, &name, &password_hash, &now],
-        )
-        .await?;
+        let id = Self::new_id(tx, now).await?;
+        let inserted = tx
+            .exec(
+                "INSERT INTO \"user\" (id, email, name, password_hash, password_changed_at, created_at, created_in)
+                 VALUES ($1, $2, $3, $4, $5, $5, $6) ON CONFLICT (email) DO NOTHING",
+                &[&id, &email, &name, &password_hash, &now, &org],
+            )
+            .await?;
+        let known = if inserted == 1 { None } else { Self::find_by_email(tx, &email).await? };
+        let id = known.unwrap_or(id);
+        match known {
+            None => Self::add_membership(tx, org, id, now).await?,
+            Some(known) => {
+                Self::add_invitation(tx, org, viewer, known, &name, password_hash, now).await?;
+            }
+        }
         Entry::created("user.created", id, &json!({ "name": name, "email": email }))
             .record_in(tx, org, now)
             .await?;
-        Self::join(tx, org, viewer, id, &input.roles, now)
+        Self::set_roles(tx, org, viewer, id, &input.roles, now)
             .await
             .map_err(|error| error.within("input"))
     }
 
-    /// Makes a user a member of the organization, with these roles.
+    /// Returns the id of a new user. The time in the id is any time since the installation was set up: the id of an
+    /// existing account would otherwise be told from that of a new one by its age.
+    async fn new_id(tx: &Tx<Auth>, now: DateTime<Utc>) -> Result<UserId> {
+        let row: Row = tx.one("SELECT min(created_at) AS earliest FROM organization", &[]).await?;
+        let earliest: Option<DateTime<Utc>> = row.try_get("earliest")?;
+        Ok(UserId::between(earliest.unwrap_or(now), now))
+    }
+
+    async fn add_membership(
+        tx: &Tx<Auth>,
+        org: OrganizationId,
+        id: UserId,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        tx.exec(
+            "INSERT INTO membership (org_id, user_id, created_at) VALUES ($1, $2, $3)",
+            &[&org, &id, &now],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Makes a user a member of the organization, with these roles, without an invitation. Only the command line does
+    /// so, for an account that nobody can use otherwise.
     pub async fn join(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -103,19 +137,15 @@ impl User {
         roles: &[String],
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        tx.exec(
-            "INSERT INTO membership (org_id, user_id, created_at) VALUES ($1, $2, $3)",
-            &[&org, &id, &now],
-        )
-        .await?;
+        Self::add_membership(tx, org, id, now).await?;
         Self::set_roles(tx, org, viewer, id, roles, now).await
     }
 
     /// Changes a member. `password_hash` is the hash of `input.password`.
     ///
     /// # Errors
-    /// `Forbidden` if the member has permissions that the viewer lacks, `Conflict` for a new name, e-mail or password
-    /// of a user who is also a member of another organization.
+    /// `Forbidden` if the member has permissions that the viewer lacks, `Conflict` for a new name or password of a user
+    /// who is also a member of another organization, `Invalid` for a new e-mail.
     pub async fn update(
         tx: &Tx<Auth>,
         viewer: &Viewer,
@@ -131,9 +161,11 @@ impl User {
             .name
             .as_deref()
             .map(|name| text::check("input.name", name, text::NAME, &mut faults));
-        let email = input.email.as_deref().map(normalise_email);
-        if email == Some(None) {
-            faults.push(FieldError::new("input.email", "is not an e-mail address"));
+        if input.email.is_some() {
+            faults.push(FieldError::new(
+                "input.email",
+                "cannot be changed by an organization: deactivate the user and create one with the new e-mail, or ask the installation's operator",
+            ));
         }
         if input.active == Some(false) {
             faults.push(FieldError::new(
@@ -150,34 +182,43 @@ impl User {
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
-        let personal = name.is_some() || email.is_some() || password_hash.is_some();
-        if personal && Self::is_member_elsewhere(tx, viewer.org, id).await? {
+        let is_member = user.state == MembershipState::Active;
+        let personal = name.is_some() || password_hash.is_some();
+        if personal && is_member && Self::is_member_elsewhere(tx, viewer.org, id).await? {
             return Err(Error::Conflict(
-                "this user is also a member of another organization, so this organization cannot change their name, e-mail or password: ask the user or the installation's operator".into(),
+                "this user is also a member of another organization, so this organization cannot change their name or password: ask the user or the installation's operator".into(),
             ));
         }
         let after = Self {
             name: name.unwrap_or_else(|| user.name.clone()),
-            email: email.flatten().unwrap_or_else(|| user.email.clone()),
             active: input.active.unwrap_or(user.active),
             ..user.clone()
         };
-        if after.name != user.name || after.email != user.email {
-            tx.exec(
-                "UPDATE \"user\" SET name = $2, email = $3 WHERE id = $1",
-                &[&id, &after.name, &after.email],
-            )
-            .await?;
-            let values = |user: &Self| json!({ "name": user.name, "email": user.email });
+        if after.name != user.name {
+            if is_member {
+                let sql = "UPDATE \"user\" SET name = $2 WHERE id = $1";
+                tx.exec(sql, &[&id, &after.name]).await?;
+            } else {
+                let sql =
+                    "UPDATE membership SET invited_name = $3 WHERE org_id = $1 AND user_id = $2";
+                tx.exec(sql, &[&viewer.org, &id, &after.name]).await?;
+            }
+            let values = |user: &Self| json!({ "name": user.name });
             Entry::changed("user.updated", id, values(&user), values(&after))
                 .record_in(tx, viewer.org, now)
                 .await?;
         }
         if after.active != user.active {
-            Self::set_active(tx, viewer, id, after.active, now).await?;
+            Self::set_active(tx, viewer, &user, after.active, now).await?;
         }
         if let Some(hash) = password_hash {
-            Self::set_password(tx, id, hash, None, now).await?;
+            if is_member {
+                Self::set_password(tx, id, hash, SetBy::Organization, now).await?;
+            } else {
+                let sql =
+                    "UPDATE membership SET invitation_hash = $3 WHERE org_id = $1 AND user_id = $2";
+                tx.exec(sql, &[&viewer.org, &id, &hash]).await?;
+            }
             Entry::without_values("user.password_reset", id).record_in(tx, viewer.org, now).await?;
         }
         Ok(after)
@@ -196,7 +237,7 @@ impl User {
         if !user.active {
             return Ok(user);
         }
-        Self::set_active(tx, viewer, id, false, now).await?;
+        Self::set_active(tx, viewer, &user, false, now).await?;
         for session in Session::of_user(tx, id, now).await? {
             if session.org == viewer.org {
                 session.end(tx, EndReason::Deactivated, now).await?;
@@ -208,15 +249,17 @@ impl User {
     async fn set_active(
         tx: &Tx<Auth>,
         viewer: &Viewer,
-        id: UserId,
+        user: &Self,
         active: bool,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        tx.exec(
-            "UPDATE membership SET active = $3 WHERE org_id = $1 AND user_id = $2",
-            &[&viewer.org, &id, &active],
-        )
-        .await?;
+        let id = user.id;
+        if user.state == MembershipState::Active {
+            let sql = "UPDATE membership SET active = $3 WHERE org_id = $1 AND user_id = $2";
+            tx.exec(sql, &[&viewer.org, &id, &active]).await?;
+        } else {
+            Self::renew_invitation(tx, viewer.org, id, active, now).await?;
+        }
         stale::mark_owner(tx, viewer.org, id, "owner.active").await?;
         let action = if active { "member.activated" } else { "member.deactivated" };
         Entry::changed(action, id, json!({ "active": !active }), json!({ "active": active }))
@@ -225,11 +268,11 @@ impl User {
     }
 
     /// Returns true if the user has a membership in another organization. Inactive memberships count, because they
-    /// could be reactivated.
+    /// could be reactivated; invitations that are not accepted do not, because they would become known.
     async fn is_member_elsewhere(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<bool> {
         let row: Row = tx
             .one(
-                "SELECT EXISTS (SELECT FROM membership WHERE user_id = $1 AND org_id <> $2) AS elsewhere",
+                "SELECT EXISTS (SELECT FROM membership WHERE user_id = $1 AND org_id <> $2 AND state = 'ACTIVE') AS elsewhere",
                 &[&id, &org],
             )
             .await?;

@@ -103,12 +103,11 @@ macro_rules! select {
         concat!(
             "SELECT asset.id, asset.type, asset.environment, asset.lifecycle_state, asset.name, asset.code,
                     asset.external_id, asset.location, asset.description, asset.owner_id, asset.attributes,
-                    owner.mfa_enabled AS owner_mfa_enabled, membership.active AS owner_active, ",
+                    owner.mfa_enabled AS owner_mfa_enabled, owner.active AS owner_active, ",
             $tags,
             " AS tags
              FROM asset
-             LEFT JOIN membership ON membership.org_id = asset.org_id AND membership.user_id = asset.owner_id
-             LEFT JOIN \"user\" AS owner ON owner.id = membership.user_id"
+             LEFT JOIN member AS owner ON owner.org_id = asset.org_id AND owner.id = asset.owner_id"
         )
     };
 }

@@ -91,8 +91,8 @@ impl Dimension {
             Self::Owner => grouped!(
                 "asset.owner_id",
                 "",
-                "\"user\".name AS label, key AS owner_id, NULL::uuid AS tag_id
-                 FROM grouped LEFT JOIN \"user\" ON \"user\".id = key"
+                "member.name AS label, key AS owner_id, NULL::uuid AS tag_id
+                 FROM grouped LEFT JOIN member ON member.id = key"
             ),
             Self::Tag => grouped!(
                 "asset_tag.tag_id",

@@ -195,7 +195,7 @@ async fn a_password_that_was_reset_meanwhile_is_not_overwritten() {
     let Ada { test, id: ada, tokens, .. } = ada("viewer").await;
     let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
     let resetting = test.db.auth(Origin::system()).await.unwrap();
-    User::set_password(&resetting, ada, "$argon2id$reset", None, at(1)).await.unwrap();
+    User::reset_password(&resetting, ada, "$argon2id$reset", at(1)).await.unwrap();
     let superuser = test.db.superuser().await;
     let change = caller(HOME, at(1));
     let (changed, ()) =

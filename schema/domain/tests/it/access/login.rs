@@ -234,7 +234,7 @@ async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
     let test = TestOrg::new().await;
     let ada = test.person("ada@x.com", &["viewer"]).await;
     let changing = test.db.auth(Origin::system()).await.unwrap();
-    User::set_password(&changing, ada, "$argon2id$other", None, at(1)).await.unwrap();
+    User::reset_password(&changing, ada, "$argon2id$other", at(1)).await.unwrap();
     let superuser = test.db.superuser().await;
     let (old, ()) = tokio::join!(test.login("ada@x.com", HOME, 1), async {
         until(&superuser, A_LOCK_IS_AWAITED).await;
