@@ -46,3 +46,5 @@ SELECT membership.org_id, membership.user_id AS id, "user".email,
        membership.state
 FROM membership JOIN "user" ON "user".id = membership.user_id;
 GRANT SELECT ON member TO sentryops_app, sentryops_auth;
+
+CREATE INDEX membership_invited_idx ON membership (invited_at) WHERE state = 'INVITED';

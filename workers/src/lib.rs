@@ -17,6 +17,7 @@
 //! All worker processes are equal, and any number of them may run. Work that must be done only once is claimed from
 //! rows.
 
+mod access;
 pub mod compliance;
 mod context;
 mod dispatch;
@@ -61,4 +62,5 @@ pub fn periodic_tasks() -> PeriodicTasks {
             posture::push_next_verification,
         )
         .at_interval(CLEANUP_INTERVAL, "delete old import runs", import::delete_old)
+        .at_interval(CLEANUP_INTERVAL, "delete old sessions and invitations", access::delete_old)
 }

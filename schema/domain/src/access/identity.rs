@@ -16,6 +16,7 @@ mod new_password;
 mod sign_in;
 
 pub use join::Acceptance;
+pub use sign_in::LoginAttempt;
 
 use std::net::IpAddr;
 

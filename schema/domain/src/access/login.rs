@@ -218,6 +218,18 @@ impl LockoutCounter {
         Ok(())
     }
 
+    /// Deletes up to `limit` counters without a lock that have not counted since `before`. Returns their number.
+    pub async fn delete_quiet(tx: &Tx<Auth>, before: DateTime<Utc>, limit: i64) -> Result<u64> {
+        tx.exec(
+            "DELETE FROM login_guard WHERE (scope, key) IN (
+                 SELECT scope, key FROM login_guard
+                 WHERE updated_at < $1 AND (locked_until IS NULL OR locked_until < $1)
+                 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            &[&before, &limit],
+        )
+        .await
+    }
+
     /// Deletes all failure counters of an account, including those of known addresses, after the password was set.
     pub async fn clear_account(tx: &Tx<Auth>, user: UserId, email: &str) -> Result<()> {
         let rows: Vec<Row> =

@@ -6,7 +6,13 @@
 //! composition rules. Passwords are normalised to Unicode NFKC before hashing, so that the same characters match
 //! whatever keyboard produced them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -48,6 +54,10 @@ impl Cost {
 pub struct Hasher {
     params: Params,
     permits: Arc<Semaphore>,
+    /// Maximum time to wait until a hash can run.
+    permit_wait: Duration,
+    /// Number of hashes computed so far.
+    computed: Arc<AtomicU64>,
     /// Hash of a random secret. Verified if there is no account, so that the response takes equally long.
     dummy: Arc<str>,
 }
@@ -69,7 +79,8 @@ impl Hasher {
             .map_err(|_| Error::Crypto("Argon2 does not accept these cost parameters"))?;
         let random_secret = crate::access::token::random()?;
         let dummy = hash_now(&params, &random_secret)?.into();
-        Ok(Self { params, permits: Arc::new(Semaphore::new(max_concurrent.max(1))), dummy })
+        let permits = Arc::new(Semaphore::new(max_concurrent.max(1)));
+        Ok(Self { params, permits, permit_wait: PERMIT_WAIT, computed: Arc::default(), dummy })
     }
 
     /// Returns the hash of a password, as a PHC string.
@@ -119,13 +130,21 @@ impl Hasher {
             || stored.t_cost() < self.params.t_cost()
     }
 
+    /// Returns the number of hashes that were computed so far, for hashing and for verifying passwords.
+    pub fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
+    }
+
     async fn with_permit<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let permit =
-            tokio::time::timeout(PERMIT_WAIT, Arc::clone(&self.permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(Error::Busy { retry_after: PERMIT_WAIT }) };
+        let permits = Arc::clone(&self.permits);
+        let permit = tokio::time::timeout(self.permit_wait, permits.acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(Error::Busy { retry_after: self.permit_wait });
+        };
+        self.computed.fetch_add(1, Ordering::Relaxed);
         let hashing = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit); // Not released if the caller stops waiting: the hash still runs.
@@ -242,6 +261,33 @@ mod tests {
         let hash = hasher.hash("a long passphrase Å").await.unwrap();
         assert!(hasher.verify("a long passphrase A\u{30a}", Some(&hash)).await.unwrap());
         assert!(!hasher.verify("a long passphrase A", Some(&hash)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn no_more_hashes_run_at_once_than_are_allowed() {
+        let wait = Duration::from_millis(1);
+        let hasher = Hasher { permit_wait: wait, ..Hasher::new(COST, 2).unwrap() };
+        let (releases, held): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (release, wait) = std::sync::mpsc::channel::<()>();
+                let hasher = hasher.clone();
+                let held = async move { hasher.with_permit(move || wait.recv().is_ok()).await };
+                (release, tokio::spawn(held))
+            })
+            .unzip();
+        while hasher.permits.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = hasher.verify("a password", None).await;
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        assert_eq!(hasher.computed(), 2);
+        for release in releases {
+            release.send(()).unwrap();
+        }
+        for held in held {
+            assert!(held.await.unwrap().unwrap());
+        }
+        assert!(!hasher.verify("a password", None).await.unwrap(), "places are free again");
     }
 
     #[tokio::test]

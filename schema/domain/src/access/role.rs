@@ -148,31 +148,55 @@ impl Role {
             return Err(Error::Invalid(faults));
         }
         require_all(viewer, set)?;
-        let existing = Self::list(tx, viewer.org).await?.into_iter().find(|role| role.key == key);
-        if let Some(role) = &existing {
-            if role.builtin {
-                return Err(Error::Conflict(format!("{key} is built in and cannot be changed")));
-            }
-            // Replacing the role may withdraw its old permissions from members, so the viewer must have the old ones
-            // too.
-            require_all(viewer, role.set())?;
-        }
-        let role: Self = tx
-            .one(
+        let created: Option<Self> = tx
+            .opt(
                 "INSERT INTO role (org_id, id, key, name, permissions, builtin) VALUES ($1, $2, $3, $4, $5, false)
-                 ON CONFLICT ON CONSTRAINT role_key_key DO UPDATE SET name = $4, permissions = $5
+                 ON CONFLICT ON CONSTRAINT role_key_key DO NOTHING
                  RETURNING id, key, name, permissions, builtin",
                 &[&viewer.org, &RoleId::new(), &key, &name, &set.names()],
             )
             .await?;
-        let entry = match existing {
-            None => Entry::created("role.created", role.id, &role.snapshot()),
-            Some(before) => {
-                Entry::changed("role.updated", role.id, before.snapshot(), role.snapshot())
+        let (role, entry) = match created {
+            Some(role) => {
+                let entry = Entry::created("role.created", role.id, &role.snapshot());
+                (role, entry)
+            }
+            None => {
+                let before = Self::lock(tx, viewer.org, key).await?;
+                if before.builtin {
+                    return Err(Error::Conflict(format!(
+                        "{key} is built in and cannot be changed"
+                    )));
+                }
+                // Replacing the role may withdraw its old permissions from members, so the viewer must have the old
+                // ones too.
+                require_all(viewer, before.set())?;
+                let role: Self = tx
+                    .one(
+                        "UPDATE role SET name = $3, permissions = $4 WHERE org_id = $1 AND id = $2
+                         RETURNING id, key, name, permissions, builtin",
+                        &[&viewer.org, &before.id, &name, &set.names()],
+                    )
+                    .await?;
+                let entry =
+                    Entry::changed("role.updated", role.id, before.snapshot(), role.snapshot());
+                (role, entry)
             }
         };
         entry.record_in(tx, viewer.org, now).await?;
         Ok(role)
+    }
+
+    /// Returns the role with the key, and locks it: a check of its permissions is worth nothing if another request
+    /// changes them before this one does.
+    ///
+    /// # Errors
+    /// `NotFound` if the organization has no such role.
+    async fn lock(tx: &Tx<Auth>, org: OrganizationId, key: &str) -> Result<Self> {
+        let sql = format!("{COLUMNS} WHERE org_id = $1 AND key = $2 FOR UPDATE");
+        // No key contains a NUL, and Postgres rejects it in a parameter.
+        let found = if key.contains('\0') { None } else { tx.opt(&sql, &[&org, &key]).await? };
+        found.ok_or_else(|| Error::not_found("role", key))
     }
 
     /// Deletes a custom role that no member has.
@@ -186,21 +210,12 @@ impl Role {
         key: &str,
         now: DateTime<Utc>,
     ) -> Result<RoleId> {
-        let roles = Self::list(tx, viewer.org).await?;
-        let role = roles
-            .into_iter()
-            .find(|role| role.key == key)
-            .ok_or_else(|| Error::not_found("role", key))?;
+        let role = Self::lock(tx, viewer.org, key).await?;
         if role.builtin {
             return Err(Error::Conflict(format!("{key} is built in and cannot be deleted")));
         }
         require_all(viewer, role.set())?;
-        let deleted = tx
-            .exec("DELETE FROM role WHERE org_id = $1 AND id = $2", &[&viewer.org, &role.id])
-            .await?;
-        if deleted == 0 {
-            return Err(Error::not_found("role", key)); // Another request deleted the role meanwhile.
-        }
+        tx.exec("DELETE FROM role WHERE org_id = $1 AND id = $2", &[&viewer.org, &role.id]).await?;
         Entry::deleted("role.deleted", role.id, role.snapshot())
             .record_in(tx, viewer.org, now)
             .await?;

@@ -57,6 +57,8 @@ pub struct Session {
     pub last_seen_at: DateTime<Utc>,
     /// Time at which the session expires, however often it is used.
     pub expires_at: DateTime<Utc>,
+    /// Number of times that the session has switched its organization.
+    pub(crate) generation: i32,
 }
 
 impl FromRow for Session {
@@ -69,6 +71,7 @@ impl FromRow for Session {
             created_at: row.try_get("created_at")?,
             last_seen_at: row.try_get("last_seen_at")?,
             expires_at: row.try_get("expires_at")?,
+            generation: row.try_get("generation")?,
         })
     }
 }
@@ -115,7 +118,7 @@ impl EndReason {
 
 const COLUMNS: &str =
     "session.id, session.org_id, session.user_id, host(session.source_ip) AS source_ip,
-    session.created_at, session.last_seen_at, session.expires_at";
+    session.created_at, session.last_seen_at, session.expires_at, session.generation";
 
 /// Result of exchanging a refresh token.
 #[derive(Debug)]
@@ -160,6 +163,7 @@ impl Session {
             created_at: now,
             last_seen_at: now,
             expires_at: now + policy.session_lifetime,
+            generation: 0,
         };
         tx.exec(
             "INSERT INTO session (id, org_id, user_id, source_ip, created_at, last_seen_at, expires_at)
@@ -249,9 +253,12 @@ impl Session {
             "SELECT session.last_seen_at, {HELD} FROM session
              JOIN membership ON membership.org_id = session.org_id AND membership.user_id = session.user_id
              WHERE session.id = $1 AND session.org_id = $2 AND session.user_id = $3
-               AND session.ended_at IS NULL AND session.expires_at > $4 AND membership.active"
+               AND session.ended_at IS NULL AND session.expires_at > $4 AND membership.active
+               AND session.generation = $5"
         );
-        let row: Option<Row> = tx.opt(&sql, &[&claims.sid, &claims.org, &claims.sub, &now]).await?;
+        let row: Option<Row> = tx
+            .opt(&sql, &[&claims.sid, &claims.org, &claims.sub, &now, &claims.generation])
+            .await?;
         let row = row.ok_or(ENDED)?;
         let last_seen_at: DateTime<Utc> = row.try_get("last_seen_at")?;
         if policy.idle.is_some_and(|idle| last_seen_at + idle < now) {
@@ -274,8 +281,8 @@ impl Session {
         })
     }
 
-    /// Switches the session to another organization of its user. Access tokens for the previous organization are
-    /// rejected afterwards.
+    /// Switches the session to an organization of its user, perhaps the same one. All access tokens that were issued
+    /// before are rejected afterwards.
     ///
     /// # Errors
     /// `NotFound` if the user is not an active member of the organization.
@@ -287,7 +294,7 @@ impl Session {
     ) -> Result<Self> {
         let changed = tx
             .exec(
-                "UPDATE session SET org_id = $2 WHERE id = $1 AND ended_at IS NULL AND EXISTS
+                "UPDATE session SET org_id = $2, generation = generation + 1 WHERE id = $1 AND ended_at IS NULL AND EXISTS
                      (SELECT FROM membership WHERE org_id = $2 AND user_id = session.user_id AND active)",
                 &[&self.id, &org],
             )
@@ -298,7 +305,7 @@ impl Session {
         Entry::without_values("session.organization_switched", self.id)
             .record_in(tx, org, now)
             .await?;
-        Ok(Self { org, ..self.clone() })
+        Ok(Self { org, generation: self.generation + 1, ..self.clone() })
     }
 
     /// Issues a new refresh token for the session. All earlier refresh tokens stop working.
@@ -313,7 +320,7 @@ impl Session {
 
     /// Returns the claims of an access token for the session.
     pub(crate) fn claims(&self, now: DateTime<Utc>, expires_at: DateTime<Utc>) -> Claims {
-        Claims::new(self.user, self.id, self.org, now, expires_at)
+        Claims::new(self.user, self.id, (self.org, self.generation), now, expires_at)
     }
 
     /// Returns the sessions of a user that have neither ended nor expired, newest first.
@@ -331,6 +338,17 @@ impl Session {
             "SELECT {COLUMNS} FROM session WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 FOR UPDATE"
         );
         tx.opt(&sql, &[&id, &now]).await
+    }
+
+    /// Deletes up to `limit` sessions that ended or expired before `before`, with their refresh tokens. Returns their
+    /// number.
+    pub async fn delete_ended(tx: &Tx<Auth>, before: DateTime<Utc>, limit: i64) -> Result<u64> {
+        tx.exec(
+            "DELETE FROM session WHERE id IN (
+                 SELECT id FROM session WHERE least(ended_at, expires_at) < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            &[&before, &limit],
+        )
+        .await
     }
 
     /// Ends the session and records the reason in the audit trail. Does nothing if the session has already ended.

@@ -35,6 +35,9 @@ pub struct Claims {
     pub sid: SessionId,
     /// The organization that the session is signed in to.
     pub org: OrganizationId,
+    /// Number of times that the session had switched its organization; a token of an earlier number is rejected.
+    #[serde(rename = "gen", default)]
+    pub generation: i32,
     /// Time of issue, in Unix seconds.
     pub iat: i64,
     /// Start of validity, in Unix seconds.
@@ -61,7 +64,7 @@ impl Claims {
     pub fn new(
         user: UserId,
         session: SessionId,
-        org: OrganizationId,
+        (org, generation): (OrganizationId, i32),
         now: DateTime<Utc>,
         expires_at: DateTime<Utc>,
     ) -> Self {
@@ -69,6 +72,7 @@ impl Claims {
             sub: user,
             sid: session,
             org,
+            generation,
             iat: now.timestamp(),
             nbf: now.timestamp(),
             exp: expires_at.timestamp(),
@@ -186,7 +190,7 @@ mod tests {
     }
 
     fn claims() -> Claims {
-        Claims::new(Id::new(), Id::new(), Id::new(), noon(), noon() + TimeDelta::minutes(30))
+        Claims::new(Id::new(), Id::new(), (Id::new(), 0), noon(), noon() + TimeDelta::minutes(30))
     }
 
     fn noon() -> DateTime<Utc> {

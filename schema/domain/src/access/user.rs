@@ -107,8 +107,15 @@ impl FromRow for User {
 const MEMBERS: &str =
     "SELECT id, name, email, active, mfa_enabled, created_at, last_seen_at, state FROM member";
 
+/// Maximum size in bytes of a text that may be an e-mail, before it is normalised.
+const MAX_EMAIL_BYTES: usize = 1_024;
+
 /// Returns the e-mail in the normalised form that is stored and compared, or `None` if it cannot be an e-mail.
 pub fn normalise_email(email: &str) -> Option<String> {
+    // Normalising can make a text eighteen times as long, so a long one is rejected before.
+    if email.len() > MAX_EMAIL_BYTES {
+        return None;
+    }
     let email: String = email.trim().nfkc().flat_map(char::to_lowercase).collect();
     let (local, domain) = email.rsplit_once('@')?;
     let sane = |part: &str| {

@@ -11,7 +11,6 @@ use domain::{
         permission::Permission,
         role::Role,
         session::{self, EndReason},
-        user::normalise_email,
         viewer,
     },
     entity::{self, OrganizationId, SessionId},
@@ -185,10 +184,14 @@ impl SessionMutation {
         #[graphql(desc = "The user's current password.", secret)] password: String,
     ) -> Result<LoginPayload> {
         let services = ctx.services();
-        let account = format!("login account {}", normalise_email(&email).unwrap_or_default());
+        // The address first, which costs no statement; then the account, under a key that a stranger does not share
+        // with the addresses from which the user has signed in.
         let address = format!("login address {}", jobs::address_bucket(ctx.caller().address));
-        ctx.take_tokens(&services.auth_quota, &[&account, &address]).await?;
-        let tokens = services.identity.login(&email, &password, ctx.caller()).await?;
+        ctx.take_tokens(&services.auth_quota, &[&address]).await?;
+        let attempt = services.identity.begin_login(&email, ctx.caller()).await?;
+        let account = format!("login {}", attempt.account_key());
+        ctx.take_tokens(&services.auth_quota, &[&account]).await?;
+        let tokens = services.identity.finish_login(attempt, &password, ctx.caller()).await?;
         Ok(LoginPayload { tokens: Some(tokens), mfa_challenge: None })
     }
 

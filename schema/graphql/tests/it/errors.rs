@@ -263,6 +263,45 @@ async fn too_many_sign_ins_are_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_stranger_uses_up_no_attempts_of_a_known_address() {
+    let test = TestDb::new().await;
+    let db = test.db.clone();
+    let app = TestApp::on(test, db, Quota::parse("auth-of-strangers", "10/hour").unwrap()).await;
+    let team = app.team("alfa").await;
+    let email = &team["viewer"].email; // Signed in from `ADDRESS` when the team was made.
+    let document = "mutation($email: String!, $password: String!) { login(email: $email, password: $password) { mfaChallenge } }";
+    let attempt = async |password: &str, address: &str| {
+        let client = graphql::Client { address: address.parse().unwrap(), ..client("a-sign-in") };
+        let variables = json!({ "email": email, "password": password });
+        let reply = harness::ask(&app.engine, None, document, variables, client).await;
+        reply.errors().first().map(|_| reply.code().to_owned()).unwrap_or_default()
+    };
+    let mut strangers = Vec::new();
+    for number in 0..14 {
+        // Several strangers, so that no address is the first to be refused.
+        strangers.push(attempt("wrong horse", &format!("198.51.100.{}", number % 3)).await);
+    }
+    assert_eq!(strangers.iter().filter(|code| *code == "RATE_LIMITED").count(), 4, "{strangers:?}");
+    for _ in 0..9 {
+        assert_eq!(attempt(PASSWORD, harness::ADDRESS).await, "");
+    }
+    assert_eq!(attempt(PASSWORD, "198.51.100.77").await, "RATE_LIMITED", "strangers share theirs");
+}
+
+#[tokio::test]
+async fn a_long_e_mail_is_refused_before_it_is_normalised() {
+    let app = TestApp::new().await;
+    let document = "mutation($email: String!) { login(email: $email, password: \"wrong horse\") { mfaChallenge } }";
+    let email = format!("{}@x.example", "\u{fdfa}".repeat(80_000));
+    let reply = app.ask(None, document, json!({ "email": email })).await;
+    assert_eq!(reply.code(), "UNAUTHENTICATED", "as any other e-mail without an account");
+    assert!(
+        domain::access::user::normalise_email(&format!("{}@x.example", "a".repeat(1_100)))
+            .is_none()
+    );
+}
+
+#[tokio::test]
 async fn a_database_that_is_away_is_told_so() {
     let (app, team) = {
         let app = TestApp::new().await;

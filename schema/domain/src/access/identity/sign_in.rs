@@ -16,7 +16,7 @@ use crate::{
             Identity, RequestInfo, Tokens,
             account::{Account, Lock},
         },
-        login::{LockoutCounter, Subject},
+        login::{LockoutCounter, Subject, network_of},
         organization::Organization,
         permission::Permission,
         role::Role,
@@ -30,6 +30,32 @@ use crate::{
         error::{Error, Result},
     },
 };
+
+/// A sign-in whose password has not been verified.
+pub struct LoginAttempt {
+    account: Option<Account>,
+    lock: Lock,
+}
+
+impl LoginAttempt {
+    /// Returns the key under which the attempt counts for the account: one for each address from which the user has
+    /// signed in, and one for all others. A stranger therefore uses up nobody else's attempts.
+    pub fn account_key(&self) -> String {
+        match &self.lock.subject {
+            Subject::Account { email, known: None } => format!("account {email}"),
+            Subject::Account { email, known: Some(address) } => {
+                format!("account {email} from {}", network_of(*address))
+            }
+            Subject::Address(address) => format!("address {address}"),
+        }
+    }
+}
+
+impl std::fmt::Debug for LoginAttempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginAttempt").finish_non_exhaustive()
+    }
+}
 
 /// Proof that the password was right and the account was not locked.
 struct Proof<'a> {
@@ -45,10 +71,34 @@ impl Identity {
     /// `BadCredentials` for every rejected sign-in, whatever the cause. `Busy` if the client address is blocked after
     /// too many failures, or if too many passwords are being hashed.
     pub async fn login(&self, email: &str, password: &str, caller: &RequestInfo) -> Result<Tokens> {
+        let attempt = self.begin_login(email, caller).await?;
+        self.finish_login(attempt, password, caller).await
+    }
+
+    /// Begins a sign-in: finds the account, and the address from which the attempt counts. The caller can refuse the
+    /// attempt before the password is verified.
+    ///
+    /// # Errors
+    /// `Busy` if the client address is blocked after too many failures.
+    pub async fn begin_login(&self, email: &str, caller: &RequestInfo) -> Result<LoginAttempt> {
         // A text that is not an e-mail is looked up as the empty e-mail, which no account has, so that it costs the
         // same.
         let email = normalise_email(email).unwrap_or_default();
         let (account, lock) = self.find(&email, caller).await?;
+        Ok(LoginAttempt { account, lock })
+    }
+
+    /// Verifies the password of an attempt, and returns the tokens of a new session.
+    ///
+    /// # Errors
+    /// See [`Identity::login`].
+    pub async fn finish_login(
+        &self,
+        attempt: LoginAttempt,
+        password: &str,
+        caller: &RequestInfo,
+    ) -> Result<Tokens> {
+        let LoginAttempt { account, lock } = attempt;
         let proof = self.verify(account.as_ref(), &lock, password).await?;
 
         let actor = proof.as_ref().map_or(Actor::System, |proof| Actor::User(proof.account.user));

@@ -163,6 +163,21 @@ impl User {
         Entry::changed("member.declined", id, before, after).record_in(tx, org, now).await
     }
 
+    /// Withdraws up to `limit` invitations that were made before `before`. Returns their number.
+    pub async fn expire_invitations(
+        tx: &Tx<Auth>,
+        before: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<u64> {
+        tx.exec(
+            "UPDATE membership SET state = 'DECLINED' WHERE (org_id, user_id) IN (
+                 SELECT org_id, user_id FROM membership WHERE state = 'INVITED' AND invited_at < $1
+                 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            &[&before, &limit],
+        )
+        .await
+    }
+
     /// Returns the origin of the account with the e-mail, or `None`. For the operator's command line only.
     pub async fn origin_of(tx: &Tx<Auth>, email: &str) -> Result<Option<AccountOrigin>> {
         let row: Option<Row> = tx

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use chrono::TimeDelta;
 use domain::{
     Db, Error, Origin,
     access::{
-        identity::Tokens,
+        identity::{Identity, Tokens},
         login::{LockoutCounter, Subject},
-        password::Cost,
+        password::{Cost, Hasher},
+        token::TokenKeys,
         user::User,
     },
 };
@@ -266,6 +268,48 @@ async fn two_sign_ins_that_both_replace_the_hash_both_succeed() {
     });
     for outcome in at_once(attempts).await {
         outcome.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_computes_as_many_hashes_whether_there_is_an_account_or_not() {
+    let test = TestOrg::new().await;
+    test.person("ada@x.com", &["viewer"]).await;
+    let hasher = Hasher::new(COST, 4).unwrap();
+    let keys = TokenKeys::new([("k1", [7; 32].as_slice())]);
+    let block = TimeDelta::minutes(15);
+    let identity = Identity::new(test.db.db.clone(), hasher.clone(), keys, POLICY, block);
+    let mut computed = Vec::new();
+    for email in ["ada@x.com", "nobody@x.com", "no e-mail", ""] {
+        let before = hasher.computed();
+        let refused = identity.login(email, "wrong horse", &caller(ELSEWHERE, at(0))).await;
+        assert_bad_credentials(refused);
+        computed.push(hasher.computed() - before);
+    }
+    assert_eq!(computed, [1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn quiet_counters_are_deleted_and_locks_stay() {
+    let test = TestOrg::new().await;
+    let fail = async |email: &str, times: i64, first: i64| {
+        let subject = Subject::Account { email: email.into(), known: None };
+        for turn in 0..times {
+            let tx = test.db.auth(Origin::system()).await.unwrap();
+            let now = at(first + turn * 1_000);
+            LockoutCounter::fail(&tx, &subject, POLICY.access_lifetime, now).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+    };
+    fail("quiet@x.com", 1, 0).await;
+    fail("locked@x.com", 100, 0).await;
+    fail("busy@x.com", 1, 200_000).await;
+    let tx = test.db.auth(Origin::system()).await.unwrap();
+    assert_eq!(LockoutCounter::delete_quiet(&tx, at(150_000), 10).await.unwrap(), 1);
+    for (email, is_kept) in [("quiet@x.com", false), ("locked@x.com", true), ("busy@x.com", true)] {
+        let subject = Subject::Account { email: email.into(), known: None };
+        let found = LockoutCounter::find(&tx, &subject).await.unwrap();
+        assert_eq!(found.is_some(), is_kept, "{email}");
     }
 }
 

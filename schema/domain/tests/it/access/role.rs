@@ -11,8 +11,8 @@ use domain::{
 };
 
 use crate::harness::{
-    HOME, TestOrg, assert_not_found, at, conflict, faults, forbidden, organization, viewer,
-    viewer_with,
+    A_LOCK_IS_AWAITED, HOME, TestOrg, assert_not_found, at, conflict, faults, forbidden,
+    organization, until, viewer, viewer_with,
 };
 
 async fn save(test: &TestOrg, by: &Viewer, key: &str, permissions: &[Permission]) -> Result<Role> {
@@ -60,6 +60,25 @@ async fn a_role_holds_at_most_what_its_maker_does() {
     forbidden(save(&test, &clerk, "strong", &[Permission::AssetRead]).await);
     forbidden(delete(&test, &clerk, "strong").await);
     save(&test, &clerk, "weak", &[Permission::AssetRead]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_is_just_being_widened_is_compared_as_it_will_be() {
+    let (test, owner) = setup().await;
+    save(&test, &owner, "shift", &[Permission::AssetRead]).await.unwrap();
+    let clerk =
+        [Permission::RoleManage, Permission::AssetRead].into_iter().collect::<PermissionSet>();
+    let clerk = viewer_with(test.org, owner.user().unwrap(), clerk);
+    let widening = test.db.auth(owner.origin(HOME, "req-1".into())).await.unwrap();
+    let both = [Permission::AssetRead, Permission::AssetDelete];
+    Role::save(&widening, &owner, "shift", "Shift", &both, at(1)).await.unwrap();
+    let superuser = test.db.superuser().await;
+    let (replaced, ()) =
+        tokio::join!(save(&test, &clerk, "shift", &[Permission::AssetRead]), async {
+            until(&superuser, A_LOCK_IS_AWAITED).await;
+            widening.commit().await.unwrap();
+        });
+    assert!(forbidden(replaced).ends_with("you lack ASSET_DELETE"));
 }
 
 #[tokio::test]

@@ -228,6 +228,50 @@ async fn one_does_not_switch_to_where_one_is_no_active_member() {
 }
 
 #[tokio::test]
+async fn former_tokens_end_with_a_switch_even_to_where_one_is() {
+    let (test, tokens) = house_of_ada().await;
+    let other = organization(&test.db, "other").await;
+    let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();
+    join(&test.db, other, viewer.user().unwrap(), &["viewer"]).await;
+    let switch = async |viewer: &domain::Viewer, org| {
+        test.identity.switch(viewer, org, &caller(HOME, at(1))).await.unwrap().access_token
+    };
+    let same = switch(&viewer, test.org).await;
+    assert_bad_token(test.viewer(&tokens.access_token, 2).await);
+    let viewer = test.viewer(&same, 2).await.unwrap();
+    let there = switch(&viewer, other).await;
+    let there_viewer = test.viewer(&there, 2).await.unwrap();
+    let back = switch(&there_viewer, test.org).await;
+    for former in [&same, &there] {
+        assert_bad_token(test.viewer(former, 2).await);
+    }
+    assert_eq!(test.viewer(&back, 2).await.unwrap().org, test.org);
+}
+
+#[tokio::test]
+async fn sessions_that_ended_long_ago_are_deleted() {
+    let (test, ended) = house_of_ada().await;
+    let viewer = test.viewer(&ended.access_token, 0).await.unwrap();
+    test.identity.logout(&viewer, &caller(HOME, at(0))).await.unwrap();
+    let expired = test.tokens("ada@x.com", 0).await;
+    let open = test.tokens("ada@x.com", 20 * DAY).await;
+    let count = async || {
+        let sql = "SELECT (SELECT count(*) FROM session), (SELECT count(*) FROM refresh_token)";
+        let row = test.db.superuser().await.query_one(sql, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    assert_eq!(count().await, (3, 3));
+    for (before, deleted) in [(0, 0), (DAY, 1), (14 * DAY + 1, 1), (30 * DAY, 0)] {
+        let tx = test.db.auth(Origin::system()).await.unwrap();
+        assert_eq!(Session::delete_ended(&tx, at(before), 10).await.unwrap(), deleted, "{before}");
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(count().await, (1, 1));
+    assert_bad_token(test.refresh(&expired.refresh_token, 20 * DAY).await);
+    test.refresh(&open.refresh_token, 20 * DAY).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_request_and_a_sign_in_of_the_same_person_do_not_deadlock() {
     let (test, tokens) = house_of_ada().await;
     let viewer = test.viewer(&tokens.access_token, 0).await.unwrap();

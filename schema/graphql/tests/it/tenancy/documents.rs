@@ -366,7 +366,8 @@ impl Fuzz {
             "code" if known[from].codes.is_empty() => json!("HST-00000"),
             "code" => json!(rng.pick(&known[from].codes)),
             "email" => json!(rng.pick(&known[org].emails)),
-            "newEmail" if rng.chance(30) => json!(rng.pick(&known[from].emails)),
+            // Not of the other organization: that would be an invitation, which shows one person to both.
+            "newEmail" if rng.chance(30) => json!(rng.pick(&known[org].emails)),
             "newEmail" => json!(format!("new-{}@{mark}.example", rng.below(100_000))),
             "password" if variable == "password" && rng.chance(5) => {
                 json!("a wrong pelican mosaic")

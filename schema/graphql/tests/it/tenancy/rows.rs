@@ -24,7 +24,10 @@ impl Fuzz {
         let mut digest = Vec::new();
         for (table, condition) in [
             ("organization", "id = $"),
-            ("\"user\"", "id IN (SELECT user_id FROM membership WHERE org_id = $ AND state = 'ACTIVE')"),
+            (
+                "\"user\"",
+                "id IN (SELECT user_id FROM membership WHERE org_id = $ AND state = 'ACTIVE')",
+            ),
             ("membership", "org_id = $"),
             ("membership_role", "org_id = $"),
             ("role", "org_id = $"),

@@ -1,0 +1,2 @@
+DROP INDEX session_end_idx;
+ALTER TABLE session DROP COLUMN generation;
