@@ -178,7 +178,6 @@ fn known_account(email: &str, origin: &AccountOrigin) -> String {
     )
 }
 
-#[expect(clippy::too_many_arguments, reason = "the arguments of the command")]
 async fn create_user(
     db: &Db,
     config: &Config,

@@ -156,34 +156,28 @@ impl Role {
                 &[&viewer.org, &RoleId::new(), &key, &name, &set.names()],
             )
             .await?;
-        let (role, entry) = match created {
-            Some(role) => {
-                let entry = Entry::created("role.created", role.id, &role.snapshot());
-                (role, entry)
-            }
-            None => {
-                let before = Self::lock(tx, viewer.org, key).await?;
-                if before.builtin {
-                    return Err(Error::Conflict(format!(
-                        "{key} is built in and cannot be changed"
-                    )));
-                }
-                // Replacing the role may withdraw its old permissions from members, so the viewer must have the old
-                // ones too.
-                require_all(viewer, before.set())?;
-                let role: Self = tx
-                    .one(
-                        "UPDATE role SET name = $3, permissions = $4 WHERE org_id = $1 AND id = $2
-                         RETURNING id, key, name, permissions, builtin",
-                        &[&viewer.org, &before.id, &name, &set.names()],
-                    )
-                    .await?;
-                let entry =
-                    Entry::changed("role.updated", role.id, before.snapshot(), role.snapshot());
-                (role, entry)
-            }
-        };
-        entry.record_in(tx, viewer.org, now).await?;
+        if let Some(role) = created {
+            Entry::created("role.created", role.id, &role.snapshot())
+                .record_in(tx, viewer.org, now)
+                .await?;
+            return Ok(role);
+        }
+        let before = Self::lock(tx, viewer.org, key).await?;
+        if before.builtin {
+            return Err(Error::Conflict(format!("{key} is built in and cannot be changed")));
+        }
+        // Replacing the role may withdraw its old permissions from members, so the viewer must have the old ones too.
+        require_all(viewer, before.set())?;
+        let role: Self = tx
+            .one(
+                "UPDATE role SET name = $3, permissions = $4 WHERE org_id = $1 AND id = $2
+                 RETURNING id, key, name, permissions, builtin",
+                &[&viewer.org, &before.id, &name, &set.names()],
+            )
+            .await?;
+        Entry::changed("role.updated", role.id, before.snapshot(), role.snapshot())
+            .record_in(tx, viewer.org, now)
+            .await?;
         Ok(role)
     }
 

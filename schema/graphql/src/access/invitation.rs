@@ -52,7 +52,6 @@ impl InvitationMutation {
     /// Accepts an invitation: the viewer becomes a member of the organization, and the viewer's other sessions end. Use
     /// `switchOrganization` to work in the organization. Requires a signed-in caller.
     #[graphql(directive = authenticated::apply())]
-    #[expect(clippy::too_many_arguments, reason = "one argument per password")]
     async fn accept_invitation(
         &self,
         ctx: &Context<'_>,

@@ -133,11 +133,10 @@ impl<'a> Operation<'a> {
         let is_given = |value: Option<&Value>| value.is_some_and(|value| *value != Value::Null);
         let shallow = |name: Name| {
             Ok::<_, ()>(match self.variables.get(&name) {
-                None | Some(Value::Null) => Value::Null,
                 Some(Value::Object(entries)) if is_given(entries.get(key)) => {
                     Value::Object([(Name::new(key), Value::Boolean(true))].into_iter().collect())
                 }
-                Some(Value::Object(_)) => Value::Null,
+                None | Some(Value::Null | Value::Object(_)) => Value::Null,
                 Some(_) => Value::Boolean(true),
             })
         };

@@ -32,7 +32,7 @@ pub(super) fn ended_early(
                 "The answer is larger than {limit} MiB: request fewer rows with `first`, or fewer fields."
             );
             if operation == OperationKind::Mutation {
-                return committed(message, pace, keys);
+                return committed(&message, pace, keys);
             }
             Error::new(ErrorCode::QueryTooComplex, message)
         }
@@ -50,15 +50,15 @@ pub(super) fn ended_early(
 
 /// Creates the answer to a mutation whose answer is too large. Root fields run one after the other, so those up to the
 /// one that is too large are committed, and those after it have not run.
-fn committed(mut message: String, pace: &Pace, keys: &KeyOrder) -> Answer {
+fn committed(message: &str, pace: &Pace, keys: &KeyOrder) -> Answer {
     let roots: Vec<_> = keys.names().collect();
     let last = pace.too_large_in().and_then(|root| roots.iter().position(|name| *name == root));
     let (run, not_run) = roots.split_at(last.map_or(roots.len(), |last| last + 1));
-    message.push_str(&format!(" The changes of {} are committed", listed(run)));
-    message.push_str(&match not_run {
+    let rest = match not_run {
         [] => ".".to_owned(),
         not_run => format!("; {} did not run.", listed(not_run)),
-    });
+    };
+    let message = format!("{message} The changes of {} are committed{rest}", listed(run));
     let mut answer = refused(&Error::new(ErrorCode::QueryTooComplex, message));
     for error in &mut answer.response.errors {
         error.extensions.get_or_insert_default().set("committed", true);

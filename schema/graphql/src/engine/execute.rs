@@ -141,14 +141,11 @@ impl Engine {
         let scope = self.scope(viewer, client, now, prepared.operation);
         let loads = Loads::default();
         let variables = prepared.variables.clone();
-        let (schema, request) = match &prepared.merged {
-            Some(merged) => {
-                (&self.0.validated, request(merged.clone(), None, variables, &scope, &loads))
-            }
-            None => {
-                let (document, name) = (prepared.document.clone(), prepared.operation_name.clone());
-                (&self.0.schema, request(document, name, variables, &scope, &loads))
-            }
+        let (schema, request) = if let Some(merged) = &prepared.merged {
+            (&self.0.validated, request(merged.clone(), None, variables, &scope, &loads))
+        } else {
+            let (document, name) = (prepared.document.clone(), prepared.operation_name.clone());
+            (&self.0.schema, request(document, name, variables, &scope, &loads))
         };
         let stream = schema.execute_stream(request.data(Arc::clone(state)));
         let execution = Box::pin(stream.collect::<Vec<_>>());

@@ -24,8 +24,8 @@ use crate::{
 const MAX_ASSETS: usize = 50_000;
 /// Maximum number of assets on which a rule is tried before it is saved.
 const SAMPLE_ASSETS: usize = 500;
-/// Number of assets per page.
-const PAGE_ASSETS: usize = 2_000;
+/// Number of assets per page, small because several trials may hold a page at the same time.
+const PAGE_ASSETS: usize = 500;
 /// Number of assets to evaluate before yielding to other tasks of the runtime.
 const YIELD_EVERY: usize = 200;
 /// Maximum number of examples per verdict.
