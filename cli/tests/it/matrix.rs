@@ -20,7 +20,7 @@ use domain::{
         rule::Severity,
         waiver::{Waiver, WaiverInput},
     },
-    entity::{FindingId, ImportRunId, JobId, RunId},
+    entity::{FindingId, ImportRunId, JobId, OrganizationId, RunId},
     testing::compliance::{FindingFixture, RuleContent, RuleFixture, RunFixture, posture},
 };
 use reqwest::header::HeaderMap;
@@ -35,9 +35,14 @@ use crate::{
     team::{PASSWORD, Person, Team, chrono_now, sign_in, unique, word},
 };
 
-/// Mutations that fail for every caller, because their session, organization or password does not exist.
-const ALWAYS_FAILING: [&str; 3] =
-    ["Mutation.switchOrganization", "Mutation.changePassword", "Mutation.revokeSession"];
+/// Mutations that fail for every caller, because their session, organization, invitation or password does not exist.
+const ALWAYS_FAILING: [&str; 5] = [
+    "Mutation.switchOrganization",
+    "Mutation.changePassword",
+    "Mutation.acceptInvitation",
+    "Mutation.declineInvitation",
+    "Mutation.revokeSession",
+];
 
 /// Text in the names of all objects that a stranger must never see.
 const CANARY: &str = "canary-7b1f";
@@ -81,8 +86,7 @@ impl Caller {
             Self::Operator => 1,
             Self::Admin => 2,
             Self::Owner | Self::Stranger => 3,
-            // No role grants a permission on the installation, and no key can have one.
-            Self::KeyWith => return needs.is_of_installation().then_some("FORBIDDEN"),
+            Self::KeyWith => return needs.is_for_no_key().then_some("FORBIDDEN"),
             Self::KeyWithout => {
                 return matches!(needs, Requires::Take(_)).then_some("FORBIDDEN");
             }
@@ -179,7 +183,8 @@ struct PermissionFixture {
 /// Creates two API keys per permission in the table: one with it, and one with all others.
 async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
     let mut keys = BTreeMap::new();
-    let all: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    let all = ROLES.iter().flat_map(|(_, names)| names.iter().copied());
+    let all: Vec<_> = all.filter(|name| !Requires::Take(name).is_for_no_key()).collect();
     let taken = rows().into_iter().filter_map(|row| match row.takes {
         Requires::Take(permission) => Some(permission),
         Requires::Anonymous | Requires::SignedIn => None,
@@ -187,7 +192,7 @@ async fn keys_of(team: &Team) -> BTreeMap<&'static str, [String; 2]> {
     for permission in taken.collect::<BTreeSet<_>>() {
         let others: Vec<_> = all.iter().copied().filter(|name| *name != permission).collect();
         let (_, without) = team.api_key("Without", &others).await;
-        let with = if Requires::Take(permission).is_of_installation() {
+        let with = if Requires::Take(permission).is_for_no_key() {
             without.clone()
         } else {
             team.api_key("With", &Row::permissions(permission)).await.1
@@ -243,6 +248,8 @@ impl PermissionFixture {
         let ids = vec![
             ("%organization", team.id.clone()),
             ("%other", other.id.clone()),
+            // A switch that succeeds would end the caller's token.
+            ("%nowhere", OrganizationId::new().to_string()),
             ("%retired", retired),
             ("%needed", needed),
             ("%lent", lent),

@@ -63,11 +63,16 @@ pub(super) enum Requires {
 }
 
 impl Requires {
-    /// Returns true for permissions on the installation, which only the command line grants.
-    pub(super) fn is_of_installation(self) -> bool {
-        matches!(self, Take(permission) if permission.starts_with("FLEET_"))
+    /// Returns true for permissions that no API key can have: those on the installation, and those that manage people,
+    /// roles, keys and the organization.
+    pub(super) fn is_for_no_key(self) -> bool {
+        matches!(self, Take(permission) if permission.starts_with("FLEET_") || NOT_FOR_KEYS.contains(&permission))
     }
 }
+
+/// Permissions in an organization that no API key can have.
+pub(super) const NOT_FOR_KEYS: [&str; 4] =
+    ["USER_MANAGE", "ROLE_MANAGE", "API_KEY_MANAGE", "ORGANIZATION_MANAGE"];
 
 /// A row of the contract: subject, declared requirement, and a document that selects it.
 #[derive(Debug, Clone)]
@@ -296,6 +301,8 @@ fn types() -> Vec<Row> {
         // Reachable below `viewer`, which is null for anonymous callers.
         Row::new("Viewer", Anonymous, "", "{ viewer { actor { __typename } } }"),
         Row::new("Session", SignedIn, "", "{ viewer { sessions { id } } }").taking(Anonymous, ""),
+        Row::new("Invitation", SignedIn, "", "{ viewer { invitations { at } } }")
+            .taking(Anonymous, ""),
         Row::new("LoginPayload", Anonymous, "", &format!("{login} {{ mfaChallenge }} }}")),
         Row::new(
             "Tokens",
@@ -391,10 +398,17 @@ fn mutations() -> Vec<Row> {
             Anonymous,
             "(refreshToken: \"%refresh\") { accessExpiresAt }",
         ),
-        Row::mutation("switchOrganization", SignedIn, "(organization: \"%other\") { accessToken }")
+        Row::mutation("switchOrganization", SignedIn, "(organization: \"%nowhere\") { accessToken }")
             .for_people(),
         Row::mutation("changePassword", SignedIn, "(current: \"wrong\", new: \"%new_password\")")
             .for_people(),
+        Row::mutation(
+            "acceptInvitation",
+            SignedIn,
+            "(organization: \"%other\", password: \"wrong\", invitationPassword: \"wrong\") { permissions }",
+        )
+        .for_people(),
+        Row::mutation("declineInvitation", SignedIn, "(organization: \"%other\")").for_people(),
         Row::mutation("revokeSession", SignedIn, "(id: \"%session\")"),
         Row::mutation("createUser", manage, "(input: %new_user) { id }"),
         Row::mutation("updateUser", manage, "(id: \"%victim\", input: { name: \"New\" }) { id }"),
