@@ -10,9 +10,10 @@
 //! | `fleet` | job types of schedules; pushes the jobs of due schedules |
 //! | `redis` | [`Redis`], the shared connection: reconnects indefinitely, applies a timeout to every command |
 //! | `limit` | [`Limiter`]: takes one token from each of several buckets under a [`Quota`]; returns a [`Decision`] |
-//! | `limit.lua` | the Lua script that takes tokens from the buckets in Redis |
+//! | `limit.lua`, `limit/block.lua` | the Lua scripts that take tokens from the buckets in Redis |
 //! | `limit/quota` | [`Quota`], parsed from `10/minute` |
 //! | `limit/bucket` | bucket names: hashed keys, [`address_bucket`] |
+//! | `limit/block` | blocks of tokens taken in advance, for limits of every request |
 //! | `limit/local` | the local limiters: in front of Redis, and in place of it |
 //! | `limit/shared` | decides with Redis, or with the local limiters while Redis is unavailable |
 //! | `limit/breaker` | the circuit breaker in front of Redis |

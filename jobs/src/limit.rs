@@ -8,11 +8,15 @@
 //! stricter than Redis. Redis decides on every request that the local limiter admits, so the local limiter never admits
 //! more than Redis does.
 //!
+//! Limits that apply to every request are counted in blocks: a process takes a sixtieth of the quota from Redis at once,
+//! because a query per request would cost more than a small request. See `block`.
+//!
 //! Given up: at most `count` requests in *every* window of length `per` (GCRA admits fewer than 2 × `count`), and
 //! exactness while Redis is unavailable. Each process then admits its share: `count` divided by the number of
 //! processes, rounded up. A switch between the two modes, or a loss of Redis' data, may admit up to `count` more
 //! requests per process. Revisit if a limit must be a hard quota: it then belongs in Postgres.
 
+mod block;
 mod breaker;
 mod bucket;
 mod heartbeat;
@@ -20,6 +24,7 @@ mod local;
 mod quota;
 mod shared;
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, RwLock};
@@ -30,8 +35,8 @@ use metrics::counter;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::breaker::Breaker;
-use self::bucket::Bucket;
 pub use self::bucket::address_bucket;
+use self::bucket::{Bucket, address_buckets};
 pub use self::quota::Quota;
 use self::shared::Shared;
 use crate::redis::Redis;
@@ -63,6 +68,7 @@ impl Limiter {
         let shared = Arc::new(Shared {
             redis,
             script: Script::from_lua(include_str!("limit.lua")),
+            block_script: Script::from_lua(include_str!("limit/block.lua")),
             breaker: Breaker::default(),
             process_count: AtomicU32::new(1),
             limiters: RwLock::default(),
@@ -80,13 +86,38 @@ impl Limiter {
     /// Redis does not answer.
     pub async fn take(&self, quota: &Quota, keys: &[&str]) -> Decision {
         let buckets = Bucket::all(keys);
-        match self.shared.take(quota, &buckets).await {
-            Ok(()) => Decision::Allowed,
-            Err(retry_after) => {
-                counter!("sentryops_limit_refused_total", "quota" => quota.name).increment(1);
-                Decision::Refused { retry_after }
+        decision(quota, self.shared.take(quota, &buckets).await)
+    }
+
+    /// Takes one token for `action` from the bucket of the client's address. An IPv6 address is counted in its /64, and
+    /// with 4 and 16 times the quota in its /56 and /48. The narrowest network is asked first, so a network that has
+    /// used up its own tokens takes none from its neighbours.
+    pub async fn take_of_address(&self, quota: &Quota, action: &str, address: IpAddr) -> Decision {
+        for (key, factor) in address_buckets(address) {
+            let key = format!("{action} {key}");
+            let decision = self.take(&quota.times(factor), &[&key]).await;
+            if decision != Decision::Allowed {
+                return decision;
             }
         }
+        Decision::Allowed
+    }
+
+    /// Takes one token from the bucket of the key, out of a block that this process has taken from Redis. Costs a query
+    /// to Redis only once per block, which is a sixtieth of the quota.
+    pub async fn take_in_blocks(&self, quota: &Quota, key: &str) -> Decision {
+        decision(quota, self.shared.take_in_blocks(quota, key).await)
+    }
+
+    /// Takes one token from the bucket of the client's address, as [`Limiter::take_of_address`] does, out of blocks.
+    pub async fn take_of_address_in_blocks(&self, quota: &Quota, address: IpAddr) -> Decision {
+        for (key, factor) in address_buckets(address) {
+            let decision = self.take_in_blocks(&quota.times(factor), &key).await;
+            if decision != Decision::Allowed {
+                return decision;
+            }
+        }
+        Decision::Allowed
     }
 
     /// Returns the number of processes that share the limits, including this one, as of the last heartbeat.
@@ -98,5 +129,15 @@ impl Limiter {
     /// of each quota.
     pub fn is_degraded(&self) -> bool {
         self.shared.breaker.is_open()
+    }
+}
+
+fn decision(quota: &Quota, result: Result<(), Duration>) -> Decision {
+    match result {
+        Ok(()) => Decision::Allowed,
+        Err(retry_after) => {
+            counter!("sentryops_limit_refused_total", "quota" => quota.name).increment(1);
+            Decision::Refused { retry_after }
+        }
     }
 }

@@ -44,6 +44,10 @@ impl Bucket {
     }
 }
 
+/// Networks in which an IPv6 address is counted: the length of the prefix, and the number of clients for which the
+/// bucket of the network has tokens. One client usually controls a whole /64, and some control a /56 or a /48.
+const IPV6_NETWORKS: [(u8, u32); 3] = [(64, 1), (56, 4), (48, 16)];
+
 /// Returns the bucket key of a client's address. An IPv4-mapped IPv6 address counts as its IPv4 address. Any other IPv6
 /// address is reduced to its /64 network, because one client usually controls the whole network. The key begins with
 /// `address:`, so no account name can equal it.
@@ -55,11 +59,27 @@ impl Bucket {
 pub fn address_bucket(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => format!("address:{address}"),
-        IpAddr::V6(address) => {
-            let network = Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64));
-            format!("address:{network}/64")
-        }
+        IpAddr::V6(address) => network_bucket(address, 64),
     }
+}
+
+/// Returns the bucket keys of a client's address, the narrowest network first, each with the factor by which its bucket
+/// is larger than that of one client. Without the wider networks, a client with a /48 would have 65,536 buckets.
+pub(super) fn address_buckets(address: IpAddr) -> impl Iterator<Item = (String, u32)> {
+    let canonical = address.to_canonical();
+    let networks = if canonical.is_ipv6() { &IPV6_NETWORKS[..] } else { &IPV6_NETWORKS[..1] };
+    networks.iter().map(move |(length, factor)| {
+        let bucket = match canonical {
+            IpAddr::V4(_) => address_bucket(canonical),
+            IpAddr::V6(address) => network_bucket(address, *length),
+        };
+        (bucket, *factor)
+    })
+}
+
+fn network_bucket(address: Ipv6Addr, length: u8) -> String {
+    let network = Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - length)));
+    format!("address:{network}/{length}")
 }
 
 #[cfg(test)]
@@ -78,6 +98,22 @@ mod tests {
         ] {
             assert_eq!(address_bucket(address.parse().unwrap()), expected);
         }
+    }
+
+    #[test]
+    fn an_ipv6_address_also_counts_in_its_wider_networks() {
+        let buckets = |address: &str| address_buckets(address.parse().unwrap()).collect::<Vec<_>>();
+        let own = |key: &str, factor| (format!("address:{key}"), factor);
+        assert_eq!(buckets("203.0.113.7"), [own("203.0.113.7", 1)]);
+        assert_eq!(buckets("::ffff:203.0.113.7"), [own("203.0.113.7", 1)]);
+        assert_eq!(
+            buckets("2001:db8:1:fedc:3:4:5:6"),
+            [
+                own("2001:db8:1:fedc::/64", 1),
+                own("2001:db8:1:fe00::/56", 4),
+                own("2001:db8:1::/48", 16)
+            ]
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use governor::DefaultKeyedRateLimiter;
 use governor::clock::Clock;
 
+use super::block::Blocks;
 use super::bucket::Bucket;
 use super::quota::Quota;
 
@@ -114,9 +115,11 @@ impl LocalLimiter {
     }
 }
 
-/// The two local limiters of a quota.
+/// Local state of a quota: its two local limiters, and the blocks of tokens that were taken from Redis.
 pub(super) struct LocalLimiters {
-    pub(super) quota: Quota,
+    quota: Quota,
+    /// Blocks for requests that are counted in blocks.
+    pub(super) blocks: Blocks,
     /// Limiter in front of Redis, with the full quota.
     pub(super) front: LocalLimiter,
     /// Limiter in place of Redis, with the share of this process, and the number of processes for which it was built.
@@ -126,7 +129,8 @@ pub(super) struct LocalLimiters {
 impl LocalLimiters {
     pub(super) fn new(quota: Quota) -> Self {
         let share = (NonZeroU32::MIN, Arc::new(LocalLimiter::new(quota)));
-        Self { quota, front: LocalLimiter::new(quota), share: RwLock::new(share) }
+        let (blocks, front) = (Blocks::default(), LocalLimiter::new(quota));
+        Self { quota, blocks, front, share: RwLock::new(share) }
     }
 
     /// Returns the limiter to use in place of Redis, with the share of one process among `process_count`. Builds a new
@@ -145,6 +149,7 @@ impl LocalLimiters {
     }
 
     pub(super) fn evict_full(&self, now: Instant) {
+        self.blocks.evict(now);
         self.front.evict_full(now);
         self.share.read().unwrap_or_else(PoisonError::into_inner).1.evict_full(now);
     }

@@ -7,13 +7,15 @@ use crate::error::{Error, Result};
 
 /// Maximum number of tokens in a bucket.
 const COUNT_MAX: u32 = 1_000_000;
+/// Number of blocks in a full bucket: a process that counts in blocks deviates from the quota by one of them at most.
+const BLOCKS: u32 = 60;
 
 /// Rate limit of an action, enforced by one token bucket per limited key, e.g. an address or a user. With `10/minute`,
 /// a bucket holds up to ten tokens and regains one token every six seconds. Each request takes one token.
 ///
 /// In any window of length `per`, fewer than 2 × `count` requests are admitted: the burst from a full bucket, plus the
 /// tokens refilled within the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quota {
     /// Name of the limited action, e.g. `auth`. Part of the key in Redis, and a label of the metrics.
     pub name: &'static str,
@@ -46,6 +48,17 @@ impl Quota {
             _ => return Err(Error::Quota("the unit must be second, minute, hour or day")),
         };
         Ok(Self { name, count, per: Duration::from_secs(secs) })
+    }
+
+    /// Returns the quota of `factor` such buckets together, at most [`COUNT_MAX`] tokens.
+    pub(super) fn times(&self, factor: u32) -> Self {
+        let count = self.count.get().saturating_mul(factor).min(COUNT_MAX);
+        Self { count: NonZeroU32::new(count).unwrap_or(self.count), ..*self }
+    }
+
+    /// Returns the number of tokens that a process takes from Redis at once, for requests that are counted in blocks.
+    pub(super) fn block(&self) -> u32 {
+        self.count.get().div_ceil(BLOCKS)
     }
 
     /// Returns the refill interval in microseconds: the time after which a bucket regains one token. Rounded up, so
@@ -124,6 +137,13 @@ mod tests {
             ("1000000/second", 1),
         ] {
             assert_eq!(Quota::parse("auth", text).unwrap().interval_us(), expected_us, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_a_sixtieth_and_never_nothing() {
+        for (text, expected) in [("3000/minute", 50), ("100/minute", 2), ("10/minute", 1)] {
+            assert_eq!(Quota::parse("auth", text).unwrap().block(), expected, "{text}");
         }
     }
 

@@ -12,11 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::types::scripts::Script;
+use fred::types::{FromValue, Value, scripts::Script};
 use metrics::counter;
 use tracing::{info, warn};
 
-use super::{breaker::Breaker, bucket::Bucket, local::LocalLimiters, quota::Quota};
+use super::{
+    block::BlockState, breaker::Breaker, bucket::Bucket, local::LocalLimiters, quota::Quota,
+};
 use crate::{
     error::{Error, Result},
     redis::Redis,
@@ -28,10 +30,11 @@ pub(super) const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
 pub(super) struct Shared {
     pub(super) redis: Redis,
     pub(super) script: Script,
+    pub(super) block_script: Script,
     pub(super) breaker: Breaker,
     /// Number of processes that share the limits, including this one, as of the last heartbeat.
     pub(super) process_count: AtomicU32,
-    pub(super) limiters: RwLock<HashMap<&'static str, Arc<LocalLimiters>>>,
+    pub(super) limiters: RwLock<HashMap<Quota, Arc<LocalLimiters>>>,
 }
 
 impl Shared {
@@ -55,18 +58,70 @@ impl Shared {
         if longest.is_zero() { Ok(()) } else { Err(longest) }
     }
 
+    /// Takes one token from the block of the key, and a new block from Redis if necessary. One request at a time takes a
+    /// block of a key; the others wait for it. The error is the time to wait before the next attempt.
+    pub(super) async fn take_in_blocks(&self, quota: &Quota, key: &str) -> Result<(), Duration> {
+        let limiters = self.limiters(quota);
+        let blocks = &limiters.blocks;
+        if let Some(decided) = blocks.take(key, Instant::now()) {
+            return decided;
+        }
+        if !self.breaker.is_open() {
+            let refill = blocks.refill(key, Instant::now());
+            let _refilling = refill.lock().await;
+            let queried_at = Instant::now();
+            if let Some(decided) = blocks.take(key, queried_at) {
+                return decided;
+            }
+            if let Some((taken, wait)) = self.query_block(quota, Bucket::new(key)).await {
+                let Some(left) = taken.checked_sub(1) else {
+                    blocks.record(key, BlockState::EmptyUntil(queried_at + wait));
+                    return Err(wait);
+                };
+                blocks.record(key, BlockState::Tokens(left, queried_at + quota.per));
+                return Ok(());
+            }
+        }
+        counter!("sentryops_limit_fallback_total", "quota" => quota.name).increment(1);
+        limiters.share(self.process_count()).take(&[Bucket::new(key)], Instant::now())
+    }
+
+    /// Takes a block from Redis. Returns the number of tokens in it and, if there are none, the time to wait; `None` if
+    /// the breaker is open or Redis failed.
+    async fn query_block(&self, quota: &Quota, bucket: Bucket) -> Option<(u32, Duration)> {
+        let args = vec![
+            quota.interval_us().to_string().into(),
+            i64::from(quota.count.get()).into(),
+            i64::from(quota.block()).into(),
+        ];
+        let keys = vec![bucket.redis_key(quota)];
+        let (taken, wait_us): (u32, u64) = self.run(&self.block_script, keys, args).await?;
+        Some((taken, Duration::from_micros(wait_us)))
+    }
+
     /// Runs the script in Redis. Returns the wait for each bucket, or `None` if the breaker is open or Redis failed.
     async fn query(&self, quota: &Quota, buckets: &[Bucket]) -> Option<Vec<Duration>> {
-        if self.breaker.is_open() {
-            return None;
-        }
         let keys = buckets.iter().map(|bucket| bucket.redis_key(quota)).collect();
         let args =
             vec![quota.interval_us().to_string().into(), i64::from(quota.count.get()).into()];
-        match self.redis.run::<Vec<u64>>(&self.script, keys, args, REDIS_TIMEOUT).await {
-            Ok(waits_us) => {
+        let waits_us: Vec<u64> = self.run(&self.script, keys, args).await?;
+        Some(waits_us.into_iter().map(Duration::from_micros).collect())
+    }
+
+    /// Runs a script in Redis; returns `None` if the breaker is open or Redis failed.
+    async fn run<R: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Option<R> {
+        if self.breaker.is_open() {
+            return None;
+        }
+        match self.redis.run(script, keys, args, REDIS_TIMEOUT).await {
+            Ok(result) => {
                 self.record_success();
-                Some(waits_us.into_iter().map(Duration::from_micros).collect())
+                Some(result)
             }
             Err(error) => {
                 self.record_failure(&error);
@@ -97,22 +152,14 @@ impl Shared {
         NonZeroU32::new(self.process_count.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// Returns the local limiters of a quota. Creates new ones if the configuration of the quota has changed.
+    /// Returns the local limiters of a quota.
     fn limiters(&self, quota: &Quota) -> Arc<LocalLimiters> {
         let existing =
-            self.limiters.read().unwrap_or_else(PoisonError::into_inner).get(quota.name).cloned();
-        if let Some(limiters) = existing.filter(|limiters| limiters.quota == *quota) {
-            return limiters;
-        }
-        let mut all = self.limiters.write().unwrap_or_else(PoisonError::into_inner);
-        match all.get(quota.name) {
-            Some(limiters) if limiters.quota == *quota => limiters.clone(),
-            _ => {
-                let limiters = Arc::new(LocalLimiters::new(*quota));
-                all.insert(quota.name, limiters.clone());
-                limiters
-            }
-        }
+            self.limiters.read().unwrap_or_else(PoisonError::into_inner).get(quota).cloned();
+        existing.unwrap_or_else(|| {
+            let mut all = self.limiters.write().unwrap_or_else(PoisonError::into_inner);
+            all.entry(*quota).or_insert_with(|| Arc::new(LocalLimiters::new(*quota))).clone()
+        })
     }
 
     pub(super) fn evict_full(&self, now: Instant) {
