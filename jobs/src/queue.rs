@@ -9,6 +9,7 @@
 //! | `claims`, `renewal` | the registry of this process's claims; renewal of their leases on a separate thread |
 //! | `backend` | the backend for apalis, and the layer that acknowledges each job |
 //! | `failure`, `retry` | failures that handlers return: retry, abort, snooze; the backoff before the next attempt |
+//! | `depth` | the number of waiting jobs, above which the API refuses to start more |
 //! | `history` | partitions of the ended jobs, one per day |
 //!
 //! A job is *ready* if its state is `WAITING`: any worker may claim it. The verbs of the queue:
@@ -46,6 +47,7 @@ pub mod backend;
 pub mod claim;
 pub mod claims;
 pub(crate) mod completion;
+pub mod depth;
 pub mod failure;
 pub(crate) mod fetcher;
 pub mod history;

@@ -2,6 +2,7 @@
 //!
 //! | file | contents |
 //! |---|---|
+//! | `admission` | the rates of the client address and of the caller; the depth of the job queues |
 //! | `context` | the caller and the request's transactions |
 //! | `loader`, `drive` | batched loads of rows; execution of a document and its loads in one task |
 //! | `pace`, `place` | time slices, deadline and answer size of an execution; places for concurrent executions |
@@ -12,6 +13,7 @@
 //! | `permit` | authorization of file uploads and downloads; loss of access while a connection is open |
 //! | `subscription_state` | state that a subscription keeps between two executions of its document |
 
+pub(crate) mod admission;
 pub(crate) mod answer;
 pub(crate) mod context;
 pub(crate) mod drive;

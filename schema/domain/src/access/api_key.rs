@@ -36,6 +36,9 @@ use crate::{
 
 /// Prefix of every API key.
 pub const SCHEME: &str = "sok_";
+/// Error for every key that authenticates nobody.
+const REJECTED: Error =
+    Error::BadToken("the API key is unknown, revoked, expired or not allowed from this address");
 /// Maximum lifetime of a key.
 const MAX_LIFETIME: TimeDelta = TimeDelta::days(366);
 
@@ -245,6 +248,14 @@ impl ApiKey {
             .await
     }
 
+    /// Checks that a text has the form of a full key and the right checksum. Uses no database.
+    ///
+    /// # Errors
+    /// `BadToken`, the same as for an unknown key.
+    pub(crate) fn check_form(text: &str) -> Result<()> {
+        checked_prefix(text).map(drop).ok_or(REJECTED)
+    }
+
     /// Authenticates a full key and returns its viewer. One statement reads the key, its creator's membership and roles.
     ///
     /// # Errors
@@ -256,9 +267,6 @@ impl ApiKey {
         address: IpAddr,
         now: DateTime<Utc>,
     ) -> Result<Viewer> {
-        const REJECTED: Error = Error::BadToken(
-            "the API key is unknown, revoked, expired or not allowed from this address",
-        );
         let prefix = checked_prefix(text).ok_or(REJECTED)?;
         let sql = format!(
             "SELECT {QUALIFIED}, api_key.org_id, secret_hash, {HELD} FROM api_key {CREATOR} WHERE prefix = $1"

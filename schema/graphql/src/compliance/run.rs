@@ -27,6 +27,7 @@ use jobs::compliance::{posture::push_flip, run::push_shards};
 use crate::{
     access::actor::{Actor, actor},
     compliance::quota::consume_run_quota,
+    document::policy::{FieldPolicy, Policy::StartsJobs},
     request::{
         context::{ContextExt, RequestScope},
         error::Result,
@@ -116,6 +117,10 @@ impl RunQuery {
         ))
     }
 }
+
+/// Policies of the field that starts a compliance run.
+pub(crate) const POLICIES: &[FieldPolicy] =
+    &[FieldPolicy { on: "Mutation", field: "startComplianceRun", policies: &[StartsJobs] }];
 
 /// Root fields that start and cancel compliance runs.
 #[derive(Default)]

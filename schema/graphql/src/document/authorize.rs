@@ -240,6 +240,7 @@ impl<'a> Checker<'a> {
             Policy::MustBeAlone
             | Policy::IgnoresBearer
             | Policy::ToleratesBearer
+            | Policy::StartsJobs
             | Policy::NullIfAnonymous
             | Policy::Weight(_)
             | Policy::TextFilter => false,

@@ -24,6 +24,8 @@ pub(crate) enum Policy {
     IgnoresBearer,
     /// The root field only signs out, so it runs even if the bearer token is no longer valid.
     ToleratesBearer,
+    /// The root field starts jobs, so it is refused while the job queues are full.
+    StartsJobs,
     /// The field is null for an anonymous caller, so the fields below it do not run and require nothing.
     NullIfAnonymous,
     /// The field always returns the caller's own user or API key.

@@ -16,9 +16,9 @@ use jobs::event::{PollInterval, Topic};
 use crate::{
     engine::Engine,
     request::{
-        answer::{Answer, add_request_id, refused},
+        answer::Answer,
         context::Client,
-        permit::AccessLoss,
+        permit::{AccessLoss, failed},
     },
 };
 
@@ -63,6 +63,14 @@ impl ConnectedCaller {
 }
 
 impl Engine {
+    /// Counts an operation of the client's address, before anything else is done for it. Uses no database.
+    ///
+    /// # Errors
+    /// Returns the answer to send if the address has sent too many operations.
+    pub async fn admit(&self, client: &Client) -> Result<(), Answer> {
+        self.services().count_address(client).await.map_err(|error| failed(&error, client))
+    }
+
     /// Authenticates a bearer token. Returns the caller, with a future that completes when the caller loses access or a
     /// permission.
     ///
@@ -77,11 +85,7 @@ impl Engine {
         let services = self.services();
         let (identity, address) = (services.identity.clone(), client.address);
         let viewer = identity.authenticate(&bearer, address, Utc::now()).await;
-        let viewer = viewer.map_err(|error| {
-            let mut answer = refused(&error.into());
-            add_request_id(&mut answer.response, &client.request_id);
-            answer
-        })?;
+        let viewer = viewer.map_err(|error| failed(&error.into(), &client))?;
         let mut hints = services.listener.subscribe(Topic::all(viewer.org, &[PERMISSIONS_CHANGED]));
         let recheck = self.intervals().recheck;
         let (holder, token) = (viewer.own_id(), bearer.clone());

@@ -41,7 +41,7 @@ impl Engine {
     ) -> Answer {
         let now = Utc::now();
         let request_id = client.request_id.clone();
-        let mut answer = match self.viewer(&prepared, bearer, &client, now).await {
+        let mut answer = match self.counted_viewer(&prepared, bearer, &client, now).await {
             Ok(viewer) => self.run(prepared, viewer, client, now).await,
             Err(error) => refused(&error),
         };
@@ -61,7 +61,12 @@ impl Engine {
     ) -> Vec<Answer> {
         let now = Utc::now();
         let request_id = client.request_id.clone();
-        let mut answers = match self.viewer(prepared, bearer, &client, now).await {
+        let viewer = if state.is_first_execution() {
+            self.counted_viewer(prepared, bearer, &client, now).await
+        } else {
+            self.viewer(prepared, bearer, &client, now).await
+        };
+        let mut answers = match viewer {
             Ok(viewer) => self.run_for_subscription(prepared, viewer, client, now, state).await,
             Err(error) => vec![refused(&error)],
         };
@@ -69,6 +74,19 @@ impl Engine {
             add_request_id(&mut answer.response, &request_id);
         }
         answers
+    }
+
+    /// Authenticates the caller, and counts the request.
+    async fn counted_viewer(
+        &self,
+        prepared: &Prepared,
+        bearer: Option<&str>,
+        client: &Client,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Viewer>, Error> {
+        let viewer = self.viewer(prepared, bearer, client, now).await?;
+        self.services().count_caller(viewer.as_ref()).await?;
+        Ok(viewer)
     }
 
     async fn viewer(
@@ -97,6 +115,11 @@ impl Engine {
             Ok(has_one_root) => has_one_root,
             Err(refused) => return refused,
         };
+        if prepared.starts_jobs
+            && let Err(error) = self.services().check_queues()
+        {
+            return refused(&error);
+        }
         let _places = match self.places(viewer.as_ref()).await {
             Ok(places) => places,
             Err(error) => return refused(&error),

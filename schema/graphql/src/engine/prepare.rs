@@ -41,6 +41,8 @@ pub struct Prepared {
     pub(super) ignores_bearer: bool,
     /// True if the document only signs out, so that it runs even with a bearer token that is no longer valid.
     pub(super) tolerates_bearer: bool,
+    /// True if the document starts jobs, so that it is refused while the job queues are full.
+    pub(super) starts_jobs: bool,
 }
 
 impl Engine {
@@ -88,6 +90,7 @@ impl Engine {
         };
         let ignores_bearer = index.any_root(operation, Policy::IgnoresBearer);
         let tolerates_bearer = index.all_roots(operation, Policy::ToleratesBearer);
+        let starts_jobs = index.any_root(operation, Policy::StartsJobs);
         Ok(Prepared {
             operation: kind,
             document,
@@ -97,6 +100,7 @@ impl Engine {
             variables,
             ignores_bearer,
             tolerates_bearer,
+            starts_jobs,
         })
     }
 }

@@ -38,7 +38,7 @@ object_types! {
         inventory::asset { query AssetQuery; mutation AssetMutation; node Asset; policies POLICIES; }
         inventory::tag { query TagQuery; mutation TagMutation; node Tag; }
         inventory::attribute { query AttributeQuery; }
-        inventory::import { query ImportQuery; mutation ImportMutation; node ImportRun; }
+        inventory::import { query ImportQuery; mutation ImportMutation; node ImportRun; policies POLICIES; }
         inventory::dependency { mutation DependencyMutation; node Dependency; }
         inventory::custody { mutation CustodyMutation; node Custody; }
     }
@@ -46,7 +46,7 @@ object_types! {
     /// Compliance rules and their results.
     ComplianceQueries, ComplianceMutations {
         compliance::rule { query RuleQuery; mutation RuleMutation; node Rule; }
-        compliance::run { query RunQuery; mutation RunMutation; node ComplianceRun; }
+        compliance::run { query RunQuery; mutation RunMutation; node ComplianceRun; policies POLICIES; }
         compliance::finding { query FindingQuery; node Finding; }
         compliance::waiver { query WaiverQuery; mutation WaiverMutation; node Waiver; }
         compliance::score { query ScoreQuery; }
@@ -57,7 +57,7 @@ object_types! {
 
     /// Jobs, workers and schedules.
     FleetQuery, FleetMutation {
-        fleet::job { query JobQuery; mutation JobMutation; node Job; }
+        fleet::job { query JobQuery; mutation JobMutation; node Job; policies POLICIES; }
         fleet::worker { query WorkerQuery; }
         fleet::schedule { query ScheduleQuery; mutation ScheduleMutation; node Schedule; }
     }

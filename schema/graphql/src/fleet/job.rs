@@ -20,6 +20,7 @@ use futures_util::{Stream, future::OptionFuture, stream};
 
 use crate::{
     access::actor::{Actor, actor},
+    document::policy::{FieldPolicy, Policy::StartsJobs},
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
@@ -116,6 +117,12 @@ impl JobQuery {
         ctx.scope().read_fleet(async |tx| QueueStats::list(tx).await).await
     }
 }
+
+/// Policies of the fields that make buried jobs ready again.
+pub(crate) const POLICIES: &[FieldPolicy] = &[
+    FieldPolicy { on: "Mutation", field: "retryJob", policies: &[StartsJobs] },
+    FieldPolicy { on: "Mutation", field: "retryJobs", policies: &[StartsJobs] },
+];
 
 /// Mutation fields that change jobs.
 #[derive(Default)]

@@ -23,6 +23,7 @@ use jobs::inventory::import::{push_abandonment_check, push_first_chunk, push_swe
 
 use crate::{
     access::actor::{Actor, actor},
+    document::policy::{FieldPolicy, Policy::StartsJobs},
     request::{
         context::ContextExt,
         error::Result,
@@ -111,6 +112,10 @@ impl ImportQuery {
         Ok(import::ImportRun::find(&*ctx.read().await?, id).await?.map(ImportRun))
     }
 }
+
+/// Policies of the field that starts an import.
+pub(crate) const POLICIES: &[FieldPolicy] =
+    &[FieldPolicy { on: "Mutation", field: "importAssets", policies: &[StartsJobs] }];
 
 /// Root fields that start and cancel imports.
 #[derive(Default)]

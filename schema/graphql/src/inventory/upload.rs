@@ -101,9 +101,9 @@ pub(crate) async fn upload(
     pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
 ) -> Result<Received, Answer> {
     let subject = ("An import", Permission::AssetImport);
-    let permit = services
-        .permit(bearer, &client, subject, now())
-        .await
+    let permit = services.permit(bearer, &client, subject, now()).await;
+    let permit = permit
+        .and_then(|permit| services.check_queues().map(|()| permit))
         .map_err(|error| failed(&error, &client))?;
     let mut upload = Upload::new(services.db.clone(), permit, order);
     let (reason, error) = match upload.receive(pieces).await {

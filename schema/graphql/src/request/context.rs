@@ -22,7 +22,7 @@ use domain::{
         page::CursorKeys,
     },
 };
-use jobs::{Decision, Limiter, Quota, event::Listener};
+use jobs::{Decision, Limiter, Quota, event::Listener, queue::depth::QueueDepth};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use crate::request::{
@@ -46,6 +46,12 @@ pub struct Services {
     pub auth_quota: Quota,
     /// Quota for starting compliance runs, per caller and per organization.
     pub run_quota: Quota,
+    /// Quota for requests, per user or API key.
+    pub request_quota: Quota,
+    /// Quota for requests, per client address.
+    pub address_quota: Quota,
+    /// Depth of the job queues, above which no operation starts jobs.
+    pub queue_depth: QueueDepth,
     /// Keys that sign cursors.
     pub cursors: CursorKeys,
 }

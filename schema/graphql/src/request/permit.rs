@@ -41,6 +41,7 @@ impl Services {
             )
         })?;
         let viewer = self.identity.authenticate(bearer, client.address, now).await?;
+        self.count_caller(Some(&viewer)).await?;
         if !viewer.may(permission) {
             return Err(Error::new(
                 ErrorCode::Forbidden,

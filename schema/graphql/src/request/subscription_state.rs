@@ -31,6 +31,7 @@ pub(crate) struct SubscriptionState {
     sent_rows: Mutex<SentRows>,
     ended_by_resolver: AtomicBool,
     is_dedup_disabled: AtomicBool,
+    has_executed: AtomicBool,
 }
 
 impl SubscriptionState {
@@ -90,6 +91,11 @@ impl SubscriptionState {
     /// Returns the minimum time between two executions; zero if no resolver has set it.
     pub(crate) fn min_interval(&self) -> Duration {
         *lock(&self.min_interval)
+    }
+
+    /// Returns true on the first call, which the first execution makes.
+    pub(crate) fn is_first_execution(&self) -> bool {
+        !self.has_executed.swap(true, Ordering::Relaxed)
     }
 
     /// Returns true if a response is sent even if it equals the previous one.

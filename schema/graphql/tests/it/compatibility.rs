@@ -17,7 +17,7 @@ use domain::{
     },
 };
 use graphql::{Engine, Services, Settings};
-use jobs::{Limiter, Redis, event::Listener};
+use jobs::{Limiter, Redis, event::Listener, queue::depth::QueueDepth};
 use serde_json::{Value, json};
 
 use crate::harness::{ADDRESS, ask, client, now, unlimited_quota};
@@ -50,6 +50,9 @@ async fn restored() -> (TestDb, Engine, String) {
         listener: Listener::disconnected(),
         auth_quota: unlimited_quota(),
         run_quota: unlimited_quota(),
+        request_quota: unlimited_quota(),
+        address_quota: unlimited_quota(),
+        queue_depth: QueueDepth::new(std::num::NonZeroU32::MAX),
         cursors: CursorKeys::derive([secret(earlier::ENCRYPTION_KEYS).as_slice()]),
     };
     (test, Engine::build(services, Settings::default()).unwrap(), tokens.access_token)

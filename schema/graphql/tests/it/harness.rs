@@ -1,6 +1,6 @@
 //! The test harness: an engine on its own database, and organizations with users who send requests.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
 
 use async_graphql::Variables;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -21,7 +21,7 @@ use domain::{
     testing::{TestDb, redis_url},
 };
 use graphql::{Answer, CheckIntervals, Client, Engine, Services, Settings};
-use jobs::{Limiter, Quota, Redis, event::Listener};
+use jobs::{Limiter, Quota, Redis, event::Listener, queue::depth::QueueDepth};
 use serde_json::{Value, json};
 
 /// Password of every user.
@@ -102,19 +102,31 @@ pub(crate) async fn engine_with(
     listener: Listener,
     intervals: CheckIntervals,
 ) -> Engine {
+    engine_of(Services { auth_quota, listener, ..services(db).await }, intervals)
+}
+
+/// Builds an engine with these services and these intervals.
+pub(crate) fn engine_of(services: Services, intervals: CheckIntervals) -> Engine {
+    let settings = Settings { introspection: true, intervals, ..Settings::default() };
+    Engine::build(services, settings).unwrap()
+}
+
+/// Returns services on this database, without hints and with quotas that no test exhausts.
+pub(crate) async fn services(db: Db) -> Services {
     let redis = Redis::open(&redis_url()).unwrap();
     redis.ready(Duration::from_secs(10)).await.unwrap();
-    let services = Services {
+    Services {
         identity: identity(db.clone()).0,
         db,
         limiter: Limiter::new(redis),
-        listener,
-        auth_quota,
+        listener: Listener::disconnected(),
+        auth_quota: unlimited_quota(),
         run_quota: Quota::parse("scan", "1000000/second").unwrap(),
+        request_quota: unlimited_quota(),
+        address_quota: unlimited_quota(),
+        queue_depth: QueueDepth::new(NonZeroU32::MAX),
         cursors: CursorKeys::derive([[9; 32].as_slice()]),
-    };
-    let settings = Settings { introspection: true, intervals, ..Settings::default() };
-    Engine::build(services, settings).unwrap()
+    }
 }
 
 /// Returns a quota that no test exhausts.

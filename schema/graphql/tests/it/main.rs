@@ -13,6 +13,7 @@
 //! | `subscriptions` | subscriptions with and without Redis; loss of permissions while a connection is open |
 //! | `fleet/job` | jobs, queues, workers and schedules |
 //! | `compliance/rule` | rules: reading, saving and testing rules |
+//! | `limits` | rates of callers and addresses; full job queues; tokens that nobody issued |
 //! | `errors`, `paging` | error codes and messages; pages in both directions |
 //! | `compatibility` | cursors that an earlier version issued |
 //! | `inventory/files` | uploads and exports |
@@ -28,6 +29,7 @@ mod errors;
 mod fleet;
 mod harness;
 mod inventory;
+mod limits;
 mod paging;
 mod requests;
 mod sdl;

@@ -1,0 +1,58 @@
+//! Admission of a request: the rates of its client address and of its caller, and the depth of the job queues.
+//!
+//! The address is counted before anything else is done for the request, the caller after authentication. Both are
+//! counted once per operation, whatever the transport; the later executions of a subscription are not counted, because
+//! the server decides when they run.
+
+use domain::Viewer;
+use jobs::{Decision, queue::depth::QueueDepth};
+
+use crate::request::{
+    context::{Client, Services},
+    error::{Error, ErrorCode, Result},
+};
+
+/// Message for an operation that would start jobs while too many are waiting. It names no number, because the jobs
+/// belong to all organizations.
+const QUEUES_FULL: &str = "The job queues are full, so nothing that starts jobs is accepted at the moment; everything else works. Try again in 10 s.";
+
+impl Services {
+    /// Counts an operation of the client's address.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` if the address has sent too many.
+    pub(crate) async fn count_address(&self, client: &Client) -> Result<()> {
+        let quota = &self.address_quota;
+        allowed(self.limiter.take_of_address_in_blocks(quota, client.address).await)
+    }
+
+    /// Counts an operation of the caller. An anonymous caller is counted by address only.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` if the caller has sent too many.
+    pub(crate) async fn count_caller(&self, viewer: Option<&Viewer>) -> Result<()> {
+        let Some(holder) = viewer.and_then(Viewer::own_id) else { return Ok(()) };
+        allowed(self.limiter.take_in_blocks(&self.request_quota, &holder).await)
+    }
+
+    /// Checks that the job queues can take more jobs.
+    ///
+    /// # Errors
+    /// `DEPENDENCY_UNAVAILABLE` if too many jobs are waiting.
+    pub(crate) fn check_queues(&self) -> Result<()> {
+        if self.queue_depth.admits_jobs() {
+            return Ok(());
+        }
+        Err(Error {
+            retry_after: Some(QueueDepth::RETRY_AFTER),
+            ..Error::new(ErrorCode::DependencyUnavailable, QUEUES_FULL)
+        })
+    }
+}
+
+fn allowed(decision: Decision) -> Result<()> {
+    match decision {
+        Decision::Allowed => Ok(()),
+        Decision::Refused { retry_after } => Err(Error::rate_limited(retry_after)),
+    }
+}
