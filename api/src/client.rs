@@ -5,7 +5,7 @@
 //! any other peer, the client address is the address of the peer, and the request id is a new UUID. poem's `RealIp` is
 //! not used, because it trusts every peer.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -55,9 +55,14 @@ impl TrustedProxies {
     }
 }
 
+/// Parses an entry of `X-Forwarded-For`: an address, with a port or in brackets as some proxies write it.
 fn parse(hop: &[u8]) -> Option<IpAddr> {
-    let address: IpAddr = std::str::from_utf8(hop).ok()?.trim().parse().ok()?;
-    Some(address.to_canonical())
+    let hop = std::str::from_utf8(hop).ok()?.trim();
+    let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let address = hop.parse::<IpAddr>().ok();
+    let address =
+        address.or_else(|| hop.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()));
+    Some(address.or_else(bracketed)?.to_canonical())
 }
 
 /// Returns true for 1 to 64 ASCII letters, digits, dots, hyphens and underscores. A request id is written to logs and
@@ -94,10 +99,52 @@ mod tests {
         check("10.0.0.1", &["1.1.1.1", "198.51.100.1 , 10.0.0.2"], "198.51.100.1");
         check("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3");
         check("10.0.0.1", &["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2");
-        check("10.0.0.1", &["198.51.100.1:4711"], "10.0.0.1");
         check("10.0.0.1", &["198.51.100.1,"], "10.0.0.1");
         check("10.0.0.1", &["198.51.100.1, 010.1.1.1"], "10.0.0.1");
         check("fd00::1", &["2001:db8::7"], "2001:db8::7");
+    }
+
+    #[test]
+    fn an_entry_is_an_address_with_or_without_a_port() {
+        for (entry, expected) in [
+            ("203.0.113.7", Some("203.0.113.7")),
+            ("203.0.113.7:4711", Some("203.0.113.7")),
+            (" 203.0.113.7:1 ", Some("203.0.113.7")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("[::ffff:203.0.113.7]:4711", Some("203.0.113.7")),
+            ("2001:db8::1:4711", Some("2001:db8::1:4711")), // an address without a port
+            ("203.0.113.7:", None),
+            ("203.0.113.7:x", None),
+            ("203.0.113.7:65536", None),
+            ("203.0.113.7:1:2", None),
+            ("[203.0.113.7]", None),
+            ("[203.0.113.7]:80", None),
+            ("[2001:db8::1]:", None),
+            ("[2001:db8::1", None),
+            ("2001:db8::1]:80", None),
+            ("[[2001:db8::1]]", None),
+            ("[]", None),
+            (":80", None),
+            ("unknown", None),
+            ("_hidden:80", None),
+            ("", None),
+        ] {
+            let address = parse(entry.as_bytes()).map(|address| address.to_string());
+            assert_eq!(address.as_deref(), expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_hop_with_a_port_is_a_hop() {
+        let client = |forwarded: &'static str| {
+            let headers = HeaderMap::from_iter([(X_FORWARDED_FOR, forwarded.parse().unwrap())]);
+            proxies().client_address("10.0.0.1".parse().unwrap(), &headers).to_string()
+        };
+        assert_eq!(client("1.1.1.1, 198.51.100.1:4711, 10.0.0.2:80"), "198.51.100.1");
+        assert_eq!(client("198.51.100.1:x, 10.0.0.2:80"), "10.0.0.2", "ends at the last hop");
+        assert_eq!(client("[2001:db8::7]:4711, [fd00::1]"), "2001:db8::7");
     }
 
     #[test]

@@ -103,10 +103,12 @@ impl Default for Limits {
 /// Limits of sockets and SSE streams: counts per client, sizes and intervals.
 #[derive(Debug, Clone)]
 pub struct SocketLimits {
-    /// Maximum open sockets of one user or API key in this process.
+    /// Maximum open sockets of one user or API key in this process; also those without a token from one address.
     pub per_holder: usize,
-    /// Maximum open SSE streams of one user or API key in this process.
+    /// Maximum open SSE streams of one user or API key in this process; also those without a token from one address.
     pub streams_per_holder: usize,
+    /// Maximum open sockets without a token in this process, and the same number of SSE streams.
+    pub anonymous: usize,
     /// Maximum concurrent operations on one socket.
     pub operations: usize,
     /// Maximum size of a message from the client in bytes.
@@ -130,6 +132,7 @@ impl Default for SocketLimits {
         Self {
             per_holder: 5,
             streams_per_holder: 20,
+            anonymous: 1000,
             operations: 20,
             message_bytes: 64 * 1024,
             queue_messages: 256,

@@ -2,7 +2,7 @@
 //! batches, mutations over GET, and bodies of type `text/plain`.
 //!
 //! All 61 audits of the npm package `graphql-http` pass. The steps are: method → media type of the response →
-//! size-limited body → media type of the body → parameters → limits and parsing → operation type → execution. Every
+//! size-limited body → rate of the address → media type of the body → parameters → limits and parsing → operation type → execution. Every
 //! error has the same envelope.
 
 use std::sync::Arc;
@@ -60,6 +60,13 @@ impl<G: Gateway> Endpoint<G> {
         media: Media,
     ) -> Result<Response, RequestError> {
         let is_get = body.is_none();
+        // `edge` inserts this extension before any route runs.
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
+        let request_id = client.request_id.clone();
+        if let Err(refused) = self.gateway.admit(&client).await {
+            return answer::respond(refused, media, &request_id);
+        }
         let params = match body {
             Some(body) => {
                 let body = body?;
@@ -68,11 +75,6 @@ impl<G: Gateway> Endpoint<G> {
             }
             None => Params::from_query(request.uri().query().unwrap_or_default())?,
         };
-        // `edge` inserts this extension before any route runs.
-        let client =
-            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
-        let request_id = client.request_id.clone();
-
         let (operation, prepared) = match self.gateway.prepare(
             &params.query,
             params.operation_name.as_deref(),

@@ -54,6 +54,9 @@ impl<G: Gateway> Export<G> {
         let client =
             request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
         let request_id = client.request_id.clone();
+        if let Err(refused) = self.gateway.admit(&client).await {
+            return answer::error_response(refused, &request_id);
+        }
         let bearer = bearer::token(request.headers());
         let caller = match bearer {
             None => ConnectedCaller::anonymous(), // The gateway rejects anonymous callers.

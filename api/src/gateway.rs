@@ -32,6 +32,13 @@ pub trait Gateway: Send + Sync + 'static {
         variables: Variables,
     ) -> Result<(OperationKind, Self::Prepared), Answer>;
 
+    /// Counts an operation of the client's address. A transport calls it once per operation, before anything else is done
+    /// for the operation. Never uses the database.
+    ///
+    /// # Errors
+    /// The answer to send if the address has sent too many operations.
+    fn admit(&self, client: &Client) -> impl Future<Output = Result<(), Answer>> + Send;
+
     /// Authenticates the caller, authorizes the whole document and executes it. Dropping the future cancels the work.
     fn execute(
         &self,
@@ -114,6 +121,10 @@ impl Gateway for Engine {
     ) -> Result<(OperationKind, Prepared), Answer> {
         let prepared = Self::prepare(self, source, operation_name, variables)?;
         Ok((prepared.operation, prepared))
+    }
+
+    async fn admit(&self, client: &Client) -> Result<(), Answer> {
+        Self::admit(self, client).await
     }
 
     async fn execute(&self, prepared: Prepared, bearer: Option<&str>, client: Client) -> Answer {

@@ -106,7 +106,8 @@ impl ConnectionCounter {
     }
 }
 
-fn counted_address(peer: IpAddr) -> IpAddr {
+/// Returns the address that stands for the client in limits: that of the /64 for IPv6.
+pub(crate) fn counted_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -10,6 +10,27 @@ use graphql::{Answer, Client, Error, ErrorCode, OperationKind, refused};
 
 use crate::{answer::add_request_id, gateway::Gateway, params::Params};
 
+/// Counts an operation of the client's address, then runs it as [`answers`] does.
+pub(crate) fn admitted_answers<G: Gateway>(
+    gateway: &Arc<G>,
+    params: Params,
+    bearer: Option<String>,
+    client: Client,
+    time_limit: Duration,
+) -> impl Stream<Item = Answer> + Send + 'static {
+    let gateway = Arc::clone(gateway);
+    let admitted = async move {
+        match gateway.admit(&client).await {
+            Ok(()) => answers(&gateway, params, bearer, client, time_limit).left_stream(),
+            Err(mut refused) => {
+                add_request_id(&mut refused, &client.request_id);
+                stream::once(future::ready(refused)).right_stream()
+            }
+        }
+    };
+    stream::once(admitted).flatten()
+}
+
 /// Runs an operation and streams its answers, with the request id in all errors. The stream ends after an answer with
 /// `executed: false`.
 pub(crate) fn answers<G: Gateway>(
@@ -18,7 +39,7 @@ pub(crate) fn answers<G: Gateway>(
     bearer: Option<String>,
     client: Client,
     time_limit: Duration,
-) -> impl Stream<Item = Answer> + Send + 'static {
+) -> impl Stream<Item = Answer> + Send + use<G> + 'static {
     let request_id = client.request_id.clone();
     let prepared =
         gateway.prepare(&params.query, params.operation_name.as_deref(), params.variables);

@@ -54,6 +54,9 @@ impl<G: Gateway> Report<G> {
             parse_file_name(request.raw_path_param("file")).ok_or_else(RequestError::not_found)?;
         let client =
             request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
+        if let Err(refused) = self.gateway.admit(&client).await {
+            return answer::error_response(refused, &client.request_id);
+        }
         let bearer = bearer::token(request.headers());
         match format {
             Format::Page => self.page(run, bearer, client).await,

@@ -5,7 +5,7 @@
 //! answer is produced only when the client has read the previous answer. An idle stream sends a comment at intervals,
 //! so that no proxy closes the connection.
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
@@ -62,6 +62,9 @@ impl<G: Gateway> Streams<G> {
         let params = Params::from_body(&body)?;
         let client =
             request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
+        if let Err(refused) = self.gateway.admit(&client).await {
+            return answer::respond(refused, Media::GraphQl, &client.request_id);
+        }
         let bearer = bearer::token(request.headers()).map(ToOwned::to_owned);
         let caller = match &bearer {
             None => ConnectedCaller::anonymous(),
@@ -76,13 +79,10 @@ impl<G: Gateway> Streams<G> {
                 }
             }
         };
-        let slot = match &caller.holder {
-            None => None,
-            Some(holder) => Some(self.slot(holder)?),
-        };
+        let slots = self.slots(caller.holder.as_deref(), client.address)?;
         let time_limit = self.limits.request_timeout;
         let answers = operation::answers(&self.gateway, params, bearer, client, time_limit);
-        let events = events(answers, caller.lost, slot);
+        let events = events(answers, caller.lost, slots);
         let shutdown_started = self.shutdown.clone().cancelled_owned();
         let events =
             with_comments(events, self.limits.sockets.keep_alive).take_until(shutdown_started);
@@ -94,15 +94,29 @@ impl<G: Gateway> Streams<G> {
         Ok(response)
     }
 
-    fn slot(&self, holder: &str) -> Result<Slot, RequestError> {
-        let limit = self.limits.sockets.streams_per_holder;
-        self.slots.acquire(holder, limit).ok_or_else(|| {
-            RequestError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                Code::RateLimited,
-                format!("You have {limit} streams open, which is the limit: close one first."),
-            )
-        })
+    /// Acquires the slots of a stream: one of the caller, or one of the address if the caller is anonymous.
+    fn slots(&self, holder: Option<&str>, address: IpAddr) -> Result<Vec<Slot>, RequestError> {
+        let limits = &self.limits.sockets;
+        let limit = limits.streams_per_holder;
+        let refused =
+            |message| RequestError::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
+        match holder {
+            Some(holder) => {
+                let slot = self.slots.acquire(holder, limit).ok_or_else(|| {
+                    refused(format!(
+                        "You have {limit} streams open, which is the limit: close one first."
+                    ))
+                })?;
+                Ok(vec![slot])
+            }
+            None => {
+                self.slots.acquire_anonymous(address, limit, limits.anonymous).ok_or_else(|| {
+                    let message =
+                        "Too many streams without a token are open: close one, or send a token.";
+                    refused(message.to_owned())
+                })
+            }
+        }
     }
 }
 
@@ -122,17 +136,17 @@ const COMPLETE: &[u8] = b"event: complete\ndata:\n\n";
 fn events(
     answers: impl Stream<Item = Answer> + Send + 'static,
     lost: BoxFuture<'static, AccessLoss>,
-    slot: Option<Slot>,
+    slots: Vec<Slot>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
-    stream::unfold(Some((answers.boxed(), lost, slot)), |open| async {
-        let (mut answers, mut lost, slot) = open?;
+    stream::unfold(Some((answers.boxed(), lost, slots)), |open| async {
+        let (mut answers, mut lost, slots) = open?;
         tokio::select! {
             biased;
             lost = &mut lost => {
                 Some(([&answer_event(&loss_answer(lost))[..], COMPLETE].concat().into(), None))
             }
             answer = answers.next() => Some(match answer {
-                Some(answer) => (answer_event(&answer), Some((answers, lost, slot))),
+                Some(answer) => (answer_event(&answer), Some((answers, lost, slots))),
                 None => (Bytes::from_static(COMPLETE), None),
             }),
         }

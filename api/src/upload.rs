@@ -81,6 +81,9 @@ impl<G: Gateway> Upload<G> {
         };
         check_encoding(request.headers())?;
         check_length(request.headers())?;
+        if let Err(refused) = self.gateway.admit(client).await {
+            return error_response(refused);
+        }
         let bearer = bearer::token(request.headers());
         if let Some(bearer) = bearer {
             match self.gateway.authenticate_connection(bearer.to_owned(), client.clone()).await {

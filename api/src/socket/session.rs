@@ -60,7 +60,7 @@ enum AuthState {
     /// The credentials of `connection_init` are being verified.
     Verifying(BoxFuture<'static, Result<ConnectedCaller, Answer>>),
     /// The client is authenticated or anonymous; operations run with this bearer token.
-    Authenticated { bearer: Option<String>, _slot: Option<Slot> },
+    Authenticated { bearer: Option<String>, _slots: Vec<Slot> },
 }
 
 /// Answers of all running operations, each with the id of its operation; `None` marks the end of an operation.
@@ -238,7 +238,11 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             Some(bearer) if bearer.is_empty() => return Err(Close::FORBIDDEN),
             Some(bearer) => {
                 let (gateway, client) = (Arc::clone(&self.session.gateway), client.clone());
-                async move { gateway.authenticate_connection(bearer, client).await }.boxed()
+                let verified = async move {
+                    gateway.admit(&client).await?;
+                    gateway.authenticate_connection(bearer, client).await
+                };
+                verified.boxed()
             }
             None => future::ready(Ok(ConnectedCaller::anonymous())).boxed(),
         });
@@ -258,15 +262,17 @@ impl<'a, G: Gateway> Protocol<'a, G> {
             }
         })?;
         let ConnectedCaller { bearer, holder, lost } = caller;
-        let slot = match holder {
-            None => None,
-            Some(holder) => {
-                let limit = self.session.limits.sockets.per_holder;
-                Some(self.session.slots.acquire(&holder, limit).ok_or(Close::TOO_MANY)?)
+        let (slots, limits) = (&self.session.slots, &self.session.limits.sockets);
+        let acquired = match holder {
+            Some(holder) => slots.acquire(&holder, limits.per_holder).map(|slot| vec![slot]),
+            None => {
+                let address = self.session.handshake.client.address;
+                slots.acquire_anonymous(address, limits.per_holder, limits.anonymous)
             }
         };
+        let slots = acquired.ok_or(Close::TOO_MANY)?;
         self.lost = lost.fuse();
-        self.auth = AuthState::Authenticated { bearer, _slot: slot };
+        self.auth = AuthState::Authenticated { bearer, _slots: slots };
         outbox.push(message::ack()).map_err(too_slow)
     }
 
@@ -292,7 +298,8 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         }
         self.operations_begun += 1;
         let (gateway, time_limit) = (&self.session.gateway, self.session.limits.request_timeout);
-        let answers = operation::answers(gateway, params, bearer.clone(), client, time_limit);
+        let answers =
+            operation::admitted_answers(gateway, params, bearer.clone(), client, time_limit);
         let (steps, handle) = abortable(steps(id.clone(), answers));
         self.running.insert(id, handle);
         self.operations.push(steps.boxed());

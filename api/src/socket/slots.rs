@@ -1,14 +1,22 @@
 //! Limits the open sockets, streams or transfers of one holder (user or API key) in this process. Each one occupies a
-//! slot.
+//! slot. A socket or stream of an anonymous caller occupies a slot of its client address, and one of all anonymous
+//! callers together.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::StatusCode;
 
-use crate::request_error::{Code, RequestError};
+use crate::{
+    listener::counted_address,
+    request_error::{Code, RequestError},
+};
+
+/// Holder of the slots of all anonymous callers. No id of a user, key or address equals it.
+const ANONYMOUS: &str = "anonymous";
 
 /// Number of occupied slots per holder (user or API key). Clones share the counters.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +32,18 @@ impl Slots {
         }
         *count += 1;
         Some(Slot { slots: self.clone(), holder: holder.to_owned() })
+    }
+
+    /// Acquires the two slots of an anonymous caller: one of the client's address (IPv6: of its /64), which has
+    /// `per_address`, and one of all anonymous callers, who have `total`.
+    pub(crate) fn acquire_anonymous(
+        &self,
+        address: IpAddr,
+        per_address: usize,
+        total: usize,
+    ) -> Option<Vec<Slot>> {
+        let of_address = self.acquire(&counted_address(address).to_string(), per_address)?;
+        Some(vec![of_address, self.acquire(ANONYMOUS, total)?])
     }
 
     /// Acquires a slot for an upload or export.
@@ -81,6 +101,22 @@ mod tests {
         assert!(slots.acquire("b", 1).is_some());
         drop(first);
         assert!(slots.acquire("a", 1).is_some());
+        assert!(slots.lock().is_empty());
+    }
+
+    #[test]
+    fn anonymous_callers_share_the_places_of_their_address_and_of_all() {
+        let slots = Slots::default();
+        let acquire = |address: &str| slots.acquire_anonymous(address.parse().unwrap(), 2, 3);
+        let (first, second) = (acquire("2001:db8::1"), acquire("2001:db8::2"));
+        assert!(first.is_some() && second.is_some());
+        assert!(acquire("2001:db8::3").is_none(), "the address has no place left");
+        let third = acquire("192.0.2.1");
+        assert!(third.is_some() && acquire("192.0.2.2").is_none(), "nobody has a place left");
+        assert!(slots.acquire("usr_1", 1).is_some());
+        drop(first);
+        assert!(acquire("192.0.2.2").is_some());
+        drop((second, third));
         assert!(slots.lock().is_empty());
     }
 }

@@ -3,7 +3,10 @@
 //! The engine is a [`Gateway`] without limits or permissions. Limits and permissions of the real engine are covered by
 //! the tests of its crate.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use api::{Config, Gateway, Limits, Server};
 use async_graphql::{
@@ -139,6 +142,8 @@ pub struct Engine {
     schema: Schema<Query, Mutation, Ticks>,
     events: mpsc::UnboundedSender<Event>,
     lost: broadcast::Sender<AccessLoss>,
+    /// Number of operations that are still admitted.
+    admissions: Arc<Mutex<usize>>,
 }
 
 fn refused(errors: Vec<ServerError>) -> Answer {
@@ -179,6 +184,15 @@ impl Gateway for Engine {
         let mut request = Request::new(source).variables(variables);
         request.operation_name = operation_name.map(ToOwned::to_owned);
         Ok((operation, request))
+    }
+
+    async fn admit(&self, _: &Client) -> Result<(), Answer> {
+        let mut admissions = self.admissions.lock().unwrap();
+        if *admissions == 0 {
+            return Err(refused(vec![error("RATE_LIMITED", Some(1200))]));
+        }
+        *admissions -= 1;
+        Ok(())
     }
 
     async fn execute(&self, prepared: Request, bearer: Option<&str>, client: Client) -> Answer {
@@ -337,6 +351,8 @@ pub struct TestServer {
     pub events: mpsc::UnboundedReceiver<Event>,
     /// Sends the loss of access or permissions to all connected callers.
     pub lost: broadcast::Sender<AccessLoss>,
+    /// Number of operations that are still admitted; no limit at first.
+    pub admissions: Arc<Mutex<usize>>,
     pub stop: CancellationToken,
     pub ended: JoinHandle<std::io::Result<()>>,
 }
@@ -361,9 +377,16 @@ impl TestServer {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let lost = broadcast::channel(16).0;
-        let server = Server::new(config, Engine { schema, events: sender, lost: lost.clone() });
+        let admissions = Arc::new(Mutex::new(usize::MAX));
+        let engine = Engine {
+            schema,
+            events: sender,
+            lost: lost.clone(),
+            admissions: Arc::clone(&admissions),
+        };
+        let server = Server::new(config, engine);
         let ended = tokio::spawn(server.run(listener, stop.clone()));
-        Self { address, events, lost, stop, ended }
+        Self { address, events, lost, admissions, stop, ended }
     }
 
     /// Starts a server whose limits `change` has adjusted.

@@ -12,6 +12,7 @@ mod harness;
 mod headers;
 mod health;
 mod playground;
+mod rate;
 mod record;
 mod report;
 mod socket;

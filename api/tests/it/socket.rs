@@ -353,9 +353,6 @@ async fn a_user_has_so_many_sockets_and_others_have_theirs() {
     third.init(Some("ada")).await;
     assert_eq!(third.ended().await, Some(4429));
     let _other = Ws::known(server.address, Some("bob")).await;
-    for _ in 0..3 {
-        let _nobody = Ws::known(server.address, None).await;
-    }
     drop(first);
     let again = async {
         loop {
@@ -367,6 +364,52 @@ async fn a_user_has_so_many_sockets_and_others_have_theirs() {
         }
     };
     within_5_s(again).await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_sockets_without_a_token() {
+    let server = with_limits(|sockets| sockets.per_holder = 2).await;
+    let _nobodies = [Ws::known(server.address, None).await, Ws::known(server.address, None).await];
+    let mut third = Ws::open(server.address).await;
+    third.init(None).await;
+    assert_eq!(third.ended().await, Some(4429));
+    let _known = Ws::known(server.address, Some("ada")).await;
+}
+
+#[tokio::test]
+async fn all_strangers_together_have_so_many_sockets() {
+    let server = TestServer::with(|config| {
+        config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        config.limits.sockets.anonymous = 2;
+    })
+    .await;
+    let from = async |address| {
+        let mut ws = Ws::with(server.address, &[("x-forwarded-for", address)]).await.unwrap();
+        ws.init(None).await;
+        (ws.next().await.map(|message| message["type"].clone()), ws)
+    };
+    let (first, second) = (from("192.0.2.1:4711").await, from("[2001:db8::1]:4711").await);
+    assert_eq!((first.0, second.0), (Ok(json!("connection_ack")), Ok(json!("connection_ack"))));
+    assert_eq!(from("192.0.2.2").await.0, Err(Some(4429)));
+}
+
+#[tokio::test]
+async fn each_introduction_with_a_token_and_each_operation_is_counted() {
+    let server = TestServer::new().await;
+    *server.admissions.lock().unwrap() = 3;
+    let mut ws = Ws::known(server.address, Some("ada")).await;
+    ws.subscribe("1", "{ hello }").await;
+    ws.data("1").await;
+    ws.complete("1").await;
+    ws.subscribe("2", "subscription { ticks }").await;
+    ws.data("2").await;
+    ws.data("2").await;
+    ws.complete("2").await;
+    ws.subscribe("3", "{ hello }").await;
+    assert_eq!(ws.refusal("3").await, "RATE_LIMITED");
+    let mut other = Ws::open(server.address).await;
+    other.init(Some("ada")).await;
+    assert_eq!(other.ended().await, Some(1013), "the client may try again later");
 }
 
 #[tokio::test]

@@ -152,6 +152,16 @@ async fn a_user_has_so_many_streams() {
 }
 
 #[tokio::test]
+async fn an_address_has_so_many_streams_without_a_token() {
+    let server = TestServer::with_limits(|limits| limits.sockets.streams_per_holder = 1).await;
+    let _open = Open::new(&server, "subscription { silence }", "").await;
+    let (reply, _) = stream(&server, "{ hello }", "").await;
+    assert_eq!((reply.status, reply.code().as_str()), (429, "RATE_LIMITED"));
+    let (reply, _) = stream(&server, "{ hello }", "Authorization: Bearer ada\r\n").await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_takes_its_operation_along() {
     let mut server = TestServer::new().await;
     let open = Open::new(&server, "subscription { silence }", "").await;
