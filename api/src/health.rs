@@ -2,10 +2,12 @@
 //! does not serve these paths.
 //!
 //! Each request for `/readyz` runs all probes concurrently, with a timeout of two seconds per probe. The response is
-//! 200 with `"status": "ready"`, or 503 with `"status": "unavailable"` and the list `down`. The list names the
-//! dependencies whose probes failed. During shutdown, `down` also contains `stopping`. Load balancers then stop sending
-//! requests before the process exits. The cause of a failed probe is never part of the response. The cause is logged
-//! once, when the dependency goes down.
+//! 200 with `"status": "ready"`; 200 with `"status": "degraded"` and the list `degraded` if only optional dependencies
+//! are down; or 503 with `"status": "unavailable"` and the list `down` of the required ones. During shutdown, `down`
+//! also contains `stopping`. Load balancers then stop sending requests before the process exits. The cause of a failed
+//! probe is never part of the response. The cause is logged once, when the dependency goes down.
+//!
+//! The probes also run every five seconds, for the metric `sentryops_dependency_up`.
 
 use std::{
     io,
@@ -34,15 +36,37 @@ use crate::{
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Interval at which the probes run for the metric.
+const METRIC_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Readiness probe of one dependency. The error's text is logged and never sent to a client.
 pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Dependency of a process, as `/readyz` shows it.
+pub struct Dependency {
+    name: &'static str,
+    is_required: bool,
+    probe: Probe,
+}
+
+impl Dependency {
+    /// Creates a dependency without which the process serves nothing.
+    pub const fn required(name: &'static str, probe: Probe) -> Self {
+        Self { name, is_required: true, probe }
+    }
+
+    /// Creates a dependency without which the process goes on in a degraded state.
+    pub const fn optional(name: &'static str, probe: Probe) -> Self {
+        Self { name, is_required: false, probe }
+    }
+}
+
 /// Handler of the health listener of a process; used by the API and by the workers.
 pub struct Health {
-    probes: Vec<(&'static str, Probe)>,
+    dependencies: Vec<Dependency>,
     metrics: PrometheusHandle,
     shutdown_started: CancellationToken,
-    /// Dependencies whose probes failed at the last request for `/readyz`. Only changes of the list are logged.
+    /// Dependencies whose probes failed when they last ran. Only changes of the list are logged.
     down_at_last_check: Mutex<Vec<&'static str>>,
 }
 
@@ -50,11 +74,11 @@ impl Health {
     /// Creates the handler. `/readyz` responds with 503 once `shutdown_started`, the shutdown token of the process, is
     /// cancelled.
     pub fn new(
-        probes: Vec<(&'static str, Probe)>,
+        dependencies: Vec<Dependency>,
         metrics: PrometheusHandle,
         shutdown_started: CancellationToken,
     ) -> Self {
-        Self { probes, metrics, shutdown_started, down_at_last_check: Mutex::default() }
+        Self { dependencies, metrics, shutdown_started, down_at_last_check: Mutex::default() }
     }
 
     /// Serves health and metrics until `stop` is cancelled. Cancel `stop` as the last step of a shutdown, so that the
@@ -72,7 +96,23 @@ impl Health {
         // address. Trusted proxies are exempt from counting, so every address is passed as a trusted proxy.
         let all_networks = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
         let listener = Listener::new(listener, TrustedProxies(all_networks), usize::MAX);
-        serve(self, listener, limits, ResponseHeaders::default(), stop).await
+        metrics::describe_gauge!(
+            "sentryops_dependency_up",
+            "1 if the dependency answers its readiness probe, otherwise 0."
+        );
+        let health = Arc::new(self);
+        let watch = async {
+            let mut ticks = tokio::time::interval(METRIC_INTERVAL);
+            loop {
+                ticks.tick().await;
+                health.probe().await;
+            }
+        };
+        let headers = ResponseHeaders::default();
+        tokio::select! {
+            served = serve(Arc::clone(&health), listener, limits, headers, stop) => served,
+            never = watch => never,
+        }
     }
 
     async fn respond(&self, request: &Request) -> Result<Response, RequestError> {
@@ -102,36 +142,50 @@ impl Health {
     }
 
     async fn readiness(&self) -> (StatusCode, String) {
-        let checks = self.probes.iter().map(|(name, probe)| async move {
-            run_probe(probe).await.err().map(|reason| (*name, reason))
-        });
-        let failed_probes: Vec<(&'static str, String)> =
-            join_all(checks).await.into_iter().flatten().collect();
-        self.log_change(&failed_probes);
-
-        let mut down: Vec<&str> = failed_probes.iter().map(|(name, _)| *name).collect();
+        let failed = self.probe().await;
+        let (required, degraded): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|dependency| dependency.is_required);
+        let names = |failed: Vec<&Dependency>| -> Vec<_> {
+            failed.iter().map(|dependency| dependency.name).collect()
+        };
+        let (mut down, degraded) = (names(required), names(degraded));
         if self.shutdown_started.is_cancelled() {
             down.push("stopping");
         }
-        if down.is_empty() {
-            (StatusCode::OK, json!({ "status": "ready" }).to_string())
+        let (status, body) = if !down.is_empty() {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "unavailable", "down": down }))
+        } else if !degraded.is_empty() {
+            (StatusCode::OK, json!({ "status": "degraded", "degraded": degraded }))
         } else {
-            let body = json!({ "status": "unavailable", "down": down });
-            (StatusCode::SERVICE_UNAVAILABLE, body.to_string())
-        }
+            (StatusCode::OK, json!({ "status": "ready" }))
+        };
+        (status, body.to_string())
     }
 
-    fn log_change(&self, failed_probes: &[(&'static str, String)]) {
+    /// Runs all probes, sets the metric, and returns the dependencies whose probes failed.
+    async fn probe(&self) -> Vec<&Dependency> {
+        let checks = self.dependencies.iter().map(|dependency| async move {
+            let result = run_probe(&dependency.probe).await;
+            metrics::gauge!("sentryops_dependency_up", "dependency" => dependency.name)
+                .set(if result.is_ok() { 1.0 } else { 0.0 });
+            result.err().map(|reason| (dependency, reason))
+        });
+        let failed: Vec<_> = join_all(checks).await.into_iter().flatten().collect();
+        self.log_change(&failed);
+        failed.into_iter().map(|(dependency, _)| dependency).collect()
+    }
+
+    fn log_change(&self, failed: &[(&Dependency, String)]) {
         let mut down = self.down_at_last_check.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, reason) in failed_probes.iter().filter(|(name, _)| !down.contains(name)) {
-            tracing::warn!(dependency = name, reason, "{name} is down");
+        for (Dependency { name, .. }, reason) in failed {
+            if !down.contains(name) {
+                tracing::warn!(dependency = name, reason, "{name} is down");
+            }
         }
-        for name in
-            down.iter().filter(|name| !failed_probes.iter().any(|(failed, _)| failed == *name))
-        {
+        for name in down.iter().filter(|name| !failed.iter().any(|(of, _)| of.name == **name)) {
             tracing::info!(dependency = name, "{name} is up again");
         }
-        *down = failed_probes.iter().map(|(name, _)| *name).collect();
+        *down = failed.iter().map(|(dependency, _)| dependency.name).collect();
     }
 }
 

@@ -43,5 +43,5 @@ mod welcome;
 pub use config::{Config, Hsts, Limits, SocketLimits};
 pub use cors::{InvalidOrigin, Origin};
 pub use gateway::Gateway;
-pub use health::{Health, Probe};
+pub use health::{Dependency, Health, Probe};
 pub use server::Server;

@@ -135,13 +135,19 @@ pub(crate) struct Hsts {
     pub preload: bool,
 }
 
-/// Rate limits, and the block time after failed sign-ins.
+/// Rate limits, the limit of waiting jobs, and the block time after failed sign-ins.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// Limit of sign-ins and token refreshes, per account and per client address.
     pub auth: Rate,
     /// Limit of started compliance runs, per user or API key, and per organization.
     pub compliance_runs: Rate,
+    /// Limit of operations, per user or API key.
+    pub requests: Rate,
+    /// Limit of operations, per client address.
+    pub addresses: Rate,
+    /// Number of waiting jobs from which the API refuses operations that start jobs.
+    pub shed_queue_depth: NonZeroU32,
     /// Time for which an address is blocked after too many failed sign-ins.
     pub login_ip_block: Duration,
 }

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use api::{Health, Probe};
+use api::{Dependency, Health, Probe};
 use domain::Db;
 use jobs::{
     Redis,
@@ -56,13 +56,17 @@ impl Process {
     }
 
     /// Runs `work`, and serves health and metrics until `work` has ended, so that the whole shutdown can be monitored.
+    /// `dependencies` are those of `work`, in addition to those of every process.
     pub(crate) async fn run_with_health(
         self,
         stop: CancellationToken,
+        dependencies: impl IntoIterator<Item = Dependency>,
         work: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         let work_ended = CancellationToken::new();
-        let health = Health::new(probes(self.db, self.redis), self.metrics.clone(), stop);
+        let mut all = self::dependencies(self.db, self.redis);
+        all.extend(dependencies);
+        let health = Health::new(all, self.metrics.clone(), stop);
         let health = tokio::spawn({
             let (listener, work_ended) = (self.health, work_ended.clone());
             async move { health.run(listener, &api::Limits::default(), work_ended).await }
@@ -120,32 +124,25 @@ pub(crate) async fn bind(address: SocketAddr, variable: &str) -> Result<TcpListe
         .with_context(|| format!("{variable}: cannot listen on {address}"))
 }
 
-/// Returns the readiness probes of this process, by the name that `/readyz` shows.
-fn probes(db: Db, redis: Redis) -> Vec<(&'static str, Probe)> {
+/// Returns the dependencies of every process, by the names that `/readyz` shows. Without Redis, a process goes on: rate
+/// limits are enforced locally, and queues and subscriptions poll.
+fn dependencies(db: Db, redis: Redis) -> Vec<Dependency> {
     let migrations_db = db.clone();
+    let postgres: Probe = Arc::new(move || {
+        let db = db.clone();
+        Box::pin(async move { db.ping().await.map_err(|error| format!("{error:?}")) })
+    });
+    let migrations: Probe = Arc::new(move || {
+        let db = migrations_db.clone();
+        Box::pin(async move { database::check(&db).await.map_err(|error| format!("{error:#}")) })
+    });
+    let redis: Probe = Arc::new(move || {
+        let redis = redis.clone();
+        Box::pin(async move { redis.ping().await.map_err(|error| error.to_string()) })
+    });
     vec![
-        (
-            "postgres",
-            Arc::new(move || {
-                let db = db.clone();
-                Box::pin(async move { db.ping().await.map_err(|error| format!("{error:?}")) })
-            }),
-        ),
-        (
-            "migrations",
-            Arc::new(move || {
-                let db = migrations_db.clone();
-                Box::pin(
-                    async move { database::check(&db).await.map_err(|error| format!("{error:#}")) },
-                )
-            }),
-        ),
-        (
-            "redis",
-            Arc::new(move || {
-                let redis = redis.clone();
-                Box::pin(async move { redis.ping().await.map_err(|error| error.to_string()) })
-            }),
-        ),
+        Dependency::required("postgres", postgres),
+        Dependency::required("migrations", migrations),
+        Dependency::optional("redis", redis),
     ]
 }

@@ -1,21 +1,22 @@
 //! The API server of one process, for `sentryops api` and `sentryops up`.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use api::Server;
+use api::{Dependency, Probe, Server};
 use chrono::TimeDelta;
 use domain::{
+    Db,
     access::{identity::Identity, password, session::SessionPolicy, token::TokenKeys},
     base::page::CursorKeys,
 };
 use graphql::{Allowlist, CheckIntervals, Engine, Services, Settings};
-use jobs::{Limiter, Quota};
+use jobs::{Limiter, Quota, queue::depth::QueueDepth};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, Config, KeyRing},
+    config::{self, Config, KeyRing, Rate},
     database::Stores,
     process::{self, Process},
 };
@@ -29,7 +30,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let api = Api::bind(&config, &process).await?;
     let stop = CancellationToken::new();
     tokio::spawn(process::stop_on_signal(stop.clone()));
-    process.run_with_health(stop.clone(), api.serve(stop)).await?;
+    let keys = api.keys_dependency();
+    process.run_with_health(stop.clone(), [keys], api.serve(stop)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -40,17 +42,34 @@ pub(crate) struct Api {
     health: SocketAddr,
     server: Server,
     listener: TcpListener,
+    keys: TokenKeys,
+    db: Db,
+    queue_depth: QueueDepth,
 }
 
 impl Api {
     /// Builds the GraphQL schema, and binds the public listener.
     pub(crate) async fn bind(config: &Config, process: &Process) -> Result<Self> {
-        let engine = engine(config, process)?;
+        let jwt_keys = config.jwt_keys.as_ref().context("JWT_KEYS is not set")?;
+        let keys = TokenKeys::new(pairs(jwt_keys));
+        let queue_depth = QueueDepth::new(config.limits.shed_queue_depth);
+        let engine = engine(config, process, keys.clone(), queue_depth.clone())?;
         let listener = process::bind(config.listen, "LISTEN_ADDR").await?;
         let address = listener.local_addr()?;
         let (health, server) =
             (process.health_address()?, Server::new(api_config(config)?, engine));
-        Ok(Self { address, health, server, listener })
+        let db = process.db.clone();
+        Ok(Self { address, health, server, listener, keys, db, queue_depth })
+    }
+
+    /// Returns the readiness probe of the keys that sign access tokens.
+    pub(crate) fn keys_dependency(&self) -> Dependency {
+        let keys = self.keys.clone();
+        let probe: Probe = Arc::new(move || {
+            let checked = keys.check(crate::now()).map_err(|error| error.to_string());
+            Box::pin(std::future::ready(checked))
+        });
+        Dependency::required("keys", probe)
     }
 
     /// Serves until `stop` is cancelled.
@@ -61,12 +80,21 @@ impl Api {
             health.address = %self.health,
             "serving GraphQL on http://{address}/graphql"
         );
-        self.server.run(self.listener, stop).await.context("the API server stopped unexpectedly")
+        let served = tokio::select! {
+            served = self.server.run(self.listener, stop) => served,
+            () = self.queue_depth.watch(&self.db) => return Ok(()), // never ends
+        };
+        served.context("the API server stopped unexpectedly")
     }
 }
 
 /// Builds the GraphQL engine from the configuration.
-pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
+fn engine(
+    config: &Config,
+    process: &Process,
+    keys: TokenKeys,
+    queue_depth: QueueDepth,
+) -> Result<Engine> {
     let (db, redis, listener) = (process.db.clone(), process.redis.clone(), process.hints.clone());
     let sessions = &config.sessions;
     let time_delta = |lifetime: Duration| {
@@ -85,7 +113,6 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
         lanes: config.argon2.lanes,
     };
     let hasher = password::Hasher::new(cost, config.argon2.max_parallel.get())?;
-    let keys = TokenKeys::new(pairs(config.jwt_keys.as_ref().context("JWT_KEYS is not set")?));
     let ring = config.encryption_keys.as_ref().context("ENCRYPTION_KEYS is not set")?;
     // Sign-in and authentication have connections of their own, which no query can exhaust.
     let own_pool = db.with_own_pool(config.database_pool_size.div_ceil(2))?;
@@ -100,16 +127,11 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
         db,
         limiter: Limiter::new(redis),
         listener,
-        auth_quota: Quota {
-            name: "auth",
-            count: config.limits.auth.count,
-            per: config.limits.auth.per,
-        },
-        run_quota: Quota {
-            name: "scan",
-            count: config.limits.compliance_runs.count,
-            per: config.limits.compliance_runs.per,
-        },
+        auth_quota: quota("auth", config.limits.auth),
+        run_quota: quota("scan", config.limits.compliance_runs),
+        request_quota: quota("request", config.limits.requests),
+        address_quota: quota("address", config.limits.addresses),
+        queue_depth,
         cursors: CursorKeys::derive(ring.keys().iter().map(|key| key.secret.expose().as_slice())),
     };
     let digests = |documents: &config::Documents| documents.keys().cloned().collect();
@@ -128,6 +150,10 @@ pub(crate) fn engine(config: &Config, process: &Process) -> Result<Engine> {
             undeclared_fields.join(", ")
         )
     })
+}
+
+const fn quota(name: &'static str, Rate { count, per }: Rate) -> Quota {
+    Quota { name, count, per }
 }
 
 fn pairs(ring: &KeyRing) -> impl Iterator<Item = (&str, &[u8])> {

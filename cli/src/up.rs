@@ -74,6 +74,7 @@ async fn serve(
     let process = Process::start(config, db, &stores.redis).await?;
     let api = Api::bind(config, &process).await?;
     let worker_process = worker::worker_process(config, &process);
+    let keys = api.keys_dependency();
     drop(starting);
     crate::print(&greeting(config, &api, &created_users));
     // API and workers stop together: when either ends, `stop` is cancelled, and the other shuts down gracefully.
@@ -89,7 +90,7 @@ async fn serve(
         let (served, worked) = tokio::join!(served, worked);
         served.and(worked)
     };
-    let work = Box::pin(process.run_with_health(stop.clone(), work));
+    let work = Box::pin(process.run_with_health(stop.clone(), [keys], work));
     match &mut stores.services {
         None => work.await,
         Some(services) => tokio::select! {

@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: Arguments, mut config: Config) -> Result<Exit
     let stop = CancellationToken::new();
     tokio::spawn(process::stop_on_signal(stop.clone()));
     let work = async { Ok(worker_process.run(stop.clone()).await?) };
-    process.run_with_health(stop.clone(), work).await?;
+    process.run_with_health(stop.clone(), None, work).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -84,6 +84,8 @@ impl Server {
             .env("LISTEN_ADDR", address.to_string())
             .env("HEALTH_ADDR", health.to_string())
             .env("AUTH_LIMIT", "1000000/second")
+            .env("REQUEST_LIMIT", "1000000/second")
+            .env("ADDRESS_LIMIT", "1000000/second")
             .env("SCAN_LIMIT", "1000000/second")
             .env("CONNECTIONS_PER_ADDRESS", "10000")
             .env("ACCESS_TOKEN_EXPIRE_MINUTES", "60");

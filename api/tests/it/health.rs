@@ -2,14 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use api::{Health, Limits, Probe};
+use api::{Dependency, Health, Limits, Probe};
 use async_graphql::futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    harness::TestServer,
+    harness::{TestServer, within_5_s},
     wire::{exchange, request},
 };
 
@@ -18,11 +18,16 @@ fn up() -> Probe {
 }
 
 async fn health(probes: Vec<(&'static str, Probe)>, stopping: CancellationToken) -> SocketAddr {
+    let required = |(name, probe)| Dependency::required(name, probe);
+    serve(probes.into_iter().map(required).collect(), stopping).await
+}
+
+async fn serve(dependencies: Vec<Dependency>, stopping: CancellationToken) -> SocketAddr {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || metrics::counter!("sentryops_seen").increment(1));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let health = Health::new(probes, recorder.handle(), stopping);
+    let health = Health::new(dependencies, recorder.handle(), stopping);
     tokio::spawn(async move {
         health.run(listener, &Limits::default(), CancellationToken::new()).await
     });
@@ -57,6 +62,51 @@ async fn a_probe_that_hangs_is_down_after_two_seconds_and_delays_no_other() {
     assert_eq!((reply.status, reply.json()["down"].to_string().as_str()), (503, r#"["a","b"]"#));
     // Sequential probes would take four seconds.
     assert!(started.elapsed() < Duration::from_millis(3_900));
+}
+
+fn down() -> Probe {
+    Arc::new(|| async { Err("password of redis://secret".to_owned()) }.boxed())
+}
+
+#[tokio::test]
+async fn without_an_optional_dependency_the_process_is_ready_and_says_degraded() {
+    let dependencies =
+        vec![Dependency::required("postgres", up()), Dependency::optional("redis", down())];
+    let address = serve(dependencies, CancellationToken::new()).await;
+    let reply = exchange(address, &request("GET", "/readyz", "")).await;
+    let expected = r#"{"degraded":["redis"],"status":"degraded"}"#;
+    assert_eq!((reply.status, reply.body.as_str()), (200, expected));
+}
+
+#[tokio::test]
+async fn without_a_required_dependency_only_that_one_is_named() {
+    let dependencies = vec![
+        Dependency::optional("redis", down()),
+        Dependency::required("migrations", down()),
+        Dependency::required("keys", up()),
+    ];
+    let address = serve(dependencies, CancellationToken::new()).await;
+    let reply = exchange(address, &request("GET", "/readyz", "")).await;
+    let expected = r#"{"down":["migrations"],"status":"unavailable"}"#;
+    assert_eq!((reply.status, reply.body.as_str()), (503, expected));
+}
+
+/// Runs on one thread, because the recorder is local to the thread.
+#[tokio::test]
+async fn dependencies_are_measured_without_a_request_for_readiness() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let dependencies =
+        vec![Dependency::required("postgres", up()), Dependency::optional("redis", down())];
+    let _address = serve(dependencies, CancellationToken::new()).await;
+    let measured = async {
+        while !handle.render().contains("sentryops_dependency_up{dependency=\"redis\"} 0") {
+            tokio::task::yield_now().await;
+        }
+    };
+    within_5_s(measured).await;
+    assert!(handle.render().contains("sentryops_dependency_up{dependency=\"postgres\"} 1"));
 }
 
 #[tokio::test]

@@ -112,7 +112,17 @@ fn read_limits(reader: &mut Reader<'_>) -> Result<Limits, ErrorRecorded> {
     let auth = reader.get("AUTH_LIMIT", str::parse);
     let compliance_runs = reader.get("SCAN_LIMIT", str::parse);
     let login_ip_block = reader.get("LOGIN_IP_BLOCK_MINUTES", duration(MINUTE, 1..=1440));
-    Ok(Limits { auth: auth?, compliance_runs: compliance_runs?, login_ip_block: login_ip_block? })
+    let requests = reader.get("REQUEST_LIMIT", str::parse);
+    let addresses = reader.get("ADDRESS_LIMIT", str::parse);
+    let shed_queue_depth = reader.get("SHED_QUEUE_DEPTH", nonzero(100_000_000));
+    Ok(Limits {
+        auth: auth?,
+        compliance_runs: compliance_runs?,
+        requests: requests?,
+        addresses: addresses?,
+        shed_queue_depth: shed_queue_depth?,
+        login_ip_block: login_ip_block?,
+    })
 }
 
 fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, ErrorRecorded> {

@@ -11,6 +11,7 @@
 //! | `matrix`, `matrix/table`, `matrix/sdl` | every permission of the API contract, for every kind of caller |
 //! | `bad_input` · `tokens` · `config` | invalid requests · invalid bearer tokens · invalid settings |
 //! | `attacks` · `errors` | hostile documents · two thousand damaged requests |
+//! | `edge` | limits of every transport, full job queues, readiness |
 //! | `sessions` · `limits` | several replicas: revocation of sessions · shared rate limits |
 //! | `socket`, `sockets` | a client of `graphql-transport-ws` · events arrive until the permission is lost |
 //! | `fleet` | `sentryops worker`, and compliance runs whose workers are killed |
@@ -30,6 +31,7 @@ mod client;
 mod commands;
 mod config;
 mod demo;
+mod edge;
 mod embedded;
 mod errors;
 mod fleet;

@@ -11,7 +11,7 @@ use std::{
 use base64::prelude::{BASE64_STANDARD, Engine};
 use domain::testing::{TestDb, redis_url};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::client::Client;
@@ -83,6 +83,8 @@ impl TestDeployment {
             ("LISTEN_ADDR", "127.0.0.1:0".into()),
             ("HEALTH_ADDR", "127.0.0.1:0".into()),
             ("AUTH_LIMIT", "1000000/minute".into()),
+            ("REQUEST_LIMIT", "1000000/minute".into()),
+            ("ADDRESS_LIMIT", "1000000/minute".into()),
             // All tests share a Postgres that allows 100 connections.
             ("DATABASE_POOL_SIZE", "6".into()),
         ]
@@ -145,7 +147,17 @@ pub struct Api {
 }
 
 impl Api {
-    pub async fn start(mut command: Command) -> Self {
+    pub async fn start(command: Command) -> Self {
+        let api = Self::start_unready(command).await;
+        // Wait for Redis too, because limits are counted locally until it is connected.
+        let ready =
+            async || (api.readiness().await == (200, json!({ "status": "ready" }))).then_some(());
+        until("the API is ready", ready).await;
+        api
+    }
+
+    /// Starts a process, and waits until it serves, but not until it is ready.
+    pub async fn start_unready(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -166,20 +178,16 @@ impl Api {
             Some((address("api.address")?, address("health.address")?))
         };
         let (address, health) = until("the API says where it serves", addresses).await;
-        let api = Self { child, address, health, log, reader: Some(reader) };
-        // Wait for readiness, because limits are counted locally until Redis is connected.
-        let ready = async || (api.readiness().await == 200).then_some(());
-        until("the API is ready", ready).await;
-        api
+        Self { child, address, health, log, reader: Some(reader) }
     }
 
-    async fn readiness(&self) -> u16 {
+    /// Returns status and body of `/readyz`.
+    pub async fn readiness(&self) -> (u16, Value) {
         let url = format!("http://{}/readyz", self.health);
-        Client::http("127.0.0.1".parse().unwrap())
-            .get(url)
-            .send()
-            .await
-            .map_or(0, |answer| answer.status().as_u16())
+        let Ok(answer) = Client::http("127.0.0.1".parse().unwrap()).get(url).send().await else {
+            return (0, Value::Null);
+        };
+        (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     /// Returns the sum of a counter on `/metrics` over all labels; 0 if the counter does not exist yet.

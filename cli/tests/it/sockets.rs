@@ -87,13 +87,13 @@ fn shards_done(message: &Value) -> i64 {
 }
 
 /// A Redis of its own, which a test may kill.
-struct OwnRedis {
+pub struct OwnRedis {
     folder: std::path::PathBuf,
     child: Child,
 }
 
 impl OwnRedis {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let folder = std::env::temp_dir().join(format!("redis-{}", RunId::new().uuid().simple()));
         std::fs::create_dir(&folder).unwrap();
         let child = Command::new("redis-server")
@@ -105,11 +105,11 @@ impl OwnRedis {
         Self { folder, child }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis+unix://{}", self.folder.join("redis.sock").display())
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let _ = self.child.kill(); // The process may be killed already.
         let _ = self.child.wait();
     }

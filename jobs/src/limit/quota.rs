@@ -50,10 +50,10 @@ impl Quota {
         Ok(Self { name, count, per: Duration::from_secs(secs) })
     }
 
-    /// Returns the quota of `factor` such buckets together, at most [`COUNT_MAX`] tokens.
+    /// Returns the quota with `factor` times the tokens, but no more than [`COUNT_MAX`] because of the factor.
     pub(super) fn times(&self, factor: u32) -> Self {
         let count = self.count.get().saturating_mul(factor).min(COUNT_MAX);
-        Self { count: NonZeroU32::new(count).unwrap_or(self.count), ..*self }
+        Self { count: NonZeroU32::new(count).unwrap_or(self.count).max(self.count), ..*self }
     }
 
     /// Returns the number of tokens that a process takes from Redis at once, for requests that are counted in blocks.
@@ -138,6 +138,16 @@ mod tests {
         ] {
             assert_eq!(Quota::parse("auth", text).unwrap().interval_us(), expected_us, "{text}");
         }
+    }
+
+    #[test]
+    fn a_larger_quota_keeps_to_the_maximum() {
+        for (text, expected) in [("10/minute", 160), ("100000/minute", 1_000_000)] {
+            assert_eq!(Quota::parse("auth", text).unwrap().times(16).count.get(), expected);
+        }
+        let count = NonZeroU32::MAX;
+        let configured = Quota { name: "auth", count, per: Duration::from_secs(1) };
+        assert_eq!(configured.times(4).count, count);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::base::{
     entity::{OrganizationId, SessionId, UserId},
     error::{Error, Result},
+    id::Id,
 };
 
 const ISSUER: &str = "sentryops";
@@ -106,6 +107,15 @@ impl TokenKeys {
         }
     }
 
+    /// Checks that a token of these keys is accepted by them, for the readiness probe.
+    ///
+    /// # Errors
+    /// The first error of signing or of verifying a token that belongs to no session.
+    pub fn check(&self, now: DateTime<Utc>) -> Result<()> {
+        let claims = Claims::new(Id::new(), Id::new(), Id::new(), now, now);
+        self.verify(&self.mint(&claims)?, now).map(drop)
+    }
+
     /// Returns a signed access token with these claims.
     pub fn mint(&self, claims: &Claims) -> Result<String> {
         let mut header = Header::new(Algorithm::HS256);
@@ -180,7 +190,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::base::id::Id;
 
     const KEY: &[u8] = b"0123456789abcdef0123456789ABCDEF";
     const OTHER: &[u8] = b"fedcba9876543210FEDCBA9876543210";

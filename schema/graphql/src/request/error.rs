@@ -98,8 +98,9 @@ impl Error {
         let mut extensions = ErrorExtensionValues::default();
         extensions.set("code", self.code.as_str());
         if let Some(retry_after) = self.retry_after {
-            extensions
-                .set("retryAfterMs", u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+            // Rounded up, because a client that retries too early is refused again.
+            let ms = retry_after.as_nanos().div_ceil(1_000_000);
+            extensions.set("retryAfterMs", u64::try_from(ms).unwrap_or(u64::MAX));
         }
         if !self.fields.is_empty() {
             let fields = self.fields.into_iter().map(|fault| {
