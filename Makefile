@@ -38,6 +38,7 @@ load: ## measure start time, memory, CPU per request beside a peer, jobs, import
 	cargo build --release --locked --package workers --example drill
 	$(target)/release/loadtests start --binary $(target)/release/sentryops
 	$(target)/release/loadtests read --peers --binary $(target)/release/sentryops
+	$(target)/release/loadtests read --attack --binary $(target)/release/sentryops
 	$(target)/release/loadtests import --kill --binary $(target)/release/sentryops
 	$(target)/release/loadtests graph --binary $(target)/release/sentryops
 	$(target)/release/loadtests scan --edits 200 --report --kill --binary $(target)/release/sentryops

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `start`, `read`, `queue`, `import`, `graph`, `scan`, `upgrade` | one scenario each |
 //! | `options` | arguments shared by the scenarios |
+//! | `read/attack`, `read/documents` | an attack on the server, and the documents that it sends |
 //! | `read_query` | queries that `read` sends, with the check of their responses |
 //! | `seed` | the organization that `read` queries |
 //! | `inventory` | generated inventories of any size, as files to import |

@@ -27,6 +27,9 @@ use crate::{
     usage::{Cpu, Memory},
 };
 
+mod attack;
+mod documents;
+
 /// Numbers of concurrent connections to measure.
 const CONNECTION_COUNTS: [usize; 3] = [1, 8, 64];
 /// Number of connections at which the summary compares the servers: enough to keep a server busy, without excessive
@@ -50,6 +53,10 @@ pub(crate) struct Arguments {
     /// Also measures mercurius. Requires Node 20 or newer and, for the first run, access to the npm registry.
     #[arg(long)]
     peers: bool,
+    /// Measures an attack by one viewer instead: the dearest documents that the server accepts, alone and all at once,
+    /// while another organization works.
+    #[arg(long, conflicts_with = "peers")]
+    attack: bool,
     /// Set by the program itself when it runs under `sentryops services`.
     #[arg(long, hide = true)]
     inside: bool,
@@ -121,6 +128,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
             peer::install()?;
         }
         return stores::exec_under_services(&options.binary);
+    }
+    if arguments.attack {
+        return attack::run(options).await;
     }
     let circumstances = options.circumstances()?;
     let durations = options.either(Durations::FULL, Durations::QUICK);

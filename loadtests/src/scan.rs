@@ -22,7 +22,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    deployment::Deployment,
+    deployment::{Deployment, Tenant},
     measurement::Report,
     options::{DataOptions, Options},
     random, stores,
@@ -51,6 +51,11 @@ pub(crate) struct Arguments {
     runs: Option<usize>,
     #[command(flatten)]
     data: DataOptions,
+}
+
+/// Runs a compliance run of all assets and waits until it has succeeded.
+pub(crate) async fn complete_run(deployment: &Deployment, tenant: &Tenant) -> Result<()> {
+    run::Run::start(deployment, tenant).await?.wait(|_| Ok(())).await.map(drop)
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<()> {

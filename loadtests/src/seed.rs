@@ -18,7 +18,8 @@ pub(crate) const OWNERS: usize = 20;
 /// therefore scan every row.
 const EDGE_EVERY: usize = 50;
 
-const LOGIN: &str = "mutation($email: String!, $password: String!) {
+/// Mutation that signs in and returns the access token.
+pub(crate) const LOGIN: &str = "mutation($email: String!, $password: String!) {
     login(email: $email, password: $password) { tokens { accessToken } } }";
 const EXISTING: &str = "{ users(first: 100) { nodes { id } } assets(first: 1) { totalCount } }";
 const CREATE_USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { id } }";
@@ -97,7 +98,7 @@ fn asset(number: usize, owner: &Value) -> Value {
 }
 
 /// Returns a random password for users who never sign in.
-fn random_password() -> Result<String> {
+pub(crate) fn random_password() -> Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u128::from_ne_bytes(bytes).to_string())
