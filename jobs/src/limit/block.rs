@@ -2,8 +2,9 @@
 //!
 //! Chosen: one query to Redis per block instead of one per request, because a query costs more than a small GraphQL
 //! request. The tokens of a block have been taken from the bucket in Redis, so all processes together never admit more
-//! than the bucket has; a process that does not use up its block before it expires is stricter by the rest. Given up:
-//! the last sixtieth of precision, and the atomic take from several buckets.
+//! than the bucket has given; a process that does not use up its block before it expires is stricter by the rest, and
+//! one that uses it up late shifts that many requests into a later window. Given up: this sixtieth of precision per
+//! process, and the atomic take from several buckets.
 
 use std::{
     collections::HashMap,

@@ -117,7 +117,7 @@ impl LocalLimiter {
 
 /// Local state of a quota: its two local limiters, and the blocks of tokens that were taken from Redis.
 pub(super) struct LocalLimiters {
-    quota: Quota,
+    pub(super) quota: Quota,
     /// Blocks for requests that are counted in blocks.
     pub(super) blocks: Blocks,
     /// Limiter in front of Redis, with the full quota.

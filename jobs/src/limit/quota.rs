@@ -15,7 +15,7 @@ const BLOCKS: u32 = 60;
 ///
 /// In any window of length `per`, fewer than 2 × `count` requests are admitted: the burst from a full bucket, plus the
 /// tokens refilled within the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Name of the limited action, e.g. `auth`. Part of the key in Redis, and a label of the metrics.
     pub name: &'static str,

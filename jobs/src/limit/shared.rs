@@ -2,7 +2,6 @@
 //! Redis.
 
 use std::{
-    collections::HashMap,
     error::Error as _,
     num::NonZeroU32,
     sync::{
@@ -34,7 +33,8 @@ pub(super) struct Shared {
     pub(super) breaker: Breaker,
     /// Number of processes that share the limits, including this one, as of the last heartbeat.
     pub(super) process_count: AtomicU32,
-    pub(super) limiters: RwLock<HashMap<Quota, Arc<LocalLimiters>>>,
+    /// Local limiters of each quota. There are a handful of quotas, so a list is the fastest map.
+    pub(super) limiters: RwLock<Vec<Arc<LocalLimiters>>>,
 }
 
 impl Shared {
@@ -58,14 +58,25 @@ impl Shared {
         if longest.is_zero() { Ok(()) } else { Err(longest) }
     }
 
-    /// Takes one token from the block of the key, and a new block from Redis if necessary. One request at a time takes a
-    /// block of a key; the others wait for it. The error is the time to wait before the next attempt.
+    /// Takes one token from the block of the key, and a new block from Redis if necessary. The error is the time to wait
+    /// before the next attempt.
     pub(super) async fn take_in_blocks(&self, quota: &Quota, key: &str) -> Result<(), Duration> {
         let limiters = self.limiters(quota);
-        let blocks = &limiters.blocks;
-        if let Some(decided) = blocks.take(key, Instant::now()) {
-            return decided;
+        match limiters.blocks.take(key, Instant::now()) {
+            Some(decided) => decided,
+            // Boxed, because this future is part of that of every request, and is rarely needed.
+            None => Box::pin(self.take_from_next_block(quota, key, &limiters)).await,
         }
+    }
+
+    /// Takes a block from Redis, and one token from it. One request at a time does so for a key; the others wait.
+    async fn take_from_next_block(
+        &self,
+        quota: &Quota,
+        key: &str,
+        limiters: &LocalLimiters,
+    ) -> Result<(), Duration> {
+        let blocks = &limiters.blocks;
         if !self.breaker.is_open() {
             let refill = blocks.refill(key, Instant::now());
             let _refilling = refill.lock().await;
@@ -154,22 +165,23 @@ impl Shared {
 
     /// Returns the local limiters of a quota.
     fn limiters(&self, quota: &Quota) -> Arc<LocalLimiters> {
-        let existing =
-            self.limiters.read().unwrap_or_else(PoisonError::into_inner).get(quota).cloned();
-        existing.unwrap_or_else(|| {
-            let mut all = self.limiters.write().unwrap_or_else(PoisonError::into_inner);
-            all.entry(*quota).or_insert_with(|| Arc::new(LocalLimiters::new(*quota))).clone()
-        })
+        let of_quota = |limiters: &&Arc<LocalLimiters>| limiters.quota == *quota;
+        let existing = self.limiters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limiters) = existing.iter().find(of_quota) {
+            return limiters.clone();
+        }
+        drop(existing);
+        let mut all = self.limiters.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limiters) = all.iter().find(of_quota) {
+            return limiters.clone();
+        }
+        let limiters = Arc::new(LocalLimiters::new(*quota));
+        all.push(limiters.clone());
+        limiters
     }
 
     pub(super) fn evict_full(&self, now: Instant) {
-        let limiters: Vec<_> = self
-            .limiters
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect();
+        let limiters = self.limiters.read().unwrap_or_else(PoisonError::into_inner).clone();
         for limiters in limiters {
             limiters.evict_full(now);
         }
