@@ -15,6 +15,8 @@
 //! |---|---|
 //! | `rule` | rules as machine-checkable conditions, and their evaluation |
 //! | `run`, `scope`, `range` | compliance runs, the filter for their assets, and the id ranges of their shards |
+//! | `evidence` | facts of an asset beside a verdict, and who may see them |
+//! | `evaluator` | the threads on which rules are evaluated |
 //! | `posture`, `lock` | postures, and the lock that protects the postures of an organization |
 //! | `asset_deletion` | deletion of an asset together with its posture and findings |
 //! | `finding`, `waiver` | records of failures, and time-limited exceptions to rules |
@@ -25,6 +27,8 @@
 
 pub mod asset_deletion;
 pub mod drift;
+pub(crate) mod evaluator;
+pub mod evidence;
 pub mod finding;
 pub mod forecast;
 pub(crate) mod lock;

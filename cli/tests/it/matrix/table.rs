@@ -138,6 +138,8 @@ impl Row {
             "COMPLIANCE_READ" => vec!["COMPLIANCE_READ", "ASSET_READ"],
             "WAIVER_GRANT" => vec!["WAIVER_GRANT", "COMPLIANCE_READ"],
             "COMPLIANCE_WRITE" => vec!["COMPLIANCE_WRITE", "COMPLIANCE_READ"],
+            // The counts of a trial tell facts of assets.
+            "COMPLIANCE_RUN" => vec!["COMPLIANCE_RUN", "ASSET_READ"],
             // A schedule requires the permission for the action that it starts.
             "SCHEDULE_WRITE" => vec!["SCHEDULE_WRITE", "COMPLIANCE_RUN", "JOB_READ"],
             permission => vec![permission],
@@ -261,16 +263,18 @@ fn types() -> Vec<Row> {
         Row::new("RuleScope", Take("COMPLIANCE_READ"), "rules", "{ rules { appliesTo { tags } } }"),
         Row::new(
             "RuleTrial",
-            Take("COMPLIANCE_RUN"),
+            Take("ASSET_READ"),
             "tryRule",
             &format!("mutation {{ tryRule({rule}) {{ cost }} }}"),
-        ),
+        )
+        .taking(Take("COMPLIANCE_RUN"), "tryRule"),
         Row::new(
             "RuleExample",
-            Take("COMPLIANCE_RUN"),
+            Take("ASSET_READ"),
             "tryRule",
             &format!("mutation {{ tryRule({rule}) {{ examples {{ verdict }} }} }}"),
-        ),
+        )
+        .taking(Take("COMPLIANCE_RUN"), "tryRule"),
         Row::node("Finding", Take("COMPLIANCE_READ"), "%finding", "state"),
         Row::node("Waiver", Take("COMPLIANCE_READ"), "%waiver", "reason"),
         compliance("Posture", "finding(id: \"%finding\") { asset { posture { score } } }"),

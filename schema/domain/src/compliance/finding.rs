@@ -10,7 +10,6 @@ use std::collections::HashMap;
 
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
         page::{Page, PageRequest, Position},
         text::text_enum,
     },
-    compliance::rule::Severity,
+    compliance::{evidence::Evidence, rule::Severity},
 };
 
 mod query;
@@ -76,9 +75,10 @@ pub struct Finding {
     pub severity: Severity,
     /// Current state of the finding.
     pub state: FindingState,
-    /// Values of the rule's evidence expressions: an object that maps each name to its value. Captured when the finding
-    /// opened, or when the rule's inputs or result last changed.
-    pub evidence: Value,
+    /// Values of the rule's evidence expressions. Captured when the finding opened, or when the rule's inputs or result
+    /// last changed.
+    #[graphql(skip)]
+    pub evidence: Evidence,
     /// The waiver that covers the failure; `None` if no waiver covers it.
     #[graphql(skip)]
     pub waiver_id: Option<WaiverId>,
@@ -102,7 +102,7 @@ impl FromRow for Finding {
             version_id: row.try_get("version_id")?,
             severity: Severity::from_column(row.try_get("severity")?)?,
             state: FindingState::from_column(row.try_get("state")?)?,
-            evidence: row.try_get("evidence")?,
+            evidence: Evidence::new(row.try_get("evidence")?),
             waiver_id: row.try_get("waiver_id")?,
             reopened: row.try_get("reopened")?,
             opened_at: row.try_get("opened_at")?,

@@ -9,15 +9,15 @@ use crate::base::{db::Tx, error::Result};
 /// rules and waivers are read, so that an older evaluation never overwrites a newer one.
 ///
 /// Two transactions with shared locks can evaluate the same asset: a shard of a run of all assets, and a shard of a run
-/// with a scope. Both use the same rules, because a change of rules acquires the lock exclusively. If only one of the
-/// two read a change of facts, the re-evaluation of that change corrects the posture. The re-evaluation runs after
-/// both, because it acquires the lock exclusively.
+/// with a scope. If only one of the two read a change of facts or rules, the re-evaluation of that change corrects the
+/// posture. The re-evaluation runs after both, because it acquires the lock exclusively.
+///
+/// A holder evaluates at most `Ruleset::batch_size` assets, so it keeps others waiting for a few seconds at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostureLock {
     /// Held while a range of assets is evaluated: by a shard of a run, or by a refresh.
     Shared,
-    /// Held by a re-evaluation of changes, a verification of stored postures, the deletion of an asset, and a change of
-    /// rules.
+    /// Held by a re-evaluation of changes, a verification of stored postures, and the deletion of an asset.
     Exclusive,
 }
 
@@ -25,7 +25,7 @@ impl PostureLock {
     /// Acquires the lock, waiting up to 20 seconds. Returns the time as of which to evaluate: `now`, or the clock of
     /// Postgres if that is later, as after a wait, or if the caller's clock is behind.
     pub(crate) async fn acquire(self, tx: &Tx, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
-        // The holder may be evaluating a few thousand assets, which takes longer than the default timeouts allow.
+        // The holder may be evaluating assets for some seconds, which takes longer than the default timeouts allow.
         let set_timeouts = "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '30s', true)";
         tx.exec(set_timeouts, &[]).await?;
         let sql = match self {

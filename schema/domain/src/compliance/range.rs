@@ -10,9 +10,6 @@ use super::{
 };
 use crate::base::{db::Tx, entity::AssetId, error::Result, id::Id};
 
-/// Maximum number of assets per range at the time when the ranges are cut.
-const SHARD_ASSETS: i64 = 2_000;
-
 /// A range of asset ids, from `above` (exclusive) to `up_to` (inclusive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetRange {
@@ -23,15 +20,20 @@ pub struct AssetRange {
 }
 
 impl AssetRange {
-    /// Cuts the assets in scope into ranges of [`SHARD_ASSETS`]. Returns at least one range. The ranges leave no gap,
-    /// so assets that are created later fall into one of them.
-    pub(crate) async fn cut(tx: &Tx, scope: Option<&AssetScope>) -> Result<Vec<Self>> {
+    /// Cuts the assets in scope into ranges: of 2,000 assets, or fewer if the rules cost much. Returns at least one
+    /// range. The ranges leave no gap, so assets that are created later fall into one of them.
+    pub(crate) async fn cut(
+        tx: &Tx,
+        scope: Option<&AssetScope>,
+        rules: &Ruleset,
+    ) -> Result<Vec<Self>> {
+        let size = rules.batch_size();
         let values = ScopeValues::of(scope);
         let (filter, params) = values.in_operation().into_sql();
         let sql = format!(
             "SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place, count(*) OVER () AS total
                              FROM asset WHERE {filter}) AS numbered
-             WHERE place % {SHARD_ASSETS} = 0 OR place = total ORDER BY id"
+             WHERE place % {size} = 0 OR place = total ORDER BY id"
         );
         let mut ends: Vec<Row> = tx.all(&sql, &params).await?;
         ends.pop(); // The last range has no upper bound, so it includes new assets.
@@ -48,7 +50,7 @@ impl AssetRange {
 
     /// Returns ranges that together cover all assets, including assets that are created later.
     pub async fn all(tx: &Tx) -> Result<Vec<Self>> {
-        Self::cut(tx, None).await
+        Self::cut(tx, None, &Ruleset::load(tx).await?).await
     }
 
     /// Returns both bounds. A missing bound becomes the smallest or the largest possible id.

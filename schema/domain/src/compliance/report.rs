@@ -36,7 +36,7 @@ use crate::{
 mod file;
 mod summary;
 
-pub use file::{AssetDetails, FindingFile};
+pub use file::FindingFile;
 pub use summary::{Family, Remediation};
 
 /// Maximum number of assets in the list of worst assets.

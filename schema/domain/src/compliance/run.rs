@@ -191,8 +191,8 @@ impl Run {
                 "matches no asset in operation; retired and disposed assets are not evaluated";
             return Err(Error::invalid("scope", message));
         }
-        let ranges = AssetRange::cut(tx, scope.as_ref()).await?;
         let rules = Ruleset::ensure(tx, now).await?;
+        let ranges = AssetRange::cut(tx, scope.as_ref(), &rules).await?;
         let id = RunId::new();
         let inserted = tx
             .exec(

@@ -1,5 +1,6 @@
 //! Rules, runs, findings, waivers, scores, drift and reports.
 
+mod budget;
 mod drift;
 mod finding;
 mod fixture;

@@ -12,10 +12,14 @@ use domain::{
         permission::Permission::{self, ComplianceRead},
     },
     base::page::{CursorScope, Page, PageArgs},
-    compliance::finding::{self, FindingFilter},
+    compliance::{
+        evidence::{AssetDetails, Evidence},
+        finding::{self, FindingFilter},
+    },
     entity::{self, AssetId, FindingId},
 };
 use futures_util::future::OptionFuture;
+use serde_json::{Value, json};
 
 use crate::{
     compliance::rule::RuleByVersion,
@@ -55,6 +59,12 @@ impl Finding {
         found.map(Rule::from).ok_or_else(|| domain::Error::not_found("rule", self.0.rule_id).into())
     }
 
+    /// Values of the rule's evidence expressions: an object that maps each name to its value. Captured when the finding
+    /// opened, or when the rule's inputs or result last changed. Empty for a caller without `ASSET_READ`.
+    async fn evidence(&self, ctx: &Context<'_>) -> Result<Value> {
+        shown_evidence(ctx, &self.0.evidence)
+    }
+
     /// Time at which the asset passed the rule again. Null while the finding is live, and if the finding went out of
     /// scope.
     async fn fixed_at(&self) -> Option<DateTime<Utc>> {
@@ -66,6 +76,12 @@ impl Finding {
         let Some(waiver) = self.0.waiver_id else { return Ok(None) };
         Ok(ctx.load::<WaiverById>(waiver).await?.map(Waiver))
     }
+}
+
+/// Returns the evidence as an object, which is empty for a caller who may not read assets.
+pub(crate) fn shown_evidence(ctx: &Context<'_>, evidence: &Evidence) -> Result<Value> {
+    let shown = evidence.shown(AssetDetails::of(ctx.viewer()?));
+    Ok(shown.cloned().unwrap_or_else(|| json!({})))
 }
 
 /// Returns a page of an asset's live findings, highest severity first.

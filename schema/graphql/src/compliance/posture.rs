@@ -7,7 +7,7 @@ use async_graphql::{Context, Object};
 use chrono::{DateTime, Utc};
 use domain::{
     access::{directive::requires, permission::Permission::ComplianceRead},
-    compliance::{posture, rule::Verdict},
+    compliance::{evidence::AssetDetails, posture, rule::Verdict},
     entity::AssetId,
 };
 use serde_json::Value;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     compliance::rule::Rule,
     request::{
-        context::RequestScope,
+        context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load, grouped},
         row::{Row, rows},
@@ -86,9 +86,10 @@ impl RuleVerdict {
 
     /// Values of the rule's evidence expressions: an object that maps each name to its value. A value is null if a fact
     /// is missing. If the asset changed after this verdict was computed and now has another verdict, the whole object
-    /// is null until the asset is re-evaluated.
-    async fn evidence(&self) -> Option<&Value> {
-        self.0.evidence.as_ref()
+    /// is null until the asset is re-evaluated. Null for a caller without `ASSET_READ`.
+    async fn evidence(&self, ctx: &Context<'_>) -> Result<Option<&Value>> {
+        let details = AssetDetails::of(ctx.viewer()?);
+        Ok(self.0.evidence.as_ref().and_then(|evidence| evidence.shown(details)))
     }
 
     /// Time at which the verdict or `waived` is expected to change although no fact changes, e.g. because a certificate

@@ -17,7 +17,7 @@ use domain::{
 use serde_json::{Value, json};
 
 use crate::{
-    compliance::quota::consume_run_quota,
+    compliance::{finding::shown_evidence, quota::consume_run_quota},
     inventory::asset::{Asset, asset_of},
     request::{
         context::{ContextExt, RequestScope},
@@ -134,8 +134,9 @@ impl Rule {
 /// Result of trying a rule that is not saved.
 pub(crate) struct RuleTrial(rule::Trial);
 
-/// Result of a rule trial: the verdicts that the rule would give on the assets in operation. Requires `COMPLIANCE_RUN`.
-#[Object(directive = requires::apply(ComplianceRun))]
+/// Result of a rule trial: the verdicts that the rule would give on the assets in operation. Requires `ASSET_READ`,
+/// because even the counts answer questions about facts of assets.
+#[Object(directive = requires::apply(AssetRead))]
 impl RuleTrial {
     #[graphql(flatten)]
     async fn row(&self) -> &rule::Trial {
@@ -152,8 +153,8 @@ impl RuleTrial {
 pub(crate) struct RuleExample(rule::Example);
 
 /// Example asset of a rule trial, with its verdict and evidence. A trial is a dry run of a rule, which stores nothing.
-/// Requires `COMPLIANCE_RUN`.
-#[Object(directive = requires::apply(ComplianceRun))]
+/// Requires `ASSET_READ`.
+#[Object(directive = requires::apply(AssetRead))]
 impl RuleExample {
     #[graphql(flatten)]
     async fn row(&self) -> &rule::Example {
@@ -163,6 +164,11 @@ impl RuleExample {
     /// The asset on which the rule was tried.
     async fn asset(&self, ctx: &Context<'_>) -> Result<Asset> {
         asset_of(ctx, self.0.asset).await
+    }
+
+    /// Values of the rule's evidence expressions: an object that maps each name to its value.
+    async fn evidence(&self, ctx: &Context<'_>) -> Result<Value> {
+        shown_evidence(ctx, &self.0.evidence)
     }
 }
 
@@ -198,7 +204,8 @@ pub(crate) struct RuleMutation;
 impl RuleMutation {
     /// Saves one of the organization's own rules under the key in `input`. Changed content creates a new version, and
     /// all assets are re-evaluated. The rule is first tried on up to 500 assets. It is rejected if its evaluation ends
-    /// with an error on every one of them that has the needed facts. Requires `COMPLIANCE_WRITE`.
+    /// with an error on every one of them that has the needed facts. It is also rejected if it raises the steps of the
+    /// enabled rules together above 1,000,000 per asset. Requires `COMPLIANCE_WRITE`.
     #[graphql(directive = requires::apply(ComplianceWrite))]
     async fn save_rule(
         &self,
@@ -212,7 +219,8 @@ impl RuleMutation {
         Ok(rule.into())
     }
 
-    /// Sets parameters of a rule, and enables or disables the rule. Requires `COMPLIANCE_WRITE`.
+    /// Sets parameters of a rule, and enables or disables the rule. Rejected if the change raises the steps of the
+    /// enabled rules together above 1,000,000 per asset. Requires `COMPLIANCE_WRITE`.
     #[graphql(directive = requires::apply(ComplianceWrite))]
     async fn set_rule_params(
         &self,
@@ -231,7 +239,8 @@ impl RuleMutation {
         Ok(rule.into())
     }
 
-    /// Tries a rule on up to 50,000 assets in operation without saving it. Requires `COMPLIANCE_RUN`.
+    /// Tries a rule on up to 50,000 assets in operation without saving it. `SCAN_LIMIT` limits how often. Requires
+    /// `COMPLIANCE_RUN` and `ASSET_READ`.
     #[graphql(directive = requires::apply(ComplianceRun))]
     async fn try_rule(
         &self,
@@ -239,16 +248,9 @@ impl RuleMutation {
         #[graphql(desc = "The rule to try.")] input: RuleInput,
     ) -> Result<RuleTrial> {
         consume_run_quota(ctx).await?;
-        let tx = ctx.read().await?;
-        let tried = rule::Trial::run(&tx, &input, ctx.now()).await;
-        let mut trial = tried.map_err(|error| error.within("input"))?;
-        if !ctx.viewer()?.may(AssetRead) {
-            // A caller without permission to read assets must not read facts through a trial.
-            for example in &mut trial.examples {
-                example.evidence = json!({});
-            }
-        }
-        Ok(RuleTrial(trial))
+        let (db, org) = (&ctx.services().db, ctx.viewer()?.org);
+        let tried = rule::Trial::run(db, org, &input, ctx.now()).await;
+        Ok(RuleTrial(tried.map_err(|error| error.within("input"))?))
     }
 }
 

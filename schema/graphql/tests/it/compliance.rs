@@ -1,4 +1,5 @@
 //! Rules, runs, findings, scores and reports.
 
+mod evidence;
 mod rule;
 mod run;

@@ -2,7 +2,6 @@
 //! in a fixed number of statements.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use tokio_postgres::Row;
 
 use super::FindingState;
@@ -13,6 +12,7 @@ use crate::{
         error::Result,
     },
     compliance::{
+        evidence::Evidence,
         posture::due,
         rule::{CompiledRule, Facts, Severity},
     },
@@ -55,7 +55,7 @@ pub(crate) struct Failure {
     pub(crate) rule: RuleId,
     pub(crate) version: RuleVersionId,
     pub(crate) severity: Severity,
-    pub(crate) evidence: Value,
+    pub(crate) evidence: Evidence,
     /// The waiver that covers the failure; `None` if no waiver covers it.
     pub(crate) waiver: Option<WaiverId>,
 }
@@ -133,8 +133,10 @@ impl Transitions {
         let severities = column(&rows, |failure| failure.severity.as_str());
         let weights = column(&rows, |failure| failure.severity.weight());
         let states = column(&rows, |failure| failure.state().as_str());
-        let (evidence, waivers) =
-            (column(&rows, |failure| &failure.evidence), column(&rows, |failure| failure.waiver));
+        let (evidence, waivers) = (
+            column(&rows, |failure| failure.evidence.stored()),
+            column(&rows, |failure| failure.waiver),
+        );
         let insert = format!(
             "INSERT INTO finding (org_id, id, asset_id, rule_id, version_id, severity, weight, state, evidence, waiver_id,
                                   reopened, opened_at, changed_at)
@@ -215,7 +217,7 @@ impl Transitions {
                 &column(&rows, |failure| failure.severity.as_str()),
                 &column(&rows, |failure| failure.severity.weight()),
                 &column(&rows, |failure| failure.state().as_str()),
-                &column(&rows, |failure| &failure.evidence),
+                &column(&rows, |failure| failure.evidence.stored()),
                 &column(&rows, |failure| failure.waiver),
             ],
         )

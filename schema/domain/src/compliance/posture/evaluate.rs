@@ -2,7 +2,7 @@
 //! transitions of the asset's findings. The functions are pure: they read neither rows nor a clock. `posture/record`
 //! writes the result.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -25,8 +25,8 @@ use crate::{
 pub(crate) type ChangedNames = Option<BTreeSet<String>>;
 
 /// The rules, waivers and time with which assets are evaluated.
-pub(crate) struct Evaluation<'a> {
-    rules: &'a Ruleset,
+pub(crate) struct Evaluation {
+    rules: Arc<Ruleset>,
     waivers: ActiveWaivers,
     now: DateTime<Utc>,
     /// True to evaluate every rule, even those that no change affects.
@@ -55,15 +55,20 @@ pub(super) struct EvaluationResult {
     pub(super) has_changed: bool,
 }
 
-impl<'a> Evaluation<'a> {
+impl Evaluation {
     /// Returns an evaluation with these rules and waivers as of `now`. `now` must be a whole number of microseconds.
-    pub(super) fn new(rules: &'a Ruleset, waivers: &[Waiver], now: DateTime<Utc>) -> Self {
-        Self { rules, waivers: ActiveWaivers::new(waivers), now, evaluates_all_rules: false }
+    pub(super) fn new(rules: &Arc<Ruleset>, waivers: &[Waiver], now: DateTime<Utc>) -> Self {
+        Self {
+            rules: Arc::clone(rules),
+            waivers: ActiveWaivers::new(waivers),
+            now,
+            evaluates_all_rules: false,
+        }
     }
 
     /// Returns the rules to evaluate.
-    pub(super) const fn rules(&self) -> &Ruleset {
-        self.rules
+    pub(super) fn rules(&self) -> &Ruleset {
+        &self.rules
     }
 
     /// Returns the time as of which assets are evaluated.

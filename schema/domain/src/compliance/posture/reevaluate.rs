@@ -1,7 +1,10 @@
 //! Re-evaluation of assets after a change, and when a flip is due: an expected change of a verdict although no fact
 //! changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -16,6 +19,7 @@ use crate::{
         db::Tx,
         entity::{AssetId, UserId},
         error::Result,
+        stale::{self, Subject},
     },
     compliance::{
         lock::PostureLock,
@@ -25,8 +29,8 @@ use crate::{
     inventory::asset::LifecycleState,
 };
 
-/// Maximum number of changes per transaction.
-const BATCH: i64 = 2_000;
+/// Maximum number of assets of an owner to re-evaluate one by one. If an owner has more, all assets are refreshed.
+const MAX_OWNED: i64 = 2_000;
 
 /// Work that remains after one call of [`reevaluate`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,19 +42,21 @@ pub struct RemainingWork {
     pub refresh_ranges: Vec<AssetRange>,
 }
 
-/// Re-evaluates the assets that changed, up to 2,000 changes per call.
+/// Re-evaluates the assets that changed: up to 2,000 changes per call, or fewer if the rules cost much.
 pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<RemainingWork> {
     let now = PostureLock::Exclusive.acquire(tx, now).await?;
+    let rules = Arc::new(Ruleset::ensure(tx, now).await?);
+    let batch = rules.batch_size();
     let due: Vec<Row> = tx
         .all(
             "DELETE FROM posture_due USING (SELECT id FROM posture_due ORDER BY id LIMIT $1) AS first
              WHERE posture_due.id = first.id
              RETURNING posture_due.asset_id, posture_due.owner_id, posture_due.reads",
-            &[&BATCH],
+            &[&batch],
         )
         .await?;
     let mut remaining = RemainingWork {
-        has_more: i64::try_from(due.len()).is_ok_and(|count| count >= BATCH),
+        has_more: i64::try_from(due.len()).is_ok_and(|count| count >= batch),
         refresh_ranges: Vec::new(),
     };
     let mut changed: BTreeMap<AssetId, ChangedNames> = BTreeMap::new();
@@ -62,32 +68,43 @@ pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<RemainingWork> {
             merge(&mut changed, asset, &names);
         } else if let Some(owner) = row.try_get("owner_id")? {
             let owned = owned_by(tx, owner).await?;
-            is_refresh_needed |= owned.len() > usize::try_from(BATCH).unwrap_or(usize::MAX);
-            for asset in owned {
-                merge(&mut changed, asset, &names);
+            let count = i64::try_from(owned.len()).unwrap_or(i64::MAX);
+            if count > MAX_OWNED {
+                is_refresh_needed = true;
+            } else if count > batch {
+                // Too many for this transaction: each asset gets a mark of its own, and the next calls take them.
+                let reads = names.map(|names| names.into_iter().collect::<Vec<_>>());
+                let marks = owned.into_iter().map(|asset| (Subject::Asset(asset), reads.clone()));
+                stale::mark(tx, &marks.collect::<Vec<_>>()).await?;
+                remaining.has_more = true;
+            } else {
+                for asset in owned {
+                    merge(&mut changed, asset, &names);
+                }
             }
         } else {
             is_refresh_needed = true;
         }
     }
-    evaluate(tx, &changed, is_refresh_needed, now).await?;
+    evaluate(tx, &rules, &changed, is_refresh_needed, now).await?;
     if is_refresh_needed {
-        remaining.refresh_ranges = AssetRange::cut(tx, None).await?;
+        remaining.refresh_ranges = AssetRange::cut(tx, None, &rules).await?;
     }
     Ok(remaining)
 }
 
-/// Re-evaluates assets with a flip that is due, at most 2,000 assets per call. If more are left, [`next_flip`] returns
-/// a time that is not in the future.
+/// Re-evaluates assets with a flip that is due: at most 2,000 assets per call, or fewer if the rules cost much. If more
+/// are left, [`next_flip`] returns a time that is not in the future.
 pub async fn reevaluate_flips(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
     let now = PostureLock::Exclusive.acquire(tx, now).await?;
+    let rules = Arc::new(Ruleset::ensure(tx, now).await?);
     let sql = "SELECT asset_id FROM posture WHERE flips_at <= $1 ORDER BY flips_at LIMIT $2";
-    let flipped: Vec<Row> = tx.all(sql, &[&now, &BATCH]).await?;
+    let flipped: Vec<Row> = tx.all(sql, &[&now, &rules.batch_size()]).await?;
     let mut changed = BTreeMap::new();
     for row in &flipped {
         changed.insert(row.try_get("asset_id")?, None);
     }
-    evaluate(tx, &changed, false, now).await
+    evaluate(tx, &rules, &changed, false, now).await
 }
 
 /// Returns the time of the earliest flip in the organization; `None` if no flip is expected.
@@ -99,15 +116,16 @@ pub async fn next_flip(tx: &Tx) -> Result<Option<DateTime<Utc>>> {
 /// Re-evaluates all assets of a range with the current rules and waivers.
 pub async fn refresh(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<()> {
     let now = PostureLock::Shared.acquire(tx, now).await?;
-    let rules = Ruleset::ensure(tx, now).await?;
+    let rules = Arc::new(Ruleset::ensure(tx, now).await?);
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let stored = store::in_range(tx, range).await?;
-    Evaluation::load(tx, &rules, now).await?.record(tx, &facts, stored, |_| None).await?;
+    Evaluation::load(tx, &rules, now).await?.record(tx, facts, stored, |_| None).await?;
     Ok(())
 }
 
 async fn evaluate(
     tx: &Tx,
+    rules: &Arc<Ruleset>,
     changed: &BTreeMap<AssetId, ChangedNames>,
     is_refresh_needed: bool,
     now: DateTime<Utc>,
@@ -115,15 +133,14 @@ async fn evaluate(
     if changed.is_empty() {
         return Ok(());
     }
-    let rules = Ruleset::ensure(tx, now).await?;
-    let mut evaluation = Evaluation::load(tx, &rules, now).await?;
+    let mut evaluation = Evaluation::load(tx, rules, now).await?;
     // During a refresh the stored verdicts may follow old rules, so all rules are evaluated on these assets. The
     // refresh covers the other assets later.
     evaluation.evaluates_all_rules = is_refresh_needed || due::is_refreshing(tx).await?;
     let assets: Vec<_> = changed.keys().copied().collect();
-    let facts = facts_of(tx, &rules, &assets).await?;
+    let facts = facts_of(tx, rules, &assets).await?;
     let stored = store::of_assets(tx, &assets).await?;
-    evaluation.record(tx, &facts, stored, |asset| changed.get(&asset).cloned().flatten()).await?;
+    evaluation.record(tx, facts, stored, |asset| changed.get(&asset).cloned().flatten()).await?;
     Ok(())
 }
 
@@ -141,7 +158,7 @@ pub(super) async fn facts_of(tx: &Tx, rules: &Ruleset, assets: &[AssetId]) -> Re
 
 async fn owned_by(tx: &Tx, owner: UserId) -> Result<Vec<AssetId>> {
     let sql = "SELECT id FROM asset WHERE owner_id = $1 LIMIT $2";
-    let rows: Vec<Row> = tx.all(sql, &[&owner, &(BATCH + 1)]).await?;
+    let rows: Vec<Row> = tx.all(sql, &[&owner, &(MAX_OWNED + 1)]).await?;
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 

@@ -8,12 +8,15 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 
 use super::{Posture, VerdictCode, store};
 use crate::{
     base::{db::Tx, entity::AssetId, error::Result},
-    compliance::rule::{CompiledRule, Facts, Rule, Ruleset, Verdict},
+    compliance::{
+        evaluator,
+        evidence::Evidence,
+        rule::{CompiledRule, Facts, Rule, Ruleset, Verdict},
+    },
 };
 
 /// Reason that is shown while the current facts do not match the stored verdict.
@@ -32,7 +35,7 @@ pub struct RuleVerdict {
     /// The missing fact, the error message, or a note that the asset waits for re-evaluation; `None` otherwise.
     pub reason: Option<String>,
     /// Values of the rule's evidence expressions by name; `None` while the asset waits for re-evaluation.
-    pub evidence: Option<Value>,
+    pub evidence: Option<Evidence>,
     /// Time of the next flip; `None` if no flip is expected.
     pub flips_at: Option<DateTime<Utc>>,
 }
@@ -45,12 +48,14 @@ impl RuleVerdict {
         let select = rules.select_facts();
         let facts: Vec<Facts> =
             tx.all(&format!("{select} WHERE asset.id = ANY($1)"), &[&assets]).await?;
-        let facts: HashMap<_, _> = facts.iter().map(|facts| (facts.asset, facts)).collect();
-        let verdicts = postures.iter().map(|posture| {
-            let facts = facts.get(&posture.asset).copied();
-            (posture.asset, Self::of_posture(posture, &rules, facts))
+        let facts: HashMap<_, _> = facts.into_iter().map(|facts| (facts.asset, facts)).collect();
+        let verdicts = HashMap::with_capacity(postures.len());
+        let postures = postures.to_vec();
+        let evaluating = evaluator::fold(tx.org(), postures, verdicts, move |verdicts, posture| {
+            let facts = facts.get(&posture.asset);
+            verdicts.insert(posture.asset, Self::of_posture(&posture, &rules, facts));
         });
-        Ok(verdicts.collect())
+        Ok(evaluating.await)
     }
 
     fn of_posture(posture: &Posture, rules: &Ruleset, facts: Option<&Facts>) -> Vec<Self> {

@@ -1,6 +1,9 @@
 //! Verification: compares the stored postures with a full evaluation of every rule, and repairs the differences.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
@@ -13,6 +16,7 @@ use crate::{
         error::Result,
     },
     compliance::{
+        evaluator,
         finding::FindingState,
         lock::PostureLock,
         range::{AssetRange, facts_in_range},
@@ -47,7 +51,7 @@ pub struct Verification {
 /// Compares the stored postures of the assets in a range with a full evaluation.
 pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Verification> {
     let now = PostureLock::Exclusive.acquire(tx, now).await?;
-    let rules = Ruleset::ensure(tx, now).await?;
+    let rules = Arc::new(Ruleset::ensure(tx, now).await?);
     let facts = facts_in_range(tx, &rules, range, None).await?;
     let mut stored = store::in_range(tx, range).await?;
     let mut finding_codes = finding_codes_in_range(tx, &rules, range).await?;
@@ -55,7 +59,8 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
     let waiting = Waiting::read(tx).await?;
     let evaluation = Evaluation::load(tx, &rules, now).await?;
     let mut verification = Verification::default();
-    for facts in &facts {
+    let mut compared = Vec::with_capacity(facts.len());
+    for facts in facts {
         let asset = facts.asset;
         let (stored, finding_codes) =
             (stored.remove(&asset), finding_codes.remove(&asset).unwrap_or_default());
@@ -65,8 +70,16 @@ pub async fn verify(tx: &Tx, range: AssetRange, now: DateTime<Utc>) -> Result<Ve
             verification.waiting += 1;
             continue;
         }
-        verification.assets += 1;
-        let expected = evaluation.posture(facts, None, &None);
+        compared.push((facts, stored, finding_codes));
+    }
+    verification.assets = compared.len();
+    let results = Vec::with_capacity(compared.len());
+    let results = evaluator::fold(tx.org(), compared, results, move |results, asset| {
+        let (facts, stored, finding_codes) = asset;
+        results.push((evaluation.posture(&facts, None, &None), stored, finding_codes));
+    });
+    for (expected, stored, finding_codes) in results.await {
+        let asset = expected.asset;
         let is_same = stored.as_ref().is_some_and(|stored| stored.has_same_result(&expected));
         if !(is_same && expected.matches_findings(&finding_codes)) {
             verification.mismatches.push(Mismatch {
@@ -98,7 +111,7 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
         return Ok(());
     }
     let now = PostureLock::Exclusive.acquire(tx, now).await?;
-    let rules = Ruleset::ensure(tx, now).await?;
+    let rules = Arc::new(Ruleset::ensure(tx, now).await?);
     let assets: Vec<_> = mismatches.iter().map(|mismatch| mismatch.asset).collect();
     let facts = facts_of(tx, &rules, &assets).await?;
     let findings = mismatches.iter().map(|mismatch| {
@@ -107,7 +120,7 @@ pub async fn repair(tx: &Tx, mismatches: &[Mismatch], now: DateTime<Utc>) -> Res
     });
     Evaluation::load(tx, &rules, now)
         .await?
-        .record(tx, &facts, findings.collect(), |_| None)
+        .record(tx, facts, findings.collect(), |_| None)
         .await?;
     Ok(())
 }

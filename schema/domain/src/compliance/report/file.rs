@@ -14,7 +14,7 @@ use crate::{
         error::Result,
         page::{PageRequest, Position},
     },
-    compliance::{finding::Finding, rule::Rule},
+    compliance::{evidence::AssetDetails, finding::Finding, rule::Rule},
     inventory::{asset::Asset, export::put_row},
 };
 
@@ -37,15 +37,6 @@ const COLUMNS: [&str; 14] = [
     "remediation",
     "finding",
 ];
-
-/// Visibility of asset details in a report. Details require `ASSET_READ`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AssetDetails {
-    /// Details of assets are included.
-    Included,
-    /// Names and other details of assets are left out.
-    Omitted,
-}
 
 /// A CSV file of a report's findings, while it is being written.
 #[derive(Debug)]
@@ -145,7 +136,7 @@ impl FindingFile {
             finding.state.as_str().to_owned(),
             of_rule(controls),
             finding.opened_at.to_rfc3339_opts(SecondsFormat::Secs, true),
-            finding.evidence.to_string(),
+            finding.evidence.shown(self.assets).map(ToString::to_string).unwrap_or_default(),
             of_rule(|rule| rule.definition.remediation.clone()),
             finding.id.to_string(),
         ]

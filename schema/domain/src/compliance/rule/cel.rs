@@ -52,6 +52,9 @@ pub struct Compiled {
     pub reads_now: bool,
     /// Maximum number of steps of the condition per asset.
     pub cost: u64,
+    /// Maximum number of steps of one evaluation per asset: the condition, again around each time at which its verdict
+    /// may change, and the evidence.
+    pub total_cost: u64,
 }
 
 impl Compiled {
@@ -117,13 +120,18 @@ pub fn compile(definition: &Definition, params: &Params) -> Result<Compiled, Vec
             reads.extend(condition.reads);
             reads.extend(definition.applies_to.reads());
             let reads_now = !condition.program.timed_comparisons.is_empty();
-            Ok(Compiled {
+            let mut compiled = Compiled {
                 condition: condition.program,
                 evidence,
                 reads,
                 reads_now,
                 cost: condition.cost,
-            })
+                total_cost: 0,
+            };
+            let evaluations = 1 + compiled.max_evaluations_of_flip();
+            compiled.total_cost =
+                condition.cost.saturating_mul(evaluations).saturating_add(evidence_cost);
+            Ok(compiled)
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     key::FactKey,
     program::{Activation, EvalError},
 };
-use crate::inventory::end_of_life::OsRelease;
+use crate::{compliance::evidence::Evidence, inventory::end_of_life::OsRelease};
 
 impl AppliesTo {
     /// Returns the names of the tags in lower case, for case-insensitive comparison.
@@ -62,6 +62,13 @@ impl Compiled {
             })
     }
 
+    /// Returns the maximum number of evaluations of the condition in [`Self::flip`]: one for the differences of all
+    /// timed comparisons together, and two for each time at which the verdict may change.
+    pub(super) fn max_evaluations_of_flip(&self) -> u64 {
+        let times = self.condition.timed_comparisons.len() + usize::from(self.reads_os_supported());
+        if times == 0 { 0 } else { 1 + 2 * times as u64 }
+    }
+
     /// Returns the times from `now` on at which the verdict may change: at this microsecond or the next one. The times
     /// are in microseconds since 1970, in ascending order.
     fn possible_changes(&self, facts: &Facts, now: DateTime<Utc>) -> Vec<i64> {
@@ -88,12 +95,12 @@ impl Compiled {
 
     /// Returns the values of the evidence expressions by name; null for an expression that has no value, e.g. because a
     /// fact is missing.
-    pub(super) fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Value {
+    pub(super) fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Evidence {
         let now = now.trunc_subsecs(6);
         let values = self.evidence.iter().map(|(name, program)| {
             (name.clone(), Activation::new(facts, program, now).eval_to_json(&program.expr))
         });
-        Value::Object(values.collect())
+        Evidence::new(Value::Object(values.collect()))
     }
 
     fn decide(&self, facts: &Facts, now: DateTime<Utc>) -> Result<bool, EvalError> {

@@ -18,7 +18,15 @@ use super::{
     key::FactKey,
     params::Params,
 };
-use crate::base::{entity::RuleVersionId, error::FieldError};
+use crate::{
+    base::{entity::RuleVersionId, error::FieldError},
+    compliance::evidence::Evidence,
+};
+
+/// Maximum number of assets to evaluate in one transaction, also with rules that cost little.
+const MAX_BATCH: i64 = 2_000;
+/// Maximum number of steps in one transaction. A step takes 45 to 100 ns.
+const MAX_BATCH_STEPS: u64 = 60_000_000;
 
 impl Rule {
     /// Checks the rule and compiles it with its effective parameters.
@@ -95,10 +103,11 @@ impl CompiledRule {
         compiled.flip(facts, now, verdict)
     }
 
-    /// Returns the values of the evidence expressions as a JSON object; null for an expression that cannot be
+    /// Returns the values of the evidence expressions; null for an expression that cannot be
     /// evaluated.
-    pub fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Value {
-        self.compiled.as_ref().map_or_else(|_| json!({}), |compiled| compiled.evidence(facts, now))
+    pub fn evidence(&self, facts: &Facts, now: DateTime<Utc>) -> Evidence {
+        let none = |_: &_| Evidence::new(json!({}));
+        self.compiled.as_ref().map_or_else(none, |compiled| compiled.evidence(facts, now))
     }
 
     /// Returns the names of the facts that the rule reads, such as `attr.disk_encrypted` or `asset.environment`.
@@ -129,6 +138,11 @@ impl CompiledRule {
     /// Returns the maximum number of steps to evaluate the condition; 0 if the rule cannot be compiled.
     pub fn cost(&self) -> u64 {
         self.compiled.as_ref().map_or(0, |compiled| compiled.cost)
+    }
+
+    /// Returns the maximum number of steps that the rule takes on one asset; 0 if the rule cannot be compiled.
+    pub(in crate::compliance::rule) fn total_cost(&self) -> u64 {
+        self.compiled.as_ref().map_or(0, |compiled| compiled.total_cost)
     }
 }
 
@@ -178,6 +192,18 @@ impl Ruleset {
     /// Returns the length of a posture's verdicts: the highest slot plus one.
     pub fn width(&self) -> usize {
         self.rules.last().map_or(0, |rule| rule.slot + 1)
+    }
+
+    /// Returns the maximum number of steps that the enabled rules take together on one asset.
+    pub fn cost(&self) -> u64 {
+        self.iter().map(CompiledRule::total_cost).fold(0, u64::saturating_add)
+    }
+
+    /// Returns the maximum number of assets to evaluate in one transaction. A transaction holds the posture lock, so it
+    /// may take a few seconds at most, whatever the rules cost.
+    pub(crate) fn batch_size(&self) -> i64 {
+        let affordable = MAX_BATCH_STEPS / self.cost().max(1);
+        i64::try_from(affordable).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH)
     }
 
     /// Returns the statement that selects all [`Facts`] that the rules read.

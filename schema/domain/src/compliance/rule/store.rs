@@ -1,5 +1,5 @@
-//! SQL for rules: loading, and writing the builtin ones. `rule/store/save` saves rules and parameters that users set;
-//! `rule/store/version` reads past versions.
+//! SQL for rules: loading, and writing the builtin ones. `rule/store/save` saves rules and parameters that users set, within
+//! the budget of `rule/store/budget`; `rule/store/version` reads past versions.
 //!
 //! Every writer first acquires the rule lock of the organization, so concurrent writers never assign the same slot or
 //! version number.
@@ -23,6 +23,7 @@ use crate::{
     },
 };
 
+mod budget;
 mod save;
 mod version;
 
@@ -100,6 +101,14 @@ fn effective(defaults: &Value, overrides: &Value) -> Value {
 impl RuleRow {
     async fn all(tx: &Tx) -> Result<Vec<Self>> {
         tx.all(&format!("{SELECT} ORDER BY rule.slot"), &[]).await
+    }
+
+    /// Returns the saved rule with this key, or `None`.
+    async fn find(tx: &Tx, key: &str) -> Result<Option<Self>> {
+        if key.contains('\0') {
+            return Ok(None); // Postgres text cannot contain NUL and rejects it as a parameter.
+        }
+        tx.opt(&format!("{SELECT} WHERE rule.key = $1"), &[&key]).await
     }
 
     fn rule(self) -> Result<CompiledRule> {
@@ -357,11 +366,7 @@ impl Rule {
 
     /// Returns the rule with this key, or `None`.
     pub async fn find_by_key(tx: &Tx, key: &str) -> Result<Option<Self>> {
-        if key.contains('\0') {
-            return Ok(None); // Postgres text cannot contain NUL and rejects it as a parameter.
-        }
-        let saved: Option<RuleRow> =
-            tx.opt(&format!("{SELECT} WHERE rule.key = $1"), &[&key]).await?;
+        let saved = RuleRow::find(tx, key).await?;
         let shipped = || Builtin::of_key(key).map(|builtin| builtin.rule(tx.org()));
         Ok(saved.map(RuleRow::updated).or_else(shipped))
     }

@@ -3,20 +3,21 @@
 //! A trial evaluates at most 50,000 assets, in pages, so that it fits into one request. The result says if these were
 //! all assets in operation.
 
+use std::sync::Arc;
+
 use async_graphql::SimpleObject;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
-use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Facts, RuleInput, Verdict, draft::Draft};
 use crate::{
     access::{directive::requires, permission::Permission},
     base::{
-        db::Tx,
-        entity::AssetId,
+        db::{Db, Tx},
+        entity::{AssetId, OrganizationId},
         error::{Error, Result},
     },
+    compliance::{evaluator, evidence::Evidence},
     inventory::asset::LifecycleState,
 };
 
@@ -24,16 +25,16 @@ use crate::{
 const MAX_ASSETS: usize = 50_000;
 /// Maximum number of assets on which a rule is tried before it is saved.
 const SAMPLE_ASSETS: usize = 500;
+/// Maximum number of steps in that sample, so that saving a rule takes a second or two at most.
+const SAMPLE_STEPS: u64 = 10_000_000;
 /// Number of assets per page, small because several trials may hold a page at the same time.
 const PAGE_ASSETS: usize = 500;
-/// Number of assets to evaluate before yielding to other tasks of the runtime.
-const YIELD_EVERY: usize = 200;
 /// Maximum number of examples per verdict.
 const MAX_EXAMPLES: usize = 5;
 
-/// Result of a rule trial: the verdicts that the rule would give on the assets in operation. Requires `COMPLIANCE_RUN`.
+/// Result of a rule trial: the verdicts that the rule would give on the assets in operation. Requires `ASSET_READ`.
 #[derive(Debug, Clone, Default, PartialEq, SimpleObject)]
-#[graphql(name = "RuleTrialRow", directive = requires::apply(Permission::ComplianceRun))]
+#[graphql(name = "RuleTrialRow", directive = requires::apply(Permission::AssetRead))]
 pub struct Trial {
     /// Number of assets in the trial, including assets to which the rule does not apply.
     pub assets: i32,
@@ -57,9 +58,9 @@ pub struct Trial {
 }
 
 /// Example asset of a rule trial, with its verdict and evidence. A trial is a dry run of a rule, which stores nothing.
-/// Requires `COMPLIANCE_RUN`.
+/// Requires `ASSET_READ`.
 #[derive(Debug, Clone, PartialEq, SimpleObject)]
-#[graphql(name = "RuleExampleRow", directive = requires::apply(Permission::ComplianceRun))]
+#[graphql(name = "RuleExampleRow", directive = requires::apply(Permission::AssetRead))]
 pub struct Example {
     /// The asset on which the rule was tried.
     #[graphql(skip)]
@@ -69,31 +70,49 @@ pub struct Example {
     /// Reason for the verdict: for `NOT_ASSESSED` the missing fact, i.e. a value of the asset that the rule reads; for
     /// `ERROR` the error message; null otherwise.
     pub reason: Option<String>,
-    /// Values of the rule's evidence expressions: an object that maps each name to its value. Empty for a caller
-    /// without `ASSET_READ`.
-    pub evidence: Value,
+    /// Values of the rule's evidence expressions.
+    #[graphql(skip)]
+    pub evidence: Evidence,
 }
 
 impl Trial {
-    /// Tries the rule on the assets in operation, as of `now`.
+    /// Tries the rule on the assets in operation, as of `now`. Each page of assets is read in a transaction of its own,
+    /// so that no connection waits for the evaluation.
     ///
     /// # Errors
     /// `Invalid` with all errors in the rule.
-    pub async fn run(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
-        Self::of(tx, &input.check()?, MAX_ASSETS, now).await
+    pub async fn run(
+        db: &Db,
+        org: OrganizationId,
+        input: &RuleInput,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let mut attempt = Attempt::new(input.check()?, MAX_ASSETS, now);
+        while !attempt.has_ended() {
+            let tx = db.read(org).await?;
+            let page = attempt.next_page(&tx).await?;
+            tx.commit().await?;
+            attempt.evaluate(org, page).await;
+        }
+        Ok(attempt.trial)
     }
 
-    /// Tries the rule on the first 500 assets in operation. Rejects the rule if it gives at least one `Error` and
-    /// neither a `Pass` nor a `Fail`.
+    /// Tries the rule on the first 500 assets in operation, or fewer if the rule costs much. Rejects the rule if it
+    /// gives at least one `Error` and neither a `Pass` nor a `Fail`.
     ///
     /// # Errors
     /// `Invalid` with the reason of the first `Error`.
     pub(super) async fn reject_if_never_evaluable(
         tx: &Tx,
-        draft: &Draft,
+        draft: Draft,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let trial = Self::of(tx, draft, SAMPLE_ASSETS, now).await?;
+        let affordable = SAMPLE_STEPS / draft.compiled.total_cost.max(1);
+        let size = usize::try_from(affordable).map_or(SAMPLE_ASSETS, |n| n.clamp(1, SAMPLE_ASSETS));
+        let mut attempt = Attempt::new(draft, size, now);
+        let page = attempt.next_page(tx).await?;
+        attempt.evaluate(tx.org(), page).await;
+        let trial = attempt.trial;
         if trial.errors == 0 || trial.passed > 0 || trial.failed > 0 {
             return Ok(());
         }
@@ -106,53 +125,6 @@ impl Trial {
         Err(Error::invalid("condition", message))
     }
 
-    async fn of(tx: &Tx, draft: &Draft, limit: usize, now: DateTime<Utc>) -> Result<Self> {
-        let compiled = &draft.compiled;
-        let scope = &draft.definition.applies_to;
-        let tags = scope.lowercase_tags();
-        let mut trial = Self {
-            cost: i32::try_from(compiled.cost).unwrap_or(i32::MAX),
-            reads: compiled.reads().map(str::to_owned).collect(),
-            ..Self::default()
-        };
-        let above = format!("{} AND asset.id > $1", LifecycleState::IN_OPERATION);
-        let sql = format!(
-            "{} WHERE {above} ORDER BY asset.id LIMIT $2",
-            Facts::select(compiled.reads.iter().copied())
-        );
-        let mut last = AssetId::from(Uuid::nil());
-        let (mut evaluated_count, size) = (0, PAGE_ASSETS.min(limit));
-        while evaluated_count < limit && !trial.complete {
-            let page: Vec<Facts> =
-                tx.all(&sql, &[&last, &i64::try_from(size).unwrap_or(i64::MAX)]).await?;
-            evaluated_count += page.len();
-            trial.complete = page.len() < size;
-            for (index, facts) in page.iter().enumerate() {
-                last = facts.asset;
-                if scope.includes(facts, &tags) {
-                    let evaluation = compiled.evaluate(facts, now);
-                    if trial.count(evaluation.verdict) {
-                        trial.examples.push(Example {
-                            asset: facts.asset,
-                            verdict: evaluation.verdict,
-                            reason: evaluation.reason,
-                            evidence: compiled.evidence(facts, now),
-                        });
-                    }
-                }
-                if index % YIELD_EVERY == YIELD_EVERY - 1 {
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
-        if !trial.complete {
-            let more = format!("SELECT EXISTS (SELECT FROM asset WHERE {above}) AS more");
-            trial.complete = !tx.one::<Row>(&more, &[&last]).await?.try_get::<_, bool>("more")?;
-        }
-        trial.assets = i32::try_from(evaluated_count).unwrap_or(i32::MAX);
-        Ok(trial)
-    }
-
     /// Counts one verdict. Returns true if the asset becomes an example of the verdict.
     fn count(&mut self, verdict: Verdict) -> bool {
         let count = match verdict {
@@ -163,5 +135,73 @@ impl Trial {
         };
         *count += 1;
         usize::try_from(*count).is_ok_and(|count| count <= MAX_EXAMPLES)
+    }
+}
+
+/// A trial while it runs, page by page.
+struct Attempt {
+    trial: Trial,
+    draft: Arc<Draft>,
+    now: DateTime<Utc>,
+    /// The last asset that was read.
+    last: AssetId,
+    /// Number of assets that the trial may still read.
+    left: usize,
+}
+
+impl Attempt {
+    fn new(draft: Draft, limit: usize, now: DateTime<Utc>) -> Self {
+        let compiled = &draft.compiled;
+        let trial = Trial {
+            cost: i32::try_from(compiled.cost).unwrap_or(i32::MAX),
+            reads: compiled.reads().map(str::to_owned).collect(),
+            ..Trial::default()
+        };
+        let last = AssetId::from(Uuid::nil());
+        Self { trial, draft: Arc::new(draft), now, last, left: limit }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.trial.complete || self.left == 0
+    }
+
+    /// Reads the next assets. Sets `complete` if no more are left.
+    async fn next_page(&mut self, tx: &Tx) -> Result<Vec<Facts>> {
+        let size = PAGE_ASSETS.min(self.left);
+        let sql = format!(
+            "{} WHERE {} AND asset.id > $1 ORDER BY asset.id LIMIT $2",
+            Facts::select(self.draft.compiled.reads.iter().copied()),
+            LifecycleState::IN_OPERATION
+        );
+        // One more than the page has room for shows whether assets are left.
+        let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
+        let mut page: Vec<Facts> = tx.all(&sql, &[&self.last, &limit]).await?;
+        self.trial.complete = page.len() <= size;
+        page.truncate(size);
+        self.left -= page.len();
+        self.trial.assets += i32::try_from(page.len()).unwrap_or(i32::MAX);
+        self.last = page.last().map_or(self.last, |facts| facts.asset);
+        Ok(page)
+    }
+
+    async fn evaluate(&mut self, org: OrganizationId, page: Vec<Facts>) {
+        let (draft, now) = (Arc::clone(&self.draft), self.now);
+        let tags = draft.definition.applies_to.lowercase_tags();
+        let trial = std::mem::take(&mut self.trial);
+        self.trial = evaluator::fold(org, page, trial, move |trial, facts| {
+            if !draft.definition.applies_to.includes(&facts, &tags) {
+                return;
+            }
+            let evaluation = draft.compiled.evaluate(&facts, now);
+            if trial.count(evaluation.verdict) {
+                trial.examples.push(Example {
+                    asset: facts.asset,
+                    verdict: evaluation.verdict,
+                    reason: evaluation.reason,
+                    evidence: draft.compiled.evidence(&facts, now),
+                });
+            }
+        })
+        .await;
     }
 }

@@ -1,6 +1,6 @@
 //! A shard of a run: a range of asset ids. Its assets are evaluated and counted in one transaction.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -57,7 +57,7 @@ impl Run {
         if run.state.has_ended() || run.round != round {
             return Ok(None);
         }
-        let rules = Ruleset::ensure(tx, now).await?;
+        let rules = Arc::new(Ruleset::ensure(tx, now).await?);
         if !run.uses_rules(tx, &rules).await? {
             return run.restart(tx, &rules, now).await;
         }
@@ -70,7 +70,7 @@ impl Run {
             stored.retain(|asset, _| in_scope.contains(asset));
         }
         let tally =
-            Evaluation::load(tx, &rules, now).await?.record(tx, &facts, stored, |_| None).await?;
+            Evaluation::load(tx, &rules, now).await?.record(tx, facts, stored, |_| None).await?;
         run.close_shard(tx, &rules, &tally, now).await?;
         Ok(None)
     }
@@ -97,8 +97,8 @@ impl Run {
             Self::fail(tx, self.id, &reason, now).await?;
             return Ok(None);
         }
-        let ranges =
-            AssetRange::cut(tx, AssetScope::from_column(self.scope.as_ref())?.as_ref()).await?;
+        let scope = AssetScope::from_column(self.scope.as_ref())?;
+        let ranges = AssetRange::cut(tx, scope.as_ref(), rules).await?;
         let updated = tx
             .exec(
                 "UPDATE compliance_run SET

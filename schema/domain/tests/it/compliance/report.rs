@@ -6,8 +6,9 @@ use domain::{
     Id, Origin, Result,
     base::page::PageRequest,
     compliance::{
+        evidence::AssetDetails,
         posture::{Posture, RuleVerdict},
-        report::{AssetDetails, FindingFile, Report},
+        report::{FindingFile, Report},
         rule::{Rule, Verdict},
         waiver::{Waiver, WaiverInput},
     },
@@ -201,17 +202,20 @@ async fn what_failed_is_written_as_cells_that_run_nowhere() {
     let finding = FindingFixture { evidence: seen, ..FindingFixture::open(at(100)) };
     let finding: FindingId = fixture.find(web, 1, finding).await.into();
     let code = Asset::find(&fixture.read().await, web).await.unwrap().unwrap().code;
-    let rest = format!(
-        "high,high must hold,HIGH,OPEN,NIST SC-28,2027-01-15T08:01:40Z,\"{{\"\"observed\"\":\"\"a \\\"\"b\\\"\"\"\"}}\",see to high,{finding}"
-    );
+    let rest = |evidence: &str| {
+        format!(
+            "high,high must hold,HIGH,OPEN,NIST SC-28,2027-01-15T08:01:40Z,{evidence},see to high,{finding}"
+        )
+    };
+    let seen = rest("\"{\"\"observed\"\":\"\"a \\\"\"b\\\"\"\"\"}\"");
     assert_eq!(
         file(&fixture, AssetDetails::Included).await,
         [
             "asset_code,asset_name,asset_type,asset_environment,owner,rule,title,severity,state,control,opened_at,evidence,remediation,finding".to_owned(),
-            format!("{code},'=web,HOST,PROD,ada,{rest}"),
+            format!("{code},'=web,HOST,PROD,ada,{seen}"),
         ]
     );
-    assert_eq!(file(&fixture, AssetDetails::Omitted).await[1], format!(",,,,,{rest}"));
+    assert_eq!(file(&fixture, AssetDetails::Omitted).await[1], format!(",,,,,{}", rest("")));
 }
 
 #[tokio::test]
@@ -249,7 +253,8 @@ async fn verdicts(fixture: &ComplianceFixture, asset: AssetId) -> Vec<String> {
     let shown = verdicts.into_iter().map(|shown| {
         let RuleVerdict { rule, verdict, waived, reason, evidence, .. } = shown;
         let waived = if waived { " waived" } else { "" };
-        let evidence = evidence.map(|evidence| evidence.to_string());
+        let evidence = evidence.as_ref().and_then(|seen| seen.shown(AssetDetails::Included));
+        let evidence = evidence.map(ToString::to_string);
         let (reason, evidence) = (reason.unwrap_or_default(), evidence.unwrap_or_default());
         format!("{} {verdict:?}{waived} [{reason}] {evidence}", rule.key)
     });

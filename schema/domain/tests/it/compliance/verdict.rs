@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Origin,
-    compliance::rule::{Facts, RuleInput, RuleScopeInput, Verdict},
+    compliance::{
+        evidence::AssetDetails,
+        rule::{Facts, RuleInput, RuleScopeInput, Verdict},
+    },
     entity::AssetId,
     inventory::{
         asset::{AssetType, Environment},
@@ -232,12 +235,13 @@ async fn facts_are_read_from_rows_with_owner_and_tags() {
     assert!(one.applies(&facts));
     assert_eq!(one.verdict(&facts, at(0)), Verdict::Pass);
     assert_eq!(
-        one.evidence(&facts, at(0)),
-        json!({
+        one.evidence(&facts, at(0)).shown(AssetDetails::Included),
+        Some(&json!({
             "owner": owner, "active": true, "tags": ["core", "Edge"], "os": false, "ports": [23],
             "age_days": 12.1, "missing": null, "patched": at(-86_400 * 12 - 7_000), "half": 0.5,
-        })
+        }))
     );
+    assert_eq!(one.evidence(&facts, at(0)).shown(AssetDetails::Omitted), None);
     // The hash depends on the facts that are read, and on versions and parameters.
     let hash = rules.facts_hash(&facts);
     assert_eq!(rules.facts_hash(&facts_of(&test, asset.id).await), hash);

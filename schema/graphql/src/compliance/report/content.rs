@@ -6,8 +6,9 @@ use domain::{
     Tx,
     base::page::PageRequest,
     compliance::{
+        evidence::AssetDetails,
         finding::Finding,
-        report::{AssetDetails, Report, WorstAsset},
+        report::{Report, WorstAsset},
         rule::Rule,
     },
     entity::{AssetId, RuleVersionId},
@@ -27,6 +28,8 @@ pub(super) struct Page {
     pub(super) findings: Vec<Finding>,
     /// Total number of findings, including those that are not on the page.
     pub(super) total: i64,
+    /// Whether the page shows details of assets.
+    pub(super) details: AssetDetails,
     /// Assets that the page names; empty for a caller without permission to read assets.
     pub(super) assets: HashMap<AssetId, Asset>,
     pub(super) rules: HashMap<RuleVersionId, Rule>,
@@ -52,6 +55,6 @@ impl Page {
             AssetDetails::Omitted => Vec::new(),
         };
         let assets = assets.into_iter().map(|asset| (asset.id, asset)).collect();
-        Ok(Self { report, worst, findings, total, assets, rules })
+        Ok(Self { report, worst, findings, total, details, assets, rules })
     }
 }

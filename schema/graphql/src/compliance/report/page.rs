@@ -213,7 +213,7 @@ fn findings(page: &Page, figures: &Figures) -> Markup {
                                 td { (finding.severity.as_str()) }
                                 td.text { (asset_label(page, finding.asset_id)) }
                                 td.text { (page.rules.get(&finding.version_id).map_or("", |rule| &rule.definition.title)) }
-                                td.text { (evidence(&finding.evidence)) }
+                                td.text { @if let Some(shown) = finding.evidence.shown(page.details) { (evidence(shown)) } }
                                 td { (finding.opened_at.format("%Y-%m-%d")) }
                                 td { (state(finding.state)) }
                             }

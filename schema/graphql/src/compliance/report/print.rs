@@ -4,7 +4,10 @@ use chrono::Utc;
 use domain::{
     Db, Tx,
     access::permission::Permission,
-    compliance::report::{AssetDetails, FindingFile, Report},
+    compliance::{
+        evidence::AssetDetails,
+        report::{FindingFile, Report},
+    },
     entity::RunId,
 };
 use futures_util::{Stream, stream};
@@ -30,7 +33,8 @@ pub(crate) async fn print_report(
     let rendering = async {
         let permit = authorize(services, bearer, &client).await?;
         let tx = services.db.snapshot(permit.viewer.org).await?;
-        let page = Page::read(&tx, report(&tx, run).await?, asset_details(&permit)).await?;
+        let page =
+            Page::read(&tx, report(&tx, run).await?, AssetDetails::of(&permit.viewer)).await?;
         tx.commit().await?;
         Ok(page::render(&page))
     };
@@ -62,15 +66,6 @@ async fn authorize(services: &Services, bearer: Option<&str>, client: &Client) -
     services.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
 }
 
-/// Returns whether the caller may see details of assets.
-const fn asset_details(permit: &Permit) -> AssetDetails {
-    if permit.viewer.may(Permission::AssetRead) {
-        AssetDetails::Included
-    } else {
-        AssetDetails::Omitted
-    }
-}
-
 /// Loads the report of the run in the URL: a run id, or `latest` for the newest successful run of all assets.
 async fn report(tx: &Tx, run: &str) -> Result<Report> {
     let run = match run {
@@ -99,7 +94,8 @@ impl Pages {
     /// response.
     async fn begin(db: Db, permit: Permit, run: &str) -> Result<(Vec<u8>, Self)> {
         let tx = db.read(permit.viewer.org).await?;
-        let mut file = FindingFile::begin(report(&tx, run).await?, asset_details(&permit));
+        let mut file =
+            FindingFile::begin(report(&tx, run).await?, AssetDetails::of(&permit.viewer));
         let mut first = file.header();
         first.extend(file.page(&tx).await?.unwrap_or_default());
         tx.commit().await?;

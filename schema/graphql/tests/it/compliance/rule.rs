@@ -79,20 +79,41 @@ async fn a_wrong_rule_says_where_and_what_was_meant() {
 }
 
 #[tokio::test]
-async fn what_a_trial_shows_of_assets_takes_the_right_to_see_them() {
+async fn a_trial_takes_the_right_to_see_assets_because_its_counts_tell_their_facts() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
-    let (_, key) = app.api_key(&team, "nightly", &[Permission::ComplianceRun]).await;
+    let (_, runs) = app.api_key(&team, "nightly", &[Permission::ComplianceRun]).await;
+    let both = [Permission::ComplianceRun, Permission::AssetRead];
+    let (_, reads) = app.api_key(&team, "tester", &both).await;
     let create = "mutation { createAsset(input: { name: \"nas\", type: HOST, attributes: { disk_bytes: 500 } }) { id } }";
     app.ask(&*team["operator"].bearer, create, json!({})).await.data();
-    let attempt =
-        "mutation($input: RuleInput!) { tryRule(input: $input) { passed examples { evidence } } }";
+    let attempt = "mutation($input: RuleInput!) { tryRule(input: $input) { passed } }";
     let rule = input("attr.disk_bytes <= params.most");
-    for (bearer, evidence) in
-        [(&*key, json!({})), (&*team["operator"].bearer, json!({ "bytes": 500 }))]
-    {
-        let tried = app.ask(bearer, attempt, rule.clone()).await;
-        let expected = json!({ "passed": 1, "examples": [{ "evidence": evidence }] });
-        assert_eq!(tried.data()["tryRule"], expected);
+    let refused = app.ask(&*runs, attempt, rule.clone()).await;
+    assert_eq!((refused.code(), refused.executed), ("FORBIDDEN", false));
+    assert!(refused.text.contains("ASSET_READ"), "{}", refused.text);
+    let tried = app.ask(&*reads, attempt, rule).await;
+    assert_eq!(tried.data()["tryRule"], json!({ "passed": 1 }));
+    // A key that only starts runs still does.
+    let start = "mutation { startComplianceRun { state } }";
+    app.ask(&*runs, start, json!({})).await.data();
+}
+
+#[tokio::test]
+async fn a_rule_above_the_budget_is_refused_with_the_sum_and_the_dearest() {
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let save = "mutation($input: RuleInput!) { saveRule(input: $input) { cost } }";
+    let dear = ["attr.open_ports.all(p, p > 0)"; 11].join(" && ");
+    let mut refused = None;
+    for number in 0..10 {
+        let mut rule = input(&dear);
+        rule["input"]["key"] = json!(format!("dear-{number}"));
+        refused = Some(app.ask(&*team["admin"].bearer, save, rule).await);
     }
+    let refused = refused.unwrap();
+    assert_eq!(refused.faults(), ["input.condition"]);
+    let message = refused.error()["extensions"]["fields"][0]["message"].as_str().unwrap();
+    assert!(message.contains("at most 1000000 are allowed"), "{message}");
+    assert!(message.contains("dear-0 ("), "{message}");
 }

@@ -41,8 +41,8 @@ fn rule(slot: usize, condition: &str) -> CompiledRule {
 }
 
 /// Two rules: the disk is encrypted, and endpoint detection is installed.
-fn rules() -> Ruleset {
-    Ruleset::new(vec![rule(0, "attr.disk_encrypted"), rule(1, "attr.edr_installed")])
+fn rules() -> Arc<Ruleset> {
+    Arc::new(Ruleset::new(vec![rule(0, "attr.disk_encrypted"), rule(1, "attr.edr_installed")]))
 }
 
 fn facts(attributes: &str) -> Facts {

@@ -1,9 +1,14 @@
 //! Writes that users request: an organization's own rules, and the parameters of all rules.
+//!
+//! A change of rules waits for no evaluation: it does not acquire the posture lock. An evaluation that is under way ends
+//! with the rules that it began with. The change marks all assets as stale, and the re-evaluation of that mark does
+//! acquire the lock exclusively. It therefore begins after the last evaluation with the old rules, and has the last
+//! word.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 
-use super::{RuleRow, Version, load_updated, lock, next_free_slot};
+use super::{RuleRow, Version, budget, effective, load_updated, lock, next_free_slot};
 use crate::{
     access::audit::Entry,
     base::{
@@ -15,10 +20,7 @@ use crate::{
         stale::{self, Subject},
         text::beginning,
     },
-    compliance::{
-        lock::PostureLock,
-        rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
-    },
+    compliance::rule::{Definition, Params, Rule, RuleInput, Trial, compile, draft::Draft},
 };
 
 /// Maximum number of an organization's own rules.
@@ -30,9 +32,10 @@ impl Rule {
     ///
     /// # Errors
     /// `Invalid` with all errors in the input, for the key of a builtin rule, and for a rule that ends with an error on
-    /// every asset of a sample. `Conflict` if the organization has too many rules.
+    /// every asset of a sample, or that would exceed the budget. `Conflict` if the organization has too many rules.
     pub async fn save(tx: &Tx, input: &RuleInput, now: DateTime<Utc>) -> Result<Self> {
         let draft = input.check();
+        let before: Option<RuleRow> = RuleRow::find(tx, &input.key).await?;
         if Self::find_by_key(tx, &input.key).await?.is_some_and(|rule| rule.builtin) {
             let message = format!(
                 "{} is a builtin rule and cannot be changed: set its parameters with setRuleParams, or save a copy under another key and disable this rule",
@@ -44,30 +47,29 @@ impl Rule {
             }
             return Err(Error::Invalid(faults));
         }
-        let draft = draft?;
+        let definition = draft?.definition;
         let now = now.trunc_subsecs(6); // Postgres stores microseconds.
-        lock_all(tx, now).await?;
+        // The sample is evaluated before the lock, which others wait for.
+        if before.as_ref().is_none_or(|before| before.rule.definition != definition) {
+            let (_, draft) = with_overrides(definition.clone(), before.as_ref())?;
+            Trial::reject_if_never_evaluable(tx, draft, now).await?;
+        }
+        lock(tx).await?;
         let saved = load_updated(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == input.key) else {
-            Trial::reject_if_never_evaluable(tx, &draft, now).await?;
-            return Self::add(tx, &input.key, draft.definition, &saved, now).await;
+            return Self::add(tx, &input.key, definition, saved, now).await;
         };
-        let definition = draft.definition;
         if before.rule.definition == definition {
             return Ok(before.rule.clone());
         }
-        let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
-        let overrides = declared.matching_overrides(&before.overrides);
-        let params = declared.with(&overrides).map_err(Error::Invalid)?;
-        let compiled = compile(&definition, &params).map_err(Error::Invalid)?;
-        let draft = Draft { definition, compiled };
-        Trial::reject_if_never_evaluable(tx, &draft, now).await?;
+        let (overrides, draft) = with_overrides(definition, Some(before))?;
         let rule = Self {
             version: before.rule.version + 1,
+            params: effective(&draft.definition.params, &overrides),
             definition: draft.definition,
-            params: params.to_value(),
             ..before.rule.clone()
         };
+        budget::check(&saved, &rule, "condition")?;
         let version = Version { rule: rule.id, number: rule.version, definition: &rule.definition };
         Version::insert(tx, &[version], now).await?;
         tx.exec(
@@ -85,7 +87,7 @@ impl Rule {
         tx: &Tx,
         key: &str,
         definition: Definition,
-        saved: &[RuleRow],
+        saved: Vec<RuleRow>,
         now: DateTime<Utc>,
     ) -> Result<Self> {
         if saved.iter().filter(|saved| !saved.rule.builtin).count() >= MAX_RULES {
@@ -102,10 +104,11 @@ impl Rule {
             params: definition.params.clone(),
             definition,
         };
+        budget::check(&saved, &rule, "condition")?;
         tx.exec(
             "INSERT INTO rule (org_id, id, key, slot, builtin, enabled, version, params, created_at, updated_at)
              VALUES ($1, $2, $3, $4, false, true, 1, '{}', $5, $5)",
-            &[&tx.org(), &rule.id, &rule.key, &next_free_slot(saved), &now],
+            &[&tx.org(), &rule.id, &rule.key, &next_free_slot(&saved), &now],
         )
         .await?;
         let version = Version { rule: rule.id, number: 1, definition: &rule.definition };
@@ -119,7 +122,7 @@ impl Rule {
     /// default.
     ///
     /// # Errors
-    /// `Invalid` with all errors in the parameters, or if no rule has the key.
+    /// `Invalid` with all errors in the parameters, if no rule has the key, or if the rule would exceed the budget.
     pub async fn set_params(
         tx: &Tx,
         key: &str,
@@ -128,7 +131,7 @@ impl Rule {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let now = now.trunc_subsecs(6); // Postgres stores microseconds.
-        lock_all(tx, now).await?;
+        lock(tx).await?;
         let saved = load_updated(tx, now).await?;
         let Some(before) = saved.iter().find(|saved| saved.rule.key == key) else {
             let known = saved.iter().map(|saved| saved.rule.key.as_str());
@@ -156,6 +159,7 @@ impl Rule {
         if overrides == before.overrides && rule.enabled == before.rule.enabled {
             return Ok(rule);
         }
+        budget::check(&saved, &rule, if enabled.is_some() { "enabled" } else { "params" })?;
         tx.exec(
             "UPDATE rule SET params = $2, enabled = $3, updated_at = $4 WHERE id = $1",
             &[&rule.id, &overrides, &rule.enabled, &now],
@@ -203,11 +207,14 @@ impl Rule {
     }
 }
 
-/// Acquires the posture lock and then the rule lock, in the same order as evaluations. After the commit, no evaluation
-/// uses the old rules.
-async fn lock_all(tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-    PostureLock::Exclusive.acquire(tx, now).await?;
-    lock(tx).await
+/// Returns the overrides of the saved rule that fit the new definition, and the definition compiled with them.
+fn with_overrides(definition: Definition, before: Option<&RuleRow>) -> Result<(Value, Draft)> {
+    let declared = Params::declared(&definition.params).map_err(Error::Invalid)?;
+    let overrides =
+        before.map_or_else(|| json!({}), |before| declared.matching_overrides(&before.overrides));
+    let params = declared.with(&overrides).map_err(Error::Invalid)?;
+    let compiled = compile(&definition, &params).map_err(Error::Invalid)?;
+    Ok((overrides, Draft { definition, compiled }))
 }
 
 /// Returns the overrides merged with the changes; `null` removes an override.
