@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::{
     Actor, Db, Origin, Result, Tx,
+    access::{authorize, permission::Permission},
     entity::{JobId, OrganizationId},
 };
 use jobs::ClaimedJob;
@@ -48,6 +49,15 @@ impl Context {
     /// Returns the current time by the worker's clock.
     pub fn now(&self) -> DateTime<Utc> {
         (self.clock)()
+    }
+
+    /// Returns true if the job's actor has the permission at this time. A job stores its actor, but not the actor's
+    /// permissions.
+    pub async fn may(&self, permission: Permission) -> Result<bool> {
+        let tx = self.db.auth(Origin::system()).await?;
+        let may = authorize::may(&tx, self.org(), self.actor(), permission, self.now()).await?;
+        tx.commit().await?;
+        Ok(may)
     }
 
     /// Begins a transaction that can change rows of the job's organization, on behalf of the job's actor.

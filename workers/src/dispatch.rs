@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use domain::{
-    Db, Origin,
-    access::{audit::Entry, authorize},
-};
+use domain::{Db, access::audit::Entry};
 use jobs::{
     ClaimedJob, Failure,
     queue::{backend::Interruption, claims::Stop},
@@ -75,19 +72,14 @@ impl Dispatcher {
         }
     }
 
-    /// Checks that the job's actor has the required permission at this time. A job stores its actor, but not the
-    /// actor's permissions.
+    /// Checks that the job's actor has the required permission at this time.
     async fn authorize(&self, job: &ClaimedJob, context: &Context) -> Result<(), Failure> {
         let claimed = &job.row;
         let Some(permission) = claimed.permission else { return Ok(()) };
-        let (org, actor, now) = (claimed.lease.org, claimed.actor, context.now());
-        let tx = self.db.auth(Origin::system()).await?;
-        let may = authorize::may(&tx, org, actor, permission, now).await?;
-        tx.commit().await?;
-        if may {
+        if context.may(permission).await? {
             return Ok(());
         }
-        let tx = context.write().await?;
+        let (tx, now) = (context.write().await?, context.now());
         Entry::without_values("job.denied_at_run", claimed.lease.id).record(&tx, now).await?;
         tx.commit().await?;
         Err(Failure::Denied {

@@ -9,6 +9,7 @@
 //! | `custody` | custodies: the check-out records of assets |
 //! | `change` | the change history of an asset: its audit entries without the values |
 //! | `import`, `export` | import and export of files |
+//! | `owners` | presence of owners' e-mail addresses in these files |
 //! | `formula` | escaping of cells that a spreadsheet would execute as formulas |
 
 pub mod asset;
@@ -21,4 +22,5 @@ pub mod export;
 pub(crate) mod formula;
 pub mod import;
 pub mod label;
+pub mod owners;
 pub mod tag;

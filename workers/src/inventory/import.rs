@@ -8,7 +8,10 @@ use domain::{
     Tx,
     entity::ImportRunId,
     fleet::job::JobState,
-    inventory::import::{self, ImportRun, Sweep},
+    inventory::{
+        import::{self, ImportRun, Sweep},
+        owners::Owners,
+    },
 };
 use jobs::{
     Failure,
@@ -24,9 +27,10 @@ const SWEEP_AGAIN_AFTER: Duration = Duration::from_mins(10);
 
 /// Imports the rows of a chunk. Then pushes the job of the next chunk, or the sweep after the last one.
 pub async fn chunk(context: Context, job: ImportChunk) -> Result<(), Failure> {
+    let owners = Owners::allowed_if(context.may(Owners::PERMISSION).await?);
     let tx = context.finish().await?;
     if let Some(begun) = ImportRun::begin_chunk(&tx, job.run, job.place).await? {
-        let outcome = import::apply(&tx, &begun, context.now()).await?;
+        let outcome = import::apply(&tx, &begun, owners, context.now()).await?;
         match ImportRun::close_chunk(&tx, &begun, &outcome, context.now()).await? {
             Some(place) => {
                 push(&tx, &ImportChunk { run: job.run, place }).await?;

@@ -1,3 +1,4 @@
 //! Imports, run by worker processes.
 
 mod import;
+mod owners;

@@ -23,6 +23,7 @@ use crate::{
         asset::Asset,
         attribute::{self, Attribute},
         import::{AssetField, Column, DependencyField, ImportKind, MAX_COLUMNS},
+        owners::Owners,
     },
 };
 
@@ -36,15 +37,6 @@ const PAGE_ROWS: i64 = 1_000;
 /// Number of assets per statement that collects keys, small enough for the statement timeout however many keys the
 /// assets have.
 const KEY_BATCH: i64 = 500;
-
-/// Presence of owners' e-mail addresses in the file. An import of a file without them leaves owners unchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owners {
-    /// The caller has `USER_READ`, so the file has the column `owner`.
-    Included,
-    /// The caller does not have `USER_READ`, so the file has no column `owner`.
-    Omitted,
-}
 
 /// An export that is in progress.
 #[derive(Debug)]

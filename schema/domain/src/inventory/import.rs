@@ -35,6 +35,7 @@ use crate::{
         run_state::RunState,
         text::text_enum,
     },
+    inventory::owners::Owners,
 };
 
 mod assets;
@@ -268,9 +269,14 @@ impl ImportError {
 }
 
 /// Imports the rows of a chunk, and returns the outcome. In a dry run, only determines the outcome.
-pub async fn apply(tx: &Tx, claimed: &ClaimedChunk, now: DateTime<Utc>) -> Result<Outcome> {
+pub async fn apply(
+    tx: &Tx,
+    claimed: &ClaimedChunk,
+    owners: Owners,
+    now: DateTime<Utc>,
+) -> Result<Outcome> {
     match claimed.table.kind {
-        ImportKind::Assets => assets::apply(tx, claimed, now).await,
+        ImportKind::Assets => assets::apply(tx, claimed, owners, now).await,
         ImportKind::Dependencies => dependencies::apply(tx, claimed, now).await,
     }
 }

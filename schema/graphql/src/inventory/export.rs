@@ -5,10 +5,7 @@ use chrono::Utc;
 use domain::{
     Db,
     access::permission::Permission,
-    inventory::{
-        export::{Export, Owners},
-        import::ImportKind,
-    },
+    inventory::{export::Export, import::ImportKind, owners::Owners},
 };
 use futures_util::{Stream, stream};
 
@@ -53,11 +50,7 @@ impl Pages {
     /// therefore still an ordinary error response.
     #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
     async fn begin(db: Db, permit: Permit, kind: ImportKind) -> Result<(Vec<u8>, Self)> {
-        let owners = if permit.viewer.may(Permission::UserRead) {
-            Owners::Included
-        } else {
-            Owners::Omitted
-        };
+        let owners = Owners::of(&permit.viewer);
         let tx = db.write(permit.viewer.org, permit.origin.clone()).await?;
         let export = Export::begin(&tx, kind, owners, Utc::now()).await?;
         tx.commit().await?;

@@ -13,9 +13,12 @@ use domain::{
         page::{CursorScope, PageArgs},
     },
     entity::{self, ImportRunId},
-    inventory::import::{
-        self, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, Opened, Table,
-        check_columns, chunker::Chunker,
+    inventory::{
+        import::{
+            self, EmptyCells, ImportError, ImportFormat, ImportKind, ImportOrder, Opened, Table,
+            check_columns, chunker::Chunker,
+        },
+        owners::Owners,
     },
 };
 use futures_util::{Stream, future::OptionFuture, stream};
@@ -124,14 +127,16 @@ pub(crate) struct ImportMutation;
 #[Object]
 impl ImportMutation {
     /// Imports assets and dependencies from texts. Each row changes the asset that it matches, or adds an asset if no
-    /// asset matches. Invalid rows are listed in `errors`, and all other rows are imported. Requires `ASSET_IMPORT`.
+    /// asset matches. Invalid rows are listed in `errors`, and all other rows are imported. Requires `ASSET_IMPORT`; owners also
+    /// require `USER_READ`.
     #[graphql(directive = requires::apply(AssetImport))]
     async fn import_assets(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Texts to import, with options.")] input: ImportAssetsInput,
     ) -> Result<ImportRun> {
-        let parts = input.split_texts().map_err(|error| error.within("input"))?;
+        let owners = Owners::of(ctx.viewer()?);
+        let parts = input.split_texts(owners).map_err(|error| error.within("input"))?;
         let order = ImportOrder {
             kind: ImportKind::Assets,
             format: input.format,
@@ -180,7 +185,7 @@ impl ImportAssetsInput {
     ///
     /// # Errors
     /// `Invalid` for a text that is too large or malformed, or that has invalid columns.
-    fn split_texts(&self) -> Result<Vec<(Table, Vec<import::Chunk>)>, DomainError> {
+    fn split_texts(&self, owners: Owners) -> Result<Vec<(Table, Vec<import::Chunk>)>, DomainError> {
         let mut parts = Vec::new();
         let texts = [
             (ImportKind::Assets, "content", Some(&self.content)),
@@ -188,7 +193,9 @@ impl ImportAssetsInput {
         ];
         for (kind, path, text) in texts {
             let Some(text) = text else { continue };
-            parts.push(self.split_text(kind, text).map_err(|error| at_argument(error, path))?);
+            parts.push(
+                self.split_text(kind, text, owners).map_err(|error| at_argument(error, path))?,
+            );
         }
         Ok(parts)
     }
@@ -197,6 +204,7 @@ impl ImportAssetsInput {
         &self,
         kind: ImportKind,
         text: &str,
+        owners: Owners,
     ) -> Result<(Table, Vec<import::Chunk>), DomainError> {
         if text.len() > MAX_TEXT_BYTES {
             let message = format!(
@@ -210,7 +218,7 @@ impl ImportAssetsInput {
         chunks.extend(chunker.finish()?);
         let columns = chunker.header().map(<[String]>::to_vec).unwrap_or_default();
         if self.format == ImportFormat::Csv {
-            check_columns(kind, &columns)?;
+            check_columns(kind, &columns, owners)?;
         }
         Ok((Table { kind, columns, delimiter: chunker.delimiter().unwrap_or(b',') }, chunks))
     }

@@ -15,8 +15,12 @@ use domain::{
     Db, Tx,
     access::permission::Permission,
     entity::ImportRunId,
-    inventory::import::{
-        Chunk, ImportFormat, ImportOrder, ImportRun, Opened, Table, check_columns, chunker::Chunker,
+    inventory::{
+        import::{
+            Chunk, ImportFormat, ImportOrder, ImportRun, Opened, Table, check_columns,
+            chunker::Chunker,
+        },
+        owners::Owners,
     },
 };
 use futures_util::{Stream, StreamExt};
@@ -179,7 +183,7 @@ impl Upload {
         };
         let kind = self.order.kind;
         if self.order.format == ImportFormat::Csv {
-            check_columns(kind, &columns)?;
+            check_columns(kind, &columns, Owners::of(&self.closer.permit.viewer))?;
         }
         let tx = self.closer.write().await?;
         let run = match ImportRun::open(&tx, &self.order, now()).await? {

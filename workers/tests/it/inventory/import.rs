@@ -3,6 +3,7 @@
 //! This file is long because it covers both kinds of files, and each way in which a run can end.
 
 use domain::{
+    Actor,
     base::{page::PageRequest, run_state::RunState},
     entity::ImportRunId,
     inventory::{
@@ -32,7 +33,16 @@ pub(crate) fn order(kind: ImportKind, format: ImportFormat) -> ImportOrder {
 
 /// Uploads a file, as the upload endpoint does.
 async fn send(fleet: &TestFleet, order: &ImportOrder, file: &str) -> ImportRunId {
-    let tx = fleet.write().await;
+    send_as(fleet, Actor::System, order, file).await
+}
+
+pub(super) async fn send_as(
+    fleet: &TestFleet,
+    actor: Actor,
+    order: &ImportOrder,
+    file: &str,
+) -> ImportRunId {
+    let tx = fleet.write_as(actor).await;
     let Opened::New(run) = ImportRun::open(&tx, order, at()).await.unwrap() else {
         panic!("the key is new")
     };
@@ -54,7 +64,7 @@ async fn send(fleet: &TestFleet, order: &ImportOrder, file: &str) -> ImportRunId
     run.id
 }
 
-async fn ended(fleet: &TestFleet, id: ImportRunId) -> ImportRun {
+pub(super) async fn ended(fleet: &TestFleet, id: ImportRunId) -> ImportRun {
     let read = async || {
         let tx = fleet.db.read(fleet.org).await.unwrap();
         let run = ImportRun::get(&tx, id).await.unwrap();
@@ -88,7 +98,7 @@ async fn assets(fleet: &TestFleet) -> Vec<Asset> {
 }
 
 /// Returns the errors of a run: row, column, message and suggestion.
-async fn errors(fleet: &TestFleet, run: ImportRunId) -> Vec<String> {
+pub(super) async fn errors(fleet: &TestFleet, run: ImportRunId) -> Vec<String> {
     let tx = fleet.db.read(fleet.org).await.unwrap();
     let page = ImportError::list(&tx, run, &ALL).await.unwrap();
     tx.commit().await.unwrap();

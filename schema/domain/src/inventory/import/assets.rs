@@ -22,6 +22,7 @@ use crate::{
     },
     inventory::{
         asset::{Asset, Change, Draft, FactSource, Provenance, insert_all, update_all},
+        owners::Owners,
         tag::{self, Tag},
     },
 };
@@ -70,7 +71,12 @@ fn earlier_keys(asset: &Asset) -> Vec<String> {
 }
 
 /// Imports the rows of the chunk. The outcome contains an error for each row that cannot be imported.
-pub(super) async fn apply(tx: &Tx, claimed: &ClaimedChunk, now: DateTime<Utc>) -> Result<Outcome> {
+pub(super) async fn apply(
+    tx: &Tx,
+    claimed: &ClaimedChunk,
+    owners: Owners,
+    now: DateTime<Utc>,
+) -> Result<Outcome> {
     let run = &claimed.run;
     let mut faults = Vec::new();
     let mut rows = Vec::with_capacity(claimed.chunk.numbers.len());
@@ -81,7 +87,7 @@ pub(super) async fn apply(tx: &Tx, claimed: &ClaimedChunk, now: DateTime<Utc>) -
         }
     }
     let existing = Existing::of_rows(tx, &rows).await?;
-    let members = Members::of_rows(tx, &rows).await?;
+    let members = Members::of_rows(tx, &rows, owners).await?;
     let tags = tags(tx, &rows, run.dry_run, now).await?;
     let mut effects = Vec::with_capacity(rows.len());
     for row in rows {
@@ -254,15 +260,22 @@ impl Existing {
 }
 
 /// Members of the organization by e-mail address. There are no suggestions for an unknown address, because they would
-/// disclose the addresses of members to a caller without `USER_READ`.
-struct Members(HashMap<String, UserId>);
+/// disclose the addresses of members.
+enum Members {
+    Known(HashMap<String, UserId>),
+    /// The importer may not see members, so no address is looked up.
+    Hidden,
+}
 
 impl Members {
-    async fn of_rows(tx: &Tx, rows: &[AssetRow]) -> Result<Self> {
+    async fn of_rows(tx: &Tx, rows: &[AssetRow], owners: Owners) -> Result<Self> {
+        if owners == Owners::Omitted {
+            return Ok(Self::Hidden);
+        }
         let emails: BTreeSet<&str> =
             rows.iter().filter_map(|row| row.owner.value().map(String::as_str)).collect();
         if emails.is_empty() {
-            return Ok(Self(HashMap::new()));
+            return Ok(Self::Known(HashMap::new()));
         }
         let emails: Vec<_> = emails.into_iter().collect();
         // Includes deactivated members, because they stay the owners of their assets.
@@ -274,7 +287,7 @@ impl Members {
             )
             .await?;
         let members = found.iter().map(|row| Ok((row.try_get("email")?, row.try_get("id")?)));
-        members.collect::<Result<_>>().map(Self)
+        members.collect::<Result<_>>().map(Self::Known)
     }
 
     fn resolve(
@@ -286,7 +299,11 @@ impl Members {
             Undefined => Undefined,
             Null => Null,
             MaybeUndefined::Value(email) => {
-                if let Some(user) = self.0.get(&email) {
+                let Self::Known(members) = self else {
+                    faults.push(FieldError::new("owner", Owners::REFUSED));
+                    return Undefined;
+                };
+                if let Some(user) = members.get(&email) {
                     return MaybeUndefined::Value(*user);
                 }
                 let beginning: String = email.chars().take(60).collect();

@@ -9,7 +9,10 @@ use crate::{
         nearest::nearest,
         text::beginning,
     },
-    inventory::attribute::{self, Attribute},
+    inventory::{
+        attribute::{self, Attribute},
+        owners::Owners,
+    },
 };
 
 /// Maximum number of columns in a file.
@@ -233,9 +236,13 @@ fn suggestion(kind: ImportKind, folded: &str) -> Option<String> {
 ///
 /// # Errors
 /// `Invalid` with one error per unknown or repeated column. If there are none, `Invalid` if no column identifies the
-/// asset, or the source or target of a dependency.
-pub fn check_columns(kind: ImportKind, columns: &[String]) -> Result<()> {
-    read_columns(kind, columns).map(drop)
+/// asset, or the source or target of a dependency. `Invalid` for a column of owners if `owners` are omitted.
+pub fn check_columns(kind: ImportKind, columns: &[String], owners: Owners) -> Result<()> {
+    let is_owner = |column: &Column| matches!(column, Column::Asset(AssetField::Owner));
+    if read_columns(kind, columns)?.iter().any(is_owner) && owners == Owners::Omitted {
+        return Err(Error::invalid("owner", Owners::REFUSED));
+    }
+    Ok(())
 }
 
 pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Column>> {
@@ -287,7 +294,7 @@ mod tests {
 
     fn check(kind: ImportKind, header: &str) -> Vec<(String, Option<String>)> {
         let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
-        match check_columns(kind, &columns) {
+        match check_columns(kind, &columns, Owners::Included) {
             Ok(()) => Vec::new(),
             Err(Error::Invalid(faults)) => {
                 faults.into_iter().map(|fault| (fault.path, fault.suggestion)).collect()
@@ -340,7 +347,8 @@ mod tests {
         for key in ["x".repeat(65), "x".repeat(200_000), String::new(), "a\u{7}b".to_owned()] {
             for header in [format!("name,custom.{key}"), format!("name,custom.{key}:json")] {
                 let columns: Vec<String> = header.split(',').map(str::to_owned).collect();
-                let Err(Error::Invalid(faults)) = check_columns(ImportKind::Assets, &columns)
+                let Err(Error::Invalid(faults)) =
+                    check_columns(ImportKind::Assets, &columns, Owners::Included)
                 else {
                     panic!("{} characters are too many", key.len())
                 };

@@ -17,6 +17,7 @@ use domain::{
             self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
             Table,
         },
+        owners::Owners,
         tag::Tag,
     },
 };
@@ -243,7 +244,7 @@ async fn import_facts(tx: &Tx, random: &mut Random, now: DateTime<Utc>) {
     ImportRun::add_chunk(tx, run.id, &table, &chunk).await.unwrap();
     ImportRun::mark_received(tx, run.id, now).await.unwrap();
     let begun = ImportRun::begin_chunk(tx, run.id, 0).await.unwrap().unwrap();
-    let outcome = import::apply(tx, &begun, now).await.unwrap();
+    let outcome = import::apply(tx, &begun, Owners::Included, now).await.unwrap();
     assert_eq!(outcome.faults.len(), 0, "{:?}", outcome.faults);
     ImportRun::close_chunk(tx, &begun, &outcome, now).await.unwrap();
 }

@@ -11,6 +11,7 @@ use domain::{
             self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
             Table,
         },
+        owners::Owners,
     },
 };
 
@@ -56,7 +57,7 @@ async fn import(
     let (mut index, mut faults) = ((!lines.is_empty()).then_some(0), Vec::new());
     while let Some(next) = index {
         let begun = ImportRun::begin_chunk(&tx, run.id, next).await.unwrap().unwrap();
-        let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
+        let outcome = import::apply(&tx, &begun, Owners::Included, at(1)).await.unwrap();
         faults
             .extend(outcome.faults.iter().map(|fault| format!("{} {}", fault.row, fault.message)));
         index = ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();

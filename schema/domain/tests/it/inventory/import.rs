@@ -8,6 +8,7 @@ use domain::{
             self, Chunk, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened,
             Sweep, Table,
         },
+        owners::Owners,
     },
 };
 
@@ -88,7 +89,7 @@ async fn tried(
     let mut faults = Vec::new();
     for index in 0..2 {
         let begun = ImportRun::begin_chunk(&tx, run.id, index).await.unwrap().unwrap();
-        let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
+        let outcome = import::apply(&tx, &begun, Owners::Included, at(1)).await.unwrap();
         let messages = |fault: &import::RowError| format!("{} {}", fault.row, fault.message);
         faults.extend(outcome.faults.iter().map(messages));
         ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();

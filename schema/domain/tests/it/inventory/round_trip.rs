@@ -8,11 +8,12 @@ use domain::{
     inventory::{
         asset::{Asset, AssetType, CreateAssetInput, Environment, LifecycleState},
         dependency::{Criticality, Dependency},
-        export::{Export, Owners},
+        export::Export,
         import::{
             self, EmptyCells, ImportFormat, ImportKind, ImportOrder, ImportRun, Opened, Table,
             check_columns, chunker::Chunker,
         },
+        owners::Owners,
         tag::Tag,
     },
 };
@@ -57,7 +58,7 @@ async fn imported(
     let mut chunks = chunker.push(file).unwrap();
     chunks.extend(chunker.finish().unwrap());
     let (columns, delimiter) = (chunker.header().unwrap().to_vec(), chunker.delimiter().unwrap());
-    check_columns(kind, &columns).unwrap();
+    check_columns(kind, &columns, Owners::Included).unwrap();
     let table = Table { kind, columns, delimiter };
     for chunk in &chunks {
         assert_eq!(chunk.faults, []);
@@ -67,7 +68,7 @@ async fn imported(
     let mut faults = Vec::new();
     for index in 0..i32::try_from(chunks.len()).unwrap() {
         let begun = ImportRun::begin_chunk(&tx, run.id, index).await.unwrap().unwrap();
-        let outcome = import::apply(&tx, &begun, at(1)).await.unwrap();
+        let outcome = import::apply(&tx, &begun, Owners::Included, at(1)).await.unwrap();
         faults.extend(outcome.faults.iter().map(|fault| format!("{fault:?}")));
         ImportRun::close_chunk(&tx, &begun, &outcome, at(1)).await.unwrap();
     }

@@ -15,6 +15,7 @@ use domain::{
     },
 };
 use graphql::{AccessLoss, Received, UploadAbort};
+use serde_json::json;
 
 use crate::harness::{Reply, Team, TestApp, client, now};
 
@@ -334,4 +335,27 @@ async fn an_export_that_fails_says_so_instead_of_ending() {
     app.execute_sql("ALTER TABLE asset RENAME TO lost").await;
     assert!(pages.next().await.unwrap().is_err());
     assert!(pages.next().await.is_none());
+}
+
+#[tokio::test]
+async fn owners_in_a_file_take_the_right_to_see_users_before_a_row_is_read() {
+    let app = TestApp::new().await;
+    let team = app.team("acme").await;
+    let import = "mutation($content: String!) { importAssets(input: { format: CSV, content: $content, dryRun: true }) { id } }";
+    let mut refusals = Vec::new();
+    for email in [team["admin"].email.as_str(), "stranger@acme.example", ""] {
+        let file = format!("code,name,asset_type,owner\nA-1,web-1,host,{email}\n");
+        let refused = app.ask(&*team["operator"].bearer, import, json!({ "content": file })).await;
+        assert_eq!(refused.faults(), ["input.content.owner"]);
+        assert!(refused.text.contains("USER_READ"), "{}", refused.text);
+        refusals.push(refused.json);
+        let refused = upload(&app, &team, assets(), pieces(&[&file])).await.unwrap_err();
+        assert_eq!(refused.faults(), ["owner"]);
+        refusals.push(refused.json);
+    }
+    assert!(refusals.iter().step_by(2).all(|one| *one == refusals[0]), "{refusals:#?}");
+    assert!(refusals.iter().skip(1).step_by(2).all(|one| *one == refusals[1]), "{refusals:#?}");
+    assert_eq!(count(&app, "import_run").await, 0);
+    let file = format!("code,name,asset_type,owner\nA-1,web-1,host,{}\n", team["admin"].email);
+    app.ask(&*team["admin"].bearer, import, json!({ "content": file })).await.data();
 }
