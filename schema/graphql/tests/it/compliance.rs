@@ -1,5 +1,6 @@
 //! Rules, runs, findings, scores and reports.
 
 mod evidence;
+mod quota;
 mod rule;
 mod run;

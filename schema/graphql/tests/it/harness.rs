@@ -149,6 +149,14 @@ impl TestApp {
         Self { engine: engine(db, quota).await, test, identity, hash }
     }
 
+    /// Creates an app with this quota for compliance runs and trials.
+    pub(crate) async fn with_run_quota(run_quota: Quota) -> Self {
+        let app = Self::new().await;
+        let services = services(app.test.db.clone()).await;
+        let engine = engine_of(Services { run_quota, ..services }, CheckIntervals::default());
+        Self { engine, ..app }
+    }
+
     /// Creates an app whose pool has at most `connections` connections.
     pub(crate) async fn with_connections(connections: usize) -> Self {
         let test = TestDb::new().await;
