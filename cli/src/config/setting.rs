@@ -205,7 +205,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     public_setting("HSTS_MAX_AGE", Fixed("63072000"), Never, "Seconds for which browsers must use HTTPS (`max-age` of the HSTS header, 0 to 315360000); sent in production only."),
     public_setting("HSTS_PRELOAD", Fixed("true"), Never, "`true` adds `preload` to the HSTS header."),
     public_setting("AUTH_LIMIT", Fixed("10/minute"), Never, "Maximum sign-ins and refreshes per account and per address, as a count per `second`, `minute`, `hour` or `day`."),
-    public_setting("SCAN_LIMIT", Fixed("6/minute"), Never, "Maximum starts of compliance runs per person or key and per organization, in the form of `AUTH_LIMIT`."),
+    public_setting("SCAN_LIMIT", Fixed("6/minute"), Never, "Maximum starts of compliance runs and trials of rules per person or key and per organization, in the form of `AUTH_LIMIT`."),
     public_setting("REQUEST_LIMIT", Fixed("3000/minute"), Never, "Maximum operations per person or key, over all transports, in the form of `AUTH_LIMIT`."),
     public_setting("ADDRESS_LIMIT", Fixed("6000/minute"), Never, "Maximum operations per address, with or without a token, in the form of `AUTH_LIMIT`. An IPv6 address is counted in its /64, and with 4 and 16 times the limit in its /56 and /48."),
     public_setting("SHED_QUEUE_DEPTH", Fixed("100000"), Never, "Number of waiting jobs from which the API refuses operations that start jobs (1 to 100000000)."),

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     time::{Duration, Instant},
 };
 
@@ -181,7 +182,8 @@ fn large_dependencies() -> String {
     for source in 0..LARGE_ASSETS {
         for step in 1..=LARGE_TARGETS {
             let target = large((source + step) % LARGE_ASSETS);
-            file += &format!("{},{target},network,high\n", large(source));
+            // Writing to a String cannot fail.
+            let _ = writeln!(file, "{},{target},network,high", large(source));
         }
     }
     file
