@@ -121,7 +121,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     }
     match command {
         Command::Up(arguments) => Box::pin(up::run(arguments, config)).await,
-        Command::Api => serve::run(config).await,
+        Command::Api => Box::pin(serve::run(config)).await,
         Command::Worker(arguments) => worker::run(arguments, config).await,
         Command::Migrate(arguments) => migrate::run(arguments, &config).await,
         Command::Services(arguments) => services::run(arguments).await,

@@ -263,12 +263,11 @@ impl<'a, G: Gateway> Protocol<'a, G> {
         })?;
         let ConnectedCaller { bearer, holder, lost } = caller;
         let (slots, limits) = (&self.session.slots, &self.session.limits.sockets);
-        let acquired = match holder {
-            Some(holder) => slots.acquire(&holder, limits.per_holder).map(|slot| vec![slot]),
-            None => {
-                let address = self.session.handshake.client.address;
-                slots.acquire_anonymous(address, limits.per_holder, limits.anonymous)
-            }
+        let acquired = if let Some(holder) = holder {
+            slots.acquire(&holder, limits.per_holder).map(|slot| vec![slot])
+        } else {
+            let address = self.session.handshake.client.address;
+            slots.acquire_anonymous(address, limits.per_holder, limits.anonymous)
         };
         let slots = acquired.ok_or(Close::TOO_MANY)?;
         self.lost = lost.fuse();

@@ -85,10 +85,10 @@ impl QueueDepth {
         gauge!("sentryops_queues_full").set(if is_full { 1.0 } else { 0.0 });
         match (was_full, is_full) {
             (false, true) => {
-                warn!("{limit} jobs are waiting: operations that start jobs are refused")
+                warn!("{limit} jobs are waiting: operations that start jobs are refused");
             }
             (true, false) => {
-                info!("the queues are no longer full: operations may start jobs again")
+                info!("the queues are no longer full: operations may start jobs again");
             }
             _ => {}
         }

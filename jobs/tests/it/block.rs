@@ -125,7 +125,7 @@ async fn a_client_with_a_wide_network_has_few_buckets() {
 #[tokio::test]
 async fn a_network_that_is_used_up_takes_nothing_from_its_neighbours() {
     let (limiter, quota) = (Limiter::new(shared().await), quota("60/day"));
-    let network = u128::from(uuid::Uuid::now_v7().as_u128() as u32) << 16;
+    let network = (uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)) << 16;
     let take =
         async |subnet| limiter.take_of_address_in_blocks(&quota, address(network, subnet)).await;
     let mut own = 0;

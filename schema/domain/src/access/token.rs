@@ -112,7 +112,7 @@ impl TokenKeys {
     /// # Errors
     /// The first error of signing or of verifying a token that belongs to no session.
     pub fn check(&self, now: DateTime<Utc>) -> Result<()> {
-        let claims = Claims::new(Id::new(), Id::new(), Id::new(), now, now);
+        let claims = Claims::new(Id::new(), Id::new(), (Id::new(), 0), now, now);
         self.verify(&self.mint(&claims)?, now).map(drop)
     }
 

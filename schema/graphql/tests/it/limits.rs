@@ -174,7 +174,7 @@ fn in_subnet(network: u128, subnet: u128) -> Client {
 async fn an_address_is_counted_before_anything_else_is_done() {
     let (app, wire) = Wire::app(1).await;
     let engine = engine(&app, |services| services.address_quota = quota("address", "3/day")).await;
-    let network = u128::from(uuid::Uuid::now_v7().as_u128() as u32) << 16;
+    let network = (uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)) << 16;
     wire.take();
     for _ in 0..3 {
         assert!(engine.admit(&in_subnet(network, 0)).await.is_ok());
@@ -190,7 +190,7 @@ async fn an_address_is_counted_before_anything_else_is_done() {
 async fn of_25_networks_of_one_client_16_are_let_through() {
     let app = TestApp::new().await;
     let engine = engine(&app, |services| services.address_quota = quota("address", "1/day")).await;
-    let network = u128::from(uuid::Uuid::now_v7().as_u128() as u32) << 16;
+    let network = (uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)) << 16;
     let mut admitted = 0;
     for subnet in 0..25 {
         admitted += usize::from(engine.admit(&in_subnet(network, subnet << 8)).await.is_ok());
