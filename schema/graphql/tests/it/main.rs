@@ -14,6 +14,7 @@
 //! | `fleet/job` | jobs, queues, workers and schedules |
 //! | `compliance/rule` | rules: reading, saving and testing rules |
 //! | `limits` | rates of callers and addresses; full job queues; tokens that nobody issued |
+//! | `guard` | repeated fields, large answers, places of callers and organizations |
 //! | `errors`, `paging` | error codes and messages; pages in both directions |
 //! | `compatibility` | cursors that an earlier version issued |
 //! | `inventory/files` | uploads and exports |
@@ -27,6 +28,7 @@ mod compliance;
 mod contract;
 mod errors;
 mod fleet;
+mod guard;
 mod harness;
 mod inventory;
 mod limits;
