@@ -6,7 +6,7 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -133,14 +133,13 @@ impl Pace {
     /// response key of the root field.
     pub(crate) async fn row<E>(
         &self,
-        row: impl Future<Output = Result<Value, E>>,
+        mut row: impl Future<Output = Result<Value, E>> + Unpin,
         root: impl FnOnce() -> String,
     ) -> Result<Value, E> {
-        let mut row = pin!(row);
         // Checked at each poll: rows that wait for one load continue together, thousands of them within one poll.
         let row = poll_fn(|task| match self.pauses(task) {
             Some(()) => Poll::Pending,
-            None => row.as_mut().poll(task),
+            None => Pin::new(&mut row).poll(task),
         });
         let counted = async {
             let value = row.await?;

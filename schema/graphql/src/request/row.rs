@@ -40,7 +40,8 @@ impl<T: OutputType> OutputType for Row<T> {
         field: &Positioned<Field>,
     ) -> ServerResult<Value> {
         let scope = ctx.data_unchecked::<Arc<RequestScope>>();
-        scope.pace.row(self.0.resolve(ctx, field), || root_of(ctx)).await
+        // Boxed, because the future of a row has many kilobytes, and would be moved several times otherwise.
+        scope.pace.row(Box::pin(self.0.resolve(ctx, field)), || root_of(ctx)).await
     }
 }
 
