@@ -19,8 +19,7 @@ use crate::{
 const POLL_EVERY: Duration = Duration::from_millis(100);
 /// Query for the number of live jobs: jobs that are not buried (dead-lettered), and are due within the next hour. The
 /// job for the next change of a verdict by time alone is not live: it may be due at any time.
-pub(crate) const LIVE: &str =
-    "SELECT count(*) FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour' AND kind <> 'scan.turn'";
+pub(crate) const LIVE: &str = "SELECT count(*) FROM job WHERE state <> 'BURIED' AND run_at < now() + interval '1 hour' AND kind <> 'scan.turn'";
 /// Query that returns 1 if there is a live job, otherwise 0. Its cost depends neither on the number of jobs nor on dead
 /// rows in the table. Jobs that are due later, such as the next daily verification of postures, always exist and are
 /// not live.
