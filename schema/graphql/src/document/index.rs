@@ -99,6 +99,7 @@ pub(crate) struct Type {
     pub(crate) is_connection: bool,
     has_permission_directive: bool,
     interfaces: Vec<Box<str>>,
+    unions: Vec<Box<str>>,
     fields: HashMap<Box<str>, Field>,
 }
 
@@ -106,6 +107,12 @@ impl Type {
     /// Returns the field with this name, or `None`.
     pub(crate) fn field(&self, name: &str) -> Option<&Field> {
         self.fields.get(name)
+    }
+
+    /// Returns true if objects of this type meet a type condition with this name.
+    pub(crate) fn is_a(&self, condition: &str) -> bool {
+        let mut names = self.interfaces.iter().chain(&self.unions);
+        *self.name == *condition || names.any(|name| **name == *condition)
     }
 }
 

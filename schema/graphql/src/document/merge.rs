@@ -129,27 +129,38 @@ impl<'a> Merger<'a> {
                     (Some(&fragment.type_condition.node), &fragment.selection_set)
                 }
             };
-            let name = condition.map(|condition| condition.on.node.as_str());
-            match name.filter(|name| self.narrows(on, name)) {
-                None => self.collect(on, conditions, set, groups),
-                Some(name) => {
-                    let narrowed = self.index.narrowed(on, name);
-                    let is_object =
-                        narrowed.is_some_and(|on| self.index.get(on).kind == Kind::Object);
-                    // An object type implies the conditions around it.
-                    let outer = if is_object { &[] } else { conditions };
-                    let conditions = [outer, &[name]].concat();
-                    self.collect(narrowed, &conditions, set, groups);
-                }
+            let Some(condition) = condition else {
+                self.collect(on, conditions, set, groups);
+                continue;
+            };
+            if let Some((on, conditions)) = self.narrowed(on, conditions, &condition.on.node) {
+                self.collect(on, &conditions, set, groups);
             }
         }
     }
 
-    /// Returns true if the condition excludes some objects of the type. Every condition on an object type or on an
-    /// introspection type holds, because validation has rejected the others.
-    fn narrows(&self, on: Option<TypeId>, condition: &str) -> bool {
-        let abstract_type = on.map(|on| self.index.get(on)).filter(|on| on.kind != Kind::Object);
-        abstract_type.is_some_and(|on| &*on.name != condition)
+    /// Adds a type condition. Returns the type and the conditions of the selections below; `None` if they hold for no
+    /// object. Validation compares a condition only with the type around it, so a document may contain such selections.
+    fn narrowed(
+        &self,
+        on: Option<TypeId>,
+        conditions: &[&'a str],
+        added: &'a str,
+    ) -> Option<(Option<TypeId>, Vec<&'a str>)> {
+        let unchanged = (on, conditions.to_vec());
+        let Some(around) = on.map(|on| self.index.get(on)) else { return Some(unchanged) };
+        if around.kind == Kind::Object || &*around.name == added {
+            return around.is_a(added).then_some(unchanged);
+        }
+        let narrowed = self.index.narrowed(on, added);
+        match narrowed.map(|on| self.index.get(on)).filter(|on| on.kind == Kind::Object) {
+            // An object type implies the conditions around it, or contradicts one of them.
+            Some(object) => {
+                let is_possible = conditions.iter().all(|outer| object.is_a(outer));
+                is_possible.then(|| (narrowed, vec![added]))
+            }
+            None => Some((narrowed, [conditions, &[added]].concat())),
+        }
     }
 
     fn field(&self, on: Option<TypeId>, merged: &MergedField<'a>) -> Positioned<Selection> {

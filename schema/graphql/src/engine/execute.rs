@@ -229,12 +229,17 @@ impl Engine {
         let sent = document
             .prepared_operation(operation_name.as_deref(), variables)
             .map_err(|error| answer_to(&error))?;
-        let forbidden = self.0.index.forbidden(sent, caller);
+        let executed = merged.as_ref().and_then(|merged| merged.merged_operation(sent));
+        let mut forbidden = self.0.index.forbidden(sent, caller);
+        if forbidden.is_empty()
+            && let Some(executed) = executed
+        {
+            forbidden = self.0.index.forbidden(executed, caller);
+        }
         if !forbidden.is_empty() {
             let entries = forbidden.into_iter().map(entry).collect();
             return Err(Answer { response: Response::from_errors(entries), executed: false });
         }
-        let executed = merged.as_ref().and_then(|merged| merged.merged_operation(sent));
         if executed.is_some() {
             self.validate(prepared)?;
         }

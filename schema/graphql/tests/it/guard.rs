@@ -49,6 +49,19 @@ async fn a_field_that_is_repeated_answers_as_if_it_stood_once() {
 }
 
 #[tokio::test]
+async fn a_type_condition_that_no_object_meets_selects_nothing() {
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let document =
+        "mutation($owner: ID!) { createAsset(input: { name: \"x\", type: HOST, owner: $owner }) {
+        name name owner { ... on Node { ... on Asset { name } } __typename } } }";
+    let owner = json!({ "owner": team["viewer"].id });
+    let reply = app.ask(team["admin"].bearer.as_str(), document, owner).await;
+    let expected = json!({ "createAsset": { "name": "x", "owner": { "__typename": "User" } } });
+    assert_eq!(reply.data(), &expected);
+}
+
+#[tokio::test]
 async fn different_arguments_under_one_key_are_refused_as_ever() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;

@@ -109,6 +109,12 @@ impl Reader {
         entry.has_permission_directive |= permission_directives.is_declared;
         entry.interfaces.extend(interfaces.iter().map(|name| name.node.as_str().into()));
         entry.fields.extend(fields);
+        if let TypeKind::Union(union) = &definition.kind {
+            for member in &union.members {
+                let id = self.type_id(&member.node);
+                self.types[id.0].unions.push(name.into());
+            }
+        }
     }
 
     fn field(&mut self, type_name: &str, definition: &FieldDefinition) -> (Box<str>, Field) {
@@ -204,6 +210,7 @@ impl Reader {
             is_connection: false,
             has_permission_directive: false,
             interfaces: Vec::new(),
+            unions: Vec::new(),
             fields: HashMap::new(),
         });
         self.by_name.insert(name.into(), id);
