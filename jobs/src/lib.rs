@@ -12,7 +12,7 @@
 //! | `limit` | [`Limiter`]: takes one token from each of several buckets under a [`Quota`]; returns a [`Decision`] |
 //! | `limit.lua`, `limit/block.lua` | the Lua scripts that take tokens from the buckets in Redis |
 //! | `limit/quota` | [`Quota`], parsed from `10/minute` |
-//! | `limit/bucket` | bucket names: hashed keys, [`address_bucket`] |
+//! | `limit/bucket` | bucket names: hashed keys, networks of an address |
 //! | `limit/block` | blocks of tokens taken in advance, for limits of every request |
 //! | `limit/local` | the local limiters: in front of Redis, and in place of it |
 //! | `limit/shared` | decides with Redis, or with the local limiters while Redis is unavailable |
@@ -39,7 +39,7 @@ mod redis;
 
 pub use error::{Error, Result};
 pub use job::Job;
-pub use limit::{Decision, Limiter, Quota, address_bucket};
+pub use limit::{Decision, Limiter, Quota};
 pub use queue::{
     failure::Failure,
     fetcher::ClaimedJob,

@@ -35,7 +35,6 @@ use metrics::counter;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::breaker::Breaker;
-pub use self::bucket::address_bucket;
 use self::bucket::{Bucket, address_buckets};
 pub use self::quota::Quota;
 use self::shared::Shared;
@@ -81,7 +80,7 @@ impl Limiter {
     /// Takes one token from the bucket of each key, e.g. of `account` and `address`. If any bucket is empty, takes
     /// none. Without keys, all callers share one bucket.
     ///
-    /// A key must begin with its type (`account:…`, `user:…`, [`address_bucket`]). Otherwise a caller could choose an
+    /// A key must begin with its type (`account:…`, `user:…`, `address:…`). Otherwise a caller could choose an
     /// account name that equals another client's address, and empty that client's bucket. Returns within 300 ms even if
     /// Redis does not answer.
     pub async fn take(&self, quota: &Quota, keys: &[&str]) -> Decision {

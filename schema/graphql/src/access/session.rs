@@ -186,8 +186,7 @@ impl SessionMutation {
         let services = ctx.services();
         // The address first, which costs no statement; then the account, under a key that a stranger does not share
         // with the addresses from which the user has signed in.
-        let address = format!("login address {}", jobs::address_bucket(ctx.caller().address));
-        ctx.take_tokens(&services.auth_quota, &[&address]).await?;
+        ctx.take_token_of_address(&services.auth_quota, "login").await?;
         let attempt = services.identity.begin_login(&email, ctx.caller()).await?;
         let account = format!("login {}", attempt.account_key());
         ctx.take_tokens(&services.auth_quota, &[&account]).await?;
@@ -204,8 +203,7 @@ impl SessionMutation {
         #[graphql(desc = "The session's latest refresh token.", secret)] refresh_token: String,
     ) -> Result<Tokens> {
         let services = ctx.services();
-        let address = format!("refresh address {}", jobs::address_bucket(ctx.caller().address));
-        ctx.take_tokens(&services.auth_quota, &[&address]).await?;
+        ctx.take_token_of_address(&services.auth_quota, "refresh").await?;
         Ok(services.identity.refresh(&refresh_token, ctx.caller()).await?)
     }
 

@@ -50,7 +50,8 @@ impl Services {
     }
 }
 
-fn allowed(decision: Decision) -> Result<()> {
+/// Returns `RATE_LIMITED` for a refusal.
+pub(super) fn allowed(decision: Decision) -> Result<()> {
     match decision {
         Decision::Allowed => Ok(()),
         Decision::Refused { retry_after } => Err(Error::rate_limited(retry_after)),

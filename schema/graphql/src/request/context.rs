@@ -22,10 +22,11 @@ use domain::{
         page::CursorKeys,
     },
 };
-use jobs::{Decision, Limiter, Quota, event::Listener, queue::depth::QueueDepth};
+use jobs::{Limiter, Quota, event::Listener, queue::depth::QueueDepth};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use crate::request::{
+    admission,
     error::{Error, ErrorCode, Result},
     pace::{EarlyEnd, Pace},
     place::Places,
@@ -240,10 +241,14 @@ pub(crate) trait ContextExt<'a> {
 
     /// Takes one token from each of these buckets of a quota. Returns `RATE_LIMITED` if a bucket is empty.
     async fn take_tokens(&self, quota: &Quota, keys: &[&str]) -> Result<()> {
-        match self.services().limiter.take(quota, keys).await {
-            Decision::Allowed => Ok(()),
-            Decision::Refused { retry_after } => Err(Error::rate_limited(retry_after)),
-        }
+        admission::allowed(self.services().limiter.take(quota, keys).await)
+    }
+
+    /// Takes one token for `action` from the bucket of the caller's address, and of the networks around an IPv6 address.
+    /// Returns `RATE_LIMITED` if a bucket is empty.
+    async fn take_token_of_address(&self, quota: &Quota, action: &str) -> Result<()> {
+        let address = self.caller().address;
+        admission::allowed(self.services().limiter.take_of_address(quota, action, address).await)
     }
 }
 

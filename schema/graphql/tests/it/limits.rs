@@ -20,7 +20,7 @@ use graphql::{CheckIntervals, Client, Engine, Services, UploadAbort};
 use jobs::{Quota, event::PollInterval, queue::depth::QueueDepth};
 
 use crate::{
-    harness::{Reply, Team, TestApp, client, engine_of, nothing, services},
+    harness::{self, Reply, Team, TestApp, client, engine_of, nothing, services},
     wire::Wire,
 };
 
@@ -196,6 +196,28 @@ async fn of_25_networks_of_one_client_16_are_let_through() {
         admitted += usize::from(engine.admit(&in_subnet(network, subnet << 8)).await.is_ok());
     }
     assert_eq!(admitted, 16);
+}
+
+#[tokio::test]
+async fn sign_ins_of_one_client_are_counted_across_its_networks() {
+    let app = TestApp::new().await;
+    let engine = engine(&app, |services| services.auth_quota = quota("auth", "1/day")).await;
+    let network = (uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)) << 16;
+    let login = |subnet| {
+        format!(
+            "mutation {{ login(email: \"nobody{subnet}@alfa.example\", password: \"x\") {{ tokens {{ accessToken }} }} }}"
+        )
+    };
+    let refresh = |_| "mutation { refreshSession(refreshToken: \"x\") { accessToken } }".to_owned();
+    for document in [&login as &dyn Fn(u128) -> String, &refresh] {
+        let mut limited = 0;
+        for subnet in 0..25 {
+            let client = in_subnet(network, subnet << 8);
+            let reply = harness::ask(&engine, None, &document(subnet), nothing(), client).await;
+            limited += usize::from(reply.code() == "RATE_LIMITED");
+        }
+        assert_eq!(limited, 9, "{}", document(0));
+    }
 }
 
 #[tokio::test]
