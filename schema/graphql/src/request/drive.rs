@@ -95,3 +95,58 @@ pub(crate) async fn drive<T>(
     // immediately, and the loop would spin.
     tokio::task::unconstrained(driver).await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc, time::Duration};
+
+    use super::*;
+
+    /// An execution that computes without end, and checks the clock.
+    async fn endless(pace: &Pace) {
+        loop {
+            pace.check().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_execution_that_awaits_nothing_ends_at_its_deadline() {
+        let pace = Pace::new(Duration::from_millis(20));
+        assert_eq!(drive(endless(&pace), Loads::default(), &pace).await, Err(EarlyEnd::Deadline));
+    }
+
+    #[tokio::test]
+    async fn an_execution_that_waits_for_ever_ends_at_its_deadline() {
+        let pace = Pace::new(Duration::from_millis(20));
+        let waiting = std::future::pending::<()>();
+        assert_eq!(drive(waiting, Loads::default(), &pace).await, Err(EarlyEnd::Deadline));
+    }
+
+    #[tokio::test]
+    async fn other_tasks_run_while_an_execution_computes() {
+        let pace = Pace::new(Duration::from_mins(1));
+        let (has_run, seen) = (Rc::new(Cell::new(false)), Cell::new(false));
+        let other = has_run.clone();
+        let tasks = tokio::task::LocalSet::new();
+        tasks.spawn_local(async move { other.set(true) });
+        let computing = async {
+            while !has_run.get() {
+                pace.check().await;
+            }
+            seen.set(true);
+        };
+        tasks.run_until(drive(computing, Loads::default(), &pace)).await.unwrap();
+        assert!(seen.get());
+    }
+
+    #[tokio::test]
+    async fn an_execution_ends_at_its_next_check_for_the_reason_that_was_given() {
+        let pace = Pace::new(Duration::from_mins(1));
+        let execution = async {
+            pace.end(EarlyEnd::TooLarge);
+            endless(&pace).await;
+        };
+        let ended = drive(execution, Loads::default(), &pace).await;
+        assert_eq!(ended, Err(EarlyEnd::TooLarge));
+    }
+}
