@@ -12,6 +12,7 @@
 //! | `error_answer`, `early_end` | errors of rejected documents and of executions that ended early |
 //! | `subscription`, `connection` | repeated execution of a subscription; permissions of open connections |
 //! | `files` | upload and download of files |
+//! | `resolver_calls` | counts of resolver calls, with the feature `testing` |
 
 mod allowlist;
 pub(crate) mod connection;
@@ -21,15 +22,19 @@ mod execute;
 mod files;
 mod prepare;
 mod register;
+#[cfg(feature = "testing")]
+mod resolver_calls;
 pub(crate) mod schema;
 pub(crate) mod subscription;
 
 use std::sync::Arc;
 
-use async_graphql::{Schema, ValidationMode};
+use async_graphql::{Schema, SchemaBuilder, ValidationMode};
 
 pub use allowlist::Allowlist;
 pub use prepare::{OperationKind, Prepared};
+#[cfg(feature = "testing")]
+pub use resolver_calls::ResolverCalls;
 
 use crate::{
     document::{
@@ -42,6 +47,8 @@ use crate::{
     },
     request::{context::Services, place::Places},
 };
+
+type Builder = SchemaBuilder<Query, Mutation, Subscription>;
 
 /// Settings of the GraphQL endpoint.
 #[derive(Debug, Clone, Default)]
@@ -76,8 +83,17 @@ impl Engine {
     /// Returns one line per error in the schema, e.g. an object type or root field without a permission directive. The
     /// server must not start then.
     pub fn build(services: Services, settings: Settings) -> Result<Self, Vec<String>> {
+        Self::build_with(services, settings, |builder| builder)
+    }
+
+    /// Builds the engine from a schema builder that `extend` has extended.
+    fn build_with(
+        services: Services,
+        settings: Settings,
+        extend: impl Fn(Builder) -> Builder,
+    ) -> Result<Self, Vec<String>> {
         let build = |mode| {
-            let builder = schema::builder().validation_mode(mode);
+            let builder = extend(schema::builder().validation_mode(mode));
             if settings.introspection {
                 builder.finish()
             } else {

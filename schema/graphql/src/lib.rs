@@ -21,6 +21,8 @@ mod inventory;
 mod request;
 
 pub use compliance::report::PrintedReport;
+#[cfg(feature = "testing")]
+pub use engine::ResolverCalls;
 pub use engine::{
     Allowlist, Engine, OperationKind, Prepared, Settings,
     connection::{CheckIntervals, ConnectedCaller},

@@ -38,4 +38,5 @@ mod sdl;
 mod statements;
 mod subscriptions;
 mod tenancy;
+mod walk;
 mod wire;
