@@ -147,7 +147,7 @@ async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(St
             let new = normalise_email(&new).context("--new: this is not a valid e-mail address")?;
             let tx = db.auth(Origin::system()).await?;
             let id = find_user(&tx, &email).await?;
-            User::set_email(&tx, id, &new, crate::now()).await?;
+            User::set_email(&tx, id, &new).await?;
             tx.commit().await?;
             String::new()
         }
@@ -156,7 +156,7 @@ async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(St
             let permissions = fleet_permissions(&permission)?;
             let tx = db.auth(Origin::system()).await?;
             let id = find_user(&tx, &email).await?;
-            User::grant(&tx, organization.id, id, permissions, crate::now()).await?;
+            User::grant(&tx, organization.id, id, permissions).await?;
             tx.commit().await?;
             String::new()
         }

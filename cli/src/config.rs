@@ -17,7 +17,7 @@ use std::{
 use domain::fleet::job::Queue;
 use ipnet::IpNet;
 use url::Url;
-use workers::QueueSettings;
+use workers::{QueueSettings, Retention};
 
 mod assemble;
 mod key_ring;
@@ -180,13 +180,13 @@ pub(crate) struct Argon2 {
     pub max_parallel: NonZeroUsize,
 }
 
-/// Queues, concurrency and job history of a worker.
+/// Queues, concurrency and retention of a worker.
 #[derive(Debug)]
 pub(crate) struct Workers {
     /// Queues to claim jobs from, each with its settings.
     pub queues: Vec<(Queue, QueueSettings)>,
-    /// Retention of the job history, and of imports with their errors, in days.
-    pub history_days: u16,
+    /// Retention of the job history and of the audit trail.
+    pub retention: Retention,
 }
 
 /// Introspection, playground and allowlist of the GraphQL API.

@@ -107,7 +107,7 @@ async fn find_people(
         let id = User::find_by_email(&tx, &email(short_name)).await?;
         let id = id.with_context(|| format!("the demo's user {short_name} no longer exists"))?;
         if WITH_MFA.contains(short_name) {
-            User::set_mfa_enabled(&tx, organization, id, true, crate::now()).await?;
+            User::set_mfa_enabled(&tx, organization, id, true).await?;
         }
         people.insert(*short_name, id);
     }

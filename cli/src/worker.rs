@@ -67,7 +67,7 @@ pub(crate) fn worker_process(config: &Config, process: &Process) -> WorkerProces
         leases: LeaseConfig::default(),
         drain_timeout: DRAIN_TIMEOUT,
         maintenance_interval: MAINTENANCE_INTERVAL,
-        history_days: config.workers.history_days,
+        retention: config.workers.retention,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };

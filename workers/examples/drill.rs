@@ -28,7 +28,7 @@ use jobs::{
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use workers::{Context, Handlers, QueueSettings, Settings, WorkerProcess};
+use workers::{Context, Handlers, QueueSettings, Retention, Settings, WorkerProcess};
 
 macro_rules! kinds {
     ($($(#[$meta:meta])* $name:ident = $kind:literal, $attempts:literal, $seconds:literal;)+) => {
@@ -123,7 +123,7 @@ async fn work(db: Db, listener: Listener, concurrency: usize, prefetch: usize) {
         leases: LeaseConfig::default(),
         drain_timeout: Duration::from_secs(30),
         maintenance_interval: Duration::from_secs(1),
-        history_days: 30,
+        retention: Retention { history_days: 30, audit_days: 365 },
         version: "drill".to_owned(),
         host: "drill".to_owned(),
     };

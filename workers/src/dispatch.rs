@@ -79,8 +79,8 @@ impl Dispatcher {
         if context.may(permission).await? {
             return Ok(());
         }
-        let (tx, now) = (context.write().await?, context.now());
-        Entry::without_values("job.denied_at_run", claimed.lease.id).record(&tx, now).await?;
+        let tx = context.write().await?;
+        Entry::without_values("job.denied_at_run", claimed.lease.id).record(&tx).await?;
         tx.commit().await?;
         Err(Failure::Denied {
             reason: format!("the job's actor no longer has the permission {permission}"),

@@ -51,7 +51,7 @@ mod settings;
 
 pub use renewer::EXIT_STUCK;
 use renewer::LeaseRenewer;
-pub use settings::{QueueSettings, Settings};
+pub use settings::{QueueSettings, Retention, Settings};
 
 /// Drain timeout after every [`Error`] of a running process. Used instead of `Settings::drain_timeout`, because the
 /// process should exit soon, so that its supervisor restarts it. The process claims no new jobs during this time.
@@ -222,7 +222,7 @@ impl WorkerProcess {
             this_worker: this_worker.clone(),
             registry: registry.clone(),
             periodic_tasks: Arc::clone(&self.periodic_tasks),
-            history_days: self.settings.history_days,
+            retention: self.settings.retention,
             interval: self.settings.maintenance_interval,
             draining: draining.clone(),
             stop: stop.clone(),

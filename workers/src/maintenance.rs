@@ -16,11 +16,14 @@ use std::{
 
 use domain::{
     Db,
+    access::audit::AuditEntry,
     base::event::Event,
     fleet::worker::{NewWorker, Worker},
 };
 use jobs::queue::{claims::ClaimRegistry, history, lease};
 use tokio_util::sync::CancellationToken;
+
+use crate::fleet::Retention;
 
 /// Interval between two heartbeats of a worker.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -36,8 +39,8 @@ const OUTAGE_GRACE: Duration = Duration::from_secs(5);
 pub struct TaskContext {
     /// Database in which the task works.
     pub db: Db,
-    /// Retention of ended jobs and ended import runs, in days.
-    pub history_days: u16,
+    /// Times for which rows are kept.
+    pub retention: Retention,
 }
 
 type TaskFuture = Pin<Box<dyn Future<Output = domain::Result<()>> + Send>>;
@@ -96,7 +99,7 @@ pub(crate) struct Maintenance {
     pub(crate) this_worker: NewWorker,
     pub(crate) registry: ClaimRegistry,
     pub(crate) periodic_tasks: Arc<PeriodicTasks>,
-    pub(crate) history_days: u16,
+    pub(crate) retention: Retention,
     pub(crate) interval: Duration,
     pub(crate) draining: CancellationToken,
     pub(crate) stop: CancellationToken,
@@ -164,7 +167,7 @@ impl Maintenance {
         }
         for (task, at) in self.periodic_tasks.0.iter().zip(&mut last_runs.periodic_tasks) {
             if is_due(*at, task.interval) {
-                let context = TaskContext { db: self.db.clone(), history_days: self.history_days };
+                let context = TaskContext { db: self.db.clone(), retention: self.retention };
                 has_succeeded |= log_failure(task.action, (task.run)(context).await);
                 *at = Some(Instant::now());
             }
@@ -212,8 +215,9 @@ impl Maintenance {
 
     async fn clean_up(&self) -> domain::Result<()> {
         let tx = self.db.fleet().await?;
-        // Creates the history partitions of the coming days, and drops the partitions past the retention.
-        history::rotate(&tx, self.history_days).await?;
+        // Creates the partitions of the coming days and months, and drops the partitions past the retention.
+        history::rotate(&tx, self.retention.history_days).await?;
+        AuditEntry::rotate(&tx, self.retention.audit_days).await?;
         Worker::delete_stale(&tx).await?;
         tx.commit().await
     }

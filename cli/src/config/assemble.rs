@@ -9,7 +9,7 @@ use std::{
 };
 
 use domain::fleet::job::Queue;
-use workers::QueueSettings;
+use workers::{QueueSettings, Retention};
 
 use super::{
     Allowlist, Argon2, Config, Documents, Environment, Expected, GraphQl, Hsts, Http, KeyRing,
@@ -132,6 +132,7 @@ fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, ErrorRecorded> {
         .map(|(queue, setting)| (*queue, reader.find(setting, nonzero(10_000))))
         .collect();
     let history_days = reader.get("JOB_HISTORY_DAYS", within(1..=3650));
+    let audit_days = reader.get("AUDIT_RETENTION_DAYS", within(90..=3650));
     let selected = selected?.unwrap_or_default();
     let mut queues = Vec::new();
     for (queue, configured) in configured {
@@ -142,7 +143,8 @@ fn read_workers(reader: &mut Reader<'_>) -> Result<Workers, ErrorRecorded> {
             queues.push((queue, QueueSettings { concurrency, ..defaults }));
         }
     }
-    Ok(Workers { queues, history_days: history_days? })
+    let retention = Retention { history_days: history_days?, audit_days: audit_days? };
+    Ok(Workers { queues, retention })
 }
 
 /// Queues, each with the setting of its concurrency.

@@ -231,6 +231,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     public_setting("WORKER_CONCURRENCY_NOTIFY", Unset("16"), Never, "The same for the queue `notify`."),
     public_setting("WORKER_CONCURRENCY_UPKEEP", Unset("32"), Never, "The same for the queue `upkeep`."),
     public_setting("JOB_HISTORY_DAYS", Fixed("30"), Never, "Retention of the job history, and of imports with their errors, in days (1 to 3650)."),
+    public_setting("AUDIT_RETENTION_DAYS", Fixed("365"), Never, "Retention of the audit trail in days (90 to 3650). Whole months are removed."),
     public_setting("LOG_FORMAT", Unset("`json`; `text` on a terminal in development"), Never, "`json` or `text`; logs go to standard error, one line per event."),
     public_setting("LOG_LEVEL", Fixed("info"), Never, "A level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or directives such as `warn,api=info`; production rejects `debug` and `trace`."),
     public_setting("LOG_LEVEL_FORCE", Fixed("false"), Never, "`true` allows `debug` and `trace` in production."),

@@ -30,6 +30,15 @@ impl QueueSettings {
     }
 }
 
+/// Times for which rows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Retention of ended jobs and ended import runs, in days.
+    pub history_days: u16,
+    /// Retention of the audit trail, in days.
+    pub audit_days: u16,
+}
+
 /// Settings of a worker process.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -41,8 +50,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Interval between two ticks of the maintenance. A tick reaps expired leases and pushes the jobs of due schedules.
     pub maintenance_interval: Duration,
-    /// Retention of ended jobs and ended import runs, in days.
-    pub history_days: u16,
+    /// Retention of what ended.
+    pub retention: Retention,
     /// Version of SentryOps that the process runs.
     pub version: String,
     /// Name of the machine on which the process runs.

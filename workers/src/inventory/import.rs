@@ -93,7 +93,7 @@ pub async fn sweep(context: Context, job: ImportSweep) -> Result<(), Failure> {
 pub(crate) async fn delete_old(context: TaskContext) -> domain::Result<()> {
     loop {
         let tx = context.db.fleet().await?;
-        let before = tx.now().await? - TimeDelta::days(context.history_days.into());
+        let before = tx.now().await? - TimeDelta::days(context.retention.history_days.into());
         let deleted = ImportRun::delete_ended(&tx, before).await?;
         tx.commit().await?;
         if deleted == 0 {

@@ -19,7 +19,7 @@ use jobs::{Failure, Job, event::Listener, queue::renewal::LeaseConfig};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use workers::{Context, Handlers, QueueSettings, Settings, WorkerProcess};
+use workers::{Context, Handlers, QueueSettings, Retention, Settings, WorkerProcess};
 
 /// Leases as short as a loaded machine can renew.
 pub(crate) const LEASES: LeaseConfig = LeaseConfig {
@@ -159,7 +159,7 @@ impl TestFleet {
             leases: LEASES,
             drain_timeout: Duration::from_secs(10),
             maintenance_interval: Duration::from_millis(100),
-            history_days: 30,
+            retention: Retention { history_days: 30, audit_days: 365 },
             version: "test".to_owned(),
             host: "test".to_owned(),
         }

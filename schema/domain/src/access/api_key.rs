@@ -184,7 +184,7 @@ impl ApiKey {
             )
             .await?;
         Entry::created("api_key.created", key.id, &key.snapshot())
-            .record_in(tx, viewer.org, now)
+            .record_in(tx, viewer.org)
             .await?;
         Ok((key, text))
     }
@@ -244,7 +244,7 @@ impl ApiKey {
         .await?;
         let after = Self { revoked_at: Some(now), ..key.clone() };
         Entry::changed("api_key.revoked", id, key.snapshot(), after.snapshot())
-            .record_in(tx, viewer.org, now)
+            .record_in(tx, viewer.org)
             .await
     }
 

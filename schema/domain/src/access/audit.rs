@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::base::{
     actor::Actor,
-    db::{FromRow, Kind, Tx, column},
+    db::{Fleet, FromRow, Kind, Tx, column},
     entity::{AuditEntryId, Entity, OrganizationId},
     error::{Error, Result},
     event::Event,
@@ -124,6 +124,13 @@ impl AuditEntry {
         query.listing().count(tx, "audit_entry").await
     }
 
+    /// Creates the partitions of this month and the next two, and drops those whose entries are all older than
+    /// `retention_days`.
+    pub async fn rotate(tx: &Tx<Fleet>, retention_days: u16) -> Result<()> {
+        let sql = "SELECT count(*) AS dropped FROM audit_rotate($1)";
+        tx.one::<Row>(sql, &[&i32::from(retention_days)]).await.map(drop)
+    }
+
     /// Returns the entry's position in the list.
     pub fn position(&self) -> Position {
         Position { value: String::new(), id: self.id.uuid() }
@@ -184,31 +191,22 @@ impl Entry {
     }
 
     /// Writes the entry to the audit trail of the transaction's organization.
-    pub async fn record(self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
-        self.record_in(tx, tx.org(), now).await
+    pub async fn record(self, tx: &Tx) -> Result<()> {
+        self.record_in(tx, tx.org()).await
     }
 
     /// Writes the entry to the audit trail of `org`, for transactions that carry no organization.
-    pub async fn record_in<K: Kind>(
-        self,
-        tx: &Tx<K>,
-        org: OrganizationId,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
-        Self::write_all(tx, org, vec![self], now).await
+    pub async fn record_in<K: Kind>(self, tx: &Tx<K>, org: OrganizationId) -> Result<()> {
+        Self::write_all(tx, org, vec![self]).await
     }
 
     /// Writes any number of entries to the audit trail of the transaction's organization, in one statement.
-    pub async fn record_all(tx: &Tx, entries: Vec<Self>, now: DateTime<Utc>) -> Result<()> {
-        Self::write_all(tx, tx.org(), entries, now).await
+    pub async fn record_all(tx: &Tx, entries: Vec<Self>) -> Result<()> {
+        Self::write_all(tx, tx.org(), entries).await
     }
 
-    async fn write_all<K: Kind>(
-        tx: &Tx<K>,
-        org: OrganizationId,
-        entries: Vec<Self>,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
+    /// Writes the entries. Postgres sets their ids and time, so that nobody can write an entry of the past.
+    async fn write_all<K: Kind>(tx: &Tx<K>, org: OrganizationId, entries: Vec<Self>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -223,19 +221,11 @@ impl Entry {
             changed_paths(entry.before.as_ref(), entry.after.as_ref()).join("\u{1f}")
         };
         tx.exec(
-            "INSERT INTO audit_entry (org_id, at, source_ip, request_id, id, actor_kind, actor_id, action, entity_type,
-                                      entity_id, changed_paths, before, after)
-             SELECT $1, $2, $3, $4, id, actor_kind, actor_id, action, entity_type, entity_id,
-                    string_to_array(paths, E'\\x1f'), before, after
-             FROM UNNEST($5::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[], $10::uuid[], $11::text[],
-                         $12::jsonb[], $13::jsonb[])
-                  AS entry (id, actor_kind, actor_id, action, entity_type, entity_id, paths, before, after)",
+            "SELECT audit_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             &[
                 &org,
-                &now,
                 &tx.origin().source_ip,
                 &tx.origin().request_id,
-                &column(&rows, |_entry| AuditEntryId::new()),
                 &actors.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
                 &actors.iter().map(|(_, id)| *id).collect::<Vec<_>>(),
                 &column(&rows, |entry| entry.action),

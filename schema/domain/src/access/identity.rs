@@ -188,7 +188,7 @@ impl Identity {
         let session = Session::find(&tx, id, caller.now)
             .await?
             .ok_or_else(|| Error::not_found("session", id))?;
-        let session = session.switch(&tx, org, caller.now).await?;
+        let session = session.switch(&tx, org).await?;
         let refresh = session.reissue_refresh(&tx, caller.now).await?;
         let tokens = self.tokens(&session, refresh, caller.now)?;
         tx.commit().await?;

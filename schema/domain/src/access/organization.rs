@@ -90,7 +90,7 @@ impl Organization {
             .await?;
         }
         audit::Entry::created("organization.created", organization.id, &organization.snapshot())
-            .record_in(tx, organization.id, now)
+            .record_in(tx, organization.id)
             .await?;
         Ok(organization)
     }

@@ -1,7 +1,6 @@
 //! Roles: named sets of permissions in an organization. Four are built in; organizations can define more.
 
 use async_graphql::SimpleObject;
-use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio_postgres::Row;
 
@@ -126,7 +125,6 @@ impl Role {
         key: &str,
         name: &str,
         permissions: &[Permission],
-        now: DateTime<Utc>,
     ) -> Result<Self> {
         let mut faults = Vec::new();
         let name = text::check("name", name, text::NAME, &mut faults);
@@ -158,7 +156,7 @@ impl Role {
             .await?;
         if let Some(role) = created {
             Entry::created("role.created", role.id, &role.snapshot())
-                .record_in(tx, viewer.org, now)
+                .record_in(tx, viewer.org)
                 .await?;
             return Ok(role);
         }
@@ -176,7 +174,7 @@ impl Role {
             )
             .await?;
         Entry::changed("role.updated", role.id, before.snapshot(), role.snapshot())
-            .record_in(tx, viewer.org, now)
+            .record_in(tx, viewer.org)
             .await?;
         Ok(role)
     }
@@ -198,21 +196,14 @@ impl Role {
     /// # Errors
     /// `Forbidden` if the viewer lacks a permission of the role, `Conflict` for a built-in role, or if members still
     /// have the role.
-    pub async fn delete(
-        tx: &Tx<Auth>,
-        viewer: &Viewer,
-        key: &str,
-        now: DateTime<Utc>,
-    ) -> Result<RoleId> {
+    pub async fn delete(tx: &Tx<Auth>, viewer: &Viewer, key: &str) -> Result<RoleId> {
         let role = Self::lock(tx, viewer.org, key).await?;
         if role.builtin {
             return Err(Error::Conflict(format!("{key} is built in and cannot be deleted")));
         }
         require_all(viewer, role.set())?;
         tx.exec("DELETE FROM role WHERE org_id = $1 AND id = $2", &[&viewer.org, &role.id]).await?;
-        Entry::deleted("role.deleted", role.id, role.snapshot())
-            .record_in(tx, viewer.org, now)
-            .await?;
+        Entry::deleted("role.deleted", role.id, role.snapshot()).record_in(tx, viewer.org).await?;
         Ok(role.id)
     }
 

@@ -228,7 +228,7 @@ impl Session {
         tx.exec("UPDATE session SET last_seen_at = $2 WHERE id = $1", &[&session.id, &now]).await?;
         Entry::without_values("auth.refreshed", session.id)
             .by(Actor::User(session.user))
-            .record_in(tx, session.org, now)
+            .record_in(tx, session.org)
             .await?;
         Ok(Refreshed::Renewed(session, next))
     }
@@ -286,12 +286,7 @@ impl Session {
     ///
     /// # Errors
     /// `NotFound` if the user is not an active member of the organization.
-    pub async fn switch(
-        &self,
-        tx: &Tx<Auth>,
-        org: OrganizationId,
-        now: DateTime<Utc>,
-    ) -> Result<Self> {
+    pub async fn switch(&self, tx: &Tx<Auth>, org: OrganizationId) -> Result<Self> {
         let changed = tx
             .exec(
                 "UPDATE session SET org_id = $2, generation = generation + 1 WHERE id = $1 AND ended_at IS NULL AND EXISTS
@@ -302,9 +297,7 @@ impl Session {
         if changed == 0 {
             return Err(Error::not_found("organization", org));
         }
-        Entry::without_values("session.organization_switched", self.id)
-            .record_in(tx, org, now)
-            .await?;
+        Entry::without_values("session.organization_switched", self.id).record_in(tx, org).await?;
         Ok(Self { org, generation: self.generation + 1, ..self.clone() })
     }
 
@@ -362,9 +355,7 @@ impl Session {
         if ended == 1 {
             let before = serde_json::json!({ "endReason": null });
             let after = serde_json::json!({ "endReason": reason.as_str() });
-            Entry::changed(reason.action(), self.id, before, after)
-                .record_in(tx, self.org, now)
-                .await?;
+            Entry::changed(reason.action(), self.id, before, after).record_in(tx, self.org).await?;
         }
         Ok(())
     }

@@ -23,5 +23,5 @@ pub async fn delete_asset(tx: &Tx, id: AssetId, now: DateTime<Utc>) -> Result<()
     PostureLock::Exclusive.acquire(tx, now).await?;
     tx.exec("DELETE FROM finding WHERE asset_id = $1", &[&id]).await?;
     tx.exec("DELETE FROM posture WHERE asset_id = $1", &[&id]).await?;
-    deletion.finish(tx, now).await
+    deletion.finish(tx).await
 }

@@ -229,7 +229,7 @@ impl Run {
             id,
             &json!({ "trigger": trigger, "scope": run.scope, "shards": run.shards }),
         )
-        .record(tx, now)
+        .record(tx)
         .await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(Started::New(Box::new(run), ranges))
@@ -302,7 +302,7 @@ impl Run {
         Self::cancel_pending_shards(tx, id).await?;
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
-        Entry::changed(action, id, before, after).record(tx, now).await?;
+        Entry::changed(action, id, before, after).record(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(true)
     }

@@ -225,7 +225,7 @@ impl Waiver {
             revoked_at: None,
         };
         waiver.insert(tx).await?;
-        Entry::created("waiver.granted", waiver.id, &waiver.snapshot(&key)).record(tx, now).await?;
+        Entry::created("waiver.granted", waiver.id, &waiver.snapshot(&key)).record(tx).await?;
         waiver.mark_stale(tx, key).await?;
         Ok(waiver)
     }
@@ -251,7 +251,7 @@ impl Waiver {
         }
         let before = Self { revoked_by: None, revoked_at: None, ..waiver.clone() };
         Entry::changed("waiver.revoked", id, before.snapshot(&key), waiver.snapshot(&key))
-            .record(tx, now)
+            .record(tx)
             .await?;
         waiver.mark_stale(tx, key).await?;
         Ok(waiver)

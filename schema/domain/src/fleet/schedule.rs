@@ -233,19 +233,19 @@ impl Schedule {
                 Entry::changed("schedule.updated", id, before.snapshot(), after.snapshot())
             }
         };
-        entry.record(tx, now).await?;
+        entry.record(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(after)
     }
 
     /// Deletes a schedule. Runs that it has started continue.
-    pub async fn delete(tx: &Tx, id: ScheduleId, now: DateTime<Utc>) -> Result<()> {
+    pub async fn delete(tx: &Tx, id: ScheduleId) -> Result<()> {
         let schedule: Self = tx
             .opt(&format!("{SELECT} WHERE id = $1 FOR UPDATE"), &[&id])
             .await?
             .ok_or_else(|| Error::not_found(entity::Schedule::NAME, id))?;
         tx.exec("DELETE FROM schedule WHERE id = $1", &[&id]).await?;
-        Entry::deleted("schedule.deleted", id, schedule.snapshot()).record(tx, now).await?;
+        Entry::deleted("schedule.deleted", id, schedule.snapshot()).record(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(())
     }

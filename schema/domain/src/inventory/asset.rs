@@ -325,7 +325,7 @@ impl Asset {
             return Err(Error::Invalid(faults).within("input"));
         }
         let names = Draft::tag_names(tx, iter::once(&draft)).await?;
-        insert_all(tx, slice::from_mut(&mut draft), &names, now).await?;
+        insert_all(tx, slice::from_mut(&mut draft), &names).await?;
         tx.emit(Event::changed(tx.org(), draft.asset.id));
         Ok(draft.asset)
     }
@@ -373,7 +373,7 @@ impl Asset {
     /// `compliance::asset_deletion::delete_asset`, which also deletes the asset's posture (all verdicts and the score
     /// of the asset) and its findings.
     pub async fn delete(tx: &Tx, id: AssetId, now: DateTime<Utc>) -> Result<()> {
-        Self::prepare_deletion(tx, id, now).await?.finish(tx, now).await
+        Self::prepare_deletion(tx, id, now).await?.finish(tx).await
     }
 
     /// Locks the row of an asset that is retired or disposed, deletes its dependencies and closes its open custody.
@@ -394,7 +394,7 @@ impl Asset {
             )));
         }
         let names = Draft::tag_names(tx, iter::once(&draft)).await?;
-        Dependency::remove_all_of_asset(tx, id, now).await?;
+        Dependency::remove_all_of_asset(tx, id).await?;
         Custody::close_for_deletion(tx, id, now).await?;
         Ok(Deletion { id, snapshot: draft.snapshot(&names) })
     }
@@ -425,9 +425,9 @@ pub(crate) struct Deletion {
 
 impl Deletion {
     /// Deletes the asset's row, and records the audit entry and the event.
-    pub(crate) async fn finish(self, tx: &Tx, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn finish(self, tx: &Tx) -> Result<()> {
         tx.exec("DELETE FROM asset WHERE id = $1", &[&self.id]).await?;
-        Entry::deleted("asset.deleted", self.id, self.snapshot).record(tx, now).await?;
+        Entry::deleted("asset.deleted", self.id, self.snapshot).record(tx).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
     }

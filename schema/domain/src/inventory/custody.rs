@@ -167,7 +167,7 @@ impl Custody {
             )
             .await?;
         let Some(opened) = opened else { return Err(checked_out_conflict(tx, asset).await?) };
-        opened.record(tx, "asset.checked_out", (&json!({}), &opened.audit_value()), now).await?;
+        opened.record(tx, "asset.checked_out", (&json!({}), &opened.audit_value())).await?;
         Ok(opened)
     }
 
@@ -224,7 +224,7 @@ impl Custody {
             Some(notes) => json!({ "returnNotes": notes }),
             None => json!({}),
         };
-        closed.record(tx, "asset.checked_in", (&closed.audit_value(), &after), now).await?;
+        closed.record(tx, "asset.checked_in", (&closed.audit_value(), &after)).await?;
         Ok(Some(closed))
     }
 
@@ -243,12 +243,9 @@ impl Custody {
         tx: &Tx,
         action: &'static str,
         (before, after): (&Value, &Value),
-        now: DateTime<Utc>,
     ) -> Result<()> {
         let of_asset = |custody: &Value| json!({ "custody": custody });
-        Entry::changed(action, self.asset_id, of_asset(before), of_asset(after))
-            .record(tx, now)
-            .await?;
+        Entry::changed(action, self.asset_id, of_asset(before), of_asset(after)).record(tx).await?;
         tx.emit(Event::changed(tx.org(), self.asset_id));
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())

@@ -153,7 +153,7 @@ impl Dependency {
             criticality,
             created_at: now.trunc_subsecs(6), // The precision of Postgres.
         };
-        insert_all(tx, slice::from_ref(&dependency), now).await?;
+        insert_all(tx, slice::from_ref(&dependency)).await?;
         dependency.publish(tx);
         Ok(dependency)
     }
@@ -162,7 +162,7 @@ impl Dependency {
     ///
     /// # Errors
     /// `NotFound` if the dependency does not exist.
-    pub async fn remove(tx: &Tx, id: DependencyId, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn remove(tx: &Tx, id: DependencyId) -> Result<Self> {
         let removed: Self = tx
             .opt(
                 "DELETE FROM dependency WHERE id = $1
@@ -173,7 +173,7 @@ impl Dependency {
             .ok_or_else(|| Error::not_found("dependency", id))?;
         let (without, with) = removed.snapshots();
         let entry = Entry::changed("asset.dependency_removed", removed.source_id, with, without);
-        entry.record(tx, now).await?;
+        entry.record(tx).await?;
         removed.publish(tx);
         Ok(removed)
     }
@@ -184,11 +184,7 @@ impl Dependency {
     ///
     /// # Errors
     /// `Conflict` if the asset has too many dependencies for one transaction.
-    pub(crate) async fn remove_all_of_asset(
-        tx: &Tx,
-        asset: AssetId,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
+    pub(crate) async fn remove_all_of_asset(tx: &Tx, asset: AssetId) -> Result<()> {
         let removed: Vec<Self> = tx
             .all(
                 &format!(
@@ -210,7 +206,7 @@ impl Dependency {
                 let (without, with) = dependency.snapshots();
                 Entry::changed("asset.dependency_removed", dependency.source_id, with, without)
             });
-        Entry::record_all(tx, entries.collect(), now).await?;
+        Entry::record_all(tx, entries.collect()).await?;
         for dependency in &removed {
             dependency.publish(tx);
         }

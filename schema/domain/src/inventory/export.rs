@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -54,12 +53,7 @@ impl Export {
     ///
     /// # Errors
     /// `Conflict` if the assets have more different custom fields than a file can have columns.
-    pub async fn begin(
-        tx: &Tx,
-        kind: ImportKind,
-        owners: Owners,
-        now: DateTime<Utc>,
-    ) -> Result<Self> {
+    pub async fn begin(tx: &Tx, kind: ImportKind, owners: Owners) -> Result<Self> {
         let (table, rows, action) = match kind {
             ImportKind::Assets => {
                 let keys = Keys::collect(tx).await?;
@@ -72,7 +66,7 @@ impl Export {
                 (table, row.try_get("rows")?, "dependency.exported")
             }
         };
-        Entry::created(action, tx.org(), &json!({ "rows": rows })).record(tx, now).await?;
+        Entry::created(action, tx.org(), &json!({ "rows": rows })).record(tx).await?;
         Ok(Self { kind, owners, table, after: Uuid::nil(), has_ended: false })
     }
 

@@ -149,7 +149,7 @@ impl Tag {
         )
         .await
         .map_err(|error| error.on_constraint("tag_name_key", "a tag with this name exists already"))?;
-        Entry::created("tag.created", tag.id, &tag.snapshot()).record(tx, now).await?;
+        Entry::created("tag.created", tag.id, &tag.snapshot()).record(tx).await?;
         tx.emit(Event::changed(tx.org(), tag.id));
         Ok(tag)
     }
@@ -174,7 +174,7 @@ impl Tag {
             .await?;
         let entries =
             inserted.iter().map(|tag| Entry::created("tag.created", tag.id, &tag.snapshot()));
-        Entry::record_all(tx, entries.collect(), now).await?;
+        Entry::record_all(tx, entries.collect()).await?;
         for tag in &inserted {
             tx.emit(Event::changed(tx.org(), tag.id));
         }
@@ -241,7 +241,7 @@ impl Tag {
         // The lock on the tag's row prevents that the tag is added to more assets meanwhile.
         tag.remove_from_all(tx, now).await?;
         tx.exec("DELETE FROM tag WHERE id = $1", &[&id]).await?;
-        Entry::deleted("tag.deleted", id, tag.snapshot()).record(tx, now).await?;
+        Entry::deleted("tag.deleted", id, tag.snapshot()).record(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(())
     }
@@ -275,7 +275,7 @@ impl Tag {
             entries.push(Entry::changed("asset.updated", asset, before, after));
             tx.emit(Event::changed(tx.org(), asset));
         }
-        Entry::record_all(tx, entries, now).await
+        Entry::record_all(tx, entries).await
     }
 
     async fn check_limit(tx: &Tx, additional: usize) -> Result<()> {

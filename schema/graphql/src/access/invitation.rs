@@ -93,7 +93,7 @@ impl InvitationMutation {
             Error::new(ErrorCode::Forbidden, "An API key has no invitations: sign in as a user.")
         })?;
         let tx = ctx.write_users().await?;
-        User::decline_invitation(&tx, organization, user, ctx.now()).await?;
+        User::decline_invitation(&tx, organization, user).await?;
         tx.commit().await?;
         Ok(organization)
     }

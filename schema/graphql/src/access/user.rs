@@ -147,8 +147,7 @@ impl UserMutation {
     ) -> Result<User> {
         let viewer = ctx.viewer()?;
         let tx = ctx.write_users().await?;
-        let user =
-            user::User::set_roles(&tx, viewer.org, Some(viewer), user, &roles, ctx.now()).await?;
+        let user = user::User::set_roles(&tx, viewer.org, Some(viewer), user, &roles).await?;
         tx.commit().await?;
         Ok(User(user))
     }
@@ -199,7 +198,7 @@ impl UserMutation {
         >,
     ) -> Result<Role> {
         let tx = ctx.write_users().await?;
-        let role = Role::save(&tx, ctx.viewer()?, &key, &name, &permissions, ctx.now()).await?;
+        let role = Role::save(&tx, ctx.viewer()?, &key, &name, &permissions).await?;
         tx.commit().await?;
         Ok(role)
     }
@@ -212,7 +211,7 @@ impl UserMutation {
         #[graphql(desc = "The role's key, e.g. `operator`.")] key: String,
     ) -> Result<RoleId> {
         let tx = ctx.write_users().await?;
-        let id = Role::delete(&tx, ctx.viewer()?, &key, ctx.now()).await?;
+        let id = Role::delete(&tx, ctx.viewer()?, &key).await?;
         tx.commit().await?;
         Ok(id)
     }

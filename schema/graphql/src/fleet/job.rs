@@ -138,7 +138,7 @@ impl JobMutation {
         #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
-        let job = job::Job::retry(&tx, id, ctx.now()).await?;
+        let job = job::Job::retry(&tx, id).await?;
         tx.commit().await?;
         Ok(Job(job))
     }
@@ -154,7 +154,7 @@ impl JobMutation {
         filter: JobFilter,
     ) -> Result<i64> {
         let tx = ctx.write().await?;
-        let retried = job::Job::retry_all(&tx, &filter, ctx.now()).await?;
+        let retried = job::Job::retry_all(&tx, &filter).await?;
         tx.commit().await?;
         Ok(retried)
     }
@@ -167,7 +167,7 @@ impl JobMutation {
         #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
-        let job = job::Job::discard(&tx, id, ctx.now()).await?;
+        let job = job::Job::discard(&tx, id).await?;
         tx.commit().await?;
         Ok(Job(job))
     }
@@ -181,7 +181,7 @@ impl JobMutation {
         #[graphql(desc = "The job's id, beginning `job_`.")] id: JobId,
     ) -> Result<Job> {
         let tx = ctx.write().await?;
-        let job = job::Job::cancel(&tx, id, ctx.now()).await?;
+        let job = job::Job::cancel(&tx, id).await?;
         tx.commit().await?;
         Ok(Job(job))
     }

@@ -77,7 +77,7 @@ impl ScheduleMutation {
         #[graphql(desc = "The schedule's id, beginning `sch_`.")] id: ScheduleId,
     ) -> Result<ScheduleId> {
         let tx = ctx.write().await?;
-        schedule::Schedule::delete(&tx, id, ctx.now()).await?;
+        schedule::Schedule::delete(&tx, id).await?;
         tx.commit().await?;
         Ok(id)
     }

@@ -209,7 +209,7 @@ impl DependencyMutation {
         #[graphql(desc = "The dependency's id, beginning `dep_`.")] id: DependencyId,
     ) -> Result<DependencyId> {
         let tx = ctx.write().await?;
-        dependency::Dependency::remove(&tx, id, ctx.now()).await?;
+        dependency::Dependency::remove(&tx, id).await?;
         tx.commit().await?;
         Ok(id)
     }

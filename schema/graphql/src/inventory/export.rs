@@ -52,7 +52,7 @@ impl Pages {
     async fn begin(db: Db, permit: Permit, kind: ImportKind) -> Result<(Vec<u8>, Self)> {
         let owners = Owners::of(&permit.viewer);
         let tx = db.write(permit.viewer.org, permit.origin.clone()).await?;
-        let export = Export::begin(&tx, kind, owners, Utc::now()).await?;
+        let export = Export::begin(&tx, kind, owners).await?;
         tx.commit().await?;
         let mut first = export.header();
         let mut pages = Self { db, permit, export };

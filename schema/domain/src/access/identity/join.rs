@@ -89,12 +89,10 @@ impl Identity {
             tx.rollback().await?;
             return Err(Error::invalid("password", "has been reset meanwhile: sign in again"));
         }
-        User::accept_invitation(&tx, org, user, caller.now).await?;
+        User::accept_invitation(&tx, org, user).await?;
         if let Some(hash) = new {
             User::set_password(&tx, user, &hash, SetBy::Owner(session), caller.now).await?;
-            Entry::without_values("auth.password_changed", user)
-                .record_in(&tx, viewer.org, caller.now)
-                .await?;
+            Entry::without_values("auth.password_changed", user).record_in(&tx, viewer.org).await?;
         }
         for other in Session::of_user(&tx, user, caller.now).await? {
             if other.id != session {

@@ -79,9 +79,7 @@ impl Identity {
             return Err(wrong()); // The password was reset meanwhile: `current` is outdated.
         }
         User::set_password(&tx, user, &hash, SetBy::Owner(session), caller.now).await?;
-        Entry::without_values("auth.password_changed", user)
-            .record_in(&tx, viewer.org, caller.now)
-            .await?;
+        Entry::without_values("auth.password_changed", user).record_in(&tx, viewer.org).await?;
         tx.commit().await
     }
 

@@ -174,7 +174,7 @@ impl Identity {
             tx.exec("UPDATE \"user\" SET password_hash = $2 WHERE id = $1", &[&user, hash]).await?;
         }
         LockoutCounter::clear(tx, &lock.subject).await?;
-        Entry::without_values("auth.login", session.id).record_in(tx, org, now).await?;
+        Entry::without_values("auth.login", session.id).record_in(tx, org).await?;
         self.tokens(&session, refresh, now).map(Some)
     }
 
@@ -205,7 +205,7 @@ impl Identity {
         let organizations = Organization::of_user(tx, account.user).await?;
         let Some(organization) = organizations.first() else { return Ok(()) };
         Entry::without_values("auth.login_failed", account.user)
-            .record_in(tx, organization.id, caller.now)
+            .record_in(tx, organization.id)
             .await
     }
 }

@@ -63,12 +63,7 @@ impl User {
     ///
     /// # Errors
     /// `Conflict` if the new e-mail has an account.
-    pub async fn set_email(
-        tx: &Tx<Auth>,
-        id: UserId,
-        email: &str,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
+    pub async fn set_email(tx: &Tx<Auth>, id: UserId, email: &str) -> Result<()> {
         let sql = "SELECT email FROM \"user\" WHERE id = $1 FOR UPDATE";
         let row: Row = tx.one(sql, &[&id]).await?;
         let before: String = row.try_get("email")?;
@@ -76,7 +71,7 @@ impl User {
         for organization in Organization::of_user(tx, id).await? {
             let (before, after) = (json!({ "email": before }), json!({ "email": email }));
             Entry::changed("user.updated", id, before, after)
-                .record_in(tx, organization.id, now)
+                .record_in(tx, organization.id)
                 .await?;
         }
         Ok(())
@@ -91,9 +86,7 @@ impl User {
     ) -> Result<()> {
         Self::set_password(tx, id, hash, SetBy::Organization, now).await?;
         for organization in Organization::of_user(tx, id).await? {
-            Entry::without_values("user.password_reset", id)
-                .record_in(tx, organization.id, now)
-                .await?;
+            Entry::without_values("user.password_reset", id).record_in(tx, organization.id).await?;
         }
         Ok(())
     }
@@ -105,7 +98,6 @@ impl User {
         org: OrganizationId,
         id: UserId,
         enabled: bool,
-        now: DateTime<Utc>,
     ) -> Result<()> {
         let changed = tx
             .exec(
@@ -122,6 +114,6 @@ impl User {
             stale::mark_owner(tx, membership.try_get("org_id")?, id, "owner.mfa_enabled").await?;
         }
         let (before, after) = (json!({ "mfaEnabled": !enabled }), json!({ "mfaEnabled": enabled }));
-        Entry::changed("user.updated", id, before, after).record_in(tx, org, now).await
+        Entry::changed("user.updated", id, before, after).record_in(tx, org).await
     }
 }

@@ -131,7 +131,6 @@ impl User {
         tx: &Tx<Auth>,
         org: OrganizationId,
         id: UserId,
-        now: DateTime<Utc>,
     ) -> Result<()> {
         let sql = "UPDATE membership SET state = 'ACTIVE', active = true, invited_at = NULL, invited_by = NULL,
                        invited_name = NULL, invitation_hash = NULL
@@ -141,26 +140,21 @@ impl User {
         }
         stale::mark_owner(tx, org, id, "owner.mfa_enabled").await?;
         let (before, after) = (json!({ "state": "INVITED" }), json!({ "state": "ACTIVE" }));
-        Entry::changed("member.joined", id, before, after).record_in(tx, org, now).await
+        Entry::changed("member.joined", id, before, after).record_in(tx, org).await
     }
 
     /// Declines an invitation.
     ///
     /// # Errors
     /// `NotFound` if there is no open invitation.
-    pub async fn decline_invitation(
-        tx: &Tx<Auth>,
-        org: OrganizationId,
-        id: UserId,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
+    pub async fn decline_invitation(tx: &Tx<Auth>, org: OrganizationId, id: UserId) -> Result<()> {
         let sql = "UPDATE membership SET state = 'DECLINED' WHERE org_id = $1 AND user_id = $2 AND state = 'INVITED'";
         if tx.exec(sql, &[&org, &id]).await? == 0 {
             return Err(Error::not_found("invitation", org));
         }
         stale::mark_owner(tx, org, id, "owner.active").await?;
         let (before, after) = (json!({ "state": "INVITED" }), json!({ "state": "DECLINED" }));
-        Entry::changed("member.declined", id, before, after).record_in(tx, org, now).await
+        Entry::changed("member.declined", id, before, after).record_in(tx, org).await
     }
 
     /// Withdraws up to `limit` invitations that were made before `before`. Returns their number.

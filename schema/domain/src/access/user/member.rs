@@ -98,9 +98,9 @@ impl User {
             }
         }
         Entry::created("user.created", id, &json!({ "name": name, "email": email }))
-            .record_in(tx, org, now)
+            .record_in(tx, org)
             .await?;
-        Self::set_roles(tx, org, viewer, id, &input.roles, now)
+        Self::set_roles(tx, org, viewer, id, &input.roles)
             .await
             .map_err(|error| error.within("input"))
     }
@@ -138,7 +138,7 @@ impl User {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         Self::add_membership(tx, org, id, now).await?;
-        Self::set_roles(tx, org, viewer, id, roles, now).await
+        Self::set_roles(tx, org, viewer, id, roles).await
     }
 
     /// Changes a member. `password_hash` is the hash of `input.password`.
@@ -205,7 +205,7 @@ impl User {
             }
             let values = |user: &Self| json!({ "name": user.name });
             Entry::changed("user.updated", id, values(&user), values(&after))
-                .record_in(tx, viewer.org, now)
+                .record_in(tx, viewer.org)
                 .await?;
         }
         if after.active != user.active {
@@ -219,7 +219,7 @@ impl User {
                     "UPDATE membership SET invitation_hash = $3 WHERE org_id = $1 AND user_id = $2";
                 tx.exec(sql, &[&viewer.org, &id, &hash]).await?;
             }
-            Entry::without_values("user.password_reset", id).record_in(tx, viewer.org, now).await?;
+            Entry::without_values("user.password_reset", id).record_in(tx, viewer.org).await?;
         }
         Ok(after)
     }
@@ -263,7 +263,7 @@ impl User {
         stale::mark_owner(tx, viewer.org, id, "owner.active").await?;
         let action = if active { "member.activated" } else { "member.deactivated" };
         Entry::changed(action, id, json!({ "active": !active }), json!({ "active": active }))
-            .record_in(tx, viewer.org, now)
+            .record_in(tx, viewer.org)
             .await
     }
 

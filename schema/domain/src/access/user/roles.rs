@@ -1,7 +1,6 @@
 //! Permissions of a member: the roles in the organization, and fleet permissions that the installation's operator
 //! grants.
 
-use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio_postgres::Row;
 
@@ -32,7 +31,6 @@ impl User {
         viewer: Option<&Viewer>,
         id: UserId,
         keys: &[String],
-        now: DateTime<Utc>,
     ) -> Result<Self> {
         let user = Self::member(tx, org, id).await?;
         let known = Role::list(tx, org).await?;
@@ -89,7 +87,7 @@ impl User {
         .await?;
         let keys = |roles: &[Role]| json!({ "roles": roles.iter().map(|role| role.key.as_str()).collect::<Vec<_>>() });
         Entry::changed("member.role_changed", id, keys(&current_roles), keys(&requested))
-            .record_in(tx, org, now)
+            .record_in(tx, org)
             .await?;
         Ok(user)
     }
@@ -101,7 +99,6 @@ impl User {
         org: OrganizationId,
         id: UserId,
         permissions: PermissionSet,
-        now: DateTime<Utc>,
     ) -> Result<()> {
         Self::member(tx, org, id).await?;
         let names = permissions.intersection(FLEET).names();
@@ -111,7 +108,7 @@ impl User {
         )
         .await?;
         Entry::created("member.granted", id, &json!({ "permissions": names }))
-            .record_in(tx, org, now)
+            .record_in(tx, org)
             .await
     }
 

@@ -271,7 +271,7 @@ async fn write(
         let entry = Entry::changed("rule.updated", saved.rule.id, before, after);
         Some(entry.by(Actor::System))
     });
-    Entry::record_all(tx, updated.collect(), now).await
+    Entry::record_all(tx, updated.collect()).await
 }
 
 /// Returns the lowest slot above all used ones. Rules are never deleted, so no slot is reused.

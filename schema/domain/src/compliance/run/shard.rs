@@ -120,7 +120,7 @@ impl Run {
         Self::cancel_pending_shards(tx, self.id).await?;
         let run = Self::get(tx, self.id).await?;
         let (before, after) = (json!({ "round": self.round }), json!({ "round": run.round }));
-        Entry::changed("compliance_run.restarted", self.id, before, after).record(tx, now).await?;
+        Entry::changed("compliance_run.restarted", self.id, before, after).record(tx).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(Some(Started::New(Box::new(run), ranges)))
     }
@@ -177,7 +177,7 @@ impl Run {
             let run = Self::get(tx, self.id).await?;
             let before = json!({ "state": RunState::Running });
             Entry::changed("compliance_run.finished", self.id, before, run.outcome())
-                .record(tx, now)
+                .record(tx)
                 .await?;
         }
         Ok(())

@@ -3,7 +3,6 @@
 //! The row of the job is locked before its state is checked, so that a worker and a user cannot change the job at the
 //! same time: workers skip locked rows when they claim jobs.
 
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
@@ -29,7 +28,7 @@ impl Job {
     ///
     /// # Errors
     /// `Conflict` if the job is not buried, or if another job with the same deduplication key is waiting or scheduled.
-    pub async fn retry(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn retry(tx: &Tx, id: JobId) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         before.require_state(&[JobState::Buried], "only BURIED jobs can be retried")?;
         let sql = format!(
@@ -38,7 +37,7 @@ impl Job {
              WHERE id = $1 RETURNING {LIVE_COLUMNS}"
         );
         let after: Self = tx.one(&sql, &[&id]).await?;
-        after.record(tx, "job.retried", &before, now).await?;
+        after.record(tx, "job.retried", &before).await?;
         tx.emit(Event::jobs_ready(tx.org(), after.queue));
         tx.emit(Event::jobs_changed(tx.org()));
         Ok(after)
@@ -51,7 +50,7 @@ impl Job {
     ///
     /// # Errors
     /// `Invalid` if the filter names states other than `BURIED`.
-    pub async fn retry_all(tx: &Tx, filter: &JobFilter, now: DateTime<Utc>) -> Result<i64> {
+    pub async fn retry_all(tx: &Tx, filter: &JobFilter) -> Result<i64> {
         if filter
             .state
             .as_ref()
@@ -88,7 +87,7 @@ impl Job {
         }
         if retried > 0 {
             let audit_details = json!({ "filter": filter, "retried": retried });
-            Entry::created("job.all_retried", tx.org(), &audit_details).record(tx, now).await?;
+            Entry::created("job.all_retried", tx.org(), &audit_details).record(tx).await?;
             tx.emit(Event::jobs_changed(tx.org()));
         }
         Ok(retried)
@@ -98,10 +97,10 @@ impl Job {
     ///
     /// # Errors
     /// `Conflict` if the job is not buried.
-    pub async fn discard(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn discard(tx: &Tx, id: JobId) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         before.require_state(&[JobState::Buried], "only BURIED jobs can be discarded")?;
-        before.move_to_history(tx, JobState::Discarded, "job.discarded", now).await
+        before.move_to_history(tx, JobState::Discarded, "job.discarded").await
     }
 
     /// Cancels a job. A job that waits ends immediately. A running job is marked, and its worker stops it at the next
@@ -109,12 +108,12 @@ impl Job {
     ///
     /// # Errors
     /// `Conflict` if the job has ended or is buried.
-    pub async fn cancel(tx: &Tx, id: JobId, now: DateTime<Utc>) -> Result<Self> {
+    pub async fn cancel(tx: &Tx, id: JobId) -> Result<Self> {
         let before = Self::lock(tx, id).await?;
         let allowed = [JobState::Waiting, JobState::Scheduled, JobState::Running];
         before.require_state(&allowed, "retry or discard it instead")?;
         if before.state != JobState::Running {
-            return before.move_to_history(tx, JobState::Cancelled, "job.cancelled", now).await;
+            return before.move_to_history(tx, JobState::Cancelled, "job.cancelled").await;
         }
         if before.is_cancelling {
             return Ok(before);
@@ -122,7 +121,7 @@ impl Job {
         tx.exec("UPDATE job SET is_cancelling = true, changed_at = now() WHERE id = $1", &[&id])
             .await?;
         let after = Self { is_cancelling: true, ..before.clone() };
-        after.record(tx, "job.cancelled", &before, now).await?;
+        after.record(tx, "job.cancelled", &before).await?;
         tx.emit(Event::jobs_changed(tx.org()));
         Ok(after)
     }
@@ -155,7 +154,6 @@ impl Job {
         tx: &Tx,
         outcome: JobState,
         action: &'static str,
-        now: DateTime<Utc>,
     ) -> Result<Self> {
         let sql = format!(
             "WITH ended AS (
@@ -172,21 +170,15 @@ impl Job {
              SELECT {ENDED_COLUMNS} FROM ended"
         );
         let after: Self = tx.one(&sql, &[&self.id, &outcome.as_str()]).await?;
-        after.record(tx, action, self, now).await?;
+        after.record(tx, action, self).await?;
         tx.emit(Event::jobs_changed(tx.org()));
         // Only a watched job has a notification. For other jobs, the event costs workers one needless poll.
         tx.emit(Event::jobs_ready(tx.org(), after.queue));
         Ok(after)
     }
 
-    async fn record(
-        &self,
-        tx: &Tx,
-        action: &'static str,
-        before: &Self,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
-        Entry::changed(action, self.id, before.snapshot(), self.snapshot()).record(tx, now).await
+    async fn record(&self, tx: &Tx, action: &'static str, before: &Self) -> Result<()> {
+        Entry::changed(action, self.id, before.snapshot(), self.snapshot()).record(tx).await
     }
 
     fn snapshot(&self) -> Value {

@@ -160,12 +160,7 @@ impl Draft {
 ///
 /// # Errors
 /// `Conflict` if another asset has the short code or the external id, or if no free short code was found.
-pub(crate) async fn insert_all(
-    tx: &Tx,
-    drafts: &mut [Draft],
-    names: &TagNames,
-    now: DateTime<Utc>,
-) -> Result<()> {
+pub(crate) async fn insert_all(tx: &Tx, drafts: &mut [Draft], names: &TagNames) -> Result<()> {
     if drafts.is_empty() {
         return Ok(());
     }
@@ -198,7 +193,7 @@ pub(crate) async fn insert_all(
     let entries = drafts
         .iter()
         .map(|draft| Entry::created("asset.created", draft.asset.id, &draft.snapshot(names)));
-    Entry::record_all(tx, entries.collect(), now).await?;
+    Entry::record_all(tx, entries.collect()).await?;
     let new: Vec<_> = drafts.iter().map(|draft| (Subject::Asset(draft.asset.id), None)).collect();
     stale::mark(tx, &new).await
 }
@@ -285,7 +280,7 @@ pub(crate) async fn update_all(
     let entries = changes.iter().map(|Change { action, before, after }| {
         Entry::changed(action, after.asset.id, before.snapshot(names), after.snapshot(names))
     });
-    Entry::record_all(tx, entries.collect(), now).await?;
+    Entry::record_all(tx, entries.collect()).await?;
     let marks: Vec<_> = changes
         .iter()
         .map(|change| (Subject::Asset(change.after.asset.id), change.changed_keys()))

@@ -1,8 +1,6 @@
 //! Inserts and updates of dependencies, with audit entries. The number of SQL statements does not depend on the number
 //! of dependencies.
 
-use chrono::{DateTime, Utc};
-
 use super::{Criticality, Dependency};
 use crate::{
     access::audit::Entry,
@@ -13,7 +11,7 @@ use crate::{
 ///
 /// # Errors
 /// `Conflict` if a dependency between the same source and target exists already.
-pub(crate) async fn insert_all(tx: &Tx, added: &[Dependency], now: DateTime<Utc>) -> Result<()> {
+pub(crate) async fn insert_all(tx: &Tx, added: &[Dependency]) -> Result<()> {
     if added.is_empty() {
         return Ok(());
     }
@@ -35,16 +33,12 @@ pub(crate) async fn insert_all(tx: &Tx, added: &[Dependency], now: DateTime<Utc>
         let (without, with) = dependency.snapshots();
         Entry::changed("asset.dependency_added", dependency.source_id, without, with)
     });
-    Entry::record_all(tx, entries.collect(), now).await
+    Entry::record_all(tx, entries.collect()).await
 }
 
 /// Updates the kind and criticality of dependencies, with audit entries of their sources. Each pair contains the
 /// dependency before and after the change.
-pub(crate) async fn update_all(
-    tx: &Tx,
-    changed: &[(Dependency, Dependency)],
-    now: DateTime<Utc>,
-) -> Result<()> {
+pub(crate) async fn update_all(tx: &Tx, changed: &[(Dependency, Dependency)]) -> Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
@@ -63,7 +57,7 @@ pub(crate) async fn update_all(
         let (was, is) = (before.snapshots().1, after.snapshots().1);
         Entry::changed("asset.dependency_changed", after.source_id, was, is)
     });
-    Entry::record_all(tx, entries.collect(), now).await
+    Entry::record_all(tx, entries.collect()).await
 }
 
 fn criticalities<'a>(

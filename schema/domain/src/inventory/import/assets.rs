@@ -117,7 +117,7 @@ pub(super) async fn apply(
     if !run.dry_run {
         let drafts = changed.iter().flat_map(|change| [&change.before, &change.after]);
         let names = Draft::tag_names(tx, added.iter().chain(drafts)).await?;
-        insert_all(tx, &mut added, &names, now).await?;
+        insert_all(tx, &mut added, &names).await?;
         update_all(tx, &mut changed, &names, now).await?;
     }
     Ok(outcome)

@@ -175,8 +175,8 @@ pub(super) async fn apply(tx: &Tx, claimed: &ClaimedChunk, now: DateTime<Utc>) -
     outcome.created += super::count(&added);
     outcome.updated = super::count(&changed);
     if !run.dry_run {
-        insert_all(tx, &added, now).await?;
-        update_all(tx, &changed, now).await?;
+        insert_all(tx, &added).await?;
+        update_all(tx, &changed).await?;
     }
     Ok(outcome)
 }

@@ -115,7 +115,7 @@ impl ImportRun {
         .await?;
         let details =
             json!({ "kind": order.kind, "format": order.format, "dryRun": order.dry_run });
-        Entry::created("import_run.started", id, &details).record(tx, now).await?;
+        Entry::created("import_run.started", id, &details).record(tx).await?;
         Self::get(tx, id).await.map(Opened::New)
     }
 
@@ -205,7 +205,7 @@ impl ImportRun {
         tx.emit(Event::changed(tx.org(), id));
         let run = Self::get(tx, id).await?;
         if run.state.has_ended() {
-            run.record_success(tx, RunState::Queued, now).await?;
+            run.record_success(tx, RunState::Queued).await?;
         }
         Ok(run)
     }
@@ -281,13 +281,13 @@ impl ImportRun {
             return Ok(Some(row.try_get("chunks_done")?));
         }
         // `begin_chunk` locked the run's row, so the run has not changed since the update above.
-        Self::get(tx, id).await?.record_success(tx, claimed.run.state, now).await?;
+        Self::get(tx, id).await?.record_success(tx, claimed.run.state).await?;
         Ok(None)
     }
 
-    async fn record_success(&self, tx: &Tx, before: RunState, now: DateTime<Utc>) -> Result<()> {
+    async fn record_success(&self, tx: &Tx, before: RunState) -> Result<()> {
         let before = json!({ "state": before });
-        Entry::changed("import_run.finished", self.id, before, self.result()).record(tx, now).await
+        Entry::changed("import_run.finished", self.id, before, self.result()).record(tx).await
     }
 
     /// Ends a run as failed. Assets and dependencies that it has already imported stay. Does nothing if the run has
@@ -353,7 +353,7 @@ impl ImportRun {
         let Some(before) = before else { return Ok(false) };
         let before = json!({ "state": before.try_get::<_, &str>("state")? });
         let after = json!({ "state": state, "error": reason });
-        Entry::changed(action, id, before, after).record(tx, now).await?;
+        Entry::changed(action, id, before, after).record(tx).await?;
         tx.emit(Event::changed(tx.org(), id));
         Ok(true)
     }

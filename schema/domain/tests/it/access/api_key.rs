@@ -183,7 +183,7 @@ async fn a_key_loses_what_its_maker_loses() {
     let set_roles = async |role: &str| {
         let tx = test.db.auth(Origin::system()).await.unwrap();
         let (maker, roles) = (root.user().unwrap(), [role.to_owned()]);
-        User::set_roles(&tx, test.org, None, maker, &roles, at(1)).await.unwrap();
+        User::set_roles(&tx, test.org, None, maker, &roles).await.unwrap();
         tx.commit().await.unwrap();
     };
     set_roles("viewer").await;

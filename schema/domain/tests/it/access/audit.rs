@@ -3,8 +3,12 @@
 use async_graphql::MaybeUndefined;
 use domain::{
     Actor, Error, Id, Origin,
-    access::audit::{AuditEntry, AuditQuery},
+    access::{
+        audit::{AuditEntry, AuditQuery},
+        organization::Organization,
+    },
     base::page::PageRequest,
+    entity::OrganizationId,
     inventory::asset::{Asset, LifecycleState, UpdateAssetInput},
 };
 use serde_json::json;
@@ -40,7 +44,8 @@ async fn a_change_that_is_rolled_back_leaves_neither_itself_nor_its_entry() {
 async fn a_change_without_its_entry_is_none() {
     let test = TestOrg::new().await;
     let superuser = test.db.superuser().await;
-    superuser.batch_execute("REVOKE INSERT ON audit_entry FROM sentryops_app").await.unwrap();
+    let revoke = "DO $$ BEGIN EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM sentryops_app', 'audit_append'::regproc::regprocedure); END $$";
+    superuser.batch_execute(revoke).await.unwrap();
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
     assert!(Asset::create(&tx, &host("web-1"), at(0)).await.is_err());
     assert!(tx.commit().await.is_err());
@@ -68,10 +73,7 @@ async fn an_entry_says_who_did_it_from_where_and_what_differs() {
     Asset::update(&tx, asset.id, &patch, at(5)).await.unwrap();
     tx.commit().await.unwrap();
     let entry = &entries(&test).await[0];
-    assert_eq!(
-        (entry.actor, entry.at, entry.action.as_str()),
-        (Actor::User(ada), at(5), "asset.updated")
-    );
+    assert_eq!((entry.actor, entry.action.as_str()), (Actor::User(ada), "asset.updated"));
     assert_eq!((entry.entity_type.as_str(), entry.entity_id), ("asset", asset.id.uuid()));
     assert_eq!(entry.source_ip.as_deref(), Some("198.51.100.7"));
     assert_eq!(entry.request_id.as_deref(), Some("req-7"));
@@ -153,22 +155,119 @@ async fn entries_are_paged_newest_first() {
     assert_eq!((rest.rows.len(), rest.has_next, rest.has_previous), (1, false, true));
 }
 
+/// Asserts that the statement is refused for lack of a privilege, in a transaction of each role.
+async fn assert_refused(test: &TestOrg, sql: &str) {
+    let app = test.db.write(test.org, Origin::system()).await.unwrap();
+    let auth = test.db.auth(Origin::system()).await.unwrap();
+    let fleet = test.db.fleet().await.unwrap();
+    let answers = [app.exec(sql, &[]).await, auth.exec(sql, &[]).await, fleet.exec(sql, &[]).await];
+    for answer in answers {
+        let refusal = answer.unwrap_err();
+        let Error::Postgres(refusal) = refusal else { panic!("{refusal:?}") };
+        assert_eq!(refusal.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn an_entry_is_not_altered_by_any_of_our_roles() {
     let test = TestOrg::new().await;
     test.asset(host("web-1")).await;
-    for sql in
-        ["UPDATE audit_entry SET action = 'x'", "DELETE FROM audit_entry", "TRUNCATE audit_entry"]
-    {
-        let app = test.db.write(test.org, Origin::system()).await.unwrap();
-        let auth = test.db.auth(Origin::system()).await.unwrap();
-        let fleet = test.db.fleet().await.unwrap();
-        let answers =
-            [app.exec(sql, &[]).await, auth.exec(sql, &[]).await, fleet.exec(sql, &[]).await];
-        for answer in answers {
-            let refusal = answer.unwrap_err();
-            let Error::Postgres(refusal) = refusal else { panic!("{refusal:?}") };
-            assert_eq!(refusal.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
-        }
+    for sql in [
+        "UPDATE audit_entry SET action = 'x'",
+        "DELETE FROM audit_entry",
+        "TRUNCATE audit_entry",
+        "DELETE FROM audit_entry_rest",
+        "SELECT audit_create_month(now())",
+    ] {
+        assert_refused(&test, sql).await;
     }
+}
+
+#[tokio::test]
+async fn an_entry_is_not_made_up_by_any_of_our_roles() {
+    let test = TestOrg::new().await;
+    let org = test.org.uuid();
+    let insert = format!(
+        "INSERT INTO audit_entry (org_id, id, at, actor_kind, action, entity_type, entity_id, changed_paths)
+         VALUES ('{org}', gen_random_uuid(), now() - interval '1 year', 'system', 'x', 'asset', gen_random_uuid(), '{{}}')"
+    );
+    assert_refused(&test, &insert).await;
+    assert_refused(&test, &insert.replace("audit_entry ", "audit_entry_rest ")).await;
+}
+
+#[tokio::test]
+async fn the_application_appends_to_the_trail_of_its_organization_only() {
+    let test = TestOrg::new().await;
+    let other = test.db.auth(Origin::system()).await.unwrap();
+    let other_org = Organization::create(&other, "other", "Other", false, at(0)).await.unwrap().id;
+    other.commit().await.unwrap();
+    let append = |org: OrganizationId| {
+        format!(
+            "SELECT audit_append('{}', NULL, NULL, '{{system}}', '{{NULL}}', '{{x}}', '{{asset}}', ARRAY[gen_random_uuid()],
+             '{{\"\"}}', ARRAY[NULL]::jsonb[], ARRAY[NULL]::jsonb[])",
+            org.uuid()
+        )
+    };
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
+    tx.exec(&append(test.org), &[]).await.unwrap();
+    let refusal = tx.exec(&append(other_org), &[]).await.unwrap_err();
+    let Error::Postgres(refusal) = refusal else { panic!("{refusal:?}") };
+    assert_eq!(refusal.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+}
+
+#[tokio::test]
+async fn postgres_sets_the_time_and_the_order_of_entries() {
+    let test = TestOrg::new().await;
+    let tx = test.db.write(test.org, Origin::system()).await.unwrap();
+    let began = tx.now().await.unwrap();
+    let inputs: Vec<_> = (0..300).map(|n| host(&format!("web-{n}"))).collect();
+    for input in &inputs {
+        Asset::create(&tx, input, at(0)).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let superuser = test.db.superuser().await;
+    let sql = "SELECT count(*) FILTER (WHERE at >= $1 AND at <= clock_timestamp()) AS in_time,
+            array_agg(after ->> 'name' ORDER BY id) AS names, min(get_byte(uuid_send(id), 6) >> 4) AS version,
+            bool_and(abs(extract(epoch FROM at) * 1000
+                - ('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint) <= 1) AS is_that_time
+        FROM audit_entry WHERE action = 'asset.created'";
+    let row = superuser.query_one(sql, &[&began]).await.unwrap();
+    assert_eq!(row.get::<_, i64>("in_time"), 300);
+    assert_eq!(row.get::<_, i32>("version"), 7);
+    assert!(row.get::<_, bool>("is_that_time"));
+    let names: Vec<String> = row.get("names");
+    assert_eq!(names, inputs.iter().map(|input| input.name.clone()).collect::<Vec<_>>());
+}
+
+/// Returns the names of the partitions.
+async fn partitions(test: &TestOrg) -> Vec<String> {
+    let sql = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_entry'::regclass ORDER BY 1";
+    let rows = test.db.superuser().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn months_are_made_ahead_and_dropped_after_the_retention() {
+    let test = TestOrg::new().await;
+    test.asset(host("web-1")).await;
+    let superuser = test.db.superuser().await;
+    let old = "SET ROLE sentryops_owner;
+        SELECT audit_create_month(now() - interval '200 days'), audit_create_month(now() - interval '60 days');
+        DROP TABLE audit_entry_MONTH; RESET ROLE";
+    let last = "SELECT to_char((now() AT TIME ZONE 'UTC') + interval '2 months', 'YYYYMM')";
+    let last: String = superuser.query_one(last, &[]).await.unwrap().get(0);
+    superuser.batch_execute(&old.replace("MONTH", &last)).await.unwrap();
+    let before = partitions(&test).await;
+    let rotate = async |days: u16| {
+        let tx = test.db.fleet().await.unwrap();
+        AuditEntry::rotate(&tx, days).await.unwrap();
+        tx.commit().await.unwrap();
+        partitions(&test).await
+    };
+    let kept = rotate(365).await;
+    assert_eq!(kept.len(), before.len() + 1, "{kept:?}");
+    assert!(kept.contains(&format!("audit_entry_{last}")));
+    let recent = rotate(1).await;
+    assert_eq!(recent.len(), kept.len() - 1, "at least 90 days are kept: {recent:?}");
+    assert_eq!(entries(&test).await.len(), 1);
 }

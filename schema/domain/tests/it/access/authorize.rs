@@ -31,8 +31,8 @@ async fn a_member_may_what_their_roles_grant_now() {
     assert!(!may(&test, bob, Permission::JobManage, 0).await);
     let by = signed_in(test.org, owner, BuiltinRole::Owner);
     let tx = test.db.auth(Origin::system()).await.unwrap();
-    Role::save(&tx, &by, "runner", "Runner", &[Permission::ComplianceRun], at(0)).await.unwrap();
-    User::set_roles(&tx, test.org, Some(&by), user, &["runner".into()], at(1)).await.unwrap();
+    Role::save(&tx, &by, "runner", "Runner", &[Permission::ComplianceRun]).await.unwrap();
+    User::set_roles(&tx, test.org, Some(&by), user, &["runner".into()]).await.unwrap();
     tx.commit().await.unwrap();
     assert!(may(&test, bob, Permission::ComplianceRun, 1).await, "by a custom role");
     assert!(!may(&test, bob, Permission::CheckRun, 1).await, "demoted");

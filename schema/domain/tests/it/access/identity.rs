@@ -66,7 +66,7 @@ async fn a_change_of_roles_is_seen_by_the_next_request() {
     };
     assert!(may(1).await);
     let tx = test.db.auth(Origin::system()).await.unwrap();
-    User::set_roles(&tx, test.org, Some(&root), ada, &["viewer".into()], at(2)).await.unwrap();
+    User::set_roles(&tx, test.org, Some(&root), ada, &["viewer".into()]).await.unwrap();
     tx.commit().await.unwrap();
     assert!(!may(3).await);
     assert_eq!(test.audited("member.role_changed").await, 3, "two joined, one changed");
@@ -77,13 +77,13 @@ async fn a_change_of_what_a_role_may_do_is_seen_by_the_next_request() {
     let Ada { test, id: ada, root, tokens } = ada("viewer").await;
     let save = async |permissions: &[Permission]| {
         let tx = test.db.auth(Origin::system()).await.unwrap();
-        Role::save(&tx, &root, "night", "Night shift", permissions, at(1)).await.unwrap();
+        Role::save(&tx, &root, "night", "Night shift", permissions).await.unwrap();
         tx.commit().await.unwrap();
     };
     save(&[Permission::CheckRun]).await;
     let tx = test.db.auth(Origin::system()).await.unwrap();
     let roles = ["viewer".to_owned(), "night".to_owned()];
-    User::set_roles(&tx, test.org, Some(&root), ada, &roles, at(1)).await.unwrap();
+    User::set_roles(&tx, test.org, Some(&root), ada, &roles).await.unwrap();
     tx.commit().await.unwrap();
     let now = test.viewer(&tokens.access_token, 2).await.unwrap();
     assert_eq!(now.roles, roles);
@@ -98,7 +98,7 @@ async fn what_the_installation_grants_is_had_beside_the_roles() {
     let Ada { test, id: ada, tokens, .. } = ada("viewer").await;
     let tx = test.db.auth(Origin::system()).await.unwrap();
     let granted = [Permission::FleetRead, Permission::AssetDelete].into_iter().collect();
-    User::grant(&tx, test.org, ada, granted, at(1)).await.unwrap();
+    User::grant(&tx, test.org, ada, granted).await.unwrap();
     tx.commit().await.unwrap();
     let now = test.viewer(&tokens.access_token, 2).await.unwrap();
     assert!(now.may(Permission::FleetRead) && !now.may(Permission::AssetDelete));

@@ -11,20 +11,20 @@ use domain::{
 };
 
 use crate::harness::{
-    A_LOCK_IS_AWAITED, HOME, TestOrg, assert_not_found, at, conflict, faults, forbidden,
-    organization, until, viewer, viewer_with,
+    A_LOCK_IS_AWAITED, HOME, TestOrg, assert_not_found, conflict, faults, forbidden, organization,
+    until, viewer, viewer_with,
 };
 
 async fn save(test: &TestOrg, by: &Viewer, key: &str, permissions: &[Permission]) -> Result<Role> {
     let tx = test.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
-    let role = Role::save(&tx, by, key, "Night shift", permissions, at(1)).await?;
+    let role = Role::save(&tx, by, key, "Night shift", permissions).await?;
     tx.commit().await?;
     Ok(role)
 }
 
 async fn delete(test: &TestOrg, by: &Viewer, key: &str) -> Result<RoleId> {
     let tx = test.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
-    let id = Role::delete(&tx, by, key, at(2)).await?;
+    let id = Role::delete(&tx, by, key).await?;
     tx.commit().await?;
     Ok(id)
 }
@@ -71,7 +71,7 @@ async fn a_role_that_is_just_being_widened_is_compared_as_it_will_be() {
     let clerk = viewer_with(test.org, owner.user().unwrap(), clerk);
     let widening = test.db.auth(owner.origin(HOME, "req-1".into())).await.unwrap();
     let both = [Permission::AssetRead, Permission::AssetDelete];
-    Role::save(&widening, &owner, "shift", "Shift", &both, at(1)).await.unwrap();
+    Role::save(&widening, &owner, "shift", "Shift", &both).await.unwrap();
     let superuser = test.db.superuser().await;
     let (replaced, ()) =
         tokio::join!(save(&test, &clerk, "shift", &[Permission::AssetRead]), async {
@@ -112,7 +112,7 @@ async fn a_role_that_somebody_holds_is_not_deleted() {
     let sentence = "members still have this role: remove the role from all members first";
     assert_eq!(conflict(delete(&test, &owner, "night").await), sentence);
     let tx = test.db.auth(owner.origin(HOME, "req-1".into())).await.unwrap();
-    User::set_roles(&tx, test.org, Some(&owner), ada, &["viewer".into()], at(1)).await.unwrap();
+    User::set_roles(&tx, test.org, Some(&owner), ada, &["viewer".into()]).await.unwrap();
     tx.commit().await.unwrap();
     delete(&test, &owner, "night").await.unwrap();
 }

@@ -26,7 +26,7 @@ async fn create(test: &TestOrg, by: &Viewer, email: &str, roles: &[&str]) -> Res
 async fn set_roles(test: &TestOrg, by: &Viewer, user: UserId, roles: &[&str]) -> Result<User> {
     let tx = test.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
     let roles: Vec<_> = roles.iter().map(ToString::to_string).collect();
-    let user = User::set_roles(&tx, by.org, Some(by), user, &roles, at(1)).await?;
+    let user = User::set_roles(&tx, by.org, Some(by), user, &roles).await?;
     tx.commit().await?;
     Ok(user)
 }
@@ -111,7 +111,7 @@ async fn an_owner_does_not_manage_who_manages_the_installation() {
     let (test, owner, admin) = setup().await;
     let operator = test.person("operator@x.com", &["viewer"]).await;
     let tx = test.db.auth(Origin::system()).await.unwrap();
-    User::grant(&tx, test.org, operator, FLEET, at(0)).await.unwrap();
+    User::grant(&tx, test.org, operator, FLEET).await.unwrap();
     tx.commit().await.unwrap();
     for by in [&admin, &owner] {
         forbidden(update(&test, by, operator, new_password()).await);
@@ -164,7 +164,7 @@ async fn of_two_owners_who_demote_each_other_at_once_one_fails() {
     let demote = async |by: &Viewer, whom: &Viewer| {
         let tx = test.db.auth(by.origin(HOME, "req-1".into())).await.unwrap();
         let (whom, roles) = (whom.user().unwrap(), ["viewer".to_owned()]);
-        User::set_roles(&tx, test.org, Some(by), whom, &roles, at(1)).await.unwrap();
+        User::set_roles(&tx, test.org, Some(by), whom, &roles).await.unwrap();
         tx
     };
     let (one, two) = (demote(&first, &second).await, demote(&second, &first).await);
@@ -207,11 +207,11 @@ async fn an_organization_changes_no_e_mail() {
     }
     // The operator can, and each organization of the user reads it in its trail.
     let tx = test.db.auth(Origin::system()).await.unwrap();
-    User::set_email(&tx, bob.id, "robert@example.com", at(1)).await.unwrap();
+    User::set_email(&tx, bob.id, "robert@example.com").await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(test.audited("user.updated").await, 1);
     let tx = test.db.auth(Origin::system()).await.unwrap();
-    let taken = User::set_email(&tx, bob.id, "ada@example.com", at(1)).await;
+    let taken = User::set_email(&tx, bob.id, "ada@example.com").await;
     assert_eq!(conflict(taken), "a user with this e-mail already exists");
 }
 
@@ -255,8 +255,7 @@ async fn an_unknown_role_says_which_there_are() {
     let (test, _, admin) = setup().await;
     let tx = test.db.auth(Origin::system()).await.unwrap();
     let roles = ["viewer".to_owned(), "boss".to_owned()];
-    let refusal =
-        User::set_roles(&tx, test.org, Some(&admin), admin.user().unwrap(), &roles, at(1)).await;
+    let refusal = User::set_roles(&tx, test.org, Some(&admin), admin.user().unwrap(), &roles).await;
     let Err(domain::Error::Invalid(faults)) = refusal else { panic!("accepted: {refusal:?}") };
     assert_eq!((faults.len(), faults[0].path.as_str()), (1, "roles.1"));
     assert_eq!(faults[0].suggestion.as_deref(), Some("viewer, operator, admin, owner"));

@@ -102,7 +102,7 @@ async fn the_grants_are_these() {
 sentryops_app   api_key          SELECT(org_id,id,name,prefix,permissions,allowed_cidrs,created_by,created_at,expires_at,last_used_at,revoked_at)
 sentryops_app   asset            DELETE INSERT SELECT UPDATE
 sentryops_app   asset_tag        DELETE INSERT SELECT
-sentryops_app   audit_entry      INSERT SELECT
+sentryops_app   audit_entry      SELECT
 sentryops_app   compliance_run   INSERT SELECT UPDATE
 sentryops_app   custody          INSERT SELECT UPDATE
 sentryops_app   dependency       DELETE INSERT SELECT UPDATE
@@ -130,7 +130,6 @@ sentryops_app   tag              DELETE INSERT SELECT UPDATE
 sentryops_app   user             SELECT(id,email,name,mfa_enabled,created_at,last_seen_at)
 sentryops_app   waiver           INSERT SELECT UPDATE
 sentryops_auth  api_key          INSERT SELECT UPDATE
-sentryops_auth  audit_entry      INSERT
 sentryops_auth  login_guard      DELETE INSERT SELECT UPDATE
 sentryops_auth  member           SELECT
 sentryops_auth  membership       INSERT SELECT UPDATE
@@ -183,16 +182,20 @@ async fn the_login_may_nothing_by_itself() {
 
 #[tokio::test]
 async fn functions_that_run_as_their_owner_are_few_and_closed() {
-    // Partitions are tables, so the role that creates and drops them must own them.
-    let definer = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef";
-    assert_eq!(texts(definer).await, ["job_history_rotate"]);
+    // Partitions are tables, so the role that creates and drops them must own them. Entries of the audit trail are only
+    // appended.
+    let definer = "SELECT proname::text || ': ' || string_agg(rolname, ' ' ORDER BY rolname)
+        FROM pg_proc, pg_roles WHERE pronamespace = 'public'::regnamespace AND prosecdef
+          AND rolname IN ('sentryops_app', 'sentryops_auth', 'sentryops_fleet', 'sentryops_test')
+          AND has_function_privilege(pg_roles.oid, pg_proc.oid, 'EXECUTE')
+        GROUP BY proname ORDER BY proname";
+    let expected = [
+        "audit_append: sentryops_app sentryops_auth",
+        "audit_rotate: sentryops_fleet",
+        "job_history_rotate: sentryops_fleet",
+    ];
+    assert_eq!(texts(definer).await, expected);
     let open = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
-          AND (NOT EXISTS (SELECT FROM unnest(proconfig) AS set (one) WHERE one LIKE 'search_path=pg_catalog, %, pg_temp')
-               OR has_function_privilege('sentryops_app', oid, 'EXECUTE')
-               OR has_function_privilege('sentryops_auth', oid, 'EXECUTE'))";
-    assert_eq!(
-        texts(open).await,
-        NONE,
-        "one that may be led to other tables, or that anybody may call"
-    );
+          AND NOT EXISTS (SELECT FROM unnest(proconfig) AS set (one) WHERE one LIKE 'search_path=pg_catalog, %, pg_temp')";
+    assert_eq!(texts(open).await, NONE, "one that may be led to other tables");
 }

@@ -76,7 +76,7 @@ async fn tenant(db: &TestDb, slug: &str) -> Tenant {
         );
         let job: Row = tx.one(&sql, &[&org]).await.unwrap();
         if count(&tx, "job").await == 2 {
-            Job::cancel(&tx, job.get("id"), at(0)).await.unwrap();
+            Job::cancel(&tx, job.get("id")).await.unwrap();
         }
     }
     let audit = AuditEntry::list(&tx, &AuditQuery::default(), &ALL).await.unwrap().rows[0].id;

@@ -19,7 +19,7 @@ use domain::{
 };
 use tokio_postgres::Row;
 
-use crate::harness::{TestOrg, assert_not_found, at, at_once, conflict, faults, organization};
+use crate::harness::{TestOrg, assert_not_found, at_once, conflict, faults, organization};
 
 const ALL: PageRequest = PageRequest { size: 100, backward: false, after: None, before: None };
 
@@ -75,15 +75,15 @@ async fn commit<T>(test: &TestOrg, verb: impl AsyncFnOnce(&Tx) -> Result<T>) -> 
 }
 
 async fn retry(test: &TestOrg, id: JobId) -> Result<Job> {
-    commit(test, async |tx| Job::retry(tx, id, at(0)).await).await
+    commit(test, async |tx| Job::retry(tx, id).await).await
 }
 
 async fn discard(test: &TestOrg, id: JobId) -> Result<Job> {
-    commit(test, async |tx| Job::discard(tx, id, at(0)).await).await
+    commit(test, async |tx| Job::discard(tx, id).await).await
 }
 
 async fn cancel(test: &TestOrg, id: JobId) -> Result<Job> {
-    commit(test, async |tx| Job::cancel(tx, id, at(0)).await).await
+    commit(test, async |tx| Job::cancel(tx, id).await).await
 }
 
 async fn get(test: &TestOrg, id: JobId) -> Job {
@@ -329,7 +329,7 @@ async fn many_are_retried_at_once_and_of_twins_the_first() {
     let elsewhere = push(&test, test.org, &with("queue = 'NOTIFY'")).await;
     let foreign = push(&test, other, BURIED).await;
     let filter = JobFilter { queue: Some(vec![Queue::Scan]), ..JobFilter::default() };
-    let retried = commit(&test, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
+    let retried = commit(&test, async |tx| Job::retry_all(tx, &filter).await).await;
     assert_eq!(retried.unwrap(), 3);
     for id in [first, plain[0], plain[1]] {
         let job = get(&test, id).await;
@@ -345,11 +345,11 @@ async fn many_are_retried_at_once_and_of_twins_the_first() {
     let after: serde_json::Value = row.get("after");
     assert_eq!(after, serde_json::json!({ "filter": { "queue": ["SCAN"] }, "retried": 3 }));
     assert_eq!(row.get::<_, uuid::Uuid>("entity_id"), test.org.uuid());
-    let again = commit(&test, async |tx| Job::retry_all(tx, &filter, at(0)).await).await;
+    let again = commit(&test, async |tx| Job::retry_all(tx, &filter).await).await;
     assert_eq!(again.unwrap(), 0);
     assert_eq!(test.audited("job.all_retried").await, 1, "nothing happened the second time");
     let wrong = states(&[JobState::Buried, JobState::Running]);
-    let refusal = commit(&test, async |tx| Job::retry_all(tx, &wrong, at(0)).await).await;
+    let refusal = commit(&test, async |tx| Job::retry_all(tx, &wrong).await).await;
     assert_eq!(
         faults(refusal),
         ["filter.state only BURIED jobs can be retried: omit the state, or give BURIED alone"]
@@ -485,7 +485,7 @@ async fn whoever_takes_jobs_is_told_after_the_commit() {
     let db: Db = test.db.db.clone().publishing(move |events| log.lock().unwrap().extend(events));
     let id = push(&test, test.org, BURIED).await;
     let tx = db.write(test.org, Origin::system()).await.unwrap();
-    Job::retry(&tx, id, at(0)).await.unwrap();
+    Job::retry(&tx, id).await.unwrap();
     assert!(sent.lock().unwrap().is_empty());
     tx.commit().await.unwrap();
     let expected = [Event::jobs_ready(test.org, Queue::Scan), Event::jobs_changed(test.org)];

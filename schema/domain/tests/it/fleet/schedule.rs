@@ -161,12 +161,12 @@ async fn what_is_deleted_comes_no_more() {
     let made = save(&test, &ada, &input("nightly", "0 2 * * *", "UTC"), at(0)).await.unwrap();
     let other = organization(&test.db, "other").await;
     let foreign = test.db.write(other, Origin::system()).await.unwrap();
-    assert_not_found(Schedule::delete(&foreign, made.id, at(1)).await);
+    assert_not_found(Schedule::delete(&foreign, made.id).await);
     assert!(Schedule::find(&foreign, made.id).await.unwrap().is_none());
     assert!(Schedule::list(&foreign).await.unwrap().is_empty());
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-    Schedule::delete(&tx, made.id, at(1)).await.unwrap();
-    assert_not_found(Schedule::delete(&tx, made.id, at(1)).await);
+    Schedule::delete(&tx, made.id).await.unwrap();
+    assert_not_found(Schedule::delete(&tx, made.id).await);
     tx.commit().await.unwrap();
     assert!(claim(&test, at(10_000_000)).await.is_empty());
     assert_eq!(test.audited("schedule.deleted by system").await, 1);

@@ -102,7 +102,7 @@ async fn add(
 
 async fn remove(test: &TestOrg, id: DependencyId) -> Result<Dependency> {
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-    let removed = Dependency::remove(&tx, id, at(2)).await?;
+    let removed = Dependency::remove(&tx, id).await?;
     tx.commit().await?;
     Ok(removed)
 }
@@ -361,7 +361,7 @@ async fn a_foreign_organization_sees_and_touches_nothing() {
     let (web, db) = (graph.ids["web"], graph.ids["db"]);
     assert_eq!(Dependency::find(&tx, own.id).await.unwrap(), None);
     assert!(Dependency::list(&tx, &ALL).await.unwrap().rows.is_empty());
-    assert_not_found(Dependency::remove(&tx, own.id, at(1)).await);
+    assert_not_found(Dependency::remove(&tx, own.id).await);
     assert_not_found(Dependency::add(&tx, db, web, None, None, at(1)).await);
     for direction in [Direction::DependsOn, Direction::Dependents] {
         assert!(reach(&tx, &[web, db], direction, bounds(10, 100)).await.unwrap().is_empty());

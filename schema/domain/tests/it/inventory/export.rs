@@ -29,7 +29,7 @@ async fn export(test: &TestOrg, kind: ImportKind, owners: Owners) -> Vec<Vec<Str
 
 async fn begin(test: &TestOrg, kind: ImportKind, owners: Owners) -> Export {
     let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-    let export = Export::begin(&tx, kind, owners, at(1)).await.unwrap();
+    let export = Export::begin(&tx, kind, owners).await.unwrap();
     tx.commit().await.unwrap();
     export
 }
@@ -209,7 +209,7 @@ async fn more_custom_fields_than_an_import_reads_are_refused_with_what_to_do() {
         test.db.superuser().await.execute("DELETE FROM asset", &[]).await.unwrap();
         test.db.superuser().await.execute(sql, &[&test.org, &count]).await.unwrap();
         let tx = test.db.write(test.org, Origin::system()).await.unwrap();
-        Export::begin(&tx, ImportKind::Assets, Owners::Included, at(1)).await
+        Export::begin(&tx, ImportKind::Assets, Owners::Included).await
     };
     let header = String::from_utf8(begun(116).await.unwrap().header()).unwrap();
     let columns: Vec<String> = header.trim_end().split(',').map(str::to_owned).collect();

@@ -26,7 +26,7 @@ type Edge = (prop::sample::Index, prop::sample::Index, Option<String>, Option<Cr
 
 async fn exported(test: &TestOrg, org: OrganizationId, kind: ImportKind) -> Vec<u8> {
     let tx = test.db.write(org, Origin::system()).await.unwrap();
-    let mut export = Export::begin(&tx, kind, Owners::Omitted, at(0)).await.unwrap();
+    let mut export = Export::begin(&tx, kind, Owners::Omitted).await.unwrap();
     let mut file = export.header();
     while let Some(page) = export.page(&tx).await.unwrap() {
         file.extend(page);

@@ -79,7 +79,7 @@ impl Rule {
         .await?;
         let entry =
             Entry::changed("rule.updated", rule.id, before.rule.snapshot(), rule.snapshot());
-        rule.changed(tx, entry, now).await?;
+        rule.changed(tx, entry).await?;
         Ok(rule)
     }
 
@@ -114,7 +114,7 @@ impl Rule {
         let version = Version { rule: rule.id, number: 1, definition: &rule.definition };
         Version::insert(tx, &[version], now).await?;
         let entry = Entry::created("rule.created", rule.id, &rule.snapshot());
-        rule.changed(tx, entry, now).await?;
+        rule.changed(tx, entry).await?;
         Ok(rule)
     }
 
@@ -167,13 +167,13 @@ impl Rule {
         .await?;
         let entry =
             Entry::changed("rule.updated", rule.id, before.rule.snapshot(), rule.snapshot());
-        rule.changed(tx, entry, now).await?;
+        rule.changed(tx, entry).await?;
         Ok(rule)
     }
 
     /// Records the change in the audit trail and marks all assets for re-evaluation.
-    async fn changed(&self, tx: &Tx, entry: Entry, now: DateTime<Utc>) -> Result<()> {
-        entry.record(tx, now).await?;
+    async fn changed(&self, tx: &Tx, entry: Entry) -> Result<()> {
+        entry.record(tx).await?;
         stale::mark(tx, &[(Subject::All, None)]).await?;
         tx.emit(Event::changed(tx.org(), self.id));
         Ok(())
