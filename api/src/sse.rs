@@ -50,6 +50,11 @@ impl<G: Gateway> Streams<G> {
         }
         // The body is read before any rejection, so that the client gets the response and no TCP reset: see `body`.
         let body = body::read(request.take_body(), self.limits.body_bytes).await;
+        let client =
+            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
+        if let Err(refused) = self.gateway.admit(&client).await {
+            return answer::respond(refused, Media::GraphQl, &client.request_id);
+        }
         if !accepts_events(request.headers()) {
             return Err(RequestError::new(
                 StatusCode::NOT_ACCEPTABLE,
@@ -60,11 +65,6 @@ impl<G: Gateway> Streams<G> {
         let body = body?;
         body::require_json(request.headers())?;
         let params = Params::from_body(&body)?;
-        let client =
-            request.extensions().get::<Client>().cloned().ok_or_else(RequestError::internal)?;
-        if let Err(refused) = self.gateway.admit(&client).await {
-            return answer::respond(refused, Media::GraphQl, &client.request_id);
-        }
         let bearer = bearer::token(request.headers()).map(ToOwned::to_owned);
         let caller = match &bearer {
             None => ConnectedCaller::anonymous(),

@@ -72,6 +72,9 @@ impl<G: Gateway> Upload<G> {
             return Err(RequestError::method_not_allowed("POST"));
         }
         let error_response = |answer| answer::error_response(answer, &client.request_id);
+        if let Err(refused) = self.gateway.admit(client).await {
+            return error_response(refused);
+        }
         let order = match order::read(self.kind, request.uri(), request.headers()) {
             Ok(order) => order,
             Err(order::OrderError::Rejected(error)) => return Err(error),
@@ -81,9 +84,6 @@ impl<G: Gateway> Upload<G> {
         };
         check_encoding(request.headers())?;
         check_length(request.headers())?;
-        if let Err(refused) = self.gateway.admit(client).await {
-            return error_response(refused);
-        }
         let bearer = bearer::token(request.headers());
         if let Some(bearer) = bearer {
             match self.gateway.authenticate_connection(bearer.to_owned(), client.clone()).await {

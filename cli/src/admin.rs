@@ -60,7 +60,8 @@ enum Action {
         #[arg(long)]
         password_stdin: bool,
         /// Invite the owner of the account that the e-mail already has. They become a member when they accept the
-        /// invitation, with their own password and with the one given here.
+        /// invitation, with their own password and with the one given here. If nobody can sign in to the account, because
+        /// it is an active member of no organization, it gets this password and joins at once.
         #[arg(long)]
         join_existing: bool,
     },
@@ -193,10 +194,10 @@ async fn create_user(
         None => None,
     };
     tx.commit().await?;
-    if let Some(origin) = &origin
-        && !join_existing
-    {
-        bail!("{}", known_account(email, origin));
+    match &origin {
+        Some(origin) if !join_existing => bail!("{}", known_account(email, origin)),
+        None if join_existing => bail!("--join-existing: {email} has no account"),
+        _ => {}
     }
     let (password, is_generated) = password_for(password_stdin)?;
     let hash = hash(config, &password, email).await?;

@@ -45,7 +45,7 @@ use crate::{
         connection::CheckIntervals,
         schema::{Mutation, Query, Subscription},
     },
-    request::{context::Services, place::Places},
+    request::{context::Services, execution_slot::ExecutionSlots},
 };
 
 type Builder = SchemaBuilder<Query, Mutation, Subscription>;
@@ -67,12 +67,14 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     schema: Schema<Query, Mutation, Subscription>,
-    /// The same schema without validation, for merged operations: the document as sent has been validated.
-    validated: Schema<Query, Mutation, Subscription>,
+    /// For merged operations, because the document as sent has been validated.
+    schema_without_validation: Schema<Query, Mutation, Subscription>,
+    /// Validates the documents whose merged operations are executed. No extension is attached to it.
+    validator: Schema<Query, Mutation, Subscription>,
     index: SchemaIndex,
     input_types: InputTypes,
     services: Arc<Services>,
-    places: Places,
+    slots: ExecutionSlots,
     settings: Settings,
 }
 
@@ -92,7 +94,7 @@ impl Engine {
         settings: Settings,
         extend: impl Fn(Builder) -> Builder,
     ) -> Result<Self, Vec<String>> {
-        let build = |mode| {
+        let build = |mode, extend: &dyn Fn(Builder) -> Builder| {
             let builder = extend(schema::builder().validation_mode(mode));
             if settings.introspection {
                 builder.finish()
@@ -100,13 +102,24 @@ impl Engine {
                 builder.disable_introspection().disable_suggestions().finish()
             }
         };
-        let (schema, validated) = (build(ValidationMode::Strict), build(ValidationMode::Fast));
+        let schema = build(ValidationMode::Strict, &extend);
+        let schema_without_validation = build(ValidationMode::Fast, &extend);
+        let validator = build(ValidationMode::Strict, &|builder| builder);
         let sdl = schema.sdl();
         let index = SchemaIndex::read(&sdl, schema::POLICIES)
             .map_err(|faults| faults.iter().map(SchemaFault::to_string).collect::<Vec<_>>())?;
         let (input_types, services) = (InputTypes::read(&sdl), Arc::new(services));
-        let places = Places::default();
-        let inner = Inner { schema, validated, index, input_types, services, places, settings };
+        let slots = ExecutionSlots::new(services.db.pool_size());
+        let inner = Inner {
+            schema,
+            schema_without_validation,
+            validator,
+            index,
+            input_types,
+            services,
+            slots,
+            settings,
+        };
         Ok(Self(Arc::new(inner)))
     }
 

@@ -5,7 +5,7 @@
 //! | `admission` | the rates of the client address and of the caller; the depth of the job queues |
 //! | `context` | the caller and the request's transactions |
 //! | `loader`, `drive` | batched loads of rows; execution of a document and its loads in one task |
-//! | `pace`, `place` | time slices, deadline and answer size of an execution; places for concurrent executions |
+//! | `pace`, `execution_slot` | time slices, deadline and answer size of an execution; slots for concurrent executions |
 //! | `node` | lookup of rows for `node(id)` |
 //! | `page`, `row` | connections, edges, cursors; rows of lists |
 //! | `error` | errors as clients receive them: a code and a message |
@@ -18,11 +18,11 @@ pub(crate) mod answer;
 pub(crate) mod context;
 pub(crate) mod drive;
 pub(crate) mod error;
+pub(crate) mod execution_slot;
 pub(crate) mod loader;
 pub(crate) mod node;
 pub(crate) mod pace;
 pub(crate) mod page;
 pub(crate) mod permit;
-pub(crate) mod place;
 pub(crate) mod row;
 pub(crate) mod subscription_state;

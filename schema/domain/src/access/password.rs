@@ -161,6 +161,11 @@ fn hash_now(params: &Params, password: &[u8]) -> Result<String> {
         .map_err(|_| Error::Crypto("Argon2 could not hash the password"))
 }
 
+/// Returns true if both texts are the same password.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    normalise(one) == normalise(other)
+}
+
 fn normalise(password: &str) -> String {
     // Truncated before normalising, because NFKC can make a text eighteen times as long. Longer passwords are invalid
     // anyway.

@@ -84,6 +84,11 @@ impl Db {
         Ok(Self { pool, config, tls, publish: Arc::new(|_| ()), before_commit: None })
     }
 
+    /// Returns the maximum number of connections in the pool.
+    pub fn pool_size(&self) -> usize {
+        self.pool.status().max_size
+    }
+
     /// Returns the same database with a separate connection pool, which other components of the process cannot exhaust.
     pub fn with_own_pool(&self, pool_size: usize) -> Result<Self> {
         Ok(Self { pool: pool(&self.config, &self.tls, pool_size)?, ..self.clone() })

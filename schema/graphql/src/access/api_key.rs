@@ -22,6 +22,7 @@ use crate::{
         error::Result,
         loader::{Batch, Load},
         node::Identified,
+        row::{Row, rows},
     },
 };
 
@@ -125,9 +126,9 @@ pub(crate) struct ApiKeyQuery;
 impl ApiKeyQuery {
     /// The organization's API keys, newest first, including revoked ones. Requires `API_KEY_MANAGE`.
     #[graphql(directive = requires::apply(ApiKeyManage))]
-    async fn api_keys(&self, ctx: &Context<'_>) -> Result<Vec<ApiKey>> {
+    async fn api_keys(&self, ctx: &Context<'_>) -> Result<Vec<Row<ApiKey>>> {
         let keys = api_key::ApiKey::list(&*ctx.read().await?).await?;
-        Ok(keys.into_iter().map(ApiKey).collect())
+        Ok(rows(keys.into_iter().map(ApiKey)))
     }
 }
 

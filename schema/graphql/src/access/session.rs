@@ -29,6 +29,7 @@ use crate::{
         error::{Error, ErrorCode, Result},
         loader::Load,
         node::Identified,
+        row::{Row, rows},
     },
 };
 
@@ -90,27 +91,28 @@ impl Viewer {
     }
 
     /// Organizations to which the viewer can switch with `switchOrganization`, including the current one.
-    async fn organizations(&self, ctx: &Context<'_>) -> Result<Vec<Organization>> {
+    async fn organizations(&self, ctx: &Context<'_>) -> Result<Vec<Row<Organization>>> {
         let Some(user) = self.0.user() else {
-            return Ok(vec![Organization::current(&*ctx.read().await?).await?]);
+            return Ok(rows([Organization::current(&*ctx.read().await?).await?]));
         };
-        ctx.scope().read_users(async |tx| Organization::of_user(tx, user).await).await
+        let scope = ctx.scope();
+        scope.read_users(async |tx| Organization::of_user(tx, user).await).await.map(rows)
     }
 
     /// Open invitations of the viewer to further organizations, newest first; empty for an API key.
-    async fn invitations(&self, ctx: &Context<'_>) -> Result<Vec<Invitation>> {
+    async fn invitations(&self, ctx: &Context<'_>) -> Result<Vec<Row<Invitation>>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
         let invitations = ctx
             .scope()
             .read_users(async |tx| domain::access::user::User::invitations(tx, user).await)
             .await?;
-        Ok(invitations.into_iter().map(Invitation::from).collect())
+        Ok(rows(invitations.into_iter().map(Invitation::from)))
     }
 
     /// Roles of the viewer in the organization; empty for an API key, which has permissions but no roles.
-    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
+    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Row<Role>>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
-        Ok(ctx.load::<RolesOfUser>(user).await?.unwrap_or_default())
+        Ok(rows(ctx.load::<RolesOfUser>(user).await?.unwrap_or_default()))
     }
 
     /// Permissions of the viewer in the organization.
@@ -119,7 +121,7 @@ impl Viewer {
     }
 
     /// The viewer's sessions that have neither ended nor expired, newest first; empty for an API key.
-    async fn sessions(&self, ctx: &Context<'_>) -> Result<Vec<Session>> {
+    async fn sessions(&self, ctx: &Context<'_>) -> Result<Vec<Row<Session>>> {
         let Some(user) = self.0.user() else { return Ok(Vec::new()) };
         let now = ctx.now();
         let sessions = ctx
@@ -127,7 +129,7 @@ impl Viewer {
             .read_users(async |tx| session::Session::of_user(tx, user, now).await)
             .await?;
         let view = |session| Session::new(session, self.0.session);
-        Ok(sessions.into_iter().map(view).collect())
+        Ok(rows(sessions.into_iter().map(view)))
     }
 }
 

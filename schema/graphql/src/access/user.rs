@@ -23,6 +23,7 @@ use crate::request::{
     loader::{Batch, Load},
     node::Identified,
     page::{Connection, wants_total},
+    row::{Row, rows},
 };
 
 /// A user, as a member of the viewer's organization.
@@ -39,8 +40,8 @@ impl User {
 
     /// Roles of the user in the viewer's organization. Requires `USER_READ`, unless the caller is the user.
     #[graphql(directive = requires::apply(UserRead), directive = or_oneself::apply())]
-    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
-        Ok(ctx.load::<RolesOfUser>(self.0.id).await?.unwrap_or_default())
+    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Row<Role>>> {
+        Ok(rows(ctx.load::<RolesOfUser>(self.0.id).await?.unwrap_or_default()))
     }
 }
 
@@ -72,8 +73,8 @@ impl UserQuery {
 
     /// Roles that members of the organization can have. Requires `USER_READ`.
     #[graphql(directive = requires::apply(UserRead))]
-    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Role>> {
-        Ok(Role::list(&*ctx.read().await?, ctx.viewer()?.org).await?)
+    async fn roles(&self, ctx: &Context<'_>) -> Result<Vec<Row<Role>>> {
+        Ok(rows(Role::list(&*ctx.read().await?, ctx.viewer()?.org).await?))
     }
 }
 

@@ -14,7 +14,8 @@
 //! Scalars do not count as objects but have two limits of their own. `MAX_WEIGHT` limits their weight, e.g. of a
 //! thousand fields on each of ten thousand rows; a scalar that is computed, or that may be large, weighs more than a
 //! short stored one. `MAX_ARGUMENT_BYTES` limits the size of arguments, because async-graphql copies a large variable
-//! once per row (0.6 s for 256 KiB at 20 fields). A count of a whole list, and a filter that reads every row, add to the
+//! once per row (0.6 s for 256 KiB at 20 fields), and during validation once per argument of the document as sent, those
+//! of directives and of excluded selections included. A count of a whole list, and a filter that reads every row, add to the
 //! objects what they cost the database.
 //!
 //! Depth, fields, aliases and root fields are those of the document as sent; the other numbers are those of the merged operation,
@@ -108,6 +109,7 @@ impl SchemaIndex {
         if let Some(merged) = merged {
             measured = self.measure(merged);
         }
+        let sent_arguments = sent.sent_argument_bytes();
         let cost = Cost { depth, fields, aliases, ..measured.cost };
         limit(
             position,
@@ -122,14 +124,14 @@ impl SchemaIndex {
             let message = format!(
                 "this {} has a cost of {number}, the limit is {limit}; {} request fewer rows with `first`",
                 executed.kind(),
-                measured.dearest_objects.told(),
+                measured.most_expensive_objects.describe(),
             );
             return Err(DocumentError::too_complex(position, message));
         }
         let remedy = "pass large values only to root fields";
         limit(
             position,
-            cost.arguments,
+            cost.arguments.max(sent_arguments),
             MAX_ARGUMENT_BYTES,
             "passes",
             "bytes of arguments",
@@ -140,7 +142,7 @@ impl SchemaIndex {
             let message = format!(
                 "the values of this {} weigh {number}, the limit is {limit}; {} request fewer rows with `first`, or fewer fields",
                 executed.kind(),
-                measured.dearest_value.told(),
+                measured.most_expensive_value.describe(),
             );
             return Err(DocumentError::too_complex(position, message));
         }
@@ -153,8 +155,8 @@ impl SchemaIndex {
             operation,
             cost: Cost::default(),
             too_deep: None,
-            dearest_objects: Dearest::default(),
-            dearest_value: Dearest::default(),
+            most_expensive_objects: MostExpensive::default(),
+            most_expensive_value: MostExpensive::default(),
         };
         let on = self.root(operation.kind());
         let frame = Frame { on, depth: 1, rows: 1, page: DEFAULT_PAGE_SIZE };
@@ -165,12 +167,12 @@ impl SchemaIndex {
 
 /// The field that adds most to a number.
 #[derive(Default)]
-struct Dearest<'a> {
+struct MostExpensive<'a> {
     cost: u64,
     field: Option<(&'a str, &'a str)>,
 }
 
-impl<'a> Dearest<'a> {
+impl<'a> MostExpensive<'a> {
     fn offer(&mut self, cost: u64, on: &'a str, field: &'a str) {
         if cost > self.cost {
             *self = Self { cost, field: Some((on, field)) };
@@ -178,7 +180,7 @@ impl<'a> Dearest<'a> {
     }
 
     /// Returns the field and its cost as the middle part of a sentence.
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Some((on, field)) = self.field else { return String::new() };
         format!("`{on}.{field}` costs most, {}:", with_separators(self.cost))
     }
@@ -219,8 +221,8 @@ struct Measurer<'a> {
     operation: Operation<'a>,
     cost: Cost,
     too_deep: Option<DocumentError>,
-    dearest_objects: Dearest<'a>,
-    dearest_value: Dearest<'a>,
+    most_expensive_objects: MostExpensive<'a>,
+    most_expensive_value: MostExpensive<'a>,
 }
 
 impl<'a> Measurer<'a> {
@@ -276,7 +278,7 @@ impl<'a> Measurer<'a> {
         if returned.kind == Kind::Leaf {
             let weight = frame.rows.saturating_mul(definition.weight);
             self.cost.weight = self.cost.weight.saturating_add(weight);
-            self.dearest_value.offer(weight, &parent.name, name);
+            self.most_expensive_value.offer(weight, &parent.name, name);
             if name == "totalCount" && parent.is_connection {
                 // Below a root field, the whole list of the organization is counted; elsewhere, the list of one owner.
                 objects = if frame.depth == 2 { COUNT_OBJECTS } else { frame.rows };
@@ -306,12 +308,13 @@ impl<'a> Measurer<'a> {
         // A dependency walk may visit every asset, however few rows it returns. Its depth therefore adds to the cost:
         // depth 10 counts as 405 objects, depth 1 as none.
         if let Some(default_depth) = definition.walk {
-            let beyond = self.operation.integer(selected, "depth").unwrap_or(default_depth) - 1;
+            let requested = self.operation.integer(selected, "depth").unwrap_or(default_depth);
+            let beyond = requested.saturating_sub(1);
             let weight = 5 * beyond.clamp(0, 10).pow(2).unsigned_abs();
             objects = objects.saturating_add(frame.rows.saturating_mul(weight));
         }
         self.cost.objects = self.cost.objects.saturating_add(objects);
-        self.dearest_objects.offer(objects, &parent.name, name);
+        self.most_expensive_objects.offer(objects, &parent.name, name);
         let depth = frame.depth + 1;
         let on = Some(definition.returns);
         self.set(&selected.selection_set, Frame { on, depth, rows, page });

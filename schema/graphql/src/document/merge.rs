@@ -11,13 +11,14 @@
 
 use async_graphql::{
     Name, Positioned,
-    indexmap::IndexMap,
+    indexmap::{IndexMap, map::Entry},
     parser::types::{
         Field, InlineFragment, OperationDefinition, Selection, SelectionSet, TypeCondition,
     },
 };
 
 use crate::document::{
+    error::DocumentError,
     expansion::ParsedDocument,
     index::{Kind, SchemaIndex, TypeId},
     key_order::KeyOrder,
@@ -28,17 +29,21 @@ impl SchemaIndex {
     /// Rewrites the operation so that it selects no field twice. Fragments become parts of the operation. Returns `None`
     /// if `keys`, the operation's response keys, do not repeat, or if the operation introspects the schema: validation
     /// without execution would answer an introspection, and introspection has a weight of its own.
+    ///
+    /// # Errors
+    /// `VALIDATION` if fields of one object have the same response key and different meanings; async-graphql 7.2.1
+    /// recognises only some of them.
     pub(crate) fn merge(
         &self,
         operation: Operation<'_>,
         keys: &KeyOrder,
-    ) -> Option<ParsedDocument> {
+    ) -> Result<Option<ParsedDocument>, DocumentError> {
         if !keys.has_repeated_keys() || operation.introspects() {
-            return None;
+            return Ok(None);
         }
         let merger = Merger { index: self, operation };
         let set = operation.selections();
-        let items = merger.merged(self.root(operation.kind()), &[set]);
+        let items = merger.merged(self.root(operation.kind()), &[set])?;
         let definition = operation.definition();
         let definition = OperationDefinition {
             ty: definition.ty,
@@ -46,7 +51,7 @@ impl SchemaIndex {
             directives: definition.directives.clone(),
             selection_set: Positioned::new(SelectionSet { items }, set.pos),
         };
-        Some(ParsedDocument::of_operation(Positioned::new(definition, set.pos)))
+        Ok(Some(ParsedDocument::of_operation(Positioned::new(definition, set.pos))))
     }
 }
 
@@ -57,8 +62,7 @@ struct MergedField<'a> {
 }
 
 impl<'a> MergedField<'a> {
-    /// Returns true if the fields have the same meaning: name and arguments. Fields with one response key and different
-    /// meanings are invalid, and validation rejects them.
+    /// Returns true if the fields have the same meaning: name and arguments.
     fn is_same_as(&self, other: &'a Field) -> bool {
         let field = &self.field.node;
         field.name.node == other.name.node
@@ -69,9 +73,8 @@ impl<'a> MergedField<'a> {
     }
 }
 
-/// Fields that run under the same type conditions, by response key. Several fields share a key only in a document that
-/// validation rejects.
-type Fields<'a> = IndexMap<&'a str, Vec<MergedField<'a>>>;
+/// Fields that run under the same type conditions, by response key.
+type Fields<'a> = IndexMap<&'a str, MergedField<'a>>;
 
 /// Fields by the type conditions that an object must meet in addition to the type of the selection set.
 type Groups<'a> = IndexMap<Vec<&'a str>, (Option<TypeId>, Fields<'a>)>;
@@ -87,17 +90,41 @@ impl<'a> Merger<'a> {
         &self,
         on: Option<TypeId>,
         sets: &[&'a Positioned<SelectionSet>],
-    ) -> Vec<Positioned<Selection>> {
+    ) -> Result<Vec<Positioned<Selection>>, DocumentError> {
         let mut groups = Groups::new();
         for set in sets {
-            self.collect(on, &[], set, &mut groups);
+            self.collect(on, &[], set, &mut groups)?;
         }
+        self.check_conflicts(&groups)?;
         let mut selections = Vec::new();
         for (conditions, (on, fields)) in groups {
-            let fields = fields.into_values().flatten().map(|merged| self.field(on, &merged));
-            selections.extend(under(&conditions, fields.collect()));
+            let fields = fields.into_values().map(|merged| self.field(on, &merged));
+            selections.extend(under(&conditions, fields.collect::<Result<_, _>>()?));
         }
-        selections
+        Ok(selections)
+    }
+
+    /// Checks that fields with one response key have the same meaning in all groups that can hold for one object.
+    fn check_conflicts(&self, groups: &Groups<'a>) -> Result<(), DocumentError> {
+        let is_object =
+            |on: Option<TypeId>| on.filter(|on| self.index.get(*on).kind == Kind::Object);
+        let mut groups: Vec<_> = groups.values().collect();
+        while let Some((on, fields)) = groups.pop() {
+            for (other, others) in &groups {
+                if is_object(*on).zip(is_object(*other)).is_some_and(|(one, other)| one != other) {
+                    continue; // No object has both types.
+                }
+                for (key, field) in fields {
+                    match others.get(key) {
+                        Some(other) if !other.is_same_as(&field.field.node) => {
+                            return Err(conflict(field.field));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn collect(
@@ -106,7 +133,7 @@ impl<'a> Merger<'a> {
         conditions: &[&'a str],
         set: &'a Positioned<SelectionSet>,
         groups: &mut Groups<'a>,
-    ) {
+    ) -> Result<(), DocumentError> {
         for item in &set.node.items {
             if self.operation.excludes(item.node.directives()) {
                 continue;
@@ -116,7 +143,7 @@ impl<'a> Merger<'a> {
                     let conditions = conditions.to_vec();
                     let (_, fields) =
                         groups.entry(conditions).or_insert_with(|| (on, Fields::new()));
-                    add(fields, field);
+                    add(fields, field)?;
                     continue;
                 }
                 Selection::InlineFragment(inline) => {
@@ -130,13 +157,14 @@ impl<'a> Merger<'a> {
                 }
             };
             let Some(condition) = condition else {
-                self.collect(on, conditions, set, groups);
+                self.collect(on, conditions, set, groups)?;
                 continue;
             };
             if let Some((on, conditions)) = self.narrowed(on, conditions, &condition.on.node) {
-                self.collect(on, &conditions, set, groups);
+                self.collect(on, &conditions, set, groups)?;
             }
         }
+        Ok(())
     }
 
     /// Adds a type condition. Returns the type and the conditions of the selections below; `None` if they hold for no
@@ -163,10 +191,14 @@ impl<'a> Merger<'a> {
         }
     }
 
-    fn field(&self, on: Option<TypeId>, merged: &MergedField<'a>) -> Positioned<Selection> {
+    fn field(
+        &self,
+        on: Option<TypeId>,
+        merged: &MergedField<'a>,
+    ) -> Result<Positioned<Selection>, DocumentError> {
         let Field { alias, name, arguments, .. } = &merged.field.node;
         let definition = on.and_then(|on| self.index.get(on).field(&name.node));
-        let items = self.merged(definition.map(|definition| definition.returns), &merged.sets);
+        let items = self.merged(definition.map(|definition| definition.returns), &merged.sets)?;
         let position = merged.field.node.selection_set.pos;
         let field = Field {
             alias: alias.clone(),
@@ -176,17 +208,30 @@ impl<'a> Merger<'a> {
             selection_set: Positioned::new(SelectionSet { items }, position),
         };
         let position = merged.field.pos;
-        Positioned::new(Selection::Field(Positioned::new(field, position)), position)
+        Ok(Positioned::new(Selection::Field(Positioned::new(field, position)), position))
     }
 }
 
-fn add<'a>(fields: &mut Fields<'a>, field: &'a Positioned<Field>) {
-    let of_key = fields.entry(field.node.response_key().node.as_str()).or_default();
+fn add<'a>(fields: &mut Fields<'a>, field: &'a Positioned<Field>) -> Result<(), DocumentError> {
     let set = &field.node.selection_set;
-    match of_key.iter_mut().find(|merged| merged.is_same_as(&field.node)) {
-        Some(merged) => merged.sets.push(set),
-        None => of_key.push(MergedField { field, sets: vec![set] }),
+    match fields.entry(field.node.response_key().node.as_str()) {
+        Entry::Occupied(mut merged) if merged.get().is_same_as(&field.node) => {
+            merged.get_mut().sets.push(set);
+        }
+        Entry::Occupied(_) => return Err(conflict(field)),
+        Entry::Vacant(entry) => {
+            entry.insert(MergedField { field, sets: vec![set] });
+        }
     }
+    Ok(())
+}
+
+fn conflict(field: &Positioned<Field>) -> DocumentError {
+    let key = &field.node.response_key().node;
+    let message = format!(
+        "the key `{key}` is selected with different fields or arguments: give one of them an alias"
+    );
+    DocumentError::invalid(field.pos, message)
 }
 
 /// Wraps selections in inline fragments with these type conditions, the first one outermost.

@@ -29,6 +29,13 @@ pub(crate) struct Operation<'a> {
     has_large_variable: bool,
 }
 
+/// Arguments of a field or of a directive.
+#[derive(Clone, Copy)]
+enum Arguments<'a> {
+    Field(&'a Field),
+    Directive(&'a Directive),
+}
+
 impl<'a> Operation<'a> {
     /// Writes the defaults of absent variables into `variables`, and keeps a reference to the operation and the
     /// variables.
@@ -145,11 +152,57 @@ impl<'a> Operation<'a> {
         matches!(value, Some(Value::Object(entries)) if is_given(entries.get(key)))
     }
 
+    /// Returns the size in bytes of all arguments in the operation and its fragments, which async-graphql copies once
+    /// when it validates the document: those of directives and of excluded selections included.
+    pub(crate) fn sent_argument_bytes(self) -> u64 {
+        if !self.has_large_variable {
+            return 0;
+        }
+        let fragments = self.document.fragments.values();
+        let fragments = fragments.map(|fragment| {
+            self.arguments_of_directives(&fragment.node.directives)
+                + self.arguments_of_set(&fragment.node.selection_set)
+        });
+        self.arguments_of_directives(&self.definition.node.directives)
+            + self.arguments_of_set(self.selections())
+            + fragments.sum::<u64>()
+    }
+
+    fn arguments_of_set(self, set: &Positioned<SelectionSet>) -> u64 {
+        let of_item = |item: &Positioned<Selection>| {
+            let (own, below) = match &item.node {
+                Selection::Field(field) => {
+                    (self.argument_bytes(&field.node), Some(&field.node.selection_set))
+                }
+                Selection::InlineFragment(inline) => (0, Some(&inline.node.selection_set)),
+                Selection::FragmentSpread(_) => (0, None),
+            };
+            own + self.arguments_of_directives(item.node.directives())
+                + below.map_or(0, |set| self.arguments_of_set(set))
+        };
+        set.node.items.iter().map(of_item).sum()
+    }
+
+    fn arguments_of_directives(self, directives: &[Positioned<Directive>]) -> u64 {
+        directives
+            .iter()
+            .map(|directive| self.bytes_of(Arguments::Directive(&directive.node)))
+            .sum()
+    }
+
     /// Returns the size in bytes of the field's arguments, which async-graphql copies each time the field runs.
     /// Variables count with the size of their value.
     pub(crate) fn argument_bytes(self, field: &Field) -> u64 {
+        self.bytes_of(Arguments::Field(field))
+    }
+
+    fn bytes_of(self, arguments: Arguments<'_>) -> u64 {
+        let arguments = match arguments {
+            Arguments::Field(field) => &field.arguments,
+            Arguments::Directive(directive) => &directive.arguments,
+        };
         let mut bytes = ByteCounter(0);
-        for (_, value) in &field.arguments {
+        for (_, value) in arguments {
             // Writing to a counter cannot fail.
             let _ = write!(bytes, "{}", value.node);
             if self.has_large_variable {

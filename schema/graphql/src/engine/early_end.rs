@@ -37,10 +37,16 @@ pub(super) fn ended_early(
             Error::new(ErrorCode::QueryTooComplex, message)
         }
         EarlyEnd::Deadline => {
-            let message = format!(
-                "The request took longer than {} s: request less data at a time.",
-                pace.limit().as_secs()
-            );
+            let limit = pace.limit().as_secs();
+            if operation == OperationKind::Mutation {
+                let message = format!(
+                    "The request took longer than {limit} s. Some of its changes may be committed: read them before you send it again."
+                );
+                let answer = refused(&Error::new(ErrorCode::Timeout, message));
+                return Answer { executed: true, ..answer };
+            }
+            let message =
+                format!("The request took longer than {limit} s: request less data at a time.");
             Error::new(ErrorCode::Timeout, message)
         }
         EarlyEnd::TextFilter => Error::new(ErrorCode::Timeout, TEXT_FILTER_TOO_SLOW),
@@ -51,14 +57,15 @@ pub(super) fn ended_early(
 /// Creates the answer to a mutation whose answer is too large. Root fields run one after the other, so those up to the
 /// one that is too large are committed, and those after it have not run.
 fn committed(message: &str, pace: &Pace, keys: &KeyOrder) -> Answer {
-    let roots: Vec<_> = keys.names().collect();
+    let roots: Vec<_> = keys.names().filter(|name| *name != "__typename").collect();
     let last = pace.too_large_in().and_then(|root| roots.iter().position(|name| *name == root));
     let (run, not_run) = roots.split_at(last.map_or(roots.len(), |last| last + 1));
     let rest = match not_run {
         [] => ".".to_owned(),
         not_run => format!("; {} did not run.", listed(not_run)),
     };
-    let message = format!("{message} The changes of {} are committed{rest}", listed(run));
+    let message =
+        format!("{message} The changes of {} are committed, unless they failed{rest}", listed(run));
     let mut answer = refused(&Error::new(ErrorCode::QueryTooComplex, message));
     for error in &mut answer.response.errors {
         error.extensions.get_or_insert_default().set("committed", true);

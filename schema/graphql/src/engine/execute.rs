@@ -23,9 +23,9 @@ use crate::{
         context::{Client, RequestScope},
         drive::{Loads, drive},
         error::Error,
+        execution_slot::ExecutionSlot,
         loader::Loaders,
         pace::{MAX_MUTATION, MAX_QUERY},
-        place::Place,
         subscription_state::SubscriptionState,
     },
 };
@@ -120,8 +120,8 @@ impl Engine {
         {
             return refused(&error);
         }
-        let _places = match self.places(viewer.as_ref()).await {
-            Ok(places) => places,
+        let _slots = match self.slots(viewer.as_ref()).await {
+            Ok(slots) => slots,
             Err(error) => return refused(&error),
         };
         let scope = self.scope(viewer, client, now, prepared.operation);
@@ -129,12 +129,15 @@ impl Engine {
         let Prepared { operation, document, merged, keys, operation_name, variables, .. } =
             prepared;
         let (schema, request) = match merged {
-            Some(merged) => (&self.0.validated, request(merged, None, variables, &scope, &loads)),
+            Some(merged) => (
+                &self.0.schema_without_validation,
+                request(merged, None, variables, &scope, &loads),
+            ),
             None => (&self.0.schema, request(document, operation_name, variables, &scope, &loads)),
         };
         let execution = Box::pin(schema.execute(request));
         let response = drive(execution, loads, &scope.pace).await;
-        scope.finish().await;
+        scope.finish_or_abandon(&response).await;
         let response = response.and_then(within_limit);
         match response {
             Ok(mut response) => {
@@ -157,15 +160,18 @@ impl Engine {
         if let Err(refused) = self.check(prepared, viewer.as_ref()) {
             return vec![refused];
         }
-        let _places = match self.places(viewer.as_ref()).await {
-            Ok(places) => places,
+        let _slots = match self.slots(viewer.as_ref()).await {
+            Ok(slots) => slots,
             Err(error) => return vec![refused(&error)],
         };
         let scope = self.scope(viewer, client, now, prepared.operation);
         let loads = Loads::default();
         let variables = prepared.variables.clone();
         let (schema, request) = if let Some(merged) = &prepared.merged {
-            (&self.0.validated, request(merged.clone(), None, variables, &scope, &loads))
+            (
+                &self.0.schema_without_validation,
+                request(merged.clone(), None, variables, &scope, &loads),
+            )
         } else {
             let (document, name) = (prepared.document.clone(), prepared.operation_name.clone());
             (&self.0.schema, request(document, name, variables, &scope, &loads))
@@ -173,7 +179,7 @@ impl Engine {
         let stream = schema.execute_stream(request.data(Arc::clone(state)));
         let execution = Box::pin(stream.collect::<Vec<_>>());
         let responses = drive(execution, loads, &scope.pace).await;
-        scope.finish().await;
+        scope.finish_or_abandon(&responses).await;
         let responses = match responses {
             Ok(responses) => responses,
             Err(reason) => {
@@ -201,14 +207,14 @@ impl Engine {
             OperationKind::Query | OperationKind::Subscription => MAX_QUERY,
             OperationKind::Mutation => MAX_MUTATION,
         };
-        let (services, places) = (Arc::clone(&self.0.services), self.0.places.clone());
-        Arc::new(RequestScope::new(services, places, viewer, client, now, limit))
+        let (services, slots) = (Arc::clone(&self.0.services), self.0.slots.clone());
+        Arc::new(RequestScope::new(services, slots, viewer, client, now, limit))
     }
 
-    /// Waits for a place of the caller; an anonymous caller reads no rows of an organization and needs none.
-    async fn places(&self, viewer: Option<&Viewer>) -> Result<Option<[Place; 2]>, Error> {
+    /// Waits for a slot of the caller; an anonymous caller reads no rows of an organization and needs none.
+    async fn slots(&self, viewer: Option<&Viewer>) -> Result<Option<[ExecutionSlot; 2]>, Error> {
         match viewer {
-            Some(viewer) => self.0.places.of_execution(viewer).await.map(Some),
+            Some(viewer) => self.0.slots.of_execution(viewer).await.map(Some),
             None => Ok(None),
         }
     }
@@ -243,6 +249,7 @@ impl Engine {
         if executed.is_some() {
             self.validate(prepared)?;
         }
+        debug_assert_eq!(merged.is_some(), executed.is_some(), "what is executed is checked");
         let roots = executed.unwrap_or(sent).root_fields();
         Ok(roots.iter().filter(|name| **name != "__typename").count() == 1)
     }
@@ -255,7 +262,9 @@ impl Engine {
         request.operation_name.clone_from(&prepared.operation_name);
         request.set_parsed_query(prepared.document.clone().into_document());
         // No resolver runs, so the execution awaits nothing.
-        let response = self.0.schema.execute(request).now_or_never().unwrap_or_default();
+        let Some(response) = self.0.validator.execute(request).now_or_never() else {
+            return Err(refused(&Error::internal()));
+        };
         // A valid subscription gets an error without a location, because `execute` runs no subscriptions.
         if response.errors.iter().any(|error| !error.locations.is_empty()) {
             return Err(Answer { response, executed: false });

@@ -43,7 +43,7 @@ impl Engine {
         bearer: Option<&str>,
         client: Client,
     ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-        export::export(self.services(), kind, bearer, client).await
+        export::export(self.services(), &self.0.slots, kind, bearer, client).await
     }
 
     /// Returns the printable report of a compliance run. `run` is the run's id, or `latest` for the latest run over all
@@ -57,7 +57,7 @@ impl Engine {
         bearer: Option<&str>,
         client: Client,
     ) -> Result<PrintedReport, Answer> {
-        report::print_report(self.services(), run, bearer, client).await
+        report::print_report(self.services(), &self.0.slots, run, bearer, client).await
     }
 
     /// Exports the findings that were open at the end of a compliance run, as CSV. `run` is the run's id, or `latest`.
@@ -72,6 +72,6 @@ impl Engine {
         bearer: Option<&str>,
         client: Client,
     ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-        report::report_file(self.services(), run, bearer, client).await
+        report::report_file(self.services(), &self.0.slots, run, bearer, client).await
     }
 }

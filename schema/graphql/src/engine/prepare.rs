@@ -73,7 +73,7 @@ impl Engine {
             .map_err(|error| answer_to(&error))?;
         let (index, input_types) = (&self.0.index, &self.0.input_types);
         let keys = KeyOrder::of(operation);
-        let merged = index.merge(operation, &keys);
+        let merged = index.merge(operation, &keys).map_err(|error| answer_to(&error))?;
         let executed = merged.as_ref().and_then(|merged| merged.merged_operation(operation));
         root::check_root(operation)
             .and_then(|()| index.cost(operation, executed))

@@ -112,9 +112,9 @@ impl Subscription {
     }
 }
 
-/// Returns true if all errors are temporary (database unavailable or timeout), not caused by the document.
+/// Returns true if all errors are temporary (database unavailable, timeout, no slot), not caused by the document.
 fn is_temporary(answer: &Answer) -> bool {
-    let codes = [ErrorCode::DependencyUnavailable, ErrorCode::Timeout];
+    let codes = [ErrorCode::DependencyUnavailable, ErrorCode::Timeout, ErrorCode::RateLimited];
     let mut errors = answer.response.errors.iter();
     errors.all(|error| codes.iter().any(|temporary| code(error) == Some(temporary.as_str())))
 }

@@ -13,7 +13,12 @@ use domain::{
 
 use crate::{
     access::actor::{Actor, actor},
-    request::{context::ContextExt, error::Result, node::Identified},
+    request::{
+        context::ContextExt,
+        error::Result,
+        node::Identified,
+        row::{Row, rows},
+    },
 };
 
 /// A schedule: an action that runs at the times of a cron expression.
@@ -42,9 +47,9 @@ pub(crate) struct ScheduleQuery;
 impl ScheduleQuery {
     /// The organization's schedules, by name. Requires `JOB_READ`.
     #[graphql(directive = requires::apply(JobRead))]
-    async fn schedules(&self, ctx: &Context<'_>) -> Result<Vec<Schedule>> {
+    async fn schedules(&self, ctx: &Context<'_>) -> Result<Vec<Row<Schedule>>> {
         let schedules = schedule::Schedule::list(&*ctx.read().await?).await?;
-        Ok(schedules.into_iter().map(Schedule).collect())
+        Ok(rows(schedules.into_iter().map(Schedule)))
     }
 }
 

@@ -6,7 +6,11 @@ use domain::{
     fleet::worker::Worker,
 };
 
-use crate::request::{context::ContextExt, error::Result};
+use crate::request::{
+    context::ContextExt,
+    error::Result,
+    row::{Row, rows},
+};
 
 /// Query fields that list workers.
 #[derive(Default)]
@@ -17,7 +21,7 @@ impl WorkerQuery {
     /// The installation's workers with a heartbeat within the last minute, the earliest start first. Requires
     /// `FLEET_READ`.
     #[graphql(directive = requires::apply(FleetRead))]
-    async fn workers(&self, ctx: &Context<'_>) -> Result<Vec<Worker>> {
-        ctx.scope().read_fleet(async |tx| Worker::list(tx).await).await
+    async fn workers(&self, ctx: &Context<'_>) -> Result<Vec<Row<Worker>>> {
+        ctx.scope().read_fleet(async |tx| Worker::list(tx).await).await.map(rows)
     }
 }

@@ -34,6 +34,7 @@ use crate::{
         loader::{Batch, Load},
         node::Identified,
         page::{Connection, wants_total},
+        row::{Row, rows},
     },
 };
 
@@ -79,8 +80,8 @@ impl Asset {
     }
 
     /// Tags of the asset, ordered by name.
-    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Tag>> {
-        Ok(ctx.load::<TagsOfAsset>(self.0.id).await?.unwrap_or_default())
+    async fn tags(&self, ctx: &Context<'_>) -> Result<Vec<Row<Tag>>> {
+        Ok(rows(ctx.load::<TagsOfAsset>(self.0.id).await?.unwrap_or_default()))
     }
 
     /// The user who is responsible for the asset; null if there is none.

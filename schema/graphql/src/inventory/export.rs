@@ -13,6 +13,7 @@ use crate::request::{
     answer::Answer,
     context::{Client, Services},
     error::{Error, Result},
+    execution_slot::ExecutionSlots,
     permit::{Permit, failed},
 };
 
@@ -20,6 +21,7 @@ use crate::request::{
 #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
 pub(crate) async fn export(
     services: &Services,
+    slots: &ExecutionSlots,
     kind: ImportKind,
     bearer: Option<&str>,
     client: Client,
@@ -27,7 +29,7 @@ pub(crate) async fn export(
     let subject = ("An export", Permission::AssetRead);
     let begun = async {
         let permit = services.permit(bearer, &client, subject, Utc::now()).await?;
-        Pages::begin(services.db.clone(), permit, kind).await
+        Pages::begin(services.db.clone(), slots.clone(), permit, kind).await
     };
     let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;
     Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
@@ -41,6 +43,7 @@ pub(crate) async fn export(
 
 struct Pages {
     db: Db,
+    slots: ExecutionSlots,
     permit: Permit,
     export: Export,
 }
@@ -49,18 +52,26 @@ impl Pages {
     /// Begins an export, and returns it with the header and the first page. A failure before the first page is
     /// therefore still an ordinary error response.
     #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
-    async fn begin(db: Db, permit: Permit, kind: ImportKind) -> Result<(Vec<u8>, Self)> {
+    async fn begin(
+        db: Db,
+        slots: ExecutionSlots,
+        permit: Permit,
+        kind: ImportKind,
+    ) -> Result<(Vec<u8>, Self)> {
+        let slot = slots.of_execution(&permit.viewer).await?;
         let owners = Owners::of(&permit.viewer);
         let tx = db.write(permit.viewer.org, permit.origin.clone()).await?;
         let export = Export::begin(&tx, kind, owners).await?;
         tx.commit().await?;
         let mut first = export.header();
-        let mut pages = Self { db, permit, export };
+        drop(slot);
+        let mut pages = Self { db, slots, permit, export };
         first.extend(pages.next().await?.unwrap_or_default());
         Ok((first, pages))
     }
 
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let _slot = self.slots.of_page(&self.permit.viewer).await?;
         let tx = self.db.read(self.permit.viewer.org).await?;
         let page = self.export.page(&tx).await?;
         tx.commit().await?;

@@ -5,7 +5,7 @@
 //! the server decides when they run.
 
 use domain::Viewer;
-use jobs::{Decision, queue::depth::QueueDepth};
+use jobs::queue::depth::QueueDepth;
 
 use crate::request::{
     context::{Client, Services},
@@ -23,7 +23,7 @@ impl Services {
     /// `RATE_LIMITED` if the address has sent too many.
     pub(crate) async fn count_address(&self, client: &Client) -> Result<()> {
         let quota = &self.address_quota;
-        allowed(self.limiter.take_of_address_in_blocks(quota, client.address).await)
+        Error::of_decision(self.limiter.take_of_address_in_blocks(quota, client.address).await)
     }
 
     /// Counts an operation of the caller. An anonymous caller is counted by address only.
@@ -32,7 +32,7 @@ impl Services {
     /// `RATE_LIMITED` if the caller has sent too many.
     pub(crate) async fn count_caller(&self, viewer: Option<&Viewer>) -> Result<()> {
         let Some(holder) = viewer.and_then(Viewer::own_id) else { return Ok(()) };
-        allowed(self.limiter.take_in_blocks(&self.request_quota, &holder).await)
+        Error::of_decision(self.limiter.take_in_blocks(&self.request_quota, &holder).await)
     }
 
     /// Checks that the job queues can take more jobs.
@@ -47,13 +47,5 @@ impl Services {
             retry_after: Some(QueueDepth::RETRY_AFTER),
             ..Error::new(ErrorCode::DependencyUnavailable, QUEUES_FULL)
         })
-    }
-}
-
-/// Returns `RATE_LIMITED` for a refusal.
-pub(super) fn allowed(decision: Decision) -> Result<()> {
-    match decision {
-        Decision::Allowed => Ok(()),
-        Decision::Refused { retry_after } => Err(Error::rate_limited(retry_after)),
     }
 }

@@ -26,10 +26,9 @@ use jobs::{Limiter, Quota, event::Listener, queue::depth::QueueDepth};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use crate::request::{
-    admission,
     error::{Error, ErrorCode, Result},
+    execution_slot::ExecutionSlots,
     pace::{EarlyEnd, Pace},
-    place::Places,
 };
 
 /// Services that all requests of the process share.
@@ -72,7 +71,7 @@ pub(crate) struct RequestScope {
     viewer: Option<Viewer>,
     caller: RequestInfo,
     reading: Arc<RwLock<OnceCell<Tx>>>,
-    places: Places,
+    slots: ExecutionSlots,
     /// Clock and byte counter of the execution.
     pub(crate) pace: Pace,
     /// Time left for all filters for text; the lock admits one filter at a time.
@@ -82,7 +81,7 @@ pub(crate) struct RequestScope {
 impl RequestScope {
     pub(crate) fn new(
         services: Arc<Services>,
-        places: Places,
+        slots: ExecutionSlots,
         viewer: Option<Viewer>,
         client: Client,
         now: DateTime<Utc>,
@@ -94,7 +93,7 @@ impl RequestScope {
             viewer,
             caller,
             reading: Arc::default(),
-            places,
+            slots,
             pace: Pace::new(limit),
             text_filter: tokio::sync::Mutex::new(MAX_TEXT_FILTER),
         }
@@ -142,7 +141,7 @@ impl RequestScope {
     /// statement can only be cancelled together with its transaction.
     pub(crate) async fn filter_text<T>(&self, statements: impl Future<Output = T>) -> Result<T> {
         let mut left = self.text_filter.lock().await;
-        let _place = self.places.of_text_filter(self.viewer()?.org).await?;
+        let _slot = self.slots.of_text_filter(self.viewer()?.org).await?;
         let started = Instant::now();
         let Ok(result) = tokio::time::timeout(*left, statements).await else {
             self.pace.end(EarlyEnd::TextFilter);
@@ -156,6 +155,20 @@ impl RequestScope {
     /// Ends the read transaction, which returns its connection to the pool.
     pub(crate) async fn finish(&self) {
         end(&mut *self.reading.write().await).await;
+    }
+
+    /// Ends the read transaction of an execution, depending on how the execution ended.
+    pub(crate) async fn finish_or_abandon<T>(&self, outcome: &Result<T, EarlyEnd>) {
+        match outcome {
+            Ok(_) => self.finish().await,
+            Err(_) => self.abandon().await,
+        }
+    }
+
+    /// Drops the read transaction of an execution that ended early, which cancels its statement. `COMMIT` would wait
+    /// until the statement has ended.
+    async fn abandon(&self) {
+        drop(self.reading.write().await.take());
     }
 
     pub(crate) fn viewer(&self) -> Result<&Viewer> {
@@ -241,14 +254,14 @@ pub(crate) trait ContextExt<'a> {
 
     /// Takes one token from each of these buckets of a quota. Returns `RATE_LIMITED` if a bucket is empty.
     async fn take_tokens(&self, quota: &Quota, keys: &[&str]) -> Result<()> {
-        admission::allowed(self.services().limiter.take(quota, keys).await)
+        Error::of_decision(self.services().limiter.take(quota, keys).await)
     }
 
     /// Takes one token for `action` from the bucket of the caller's address, and of the networks around an IPv6 address.
     /// Returns `RATE_LIMITED` if a bucket is empty.
     async fn take_token_of_address(&self, quota: &Quota, action: &str) -> Result<()> {
         let address = self.caller().address;
-        admission::allowed(self.services().limiter.take_of_address(quota, action, address).await)
+        Error::of_decision(self.services().limiter.take_of_address(quota, action, address).await)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_graphql::{Enum, ErrorExtensionValues, Name, Value};
 use domain::FieldError;
+use jobs::Decision;
 
 /// Result of a resolver.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,6 +80,22 @@ impl Error {
     /// Creates an error with a code and a message only.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), fields: Vec::new(), retry_after: None }
+    }
+
+    /// Creates the error for a fault of the server, which its log describes.
+    pub(crate) fn internal() -> Self {
+        Self::new(
+            ErrorCode::Internal,
+            "An internal error occurred: the server's log describes it under this request id.",
+        )
+    }
+
+    /// Returns `RATE_LIMITED` if the limiter refused.
+    pub(crate) fn of_decision(decision: Decision) -> Result<()> {
+        match decision {
+            Decision::Allowed => Ok(()),
+            Decision::Refused { retry_after } => Err(Self::rate_limited(retry_after)),
+        }
     }
 
     /// Creates a `RATE_LIMITED` error that names the time to wait, rounded up to seconds.
@@ -172,10 +189,7 @@ impl From<domain::Error> for Error {
 /// Logs a defect with its cause, and returns an error that does not reveal the cause.
 fn internal(error: &domain::Error) -> Error {
     tracing::error!(error = error as &dyn std::error::Error, "a request failed");
-    Error::new(
-        ErrorCode::Internal,
-        "An internal error occurred: the server's log describes it under this request id.",
-    )
+    Error::internal()
 }
 
 /// Formats a reason as a sentence: capitalized, with a full stop.

@@ -72,6 +72,61 @@ async fn different_arguments_under_one_key_are_refused_as_ever() {
 }
 
 #[tokio::test]
+async fn different_fields_of_one_object_under_one_key_are_refused() {
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let bearer = team["viewer"].bearer.as_str();
+    for document in [
+        "{ assets { nodes { x: name x: code } } }",
+        "{ a: tags { id } ... on Query { a: assets { totalCount } } }",
+        "{ assets { nodes { x: name } } assets { nodes { x: code } } }",
+        "{ node(id: \"ast_1\") { x: id ... on Asset { x: name } } }",
+    ] {
+        let reply = app.ask(bearer, document, nothing()).await;
+        assert_eq!((reply.executed, reply.code()), (false, "VALIDATION"), "{document}");
+    }
+    let both = "{ node(id: \"ast_01j8xq4m9ke5trv3yx2f7nbc6d\") { ... on Asset { x: name x: name } ... on Tag { x: color } } }";
+    app.ask(bearer, both, nothing()).await.data();
+}
+
+#[tokio::test]
+async fn large_variables_are_counted_in_directives_and_excluded_fields_too() {
+    let app = TestApp::new().await;
+    let large = "x".repeat(100_000);
+    for field in ["permissions @skip(if: $v)", "sessions @include(if: false) { id @skip(if: $v) }"]
+    {
+        let document =
+            format!("query($v: JSON) {{ viewer {{ {} }} }}", format!("{field} ").repeat(100));
+        let reply = app.ask(None, &document, json!({ "v": large })).await;
+        assert_eq!(reply.code(), "QUERY_TOO_COMPLEX", "{field}");
+        let message = reply.error()["message"].as_str().unwrap();
+        assert!(message.contains("bytes of arguments"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_execution_that_ends_early_leaves_no_statement_behind() {
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let lock = app.test.superuser().await;
+    lock.batch_execute("BEGIN; LOCK TABLE asset").await.unwrap();
+    let started = std::time::Instant::now();
+    let document = "{ assets(first: 1, filter: { text: \"x\" }) { nodes { id } } }";
+    let reply = app.ask(team["viewer"].bearer.as_str(), document, nothing()).await;
+    assert_eq!(reply.code(), "TIMEOUT");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let observer = app.test.superuser().await;
+    let gone = async {
+        while observer.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), gone).await.expect("the statement is cancelled");
+    lock.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test]
 async fn an_answer_that_is_too_large_is_refused() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
@@ -108,7 +163,7 @@ async fn a_change_whose_answer_is_too_large_is_told_to_be_committed() {
     );
     let message = error["message"].as_str().unwrap();
     assert!(
-        message.ends_with("The changes of `first`, `second` are committed; `third` did not run."),
+        message.ends_with("The changes of `first`, `second` are committed, unless they failed; `third` did not run."),
         "{message}"
     );
     let seen = "query($id: ID!) { tags { name } asset(id: $id) { location } }";
@@ -133,8 +188,8 @@ fn held(app: &Arc<TestApp>, bearer: &str, count: usize) -> Vec<tokio::task::Join
 }
 
 #[tokio::test]
-async fn one_caller_and_one_organization_take_their_places_only() {
-    let app = Arc::new(TestApp::with_connections(12).await);
+async fn one_caller_and_one_organization_take_their_slots_only() {
+    let app = Arc::new(TestApp::with_connections(16).await);
     let (team, other) = (app.team("alfa").await, app.team("bravo").await);
     let lock = app.test.superuser().await;
     lock.batch_execute("BEGIN; LOCK TABLE asset").await.unwrap();

@@ -43,7 +43,8 @@ pub(crate) struct TestApp {
     pub(crate) test: TestDb,
     /// Identity service for the setup of tests; the engine may use a different pool.
     pub(crate) identity: Identity,
-    hash: String,
+    /// Hash of [`PASSWORD`].
+    pub(crate) hash: String,
 }
 
 /// An organization with one member of each built-in role.

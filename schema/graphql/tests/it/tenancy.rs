@@ -421,6 +421,7 @@ impl Fuzz {
         // possible.
         for sql in [
             "DELETE FROM login_guard WHERE ctid IN (SELECT ctid FROM login_guard FOR UPDATE SKIP LOCKED)".to_owned(),
+            format!("UPDATE \"user\" SET password_hash = '{}' WHERE id = '{uuid}'", self.app.hash),
             format!("UPDATE membership SET active = true WHERE org_id = '{org}' AND user_id = '{uuid}'"),
             format!(
                 "INSERT INTO membership_role (org_id, user_id, role_id)

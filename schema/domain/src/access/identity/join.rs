@@ -1,6 +1,6 @@
 //! Acceptance of an invitation: membership of the viewer's account in a further organization.
 //!
-//! Whoever accepts knows two passwords: that of the account, so that a stolen session joins nothing, and the one that
+//! Acceptance requires two passwords: that of the account, so that a stolen session joins nothing, and the one that
 //! the inviting organization gave, so that whoever made the account for another organization joins nothing. A wrong
 //! password of either kind counts as a failed sign-in.
 
@@ -8,6 +8,7 @@ use crate::{
     access::{
         audit::Entry,
         identity::{Identity, RequestInfo, new_password::is_unchanged, no_session},
+        password,
         session::{EndReason, Session},
         user::{User, credentials::SetBy},
         viewer::Viewer,
@@ -55,7 +56,17 @@ impl Identity {
         tx.commit().await?;
         let invitation = invitation.ok_or_else(|| Error::not_found("invitation", org))?;
         match given.new {
-            Some(new) => person.check("newPassword", new)?,
+            Some(new) => {
+                person.check("newPassword", new)?;
+                // Whoever knows one of them would know the new one.
+                if password::is_same(new, given.current) || password::is_same(new, given.invitation)
+                {
+                    return Err(Error::invalid(
+                        "newPassword",
+                        "must be one that nobody else gave you",
+                    ));
+                }
+            }
             None if person.has_own_password => {}
             None => {
                 return Err(Error::invalid(

@@ -68,6 +68,9 @@ impl Identity {
         let (user, session) = viewer.user().zip(viewer.session).ok_or_else(no_session)?;
         let (person, lock) = self.find_person(viewer, user, caller).await?;
         person.check("new", new)?;
+        if password::is_same(new, current) {
+            return Err(Error::invalid("new", "is the current password"));
+        }
         if !self.hasher.verify(current, lock.hash_of(&person.account)).await? {
             self.count_wrong_password(viewer, &lock, caller).await?;
             return Err(wrong());

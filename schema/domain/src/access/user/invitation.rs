@@ -77,18 +77,19 @@ impl User {
         Ok(())
     }
 
-    /// Withdraws an invitation, or makes it again.
+    /// Withdraws an invitation, or makes it again in the viewer's name.
     pub(super) async fn renew_invitation(
         tx: &Tx<Auth>,
-        org: OrganizationId,
+        viewer: &Viewer,
         id: UserId,
         is_wanted: bool,
         now: DateTime<Utc>,
     ) -> Result<()> {
         let state = if is_wanted { "INVITED" } else { "DECLINED" };
         tx.exec(
-            "UPDATE membership SET state = $3, invited_at = $4 WHERE org_id = $1 AND user_id = $2 AND state <> 'ACTIVE'",
-            &[&org, &id, &state, &now],
+            "UPDATE membership SET state = $3, invited_at = $4, invited_by = $5
+             WHERE org_id = $1 AND user_id = $2 AND state <> 'ACTIVE'",
+            &[&viewer.org, &id, &state, &now, &viewer.user()],
         )
         .await?;
         Ok(())
@@ -163,13 +164,25 @@ impl User {
         before: DateTime<Utc>,
         limit: i64,
     ) -> Result<u64> {
-        tx.exec(
-            "UPDATE membership SET state = 'DECLINED' WHERE (org_id, user_id) IN (
-                 SELECT org_id, user_id FROM membership WHERE state = 'INVITED' AND invited_at < $1
-                 LIMIT $2 FOR UPDATE SKIP LOCKED)",
-            &[&before, &limit],
-        )
-        .await
+        let expired: Vec<Row> = tx
+            .all(
+                "UPDATE membership SET state = 'DECLINED', invitation_hash = NULL WHERE (org_id, user_id) IN (
+                     SELECT org_id, user_id FROM membership WHERE state = 'INVITED' AND invited_at < $1
+                     LIMIT $2 FOR UPDATE SKIP LOCKED)
+                 RETURNING org_id, user_id",
+                &[&before, &limit],
+            )
+            .await?;
+        for row in &expired {
+            let (org, id): (OrganizationId, UserId) =
+                (row.try_get("org_id")?, row.try_get("user_id")?);
+            stale::mark_owner(tx, org, id, "owner.active").await?;
+            let (before, after) = (json!({ "state": "INVITED" }), json!({ "state": "DECLINED" }));
+            Entry::changed("member.invitation_expired", id, before, after)
+                .record_in(tx, org)
+                .await?;
+        }
+        Ok(expired.len() as u64)
     }
 
     /// Returns the origin of the account with the e-mail, or `None`. For the operator's command line only.

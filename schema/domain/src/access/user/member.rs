@@ -127,8 +127,9 @@ impl User {
         Ok(())
     }
 
-    /// Makes a user a member of the organization, with these roles, without an invitation. Only the command line does
-    /// so, for an account that nobody can use otherwise.
+    /// Makes a user a member of the organization, with these roles, without an invitation; an invitation that is open, or a
+    /// membership that was ended, becomes active. Only the command line does so, for an account that nobody can use
+    /// otherwise.
     pub async fn join(
         tx: &Tx<Auth>,
         org: OrganizationId,
@@ -137,7 +138,22 @@ impl User {
         roles: &[String],
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        Self::add_membership(tx, org, id, now).await?;
+        let added = tx
+            .exec(
+                "INSERT INTO membership (org_id, user_id, created_at) VALUES ($1, $2, $3)
+                 ON CONFLICT (org_id, user_id) DO UPDATE
+                 SET state = 'ACTIVE', active = true, invited_at = NULL, invited_by = NULL, invited_name = NULL,
+                     invitation_hash = NULL
+                 WHERE NOT membership.active",
+                &[&org, &id, &now],
+            )
+            .await?;
+        if added == 0 {
+            return Err(Error::Conflict(
+                "the user is already a member of this organization".into(),
+            ));
+        }
+        stale::mark_owner(tx, org, id, "owner.active").await?;
         Self::set_roles(tx, org, viewer, id, roles).await
     }
 
@@ -258,7 +274,7 @@ impl User {
             let sql = "UPDATE membership SET active = $3 WHERE org_id = $1 AND user_id = $2";
             tx.exec(sql, &[&viewer.org, &id, &active]).await?;
         } else {
-            Self::renew_invitation(tx, viewer.org, id, active, now).await?;
+            Self::renew_invitation(tx, viewer, id, active, now).await?;
         }
         stale::mark_owner(tx, viewer.org, id, "owner.active").await?;
         let action = if active { "member.activated" } else { "member.deactivated" };

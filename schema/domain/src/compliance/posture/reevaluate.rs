@@ -71,8 +71,9 @@ pub async fn reevaluate(tx: &Tx, now: DateTime<Utc>) -> Result<RemainingWork> {
             let count = i64::try_from(owned.len()).unwrap_or(i64::MAX);
             if count > MAX_OWNED {
                 is_refresh_needed = true;
-            } else if count > batch {
-                // Too many for this transaction: each asset gets a mark of its own, and the next calls take them.
+            } else if i64::try_from(changed.len()).unwrap_or(i64::MAX).saturating_add(count) > batch
+            {
+                // Too many for this transaction, together with those before: each asset gets a mark of its own, and the next calls take them.
                 let reads = names.map(|names| names.into_iter().collect::<Vec<_>>());
                 let marks = owned.into_iter().map(|asset| (Subject::Asset(asset), reads.clone()));
                 stale::mark(tx, &marks.collect::<Vec<_>>()).await?;

@@ -144,6 +144,8 @@ async fn a_changed_password_keeps_this_session_and_ends_the_others() {
     let there = test.tokens("ada@x.com", 1).await;
     let viewer = test.viewer(&here.access_token, 2).await.unwrap();
     let change = caller(HOME, at(3));
+    let same = test.identity.change_password(&viewer, PASSWORD, PASSWORD, &change).await;
+    assert_eq!(faults(same), ["new is the current password"]);
     test.identity.change_password(&viewer, PASSWORD, NEW, &change).await.unwrap();
     test.viewer(&here.access_token, 4).await.unwrap();
     assert_bad_token(test.viewer(&there.access_token, 4).await);

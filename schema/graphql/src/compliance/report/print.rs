@@ -20,18 +20,21 @@ use crate::request::{
     answer::Answer,
     context::{Client, Services},
     error::{Error, ErrorCode, Result},
+    execution_slot::ExecutionSlots,
     permit::{Permit, failed},
 };
 
 /// Renders a report as a page: see [`Engine::print_report`](crate::Engine::print_report).
 pub(crate) async fn print_report(
     services: &Services,
+    slots: &ExecutionSlots,
     run: &str,
     bearer: Option<&str>,
     client: Client,
 ) -> Result<PrintedReport, Answer> {
     let rendering = async {
         let permit = authorize(services, bearer, &client).await?;
+        let _slot = slots.of_execution(&permit.viewer).await?;
         let tx = services.db.snapshot(permit.viewer.org).await?;
         let page =
             Page::read(&tx, report(&tx, run).await?, AssetDetails::of(&permit.viewer)).await?;
@@ -44,13 +47,14 @@ pub(crate) async fn print_report(
 /// Streams a report's findings as CSV, page by page: see [`Engine::report_file`](crate::Engine::report_file).
 pub(crate) async fn report_file(
     services: &Services,
+    slots: &ExecutionSlots,
     run: &str,
     bearer: Option<&str>,
     client: Client,
 ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
     let opening = async {
         let permit = authorize(services, bearer, &client).await?;
-        Pages::begin(services.db.clone(), permit, run).await
+        Pages::begin(services.db.clone(), slots.clone(), permit, run).await
     };
     let (first, pages) = opening.await.map_err(|error| failed(&error, &client))?;
     Ok(stream::try_unfold((Some(first), pages), async |(first, mut pages)| {
@@ -85,6 +89,7 @@ fn now() -> chrono::DateTime<Utc> {
 /// A CSV file of findings, written page by page.
 struct Pages {
     db: Db,
+    slots: ExecutionSlots,
     permit: Permit,
     file: FindingFile,
 }
@@ -92,17 +97,25 @@ struct Pages {
 impl Pages {
     /// Writes the header and reads the first page before the response starts. An error so far becomes an error
     /// response.
-    async fn begin(db: Db, permit: Permit, run: &str) -> Result<(Vec<u8>, Self)> {
+    async fn begin(
+        db: Db,
+        slots: ExecutionSlots,
+        permit: Permit,
+        run: &str,
+    ) -> Result<(Vec<u8>, Self)> {
+        let slot = slots.of_execution(&permit.viewer).await?;
         let tx = db.read(permit.viewer.org).await?;
         let mut file =
             FindingFile::begin(report(&tx, run).await?, AssetDetails::of(&permit.viewer));
         let mut first = file.header();
         first.extend(file.page(&tx).await?.unwrap_or_default());
         tx.commit().await?;
-        Ok((first, Self { db, permit, file }))
+        drop(slot);
+        Ok((first, Self { db, slots, permit, file }))
     }
 
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let _slot = self.slots.of_page(&self.permit.viewer).await?;
         let tx = self.db.read(self.permit.viewer.org).await?;
         let page = self.file.page(&tx).await?;
         tx.commit().await?;

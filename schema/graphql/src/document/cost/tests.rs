@@ -17,7 +17,7 @@ fn cost_with(source: &str, json: &str) -> Result<Cost, DocumentError> {
     let mut variables: Variables = serde_json::from_str(json).unwrap();
     let name = source.contains("query Main").then_some("Main");
     let (index, operation) = (index(), document.operation(name, &mut variables)?);
-    let merged = index.merge(operation, &KeyOrder::of(operation));
+    let merged = index.merge(operation, &KeyOrder::of(operation))?;
     index.cost(operation, merged.as_ref().and_then(|merged| merged.merged_operation(operation)))
 }
 

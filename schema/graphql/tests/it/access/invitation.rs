@@ -130,6 +130,10 @@ async fn an_invited_person_joins_with_both_passwords() {
     assert_eq!(missing.faults(), ["newPassword"], "an organization set the password");
     let weak = app.ask(bearer, ACCEPT, given(PASSWORD, GIVEN, Some("short"))).await;
     assert_eq!(weak.faults(), ["newPassword"]);
+    for known in [PASSWORD, GIVEN] {
+        let reply = app.ask(bearer, ACCEPT, given(PASSWORD, GIVEN, Some(known))).await;
+        assert_eq!(reply.faults(), ["newPassword"], "an organization knows it");
+    }
     let wrong = app.ask(bearer, ACCEPT, given("wrong wrong wrong", GIVEN, Some(NEW))).await;
     assert_eq!(wrong.faults(), ["password"]);
     let accepted = app.ask(bearer, ACCEPT, given(PASSWORD, GIVEN, Some(NEW))).await;

@@ -163,7 +163,10 @@ pub(super) const DOCUMENTS: &[(&str, &str)] = &[
     ("refreshSession", "mutation { refreshSession(refreshToken: $refresh) { accessToken } }"),
     ("logout", "mutation { logout }"),
     ("switchOrganization", "mutation { switchOrganization(organization: $org) { accessToken } }"),
-    ("changePassword", "mutation { changePassword(current: $password, new: $password2) }"),
+    (
+        "changePassword",
+        "mutation { changePassword(current: $password, new: \"another pelican mosaic\") }",
+    ),
     ("revokeSession", "mutation { revokeSession(id: $session) }"),
     (
         "acceptInvitation",
