@@ -2,8 +2,8 @@
 //! batches, mutations over GET, and bodies of type `text/plain`.
 //!
 //! All 61 audits of the npm package `graphql-http` pass. The steps are: method → media type of the response →
-//! size-limited body → rate of the address → media type of the body → parameters → limits and parsing → operation type → execution. Every
-//! error has the same envelope.
+//! size-limited body → rate of the address → media type of the body → parameters → limits and parsing → operation type
+//! → execution. Every error has the same envelope.
 
 use std::sync::Arc;
 

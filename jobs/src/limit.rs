@@ -8,8 +8,8 @@
 //! stricter than Redis. Redis decides on every request that the local limiter admits, so the local limiter never admits
 //! more than Redis does.
 //!
-//! Limits that apply to every request are counted in blocks: a process takes a sixtieth of the quota from Redis at once,
-//! because a query per request would cost more than a small request. See `block`.
+//! Limits that apply to every request are counted in blocks: a process takes a sixtieth of the quota from Redis at
+//! once, because a query per request would cost more than a small request. See `block`.
 //!
 //! Given up: at most `count` requests in *every* window of length `per` (GCRA admits fewer than 2 × `count`), and
 //! exactness while Redis is unavailable. Each process then admits its share: `count` divided by the number of

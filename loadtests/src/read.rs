@@ -53,8 +53,8 @@ pub(crate) struct Arguments {
     /// Also measures mercurius. Requires Node 20 or newer and, for the first run, access to the npm registry.
     #[arg(long)]
     peers: bool,
-    /// Measures an attack by one viewer instead: the dearest documents that the server accepts, alone and all at once,
-    /// while another organization works.
+    /// Measures an attack by one viewer instead: the most expensive documents that the server accepts, alone and all at
+    /// once, while another organization works.
     #[arg(long, conflicts_with = "peers")]
     attack: bool,
     /// Set by the program itself when it runs under `sentryops services`.

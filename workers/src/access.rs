@@ -1,5 +1,5 @@
-//! Periodic deletion of what sign-ins leave behind: ended sessions with their refresh tokens, quiet failure counters, and
-//! invitations that nobody accepted.
+//! Periodic deletion of what sign-ins leave behind: ended sessions with their refresh tokens, quiet failure counters,
+//! and invitations that nobody accepted.
 
 use chrono::TimeDelta;
 use domain::{

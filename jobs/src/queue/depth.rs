@@ -1,9 +1,9 @@
-//! Depth of the queues: the number of jobs that wait for a worker. Above a limit, the API sheds the operations that would
-//! add more.
+//! Depth of the queues: the number of jobs that wait for a worker. Above a limit, the API sheds the operations that
+//! would add more.
 //!
-//! Chosen: a figure that each process measures periodically, so a request costs no statement. Given up: exactness within
-//! one interval. The queues count as full until the depth is a fifth below the limit; otherwise the API would accept
-//! and refuse in turns while the depth is close to the limit.
+//! Chosen: a figure that each process measures periodically, so a request costs no statement. Given up: exactness
+//! within one interval. The queues count as full until the depth is a fifth below the limit; otherwise the API would
+//! accept and refuse in turns while the depth is close to the limit.
 
 use std::{
     num::NonZeroU32,

@@ -1,5 +1,5 @@
-//! Attack by one viewer: the dearest documents that the server accepts, each alone. Then the dearest and the slowest are
-//! sent many times at once, while another organization's requests and sign-ins are timed.
+//! Attack by one viewer: the most expensive documents that the server accepts, each alone. Then the most expensive and
+//! the slowest are sent many times at once, while another organization's requests and sign-ins are timed.
 //!
 //! API and worker are separate processes, so the memory is that of the API. The rates of the server are raised, so only
 //! its places, weights and deadlines protect it. The scenario fails if a document costs more than a CPU-second, if the
@@ -34,7 +34,7 @@ use crate::{
 
 /// Connections of the attacker at the same time.
 const ATTACKERS: usize = 32;
-/// Number of runs of each document; the dearest one counts.
+/// Number of runs of each document; the most expensive one counts.
 const RUNS: usize = 3;
 /// Number of assets with large custom fields.
 const LARGE_ASSETS: usize = 100;
@@ -109,7 +109,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     let alone = documents(&costs)?;
     let slowest = costs.iter().max_by(|a, b| a.ms.total_cmp(&b.ms)).unwrap_or(&costs[0]);
     let mut measurements = vec![alone];
-    for (part, document) in [("dearest at once", &costs[0]), ("slowest at once", slowest)] {
+    for (part, document) in [("most expensive at once", &costs[0]), ("slowest at once", slowest)] {
         progress(&format!("read: attack: {part}"));
         let bystander = (&other, &person);
         measurements.push(storm(&deployment, part, document, bystander, duration, assets).await?);
@@ -198,7 +198,7 @@ async fn cost(
 ) -> Result<DocumentCost> {
     let (address, pid) = (deployment.api.address, deployment.api.pid());
     let mut connection = Connection::open(address).await?;
-    let mut dearest_refusal = Duration::ZERO;
+    let mut highest_refusal = Duration::ZERO;
     for times in (1..=document.most).rev() {
         let text = document.text(times, &attacker.subjects);
         let request = client::request(address, Some(&attacker.token), &text, &Value::Null);
@@ -206,10 +206,10 @@ async fn cost(
         let is_wrong = ["VALIDATION", "FORBIDDEN", "UNAUTHENTICATED"].contains(&&*first.code);
         ensure!(!is_wrong, "{}: the server answered {}", document.name, first.answer);
         if first.code == "QUERY_TOO_COMPLEX" && times > 1 {
-            dearest_refusal = dearest_refusal.max(first.cpu);
+            highest_refusal = highest_refusal.max(first.cpu);
             continue;
         }
-        let (mut cpu, mut last) = (first.cpu.max(dearest_refusal), first);
+        let (mut cpu, mut last) = (first.cpu.max(highest_refusal), first);
         for _ in 1..RUNS {
             last = send(&mut connection, pid, &request).await?;
             cpu = cpu.max(last.cpu);
@@ -250,7 +250,7 @@ fn documents(costs: &[DocumentCost]) -> Result<Measurement> {
     let mut measurement = Measurement::new(
         "documents alone",
         format!(
-            "Each document repeats a selection as often as the server accepts; {RUNS} runs each, the dearest counts. CPU is that of the API process, all threads."
+            "Each document repeats a selection as often as the server accepts; {RUNS} runs each, the most expensive counts. CPU is that of the API process, all threads."
         ),
     );
     let mut table = Table::new(&["document", "times", "CPU ms", "ms", "bytes", "error"]);

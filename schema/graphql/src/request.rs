@@ -5,7 +5,8 @@
 //! | `admission` | the rates of the client address and of the caller; the depth of the job queues |
 //! | `context` | the caller and the request's transactions |
 //! | `loader`, `drive` | batched loads of rows; execution of a document and its loads in one task |
-//! | `pace`, `execution_slot` | time slices, deadline and answer size of an execution; slots for concurrent executions |
+//! | `pace` | time slices, deadline and answer size of an execution |
+//! | `execution_slot` | slots for concurrent executions |
 //! | `node` | lookup of rows for `node(id)` |
 //! | `page`, `row` | connections, edges, cursors; rows of lists |
 //! | `error` | errors as clients receive them: a code and a message |

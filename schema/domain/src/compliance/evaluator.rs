@@ -1,13 +1,16 @@
 //! Threads on which rules are evaluated.
 //!
-//! An evaluation is arithmetic that awaits nothing: a hundred milliseconds an asset with the dearest rules, for
+//! An evaluation is arithmetic that awaits nothing: a hundred milliseconds an asset with the most expensive rules, for
 //! thousands of assets. On the threads of the server it would hold up every request and every lease, however often it
 //! yielded. So a process has threads of its own for it, one per core, with a lower priority than its other threads:
-//! under load the requests come first. We gave up passing this pool from `main` to each evaluation, because the threads
-//! belong to the process, as its cores do; choose again when a process needs two pools.
+//! under load the requests come first.
 //!
-//! An evaluation runs in slices of 5 ms. Between two slices the others get their turn: those of other organizations,
-//! and those of its own. An organization never has more than half of the threads, but at least two.
+//! Chosen: one pool per process, made on first use. Shutdown need not reach it: an evaluation changes nothing, and its
+//! transaction ends with the process. Given up: passing the pool from `main` to each evaluation. Revisit when a process
+//! needs two pools.
+//!
+//! An evaluation runs in slices of 5 ms. Between two slices other evaluations run, those of other organizations and those
+//! of its own. An organization never has more than half of the threads, but at least two.
 
 use std::{
     collections::HashMap,

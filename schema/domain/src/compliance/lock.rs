@@ -12,7 +12,8 @@ use crate::base::{db::Tx, error::Result};
 /// with a scope. If only one of the two read a change of facts or rules, the re-evaluation of that change corrects the
 /// posture. The re-evaluation runs after both, because it acquires the lock exclusively.
 ///
-/// A holder evaluates at most `Ruleset::batch_size` assets, so it keeps others waiting for a few seconds at most.
+/// A holder evaluates at most `Ruleset::batch_size` assets, a few seconds of computing. On a busy server it takes
+/// longer, because evaluations have a lower priority than requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostureLock {
     /// Held while a range of assets is evaluated: by a shard of a run, or by a refresh.

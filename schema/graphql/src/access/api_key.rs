@@ -49,7 +49,7 @@ impl ApiKey {
         &self.0.prefix
     }
 
-    /// Permissions that the key was given. The key can use those that its creator has, too, at the moment of use.
+    /// Permissions that the key was given. The key can use only those that its creator still has when the key is used.
     #[graphql(directive = requires::apply(ApiKeyManage), directive = or_oneself::apply())]
     async fn permissions(&self) -> &[Permission] {
         &self.0.permissions
@@ -98,7 +98,8 @@ pub(crate) struct CreateApiKeyInput {
     /// Display name, e.g. the program that uses the key.
     name: String,
     /// Permissions that the key is given. The caller must have all of them, and the key loses those that the caller
-    /// loses later. No key can have `USER_MANAGE`, `ROLE_MANAGE`, `API_KEY_MANAGE` or `ORGANIZATION_MANAGE`.
+    /// loses later. No key can have `USER_MANAGE`, `ROLE_MANAGE`, `API_KEY_MANAGE`, `ORGANIZATION_MANAGE`, `FLEET_READ`
+    /// or `FLEET_MANAGE`.
     permissions: Vec<Permission>,
     /// Time at which the key expires, at most 366 days from now.
     expires_at: DateTime<Utc>,

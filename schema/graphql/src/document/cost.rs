@@ -14,14 +14,13 @@
 //! Scalars do not count as objects but have two limits of their own. `MAX_WEIGHT` limits their weight, e.g. of a
 //! thousand fields on each of ten thousand rows; a scalar that is computed, or that may be large, weighs more than a
 //! short stored one. `MAX_ARGUMENT_BYTES` limits the size of arguments, because async-graphql copies a large variable
-//! once per row (0.6 s for 256 KiB at 20 fields), and during validation once per argument of the document as sent, those
-//! of directives and of excluded selections included. A count of a whole list, and a filter that reads every row, add to the
-//! objects what they cost the database.
+//! once per row (0.6 s for 256 KiB at 20 fields), and during validation once per argument of the document as sent,
+//! those of directives and of excluded selections included. A count of a whole list, and a filter that reads every row,
+//! add to the objects what they cost the database.
 //!
-//! Depth, fields, aliases and root fields are those of the document as sent; the other numbers are those of the merged operation,
-//! in which no field is selected twice.
-//! Introspection is counted with fixed weights instead of the sizes of the schema, so that the limit does
-//! not change with the schema; the introspection query of graphql-js weighs 225,000.
+//! Depth, fields, aliases and root fields are those of the document as sent; the other numbers are those of the merged
+//! operation, in which no field is selected twice. Introspection is counted with fixed weights instead of the sizes of
+//! the schema, so that the limit does not change with the schema; the introspection query of graphql-js weighs 225,000.
 
 use async_graphql::{
     Pos, Positioned,

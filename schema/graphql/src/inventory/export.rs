@@ -51,7 +51,6 @@ struct Pages {
 impl Pages {
     /// Begins an export, and returns it with the header and the first page. A failure before the first page is
     /// therefore still an ordinary error response.
-    #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
     async fn begin(
         db: Db,
         slots: ExecutionSlots,

@@ -127,8 +127,8 @@ pub(crate) struct ImportMutation;
 #[Object]
 impl ImportMutation {
     /// Imports assets and dependencies from texts. Each row changes the asset that it matches, or adds an asset if no
-    /// asset matches. Invalid rows are listed in `errors`, and all other rows are imported. Requires `ASSET_IMPORT`; owners also
-    /// require `USER_READ`.
+    /// asset matches. Invalid rows are listed in `errors`, and all other rows are imported. Requires `ASSET_IMPORT`;
+    /// owners also require `USER_READ`.
     #[graphql(directive = requires::apply(AssetImport))]
     async fn import_assets(
         &self,

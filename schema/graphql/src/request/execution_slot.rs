@@ -1,9 +1,9 @@
-//! Execution slots: each caller and each organization has a fixed number, so nobody takes all connections of the process.
-//! Queries, mutations, reports and the pages of exports take a slot each.
+//! Execution slots: each caller and each organization has a fixed number, so nobody takes all connections of the
+//! process. Queries, mutations, reports and the pages of exports take a slot each.
 //!
-//! Chosen: slots per process. A caller who finds no slot waits for a short time and is then refused with a time to retry,
-//! because a queue without a bound would only move the overload. Given up: slots across replicas; each replica has its
-//! own connections to protect.
+//! Chosen: slots per process. A caller who finds no slot waits for a short time and is then refused with a time to
+//! retry, because a queue without a bound would only move the overload. Given up: slots across replicas; each replica
+//! has its own connections to protect.
 
 use std::{
     collections::HashMap,
@@ -51,7 +51,7 @@ impl SlotOwner {
     }
 }
 
-/// ExecutionSlots of all callers and organizations of a process. Only those with work in progress use memory.
+/// Execution slots of all callers and organizations of a process. Only those with work in progress use memory.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutionSlots {
     semaphores: Arc<Mutex<HashMap<SlotOwner, Arc<Semaphore>>>>,
@@ -73,8 +73,8 @@ impl ExecutionSlots {
         self.of_caller(viewer, MAX_WAIT).await
     }
 
-    /// Takes slots as [`ExecutionSlots::of_execution`] for the next page of a download. Waits longer, because the client
-    /// would have to begin again.
+    /// Takes slots as [`ExecutionSlots::of_execution`] for the next page of a download. Waits longer, because the
+    /// client would have to begin again.
     ///
     /// # Errors
     /// `RATE_LIMITED` if no slot becomes free in time.

@@ -1,8 +1,8 @@
 //! Pace of one execution: time slices, deadline, and size of the answer.
 //!
 //! async-graphql awaits nothing between rows that are already loaded, so an execution could hold its thread for as long
-//! as it computes. Every object of a list and every scalar that computes therefore checks the clock. At the end of a time
-//! slice the whole execution yields to the other tasks of the process, and then it can also be ended.
+//! as it computes. Every object of a list and every scalar that computes therefore checks the clock. At the end of a
+//! time slice the whole execution yields to the other tasks of the process, and then it can also be ended.
 
 use std::{
     future::poll_fn,
@@ -21,7 +21,8 @@ use async_graphql::Value;
 const SLICE: Duration = Duration::from_millis(5);
 /// Time after which a query ends, so no read transaction of a query lasts longer.
 pub(crate) const MAX_QUERY: Duration = Duration::from_secs(15);
-/// Time after which a mutation ends; shorter than the time limit of the transports, whose error cannot say what happened.
+/// Time after which a mutation ends; shorter than the time limit of the transports, whose error cannot say what
+/// happened.
 pub(crate) const MAX_MUTATION: Duration = Duration::from_secs(25);
 /// Maximum size of an answer in bytes, as JSON. A value counts as at least [`MIN_SIZE`], because it takes more memory
 /// than text while the answer is built.

@@ -1,5 +1,5 @@
-//! SQL for rules: loading, and writing the builtin ones. `rule/store/save` saves rules and parameters that users set, within
-//! the budget of `rule/store/budget`; `rule/store/version` reads past versions.
+//! SQL for rules: loading, and writing the builtin ones. `rule/store/save` saves rules and parameters that users set,
+//! within the budget of `rule/store/budget`; `rule/store/version` reads past versions.
 //!
 //! Every writer first acquires the rule lock of the organization, so concurrent writers never assign the same slot or
 //! version number.

@@ -249,11 +249,11 @@ async fn a_sign_in_on_its_way_when_the_password_changes_comes_too_late() {
 async fn a_hash_cheaper_than_todays_is_replaced_on_sign_in() {
     let test = TestOrg::new().await;
     test.person("ada@x.com", &["viewer"]).await;
-    let dearer = identity(&test.db, Cost { passes: 2, ..COST }, POLICY);
-    dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(0))).await.unwrap();
+    let costlier = identity(&test.db, Cost { passes: 2, ..COST }, POLICY);
+    costlier.login("ada@x.com", PASSWORD, &caller(HOME, at(0))).await.unwrap();
     let rehashed = hash_of(&test, "ada@x.com").await;
     assert!(rehashed.starts_with("$argon2id$v=19$m=64,t=2,p=1$"), "{rehashed}");
-    dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(1))).await.unwrap();
+    costlier.login("ada@x.com", PASSWORD, &caller(HOME, at(1))).await.unwrap();
     assert_eq!(hash_of(&test, "ada@x.com").await, rehashed, "once is enough");
 }
 
@@ -261,10 +261,10 @@ async fn a_hash_cheaper_than_todays_is_replaced_on_sign_in() {
 async fn two_sign_ins_that_both_replace_the_hash_both_succeed() {
     let test = TestOrg::new().await;
     test.person("ada@x.com", &["viewer"]).await;
-    let dearer = identity(&test.db, Cost { passes: 2, ..COST }, POLICY);
+    let costlier = identity(&test.db, Cost { passes: 2, ..COST }, POLICY);
     let attempts = (0..4).map(|now| {
-        let dearer = dearer.clone();
-        async move { dearer.login("ada@x.com", PASSWORD, &caller(HOME, at(now))).await }
+        let costlier = costlier.clone();
+        async move { costlier.login("ada@x.com", PASSWORD, &caller(HOME, at(now))).await }
     });
     for outcome in at_once(attempts).await {
         outcome.unwrap();

@@ -21,16 +21,16 @@ use crate::{
 };
 
 /// Returns a condition of almost 100,000 steps, the most that a rule may have.
-fn dear() -> String {
+fn costly() -> String {
     ["attr.open_ports.all(p, p > 0)"; 11].join(" && ")
 }
 
 /// Saves this number of rules that cost 99,032 steps each, as an earlier version of the server could.
 async fn insert_dear(tx: &Tx, count: usize) {
-    let condition = dear();
+    let condition = costly();
     let content = RuleContent { condition: &condition, evidence: &[], controls: &[] };
     for number in 0..count {
-        let key = format!("dear-{number}");
+        let key = format!("costly-{number}");
         let slot = 16 + number;
         RuleFixture::insert(tx, &key, slot, Severity::Low, content, at(0)).await.unwrap();
     }
@@ -51,22 +51,22 @@ async fn the_enabled_rules_of_an_organization_have_one_budget() {
     let test = TestOrg::new().await;
     let shipped = shipped(&test).await.cost();
     for number in 0..9 {
-        save(&test, &own(&format!("dear-{number}"), &dear()), at(1)).await.unwrap();
+        save(&test, &own(&format!("costly-{number}"), &costly()), at(1)).await.unwrap();
     }
-    let refused = save(&test, &own("dear-9", &dear()), at(1)).await.unwrap_err();
+    let refused = save(&test, &own("costly-9", &costly()), at(1)).await.unwrap_err();
     let refused = faults(refused).remove(0);
     let sum = shipped + 10 * 99_032;
     assert_eq!(refused.path, "condition");
     let expected = format!(
-        "the enabled rules would take up to {sum} steps per asset together, at most 1000000 are allowed: simplify or disable one of the dearest: dear-0 (99032), dear-1 (99032), dear-2 (99032), dear-3 (99032), dear-4 (99032)"
+        "the enabled rules would take up to {sum} steps per asset together, at most 1000000 are allowed: simplify or disable one of the most expensive: costly-0 (99032), costly-1 (99032), costly-2 (99032), costly-3 (99032), costly-4 (99032)"
     );
     assert_eq!(refused.message, expected);
-    set(&test, "dear-3", json!({}), Some(false)).await.unwrap();
-    save(&test, &own("dear-9", &dear()), at(2)).await.unwrap();
-    let refused = set(&test, "dear-3", json!({}), Some(true)).await.unwrap_err();
+    set(&test, "costly-3", json!({}), Some(false)).await.unwrap();
+    save(&test, &own("costly-9", &costly()), at(2)).await.unwrap();
+    let refused = set(&test, "costly-3", json!({}), Some(true)).await.unwrap_err();
     assert_eq!(faults(refused)[0].path, "enabled");
     let tx = test.db.read(test.org).await.unwrap();
-    assert!(!Rule::find_by_key(&tx, "dear-3").await.unwrap().unwrap().enabled);
+    assert!(!Rule::find_by_key(&tx, "costly-3").await.unwrap().unwrap().enabled);
 }
 
 #[tokio::test]
@@ -98,13 +98,13 @@ async fn rules_above_the_budget_go_on_and_may_only_become_cheaper() {
     tx.commit().await.unwrap();
     let cost = load(&test).await.cost();
     assert!(cost > 1_100_000);
-    assert_eq!(run(&test, None, at(1)).await.passed, 13, "the dear ones and one that ships");
+    assert_eq!(run(&test, None, at(1)).await.passed, 13, "the costly ones and one that ships");
     let refused = faults(save(&test, &own("one-more", "true"), at(2)).await.unwrap_err());
     assert_eq!(refused[0].path, "condition");
-    let cheaper = dear().rsplit_once(" && ").unwrap().0.to_owned();
-    save(&test, &own("dear-0", &cheaper), at(3)).await.unwrap();
+    let cheaper = costly().rsplit_once(" && ").unwrap().0.to_owned();
+    save(&test, &own("costly-0", &cheaper), at(3)).await.unwrap();
     assert!(load(&test).await.cost() < cost);
-    set(&test, "dear-1", json!({}), Some(false)).await.unwrap();
+    set(&test, "costly-1", json!({}), Some(false)).await.unwrap();
 }
 
 #[tokio::test]

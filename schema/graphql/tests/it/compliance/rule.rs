@@ -100,20 +100,20 @@ async fn a_trial_takes_the_right_to_see_assets_because_its_counts_tell_their_fac
 }
 
 #[tokio::test]
-async fn a_rule_above_the_budget_is_refused_with_the_sum_and_the_dearest() {
+async fn a_rule_above_the_budget_is_refused_with_the_sum_and_the_most_expensive() {
     let app = TestApp::new().await;
     let team = app.team("alfa").await;
     let save = "mutation($input: RuleInput!) { saveRule(input: $input) { cost } }";
-    let dear = ["attr.open_ports.all(p, p > 0)"; 11].join(" && ");
+    let costly = ["attr.open_ports.all(p, p > 0)"; 11].join(" && ");
     let mut refused = None;
     for number in 0..10 {
-        let mut rule = input(&dear);
-        rule["input"]["key"] = json!(format!("dear-{number}"));
+        let mut rule = input(&costly);
+        rule["input"]["key"] = json!(format!("costly-{number}"));
         refused = Some(app.ask(&*team["admin"].bearer, save, rule).await);
     }
     let refused = refused.unwrap();
     assert_eq!(refused.faults(), ["input.condition"]);
     let message = refused.error()["extensions"]["fields"][0]["message"].as_str().unwrap();
     assert!(message.contains("at most 1000000 are allowed"), "{message}");
-    assert!(message.contains("dear-0 ("), "{message}");
+    assert!(message.contains("costly-0 ("), "{message}");
 }

@@ -1,8 +1,8 @@
 //! The budget of an organization: the steps that its enabled rules may take together on one asset. A limit per rule
-//! alone would allow 128 dear rules, whose evaluation takes almost a second an asset.
+//! alone would allow 128 expensive rules, whose evaluation takes almost a second an asset.
 //!
-//! Rules that an earlier version saved go on above the budget, and so do builtin rules of a later version. Only a change
-//! that raises the sum is refused.
+//! Rules that an earlier version saved go on above the budget, and so do builtin rules of a later version. Only a
+//! change that raises the sum is refused.
 
 use super::RuleRow;
 use crate::{
@@ -33,12 +33,12 @@ pub(super) fn check(saved: &[RuleRow], rule: &Rule, path: &str) -> Result<()> {
     if steps <= MAX_STEPS || steps <= Ruleset::of_saved(saved.to_vec())?.cost() {
         return Ok(());
     }
-    let mut dearest: Vec<&CompiledRule> = after.iter().collect();
-    dearest.sort_by_key(|rule| std::cmp::Reverse(rule.total_cost()));
-    let named = dearest.iter().take(NAMED);
+    let mut most_expensive: Vec<&CompiledRule> = after.iter().collect();
+    most_expensive.sort_by_key(|rule| std::cmp::Reverse(rule.total_cost()));
+    let named = most_expensive.iter().take(NAMED);
     let named = named.map(|rule| format!("{} ({})", rule.rule.key, rule.total_cost()));
     let message = format!(
-        "the enabled rules would take up to {steps} steps per asset together, at most {MAX_STEPS} are allowed: simplify or disable one of the dearest: {}",
+        "the enabled rules would take up to {steps} steps per asset together, at most {MAX_STEPS} are allowed: simplify or disable one of the most expensive: {}",
         named.collect::<Vec<_>>().join(", ")
     );
     Err(Error::invalid(path, message))

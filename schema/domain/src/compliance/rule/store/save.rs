@@ -1,9 +1,9 @@
 //! Writes that users request: an organization's own rules, and the parameters of all rules.
 //!
-//! A change of rules waits for no evaluation: it does not acquire the posture lock. An evaluation that is under way ends
-//! with the rules that it began with. The change marks all assets as stale, and the re-evaluation of that mark does
-//! acquire the lock exclusively. It therefore begins after the last evaluation with the old rules, and has the last
-//! word.
+//! A change of rules waits for no evaluation: it does not acquire the posture lock. An evaluation that is under way
+//! ends with the rules that it began with. The change marks all assets as stale, and the re-evaluation of that mark
+//! does acquire the lock exclusively. It therefore begins after the last evaluation with the old rules, and has the
+//! last word.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
