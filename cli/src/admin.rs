@@ -12,10 +12,12 @@ use domain::{
         organization::Organization,
         password::{self, Hasher},
         permission::{FLEET, Permission, PermissionSet},
+        refusal::Stranger,
         user::{AccountOrigin, CreateUserInput, User, normalise_email},
     },
     entity::UserId,
 };
+use serde_json::json;
 
 use crate::{
     config::Config,
@@ -95,6 +97,13 @@ enum Action {
         #[arg(long)]
         permission: Vec<String>,
     },
+    /// List refusals that belong to no organization, newest first: sign-ins with an unknown e-mail, unknown refresh tokens
+    /// and API keys. One JSON object per line.
+    Refusals {
+        /// Number of lines, 1 to 10,000.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+    },
     /// Compare the stored posture (all verdicts and the score) of every asset with a fresh evaluation.
     /// Exit code 1 if any posture differs; 3 if none differs, but some assets await evaluation.
     VerifyPosture(posture::Arguments),
@@ -161,6 +170,12 @@ async fn execute(action: Action, config: &Config, stores: &Stores) -> Result<(St
             tx.commit().await?;
             String::new()
         }
+        Action::Refusals { limit } => {
+            let tx = db.fleet().await?;
+            let strangers = Stranger::latest(&tx, limit.into()).await?;
+            tx.commit().await?;
+            strangers.iter().map(stranger_line).collect()
+        }
         Action::VerifyPosture(requested) => return posture::verify(&requested, db).await,
     };
     Ok((output, ExitCode::SUCCESS))
@@ -177,6 +192,13 @@ fn known_account(email: &str, origin: &AccountOrigin) -> String {
         "--email: {email} already has an account, made on {day} {made}. To invite the account's owner, add --join-existing: \
          they accept with the password printed then, or read from standard input"
     )
+}
+
+/// Returns a refusal as a line of JSON.
+fn stranger_line(stranger: &Stranger) -> String {
+    let Stranger { at, action, details, source_ip, request_id } = stranger;
+    let line = json!({ "at": at, "action": action, "details": details, "sourceIp": source_ip, "requestId": request_id });
+    format!("{line}\n")
 }
 
 async fn create_user(

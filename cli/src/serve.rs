@@ -7,7 +7,9 @@ use api::{Dependency, Probe, Server};
 use chrono::TimeDelta;
 use domain::{
     Db,
-    access::{identity::Identity, password, session::SessionPolicy, token::TokenKeys},
+    access::{
+        identity::Identity, password, refusal::Refusals, session::SessionPolicy, token::TokenKeys,
+    },
     base::page::CursorKeys,
 };
 use graphql::{Allowlist, CheckIntervals, Engine, Services, Settings};
@@ -45,6 +47,7 @@ pub(crate) struct Api {
     keys: TokenKeys,
     db: Db,
     queue_depth: QueueDepth,
+    refusals: Refusals,
 }
 
 impl Api {
@@ -53,13 +56,15 @@ impl Api {
         let jwt_keys = config.jwt_keys.as_ref().context("JWT_KEYS is not set")?;
         let keys = TokenKeys::new(pairs(jwt_keys));
         let queue_depth = QueueDepth::new(config.limits.shed_queue_depth);
-        let engine = engine(config, process, keys.clone(), queue_depth.clone())?;
+        let identity = identity(config, process, keys.clone())?;
+        let refusals = identity.refusals().clone();
+        let engine = engine(config, process, identity, queue_depth.clone())?;
         let listener = process::bind(config.listen, "LISTEN_ADDR").await?;
         let address = listener.local_addr()?;
         let (health, server) =
             (process.health_address()?, Server::new(api_config(config)?, engine));
         let db = process.db.clone();
-        Ok(Self { address, health, server, listener, keys, db, queue_depth })
+        Ok(Self { address, health, server, listener, keys, db, queue_depth, refusals })
     }
 
     /// Returns the readiness probe of the keys that sign access tokens.
@@ -80,22 +85,22 @@ impl Api {
             health.address = %self.health,
             "serving GraphQL on http://{address}/graphql"
         );
+        // Ends after the last request, so that its refusals are written too.
+        let ended = CancellationToken::new();
+        let refusals = self.refusals.run(self.db.clone(), ended.clone().cancelled_owned());
+        let refusals = tokio::spawn(refusals);
         let served = tokio::select! {
             served = self.server.run(self.listener, stop) => served,
             () = self.queue_depth.watch(&self.db) => return Ok(()), // never ends
         };
+        ended.cancel();
+        refusals.await.context("the writer of refusals stopped unexpectedly")?;
         served.context("the API server stopped unexpectedly")
     }
 }
 
-/// Builds the GraphQL engine from the configuration.
-fn engine(
-    config: &Config,
-    process: &Process,
-    keys: TokenKeys,
-    queue_depth: QueueDepth,
-) -> Result<Engine> {
-    let (db, redis, listener) = (process.db.clone(), process.redis.clone(), process.hints.clone());
+/// Builds the authentication service from the configuration.
+fn identity(config: &Config, process: &Process, keys: TokenKeys) -> Result<Identity> {
     let sessions = &config.sessions;
     let time_delta = |lifetime: Duration| {
         TimeDelta::from_std(lifetime).context("a configured duration is too long")
@@ -113,17 +118,23 @@ fn engine(
         lanes: config.argon2.lanes,
     };
     let hasher = password::Hasher::new(cost, config.argon2.max_parallel.get())?;
-    let ring = config.encryption_keys.as_ref().context("ENCRYPTION_KEYS is not set")?;
     // Sign-in and authentication have connections of their own, which no query can exhaust.
-    let own_pool = db.with_own_pool(config.database_pool_size.div_ceil(2))?;
+    let own_pool = process.db.with_own_pool(config.database_pool_size.div_ceil(2))?;
+    let address_block = time_delta(config.limits.login_ip_block)?;
+    Ok(Identity::new(own_pool, hasher, keys, policy, address_block))
+}
+
+/// Builds the GraphQL engine from the configuration.
+fn engine(
+    config: &Config,
+    process: &Process,
+    identity: Identity,
+    queue_depth: QueueDepth,
+) -> Result<Engine> {
+    let (db, redis, listener) = (process.db.clone(), process.redis.clone(), process.hints.clone());
+    let ring = config.encryption_keys.as_ref().context("ENCRYPTION_KEYS is not set")?;
     let services = Services {
-        identity: Identity::new(
-            own_pool,
-            hasher,
-            keys,
-            policy,
-            time_delta(config.limits.login_ip_block)?,
-        ),
+        identity,
         db,
         limiter: Limiter::new(redis),
         listener,

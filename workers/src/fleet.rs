@@ -51,7 +51,7 @@ mod settings;
 
 pub use renewer::EXIT_STUCK;
 use renewer::LeaseRenewer;
-pub use settings::{QueueSettings, Retention, Settings};
+pub use settings::{QueueSettings, Settings};
 
 /// Drain timeout after every [`Error`] of a running process. Used instead of `Settings::drain_timeout`, because the
 /// process should exit soon, so that its supervisor restarts it. The process claims no new jobs during this time.

@@ -29,12 +29,12 @@ mod maintenance;
 use compliance::{posture, run};
 pub use context::{Clock, Context};
 use fleet::schedule;
-pub use fleet::{EXIT_STUCK, Error, QueueSettings, Retention, Settings, WorkerProcess};
+pub use fleet::{EXIT_STUCK, Error, QueueSettings, Settings, WorkerProcess};
 pub use handler::Handlers;
 use inventory::import;
 use jobs::{compliance::run::RunShard, inventory::import::ImportChunk};
 use maintenance::CLEANUP_INTERVAL;
-pub use maintenance::{PeriodicTasks, TaskContext};
+pub use maintenance::{PeriodicTasks, Retention, TaskContext};
 
 /// Returns the handlers of all job kinds.
 pub fn handlers() -> Handlers {

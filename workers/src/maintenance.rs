@@ -23,8 +23,6 @@ use domain::{
 use jobs::queue::{claims::ClaimRegistry, history, lease};
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::Retention;
-
 /// Interval between two heartbeats of a worker.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval between two deletions of old job history and of stale workers, i.e. workers without a heartbeat for an
@@ -33,6 +31,15 @@ pub(crate) const CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
 /// Grace period after an outage of the database. Workers renew their leases during this time, and no lease is reaped.
 /// Also the minimum time without a successful step after which an outage is assumed.
 const OUTAGE_GRACE: Duration = Duration::from_secs(5);
+
+/// Times for which rows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Retention of ended jobs and ended import runs, in days.
+    pub history_days: u16,
+    /// Retention of the audit trail, in days.
+    pub audit_days: u16,
+}
 
 /// Arguments of a periodic task.
 #[derive(Debug, Clone)]

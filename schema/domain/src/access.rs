@@ -8,6 +8,7 @@
 //! | `identity`, `login`, `password` | sign-in, lockout after failed sign-ins, and password hashing |
 //! | `session`, `token`, `api_key` | sessions, access tokens and API keys |
 //! | `audit` | the record of every change and its actor |
+//! | `refusal` | counts of what was refused, for the audit trail |
 
 pub mod api_key;
 pub mod audit;
@@ -18,6 +19,7 @@ pub mod login;
 pub mod organization;
 pub mod password;
 pub mod permission;
+pub mod refusal;
 pub mod role;
 pub mod session;
 pub mod token;

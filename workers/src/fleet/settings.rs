@@ -5,6 +5,8 @@ use std::time::Duration;
 use domain::fleet::job::Queue;
 use jobs::queue::renewal::LeaseConfig;
 
+use crate::maintenance::Retention;
+
 /// Concurrency and prefetch of one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
@@ -28,15 +30,6 @@ impl QueueSettings {
         };
         Self { concurrency, prefetch }
     }
-}
-
-/// Times for which rows are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Retention of ended jobs and ended import runs, in days.
-    pub history_days: u16,
-    /// Retention of the audit trail, in days.
-    pub audit_days: u16,
 }
 
 /// Settings of a worker process.

@@ -290,6 +290,33 @@ impl ApiKey {
         })
     }
 
+    /// Returns the organization and id of a key that authenticates nobody, with the reason; `None` if there is no such key.
+    pub(crate) async fn refused(
+        tx: &Tx<Auth>,
+        text: &str,
+        address: IpAddr,
+        now: DateTime<Utc>,
+    ) -> Result<Option<((OrganizationId, ApiKeyId), &'static str)>> {
+        let Some(prefix) = checked_prefix(text) else { return Ok(None) };
+        let sql = format!("SELECT {COLUMNS}, org_id, secret_hash FROM api_key WHERE prefix = $1");
+        let row: Option<Row> = tx.opt(&sql, &[&prefix]).await?;
+        let Some(row) = row else { return Ok(None) };
+        let (key, hash) = (Self::from_row(&row)?, row.try_get::<_, Vec<u8>>("secret_hash")?);
+        if !bool::from(digest(text).ct_eq(&hash)) {
+            return Ok(None);
+        }
+        let reason = if key.revoked_at.is_some() {
+            "revoked"
+        } else if now >= key.expires_at {
+            "expired"
+        } else if !key.is_usable(address, now) {
+            "address"
+        } else {
+            "creator"
+        };
+        Ok(Some(((row.try_get("org_id")?, key.id), reason)))
+    }
+
     /// Returns what a key can do at `now`, without checking the client's address. Returns the empty set if the key is
     /// revoked or expired, or if the key's creator is no longer an active member.
     pub(crate) async fn permissions(

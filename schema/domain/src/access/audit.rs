@@ -40,7 +40,8 @@ pub struct AuditEntry {
     pub changed_paths: Vec<String>,
     /// Values before the change; `None` if the entity was created, or if the action changes no values, e.g. a sign-in.
     pub before: Option<Value>,
-    /// Values after the change; `None` if the entity was deleted, or if the action changes no values, e.g. a sign-in.
+    /// Values after the change; `None` if the entity was deleted. For an action that changes no values, its details, if it
+    /// has any, e.g. the refused field.
     pub after: Option<Value>,
     /// Client address of the request; `None` if no request caused the change.
     pub source_ip: Option<String>,
@@ -124,10 +125,12 @@ impl AuditEntry {
         query.listing().count(tx, "audit_entry").await
     }
 
-    /// Creates the partitions of this month and the next two, and drops those whose entries are all older than
-    /// `retention_days`.
+    /// Creates the partitions of this month and the next two, drops those whose entries are all older than
+    /// `retention_days`, and deletes the refusals of strangers that are older.
     pub async fn rotate(tx: &Tx<Fleet>, retention_days: u16) -> Result<()> {
         let sql = "SELECT count(*) AS dropped FROM audit_rotate($1)";
+        tx.one::<Row>(sql, &[&i32::from(retention_days)]).await?;
+        let sql = "SELECT audit_delete_strangers($1) AS deleted";
         tx.one::<Row>(sql, &[&i32::from(retention_days)]).await.map(drop)
     }
 
@@ -145,6 +148,8 @@ pub struct Entry {
     entity_id: Uuid,
     before: Option<Value>,
     after: Option<Value>,
+    /// False if `after` has details of an action instead of changed values.
+    is_change: bool,
     /// Actor of the change; `None` for the actor of the transaction.
     actor: Option<Actor>,
 }
@@ -175,13 +180,26 @@ impl Entry {
         Self::new(action, id, None, None)
     }
 
+    /// Returns an entry for an action that changes no values, with details about it.
+    pub fn noted<T: Entity>(action: &'static str, id: Id<T>, details: Value) -> Self {
+        Self { is_change: false, ..Self::new(action, id, None, Some(details)) }
+    }
+
     fn new<T: Entity>(
         action: &'static str,
         id: Id<T>,
         before: Option<Value>,
         after: Option<Value>,
     ) -> Self {
-        Self { action, entity_type: T::KEY, entity_id: id.uuid(), before, after, actor: None }
+        Self {
+            action,
+            entity_type: T::KEY,
+            entity_id: id.uuid(),
+            before,
+            after,
+            is_change: true,
+            actor: None,
+        }
     }
 
     /// Replaces the transaction's actor, for transactions that identify the user only after they have begun.
@@ -218,6 +236,9 @@ impl Entry {
         // Nested arrays must be rectangular in Postgres, so the paths of an entry are joined into one text. No path
         // contains the separator, because `segment` escapes it.
         let paths = |entry: &Self| {
+            if !entry.is_change {
+                return String::new();
+            }
             changed_paths(entry.before.as_ref(), entry.after.as_ref()).join("\u{1f}")
         };
         tx.exec(

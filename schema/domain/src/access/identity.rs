@@ -28,13 +28,14 @@ use crate::{
         api_key::{self, ApiKey},
         directive::public,
         password::Hasher,
+        refusal::Refusals,
         session::{EndReason, Refreshed, Session, SessionPolicy},
         token::TokenKeys,
         viewer::Viewer,
     },
     base::{
         actor::{Actor, Origin},
-        db::Db,
+        db::{Auth, Db, Tx},
         entity::OrganizationId,
         error::{Error, Result},
     },
@@ -79,19 +80,25 @@ pub struct Identity {
     keys: TokenKeys,
     policy: SessionPolicy,
     address_block: TimeDelta,
+    refusals: Refusals,
 }
 
 impl Identity {
     /// Creates the service. `address_block` is the time for which a client address cannot sign in after too many failed
     /// attempts.
-    pub const fn new(
+    pub fn new(
         db: Db,
         hasher: Hasher,
         keys: TokenKeys,
         policy: SessionPolicy,
         address_block: TimeDelta,
     ) -> Self {
-        Self { db, hasher, keys, policy, address_block }
+        Self { db, hasher, keys, policy, address_block, refusals: Refusals::default() }
+    }
+
+    /// Returns the refusals that are not written to the audit trail yet. `Refusals::run` must write them.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     fn tokens(
@@ -119,6 +126,12 @@ impl Identity {
             Error::BadToken("the refresh token is unknown, used or expired: sign in again");
         let tx = self.db.auth(caller.origin(Actor::System)).await?;
         let refreshed = Session::refresh(&tx, token, &self.policy, caller.now).await?;
+        if matches!(refreshed, Refreshed::Refused)
+            && !Session::record_refused_refresh(&tx, token).await?
+        {
+            let (address, request_id) = (caller.address, Some(caller.request_id.as_str()));
+            self.refusals.count_stranger("auth.refresh_refused", address, request_id, caller.now);
+        }
         tx.commit().await?;
         match refreshed {
             Refreshed::Renewed(session, refresh) => self.tokens(&session, refresh, caller.now),
@@ -152,8 +165,28 @@ impl Identity {
         // token would cost a new connection.
         match viewer {
             Ok(viewer) => tx.commit().await.map(|()| viewer),
-            Err(refusal) => tx.rollback().await.and(Err(refusal)),
+            Err(refusal) => {
+                if claims.is_none() {
+                    self.count_refused_key(&tx, bearer, address, now).await?;
+                }
+                tx.rollback().await.and(Err(refusal))
+            }
         }
+    }
+
+    /// Counts an API key that authenticates nobody: in its organization if it exists, else as that of a stranger.
+    async fn count_refused_key(
+        &self,
+        tx: &Tx<Auth>,
+        bearer: &str,
+        address: IpAddr,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        match ApiKey::refused(tx, bearer, address, now).await? {
+            Some((owner, reason)) => self.refusals.count_key(owner, reason, address, now),
+            None => self.refusals.count_stranger("api_key.refused", address, None, now),
+        }
+        Ok(())
     }
 
     /// Returns the expiry of an access token, or `None` for an API key or an invalid token. An API key's expiry is

@@ -12,6 +12,7 @@ use tokio_postgres::Row;
 use crate::{
     access::{
         audit::Entry,
+        organization::Organization,
         role::{self, HELD},
         token::{Claims, digest, opaque},
         viewer::Viewer,
@@ -231,6 +232,23 @@ impl Session {
             .record_in(tx, session.org)
             .await?;
         Ok(Refreshed::Renewed(session, next))
+    }
+
+    /// Records a refused refresh in each organization of the session's user. Returns false if nobody was ever given the
+    /// token.
+    pub async fn record_refused_refresh(tx: &Tx<Auth>, token: &str) -> Result<bool> {
+        let sql = "SELECT session.id, session.user_id FROM refresh_token JOIN session ON session.id = session_id
+                   WHERE token_hash = $1";
+        let row: Option<Row> = tx.opt(sql, &[&digest(token)]).await?;
+        let Some(row) = row else { return Ok(false) };
+        let (session, user): (SessionId, UserId) = (row.try_get("id")?, row.try_get("user_id")?);
+        for organization in Organization::of_user(tx, user).await? {
+            Entry::without_values("auth.refresh_refused", session)
+                .by(Actor::User(user))
+                .record_in(tx, organization.id)
+                .await?;
+        }
+        Ok(true)
     }
 
     fn is_idle(&self, policy: &SessionPolicy, now: DateTime<Utc>) -> bool {

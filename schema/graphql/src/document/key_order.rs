@@ -15,6 +15,8 @@ use crate::document::operation::Operation;
 #[derive(Debug, Default)]
 pub(crate) struct KeyOrder {
     keys: IndexMap<Name, KeyOrder>,
+    /// Name of the field that the key selects.
+    field: Option<Name>,
     /// True if the document selects a key of this object or of one below it several times.
     repeats: bool,
 }
@@ -30,6 +32,11 @@ impl KeyOrder {
     /// Returns the response keys of the root fields, in document order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.keys.keys().map(Name::as_str)
+    }
+
+    /// Returns the name of the root field with this response key.
+    pub(crate) fn field(&self, key: &str) -> Option<&str> {
+        self.keys.get(key)?.field.as_deref()
     }
 
     /// Returns true if the document selects any response key of one object several times.
@@ -48,6 +55,7 @@ impl KeyOrder {
                     let entry = self.keys.entry(key);
                     self.repeats |= matches!(entry, Entry::Occupied(_));
                     let below = entry.or_default();
+                    below.field.get_or_insert_with(|| field.node.name.node.clone());
                     below.collect(operation, &field.node.selection_set);
                     self.repeats |= below.repeats;
                 }

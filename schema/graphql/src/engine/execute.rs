@@ -111,7 +111,7 @@ impl Engine {
         client: Client,
         now: DateTime<Utc>,
     ) -> Answer {
-        let has_one_root = match self.check(&prepared, viewer.as_ref()) {
+        let has_one_root = match self.check(&prepared, viewer.as_ref(), &client, now) {
             Ok(has_one_root) => has_one_root,
             Err(refused) => return refused,
         };
@@ -141,6 +141,7 @@ impl Engine {
         let response = response.and_then(within_limit);
         match response {
             Ok(mut response) => {
+                scope.count_refusals(&response, operation.root(), &keys);
                 keys.sort(&mut response.data);
                 let executed = has_run(&response) && !(has_one_root && is_limited(&response));
                 Answer { response, executed }
@@ -157,7 +158,7 @@ impl Engine {
         now: DateTime<Utc>,
         state: &Arc<SubscriptionState>,
     ) -> Vec<Answer> {
-        if let Err(refused) = self.check(prepared, viewer.as_ref()) {
+        if let Err(refused) = self.check(prepared, viewer.as_ref(), &client, now) {
             return vec![refused];
         }
         let _slots = match self.slots(viewer.as_ref()).await {
@@ -222,7 +223,13 @@ impl Engine {
     /// Checks the permissions for the whole document, and validates it if a merged operation is executed in its place.
     /// Returns true if the operation has exactly one root field besides `__typename`.
     #[expect(clippy::result_large_err, reason = "created once per request and sent immediately")]
-    fn check(&self, prepared: &Prepared, viewer: Option<&Viewer>) -> Result<bool, Answer> {
+    fn check(
+        &self,
+        prepared: &Prepared,
+        viewer: Option<&Viewer>,
+        client: &Client,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Answer> {
         let own_ids: Vec<String> = viewer.and_then(Viewer::own_id).into_iter().collect();
         let caller = match viewer {
             None => authorize::Caller::Anonymous,
@@ -243,6 +250,9 @@ impl Engine {
             forbidden = self.0.index.forbidden(executed, caller);
         }
         if !forbidden.is_empty() {
+            if let Some(viewer) = viewer {
+                self.services().count_forbidden(viewer, &forbidden, client, now);
+            }
             let entries = forbidden.into_iter().map(entry).collect();
             return Err(Answer { response: Response::from_errors(entries), executed: false });
         }

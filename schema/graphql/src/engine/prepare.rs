@@ -26,6 +26,17 @@ pub enum OperationKind {
     Subscription,
 }
 
+impl OperationKind {
+    /// Returns the name of the root type.
+    pub(super) const fn root(self) -> &'static str {
+        match self {
+            Self::Query => "Query",
+            Self::Mutation => "Mutation",
+            Self::Subscription => "Subscription",
+        }
+    }
+}
+
 /// A parsed document that is within all limits, ready to execute.
 pub struct Prepared {
     /// Kind of the selected operation.

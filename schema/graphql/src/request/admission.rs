@@ -4,12 +4,16 @@
 //! counted once per operation, whatever the transport; the later executions of a subscription are not counted, because
 //! the server decides when they run.
 
-use domain::Viewer;
+use chrono::{DateTime, Utc};
+use domain::{Viewer, access::permission::Permission};
 use jobs::queue::depth::QueueDepth;
 
-use crate::request::{
-    context::{Client, Services},
-    error::{Error, ErrorCode, Result},
+use crate::{
+    document::authorize::{Forbidden, Need},
+    request::{
+        context::{Client, Services},
+        error::{Error, ErrorCode, Result},
+    },
 };
 
 /// Message for an operation that would start jobs while too many are waiting. It names no number, because the jobs
@@ -33,6 +37,34 @@ impl Services {
     pub(crate) async fn count_caller(&self, viewer: Option<&Viewer>) -> Result<()> {
         let Some(holder) = viewer.and_then(Viewer::own_id) else { return Ok(()) };
         Error::of_decision(self.limiter.take_in_blocks(&self.request_quota, &holder).await)
+    }
+
+    /// Counts fields that the caller lacks a permission for, for the audit trail.
+    pub(crate) fn count_forbidden(
+        &self,
+        viewer: &Viewer,
+        forbidden: &[Forbidden],
+        client: &Client,
+        now: DateTime<Utc>,
+    ) {
+        for forbidden in forbidden {
+            if let Need::Permission(permission) = forbidden.need {
+                self.count_refused(viewer, &forbidden.field, permission, client, now);
+            }
+        }
+    }
+
+    /// Counts a field or file that the caller lacks a permission for, for the audit trail.
+    pub(crate) fn count_refused(
+        &self,
+        viewer: &Viewer,
+        field: &str,
+        permission: Permission,
+        client: &Client,
+        now: DateTime<Utc>,
+    ) {
+        let origin = viewer.origin(client.address, client.request_id.clone());
+        self.identity.refusals().count_field(viewer, field, Some(permission), &origin, now);
     }
 
     /// Checks that the job queues can take more jobs.

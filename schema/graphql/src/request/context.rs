@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_graphql::Context;
+use async_graphql::{Context, PathSegment, Response, Value};
 use chrono::{DateTime, Utc};
 use domain::{
     Db, Origin, Tx, Viewer,
@@ -25,10 +25,13 @@ use domain::{
 use jobs::{Limiter, Quota, event::Listener, queue::depth::QueueDepth};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
-use crate::request::{
-    error::{Error, ErrorCode, Result},
-    execution_slot::ExecutionSlots,
-    pace::{EarlyEnd, Pace},
+use crate::{
+    document::key_order::KeyOrder,
+    request::{
+        error::{Error, ErrorCode, Result},
+        execution_slot::ExecutionSlots,
+        pace::{EarlyEnd, Pace},
+    },
 };
 
 /// Services that all requests of the process share.
@@ -169,6 +172,23 @@ impl RequestScope {
     /// until the statement has ended.
     async fn abandon(&self) {
         drop(self.reading.write().await.take());
+    }
+
+    /// Counts the root fields that their resolvers refused, for the audit trail.
+    pub(crate) fn count_refusals(&self, response: &Response, root: &str, keys: &KeyOrder) {
+        let Some(viewer) = &self.viewer else { return };
+        for error in &response.errors {
+            let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
+            let is_refusal =
+                matches!(code, Some(Value::String(code)) if code == ErrorCode::Forbidden.as_str());
+            let Some(PathSegment::Field(key)) = error.path.first().filter(|_| is_refusal) else {
+                continue;
+            };
+            let field = format!("{root}.{}", keys.field(key).unwrap_or_default());
+            let origin = viewer.origin(self.caller.address, self.caller.request_id.clone());
+            let refusals = self.services.identity.refusals();
+            refusals.count_field(viewer, &field, None, &origin, self.caller.now);
+        }
     }
 
     pub(crate) fn viewer(&self) -> Result<&Viewer> {

@@ -43,6 +43,7 @@ impl Services {
         let viewer = self.identity.authenticate(bearer, client.address, now).await?;
         self.count_caller(Some(&viewer)).await?;
         if !viewer.may(permission) {
+            self.count_refused(&viewer, what, permission, client, now);
             return Err(Error::new(
                 ErrorCode::Forbidden,
                 format!(

@@ -2,3 +2,4 @@
 
 mod api_key;
 mod invitation;
+mod refusal;

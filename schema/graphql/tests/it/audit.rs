@@ -560,7 +560,11 @@ async fn a_failing_mutation_leaves_none() {
         assert_eq!(reply.errors().is_empty(), mutation == "logout", "{mutation}: {:#}", reply.json);
         let found: Vec<_> =
             entries(&app, &mutation).await.into_iter().map(|(action, ..)| action).collect();
-        let expected: &[&str] = if mutation == "login" { &["auth.login_failed"] } else { &[] };
+        let expected: &[&str] = match mutation.as_str() {
+            "login" => &["auth.login_failed"],
+            "changePassword" => &["auth.password_refused"],
+            _ => &[],
+        };
         if found != expected {
             wrong.push((mutation, found));
         }

@@ -275,7 +275,7 @@ impl std::ops::Index<&str> for Team {
     }
 }
 
-fn caller() -> RequestInfo {
+pub(crate) fn caller() -> RequestInfo {
     RequestInfo { address: ADDRESS.parse().unwrap(), request_id: "a-sign-in".into(), now: now() }
 }
 

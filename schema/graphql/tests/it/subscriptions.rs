@@ -459,7 +459,8 @@ async fn whoever_loses_access_or_rights_is_noticed_by_hint_and_without() {
             let document = "mutation { logout }";
             crate::harness::ask(&set.engine, bearer, document, nothing(), client("x")).await.data();
         };
-        assert_eq!(lost(&set, &set.team["admin"].bearer, logout).await, AccessLoss::Access);
+        let ended = Box::pin(lost(&set, &set.team["admin"].bearer, logout)).await;
+        assert_eq!(ended, AccessLoss::Access);
         for (bearer, id, mutation, expected) in [
             (
                 &set.team["viewer"].bearer,
@@ -477,7 +478,7 @@ async fn whoever_loses_access_or_rights_is_noticed_by_hint_and_without() {
         ] {
             let document = format!("mutation($id: ID!) {{ {mutation} }}");
             let change = set.owner(&document, json!({ "id": id }));
-            assert_eq!(lost(&set, bearer, change).await, expected, "{mutation}");
+            assert_eq!(Box::pin(lost(&set, bearer, change)).await, expected, "{mutation}");
         }
     }
 }

@@ -85,7 +85,7 @@ impl Identity {
             )
             .await?;
         if !is_owner || !is_meant {
-            self.count_wrong_password(viewer, &lock, caller).await?;
+            self.count_wrong_password(viewer, &person, &lock, caller).await?;
             return Err(Error::invalid(
                 "password",
                 "is not the current password, or invitationPassword is not the one that the organization gave",

@@ -72,7 +72,7 @@ impl Identity {
             return Err(Error::invalid("new", "is the current password"));
         }
         if !self.hasher.verify(current, lock.hash_of(&person.account)).await? {
-            self.count_wrong_password(viewer, &lock, caller).await?;
+            self.count_wrong_password(viewer, &person, &lock, caller).await?;
             return Err(wrong());
         }
         let hash = self.hasher.hash(new).await?;
@@ -111,18 +111,24 @@ impl Identity {
         Ok((Person { account, has_own_password, email, name, has_mfa, organizations }, lock))
     }
 
-    /// Counts a wrong current password as a failed sign-in to the account, unless the account was already locked.
+    /// Counts a wrong current password as a failed sign-in to the account, unless the account was already locked, and
+    /// records it in each of the person's organizations.
     pub(super) async fn count_wrong_password(
         &self,
         viewer: &Viewer,
+        person: &Person,
         lock: &Lock,
         caller: &RequestInfo,
     ) -> Result<()> {
-        if lock.is_locked {
-            return Ok(());
-        }
         let tx = self.db.auth(caller.origin(viewer.actor)).await?;
-        LockoutCounter::fail(&tx, &lock.subject, self.address_block, caller.now).await?;
+        if !lock.is_locked {
+            LockoutCounter::fail(&tx, &lock.subject, self.address_block, caller.now).await?;
+        }
+        for organization in &person.organizations {
+            Entry::without_values("auth.password_refused", person.account.user)
+                .record_in(&tx, organization.id)
+                .await?;
+        }
         tx.commit().await
     }
 

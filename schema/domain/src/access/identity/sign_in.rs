@@ -188,7 +188,7 @@ impl Identity {
     }
 
     /// Counts a failure for the client address, and for the account unless the account was already locked. If the
-    /// account exists, the failure is recorded in the audit trail of the user's first organization by name.
+    /// account exists, the failure is recorded in the audit trail of each of the user's organizations.
     async fn count_failure(
         &self,
         tx: &Tx<Auth>,
@@ -201,12 +201,17 @@ impl Identity {
         }
         let address = Subject::Address(caller.address);
         LockoutCounter::fail(tx, &address, self.address_block, caller.now).await?;
-        let Some(account) = account else { return Ok(()) };
-        let organizations = Organization::of_user(tx, account.user).await?;
-        let Some(organization) = organizations.first() else { return Ok(()) };
-        Entry::without_values("auth.login_failed", account.user)
-            .record_in(tx, organization.id)
-            .await
+        let Some(account) = account else {
+            let (address, request_id) = (caller.address, Some(caller.request_id.as_str()));
+            self.refusals.count_stranger("auth.login_failed", address, request_id, caller.now);
+            return Ok(());
+        };
+        for organization in Organization::of_user(tx, account.user).await? {
+            Entry::without_values("auth.login_failed", account.user)
+                .record_in(tx, organization.id)
+                .await?;
+        }
+        Ok(())
     }
 }
 

@@ -141,6 +141,7 @@ sentryops_auth  role             DELETE INSERT SELECT UPDATE
 sentryops_auth  schema_migration SELECT
 sentryops_auth  session          DELETE INSERT SELECT UPDATE
 sentryops_auth  user             INSERT SELECT UPDATE
+sentryops_fleet audit_stranger   SELECT
 sentryops_fleet import_run       DELETE SELECT(org_id,id,finished_at)
 sentryops_fleet job              DELETE INSERT SELECT UPDATE
 sentryops_fleet job_history      INSERT SELECT
@@ -191,6 +192,8 @@ async fn functions_that_run_as_their_owner_are_few_and_closed() {
         GROUP BY proname ORDER BY proname";
     let expected = [
         "audit_append: sentryops_app sentryops_auth",
+        "audit_append_stranger: sentryops_auth",
+        "audit_delete_strangers: sentryops_fleet",
         "audit_rotate: sentryops_fleet",
         "job_history_rotate: sentryops_fleet",
     ];

@@ -3,7 +3,7 @@
 use chrono::Utc;
 use domain::{
     Db, Tx,
-    access::permission::Permission,
+    access::{audit::Entry, permission::Permission},
     compliance::{
         evidence::AssetDetails,
         report::{FindingFile, Report},
@@ -36,9 +36,11 @@ pub(crate) async fn print_report(
         let permit = authorize(services, bearer, &client).await?;
         let _slot = slots.of_execution(&permit.viewer).await?;
         let tx = services.db.snapshot(permit.viewer.org).await?;
-        let page =
-            Page::read(&tx, report(&tx, run).await?, AssetDetails::of(&permit.viewer)).await?;
+        let report = report(&tx, run).await?;
+        let downloaded = report.figures.as_ref().map(|figures| figures.run);
+        let page = Page::read(&tx, report, AssetDetails::of(&permit.viewer)).await?;
         tx.commit().await?;
+        record(&services.db, &permit, "compliance_report.printed", downloaded).await?;
         Ok(page::render(&page))
     };
     rendering.await.map_err(|error: Error| failed(&error, &client))
@@ -64,6 +66,17 @@ pub(crate) async fn report_file(
         };
         Ok(page.map(|page| (page, (None, pages))))
     }))
+}
+
+/// Records a download in the audit trail, before any of it is sent.
+async fn record(db: &Db, permit: &Permit, action: &'static str, run: Option<RunId>) -> Result<()> {
+    let tx = db.write(permit.viewer.org, permit.origin.clone()).await?;
+    match run {
+        Some(run) => Entry::without_values(action, run).record(&tx).await?,
+        None => Entry::without_values(action, permit.viewer.org).record(&tx).await?,
+    }
+    tx.commit().await?;
+    Ok(())
 }
 
 async fn authorize(services: &Services, bearer: Option<&str>, client: &Client) -> Result<Permit> {
@@ -105,11 +118,13 @@ impl Pages {
     ) -> Result<(Vec<u8>, Self)> {
         let slot = slots.of_execution(&permit.viewer).await?;
         let tx = db.read(permit.viewer.org).await?;
-        let mut file =
-            FindingFile::begin(report(&tx, run).await?, AssetDetails::of(&permit.viewer));
+        let report = report(&tx, run).await?;
+        let downloaded = report.figures.as_ref().map(|figures| figures.run);
+        let mut file = FindingFile::begin(report, AssetDetails::of(&permit.viewer));
         let mut first = file.header();
         first.extend(file.page(&tx).await?.unwrap_or_default());
         tx.commit().await?;
+        record(&db, &permit, "finding.exported", downloaded).await?;
         drop(slot);
         Ok((first, Self { db, slots, permit, file }))
     }
