@@ -21,6 +21,7 @@ use workers::{QueueSettings, Retention};
 
 mod assemble;
 mod key_ring;
+mod production;
 mod reader;
 mod secret;
 mod setting;
@@ -89,6 +90,10 @@ pub(crate) struct Config {
     pub database_pool_size: usize,
     /// Redis URL; `None` selects the private Redis.
     pub redis_url: Option<Secret<Url>>,
+    /// True if production may connect to a Postgres on another machine without TLS.
+    pub database_plaintext: bool,
+    /// True if production may connect to a Redis on another machine without TLS.
+    pub redis_plaintext: bool,
     /// Keys that sign access tokens; `None` until [`Config::generate_missing_keys`] fills it.
     pub jwt_keys: Option<KeyRing>,
     /// Keys from which the keys of page cursors are derived; `None` until [`Config::generate_missing_keys`] fills it.

@@ -13,7 +13,7 @@ use workers::{QueueSettings, Retention};
 
 use super::{
     Allowlist, Argon2, Config, Documents, Environment, Expected, GraphQl, Hsts, Http, KeyRing,
-    Limits, LogConfig, LogFilter, LogFormat, Sessions, Workers,
+    Limits, LogConfig, LogFilter, LogFormat, Sessions, Workers, production,
     reader::{ErrorRecorded, Reader},
     value::{boolean, documents, duration, folder, list, network, redis_url, socket, within},
 };
@@ -33,6 +33,8 @@ pub(super) fn config(
     let database_owner_url = reader.find("DATABASE_OWNER_URL", str::parse);
     let database_pool_size = reader.get("DATABASE_POOL_SIZE", within(1..=1000));
     let redis_url = reader.find("REDIS_URL", redis_url);
+    let database_plaintext = reader.get("DATABASE_PLAINTEXT", boolean);
+    let redis_plaintext = reader.get("REDIS_PLAINTEXT", boolean);
     let jwt_keys = reader.find("JWT_KEYS", KeyRing::parse);
     let encryption_keys = reader.find("ENCRYPTION_KEYS", KeyRing::parse);
     let http = read_http(reader, environment);
@@ -66,7 +68,7 @@ pub(super) fn config(
         reader.record_error("LISTEN_ADDR", problem);
     }
 
-    Ok(Config {
+    let config = Config {
         environment: environment?,
         listen: listen?,
         health: health?,
@@ -75,6 +77,8 @@ pub(super) fn config(
         database_owner_url: database_owner_url?,
         database_pool_size: database_pool_size?,
         redis_url: redis_url?,
+        database_plaintext: database_plaintext?,
+        redis_plaintext: redis_plaintext?,
         jwt_keys: jwt_keys?,
         encryption_keys: encryption_keys?,
         http: http?,
@@ -85,7 +89,13 @@ pub(super) fn config(
         workers: workers?,
         log: log?,
         warnings: Vec::new(),
-    })
+    };
+    if config.environment == Environment::Production {
+        for (name, problem) in production::unsafe_settings(&config) {
+            reader.record_error(name, problem);
+        }
+    }
+    Ok(config)
 }
 
 fn read_http(

@@ -7,9 +7,9 @@
 use std::{
     borrow::Cow,
     fmt,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, ErrorKind, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
 };
 
 use super::{Command, Environment, Setting};
@@ -131,6 +131,12 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Opens a file. A FIFO without a writer would block otherwise.
+pub(super) fn open(path: &str) -> io::Result<File> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
+}
+
 /// Reads a file without its trailing newlines, up to `MAX_FILE_BYTES`.
 fn read_line(path: &str, private: bool) -> Result<String, Cow<'static, str>> {
     let unreadable = |error: io::Error| {
@@ -143,10 +149,24 @@ fn read_line(path: &str, private: bool) -> Result<String, Cow<'static, str>> {
         };
         Cow::from(format!("expected the path of a readable file: {why}"))
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
-    if private && mode & 0o044 != 0 {
-        return Err("expected a file that only its owner can read: run chmod 600 on it".into());
+    let file = open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(unreadable(ErrorKind::IsADirectory.into()));
+    }
+    if !metadata.is_file() {
+        return Err("expected the path of a readable file: it is no regular file".into());
+    }
+    // The file itself is checked, and not a link that leads to it: Kubernetes mounts secrets as links.
+    if private && metadata.permissions().mode() & 0o066 != 0 {
+        return Err(
+            "expected a file that only its owner can read and write: run chmod 600 on it".into()
+        );
+    }
+    if private && ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+        return Err(
+            "expected a file of root or of the user who runs SentryOps: run chown on it".into()
+        );
     }
     let mut text = String::new();
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;

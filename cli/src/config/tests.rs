@@ -336,6 +336,100 @@ fn production_refuses_secrets_in_files_that_others_can_read() {
 }
 
 #[test]
+fn production_refuses_secrets_in_files_that_others_can_write_and_in_no_files() {
+    for mode in [0o620, 0o602] {
+        let keys = TemporaryFile::new(&format!("written-{mode:o}"), KEY_A.as_bytes(), mode);
+        let errors = production(&[("JWT_KEYS", ""), ("JWT_KEYS_FILE", keys.path())]).unwrap_err();
+        assert_eq!(variables(&errors), ["JWT_KEYS_FILE"], "{mode:o}");
+    }
+    let fifo = std::env::temp_dir().join(format!("config-{}-fifo", std::process::id()));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    let given = [("JWT_KEYS", ""), ("JWT_KEYS_FILE", fifo.to_str().unwrap())];
+    let errors = production(&given).unwrap_err();
+    fs::remove_file(&fifo).unwrap();
+    assert!(render(&errors).contains("no regular file"), "{}", render(&errors));
+}
+
+/// Settings of production that are unsafe, each with the variable that is named.
+const UNSAFE: &[(&str, &str)] = &[
+    ("DATABASE_URL", "postgres://web:tulip-4711@db.internal/ops"),
+    ("DATABASE_URL", "postgres://web:tulip-4711@db.internal/ops?sslmode=disable"),
+    ("DATABASE_URL", "postgres://web:tulip-4711@db.internal/ops?sslmode=prefer"),
+    ("DATABASE_URL", "postgres://web:tulip-4711@127.0.0.1,10.0.0.7/ops"),
+    ("DATABASE_URL", "postgres://web@db.internal/ops?sslmode=require"),
+    ("DATABASE_URL", "postgres://web@127.0.0.1/ops"),
+    ("DATABASE_OWNER_URL", "postgres://owner:tulip-4711@db.internal/ops"),
+    ("REDIS_URL", "redis://:orchid-4711@cache.internal"),
+    ("REDIS_URL", "rediss://cache.internal"),
+    ("REDIS_URL", "redis://127.0.0.1"),
+    ("TRUSTED_PROXIES", "0.0.0.0/1,128.0.0.0/1"),
+    ("TRUSTED_PROXIES", "10.0.0.0/8,192.168.0.0/16"),
+    ("TRUSTED_PROXIES", "fc00::/7"),
+    ("CORS_ORIGINS", "https://ops.example.com,http://ops.example.com"),
+    ("AUTH_LIMIT", "1000000/second"),
+    ("AUTH_LIMIT", "3/second"),
+    ("SCAN_LIMIT", "121/minute"),
+    ("LOG_LEVEL", "off"),
+    ("HSTS_MAX_AGE", "0"),
+];
+
+#[test]
+fn production_refuses_what_is_unsafe_and_names_it() {
+    for (name, value) in UNSAFE {
+        let errors = production(&[(name, value)]).unwrap_err();
+        assert_eq!(variables(&errors), [*name], "{value}");
+        assert!(value.len() < 4 || !render(&errors).contains(value), "{name}");
+        with(Command::Up, &[(name, value)]).unwrap();
+    }
+}
+
+#[test]
+fn production_takes_what_is_safe() {
+    for (name, value) in [
+        ("DATABASE_URL", "postgres://web:tulip-4711@db.internal/ops?sslmode=verify-full"),
+        ("DATABASE_URL", "postgres://web:tulip-4711@127.0.0.1/ops"),
+        ("DATABASE_URL", "postgres://web:tulip-4711@[::1]/ops"),
+        ("DATABASE_URL", "postgres://web@%2Frun%2Fpostgresql/ops"),
+        ("REDIS_URL", "redis://:orchid-4711@localhost"),
+        ("REDIS_URL", "redis+unix:///run/redis.sock"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("TRUSTED_PROXIES", "10.0.0.0/9,10.128.0.0/9,10.1.2.3"),
+        ("AUTH_LIMIT", "2/second"),
+        ("AUTH_LIMIT", "172800/day"),
+        ("LOG_LEVEL", "error"),
+        ("LOG_LEVEL", "off,api=warn"),
+    ] {
+        let config = production(&[(name, value)]);
+        assert!(config.is_ok(), "{name}={value}: {:?}", config.err());
+    }
+}
+
+#[test]
+fn a_private_network_needs_no_tls_if_the_operator_says_so() {
+    let clear = [
+        ("DATABASE_URL", "postgres://web:tulip-4711@postgres/ops"),
+        ("REDIS_URL", "redis://:orchid-4711@redis"),
+    ];
+    assert_eq!(variables(&production(&clear).unwrap_err()), ["DATABASE_URL", "REDIS_URL"]);
+    let allowed = [clear[0], clear[1], ("DATABASE_PLAINTEXT", "true"), ("REDIS_PLAINTEXT", "true")];
+    production(&allowed).unwrap();
+    let without_password = [("DATABASE_URL", "postgres://web@postgres/ops"), allowed[2]];
+    assert_eq!(variables(&production(&without_password).unwrap_err()), ["DATABASE_URL"]);
+}
+
+#[test]
+fn every_unsafe_setting_has_a_line_of_its_own() {
+    let bad = [0, 6, 7, 10, 13, 14, 16, 17, 18].map(|index| UNSAFE[index]);
+    let errors = production(&bad).unwrap_err();
+    let mut named = variables(&errors);
+    named.sort_unstable();
+    let mut expected = bad.map(|(name, _)| name);
+    expected.sort_unstable();
+    assert_eq!(named, expected);
+}
+
+#[test]
 fn a_key_may_not_serve_two_purposes() {
     let rings = format!("{KEY_B},{KEY_A}");
     let errors = production(&[("ENCRYPTION_KEYS", &rings)]).unwrap_err();
@@ -380,7 +474,7 @@ fn production_logs_no_details_unless_forced() {
         production(&[("LOG_LEVEL", level), ("LOG_LEVEL_FORCE", "true")]).unwrap();
         with(Command::Up, &[("LOG_LEVEL", level)]).unwrap();
     }
-    for level in ["off", "error", "warn,api=info"] {
+    for level in ["error", "warn,api=info"] {
         production(&[("LOG_LEVEL", level)]).unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! Types and parsers of setting values. A parser returns the value, or a description of the expected form.
 
 use std::{
-    collections::HashMap, fs, num::NonZeroU32, ops::RangeInclusive, path::PathBuf, str::FromStr,
-    time::Duration,
+    collections::HashMap, io::Read, num::NonZeroU32, ops::RangeInclusive, path::PathBuf,
+    str::FromStr, time::Duration,
 };
 
 use ipnet::IpNet;
@@ -81,14 +81,16 @@ impl FromStr for DatabaseUrl {
 
     fn from_str(text: &str) -> Result<Self, Expected> {
         let has_scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        // Names are verified in both modes; tokio-postgres knows the first one only.
+        let text = text.replace("sslmode=verify-full", "sslmode=require");
         text.parse()
             .ok()
             .filter(|options: &tokio_postgres::Config| {
                 has_scheme && !options.get_hosts().is_empty() && options.get_user().is_some()
             })
-            .map(|_| Self { url: Secret::new(text.to_owned()) })
+            .map(|_| Self { url: Secret::new(text.clone()) })
             .ok_or(
-                "postgres://user:password@host:5432/database, with ?sslmode=require for TLS".into(),
+                "postgres://user:password@host:5432/database, with ?sslmode=require or verify-full for TLS".into(),
             )
     }
 }
@@ -110,7 +112,10 @@ pub(crate) type Documents = HashMap<String, String>;
 
 /// Reads the documents from the file at `path`: one JSON object that maps the SHA-256 of each document to the document.
 pub(super) fn documents(path: &str) -> Result<Documents, Expected> {
-    let text = fs::read(path).map_err(|_| "the path of a readable JSON file")?;
+    let mut text = Vec::new();
+    let file = super::reader::open(path);
+    file.and_then(|mut file| file.read_to_end(&mut text))
+        .map_err(|_| "the path of a readable JSON file")?;
     let documents: Documents = serde_json::from_slice(&text)
         .map_err(|_| "a JSON file with one object: SHA-256 in hex → document")?;
     let is_keyed_by_hash = |(hash, document): (&String, &String)| {
@@ -137,6 +142,11 @@ impl LogFilter {
     /// Returns true if the filter passes no event below the level `info`.
     pub(crate) fn is_at_most_info(&self) -> bool {
         self.env_filter().max_level_hint().is_some_and(|level| level <= LevelFilter::INFO)
+    }
+
+    /// Returns true if the filter passes no event at all.
+    pub(crate) fn is_off(&self) -> bool {
+        self.env_filter().max_level_hint() == Some(LevelFilter::OFF)
     }
 
     // Regular expressions are off, so that no filter can use excessive time.
