@@ -11,6 +11,7 @@ use crate::{
     },
     inventory::{
         attribute::{self, Attribute},
+        formula,
         owners::Owners,
     },
 };
@@ -254,7 +255,7 @@ pub(super) fn read_columns(kind: ImportKind, names: &[String]) -> Result<Vec<Col
     let mut columns = Vec::with_capacity(names.len());
     let mut seen = SeenColumns::default();
     for name in names {
-        match Column::parse(kind, name) {
+        match Column::parse(kind, &formula::restore(name)) {
             Ok(column) => {
                 faults.extend(seen.add(&column, name).err());
                 columns.push(column);
@@ -356,6 +357,14 @@ mod tests {
             }
         }
         assert_eq!(check(ImportKind::Assets, &format!("name,custom.{}", "x".repeat(64))), []);
+    }
+
+    #[test]
+    fn a_name_that_an_export_made_harmless_reads_back() {
+        let name = formula::neutralise("custom.k;=1+1").into_owned();
+        assert_eq!(name, "custom.k;'=1+1");
+        let columns = read_columns(ImportKind::Assets, &["code".to_owned(), name]).unwrap();
+        assert_eq!(columns[1], Column::Custom("k;=1+1".to_owned()));
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn csv_cells(
                 EmptyCells::Clear => Value::Null,
             }
         } else if let Column::CustomJson(key) = column {
-            match serde_json::from_str(text) {
+            match serde_json::from_str(&text) {
                 Ok(value) => value,
                 Err(error) => {
                     let name = Column::of_custom(key, false);
@@ -124,7 +124,7 @@ fn csv_cells(
                 }
             }
         } else {
-            Value::String(text.to_owned())
+            Value::String(text.into_owned())
         };
         cells.push((column.clone(), value));
     }

@@ -37,7 +37,7 @@ async fn a_tag_that_goes_stands_in_the_history_of_each_asset() {
     let query = AuditQuery { entity_id: Some(web.id.uuid()), ..Default::default() };
     let page = PageRequest { size: 1, backward: false, after: None, before: None };
     let entry = AuditEntry::list(&tx, &query, &page).await.unwrap().rows.remove(0);
-    assert_eq!((entry.action.as_str(), entry.at), ("asset.updated", at(2)));
+    assert_eq!(entry.action, "asset.updated");
     assert_eq!(entry.changed_paths, ["tags"]);
     assert_eq!(entry.before, Some(json!({ "tags": ["edge", "vm"] })));
     assert_eq!(entry.after, Some(json!({ "tags": ["vm"] })));
