@@ -8,7 +8,7 @@ use std::{io, sync::Arc};
 
 use domain::inventory::import::ImportKind;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use graphql::{AccessLoss, Client, ConnectedCaller};
+use graphql::{AccessLoss, Client, ConnectedCaller, Download};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_DISPOSITION, CONTENT_TYPE},
@@ -68,6 +68,19 @@ impl<G: Gateway> Export<G> {
                 }
             }
         };
+        let content_headers = |response: &mut Response| {
+            response.headers_mut().insert(CONTENT_TYPE, CSV);
+            response.headers_mut().insert(CONTENT_DISPOSITION, disposition(self.kind));
+        };
+        if request.method() == Method::HEAD {
+            let checked = self.gateway.check_download(Download::Export, bearer, client).await;
+            if let Err(refused) = checked {
+                return answer::error_response(refused, &request_id);
+            }
+            let mut response = Response::default();
+            content_headers(&mut response);
+            return Ok(response);
+        }
         let slot = match &caller.holder {
             Some(holder) => {
                 Some(self.slots.acquire_transfer(holder, self.limits.transfers_per_holder)?)
@@ -79,8 +92,7 @@ impl<G: Gateway> Export<G> {
             Err(refused) => return answer::error_response(refused, &request_id),
         };
         let mut response = Response::builder().body(body(pages, caller.lost, slot, request_id));
-        response.headers_mut().insert(CONTENT_TYPE, CSV);
-        response.headers_mut().insert(CONTENT_DISPOSITION, disposition(self.kind));
+        content_headers(&mut response);
         Ok(response)
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use domain::inventory::import::{ImportKind, ImportOrder};
 use futures_util::Stream;
 use graphql::{
-    Answer, Client, ConnectedCaller, Engine, Error, OperationKind, Prepared, PrintedReport,
-    Received, UploadAbort,
+    Answer, Client, ConnectedCaller, Download, Engine, Error, OperationKind, Prepared,
+    PrintedReport, Received, UploadAbort,
 };
 
 /// Calls of the engine that the transports use. An operation is prepared first, then executed or subscribed to.
@@ -86,6 +86,14 @@ pub trait Gateway: Send + Sync + 'static {
             Answer,
         >,
     > + Send;
+
+    /// Checks that the caller may download a file, and reads and records nothing: for `HEAD`.
+    fn check_download(
+        &self,
+        download: Download,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> impl Future<Output = Result<(), Answer>> + Send;
 
     /// Returns the report of a compliance run as an HTML page; `run` is an id or `latest`.
     fn print_report(
@@ -165,6 +173,15 @@ impl Gateway for Engine {
         client: Client,
     ) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<> + 'static, Answer> {
         Self::export(self, kind, bearer, client).await
+    }
+
+    async fn check_download(
+        &self,
+        download: Download,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<(), Answer> {
+        Self::check_download(self, download, bearer, client).await
     }
 
     async fn print_report(

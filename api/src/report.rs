@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use graphql::{Client, ConnectedCaller, PrintedReport};
+use graphql::{Client, ConnectedCaller, Download, PrintedReport};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
@@ -58,6 +58,17 @@ impl<G: Gateway> Report<G> {
             return answer::error_response(refused, &client.request_id);
         }
         let bearer = bearer::token(request.headers());
+        if request.method() == Method::HEAD {
+            let request_id = client.request_id.clone();
+            let checked = self.gateway.check_download(Download::Report, bearer, client).await;
+            if let Err(refused) = checked {
+                return answer::error_response(refused, &request_id);
+            }
+            let content_type = if matches!(format, Format::Page) { HTML } else { CSV };
+            let mut response = Response::default();
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            return Ok(response);
+        }
         match format {
             Format::Page => self.page(run, bearer, client).await,
             Format::File => self.file(run, bearer, client).await,

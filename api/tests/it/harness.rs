@@ -286,6 +286,20 @@ impl Gateway for Engine {
         Ok(Received { id: Id::default(), rows: i32::try_from(bytes).unwrap() })
     }
 
+    /// Checks as the downloads do.
+    async fn check_download(
+        &self,
+        _: graphql::Download,
+        bearer: Option<&str>,
+        _: Client,
+    ) -> Result<(), Answer> {
+        let bearer = bearer.ok_or_else(|| refused(vec![error("UNAUTHENTICATED", None)]))?;
+        if bearer == "forbid" {
+            return Err(refused(vec![error("FORBIDDEN", None)]));
+        }
+        Ok(())
+    }
+
     /// Returns a page with the run as its title. The token `refuse-CODE` is rejected with that code.
     async fn print_report(
         &self,

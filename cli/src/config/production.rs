@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use tokio_postgres::config::{Host, SslMode};
 use url::Url;
 
-use super::{Config, DatabaseUrl, Rate};
+use super::{Config, DatabaseUrl, Rate, Secret};
 
 /// Maximum rate of sign-ins, and of compliance runs and trials, per minute.
 const MAX_PER_MINUTE: u64 = 120;
@@ -24,7 +24,7 @@ pub(super) fn unsafe_settings(config: &Config) -> Vec<(&'static str, String)> {
             found.push((name, problem));
         }
     }
-    let redis_url = config.redis_url.as_ref().map(|url| url.expose());
+    let redis_url = config.redis_url.as_ref().map(Secret::expose);
     if let Some(problem) = redis_url.and_then(|url| redis(url, config.redis_plaintext)) {
         found.push(("REDIS_URL", problem));
     }

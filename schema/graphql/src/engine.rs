@@ -32,6 +32,7 @@ use std::sync::Arc;
 use async_graphql::{Schema, SchemaBuilder, ValidationMode};
 
 pub use allowlist::Allowlist;
+pub use files::Download;
 pub use prepare::{OperationKind, Prepared};
 #[cfg(feature = "testing")]
 pub use resolver_calls::ResolverCalls;

@@ -24,7 +24,7 @@ pub use compliance::report::PrintedReport;
 #[cfg(feature = "testing")]
 pub use engine::ResolverCalls;
 pub use engine::{
-    Allowlist, Engine, OperationKind, Prepared, Settings,
+    Allowlist, Download, Engine, OperationKind, Prepared, Settings,
     connection::{CheckIntervals, ConnectedCaller},
     sdl,
 };

@@ -7,6 +7,7 @@
 //! | `loader`, `drive` | batched loads of rows; execution of a document and its loads in one task |
 //! | `pace` | time slices, deadline and answer size of an execution |
 //! | `execution_slot` | slots for concurrent executions |
+//! | `no_null` | refusal of nulls in the filters of mutations |
 //! | `node` | lookup of rows for `node(id)` |
 //! | `page`, `row` | connections, edges, cursors; rows of lists |
 //! | `error` | errors as clients receive them: a code and a message |
@@ -21,6 +22,7 @@ pub(crate) mod drive;
 pub(crate) mod error;
 pub(crate) mod execution_slot;
 pub(crate) mod loader;
+pub(crate) mod no_null;
 pub(crate) mod node;
 pub(crate) mod pace;
 pub(crate) mod page;

@@ -34,7 +34,7 @@ mod page;
 mod print;
 
 pub use page::PrintedReport;
-pub(crate) use print::{print_report, report_file};
+pub(crate) use print::{SUBJECT, print_report, report_file};
 
 /// Default number of worst assets, also on the printed page.
 const WORST: i32 = 20;

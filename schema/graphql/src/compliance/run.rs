@@ -32,6 +32,7 @@ use crate::{
         context::{ContextExt, RequestScope},
         error::Result,
         loader::{Batch, Load},
+        no_null::check_no_null,
         node::Identified,
         page::{Connection, wants_total},
         subscription_state::SubscriptionState,
@@ -142,6 +143,7 @@ impl RunMutation {
         )]
         idempotency_key: Option<String>,
     ) -> Result<ComplianceRun> {
+        check_no_null(ctx, "scope")?;
         consume_run_quota(ctx).await?;
         let tx = ctx.write().await?;
         let (scope, key) = (scope.as_ref(), idempotency_key.as_deref());

@@ -12,8 +12,17 @@ use crate::{
         export,
         upload::{self, Received, UploadAbort},
     },
-    request::{answer::Answer, context::Client, error::Result},
+    request::{answer::Answer, context::Client, error::Result, permit::failed},
 };
+
+/// A kind of file that callers can download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Download {
+    /// Assets or dependencies as CSV.
+    Export,
+    /// Report of a compliance run, or its findings.
+    Report,
+}
 
 impl Engine {
     /// Stores an uploaded file for import. Checks the caller's permission before the first poll of `pieces`. Requires
@@ -29,6 +38,25 @@ impl Engine {
         pieces: impl Stream<Item = Result<Bytes, UploadAbort>> + Send,
     ) -> Result<Received, Answer> {
         upload::upload(self.services(), order, bearer, client, pieces).await
+    }
+
+    /// Checks that the caller may download a file, without reading or recording anything: for `HEAD`.
+    ///
+    /// # Errors
+    /// Returns the answer to send if the caller lacks the permission.
+    #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
+    pub async fn check_download(
+        &self,
+        download: Download,
+        bearer: Option<&str>,
+        client: Client,
+    ) -> Result<(), Answer> {
+        let subject = match download {
+            Download::Export => export::SUBJECT,
+            Download::Report => report::SUBJECT,
+        };
+        let permit = self.services().permit(bearer, &client, subject, chrono::Utc::now()).await;
+        permit.map(drop).map_err(|error| failed(&error, &client))
     }
 
     /// Exports the organization's assets or dependencies as CSV. Requires `ASSET_READ`; owners are included only for

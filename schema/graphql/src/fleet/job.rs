@@ -24,6 +24,7 @@ use crate::{
     request::{
         context::ContextExt,
         error::{Error, ErrorCode, Result},
+        no_null::check_no_null,
         node::Identified,
         page::{Connection, wants_total},
         subscription_state::SubscriptionState,
@@ -153,6 +154,7 @@ impl JobMutation {
         #[graphql(desc = "Filter for the buried jobs; an empty filter retries all.")]
         filter: JobFilter,
     ) -> Result<i64> {
+        check_no_null(ctx, "filter")?;
         let tx = ctx.write().await?;
         let retried = job::Job::retry_all(&tx, &filter).await?;
         tx.commit().await?;

@@ -17,6 +17,9 @@ use crate::request::{
     permit::{Permit, failed},
 };
 
+/// Name of an export in error messages, and its permission.
+pub(crate) const SUBJECT: (&str, Permission) = ("An export", Permission::AssetRead);
+
 /// Streams an exported file, page by page: see [`Engine::export`](crate::Engine::export).
 #[expect(clippy::disallowed_methods, reason = "the edge at which a request gets its time")]
 pub(crate) async fn export(
@@ -26,9 +29,8 @@ pub(crate) async fn export(
     bearer: Option<&str>,
     client: Client,
 ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>, Answer> {
-    let subject = ("An export", Permission::AssetRead);
     let begun = async {
-        let permit = services.permit(bearer, &client, subject, Utc::now()).await?;
+        let permit = services.permit(bearer, &client, SUBJECT, Utc::now()).await?;
         Pages::begin(services.db.clone(), slots.clone(), permit, kind).await
     };
     let (first, pages) = begun.await.map_err(|error| failed(&error, &client))?;

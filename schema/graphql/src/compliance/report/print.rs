@@ -24,6 +24,9 @@ use crate::request::{
     permit::{Permit, failed},
 };
 
+/// Name of a report in error messages, and its permission.
+pub(crate) const SUBJECT: (&str, Permission) = ("A report", Permission::ComplianceRead);
+
 /// Renders a report as a page: see [`Engine::print_report`](crate::Engine::print_report).
 pub(crate) async fn print_report(
     services: &Services,
@@ -80,7 +83,7 @@ async fn record(db: &Db, permit: &Permit, action: &'static str, run: Option<RunI
 }
 
 async fn authorize(services: &Services, bearer: Option<&str>, client: &Client) -> Result<Permit> {
-    services.permit(bearer, client, ("A report", Permission::ComplianceRead), now()).await
+    services.permit(bearer, client, SUBJECT, now()).await
 }
 
 /// Loads the report of the run in the URL: a run id, or `latest` for the newest successful run of all assets.

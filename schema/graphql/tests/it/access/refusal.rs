@@ -169,6 +169,21 @@ async fn refusals_of_a_person_are_found_in_each_of_their_organizations() {
 }
 
 #[tokio::test]
+async fn a_download_that_is_only_checked_is_not_recorded() {
+    let here = Refusing::new().await;
+    let team = here.app.team("alfa").await;
+    for download in [graphql::Download::Export, graphql::Download::Report] {
+        let bearer = Some(team["viewer"].bearer.as_str());
+        assert!(here.engine.check_download(download, bearer, client("x")).await.is_ok());
+        let refused = here.engine.check_download(download, None, client("x")).await.err().unwrap();
+        assert_eq!(Reply::from(refused).code(), "UNAUTHENTICATED");
+    }
+    for action in ["asset.exported", "compliance_report.printed", "finding.exported"] {
+        assert!(here.entries(action).await.is_empty(), "{action}");
+    }
+}
+
+#[tokio::test]
 async fn reports_that_are_downloaded_are_recorded() {
     let here = Refusing::new().await;
     let team = here.app.team("alfa").await;

@@ -179,6 +179,24 @@ async fn a_wrong_schedule_says_where_and_what_was_meant() {
     assert_eq!((refused.code(), refused.executed), ("FORBIDDEN", true));
 }
 
+#[tokio::test]
+async fn null_in_the_filter_of_a_change_is_refused() {
+    let app = TestApp::new().await;
+    let team = app.team("alfa").await;
+    let buried = app.job(&team, crate::harness::SET_BURIED).await;
+    let bearer = team["admin"].bearer.as_str();
+    let retry = "mutation($subject: String) { retryJobs(filter: { subject: $subject }) }";
+    for subject in [json!({ "subject": null }), json!({})] {
+        let reply = app.ask(bearer, retry, subject).await;
+        assert_eq!(reply.faults(), ["filter.subject"], "{buried}");
+    }
+    let all = app.ask(bearer, "mutation { retryJobs(filter: {}) }", nothing()).await;
+    assert_eq!(all.data()["retryJobs"], 1);
+    let scope = "mutation { startComplianceRun(scope: { tag: null }) { id } }";
+    let refused = app.ask(bearer, scope, nothing()).await;
+    assert_eq!(refused.code(), "VALIDATION", "{}", refused.text);
+}
+
 /// Sends the request of the crontab line in `docker/docs/schedules.md`.
 #[tokio::test]
 async fn a_key_that_may_only_start_runs_starts_one_a_day() {
