@@ -25,6 +25,8 @@ use crate::request::error::{Error, Result};
 
 /// Executions of one user or API key at the same time.
 pub(crate) const HOLDER_SLOTS: usize = 4;
+/// Executions of one organization at the same time, at least.
+const MIN_ORGANIZATION_SLOTS: usize = 8;
 /// Filters for text of one organization at the same time; each reads all assets.
 pub(crate) const TEXT_FILTER_SLOTS: usize = 2;
 /// Maximum time to wait for a slot.
@@ -60,9 +62,13 @@ pub(crate) struct ExecutionSlots {
 }
 
 impl ExecutionSlots {
-    /// Creates the slots for a pool with this number of connections, of which an organization can use half.
+    /// Creates the slots for a pool with this number of connections, of which an organization can use half. With fewer
+    /// than sixteen connections it can use more than half, because requests spend most of their time without one.
     pub(crate) fn new(pool_size: usize) -> Self {
-        Self { semaphores: Arc::default(), of_organization: (pool_size / 2).max(1) }
+        Self {
+            semaphores: Arc::default(),
+            of_organization: (pool_size / 2).max(MIN_ORGANIZATION_SLOTS),
+        }
     }
 
     /// Takes a slot of the caller and one of the caller's organization for an execution.
